@@ -1,0 +1,288 @@
+-- Advancing: what workers say of the tasks they hold. One call and one commit for a batch of turns of different jobs;
+-- then, with what room the worker has, the next tasks. A batch never waits for a job: it answers `busy` for those that
+-- somebody else has locked, and the worker sends these again, waiting, job by job.
+
+create function @extschema@.touched_jobs(turns jsonb) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    names jsonb :=
+        jsonb_path_query_array(touched_jobs.turns,
+            '$[*] ? (@.state != "keep" || exists(@.requests) || exists(@.cancels) || exists(@.facts[*].op)
+                     || exists(@.facts[*].message) || exists(@.facts[*].signal)).job')
+        || jsonb_path_query_array(touched_jobs.turns, '$[*].touches[*]')
+        || jsonb_path_query_array(touched_jobs.turns, '$[*].facts[*].target');
+begin
+    if touched_jobs.turns @? '$[*].cancels' then
+        names := names || array_to_json(array(
+            select j.id
+              from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
+              join jobs as j on j.parent = parent.id #>> '{}'))::jsonb;
+    end if;
+    return array(select distinct name from jsonb_array_elements_text(names) as name);
+end
+$$;
+comment on function @extschema@.touched_jobs(jsonb) is
+    'Name the jobs that turns touch: their own, unless all they do is to append facts, those they signal, cancel or answer.';
+
+
+create function @extschema@.put_off_untimely(
+    turns  @extschema@.turn[],
+    facts  @extschema@.fact[]
+) returns @extschema@.turn[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    untimely integer[] := array(select distinct f.turn from unnest(put_off_untimely.facts) as f where f.is_untimely);
+    judged turn[] := put_off_untimely.turns;
+begin
+    -- A loop: this happens when a clock was set back.
+    for place in 1 .. cardinality(untimely) loop
+        judged[untimely[place]].verdict := 'replay';
+    end loop;
+    return judged;
+end
+$$;
+comment on function @extschema@.put_off_untimely(@extschema@.turn[], @extschema@.fact[]) is
+    'Send back turns whose facts lie in the future or before the last one: their holder replays. [P9]';
+
+
+create function @extschema@.end_tasks(turns @extschema@.turn[], ended_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job, r.task);
+    runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
+    others turn[] := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
+begin
+    perform delete_tasks(ended);
+    if others <> '{}' then
+        perform forget_messages(others);
+        perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
+    end if;
+    if runs <> '{}' then
+        perform finish_jobs(runs, end_tasks.ended_at);
+        perform forget_inboxes(array(select r.job from unnest(runs) as r));
+    end if;
+    perform leave_answers(array(
+        select r
+          from unnest(end_tasks.turns) as r
+         where r.asker_job is not null
+           and task_exists(r.asker_job, r.asker_task)), end_tasks.ended_at);
+end
+$$;
+comment on function @extschema@.end_tasks(@extschema@.turn[], timestamptz) is
+    'End tasks and all beneath them: the answer lies in the asker''s inbox when the task is gone. [P8] [P10]';
+
+
+create function @extschema@.touched_by(turns @extschema@.turn[], facts @extschema@.fact[]) returns text[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select f.target from unnest(touched_by.facts) as f where f.signal is not null
+         union
+        select r.asker_job
+          from unnest(touched_by.turns) as r
+         where r.asker_job is not null
+           and (r.state in ('done', 'failed', 'cancelled') or r.signal is not null)
+         union
+        select r.job from unnest(touched_by.turns) as r where r.requests is not null);
+end
+$$;
+comment on function @extschema@.touched_by(@extschema@.turn[], @extschema@.fact[]) is
+    'Name the jobs in whose inboxes turns may have left something.';
+
+
+-- Facts first, then what turns leave for others, then each task's own fate, so that a task which parks sees what its
+-- neighbours in the same batch sent it.
+create function @extschema@.apply_turns(
+    turns         @extschema@.turn[],
+    applied_at    timestamptz,
+    inout facts   @extschema@.fact[],
+    out arrivals  @extschema@.arrival[],
+    out topics    text[]
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    applied turn[] := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
+    does record;
+begin
+    select bool_or(r.requests is not null) as ask, bool_or(r.cancels is not null) as cancel,
+           bool_or(r.state in ('done', 'failed', 'cancelled')) as finish, bool_or(r.awaits is not null) as listen,
+           bool_or(r.state not in ('done', 'failed', 'cancelled')) as live_on,
+           bool_or(r.until is not null or r.state in ('retry', 'release')) as give_back,
+           bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reach_others
+      into does
+      from unnest(apply_turns.turns) as r
+     where r.verdict in ('apply', 'applied');
+    topics := '{}'::text[];
+    if facts <> '{}' then
+        facts := tell_facts(facts, applied, apply_turns.applied_at);
+    end if;
+    if does.ask then
+        topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at);
+    end if;
+    if does.cancel then
+        topics := topics || cancel_requests(applied, apply_turns.applied_at);
+    end if;
+    if does.finish then
+        perform end_tasks(array(select r from unnest(applied) as r where r.state in ('done', 'failed', 'cancelled')),
+                          apply_turns.applied_at);
+        topics := topics || array(select '$job/' || r.job from unnest(applied) as r
+                                   where r.kind = 'coordinator' and r.state in ('done', 'failed', 'cancelled'));
+    end if;
+    if does.listen then
+        arrivals := find_arrivals(array(
+            select r
+              from unnest(apply_turns.turns) as r
+             where r.verdict in ('apply', 'applied')
+               and r.state in ('keep', 'park')));
+    end if;
+    if does.live_on then
+        perform keep_or_park(applied, arrivals, apply_turns.applied_at);
+    end if;
+    if does.reach_others then
+        topics := topics || wake_tasks(touched_by(applied, facts), apply_turns.applied_at);
+    end if;
+    if does.give_back then
+        topics := topics || queues_of(applied);
+    end if;
+end
+$$;
+comment on function @extschema@.apply_turns(@extschema@.turn[], timestamptz, @extschema@.fact[]) is
+    'Apply the turns that hold their tasks; returns what has arrived for them, and whom to tell.';
+
+
+create function @extschema@.answer_turns(
+    turns     @extschema@.turn[],
+    facts     @extschema@.fact[],
+    arrivals  @extschema@.arrival[]
+) returns json
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        with told as (
+            select f.turn, json_agg(json_build_array(f.seq, f.ok, f.value) order by f.seq) as answers
+              from unnest(answer_turns.facts) as f
+             where f.op is not null
+                or f.signal is not null
+             group by f.turn
+        )
+        select json_agg(
+                   case when r.verdict = 'apply' and t.answers is null and a.messages is null
+                             and r.state not in ('park', 'release')
+                        then json_build_object('state', r.state)
+                        else json_build_object(
+                            'state', case when r.verdict = 'applied' then 'keep'
+                                          when r.verdict = 'untouched' then 'refused'
+                                          when r.verdict <> 'apply' then r.verdict
+                                          when r.state = 'park' and a.turn is not null then 'keep'
+                                          when r.state = 'park' then 'parked'
+                                          when r.state = 'release' then 'released'
+                                          else r.state end,
+                            'answers', case when r.verdict = 'applied' then answers_after(r.job, r.task, r.position)
+                                            else t.answers end,
+                            'messages', a.messages,
+                            'error', case when r.verdict = 'untouched' then make_failure(
+                                'PD107', 'InvalidArgument', 'the turn does not name the job of its asker',
+                                format('The asker belongs to job %s.', r.asker_job), 'Name it in touches.')
+                                          else r.failure end) end
+                   order by r.number)
+          from unnest(answer_turns.turns) as r
+          left join told as t on t.turn = r.number
+          left join unnest(answer_turns.arrivals) as a on a.turn = r.number);
+end
+$$;
+comment on function @extschema@.answer_turns(@extschema@.turn[], @extschema@.fact[], @extschema@.arrival[]) is
+    'Write one answer a turn: its new state, the answers of its commands, and what has arrived. [P12]';
+
+
+create function @extschema@.apply_batch(turns jsonb, waiting boolean) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    touched text[] := touched_jobs(apply_batch.turns);
+    missed text[] := lock_jobs(touched, apply_batch.waiting);
+    held turn[] := hold_tasks(apply_batch.turns, touched, missed);
+    applied_at timestamptz := clock();
+    facts fact[] := read_facts(held, applied_at);
+    applied record;
+begin
+    if exists (select from unnest(facts) as f where f.is_untimely) then
+        held := put_off_untimely(held, facts);
+        facts := read_facts(held, applied_at);
+    end if;
+    applied := apply_turns(held, applied_at, facts);
+    perform notify_listeners(applied.topics);
+    return coalesce(answer_turns(held, applied.facts, applied.arrivals), '[]');
+end
+$$;
+comment on function @extschema@.apply_batch(jsonb, boolean) is
+    'Lock what turns touch, judge them, and apply those that hold their tasks.';
+
+
+create function @extschema@.advance(
+    turns      jsonb,
+    queues     text[]       default '{}',
+    worker     text         default null,
+    claim_id   uuid         default null,
+    max_tasks  integer      default 0,
+    lease_for  interval     default '30 s',
+    since      timestamptz  default '-infinity',
+    again      boolean      default false,
+    waiting    boolean      default false,
+    protocol   integer      default 1,
+    instance   uuid         default null
+) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    token uuid := coalesce(advance.claim_id, gen_random_uuid());
+    answers json := '[]'::json;
+    taken claimed_task[] := '{}'::claimed_task[];
+begin
+    perform check_protocol(advance.protocol);
+    if jsonb_typeof(advance.turns) is distinct from 'array' then
+        raise exception 'turns must be a JSON array'
+            using errcode = 'PD107', detail = format('It was %s.', type_found(advance.turns)), hint = 'Correct the call.';
+    end if;
+    if advance.max_tasks > 0 then
+        perform check_claim(advance.queues, advance.worker, advance.lease_for, advance.protocol, advance.instance);
+    end if;
+    if advance.turns <> '[]' then
+        answers := apply_batch(advance.turns, advance.waiting);
+    end if;
+    taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
+                         advance.again);
+    return json_build_object(
+        'at', clock(),
+        'token', token,
+        'turns', answers,
+        'tasks', coalesce(describe_tasks(taken), '[]'),
+        'since', low_water_mark(taken),
+        'next_due_at', case when taken = '{}' and advance.max_tasks > 0 then next_due_at(advance.queues) end);
+end
+$$;
+comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
+    'Advance tasks by a batch of turns, in one commit, then claim up to max_tasks more; each turn is answered by itself, and the call can be repeated. PD003, PD004, PD104, PD107. [P4] [P5] [P6] [P12]';

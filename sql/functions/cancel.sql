@@ -1,0 +1,87 @@
+-- Ending work from outside: cancel asks, terminate ends on the spot, resume lets a stuck task try again.
+
+create function @extschema@.cancel(id text, reason text default null) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(cancel.id);
+    asked_at timestamptz := clock();
+    coordinator text[] := array[held.run || '/main'];
+begin
+    if held.status is distinct from 'running' then
+        return false;
+    end if;
+    if not leave_cancel(held.id, coordinator, to_jsonb(cancel.reason), asked_at) then
+        return false;
+    end if;
+    perform notify_listeners(wake_cancelled(held.id, coordinator, asked_at));
+    return true;
+end
+$$;
+comment on function @extschema@.cancel(text, text) is
+    'Ask a job to cancel: its coordinator wakes at once, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD401.';
+
+
+create function @extschema@.terminate(id text, reason text default null) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    asker record;
+    held memory;
+    ended turn;
+    ended_at timestamptz;
+begin
+    -- Who asked for a job never changes, so it may be read before the lock; both are locked in order of id.
+    select t.asker_job, t.asker_task, t.asker_key
+      into asker
+      from tasks as t
+     where t.job_id = terminate.id
+       and t.kind = 'coordinator';
+    perform lock_jobs(array_remove(array[terminate.id, asker.asker_job], null), waiting => true);
+    held := lock_job(terminate.id);
+    if held.status is distinct from 'running' then
+        return false;
+    end if;
+    ended_at := clock();
+    ended := (0, held.id, held.run || '/main', null, 0, 'cancelled', null, null, null, null, null,
+              make_failure('PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
+                           'It was ended from outside, without clean-up.', 'Start a new job.'),
+              null, 'coordinator', null, asker.asker_job, asker.asker_task, asker.asker_key, null, null, null)::turn;
+    perform end_tasks(array[ended], ended_at);
+    perform notify_listeners(wake_tasks(array[asker.asker_job], ended_at) || array['$job/' || held.id]);
+    return true;
+end
+$$;
+comment on function @extschema@.terminate(text, text) is
+    'End a job on the spot: its tasks are gone and their holders fenced. False when it is finished. PD401. [P6]';
+
+
+create function @extschema@.resume(
+    id              text,
+    task            text default null,
+    accept_changes  boolean default false
+) returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(resume.id);
+    queues text[] := resume_tasks(held.id, resume.task, resume.accept_changes, clock());
+begin
+    perform notify_listeners(queues);
+    return cardinality(queues);
+end
+$$;
+comment on function @extschema@.resume(text, text, boolean) is
+    'Let the stuck tasks of a job try again, after their code was mended or with changed arguments accepted; returns how many. PD401. [P9]';

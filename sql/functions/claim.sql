@@ -1,0 +1,146 @@
+-- Claiming: a worker takes tasks that are due, with all that it needs to run them, in one round trip.
+
+create function @extschema@.describe_tasks(taken @extschema@.claimed_task[]) returns json
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select json_agg(json_build_object(
+                   'job', t.job, 'task', t.task, 'kind', t.kind, 'name', t.name, 'queue', t.queue, 'position', t.position,
+                   'args', case t.kind when 'coordinator' then j.args else t.args end,
+                   'entity', j.entity, 'workflow', j.workflow, 'run', j.run, 'parent', j.parent, 'headers', j.headers,
+                   'pinned_version', t.pinned_version, 'deliveries', t.deliveries, 'attempt', t.attempt, 'asked', t.asked,
+                   'accept_changes', t.accept_changes, 'signal', t.signal,
+                   'asker', case when t.asker_job is not null
+                                 then json_build_object('job', t.asker_job, 'task', t.asker_task, 'key', t.asker_key) end,
+                   'started_at', t.started_at, 'told_at', t.told_at,
+                   'journal', case when t.bytes_so_far <= 4194304 then t.journal end,
+                   'messages', coalesce(case when t.position > 0 or t.awaits is not null
+                                             then open_messages(t.job, t.task, t.awaits) end, '[]')))
+          -- Whoever ran it last has its journal; one that is long, or comes after others that are, is read apart.
+          from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
+                  from (select c.*, case when c.position = 0 then '[]'::json
+                                         when not c.is_cached and c.position <= 1000
+                                         then journal_rows(c.job, c.task, 0, c.position) end as journal
+                          from unnest(describe_tasks.taken) as c
+                        offset 0) as d) as t
+          join jobs as j on j.id = t.job);
+end
+$$;
+comment on function @extschema@.describe_tasks(@extschema@.claimed_task[]) is
+    'Write claimed tasks with their arguments, journals and open messages.';
+
+
+create function @extschema@.low_water_mark(taken @extschema@.claimed_task[]) returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select min(t.was_due_at) from unnest(low_water_mark.taken) as t);
+end
+$$;
+comment on function @extschema@.low_water_mark(@extschema@.claimed_task[]) is
+    'Tell from where the next claim of a burst may search, past what an old snapshot keeps dead at the head of the index. A hint: one claim a second, and one after a short answer, searches from -infinity.';
+
+
+create function @extschema@.claim_tasks(
+    queues     text[],
+    worker     text,
+    claim_id   uuid,
+    max_tasks  integer,
+    lease_for  interval,
+    since      timestamptz,
+    again      boolean
+) returns @extschema@.claimed_task[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    taken claimed_task[] := '{}'::claimed_task[];
+begin
+    if claim_tasks.max_tasks <= 0 then
+        return taken;
+    end if;
+    if claim_tasks.again then
+        taken := taken_before(claim_tasks.queues, claim_tasks.claim_id, claim_tasks.lease_for);
+    end if;
+    if taken = '{}' then
+        taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id,
+                          least(claim_tasks.max_tasks, 1000), claim_tasks.lease_for, claim_tasks.since);
+    end if;
+    return coalesce(taken, '{}');
+end
+$$;
+comment on function @extschema@.claim_tasks(text[], text, uuid, integer, interval, timestamptz, boolean) is
+    'Lease tasks, or find those that the same call has leased before.';
+
+
+create function @extschema@.check_claim(
+    queues     text[],
+    worker     text,
+    lease_for  interval,
+    protocol   integer,
+    instance   uuid
+) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_protocol(check_claim.protocol);
+    perform check_instance(check_claim.instance);
+    perform check_name(check_claim.worker, 'a worker');
+    if check_claim.queues is null or check_claim.lease_for not between interval '100 ms' and interval '1 day' then
+        raise exception 'a claim needs queues, and a lease between 100 ms and 1 day'
+            using errcode = 'PD107',
+                  detail = format('It was given queues %s and a lease of %s.', check_claim.queues, check_claim.lease_for),
+                  hint = 'Correct the call.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_claim(text[], text, interval, integer, uuid) is
+    'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease).';
+
+
+create function @extschema@.claim(
+    queues     text[],
+    worker     text,
+    claim_id   uuid         default null,
+    max_tasks  integer      default 1,
+    lease_for  interval     default '30 s',
+    since      timestamptz  default '-infinity',
+    again      boolean      default false,
+    idle       boolean      default false,
+    protocol   integer      default 1,
+    instance   uuid         default null
+) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    token uuid := coalesce(claim.claim_id, gen_random_uuid());
+    taken claimed_task[];
+begin
+    perform check_claim(claim.queues, claim.worker, claim.lease_for, claim.protocol, claim.instance);
+    taken := claim_tasks(claim.queues, claim.worker, token, claim.max_tasks, claim.lease_for, claim.since, claim.again);
+    if claim.idle then
+        perform turn_idle(claim.queues, claim.worker, taken = '{}');
+    end if;
+    return json_build_object(
+        'at', clock(),
+        'token', token,
+        'tasks', coalesce(describe_tasks(taken), '[]'),
+        'since', low_water_mark(taken),
+        'next_due_at', case when taken = '{}' then next_due_at(claim.queues) end);
+end
+$$;
+comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
+    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. PD003, PD004, PD104, PD107. [P6] [P12]';

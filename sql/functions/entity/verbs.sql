@@ -1,0 +1,230 @@
+-- The verbs of an entity: what any SQL client calls. Each is one command with its own arguments; the answers are small.
+
+create function @extschema@.entity_create(id text, entity text, context jsonb default '{}') returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_name(entity_create.id, 'the id of an entity');
+    perform check_name(entity_create.entity, 'an entity');
+    perform check_value(entity_create.context, 'the memory');
+    perform raise_failure(argument_failure('set', '{}', entity_create.context));
+    return insert_jobs(array[row(entity_create.id, null, entity_create.entity, null, entity_create.context, null, null, null,
+                                 null, null, null, null, null, null, null, null)::new_job], clock()) <> '{}';
+end
+$$;
+comment on function @extschema@.entity_create(text, text, jsonb) is
+    'Make a memory without a workflow; false when the id exists. PD103 when the memory is no object.';
+
+
+create function @extschema@.entity_get(id text, path text default '') returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    memory jsonb;
+begin
+    select j.context #> parse_path(entity_get.path) into memory from jobs as j where j.id = entity_get.id;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(entity_get.id, 200))
+            using errcode = 'PD401', detail = 'No job and no entity has this id.', hint = 'Check the id.';
+    end if;
+    return memory;
+end
+$$;
+comment on function @extschema@.entity_get(text, text) is
+    'Return the memory of a job at a path, or all of it; null where nothing is. PD401 when there is no such job.';
+
+
+create function @extschema@.as_items(items jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when jsonb_typeof(as_items.items) = 'array' then as_items.items else jsonb_build_array(as_items.items) end;
+end
+$$;
+comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one.';
+
+
+create function @extschema@.entity_set(
+    id                text,
+    value             jsonb,
+    path              text  default '',
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_set.id, 'set', parse_path(entity_set.path), entity_set.value,
+                       entity_set.expected_version, entity_set.key);
+end
+$$;
+comment on function @extschema@.entity_set(text, jsonb, text, bigint, text) is
+    'Put a value at a path, or in place of the whole memory; returns the version.';
+
+
+create function @extschema@.entity_merge(
+    id                text,
+    patch             jsonb,
+    path              text  default '',
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_merge.id, 'merge', parse_path(entity_merge.path), entity_merge.patch,
+                       entity_merge.expected_version, entity_merge.key);
+end
+$$;
+comment on function @extschema@.entity_merge(text, jsonb, text, bigint, text) is
+    'Merge an object into the one at a path, to any depth; arrays and scalars replace. Returns the version. PD102 where no object is.';
+
+
+create function @extschema@.entity_append(
+    id                text,
+    path              text,
+    items             jsonb,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_append.id, 'append', parse_path(entity_append.path), as_items(entity_append.items),
+                       entity_append.expected_version, entity_append.key);
+end
+$$;
+comment on function @extschema@.entity_append(text, text, jsonb, bigint, text) is
+    'Add the items of an array, or one item, at the end of the array at a path; returns the new length. PD102 where no array is.';
+
+
+create function @extschema@.entity_prepend(
+    id                text,
+    path              text,
+    items             jsonb,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_prepend.id, 'prepend', parse_path(entity_prepend.path), as_items(entity_prepend.items),
+                       entity_prepend.expected_version, entity_prepend.key);
+end
+$$;
+comment on function @extschema@.entity_prepend(text, text, jsonb, bigint, text) is
+    'Add the items of an array, or one item, before the array at a path; returns the new length. PD102 where no array is.';
+
+
+create function @extschema@.entity_remove(
+    id                text,
+    path              text,
+    index             integer,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_remove.id, 'remove', parse_path(entity_remove.path), to_jsonb(entity_remove.index),
+                       entity_remove.expected_version, entity_remove.key);
+end
+$$;
+comment on function @extschema@.entity_remove(text, text, integer, bigint, text) is
+    'Remove one element of the array at a path, -1 the last; returns what was removed. PD102 where no such element is.';
+
+
+create function @extschema@.entity_increment(
+    id                text,
+    path              text,
+    by                numeric  default 1,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_increment.id, 'increment', parse_path(entity_increment.path), to_jsonb(entity_increment.by),
+                       entity_increment.expected_version, entity_increment.key);
+end
+$$;
+comment on function @extschema@.entity_increment(text, text, numeric, bigint, text) is
+    'Add to the number at a path; returns the sum. PD102 where no number is.';
+
+
+create function @extschema@.entity_toggle(
+    id                text,
+    path              text,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_toggle.id, 'toggle', parse_path(entity_toggle.path), null,
+                       entity_toggle.expected_version, entity_toggle.key);
+end
+$$;
+comment on function @extschema@.entity_toggle(text, text, bigint, text) is
+    'Turn the boolean at a path around, or make it true; returns it. PD102 where no boolean is.';
+
+
+create function @extschema@.entity_set_if_not_exists(
+    id                text,
+    path              text,
+    value             jsonb,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_set_if_not_exists.id, 'set_if_not_exists', parse_path(entity_set_if_not_exists.path),
+                       entity_set_if_not_exists.value, entity_set_if_not_exists.expected_version,
+                       entity_set_if_not_exists.key);
+end
+$$;
+comment on function @extschema@.entity_set_if_not_exists(text, text, jsonb, bigint, text) is
+    'Put a value at a path where nothing is; returns the value that stands.';
+
+
+create function @extschema@.entity_delete(
+    id                text,
+    path              text  default '',
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_delete.id, 'delete', parse_path(entity_delete.path), null,
+                       entity_delete.expected_version, entity_delete.key);
+end
+$$;
+comment on function @extschema@.entity_delete(text, text, bigint, text) is
+    'Delete what is at a path; returns it, or null.';

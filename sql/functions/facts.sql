@@ -1,0 +1,175 @@
+-- Facts: what turns tell. Read once from JSON, for the whole batch; commands and signals are carried out in their order.
+
+create function @extschema@.read_facts(
+    turns    @extschema@.turn[],
+    told_at  timestamptz
+) returns @extschema@.fact[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (r.number, r.job, r.task, r.position + f.place,
+                case when f.op = 'get' then 'read' when f.op is not null then 'command' when f.signal is not null then 'send'
+                     else coalesce(f.kind, 'note') end,
+                f.key, f.name, f.fingerprint,
+                coalesce(f.ok, true), case when f.op is null and f.signal is null then f.value end, null, f.op,
+                case when f.op is not null then coalesce(f.path, '{}') end,
+                case when f.op is not null then coalesce(f.value, 'null') when f.signal is not null then f.value end,
+                coalesce(f.at, greatest(read_facts.told_at, r.told_at)), f.message, f.signal,
+                case when f.signal is not null then coalesce(f.target, r.job) end,
+                coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < r.told_at, false))::fact
+          from unnest(read_facts.turns) as r
+         cross join rows from (jsonb_to_recordset(r.facts) as (
+                   kind text, key text, name text, fingerprint text, ok boolean, value jsonb, at timestamptz, op text,
+                   path text[], message bigint, signal text, target text)) with ordinality
+            as f (kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, place)
+         where r.verdict = 'apply'
+           and r.facts is not null
+         order by r.job, r.number, f.place);
+end
+$$;
+comment on function @extschema@.read_facts(@extschema@.turn[], timestamptz) is
+    'Read the facts of turns that apply; those of one document stand together, in the order of their turns.';
+
+
+create function @extschema@.answer_command(inout told @extschema@.fact, inout held @extschema@.memory)
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    made outcome;
+begin
+    if told.op = 'get' then
+        told.value := coalesce(held.context #> told.path, 'null');
+        return;
+    end if;
+    made := apply_command(held.context, told.op, told.path, told.argument);
+    told.ok := made.failure is null;
+    if told.ok then
+        held.context := made.context;
+        held.version := held.version + 1;
+        told.version := held.version;
+    end if;
+    told.value := coalesce(made.failure, made.answer, to_jsonb(held.version));
+end
+$$;
+comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.memory) is
+    'Carry out one command or read on a document in hand; a refusal is an answer. [P3]';
+
+
+-- Each document is read once and written once, however many commands it gets.
+create function @extschema@.apply_commands(inout facts @extschema@.fact[], applied_at timestamptz)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    told fact[] := '{}'::fact[];
+    this fact;
+    held memory;
+    answered record;
+    read_version bigint;
+begin
+    -- A loop: every command needs the document that the one before it left.
+    foreach this in array facts loop
+        if this.op is not null then
+            if this.job is distinct from held.id then
+                if held.version > read_version then
+                    perform write_memory(held.id, held.context, held.version, apply_commands.applied_at);
+                end if;
+                select j.id, j.status, j.context, j.version, j.run into held from jobs as j where j.id = this.job;
+                read_version := held.version;
+            end if;
+            answered := answer_command(this, held);
+            this := answered.told;
+            held := answered.held;
+        end if;
+        told := told || this;
+    end loop;
+    if held.version > read_version then
+        perform write_memory(held.id, held.context, held.version, apply_commands.applied_at);
+    end if;
+    facts := told;
+end
+$$;
+comment on function @extschema@.apply_commands(@extschema@.fact[], timestamptz) is
+    'Carry out the commands of many turns, job by job: one row write for each document. [P3]';
+
+
+-- A hook that signals under the name its asker gave it answers the asker; any other signal goes to whoever waits.
+create function @extschema@.send_signals(
+    inout facts  @extschema@.fact[],
+    turns        @extschema@.turn[],
+    sent_at      timestamptz
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    own turn[];
+begin
+    facts := array(
+        select (f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint,
+                case when f.signal is null then f.ok else n.failure is null end,
+                case when f.signal is null then f.value else n.failure end,
+                f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely)::fact
+          from unnest(facts) as f
+          left join jobs as j on j.id = f.target
+         cross join lateral (
+            select case when f.signal is not null then
+                   case when j.id is null then make_failure(
+                            'PD401', 'JobNotFound', format('job %s does not exist', quote_literal(left(f.target, 200))),
+                            'No job has this id.', 'Check the id.')
+                        else coalesce(name_failure(f.signal, 'a signal'), signal_failure(j.id, j.status)) end
+                   end as failure
+            offset 0) as n
+         order by f.job, f.turn, f.seq);
+    select array_agg((r.number, r.job, r.task, r.token, r.position, 'done', null, null, null, null, null, f.argument, null,
+                      r.kind, r.signal, r.asker_job, r.asker_task, r.asker_key, null, null, null)::turn)
+      into own
+      from unnest(facts) as f
+      join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target;
+    perform leave_answers(coalesce(own, '{}'), send_signals.sent_at);
+    perform leave_signals(array(
+        select f
+          from unnest(facts) as f
+          join unnest(send_signals.turns) as r on r.number = f.turn
+         where f.signal is not null
+           and f.ok
+           and (r.signal is distinct from f.signal or r.job <> f.target)), send_signals.sent_at);
+end
+$$;
+comment on function @extschema@.send_signals(@extschema@.fact[], @extschema@.turn[], timestamptz) is
+    'Send the signals of turns; one that nobody can take is answered with its failure. [P5]';
+
+
+create function @extschema@.tell_facts(inout facts @extschema@.fact[], turns @extschema@.turn[], told_at timestamptz)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    does record;
+begin
+    select bool_or(f.op is not null) as command, bool_or(f.message is not null) as consume,
+           bool_or(f.signal is not null) as send
+      into does
+      from unnest(facts) as f;
+    if does.command then
+        facts := apply_commands(facts, tell_facts.told_at);
+    end if;
+    if does.consume then
+        facts := consume_messages(facts, tell_facts.told_at);
+    end if;
+    if does.send then
+        facts := send_signals(facts, tell_facts.turns, tell_facts.told_at);
+    end if;
+    perform append_facts(facts);
+end
+$$;
+comment on function @extschema@.tell_facts(@extschema@.fact[], @extschema@.turn[], timestamptz) is
+    'Carry out what facts do, then append them to their journals.';

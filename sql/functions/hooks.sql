@@ -1,0 +1,37 @@
+-- Hooks from outside: work on a memory that no coordinator asked for, allowed with any status of the job.
+
+create function @extschema@.hook(
+    id         text,
+    name       text,
+    args       jsonb        default '[]',
+    queue      text         default 'default',
+    key        text         default null,
+    priority   integer      default 5,
+    due_at     timestamptz  default null,
+    limit_key  text         default null
+) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(hook.id);
+    hook_task text := '$hook/' || coalesce(hook.key, gen_random_uuid()::text);
+    asked_at timestamptz := clock();
+begin
+    perform check_name(hook.name, 'a hook');
+    perform check_name(hook.queue, 'a queue');
+    perform check_name(coalesce(hook.key, 'none'), 'a key');
+    perform check_value(hook.args, 'the arguments');
+    if not task_has_ended(held.id, hook_task)
+        and insert_hook(held.id, hook_task, hook.name, hook.args, hook.queue, hook.priority,
+                        coalesce(hook.due_at, asked_at), hook.limit_key) then
+        perform notify_listeners(array[hook.queue]);
+    end if;
+    return hook_task;
+end
+$$;
+comment on function @extschema@.hook(text, text, jsonb, text, text, integer, timestamptz, text) is
+    'Run a hook on a job from outside; returns the name of its task. The same key is the same hook, once. PD401, PD104, PD30x.';

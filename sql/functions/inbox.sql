@@ -1,0 +1,216 @@
+-- The inbox: signals and answers on their way. Whoever writes here holds the lock of the job that gets the message, so
+-- that a task which parks under the same lock sees it, or is woken by it. [P5]
+
+create function @extschema@.open_messages(job text, task text, awaits text[]) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    -- Bounded: what is left comes with the next turn, since a task with open mail does not park.
+    return (
+        select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'ok', m.ok, 'payload', m.payload,
+                                            'sent_at', m.sent_at) order by m.id)
+          from (select i.*, sum(pg_column_size(i.payload)) over (order by i.id rows unbounded preceding)
+                            - coalesce(pg_column_size(i.payload), 0) as bytes_before
+                  from inbox as i
+                 where i.job_id = open_messages.job
+                   and i.consumed_at is null
+                   and (i.task = open_messages.task or (i.task is null and i.name = any(open_messages.awaits)))
+                 order by i.id
+                 limit 1000) as m
+         where coalesce(m.bytes_before, 0) < 4194304);
+end
+$$;
+comment on function @extschema@.open_messages(text, text, text[]) is
+    'Return what lies open for a task: answers addressed to it, and signals that it awaits, in order of acceptance.';
+
+
+create function @extschema@.find_arrivals(turns @extschema@.turn[]) returns @extschema@.arrival[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (r.number, m.messages)::arrival
+          from unnest(find_arrivals.turns) as r
+         cross join lateral (select open_messages(r.job, r.task, r.awaits) as messages offset 0) as m
+         where m.messages is not null);
+end
+$$;
+comment on function @extschema@.find_arrivals(@extschema@.turn[]) is
+    'Find the open messages of turns that go on. Under the job''s lock where a task wants to park: no wake-up is lost.';
+
+
+create function @extschema@.messages_are_open(job text, facts jsonb) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    named bigint[] := array(select jsonb_path_query(messages_are_open.facts, '$[*].message')::bigint);
+begin
+    return cardinality(named) = (
+        select count(*)
+          from inbox as i
+         where i.job_id = messages_are_open.job
+           and i.id = any(named)
+           and i.consumed_at is null);
+end
+$$;
+comment on function @extschema@.messages_are_open(text, jsonb) is
+    'Tell whether all messages that facts consume are still open: a signal may have gone to another task of the job.';
+
+
+create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    told fact[];
+begin
+    with consumed as (
+        update inbox as i
+           set consumed_at = consume_messages.consumed_at
+         where i.job_id = any(array(select f.job from unnest(consume_messages.facts) as f where f.message is not null))
+           and i.id = any(array(select f.message from unnest(consume_messages.facts) as f where f.message is not null))
+        returning i.id, i.ok, i.payload
+    )
+    select array_agg((f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, coalesce(c.ok, f.ok),
+                      case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,
+                      f.message, f.signal, f.target, f.is_untimely)::fact order by f.job, f.turn, f.seq)
+      into told
+      from unnest(consume_messages.facts) as f
+      left join consumed as c on c.id = f.message;
+    facts := told;
+end
+$$;
+comment on function @extschema@.consume_messages(@extschema@.fact[], timestamptz) is
+    'Consume the messages that facts name; the journal repeats what the inbox said.';
+
+
+create function @extschema@.leave_signals(facts @extschema@.fact[], sent_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into inbox (job_id, name, payload, sender, sent_at)
+    select f.target, f.signal, f.argument, f.job || ' ' || f.task, leave_signals.sent_at
+      from unnest(leave_signals.facts) as f;
+end
+$$;
+comment on function @extschema@.leave_signals(@extschema@.fact[], timestamptz) is 'Leave the signals that turns send.';
+
+
+create function @extschema@.signal_was_left(id text, key text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (select from inbox as i where i.job_id = signal_was_left.id and i.dedupe_key = signal_was_left.key);
+end
+$$;
+comment on function @extschema@.signal_was_left(text, text) is 'Tell whether a signal with this key was accepted before. [P12]';
+
+
+create function @extschema@.leave_signal(
+    id       text,
+    name     text,
+    payload  jsonb,
+    key      text,
+    sent_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into inbox (job_id, name, payload, dedupe_key, sent_at)
+    values (leave_signal.id, leave_signal.name, leave_signal.payload, leave_signal.key, leave_signal.sent_at);
+end
+$$;
+comment on function @extschema@.leave_signal(text, text, jsonb, text, timestamptz) is 'Leave a signal from outside.';
+
+
+create function @extschema@.leave_answers(turns @extschema@.turn[], answered_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into inbox (job_id, task, key, name, ok, payload, sender, sent_at)
+    select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
+           leave_answers.answered_at
+      from unnest(leave_answers.turns) as r
+     where r.asker_job is not null
+     order by r.number
+        on conflict (job_id, task, key) where key is not null do nothing;
+end
+$$;
+comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) is
+    'Leave the answers of tasks to their askers; an answer that was given early stands.';
+
+
+create function @extschema@.leave_cancel(
+    job       text,
+    tasks     text[],
+    reason    jsonb,
+    asked_at  timestamptz
+) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into inbox (job_id, task, key, ok, payload, sent_at)
+    select leave_cancel.job, asked.task, '$cancel', false, leave_cancel.reason, leave_cancel.asked_at
+      from unnest(leave_cancel.tasks) as asked (task)
+        on conflict (job_id, task, key) where key is not null do nothing;
+    return found;
+end
+$$;
+comment on function @extschema@.leave_cancel(text, text[], jsonb, timestamptz) is
+    'Leave a request to cancel for tasks of a job; false when it was left before.';
+
+
+create function @extschema@.forget_messages(turns @extschema@.turn[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i
+     using unnest(forget_messages.turns) as r
+     where i.job_id = r.job
+       and i.key is not null
+       and i.task >= r.task
+       and i.task < r.task || '0'
+       and (i.task = r.task or i.task > r.task || '/');
+end
+$$;
+comment on function @extschema@.forget_messages(@extschema@.turn[]) is
+    'Drop the messages of tasks that have ended, and of all beneath them.';
+
+
+create function @extschema@.forget_inboxes(jobs text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i
+     where i.job_id = any(forget_inboxes.jobs)
+       and i.dedupe_key is null
+       and not exists (
+        select
+          from tasks as t
+         where t.job_id = i.job_id
+           and (i.task is null or t.task = i.task));
+end
+$$;
+comment on function @extschema@.forget_inboxes(text[]) is
+    'Drop the messages of jobs that have ended; those of hooks that outlive the run stay, and so do the keys of signals.';

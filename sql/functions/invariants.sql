@@ -1,0 +1,139 @@
+-- Invariants: the laws of the tables, checked at any moment in one snapshot. No row means that all of them hold. [P8]
+
+create function @extschema@.broken_memories() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I1', j.id, null::text,
+           format('version %s, but %s commands in the journal, the latest %s', j.version, v.told, v.latest)
+      from jobs as j
+     cross join lateral (
+        select count(*) as told, coalesce(max(f.version), 0) as latest
+          from journal as f
+         where f.job_id = j.id
+           and f.version is not null) as v
+     where j.version <> v.told
+        or j.version <> v.latest
+    union all
+    select 'I14', j.id, null, format('the memory has %s bytes', pg_column_size(j.context))
+      from jobs as j
+     where pg_column_size(j.context) > 8388608;
+end
+$$;
+comment on function @extschema@.broken_memories() is
+    'Find memories whose version is not the number of their commands (I1), or that are too large (I14).';
+
+
+create function @extschema@.broken_runs() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I3', j.id, null::text, 'a running job has no coordinator'
+      from jobs as j
+     where j.status = 'running'
+       and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run || '/main' and t.kind = 'coordinator')
+    union all
+    select 'I4', t.job_id, t.task, 'a finished job has a task of its run'
+      from tasks as t
+      join jobs as j on j.id = t.job_id
+     where j.finished_at is not null
+       and t.task like j.run || '/main%'
+       and not exists (
+        select
+          from tasks as d
+         where d.job_id = t.job_id
+           and d.detached
+           and (t.task = d.task or t.task like d.task || '/%'))
+    union all
+    select 'I4', i.job_id, i.task, format('message %s is addressed to a task that is gone', i.id)
+      from inbox as i
+     where i.task is not null
+       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task)
+    union all
+    select 'I20', o.job_id, o.task, 'a row belongs to a job that does not exist'
+      from (select t.job_id, t.task from tasks as t
+             union all select i.job_id, i.task from inbox as i
+             union all select f.job_id, f.task from journal as f) as o
+     where not exists (select from jobs as j where j.id = o.job_id);
+end
+$$;
+comment on function @extschema@.broken_runs() is
+    'Find running jobs without a coordinator (I3), left-overs of finished ones (I4) and rows without a job (I20).';
+
+
+create function @extschema@.broken_tasks() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return query
+    select 'I3', t.job_id, t.task, 'the task waits for nothing that exists'
+      from tasks as t
+     where t.due_at = 'infinity'
+       and t.stuck_reason is null
+       and t.admitted
+       and (t.awaits is null
+            or t.awaits = '{}' and not exists (
+                select
+                  from tasks as asked
+                 where asked.asker_job = t.job_id
+                   and asked.asker_task = t.task))
+    union all
+    select 'I5', t.job_id, t.task, 'a parked task has open mail'
+      from tasks as t
+     where t.token is null
+       and t.awaits is not null
+       and t.stuck_reason is null
+       and t.due_at > now_at
+       and open_messages(t.job_id, t.task, t.awaits) is not null
+    union all
+    select 'I9', t.job_id, t.task, format('%s deliveries without progress', t.deliveries)
+      from tasks as t
+     where t.deliveries > max_deliveries() + 1
+    union all
+    select 'I10', t.job_id, t.task, format('position %s, but %s rows in the journal up to %s', t.position, v.told, v.latest)
+      from tasks as t
+     cross join lateral (
+        select count(*) as told, coalesce(max(f.seq), 0) as latest
+          from journal as f
+         where f.job_id = t.job_id
+           and f.task = t.task) as v
+     where t.position <> v.told
+        or t.position <> v.latest
+    union all
+    select 'I11', t.job_id, t.task, 'nobody waits for the answer: its asker is gone'
+      from tasks as t
+     where t.asker_job is not null
+       and t.asker_job = t.job_id
+       and not exists (select from tasks as a where a.job_id = t.asker_job and a.task = t.asker_task);
+end
+$$;
+comment on function @extschema@.broken_tasks() is
+    'Find tasks that wait for nothing (I3), sleep over open mail (I5), are delivered too often (I9), whose position is not the length of their journal (I10), or whose asker is gone (I11).';
+
+
+create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select * from broken_memories()
+    union all
+    select * from broken_runs()
+    union all
+    select * from broken_tasks();
+end
+$$;
+comment on function @extschema@.assert_invariants() is
+    'Return every broken law of the tables with its code; no row means that all is well. Reads one snapshot and locks nothing. [P8]';

@@ -1,0 +1,119 @@
+-- Jobs: their rows, and the lock on which everything that concerns one job is lined up.
+-- Law: a mutator locks its jobs first, in order of id, in a statement of its own; then it reads the clock; then it reads.
+
+create function @extschema@.lock_job(id text) returns @extschema@.memory
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    held memory;
+begin
+    select j.id, j.status, j.context, j.version, j.run
+      into held
+      from jobs as j
+     where j.id = lock_job.id
+       for no key update;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(lock_job.id, 200))
+            using errcode = 'PD401',
+                  detail = 'No job and no entity has this id.',
+                  hint = 'Check the id, or start() the workflow or entity_create() the entity first.';
+    end if;
+    return held;
+end
+$$;
+comment on function @extschema@.lock_job(text) is 'Lock one job and read it; PD401 when there is none.';
+
+
+create function @extschema@.lock_jobs(ids text[], waiting boolean) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    locked text[];
+begin
+    if lock_jobs.ids = '{}' then
+        return '{}'::text[];
+    end if;
+    if lock_jobs.waiting then
+        perform from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update;
+        return '{}'::text[];
+    end if;
+    locked := array(select j.id from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update skip locked);
+    if cardinality(locked) = cardinality(lock_jobs.ids) then
+        return '{}'::text[];
+    end if;
+    return array(select j.id from jobs as j where j.id = any(lock_jobs.ids) and j.id <> all(locked));
+end
+$$;
+comment on function @extschema@.lock_jobs(text[], boolean) is
+    'Lock jobs in order of id; returns those that another session holds, or waits for them.';
+
+
+create function @extschema@.insert_jobs(wanted @extschema@.new_job[], started_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    made text[];
+begin
+    with inserted as (
+        insert into jobs as j (id, entity, workflow, status, context, version, args, parent, headers, pinned_version,
+                               start_key, created_at, updated_at)
+        select w.id, w.entity, w.workflow, case when w.workflow is not null then 'running' end, w.context,
+               case when w.context = '{}' then 0 else 1 end, w.args, w.parent, w.headers, w.pinned_version, w.key,
+               insert_jobs.started_at, insert_jobs.started_at
+          from unnest(insert_jobs.wanted) as w
+         order by w.id
+            on conflict on constraint one_job_per_id do nothing
+        returning j.id
+    )
+    select array_agg(i.id) into made from inserted as i;
+    return coalesce(made, '{}');
+end
+$$;
+comment on function @extschema@.insert_jobs(@extschema@.new_job[], timestamptz) is
+    'Make the jobs whose ids are free, in order of id; returns the ids that are new. [P1]';
+
+
+create function @extschema@.write_memory(
+    id          text,
+    context     jsonb,
+    version     bigint,
+    written_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update jobs as j
+       set context = write_memory.context,
+           version = write_memory.version,
+           updated_at = write_memory.written_at
+     where j.id = write_memory.id;
+end
+$$;
+comment on function @extschema@.write_memory(text, jsonb, bigint, timestamptz) is 'Write the memory of a locked job, however many commands made it.';
+
+
+create function @extschema@.finish_jobs(turns @extschema@.turn[], finished_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update jobs as j
+       set status = case r.state when 'done' then 'completed' else r.state end,
+           result = case r.state when 'done' then r.value end,
+           error = case when r.state <> 'done' then coalesce(r.value, '{}') end,
+           finished_at = finish_jobs.finished_at,
+           updated_at = finish_jobs.finished_at
+      from unnest(finish_jobs.turns) as r
+     where j.id = r.job;
+end
+$$;
+comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended.';

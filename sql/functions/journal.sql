@@ -1,0 +1,131 @@
+-- The journal: appended to by the holder of a task alone, so that the place in it is the order of events.
+
+create function @extschema@.append_facts(facts @extschema@.fact[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, version, op, path, argument, at)
+    select f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, f.value, f.version, f.op, f.path, f.argument,
+           f.at
+      from unnest(append_facts.facts) as f;
+end
+$$;
+comment on function @extschema@.append_facts(@extschema@.fact[]) is 'Append facts to the journals of their tasks.';
+
+
+create function @extschema@.append_command(
+    id        text,
+    key       text,
+    version   bigint,
+    op        text,
+    path      text[],
+    argument  jsonb,
+    value     jsonb,
+    at        timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into journal (job_id, task, seq, kind, key, ok, value, version, op, path, argument, at)
+    values (append_command.id, '$outside', append_command.version, 'command', append_command.key, true,
+            append_command.value, append_command.version, append_command.op, append_command.path,
+            append_command.argument, append_command.at);
+end
+$$;
+comment on function @extschema@.append_command(text, text, bigint, text, text[], jsonb, jsonb, timestamptz) is
+    'Journal a command that came from no task. The version numbers the row: no look-up, and no gap.';
+
+
+create function @extschema@.journal_rows(job text, task text, after bigint, max_rows integer) returns json
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce((
+        select json_agg(json_build_array(f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, f.value, f.at, f.op, f.path)
+                        order by f.seq)
+          from (select g.*
+                  from journal as g
+                 where g.job_id = journal_rows.job
+                   and g.task = journal_rows.task
+                   and g.seq > journal_rows.after
+                 order by g.seq
+                 limit journal_rows.max_rows) as f), '[]');
+end
+$$;
+comment on function @extschema@.journal_rows(text, text, bigint, integer) is 'Write the rows of a task''s journal as replay reads them.';
+
+
+create function @extschema@.read_journal(
+    job       text,
+    task      text,
+    after     bigint default 0,
+    max_rows  integer default 10000
+) returns json
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return journal_rows(read_journal.job, read_journal.task, read_journal.after, read_journal.max_rows);
+end
+$$;
+comment on function @extschema@.read_journal(text, text, bigint, integer) is
+    'Return the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path].';
+
+
+create function @extschema@.answers_after(job text, task text, place integer) returns json
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select json_agg(json_build_array(f.seq, f.ok, f.value) order by f.seq)
+          from journal as f
+         where f.job_id = answers_after.job
+           and f.task = answers_after.task
+           and f.seq > answers_after.place
+           and (f.op is not null or f.kind = 'send'));
+end
+$$;
+comment on function @extschema@.answers_after(text, text, integer) is 'Return the answers of commands as a repeated call is told them. [P12]';
+
+
+create function @extschema@.append_end(turns @extschema@.turn[], ended_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into journal (job_id, task, seq, kind, name, ok, value, at)
+    select r.job, r.task, r.position + coalesce(jsonb_array_length(r.facts), 0) + 1, 'end', r.state, r.state = 'done',
+           r.value, append_end.ended_at
+      from unnest(append_end.turns) as r;
+end
+$$;
+comment on function @extschema@.append_end(@extschema@.turn[], timestamptz) is
+    'Journal how tasks ended that answer nobody: a failure is told, and the same request is not run again.';
+
+
+create function @extschema@.task_has_ended(job text, task text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from journal as f
+         where f.job_id = task_has_ended.job
+           and f.task = task_has_ended.task
+           and f.kind = 'end');
+end
+$$;
+comment on function @extschema@.task_has_ended(text, text) is 'Tell whether a task that answers nobody has run to its end.';

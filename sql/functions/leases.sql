@@ -1,0 +1,38 @@
+-- Leases: renewed by heartbeats, or given back by a worker that goes.
+
+create function @extschema@.extend(tasks jsonb, lease_for interval default '30 s') returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return renew_leases(extend.tasks, clock() + extend.lease_for);
+end
+$$;
+comment on function @extschema@.extend(jsonb, interval) is
+    'Renew the leases of [{job, task, token}]; answers for each held, busy (locked now, still held) or lost, and whether it is asked to cancel.';
+
+
+create function @extschema@.release(tasks jsonb) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    queues text[] := give_back(release.tasks, clock());
+begin
+    perform notify_listeners(queues);
+    return coalesce((
+        select json_agg(json_build_object('job', g.job, 'task', g.task,
+                                          'state', case when t.last_token = g.token and t.token is null then 'released'
+                                                        else 'lost' end))
+          from jsonb_to_recordset(release.tasks) as g (job text, task text, token uuid)
+          left join tasks as t on t.job_id = g.job and t.task = g.task), '[]');
+end
+$$;
+comment on function @extschema@.release(jsonb) is
+    'Give back the leases of [{job, task, token}] so that others may claim the tasks at once; answers released or lost.';

@@ -1,0 +1,162 @@
+-- Limits and failures: what perdure refuses, and in which words. A failure is a JSON object with code, message, detail
+-- and hint; inside advance() it is an answer, and the single verbs raise it.
+
+create function @extschema@.perdure_version() returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return '0.1.0';
+end
+$$;
+comment on function @extschema@.perdure_version() is 'Tell the version of the installed functions.';
+
+
+create function @extschema@.make_failure(
+    code     text,
+    type     text,
+    message  text,
+    detail   text,
+    hint     text
+) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return jsonb_build_object('code', code, 'type', type, 'message', message, 'detail', detail, 'hint', hint);
+end
+$$;
+comment on function @extschema@.make_failure(text, text, text, text, text) is
+    'Put a refusal into the form in which it is recorded and raised.';
+
+
+create function @extschema@.raise_failure(failure jsonb) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if raise_failure.failure is null then
+        return;
+    end if;
+    raise exception '%', raise_failure.failure ->> 'message'
+        using errcode = raise_failure.failure ->> 'code',
+              detail = coalesce(raise_failure.failure ->> 'detail', ''),
+              hint = coalesce(raise_failure.failure ->> 'hint', '');
+end
+$$;
+comment on function @extschema@.raise_failure(jsonb) is 'Raise a refusal with its own code; null raises nothing.';
+
+
+create function @extschema@.name_failure(name text, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if name_failure.name is null or name_failure.name = '' then
+        return make_failure(
+            'PD104', 'InvalidName', format('%s must not be empty', what),
+            'A name is a text of 1 to 200 bytes.', 'Give it a name.');
+    end if;
+    if octet_length(name_failure.name) > 200 or name_failure.name ~ '[[:cntrl:]]' then
+        return make_failure(
+            'PD104', 'InvalidName', format('%s %s cannot be used as a name', what, quote_literal(left(name_failure.name, 40))),
+            format('It has %s bytes; at most 200 are allowed, and no control characters.', octet_length(name_failure.name)),
+            'Choose a shorter name; put data into the arguments.');
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.name_failure(text, text) is 'Say what is wrong with a name (PD104), or null.';
+
+
+create function @extschema@.check_name(name text, what text) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform raise_failure(name_failure(check_name.name, check_name.what));
+end
+$$;
+comment on function @extschema@.check_name(text, text) is 'Refuse a name that is empty, too long or unprintable (PD104).';
+
+
+-- The text form decides cheaply: up to 200 bytes it is neither deep nor a number that no client can read. Only what
+-- looks suspicious is walked.
+create function @extschema@.value_failure(value jsonb, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    written text := value_failure.value::text;
+    size integer := octet_length(written);
+begin
+    if size <= 200 or written is null then
+        return null;
+    end if;
+    if size > 1048576 then
+        return make_failure(
+            'PD301', 'ValueTooLarge', format('%s is too large', what),
+            format('It has %s bytes as JSON; at most 1048576 are allowed.', size),
+            'Store it elsewhere and pass a reference.');
+    end if;
+    if length(written) - length(translate(written, '[{', '')) > 100
+        and jsonb_path_exists(value_failure.value, 'strict $.**{101}') then
+        return make_failure(
+            'PD302', 'ValueTooDeep', format('%s is nested too deeply', what),
+            'At most 100 levels are allowed.', 'Flatten it, or store it as text.');
+    end if;
+    if written ~ '\d{200}\d{109}' and jsonb_path_exists(
+        value_failure.value, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))') then
+        return make_failure(
+            'PD304', 'NumberOutOfRange', format('%s holds a number that is out of range', what),
+            'Numbers lie between -1e308 and 1e308, so that every language can read them.', 'Store it as text.');
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.value_failure(jsonb, text) is
+    'Say what is wrong with a JSON value (PD301 size, PD302 depth, PD304 number), or null.';
+
+
+create function @extschema@.check_value(value jsonb, what text) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform raise_failure(value_failure(check_value.value, check_value.what));
+end
+$$;
+comment on function @extschema@.check_value(jsonb, text) is
+    'Refuse a JSON value that is too large (PD301), too deep (PD302) or holds a number out of range (PD304).';
+
+
+create function @extschema@.check_protocol(protocol integer) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if check_protocol.protocol is distinct from 1 then
+        raise exception 'protocol version % is not spoken here', check_protocol.protocol
+            using errcode = 'PD004',
+                  detail = 'These functions speak protocol version 1.',
+                  hint = 'Install the version of the worker that belongs to this schema, or upgrade the schema.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_protocol(integer) is 'Refuse a worker that speaks another protocol (PD004).';

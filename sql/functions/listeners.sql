@@ -1,0 +1,142 @@
+-- Listeners: who is idle and wants to be told. A NOTIFY is a hint that may be lost; it is sent only when somebody
+-- listens, so that busy workers cost nobody the lock that a notifying commit takes. [P11]
+
+create function @extschema@.channel() returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return 'perdure ' || left(md5('@extschema@'), 16);
+end
+$$;
+comment on function @extschema@.channel() is 'Name the NOTIFY channel of this app; the payload is a topic.';
+
+
+create function @extschema@.notify_listeners(topics text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if notify_listeners.topics = '{}' then
+        return;
+    end if;
+    perform pg_notify(channel(), told.topic)
+       from (select distinct l.topic
+               from listeners as l
+              where l.topic = any(notify_listeners.topics)) as told;
+end
+$$;
+comment on function @extschema@.notify_listeners(text[]) is 'Send a hint on each of these topics that somebody listens for.';
+
+
+create function @extschema@.listen_for(topic text, listener text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into listeners (topic, listener, since)
+    values (listen_for.topic, listen_for.listener, clock())
+        on conflict on constraint one_row_per_listener do nothing;
+end
+$$;
+comment on function @extschema@.listen_for(text, text) is
+    'Ask for a NOTIFY on a topic: a queue, or $job/id for the end of a job. LISTEN first, then look once more after this commits.';
+
+
+create function @extschema@.stop_listening(listener text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from listeners as l where l.listener = stop_listening.listener;
+end
+$$;
+comment on function @extschema@.stop_listening(text) is 'Ask for no more hints.';
+
+
+create function @extschema@.turn_idle(queues text[], worker text, is_idle boolean) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if not turn_idle.is_idle then
+        perform stop_listening(turn_idle.worker);
+        return;
+    end if;
+    insert into listeners (topic, listener, since)
+    select q.queue, turn_idle.worker, clock()
+      from unnest(turn_idle.queues) as q (queue)
+        on conflict on constraint one_row_per_listener do nothing;
+end
+$$;
+comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues, or works again.';
+
+
+create function @extschema@.register_worker(
+    worker    text,
+    queues    text[],
+    details   jsonb    default '{}',
+    protocol  integer  default 1
+) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    perform check_protocol(register_worker.protocol);
+    perform check_name(register_worker.worker, 'a worker');
+    perform stop_listening(register_worker.worker);
+    delete from workers as w where w.seen_at < now_at - interval '1 hour';
+    delete from listeners as l where l.since < now_at - interval '1 day';
+    insert into workers (worker, queues, details, registered_at, seen_at)
+    values (register_worker.worker, register_worker.queues, register_worker.details, now_at, now_at)
+        on conflict on constraint one_row_per_worker
+        do update set queues = excluded.queues, details = excluded.details, seen_at = excluded.seen_at;
+    return json_build_object(
+        'at', now_at,
+        'version', perdure_version(),
+        'instance', (select s.value from settings as s where s.name = 'instance'));
+end
+$$;
+comment on function @extschema@.register_worker(text, text[], jsonb, integer) is
+    'Say hello as a worker; returns the time, the version and the instance to give to claim(). PD004 when the protocol is not spoken.';
+
+
+create function @extschema@.forget_worker(worker text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform stop_listening(forget_worker.worker);
+    delete from workers as w where w.worker = forget_worker.worker;
+end
+$$;
+comment on function @extschema@.forget_worker(text) is 'Say goodbye as a worker.';
+
+
+create function @extschema@.check_instance(instance uuid) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if check_instance.instance is null
+        or exists (select from settings as s where s.name = 'instance' and s.value = to_jsonb(check_instance.instance)) then
+        return;
+    end if;
+    raise exception 'this app is not the instance that the worker was told to serve'
+        using errcode = 'PD003',
+              detail = format('The worker serves instance %s.', check_instance.instance),
+              hint = 'It may be a restored copy: register the worker again if it is meant to execute here.';
+end
+$$;
+comment on function @extschema@.check_instance(uuid) is 'Refuse a worker that was told to serve another instance (PD003); null accepts any.';

@@ -1,0 +1,71 @@
+-- Paths: user.email, items.0, items.-1, "key.with.dots".x. The same grammar wherever a path is given.
+
+create function @extschema@.check_path(path text[]) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if cardinality(check_path.path) > 50 or array_position(check_path.path, null) is not null then
+        raise exception 'this is no path into a memory: %', left(check_path.path::text, 100)
+            using errcode = 'PD101',
+                  detail = 'A path has at most 50 keys, none of them null.',
+                  hint = 'Store what lies deeper as one value.';
+    end if;
+    return check_path.path;
+end
+$$;
+comment on function @extschema@.check_path(text[]) is 'Refuse a path that is too long or has a hole (PD101).';
+
+
+create function @extschema@.parse_path(path text) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    keys text[];
+begin
+    if parse_path.path = '' or parse_path.path is null then
+        return '{}'::text[];
+    end if;
+    if parse_path.path !~ '"' then
+        keys := string_to_array(parse_path.path, '.');
+    elsif parse_path.path ~ '^("([^"\\]|\\.)*"|[^".]+)(\.("([^"\\]|\\.)*"|[^".]+))*$' then
+        keys := array(
+            select coalesce(regexp_replace(key[1], '\\(.)', '\1', 'g'), key[2])
+              from regexp_matches(parse_path.path, '(?:^|\.)(?:"((?:[^"\\]|\\.)*)"|([^".]+))', 'g') as key);
+        return check_path(keys);
+    end if;
+    if keys is null or '' = any(keys) then
+        raise exception 'this is no path: %', left(parse_path.path, 100)
+            using errcode = 'PD101',
+                  detail = 'A path is keys with dots between them; a key with dots or quotes stands in double quotes.',
+                  hint = 'Write user.email, items.0, items.-1 or "key.with.dots".x; an empty path is the whole memory.';
+    end if;
+    return check_path(keys);
+end
+$$;
+comment on function @extschema@.parse_path(text) is
+    'Split a written path into its keys; an empty path is the whole memory. PD101 when it is no path.';
+
+
+create function @extschema@.write_path(path text[]) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if write_path.path = '{}' then
+        return 'the memory';
+    end if;
+    return (
+        select string_agg(case when key ~ '^[^".\\]+$' then key
+                               else '"' || regexp_replace(key, '(["\\])', '\\\1', 'g') || '"' end, '.' order by place)
+          from unnest(write_path.path) with ordinality as step (key, place));
+end
+$$;
+comment on function @extschema@.write_path(text[]) is 'Write a path as people read it.';

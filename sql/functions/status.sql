@@ -1,0 +1,117 @@
+-- Status: where a job stands and what it waits for, in words.
+
+create function @extschema@.task_state(token uuid, due_at timestamptz, awaits text[], failure jsonb, stuck_reason jsonb)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return case when task_state.stuck_reason is not null then 'stuck'
+                when task_state.due_at <= now_at then 'ready'
+                when task_state.token is not null then 'leased'
+                when task_state.awaits is not null then 'waiting'
+                when task_state.failure is not null then 'retrying'
+                else 'delayed' end;
+end
+$$;
+comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jsonb) is
+    'Name the state of a task: ready, leased, waiting, retrying, delayed or stuck.';
+
+
+create function @extschema@.task_reason(job text, task text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it record;
+begin
+    select t.*, task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason) as state
+      into it
+      from tasks as t
+     where t.job_id = task_reason.job
+       and t.task = task_reason.task;
+    return case it.state
+        when 'stuck' then format('somebody to resume it: %s', coalesce(it.stuck_reason ->> 'message', it.stuck_reason::text))
+        when 'leased' then format('worker %s', it.worker)
+        when 'ready' then format('a worker on queue %s%s', it.queue, no_worker_note(it.queue))
+        when 'retrying' then format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message')
+        when 'delayed' then format('its time: %s', it.due_at)
+        when 'waiting' then concat_ws(', ',
+            case when it.awaits <> '{}' then 'signal ' || array_to_string(it.awaits, ' or ') end,
+            (select 'answers of ' || string_agg(h.asker_key, ', ' order by h.asker_key)
+               from (select t.asker_key
+                       from tasks as t
+                      where t.asker_job = it.job_id
+                        and t.asker_task = it.task
+                        and t.job_id = any(array(select it.job_id union all
+                                                 select j.id from jobs as j where j.parent = it.job_id))
+                      limit 10) as h),
+            case when it.due_at < 'infinity' then format('its time: %s', it.due_at) end)
+        end;
+end
+$$;
+comment on function @extschema@.task_reason(text, text) is 'Say in words what a task waits for.';
+
+
+create function @extschema@.no_worker_note(queue text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if exists (select from workers as w where w.queues @> array[no_worker_note.queue]) then
+        return '';
+    end if;
+    return ' (no worker has registered for it)';
+end
+$$;
+comment on function @extschema@.no_worker_note(text) is 'Say that nobody serves a queue, where it is so.';
+
+
+create function @extschema@.result(id text) returns @extschema@.job_result
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended job_result;
+begin
+    select j.status, j.result, j.error into ended from jobs as j where j.id = result.id;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(result.id, 200))
+            using errcode = 'PD401', detail = 'No job has this id.', hint = 'Check the id, or start() the workflow first.';
+    end if;
+    return ended;
+end
+$$;
+comment on function @extschema@.result(text) is
+    'Return how a job ended; its result and error are null while it runs. PD401 when there is no such job.';
+
+
+create function @extschema@.status(id text) returns @extschema@.job_status
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it job_status;
+begin
+    select j.id, j.entity, j.workflow, j.status, j.version, j.run,
+           case when j.status = 'running' then task_reason(j.id, j.run || '/main') end,
+           j.created_at, j.updated_at, j.finished_at
+      into it
+      from jobs as j
+     where j.id = status.id;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(status.id, 200))
+            using errcode = 'PD401', detail = 'No job has this id.', hint = 'Check the id, or start() the workflow first.';
+    end if;
+    return it;
+end
+$$;
+comment on function @extschema@.status(text) is
+    'Return where a job stands, with what it waits for in words. PD401 when there is no such job.';

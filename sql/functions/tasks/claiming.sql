@@ -1,0 +1,183 @@
+-- Tasks, claimed: how they come to be, and how workers take them. Claiming sets due_at to the end of the lease, so a
+-- crash needs no recovery: the task is due again.
+
+create function @extschema@.insert_coordinators(
+    wanted      @extschema@.new_job[],
+    made        text[],
+    started_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, asker_job, asker_task, asker_key)
+    select w.id, '1/main', 'coordinator', w.workflow, w.queue, w.priority,
+           coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, w.limit_key,
+           case when w.asker_key is not null then w.parent end, w.asker_task, w.asker_key
+      from unnest(insert_coordinators.wanted) as w
+      join unnest(insert_coordinators.made) as n (id) on n.id = w.id
+     where w.workflow is not null;
+end
+$$;
+comment on function @extschema@.insert_coordinators(@extschema@.new_job[], text[], timestamptz) is
+    'Make the first task of each job that was made.';
+
+
+create function @extschema@.insert_hook(
+    id         text,
+    task       text,
+    name       text,
+    args       jsonb,
+    queue      text,
+    priority   integer,
+    due_at     timestamptz,
+    limit_key  text
+) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into tasks (job_id, task, kind, name, queue, priority, due_at, args, detached, limit_key)
+    values (insert_hook.id, insert_hook.task, 'hook', insert_hook.name, insert_hook.queue, insert_hook.priority,
+            insert_hook.due_at, insert_hook.args, true, insert_hook.limit_key)
+        on conflict on constraint one_task_per_name do nothing;
+    return found;
+end
+$$;
+comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integer, timestamptz, text) is
+    'Make the task of a hook from outside; false when it exists.';
+
+
+create function @extschema@.max_deliveries() returns integer
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce((select s.value::integer from settings as s where s.name = 'max_deliveries'), 20);
+end
+$$;
+comment on function @extschema@.max_deliveries() is
+    'Tell how often a task is claimed without a successful turn before it is parked as stuck.';
+
+
+-- One exact index range for each priority and queue, best first; the scan stops when it has enough. A task that was
+-- delivered too often without progress is parked instead of given out: it blocks nobody. [P10]
+create function @extschema@.take_due(
+    queues     text[],
+    worker     text,
+    token      uuid,
+    max_tasks  integer,
+    lease_for  interval,
+    since      timestamptz
+) returns @extschema@.claimed_task[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    taken_at timestamptz := clock();
+    lease_until timestamptz := taken_at + take_due.lease_for;
+    most integer := max_deliveries();
+    poison jsonb := make_failure(
+        'PD305', 'TooManyDeliveries', format('the task was claimed %s times without a successful turn', most),
+        'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
+    taken claimed_task[];
+begin
+    with due as materialized (
+        select d.job_id, d.task, d.due_at, d.is_poisoned
+          from (select p.priority, q.queue
+                  from generate_series(0, 9) as p (priority)
+                 cross join unnest(take_due.queues) with ordinality as q (queue, place)
+                 order by p.priority, q.place) as r
+         cross join lateral (
+            select t.job_id, t.task, t.due_at, t.deliveries >= most as is_poisoned
+              from tasks as t
+             where t.queue = r.queue
+               and t.priority = r.priority
+               and t.due_at >= take_due.since
+               and t.due_at <= taken_at
+               and t.due_at < 'infinity'
+             order by t.due_at
+             limit take_due.max_tasks
+               for no key update skip locked
+         ) as d
+         limit take_due.max_tasks
+    ), taking as (
+        update tasks as t
+           set token = case when not d.is_poisoned then take_due.token end,
+               worker = case when not d.is_poisoned then take_due.worker end,
+               due_at = case when d.is_poisoned then 'infinity' else lease_until end,
+               deliveries = t.deliveries + 1,
+               started_at = coalesce(t.started_at, taken_at),
+               stuck_reason = case when d.is_poisoned then poison end
+          from due as d
+         where t.job_id = d.job_id
+           and t.task = d.task
+        returning t.*, d.due_at as was_due_at
+    )
+    select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
+                      g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
+                      g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at)::claimed_task)
+           filter (where g.token is not null)
+      into taken
+      from taking as g;
+    return taken;
+end
+$$;
+comment on function @extschema@.take_due(text[], text, uuid, integer, interval, timestamptz) is
+    'Lease to a worker the tasks that are due, best first.';
+
+
+create function @extschema@.taken_before(
+    queues     text[],
+    token      uuid,
+    lease_for  interval
+) returns @extschema@.claimed_task[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (t.job_id, t.task, t.kind, t.name, t.queue, t.position, t.args, t.deliveries, t.attempt, t.asked, t.awaits,
+                t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task, t.asker_key, t.started_at,
+                t.told_at, false, null)::claimed_task
+          from tasks as t
+         where t.queue = any(taken_before.queues)
+           and t.due_at <= clock() + taken_before.lease_for
+           and t.due_at < 'infinity'
+           and t.token = taken_before.token);
+end
+$$;
+comment on function @extschema@.taken_before(text[], uuid, interval) is
+    'Find what an earlier call with this token took and still holds: it lies in the due range of the lease. [P12]';
+
+
+create function @extschema@.next_due_at(queues text[]) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return (
+        select min(d.due_at)
+          from unnest(next_due_at.queues) as q (queue)
+         cross join generate_series(0, 9) as p (priority)
+         cross join lateral (
+            select t.due_at
+              from tasks as t
+             where t.queue = q.queue
+               and t.priority = p.priority
+               and t.due_at > now_at
+               and t.due_at < 'infinity'
+             order by t.due_at
+             limit 1
+         ) as d);
+end
+$$;
+comment on function @extschema@.next_due_at(text[]) is 'Tell when the next task of these queues is due; null when none is.';

@@ -1,0 +1,176 @@
+-- Tasks, held: what a turn may say of one, and what becomes of it.
+
+create function @extschema@.task_exists(job text, task text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (select from tasks as t where t.job_id = task_exists.job and t.task = task_exists.task);
+end
+$$;
+comment on function @extschema@.task_exists(text, text) is 'Tell whether a task is alive.';
+
+
+-- What a turn may not say, seen before anything is applied.
+create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if turn_failure.state is null or turn_failure.state not in
+        ('keep', 'park', 'done', 'failed', 'cancelled', 'retry', 'stuck', 'release') then
+        return make_failure(
+            'PD107', 'InvalidArgument', format('a turn cannot end as %s', coalesce(quote_literal(turn_failure.state), 'null')),
+            'Known states: keep, park, done, failed, cancelled, retry, stuck, release.', 'Correct the turn.');
+    end if;
+    if value_failure(turn_failure.facts, 'facts') is null and value_failure(turn_failure.requests, 'requests') is null
+        and turn_failure.requests is null then
+        return value_failure(turn_failure.value, 'the result');
+    end if;
+    -- Something is large, or suspicious: each part is judged for itself.
+    return coalesce(
+        value_failure(turn_failure.value, 'the result'),
+        (select value_failure(f.fact -> 'value', coalesce('the value of ' || (f.fact ->> 'key'), 'a fact'))
+           from jsonb_array_elements(turn_failure.facts) as f (fact)
+          where value_failure(f.fact -> 'value', '') is not null
+          limit 1),
+        (select coalesce(name_failure(q.request ->> 'key', 'the key of a request'),
+                         name_failure(q.request ->> 'name', 'the name in a request'),
+                         value_failure(q.request, 'the arguments of ' || (q.request ->> 'key')))
+           from jsonb_array_elements(turn_failure.requests) as q (request)
+          where name_failure(q.request ->> 'key', '') is not null
+             or name_failure(q.request ->> 'name', '') is not null
+             or value_failure(q.request, '') is not null
+          limit 1));
+end
+$$;
+comment on function @extschema@.turn_failure(text, jsonb, jsonb, jsonb) is
+    'Say what is wrong with a turn as a whole (PD104, PD107, PD30x), or null.';
+
+
+-- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
+-- task, unlike for its job: a claim that saw an old version of a row keeps a lock on the new one until it commits, and
+-- would make others busy for nothing. Tasks are locked in order, after all jobs, so no circle can close. A sub-select
+-- that locks is never flattened: one look-up by primary key for each turn, whatever the statistics said when the plan
+-- was made. [P6]
+create function @extschema@.hold_tasks(turns jsonb, touched text[], missed text[]) returns @extschema@.turn[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (g.number, g.job, g.task, g.token, coalesce(g.position, 0), g.state, g.facts, g.requests, g.cancels,
+                coalesce(g.awaits, case when g.state = 'park' then '{}'::text[] end), g.until, g.value, g.asked, h.kind,
+                h.signal, h.asker_job, h.asker_task, h.asker_key, coalesce(h.told_at, h.started_at),
+                case when h.task is null then case when task_exists(g.job, g.task) then 'busy' else 'gone' end
+                     when g.job = any(hold_tasks.missed) or g.touches && hold_tasks.missed then 'busy'
+                     when h.token is null and h.last_token = g.token then 'parked'
+                     when h.token is distinct from g.token or h.position < coalesce(g.position, 0) then 'fenced'
+                     when h.position > coalesce(g.position, 0) then 'applied'
+                     when f.failure is not null then 'refused'
+                     when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
+                     when coalesce(g.facts @? '$[*].message', false) and not messages_are_open(g.job, g.facts) then 'stale'
+                     else 'apply' end,
+                f.failure)::turn
+          from (select *
+                  from rows from (jsonb_to_recordset(hold_tasks.turns) as (
+                   job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
+                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[])) with ordinality
+                    as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked, touches,
+                             number)
+                 order by said.job, said.task) as g
+          left join lateral (
+            select t.task, t.token, t.last_token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
+                   t.told_at, t.started_at
+              from tasks as t
+             where t.job_id = g.job
+               and t.task = g.task
+               for no key update
+         ) as h on true
+         cross join lateral (select turn_failure(g.state, g.facts, g.requests, g.value) as failure offset 0) as f
+         order by g.number);
+end
+$$;
+comment on function @extschema@.hold_tasks(jsonb, text[], text[]) is
+    'Lock the tasks of turns and judge each turn by its token and position. [P6]';
+
+
+create function @extschema@.keep_or_park(
+    turns     @extschema@.turn[],
+    arrivals  @extschema@.arrival[],
+    now_at    timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t
+       set position = t.position + coalesce(jsonb_array_length(r.facts), 0),
+           asked = greatest(t.asked, r.asked),
+           told_at = case when r.facts is null then t.told_at
+                          else greatest(t.told_at, coalesce((r.facts -> -1 ->> 'at')::timestamptz, keep_or_park.now_at)) end,
+           deliveries = 0,
+           attempt = t.attempt + case r.state when 'retry' then 1 else 0 end,
+           awaits = r.awaits,
+           until = r.until,
+           failure = case r.state when 'retry' then r.value else t.failure end,
+           stuck_reason = case r.state when 'stuck' then coalesce(r.value, '{}') end,
+           last_token = case when r.lets_go then t.token else t.last_token end,
+           last_worker = case when r.lets_go then t.worker else t.last_worker end,
+           token = case when not r.lets_go then t.token end,
+           worker = case when not r.lets_go then t.worker end,
+           due_at = case when not r.lets_go then t.due_at
+                         when r.state = 'stuck' then 'infinity'
+                         when r.state = 'park' then coalesce(r.until, 'infinity')
+                         else coalesce(r.until, keep_or_park.now_at) end
+      from (select g.*, g.state <> 'keep' and not (g.state = 'park' and a.turn is not null) as lets_go
+              from unnest(keep_or_park.turns) as g
+              left join unnest(keep_or_park.arrivals) as a on a.turn = g.number
+             where g.state in ('keep', 'park', 'retry', 'stuck', 'release')) as r
+     where t.job_id = r.job
+       and t.task = r.task;
+end
+$$;
+comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arrival[], timestamptz) is
+    'Write the fate of tasks that live on: kept, parked, or given back; one that wanted to park and has mail is kept.';
+
+
+create function @extschema@.delete_tasks(turns @extschema@.turn[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from tasks as t
+     using unnest(delete_tasks.turns) as r
+     where t.job_id = r.job
+       and t.task >= r.task
+       and t.task < r.task || '0'
+       and (t.task = r.task or (t.task > r.task || '/' and not t.detached));
+end
+$$;
+comment on function @extschema@.delete_tasks(@extschema@.turn[]) is
+    'Delete tasks that have ended, and all beneath them that is not detached: their holders are fenced. [P6]';
+
+
+create function @extschema@.queues_of(turns @extschema@.turn[]) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select distinct t.queue
+          from unnest(queues_of.turns) as r
+          join tasks as t on t.job_id = r.job and t.task = r.task
+         where t.token is null
+           and t.due_at < 'infinity');
+end
+$$;
+comment on function @extschema@.queues_of(@extschema@.turn[]) is
+    'Name the queues on which turns have left something that will be due.';

@@ -1,0 +1,91 @@
+-- Tasks, leased: renewed by heartbeats, or given back by a worker that goes.
+
+create function @extschema@.renew_leases(tasks jsonb, lease_until timestamptz) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    renewed json;
+begin
+    with asked as materialized (
+        select h.job, h.task, h.token, h.place
+          from rows from (jsonb_to_recordset(renew_leases.tasks) as (job text, task text, token uuid)) with ordinality
+            as h (job, task, token, place)
+    ), held as materialized (
+        select t.job_id, t.task, a.place
+          from asked as a
+         cross join lateral (
+            select g.job_id, g.task
+              from tasks as g
+             where g.job_id = a.job
+               and g.task = a.task
+               and g.token = a.token
+               for no key update skip locked
+         ) as t
+    ), moved as (
+        update tasks as t
+           set due_at = renew_leases.lease_until
+          from held as h
+         where t.job_id = h.job_id
+           and t.task = h.task
+        returning h.place
+    )
+    select coalesce(json_agg(json_build_object(
+               'job', a.job, 'task', a.task,
+               'state', case when m.place is not null then 'held' when t.token = a.token then 'busy' else 'lost' end,
+               'cancel', exists (select
+                                   from inbox as i
+                                  where i.job_id = a.job and i.task = a.task and i.key = '$cancel' and i.consumed_at is null))
+               order by a.place), '[]')
+      into renewed
+      from asked as a
+      left join moved as m on m.place = a.place
+      left join tasks as t on t.job_id = a.job and t.task = a.task;
+    return renewed;
+end
+$$;
+comment on function @extschema@.renew_leases(jsonb, timestamptz) is
+    'Move the end of leases that are still held; rows that somebody else has locked are skipped and stay held.';
+
+
+create function @extschema@.give_back(tasks jsonb, given_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    queues text[];
+begin
+    with held as materialized (
+        select t.job_id, t.task
+          from (select *
+                  from jsonb_to_recordset(give_back.tasks) as said (job text, task text, token uuid)
+                 order by said.job, said.task) as h
+         cross join lateral (
+            select g.job_id, g.task
+              from tasks as g
+             where g.job_id = h.job
+               and g.task = h.task
+               and g.token = h.token
+               for no key update
+         ) as t
+    ), moved as (
+        update tasks as t
+           set due_at = give_back.given_at,
+               deliveries = 0,
+               last_token = t.token,
+               token = null,
+               worker = null,
+               awaits = null
+          from held as h
+         where t.job_id = h.job_id
+           and t.task = h.task
+        returning t.queue
+    )
+    select array_agg(m.queue) into queues from moved as m;
+    return coalesce(queues, '{}');
+end
+$$;
+comment on function @extschema@.give_back(jsonb, timestamptz) is
+    'End leases before their time; returns a queue for each task that was given back.';

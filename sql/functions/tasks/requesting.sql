@@ -1,0 +1,145 @@
+-- Tasks, requested: what a task asks others to do. A request whose task or answer exists, consumed or not, inserts nothing: a
+-- coordinator that crashed after its hook had finished does not run the hook again. [P4] [P12]
+
+create function @extschema@.request_tasks(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    queues text[];
+begin
+    with asked as (
+        insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, args, signal, detached, pinned_version,
+                                limit_key, asker_job, asker_task, asker_key)
+        select r.job, r.task || '/' || q.key, coalesce(q.kind, 'hook'), q.name, coalesce(q.queue, 'default'),
+               coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), q.args, q.signal,
+               coalesce(q.detached, false), q.pinned_version, q.limit_key,
+               case when q.detached then null else r.job end,
+               case when q.detached then null else r.task end,
+               case when q.detached then null else q.key end
+          from unnest(request_tasks.turns) as r
+         cross join jsonb_to_recordset(r.requests) as q (
+               key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
+               detached boolean, pinned_version text, limit_key text)
+         where coalesce(q.kind, 'hook') <> 'job'
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+           and not (coalesce(q.detached, false) and task_has_ended(r.job, r.task || '/' || q.key))
+            on conflict on constraint one_task_per_name do nothing
+        returning t.queue
+    )
+    select array_agg(distinct a.queue) into queues from asked as a;
+    return coalesce(queues, '{}');
+end
+$$;
+comment on function @extschema@.request_tasks(@extschema@.turn[], timestamptz) is
+    'Make the hooks and activities that turns ask for; returns their queues.';
+
+
+create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (coalesce(q.id, r.job || '/' || q.key), q.name, q.entity, q.args, coalesce(q.context, '{}'),
+                coalesce(q.queue, 'default'), coalesce(q.priority, 5), q.due_at, q.headers, q.pinned_version,
+                null, null, r.job, r.task, case when not coalesce(q.detached, false) then q.key end, q.limit_key)::new_job
+          from unnest(wanted_children.turns) as r
+         cross join jsonb_to_recordset(r.requests) as q (
+               key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text, priority integer,
+               due_at timestamptz, headers jsonb, pinned_version text, detached boolean, limit_key text)
+         where q.kind = 'job'
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+         order by 1);
+end
+$$;
+comment on function @extschema@.wanted_children(@extschema@.turn[]) is
+    'Read the children that turns ask for and that have not answered yet.';
+
+
+create function @extschema@.refuse_children(
+    wanted      @extschema@.new_job[],
+    made        text[],
+    refused_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform leave_answers(array(
+        select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null,
+                make_failure('PD402', 'JobExists', format('job %s exists already', quote_literal(w.id)),
+                             'The child was not started: its id belongs to another job.', 'Give the child another id.'),
+                null, null, null, w.parent, w.asker_task, w.asker_key, null, null, null)::turn
+          from unnest(refuse_children.wanted) as w
+         where w.id <> all(refuse_children.made)
+           and w.asker_key is not null
+           and not exists (
+            select
+              from tasks as t
+             where t.job_id = w.id
+               and t.task = '1/main'
+               and t.asker_job = w.parent
+               and t.asker_task = w.asker_task
+               and t.asker_key = w.asker_key)), refuse_children.refused_at);
+end
+$$;
+comment on function @extschema@.refuse_children(@extschema@.new_job[], text[], timestamptz) is
+    'Answer requests for children whose ids belong to other jobs.';
+
+
+create function @extschema@.request_children(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    wanted new_job[] := wanted_children(request_children.turns);
+    made text[];
+begin
+    if wanted = '{}' then
+        return '{}'::text[];
+    end if;
+    made := insert_jobs(wanted, request_children.asked_at);
+    perform insert_coordinators(wanted, made, request_children.asked_at);
+    if cardinality(made) < cardinality(wanted) then
+        perform refuse_children(wanted, made, request_children.asked_at);
+    end if;
+    return array(select distinct w.queue from unnest(wanted) as w);
+end
+$$;
+comment on function @extschema@.request_children(@extschema@.turn[], timestamptz) is
+    'Start the children that turns ask for; returns their queues.';
+
+
+-- A key names a hook or activity beneath the task, or a child: the coordinator whose asker is this request.
+create function @extschema@.cancel_requests(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    target record;
+    queues text[] := '{}'::text[];
+begin
+    -- A loop: cancelling is rare, and each job's message needs its own identity.
+    for target in
+        select t.job_id, array_agg(t.task) as tasks
+          from unnest(cancel_requests.turns) as r
+         cross join jsonb_array_elements_text(r.cancels) as c (key)
+          join tasks as t on t.asker_job = r.job and t.asker_task = r.task and t.asker_key = c.key
+           and t.job_id = any(array(select r.job union all select j.id from jobs as j where j.parent = r.job))
+         group by t.job_id
+         order by t.job_id
+    loop
+        perform leave_cancel(target.job_id, target.tasks, null, cancel_requests.asked_at);
+        queues := queues || wake_cancelled(target.job_id, target.tasks, cancel_requests.asked_at);
+    end loop;
+    return queues;
+end
+$$;
+comment on function @extschema@.cancel_requests(@extschema@.turn[], timestamptz) is
+    'Ask what a task has requested to cancel; returns the queues of what was woken.';

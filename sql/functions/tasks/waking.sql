@@ -1,0 +1,98 @@
+-- Tasks, woken. Law: waking moves only a parked task. A task that is held looks at its inbox when it parks, under the
+-- job's lock.
+
+create function @extschema@.wake_tasks(jobs text[], woken_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    woken text[];
+begin
+    with asleep as materialized (
+        select t.job_id, t.task
+          from tasks as t
+         where t.job_id = any(wake_tasks.jobs)
+           and t.token is null
+           and t.awaits is not null
+           and t.due_at > wake_tasks.woken_at
+           and t.stuck_reason is null
+           and exists (
+            select
+              from inbox as i
+             where i.job_id = t.job_id
+               and i.consumed_at is null
+               and (i.task = t.task or (i.task is null and i.name = any(t.awaits))))
+         order by t.job_id, t.task
+           for no key update
+    ), moved as (
+        update tasks as t
+           set due_at = wake_tasks.woken_at
+          from asleep as a
+         where t.job_id = a.job_id
+           and t.task = a.task
+        returning t.queue
+    )
+    select array_agg(distinct m.queue) into woken from moved as m;
+    return coalesce(woken, '{}');
+end
+$$;
+comment on function @extschema@.wake_tasks(text[], timestamptz) is
+    'Make parked tasks due that have mail; returns their queues. Waking moves only a parked task.';
+
+
+create function @extschema@.wake_cancelled(job text, tasks text[], woken_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    woken text[];
+begin
+    with moved as (
+        update tasks as t
+           set due_at = case when t.token is null and t.stuck_reason is null
+                             then least(t.due_at, wake_cancelled.woken_at) else t.due_at end,
+               awaits = coalesce(t.awaits, '{}')
+         where t.job_id = wake_cancelled.job
+           and t.task = any(wake_cancelled.tasks)
+        returning t.queue
+    )
+    select array_agg(distinct m.queue) into woken from moved as m;
+    return coalesce(woken, '{}');
+end
+$$;
+comment on function @extschema@.wake_cancelled(text, text[], timestamptz) is
+    'Make tasks due that are asked to cancel, also when they wait for nothing; returns their queues.';
+
+
+create function @extschema@.resume_tasks(
+    job             text,
+    task            text,
+    accept_changes  boolean,
+    resumed_at      timestamptz
+) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    resumed text[];
+begin
+    with moved as (
+        update tasks as t
+           set due_at = resume_tasks.resumed_at,
+               stuck_reason = null,
+               deliveries = 0,
+               accept_changes = resume_tasks.accept_changes
+         where t.job_id = resume_tasks.job
+           and (resume_tasks.task is null or t.task = resume_tasks.task)
+           and t.stuck_reason is not null
+        returning t.queue
+    )
+    select array_agg(m.queue) into resumed from moved as m;
+    return coalesce(resumed, '{}');
+end
+$$;
+comment on function @extschema@.resume_tasks(text, text, boolean, timestamptz) is
+    'Make stuck tasks due again; returns a queue for each.';

@@ -1,0 +1,139 @@
+-- Workflows: starting them. [P1]
+
+create function @extschema@.start_failure(wanted @extschema@.new_job) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        name_failure(wanted.id, 'the id of a job'),
+        name_failure(wanted.workflow, 'a workflow'),
+        name_failure(wanted.queue, 'a queue'),
+        case when wanted.entity is not null then name_failure(wanted.entity, 'an entity') end,
+        case when wanted.key is not null then name_failure(wanted.key, 'a key') end,
+        value_failure(wanted.args, 'the arguments'),
+        case when wanted.headers is not null then value_failure(wanted.headers, 'the headers') end,
+        case when wanted.context <> '{}' then coalesce(value_failure(wanted.context, 'the memory'),
+                                                       argument_failure('set', '{}', wanted.context)) end,
+        case when wanted.priority not between 0 and 9 or wanted.if_exists not in ('error', 'existing') then make_failure(
+            'PD107', 'InvalidArgument', 'a start has priority 0 to 9, and error or existing for an id that exists',
+            format('It was given %s and %s.', wanted.priority, quote_literal(wanted.if_exists)), 'Correct the call.') end);
+end
+$$;
+comment on function @extschema@.start_failure(@extschema@.new_job) is
+    'Say what is wrong with a start: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
+
+
+create function @extschema@.check_existing(wanted @extschema@.new_job[], made text[]) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    taken text;
+begin
+    select min(w.id)
+      into taken
+      from unnest(check_existing.wanted) as w
+      join jobs as j on j.id = w.id
+     where w.id <> all(check_existing.made)
+       and w.if_exists = 'error'
+       and (w.key is null or j.start_key is distinct from w.key);
+    if taken is not null then
+        raise exception 'job % exists already', quote_literal(taken)
+            using errcode = 'PD402',
+                  detail = 'An id belongs to one job for ever; nothing was started.',
+                  hint = 'Choose another id, or say if_exists => ''existing'' to get the job that is there.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_existing(@extschema@.new_job[], text[]) is
+    'Refuse ids that exist (PD402), unless the caller takes the existing job or repeats its own start.';
+
+
+create function @extschema@.start_jobs(wanted @extschema@.new_job[]) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    started_at timestamptz := clock();
+    made text[];
+begin
+    made := insert_jobs(start_jobs.wanted, started_at);
+    if cardinality(made) < cardinality(start_jobs.wanted) then
+        perform check_existing(start_jobs.wanted, made);
+    end if;
+    perform insert_coordinators(start_jobs.wanted, made, started_at);
+    perform notify_listeners(array(select distinct w.queue from unnest(start_jobs.wanted) as w));
+    return made;
+end
+$$;
+comment on function @extschema@.start_jobs(@extschema@.new_job[]) is
+    'Make jobs with their first tasks and tell idle workers; returns the ids that are new. [P1]';
+
+
+create function @extschema@.start(
+    workflow        text,
+    args            jsonb        default '[]',
+    id              text         default null,
+    entity          text         default null,
+    queue           text         default 'default',
+    priority        integer      default 5,
+    due_at          timestamptz  default null,
+    context         jsonb        default '{}',
+    headers         jsonb        default null,
+    pinned_version  text         default null,
+    key             text         default null,
+    if_exists       text         default 'error',
+    limit_key       text         default null
+) returns @extschema@.started
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    wanted new_job := (coalesce(start.id, gen_random_uuid()::text), start.workflow, start.entity, start.args,
+                       coalesce(start.context, '{}'), start.queue, start.priority, start.due_at, start.headers,
+                       start.pinned_version, start.key, start.if_exists, null, null, null, start.limit_key)::new_job;
+begin
+    perform raise_failure(start_failure(wanted));
+    return (wanted.id, start_jobs(array[wanted]) <> '{}')::started;
+end
+$$;
+comment on function @extschema@.start(text, jsonb, text, text, text, integer, timestamptz, jsonb, jsonb, text, text, text, text) is
+    'Start a workflow in the caller''s transaction; returns the id and whether it is new. PD402 when the id exists, PD103, PD104, PD107, PD30x for bad input. [P1]';
+
+
+create function @extschema@.start_many(starts jsonb) returns setof @extschema@.started
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    wanted new_job[] := array(
+        select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
+                coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
+                s.pinned_version, s.key, coalesce(s.if_exists, 'error'), null, null, null, s.limit_key)::new_job
+          from jsonb_to_recordset(start_many.starts) as s (
+               workflow text, args jsonb, id text, entity text, queue text, priority integer, due_at timestamptz,
+               context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text));
+    made text[];
+begin
+    perform raise_failure((select start_failure(w) from unnest(wanted) as w where start_failure(w) is not null limit 1));
+    made := start_jobs(wanted);
+    return query
+    select w.id, n.id is not null
+      from unnest(wanted) with ordinality as w
+      left join unnest(made) as n (id) on n.id = w.id
+     order by w.ordinality;
+end
+$$;
+comment on function @extschema@.start_many(jsonb) is
+    'Start many workflows, given as an array of objects with the arguments of start(); all or none. Errors as start(). [P1]';

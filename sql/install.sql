@@ -1,0 +1,46 @@
+-- Table of contents: what perdure installs, in the order of its layers.
+-- A file may use only what stands above it. `@extschema@` is the app's schema.
+
+-- Shapes that functions pass to each other.
+\ir types.sql
+
+-- Verbs: replaced whole on every upgrade.
+\ir functions/clock.sql
+\ir functions/limits.sql
+\ir functions/paths.sql
+\ir functions/values.sql
+\ir functions/commands.sql
+\ir functions/listeners.sql
+\ir functions/jobs.sql
+\ir functions/journal.sql
+\ir functions/inbox.sql
+\ir functions/tasks/claiming.sql
+\ir functions/tasks/holding.sql
+\ir functions/tasks/waking.sql
+\ir functions/tasks/leasing.sql
+\ir functions/tasks/requesting.sql
+\ir functions/entity/commands.sql
+\ir functions/entity/verbs.sql
+\ir functions/signals.sql
+\ir functions/claim.sql
+\ir functions/facts.sql
+\ir functions/advance.sql
+\ir functions/leases.sql
+\ir functions/workflows.sql
+\ir functions/hooks.sql
+\ir functions/cancel.sql
+\ir functions/status.sql
+\ir functions/invariants.sql
+
+-- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.
+\ir schema/jobs.sql
+\ir schema/tasks.sql
+\ir schema/journal.sql
+\ir schema/inbox.sql
+\ir schema/workers.sql
+\ir schema/settings.sql
+\ir schema/reserved.sql
+\ir schema/views.sql
+
+\ir functions/migrations.sql
+\ir grants.sql

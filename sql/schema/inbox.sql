@@ -1,0 +1,38 @@
+-- The inbox: signals and answers on their way. Anybody who holds the job's lock may write it; the task that is told
+-- moves a row into its journal in the turn that consumes it.
+
+create table @extschema@.inbox (
+    job_id       text collate "C"  not null,
+    id           bigint            not null generated always as identity,
+    task         text collate "C",
+    key          text collate "C",
+    name         text,
+    ok           boolean           not null default true,
+    payload      jsonb,
+    sender       text,
+    dedupe_key   text,
+    sent_at      timestamptz       not null,
+    consumed_at  timestamptz,
+
+    constraint one_message_per_id primary key (job_id, id),
+    constraint answer_or_signal check (num_nulls(task, key) in (0, 2) and (task is not null or name is not null))
+) with (fillfactor = 80);
+
+comment on table @extschema@.inbox is 'Signals and answers on their way to the tasks of a job.';
+comment on column @extschema@.inbox.job_id is 'The job that gets the message.';
+comment on column @extschema@.inbox.id is 'The order of acceptance; drawn under the job''s lock, never issued twice.';
+comment on column @extschema@.inbox.task is 'The task that is answered; null for a signal, which goes to whoever waits for its name.';
+comment on column @extschema@.inbox.key is 'The request that is answered; $cancel for a request to cancel.';
+comment on column @extschema@.inbox.name is 'The name of the signal.';
+comment on column @extschema@.inbox.ok is 'False: the payload is a failure.';
+comment on column @extschema@.inbox.payload is 'The message itself.';
+comment on column @extschema@.inbox.sender is 'The job and task that sent it; null from outside.';
+comment on column @extschema@.inbox.dedupe_key is 'The caller''s key: the same signal is accepted once.';
+comment on column @extschema@.inbox.sent_at is 'When it was accepted.';
+comment on column @extschema@.inbox.consumed_at is 'When a task took it; the row stays until the asking task ends.';
+
+create unique index answered_once on @extschema@.inbox (job_id, task, key) where key is not null;
+comment on index @extschema@.answered_once is 'A request has one answer, and a repeated request finds it.';
+
+create unique index signalled_once on @extschema@.inbox (job_id, dedupe_key) where dedupe_key is not null;
+comment on index @extschema@.signalled_once is 'A caller''s key stands for one signal.';

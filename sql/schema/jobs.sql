@@ -1,0 +1,71 @@
+-- Jobs: a workflow run and its memory. Users query and index this table with ordinary SQL.
+
+create table @extschema@.jobs (
+    id              text collate "C"  not null,
+    entity          text,
+    workflow        text,
+    status          text,
+    context         jsonb             not null default '{}',
+    version         bigint            not null default 0,
+    run             integer           not null default 1,
+    watched         boolean           not null default false,
+    args            jsonb,
+    result          jsonb,
+    error           jsonb,
+    parent          text collate "C",
+    headers         jsonb,
+    pinned_version  text,
+    start_key       text,
+    created_at      timestamptz       not null default clock_timestamp(),
+    updated_at      timestamptz       not null default clock_timestamp(),
+    finished_at     timestamptz,
+
+    constraint one_job_per_id primary key (id),
+    constraint status_is_known check (status in ('running', 'completed', 'failed', 'cancelled')),
+    constraint status_belongs_to_a_workflow check ((workflow is null) = (status is null)),
+    constraint finished_when_not_running
+        check ((coalesce(status, 'running') = 'running') = (finished_at is null)),
+    constraint result_only_when_completed check (result is null or status = 'completed'),
+    constraint error_when_failed_or_cancelled
+        check (coalesce(status in ('failed', 'cancelled'), false) = (error is not null)),
+    constraint context_is_an_object check (jsonb_typeof(context) = 'object'),
+    constraint version_counts_from_zero check (version >= 0)
+) with (fillfactor = 70);
+
+comment on table @extschema@.jobs is 'One workflow run and its memory; a plain entity is a job without a workflow.';
+comment on column @extschema@.jobs.id is 'The stable name that the user chose; a child is parent/...';
+comment on column @extschema@.jobs.entity is 'The type of the document.';
+comment on column @extschema@.jobs.workflow is 'The name of the coordinator; null for a plain entity.';
+comment on column @extschema@.jobs.status is 'running, completed, failed or cancelled; null for a plain entity.';
+comment on column @extschema@.jobs.context is 'The memory: one JSON object, changed by commands.';
+comment on column @extschema@.jobs.version is 'How many commands the memory has seen; rises by one, without a gap.';
+comment on column @extschema@.jobs.run is 'Which run of this id this is; task names begin with it.';
+comment on column @extschema@.jobs.watched is 'Whether a task waits for a condition on the memory.';
+comment on column @extschema@.jobs.args is 'Arguments of the coordinator: an array by position, an object by name.';
+comment on column @extschema@.jobs.result is 'What the coordinator returned.';
+comment on column @extschema@.jobs.error is 'Why the job failed or was cancelled: type, message, traceback.';
+comment on column @extschema@.jobs.parent is 'The job that asked for this one.';
+comment on column @extschema@.jobs.headers is 'What the starter passes along beside the arguments (trace context, tenant).';
+comment on column @extschema@.jobs.pinned_version is 'The version of the code that this run keeps to.';
+comment on column @extschema@.jobs.start_key is 'The caller''s key of the start that made this job; the same start may be repeated.';
+comment on column @extschema@.jobs.created_at is 'When the job was started.';
+comment on column @extschema@.jobs.updated_at is 'When the row was last written.';
+comment on column @extschema@.jobs.finished_at is 'When the run ended.';
+
+create index jobs_of_a_parent on @extschema@.jobs (parent) where parent is not null;
+comment on index @extschema@.jobs_of_a_parent is 'Finds the children of a job.';
+
+-- An ordinary update of the memory is a command too: history and time travel stay true whoever writes.
+create trigger updates_are_commands
+    before update of context on @extschema@.jobs
+    for each row
+    when (old.version = new.version and old.context is distinct from new.context)
+    execute function @extschema@.record_update();
+comment on trigger updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
+
+create trigger first_documents_are_commands
+    after insert on @extschema@.jobs
+    for each row
+    when (new.context <> '{}')
+    execute function @extschema@.record_insert();
+comment on trigger first_documents_are_commands on @extschema@.jobs is 'Journals the document that a job begins with, as version 1.';

@@ -1,0 +1,85 @@
+-- Tasks: the right to run one coordinator, hook or activity of a job. Hot and small: live work only.
+-- A sleep, a retry, a lease and a crash are one thing here: a task that is due later.
+
+create table @extschema@.tasks (
+    job_id          text collate "C"  not null,
+    task            text collate "C"  not null,
+    kind            text              not null,
+    name            text              not null,
+    queue           text              not null,
+    priority        smallint          not null default 5,
+    due_at          timestamptz       not null,
+    token           uuid,
+    last_token      uuid,
+    worker          text,
+    last_worker     text,
+    position        integer           not null default 0,
+    asked           integer           not null default 0,
+    deliveries      integer           not null default 0,
+    attempt         integer           not null default 0,
+    admitted        boolean           not null default true,
+    limit_key       text,
+    pinned_version  text,
+    args            jsonb,
+    awaits          text[],
+    until           timestamptz,
+    signal          text,
+    detached        boolean           not null default false,
+    accept_changes  boolean           not null default false,
+    asker_job       text collate "C",
+    asker_task      text collate "C",
+    asker_key       text collate "C",
+    failure         jsonb,
+    stuck_reason    jsonb,
+    started_at      timestamptz,
+    told_at         timestamptz,
+
+    constraint one_task_per_name primary key (job_id, task),
+    constraint kind_is_known check (kind in ('coordinator', 'hook', 'activity')),
+    constraint priority_is_0_to_9 check (priority between 0 and 9),
+    constraint asker_is_whole check (num_nulls(asker_job, asker_task, asker_key) in (0, 3)),
+    constraint detached_when_nobody_asked check (not detached or asker_job is null),
+    constraint held_by_a_worker check ((token is null) = (worker is null)),
+    constraint held_task_is_due check (token is null or due_at < 'infinity'),
+    constraint stuck_task_is_parked check (stuck_reason is null or (token is null and due_at = 'infinity')),
+    constraint counts_are_not_negative check (position >= 0 and asked >= 0 and deliveries >= 0 and attempt >= 0)
+) with (fillfactor = 70);
+
+comment on table @extschema@.tasks is 'The right to run one coordinator, hook or activity of a job: what workers claim.';
+comment on column @extschema@.tasks.job_id is 'The job whose memory the task maintains.';
+comment on column @extschema@.tasks.task is 'run/main for the coordinator, asker/key for what a task asked for, $hook/key for a hook from outside.';
+comment on column @extschema@.tasks.kind is 'coordinator, hook or activity.';
+comment on column @extschema@.tasks.name is 'The name of the function to run.';
+comment on column @extschema@.tasks.queue is 'Where workers look for it.';
+comment on column @extschema@.tasks.priority is '0 (first) to 9 (last).';
+comment on column @extschema@.tasks.due_at is 'When a worker may claim it; for a held task the end of its lease; infinity: when something arrives.';
+comment on column @extschema@.tasks.token is 'Proof that the holder may advance this task; each claim brings its own.';
+comment on column @extschema@.tasks.last_token is 'The token that parked the task: its holder may repeat a call whose reply was lost.';
+comment on column @extschema@.tasks.worker is 'Who holds the task.';
+comment on column @extschema@.tasks.last_worker is 'Who parked the task last, and may still have it in memory.';
+comment on column @extschema@.tasks.position is 'How many rows the journal of this task has.';
+comment on column @extschema@.tasks.asked is 'How many operations the code had asked for at its last turn.';
+comment on column @extschema@.tasks.deliveries is 'Claims since the last turn that succeeded.';
+comment on column @extschema@.tasks.attempt is 'How often the function has failed and was tried again.';
+comment on column @extschema@.tasks.admitted is 'Whether the task has its slot where a limit holds; a task without one is due at infinity.';
+comment on column @extschema@.tasks.limit_key is 'The key under which a per-key limit counts the task.';
+comment on column @extschema@.tasks.pinned_version is 'The version of the code that may run it.';
+comment on column @extschema@.tasks.args is 'Arguments of a hook or activity; a coordinator''s stand in jobs.';
+comment on column @extschema@.tasks.awaits is 'Names of signals that a parked task waits for; empty: answers only; null: it waits for nothing.';
+comment on column @extschema@.tasks.until is 'The deadline with which the task was parked.';
+comment on column @extschema@.tasks.signal is 'The signal by which a hook answers its asker early.';
+comment on column @extschema@.tasks.detached is 'Whether the task outlives the one that asked for it, and answers nobody.';
+comment on column @extschema@.tasks.accept_changes is 'Whether replay may accept changed arguments, as an operator said.';
+comment on column @extschema@.tasks.asker_job is 'The job of the task that waits for the answer.';
+comment on column @extschema@.tasks.asker_task is 'The task that waits for the answer.';
+comment on column @extschema@.tasks.asker_key is 'The request that is answered.';
+comment on column @extschema@.tasks.failure is 'What the last failed attempt said.';
+comment on column @extschema@.tasks.stuck_reason is 'Why the task is parked until an operator resumes it.';
+comment on column @extschema@.tasks.started_at is 'The first claim: workflow time begins here.';
+comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
+
+create index due_tasks on @extschema@.tasks (queue, priority, due_at) where due_at < 'infinity';
+comment on index @extschema@.due_tasks is 'One exact range for each queue and priority; a task without a deadline stands in no range.';
+
+create index waiting_tasks on @extschema@.tasks (job_id) where token is null and awaits is not null;
+comment on index @extschema@.waiting_tasks is 'Finds the parked tasks of a job among its thousand running hooks.';

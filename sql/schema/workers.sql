@@ -1,0 +1,33 @@
+-- Who works and who waits. Nothing here is needed for correctness: hints and a view for people.
+
+create table @extschema@.workers (
+    worker         text         not null,
+    queues         text[]       not null,
+    details        jsonb        not null default '{}',
+    registered_at  timestamptz  not null,
+    seen_at        timestamptz  not null,
+
+    constraint one_row_per_worker primary key (worker)
+);
+comment on table @extschema@.workers is 'The worker processes that have said hello.';
+comment on column @extschema@.workers.worker is 'The name a worker gave itself.';
+comment on column @extschema@.workers.queues is 'The queues it serves.';
+comment on column @extschema@.workers.details is 'Host, process, language, versions: for people.';
+comment on column @extschema@.workers.registered_at is 'When it said hello.';
+comment on column @extschema@.workers.seen_at is 'When it last renewed its leases or said hello.';
+
+-- After a crash of the server everybody connects, and registers, again.
+create unlogged table @extschema@.listeners (
+    topic     text         not null,
+    listener  text         not null,
+    since     timestamptz  not null,
+
+    constraint one_row_per_listener primary key (topic, listener)
+);
+comment on table @extschema@.listeners is 'Who is idle and wants a NOTIFY: workers on their queues, clients on the end of a job.';
+comment on column @extschema@.listeners.topic is 'A queue, or $job/id.';
+comment on column @extschema@.listeners.listener is 'The worker or client.';
+comment on column @extschema@.listeners.since is 'When it became idle.';
+
+create index topics_of_a_listener on @extschema@.listeners (listener);
+comment on index @extschema@.topics_of_a_listener is 'Finds what a listener has to forget when it works again.';

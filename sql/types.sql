@@ -1,0 +1,152 @@
+-- Shapes: the rows that functions hand to each other. They gain attributes only, and only at the end.
+
+create type @extschema@.outcome as (
+    context  jsonb,
+    answer   jsonb,
+    failure  jsonb
+);
+comment on type @extschema@.outcome is
+    'What one command makes of a document: the new document and a small answer, or a failure and no new document.';
+
+create type @extschema@.started as (
+    id      text,
+    is_new  boolean
+);
+comment on type @extschema@.started is 'The id of a job, and whether this call made it.';
+
+create type @extschema@.job_result as (
+    status  text,
+    result  jsonb,
+    error   jsonb
+);
+comment on type @extschema@.job_result is 'How a job ended; its result and error are null while it runs.';
+
+create type @extschema@.job_status as (
+    id           text,
+    entity       text,
+    workflow     text,
+    status       text,
+    version      bigint,
+    run          integer,
+    waiting_for  text,
+    created_at   timestamptz,
+    updated_at   timestamptz,
+    finished_at  timestamptz
+);
+comment on type @extschema@.job_status is 'Where a job stands, with what it waits for in words.';
+
+create type @extschema@.memory as (
+    id        text,
+    status    text,
+    context   jsonb,
+    version   bigint,
+    run       integer
+);
+comment on type @extschema@.memory is 'What a function needs of a job that it has locked.';
+
+create type @extschema@.new_job as (
+    id              text,
+    workflow        text,
+    entity          text,
+    args            jsonb,
+    context         jsonb,
+    queue           text,
+    priority        smallint,
+    due_at          timestamptz,
+    headers         jsonb,
+    pinned_version  text,
+    key             text,
+    if_exists       text,
+    parent          text,
+    asker_task      text,
+    asker_key       text,
+    limit_key       text
+);
+comment on type @extschema@.new_job is 'A job that somebody wants to start: a client, or a parent that asks for a child.';
+
+create type @extschema@.claimed_task as (
+    job             text,
+    task            text,
+    kind            text,
+    name            text,
+    queue           text,
+    position        integer,
+    args            jsonb,
+    deliveries      integer,
+    attempt         integer,
+    asked           integer,
+    awaits          text[],
+    accept_changes  boolean,
+    pinned_version  text,
+    signal          text,
+    asker_job       text,
+    asker_task      text,
+    asker_key       text,
+    started_at      timestamptz,
+    told_at         timestamptz,
+    is_cached       boolean,
+    was_due_at      timestamptz
+);
+comment on type @extschema@.claimed_task is 'A task that a worker has just claimed.';
+
+create type @extschema@.turn as (
+    number      integer,
+    job         text,
+    task        text,
+    token       uuid,
+    position    integer,
+    state       text,
+    facts       jsonb,
+    requests    jsonb,
+    cancels     jsonb,
+    awaits      text[],
+    until       timestamptz,
+    value       jsonb,
+    asked       integer,
+    kind        text,
+    signal      text,
+    asker_job   text,
+    asker_task  text,
+    asker_key   text,
+    told_at     timestamptz,
+    verdict     text,
+    failure     jsonb
+);
+comment on type @extschema@.turn is 'A turn of advance() with the row of the task that it holds, and the verdict on it.';
+
+create type @extschema@.fact as (
+    turn         integer,
+    job          text,
+    task         text,
+    seq          bigint,
+    kind         text,
+    key          text,
+    name         text,
+    fingerprint  text,
+    ok           boolean,
+    value        jsonb,
+    version      bigint,
+    op           text,
+    path         text[],
+    argument     jsonb,
+    at           timestamptz,
+    message      bigint,
+    signal       text,
+    target       text,
+    is_untimely  boolean
+);
+comment on type @extschema@.fact is 'A row of the journal on its way, with what it does besides being told.';
+
+create type @extschema@.arrival as (
+    turn      integer,
+    messages  jsonb
+);
+comment on type @extschema@.arrival is 'The open messages of a task that goes on.';
+
+create type @extschema@.broken_invariant as (
+    code    text,
+    job     text,
+    task    text,
+    detail  text
+);
+comment on type @extschema@.broken_invariant is 'A law of the tables that a row breaks.';
