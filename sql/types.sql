@@ -51,7 +51,7 @@ create type @extschema@.new_job as (
     args            jsonb,
     context         jsonb,
     queue           text,
-    priority        smallint,
+    priority        integer,
     due_at          timestamptz,
     headers         jsonb,
     pinned_version  text,

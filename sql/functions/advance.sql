@@ -2,53 +2,32 @@
 -- then, with what room the worker has, the next tasks. A batch never waits for a job: it answers `busy` for those that
 -- somebody else has locked, and the worker sends these again, waiting, job by job.
 
-create function @extschema@.touched_jobs(turns jsonb) returns text[]
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    names jsonb :=
-        jsonb_path_query_array(touched_jobs.turns,
-            '$[*] ? (@.state != "keep" || exists(@.requests) || exists(@.cancels) || exists(@.facts[*].op)
-                     || exists(@.facts[*].message) || exists(@.facts[*].signal)).job')
-        || jsonb_path_query_array(touched_jobs.turns, '$[*].touches[*]')
-        || jsonb_path_query_array(touched_jobs.turns, '$[*].facts[*].target');
-begin
-    if touched_jobs.turns @? '$[*].cancels' then
-        names := names || array_to_json(array(
-            select j.id
-              from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
-              join jobs as j on j.parent = parent.id #>> '{}'))::jsonb;
-    end if;
-    return array(select distinct name from jsonb_array_elements_text(names) as name);
-end
-$$;
-comment on function @extschema@.touched_jobs(jsonb) is
-    'Name the jobs that turns touch: their own, unless all they do is to append facts, those they signal, cancel or answer.';
-
-
-create function @extschema@.put_off_untimely(
-    turns  @extschema@.turn[],
-    facts  @extschema@.fact[]
-) returns @extschema@.turn[]
+create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    untimely integer[] := array(select distinct f.turn from unnest(put_off_untimely.facts) as f where f.is_untimely);
-    judged turn[] := put_off_untimely.turns;
+    judged turn[] := put_off.turns;
+    late record;
 begin
-    -- A loop: this happens when a clock was set back.
-    for place in 1 .. cardinality(untimely) loop
-        judged[untimely[place]].verdict := 'replay';
+    -- A loop: this happens when a clock was set back, or two tasks of one job took the same signal.
+    for late in
+        select f.turn, case when bool_or(f.is_untimely) then 'replay' else 'stale' end as verdict
+          from (select g.turn, g.is_untimely,
+                       g.message is not null and g.turn > min(g.turn) over (partition by g.job, g.message) as is_taken
+                  from unnest(put_off.facts) as g) as f
+         where f.is_untimely
+            or f.is_taken
+         group by f.turn
+    loop
+        judged[late.turn].verdict := late.verdict;
     end loop;
     return judged;
 end
 $$;
-comment on function @extschema@.put_off_untimely(@extschema@.turn[], @extschema@.fact[]) is
-    'Send back turns whose facts lie in the future or before the last one: their holder replays. [P9]';
+comment on function @extschema@.put_off(@extschema@.turn[], @extschema@.fact[]) is
+    'Send back turns whose facts lie in the future or before the last one, and those that consume what another turn of the batch has: their holders run again from the journal. [P5] [P9]';
 
 
 create function @extschema@.end_tasks(turns @extschema@.turn[], ended_at timestamptz) returns void
@@ -57,7 +36,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job, r.task);
+    ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job collate "C", r.task collate "C");
     runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
     others turn[] := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
 begin
@@ -225,8 +204,8 @@ declare
     facts fact[] := read_facts(held, applied_at);
     applied record;
 begin
-    if exists (select from unnest(facts) as f where f.is_untimely) then
-        held := put_off_untimely(held, facts);
+    if exists (select from unnest(facts) as f where f.is_untimely or f.message is not null) then
+        held := put_off(held, facts);
         facts := read_facts(held, applied_at);
     end if;
     applied := apply_turns(held, applied_at, facts);

@@ -21,10 +21,8 @@ declare
     hook_task text := '$hook/' || coalesce(hook.key, gen_random_uuid()::text);
     asked_at timestamptz := clock();
 begin
-    perform check_name(hook.name, 'a hook');
-    perform check_name(hook.queue, 'a queue');
     perform check_name(coalesce(hook.key, 'none'), 'a key');
-    perform check_value(hook.args, 'the arguments');
+    perform raise_failure(call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority));
     if not task_has_ended(held.id, hook_task)
         and insert_hook(held.id, hook_task, hook.name, hook.args, hook.queue, hook.priority,
                         coalesce(hook.due_at, asked_at), hook.limit_key) then

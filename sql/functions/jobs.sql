@@ -26,6 +26,32 @@ $$;
 comment on function @extschema@.lock_job(text) is 'Lock one job and read it; PD401 when there is none.';
 
 
+create function @extschema@.touched_jobs(turns jsonb) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    names jsonb :=
+        jsonb_path_query_array(touched_jobs.turns,
+            '$[*] ? (@.state != "keep" || exists(@.requests) || exists(@.cancels) || exists(@.facts[*].op)
+                     || exists(@.facts[*].message) || exists(@.facts[*].signal)).job')
+        || jsonb_path_query_array(touched_jobs.turns, '$[*].touches[*]')
+        || jsonb_path_query_array(touched_jobs.turns, '$[*].facts[*].target');
+begin
+    if touched_jobs.turns @? '$[*].cancels' then
+        names := names || array_to_json(array(
+            select j.id
+              from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
+              join jobs as j on j.parent = parent.id #>> '{}'))::jsonb;
+    end if;
+    return array(select distinct name from jsonb_array_elements_text(names) as name);
+end
+$$;
+comment on function @extschema@.touched_jobs(jsonb) is
+    'Name the jobs that turns touch: their own, unless all they do is to append facts, those they signal, cancel or answer.';
+
+
 create function @extschema@.lock_jobs(ids text[], waiting boolean) returns text[]
 language plpgsql
 volatile
@@ -50,6 +76,25 @@ end
 $$;
 comment on function @extschema@.lock_jobs(text[], boolean) is
     'Lock jobs in order of id; returns those that another session holds, or waits for them.';
+
+
+create function @extschema@.first_of_each(wanted @extschema@.new_job[]) returns @extschema@.new_job[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if cardinality(first_of_each.wanted) = (select count(distinct w.id) from unnest(first_of_each.wanted) as w) then
+        return first_of_each.wanted;
+    end if;
+    return array(
+        select distinct on ((first_of_each.wanted[place]).id) first_of_each.wanted[place]
+          from generate_subscripts(first_of_each.wanted, 1) as place
+         order by (first_of_each.wanted[place]).id, place);
+end
+$$;
+comment on function @extschema@.first_of_each(@extschema@.new_job[]) is
+    'Leave of several wishes for one id the first: it gets the job.';
 
 
 create function @extschema@.insert_jobs(wanted @extschema@.new_job[], started_at timestamptz) returns text[]

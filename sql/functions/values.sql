@@ -19,6 +19,35 @@ $$;
 comment on function @extschema@.type_found(jsonb) is 'Name the type of a value as an error message says it.';
 
 
+create function @extschema@.call_failure(
+    what      text,
+    name      text,
+    args      jsonb,
+    queue     text,
+    priority  integer
+) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        name_failure(call_failure.name, call_failure.what),
+        name_failure(call_failure.queue, 'a queue'),
+        value_failure(call_failure.args, 'the arguments'),
+        case when (jsonb_typeof(call_failure.args) in ('array', 'object')) is not true then make_failure(
+            'PD103', 'InvalidValue', 'arguments are an array, by position, or an object, by name',
+            format('This is %s.', type_found(call_failure.args)), 'Put a single argument into an array.') end,
+        case when (call_failure.priority between 0 and 9) is not true then make_failure(
+            'PD107', 'InvalidArgument', 'a priority lies between 0, first, and 9, last',
+            format('This is %s.', coalesce(call_failure.priority::text, 'null')), 'Correct the call.') end);
+end
+$$;
+comment on function @extschema@.call_failure(text, text, jsonb, text, integer) is
+    'Say what is wrong with a function to be called: its name or queue (PD104), arguments (PD103, PD30x) or priority (PD107); or null.';
+
+
 create function @extschema@.type_failure(path text[], is_type text, wanted text) returns jsonb
 language plpgsql
 immutable

@@ -9,17 +9,15 @@ as $$
 begin
     return coalesce(
         name_failure(wanted.id, 'the id of a job'),
-        name_failure(wanted.workflow, 'a workflow'),
-        name_failure(wanted.queue, 'a queue'),
+        call_failure('a workflow', wanted.workflow, wanted.args, wanted.queue, wanted.priority),
         case when wanted.entity is not null then name_failure(wanted.entity, 'an entity') end,
         case when wanted.key is not null then name_failure(wanted.key, 'a key') end,
-        value_failure(wanted.args, 'the arguments'),
         case when wanted.headers is not null then value_failure(wanted.headers, 'the headers') end,
         case when wanted.context <> '{}' then coalesce(value_failure(wanted.context, 'the memory'),
                                                        argument_failure('set', '{}', wanted.context)) end,
-        case when wanted.priority not between 0 and 9 or wanted.if_exists not in ('error', 'existing') then make_failure(
-            'PD107', 'InvalidArgument', 'a start has priority 0 to 9, and error or existing for an id that exists',
-            format('It was given %s and %s.', wanted.priority, quote_literal(wanted.if_exists)), 'Correct the call.') end);
+        case when (wanted.if_exists in ('error', 'existing')) is not true then make_failure(
+            'PD107', 'InvalidArgument', 'an id that exists is an error, or gives the existing job',
+            format('It was given %s.', quote_nullable(wanted.if_exists)), 'Say error or existing.') end);
 end
 $$;
 comment on function @extschema@.start_failure(@extschema@.new_job) is
@@ -36,9 +34,12 @@ declare
 begin
     select min(w.id)
       into taken
-      from unnest(check_existing.wanted) as w
+      from (select v.*, row_number() over (partition by v.id order by v.place) as nth
+              from unnest(check_existing.wanted) with ordinality
+                as v (id, workflow, entity, args, context, queue, priority, due_at, headers, pinned_version, key, if_exists,
+                      parent, asker_task, asker_key, limit_key, place)) as w
       join jobs as j on j.id = w.id
-     where w.id <> all(check_existing.made)
+     where (w.nth > 1 or w.id <> all(check_existing.made))
        and w.if_exists = 'error'
        and (w.key is null or j.start_key is distinct from w.key);
     if taken is not null then
@@ -62,11 +63,11 @@ declare
     started_at timestamptz := clock();
     made text[];
 begin
-    made := insert_jobs(start_jobs.wanted, started_at);
+    made := insert_jobs(first_of_each(start_jobs.wanted), started_at);
     if cardinality(made) < cardinality(start_jobs.wanted) then
         perform check_existing(start_jobs.wanted, made);
     end if;
-    perform insert_coordinators(start_jobs.wanted, made, started_at);
+    perform insert_coordinators(first_of_each(start_jobs.wanted), made, started_at);
     perform notify_listeners(array(select distinct w.queue from unnest(start_jobs.wanted) as w));
     return made;
 end
@@ -97,7 +98,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    wanted new_job := (coalesce(start.id, gen_random_uuid()::text), start.workflow, start.entity, start.args,
+    wanted new_job := (coalesce(start.id, gen_random_uuid()::text), start.workflow, start.entity, coalesce(start.args, '[]'),
                        coalesce(start.context, '{}'), start.queue, start.priority, start.due_at, start.headers,
                        start.pinned_version, start.key, start.if_exists, null, null, null, start.limit_key)::new_job;
 begin
@@ -117,19 +118,24 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    wanted new_job[] := array(
+    wanted new_job[];
+    made text[];
+begin
+    if jsonb_typeof(start_many.starts) is distinct from 'array' then
+        raise exception 'starts must be a JSON array'
+            using errcode = 'PD107', detail = format('It was %s.', type_found(start_many.starts)), hint = 'Correct the call.';
+    end if;
+    wanted := array(
         select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
                 coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
                 s.pinned_version, s.key, coalesce(s.if_exists, 'error'), null, null, null, s.limit_key)::new_job
           from jsonb_to_recordset(start_many.starts) as s (
                workflow text, args jsonb, id text, entity text, queue text, priority integer, due_at timestamptz,
                context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text));
-    made text[];
-begin
     perform raise_failure((select start_failure(w) from unnest(wanted) as w where start_failure(w) is not null limit 1));
     made := start_jobs(wanted);
     return query
-    select w.id, n.id is not null
+    select w.id, n.id is not null and row_number() over (partition by w.id order by w.ordinality) = 1
       from unnest(wanted) with ordinality as w
       left join unnest(made) as n (id) on n.id = w.id
      order by w.ordinality;

@@ -66,8 +66,8 @@ begin
         select (g.number, g.job, g.task, g.token, coalesce(g.position, 0), g.state, g.facts, g.requests, g.cancels,
                 coalesce(g.awaits, case when g.state = 'park' then '{}'::text[] end), g.until, g.value, g.asked, h.kind,
                 h.signal, h.asker_job, h.asker_task, h.asker_key, coalesce(h.told_at, h.started_at),
-                case when h.task is null then case when task_exists(g.job, g.task) then 'busy' else 'gone' end
-                     when g.job = any(hold_tasks.missed) or g.touches && hold_tasks.missed then 'busy'
+                case when g.is_missed then 'busy'
+                     when h.task is null then case when task_exists(g.job, g.task) then 'busy' else 'gone' end
                      when h.token is null and h.last_token = g.token then 'parked'
                      when h.token is distinct from g.token or h.position < coalesce(g.position, 0) then 'fenced'
                      when h.position > coalesce(g.position, 0) then 'applied'
@@ -76,19 +76,22 @@ begin
                      when coalesce(g.facts @? '$[*].message', false) and not messages_are_open(g.job, g.facts) then 'stale'
                      else 'apply' end,
                 f.failure)::turn
-          from (select *
+          from (select said.*,
+                       hold_tasks.missed <> '{}' and hold_tasks.missed && touched_jobs(
+                           jsonb_build_array(hold_tasks.turns -> (said.number - 1)::integer)) as is_missed
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
                    cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[])) with ordinality
                     as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked, touches,
                              number)
-                 order by said.job, said.task) as g
+                 order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
                    t.told_at, t.started_at
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
+               and not g.is_missed
                for no key update
          ) as h on true
          cross join lateral (select turn_failure(g.state, g.facts, g.requests, g.value) as failure offset 0) as f

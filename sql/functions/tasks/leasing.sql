@@ -61,7 +61,7 @@ begin
         select t.job_id, t.task
           from (select *
                   from jsonb_to_recordset(give_back.tasks) as said (job text, task text, token uuid)
-                 order by said.job, said.task) as h
+                 order by said.job collate "C", said.task collate "C") as h
          cross join lateral (
             select g.job_id, g.task
               from tasks as g

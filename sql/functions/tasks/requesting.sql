@@ -59,11 +59,7 @@ comment on function @extschema@.wanted_children(@extschema@.turn[]) is
     'Read the children that turns ask for and that have not answered yet.';
 
 
-create function @extschema@.refuse_children(
-    wanted      @extschema@.new_job[],
-    made        text[],
-    refused_at  timestamptz
-) returns void
+create function @extschema@.refuse_children(wanted @extschema@.new_job[], refused_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -75,8 +71,7 @@ begin
                              'The child was not started: its id belongs to another job.', 'Give the child another id.'),
                 null, null, null, w.parent, w.asker_task, w.asker_key, null, null, null)::turn
           from unnest(refuse_children.wanted) as w
-         where w.id <> all(refuse_children.made)
-           and w.asker_key is not null
+         where w.asker_key is not null
            and not exists (
             select
               from tasks as t
@@ -87,7 +82,7 @@ begin
                and t.asker_key = w.asker_key)), refuse_children.refused_at);
 end
 $$;
-comment on function @extschema@.refuse_children(@extschema@.new_job[], text[], timestamptz) is
+comment on function @extschema@.refuse_children(@extschema@.new_job[], timestamptz) is
     'Answer requests for children whose ids belong to other jobs.';
 
 
@@ -103,10 +98,10 @@ begin
     if wanted = '{}' then
         return '{}'::text[];
     end if;
-    made := insert_jobs(wanted, request_children.asked_at);
-    perform insert_coordinators(wanted, made, request_children.asked_at);
+    made := insert_jobs(first_of_each(wanted), request_children.asked_at);
+    perform insert_coordinators(first_of_each(wanted), made, request_children.asked_at);
     if cardinality(made) < cardinality(wanted) then
-        perform refuse_children(wanted, made, request_children.asked_at);
+        perform refuse_children(wanted, request_children.asked_at);
     end if;
     return array(select distinct w.queue from unnest(wanted) as w);
 end

@@ -51,11 +51,11 @@ declare
 begin
     with moved as (
         update tasks as t
-           set due_at = case when t.token is null and t.stuck_reason is null
-                             then least(t.due_at, wake_cancelled.woken_at) else t.due_at end,
+           set due_at = case when t.stuck_reason is null then least(t.due_at, wake_cancelled.woken_at) else t.due_at end,
                awaits = coalesce(t.awaits, '{}')
          where t.job_id = wake_cancelled.job
            and t.task = any(wake_cancelled.tasks)
+           and t.token is null
         returning t.queue
     )
     select array_agg(distinct m.queue) into woken from moved as m;
