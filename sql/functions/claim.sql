@@ -95,11 +95,12 @@ begin
     perform check_protocol(check_claim.protocol);
     perform check_instance(check_claim.instance);
     perform check_name(check_claim.worker, 'a worker');
-    if check_claim.queues is null or check_claim.lease_for not between interval '100 ms' and interval '1 day' then
-        raise exception 'a claim needs queues, and a lease between 100 ms and 1 day'
+    perform check_lease(check_claim.lease_for);
+    if check_claim.queues is null then
+        raise exception 'a claim needs queues'
             using errcode = 'PD107',
-                  detail = format('It was given queues %s and a lease of %s.', check_claim.queues, check_claim.lease_for),
-                  hint = 'Correct the call.';
+                  detail = 'It was given null.',
+                  hint = 'Name the queues that the worker serves.';
     end if;
 end
 $$;

@@ -19,7 +19,8 @@ begin
                 case when f.op is not null then coalesce(f.value, 'null') when f.signal is not null then f.value end,
                 coalesce(f.at, greatest(read_facts.told_at, r.told_at)), f.message, f.signal,
                 case when f.signal is not null then coalesce(f.target, r.job) end,
-                coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < r.told_at, false))::fact
+                coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < greatest(r.told_at, max(f.at) over before), false)
+               )::fact
           from unnest(read_facts.turns) as r
          cross join rows from (jsonb_to_recordset(r.facts) as (
                    kind text, key text, name text, fingerprint text, ok boolean, value jsonb, at timestamptz, op text,
@@ -27,6 +28,7 @@ begin
             as f (kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, place)
          where r.verdict = 'apply'
            and r.facts is not null
+        window before as (partition by r.job, r.number order by f.place rows between unbounded preceding and 1 preceding)
          order by r.job, r.number, f.place);
 end
 $$;

@@ -49,7 +49,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    named bigint[] := array(select jsonb_path_query(messages_are_open.facts, '$[*].message')::bigint);
+    named bigint[] := array(select jsonb_path_query(messages_are_open.facts, '$[*].message ? (@ != null)')::bigint);
 begin
     return cardinality(named) = (
         select count(*)
@@ -99,7 +99,8 @@ as $$
 begin
     insert into inbox (job_id, name, payload, sender, sent_at)
     select f.target, f.signal, f.argument, f.job || ' ' || f.task, leave_signals.sent_at
-      from unnest(leave_signals.facts) as f;
+      from unnest(leave_signals.facts) as f
+     order by f.turn, f.seq;
 end
 $$;
 comment on function @extschema@.leave_signals(@extschema@.fact[], timestamptz) is 'Leave the signals that turns send.';

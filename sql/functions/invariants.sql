@@ -99,6 +99,7 @@ begin
     select 'I9', t.job_id, t.task, format('%s deliveries without progress', t.deliveries)
       from tasks as t
      where t.deliveries > max_deliveries() + 1
+       and t.stuck_reason is null
     union all
     select 'I10', t.job_id, t.task, format('position %s, but %s rows in the journal up to %s', t.position, v.told, v.latest)
       from tasks as t

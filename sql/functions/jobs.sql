@@ -35,7 +35,7 @@ declare
     names jsonb :=
         jsonb_path_query_array(touched_jobs.turns,
             '$[*] ? (@.state != "keep" || exists(@.requests) || exists(@.cancels) || exists(@.facts[*].op)
-                     || exists(@.facts[*].message) || exists(@.facts[*].signal)).job')
+                     || exists(@.facts[*].message ? (@ != null)) || exists(@.facts[*].signal)).job')
         || jsonb_path_query_array(touched_jobs.turns, '$[*].touches[*]')
         || jsonb_path_query_array(touched_jobs.turns, '$[*].facts[*].target');
 begin

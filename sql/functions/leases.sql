@@ -8,11 +8,12 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform check_lease(extend.lease_for);
     return renew_leases(extend.tasks, clock() + extend.lease_for);
 end
 $$;
 comment on function @extschema@.extend(jsonb, interval) is
-    'Renew the leases of [{job, task, token}]; answers for each held, busy (locked now, still held) or lost, and whether it is asked to cancel.';
+    'Renew the leases of [{job, task, token}]; answers for each held, busy (locked now, still held) or lost, and whether it is asked to cancel. PD107.';
 
 
 create function @extschema@.release(tasks jsonb) returns json

@@ -160,3 +160,21 @@ begin
 end
 $$;
 comment on function @extschema@.check_protocol(integer) is 'Refuse a worker that speaks another protocol (PD004).';
+
+
+create function @extschema@.check_lease(lease_for interval) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if (check_lease.lease_for between interval '100 ms' and interval '1 day') is not true then
+        raise exception 'a lease lasts between 100 ms and 1 day'
+            using errcode = 'PD107',
+                  detail = format('It was given %s.', coalesce(check_lease.lease_for::text, 'null')),
+                  hint = 'Choose a few times the distance of your heartbeats.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_lease(interval) is 'Refuse a lease that is too short or too long (PD107).';

@@ -14,7 +14,8 @@ begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, asker_job, asker_task, asker_key)
     select w.id, '1/main', 'coordinator', w.workflow, w.queue, w.priority,
            coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, w.limit_key,
-           case when w.asker_key is not null then w.parent end, w.asker_task, w.asker_key
+           case when w.asker_key is not null then w.parent end,
+           case when w.asker_key is not null then w.asker_task end, w.asker_key
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
      where w.workflow is not null;
@@ -84,46 +85,52 @@ declare
     poison jsonb := make_failure(
         'PD305', 'TooManyDeliveries', format('the task was claimed %s times without a successful turn', most),
         'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
+    parked integer;
     taken claimed_task[];
 begin
-    with due as materialized (
-        select d.job_id, d.task, d.due_at, d.is_poisoned
-          from (select p.priority, q.queue
-                  from generate_series(0, 9) as p (priority)
-                 cross join unnest(take_due.queues) with ordinality as q (queue, place)
-                 order by p.priority, q.place) as r
-         cross join lateral (
-            select t.job_id, t.task, t.due_at, t.deliveries >= most as is_poisoned
-              from tasks as t
-             where t.queue = r.queue
-               and t.priority = r.priority
-               and t.due_at >= take_due.since
-               and t.due_at <= taken_at
-               and t.due_at < 'infinity'
-             order by t.due_at
+    -- A loop: where all that was found had to be parked, others may be due behind it.
+    loop
+        with due as materialized (
+            select d.job_id, d.task, d.due_at, d.is_poisoned
+              from (select p.priority, q.queue
+                      from generate_series(0, 9) as p (priority)
+                     cross join unnest(take_due.queues) with ordinality as q (queue, place)
+                     order by p.priority, q.place) as r
+             cross join lateral (
+                select t.job_id, t.task, t.due_at, t.deliveries >= most as is_poisoned
+                  from tasks as t
+                 where t.queue = r.queue
+                   and t.priority = r.priority
+                   and t.due_at >= take_due.since
+                   and t.due_at <= taken_at
+                   and t.due_at < 'infinity'
+                 order by t.due_at
+                 limit take_due.max_tasks
+                   for no key update skip locked
+             ) as d
              limit take_due.max_tasks
-               for no key update skip locked
-         ) as d
-         limit take_due.max_tasks
-    ), taking as (
-        update tasks as t
-           set token = case when not d.is_poisoned then take_due.token end,
-               worker = case when not d.is_poisoned then take_due.worker end,
-               due_at = case when d.is_poisoned then 'infinity' else lease_until end,
-               deliveries = t.deliveries + 1,
-               started_at = coalesce(t.started_at, taken_at),
-               stuck_reason = case when d.is_poisoned then poison end
-          from due as d
-         where t.job_id = d.job_id
-           and t.task = d.task
-        returning t.*, d.due_at as was_due_at
-    )
-    select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
-                      g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
-                      g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at)::claimed_task)
-           filter (where g.token is not null)
-      into taken
-      from taking as g;
+        ), taking as (
+            update tasks as t
+               set token = case when not d.is_poisoned then take_due.token end,
+                   worker = case when not d.is_poisoned then take_due.worker end,
+                   due_at = case when d.is_poisoned then 'infinity' else lease_until end,
+                   deliveries = t.deliveries + 1,
+                   started_at = coalesce(t.started_at, taken_at),
+                   stuck_reason = case when d.is_poisoned then poison end
+              from due as d
+             where t.job_id = d.job_id
+               and t.task = d.task
+            returning t.*, d.due_at as was_due_at
+        )
+        select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
+                          g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
+                          g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at)::claimed_task)
+               filter (where g.token is not null),
+               count(*) filter (where g.token is null)
+          into taken, parked
+          from taking as g;
+        exit when taken is not null or parked = 0;
+    end loop;
     return taken;
 end
 $$;

@@ -12,6 +12,36 @@ $$;
 comment on function @extschema@.task_exists(text, text) is 'Tell whether a task is alive.';
 
 
+create function @extschema@.request_failure(request jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    kind text := coalesce(request_failure.request ->> 'kind', 'hook');
+begin
+    return coalesce(
+        name_failure(request_failure.request ->> 'key', 'the key of a request'),
+        case when kind not in ('hook', 'activity', 'job') then make_failure(
+            'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
+            'Known kinds: hook, activity, job.', 'Correct the request.') end,
+        call_failure('a ' || kind, request_failure.request ->> 'name',
+                     coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
+                     coalesce(request_failure.request ->> 'queue', 'default'),
+                     coalesce((request_failure.request ->> 'priority')::integer, 5)),
+        name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
+        name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
+        value_failure(request_failure.request -> 'headers', 'the headers'),
+        case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
+            value_failure(request_failure.request -> 'context', 'the memory'),
+            argument_failure('set', '{}', request_failure.request -> 'context')) end);
+end
+$$;
+comment on function @extschema@.request_failure(jsonb) is
+    'Say what is wrong with a request: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
+
+
 -- What a turn may not say, seen before anything is applied.
 create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
 language plpgsql
@@ -37,13 +67,9 @@ begin
            from jsonb_array_elements(turn_failure.facts) as f (fact)
           where value_failure(f.fact -> 'value', '') is not null
           limit 1),
-        (select coalesce(name_failure(q.request ->> 'key', 'the key of a request'),
-                         name_failure(q.request ->> 'name', 'the name in a request'),
-                         value_failure(q.request, 'the arguments of ' || (q.request ->> 'key')))
+        (select request_failure(q.request)
            from jsonb_array_elements(turn_failure.requests) as q (request)
-          where name_failure(q.request ->> 'key', '') is not null
-             or name_failure(q.request ->> 'name', '') is not null
-             or value_failure(q.request, '') is not null
+          where request_failure(q.request) is not null
           limit 1));
 end
 $$;
@@ -69,11 +95,11 @@ begin
                 case when g.is_missed then 'busy'
                      when h.task is null then case when task_exists(g.job, g.task) then 'busy' else 'gone' end
                      when h.token is null and h.last_token = g.token then 'parked'
-                     when h.token is distinct from g.token or h.position < coalesce(g.position, 0) then 'fenced'
+                     when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) then 'fenced'
                      when h.position > coalesce(g.position, 0) then 'applied'
                      when f.failure is not null then 'refused'
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
-                     when coalesce(g.facts @? '$[*].message', false) and not messages_are_open(g.job, g.facts) then 'stale'
+                     when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.facts) then 'stale'
                      else 'apply' end,
                 f.failure)::turn
           from (select said.*,
