@@ -21,6 +21,12 @@ declare
     hook_task text := '$hook/' || coalesce(hook.key, gen_random_uuid()::text);
     asked_at timestamptz := clock();
 begin
+    if hook.key ~ '/' then
+        raise exception 'the key of a hook must not hold a slash: %', quote_literal(left(hook.key, 200))
+            using errcode = 'PD104',
+                  detail = 'A slash leads to what a task has asked for.',
+                  hint = 'Use another separator.';
+    end if;
     perform check_name(coalesce(hook.key, 'none'), 'a key');
     perform raise_failure(call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority));
     if not task_has_ended(held.id, hook_task)

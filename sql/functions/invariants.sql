@@ -44,12 +44,6 @@ begin
       join jobs as j on j.id = t.job_id
      where j.finished_at is not null
        and t.task like j.run || '/main%'
-       and not exists (
-        select
-          from tasks as d
-         where d.job_id = t.job_id
-           and d.detached
-           and (t.task = d.task or t.task like d.task || '/%'))
     union all
     select 'I4', i.job_id, i.task, format('message %s is addressed to a task that is gone', i.id)
       from inbox as i

@@ -45,7 +45,7 @@ begin
               from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
               join jobs as j on j.parent = parent.id #>> '{}'))::jsonb;
     end if;
-    return array(select distinct name from jsonb_array_elements_text(names) as name);
+    return array(select distinct name from jsonb_array_elements_text(names) as name where name is not null);
 end
 $$;
 comment on function @extschema@.touched_jobs(jsonb) is

@@ -9,6 +9,10 @@ set enable_seqscan = off
 as $$
 begin
     perform check_lease(extend.lease_for);
+    perform see_workers(array(
+        select distinct t.worker
+          from jsonb_to_recordset(extend.tasks) as h (job text, task text, token uuid)
+          join tasks as t on t.job_id = h.job and t.task = h.task and t.token = h.token));
     return renew_leases(extend.tasks, clock() + extend.lease_for);
 end
 $$;
@@ -30,8 +34,9 @@ begin
     return coalesce((
         select json_agg(json_build_object('job', g.job, 'task', g.task,
                                           'state', case when t.last_token = g.token and t.token is null then 'released'
-                                                        else 'lost' end))
-          from jsonb_to_recordset(release.tasks) as g (job text, task text, token uuid)
+                                                        else 'lost' end) order by g.place)
+          from rows from (jsonb_to_recordset(release.tasks) as (job text, task text, token uuid)) with ordinality
+            as g (job, task, token, place)
           left join tasks as t on t.job_id = g.job and t.task = g.task), '[]');
 end
 $$;

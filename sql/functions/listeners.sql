@@ -59,6 +59,23 @@ $$;
 comment on function @extschema@.stop_listening(text) is 'Ask for no more hints.';
 
 
+create function @extschema@.see_workers(workers text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    update workers as w
+       set seen_at = now_at
+     where w.worker = any(see_workers.workers)
+       and w.seen_at < now_at - interval '1 minute';
+end
+$$;
+comment on function @extschema@.see_workers(text[]) is 'Note, once a minute at most, that workers are alive.';
+
+
 create function @extschema@.turn_idle(queues text[], worker text, is_idle boolean) returns void
 language plpgsql
 volatile
@@ -69,6 +86,7 @@ begin
         perform stop_listening(turn_idle.worker);
         return;
     end if;
+    perform see_workers(array[turn_idle.worker]);
     insert into listeners (topic, listener, since)
     select q.queue, turn_idle.worker, clock()
       from unnest(turn_idle.queues) as q (queue)

@@ -47,7 +47,8 @@ create table @extschema@.tasks (
 
 comment on table @extschema@.tasks is 'The right to run one coordinator, hook or activity of a job: what workers claim.';
 comment on column @extschema@.tasks.job_id is 'The job whose memory the task maintains.';
-comment on column @extschema@.tasks.task is 'run/main for the coordinator, asker/key for what a task asked for, $hook/key for a hook from outside.';
+comment on column @extschema@.tasks.task is
+    'run/main for the coordinator, asker/key for what a task asked for, $hook/key for a hook from outside or detached.';
 comment on column @extschema@.tasks.kind is 'coordinator, hook or activity.';
 comment on column @extschema@.tasks.name is 'The name of the function to run.';
 comment on column @extschema@.tasks.queue is 'Where workers look for it.';

@@ -91,8 +91,8 @@ begin
     return array(
         select (g.number, g.job, g.task, g.token, coalesce(g.position, 0), g.state, g.facts, g.requests, g.cancels,
                 coalesce(g.awaits, case when g.state = 'park' then '{}'::text[] end), g.until, g.value, g.asked, h.kind,
-                h.signal, h.asker_job, h.asker_task, h.asker_key, coalesce(h.told_at, h.started_at),
-                case when g.is_missed then 'busy'
+                case when h.asker_job is not null then h.signal end, h.asker_job, h.asker_task, h.asker_key, coalesce(h.told_at, h.started_at),
+                case when g.is_missed or g.nth > 1 then 'busy'
                      when h.task is null then case when task_exists(g.job, g.task) then 'busy' else 'gone' end
                      when h.token is null and h.last_token = g.token then 'parked'
                      when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) then 'fenced'
@@ -104,7 +104,9 @@ begin
                 f.failure)::turn
           from (select said.*,
                        hold_tasks.missed <> '{}' and hold_tasks.missed && touched_jobs(
-                           jsonb_build_array(hold_tasks.turns -> (said.number - 1)::integer)) as is_missed
+                           jsonb_build_array(hold_tasks.turns -> (said.number - 1)::integer)) as is_missed,
+                       row_number() over (partition by said.job collate "C", said.task collate "C"
+                                          order by said.number) as nth
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
                    cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[])) with ordinality
@@ -118,6 +120,7 @@ begin
              where t.job_id = g.job
                and t.task = g.task
                and not g.is_missed
+               and g.nth = 1
                for no key update
          ) as h on true
          cross join lateral (select turn_failure(g.state, g.facts, g.requests, g.value) as failure offset 0) as f
@@ -180,11 +183,11 @@ begin
      where t.job_id = r.job
        and t.task >= r.task
        and t.task < r.task || '0'
-       and (t.task = r.task or (t.task > r.task || '/' and not t.detached));
+       and (t.task = r.task or t.task > r.task || '/');
 end
 $$;
 comment on function @extschema@.delete_tasks(@extschema@.turn[]) is
-    'Delete tasks that have ended, and all beneath them that is not detached: their holders are fenced. [P6]';
+    'Delete tasks that have ended, and all beneath them: their holders are fenced. [P6]';
 
 
 create function @extschema@.queues_of(turns @extschema@.turn[]) returns text[]

@@ -1,6 +1,23 @@
 -- Tasks, requested: what a task asks others to do. A request whose task or answer exists, consumed or not, inserts nothing: a
 -- coordinator that crashed after its hook had finished does not run the hook again. [P4] [P12]
 
+create function @extschema@.requested_task(task text, key text, detached boolean) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if requested_task.detached then
+        return '$hook/' || replace(requested_task.task || '/' || requested_task.key, '/', ':');
+    end if;
+    return requested_task.task || '/' || requested_task.key;
+end
+$$;
+comment on function @extschema@.requested_task(text, text, boolean) is
+    'Name a requested task: beneath its asker, with whom it ends, or, detached, beside the hooks from outside.';
+
+
 create function @extschema@.request_tasks(turns @extschema@.turn[], asked_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -12,7 +29,7 @@ begin
     with asked as (
         insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, args, signal, detached, pinned_version,
                                 limit_key, asker_job, asker_task, asker_key)
-        select r.job, r.task || '/' || q.key, coalesce(q.kind, 'hook'), q.name, coalesce(q.queue, 'default'),
+        select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name, coalesce(q.queue, 'default'),
                coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), q.args, q.signal,
                coalesce(q.detached, false), q.pinned_version, q.limit_key,
                case when q.detached then null else r.job end,
@@ -24,7 +41,7 @@ begin
                detached boolean, pinned_version text, limit_key text)
          where coalesce(q.kind, 'hook') <> 'job'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
-           and not (coalesce(q.detached, false) and task_has_ended(r.job, r.task || '/' || q.key))
+           and not (coalesce(q.detached, false) and task_has_ended(r.job, requested_task(r.task, q.key, true)))
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
     )
