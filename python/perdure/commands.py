@@ -1,0 +1,297 @@
+"""The commands of the command line: each a few lines around the client, JSON in and JSON out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+import typer
+
+from . import binaries, embedded
+from . import install as installer
+from .calls import Calls, send
+from .errors import ServerUnavailable
+
+commands = typer.Typer(
+    name="perdure",
+    help="Permanent memory and coordinated execution in PostgreSQL.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Schema = Annotated[
+    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: its schema's name.")
+]
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        envvar="PERDURE_DATABASE_URL",
+        help="The database; without one, the embedded server.",
+        show_envvar=True,
+    ),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
+Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
+DEFAULT = "perdure"
+
+
+@commands.command()
+def install(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Create the app in a database, or bring it to this version; may be repeated."""
+    with connected(dsn) as connection:
+        print(installer.install(connection, schema))
+
+
+@commands.command()
+def worker(
+    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the perdure.App is.")],
+    queue: Annotated[list[str], typer.Option("--queue", "-q", help="May be repeated.")],
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+    slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
+    lease: Annotated[str, typer.Option(help="How long a task is safe without a heartbeat.")] = "30 s",
+) -> None:
+    """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back."""
+    fix_hash_seed()
+    from perdure import Worker
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    Worker(loaded(app), queues=queue, dsn=dsn, schema=schema, slots=slots, lease=lease).run()
+
+
+@commands.command()
+def start(
+    workflow: Annotated[str, typer.Argument(help="The name of the coordinator.")],
+    arguments: Annotated[
+        str, typer.Argument(metavar="[JSON]", help="Its arguments: an array, or one value.")
+    ] = "[]",
+    id: Annotated[str | None, typer.Option("--id", help="The id of the job.")] = None,
+    entity: Annotated[str | None, typer.Option(help="The type of its memory.")] = None,
+    queue: Annotated[str | None, typer.Option(help="The queue of its coordinator.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Start a workflow and print the id of its job."""
+    given = parsed(arguments)
+    options = {"id": id, "entity": entity, "queue": queue}
+    with client(dsn, schema) as opened:
+        args = given if isinstance(given, list) else [given]
+        known = {name: value for name, value in options.items() if value is not None}
+        print(opened.start(workflow, *args, **known).id)
+
+
+@commands.command()
+def status(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print where a job stands and what it waits for."""
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).status())
+
+
+@commands.command()
+def result(
+    id: Id,
+    timeout: Annotated[str | None, typer.Option(help='How long to wait: "90 s", "2 h".')] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Wait for a job to end and print its result."""
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).result(timeout=timeout))
+
+
+@commands.command()
+def signal(
+    id: Id, name: str, payload: Json = None, schema: Schema = DEFAULT, dsn: Dsn = None
+) -> None:
+    """Send a signal to a job."""
+    with client(dsn, schema) as opened:
+        opened.handle(id).signal(name, parsed(payload))
+
+
+@commands.command()
+def cancel(
+    id: Id,
+    reason: Annotated[str | None, typer.Option(help="Why; the job is told.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Ask a job to end: it may still clean up."""
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).cancel(reason))
+
+
+@commands.command()
+def terminate(
+    id: Id,
+    reason: Annotated[str | None, typer.Option(help="Why; it stands in the job's error.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """End a job on the spot."""
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).terminate(reason))
+
+
+@commands.command()
+def memory(
+    id: Id,
+    path: Annotated[str, typer.Argument(help="A place in it: perspectives.optimistic")] = "",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the memory of a job, or a part of it."""
+    with client(dsn, schema) as opened:
+        show(opened.entity(id).get(path))
+
+
+@commands.command()
+def history(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print every change of a job's memory, a line of JSON each, the oldest first."""
+    with connected(dsn) as connection:
+        for (row,) in send(connection, Calls(schema).history(id)):
+            show(row, indent=None)
+
+
+@commands.command()
+def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print what is wrong in the app's tables; fail if anything is."""
+    with connected(dsn) as connection:
+        broken = send(connection, Calls(schema).broken_invariants())
+    for (row,) in broken:
+        show(row, indent=None)
+    raise typer.Exit(1 if broken else 0)
+
+
+@commands.command()
+def psql(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Open psql with the app in the search path."""
+    with database(dsn) as url:
+        program = shutil.which("psql") or own_psql()
+        if program is None:
+            sys.exit(f"There is no psql here. The database is at:\n{url}")
+        options = os.environ.get("PGOPTIONS", "") + " -c search_path=" + quoted_option(schema)
+        asked = subprocess.run([program, url], env=os.environ | {"PGOPTIONS": options}, check=False)
+    raise typer.Exit(asked.returncode)
+
+
+@commands.command()
+def url(dsn: Dsn = None) -> None:
+    """Print the URL of the database; an embedded server runs only while something uses it."""
+    with database(dsn) as found:
+        print(found)
+
+
+@commands.command()
+def serve() -> None:
+    """Keep the embedded server up until Ctrl-C, and print its URL."""
+    with embedded.shared_server() as server:
+        print(server.url(), flush=True)
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+@commands.command(hidden=True)
+def dev(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Reload the functions of an app from the source; tables and rows stay."""
+    with connected(dsn) as connection:
+        installer.install(connection, schema)
+        print(f"{installer.reload_functions(connection, schema)} functions")
+
+
+@contextmanager
+def database(dsn: str | None) -> Iterator[str]:
+    """Give the URL of the database, and keep the embedded server up where it is there."""
+    if dsn is not None:
+        yield dsn
+    else:
+        with embedded.shared_server() as server:
+            yield server.url()
+
+
+@contextmanager
+def connected(dsn: str | None) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the database."""
+    with (
+        database(dsn) as url,
+        psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def client(dsn: str | None, schema: str) -> Iterator[Any]:
+    """Open a client of the app."""
+    import perdure
+
+    with perdure.connect(dsn, schema=schema) as opened:
+        yield opened
+
+
+def loaded(place: str) -> Any:
+    """Import an object by its place: `loaded("my_module:app")`."""
+    module, _, name = place.partition(":")
+    if not name:
+        raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
+    sys.path.insert(0, os.fspath(Path.cwd()))
+    found = importlib.import_module(module)
+    if not hasattr(found, name):
+        raise typer.BadParameter(f"the module {module} has no {name}")
+    return getattr(found, name)
+
+
+def fix_hash_seed() -> None:
+    """Start again with a fixed hash seed: sets of strings must iterate alike in every process."""
+    if "PYTHONHASHSEED" not in os.environ:
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def parsed(text: str | None) -> Any:
+    """Read a JSON argument."""
+    try:
+        return None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"{text} is not JSON: {error}") from error
+
+
+def show(value: Any, indent: int | None = 2) -> None:
+    """Print a value as JSON."""
+    is_row = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    plain = dataclasses.asdict(value) if is_row else value
+    print(json.dumps(plain, indent=indent, ensure_ascii=False, default=written))
+
+
+def written(value: Any) -> Any:
+    """Write what JSON has no form for."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def own_psql() -> str | None:
+    """Find the psql that comes with the embedded server."""
+    with suppress(ServerUnavailable):
+        if (found := binaries.find() / "psql").exists():
+            return os.fspath(found)
+    return None
+
+
+def quoted_option(schema: str) -> str:
+    """Quote a schema for PGOPTIONS, where a blank or a backslash wants a backslash before it."""
+    identifier = '"' + schema.replace('"', '""') + '"'
+    return identifier.replace("\\", "\\\\").replace(" ", "\\ ")

@@ -1,0 +1,162 @@
+"""The command line: what a person does from a shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import perdure
+from perdure import script
+from perdure.cli import main
+
+PYTHON = os.fspath(Path(perdure.__file__).parents[1])
+
+MODULE = """
+import os
+import perdure
+
+app = perdure.App()
+
+
+@app.coordinator(queue="here")
+async def hash_seed(memory: perdure.AsyncEntity) -> str:
+    return os.environ["PYTHONHASHSEED"]
+"""
+
+
+class Shell:
+    """Runs `perdure …` against one database, in this process."""
+
+    def __init__(
+        self, dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ):
+        monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+        monkeypatch.setenv("PYTHONHASHSEED", "0")  # else a worker would start again
+        self.monkeypatch = monkeypatch
+        self.capsys = capsys
+
+    def run(self, *arguments: str) -> tuple[object, str, str]:
+        """Run a command; give its status and what it printed and complained."""
+        self.monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed, complained = self.capsys.readouterr()
+        is_message = isinstance(left.value.code, str)
+        return (
+            (1, printed, left.value.code) if is_message else (left.value.code, printed, complained)
+        )
+
+    def __call__(self, *arguments: str) -> str:
+        """Run a command that succeeds and give what it printed."""
+        status, printed, complained = self.run(*arguments)
+        assert status in (0, None), complained
+        return printed.strip()
+
+
+@pytest.fixture
+def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Give a shell at a database in which the app `perdure` is installed."""
+    return Shell(dsn, monkeypatch, capsys)
+
+
+def test_an_app_is_installed(shell: Shell) -> None:
+    assert shell("install", "--schema", "my_app") == script.default_version()
+    assert shell("install", "--schema", "my_app") == script.default_version()
+    assert shell("check", "--schema", "my_app") == ""
+
+
+def test_a_job_is_started_looked_at_and_ended(shell: Shell) -> None:
+    assert (
+        shell("start", "research", '["subsidies"]', "--id", "jane", "--queue", "agents") == "jane"
+    )
+    found = json.loads(shell("status", "jane"))
+    assert (found["id"], found["workflow"], found["status"]) == ("jane", "research", "running")
+    shell("signal", "jane", "approve", '{"by": "bob"}')
+    shell("cancel", "jane", "--reason", "no longer needed")
+    shell("terminate", "jane")
+    assert json.loads(shell("status", "jane"))["status"] == "cancelled"
+    status, _, complained = shell.run("result", "jane", "--timeout", "5 s")
+    assert status == 1
+    assert "terminated" in complained
+
+
+def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connection) -> None:
+    connection.execute("select entity_create('note', 'note', '{\"a\": {\"b\": [1, null]}}')")
+    connection.execute("select entity_increment('note', 'a.c')")
+    assert json.loads(shell("memory", "note")) == {"a": {"b": [1, None], "c": 1}}
+    assert json.loads(shell("memory", "note", "a.b")) == [1, None]
+    changes = [json.loads(line) for line in shell("history", "note").splitlines()]
+    assert changes[-1]["op"] == "increment"
+    assert [change["version"] for change in changes] == sorted(
+        change["version"] for change in changes
+    )
+
+
+def test_a_mistake_is_told_in_plain_words(shell: Shell) -> None:
+    for arguments, said in (
+        (("status", "nobody"), "nobody"),
+        (("install", "--schema", "pg_app"), "pg_app"),
+        (("start", "research", "{not json"), "JSON"),
+        (("worker", "no_colon", "--queue", "q"), "colon"),
+    ):
+        status, _, complained = shell.run(*arguments)
+        assert status
+        assert said in complained
+
+
+@pytest.mark.broken_invariants
+def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -> None:
+    connection.execute("select start('w', id => 'job')")
+    connection.execute("delete from tasks")
+    status, printed, _ = shell.run("check")
+    assert status == 1
+    assert json.loads(printed.splitlines()[0])["job"] == "job"
+
+
+def test_psql_opens_in_the_app(dsn: str) -> None:
+    """As a process, by `python -m perdure`: psql reads what the command was given."""
+    done = subprocess.run(
+        [sys.executable, "-m", "perdure", "psql", "--dsn", dsn],
+        input="select current_schema() || perdure_version()",
+        env=os.environ | {"PYTHONPATH": PYTHON},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"perdure{script.default_version()}" in done.stdout
+
+
+def test_the_url_is_printed(shell: Shell, dsn: str) -> None:
+    assert shell("url") == dsn
+
+
+def test_without_typer_it_says_what_to_install(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "perdure.commands", raising=False)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    status, _, complained = shell.run("url")
+    assert status == 1
+    assert "perdure[cli]" in complained
+
+
+def test_a_worker_runs_until_it_is_told_to_stop(shell: Shell, dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "my_module.py").write_text(MODULE)
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHONHASHSEED"}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "perdure", "worker", "my_module:app", "-q", "here", "--dsn", dsn],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": PYTHON},
+    )
+    shell("start", "hash_seed", "--id", "job", "--queue", "here")
+    assert json.loads(shell("result", "job", "--timeout", "30 s")) == "0"
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0

@@ -1,0 +1,247 @@
+"""The embedded server is shared by the processes that use its folder, and outlives none of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from perdure import binaries, embedded
+from perdure.embedded import Server, home
+from perdure.errors import ServerUnavailable
+
+USER = """
+import sys, psycopg
+from perdure.embedded import Server
+server = Server(sys.argv[1]).start()
+with psycopg.connect(server.url(), autocommit=True) as connection:
+    print(*connection.execute("select pg_postmaster_start_time()::text").fetchone(), flush=True)
+sys.stdin.readline()
+"""
+PACKAGES = os.fspath(Path(embedded.__file__).parents[1])
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Give a folder that the server's account can reach; pytest's own is closed to it."""
+    path = embedded._unused_name()
+    yield path
+    eventually(lambda: not has_server(path))
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def user(folder: Path) -> subprocess.Popen[str]:
+    """Start a process that uses the server of a folder until its input is closed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", USER, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": PACKAGES},
+    )
+
+
+def server_of(process: subprocess.Popen[str]) -> str:
+    """Read which server a user has found: the time at which that server was started."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def has_server(folder: Path) -> bool:
+    """Tell whether a server process lives in a folder."""
+    try:
+        os.kill(postmaster(folder), 0)
+    except (FileNotFoundError, IndexError, ProcessLookupError):
+        return False
+    return True
+
+
+def postmaster(folder: Path) -> int:
+    """Tell the process id of the server in a folder."""
+    return int((folder / "data" / "postmaster.pid").read_text().split()[0])
+
+
+def eventually(condition: Callable[[], bool], within: float = 20) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def ask(server: Server, query: bytes) -> Any:
+    """Ask a server one question."""
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        asked = connection.execute(query)
+        return asked.fetchone() if asked.description else None
+
+
+def test_processes_that_use_one_folder_share_one_server(folder: Path) -> None:
+    users = [user(folder) for _ in range(4)]
+    assert len({server_of(each) for each in users}) == 1
+    for each in users:
+        each.communicate("")
+    eventually(lambda: not has_server(folder))
+
+
+def test_the_server_stays_when_the_process_that_started_it_leaves(folder: Path) -> None:
+    first = user(folder)
+    found = server_of(first)
+    second = user(folder)
+    assert server_of(second) == found
+    first.communicate("")
+    time.sleep(1.2 * embedded.LINGER)
+    with Server(folder) as server:
+        assert ask(server, b"select pg_postmaster_start_time()::text") == (found,)
+    second.communicate("")
+
+
+def test_the_server_stops_when_all_of_its_users_were_killed(folder: Path) -> None:
+    users = [user(folder) for _ in range(2)]
+    for each in users:
+        server_of(each)
+    assert has_server(folder)
+    for each in users:
+        each.kill()
+        each.communicate()
+    eventually(lambda: not has_server(folder))
+
+
+def test_a_server_whose_supervisor_was_killed_is_stopped_and_its_data_is_kept(folder: Path) -> None:
+    with Server(folder) as server:
+        ask(server, b"create table kept as select 42 as answer")
+        os.kill(int((folder / "lock").read_text()), signal.SIGKILL)
+        if sys.platform == "linux":  # elsewhere it is the next supervisor that stops it
+            eventually(lambda: not has_server(folder))
+    with Server(folder) as server:
+        assert ask(server, b"select answer from kept") == (42,)
+
+
+def test_a_server_that_was_killed_is_started_again_for_its_users(folder: Path) -> None:
+    with Server(folder) as server:
+        ask(server, b"create table kept as select 42 as answer")
+        killed = postmaster(folder)
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: has_server(folder) and postmaster(folder) != killed)
+        server.start()
+        assert ask(server, b"select answer from kept") == (42,)
+
+
+def test_a_user_that_comes_while_the_server_stops_gets_one_all_the_same(folder: Path) -> None:
+    failures: list[Exception] = []
+
+    def come_and_go() -> None:
+        try:
+            for _ in range(8):
+                server = Server(folder)
+                server.linger = 0.0
+                with server:
+                    assert ask(server, b"select 1") == (1,)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the test fails with it
+            failures.append(error)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_server_can_be_stopped_started_and_crashed() -> None:
+    with Server() as server:
+        ask(server, b"create table kept as select 42 as answer")
+        server.stop()
+        with pytest.raises(psycopg.OperationalError):
+            ask(server, b"select 1")
+        server.start()
+        server.crash()
+        server.restart()
+        assert ask(server, b"select answer from kept") == (42,)
+
+
+def test_a_throwaway_leaves_nothing() -> None:
+    with Server(settings={"work_mem": "123kB"}) as server:
+        assert ask(server, b"show work_mem") == ("123kB",)
+        assert ask(server, b"show fsync") == ("off",)
+    eventually(lambda: not server.folder.exists())
+
+
+def test_nobody_else_can_reach_the_sockets_and_the_data(folder: Path) -> None:
+    with Server(folder) as server:
+        for part in (folder / "run", folder / "data"):
+            assert part.stat().st_mode & 0o077 == 0
+        assert ask(server, b"show listen_addresses") == ("",)
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_works(folder: Path) -> None:
+    deep = folder / "/".join(["a-rather-long-name-of-a-folder"] * 5)
+    with Server(deep) as server, Server(deep) as another:
+        assert ask(server, b"select 1") == (1,)
+        assert server.url() == another.url()
+    eventually(lambda: not has_server(deep))
+
+
+def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ServerUnavailable, match="others may write"):
+        Server(tmp_path).start()
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root hands the server to another account")
+def test_no_parent_is_opened_for_the_server_of_root(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(ServerUnavailable, match="cannot enter"):
+        Server(closed / "below").start()
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_setting_that_the_server_refuses_is_told() -> None:
+    with pytest.raises(ServerUnavailable, match="no_such_setting"):
+        Server(settings={"no_such_setting": "1"}).start()
+
+
+def test_data_of_another_version_is_refused(folder: Path) -> None:
+    with Server(folder):
+        pass
+    eventually(lambda: not has_server(folder))
+    (folder / "data" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(ServerUnavailable, match="written by PostgreSQL 9"):
+        Server(folder).start()
+
+
+def test_missing_programs_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(binaries.BINDIR, os.fspath(tmp_path))
+    with pytest.raises(ServerUnavailable, match="no initdb"):
+        Server().start()
+    monkeypatch.delenv(binaries.BINDIR)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ServerUnavailable) as refused:
+        Server().start()
+    assert "perdure[embedded]" in (refused.value.hint or "")
+
+
+def test_the_home_of_the_shared_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(embedded.HOME, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert home() == Path("/data/perdure")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", "/home/jane")
+    assert home() == Path("/home/jane/.local/share/perdure")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert home() == binaries.STORE
+    monkeypatch.setenv(embedded.HOME, "/elsewhere")
+    assert home() == Path("/elsewhere")

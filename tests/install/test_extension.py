@@ -1,0 +1,135 @@
+"""The other way to install: the extension owns code, and `migrate()` makes tables outside. [P13]"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fingerprint import fingerprint
+
+from perdure import script
+from perdure.embedded import Server
+from perdure.errors import ExtensionOutdated
+from perdure.install import install
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture(scope="module")
+def extended() -> Iterator[Server]:
+    """Give a server that knows the extension: by a path since PostgreSQL 18, else by a copy."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        built = script.write_extension(Path(folder, "extension")).parent
+        for file in (built, *built.iterdir()):
+            file.chmod(0o755)
+        with Server() as server:
+            modern, bindir = version_of(server) >= 18, server.bindir
+        settings = {"extension_control_path": f"{folder}:$system"} if modern else {}
+        copies = [] if modern else copied(built, bindir)
+        try:
+            with Server(settings=settings) as server:
+                yield server
+        finally:
+            for file in copies:
+                file.unlink()
+
+
+def version_of(server: Server) -> int:
+    """Tell the major version of a server."""
+    with psycopg.connect(server.url()) as connection:
+        return connection.info.server_version // 10000
+
+
+def copied(built: Path, bindir: Path) -> list[Path]:
+    """Copy the extension's files to where the server looks for them."""
+    asked = subprocess.check_output([bindir / "pg_config", "--sharedir"], text=True)
+    place = Path(asked.strip(), "extension")
+    if not os.access(place, os.W_OK):
+        pytest.skip(f"before PostgreSQL 18 this needs the right to write to {place}")
+    return [Path(shutil.copy(file, place)) for file in built.iterdir()]
+
+
+@pytest.fixture
+def connection(extended: Server, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """Give a connection to a database with the extension in the schema my_app."""
+    name = f"d{abs(hash(request.node.name))}"
+    with psycopg.connect(extended.url(), autocommit=True) as admin:
+        admin.execute(f"create database {name}")
+    with psycopg.connect(extended.url(name), autocommit=True) as connection:
+        connection.execute("create schema my_app")
+        connection.execute("create extension perdure schema my_app")
+        yield connection
+
+
+def test_the_extension_and_the_plain_install_give_the_same_schema(connection: Connection) -> None:
+    assert install(connection, "my_app") == script.default_version()
+    install(connection, "plain_app")
+    assert fingerprint(connection, "my_app") == fingerprint(connection, "plain_app")
+
+
+def test_the_extension_owns_no_table(connection: Connection) -> None:
+    connection.execute("select my_app.migrate()")
+    owned = connection.execute("""
+        select c.relname
+          from pg_depend as d
+          join pg_class as c on c.oid = d.objid and d.classid = 'pg_class'::regclass
+         where d.deptype = 'e' and d.refclassid = 'pg_extension'::regclass and c.relkind <> 'c'
+           and c.relnamespace = 'my_app'::regnamespace
+    """).fetchall()
+    assert owned == []
+    row = connection.execute("select count(*) from my_app.assert_invariants()").fetchone()
+    assert row == (0,)
+
+
+def test_a_dump_keeps_the_data_and_can_be_restored(
+    connection: Connection, extended: Server
+) -> None:
+    install(connection, "my_app")
+    connection.execute("select my_app.entity_create('kept', 'note', '{\"n\": 1}')")
+    connection.execute("select my_app.entity_increment('kept', 'n')")
+    connection.execute("select my_app.start('w', id => 'job')")
+    url = extended.url(connection.info.dbname)
+    dumped = subprocess.run(
+        [extended.bindir / "pg_dump", url], capture_output=True, text=True, check=True
+    )
+    before = fingerprint(connection, "my_app")
+    connection.execute("create database restored")
+    command = [extended.bindir / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", extended.url("restored")]
+    subprocess.run(command, input=dumped.stdout, text=True, check=True, capture_output=True)
+    with psycopg.connect(extended.url("restored"), autocommit=True) as restored:
+        assert install(restored, "my_app") == script.default_version()
+        assert fingerprint(restored, "my_app") == before
+        row = restored.execute("select my_app.entity_increment('kept', 'n')").fetchone()
+        assert row == (3,)
+        assert restored.execute("select * from my_app.assert_invariants()").fetchall() == []
+        row = restored.execute("select count(*) from my_app.tasks").fetchone()
+        assert row == (1,)
+
+
+def test_another_version_of_the_extension_is_left_to_alter_extension(
+    connection: Connection, tmp_path: Path
+) -> None:
+    source = shutil.copytree(str(script.source()), tmp_path / "sql")
+    control = source / "perdure.control"
+    control.write_text(control.read_text().replace(script.default_version(), "9.0"))
+    with pytest.raises(ExtensionOutdated) as refused:
+        install(connection, "my_app", source=source)
+    assert "alter extension perdure update" in (refused.value.hint or "")
+
+
+def test_a_planted_object_makes_the_extension_fail(extended: Server) -> None:
+    with psycopg.connect(extended.url(), autocommit=True) as connection:
+        connection.execute("create schema planted")
+        connection.execute(
+            "create function planted.clock() returns timestamptz language sql return now()"
+        )
+        with pytest.raises(psycopg.errors.DuplicateFunction):
+            connection.execute("create extension perdure schema planted")

@@ -1,0 +1,288 @@
+"""The plain install: one call, any number of times, from any number of processes (C7-C10)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fingerprint import fingerprint
+
+import perdure.install
+from perdure import script
+from perdure.errors import InvalidSchema, NewerSchema, NoUpgradePath, SchemaOccupied
+from perdure.install import install, reload_functions
+
+Connection = psycopg.Connection[Any]
+VERSION = script.default_version()
+
+INSTALLER = """
+import sys, psycopg
+from perdure.install import install
+with psycopg.connect(sys.argv[1], autocommit=True) as connection:
+    sys.stdin.readline()
+    print(install(connection, "my_app"))
+"""
+
+
+@pytest.fixture
+def empty(database: str) -> Iterator[Connection]:
+    """Give a connection to an empty database."""
+    with psycopg.connect(database, autocommit=True, client_encoding="utf8") as connection:
+        yield connection
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Give a copy of `sql/` that a test may change."""
+    return shutil.copytree(str(script.source()), tmp_path / "sql")
+
+
+def value(connection: Connection, query: str) -> Any:
+    """Give the one value that a query answers."""
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def jobs(connection: Connection, schema: str) -> Any:
+    """Count the jobs of an app."""
+    return value(connection, f'select count(*) from "{schema}".jobs')
+
+
+def test_an_empty_database_and_one_call_make_an_app(empty: Connection) -> None:
+    assert install(empty, "my_app") == VERSION
+    assert value(empty, "select my_app.perdure_version()") == VERSION
+    assert value(empty, "select count(*) from my_app.assert_invariants()") == 0
+
+
+def test_installed_twice_is_installed_once(empty: Connection) -> None:
+    install(empty, "my_app")
+    once = fingerprint(empty, "my_app")
+    empty.execute("select my_app.entity_create('kept', 'note')")
+    assert install(empty, "my_app") == VERSION
+    assert fingerprint(empty, "my_app") == once
+    assert jobs(empty, "my_app") == 1
+
+
+def test_a_current_app_is_found_with_one_query_and_no_lock(
+    empty: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(empty, "my_app")
+    monkeypatch.setattr(perdure.install, "_installing", None)
+    asked = []
+    execute = empty.execute
+    monkeypatch.setattr(empty, "execute", lambda query: asked.append(query) or execute(query))
+    assert install(empty, "my_app") == VERSION
+    assert len(asked) == 1
+
+
+def test_tables_that_are_behind_the_functions_are_migrated(empty: Connection) -> None:
+    """As after a dump is restored where the extension is newer. [P13]"""
+    install(empty, "my_app")
+    empty.execute("delete from my_app.migrations")
+    install(empty, "my_app")
+    assert value(empty, "select version from my_app.migrations") == VERSION
+
+
+def test_a_client_without_the_owners_rights_is_content_with_a_current_app(
+    empty: Connection,
+) -> None:
+    install(empty, "my_app")
+    role = f"client_{empty.info.backend_pid}"
+    empty.execute(f"create role {role}")
+    empty.execute(f"grant usage on schema my_app to {role}")
+    empty.execute(f"grant execute on function my_app.perdure_version() to {role}")
+    empty.execute(f"set role {role}")
+    assert install(empty, "my_app") == VERSION
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        install(empty, "another_app")
+    empty.execute(f"reset role; drop owned by {role}; drop role {role}")
+
+
+def test_ten_processes_install_at_once(database: str) -> None:
+    command = [sys.executable, "-c", INSTALLER, database]
+    python = os.fspath(Path(perdure.install.__file__).parents[1])
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "env": os.environ | {"PYTHONPATH": python},
+    }
+    processes = [subprocess.Popen(command, **pipes) for _ in range(10)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate()[0].strip() for process in processes] == [VERSION] * 10
+
+
+def test_the_install_joins_the_callers_transaction(database: str) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("select 'the transaction begins'")
+        install(connection, "my_app")
+        connection.rollback()
+        assert value(connection, "select to_regnamespace('my_app') is null")
+        install(connection, "my_app")
+        connection.execute("select my_app.entity_create('kept', 'note')")
+        assert install(connection, "my_app") == VERSION
+        connection.commit()
+        assert jobs(connection, "my_app") == 1
+
+
+def test_a_failed_install_leaves_nothing_and_names_the_place(
+    empty: Connection, source: Path
+) -> None:
+    with (source / "grants.sql").open("a") as grants:
+        grants.write("\nselect no_such_function();\n")
+    with pytest.raises(psycopg.errors.UndefinedFunction) as failed:
+        install(empty, "my_app", source=source)
+    assert "in sql/grants.sql, line" in failed.value.__notes__[0]
+    assert value(empty, "select to_regnamespace('my_app') is null")
+
+
+def test_the_callers_settings_are_left_alone(empty: Connection) -> None:
+    empty.execute("set search_path = public; set check_function_bodies = on")
+    install(empty, "my_app")
+    assert value(empty, "show search_path") == "public"
+    assert value(empty, "show check_function_bodies") == "on"
+
+
+@pytest.mark.parametrize(
+    "name", ["My App", "ünïcode", "select", "a.b", "x" * 63, "100%", "{}", "-- "]
+)
+def test_an_odd_name_works(empty: Connection, name: str) -> None:
+    install(empty, name)
+    assert install(empty, name) == VERSION
+    quoted = psycopg.sql.Identifier(name).as_string()
+    assert value(empty, f"select count(*) from {quoted}.assert_invariants()") == 0
+    assert value(empty, f"select is_new from {quoted}.start('w', id => 'one')")
+    assert jobs(empty, name) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", 'a"b', "a'b", "a$b", "a\\b", "a\0b", "pg_app", "information_schema", "x" * 64, "ü" * 32],
+)
+def test_a_bad_name_is_refused_before_anything_happens(name: str) -> None:
+    with pytest.raises(InvalidSchema):
+        install(None, name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "occupant",
+    [
+        "create table my_app.customers ()",
+        "create function my_app.f() returns int language sql return 1",
+        "create type my_app.colour as enum ('red')",
+        "create sequence my_app.numbers",
+    ],
+)
+def test_an_occupied_schema_is_refused(empty: Connection, occupant: str) -> None:
+    empty.execute("create schema my_app")
+    empty.execute(occupant.encode())
+    with pytest.raises(SchemaOccupied) as refused:
+        install(empty, "my_app")
+    assert occupant.split()[2].split("(", maxsplit=1)[0] in (refused.value.detail or "")
+    assert refused.value.hint
+
+
+def test_an_empty_schema_is_taken(empty: Connection) -> None:
+    empty.execute("create schema my_app")
+    assert install(empty, "my_app") == VERSION
+
+
+def test_two_apps_in_one_database_do_not_touch_each_other(empty: Connection) -> None:
+    install(empty, "first_app")
+    install(empty, "second_app")
+    empty.execute("select first_app.entity_create('kept', 'note')")
+    assert (jobs(empty, "first_app"), jobs(empty, "second_app")) == (1, 0)
+    assert fingerprint(empty, "first_app") == fingerprint(empty, "second_app")
+    empty.execute("set client_min_messages = warning; drop schema second_app cascade")
+    assert jobs(empty, "first_app") == 1
+    assert value(empty, "select count(*) from first_app.assert_invariants()") == 0
+
+
+def test_a_schema_that_is_newer_than_the_package_is_refused(
+    empty: Connection, source: Path
+) -> None:
+    install(empty, "my_app")
+    control = source / "perdure.control"
+    control.write_text(control.read_text().replace(VERSION, "0.0.9"))
+    with pytest.raises(NewerSchema, match=VERSION):
+        install(empty, "my_app", source=source)
+
+
+def upgraded_to(version: str, source: Path) -> None:
+    """Make a source tree one of a later version, with steps that lead to it."""
+    control = source / "perdure.control"
+    control.write_text(control.read_text().replace(VERSION, version))
+    steps = source / "upgrades"
+    steps.mkdir(exist_ok=True)
+    middle, create = "0.10.0", "create or replace function @extschema@.perdure_version()"
+    for old, new in ((VERSION, middle), (middle, version), (middle, "3.0")):
+        (steps / f"perdure--{old}--{new}.sql").write_text(
+            f"-- {new};\n{create} returns text language sql return '{new}';\n"
+            f"select @extschema@.entity_append('log', 'steps', '\"{new}\"');\n"
+        )
+
+
+def test_an_older_schema_is_upgraded_step_by_step_and_keeps_its_data(
+    empty: Connection, source: Path
+) -> None:
+    install(empty, "my app")
+    empty.execute("select \"my app\".entity_create('log', 'note', '{\"steps\": []}')")
+    upgraded_to("2.0", source)
+    assert install(empty, "my app", source=source) == "2.0"
+    assert value(empty, 'select "my app".perdure_version()') == "2.0"
+    assert value(empty, "select \"my app\".entity_get('log', 'steps')") == ["0.10.0", "2.0"]
+    assert install(empty, "my app", source=source) == "2.0"
+    with pytest.raises(NewerSchema):
+        install(empty, "my app")
+
+
+def test_without_a_way_up_nothing_changes(empty: Connection, source: Path) -> None:
+    install(empty, "my_app")
+    upgraded_to("2.0", source)
+    (source / "upgrades" / "perdure--0.10.0--2.0.sql").unlink()
+    with pytest.raises(NoUpgradePath, match=r"to 2\.0"):
+        install(empty, "my_app", source=source)
+    assert value(empty, "select my_app.perdure_version()") == VERSION
+
+
+def test_the_shortest_way_up_is_taken() -> None:
+    names = [
+        "perdure--1--2.sql",
+        "perdure--2--3.sql",
+        "perdure--1--3.sql",
+        "perdure--3--1.sql",
+        "README.md",
+    ]
+    assert script.upgrade_path(names, "1", "3") == ["perdure--1--3.sql"]
+    assert script.upgrade_path(names, "2", "1") == ["perdure--2--3.sql", "perdure--3--1.sql"]
+    assert script.upgrade_path(names, "3", "3") == []
+
+
+def test_functions_are_reloaded_in_place(empty: Connection, source: Path) -> None:
+    install(empty, "my_app")
+    fresh = fingerprint(empty, "my_app")
+    empty.execute("select my_app.entity_create('kept', 'note')")
+    clock = source / "functions" / "clock.sql"
+    text = clock.read_text()
+    clock.write_text(
+        text.replace("return clock_timestamp();", "return '2030-01-01Z';")
+        + """
+create function @extschema@.extra() returns integer language sql return 1;
+"""
+    )
+    assert reload_functions(empty, "my_app", source=source) > 20
+    assert value(empty, "select my_app.clock() = '2030-01-01Z' and my_app.extra() = 1")
+    reload_functions(empty, "my_app")
+    assert fingerprint(empty, "my_app") == fresh
+    assert jobs(empty, "my_app") == 1

@@ -1,0 +1,55 @@
+"""What is released holds all that an install needs, found without the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SQL = sorted(file.relative_to(ROOT).as_posix() for file in (ROOT / "sql").rglob("*.*"))
+
+
+def built(kind: str, folder: Path) -> Path:
+    """Build a wheel or an sdist."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", folder]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a wheel, built now."""
+    return built("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_carries_the_core(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.startswith("perdure/sql/")]
+    assert {f"perdure/{file}" for file in SQL} <= set(names)
+    assert {"perdure/py.typed", "perdure/cli.py", "perdure/supervisor.py"} <= set(names)
+
+
+def test_an_installed_package_finds_the_core_in_itself(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    program = "from perdure import script; print(script.source(), len(list(script.parts())))"
+    found = subprocess.check_output(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.fspath(tmp_path)},
+        text=True,
+    )
+    place, parts = found.split()
+    assert Path(place) == tmp_path / "perdure" / "sql"
+    assert int(parts) > 5
+
+
+def test_the_source_archive_carries_the_core_and_its_tests(tmp_path: Path) -> None:
+    with tarfile.open(built("sdist", tmp_path)) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(SQL) <= inside
+    assert {"Makefile", "conftest.py", "LICENSE", "tests/servers.py"} <= inside

@@ -1,0 +1,62 @@
+"""Servers for the tests: embedded, in Docker, or one that runs already. `--postgres` chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from psycopg.conninfo import make_conninfo
+
+from perdure.embedded import Server
+
+EMBEDDED_SETTINGS = {"max_connections": "200", "log_min_messages": "fatal"}
+
+
+class AnyServer(Protocol):
+    """What the tests need of a server."""
+
+    def url(self, dbname: str = "postgres") -> str:
+        """Give the connection string of a database."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that somebody else has started, known by the connection string of one database."""
+
+    dsn: str
+
+    def url(self, dbname: str = "") -> str:
+        """Give the connection string of a database; without a name, of the one that is known."""
+        return make_conninfo(self.dsn, dbname=dbname) if dbname else self.dsn
+
+
+@contextmanager
+def opened(where: str) -> Iterator[AnyServer]:
+    """Open `embedded`, `docker:16` (or `docker:image:tag`) or `url:postgresql://…`."""
+    kind, _, rest = where.partition(":")
+    match kind:
+        case "embedded":
+            with Server(settings=EMBEDDED_SETTINGS) as server:
+                yield server
+        case "docker":
+            with container(rest or "18") as server:
+                yield server
+        case "url":
+            yield RunningServer(rest)
+        case _:
+            raise ValueError(f"--postgres is embedded, docker:TAG or url:DSN, not {where!r}")
+
+
+@contextmanager
+def container(image: str) -> Iterator[RunningServer]:
+    """Run a server in Docker: `container("16")`, `container("citusdata/citus:13")`."""
+    try:
+        from testcontainers.community.postgres import PostgresContainer
+    except ImportError:  # older releases
+        from testcontainers.postgres import PostgresContainer
+    named = image if ":" in image or "/" in image else f"postgres:{image}"
+    with PostgresContainer(named, driver=None) as running:
+        yield RunningServer(running.get_connection_url())

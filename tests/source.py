@@ -1,0 +1,115 @@
+"""The source as the tidy tests see it: SQL functions with bodies, Python with syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from perdure import script
+
+ROOT = Path(__file__).resolve().parents[1]
+SQL = ROOT / "sql"
+PYTHON = ROOT / "python" / "perdure"
+
+_FUNCTION = re.compile(
+    r"^create function @extschema@\.(?P<name>\w+).*?"
+    r"^as \$(?P<tag>\w*)\$\n(?P<body>.*?)^\$(?P=tag)\$;",
+    re.MULTILINE | re.DOTALL,
+)
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_LITERAL = re.compile(r"'(?:[^']|'')*'")
+_WRITES = re.compile(r"\b(?:insert into|delete from) (?:@extschema@\.)?(\w+)|\bupdate (\w+) as\b")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A PL/pgSQL function of `sql/functions/`."""
+
+    file: Path
+    name: str
+    body: str
+
+    @cached_property
+    def code(self) -> str:
+        """Give the body without comments and literals."""
+        return _LITERAL.sub("''", _COMMENT.sub("", self.body))
+
+    @property
+    def lines(self) -> int:
+        """Count the lines of the body."""
+        return self.body.count("\n")
+
+    def called(self, names: set[str]) -> set[str]:
+        """Tell which of some functions it calls, itself not counted."""
+        return (set(re.findall(r"\b(\w+)\(", self.code)) & names) - {self.name}
+
+    def written(self) -> set[str]:
+        """Name the tables it writes to."""
+        return {name for found in _WRITES.findall(self.code) for name in found if name}
+
+    def __str__(self) -> str:
+        """Give the place and the name."""
+        return f"{self.file.relative_to(ROOT)}: {self.name}"
+
+
+def sql_files() -> list[Path]:
+    """List the files of functions in the order of `install.sql`."""
+    listed = re.findall(r"^\\ir (functions/\S+)$", (SQL / "install.sql").read_text(), re.MULTILINE)
+    return [SQL / name for name in listed]
+
+
+def sql_functions() -> list[Function]:
+    """List the functions in the order in which they are installed."""
+    return [
+        Function(file, found["name"], found["body"])
+        for file in sql_files()
+        for found in _FUNCTION.finditer(file.read_text())
+    ]
+
+
+def concept(file: Path) -> str:
+    """Name the concept of a file: its own name, or that of its folder."""
+    return file.relative_to(SQL / "functions").with_suffix("").parts[0]
+
+
+def raised_in_sql() -> set[str]:
+    """List the codes that the SQL mentions."""
+    return {code for part in script.parts() for code in re.findall(r"'(PD\d{3})'", part.text)}
+
+
+def python_files() -> list[Path]:
+    """List the modules of the package."""
+    return sorted(PYTHON.rglob("*.py"))
+
+
+def literals(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the strings of a module that are no docstrings, with their lines."""
+    tree = ast.parse(file.read_text())
+    statements = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and node not in statements:
+            if isinstance(node.value, bytes):
+                yield node.lineno, node.value.decode("utf-8", "replace")
+            elif isinstance(node.value, str):
+                yield node.lineno, node.value
+
+
+def python_functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield the functions and methods of a module."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def imported(file: Path) -> set[str]:
+    """Name the modules of the package that a module imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            module = (node.module or "").removeprefix("perdure").strip(".")
+            names |= {module} if module else {alias.name for alias in node.names}
+    return names

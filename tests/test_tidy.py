@@ -1,0 +1,157 @@
+"""Tidy: what the source has in common, beside what `pgtap/tidy.sql` sees in the catalogue."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import psycopg
+import pytest
+
+from perdure import script
+from perdure.errors import PerdureError
+from tests.source import (
+    PYTHON,
+    ROOT,
+    SQL,
+    concept,
+    imported,
+    literals,
+    python_files,
+    python_functions,
+    raised_in_sql,
+    sql_files,
+    sql_functions,
+)
+
+MAX_BODY = 70  # lines of a SQL function
+MAX_FILE = 300  # lines of a SQL file
+MAX_PYTHON_FUNCTION = 40
+
+# A table is written by the file (or folder) of its name, but for these.
+WRITERS = {"workers": {"listeners"}, "settings": {"migrations"}}
+
+# Where a statement may be put together at run time.
+DYNAMIC = {"indexing", "migrations"}
+
+# The modules that may hold SQL: the calls, the installer, and the script that it runs.
+WITH_SQL = {"calls.py", "install.py", "script.py"}
+STATEMENT = re.compile(
+    r"\s*(select|insert into|update \w+ set|delete from|with \w+ as|create \w+|drop \w+|alter \w+"
+    r"|set local|set search_path|listen|notify|grant|revoke)\s",
+    re.IGNORECASE,
+)
+
+PROMISES = [f"P{number}" for number in range(1, 14)]
+
+
+def test_every_file_of_functions_is_installed() -> None:
+    assert set(sql_files()) == set((SQL / "functions").rglob("*.sql"))
+
+
+def test_every_function_is_seen_by_these_tests() -> None:
+    created = sum(file.read_text().count("\ncreate function ") for file in sql_files())
+    assert len(sql_functions()) == created > 50
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    assert [str(f) for f in sql_functions() if f.lines > MAX_BODY] == []
+
+
+def test_a_file_can_be_read_in_one_go() -> None:
+    long = {f.name: n for f in sql_files() if (n := len(f.read_text().splitlines())) > MAX_FILE}
+    assert long == {}
+
+
+def test_a_table_is_written_only_by_the_file_of_its_concept() -> None:
+    strangers = [
+        f"{function} writes {table}"
+        for function in sql_functions()
+        for table in function.written()
+        if concept(function.file) not in WRITERS.get(table, {table})
+    ]
+    assert strangers == []
+
+
+def test_a_function_calls_only_what_stands_above_it() -> None:
+    functions = sql_functions()
+    names = {function.name for function in functions}
+    above: set[str] = set()
+    upwards = []
+    for function in functions:
+        upwards += [f"{function} calls {name}" for name in function.called(names) - above]
+        above.add(function.name)
+    assert sorted(upwards) == []
+
+
+def test_no_statement_is_put_together_at_run_time() -> None:
+    dynamic = [
+        str(function)
+        for function in sql_functions()
+        if re.search(r"\bexecute\b", function.code) and concept(function.file) not in DYNAMIC
+    ]
+    assert dynamic == []
+
+
+def test_there_is_one_version(connection: psycopg.Connection) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert script.default_version() == project
+    assert connection.execute("select perdure_version()").fetchone() == (project,)
+
+
+def documented_errors() -> dict[str, str]:
+    """Read the table of errors in `sql/README.md`: names by their codes."""
+    rows = re.findall(r"^\| (PD\d{3}) \| (\w+) \|", (SQL / "README.md").read_text(), re.MULTILINE)
+    return dict(rows)
+
+
+def test_the_errors_of_python_are_the_errors_of_the_docs() -> None:
+    assert {
+        code: error.__name__ for code, error in PerdureError.codes.items()
+    } == documented_errors()
+
+
+def test_the_errors_of_sql_are_known_to_python() -> None:
+    assert raised_in_sql() - set(PerdureError.codes) == set()
+
+
+def test_every_error_is_raised_somewhere() -> None:
+    elsewhere = "".join(f.read_text() for f in python_files() if f.name != "errors.py")
+    unused = {
+        code: error.__name__
+        for code, error in PerdureError.codes.items()
+        if code not in raised_in_sql() and error.__name__ not in elsewhere
+    }
+    assert unused == {}
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_every_promise_is_cited_by_a_test(promise: str) -> None:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "pgtap").rglob("*.sql")]
+    assert any(f"[{promise}]" in file.read_text() for file in files)
+
+
+def test_sql_stands_in_its_modules_alone() -> None:
+    elsewhere = [
+        f"{file.name}:{line}: {text.strip()[:60]}"
+        for file in python_files()
+        if file.name not in WITH_SQL
+        for line, text in literals(file)
+        if STATEMENT.match(text)
+    ]
+    assert elsewhere == []
+
+
+def test_python_functions_are_short() -> None:
+    long = [
+        f"{file.name}: {function.name}"
+        for file in python_files()
+        for function in python_functions(file)
+        if (function.end_lineno or 0) - function.lineno >= MAX_PYTHON_FUNCTION
+    ]
+    assert long == []
+
+
+def test_client_and_worker_do_not_know_each_other() -> None:
+    assert "worker" not in imported(PYTHON / "client.py")
+    assert "client" not in imported(PYTHON / "worker.py")
