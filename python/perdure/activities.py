@@ -1,0 +1,171 @@
+"""Activities: one attempt of a function with side effects, and the turn of a dispatched one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from .asks import ActivityCall, stored
+from .context import Info, activity_info
+from .durations import to_iso
+from .errors import Failed, InvalidValue, failure_of
+from .faults import crash_point
+from .turns import DROPPED, Json, Turn
+from .work import Activity
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt."""
+
+    ok: bool
+    value: Any
+    again_in: float | None = None
+
+
+async def attempt(engine: Engine, call: ActivityCall, info: Info) -> Outcome:
+    """Make one attempt; `info.attempt` attempts were made before. Raises only CancelledError."""
+    activity = call.activity
+    crash_point("before activity")
+    limit = asyncio.timeout(activity.timeout if activity.is_async else None)
+    try:
+        async with limit:
+            value = await _invoke(engine, activity, call.args, info, limit)
+        outcome = Outcome(True, stored(value))
+    except InvalidValue as error:
+        outcome = Outcome(False, failure_of(error, f"activity {activity.name}"))
+    except TimeoutError as error:
+        late = f"activity {activity.name} took longer than {activity.timeout} s"
+        told = TimeoutError(late) if limit.expired() else error
+        outcome = _failed(activity, told, info)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        outcome = _failed(activity, error, info)
+    except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
+        outcome = _failed(activity, error, info)
+    crash_point("after activity")
+    return outcome
+
+
+async def _invoke(
+    engine: Engine, activity: Activity[..., Any], args: Any, info: Info, limit: asyncio.Timeout
+) -> Any:
+    given, named = activity.shape.arguments(args)
+    activity_info.set(info)
+    if activity.is_async:
+        return await activity.function(*given, **named)
+    inside = contextvars.copy_context()
+
+    def begin() -> None:  # time counts from when a thread is free
+        if activity.timeout is not None:
+            with suppress(RuntimeError):  # the attempt has ended already
+                limit.reschedule(engine.loop.time() + activity.timeout)
+
+    def call() -> Any:
+        engine.loop.call_soon_threadsafe(begin)
+        return inside.run(activity.function, *given, **named)
+
+    return await engine.in_thread(engine.activity_threads, (info.job, info.task), call)
+
+
+def _failed(activity: Activity[..., Any], error: BaseException, info: Info) -> Outcome:
+    failure = failure_of(error, f"activity {activity.name}")
+    made = info.attempt + 1
+    again_in = activity.retry.pause(made) if activity.retry.allows(error, made) else None
+    return Outcome(False, failure, again_in)
+
+
+def begin_attempt(
+    engine: Engine,
+    call: ActivityCall,
+    info: Info,
+    done: Callable[[Outcome], None] | None = None,
+) -> asyncio.Task[Outcome]:
+    """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
+    context = engine.context.copy()
+    task = engine.loop.create_task(attempt(engine, call, info), context=context)
+    engine.attempts.add(task)
+    task.add_done_callback(engine.attempts.discard, context=engine.context)
+    if done is None:
+        return task
+
+    def told(task: asyncio.Task[Outcome]) -> None:
+        if not task.cancelled():
+            done(task.result())
+
+    task.add_done_callback(told, context=engine.context)
+    return task
+
+
+class ActivityTurn(Turn):
+    """An activity that was sent to a queue of its own: each attempt is a turn."""
+
+    kind = "activity"
+
+    def __init__(self, engine: Engine, row: Json, activity: Activity[..., Any]):
+        super().__init__(engine, row)
+        self._call = ActivityCall(activity, row["args"])
+        self._task: asyncio.Task[Outcome] | None = None
+        self._final: Json = {}
+
+    def begin(self) -> None:
+        """Make the attempt."""
+        info = replace(self.info(), key=f"{self.job}/{self.task}")
+        self._task = begin_attempt(self.engine, self._call, info, self._done)
+
+    def _done(self, outcome: Outcome) -> None:
+        if self.is_over:
+            return
+        if outcome.ok:
+            self._final = self.body("done", value=outcome.value)
+        elif outcome.again_in is None:
+            self._final = self.body("failed", value=outcome.value)
+        else:
+            due = self.engine.clock.now() + int(outcome.again_in * 1e6)
+            self._final = self.body("retry", value=outcome.value, until=to_iso(due))
+        self.submit()
+
+    def build(self) -> Json:
+        """Give the outcome."""
+        crash_point("before final flush")
+        return self._final
+
+    def answered(self, answer: Json) -> None:
+        """Take the answer to the outcome."""
+        crash_point("after final flush")
+        if answer["state"] not in DROPPED and self._final["state"] != "failed":
+            error: Failed = answer.get("error") or {"type": "Refused", "message": answer["state"]}
+            self._final = self.body("failed", value=error)
+            self.submit()
+            return
+        self.drop()
+
+    def spoiled(self, error: BaseException) -> Json:
+        """Give the error to whoever waits for the activity."""
+        return self.body("failed", value=failure_of(error))
+
+    def nudge(self) -> None:
+        """End the attempt: it is asked to cancel."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            cancelled = failure_of(asyncio.CancelledError("the activity was cancelled"))
+            self._final = self.body("cancelled", value=cancelled)
+            self.submit()
+
+    def drop(self) -> None:
+        """End the attempt, if it can be ended."""
+        if self._task is not None:
+            self._task.cancel()
+        self.over()
+
+    def drain(self) -> None:
+        """Let the attempt go on: it ends, or its lease is given back when the worker stops."""

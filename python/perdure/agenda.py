@@ -1,0 +1,182 @@
+"""The agenda of a coordinator: what its code waits for, sorted by what brings it about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from .activities import Outcome
+from .coordinatorcalls import AnyRun
+from .durations import from_iso
+from .replay import Fact, Op
+
+SHORT_PAUSE = 5_000_000
+"""Microseconds: a pause between two attempts that is longer parks the coordinator."""
+
+
+class Call:
+    """An activity that the code has asked for: its attempts so far, and when the next may begin."""
+
+    __slots__ = ("again_at", "made", "op", "task")
+
+    def __init__(self, op: Op, made: int, again_at: int | None):
+        self.op = op
+        self.made = made
+        self.again_at = again_at
+        self.task: asyncio.Task[Outcome] | None = None
+
+
+class Agenda:
+    """Open ops by kind: timers and signals come from outside, commands and requests need a flush,
+    activities run here."""
+
+    __slots__ = (
+        "_attempts",
+        "_calls",
+        "_timers",
+        "cancels",
+        "commands",
+        "requests",
+        "signals",
+        "to_start",
+    )
+
+    def __init__(self, journal: Iterable[Fact] = ()):
+        self.commands: list[Op] = []
+        self.requests: dict[str, Op] = {}
+        self.cancels: list[str] = []
+        self.signals: dict[str, Op] = {}
+        self.to_start: list[Call] = []
+        self._calls: dict[str, Call] = {}
+        self._timers: dict[str, Op] = {}
+        self._attempts: dict[str, tuple[int, int | None]] = {}
+        for fact in journal:
+            if fact.kind == "attempt":
+                self._note_attempt(fact)
+
+    def _note_attempt(self, fact: Fact) -> None:
+        key = fact.key or ""
+        made, _ = self._attempts.get(key, (0, None))
+        again_at = fact.value.get("again_at")
+        self._attempts[key] = made + 1, again_at and from_iso(again_at)
+
+    # What the code asks for and withdraws.
+
+    def take(self, run: AnyRun) -> None:
+        """Enter what the code has asked for, take out what it has withdrawn."""
+        for op in run.take_withdrawn():
+            self._withdraw(op)
+        for op in run.take_requested():
+            self._enter(op)
+
+    def _enter(self, op: Op) -> None:
+        kind, key = op.kind, op.key
+        if kind == "activity":
+            call = self._calls[key] = Call(op, *self._attempts.get(key, (0, None)))
+            if call.again_at is None:
+                self.to_start.append(call)
+        elif kind == "timer":
+            self._timers[key] = op
+        elif kind == "signal":
+            self.signals[key] = op
+        elif kind == "answer":
+            self.requests[key] = op
+        else:
+            self.commands.append(op)
+
+    def _withdraw(self, op: Op) -> None:
+        key = op.key
+        if op.kind == "activity":
+            self._end_call(self._calls.pop(key, None))
+        elif op.kind == "answer" and self.requests.pop(key, None) is None:
+            self.cancels.append(key)
+        self.close(op)
+
+    def _end_call(self, call: Call | None) -> None:
+        if call is not None and call.task is not None:
+            call.task.cancel()
+        elif call in self.to_start:
+            self.to_start.remove(call)
+
+    def close(self, op: Op) -> None:
+        """Take out what is answered."""
+        self._timers.pop(op.key, None)
+        self.signals.pop(op.key, None)
+
+    # Signals and time.
+
+    def waiting_for(self, signal: str) -> Op | None:
+        """Give the oldest wait for a signal."""
+        return next((op for op in self.signals.values() if op.name == signal), None)
+
+    def first_timer(self) -> Op | None:
+        """Give the timer with the earliest deadline."""
+        return min(self._timers.values(), key=deadline_of) if self._timers else None
+
+    def next_deadline(self) -> int | None:
+        """Give the earliest of the deadlines and the pauses between attempts."""
+        return min(self._deadlines(), default=None)
+
+    def _deadlines(self) -> Iterator[int]:
+        yield from map(deadline_of, self._timers.values())
+        for call in self._calls.values():
+            if call.again_at is not None:
+                yield call.again_at
+
+    def is_empty_of_time(self) -> bool:
+        """Tell whether nothing here happens by itself."""
+        return not (self._timers or self._calls)
+
+    # Activities.
+
+    def end_pauses(self, now: int) -> None:
+        """Let attempts begin whose pause is over."""
+        for call in self._calls.values():
+            if call.again_at is not None and call.again_at <= now:
+                call.again_at = None
+                self.to_start.append(call)
+
+    def is_under_way(self, now: int) -> bool:
+        """Tell whether something goes on here: an attempt, or a short pause before one."""
+        return any(
+            call.task is not None or (call.again_at or now + SHORT_PAUSE) < now + SHORT_PAUSE
+            for call in self._calls.values()
+        )
+
+    def is_open(self, call: Call) -> bool:
+        """Tell whether the code still waits for this call."""
+        return self._calls.get(call.op.key) is call
+
+    def finish(self, call: Call) -> None:
+        """Take out an activity that has its answer."""
+        del self._calls[call.op.key]
+
+    def stop(self) -> None:
+        """End all attempts; nobody waits for them any more."""
+        for call in self._calls.values():
+            if call.task is not None:
+                call.task.cancel()
+        self._calls.clear()
+        self.to_start.clear()
+
+    # Flushing.
+
+    def needs_flush(self) -> bool:
+        """Tell whether the database has to be asked for something."""
+        return bool(self.commands or self.requests or self.cancels)
+
+    def take_requests(self, final: bool = False) -> list[dict[str, Any]]:
+        """Take the requests to send; at the end only those that nobody waits for."""
+        requests = [
+            {"key": op.key, "fingerprint": op.fingerprint} | op.spec
+            for op in self.requests.values()
+            if not final or op.spec.get("detached")
+        ]
+        self.requests = {}
+        return requests
+
+
+def deadline_of(timer: Op) -> int:
+    """Give the deadline of a timer (µs)."""
+    return timer.deadline or 0

@@ -1,0 +1,141 @@
+"""The app: a registry of activities, hooks and coordinators. It does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from .durations import Duration
+from .errors import InvalidArgument, InvalidName
+from .retry import Retry
+from .work import Activity, Coordinator, Hook, Work
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+W = TypeVar("W", bound="Work[..., Any]")
+
+
+class ActivityDecorator(Protocol):
+    """What `app.activity(…)` gives."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Activity[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Activity[P, Any]: ...
+
+
+class HookDecorator(Protocol):
+    """What `app.hook(…)` gives."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
+    ) -> Hook[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Hook[P, Any]: ...
+
+
+class CoordinatorDecorator(Protocol):
+    """What `app.coordinator(…)` gives."""
+
+    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Coordinator[P, R]:
+        """Register the function."""
+
+
+class App:
+    """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`."""
+
+    def __init__(self) -> None:
+        self.activities: dict[str, Activity[..., Any]] = {}
+        self.hooks: dict[str, Hook[..., Any]] = {}
+        self.coordinators: dict[str, Coordinator[..., Any]] = {}
+
+    def tables(self) -> Mapping[str, Mapping[str, Work[..., Any]]]:
+        """Give the registered functions by kind and name."""
+        return {"activity": self.activities, "hook": self.hooks, "coordinator": self.coordinators}
+
+    def queues(self) -> list[str]:
+        """Name the queues on which these functions run."""
+        works = [work for table in self.tables().values() for work in table.values()]
+        return sorted({"default"} | {work.queue for work in works if work.queue is not None})
+
+    @overload
+    def activity(
+        self, function: Callable[P, Coroutine[Any, Any, T]], /
+    ) -> Activity[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def activity(self, function: Callable[P, T], /) -> Activity[P, Any]: ...
+    @overload
+    def activity(
+        self,
+        *,
+        retries: int = 0,
+        timeout: Duration | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: Retry | None = None,
+    ) -> ActivityDecorator: ...
+    def activity(self, *function: Any, retries: int = 0, **options: Any) -> Any:
+        """Register an activity: `@app.activity(retries=3, timeout="2 min")`.
+
+        `retries=3` makes up to 1 + 3 attempts; `retry=Retry(…)` says more. `timeout` is for each
+        attempt. With `queue` it runs on the workers of that queue, else where its caller runs.
+        """
+        return self._register(Activity, self.activities, function, retries, options)
+
+    @overload
+    def hook(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
+    ) -> Hook[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def hook(self, function: Callable[Concatenate[Any, P], T], /) -> Hook[P, Any]: ...
+    @overload
+    def hook(
+        self,
+        *,
+        queue: str = "default",
+        retries: int = 0,
+        name: str | None = None,
+        retry: Retry | None = None,
+    ) -> HookDecorator: ...
+    def hook(self, *function: Any, retries: int = 0, **options: Any) -> Any:
+        """Register a hook, a function of the memory and its arguments: `@app.hook(queue="ai")`."""
+        return self._register(Hook, self.hooks, function, retries, options)
+
+    @overload
+    def coordinator(self, function: Callable[Concatenate[Any, P], R], /) -> Coordinator[P, R]: ...
+    @overload
+    def coordinator(
+        self, *, entity: str | None = None, queue: str = "default", name: str | None = None
+    ) -> CoordinatorDecorator: ...
+    def coordinator(self, *function: Any, **options: Any) -> Any:
+        """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`."""
+        return self._register(Coordinator, self.coordinators, function, 0, options)
+
+    def _register(
+        self,
+        make: Callable[..., W],
+        table: dict[str, W],
+        given: tuple[Any, ...],
+        retries: int,
+        options: dict[str, Any],
+    ) -> Any:
+        if retries and options.get("retry") is not None:
+            raise InvalidArgument("retries and retry were both given", hint="Give one of them.")
+        if retries:
+            options["retry"] = Retry(attempts=1 + retries)
+
+        def enter(function: Callable[..., Any]) -> W:
+            work = make(function, **options)
+            if work.name in table:
+                raise InvalidName(
+                    f"this app has a {work.kind} named {work.name} already",
+                    hint="Give one of them another name: name=….",
+                )
+            table[work.name] = work
+            return work
+
+        return enter(*given) if given else enter

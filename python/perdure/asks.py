@@ -1,0 +1,119 @@
+"""What durable calls ask for: each becomes an Ask, made here for coordinators and hooks alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from .durations import to_iso
+from .errors import ActivityFailed, ChildFailed, HookFailed, from_failure
+from .stored import as_stored
+from .typed import bind_unknown, to_json, unchanged
+
+if TYPE_CHECKING:
+    from .work import Activity, Hook, Work
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Something durable that code asks for.
+
+    `kind` is that of the fact which answers it; `name` and `fingerprint` tell it from others;
+    `spec` is what a fact (command, read, send) or a request (answer) carries besides.
+    """
+
+    kind: str
+    name: str
+    fingerprint: str | None
+    spec: Any
+    decode: Callable[[Any], Any] = unchanged
+    failure: Callable[[Any], BaseException] = from_failure
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCall:
+    """A call of an activity that runs on this worker."""
+
+    activity: Activity[..., Any]
+    args: Any
+
+
+def fingerprint_of(stored: Any) -> str:
+    """Give a hash of 8 bytes of a stored value, as hexadecimal digits."""
+    text = json.dumps(stored, ensure_ascii=True, separators=(",", ":"))
+    return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def stored(value: Any) -> Any:
+    """Give a typed value as it will come back from the database. Raises InvalidValue."""
+    return as_stored(to_json(value))
+
+
+def activity_ask(activity: Activity[..., Any], args: Any) -> Ask:
+    """Ask for an activity: run here, or sent to the queue it names."""
+    args = as_stored(args)
+    decode, name = activity.shape.result, activity.name
+    if activity.queue is None:
+        spec: Any = ActivityCall(activity, args)
+        return Ask("activity", name, fingerprint_of(args), spec, decode, ActivityFailed)
+    spec = {"kind": "activity", "name": name, "queue": activity.queue, "args": args}
+    return Ask("answer", name, fingerprint_of(args), spec, decode, ActivityFailed)
+
+
+def hook_ask(
+    hook: Hook[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
+) -> Ask:
+    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached."""
+    name, bound, decode = _bound(hook, args, kwargs)
+    queue = None if isinstance(hook, str) else hook.queue
+    spec = {"kind": "hook", "name": name, "args": bound, "queue": queue} | _given(options)
+    return Ask("answer", name, fingerprint_of(bound), spec, decode, HookFailed)
+
+
+def child_ask(
+    workflow: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
+) -> Ask:
+    """Ask for a child job; options: id, entity, queue, priority, due_at, context, detached."""
+    name, bound, decode = _bound(workflow, args, kwargs)
+    own = {} if isinstance(workflow, str) else {"queue": workflow.queue, "entity": workflow.entity}
+    spec = {"kind": "job", "name": name, "args": bound} | _given(own) | _given(options)
+    return Ask("answer", name, fingerprint_of(bound), spec, decode, ChildFailed)
+
+
+def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json) -> Any:
+    if isinstance(work, str):
+        return work, as_stored(bind_unknown(args, kwargs)), unchanged
+    return work.name, as_stored(work.shape.bind(args, kwargs)), work.shape.result
+
+
+def _given(options: Json) -> Json:
+    given = {name: value for name, value in options.items() if value is not None}
+    if "due_at" in given:
+        given["due_at"] = to_iso(given["due_at"])
+    if "context" in given:
+        given["context"] = stored(given["context"])
+    return given
+
+
+def command_ask(op: str, path: Sequence[str], value: Any) -> Ask:
+    """Ask for a command on the own memory."""
+    argument = stored(value)
+    spec = {"op": op, "path": list(path), "value": argument}
+    return Ask("command", op, fingerprint_of([spec["path"], argument]), spec)
+
+
+def read_ask(path: Sequence[str]) -> Ask:
+    """Ask for what stands in the own memory."""
+    return Ask("read", "get", fingerprint_of(list(path)), {"op": "get", "path": list(path)})
+
+
+def send_ask(target: str | None, name: str, payload: Any) -> Ask:
+    """Ask to send a signal; without a target to the own job."""
+    value = stored(payload)
+    spec = {"signal": name, "value": value} | ({} if target is None else {"target": target})
+    return Ask("send", f"send:{name}", fingerprint_of([target, value]), spec)

@@ -1,0 +1,170 @@
+"""Clients for async code: the verbs of `client.py`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from .asks import stored
+from .calls import Call, send_async
+from .connections import PATIENCE, AsyncLink, Source
+from .durations import Duration
+from .memory import AsyncEntity
+from .requests import (
+    BaseHandle,
+    Door,
+    Requests,
+    Status,
+    Workflow,
+    decoder_of,
+    ending,
+    one_of_many,
+    unfinished,
+    until_of,
+)
+from .waiting import Ears
+from .work import Hook
+
+
+class AsyncHandle(BaseHandle["AsyncClient"]):
+    """A job, seen from async code: `await handle.result(timeout="10 min")`."""
+
+    @property
+    def memory(self) -> AsyncEntity:
+        """Give the job's memory."""
+        return self._client.entity(self.id)
+
+    async def result(self, timeout: Duration | None = None) -> Any:  # noqa: ASYNC109
+        """Wait until the job has ended and give its result.
+
+        Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
+        """
+        limit, until = until_of(timeout)
+        row = await self._client.wait(self.id, until)
+        if row is None:
+            raise unfinished(self.id, limit, await self.status())
+        return ending(row, self._decode)
+
+    async def status(self) -> Status:
+        """Tell where the job stands. Raises JobNotFound."""
+        return Status(*await self._client.send(self._client.calls.status(self.id)))
+
+    async def signal(
+        self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
+    ) -> bool:
+        """Send a signal; false where its key was seen before. Raises JobNotFound, JobFinished."""
+        call = self._client.requests.signal(self.id, name, payload, key)
+        return bool(await self._client.send(call, connection))
+
+    async def cancel(self, reason: str | None = None) -> bool:
+        """Ask the job to cancel; false where it is finished or was asked before."""
+        return bool(await self._client.send(self._client.calls.cancel(self.id, reason)))
+
+    async def terminate(self, reason: str | None = None) -> bool:
+        """End the job on the spot; none of its code runs any more."""
+        return bool(await self._client.send(self._client.calls.terminate(self.id, reason)))
+
+    async def resume(self, task: str | None = None, *, accept_changes: bool = False) -> int:
+        """Wake what is stuck; gives how many tasks. `accept_changes` lets arguments differ."""
+        call = self._client.calls.resume(self.id, task, accept_changes)
+        return int(await self._client.send(call))
+
+    async def hook(self, hook: Hook[..., Any] | str, *args: Any, **options: Any) -> str:
+        """Start a hook on the job's memory; options: queue, priority, due_at, key."""
+        call = self._client.requests.hook(self.id, hook, args, options)
+        return str(await self._client.send(call))
+
+
+class AsyncClient:
+    """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self.requests = Requests(source.schema)
+        self.calls = self.requests.calls
+        self._link = AsyncLink(source, "perdure client", PATIENCE)
+        self._ears = Ears(source, self.calls)
+
+    async def __aenter__(self) -> Self:
+        """Use it."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._ears.close()
+        await self._link.close()
+        self._source.close()
+
+    async def send(self, call: Call, connection: psycopg.AsyncConnection[Any] | None = None) -> Any:
+        """Send a call, on the caller's connection if it is given."""
+        if connection is not None:
+            return await send_async(connection.cursor(), call)
+        return await self._link.call(call)
+
+    async def wait(self, job: str, until: float | None) -> Any:
+        """Give how a job ended, or None when time is up."""
+        return await self._ears.wait(job, until)
+
+    async def start(
+        self, workflow: Workflow, *args: Any, connection: Any = None, **options: Any
+    ) -> AsyncHandle:
+        """Start a job: `await client.start(research, "subsidies", id="agent-jane-001")`.
+
+        Options: id, entity, queue, priority, due_at, context, key, if_exists ("error" or
+        "existing"), connection (joins its transaction); other keywords are the workflow's own.
+        Raises JobExists.
+        """
+        call = self.requests.start(workflow, args, options)
+        started, _ = await self.send(call, connection)
+        return self.handle(started, workflow)
+
+    async def start_many(
+        self, workflow: Workflow, many: Sequence[Mapping[str, Any]]
+    ) -> list[AsyncHandle]:
+        """Start many jobs in one call, each given as start()'s options with `args`."""
+        starts = [one_of_many(workflow, each) for each in many]
+        rows = await self.send(self.calls.start_many(starts))
+        return [self.handle(row[0], workflow) for row in rows]
+
+    def handle(self, job: str, workflow: Workflow | None = None) -> AsyncHandle:
+        """Give a handle of a job; nothing is sent."""
+        return AsyncHandle(self, job, decoder_of(workflow))
+
+    def entity(self, job: str, *, connection: Any = None) -> AsyncEntity:
+        """Give the memory of a job or entity; with `connection` inside its transaction."""
+        return AsyncEntity(Door(self, job, connection), job)
+
+    async def create_entity(self, id: str, entity: str, context: Any = None) -> AsyncEntity:
+        """Make a memory without a workflow, if it is not there."""
+        await self.send(self.calls.create(id, entity, stored(context or {})))
+        return self.entity(id)
+
+
+async def connect_async(
+    dsn: str | None = None,
+    schema: str = "perdure",
+    *,
+    prepare_threshold: int | None = 0,
+    provision: bool = True,
+) -> AsyncClient:
+    """Connect to an app from async code: `async with await perdure.connect_async() as client: …`.
+
+    Arguments as for `connect()`.
+    """
+    source = await asyncio.to_thread(Source, dsn, schema, prepare_threshold)
+    if provision:
+        await asyncio.to_thread(source.provision)
+    return AsyncClient(source)

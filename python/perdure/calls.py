@@ -1,0 +1,277 @@
+"""Every SQL text of the package, and nothing else: a Call is a statement with its parameters, made
+here, sent by whoever holds a connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from .errors import InvalidName, InvalidValue, translated
+
+PROTOCOL = 1
+JOURNAL_PAGE = 10_000
+
+Shape = Literal["value", "row", "rows"]
+Task = dict[str, str]
+"""What names a held task in heartbeats and releases: `{"job", "task", "token"}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of one SQL function; `again` is set when a claim is repeated after a lost reply."""
+
+    function: str
+    query: bytes
+    params: tuple[Any, ...]
+    shape: Shape = "value"
+    again: Call | None = None
+
+
+def to_text(value: Any) -> str:
+    """Write a value as JSON for the server. Raises InvalidValue for what JSON cannot hold."""
+    try:
+        return _write(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidValue(
+            f"this value cannot be written as JSON: {error}",
+            hint="Use text, numbers, booleans, None, lists, dicts, dataclasses or pydantic models.",
+        ) from error
+
+
+_write = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+
+
+class Calls:
+    """The statements of one app: `Calls("my_app").claim(…)`."""
+
+    def __init__(self, schema: str):
+        if not schema or "\0" in schema or len(schema.encode()) > 63:
+            raise InvalidName(f"{schema!r} is no name for a schema")
+        self.schema = schema
+        self._quoted = '"' + schema.replace('"', '""') + '"'
+        self._texts: dict[tuple[str, ...], bytes] = {}
+
+    def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:
+        """Call with the arguments that are not None; SQL has defaults for the others."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        place = (function, shape, *given)
+        query = self._texts.get(place)
+        if query is None:
+            named = ", ".join(f'"{name}" => %s' for name in given)
+            start = "select" if shape == "value" else "select * from"
+            query = self._texts[place] = f"{start} {self._quoted}.{function}({named})".encode()
+        return Call(function, query, tuple(given.values()), shape)
+
+    # Jobs.
+    def start(self, workflow: str, args: Any, **options: Any) -> Call:
+        """Start a job; answers (id, is_new)."""
+        for name in ("context", "headers"):
+            if options.get(name) is not None:
+                options[name] = to_text(options[name])
+        return self._call("start", "row", workflow=workflow, args=to_text(args), **options)
+
+    def start_many(self, starts: Sequence[dict[str, Any]]) -> Call:
+        """Start jobs; answers a row (id, is_new) for each."""
+        return self._call("start_many", "rows", starts=to_text(starts))
+
+    def hook(self, job: str, name: str, args: Any, **options: Any) -> Call:
+        """Start a hook from outside; answers the task's name."""
+        return self._call("hook", id=job, name=name, args=to_text(args), **options)
+
+    def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
+        """Send a signal; answers false where the key was seen before."""
+        written = None if payload is None else to_text(payload)
+        return self._call("signal", id=job, name=name, payload=written, key=key)
+
+    def cancel(self, job: str, reason: str | None) -> Call:
+        """Ask a job to cancel."""
+        return self._call("cancel", id=job, reason=reason)
+
+    def terminate(self, job: str, reason: str | None) -> Call:
+        """End a job on the spot."""
+        return self._call("terminate", id=job, reason=reason)
+
+    def resume(self, job: str, task: str | None, accept_changes: bool) -> Call:
+        """Wake what is stuck; answers how many tasks."""
+        return self._call("resume", id=job, task=task, accept_changes=accept_changes)
+
+    def result(self, job: str) -> Call:
+        """Read how a job ended: (status, result, error)."""
+        return self._call("result", "row", id=job)
+
+    def status(self, job: str) -> Call:
+        """Read where a job stands."""
+        return self._call("status", "row", id=job)
+
+    # Memory.
+    def read(self, job: str, path: str) -> Call:
+        """Read from the memory."""
+        return self._call("entity_get", id=job, path=path)
+
+    def create(self, job: str, entity: str, context: Any) -> Call:
+        """Make a memory without a workflow."""
+        return self._call("entity_create", id=job, entity=entity, context=to_text(context))
+
+    def command(self, job: str, op: str, path: str, value: Any, options: dict[str, Any]) -> Call:
+        """Change the memory; `value` is the command's argument, named as SQL names it."""
+        arguments = {name: _argument(name, given) for name, given in value.items()}
+        return self._call(f"entity_{op}", id=job, path=path, **arguments, **options)
+
+    # Work.
+    def claim(
+        self,
+        queues: list[str],
+        worker: str,
+        claim_id: str,
+        max_tasks: int,
+        lease_for: float,
+        *,
+        since: str | None = None,
+        idle: bool = False,
+        instance: str | None = None,
+    ) -> Call:
+        """Take tasks that are due."""
+        arguments: dict[str, Any] = {
+            "queues": queues,
+            "worker": worker,
+            "claim_id": claim_id,
+            "max_tasks": max_tasks,
+            "lease_for": f"{lease_for} s",
+            "since": since,
+            "idle": idle or None,
+            "protocol": PROTOCOL,
+            "instance": instance,
+        }
+        return self._repeatable("claim", arguments)
+
+    def advance(
+        self,
+        turns: str,
+        *,
+        queues: list[str] | None = None,
+        worker: str | None = None,
+        claim_id: str | None = None,
+        max_tasks: int = 0,
+        lease_for: float | None = None,
+        since: str | None = None,
+        waiting: bool = False,
+        instance: str | None = None,
+    ) -> Call:
+        """Send turns (a JSON array), and take tasks in the same round trip when `max_tasks` > 0."""
+        arguments: dict[str, Any] = {
+            "turns": turns,
+            "queues": queues,
+            "worker": worker,
+            "claim_id": claim_id,
+            "max_tasks": max_tasks,
+            "lease_for": f"{lease_for} s" if lease_for else None,
+            "since": since,
+            "waiting": waiting or None,
+            "protocol": PROTOCOL,
+            "instance": instance,
+        }
+        return (
+            self._repeatable("advance", arguments)
+            if max_tasks
+            else self._call("advance", **arguments)
+        )
+
+    def _repeatable(self, function: str, arguments: dict[str, Any]) -> Call:
+        again = self._call(function, **arguments, again=True)
+        call = self._call(function, **arguments)
+        return Call(function, call.query, call.params, again=again)
+
+    def extend(self, tasks: list[Task], lease_for: float) -> Call:
+        """Move the end of leases."""
+        return self._call("extend", tasks=to_text(tasks), lease_for=f"{lease_for} s")
+
+    def release(self, tasks: list[Task]) -> Call:
+        """Give leases back before their time."""
+        return self._call("release", tasks=to_text(tasks))
+
+    def read_journal(self, job: str, task: str, after: int) -> Call:
+        """Read a page of what a task has been told."""
+        return self._call("read_journal", job=job, task=task, after=after, max_rows=JOURNAL_PAGE)
+
+    def register_worker(self, worker: str, queues: list[str], details: dict[str, Any]) -> Call:
+        """Say hello; answers {"instance", "version", "at"}."""
+        return self._call(
+            "register_worker",
+            worker=worker,
+            queues=queues,
+            details=to_text(details),
+            protocol=PROTOCOL,
+        )
+
+    def forget_worker(self, worker: str) -> Call:
+        """Say goodbye."""
+        return self._call("forget_worker", worker=worker)
+
+    # Waking.
+    def listen_for(self, topic: str, listener: str) -> Call:
+        """Say that somebody waits for a topic."""
+        return self._call("listen_for", topic=topic, listener=listener)
+
+    def stop_listening(self, listener: str) -> Call:
+        """Say that nobody waits any more."""
+        return self._call("stop_listening", listener=listener)
+
+    def channel(self) -> Call:
+        """Name the channel of this app's notifications."""
+        return self._call("channel")
+
+    # For people.
+    def history(self, job: str) -> Call:
+        """Read every change of a memory, oldest first; answers a row (json) for each."""
+        query = f"select to_jsonb(h) from {self._quoted}.history as h where h.job_id = %s"
+        return Call("history", f"{query} order by h.version".encode(), (job,), "rows")
+
+    def broken_invariants(self) -> Call:
+        """Check the app's tables; answers a row (json) for whatever is wrong."""
+        query = f"select to_jsonb(b) from {self._quoted}.assert_invariants() as b"
+        return Call("assert_invariants", query.encode(), (), "rows")
+
+    @staticmethod
+    def listen(channel: str) -> Call:
+        """Hear the app's notifications on this connection."""
+        quoted = channel.replace('"', '""')
+        return Call("listen", f'listen "{quoted}"'.encode(), (), "rows")
+
+
+def _argument(name: str, value: Any) -> Any:
+    """Write a command's argument: all but an index is JSON (the text of a number is one)."""
+    return value if name == "index" else to_text(value)
+
+
+def _taken(cursor: Any, shape: Shape) -> Any:
+    if cursor.description is None:
+        return None
+    if shape == "rows":
+        return cursor.fetchall()
+    row = cursor.fetchone()
+    return row if shape == "row" or row is None else row[0]
+
+
+def send(connection: psycopg.Connection[Any], call: Call) -> Any:
+    """Send a call and give its answer. Raises this package's errors for PDxxx."""
+    with translated():
+        return _taken(connection.execute(call.query, call.params or None), call.shape)
+
+
+async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:
+    """Send a call and give its answer. Raises this package's errors for PDxxx."""
+    with translated():
+        await cursor.execute(call.query, call.params or None)
+        if cursor.description is None:
+            return None
+        if call.shape == "rows":
+            return await cursor.fetchall()
+        row = await cursor.fetchone()
+        return row if call.shape == "row" or row is None else row[0]

@@ -1,0 +1,176 @@
+"""Clients for plain code: start jobs, wait for them, signal them, use their memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from .asks import stored
+from .calls import Call, send
+from .connections import PATIENCE, Link, Source
+from .durations import Duration
+from .memory import Entity
+from .requests import (
+    BaseHandle,
+    Door,
+    Requests,
+    Status,
+    Workflow,
+    decoder_of,
+    ending,
+    one_of_many,
+    unfinished,
+    until_of,
+)
+from .waiting import Ear
+from .work import Hook
+
+
+class Handle(BaseHandle["Client"]):
+    """A job, seen from plain code: `handle.result(timeout="10 min")`."""
+
+    @property
+    def memory(self) -> Entity:
+        """Give the job's memory."""
+        return self._client.entity(self.id)
+
+    def result(self, timeout: Duration | None = None) -> Any:
+        """Wait until the job has ended and give its result.
+
+        Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
+        """
+        limit, until = until_of(timeout)
+        row = self._client.wait(self.id, until)
+        if row is None:
+            raise unfinished(self.id, limit, self.status())
+        return ending(row, self._decode)
+
+    def status(self) -> Status:
+        """Tell where the job stands. Raises JobNotFound."""
+        return Status(*self._client.send(self._client.calls.status(self.id)))
+
+    def signal(
+        self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
+    ) -> bool:
+        """Send a signal; false where its key was seen before. Raises JobNotFound, JobFinished."""
+        call = self._client.requests.signal(self.id, name, payload, key)
+        return bool(self._client.send(call, connection))
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """Ask the job to cancel; false where it is finished or was asked before."""
+        return bool(self._client.send(self._client.calls.cancel(self.id, reason)))
+
+    def terminate(self, reason: str | None = None) -> bool:
+        """End the job on the spot; none of its code runs any more."""
+        return bool(self._client.send(self._client.calls.terminate(self.id, reason)))
+
+    def resume(self, task: str | None = None, *, accept_changes: bool = False) -> int:
+        """Wake what is stuck; gives how many tasks. `accept_changes` lets arguments differ."""
+        call = self._client.calls.resume(self.id, task, accept_changes)
+        return int(self._client.send(call))
+
+    def hook(self, hook: Hook[..., Any] | str, *args: Any, **options: Any) -> str:
+        """Start a hook on the job's memory; options: queue, priority, due_at, key."""
+        call = self._client.requests.hook(self.id, hook, args, options)
+        return str(self._client.send(call))
+
+
+class Client:
+    """Talk to an app from plain code; threads may share one. `connect()` makes it."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self.requests = Requests(source.schema)
+        self.calls = self.requests.calls
+        self._link = Link(source, "perdure client", PATIENCE)
+        self._turn = threading.Lock()
+        self._ears: list[Ear] = []
+
+    def __enter__(self) -> Self:
+        """Use it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._link.close()
+        while self._ears:
+            self._ears.pop().close()
+        self._source.close()
+
+    def send(self, call: Call, connection: psycopg.Connection[Any] | None = None) -> Any:
+        """Send a call, on the caller's connection if it is given."""
+        if connection is not None:
+            return send(connection, call)
+        with self._turn:
+            return self._link.call(call)
+
+    def wait(self, job: str, until: float | None) -> Any:
+        """Give how a job ended, or None when time is up."""
+        ear = self._ears.pop() if self._ears else Ear(self._source, self.calls)
+        try:
+            return ear.wait(job, until)
+        finally:
+            self._ears.append(ear)
+
+    def start(
+        self, workflow: Workflow, *args: Any, connection: Any = None, **options: Any
+    ) -> Handle:
+        """Start a job: `client.start(research, "subsidies", id="agent-jane-001")`.
+
+        Options: id, entity, queue, priority, due_at, context, key, if_exists ("error" or
+        "existing"), connection (joins its transaction); other keywords are the workflow's own.
+        Raises JobExists.
+        """
+        call = self.requests.start(workflow, args, options)
+        started, _ = self.send(call, connection)
+        return self.handle(started, workflow)
+
+    def start_many(self, workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[Handle]:
+        """Start many jobs in one call, each given as start()'s options with `args`."""
+        starts = [one_of_many(workflow, each) for each in many]
+        rows = self.send(self.calls.start_many(starts))
+        return [self.handle(row[0], workflow) for row in rows]
+
+    def handle(self, job: str, workflow: Workflow | None = None) -> Handle:
+        """Give a handle of a job; nothing is sent."""
+        return Handle(self, job, decoder_of(workflow))
+
+    def entity(self, job: str, *, connection: Any = None) -> Entity:
+        """Give the memory of a job or entity; with `connection` inside its transaction."""
+        return Entity(Door(self, job, connection), job)
+
+    def create_entity(self, id: str, entity: str, context: Any = None) -> Entity:
+        """Make a memory without a workflow, if it is not there."""
+        self.send(self.calls.create(id, entity, stored(context or {})))
+        return self.entity(id)
+
+
+def connect(
+    dsn: str | None = None,
+    schema: str = "perdure",
+    *,
+    prepare_threshold: int | None = 0,
+    provision: bool = True,
+) -> Client:
+    """Connect to an app, making it where it is not there: `with perdure.connect() as client: …`.
+
+    The database is `dsn`, else `$PERDURE_DATABASE_URL`, else the embedded server; the schema is the
+    app's name. `prepare_threshold=None` is for connection poolers.
+    """
+    source = Source(dsn, schema, prepare_threshold)
+    if provision:
+        source.provision()
+    return Client(source)

@@ -1,0 +1,261 @@
+"""The committer: the one place from which turns go to the database.
+
+It drains what all turns in flight have accumulated into one call: at once when nothing is on its
+way, together with whatever has gathered when something was. New tasks are asked for in the same
+round trip. A turn that would have to wait for another session's lock is answered `busy`, and is
+sent again, waiting, on a connection of its own, together with all others of its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections import deque
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from .calls import Call
+from .connections import REFUSALS, AsyncLink
+from .durations import from_iso
+from .errors import InstanceNotAdopted, ProtocolNotSupported
+from .faults import crash_point
+from .lanes import Lanes, Letter
+from .turns import Json, Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+MAX_TURNS = 500
+MAX_BYTES = 4_000_000
+
+LADDER = (0.0, 0.005, 0.025, 0.125)
+"""Seconds between the claims of a worker that becomes idle: a writer may have looked for listeners
+before this one was there, and committed after it had looked for work."""
+
+FATAL = (InstanceNotAdopted, ProtocolNotSupported)
+
+
+class Committer:
+    """Send turns, claim tasks; `submit(turn)` is all that others need."""
+
+    def __init__(self, engine: Engine, poll: float):
+        self._engine = engine
+        self._calls = engine.calls
+        self._poll = poll
+        self._link = AsyncLink(engine.source, "perdure worker", on_trouble=self._troubled)
+        self._queue: deque[Turn] = deque()
+        self._bell = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._lanes = Lanes(engine)
+        self._claim_at = 0.0
+        self._calm = 0
+        self._mark: str | None = None
+        self._searched_at = 0.0
+        self._is_registered = False
+        self._must_leave = False
+        self.may_claim = True
+
+    # What others say.
+
+    def submit(self, turn: Turn) -> None:
+        """Send a turn as soon as possible; it is asked to `build()` when it goes."""
+        if not turn.queued and not turn.flying:
+            turn.queued = True
+            self._queue.append(turn)
+            self._bell.set()
+
+    def wake(self) -> None:
+        """Look whether there is anything to do: a slot has become free."""
+        self._bell.set()
+
+    def claim_in(self, delay: float) -> None:
+        """Look for tasks after at most `delay` seconds."""
+        at = time.monotonic() + delay
+        if at < self._claim_at:
+            self._claim_at = at
+            self._bell.set()
+
+    def notified(self) -> None:
+        """Look for tasks: somebody said that there are some."""
+        if self._is_registered and self._engine.room() <= 0:
+            self._must_leave = True
+        self.claim_in(0)
+
+    def _troubled(self, error: psycopg.Error) -> None:
+        logger.warning("the database does not answer, trying again: %s", str(error).strip())
+        self._is_registered = False
+        self._calm = 0
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Send and claim until cancelled. Raises InstanceNotAdopted and ProtocolNotSupported."""
+        while True:
+            await self._something_to_do()
+            await self._round()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._lanes.close()
+        await self._link.close()
+
+    async def _something_to_do(self) -> None:
+        while not self._queue:
+            self._bell.clear()
+            if self.may_claim and self._engine.room() > 0:
+                delay = self._claim_at - time.monotonic()
+                if delay <= 0:
+                    return
+                self._alarm = self._engine.call_later(delay, self._bell.set)
+            await self._bell.wait()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+
+    async def _round(self) -> None:
+        letters = self._gather()
+        room = self._engine.room() + sum(letter.is_final for letter in letters)
+        claims = room if self.may_claim and self._claim_at <= time.monotonic() else 0
+        if self._must_leave and self._is_registered:
+            self._must_leave = self._is_registered = False
+            await self._link.call(self._calls.stop_listening(self._engine.name))
+        if letters:
+            await self._advance(letters, 0 if self._is_registered else claims)
+        elif claims > 0:
+            await self._claim(claims)
+
+    def _gather(self) -> list[Letter]:
+        """Let the waiting turns say what they have, up to a size that a call should have."""
+        letters: list[Letter] = []
+        size = 0
+        at = self._engine.clock.now()
+        while self._queue and len(letters) < MAX_TURNS and size < MAX_BYTES:
+            turn = self._queue.popleft()
+            turn.queued = False
+            if turn.is_over:
+                continue
+            turn.flying = True
+            turn.asked_at = at
+            try:
+                letter = Letter(turn, turn.build())
+            except Exception as error:  # one turn must not stop the others
+                logger.exception("%r cannot be sent", turn)
+                letter = Letter(turn, turn.spoiled(error))
+            letters.append(letter)
+            size += len(letter.text)
+        return letters
+
+    # Claiming.
+
+    async def _claim(self, room: int) -> None:
+        engine = self._engine
+        call = self._calls.claim(
+            engine.queues,
+            engine.name,
+            str(uuid.uuid4()),
+            room,
+            engine.lease_for,
+            since=self._since(),
+            idle=True,
+            instance=engine.instance,
+        )
+        reply = await self._link.call(call)
+        engine.clock.heard(reply["at"])
+        self._is_registered = not reply["tasks"]
+        self._take(reply, room)
+
+    def _since(self) -> str | None:
+        """Give the mark from which a claim of a burst searches; one a second searches from the
+        beginning."""
+        if self._mark is not None and time.monotonic() - self._searched_at < 1:
+            return self._mark
+        self._searched_at = time.monotonic()
+        return None
+
+    def _take(self, reply: Json, room: int) -> None:
+        """Begin with the claimed tasks, and decide when to look again."""
+        tasks = reply["tasks"]
+        self._mark = reply["since"] if len(tasks) >= room else None
+        if tasks:
+            crash_point("after claim")
+            self._calm = 0
+            self._claim_at = 0.0
+            self._must_leave = self._is_registered
+            for row in tasks:
+                row["token"] = reply["token"]
+                self._engine.admit(row)
+            return
+        if self._calm < len(LADDER):
+            delay = LADDER[self._calm]
+            self._calm += 1
+        else:
+            delay = self._poll * random.uniform(0.8, 1.2)
+        if reply["next_due_at"] is not None:
+            due_in = self._engine.clock.seconds_until(from_iso(reply["next_due_at"]))
+            delay = min(delay, due_in + 0.001)
+        self._claim_at = time.monotonic() + delay
+
+    # Sending.
+
+    def written(self, letters: list[Letter], room: int = 0, waiting: bool = False) -> Call:
+        """Give the call that sends letters."""
+        engine = self._engine
+        return self._calls.advance(
+            "[" + ",".join(letter.text for letter in letters) + "]",
+            queues=engine.queues if room > 0 else None,
+            worker=engine.name if room > 0 else None,
+            claim_id=str(uuid.uuid4()) if room > 0 else None,
+            max_tasks=max(room, 0),
+            lease_for=engine.lease_for if room > 0 else None,
+            since=self._since() if room > 0 else None,
+            waiting=waiting,
+            instance=engine.instance if room > 0 else None,
+        )
+
+    async def _advance(self, letters: list[Letter], room: int) -> None:
+        crash_point("before send")
+        try:
+            reply = await self._link.call(self.written(letters, room))
+        except FATAL:
+            raise
+        except REFUSALS as error:
+            await self.isolate(letters, error)
+            return
+        self.deliver(letters, reply)
+        if room > 0:
+            self._take(reply, room)
+
+    def deliver(self, letters: list[Letter], reply: Json) -> None:
+        """Give each turn its answer."""
+        self._engine.clock.heard(reply["at"])
+        for letter, answer in zip(letters, reply["turns"], strict=True):
+            if answer["state"] == "busy":
+                self._lanes.send(letter)
+            else:
+                self._engine.answer(letter.turn, answer)
+
+    async def isolate(self, letters: list[Letter], error: Exception) -> None:
+        """Find the turn that spoils a batch by halves; the others go through."""
+        if len(letters) > 1:
+            half = len(letters) // 2
+            await self._advance(letters[:half], 0)
+            await self._advance(letters[half:], 0)
+            return
+        turn = letters[0].turn
+        logger.error("%r spoils a batch and is parked: %s", turn, error)
+        letter = Letter(turn, turn.spoiled(error))
+        try:
+            reply = await self._link.call(self.written([letter]))
+        except REFUSALS:
+            logger.exception("%r cannot even be parked; its lease will end", turn)
+            turn.flying = False
+            turn.drop()
+            return
+        self._engine.clock.heard(reply["at"])
+        self._engine.answer(turn, reply["turns"][0] | {"state": "stuck"})

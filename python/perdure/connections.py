@@ -1,0 +1,210 @@
+"""Connections: where the database is, how it is reached, and when a call is sent again.
+
+Every connection is in autocommit mode (one call = one transaction) and speaks UTF-8. A call that
+meets a broken connection, a server that goes down or a conflict is repeated unchanged: every call
+of the package can be. [P12]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from .calls import Call, send, send_async
+from .errors import PerdureError
+
+DATABASE_URL = "PERDURE_DATABASE_URL"
+
+SETTINGS: dict[str, Any] = {
+    "autocommit": True,
+    "client_encoding": "utf8",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+_AGAIN_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+_AGAIN = frozenset({"55P03", "25006"})
+_ELSEWHERE = frozenset({"25006"})
+"""States of a server that has become a standby: the call belongs to another one."""
+
+REFUSALS = (PerdureError, psycopg.Error)
+"""What a call may raise: this package's errors, and psycopg's."""
+
+PATIENCE = 60.0
+"""Seconds for which a client repeats a call while the database does not answer."""
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 5.0
+
+OnTrouble = Callable[[psycopg.Error], None]
+
+
+class Source:
+    """Where an app's data is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server."""
+
+    def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
+        self.schema = schema
+        self.prepare_threshold = prepare_threshold
+        self._server: Any = None
+        self.dsn = dsn or os.environ.get(DATABASE_URL) or self._embedded()
+
+    def _embedded(self) -> str:
+        from . import embedded
+
+        self._server = embedded.shared_server()
+        return str(self._server.url())
+
+    def close(self) -> None:
+        """Leave the embedded server, if this is where the data is."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def provision(self) -> None:
+        """Create or upgrade the app; nothing happens where it is current. Safe at the same time."""
+        from .install import install
+
+        with self.connect("perdure install") as connection:
+            install(connection, self.schema)
+
+    def connect(self, name: str) -> psycopg.Connection[TupleRow]:
+        """Open a connection. Raises psycopg.OperationalError."""
+        connection = psycopg.connect(self.dsn, application_name=name, **SETTINGS)
+        connection.prepare_threshold = self.prepare_threshold
+        return connection
+
+    async def connect_async(self, name: str) -> psycopg.AsyncConnection[TupleRow]:
+        """Open an asynchronous connection. Raises psycopg.OperationalError."""
+        connection = await psycopg.AsyncConnection.connect(
+            self.dsn, application_name=name, **SETTINGS
+        )
+        connection.prepare_threshold = self.prepare_threshold
+        return connection
+
+
+def can_be_repeated(error: psycopg.Error, is_connected: bool) -> bool:
+    """Tell whether the same call may go through later: nothing is wrong with the call itself."""
+    state = error.sqlstate or ""
+    return not is_connected or state[:2] in _AGAIN_CLASSES or state in _AGAIN
+
+
+def pauses() -> Iterator[float]:
+    """Give the seconds to wait before each repetition: growing, with jitter."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+class Link:
+    """A connection that comes back: `link.call(…)` repeats a call until it is answered."""
+
+    def __init__(self, source: Source, name: str, patience: float | None = None):
+        self._source = source
+        self._name = name
+        self._patience = patience
+        self._connection: psycopg.Connection[TupleRow] | None = None
+
+    def connection(self) -> psycopg.Connection[TupleRow]:
+        """Give the connection, opened again where it was lost."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._source.connect(self._name)
+        return self._connection
+
+    def call(self, call: Call) -> Any:
+        """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        began = time.monotonic()
+        for pause in pauses():
+            try:
+                return send(self.connection(), call)
+            except psycopg.Error as error:
+                late = self._patience is not None and time.monotonic() - began > self._patience
+                if late or not can_be_repeated(error, self._is_connected()):
+                    raise
+                self._look_elsewhere(error)
+            call = call.again or call
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def _look_elsewhere(self, error: psycopg.Error) -> None:
+        if error.sqlstate in _ELSEWHERE:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class AsyncLink:
+    """A connection of an event loop that comes back. One call at a time: others wait."""
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        patience: float | None = None,
+        on_trouble: OnTrouble | None = None,
+    ):
+        self._source = source
+        self._name = name
+        self._patience = patience
+        self._on_trouble = on_trouble
+        self._cursor: psycopg.AsyncCursor[TupleRow] | None = None
+        self._turn = asyncio.Lock()
+
+    async def call(self, call: Call) -> Any:
+        """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        async with self._turn:
+            began = time.monotonic()
+            for pause in pauses():
+                try:
+                    return await send_async(self._cursor or await self._connected(), call)
+                except psycopg.Error as error:
+                    self._note(error, began)
+                call = call.again or call
+                await asyncio.sleep(pause)
+            raise AssertionError("pauses never end")
+
+    def _note(self, error: psycopg.Error, began: float) -> None:
+        """Decide whether to go on after an error; raise it where not."""
+        is_connected = self._cursor is not None and not self._cursor.connection.closed
+        late = self._patience is not None and time.monotonic() - began > self._patience
+        if late or not can_be_repeated(error, is_connected):
+            raise error
+        if not is_connected or error.sqlstate in _ELSEWHERE:
+            self._forget()
+        if self._on_trouble is not None:
+            self._on_trouble(error)
+
+    async def _connected(self) -> psycopg.AsyncCursor[TupleRow]:
+        connection = await self._source.connect_async(self._name)
+        self._cursor = connection.cursor()
+        return self._cursor
+
+    def _forget(self) -> None:
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            cursor.connection.pgconn.finish()
+
+    async def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            with suppress(psycopg.Error):
+                await cursor.connection.close()

@@ -1,0 +1,148 @@
+"""The running code's own place: which coordinator, hook or activity is it, and what serves it."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from . import asks
+from .errors import InvalidArgument
+from .replay import current
+
+if TYPE_CHECKING:
+    from .app import App
+    from .memory import AsyncEntity, Entity
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Who the running code is: `perdure.info().job`.
+
+    `attempt` is 0 at first; `signal` is the name under which a hook was asked to answer; `key`
+    names one call of an activity for ever (an idempotency key for the outside world).
+    """
+
+    job: str
+    task: str
+    name: str
+    kind: str
+    attempt: int = 0
+    signal: str | None = None
+    entity: str | None = None
+    workflow: str | None = None
+    queue: str = "default"
+    parent: str | None = None
+    headers: Any = None
+    key: str | None = None
+
+
+class Runtime(ABC):
+    """What serves the durable calls of one coordinator or hook.
+
+    What `ask`, `sleep_until` and `wait_for` give is awaited in async code; plain code passes it
+    through `give`, which waits there and then.
+    """
+
+    app: App
+    info: Info
+    memory: AsyncEntity | Entity
+
+    @abstractmethod
+    def ask(self, ask: asks.Ask) -> Any:
+        """Ask for something durable; gives what will have the answer."""
+
+    @abstractmethod
+    def start(self, ask: asks.Ask) -> Any:
+        """Ask for something that begins at once, whether or not anybody waits for it."""
+
+    @abstractmethod
+    def give(self, pending: Any) -> Any:
+        """Give user code what it gets from a call: a value in plain code, else the awaitable."""
+
+    @abstractmethod
+    def sleep(self, length: int) -> Any:
+        """Wait for some µs."""
+
+    @abstractmethod
+    def sleep_until(self, deadline: int) -> Any:
+        """Wait until an instant (µs)."""
+
+    @abstractmethod
+    def wait_for(self, signal: str, timeout: float | None) -> Any:
+        """Wait for a signal, at most `timeout` seconds (TimeoutError)."""
+
+    @abstractmethod
+    def time(self) -> int:
+        """Give the time as this code sees it (µs)."""
+
+    @abstractmethod
+    def random(self) -> random.Random:
+        """Give a random generator that is the same when the code runs again."""
+
+    @abstractmethod
+    def uuid(self) -> UUID:
+        """Give a UUID that is the same when the code runs again."""
+
+    @abstractmethod
+    def patched(self, name: str) -> bool:
+        """Tell whether this run takes the new way."""
+
+
+activity_info: ContextVar[Info | None] = ContextVar("perdure activity", default=None)
+"""The activity that runs here; inside one, durable calls are ordinary calls."""
+
+
+def runtime() -> Runtime | None:
+    """Give what serves the running coordinator or hook, or None outside of any."""
+    serving: Runtime | None = current.get(None)
+    return serving
+
+
+def required(call: str) -> Runtime:
+    """Give what serves the running code. Raises InvalidArgument outside of any."""
+    serving = runtime()
+    if serving is None:
+        raise InvalidArgument(
+            f"{call}() was called outside of a coordinator or hook",
+            hint="Use a client there: perdure.connect().",
+        )
+    return serving
+
+
+class TaskDoor:
+    """Carries out the verbs of a memory handle inside a coordinator or hook: each is a fact."""
+
+    __slots__ = ("_serving",)
+
+    def __init__(self, serving: Runtime):
+        self._serving = serving
+
+    def command(
+        self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
+        """Change the own memory."""
+        if options:
+            raise _given_inside(", ".join(options))
+        argument = next(iter(named.values()), None)
+        return self._serving.give(self._serving.ask(asks.command_ask(op, path, argument)))
+
+    def read(self, path: list[str]) -> Any:
+        """Read from the own memory."""
+        return self._serving.give(self._serving.ask(asks.read_ask(path)))
+
+    def signal(self, name: str, payload: Any, key: str | None) -> Any:
+        """Send the own job a signal; in a hook, maybe its answer."""
+        if key is not None:
+            raise _given_inside("key")
+        return self._serving.give(self._serving.ask(asks.send_ask(None, name, payload)))
+
+
+def _given_inside(names: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{names} cannot be given inside a coordinator or hook",
+        detail="There a command is done once anyway: it is known by its place in the code.",
+    )

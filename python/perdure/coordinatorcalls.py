@@ -1,0 +1,120 @@
+"""What serves the durable calls of a coordinator: each becomes an op of its run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from .asks import Ask
+from .context import Info, Runtime, TaskDoor
+from .memory import AsyncEntity, Entity
+from .replay import AsyncRun, SyncRun
+
+if TYPE_CHECKING:
+    from .coordinators import CoordinatorTurn
+
+AnyRun = AsyncRun | SyncRun
+
+MICROSECONDS = 1_000_000
+
+
+class CoordinatorRuntime(Runtime):
+    """Serve one run of a coordinator."""
+
+    run: AnyRun
+
+    def __init__(self, turn: CoordinatorTurn, is_async: bool):
+        self._turn = turn
+        self.app = turn.engine.app
+        self.is_async = is_async
+        door = TaskDoor(self)
+        self.memory = AsyncEntity(door, turn.job) if is_async else Entity(door, turn.job)
+
+    @cached_property
+    def info(self) -> Info:  # type: ignore[override]
+        """Tell the code who it is."""
+        return self._turn.info()
+
+    def ask(self, ask: Ask) -> Any:
+        """Open an op; its key is fixed now."""
+        return self.run.request(
+            ask.kind,
+            ask.name,
+            ask.spec,
+            fingerprint=ask.fingerprint,
+            decode=ask.decode,
+            failure=ask.failure,
+        )
+
+    start = ask
+
+    def give(self, pending: Any) -> Any:
+        """Wait in plain code."""
+        return pending if self.is_async else pending.result()
+
+    def sleep(self, length: int) -> Any:
+        """Open a timer, from workflow time on."""
+        return self.sleep_until(self.run.now + length)
+
+    def sleep_until(self, deadline: int) -> Any:
+        """Open a timer."""
+        return self.run.request("timer", "$timer", None, deadline=deadline)
+
+    def wait_for(self, signal: str, timeout: float | None) -> Any:
+        """Open a wait for a signal, and a timer beside it where it is limited."""
+        waiting = self.run.request("signal", signal, None)
+        if timeout is None:
+            return waiting
+        if isinstance(waiting, asyncio.Future):
+            return _within(waiting, timeout)
+        return Either(self.run, waiting, self.sleep(round(timeout * MICROSECONDS)))
+
+    def time(self) -> int:
+        """Give workflow time."""
+        return self.run.now
+
+    def random(self) -> random.Random:
+        """Give a stream of its own."""
+        return self.run.random()
+
+    def uuid(self) -> UUID:
+        """Give an unique id."""
+        return self.run.uuid()
+
+    def patched(self, name: str) -> bool:
+        """Tell whether to take the new way."""
+        return self.run.patched(name)
+
+
+async def _within(waiting: asyncio.Future[Any], seconds: float) -> Any:
+    async with asyncio.timeout(seconds):
+        return await waiting
+
+
+class Either:
+    """A wait for a signal that a timer limits, in plain code."""
+
+    def __init__(self, run: Any, signal: Any, timer: Any):
+        self._run = run
+        self._signal = signal
+        self._timer = timer
+
+    @property
+    def done(self) -> bool:
+        """Tell whether one of the two has come."""
+        return bool(self._signal.done or self._timer.done)
+
+    def take(self) -> Any:
+        """Give the payload. Raises TimeoutError."""
+        if self._signal.done:
+            self._timer.cancel()
+            return self._signal.take()
+        self._signal.cancel()
+        raise TimeoutError
+
+    def result(self) -> Any:
+        """Wait for one of the two."""
+        return self._run.wait(self)

@@ -1,0 +1,348 @@
+"""Coordinators: what happens between two looks of the code at its journal.
+
+The run says what the code asks for; this turn brings it about. Outcomes that are known here (an
+activity, a message, a deadline) are told to the code at once and recorded with the next flush;
+whatever needs the database (commands, requests) makes a flush; and everything is flushed before a
+new outside effect starts. When nothing is under way any more, the task is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from .activities import Outcome, begin_attempt
+from .agenda import Agenda, Call
+from .asks import stored
+from .coordinatorcalls import AnyRun, CoordinatorRuntime
+from .durations import from_iso, to_iso
+from .errors import NonDeterminism, PerdureError, failure_of
+from .faults import crash_point
+from .news import News
+from .replay import AsyncRun, Fact, Op, SyncRun
+from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal
+from .work import Coordinator
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+NOTHING = Agenda()
+"""The agenda where no code runs; nothing is ever entered in it."""
+
+FIRST_POLL, LONGEST_POLL = 0.02, 1.0
+PARK = "park"
+
+
+class CoordinatorTurn(Turn):
+    """A coordinator that this worker holds."""
+
+    kind = "coordinator"
+
+    def __init__(self, engine: Engine, row: Json, function: Coordinator[..., Any]):
+        super().__init__(engine, row)
+        self._function = function
+        self._run: AnyRun | None = None
+        self._poll_in = FIRST_POLL
+        self._wake: asyncio.TimerHandle | None = None
+        self._plan: Json | None = None
+        self._agenda = NOTHING
+
+    def _begin_with(self, journal: list[Fact]) -> None:
+        """Set out with what the journal tells, and with nothing of an earlier run."""
+        self._agenda = Agenda(journal)
+        self._news = News(journal, self._agenda, self.engine.clock)
+        self._seen = len(journal)
+        self._plan = None
+        self._unflushed: list[Fact] = []
+        self._sent: list[Op] = []
+        self._sent_facts = 0
+        self._sent_at = 0
+
+    # Beginning.
+
+    def begin(self) -> None:
+        """Run the code against the journal that came with the claim, or read it."""
+        if self.row["journal"] is None:
+            self.engine.spawn(self._reload(self.row["messages"]), self)
+        else:
+            self._load(self.row["journal"], self.row["messages"])
+
+    async def _reload(self, mail: list[Json]) -> None:
+        rows = await self.engine.read_journal(self.job, self.task)
+        if not self.is_over:
+            self._load(rows, mail)
+
+    def _load(self, rows: list[list[Any]], mail: list[Json]) -> None:
+        journal = facts_of(rows)
+        self.position = len(journal)
+        self._begin_with(journal)
+        self._news.take_mail(mail, self.engine.clock.now())
+        self._run = self._make_run(journal)
+        self._step()
+
+    def _make_run(self, journal: list[Fact]) -> AnyRun:
+        row, function = self.row, self._function
+        runtime = CoordinatorRuntime(self, function.is_async)
+
+        def begin() -> Any:
+            args, kwargs = function.shape.arguments(row["args"])
+            return function.function(runtime.memory, *args, **kwargs)
+
+        make = AsyncRun if function.is_async else SyncRun
+        runtime.run = make(
+            begin,
+            (),
+            {},
+            identity=f"{self.job}/{self.task}",
+            journal=journal,
+            started_at=from_iso(row["started_at"]),
+            asked=row["asked"],
+            accept_changes=row["accept_changes"],
+            runtime=runtime,
+        )
+        return runtime.run
+
+    def is_as_parked(self, row: Json) -> bool:
+        """Tell whether the run in memory is where the claimed task is."""
+        journal = row["journal"]
+        is_fresh = journal is None or (not journal and row["position"] == 0)
+        same = all(self.row[name] == row[name] for name in ("started_at", "attempt", "args"))
+        return is_fresh and same and row["position"] == self.position and not row["accept_changes"]
+
+    def resume(self, row: Json) -> None:
+        """Go on with the run in memory: nothing was told to the task meanwhile."""
+        self.row = row
+        self.token = row["token"]
+        self.is_over = False
+        self._news.take_mail(row["messages"], self.engine.clock.now())
+        self._step()
+
+    # Running.
+
+    def _step(self) -> None:
+        """Run the code as far as it goes with what is known here, then say what is needed."""
+        run = self._run
+        if run is None or self.flying or self.is_over or self._is_ending():
+            return
+        self.engine.running = self
+        try:
+            while not run.advance():
+                self._agenda.take(run)
+                if not self._news.tell_next(run):
+                    self._settle(run)
+                    return
+            self._finish(run)
+        except NonDeterminism as error:
+            self._stick(error)
+        finally:
+            self.engine.running = None
+
+    def _is_ending(self) -> bool:
+        return self._plan is not None and self._plan["state"] != PARK
+
+    # What is needed now.
+
+    def _settle(self, run: AnyRun) -> None:
+        agenda, now = self._agenda, self.engine.clock.now()
+        if run.position != self._seen:
+            self._seen, self._poll_in = run.position, FIRST_POLL
+        self._unflushed += run.take_facts()
+        self._plan = None
+        agenda.end_pauses(now)
+        is_under_way = agenda.is_under_way(now)
+        if self.engine.is_stopping and agenda.to_start and not is_under_way:
+            self._plan = {"state": "release"}
+            self.submit()
+        elif (
+            agenda.needs_flush()
+            or self._news.is_timer_unsure(now)
+            or (agenda.to_start and self._unflushed)
+        ):
+            self.submit()
+        elif agenda.to_start or is_under_way:
+            self._start_calls()
+            self._wait_here()
+        else:
+            self._plan = {"state": PARK}
+            self.submit()
+
+    def _start_calls(self) -> None:
+        for call in self._agenda.to_start:
+            self._start_call(call)
+        self._agenda.to_start.clear()
+
+    def _start_call(self, call: Call) -> None:
+        def done(outcome: Outcome) -> None:
+            self._news.add(call, outcome)
+            self._step()
+
+        info = self.info_of_attempt(call.op.key, call.made)
+        call.task = begin_attempt(self.engine, call.op.spec, info, done)
+
+    def _wait_here(self) -> None:
+        """Look again at the next deadline, or when it is time to look into the inbox."""
+        delay = self._poll_in
+        self._poll_in = min(2 * delay, LONGEST_POLL)
+        deadline = self._agenda.next_deadline()
+        if deadline is not None:
+            delay = min(delay, self.engine.clock.seconds_until(deadline) + 0.001)
+        self._stop_waiting()
+        self._wake = self.engine.call_later(delay, self._look)
+
+    def _stop_waiting(self) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake.cancel()
+
+    def _look(self) -> None:
+        """Tell what is due; without anything new, ask for mail."""
+        run, self._wake = self._run, None
+        if run is None:
+            return
+        before = run.position
+        self._step()
+        if run.position == before:
+            self.nudge()
+
+    # Sending.
+
+    def build(self) -> Json:
+        """Give all that has accumulated."""
+        plan = self._plan or {"state": "keep"}
+        state = plan["state"]
+        crash_point(f"before {_PHASES.get(state, 'final flush')}")
+        self._stop_waiting()
+        agenda, at = self._agenda, self._news.next_at()
+        facts = [fact_body(fact) for fact in self._unflushed]
+        facts += [_command_body(op, at) for op in agenda.commands]
+        self._sent, self._sent_facts, self._sent_at = agenda.commands, len(facts), at
+        self._unflushed, agenda.commands = [], []
+        body = self.body(**plan, facts=facts or None)
+        if self._run is not None:
+            body["asked"] = self._run.asked
+        if requests := agenda.take_requests(final=state not in _PHASES):
+            body["requests"] = requests
+        if agenda.cancels:
+            body["cancels"], agenda.cancels = agenda.cancels, []
+        if state in _PHASES:
+            body["awaits"] = list({op.name: None for op in agenda.signals.values()})
+        if state == PARK and (until := agenda.next_deadline()) is not None:
+            body["until"] = to_iso(until)
+        return body
+
+    def answered(self, answer: Json) -> None:
+        """Go on with what the database said."""
+        state = answer["state"]
+        if state == "keep":
+            self._kept(answer)
+        elif state == "parked":
+            crash_point("after park")
+            self.position += self._sent_facts
+            self._plan = None
+            self.engine.park(self, self._agenda.next_deadline())
+        elif state in DROPPED:
+            crash_point("after final flush")
+            self.drop()
+        elif state in ("stale", "replay"):
+            logger.info("%r starts over from its journal: %s", self, state)
+            self._discard_run()
+            self.engine.spawn(self._reload([]), self)
+        else:
+            self._refused(refusal(answer))
+
+    def _kept(self, answer: Json) -> None:
+        self._plan = None
+        first = self.position + self._sent_facts - len(self._sent) + 1
+        self.position += self._sent_facts
+        told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
+        for seq, op in enumerate(self._sent, first):
+            ok, value = told.get(seq, (True, None))
+            self._append_recorded(op, ok, value)
+        self._sent = []
+        self._news.take_mail(answer.get("messages") or [], self.asked_at)
+        self._start_calls()
+        crash_point("after advance")
+        self._step()
+
+    def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:
+        at = self._news.told_at = self._sent_at
+        fact = Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint)
+        if self._run is not None:
+            self._run.append(fact, recorded=True)
+
+    def _refused(self, error: PerdureError) -> None:
+        """Park the task, or fail the job where it is the result that cannot be taken."""
+        logger.error("%r is refused: %s", self, error)
+        state = self._plan["state"] if self._plan is not None else "keep"
+        if state == "stuck":
+            self.drop()
+            return
+        self._unflushed = []
+        self._agenda.stop()
+        is_final = state not in _PHASES
+        self._plan = self._last_words(error) if is_final else _stuck(error)
+        self.submit()
+
+    def _last_words(self, error: BaseException) -> Json:
+        return {"state": "failed", "value": failure_of(error)}
+
+    # Ending.
+
+    def _finish(self, run: AnyRun) -> None:
+        self._agenda.take(run)
+        self._unflushed += run.take_facts()
+        try:
+            self._plan = {"state": "done", "value": stored(run.outcome())}
+        except asyncio.CancelledError as error:
+            state = "cancelled" if self._news.is_cancelled else "failed"
+            self._plan = {"state": state, "value": failure_of(error)}
+        except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the job ended
+            self._plan = self._last_words(error)
+        self._agenda.stop()
+        self.submit()
+
+    def _stick(self, error: NonDeterminism) -> None:
+        logger.error("%r is stuck: %s", self, error)
+        self._discard_run()
+        self._plan = _stuck(error)
+        self.submit()
+
+    def _discard_run(self) -> None:
+        self._stop_waiting()
+        self._agenda.stop()
+        self._agenda = NOTHING
+        self._unflushed = []
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+
+    def drop(self) -> None:
+        """End the run without any further effect."""
+        self._discard_run()
+        self.over()
+
+    def nudge(self) -> None:
+        """Ask for mail."""
+        if self._run is not None:
+            self.submit()
+
+    def drain(self) -> None:
+        """Go on: a coordinator parks by itself, or its attempts end."""
+
+
+_PHASES = {"keep": "flush", PARK: "park"}
+"""States in which the task goes on, and what the crash point before each is called."""
+
+
+def _stuck(error: BaseException) -> Json:
+    return {"state": "stuck", "value": reason_of(error)}
+
+
+def _command_body(op: Op, at: int) -> Json:
+    body: Json = {"kind": op.kind, "key": op.key, "name": op.name, "at": to_iso(at)} | op.spec
+    if op.fingerprint is not None:
+        body["fingerprint"] = op.fingerprint
+    return body

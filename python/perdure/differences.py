@@ -1,0 +1,60 @@
+"""Differences between the code and its journal, in words: what a stuck task shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import islice
+
+from .errors import NonDeterminism
+from .facts import Fact, Op
+
+MAX_SHOWN = 10
+
+
+def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
+    """Say that the code waits for something else than the journal tells."""
+    return _difference(identity, position, fact, f"the code waits for {_listed(ops)}")
+
+
+def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDeterminism:
+    """Say that the code makes the call with other arguments."""
+    call = _shown(op.kind, op.key, op.fingerprint)
+    return _difference(identity, position, fact, f"the code calls {call}: other arguments")
+
+
+def other_end(identity: str, position: int, fact: Fact) -> NonDeterminism:
+    """Say that the code has finished before the journal."""
+    return _difference(identity, position, fact, "the code has finished")
+
+
+def no_order(identity: str) -> NonDeterminism:
+    """Say that the code starts tasks in an order that differs between two processes."""
+    return NonDeterminism(
+        f"the code of {identity} gives several coroutines to as_completed()",
+        detail="as_completed() takes them in an order that differs between two processes",
+        hint="give it tasks: as_completed([asyncio.create_task(one) for one in …])",
+    )
+
+
+def _difference(identity: str, position: int, fact: Fact, instead: str) -> NonDeterminism:
+    told = _shown(fact.kind, fact.key or fact.name or "?", fact.fingerprint)
+    return NonDeterminism(
+        f"the code of {identity} does not match its journal",
+        detail=f"at position {position} the journal tells {told}, but {instead}",
+        hint="run the code this began with, guard the change with patched(), or resume with"
+        " accept_changes where only arguments differ",
+    )
+
+
+def _shown(kind: str, key: str, fingerprint: str | None) -> str:
+    return f"{kind} {key}" + (f" (arguments {fingerprint})" if fingerprint else "")
+
+
+def _listed(ops: Collection[Op]) -> str:
+    shown = ", ".join(_each(islice(ops, MAX_SHOWN)))
+    more = len(ops) - MAX_SHOWN
+    return (shown + f" and {more} more" if more > 0 else shown) or "nothing"
+
+
+def _each(ops: Iterable[Op]) -> Iterable[str]:
+    return (_shown(op.kind, op.key, op.fingerprint) for op in ops)

@@ -1,0 +1,92 @@
+"""Time as the package counts it: instants are whole microseconds since 1970 (UTC), exact; durations
+are seconds as a float. On the wire instants are ISO 8601 text."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from .errors import InvalidArgument
+
+Duration = str | float | timedelta
+"""A length of time: `"2 min"`, `"1 h 30 min"`, `3.5` (seconds) or a timedelta."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+MAX_SECONDS = 100 * 365 * 86_400.0
+
+_UNITS = {
+    "ms": 0.001, "millisecond": 0.001,
+    "s": 1.0, "sec": 1.0, "second": 1.0,
+    "m": 60.0, "min": 60.0, "minute": 60.0,
+    "h": 3600.0, "hour": 3600.0,
+    "d": 86_400.0, "day": 86_400.0,
+    "w": 604_800.0, "week": 604_800.0,
+}  # fmt: skip
+_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
+
+
+def seconds(duration: Duration) -> float:
+    """Give a duration in seconds: `seconds("1 h 30 min") == 5400.0`. Raises InvalidArgument."""
+    if isinstance(duration, str):
+        length = _read(duration)
+    elif isinstance(duration, timedelta):
+        length = duration.total_seconds()
+    elif isinstance(duration, bool):
+        raise _unreadable(duration)
+    else:
+        length = float(duration)
+    if not 0 <= length <= MAX_SECONDS:
+        raise InvalidArgument(
+            f"a duration of {length} s is out of range",
+            hint=f"Give between 0 and {MAX_SECONDS:.0f} seconds (100 years).",
+        )
+    return length
+
+
+def _read(text: str) -> float:
+    total, place = 0.0, 0
+    while place < len(text):
+        part = _PART.match(text, place)
+        if part is None:
+            raise _unreadable(text)
+        name = part[2].lower()
+        unit = _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
+        if unit is None:
+            raise _unreadable(text)
+        total += float(part[1]) * unit
+        place = part.end()
+    if not place:
+        raise _unreadable(text)
+    return total
+
+
+def _unreadable(given: object) -> InvalidArgument:
+    return InvalidArgument(
+        f"{given!r} is not a duration",
+        hint='Write seconds as a number, a timedelta, or text like "2 min" or "1 h 30 min".',
+    )
+
+
+def micros(instant: datetime) -> int:
+    """Give an aware datetime as microseconds since 1970. Raises InvalidArgument for a naive one."""
+    if instant.tzinfo is None:
+        raise InvalidArgument(
+            f"{instant} has no time zone", hint="Say which: datetime(…, tzinfo=UTC)."
+        )
+    return (instant - EPOCH) // MICROSECOND
+
+
+def from_micros(instant: int) -> datetime:
+    """Give microseconds since 1970 as a datetime in UTC."""
+    return EPOCH + timedelta(microseconds=instant)
+
+
+def from_iso(text: str) -> int:
+    """Read an instant as SQL writes it in JSON."""
+    return micros(datetime.fromisoformat(text))
+
+
+def to_iso(instant: int) -> str:
+    """Write an instant as SQL reads it."""
+    return from_micros(instant).isoformat()

@@ -1,0 +1,260 @@
+"""The engine: what a worker's event loop holds. It admits claimed tasks, gives them what they need,
+and keeps parked coordinators in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from typing import Any
+
+from .activities import ActivityTurn, Outcome
+from .app import App
+from .calls import JOURNAL_PAGE, Calls, Task
+from .clock import Clock
+from .committer import Committer
+from .connections import AsyncLink, Source
+from .coordinators import CoordinatorTurn
+from .hooks import HookTurn
+from .strays import Spoiled, Unknown
+from .turns import Json, Turn
+from .work import Work
+
+logger = logging.getLogger("perdure.worker")
+
+Place = tuple[str, str]
+
+FIRST_RELEASE, LONGEST_RELEASE = 1.0, 60.0
+
+
+class Engine:
+    """All that the turns of one worker share."""
+
+    def __init__(
+        self,
+        app: App,
+        source: Source,
+        *,
+        queues: list[str],
+        name: str,
+        slots: int,
+        lease_for: float,
+        poll: float,
+        cache: int,
+    ):
+        self.app = app
+        self._tables = app.tables()
+        self.source = source
+        self.queues = queues
+        self.name = name
+        self.slots = slots
+        self.lease_for = lease_for
+        self._max_parked = cache
+        self.instance: str | None = None
+        self.loop = asyncio.get_running_loop()
+        self.context = Context()
+        self.clock = Clock()
+        self.calls = Calls(source.schema)
+        self.held: dict[Place, Turn] = {}
+        self.threads: Counter[Place] = Counter()
+        self.running: Turn | None = None
+        self.is_stopping = False
+        self._emptied = asyncio.Event()
+        self.committer = Committer(self, poll)
+        self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")
+        self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
+        self._reader = AsyncLink(source, "perdure reads")
+        self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
+        self._spawned: set[asyncio.Task[Any]] = set()
+        self._unknown: Counter[str] = Counter()
+        self.attempts: set[asyncio.Task[Outcome]] = set()
+
+    # Slots.
+
+    def room(self) -> int:
+        """Tell how many more tasks can be held."""
+        return self.slots - len(self.held)
+
+    def admit(self, row: Json) -> None:
+        """Begin to work on a claimed task."""
+        place = (row["job"], row["task"])
+        before = self.held.pop(place, None)
+        if before is not None:  # its lease had ended without anybody here noticing
+            before.drop()
+        parked = self._parked.pop(place, None)
+        if parked is not None and parked.is_as_parked(row):
+            self.held[place] = parked
+            self._guarded(parked, parked.resume, row)
+            return
+        if parked is not None:
+            parked.drop()
+        turn = self._turn_for(row)
+        self.held[place] = turn
+        self._guarded(turn, turn.begin)
+
+    def _turn_for(self, row: Json) -> Turn:
+        kind, name = row["kind"], row["name"]
+        work: Work[..., Any] | None = self._tables[kind].get(name)
+        if work is None:
+            return Unknown(self, row)
+        if kind == "coordinator":
+            return CoordinatorTurn(self, row, work)  # type: ignore[arg-type]
+        if kind == "hook":
+            return HookTurn(self, row, work)  # type: ignore[arg-type]
+        return ActivityTurn(self, row, work)  # type: ignore[arg-type]
+
+    def answer(self, turn: Turn, answer: Json) -> None:
+        """Give a turn the answer to what it sent."""
+        turn.flying = False
+        if not turn.is_over:
+            self._guarded(turn, turn.answered, answer)
+
+    def _guarded(self, turn: Turn, step: Callable[..., None], *given: Json) -> None:
+        """Let a turn take a step; an error of this package must not stop the others."""
+        try:
+            step(*given)
+        except Exception as error:
+            logger.exception("%r is parked: an unforeseen error", turn)
+            self._park_spoiled(turn, error)
+
+    def _park_spoiled(self, turn: Turn, error: Exception) -> None:
+        spoiled = Spoiled(self, turn.row, turn.spoiled(error))
+        spoiled.position = turn.position
+        turn.drop()
+        self.held[turn.job, turn.task] = spoiled
+        spoiled.begin()
+
+    def forget(self, turn: Turn) -> None:
+        """Take note that a task is not held any more."""
+        place = (turn.job, turn.task)
+        if self.held.get(place) is turn:
+            del self.held[place]
+            if self.room() == 1:
+                self.committer.wake()
+            if not self.held:
+                self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Wait until no task is held."""
+        while self.held:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def park(self, turn: CoordinatorTurn, until: int | None) -> None:
+        """Keep a parked coordinator in memory; the one that was used longest ago goes."""
+        turn.over()
+        self._parked[turn.job, turn.task] = turn
+        self.due_at(until)
+        if len(self._parked) > self._max_parked:
+            self._parked.popitem(last=False)[1].drop()
+
+    def due_at(self, instant: int | None) -> None:
+        """Look for tasks at an instant (µs): a task that was parked here is due then."""
+        if instant is not None:
+            self.committer.claim_in(self.clock.seconds_until(instant) + 0.001)
+
+    def release_for(self, name: str) -> float:
+        """Tell for how many seconds a task is given back whose function is not known here."""
+        self._unknown[name] += 1
+        pause: float = min(FIRST_RELEASE * 2 ** min(self._unknown[name] - 1, 10), LONGEST_RELEASE)
+        logger.warning(
+            "this worker has no function named %s: such tasks go back for %s s", name, pause
+        )
+        return pause
+
+    # What turns need.
+
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
+        """Call later, outside of anybody's context."""
+        return self.loop.call_later(delay, callback, context=self.context)
+
+    def spawn(self, work: Coroutine[Any, Any, None], turn: Turn | None = None) -> None:
+        """Run something beside all else; an error ends the turn that it is for."""
+        task = self.loop.create_task(work, context=self.context.copy())
+        self._spawned.add(task)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._spawned.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("an unforeseen error for %r", turn, exc_info=error)
+                if turn is not None:
+                    turn.drop()
+
+        task.add_done_callback(done)
+
+    async def in_thread(
+        self, threads: ThreadPoolExecutor, place: Place, function: Callable[[], Any]
+    ) -> Any:
+        """Run plain code of a task in a thread; it is counted until it has really ended."""
+        future = threads.submit(function)
+        self.threads[place] += 1
+        future.add_done_callback(lambda _: self._thread_ended(place))
+        return await asyncio.wrap_future(future)
+
+    def _thread_ended(self, place: Place) -> None:
+        self.threads[place] -= 1
+
+    def replace(self, turn: Turn, again: Turn) -> None:
+        """Begin with a task anew, under the same lease."""
+        turn.is_over = True
+        self.held[turn.job, turn.task] = again
+        self._guarded(again, again.begin)
+
+    async def read_journal(self, job: str, task: str) -> list[list[Any]]:
+        """Read all that a task has been told, page by page."""
+        rows: list[list[Any]] = []
+        while True:
+            page = await self._reader.call(self.calls.read_journal(job, task, len(rows)))
+            rows += page
+            if len(page) < JOURNAL_PAGE:
+                return rows
+
+    def heard(self, task: Task, state: str, cancel: bool) -> None:
+        """Take what a heartbeat has heard of a task."""
+        turn = self.held.get((task["job"], task["task"]))
+        if turn is None or turn.token != task["token"]:
+            return
+        if state == "lost":
+            logger.warning("%r is held by somebody else now: it is dropped", turn)
+            turn.drop()
+        elif cancel:
+            self._guarded(turn, turn.nudge)
+
+    # The end.
+
+    def begin_stopping(self) -> None:
+        """Claim nothing more, and let turns come to an end."""
+        self.is_stopping = True
+        self.committer.may_claim = False
+        for turn in list(self.held.values()):
+            self._guarded(turn, turn.drain)
+
+    async def let_go(self) -> list[Task]:
+        """End all turns; gives the tasks of which no code runs here any more."""
+        turns = list(self.held.values())
+        running: set[asyncio.Task[Any]] = set(self.attempts)
+        for turn in turns:
+            running |= getattr(turn, "tasks", set())
+            turn.drop()
+        if running:
+            await asyncio.wait(running, timeout=1.0)
+        return [
+            {"job": turn.job, "task": turn.task, "token": turn.token}
+            for turn in turns
+            if not self.threads[turn.job, turn.task]
+        ]
+
+    async def close(self) -> None:
+        """Close runs and connections."""
+        for turn in list(self._parked.values()) + list(self.held.values()):
+            turn.drop()
+        self._parked.clear()
+        for task in list(self._spawned):
+            task.cancel()
+        await self.committer.close()
+        await self._reader.close()
+        self.hook_threads.shutdown(wait=False, cancel_futures=True)
+        self.activity_threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,54 @@
+"""Entering a loop: code runs inside a worker's callback, and neither sees the other's loop.
+
+The running loop, the current task and the hooks of async generators belong to the thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.events import _get_running_loop, _set_running_loop
+from asyncio.tasks import _enter_task, _leave_task
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+
+class Entered:
+    """Make `loop` the running loop of this thread; the one that ran goes on afterwards as it was.
+
+    `with Entered(loop): loop.run_ready()`. None hides the running loop from a plain function.
+    """
+
+    __slots__ = ("_hooks", "_loop", "_outer", "_outer_task")
+
+    def __init__(self, loop: Loop | None):
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        """Step into the loop."""
+        self._outer = outer = _get_running_loop()
+        self._outer_task = asyncio.current_task(outer) if outer is not None else None
+        if outer is not None and self._outer_task is not None:
+            _leave_task(outer, self._outer_task)
+        self._hooks = sys.get_asyncgen_hooks()
+        loop = self._loop
+        if loop is None:
+            sys.set_asyncgen_hooks(None, None)
+        else:
+            sys.set_asyncgen_hooks(loop.generator_begins, loop.generator_dropped)
+        _set_running_loop(loop)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Step out again."""
+        _set_running_loop(self._outer)
+        sys.set_asyncgen_hooks(*self._hooks)
+        if self._outer is not None and self._outer_task is not None:
+            _enter_task(self._outer, self._outer_task)

@@ -1,0 +1,312 @@
+"""Errors: one class a code, one table shared by SQL, Python and docs.
+
+The hundreds tell what a caller should do: `PD0..` drop this turn, `PD1..` the caller's mistake,
+`PD2..` replay does not match, `PD3..` a limit, `PD4..` not found or finished, `PD5..` installing,
+`PD6..` work that failed. Every error has a message (the fact), a detail (the circumstance) and a
+hint (what to do now); SQL raises them with the code as SQLSTATE.
+"""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import psycopg
+
+MAX_MESSAGE = 10_000
+MAX_TRACEBACK = 20_000
+MAX_FRAMES = 40
+MAX_CAUSES = 4
+
+Failed = dict[str, Any]
+"""A failure as JSON: `type`, `message`; where known `traceback`, `code`, `detail`, `through`."""
+
+
+class PerdureError(Exception):
+    """Tell what went wrong, with a code, a detail and a hint.
+
+    `except perdure.PerdureError as error: print(error.code, error.hint)`
+    """
+
+    code: ClassVar[str] = "PD000"
+    codes: ClassVar[dict[str, type[PerdureError]]] = {}
+
+    def __init_subclass__(cls, code: str | None = None, **rest: Any) -> None:
+        """Enter the class in the table of codes."""
+        super().__init_subclass__(**rest)
+        if code is not None:
+            cls.code = code
+            PerdureError.codes.setdefault(code, cls)
+
+    def __init__(self, message: str = "", *, detail: str | None = None, hint: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Give the message, and what else is known, a line each."""
+        lines = [self.message]
+        lines += [f"detail: {self.detail}"] if self.detail else []
+        lines += [f"hint: {self.hint}"] if self.hint else []
+        return "\n".join(lines)
+
+
+# Drop this turn.
+class TaskNotHeld(PerdureError, code="PD001"):
+    """The task was claimed again, parked or ended: nothing of this turn was applied."""
+
+
+class InstanceNotAdopted(PerdureError, code="PD003"):
+    """The schema is a restored copy that nobody has adopted yet: it does not execute."""
+
+
+class ProtocolNotSupported(PerdureError, code="PD004"):
+    """This package and the installed functions speak different protocols."""
+
+
+# The caller's mistake.
+class BadPath(PerdureError, ValueError, code="PD101"):
+    """The path cannot be read."""
+
+
+class WrongType(PerdureError, TypeError, code="PD102"):
+    """Something on the path has another type than the command needs."""
+
+
+class InvalidValue(PerdureError, ValueError, code="PD103"):
+    """The value cannot be kept as JSON (NaN, infinity, NUL, a lone surrogate, …)."""
+
+
+class InvalidName(PerdureError, ValueError, code="PD104"):
+    """The name is empty, too long or not allowed."""
+
+
+class VersionConflict(PerdureError, code="PD105"):
+    """The document is not at the expected version."""
+
+
+class KeyReused(PerdureError, code="PD106"):
+    """The key was used before, for another command."""
+
+
+class InvalidArgument(PerdureError, ValueError, code="PD107"):
+    """An argument is out of its range or contradicts another."""
+
+
+# Replay does not match.
+class NonDeterminism(PerdureError, code="PD201"):
+    """The code asks for something else than its journal tells; `.detail` shows the difference."""
+
+
+class IoInCoordinator(PerdureError, RuntimeError, code="PD202"):
+    """A coordinator asked for a socket, a thread or a clock; that belongs in a hook or activity."""
+
+
+# A limit.
+class ValueTooLarge(PerdureError, ValueError, code="PD301"):
+    """The value is larger than the limit."""
+
+
+class TooDeep(PerdureError, ValueError, code="PD302"):
+    """The value is nested deeper than the limit."""
+
+
+class DocumentTooLarge(PerdureError, ValueError, code="PD303"):
+    """The command would make the document larger than the limit."""
+
+
+class NumberOutOfRange(PerdureError, ValueError, code="PD304"):
+    """A number has more digits than the limit."""
+
+
+class TooManyDeliveries(PerdureError, code="PD305"):
+    """The task was claimed many times without any progress and was parked."""
+
+
+# Not found, or finished.
+class JobNotFound(PerdureError, LookupError, code="PD401"):
+    """There is no job of this id."""
+
+
+class JobExists(PerdureError, code="PD402"):
+    """There is a job of this id already."""
+
+
+class JobFinished(PerdureError, code="PD403"):
+    """The job is finished and takes no more of this."""
+
+
+class TaskNotFound(PerdureError, LookupError, code="PD404"):
+    """The job has no such task."""
+
+
+class ResultTimeout(PerdureError, TimeoutError, code="PD405"):
+    """The job was not finished in time; `.detail` tells what it waits for."""
+
+
+class UnknownFunction(PerdureError, LookupError, code="PD406"):
+    """This worker has no function of this name."""
+
+
+# Installing.
+class InvalidSchema(PerdureError, ValueError, code="PD501"):
+    """The schema's name is empty, too long, reserved, or holds a character that is not allowed."""
+
+
+class SchemaOccupied(PerdureError, code="PD502"):
+    """The schema holds objects that are not perdure's."""
+
+
+class NewerSchema(PerdureError, code="PD503"):
+    """The schema was made by a newer version than this package."""
+
+
+class ExtensionOutdated(PerdureError, code="PD504"):
+    """The schema holds the extension in another version than this package's."""
+
+
+class NoUpgradePath(PerdureError, code="PD505"):
+    """No chain of upgrade scripts leads from the schema's version to this package's."""
+
+
+class ServerUnavailable(PerdureError, code="PD506"):
+    """The embedded server cannot be found or does not start."""
+
+
+# Work that failed.
+class Failure(PerdureError):
+    """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original."""
+
+    def __init__(self, failure: Mapping[str, Any] | str | None = None):
+        given: Failed = {"message": failure} if isinstance(failure, str) else dict(failure or {})
+        super().__init__(
+            str(given.get("message") or ""), detail=given.get("detail"), hint=given.get("hint")
+        )
+        self.failure = given
+        self.type = str(given.get("type") or "Exception")
+        self.traceback: str | None = given.get("traceback")
+
+    def __str__(self) -> str:
+        """Give the original type and message."""
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+    def __reduce__(self) -> tuple[type[Failure], tuple[Failed]]:
+        """Let a failure be copied and pickled."""
+        return type(self), (self.failure,)
+
+
+class JobFailed(Failure, code="PD601"):
+    """The job's coordinator raised."""
+
+
+class JobCancelled(Failure, code="PD602"):
+    """The job was cancelled or terminated."""
+
+
+class ActivityFailed(Failure, code="PD603"):
+    """The activity raised, and has no attempt left."""
+
+
+class HookFailed(Failure, code="PD604"):
+    """The hook raised, and has no attempt left."""
+
+
+class ChildFailed(Failure, code="PD605"):
+    """The child job failed or was cancelled."""
+
+
+def from_database(error: psycopg.Error) -> PerdureError | None:
+    """Give the class of a PDxxx SQLSTATE with its message, or None for any other error."""
+    kind = PerdureError.codes.get(error.sqlstate or "")
+    if kind is None:
+        return None
+    diag = error.diag
+    return _make(kind, diag.message_primary or str(error), diag.message_detail, diag.message_hint)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise this package's errors in place of psycopg's: `with translated(): cursor.execute(…)`."""
+    try:
+        yield
+    except psycopg.Error as error:
+        known = from_database(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def from_failure(failure: Mapping[str, Any]) -> PerdureError:
+    """Give the error that a refused command's failure JSON describes, by its code."""
+    kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
+    message = str(failure.get("message") or failure.get("type") or "")
+    return _make(kind, message, failure.get("detail"), failure.get("hint"))
+
+
+def _make(kind: type[PerdureError], message: str, detail: Any, hint: Any) -> PerdureError:
+    if issubclass(kind, Failure):
+        return kind({"type": kind.__name__, "message": message, "detail": detail, "hint": hint})
+    return kind(message, detail=detail, hint=hint)
+
+
+def failure_of(error: BaseException, through: str | None = None) -> Failed:
+    """Describe an exception as failure JSON: `{"type", "message", "traceback", …}`.
+
+    A Failure keeps the type and message of its origin; `through` is added to its way
+    ("activity search"), so that one sees where it came from.
+    """
+    if isinstance(error, Failure) and error.failure:
+        failure = dict(error.failure)
+        way = [*failure.get("through", ()), type(error).__name__]
+    else:
+        failure = _described(error)
+        way = []
+    way += [through] if through else []
+    return failure | ({"through": way} if way else {})
+
+
+def _described(error: BaseException) -> Failed:
+    message = error.message if isinstance(error, PerdureError) else _text_of(error)
+    written = _traceback_of(error)
+    failure: Failed = {
+        "type": type(error).__name__,
+        "message": storable(message, MAX_MESSAGE),
+        "traceback": storable(written[-MAX_TRACEBACK:], MAX_TRACEBACK),
+    }
+    if isinstance(error, PerdureError):
+        failure["code"] = error.code
+        extra = {"detail": error.detail, "hint": error.hint}
+        failure |= {name: storable(text, MAX_MESSAGE) for name, text in extra.items() if text}
+    return failure
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Write the tracebacks of an error and its causes, as Python does but for the carets: marking
+    columns parses source, which is slow, and not safe beside other threads before Python 3.12."""
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(parts) < MAX_CAUSES:
+        frames = tracebacks.StackSummary.extract(
+            tracebacks.walk_tb(cause.__traceback__), limit=-MAX_FRAMES
+        )
+        last = f"{type(cause).__name__}: {_text_of(cause)}\n"
+        parts.append("".join(["Traceback (most recent call last):\n", *frames.format(), last]))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\nThe error before led to this one:\n\n".join(reversed(parts))
+
+
+def _text_of(error: BaseException) -> str:
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return error.diag.message_primary
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the work failed
+        return f"<{type(error).__name__} without a readable message>"
+
+
+def storable(text: str, limit: int) -> str:
+    """Cut text and replace what PostgreSQL's JSON cannot hold (NUL, lone surrogates)."""
+    return text[:limit].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

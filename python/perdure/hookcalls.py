@@ -1,0 +1,225 @@
+"""What serves the durable calls of a hook: coroutines in async code, and in a thread the same,
+run on the worker's loop while the thread waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from concurrent.futures import CancelledError, Future
+from functools import cached_property
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, UUID, uuid5
+
+from .activities import Outcome, begin_attempt
+from .asks import ActivityCall, Ask
+from .context import Info, Runtime, TaskDoor
+from .durations import to_iso
+from .memo import what_is_asked
+from .memory import AsyncEntity, Entity
+from .replay import Fact
+from .waits import Open
+
+if TYPE_CHECKING:
+    from .hooks import HookTurn
+
+logger = logging.getLogger("perdure.worker")
+
+MICROSECONDS = 1_000_000
+MAX_ID = 200
+"""Bytes of the id of a job."""
+
+
+class HookRuntime(Runtime):
+    """Serve one run of a hook: give what was told before, or bring it about."""
+
+    def __init__(self, turn: HookTurn):
+        self.turn = turn
+        self.app = turn.engine.app
+        self.is_async = turn.hook.is_async
+        door = TaskDoor(self)
+        self.memory = AsyncEntity(door, turn.job) if self.is_async else Entity(door, turn.job)
+
+    @cached_property
+    def info(self) -> Info:  # type: ignore[override]
+        """Tell the code who it is."""
+        return self.turn.info()
+
+    # The calls.
+
+    def ask(self, ask: Ask) -> Any:
+        """Ask when it is awaited."""
+        return self._ask(ask)
+
+    def start(self, ask: Ask) -> Any:
+        """Ask now."""
+        loop = self.turn.engine.loop
+        if not (isinstance(ask.spec, dict) and ask.spec.get("detached")):
+            asked = self._ask(ask)
+            return loop.create_task(asked) if self.is_async else InThread(self.turn, asked)
+        if self.is_async:
+            self._request(ask, self.turn.claim_key(what_is_asked(ask)))
+        else:
+            key = self.turn.claim_key(what_is_asked(ask))
+            loop.call_soon_threadsafe(self._request, ask, key)
+        return None
+
+    def give(self, pending: Any) -> Any:
+        """Wait in plain code."""
+        return pending if self.is_async else InThread(self.turn, pending).result()
+
+    async def _ask(self, ask: Ask) -> Any:
+        turn = self.turn
+        key = turn.claim_key(what_is_asked(ask))
+        fact = turn.memo.told(key)
+        if fact is None:
+            turn.check_cancelled()
+            fact = await self._bring_about(ask, key)
+        elif ask.kind == "command" and fact.fingerprint != ask.fingerprint:
+            logger.warning("%r: %s differs from its first run, which stands", turn, key)
+        if fact.ok:
+            return ask.decode(fact.value)
+        raise ask.failure(fact.value)
+
+    async def _bring_about(self, ask: Ask, key: str) -> Fact:
+        if ask.kind == "activity":
+            return await self._perform(ask, key)
+        if ask.kind != "answer":
+            return await self.turn.outbox.command(ask, key)
+        self._request(ask, key)
+        try:
+            return await self.turn.waits.wait(Open(key))
+        except asyncio.CancelledError:
+            if not self.turn.is_leaving():
+                self.turn.outbox.withdraw(key)
+            raise
+
+    # Other work.
+
+    def _request(self, ask: Ask, key: str) -> None:
+        request: dict[str, Any] = {"key": key, "fingerprint": ask.fingerprint} | ask.spec
+        if request["kind"] == "job":
+            request.setdefault("id", self._child_id(key))
+        self.turn.outbox.request(request)
+
+    def _child_id(self, key: str) -> str:
+        """Name a child of this hook; other hooks of the job may have one of the same key."""
+        turn = self.turn
+        own = turn.task.removeprefix(f"{turn.row['run']}/main/")
+        named = f"{turn.job}/{own}/{key}"
+        short = f"{turn.job}/{blake2b(named.encode(), digest_size=8).hexdigest()}"
+        return named if len(named.encode()) <= MAX_ID else short
+
+    async def _perform(self, ask: Ask, key: str) -> Fact:
+        """Make attempts of an activity, each one recorded before the next begins."""
+        turn = self.turn
+        made, again_at = turn.memo.attempts(key)
+        while True:
+            if again_at is not None:
+                await turn.waits.wait(Open(f"{key}/again", None, again_at))
+            outcome = await self._attempt(ask.spec, key, made)
+            made += 1
+            name, fingerprint, ok, value = ask.name, ask.fingerprint, outcome.ok, outcome.value
+            if outcome.again_in is None:
+                turn.submit()  # the code may do anything next, and nobody here would know
+                return turn.outbox.tell("activity", key, name, fingerprint, ok=ok, value=value)
+            again_at = turn.engine.clock.now() + int(outcome.again_in * MICROSECONDS)
+            value = value | {"again_at": to_iso(again_at)}
+            turn.outbox.tell("attempt", key, name, fingerprint, ok=False, value=value)
+
+    async def _attempt(self, call: ActivityCall, key: str, made: int) -> Outcome:
+        turn = self.turn
+        turn.acting += 1
+        try:
+            await turn.outbox.flushed()
+            turn.check_alive()
+            outcome = await begin_attempt(turn.engine, call, turn.info_of_attempt(key, made))
+            turn.check_alive()
+        finally:
+            turn.acting -= 1
+        return outcome
+
+    # Time and signals.
+
+    def sleep(self, length: int) -> Any:
+        """Wait for some µs, counted from the first time this call was made."""
+        return self._sleep(length)
+
+    async def _sleep(self, length: int) -> None:
+        key = self.turn.claim_key(f"$sleep:{length}")
+        await self._wait_until(key, self._deadline(key, length))
+
+    def sleep_until(self, deadline: int) -> Any:
+        """Wait until an instant."""
+        return self._sleep_until(deadline)
+
+    async def _sleep_until(self, deadline: int) -> None:
+        await self._wait_until(self.turn.claim_key(f"$until:{deadline}"), deadline)
+
+    async def _wait_until(self, key: str, deadline: int) -> None:
+        if deadline > self.turn.engine.clock.now():
+            self.turn.check_cancelled()
+            await self.turn.waits.wait(Open(key, None, deadline))
+
+    def wait_for(self, signal: str, timeout: float | None) -> Any:
+        """Wait for a signal; the limit counts from the first time this call was made."""
+        return self._wait_for(signal, timeout)
+
+    async def _wait_for(self, signal: str, limit: float | None) -> Any:
+        turn = self.turn
+        key = turn.claim_key(f"wait:{signal}")
+        fact = turn.memo.told(key)
+        if fact is None:
+            turn.check_cancelled()
+            length = None if limit is None else round(limit * MICROSECONDS)
+            deadline = None if length is None else self._deadline(key, length)
+            fact = await turn.waits.wait(Open(key, signal, deadline))
+        if fact.kind == "timer":
+            raise TimeoutError
+        return fact.value
+
+    def _deadline(self, key: str, length: int) -> int:
+        """Give the deadline that the first call has set, or set it."""
+        deadline = self.turn.memo.deadline(key)
+        if deadline is None:
+            deadline = self.turn.engine.clock.now() + length
+            self.turn.outbox.tell("note", key, value={"until": to_iso(deadline)})
+        return deadline
+
+    def time(self) -> int:
+        """Give the time."""
+        return self.turn.engine.clock.now()
+
+    def random(self) -> random.Random:
+        """Give a stream that is the same when the hook runs again."""
+        return random.Random(self._seed("$random"))
+
+    def uuid(self) -> UUID:
+        """Give an id that is the same when the hook runs again."""
+        return uuid5(NAMESPACE_OID, self._seed("$uuid"))
+
+    def _seed(self, stream: str) -> str:
+        return f"{self.turn.job}/{self.turn.task}|{self.turn.claim_key(stream)}"
+
+    def patched(self, name: str) -> bool:  # noqa: ARG002
+        """Take the new way: a hook may change at any time."""
+        return True
+
+
+class InThread:
+    """A durable call of a thread, under way on the worker's loop."""
+
+    def __init__(self, turn: HookTurn, asked: Any):
+        self._turn = turn
+        self._future: Future[Any] = asyncio.run_coroutine_threadsafe(asked, turn.engine.loop)
+
+    def result(self) -> Any:
+        """Wait for the answer; meanwhile the hook can leave memory."""
+        self._turn.thread_waits += 1
+        try:
+            return self._future.result()
+        except CancelledError:  # concurrent.futures has its own
+            raise asyncio.CancelledError("the hook was asked to cancel") from None
+        finally:
+            self._turn.thread_waits -= 1

@@ -1,0 +1,331 @@
+"""Hooks: ordinary code on the worker's loop (or in a thread), beside a memo of what it was told.
+
+A wait is a plain future. When a hook does nothing but wait, it leaves memory: an async one is
+parked first and then cancelled, a plain one is unwound first and then parked; it runs again from
+the top, with its memo, when there is something for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from .asks import stored
+from .durations import from_iso, to_iso
+from .errors import PerdureError, failure_of
+from .faults import crash_point
+from .hookcalls import HookRuntime
+from .memo import OWN_ATTEMPTS, Memo
+from .outbox import Outbox
+from .replay import Evicted, Suspend, current
+from .stillness import is_still
+from .turns import DROPPED, Json, Turn, facts_of, refusal
+from .waits import Waits
+from .work import Hook
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+MAX_TIMERS = 64
+KEEP = {"state": "keep"}
+PARK = {"state": "park"}
+
+
+class HookTurn(Turn):
+    """A hook that this worker holds."""
+
+    kind = "hook"
+
+    def __init__(self, engine: Engine, row: Json, hook: Hook[..., Any]):
+        super().__init__(engine, row)
+        self.hook = hook
+        self.memo = Memo(())
+        self.outbox = Outbox(self, 0)
+        self.waits = Waits(self)
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.acting = 0
+        self.thread_waits = 0
+        self._timers: list[asyncio.TimerHandle] = []
+        self._root: asyncio.Task[Any] | None = None
+        self._plan: Json | None = None
+        self._sent_plan: Json = KEEP
+        self._is_dead = False
+        self._is_unwinding = False
+        self._must_cancel = False
+
+    # Beginning and ending.
+
+    def begin(self) -> None:
+        """Run the function beside what its journal tells."""
+        if self.row["journal"] is None:
+            self.engine.spawn(self._reload(), self)
+        else:
+            self._load(self.row["journal"])
+
+    async def _reload(self) -> None:
+        rows = await self.engine.read_journal(self.job, self.task)
+        if not self.is_over:
+            self._load(rows)
+
+    def _load(self, rows: list[list[Any]]) -> None:
+        facts = facts_of(rows)
+        self.position = len(facts)
+        self.memo = Memo(facts)
+        self.outbox = Outbox(self, facts[-1].at if facts else from_iso(self.row["started_at"]))
+        self._run()
+        self.waits.take(self.row["messages"], self.engine.clock.now())
+
+    def _run(self) -> None:
+        """Run the function from the top."""
+        self.memo.restart()
+        self._must_cancel = self.memo.is_cancelled
+        self._is_unwinding = False
+        runtime = HookRuntime(self)
+        context = Context()
+        context.run(current.set, runtime)
+        crash_point("before function")
+        self._root = self.engine.loop.create_task(self._main(runtime, context), context=context)
+        self._root.add_done_callback(self._ended, context=self.engine.context)
+
+    async def _main(self, runtime: HookRuntime, context: Context) -> Any:
+        hook = self.hook
+        args, kwargs = hook.shape.arguments(self.row["args"])
+
+        def call() -> Any:
+            return context.copy().run(hook.function, runtime.memory, *args, **kwargs)
+
+        try:
+            if hook.is_async:
+                return stored(await hook.function(runtime.memory, *args, **kwargs))
+            place, threads = (self.job, self.task), self.engine.hook_threads
+            return stored(await self.engine.in_thread(threads, place, call))
+        except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
+            return Escaped(error)
+
+    def _ended(self, root: asyncio.Task[Any]) -> None:
+        """Say how the function has ended."""
+        _retrieve(root)
+        if self.is_leaving() and not self._is_unwinding:
+            return
+        crash_point("after function")
+        for task in list(self.tasks):  # what the hook has begun and not awaited
+            task.cancel()
+        self._plan = PARK if self._is_unwinding else self._last_words(root)
+        self.submit()
+
+    def _last_words(self, root: asyncio.Task[Any]) -> Json:
+        if root.cancelled():
+            return self._failed(asyncio.CancelledError("the hook was cancelled"))
+        error = root.exception()
+        if error is None and isinstance(root.result(), Escaped):
+            error = root.result().error
+        return self._failed(error) if error else {"state": "done", "value": root.result()}
+
+    def _failed(self, error: BaseException) -> Json:
+        failure = failure_of(error, f"hook {self.hook.name}")
+        if isinstance(error, asyncio.CancelledError) and self.memo.is_cancelled:
+            return {"state": "cancelled", "value": failure}
+        made = self.row["attempt"] + 1
+        if not self.hook.retry.allows(error, made):
+            return {"state": "failed", "value": failure}
+        due = to_iso(self.engine.clock.now() + int(self.hook.retry.pause(made) * 1e6))
+        value = failure | {"again_at": due}
+        self.outbox.tell("attempt", OWN_ATTEMPTS, ok=False, value=value)
+        return {"state": "retry", "value": failure, "until": due}
+
+    # What its calls ask of it.
+
+    def claim_key(self, what: str) -> str:
+        """Give the key of the next call. Raises Evicted or Suspend where the hook is leaving."""
+        self.check_alive()
+        return self.memo.key(what)
+
+    def is_leaving(self) -> bool:
+        """Tell whether what the code does now has no effect any more."""
+        return self._is_dead or self.is_over or self._is_unwinding
+
+    def check_alive(self) -> None:
+        """Let nothing have any effect while the hook is leaving memory."""
+        if self._is_dead or self.is_over:
+            raise Evicted
+        if self._is_unwinding:
+            raise Suspend
+
+    def check_cancelled(self) -> None:
+        """Raise CancelledError, once, where the hook was asked to cancel."""
+        if self._must_cancel:
+            self._must_cancel = False
+            raise asyncio.CancelledError("the hook was asked to cancel")
+
+    def cancel(self) -> None:
+        """Cancel the code: an async hook where it is, a thread where it waits next."""
+        waiting = {self._root} if self.hook.is_async else self.tasks - {self._root}
+        self._must_cancel = not waiting
+        for task in waiting:
+            if task is not None:
+                task.cancel()
+
+    # Its tasks and timers.
+
+    def note_timer(self, timer: asyncio.TimerHandle) -> None:
+        """Remember a timer of the hook's own code: until it fires the hook is not still."""
+        self._timers.append(timer)
+        if len(self._timers) > MAX_TIMERS:
+            now = self.engine.loop.time()
+            self._timers = [t for t in self._timers if not t.cancelled() and t.when() > now]
+
+    def note_task(self, task: asyncio.Task[Any]) -> None:
+        """Remember a task of the hook."""
+        self.tasks.add(task)
+        task.add_done_callback(self._task_done, context=self.engine.context)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if self.is_leaving():
+            _retrieve(task)
+
+    def is_still(self) -> bool:
+        """Tell whether the code only waits, and nothing of it is on its way."""
+        if self.acting or self.outbox.is_waited_for():
+            return False
+        if not self.hook.is_async:
+            return self.thread_waits > 0
+        return is_still(self.tasks, self._timers)
+
+    def is_busy(self) -> bool:
+        """Tell whether a tick has to wait: something is being sent, or the code has ended."""
+        return self.is_leaving() or self.flying or self.queued or self._plan is not None
+
+    # Leaving memory.
+
+    def leave(self) -> None:
+        """Park an async hook, to cancel it then; unwind a thread, to park it then."""
+        if self.hook.is_async:
+            self._plan = PARK
+            self.submit()
+        else:
+            self._is_unwinding = True
+            self.waits.fail(Suspend())
+
+    def _evict(self) -> None:
+        """End the code in memory without any further effect."""
+        self._is_dead = True
+        self.outbox.end(Evicted())
+        if not self.hook.is_async:
+            self.waits.fail(Evicted())
+        for task in list(self.tasks):
+            task.cancel()
+
+    # Sending.
+
+    def build(self) -> Json:
+        """Give all that has accumulated."""
+        plan, self._plan = self._plan or KEEP, None
+        self._sent_plan, state = plan, plan["state"]
+        crash_point(f"before {_PHASES.get(state, 'final flush')}")
+        body = self.body(**plan) | self.outbox.send()
+        if state in _PHASES:
+            body["awaits"] = self.waits.awaits()
+        if plan is PARK and (until := self.waits.next_deadline()) is not None:
+            body["until"] = to_iso(until)
+        return body
+
+    def answered(self, answer: Json) -> None:
+        """Go on with what the database said."""
+        state = answer["state"]
+        if state == "keep":
+            self._kept(answer)
+        elif state == "parked":
+            crash_point("after park")
+            self.engine.due_at(self.waits.next_deadline())
+            self.drop()
+        elif state in DROPPED:
+            crash_point("after final flush")
+            self.drop()
+        elif state in ("stale", "replay"):
+            logger.info("%r starts over from its journal: %s", self, state)
+            self._evict()
+            row = self.row | {"journal": None, "messages": []}
+            self.engine.replace(self, HookTurn(self.engine, row, self.hook))
+        else:
+            self._refused(refusal(answer))
+
+    def _kept(self, answer: Json) -> None:
+        self.position = self.outbox.acknowledge(self.position, answer)
+        crash_point("after advance")
+        if self._sent_plan is PARK and not self.hook.is_async:
+            self._run()
+        if self._plan is None:
+            self.waits.take(answer.get("messages") or [], self.asked_at)
+        if self._plan is not None or self.outbox.has_more():
+            self.submit()
+        else:
+            self.waits.arm()
+
+    def _refused(self, error: PerdureError) -> None:
+        logger.error("%r is refused: %s", self, error)
+        if self._sent_plan["state"] == "failed":
+            self.drop()
+            return
+        self._evict()
+        self._plan = {"state": "failed", "value": failure_of(error)}
+        self.submit()
+
+    def spoiled(self, error: BaseException) -> Json:
+        """Give the error to whoever waits for the hook."""
+        return self.body("failed", value=failure_of(error))
+
+    def nudge(self) -> None:
+        """Ask for mail."""
+        if self._root is not None:
+            self.submit()
+
+    def drop(self) -> None:
+        """End the code without any further effect."""
+        self._evict()
+        self.over()
+
+    def drain(self) -> None:
+        """Leave memory as soon as the code only waits."""
+        self.waits.hurry()
+
+
+class Escaped:
+    """What a hook has raised and no task may raise."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+class Family:
+    """Makes the tasks of the worker's loop, and notes to which hook they belong."""
+
+    def __call__(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        """Make a task."""
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+        turn = turn_of(options.get("context"))
+        if turn is not None:
+            turn.note_task(task)
+        return task
+
+
+def turn_of(context: Context | None) -> HookTurn | None:
+    """Give the hook whose code runs here, or in that context."""
+    serving = current.get(None) if context is None else context.get(current)
+    return serving.turn if isinstance(serving, HookRuntime) else None
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Keep asyncio from reporting an error that nobody is to hear."""
+    if not task.cancelled():
+        task.exception()
+
+
+_PHASES = {"keep": "flush", "park": "park"}
+"""States in which the task goes on, and what the crash point before each is called."""

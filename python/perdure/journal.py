@@ -1,0 +1,302 @@
+"""The journal of one task beside what its code has asked for: the machine under every replay.
+
+A journal is the ordered list of what the code was told (facts). An op is something the code asked
+for and has not been told yet. Replay is nothing but telling the facts again, in order, and each
+only when the code has nothing left to run: then the same code asks for the same ops under the
+same keys. Whatever does not fit is other code, and is refused before it has any effect.
+
+Pure: no I/O, no clock, no database.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .differences import other_answer, other_arguments, other_end
+from .errors import NonDeterminism
+from .facts import SENT_AHEAD, SILENT, Fact, Op, Waiter, as_error, as_is
+
+MAX_TURNED_AWAY = 1000
+
+
+class Journal:
+    """Match facts with ops, in order; count keys; keep workflow time.
+
+    Facts wait in `_untold`. `position` counts all of the journal, loaded, appended and made.
+    """
+
+    __slots__ = (
+        "_accept_changes",
+        "_asked_before",
+        "_closed_by",
+        "_counts",
+        "_kept",
+        "_last_at",
+        "_loaded",
+        "_on_cancel",
+        "_patches",
+        "_requested",
+        "_sent_ahead",
+        "_settled",
+        "_taken",
+        "_told",
+        "_turned_away",
+        "_unflushed",
+        "_untold",
+        "_withdrawn",
+        "asked",
+        "broken",
+        "identity",
+        "now",
+        "ops",
+        "patches_made",
+        "position",
+        "started_at",
+    )
+
+    def __init__(
+        self,
+        identity: str,
+        facts: Iterable[Fact],
+        *,
+        started_at: int,
+        asked: int,
+        accept_changes: bool,
+        on_cancel: Callable[[Fact], None],
+        rereads: bool = False,
+    ):
+        self.identity = identity
+        self.started_at = started_at
+        self._untold = untold = deque(facts)
+        self._kept = list(untold) if rereads else None
+        self.position = len(untold)
+        self._last_at = untold[-1].at if untold else started_at
+        self._loaded, self._patches = _read_ahead(untold)
+        self._asked_before = asked
+        self._accept_changes = accept_changes
+        self._on_cancel = on_cancel
+        self._unflushed: list[Fact] = []
+        self.patches_made: list[Fact] = []
+        self._withdrawn: list[Op] = []
+        self._taken: set[str] = set()
+        self._settled = {fact.key for fact in untold if fact.kind == "dropped"}
+        self.broken: NonDeterminism | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.now = self.started_at
+        self.asked = 0
+        self.ops: dict[str, Op] = {}
+        self._requested: dict[str, Op] = {}
+        self._counts: dict[str, int] = {}
+        self._sent_ahead: set[str] = set()
+        self._told = 0
+        self._turned_away = 0
+        self._closed_by: type[BaseException] | None = None
+
+    def rewind(self) -> None:
+        """Begin again from the first fact, with all that was appended since (plain functions)."""
+        if self._kept is None:
+            raise RuntimeError("this journal forgets what it has told")
+        self._untold = deque(self._kept)
+        self._begin()
+
+    def close(self, by: type[BaseException]) -> None:
+        """Take no more: whatever the code asks for from now on raises `by` and records nothing."""
+        self._closed_by = by
+
+    def forget(self) -> None:
+        """Let go of facts and ops; the numbers stay."""
+        self.ops, self._requested = {}, {}
+        self._untold.clear()
+        if self._kept is not None:
+            self._kept.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether everything that the code asks for is refused."""
+        return self._closed_by is not None
+
+    def refuse(self, error: NonDeterminism) -> NonDeterminism:
+        """Remember an error that the run must end with, even if the code swallows it."""
+        if self.broken is None:
+            self.broken = error
+        return error
+
+    # What the code asks for.
+
+    def key(self, place: str, name: str) -> str:
+        """Give the next key of a name at a place: `search#1`, in a task `.1/search#1`.
+
+        Keys count by the whole text before `#`, so they are unique whatever names contain.
+        """
+        prefix = f"{place}/{name}" if place else name
+        number = self._counts.get(prefix, 0) + 1
+        self._counts[prefix] = number
+        return f"{prefix}#{number}"
+
+    def ask(
+        self,
+        place: str,
+        kind: str,
+        name: str,
+        spec: Any,
+        waiter: Waiter,
+        *,
+        fingerprint: str | None = None,
+        decode: Callable[[Any], Any] = as_is,
+        failure: Callable[[Any], BaseException] = as_error,
+        deadline: int | None = None,
+    ) -> Op:
+        """Open an op. Its key is fixed here, when the code calls, not when it awaits."""
+        if self._closed_by is not None:
+            self._turn_away(self._closed_by)
+        key = self.key(place, name)
+        self.asked += 1
+        op = Op(key, kind, name, fingerprint, spec, decode, failure, deadline, self.asked, waiter)
+        self.ops[key] = op
+        if key not in self._taken:
+            self._requested[key] = op
+        return op
+
+    def _turn_away(self, by: type[BaseException]) -> None:
+        """Raise, to code that is being closed. Code that never gives up is left waiting instead."""
+        self._turned_away += 1
+        if self._turned_away <= MAX_TURNED_AWAY:
+            raise by
+
+    def withdraw(self, op: Op) -> None:
+        """Close an op that the code no longer waits for. Nothing happens if it was told already."""
+        key = op.key
+        if self.ops.get(key) is not op:
+            return
+        del self.ops[key]
+        self._taken.discard(key)
+        if op.kind in SENT_AHEAD:
+            self._sent_ahead.add(key)
+        taken = self._requested.pop(key, None) is None
+        # What an earlier holder of the task has begun may still be under way outside.
+        taken_earlier = op.kind == "answer" and op.serial <= self._asked_before
+        if (taken or taken_earlier) and key not in self._settled:
+            self._settled.add(key)
+            self._withdrawn.append(op)
+
+    def patched(self, name: str) -> bool:
+        """Tell whether this run takes the new way; the first answer holds for the whole run.
+
+        It is true if it was recorded, or if nobody has been past this place. Older code may have
+        gone on without hearing anything yet, so the end of the journal is not enough: it must not
+        have asked for anything beyond this place either.
+        """
+        answer = self._patches.get(name)
+        if answer is None:
+            if self._closed_by is not None:
+                self._turn_away(self._closed_by)
+            answer = self._told >= self._loaded and self.asked >= self._asked_before
+            self._patches[name] = answer
+            if answer:
+                at = max(self.now, self._last_at)
+                patch = Fact("patch", f"$patch/{name}", True, None, at, name)
+                self.patches_made.append(patch)
+                self.append(patch)
+        return answer
+
+    # What the runtime adds and takes.
+
+    def append(self, fact: Fact, *, recorded: bool = False) -> None:
+        """Add the next fact, to be told in its turn. See `Run.append`."""
+        if not recorded:
+            self._unflushed.append(fact)
+        elif self._unflushed:
+            raise ValueError("facts that are not flushed yet would come after a recorded one")
+        self.position += 1
+        self._last_at = fact.at
+        self._untold.append(fact)
+        if self._kept is not None:
+            self._kept.append(fact)
+
+    def take_facts(self) -> list[Fact]:
+        """Take what was appended or made since the last call and is not recorded, in order."""
+        facts, self._unflushed = self._unflushed, []
+        return facts
+
+    def take_requested(self) -> list[Op]:
+        """Take the open ops that were asked for since the last call."""
+        requested = list(self._requested.values())
+        self._taken.update(self._requested)
+        self._requested.clear()
+        return requested
+
+    def take_withdrawn(self) -> list[Op]:
+        """Take the ops, once handed out, that the code has withdrawn since the last call."""
+        withdrawn, self._withdrawn = self._withdrawn, []
+        return withdrawn
+
+    # Telling.
+
+    def tell_next(self) -> bool:
+        """Tell the code the next fact; false when there is none. The code must be quiescent."""
+        if not self._untold:
+            return False
+        fact = self._untold.popleft()
+        self._told += 1
+        self.now = max(self.now, fact.at)
+        op = self._answered_by(fact)
+        if op is not None:
+            key = op.key
+            del self.ops[key]
+            self._requested.pop(key, None)
+            self._taken.discard(key)
+            op.waiter.told(op, fact)
+        elif fact.kind == "cancel":
+            self._on_cancel(fact)
+        elif not self._may_be_unheard(fact):
+            raise self.refuse(self._difference(fact))
+        return True
+
+    def finish(self) -> None:
+        """Check that nothing is left to tell to code that has returned or raised."""
+        for fact in self._untold:
+            self._told += 1
+            late = fact.kind in SENT_AHEAD and self._answered_by(fact) is not None
+            if not (late or self._may_be_unheard(fact)):
+                raise self.refuse(other_end(self.identity, self._told, fact))
+        self._untold.clear()
+
+    def _answered_by(self, fact: Fact) -> Op | None:
+        op = self.ops.get(fact.key) if fact.key is not None else None
+        if op is None or op.kind != fact.kind:
+            return None
+        if fact.name is not None and fact.name != op.name:
+            return None
+        return op if self._same_arguments(op, fact) else None
+
+    def _same_arguments(self, op: Op, fact: Fact) -> bool:
+        if fact.fingerprint is None or op.fingerprint is None or self._accept_changes:
+            return True
+        return fact.fingerprint == op.fingerprint
+
+    def _may_be_unheard(self, fact: Fact) -> bool:
+        if fact.kind in SILENT:
+            return True
+        # Commands are sent together; the answer of the first may withdraw the others.
+        return fact.kind in SENT_AHEAD and fact.key in self._sent_ahead
+
+    def _difference(self, fact: Fact) -> NonDeterminism:
+        op = self.ops.get(fact.key or "")
+        if op is not None and op.kind == fact.kind and not self._same_arguments(op, fact):
+            return other_arguments(self.identity, self._told, fact, op)
+        return other_answer(self.identity, self._told, fact, self.ops.values())
+
+
+def _read_ahead(facts: Iterable[Fact]) -> tuple[int, dict[str, bool]]:
+    """Give the place of the last fact that tells the code anything, and the recorded patches."""
+    last, patches = 0, {}
+    for place, fact in enumerate(facts, 1):
+        if fact.kind == "patch" and fact.name is not None:
+            patches[fact.name] = True
+        elif fact.kind not in SILENT:
+            last = place
+    return last, patches

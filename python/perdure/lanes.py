@@ -1,0 +1,73 @@
+"""Lanes: connections on which busy turns wait for their jobs, so that the others need not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .calls import to_text
+from .connections import REFUSALS, AsyncLink
+from .turns import FINAL, Json, Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+MAX_LANES = 4
+
+
+class Letter:
+    """A turn on its way: what it says, written."""
+
+    __slots__ = ("is_final", "text", "turn")
+
+    def __init__(self, turn: Turn, body: Json):
+        self.turn = turn
+        self.text = to_text(body)
+        self.is_final = body["state"] in FINAL or body["state"] == "park"
+
+
+class Lanes:
+    """Send busy turns again, waiting: one job a call, a few jobs at a time."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._waiting: dict[str, list[Letter]] = {}
+        self._idle: list[AsyncLink] = []
+        self._running = 0
+
+    def send(self, letter: Letter) -> None:
+        """Send a turn when its job is free."""
+        job = letter.turn.job
+        is_new = job not in self._waiting
+        self._waiting.setdefault(job, []).append(letter)
+        if is_new and self._running < MAX_LANES:
+            self._running += 1
+            self._engine.spawn(self._run())
+
+    def is_busy(self) -> bool:
+        """Tell whether any turn waits here."""
+        return self._running > 0
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for link in self._idle:
+            await link.close()
+        self._idle.clear()
+
+    async def _run(self) -> None:
+        link = self._idle.pop() if self._idle else AsyncLink(self._engine.source, "perdure waits")
+        try:
+            while self._waiting:
+                job = next(iter(self._waiting))
+                await self._send_all(link, self._waiting.pop(job))
+        finally:
+            self._running -= 1
+            self._idle.append(link)
+
+    async def _send_all(self, link: AsyncLink, letters: list[Letter]) -> None:
+        committer = self._engine.committer
+        try:
+            reply = await link.call(committer.written(letters, waiting=True))
+        except REFUSALS as error:
+            await committer.isolate(letters, error)
+            return
+        committer.deliver(letters, reply)

@@ -1,0 +1,172 @@
+"""The memory handle: the same verbs in async code and plain code, inside of jobs and outside.
+
+`Verbs` says what each verb is; a door carries it out: the runtime of a coordinator or hook (there a
+command is a fact of the task), or a client's connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Coroutine, Sequence
+from decimal import Decimal
+from typing import Any, Generic, Protocol, TypeVar
+
+from .errors import BadPath
+
+Path = str | Sequence[str | int]
+"""`"user.email"`, `"items.0"`, `"items.-1"`, `'"key.with.dots".x'`, or the keys: `["a.b", 0]`."""
+
+Number = int | float | Decimal
+
+_Json = TypeVar("_Json")
+_Int = TypeVar("_Int")
+_Number = TypeVar("_Number")
+_Bool = TypeVar("_Bool")
+
+_QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
+_PLAIN_KEY = re.compile(r'[^".\\]+')
+
+
+class Door(Protocol):
+    """Carries out the verbs of the handle of one job."""
+
+    def command(
+        self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
+        """Change the memory; `named` holds the argument under its name."""
+
+    def read(self, path: list[str]) -> Any:
+        """Read from the memory."""
+
+    def signal(self, name: str, payload: Any, key: str | None) -> Any:
+        """Send the job a signal."""
+
+
+class Verbs(Generic[_Json, _Int, _Number, _Bool]):
+    """A job's memory: a JSON document that changes by atomic commands.
+
+    Paths create missing parents. Outside of coordinators and hooks every command takes
+    `expected_version=` (compare and set) and `key=` (a repeated call is done once). Raises BadPath,
+    WrongType, InvalidValue, VersionConflict, JobNotFound and limits (PD30.).
+    """
+
+    def __init__(self, door: Door, job: str):
+        self._door = door
+        self.id = job
+
+    def __repr__(self) -> str:
+        """Show whose memory it is."""
+        return f"<{type(self).__name__} of {self.id}>"
+
+    def get(self, path: Path = "") -> _Json:
+        """Read what stands at a path, or everything; None where nothing is there."""
+        value: _Json = self._door.read(parse_path(path))
+        return value
+
+    def set(self, value: Any, path: Path = "", **options: Any) -> _Int:
+        """Replace what stands at a path, or everything; gives the version."""
+        version: _Int = self._do("set", path, options, value=value)
+        return version
+
+    def merge(self, patch: Any, path: Path = "", **options: Any) -> _Int:
+        """Merge an object into another, to any depth; gives the version."""
+        version: _Int = self._do("merge", path, options, patch=patch)
+        return version
+
+    def append(self, path: Path, *items: Any, **options: Any) -> _Int:
+        """Add items at the end of an array; gives its new length."""
+        length: _Int = self._do("append", path, options, items=items)
+        return length
+
+    def prepend(self, path: Path, *items: Any, **options: Any) -> _Int:
+        """Add items before the first of an array; gives its new length."""
+        length: _Int = self._do("prepend", path, options, items=items)
+        return length
+
+    def remove(self, path: Path, index: int, **options: Any) -> _Json:
+        """Take an element out of an array and give it; -1 is the last."""
+        removed: _Json = self._do("remove", path, options, index=index)
+        return removed
+
+    def increment(self, path: Path, by: Number = 1, **options: Any) -> _Number:
+        """Add to a number (0 where nothing is there); gives the new one."""
+        number: _Number = self._do("increment", path, options, by=by)
+        return number
+
+    def toggle(self, path: Path, **options: Any) -> _Bool:
+        """Turn a boolean round (true where nothing is there); gives the new one."""
+        turned: _Bool = self._do("toggle", path, options)
+        return turned
+
+    def set_if_not_exists(self, path: Path, value: Any, **options: Any) -> _Json:
+        """Set what is not there yet; gives the value that stands."""
+        standing: _Json = self._do("set_if_not_exists", path, options, value=value)
+        return standing
+
+    def delete(self, path: Path, **options: Any) -> _Json:
+        """Delete what stands at a path and give it."""
+        deleted: _Json = self._do("delete", path, options)
+        return deleted
+
+    def signal(self, name: str, payload: Any = None, key: str | None = None) -> _Bool:
+        """Send the job a signal; in a hook, the one it was asked for is its answer.
+
+        Outside, `key` makes a repeated call harmless; gives false where it was seen before.
+        """
+        sent: _Bool = self._door.signal(name, payload, key)
+        return sent
+
+    def _do(self, op: str, path: Path, options: dict[str, Any], **named: Any) -> Any:
+        return self._door.command(op, parse_path(path), named, options)
+
+
+class AsyncEntity(
+    Verbs[
+        Coroutine[Any, Any, Any],
+        Coroutine[Any, Any, int],
+        Coroutine[Any, Any, Number],
+        Coroutine[Any, Any, bool],
+    ]
+):
+    """A job's memory in async code: `await memory.merge({"status": "done"})`."""
+
+
+class Entity(Verbs[Any, int, Number, bool]):
+    """A job's memory in plain code: `memory.merge({"status": "done"})`."""
+
+
+def parse_path(path: Path) -> list[str]:
+    """Split a written path into its keys, by the rules of SQL's parse_path. Raises BadPath."""
+    if not isinstance(path, str):
+        return [str(key) for key in path]
+    if not path:
+        return []
+    keys = path.split(".") if '"' not in path else _quoted_keys(path)
+    if not keys or "" in keys:
+        raise BadPath(
+            f"this is no path: {path[:100]}",
+            detail="A path is keys with dots between them; a key with dots or quotes stands in"
+            " double quotes.",
+            hint='Write user.email, items.0, items.-1 or "key.with.dots".x.',
+        )
+    return keys
+
+
+def _quoted_keys(path: str) -> list[str]:
+    keys, place = [], 0
+    while place < len(path):
+        key = _QUOTED.match(path, place)
+        if key is None:
+            return []
+        quoted, plain = key.groups()
+        keys.append(re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if plain is None else plain)
+        place = key.end()
+    return keys
+
+
+def write_path(keys: Sequence[str]) -> str:
+    """Write keys as a path that SQL reads."""
+    return ".".join(
+        key if _PLAIN_KEY.fullmatch(key) else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
+        for key in keys
+    )

@@ -1,0 +1,137 @@
+"""News for a coordinator: what has happened and its code was not told yet.
+
+Messages, outcomes of activities and deadlines are told one at a time, the earliest first; of a
+signal and a deadline at the same instant the signal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from .activities import Outcome
+from .agenda import Agenda, Call, deadline_of
+from .clock import Clock
+from .coordinatorcalls import AnyRun
+from .durations import from_iso, to_iso
+from .replay import Fact, Op
+from .turns import CANCEL, Json
+
+
+class News:
+    """What waits to be told; `told_at` is the time of the last fact (µs)."""
+
+    __slots__ = ("_agenda", "_clock", "_mail", "_mail_at", "_outcomes", "is_cancelled", "told_at")
+
+    def __init__(self, journal: list[Fact], agenda: Agenda, clock: Clock):
+        self._agenda = agenda
+        self._clock = clock
+        self._mail: list[Json] = []
+        self._mail_at = 0
+        self._outcomes: deque[tuple[int, Call, Outcome]] = deque()
+        self.told_at = journal[-1].at if journal else 0
+        self.is_cancelled = any(fact.kind == "cancel" for fact in journal)
+
+    def take_mail(self, messages: list[Json], read_at: int) -> None:
+        """Take what lies open in the inbox."""
+        self._mail = messages
+        self._mail_at = read_at
+
+    def add(self, call: Call, outcome: Outcome) -> None:
+        """Take the outcome of an attempt."""
+        self._outcomes.append((self._clock.now(), call, outcome))
+
+    def next_at(self) -> int:
+        """Give the time of the next fact: now, and never before the last one."""
+        return max(self.told_at, self._clock.now())
+
+    def is_timer_unsure(self, now: int) -> bool:
+        """Tell whether a deadline has passed that needs another look into the inbox."""
+        timer = self._agenda.first_timer() if self._agenda.signals else None
+        return timer is not None and deadline_of(timer) <= now
+
+    def tell_next(self, run: AnyRun) -> bool:
+        """Append the earliest news to the run; false when there is none."""
+        if not self._mail and self._agenda.is_empty_of_time():
+            return False
+        message, op = self._next_message(run)
+        at = None if message is None else from_iso(message["sent_at"])
+        if self._outcomes and (at is None or self._outcomes[0][0] < at):
+            at, message = self._outcomes[0][0], None
+        timer = self._due_timer()
+        if timer is not None and (at is None or deadline_of(timer) < at):
+            self._tell(run, timer, at=deadline_of(timer))
+        elif message is not None:
+            self._tell_message(run, message, op)
+        elif at is not None:
+            self._tell_outcome(run, *self._outcomes.popleft()[1:])
+        else:
+            return False
+        return True
+
+    def _next_message(self, run: AnyRun) -> tuple[Json | None, Op | None]:
+        """Give the first message that can be told, with the op that it answers."""
+        for message in self._mail:
+            key = message["key"]
+            if key is not None:
+                op = run.ops.get(key)
+                return message, op if op is not None and op.kind == "answer" else None
+            op = self._agenda.waiting_for(message["name"])
+            if op is not None:
+                return message, op
+        return None, None
+
+    def _due_timer(self) -> Op | None:
+        """Give the timer with the earliest deadline, if it has passed.
+
+        While signals are awaited too, the inbox must have been read since: what was sent before
+        the deadline comes first.
+        """
+        first = self._agenda.first_timer()
+        if first is None:
+            return None
+        seen = self._mail_at if self._agenda.signals else self._clock.now()
+        return first if deadline_of(first) <= seen else None
+
+    def _tell_message(self, run: AnyRun, message: Json, op: Op | None) -> None:
+        self._mail.remove(message)
+        key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
+        if op is not None:
+            self._tell(run, op, ok=ok, value=payload, message=number)
+            return
+        self.is_cancelled |= key == CANCEL
+        kind = "cancel" if key == CANCEL else "dropped"
+        self._append(run, Fact(kind, key, ok, payload, self.next_at(), extra=number))
+
+    def _tell_outcome(self, run: AnyRun, call: Call, outcome: Outcome) -> None:
+        if not self._agenda.is_open(call):
+            return
+        op, call.task = call.op, None
+        call.made += 1
+        if outcome.again_in is None:
+            self._agenda.finish(call)
+            self._tell(run, op, ok=outcome.ok, value=outcome.value)
+            return
+        at = self.next_at()
+        call.again_at = at + int(outcome.again_in * 1e6)
+        failure = outcome.value | {"again_at": to_iso(call.again_at)}
+        self._append(run, Fact("attempt", op.key, False, failure, at, op.name, op.fingerprint))
+
+    def _tell(
+        self,
+        run: AnyRun,
+        op: Op,
+        *,
+        ok: bool = True,
+        value: Any = None,
+        at: int | None = None,
+        message: int | None = None,
+    ) -> None:
+        self._agenda.close(op)
+        at = self.next_at() if at is None else max(at, self.told_at)
+        fact = Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint, extra=message)
+        self._append(run, fact)
+
+    def _append(self, run: AnyRun, fact: Fact) -> None:
+        self.told_at = fact.at
+        run.append(fact)

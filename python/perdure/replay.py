@@ -1,0 +1,287 @@
+"""Replay: run a coordinator against its journal, now and again, always to the same place.
+
+`AsyncRun` drives `async def` functions on a loop without I/O and without a clock, `SyncRun` plain
+ones, which run again from the top. Both are told one fact at a time, and only when the code has
+nothing left to run. The caller is the worker:
+
+    run = AsyncRun(function, args, kwargs, identity=…, journal=facts, started_at=…, runtime=…)
+    while not run.advance():                # until the code waits for what the journal lacks
+        ...                                 # flush run.take_facts(), start run.take_requested() …
+        run.append(fact)                    # what happened next, the answer of one of run.ops
+    value = run.outcome()
+    run.close()                             # always, also when the run has finished
+
+Pure: no I/O, no clock, no database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import Any, Protocol
+
+from .awaitables import Durable, Task
+from .entered import Entered
+from .errors import NonDeterminism
+from .facts import Evicted, Fact, Op, Suspend, as_error, as_is
+from .loop import Loop
+from .run import Run, current
+
+__all__ = [
+    "AsyncRun",
+    "Durable",
+    "Evicted",
+    "Fact",
+    "Op",
+    "Pending",
+    "Run",
+    "Suspend",
+    "SyncRun",
+    "Waitable",
+    "current",
+]
+
+
+class AsyncRun(Run):
+    """Run an `async def` function; what it awaits are durables, tasks and timers."""
+
+    def _prepare(self) -> None:
+        # Abstract for the type checker only: what a coordinator may not do is refused by name.
+        self._loop = Loop(self._journal)  # type: ignore[abstract]
+        self._root: Task | None = None
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What tasks have raised that nobody awaits."""
+        return self._loop.errors
+
+    def advance(self) -> bool:
+        """Run until the code has finished (true) or waits for what the journal lacks (false).
+
+        Raises NonDeterminism where the code does not fit the journal; close the run then.
+        """
+        self._check_open()
+        journal, loop = self._journal, self._loop
+        with Entered(loop):
+            root = self._root
+            if root is None:
+                root = self._root = loop.create_root(self._main(), self._new_context())
+            while True:
+                loop.run_ready()
+                if journal.broken is not None:
+                    raise journal.broken
+                if root.done():
+                    journal.finish()
+                    return True
+                if not journal.tell_next():
+                    return False
+
+    async def _main(self) -> Any:
+        return await self._function(*self._args, **self._kwargs)
+
+    def outcome(self) -> Any:
+        """Give what the code returned, or raise what it raised (any BaseException)."""
+        if self._root is None:
+            raise asyncio.InvalidStateError("the run has not finished")
+        return self._root.result()
+
+    def request(
+        self,
+        kind: str,
+        name: str,
+        spec: Any,
+        *,
+        fingerprint: str | None = None,
+        decode: Callable[[Any], Any] = as_is,
+        failure: Callable[[Any], BaseException] = as_error,
+        deadline: int | None = None,
+    ) -> Durable:
+        """Ask for something; its key is fixed now. Await the answer, at once or later."""
+        loop = self._loop
+        durable = Durable(loop)
+        return durable.asked(
+            self._journal.ask(
+                loop.place(),
+                kind,
+                name,
+                spec,
+                durable,
+                fingerprint=fingerprint,
+                decode=decode,
+                failure=failure,
+                deadline=deadline,
+            )
+        )
+
+    def _unwind(self) -> None:
+        if self._root is not None:
+            with Entered(self._loop):
+                self._loop.unwind()
+
+    def _place(self) -> str:
+        return self._loop.place()
+
+    def _cancelled(self, fact: Fact) -> None:
+        if self._root is not None:
+            self._root.cancel(fact.value if isinstance(fact.value, str) else None)
+
+
+class Pending:
+    """What a request in a plain function returns: the answer, on its way since the call."""
+
+    __slots__ = ("_error", "_op", "_run", "_value", "done")
+
+    def __init__(self, run: SyncRun):
+        self._run = run
+        self._op: Op | None = None
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.done = False
+
+    def result(self) -> Any:
+        """Wait for the answer: give it, or raise the failure."""
+        return self._run.wait(self)
+
+    def cancel(self) -> bool:
+        """Withdraw the request; false if it was answered. A later `result()` raises."""
+        if self._op is None:
+            return False
+        self._run.withdraw(self._op)
+        self._finish(None, CancelledError("the request was withdrawn"))
+        return True
+
+    def take(self) -> Any:
+        """Give the answer that has come, or raise the failure."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def asked(self, op: Op) -> Pending:
+        """Wait for this op."""
+        self._op = op
+        return self
+
+    def told(self, op: Op, fact: Fact, /) -> None:
+        """Take the answer, as the code is to see it."""
+        try:
+            if fact.ok:
+                self._finish(op.decode(fact.value), None)
+            else:
+                self._finish(None, op.failure(fact.value))
+        except Exception as error:  # noqa: BLE001 - a decoder's, for the code
+            self._finish(None, error)
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        self._op, self._value, self._error, self.done = None, value, error, True
+
+
+class Waitable(Protocol):
+    """What a plain function can wait for: a Pending, or something made of several."""
+
+    @property
+    def done(self) -> bool:
+        """Tell whether there is something to take."""
+
+    def take(self) -> Any:
+        """Give it, or raise."""
+
+
+class SyncRun(Run):
+    """Run a plain function: from the top at each `advance()` that has something new to tell."""
+
+    _rereads = True
+
+    def _prepare(self) -> None:
+        self._seen = -1
+        self._finished = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    def advance(self) -> bool:
+        """Run until the code has finished (true) or waits for what the journal lacks (false).
+
+        Raises NonDeterminism where the code does not fit the journal; close the run then.
+        """
+        self._check_open()
+        if not self._finished and self._seen != self._journal.position:
+            self._finished = self._run_from_the_top()
+            self._seen = self._journal.position
+        return self._finished
+
+    def _run_from_the_top(self) -> bool:
+        journal = self._journal
+        journal.rewind()
+        self._value, self._error = None, None
+        try:
+            with Entered(None):
+                self._value = self._new_context().run(self._function, *self._args, **self._kwargs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, `outcome()` raises it
+            self._error = error
+        if journal.broken is not None:
+            raise journal.broken
+        if journal.closed:  # suspended, whatever the code has made of it
+            self._value, self._error = None, None
+            return False
+        journal.finish()
+        return True
+
+    def outcome(self) -> Any:
+        """Give what the code returned, or raise what it raised (any BaseException)."""
+        if not self._finished:
+            raise asyncio.InvalidStateError("the run has not finished")
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def request(
+        self,
+        kind: str,
+        name: str,
+        spec: Any,
+        *,
+        fingerprint: str | None = None,
+        decode: Callable[[Any], Any] = as_is,
+        failure: Callable[[Any], BaseException] = as_error,
+        deadline: int | None = None,
+    ) -> Pending:
+        """Ask for something; its key is fixed now. `.result()` waits for the answer."""
+        pending = Pending(self)
+        return pending.asked(
+            self._journal.ask(
+                "",
+                kind,
+                name,
+                spec,
+                pending,
+                fingerprint=fingerprint,
+                decode=decode,
+                failure=failure,
+                deadline=deadline,
+            )
+        )
+
+    def wait(self, pending: Waitable) -> Any:
+        """Tell facts until what is waited for is done, and give it; suspend if there are none."""
+        while not pending.done:
+            self._tell_or_suspend()
+        return pending.take()
+
+    def _tell_or_suspend(self) -> None:
+        journal = self._journal
+        try:
+            told = not journal.closed and journal.tell_next()
+        except NonDeterminism:  # remembered by the journal; the code must not catch it
+            told = False
+        if not told:
+            journal.close(Suspend)
+            raise Suspend
+
+    def withdraw(self, op: Op) -> None:
+        """Close an op that the code no longer waits for."""
+        self._journal.withdraw(op)
+
+    def _cancelled(self, fact: Fact) -> None:
+        raise asyncio.CancelledError(*([fact.value] if isinstance(fact.value, str) else []))

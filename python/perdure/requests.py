@@ -1,0 +1,186 @@
+"""Requests: what clients of both kinds have in common. It makes calls and reads their answers.
+
+A call carries a key, so that it can be sent again when its connection breaks. [P12]
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from . import typed
+from .asks import stored
+from .calls import Call, Calls
+from .durations import Duration, seconds
+from .errors import JobCancelled, JobFailed, ResultTimeout
+from .memory import write_path
+from .work import Coordinator, Hook, Work
+
+Workflow = Coordinator[..., Any] | str
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a job stands; `waiting_for` says in words what it waits for."""
+
+    id: str
+    entity: str | None
+    workflow: str | None
+    status: str | None
+    version: int
+    run: int
+    waiting_for: str | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+class Requests:
+    """Makes the calls of both kinds of clients."""
+
+    def __init__(self, schema: str):
+        self.calls = Calls(schema)
+
+    def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
+        """Give the call that starts a job."""
+        known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
+        bound = _bound(workflow, args, options)
+        if isinstance(workflow, Work):
+            own = {"queue": workflow.queue, "entity": workflow.entity}
+            known = {name: value for name, value in own.items() if value is not None} | known
+        job = known.pop("id", None) or str(uuid.uuid4())
+        known["key"] = known.get("key") or uuid.uuid4().hex
+        if "context" in known:
+            known["context"] = stored(known["context"])
+        name = workflow if isinstance(workflow, str) else workflow.name
+        return self.calls.start(name, bound, id=job, **known)
+
+    def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
+        """Give the call that starts a hook."""
+        known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
+        bound = _bound(hook, args, options)
+        if isinstance(hook, Work):
+            known.setdefault("queue", hook.queue)
+        known["key"] = known.get("key") or uuid.uuid4().hex
+        return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)
+
+    def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
+        """Give the call that sends a signal."""
+        return self.calls.signal(job, name, stored(payload), key or uuid.uuid4().hex)
+
+    def command(self, job: str, op: str, path: list[str], named: Any, options: Any) -> Call:
+        """Give the call that changes a memory."""
+        options.setdefault("key", uuid.uuid4().hex)
+        argument = {name: stored(value) for name, value in named.items()}
+        return self.calls.command(job, op, write_path(path), argument, options)
+
+    def read(self, job: str, path: list[str]) -> Call:
+        """Give the call that reads from a memory."""
+        return self.calls.read(job, write_path(path))
+
+
+START_OPTIONS = frozenset(
+    {
+        "id",
+        "entity",
+        "queue",
+        "priority",
+        "due_at",
+        "context",
+        "headers",
+        "pinned_version",
+        "key",
+        "if_exists",
+    }
+)
+HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key"})
+
+
+def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if isinstance(work, str):
+        return stored(typed.bind_unknown(args, kwargs))
+    return stored(work.shape.bind(args, kwargs))
+
+
+def ending(row: Sequence[Any], decode: typed.Decode) -> Any:
+    """Give a finished job's result. Raises JobFailed and JobCancelled."""
+    status, result, error = row
+    if status == "completed":
+        return decode(result)
+    raise (JobCancelled if status == "cancelled" else JobFailed)(error)
+
+
+def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
+    """Tell that a job was not finished in time, and what it waits for."""
+    return ResultTimeout(
+        f"job {job} was not finished within {timeout} s",
+        detail=f"It waits for {status.waiting_for}." if status.waiting_for else None,
+        hint="Wait longer, or look at its status and whether a worker serves its queue.",
+    )
+
+
+def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
+    """Give a limit in seconds, and when it is reached (monotonic seconds)."""
+    limit = None if timeout is None else seconds(timeout)
+    return limit, None if limit is None else time.monotonic() + limit
+
+
+def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Give one start of start_many(), of start()'s options with `args`."""
+    start = dict(given)
+    args = start.pop("args", ())
+    named = isinstance(args, Mapping)
+    bound = _bound(workflow, () if named else tuple(args), dict(args) if named else {})
+    start = {"key": uuid.uuid4().hex, "id": str(uuid.uuid4())} | start
+    if isinstance(workflow, Coordinator):
+        start = {"queue": workflow.queue, "entity": workflow.entity} | start
+    name = workflow if isinstance(workflow, str) else workflow.name
+    return typed.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]
+
+
+def decoder_of(workflow: Workflow | None) -> typed.Decode:
+    """Give what makes a workflow's result of its stored form."""
+    return workflow.shape.result if isinstance(workflow, Coordinator) else typed.unchanged
+
+
+class BaseHandle(Generic[C]):
+    """A job, seen from outside."""
+
+    def __init__(self, client: C, job: str, decode: typed.Decode = typed.unchanged):
+        self._client = client
+        self._decode = decode
+        self.id = job
+
+    def __repr__(self) -> str:
+        """Show which job it is."""
+        return f"<{type(self).__name__} of {self.id}>"
+
+
+class Door:
+    """Lets the memory handle of a job through a client, maybe inside the caller's transaction."""
+
+    def __init__(self, client: Any, job: str, connection: Any):
+        self._client = client
+        self._job = job
+        self._connection = connection
+
+    def command(
+        self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
+        """Change the memory."""
+        call = self._client.requests.command(self._job, op, path, named, options)
+        return self._client.send(call, self._connection)
+
+    def read(self, path: list[str]) -> Any:
+        """Read from the memory."""
+        return self._client.send(self._client.requests.read(self._job, path), self._connection)
+
+    def signal(self, name: str, payload: Any, key: str | None) -> Any:
+        """Send the job a signal."""
+        call = self._client.requests.signal(self._job, name, payload, key)
+        return self._client.send(call, self._connection)

@@ -1,0 +1,76 @@
+"""Stillness: whether a hook does nothing but wait, so that it can leave memory and run again later.
+
+A task is still when it is blocked in one of our waits, or in asyncio's own machinery (gather, wait,
+task groups, queues, locks) on tasks that are still themselves. Anything else may be work that is
+not recorded, and would be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.locks
+import asyncio.queues
+import asyncio.taskgroups
+import asyncio.tasks
+from collections.abc import Collection
+from types import CodeType
+from typing import Any
+
+_MACHINERY = frozenset(
+    module.__file__ for module in (asyncio.locks, asyncio.queues, asyncio.taskgroups)
+)
+_WAIT_CODE: CodeType = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
+_Gathering: Any = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
+
+
+class Wait(asyncio.Future[Any]):
+    """A durable wait: what it waits for is in the database, so it may begin again elsewhere."""
+
+
+def is_still(tasks: Collection[asyncio.Task[Any]], timers: Collection[asyncio.TimerHandle]) -> bool:
+    """Tell whether all tasks of a hook only wait, with no timer of their own."""
+    return not any(map(_is_running, timers)) and all(_task_is_still(task, tasks) for task in tasks)
+
+
+def _is_running(timer: asyncio.TimerHandle) -> bool:
+    return not timer.cancelled() and timer.when() > asyncio.get_running_loop().time()
+
+
+def _task_is_still(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
+    if task.done():
+        return True
+    waiter = getattr(task, "_fut_waiter", None)
+    if waiter is None:  # it is about to run
+        return False
+    return _future_is_still(waiter, family) or _is_in_machinery(task, family)
+
+
+def _future_is_still(future: Any, family: Collection[asyncio.Task[Any]]) -> bool:
+    if isinstance(future, _Gathering):
+        return all(_future_is_still(child, family) for child in future._children)
+    return isinstance(future, Wait) or future in family or future.done()
+
+
+def _is_in_machinery(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
+    frame = _innermost_frame(task.get_coro())
+    if frame is None:
+        return False
+    if frame.f_code is _WAIT_CODE:
+        return all(_future_is_still(future, family) for future in frame.f_locals["fs"])
+    return frame.f_code.co_filename in _MACHINERY
+
+
+def _innermost_frame(coroutine: Any) -> Any:
+    """Give the frame in which a coroutine is blocked, going down what it awaits."""
+    frame = None
+    while coroutine is not None:
+        for kind in ("cr", "gi", "ag"):
+            found = getattr(coroutine, f"{kind}_frame", None)
+            if found is not None:
+                frame = found
+                below = "gi_yieldfrom" if kind == "gi" else f"{kind}_await"
+                coroutine = getattr(coroutine, below, None)
+                break
+        else:
+            return frame
+    return frame

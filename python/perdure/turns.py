@@ -1,0 +1,167 @@
+"""A turn: one claim-to-park of a task, as the worker holds it. Coordinators, hooks and dispatched
+activities are kinds of turns; the committer sends what they have to say and brings the answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from .context import Info
+from .durations import from_iso, to_iso
+from .errors import PerdureError, failure_of
+from .replay import Fact
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+Json = dict[str, Any]
+
+DROPPED = frozenset({"fenced", "gone", "done", "failed", "cancelled", "retry", "stuck", "released"})
+"""Answers after which the task is no longer held here."""
+
+CANCEL = "$cancel"
+"""The key of the message that asks a task to cancel."""
+
+ENDED = frozenset({"done", "failed", "cancelled"})
+"""States of a turn that end the task and answer its asker."""
+
+FINAL = frozenset({"done", "failed", "cancelled", "retry", "stuck", "release"})
+"""States of a turn that give the task up for certain."""
+
+
+class Turn(ABC):
+    """A task that this worker holds.
+
+    `position` is the number of journal rows that the database is known to have. `queued`, `flying`
+    and `asked_at` belong to the committer: waiting to be sent, sent but not answered, since when.
+    """
+
+    kind: str
+
+    def __init__(self, engine: Engine, row: Json):
+        self.engine = engine
+        self.row = row
+        self.job: str = row["job"]
+        self.task: str = row["task"]
+        self.token: str = row["token"]
+        self.position: int = row["position"]
+        self.queued = False
+        self.flying = False
+        self.asked_at = 0
+        self.is_over = False
+
+    def __repr__(self) -> str:
+        """Show which task it is."""
+        return f"<{self.kind} {self.row['name']} of {self.job}, task {self.task}>"
+
+    def info(self) -> Info:
+        """Tell user code who it is."""
+        row = self.row
+        return Info(
+            job=self.job,
+            task=self.task,
+            name=row["name"],
+            kind=self.kind,
+            attempt=row["attempt"],
+            signal=row["signal"],
+            entity=row["entity"],
+            workflow=row["workflow"],
+            queue=row["queue"],
+            parent=row["parent"],
+            headers=row["headers"],
+        )
+
+    def info_of_attempt(self, key: str, made: int) -> Info:
+        """Tell an activity of this task who it is."""
+        place = f"{self.job}/{self.task}/{key}"
+        return replace(self.info(), kind="activity", attempt=made, key=place)
+
+    def body(self, state: str, **more: Any) -> Json:
+        """Give a turn for advance(), with what is not None."""
+        given = {name: value for name, value in more.items() if value is not None}
+        asker = self.row["asker"]
+        if asker is not None and asker["job"] != self.job and state in ENDED:
+            given["touches"] = [asker["job"]]
+        return {
+            "job": self.job,
+            "task": self.task,
+            "token": self.token,
+            "position": self.position,
+            "state": state,
+        } | given
+
+    def submit(self) -> None:
+        """Let the committer call `build()` as soon as it can send."""
+        self.engine.committer.submit(self)
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start to work on the claimed task."""
+
+    @abstractmethod
+    def build(self) -> Json:
+        """Give all that has accumulated, for advance()."""
+
+    @abstractmethod
+    def answered(self, answer: Json) -> None:
+        """Take the answer to what was built at `asked_at`."""
+
+    @abstractmethod
+    def nudge(self) -> None:
+        """Look into the inbox soon: a heartbeat heard that the task is asked to cancel."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """End at once, without any further effect: the task is not held any more."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Come to a place where the task can be given back: the worker stops."""
+
+    def spoiled(self, error: BaseException) -> Json:
+        """Give a turn that parks the task because this one cannot be taken, with its error."""
+        return self.body("stuck", value=reason_of(error))
+
+    def over(self) -> None:
+        """Tell the engine that the task is not held any more."""
+        if not self.is_over:
+            self.is_over = True
+            self.engine.forget(self)
+
+
+def reason_of(error: BaseException) -> Json:
+    """Describe why a task is stuck: `{"code", "type", "message", "detail", …}`."""
+    return {"code": getattr(error, "code", None), **failure_of(error)}
+
+
+def refusal(answer: Json) -> PerdureError:
+    """Make an error of a turn that was refused as a whole."""
+    failure = answer.get("error") or {}
+    kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
+    message = str(failure.get("message") or f"the turn was answered {answer.get('state')}")
+    return kind(message, detail=failure.get("detail"), hint=failure.get("hint"))
+
+
+def facts_of(rows: list[list[Any]]) -> list[Fact]:
+    """Read the rows of a journal."""
+    return [
+        Fact(kind, key, ok, value, from_iso(at), name, fingerprint, op, path and tuple(path))
+        for _, kind, key, name, fingerprint, ok, value, at, op, path in rows
+    ]
+
+
+def fact_body(fact: Fact) -> Json:
+    """Write a fact for advance(); one that consumes a message takes its value from the inbox."""
+    body: Json = {"kind": fact.kind, "key": fact.key, "at": to_iso(fact.at)}
+    if fact.name is not None:
+        body["name"] = fact.name
+    if fact.fingerprint is not None:
+        body["fingerprint"] = fact.fingerprint
+    if not fact.ok:
+        body["ok"] = False
+    if fact.extra is not None:
+        body["message"] = fact.extra
+    elif fact.value is not None:
+        body["value"] = fact.value
+    return body

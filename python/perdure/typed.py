@@ -1,0 +1,231 @@
+"""Typed values on the wire: pydantic models, dataclasses, enums, dates and UUIDs become JSON, and
+come back by annotation. What has no such annotation is handed on as it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+Decode = Callable[[Any], Any]
+
+_PLAIN = (str, int, float, bool, type(None))
+_AS_ISO = (datetime, date, time)
+
+
+def is_model(thing: object) -> bool:
+    """Tell whether a type is a pydantic model, without importing pydantic for it."""
+    pydantic = sys.modules.get("pydantic")
+    return (
+        pydantic is not None and isinstance(thing, type) and issubclass(thing, pydantic.BaseModel)
+    )
+
+
+def to_json(value: Any) -> Any:
+    """Turn a typed value into lists, dicts, text and numbers; leave unknown types as they are."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return {key: to_json(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [to_json(item) for item in value]
+    return _special(value)
+
+
+def _special(value: Any) -> Any:
+    if is_model(type(value)):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: to_json(getattr(value, field.name)) for field in fields}
+    if isinstance(value, enum.Enum):
+        return to_json(value.value)
+    if isinstance(value, _AS_ISO):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def unchanged(value: Any) -> Any:
+    """Hand a stored value on as it is."""
+    return value
+
+
+def decoder(annotation: Any) -> Decode:
+    """Give the function that makes a stored value of the annotated type.
+
+    `decoder(list[Page])(stored)`; an annotation that says nothing gives `unchanged`.
+    """
+    try:
+        return _decoder(annotation)
+    except TypeError:  # an annotation that cannot be hashed says nothing here
+        return unchanged
+
+
+@lru_cache(maxsize=1024)
+def _decoder(annotation: Any) -> Decode:
+    if is_model(annotation):
+        return typing.cast(Decode, annotation.model_validate)
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return _dataclass_decoder(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum | UUID):
+        return annotation
+    if isinstance(annotation, type) and issubclass(annotation, _AS_ISO):
+        return annotation.fromisoformat
+    if annotation is timedelta:
+        return lambda value: timedelta(seconds=value)
+    return _generic_decoder(typing.get_origin(annotation), typing.get_args(annotation))
+
+
+def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
+    if origin is typing.Annotated:
+        return decoder(arguments[0])
+    if origin is typing.Union or origin is types.UnionType:
+        return _union_decoder([decoder(member) for member in arguments])
+    if origin is dict or origin is Mapping:
+        item = decoder(arguments[-1])
+        if item is not unchanged:
+            return lambda value: {key: item(each) for key, each in value.items()}
+    elif origin is tuple:
+        return _tuple_decoder(arguments)
+    elif origin is list or (isinstance(origin, type) and issubclass(origin, Iterable)):
+        item = decoder(arguments[0])
+        if item is not unchanged:
+            return lambda value: [item(each) for each in value]
+    return unchanged
+
+
+def _union_decoder(members: list[Decode]) -> Decode:
+    tries = [member for member in members if member is not unchanged]
+    if not tries:
+        return unchanged
+
+    def decode(value: Any) -> Any:
+        if value is None:
+            return None
+        for member in tries:
+            try:
+                return member(value)
+            except (ValueError, TypeError, KeyError):
+                continue
+        return value
+
+    return decode
+
+
+def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        item = decoder(arguments[0])
+        return lambda value: tuple(item(each) for each in value)
+    items = [decoder(argument) for argument in arguments]
+    return lambda value: tuple(item(each) for item, each in zip(items, value, strict=True))
+
+
+def _dataclass_decoder(kind: type) -> Decode:
+    fields = _hints(kind)
+    names = {field.name for field in dataclasses.fields(kind) if field.init}
+
+    def decode(value: Any) -> Any:
+        known = {name: decoder(fields.get(name))(value[name]) for name in names if name in value}
+        return kind(**known)
+
+    return decode
+
+
+def _hints(thing: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(thing, include_extras=True)
+    except (NameError, TypeError, AttributeError):  # imported for the type checker only
+        return dict(getattr(thing, "__annotations__", {}))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shape:
+    """How a function's arguments and its result pass the wire."""
+
+    signature: inspect.Signature
+    skip: int
+    result: Decode
+    positional: tuple[Decode, ...]
+    rest: Decode
+    named: Mapping[str, Decode]
+    is_plain: bool
+
+    def arguments(self, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give stored args (array: positional, object: keyword, null: none) for a call."""
+        if isinstance(args, list) and self.is_plain:
+            return tuple(args), {}
+        if args is None:
+            return (), {}
+        if isinstance(args, dict):
+            get = self.named.get
+            return (), {name: get(name, unchanged)(value) for name, value in args.items()}
+        if not isinstance(args, list):
+            return (args,), {}
+        known = self.positional
+        return tuple(
+            (known[place] if place < len(known) else self.rest)(value)
+            for place, value in enumerate(args)
+        ), {}
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give a call's arguments as JSON; a wrong call fails where it is made.
+
+        An array where all are positional, else an object. Raises TypeError.
+        """
+        bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
+        if not kwargs:
+            return to_json(args)
+        named: dict[str, Any] = {}
+        for name, value in list(bound.arguments.items())[self.skip :]:
+            parameter = self.signature.parameters[name]
+            if parameter.kind is parameter.VAR_KEYWORD:
+                named |= value
+            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                raise TypeError(f"{name} is positional: give keyword arguments or it, not both")
+            else:
+                named[name] = value
+        return to_json(named)
+
+
+def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Give the arguments of a function that is only named, as JSON. Raises TypeError."""
+    if args and kwargs:
+        raise TypeError("a function given by name takes positional or keyword arguments, not both")
+    return to_json(kwargs or args)
+
+
+def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
+    """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
+    hints = _hints(function)
+    signature = inspect.signature(function)
+    positional: list[Decode] = []
+    named: dict[str, Decode] = {}
+    rest: Decode = unchanged
+    for parameter in list(signature.parameters.values())[skip:]:
+        decode = decoder(hints.get(parameter.name))
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            rest = decode
+        elif parameter.kind is not parameter.VAR_KEYWORD:
+            named[parameter.name] = decode
+            if parameter.kind is not parameter.KEYWORD_ONLY:
+                positional.append(decode)
+    result = decoder(hints.get("return"))
+    is_plain = all(decode is unchanged for decode in (*positional, rest))
+    return Shape(signature, skip, result, tuple(positional), rest, named, is_plain)

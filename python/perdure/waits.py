@@ -1,0 +1,190 @@
+"""The open waits of a hook: what ends them, and when the hook may leave memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from .durations import from_iso
+from .replay import Fact
+from .stillness import Wait
+from .turns import CANCEL, Json
+
+if TYPE_CHECKING:
+    from .hooks import HookTurn
+
+FIRST_TICK, LONGEST_TICK = 0.02, 1.0
+GRACE = 1.0
+"""Seconds that a hook may wait in memory, while slots are free, before it leaves."""
+AT_ONCE = 0.001
+
+
+class Open:
+    """A wait for an answer, for a signal, or only for a deadline (µs)."""
+
+    __slots__ = ("deadline", "future", "key", "signal")
+
+    def __init__(self, key: str, signal: str | None = None, deadline: int | None = None):
+        self.key = key
+        self.signal = signal
+        self.deadline = deadline
+        self.future = Wait()
+
+    def needs_mail(self) -> bool:
+        """Tell whether a message may end it."""
+        return self.signal is not None or self.deadline is None
+
+    def end(self, fact: Fact) -> None:
+        """Let the code go on."""
+        if not self.future.done():
+            self.future.set_result(fact)
+
+
+class Waits:
+    """Keep the waits of a hook and tick while there are any."""
+
+    def __init__(self, turn: HookTurn):
+        self._turn = turn
+        self._open: dict[str, Open] = {}
+        self._left: list[Open] = []
+        self._mail: list[Json] = []
+        self._mail_at = 0
+        self._tick_in = FIRST_TICK
+        self._timer: asyncio.TimerHandle | None = None
+        self._still_since: float | None = None
+        self.hurries = False
+
+    async def wait(self, wait: Open) -> Fact:
+        """Wait here, or elsewhere."""
+        self._open[wait.key] = wait
+        self._still_since = None
+        self._tick_in = AT_ONCE if self._is_short() else FIRST_TICK
+        self._take_mail()
+        self.arm()
+        try:
+            fact: Fact = await wait.future
+        finally:
+            self._open.pop(wait.key, None)
+        return fact
+
+    def _is_short(self) -> bool:
+        return self.hurries or self._turn.engine.room() <= 0
+
+    # What ends a wait.
+
+    def take(self, messages: list[Json], read_at: int) -> None:
+        """Take what lies open in the inbox."""
+        self._mail, self._mail_at = messages, read_at
+        self._take_mail()
+        self._take_due()
+
+    def _take_mail(self) -> None:
+        """Take what is for this hook: answers always, signals that somebody waits for."""
+        left: list[Json] = []
+        for message in self._mail:
+            if message["key"] is not None:
+                self._take_addressed(message)
+            elif (wait := self._waiting_for(message)) is not None:
+                value, number = message["payload"], message["id"]
+                outbox = self._turn.outbox
+                wait.end(outbox.tell("signal", wait.key, wait.signal, value=value, message=number))
+            else:
+                left.append(message)
+        self._mail = left
+
+    def _take_addressed(self, message: Json) -> None:
+        key, ok, value, number = (message[name] for name in ("key", "ok", "payload", "id"))
+        kind = "cancel" if key == CANCEL else "answer"
+        fact = self._turn.outbox.tell(kind, key, ok=ok, value=value, message=number)
+        if kind == "cancel":
+            self._turn.cancel()
+        elif key in self._open:
+            self._open[key].end(fact)
+
+    def _waiting_for(self, message: Json) -> Open | None:
+        for wait in self._open.values():
+            if wait.signal == message["name"] and not wait.future.done():
+                in_time = wait.deadline is None or from_iso(message["sent_at"]) <= wait.deadline
+                if in_time:
+                    return wait
+        return None
+
+    def _take_due(self) -> None:
+        """End waits whose deadline has passed; for a signal only if the inbox was read since."""
+        now = self._turn.engine.clock.now()
+        for wait in list(self._open.values()):
+            if wait.deadline is None or wait.deadline > now or wait.future.done():
+                continue
+            if wait.signal is None:
+                wait.end(Fact("timer", wait.key, True, None, now))
+            elif self._mail_at >= wait.deadline:
+                wait.end(self._turn.outbox.tell("timer", wait.key, wait.signal))
+            else:
+                self._turn.submit()
+
+    def fail(self, error: BaseException) -> None:
+        """End all waits with an error; what they waited for is remembered."""
+        self._left = [wait for wait in self._open.values() if not wait.future.done()]
+        for wait in self._left:
+            wait.future.set_exception(error)
+
+    # While waits are open.
+
+    def hurry(self) -> None:
+        """Leave as soon as that is possible."""
+        self.hurries = True
+        self._tick_in = AT_ONCE
+        self.arm()
+
+    def arm(self) -> None:
+        """Tick again at the next deadline, or soon."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if not self._open:
+            return
+        delay = self._tick_in
+        if (deadline := self.next_deadline()) is not None:
+            delay = min(delay, self._turn.engine.clock.seconds_until(deadline) + AT_ONCE)
+        self._timer = self._turn.engine.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        """End what is due, leave memory where that is possible, or ask for mail."""
+        self._timer = None
+        if self._turn.is_busy():
+            return
+        self._take_due()
+        waiting = [wait for wait in self._open.values() if not wait.future.done()]
+        if not waiting:
+            return
+        self._tick_in = min(2 * self._tick_in, LONGEST_TICK)
+        if len(waiting) == len(self._open) and self._may_leave():
+            self._turn.leave()
+        elif any(wait.needs_mail() for wait in waiting):
+            self._turn.submit()
+        else:
+            self.arm()
+
+    def _may_leave(self) -> bool:
+        if not self._turn.is_still():
+            self._still_since = None
+            return False
+        if self._still_since is None:
+            self._still_since = time.monotonic()
+        return self._is_short() or time.monotonic() - self._still_since >= GRACE
+
+    # What a parked hook waits for.
+
+    def awaits(self) -> list[str]:
+        """Name the signals that are waited for; also by a thread that has just been unwound."""
+        names = [wait.signal for wait in self._all() if wait.signal is not None]
+        return list(dict.fromkeys(names))
+
+    def next_deadline(self) -> int | None:
+        """Give the earliest deadline (µs)."""
+        deadlines = [wait.deadline for wait in self._all() if wait.deadline is not None]
+        return min(deadlines, default=None)
+
+    def _all(self) -> list[Open]:
+        return list(self._open.values()) or self._left

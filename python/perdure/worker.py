@@ -1,0 +1,254 @@
+"""The worker: one event loop that runs the tasks of some queues, in this thread or in its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import Context
+from types import TracebackType
+from typing import Any, Self
+
+from .app import App
+from .calls import send_async
+from .connections import REFUSALS, AsyncLink, Source, pauses
+from .durations import Duration, seconds
+from .engine import Engine
+from .errors import InvalidArgument
+from .faults import crash_point
+from .heartbeat import Heartbeat
+from .hooks import Family, turn_of
+
+logger = logging.getLogger("perdure.worker")
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """The worker's loop; it notes which timers belong to which hook."""
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call at a time of the loop's clock."""
+        timer = super().call_at(when, callback, *args, context=context)
+        turn = turn_of(context)
+        if turn is not None:
+            turn.note_timer(timer)
+        return timer
+
+
+class Worker:
+    """Run an app's coordinators, hooks and activities: `with perdure.Worker(app): …`.
+
+    As a context manager it runs in a thread of this process; `run()` blocks, and ends orderly on
+    SIGTERM or SIGINT (a second one ends at once). It serves `queues`, by default all that the app's
+    functions name. `slots` bounds what is in hand at a time, `cache` how many parked coordinators
+    stay in memory. `lease` is how long a task is safe from others without a sign of life, `poll`
+    how often queues are looked at without any hint, `grace` how long running work may take to end
+    at a stop. `prepare_threshold=None` is for connection poolers.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        queues: Sequence[str] | None = None,
+        *,
+        dsn: str | None = None,
+        schema: str = "perdure",
+        slots: int = 100,
+        lease: Duration = 30,
+        poll: Duration = 5,
+        grace: Duration = 10,
+        cache: int = 1000,
+        prepare_threshold: int | None = 0,
+        provision: bool = True,
+    ):
+        queues = app.queues() if queues is None else queues
+        if isinstance(queues, str) or not queues or slots < 1:
+            raise InvalidArgument("a worker needs a list of queues and at least one slot")
+        self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._app = app
+        self._queues = list(queues)
+        self._dsn = dsn
+        self._schema = schema
+        self._slots = slots
+        self._lease = seconds(lease)
+        self._poll = seconds(poll)
+        self._grace = seconds(grace)
+        self._cache = cache
+        self._prepare_threshold = prepare_threshold
+        self._provision = provision
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._started = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    # In a thread.
+
+    def start(self) -> Self:
+        """Run in a thread of this process; returns when it is ready to work."""
+        if self._thread is not None:
+            raise InvalidArgument("this worker runs already", hint="Make another one.")
+        self._thread = threading.Thread(target=self._run_in_thread, name="perdure-worker")
+        self._thread.daemon = True
+        self._thread.start()
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def stop(self) -> None:
+        """End orderly: finish what can be finished within the grace, give the rest back."""
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(stopping.set)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _run_in_thread(self) -> None:
+        try:
+            self._run(handles_signals=False)
+        except BaseException as error:
+            self._error = error
+            logger.exception("the worker has ended")
+        finally:
+            self._started.set()
+
+    # In this thread.
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT."""
+        if os.environ.get("PYTHONHASHSEED", "random") == "random":
+            logger.warning(
+                "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere"
+            )
+        self._run(handles_signals=threading.current_thread() is threading.main_thread())
+
+    def _run(self, *, handles_signals: bool) -> None:
+        source = Source(self._dsn, self._schema, self._prepare_threshold)
+        try:
+            if self._provision:
+                source.provision()
+            with asyncio.Runner(loop_factory=Loop) as runner:
+                runner.run(self._main(source, handles_signals))
+        finally:
+            source.close()
+
+    async def _main(self, source: Source, handles_signals: bool) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        loop.set_task_factory(Family())
+        if handles_signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._asked_to_stop)
+        engine = Engine(
+            self._app,
+            source,
+            queues=self._queues,
+            name=self.name,
+            slots=self._slots,
+            lease_for=self._lease,
+            poll=self._poll,
+            cache=self._cache,
+        )
+        link = AsyncLink(source, "perdure worker")
+        heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
+        try:
+            await self._register(engine, link)
+            heartbeat.start()
+            await self._work(engine, link)
+        finally:
+            heartbeat.stop()
+            await link.close()
+            await engine.close()
+
+    def _asked_to_stop(self) -> None:
+        assert self._stopping is not None
+        if self._stopping.is_set():
+            logger.warning("a second signal: the worker ends at once")
+            os._exit(1)
+        logger.info("the worker is asked to stop")
+        self._stopping.set()
+
+    async def _register(self, engine: Engine, link: AsyncLink) -> None:
+        details = {"python": sys.version.split()[0], "pid": os.getpid(), "slots": self._slots}
+        hello = await link.call(engine.calls.register_worker(self.name, self._queues, details))
+        engine.clock.heard(hello["at"])
+        engine.instance = hello["instance"]
+
+    async def _work(self, engine: Engine, link: AsyncLink) -> None:
+        """Work until asked to stop, or until a loop that must not end has ended."""
+        assert self._stopping is not None
+        loops: list[asyncio.Task[Any]] = [
+            asyncio.create_task(engine.committer.run()),
+            asyncio.create_task(self._listen(engine)),
+        ]
+        stopping = asyncio.create_task(self._stopping.wait())
+        self._started.set()
+        try:
+            await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await self._drain(engine, link)
+            for task in loops:
+                if task.done():
+                    task.result()
+        finally:
+            for task in (*loops, stopping):
+                task.cancel()
+            await asyncio.gather(*loops, stopping, return_exceptions=True)
+
+    async def _drain(self, engine: Engine, link: AsyncLink) -> None:
+        """Claim nothing more, let running work end, give the rest back."""
+        engine.begin_stopping()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                await engine.emptied()
+        crash_point("before release")
+        given_back = await engine.let_go()
+        if given_back:
+            await link.call(engine.calls.release(given_back))
+        crash_point("after release")
+        await link.call(engine.calls.forget_worker(self.name))
+
+    async def _listen(self, engine: Engine) -> None:
+        """Hear when there is work; without this connection the worker polls."""
+        waiting = pauses()
+        while True:
+            try:
+                async with await engine.source.connect_async("perdure listens") as connection:
+                    cursor = connection.cursor()
+                    channel = await send_async(cursor, engine.calls.channel())
+                    await send_async(cursor, engine.calls.listen(channel))
+                    waiting = pauses()
+                    engine.committer.claim_in(0)
+                    async for notice in connection.notifies():
+                        if notice.payload in self._queues:
+                            engine.committer.notified()
+            except REFUSALS as error:
+                logger.info("listening again: %s", str(error).strip())
+            await asyncio.sleep(next(waiting))

@@ -1,0 +1,267 @@
+"""Eviction: a run leaves memory without a trace, whatever its code does about it."""
+
+# ruff: noqa: RUF006 - the loop holds its tasks itself
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from replay_driver import command, load, patched, runtime, shown, signal, step
+from replay_programs import ASYNC, CANCELLED, plus
+
+from perdure import loop as loops
+from perdure.replay import Evicted, Fact
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Any:
+    """See that nothing is left for the collector to complain about."""
+    unraisable: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable.append
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+        gc.collect()
+    sys.unraisablehook = hook
+    assert unraisable == []
+
+
+def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
+    """Advance a run and close it."""
+    run = load(code, journal or [])
+    run.advance()
+    run.close()
+    return run
+
+
+@pytest.mark.parametrize("program", {*ASYNC, *CANCELLED}, ids=lambda f: f.__name__)
+def test_any_program_can_be_closed(program: Callable[..., Any]) -> None:
+    run = closed(program)
+    assert run.take_requested() == []
+    assert run.ops == {}
+    run.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        run.advance()
+
+
+def test_a_run_that_never_began_can_be_closed() -> None:
+    load(ASYNC[0], []).close()
+    run = load(lambda: step(plus, 1), [])
+    run.close()
+
+
+def test_finally_blocks_cannot_do_anything_durable() -> None:
+    seen: list[Any] = []
+
+    async def code() -> None:
+        try:
+            await signal("go")
+        except asyncio.CancelledError:
+            for attempt in (
+                lambda: step(plus, 1),
+                lambda: command("set", 1),
+                lambda: asyncio.get_running_loop().call_later(1, print),
+                lambda: patched("x"),
+            ):
+                try:
+                    attempt()
+                except Evicted as error:
+                    seen.append(type(error))
+            raise
+        finally:
+            seen.append("left")
+            await asyncio.sleep(3)
+
+    run = closed(code)
+    assert seen == [Evicted, Evicted, Evicted, Evicted, "left"]
+    assert run.take_facts() == []
+    assert run.take_requested() == []
+
+
+def test_tasks_generators_and_callbacks_end_with_the_run() -> None:
+    left: list[str] = []
+
+    async def numbers() -> Any:
+        try:
+            while True:
+                yield await step(plus, 1)
+        finally:
+            left.append("generator")
+
+    async def child() -> None:
+        try:
+            async for _ in numbers():
+                await asyncio.sleep(100)
+        finally:
+            left.append("child")
+
+    async def code() -> None:
+        kept = numbers()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child())
+            asyncio.ensure_future(child())
+            await anext(kept)
+            runtime().kept = kept  # type: ignore[attr-defined]
+            await asyncio.Event().wait()
+
+    run = load(code, [])
+    run.advance()
+    for key in list(run.ops):
+        run.append(Fact("activity", key, True, 2, run.now, "plus"))
+    run.advance()
+    run.close()
+    assert sorted(left) == ["child", "child", "generator", "generator", "generator"]
+
+
+def test_no_code_of_a_closed_run_runs_in_another_loop() -> None:
+    where: list[Any] = []
+
+    async def numbers() -> Any:
+        try:
+            yield 1
+        finally:
+            where.append(asyncio.get_running_loop())
+
+    async def code() -> None:
+        holder: list[Any] = [numbers()]
+        holder.append(holder)  # only the collector can free it
+        await anext(holder[0])
+        del holder
+        await signal("go")
+
+    async def worker() -> list[Any]:
+        run = load(code, [])
+        run.advance()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert where == []
+        run.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return where
+
+    [loop] = asyncio.run(worker())
+    assert isinstance(loop, loops.Loop)
+    where.clear()
+
+
+async def shrugs() -> None:
+    while True:
+        try:
+            await signal("go")
+        except asyncio.CancelledError:
+            continue
+
+
+async def insists() -> None:
+    while True:
+        try:
+            await asyncio.sleep(1)
+        except BaseException:  # noqa: BLE001
+            continue
+
+
+async def spins_when_cancelled() -> None:
+    try:
+        await signal("go")
+    except asyncio.CancelledError:
+        while True:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def never_stops() -> None:
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except BaseException:  # noqa: BLE001
+            continue
+
+
+async def spins_for_ever() -> None:
+    try:
+        await signal("go")
+    finally:
+        while True:
+            try:
+                await asyncio.sleep(0)
+            except BaseException:  # noqa: BLE001
+                continue
+
+
+async def interrupts() -> None:
+    try:
+        await signal("go")
+    finally:
+        raise KeyboardInterrupt
+
+
+async def raises() -> None:
+    try:
+        await signal("go")
+    finally:
+        raise ValueError("on the way out")
+
+
+async def begins_more() -> None:
+    async def more(n: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if n:
+                asyncio.create_task(more(n - 1))
+
+    await more(20)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [shrugs, spins_when_cancelled, interrupts, raises, begins_more],
+    ids=lambda f: f.__name__,
+)
+def test_stubborn_code_ends_too(code: Callable[..., Any]) -> None:
+    kept = len(loops._unending)
+    closed(code)
+    assert len(loops._unending) == kept
+
+
+@pytest.mark.parametrize("code", [insists, never_stops, spins_for_ever], ids=lambda f: f.__name__)
+def test_code_that_cannot_end_is_kept_from_the_collector(code: Callable[..., Any]) -> None:
+    kept = len(loops._unending)
+    closed(code)
+    gc.collect()
+    assert len(loops._unending) == kept + 1
+
+
+def test_the_worker_is_not_cancelled_with_the_run() -> None:
+    async def worker() -> str:
+        for code in (shrugs, raises, begins_more):
+            closed(code)
+        await asyncio.sleep(0)
+        return "alive"
+
+    assert asyncio.run(worker()) == "alive"
+
+
+def test_a_closed_run_is_freed() -> None:
+    run = closed(ASYNC[0])
+    here = weakref.ref(run)
+    del run
+    gc.collect()
+    assert here() is None
+
+
+def test_a_run_comes_back_after_eviction() -> None:
+    run = load(ASYNC[0], [])
+    run.advance()
+    before = shown(run)
+    run.close()
+    again = load(ASYNC[0], [])
+    again.advance()
+    assert shown(again) == before
+    again.close()

@@ -1,0 +1,392 @@
+"""The loop: what asyncio finds on it, what it refuses; it leaves the worker's loop alone."""
+
+# ruff: noqa: RUF006 - the loop holds its tasks itself
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from replay_driver import SECOND, STARTED_AT, load, outcome, runtime, signal, step
+from replay_programs import plus
+
+from perdure.errors import IoInCoordinator
+from perdure.replay import Fact, SyncRun, current
+
+
+def ran(code: Callable[..., Any], *answers: Any) -> Any:
+    """Run code to its end, answering what it asks for in order, and give its outcome."""
+    run = load(code, [])
+    left = list(answers)
+    while not run.advance():
+        op = next(iter(run.ops.values()))
+        at = run.now if op.deadline is None else op.deadline
+        run.append(Fact(op.kind, op.key, True, left.pop(0) if left else None, at, op.name))
+    return outcome(run)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda loop: loop.run_in_executor(None, print),
+        lambda loop: loop.call_soon_threadsafe(print),
+        lambda loop: loop.create_connection(asyncio.Protocol, "localhost", 80),
+        lambda loop: loop.getaddrinfo("localhost", 80),
+        lambda loop: loop.add_signal_handler(2, print),
+        lambda loop: loop.sock_recv(None, 1),
+        lambda loop: loop.subprocess_shell(asyncio.SubprocessProtocol, "true"),
+        lambda loop: loop.run_forever(),
+        lambda loop: loop.run_until_complete(None),
+        lambda loop: loop.set_task_factory(None),
+        lambda loop: loop.stop(),
+        lambda loop: loop.close(),
+    ],
+)
+def test_what_needs_the_world_is_refused(call: Callable[[Any], Any]) -> None:
+    async def code() -> None:
+        call(asyncio.get_running_loop())
+
+    run = load(code, [])
+    assert run.advance()
+    with pytest.raises(IoInCoordinator, match="a coordinator has no loop") as raised:
+        run.outcome()
+    assert "activity" in str(raised.value.hint)
+    run.close()
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: asyncio.to_thread(print),
+        lambda: asyncio.open_connection("localhost", 80),
+        lambda: asyncio.create_subprocess_exec("true"),
+    ],
+)
+def test_asyncio_calls_that_need_the_world_are_refused(call: Callable[[], Any]) -> None:
+    async def code() -> None:
+        await call()
+
+    run = load(code, [])
+    assert run.advance()
+    with pytest.raises(IoInCoordinator):
+        run.outcome()
+    run.close()
+
+
+def test_the_loop_answers_what_libraries_ask() -> None:
+    async def code() -> Any:
+        loop = asyncio.get_running_loop()
+        return [
+            loop.is_running(),
+            loop.is_closed(),
+            loop.get_debug(),
+            loop.get_task_factory(),
+            loop.get_exception_handler(),
+            asyncio.current_task() in asyncio.all_tasks(),
+            loop.time(),
+        ]
+
+    assert ran(code) == ("returned", [True, False, False, None, None, True, 0.0])
+
+
+def test_time_is_that_of_the_last_fact_and_never_goes_back() -> None:
+    async def code() -> Any:
+        loop, run = asyncio.get_running_loop(), runtime().run
+        times = []
+        for _ in range(3):
+            await signal("go")
+            times.append((run.time() - STARTED_AT, loop.time()))
+        return times
+
+    run = load(code, [])
+    for number, seconds in enumerate((5, 3, 8), 1):
+        run.advance()
+        at = STARTED_AT + seconds * SECOND
+        run.append(Fact("signal", f"go#{number}", True, None, at, "go"))
+    assert run.advance()
+    assert outcome(run)[1] == [(5 * SECOND, 5.0), (5 * SECOND, 5.0), (8 * SECOND, 8.0)]
+
+
+@pytest.mark.parametrize(
+    ("delay", "deadline"),
+    [
+        (0.1, 100_000),
+        (1e-9, 0),
+        (-5, 0),
+        (1.0000004, 1_000_000),
+        (86_400 * 365, 86_400 * 365 * SECOND),
+        (float("inf"), 253_402_300_799_999_999 - STARTED_AT),
+        (1e300, 253_402_300_799_999_999 - STARTED_AT),
+    ],
+)
+def test_deadlines_are_exact(delay: float, deadline: int) -> None:
+    async def code() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, print)
+        loop.call_at(loop.time() + delay, print)
+        await signal("go")
+
+    run = load(code, [])
+    run.advance()
+    first, second, _ = run.ops.values()
+    assert first.deadline == second.deadline == STARTED_AT + deadline
+    assert (first.key, second.key) == ("$timer#1", "$timer#2")
+    assert first.kind == "timer"
+    run.close()
+
+
+def test_a_delay_that_is_no_number_is_refused() -> None:
+    async def code() -> None:
+        asyncio.get_running_loop().call_later(float("nan"), print)
+
+    assert ran(code)[0] == "raised"
+
+
+def test_a_durable_is_taken_wherever_asyncio_takes_something_to_await() -> None:
+    async def code() -> Any:
+        one = step(plus, 1)
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(one), asyncio.create_task(one, name="x")]
+        async with asyncio.TaskGroup() as group:
+            tasks.append(group.create_task(one, name="y"))
+        done, _ = await asyncio.wait([one])
+        [first] = asyncio.as_completed([one])
+        return [
+            await one,
+            await one,
+            await asyncio.gather(one, one),
+            [await task for task in tasks],
+            await asyncio.wait_for(one, 5),
+            await asyncio.shield(one),
+            await asyncio.ensure_future(one),
+            one in done,
+            await first,
+            len({one, one}),
+        ]
+
+    assert ran(code, 2)[1] == [2, 2, [2, 2], [2, 2, 2], 2, 2, 2, True, 2, 1]
+
+
+def test_a_finished_task_group_withdraws_the_durable_it_refuses() -> None:
+    async def code() -> Any:
+        async with asyncio.TaskGroup() as group:
+            pass
+        try:
+            group.create_task(step(plus, 1))
+        except RuntimeError:
+            return len(runtime().run.ops)
+
+    left = ran(code)[1]
+    assert left == 0 or sys.version_info < (3, 13)
+
+
+def test_a_task_of_a_durable_that_never_begins_withdraws_it() -> None:
+    async def code() -> Any:
+        task = asyncio.create_task(step(plus, 1))
+        task.cancel()
+        await asyncio.wait([task])
+        return list(runtime().run.ops)
+
+    assert ran(code) == ("returned", [])
+
+
+def test_eager_tasks_know_their_place() -> None:
+    async def child() -> Any:
+        return await step(plus, 1)
+
+    async def code() -> Any:
+        loop = asyncio.get_running_loop()
+        task: Any = asyncio.Task
+        if sys.version_info < (3, 12):
+            return await loop.create_task(child(), name="x")
+        task = loop.create_task(child(), name="x", eager_start=True)
+        assert list(runtime().run.ops) == [".x/plus#1"]
+        return await task
+
+    assert ran(code, 2) == ("returned", 2)
+
+
+def test_contexts_are_followed() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    async def child() -> str:
+        await step(plus, 1)
+        return variable.get()
+
+    async def code() -> Any:
+        other = contextvars.copy_context()
+        other.run(variable.set, "other")
+        variable.set("own")
+        loop = asyncio.get_running_loop()
+        return [await loop.create_task(child()), await loop.create_task(child(), context=other)]
+
+    variable.set("the worker's")
+    assert ran(code, 1, 1) == ("returned", ["own", "other"])
+    assert variable.get() == "the worker's"
+
+
+def test_errors_that_nobody_awaits_are_collected(capfd: pytest.CaptureFixture[str]) -> None:
+    async def fails() -> None:
+        raise ValueError("nobody awaits me")
+
+    async def code() -> None:
+        loop = asyncio.get_running_loop()
+        loop.create_task(fails())
+        loop.call_soon(lambda: 1 / 0)
+        await asyncio.sleep(1)
+
+    run = load(code, [])
+    run.advance()
+    run.append(Fact("timer", "$timer#1", True, None, run.now + SECOND))
+    assert run.advance()
+    run.close()
+    gc.collect()
+    assert {type(error) for error in run.errors} == {ValueError, ZeroDivisionError}
+    assert capfd.readouterr().err == ""
+
+
+def test_what_the_code_exits_with_is_its_outcome() -> None:
+    async def exits() -> None:
+        sys.exit(3)
+
+    async def code() -> Any:
+        task = asyncio.create_task(exits())
+        try:
+            await task
+        except SystemExit as error:
+            return error.code
+
+    def plain() -> None:
+        sys.exit(4)
+
+    assert ran(code) == ("returned", 3)
+    assert ran(exits) == ("raised", "SystemExit(3)")
+    assert ran(plain) == ("raised", "SystemExit(4)")
+
+
+def test_decoders_and_failures_are_the_codes_to_handle() -> None:
+    def broken(value: Any) -> Any:
+        raise StopIteration(value)
+
+    async def code() -> Any:
+        run = runtime().run
+        out: list[Any] = []
+        for options in ({"decode": str.upper}, {"decode": int}, {"decode": broken}):
+            try:
+                out.append(await run.request("activity", "x", None, **options))
+            except Exception as error:  # noqa: BLE001
+                out.append(type(error).__name__)
+        return out
+
+    def plain() -> Any:
+        run = runtime().run
+        out: list[Any] = []
+        for options in ({"decode": str.upper}, {"decode": int}):
+            pending = run.request("activity", "x", None, **options)
+            for _ in range(2):
+                try:
+                    out.append(pending.result())
+                except ValueError as error:
+                    out.append(type(error).__name__)
+        return out
+
+    assert ran(code, "a", "b", "c") == ("returned", ["A", "ValueError", "RuntimeError"])
+    assert ran(plain, "a", "b") == ("returned", ["A", "A", "ValueError", "ValueError"])
+
+
+def test_a_failure_without_a_class_is_an_error() -> None:
+    async def code() -> Any:
+        await runtime().run.request("activity", "x", None)
+
+    run = load(code, [Fact("activity", "x#1", False, {"message": "no"}, 1)])
+    assert run.advance()
+    assert outcome(run) == ("raised", "RuntimeError(\"{'message': 'no'}\")")
+
+
+def test_the_workers_loop_goes_on_as_it_was() -> None:
+    async def worker() -> Any:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        hooks = sys.get_asyncgen_hooks()
+        before = (loop, task, hooks)
+        seen = []
+        for code in (coordinator, plain_coordinator):
+            run = load(code, [])
+            assert not run.advance()
+            seen.append(
+                (asyncio.get_running_loop(), asyncio.current_task(), sys.get_asyncgen_hooks())
+            )
+            await asyncio.sleep(0)
+            run.append(Fact("activity", "plus#1", True, 2, run.now, "plus"))
+            loop.call_soon(run.advance)  # from a callback, which no task runs
+            await asyncio.sleep(0)
+            assert run.advance()
+            seen.append(
+                (asyncio.get_running_loop(), asyncio.current_task(), sys.get_asyncgen_hooks())
+            )
+            assert outcome(run) == ("returned", 2)
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.001)
+        return all(now == before for now in seen)
+
+    assert asyncio.run(worker())
+
+
+async def coordinator() -> Any:
+    assert asyncio.get_running_loop().time() == 0.0
+    return await step(plus, 1)
+
+
+def plain_coordinator() -> Any:
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+    return step(plus, 1)
+
+
+def test_runs_of_several_threads_do_not_meet() -> None:
+    ended: list[Any] = []
+
+    def work() -> None:
+        ended.extend(ran(coordinator, 2) for _ in range(50))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended == [("returned", 2)] * 200
+
+
+def test_the_code_finds_its_runtime_and_nobody_elses() -> None:
+    async def code() -> Any:
+        return current.get() is runtime()
+
+    assert ran(code) == ("returned", True)
+    assert current.get(None) is None
+
+
+def test_streams_of_chance_do_not_depend_on_each_other() -> None:
+    async def few() -> Any:
+        run = runtime().run
+        return [run.random().random(), str(run.uuid())]
+
+    async def more() -> Any:
+        run = runtime().run
+        run.random()
+        first = str(run.uuid())
+        return [run.random().random(), first]
+
+    one, other = ran(few)[1], ran(more)[1]
+    assert one[1] == other[1]
+    assert one[0] != other[0]
+    assert ran(few)[1] == one
+
+
+def test_kinds_of_runs_are_chosen_by_the_caller() -> None:
+    assert isinstance(load(plain_coordinator, []), SyncRun)

@@ -1,0 +1,199 @@
+"""`patched(name)`: new code for running jobs, at any moment, with one answer for the whole run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from replay_driver import World, hook, load, outcome, patched, seeds, shown, step
+from replay_programs import double, picky, plus
+
+from perdure.replay import Fact
+
+Program = Callable[[bool], Callable[[], Awaitable[Any]]]
+
+
+def in_a_loop(new: bool) -> Callable[[], Awaitable[Any]]:
+    async def code() -> str:
+        for i in range(5):
+            await step(plus, i)
+            if new and patched("more"):
+                await step(double, i)
+            await asyncio.sleep(1)
+        return "done"
+
+    return code
+
+
+def in_branches(new: bool) -> Callable[[], Awaitable[Any]]:
+    async def branch(i: int) -> Any:
+        await step(plus, i)
+        if new and patched("more"):
+            await step(double, i)
+        return await hook(plus, i)
+
+    async def code() -> Any:
+        return await asyncio.gather(*(branch(i) for i in range(4)))
+
+    return code
+
+
+def instead(new: bool) -> Callable[[], Awaitable[Any]]:
+    """The patch replaces a request that may be under way already."""
+
+    async def code() -> Any:
+        await step(plus, 1)
+        first = await (step(double, 1) if new and patched("other") else hook(plus, 1))
+        return [first, await step(plus, 2)]
+
+    return code
+
+
+def several(new: bool) -> Callable[[], Awaitable[Any]]:
+    async def code() -> Any:
+        out = []
+        if new and patched("first"):
+            out.append(await step(double, 0))
+        out.append(await hook(plus, 1))
+        if new and patched("second"):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(step(picky, 1))
+                group.create_task(hook(double, 2))
+        out.append(await step(plus, 3))
+        return out
+
+    return code
+
+
+@pytest.mark.parametrize("program", [in_a_loop, in_branches, instead, several])
+def test_a_running_job_takes_new_code_at_any_moment(program: Program) -> None:
+    for seed in seeds(60):
+        print("seed", seed)
+        chance = random.Random(seed)
+        Upgrade(program, World(chance), cut=chance.randrange(9)).play()
+
+
+class Upgrade:
+    """A job that begins on old code and, from some moment on, is loaded anew after every fact."""
+
+    def __init__(self, program: Program, world: World, cut: int):
+        self.program = program
+        self.world = world
+        self.cut = cut
+        self.under_way: set[str] = set()
+
+    def play(self) -> None:
+        """Play the job to its end, twice."""
+        world, run = self.world, load(self.program(False), [])
+        upgraded = False
+        while not run.advance():
+            self.flush(run)
+            before = shown(run)
+            if run.position >= self.cut:
+                run.close()
+                run = load(self.program(True), world.journal, asked=world.asked)
+                if run.advance():
+                    break
+                assert not upgraded or shown(run) == before
+                upgraded = True
+                self.flush(run)
+            world.tell(run, world.choose(run))
+        self.flush(run)
+        ended = outcome(run)
+        again = load(self.program(upgraded), world.journal, asked=world.asked)
+        assert again.advance()
+        assert outcome(again) == ended
+
+    def flush(self, run: Any) -> None:
+        """Flush, and see that nothing under way outside was forgotten by the new code."""
+        self.world.flush(run)
+        told = {fact.key for fact in self.world.journal}
+        assert self.under_way - set(run.ops) <= told
+        self.under_way = {op.key for op in run.ops.values() if op.kind == "answer"}
+
+
+def test_new_runs_take_the_new_way() -> None:
+    run = load(in_a_loop(True), [])
+    assert World(random.Random(1)).drive(run) == ("returned", "done")
+    assert [patch.name for patch in run.patches_made] == ["more"]
+
+
+def test_a_patch_stands_among_the_facts_at_its_place() -> None:
+    run = load(in_a_loop(True), [])
+    run.advance()
+    run.append(Fact("activity", "plus#1", True, 1, run.now + 5, "plus"))
+    run.advance()
+    facts = run.take_facts()
+    assert [(fact.kind, fact.name) for fact in facts] == [("activity", "plus"), ("patch", "more")]
+    assert facts[1].at == facts[0].at
+    assert run.position == 2
+    assert run.take_facts() == []
+    run.close()
+
+
+def test_a_patch_that_was_not_flushed_is_made_again() -> None:
+    run = load(in_a_loop(True), [])
+    run.advance()
+    run.append(Fact("activity", "plus#1", True, 1, run.now, "plus"))
+    asked_at_flush = run.asked
+    told, *_ = run.take_facts()
+    run.advance()
+    waited = shown(run)
+    run.close()
+    again = load(in_a_loop(True), [told], asked=asked_at_flush)
+    again.advance()
+    assert shown(again) == waited
+    assert [fact.kind for fact in again.take_facts()] == ["patch"]
+    again.close()
+
+
+def test_facts_that_come_together_do_not_make_a_new_run_old() -> None:
+    async def code() -> Any:
+        first, second = step(plus, 1), step(double, 2)
+        await first
+        new = patched("new")
+        return [new, await second]
+
+    run = load(code, [])
+    run.advance()
+    run.append(Fact("activity", "plus#1", True, 1, run.now + 1, "plus"))
+    run.append(Fact("activity", "double#1", True, 2, run.now + 2, "double"))
+    assert run.advance()
+    facts = run.take_facts()
+    assert [fact.kind for fact in facts] == ["activity", "activity", "patch"]
+    assert [fact.at for fact in facts] == sorted(fact.at for fact in facts)
+    again = load(code, facts)
+    assert again.advance()
+    assert outcome(again) == outcome(run) == ("returned", [True, 2])
+
+
+def test_the_first_answer_holds() -> None:
+    async def code() -> Any:
+        before = patched("late")
+        await step(plus, 1)
+        return [before, patched("late")]
+
+    run = load(code, [], asked=1)
+    run.advance()
+    run.append(Fact("activity", "plus#1", True, 1, run.now, "plus"))
+    assert run.advance()
+    assert outcome(run) == ("returned", [False, False])
+
+
+def test_a_plain_function_keeps_its_answer_when_it_runs_again() -> None:
+    def code() -> Any:
+        step(plus, 1)
+        return [patched("new") and step(double, 2), step(plus, 3)]
+
+    world = World(random.Random(1))
+    run = load(code, [])
+    assert world.drive(run) == ("returned", [4, 4])
+    assert [fact.kind for fact in world.journal if fact.kind != "attempt"] == [
+        "activity",
+        "patch",
+        "activity",
+        "activity",
+    ]

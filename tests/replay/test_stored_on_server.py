@@ -1,0 +1,94 @@
+"""`as_stored` against a real server: what it gives is what JSONB gives back."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from json_values import values
+
+from perdure.errors import InvalidValue
+from perdure.stored import MAX_LEVELS, as_stored
+
+BATCHES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "60"))
+
+
+@settings(
+    max_examples=BATCHES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[*HealthCheck],
+)
+@given(batch=st.lists(values, min_size=10, max_size=30))
+def test_the_stored_form_is_what_the_server_gives_back(
+    connection: psycopg.Connection[Any], batch: list[Any]
+) -> None:
+    for value, came_back in zip(batch, journey(connection, batch), strict=True):
+        assert shown(as_stored(value)) == shown(came_back)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"bb": 1, "a": 2, "é": 3, "": 4, "aa": {"b": 1, "a": 2}},
+        [
+            {1: "a", "1": "b"},
+            {"true": "a", True: "b", None: "c", "null": "d"},
+            {-0.0: "a", "0": "b"},
+        ],
+        [1e16, 9999999999999998.0, 1e23, -1.5e300, 1e-7, -0.0, 0.0, 1.0, 100.0, 5e-324],
+        [0, -0, 10**300, -(10**308), 123456789012345678901234567890],
+        [(), {}, [[]], ("a", ("b",)), "\x7f\u2028\ufffe😀"],
+    ],
+    ids=["keys", "equal keys", "floats", "integers", "shapes"],
+)
+def test_known_traps(connection: psycopg.Connection[Any], value: Any) -> None:
+    [came_back] = journey(connection, [value])
+    assert shown(as_stored(value)) == shown(came_back)
+
+
+@pytest.mark.parametrize("value", ["\0", {"a\0": 1}, "\ud800", float("nan"), float("-inf")])
+def test_what_the_server_refuses_is_refused(
+    connection: psycopg.Connection[Any], value: Any
+) -> None:
+    with pytest.raises(InvalidValue):
+        as_stored(value)
+    with pytest.raises(psycopg.DataError), connection.transaction():
+        journey(connection, [value])
+
+
+def test_levels_are_counted_as_in_sql(connection: psycopg.Connection[Any]) -> None:
+    value: Any = "x" * 200
+    for _ in range(MAX_LEVELS):
+        value = [value]
+    for nested, refused in ((value, False), ([value], True), ([[]], False)):
+        row = connection.execute(
+            "select jsonb_path_exists(%s::jsonb, 'strict $.**{101}')", [json.dumps(nested)]
+        ).fetchone()
+        assert row == (refused,)
+        try:
+            as_stored(nested)
+        except ValueError:
+            assert refused
+        else:
+            assert not refused
+
+
+def journey(connection: psycopg.Connection[Any], batch: list[Any]) -> list[Any]:
+    """Send values through JSONB, as text both ways."""
+    rows = connection.execute(
+        "select sent::jsonb::text from unnest(%s::text[]) with ordinality as t (sent, place)"
+        " order by place",
+        [[json.dumps(value) for value in batch]],
+    ).fetchall()
+    return [json.loads(text) for (text,) in rows]
+
+
+def shown(value: Any) -> str:
+    """Show a value with the order of its keys and the types of its numbers."""
+    return repr(value)
