@@ -1,0 +1,76 @@
+"""The demo runs in every form it offers, and says what is true (C2, C3, C6, C72)."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import demo
+import pdf
+import text
+
+from conftest import EXAMPLES
+
+
+def watch_demo(dsn: str, outbox: Path, *switches: str) -> str:
+    """Run the demo as `make demo` does, and return what it printed."""
+    run = subprocess.run(
+        [sys.executable, str(EXAMPLES / "demo.py"), *switches],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ
+        | {"PERDURE_DATABASE_URL": dsn, "PERDURE_EXAMPLE_OUTBOX": str(outbox)}
+        | {"PERDURE_EXAMPLE_PACE": "0.08"},
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_the_agent_answers_and_its_history_can_be_read(dsn: str, tmp_path: Path) -> None:
+    """C2, C6: one command; progress by plain SQL; then memory, history and where to look."""
+    printed = watch_demo(dsn, tmp_path)
+    assert len(re.findall(r"^ +[\d.]+ s  version \d+", printed, re.MULTILINE)) > 3
+    assert '"status": "completed"' in printed
+    for part in ("optimistic", "skeptical", "verification", "synthesis", "Confidence 0."):
+        assert part in printed
+    assert f"select jsonb_pretty(context) from {demo.SCHEMA}.jobs" in printed
+    quotes = re.findall(
+        r"“(.+?)” \((python/[\w-]+)\)", text.plain(printed.partition("The answer")[2])
+    )
+    assert len(quotes) >= 2
+    assert all(text.library().holds(quote, source) for quote, source in quotes)
+
+
+def test_the_agent_researches_the_users_folder_across_a_crash(dsn: str, tmp_path: Path) -> None:
+    """C3: the worker is killed in the middle, and the answer is there all the same."""
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for number in range(6):
+        said = (
+            f"Night train number {number} is reliable and convenient.\n\n"
+            f"However, night train number {number} is slow and expensive."
+        )
+        (shelf / f"{number}.txt").write_text(said)
+    printed = watch_demo(
+        dsn, tmp_path, "--crash", "--folder", str(shelf), "--question", "Are night trains good?"
+    )
+    assert "kill -9" in printed
+    assert "What the crash has cost" in printed
+    quote = r"Night train number \d is reliable and convenient\.” \(\d\.txt\)"
+    assert re.search(quote, text.plain(printed))
+
+
+def test_the_pipeline_takes_the_users_document_across_a_crash(dsn: str, tmp_path: Path) -> None:
+    """C70, C72: approved by another process; each marker stands once in the printed life."""
+    pages = [["This page holds some twenty words, more or less."] * 8 * n for n in range(1, 5)]
+    file = str(pdf.write(tmp_path / "mine.pdf", "Mine", pages))
+    printed = watch_demo(dsn, tmp_path, "--crash", "--pdf", file)
+    life = text.plain(printed.partition("Its life")[2]).split(" → ")
+    markers = [marker.split()[-1] for marker in life[:-1]]
+    assert len(markers) == len(set(markers)) == 4 + 7
+    assert "kill -9" in printed
+    assert "approve '{" in printed
+    assert list(tmp_path.glob("doc-*.json"))
