@@ -1,0 +1,249 @@
+-- Facts: what a task has been told, in one ordered list; commands, signals and messages are facts too.
+
+begin;
+select plan(39);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- What the worker tells is written down as it is.
+
+select have_held_job('told');
+select is(
+    tell(a_turn('told',
+                facts => '[
+    {"kind": "activity", "key": "search#1", "name": "search", "fingerprint": "ab12",
+     "value": {"found": [1, 1.50, null]}},
+    {"kind": "activity", "key": "search#2", "name": "search", "ok": false,
+     "value": {"type": "ValueError", "message": "no"}},
+    {"kind": "attempt",  "key": "search#3", "ok": false, "value": {"message": "timeout"}},
+    {"kind": "patch",    "key": "patch#1", "name": "new-prompt", "value": true},
+    {"kind": "note",     "key": "deadline", "value": "2030-01-02T00:00:00Z"},
+    {"kind": "activity", "key": "null#1"},
+    {"key": "plain"}]')),
+    '{"state": "keep"}',
+    'facts without a question have no answer');
+select is(journal_of('told'), '[
+    [1, "activity", "search#1", true, {"found": [1, 1.50, null]}],
+    [2, "activity", "search#2", false, {"type": "ValueError", "message": "no"}],
+    [3, "attempt", "search#3", false, {"message": "timeout"}],
+    [4, "patch", "patch#1", true, true],
+    [5, "note", "deadline", true, "2030-01-02T00:00:00Z"],
+    [6, "activity", "null#1", true, null],
+    [7, "note", "plain", true, null]]', 'the journal holds each fact in its place, as it was told [P4]');
+select is(
+    read_journal('told', '1/main')::jsonb -> 0,
+    jsonb_build_array(1, 'activity', 'search#1', 'search', 'ab12', true, '{"found": [1, 1.50, null]}'::jsonb, clock(),
+                      null, null),
+    'replay reads what was told, with its name, its fingerprint and its time [P9]');
+select given(tell(a_turn('told', facts => '[{"kind": "note", "key": "next"}]')));
+select is(journal_of('told') -> 7, '[8, "note", "next", true, null]', 'the next facts stand behind the last');
+select is(the_task('told') -> 'position', '8', 'the position counts the facts');
+
+-- Commands and reads: answered, in their order.
+
+select have_held_job('cmd', '{"n": 1}');
+select is(tell(a_turn('cmd', facts => '[
+    {"kind": "command", "key": "c1", "op": "increment", "path": ["n"], "value": 4},
+    {"kind": "read",    "key": "r1", "op": "get", "path": ["n"]},
+    {"kind": "command", "key": "c2", "op": "append", "path": ["n"], "value": [1]},
+    {"kind": "command", "key": "c3", "op": "merge", "path": [], "value": {"a": {"b": 1}}},
+    {"kind": "read",    "key": "r2", "op": "get"},
+    {"kind": "read",    "key": "r3", "op": "get", "path": ["nothing"]},
+    {"kind": "command", "key": "c4", "op": "remove", "path": ["l"], "value": 0},
+    {"kind": "command", "key": "c5", "op": "delete", "path": ["a"]}]')) -> 'answers' #- '{2,2}' #- '{6,2}', '[
+    [1, true, 5],
+    [2, true, 5],
+    [3, false],
+    [4, true, 3],
+    [5, true, {"n": 5, "a": {"b": 1}}],
+    [6, true, null],
+    [7, false],
+    [8, true, {"b": 1}]]', 'commands and reads are answered with their places, each seeing what came before it [P3]');
+select is(jsonb_build_array(the_job('cmd') -> 'context', the_job('cmd') -> 'version'), '[{"n": 5}, 4]',
+          'a refused command does not undo its neighbours, and has no version');
+select is(
+    jsonb_path_query_array(journal_of('cmd'), '$[*][4].code'),
+    '["PD102", "PD102"]',
+    'a refused command is a fact with its failure');
+select is((select jsonb_agg(f -> 4) from jsonb_array_elements(journal_of('cmd')) as f where f -> 3 = 'true'),
+          '[5, 5, 3, {"n": 5, "a": {"b": 1}}, null, {"b": 1}]',
+          'the replayed answer equals the live one (C4) (C35)');
+select is(
+    jsonb_path_query_array(journal_of('cmd'), '$[*][1]'),
+    '["command", "read", "command", "command", "read", "read", "command", "command"]',
+    'the journal tells commands from reads');
+select is(
+    (select jsonb_agg(jsonb_build_array(h.version, h.task, h.op, h.path, h.argument, h.key) order by h.version)
+       from history as h
+      where h.job_id = 'cmd'),
+    '[
+    [1, "$outside", "set", [], {"n": 1}, null],
+    [2, "1/main", "increment", ["n"], 4, "c1"],
+    [3, "1/main", "merge", [], {"a": {"b": 1}}, "c3"],
+    [4, "1/main", "delete", ["a"], null, "c5"]]',
+    'the history tells which task changed what (C21) (E9)');
+select is((the_job('cmd') ->> 'updated_at')::timestamptz, clock(), 'a command tells when the memory was changed');
+
+-- Signals sent.
+
+select have_held_job('from');
+select have_held_job('to', worker => 'bob');
+select have_held_job('over', worker => 'bob');
+select given(tell(a_turn('over', state => 'done', worker => 'bob')));
+create temporary table sent as
+select tell(a_turn('from', facts => '[
+    {"kind": "send", "key": "s1", "signal": "go", "target": "to", "value": {"n": 1}},
+    {"kind": "send", "key": "s2", "signal": "self"},
+    {"kind": "send", "key": "s3", "signal": "go", "target": "nobody"},
+    {"kind": "send", "key": "s4", "signal": "go", "target": "over"},
+    {"kind": "send", "key": "s5", "signal": "a\tb", "target": "to"},
+    {"kind": "send", "key": "s6", "signal": "go", "target": "to", "value": null}]')) -> 'answers' as answers;
+select is(
+    (select jsonb_agg(jsonb_build_array(a -> 0, a -> 1, a #> '{2,code}'))
+       from sent, jsonb_array_elements(answers) as a),
+    '[
+    [1, true, null], [2, true, null], [3, false, "PD401"], [4, false, "PD403"], [5, false, "PD104"], [6, true, null]]',
+    'a signal that nobody can take is answered with its failure, and harms no other');
+select is(
+    mail_of('to'),
+    '[[null, "go", true, {"n": 1}], [null, "go", true, null]]',
+    'a signal lies open for the job that it was sent to [P5]');
+select is(mail_of('from'), '[[null, "self", true, null]]', 'a signal without a target is for the own job (C36) (C43)');
+select is(
+    (select i.sender from inbox as i where i.job_id = 'to' order by i.id limit 1),
+    'from 1/main',
+    'a signal tells who sent it');
+select is(
+    jsonb_path_query_array(journal_of('from'), '$[*][1]'),
+    '["send", "send", "send", "send", "send", "send"]',
+    'what was sent stands in the journal');
+
+-- Messages consumed: the journal repeats what the inbox said.
+
+select given(signal('to', 'late', '"first"'));
+select given(signal('to', 'late', '"second"'));
+select time_passes('1 s');
+select given(tell(a_turn('to', worker => 'bob',
+                         facts => jsonb_build_array(jsonb_build_object('kind', 'signal', 'key', 'late#1',
+                                                                       'name', 'late',
+                                                                       'message', message_of('to', 'late'),
+                                                                       'value', '"a lie"'::jsonb, 'ok', false)))));
+select is(
+    journal_of('to'),
+    '[[1, "signal", "late#1", true, "first"]]',
+    'a consumed signal is told as it was sent [P5]');
+select is(
+    (select i.consumed_at from inbox as i where i.job_id = 'to' and i.payload = '"first"'),
+    clock(),
+    'a consumed signal is marked as consumed');
+select is(mail_of('to') -> 2, '[null, "late", true, "second"]', 'the next signal of that name is still open');
+
+select have_held_job('asks');
+select given(tell(a_turn('asks',
+                         requests => '[{"key": "h1", "name": "h", "queue": "hooks"},
+                                       {"key": "h2", "name": "h", "queue": "hooks"},
+                                       {"key": "h3", "name": "h", "queue": "hooks"}]')));
+select given(take('bob', '{hooks}', 3));
+select given(tell(a_turn('asks', '1/main/h1', 'done', value => '{"n": 1}', worker => 'bob'),
+                  a_turn('asks', '1/main/h2', 'failed', value => '{"type": "E", "message": "m"}', worker => 'bob'),
+                  a_turn('asks', '1/main/h3', 'done', value => '3', worker => 'bob')));
+select is(
+    mail_of('asks'),
+    '[["1/main", "h1", true, {"n": 1}], ["1/main", "h2", false, {"type": "E", "message": "m"}],
+      ["1/main", "h3", true, 3]]',
+    'answers lie open for the task that asked [P10]');
+select given(cancel('asks', 'enough'));
+select given(tell(a_turn('asks', facts => jsonb_build_array(
+    jsonb_build_object('kind', 'answer', 'key', 'h1', 'message', message_of('asks', 'h1')),
+    jsonb_build_object('kind', 'answer', 'key', 'h2', 'message', message_of('asks', 'h2')),
+    jsonb_build_object('kind', 'dropped', 'key', 'h3', 'message', message_of('asks', 'h3')),
+    jsonb_build_object('kind', 'cancel', 'key', '$cancel', 'message', message_of('asks', '$cancel'))))));
+select is(
+    journal_of('asks'),
+    '[
+    [1, "answer", "h1", true, {"n": 1}],
+    [2, "answer", "h2", false, {"type": "E", "message": "m"}],
+    [3, "dropped", "h3", true, 3],
+    [4, "cancel", "$cancel", false, "enough"]]',
+    'answers, dropped answers and the request to cancel are facts like any other');
+select is(mail_of('asks'), '[]', 'what was consumed is open no more');
+select is(
+    tell(a_turn('asks', state => 'park', until => clock() + interval '1 h')) ->> 'state',
+    'parked',
+    'consumed mail does not keep a task from parking');
+
+-- A message that is not there any more: stale.
+
+select have_held_job('stale');
+select given(signal('stale', 'go'));
+select given(signal('told', 'go'));
+create temporary table gone_by as select message_of('stale', 'go') as message;
+select given(tell(a_turn('stale',
+                         facts => (select jsonb_build_array(jsonb_build_object('kind', 'signal', 'message', message))
+                                     from gone_by))));
+select is(
+    tell(a_turn('stale',
+                facts => jsonb_build_array('{"op": "set", "path": ["n"], "value": 1}'::jsonb,
+                                           jsonb_build_object('kind', 'signal', 'message', message)))) ->> 'state',
+    'stale',
+    format('a turn that consumes %s is stale [P5]', about))
+  from (values
+        ('what was consumed before', (select message from gone_by)),
+        ('what never was', -1),
+        ('the message of another job', message_of('told', 'go'))
+       ) as cases (about, message);
+select is(
+    jsonb_build_array(the_job('stale') -> 'version', the_task('stale') -> 'position'),
+    '[0, 1]',
+    'nothing of a stale turn is applied');
+select is(
+    verdict_of(a_turn('stale', facts => '[{"kind": "note", "key": "n", "message": null}]')),
+    'keep',
+    'a fact may say that it consumes nothing');
+
+-- Time of a fact: the worker's, where the database can believe it [P9].
+
+select have_held_job('time');
+select time_passes('10 s');
+select given(tell(a_turn('time', facts => jsonb_build_array(
+    jsonb_build_object('kind', 'timer', 'key', 't1', 'at', clock() - interval '4 s'),
+    jsonb_build_object('kind', 'timer', 'key', 't2', 'at', clock() - interval '3 s'),
+    jsonb_build_object('kind', 'note', 'key', 'n1')))));
+select is(
+    (select array_agg(f.at order by f.seq) from journal as f where f.job_id = 'time'),
+    array[clock() - interval '4 s', clock() - interval '3 s', clock()],
+    'a fact has the time that the worker proposed, else the present [P9]');
+select is((the_task('time') ->> 'told_at')::timestamptz, clock(), 'a task knows the time of its last fact');
+select is(
+    tell(a_turn('time',
+                facts => jsonb_build_array(jsonb_build_object('op', 'set', 'path', '{n}'::text[], 'value', 1,
+                                                              'at', clock() + away)))) ->> 'state',
+    verdict,
+    format('a fact %s is answered %s', about, verdict))
+  from (values
+        ('in the future', interval '1 ms', 'replay'),
+        ('before the last one', interval '-1 ms', 'replay'),
+        ('at the time of the last one', interval '0', 'keep')
+       ) as cases (about, away, verdict);
+select is(
+    jsonb_build_array(the_job('time') -> 'version', the_task('time') -> 'position'),
+    '[1, 4]',
+    'nothing is applied of a turn whose time cannot be');
+select time_passes('10 s');
+select is(tell(a_turn('time', facts => jsonb_build_array(
+              jsonb_build_object('kind', 'note', 'at', clock() - interval '1 s'),
+              jsonb_build_object('kind', 'note', 'at', clock() - interval '2 s')))) ->> 'state', 'replay',
+          'facts of one turn stand in the order of their times [P9]');
+select the_time_is('2030-01-01 11:00+00');
+select is(
+    tell(a_turn('time', facts => '[{"kind": "note", "key": "n2"}]')) ->> 'state',
+    'keep',
+    'a clock that was set back stops no task');
+select is(
+    (select f.at from journal as f where f.job_id = 'time' and f.key = 'n2') >= '2030-01-01 12:00+00',
+    true,
+    'workflow time does not run backwards');
+
+select is_empty($$ select * from assert_invariants() $$, 'no invariant is broken [P8]');
+select finish();
+rollback;

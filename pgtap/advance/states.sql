@@ -1,0 +1,249 @@
+-- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
+
+begin;
+select plan(64);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- keep: the lease goes on.
+
+select have_held_job('keep');
+create temporary table before_it as select the_task('keep') as task;
+select is(tell(a_turn('keep')), '{"state": "keep"}', 'a turn that says nothing keeps its task');
+select is(
+    the_task('keep'),
+    (select task || '{"deliveries": 0}' from before_it),
+    'a turn that says nothing changes nothing but the count of deliveries');
+select is(
+    tell(a_turn('keep', facts => '[{"kind": "activity", "key": "a", "value": 1}]') || '{"asked": 3}'),
+    '{"state": "keep"}',
+    'a turn with facts keeps its task');
+select is(
+    the_task('keep'),
+    (select task || jsonb_build_object('deliveries', 0, 'position', 1, 'asked', 3, 'told_at', clock())
+       from before_it),
+    'facts move the position, the time and the count of what was asked');
+select is(
+    (the_task('keep') ->> 'due_at')::timestamptz,
+    clock() + interval '30 s',
+    'a turn does not move the end of a lease');
+select given(tell(a_turn('keep') || '{"asked": 1}'));
+select is(the_task('keep') -> 'asked', '3', 'the count of what was asked never falls');
+
+-- park: until a signal, an answer, or a time.
+
+select have_held_job('park');
+select is(
+    tell(a_turn('park', state => 'park', awaits => '{go,stop}')) ->> 'state',
+    'parked',
+    'a task without mail parks');
+select is(
+    the_task('park') - '{asked,job_id,kind,name,queue,task}'::text[],
+    jsonb_build_object('priority', 5, 'due_at', 'infinity', 'token', null, 'last_token', token_of('ada'),
+                       'worker', null, 'last_worker', 'ada', 'position', 0, 'deliveries', 0, 'attempt', 0,
+                       'admitted', true, 'limit_key', null, 'pinned_version', null, 'args', null,
+                       'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'detached', false,
+                       'accept_changes', false, 'asker_job', null, 'asker_task', null, 'asker_key', null,
+                       'failure', null, 'stuck_reason', null, 'started_at', clock(), 'told_at', null),
+    'a parked task is held by nobody, remembers who parked it, and waits without end');
+select is(take('ada', '{park}'), '[]', 'a parked task is not claimed');
+select time_passes('10 years');
+select is(take('ada', '{park}'), '[]', 'a task that waits for a signal waits for ever');
+select is(signal('park', 'other'), true, 'a signal may be sent that nobody awaits yet');
+select is(take('ada', '{park}'), '[]', 'a signal of another name wakes nobody');
+select given(signal('park', 'stop'));
+select is(take('ada', '{park}') #>> '{0,messages,0,name}', 'stop', 'a signal that is awaited wakes the task [P5]');
+
+select have_held_job('nap');
+select is(
+    tell(a_turn('nap', state => 'park', until => clock() + interval '1 h')) ->> 'state',
+    'parked',
+    'a task may park until a time');
+select is(
+    jsonb_build_array(the_task('nap') -> 'due_at', the_task('nap') -> 'until', the_task('nap') -> 'awaits'),
+    jsonb_build_array(clock() + interval '1 h', clock() + interval '1 h', '{}'::text[]),
+    'a task that sleeps is due when it wakes');
+select time_passes('59 min 59 s');
+select is(take('ada', '{nap}'), '[]', 'a task does not wake before its time [P7]');
+select time_passes('1 s');
+select is(
+    take('ada', '{nap}') #>> '{0,deliveries}',
+    '1',
+    'a task wakes at its time, and that is a first delivery [P7]');
+select is(take('ada', '{nap}', claim_as => 'again'), '[]', 'a task wakes once [P7]');
+
+select have_held_job('both');
+select given(tell(a_turn('both', state => 'park', awaits => '{go}', until => clock() + interval '1 h')));
+select given(signal('both', 'go'));
+select is(take('ada', '{both}') #>> '{0,job}', 'both', 'a signal wakes a task before its time');
+
+-- A park that finds mail is kept, and gets it.
+
+select have_held_job('mail');
+select given(signal('mail', 'go', '{"n": 1}', 'k'));
+select is(
+    tell(a_turn('mail', state => 'park', awaits => '{go}', until => clock() + interval '1 h')) #- '{messages,0,id}',
+    jsonb_build_object('state', 'keep', 'answers', null, 'error', null, 'messages',
+                       jsonb_build_array(jsonb_build_object('key', null, 'name', 'go', 'ok', true,
+                                                            'payload', '{"n": 1}'::jsonb, 'sent_at', clock()))),
+    'a park that finds mail is kept, and the mail is in the answer [P5]');
+select is(
+    jsonb_build_array(the_task('mail') -> 'token', the_task('mail') -> 'worker', the_task('mail') -> 'due_at'),
+    jsonb_build_array(token_of('ada'), 'ada', clock() + interval '30 s'),
+    'a park that finds mail leaves the lease as it is');
+select is(
+    tell(a_turn('mail', state => 'park', awaits => '{stop}')) ->> 'state',
+    'parked',
+    'mail under another name does not keep a task from parking');
+select have_held_job('ask');
+select given(signal('ask', 'go', '1'));
+select is(
+    tell(a_turn('ask', awaits => '{go}')) #>> '{messages,0,payload}',
+    '1',
+    'a turn that is kept may ask for its mail');
+select is(
+    tell(a_turn('ask', awaits => '{}')) -> 'messages',
+    null,
+    'a turn that is kept and awaits nothing has no mail');
+select is(tell(a_turn('ask')), '{"state": "keep"}', 'a turn that does not ask for mail gets none');
+
+-- done, failed, cancelled: the end of a run.
+
+select have_held_job('done', '{"n": 1}');
+select time_passes('1 min');
+select is(
+    tell(a_turn('done', state => 'done', value => '{"answer": 42}',
+                facts => '[{"op": "set", "path": ["n"], "value": 2}]')) - 'messages' - 'error',
+    '{"state": "done", "answers": [[1, true, 2]]}',
+    'a last turn may still change the memory');
+select is(
+    the_job('done') - '{args,created_at,entity,headers,id,parent,pinned_version}'::text[]
+        - '{run,start_key,watched,workflow}'::text[],
+    jsonb_build_object('status', 'completed', 'context', '{"n": 2}'::jsonb, 'version', 2,
+                       'result', '{"answer": 42}'::jsonb, 'error', null, 'updated_at', clock(),
+                       'finished_at', clock()),
+    'a job that is done keeps its memory and its result (C12)');
+select is(tasks_of('done'), '{}', 'a job that is done has nothing left to run');
+select is(jsonb_array_length(journal_of('done')), 1, 'the journal outlives its task (C72)');
+
+select have_held_job('null');
+select given(tell(a_turn('null', state => 'done')));
+select is(
+    jsonb_build_array(the_job('null') -> 'status', the_job('null') -> 'result'),
+    '["completed", null]',
+    'a coordinator may return nothing');
+
+select have_held_job('failed');
+select is(
+    tell(a_turn('failed', state => 'failed', value => '{"type": "ValueError", "message": "no pages"}')),
+    '{"state": "failed"}',
+    'a run may fail');
+select is(
+    jsonb_build_array(the_job('failed') -> 'status', the_job('failed') -> 'error', the_job('failed') -> 'result',
+                      the_job('failed') -> 'finished_at'),
+    jsonb_build_array('failed', '{"type": "ValueError", "message": "no pages"}'::jsonb, null, clock()),
+    'a job that failed says why (C64)');
+select have_held_job('mute');
+select given(tell(a_turn('mute', state => 'failed')));
+select is(the_job('mute') -> 'error', '{}', 'a run that fails without a word has failed');
+
+select have_held_job('cancelled');
+select is(
+    tell(a_turn('cancelled', state => 'cancelled', value => '{"message": "enough"}')),
+    '{"state": "cancelled"}',
+    'a run may end as cancelled (E2)');
+select is(
+    jsonb_build_array(the_job('cancelled') -> 'status', the_job('cancelled') -> 'error'),
+    '["cancelled", {"message": "enough"}]',
+    'a job that was cancelled says why');
+
+-- retry: the same task later, one attempt on.
+
+select given(entity_create('e', 'note'));
+select given(hook('e', 'h', key => 'h', queue => 'retry'));
+select given(take('ada', '{retry}'));
+select is(
+    tell(a_turn('e', '$hook/h', 'retry', until => clock() + interval '10 s', value => '{"message": "timeout"}')),
+    '{"state": "retry"}',
+    'a task may be tried again');
+select is(take('ada', '{retry}'), '[]', 'a retry waits for its time (E4)');
+select is(
+    (select jsonb_build_array(w.state, w.waits_for) from waiting as w where w.job_id = 'e') ->> 0,
+    'retrying',
+    'a task that is tried again is seen as retrying');
+select time_passes('10 s');
+select is(
+    (select jsonb_build_array(t -> 'attempt', t -> 'deliveries')
+       from jsonb_array_elements(take('bob', '{retry}')) as t),
+    '[1, 1]',
+    'a retry is the next attempt, and a first delivery (E4)');
+select is(
+    the_task('e', '$hook/h') -> 'failure',
+    '{"message": "timeout"}',
+    'a task that is tried again remembers what went wrong');
+select given(tell(a_turn('e', '$hook/h', 'retry', worker => 'bob')));
+select is(take('ada', '{retry}', claim_as => 'third') #>> '{0,attempt}', '2', 'a retry without a time is due at once');
+
+-- stuck: until somebody resumes it.
+
+select have_held_job('stuck');
+select is(
+    tell(a_turn('stuck', state => 'stuck',
+                value => '{"code": "PD201", "message": "the code asks for b, the journal tells a"}')),
+    '{"state": "stuck"}',
+    'a task whose code does not match its journal is parked [P9]');
+select is(
+    jsonb_build_array(the_task('stuck') -> 'due_at', the_task('stuck') -> 'token',
+                      the_task('stuck') #> '{stuck_reason,code}', the_job('stuck') -> 'status'),
+    '["infinity", null, "PD201", "running"]',
+    'a stuck task waits with its reason, and its job runs on [P9]');
+select matches(
+    (status('stuck')).waiting_for,
+    'the code asks for b, the journal tells a',
+    'the status of a stuck job tells the difference [P9]');
+select given(signal('stuck', 'go'));
+select is(take('ada', '{stuck}'), '[]', 'a stuck task is not woken by mail');
+
+-- release: the lease is given back.
+
+select have_held_job('release');
+select is(
+    tell(a_turn('release', state => 'release', facts => '[{"kind": "note", "key": "n"}]')) ->> 'state',
+    'released',
+    'a lease may be given back');
+select is(
+    take('bob', '{release}') #> '{0,journal,0,1}',
+    '"note"',
+    'a task that was given back is claimed at once, with what it was told last');
+select given(tell(a_turn('release', state => 'release', until => clock() + interval '1 min', worker => 'bob')));
+select is(take('bob', '{release}', claim_as => 'x'), '[]', 'a task may be given back for later');
+
+-- What no turn can say.
+
+select have_held_job('odd');
+select is(
+    tell(a_turn('odd', state => state)) - 'error' || jsonb_build_object('code', tell(a_turn('odd',
+                                                                                            state => state))
+                                                                            #> '{error,code}'),
+    '{"state": "refused", "answers": null, "messages": null, "code": "PD107"}',
+    format('a turn cannot end as %s', coalesce(state, 'null')))
+  from unnest(array['finished', '', 'KEEP', null]) as state;
+select is(verdict_of(a_turn('odd', requests => request)), 'refused', format('a request with %s is refused', about))
+  from (values
+        ('a kind that nobody knows', '[{"key": "k", "name": "h", "kind": "daemon"}]'::jsonb),
+        ('the kind of a coordinator', '[{"key": "k", "name": "h", "kind": "coordinator"}]'),
+        ('priority 10',              '[{"key": "k", "name": "h", "priority": 10}]'),
+        ('a queue that is no name',  '[{"key": "k", "name": "h", "queue": "a\tb"}]'),
+        ('an id that is no name',    '[{"key": "k", "name": "h", "kind": "job", "id": "a\tb"}]')
+       ) as cases (about, request);
+select is(
+    error_of(format('select advance(%L)', turns)),
+    'PD107',
+    format('%s is no list of turns', coalesce(turns, 'null')))
+  from unnest(array['{}', '"x"', 'null', null]) as turns;
+select is(advance('[]')::jsonb -> 'turns', '[]', 'no turn is no error');
+select is(the_task('odd') -> 'token', to_jsonb(token_of('ada')), 'a task whose turn was refused is still held');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,178 @@
+-- Ending work from outside: cancel asks, terminate ends on the spot, resume lets a stuck task try again (E2).
+
+begin;
+select plan(51);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- cancel: a request, which wakes the job at once.
+
+select have_held_job('sleeper');
+select given(tell(a_turn('sleeper', state => 'park', until => clock() + interval '1 year')));
+select is(cancel('sleeper', 'enough'), true, 'a running job can be asked to cancel');
+select is((the_task('sleeper') ->> 'due_at')::timestamptz, clock(), 'a request to cancel wakes a sleeper at once (E2)');
+select is(cancel('sleeper', 'again'), false, 'a job is asked once');
+select is(
+    (take('ada', '{sleeper}') #> '{0,messages,0}') - 'id',
+    jsonb_build_object('key', '$cancel', 'name', null, 'ok', false, 'payload', 'enough', 'sent_at', clock()),
+    'the coordinator is told, with the reason');
+select is((the_job('sleeper') ->> 'status'), 'running', 'a request to cancel ends nothing by itself');
+select given(tell(a_turn('sleeper',
+                         facts => jsonb_build_array(jsonb_build_object('kind', 'cancel', 'key', '$cancel',
+                                                                       'message', message_of('sleeper',
+                                                                                             '$cancel'))))));
+select is(cancel('sleeper'), false, 'a job that has been told is not asked again');
+select is(
+    tell(a_turn('sleeper', state => 'park', until => clock() + interval '1 h',
+                facts => '[{"op": "set", "path": ["cleaned"], "value": true}]')) ->> 'state',
+    'parked',
+    'a job that was asked to cancel may clean up, and take its time (E2)');
+select given(terminate('sleeper'));
+
+select have_held_job('waiter');
+select given(tell(a_turn('waiter', state => 'park', awaits => '{go}')));
+select given(cancel('waiter'));
+select is(
+    take('ada', '{waiter}') #>> '{0,messages,0,key}',
+    '$cancel',
+    'a request to cancel wakes a job that waits for a signal');
+select have_held_job('worker');
+select given(cancel('worker'));
+select is(
+    (the_task('worker') ->> 'due_at')::timestamptz,
+    clock() + interval '30 s',
+    'a request to cancel does not move a lease');
+select is(
+    extend(jsonb_build_array(a_turn('worker')))::jsonb #> '{0,cancel}',
+    'true',
+    'a holder learns it with its heartbeat (E2)');
+select is(
+    tell(a_turn('worker', state => 'park')) #>> '{messages,0,key}',
+    '$cancel',
+    'a job that is asked to cancel does not park before it has been told');
+select given(start('w', id => 'tomorrow', queue => 'tomorrow', due_at => clock() + interval '1 day'));
+select given(cancel('tomorrow'));
+select is(
+    take('ada', '{tomorrow}') #>> '{0,messages,0,key}',
+    '$cancel',
+    'a job that has not begun wakes to be cancelled');
+select have_held_job('retried');
+select given(tell(a_turn('retried', state => 'retry', until => clock() + interval '1 h')));
+select given(cancel('retried'));
+select is(
+    take('ada', '{retried}') #>> '{0,messages,0,key}',
+    '$cancel',
+    'a request to cancel wakes a task that waits to be tried again');
+
+select given(entity_create('e', 'note'));
+select is(cancel(id), false, format('%s cannot be asked to cancel', about))
+  from (values ('a job that was terminated', 'sleeper'), ('a plain entity', 'e')) as cases (about, id);
+select throws_ok($$ select cancel('nobody') $$, 'PD401', null, 'a job that does not exist cannot be asked to cancel');
+
+-- cancels: a task passes it on to what it asked for.
+
+select have_held_job('parent');
+select given(tell(a_turn('parent',
+                         requests => '[{"key": "h1", "name": "h", "queue": "hooks"},
+                                       {"key": "h2", "name": "h", "queue": "hooks"},
+                                       {"key": "h3", "name": "h", "queue": "hooks"},
+                                                  {"key": "d", "name": "h", "queue": "later", "detached": true}]')));
+select given(take('bob', '{hooks}', 3));
+select given(tell(a_turn('parent', '1/main/h1', 'park', awaits => '{go}', worker => 'bob'),
+                  a_turn('parent', '1/main/h2', 'done', worker => 'bob')));
+select is(
+    tell(a_turn('parent', cancels => '["h1", "h2", "h3", "d", "nothing"]')),
+    '{"state": "keep"}',
+    'a task may ask what it has asked for to cancel');
+select is(
+    (select jsonb_agg(m -> 0) from jsonb_array_elements(mail_of('parent')) as m where m ->> 1 = '$cancel'),
+    '["1/main/h1", "1/main/h3"]',
+    'what lives and is awaited is asked; what has ended, what is detached and what never was is not');
+select is(
+    take('bob', '{hooks}', 3, claim_as => 'b2') #>> '{0,task}',
+    '1/main/h1',
+    'a hook that waits wakes to be cancelled (E2)');
+select is(
+    extend(jsonb_build_array(a_turn('parent', '1/main/h3', worker => 'bob')))::jsonb #> '{0,cancel}',
+    'true',
+    'a hook that runs learns it with its heartbeat (E2)');
+select given(tell(a_turn('parent', cancels => '["h1", "h3"]')));
+select is(
+    (select count(*) from jsonb_array_elements(mail_of('parent')) as m where m ->> 1 = '$cancel'),
+    2::bigint,
+    'a hook is asked once [P12]');
+select given(tell(a_turn('parent', '1/main/h3', 'cancelled', value => '{"message": "enough"}', worker => 'bob')));
+select is(
+    mail_of('parent') #> '{-1}',
+    '["1/main", "h3", false, {"message": "enough"}]',
+    'a hook that was cancelled answers its asker');
+
+-- terminate: the end, on the spot.
+
+select have_held_job('t', '{"n": 1}');
+select given(tell(a_turn('t', facts => '[{"kind": "note", "key": "n"}]',
+                         requests => '[
+    {"key": "h", "name": "h", "queue": "t"},
+    {"key": "d", "name": "d", "queue": "t", "detached": true},
+    {"key": "c", "kind": "job", "name": "c", "queue": "tc"}]')));
+select given(take('bob', '{t}', 2));
+select given(signal('t', 'go'));
+select is(terminate('t', 'by hand'), true, 'a running job can be terminated');
+select is((the_job('t') - 'watched') ->> key, wanted, format('the %s of a terminated job is told', key))
+  from (values
+        ('status', 'cancelled'),
+        ('result', null),
+        ('version', '1'),
+        ('finished_at', to_jsonb(clock()) #>> '{}')
+       ) as cases (key, wanted);
+select is(the_job('t') -> 'context', '{"n": 1}', 'the memory of a terminated job stays (C25)');
+select is(
+    jsonb_build_array(the_job('t') #> '{error,code}', the_job('t') #> '{error,message}'),
+    '["PD602", "by hand"]',
+    'a terminated job says who ended it');
+select is(tasks_of('t'), '{$hook/1:main:d}', 'a terminated job has nothing left to run but what is detached');
+select is(
+    verdict_of(a_turn('t', '1/main/h', 'done', worker => 'bob')),
+    'gone',
+    'the holders of its hooks are fenced [P6]');
+select is(verdict_of(a_turn('t', state => 'done')), 'gone', 'the holder of its coordinator is fenced [P6]');
+select is(the_job('t/c') ->> 'status', 'running', 'children of a terminated job live on');
+select is(terminate('t'), false, 'a job is terminated once');
+select is(jsonb_array_length(journal_of('t')), 1, 'the journal of a terminated job stays (C72)');
+select given(terminate('t/c'));
+select is(the_job('t/c') #>> '{error,message}', 'the job was terminated', 'a job may be terminated without a reason');
+
+select have_held_job('stuck');
+select given(tell(a_turn('stuck', state => 'stuck', value => '{"message": "m"}')));
+select is(terminate('stuck'), true, 'a stuck job can be terminated');
+select have_held_job('parked');
+select given(tell(a_turn('parked', state => 'park', awaits => '{go}')));
+select is(terminate('parked'), true, 'a job that waits can be terminated');
+select is(terminate(id), false, format('%s cannot be terminated', about))
+  from (values ('a job that has ended', 'parked'), ('a plain entity', 'e')) as cases (about, id);
+select throws_ok($$ select terminate('nobody') $$, 'PD401', null, 'a job that does not exist cannot be terminated');
+
+-- resume
+
+select have_held_job('r');
+select given(tell(a_turn('r', requests => '[{"key": "h", "name": "h", "queue": "r"}]')));
+select given(take('ada', '{r}'));
+select given(tell(a_turn('r', state => 'stuck', value => '{"message": "m"}'),
+                  a_turn('r', '1/main/h', 'stuck', value => '{"message": "m"}')));
+select time_passes('1 day');
+select is(resume('r', '1/main/h'), 1, 'one stuck task can be resumed');
+select is(take('ada', '{r}', 2) #>> '{0,task}', '1/main/h', 'a task that is resumed is claimed at once [P9]');
+select is(the_task('r') #>> '{stuck_reason,message}', 'm', 'the other stays stuck');
+select is(resume('r', accept_changes => true), 1, 'without a name every stuck task of a job is resumed');
+select is(
+    take('ada', '{r}', 2, claim_as => 'x') #> '{0,accept_changes}',
+    'true',
+    'an operator may accept changed arguments [P9]');
+select is(resume('r'), 0, 'what is not stuck is not resumed');
+select is((the_task('r') ->> 'due_at')::timestamptz, clock() + interval '30 s', 'resume does not move a lease');
+select is(resume('e'), 0, 'a plain entity has nothing to resume');
+select throws_ok($$ select resume('nobody') $$, 'PD401', null, 'a job that does not exist cannot be resumed');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,261 @@
+-- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
+
+begin;
+select plan(61);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- Order: priority first, then the time at which a task was due.
+
+select given(start('w', id => id, queue => 'order', priority => priority, due_at => clock() - ago))
+  from (values
+        ('low', 9, interval '3 h'),
+        ('late', 5, '1 min'),
+        ('early', 5, '2 min'),
+        ('first', 0, '1 s'),
+        ('tomorrow', 0, '-1 day')
+       ) as jobs (id, priority, ago);
+select is(
+    (select jsonb_agg(t -> 'job') from jsonb_array_elements(take('ada', '{order}', 2)) as t),
+    '["first", "early"]',
+    'the best tasks are claimed first: by priority, then by the time at which they were due');
+select is((select jsonb_agg(t -> 'job') from jsonb_array_elements(take('bob', '{order}', 10)) as t), '["late", "low"]',
+          'the next claim gets the next best, and nothing that is not due yet [P7]');
+
+select given(start('w', id => 'many-' || n, queue => 'many', due_at => clock() - n * interval '1 s'))
+  from generate_series(1, 40) as n;
+select is(
+    (select array_agg((t ->> 'job')::text order by place)
+       from jsonb_array_elements(take('ada', '{many}', 40)) with ordinality as t (t, place)),
+    (select array_agg('many-' || n order by n desc) from generate_series(1, 40) as n),
+    'tasks are told in the order in which they were due');
+
+-- Queues.
+
+select given(start('w', id => 'q-' || queue, queue => queue)) from unnest('{a,b,c}'::text[]) as queue;
+select is(take('ada', '{}', 10), '[]', 'a worker without queues gets nothing');
+select is(take('ada', '{nobody}', 10), '[]', 'a queue without tasks gives nothing');
+select is(
+    (select array_agg(t ->> 'job' order by t ->> 'job') from jsonb_array_elements(take('ada', '{a,c}', 10)) as t),
+    '{q-a,q-c}',
+    'a worker gets tasks of its queues alone');
+select is(jsonb_array_length(take('ada', '{b,b}', 10)), 1, 'a queue that is named twice gives each task once');
+
+-- Time: a task is due at its moment, not before [P7].
+
+select given(start('w', id => 'timed', queue => 'timed', due_at => clock() + interval '1 h'));
+select is(take('ada', '{timed}'), '[]', 'a task is not claimed before its time [P7]');
+select time_passes('59 min 59.999 s');
+select is(take('ada', '{timed}'), '[]', 'a task is not claimed a millisecond before its time [P7]');
+select time_passes('1 ms');
+select is(take('ada', '{timed}') #>> '{0,job}', 'timed', 'a task is claimed when its time has come [P7]');
+
+-- Leases: a crash needs no recovery (C3).
+
+select is(
+    (the_task('timed') ->> 'due_at')::timestamptz,
+    clock() + interval '30 s',
+    'a claimed task is due when its lease ends');
+select is(
+    jsonb_build_array(the_task('timed') -> 'token', the_task('timed') -> 'worker'),
+    jsonb_build_array(token_of('ada'), 'ada'),
+    'a claimed task knows who holds it');
+select time_passes('29 s');
+select is(take('bob', '{timed}'), '[]', 'a task held by one worker is not claimed by another');
+select is(
+    take('ada', '{timed}', claim_as => 'ada again'),
+    '[]',
+    'a task held by a worker is not claimed by the same worker');
+select time_passes('1 s');
+select is(
+    take('bob', '{timed}', lease_for => '5 min') #>> '{0,deliveries}',
+    '2',
+    'a task whose lease has ended is delivered again (C3)');
+select is(
+    (the_task('timed') ->> 'due_at')::timestamptz,
+    clock() + interval '5 min',
+    'a lease is as long as the claim says');
+select is(
+    tell(a_turn('timed', state => 'done', value => '1')) ->> 'state',
+    'fenced',
+    'who was too slow is fenced [P6]');
+select is(
+    (the_task('timed') ->> 'started_at')::timestamptz,
+    clock() - interval '30 s',
+    'a task began with its first claim');
+
+-- What is told with a task.
+
+select given(start('w', '{"query": "x"}', 'shape', 'agent', 'shape', context => '{"n": 1}', headers => '{"h": 1}',
+                   pinned_version => 'v1'));
+select is(
+    take('ada', '{shape}') -> 0,
+    jsonb_build_object('job', 'shape', 'task', '1/main', 'kind', 'coordinator', 'name', 'w', 'queue', 'shape',
+                       'position', 0, 'args', '{"query": "x"}'::jsonb, 'entity', 'agent', 'workflow', 'w', 'run', 1,
+                       'deliveries', 1, 'attempt', 0, 'asked', 0, 'accept_changes', false, 'parent', null,
+                       'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v1', 'signal', null, 'asker', null,
+                       'started_at', clock(), 'told_at', null, 'journal', '[]'::jsonb, 'messages', '[]'::jsonb),
+    'a claimed coordinator comes with all that is needed to run it');
+select given(tell(a_turn('shape',
+                         facts => '[
+                             {"kind": "activity", "key": "a1", "name": "a", "fingerprint": "f", "value": {"x": null}},
+                                             {"op": "set", "key": "s1", "path": ["n"], "value": 2}]',
+                         requests => '[
+                             {"key": "h1", "kind": "hook", "name": "h", "args": ["y"], "queue": "shape",
+                              "signal": "done", "pinned_version": "v2"}]')));
+select is(
+    take('bob', '{shape}') -> 0,
+    jsonb_build_object('job', 'shape', 'task', '1/main/h1', 'kind', 'hook', 'name', 'h', 'queue', 'shape',
+                       'position', 0, 'args', '["y"]'::jsonb, 'entity', 'agent', 'workflow', 'w', 'run', 1,
+                       'deliveries', 1, 'attempt', 0, 'asked', 0, 'accept_changes', false, 'parent', null,
+                       'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v2', 'signal', 'done', 'started_at', clock(),
+                       'told_at', null, 'asker', '{"job": "shape", "task": "1/main", "key": "h1"}'::jsonb,
+                       'journal', '[]'::jsonb, 'messages', '[]'::jsonb),
+    'a claimed hook comes with its own arguments, its signal and its asker (C46)');
+
+-- The journal, and mail.
+
+select time_passes('1 s');
+select given(tell(a_turn('shape', state => 'park', awaits => '{go}')));
+select given(signal('shape', 'go', '{"x": 1}'));
+create temporary table parked_task as select take('bob', '{shape}', claim_as => 'bob again') -> 0 as told;
+select is((select told -> 'journal' from parked_task), jsonb_build_array(
+    jsonb_build_array(1, 'activity', 'a1', 'a', 'f', true, '{"x": null}'::jsonb, clock() - interval '1 s', null, null),
+    jsonb_build_array(2, 'command', 's1', null, null, true, 2, clock() - interval '1 s', 'set', '{n}'::text[])),
+    'a worker that has not run a task last gets its journal');
+select is((select (told #> '{messages,0}') - 'id' from parked_task),
+          jsonb_build_object('key', null, 'name', 'go', 'ok', true, 'payload', '{"x": 1}'::jsonb, 'sent_at', clock()),
+          'a claimed task comes with its open messages');
+select is(
+    (select told -> 'told_at' from parked_task),
+    to_jsonb(clock() - interval '1 s'),
+    'a claimed task comes with the time of its last fact');
+select given(tell(a_turn('shape', state => 'release', worker => 'bob again')));
+select is(
+    take('bob', '{shape}', claim_as => 'bob once more') #> '{0,journal}',
+    'null',
+    'the worker that ran a task last has its journal');
+select is(
+    (select jsonb_array_length(told -> 'messages') from parked_task),
+    1,
+    'messages stay open until they are consumed');
+
+-- again: a claim whose reply was lost [P12].
+
+select given(start('w', id => 'lost-' || n, queue => 'lost', due_at => clock() - n * interval '1 s'))
+  from generate_series(1, 3) as n;
+create temporary table first_claim as
+select claim('{lost}', 'ada', token_of('lost'), 2)::jsonb as told;
+select is(
+    (select jsonb_agg(t -> 'job' order by t -> 'job')
+       from jsonb_array_elements(claim('{lost}', 'ada', token_of('lost'), 2, again => true)::jsonb -> 'tasks') as t),
+    '["lost-2", "lost-3"]',
+    'a repeated claim gets the same tasks [P12]');
+select is(the_task('lost-3') ->> 'deliveries', '1', 'a repeated claim is no delivery');
+select is((select told ->> 'token' from first_claim)::uuid, token_of('lost'), 'a claim tells its token');
+select is(
+    claim('{lost}', 'ada', token_of('lost'), 2)::jsonb #>> '{tasks,0,job}',
+    'lost-1',
+    'a claim that is not repeated gets other tasks');
+select given(start('w', id => 'found', queue => 'found'));
+select is(claim('{found}', 'ada', token_of('found'), 1, again => true)::jsonb #>> '{tasks,0,job}', 'found',
+          'a repeated claim that never arrived gets what is due [P12]');
+select is(claim('{}', 'ada')::jsonb ->> 'token' ~ '^[0-9a-f-]{36}$', true, 'a claim without an id draws one');
+
+-- How many.
+
+select given(start_many((select jsonb_agg(jsonb_build_object('workflow', 'w', 'queue', 'bulk'))
+                           from generate_series(1, 1010))));
+select is(take('ada', '{bulk}', 0), '[]', 'who asks for nothing gets nothing');
+select is(jsonb_array_length(take('ada', '{bulk}', 7)), 7, 'a claim gets no more than it asks for');
+select is(jsonb_array_length(take('ada', '{bulk}', 5000)), 1000, 'a claim gets at most a thousand tasks');
+select is(jsonb_array_length(take('ada', '{bulk}', 5000)), 3, 'the last claim gets the rest');
+
+-- since: a low-water mark.
+
+select given(start('w', id => 'mark-' || n, queue => 'mark', due_at => clock() - n * interval '1 min'))
+  from generate_series(1, 2) as n;
+select is(
+    claim('{mark}', 'ada', since => clock() - interval '90 s')::jsonb #>> '{tasks,0,job}',
+    'mark-1',
+    'a claim does not look below its low-water mark');
+select is(
+    (claim('{mark}', 'ada')::jsonb ->> 'since')::timestamptz,
+    clock() - interval '2 min',
+    'a claim without a mark finds everything, and tells when the first of it was due');
+select is(claim('{mark}', 'ada')::jsonb -> 'since', 'null', 'a claim that finds nothing has no mark to tell');
+
+-- Sleep until: next_due_at, and being told.
+
+select given(start('w', id => 'next-' || n, queue => 'next', priority => 9 - n,
+                   due_at => clock() + n * interval '1 h'))
+  from generate_series(1, 2) as n;
+select is((claim('{next,mark}', 'ada')::jsonb ->> 'next_due_at')::timestamptz, clock() + interval '30 s',
+          'a worker that gets nothing is told when something is due: here when a lease ends');
+select is(
+    (claim('{next}', 'ada')::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '1 h',
+    'the next task is the one that is due first, whatever its priority');
+select is(claim('{nobody}', 'ada')::jsonb -> 'next_due_at', 'null', 'when nothing will be due nothing is told');
+select is((claim('{nobody}', 'ada')::jsonb ->> 'at')::timestamptz, clock(), 'a claim tells the time');
+
+select given(claim('{x,y}', 'idler', idle => true));
+select is(
+    (select array_agg(topic order by topic) from listeners where listener = 'idler'),
+    '{x,y}',
+    'a worker that gets nothing is noted as idle on its queues');
+select given(claim('{x,y}', 'busy one'));
+select is(
+    (select count(*) from listeners where listener = 'busy one'),
+    0::bigint,
+    'a worker is noted as idle when it says so');
+select given(start('w', id => 'x', queue => 'x'));
+select given(claim('{x,y}', 'idler', idle => true));
+select is(
+    (select count(*) from listeners where listener = 'idler'),
+    0::bigint,
+    'a worker that gets something is idle no more');
+
+-- What is refused.
+
+select is(error_of(statement), code, format('%s is refused', about))
+  from (values
+        ('another protocol', $$ select claim('{q}', 'ada', protocol => 2) $$, 'PD004'),
+        ('no protocol', $$ select claim('{q}', 'ada', protocol => null) $$, 'PD004'),
+        ('another instance', $$ select claim('{q}', 'ada', instance => gen_random_uuid()) $$, 'PD003'),
+        ('a worker without name', $$ select claim('{q}', '') $$, 'PD104'),
+        ('a claim without queues', $$ select claim(null, 'ada') $$, 'PD107'),
+        ('a lease too short', $$ select claim('{q}', 'ada', lease_for => '99 ms') $$, 'PD107'),
+        ('a lease too long', $$ select claim('{q}', 'ada', lease_for => '25 h') $$, 'PD107'),
+        ('no lease', $$ select claim('{q}', 'ada', lease_for => null) $$, 'PD107'),
+        ('another instance, in advance',
+         $$ select advance('[]', '{q}', 'ada', max_tasks => 1, instance => gen_random_uuid()) $$, 'PD003'),
+        ('no worker, in advance', $$ select advance('[]', '{q}', max_tasks => 1) $$, 'PD104')
+       ) as cases (about, statement, code);
+select lives_ok(format($$ select claim('{q}', 'ada', instance => %L) $$, register_worker('ada', '{q}') ->> 'instance'),
+                'a worker may serve the instance where it said hello');
+
+-- Advance and claim in one call.
+
+select have_held_job('turned');
+select given(start('w', id => 'new', queue => 'turned'));
+create temporary table one_call as
+select advance(jsonb_build_array(a_turn('turned', state => 'done', value => '1')), '{turned}', 'ada', token_of('both'),
+               5)::jsonb as told;
+select is(
+    (select jsonb_build_array(told #> '{turns,0,state}', told #> '{tasks,0,job}', told -> 'token',
+                              told -> 'next_due_at', told -> 'at')
+       from one_call),
+    jsonb_build_array('done', 'new', token_of('both'), null, clock()),
+    'one call ends a turn and claims the next task');
+select is(
+    (select array_agg(key order by key) from one_call, jsonb_object_keys(told) as key),
+    '{at,next_due_at,since,tasks,token,turns}',
+    'advance answers as claim does, and for the turns');
+select is(advance('[]', '{turned}', 'ada', token_of('both'), 5, again => true)::jsonb #>> '{tasks,0,job}', 'new',
+          'a repeated advance gets the same tasks [P12]');
+select is(advance('[]')::jsonb -> 'tasks', '[]', 'advance claims nothing unless it is asked to');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,91 @@
+-- An ordinary INSERT or UPDATE of the memory is a command too: history stays true, whoever writes.
+
+begin;
+select plan(27);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- update
+
+select given(entity_create('e', 'note', '{"n": 1}'));
+select time_passes('1 minute');
+update perdure.jobs set context = jsonb_set(context, '{n}', '2') where id = 'e';
+select is(the_job('e') ->> 'version', '2', 'a plain UPDATE of the memory has a version [P3] (C25)');
+select is((the_job('e') ->> 'updated_at')::timestamptz, clock(), 'a plain UPDATE tells when it was');
+select is(
+    (select jsonb_build_array(h.task, h.op, h.path, h.argument, h.value, h.at)
+       from history as h
+      where h.job_id = 'e' and h.version = 2),
+    jsonb_build_array('$outside', 'set', '{}'::text[], '{"n": 2}'::jsonb, 2, clock()),
+    'a plain UPDATE stands in the history with the whole document (C21)');
+update perdure.jobs set context = context where id = 'e';
+select is(the_job('e') ->> 'version', '2', 'an UPDATE that changes nothing has no version');
+update perdure.jobs set entity = 'memo' where id = 'e';
+select is(the_job('e') ->> 'version', '2', 'an UPDATE of another column has no version');
+update perdure.jobs set context = context || '{"m": 1}', entity = 'note' where id = 'e';
+select is(the_job('e') ->> 'version', '3', 'an UPDATE of the memory and of another column has one version');
+select is(entity_increment('e', 'n'), '3', 'a command finds what an UPDATE has written (C25)');
+select is(the_job('e') ->> 'version', '4', 'commands and plain updates count their versions together');
+
+select is(error_of(format('update perdure.jobs set context = %L where id = ''e''', document)), code,
+          format('%s is no memory for an UPDATE either', document))
+  from (values ('[1]', '23514'), ('"text"', '23514'), ('null', '23514')) as cases (document, code);
+select is(
+    error_of('update perdure.jobs set context = null where id = ''e'''),
+    '23502',
+    'a memory cannot be taken away');
+select is((select count(*) from history where job_id = 'e'), 4::bigint, 'nothing is left of a refused UPDATE');
+
+select given(entity_create('many-' || n, 'note', '{"n": 0}')) from generate_series(1, 3) as n;
+update perdure.jobs set context = '{"n": 1}' where id like 'many-%';
+select is(
+    (select jsonb_agg(jsonb_build_array(h.job_id, h.version) order by h.job_id)
+       from history as h
+      where h.job_id like 'many-%' and h.version = 2),
+    '[["many-1", 2], ["many-2", 2], ["many-3", 2]]',
+    'one UPDATE of many memories is a command for each');
+
+-- A running coordinator sees it.
+
+select have_held_job('j', '{"phase": "draft"}');
+update perdure.jobs set context = '{"phase": "approved"}' where id = 'j';
+select is(tell(a_turn('j', facts => '[{"op": "get", "path": ["phase"]}]')) #> '{answers,0,2}', '"approved"',
+          'a manual UPDATE is seen by the next get of a running workflow (C25)');
+select is(tell(a_turn('j', facts => '[{"op": "set", "path": ["n"], "value": 1}]')) #> '{answers,0,2}', '3',
+          'a command of a turn counts on from a manual UPDATE [P3]');
+
+-- insert
+
+insert into perdure.jobs (id, entity, context) values ('i', 'note', '{"n": 1}');
+select is(the_job('i') ->> 'version', '1', 'a document that is inserted is version 1');
+select is((select jsonb_build_array(h.op, h.path, h.argument, h.value) from history as h where h.job_id = 'i'),
+          '["set", [], {"n": 1}, 1]', 'the history begins with a document that was inserted (C21)');
+select is(entity_increment('i', 'n'), '2', 'a memory that was inserted takes commands');
+insert into perdure.jobs (id, entity) values ('empty', 'note');
+select is(the_job('empty') ->> 'version', '0', 'an empty document that is inserted has seen no command');
+select is_empty($$ select from history where job_id = 'empty' $$, 'the history of an empty document is empty');
+
+insert into perdure.jobs (id, entity, context) values ('i', 'note', '{"n": 5}')
+    on conflict (id) do update set context = excluded.context;
+select is(jsonb_build_array(the_job('i') -> 'version', the_job('i') -> 'context'), '[3, {"n": 5}]',
+          'an INSERT that becomes an UPDATE is one command');
+
+merge into perdure.jobs as j
+using (values ('i', '{"n": 6}'::jsonb), ('k', '{"n": 7}')) as new (id, context)
+   on j.id = new.id
+ when matched then update set context = new.context
+ when not matched then insert (id, entity, context) values (new.id, 'note', new.context);
+select is(the_job('i') ->> 'version', '4', 'a MERGE that updates is a command');
+select is(the_job('k') ->> 'version', '1', 'a MERGE that inserts is a first document');
+
+-- A start with a document.
+
+select given(start('research', id => 's', context => '{"n": 1}'));
+select is((select jsonb_build_array(h.version, h.op, h.path, h.argument) from history as h where h.job_id = 's'),
+          '[1, "set", [], {"n": 1}]', 'the history begins with the document of a start (C21)');
+select given(start('research', id => 't'));
+select is(the_job('t') ->> 'version', '0', 'a job that begins without a document has seen no command');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

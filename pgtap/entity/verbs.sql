@@ -1,0 +1,149 @@
+-- The verbs of a memory, as any SQL client calls them: answers, versions, and the keys that make a repeat harmless.
+
+begin;
+select plan(61);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- entity_create
+
+select is(entity_create('e', 'note', '{"n": 1}'), true, 'a memory that is new is made');
+select is(entity_create('e', 'other', '{"n": 2}'), false, 'an id belongs to one memory');
+select is(
+    the_job('e') - 'watched',
+    jsonb_build_object('id', 'e', 'entity', 'note', 'context', '{"n": 1}'::jsonb, 'version', 1, 'run', 1,
+                       'workflow', null, 'status', null, 'args', null, 'result', null, 'error', null, 'parent', null,
+                       'headers', null, 'pinned_version', null, 'start_key', null, 'created_at', clock(),
+                       'updated_at', clock(), 'finished_at', null),
+    'a plain entity has a document and no workflow (C19)');
+select is(tasks_of('e'), '{}', 'a plain entity has nothing to run');
+select is(entity_create('empty', 'note'), true, 'a memory may begin empty');
+select is(the_job('empty') ->> 'version', '0', 'an empty memory has seen no command');
+select is(error_of($$ select entity_create('x', 'note', '[1]') $$), 'PD103', 'a memory is an object');
+select is(error_of($$ select entity_create('x', 'note', null) $$), 'PD103', 'a memory is not null');
+
+-- Each verb: its answer, and what it makes. In order, on one document.
+
+create temporary table verbs (number serial, verb text, answer jsonb, made jsonb) on commit drop;
+insert into verbs (verb, answer, made) values
+    ($$ entity_set('v', '{"n": 1}', '') $$, '1', '{"n": 1}'),
+    ($$ entity_set('v', '"x"', 'a.b') $$, '2', '{"n": 1, "a": {"b": "x"}}'),
+    ($$ entity_merge('v', '{"a": {"c": 2}}') $$, '3', '{"n": 1, "a": {"b": "x", "c": 2}}'),
+    ($$ entity_merge('v', '{"d": 3}', 'a') $$, '4', '{"n": 1, "a": {"b": "x", "c": 2, "d": 3}}'),
+    ($$ entity_delete('v', 'a') $$, '{"b": "x", "c": 2, "d": 3}', '{"n": 1}'),
+    ($$ entity_append('v', 'l', '[2, 3]') $$, '2', '{"n": 1, "l": [2, 3]}'),
+    ($$ entity_append('v', 'l', '4') $$, '3', '{"n": 1, "l": [2, 3, 4]}'),
+    ($$ entity_append('v', 'l', '{"x": 5}') $$, '4', '{"n": 1, "l": [2, 3, 4, {"x": 5}]}'),
+    ($$ entity_prepend('v', 'l', '"first"') $$, '5', '{"n": 1, "l": ["first", 2, 3, 4, {"x": 5}]}'),
+    ($$ entity_prepend('v', 'l', '[0, 1]') $$, '7', '{"n": 1, "l": [0, 1, "first", 2, 3, 4, {"x": 5}]}'),
+    ($$ entity_remove('v', 'l', 2) $$, '"first"', '{"n": 1, "l": [0, 1, 2, 3, 4, {"x": 5}]}'),
+    ($$ entity_remove('v', 'l', -1) $$, '{"x": 5}', '{"n": 1, "l": [0, 1, 2, 3, 4]}'),
+    ($$ entity_increment('v', 'n') $$, '2', '{"n": 2, "l": [0, 1, 2, 3, 4]}'),
+    ($$ entity_increment('v', 'n', -0.5) $$, '1.5', '{"n": 1.5, "l": [0, 1, 2, 3, 4]}'),
+    ($$ entity_toggle('v', 'on') $$, 'true', '{"n": 1.5, "l": [0, 1, 2, 3, 4], "on": true}'),
+    ($$ entity_set_if_not_exists('v', 'l', '[]') $$, '[0, 1, 2, 3, 4]', '{"n": 1.5, "l": [0, 1, 2, 3, 4], "on": true}'),
+    ($$ entity_set_if_not_exists('v', 'a.b', '[]') $$,
+     '[]', '{"n": 1.5, "l": [0, 1, 2, 3, 4], "on": true, "a": {"b": []}}'),
+    ($$ entity_delete('v') $$, '{"n": 1.5, "l": [0, 1, 2, 3, 4], "on": true, "a": {"b": []}}', '{}');
+
+create function done_by(verb text) returns jsonb
+language plpgsql
+as $$
+declare
+    answer jsonb;
+begin
+    execute 'select' || done_by.verb into answer;
+    return jsonb_build_array(answer, the_job('v') -> 'context', the_job('v') -> 'version');
+end
+$$;
+
+select given(entity_create('v', 'note'));
+select is(done_by(verb), jsonb_build_array(answer, made, number), format('%s makes version %s', trim(verb), number))
+  from (select * from verbs order by number) as verbs;
+select is((select jsonb_agg(h.op order by h.version) from history as h where h.job_id = 'v'),
+          (select jsonb_agg(substring(verb from '^ entity_(\w+)') order by number) from verbs),
+          'the history tells every command in its order (C21) (C72)');
+select throws_ok(
+    format('select %s', replace(verb, '''v''', '''nobody''')),
+    'PD401',
+    null,
+    format('%s needs a memory', substring(verb from '^ (\w+)')))
+  from (select distinct on (substring(verb from '^ (\w+)')) verb
+          from verbs
+         order by substring(verb from '^ (\w+)'), number) as verbs;
+
+-- expected_version: compare and set (E11).
+
+select given(entity_create('cas', 'note', '{"n": 1}'));
+select is(entity_set('cas', '2', 'n', expected_version => 1), '2', 'a command that knows the version is carried out');
+select throws_ok(
+    $$ select entity_set('cas', '3', 'n', expected_version => 1) $$, 'PD105', 'job ''cas'' is at version 2, not 1',
+    'a command that expects an old version is refused [P3]');
+select throws_ok(
+    $$ select entity_toggle('cas', 'on', expected_version => 7) $$, 'PD105', null,
+    'a command that expects a later version is refused');
+select is(the_job('cas') -> 'context', '{"n": 2}', 'a command that was refused for its version changed nothing');
+
+-- key: the same command once [P2].
+
+select given(entity_create('keys', 'note', '{"n": 1}'));
+select is(entity_increment('keys', 'n', 5, key => 'k1'), '6', 'the first call with a key is carried out [P2]');
+select is(entity_increment('keys', 'n', 5, key => 'k1'), '6', 'a repeated call gets the first answer [P2] [P12]');
+select is(entity_increment('keys', 'n', 1), '7', 'a call without a key is always carried out');
+select is(
+    entity_increment('keys', 'n', 5, key => 'k1'),
+    '6',
+    'a repeated call gets the first answer, whatever has happened since [P2]');
+select is(the_job('keys') ->> 'version', '3', 'a repeated call has no version');
+select is(
+    entity_increment('keys', 'n', 5, expected_version => 1, key => 'k1'),
+    '6',
+    'a repeated call may name the version of its first time');
+select is(entity_delete('keys', 'nothing', key => 'k2'), 'null', 'a key may stand for a command that finds nothing');
+select is(entity_delete('keys', 'nothing', key => 'k2'), 'null', 'nothing is found again, once');
+select throws_ok(
+    format('select %s', verb),
+    'PD106',
+    null,
+    format('a key that was used for another %s is refused [P2]', about))
+  from (values
+        ('command', $$ entity_toggle('keys', 'on', key => 'k1') $$),
+        ('path', $$ entity_increment('keys', 'm', 5, key => 'k1') $$),
+        ('value', $$ entity_increment('keys', 'n', 6, key => 'k1') $$)
+       ) as cases (about, verb);
+select is(entity_increment('cas', 'n', 6, key => 'k1'), '8', 'a key belongs to one memory');
+select is(the_job('keys') -> 'context', '{"n": 7}', 'what was refused or repeated left the memory alone');
+select is(
+    error_of($$ select entity_set('keys', '"x"', 'n.m', key => 'k3') $$),
+    'PD102',
+    'a refused command does not use up its key');
+select is(entity_set('keys', '"x"', 'm', key => 'k3'), '5', 'the key of a refused command may be used again');
+
+-- Answers are told once and for all, as they are stored.
+
+select is(
+    (select h.value from history as h where h.job_id = 'keys' and h.version = 2),
+    '6',
+    'the history holds what the caller was told');
+select is(
+    (select h.argument from history as h where h.job_id = 'keys' and h.version = 2),
+    '5',
+    'the history holds what the command was given');
+select is(
+    (select h.task from history as h where h.job_id = 'keys' and h.version = 2),
+    '$outside',
+    'a command of no task stands under nobody''s name');
+select is(
+    (select array_agg(h.version order by h.version) from history as h where h.job_id = 'keys'),
+    '{1,2,3,4,5}',
+    'versions have no gap [P3]');
+
+-- A memory outlives its run, and may be changed at any time (C25).
+
+select have_held_job('over');
+select given(tell(a_turn('over', state => 'done', value => '1')));
+select is(entity_set('over', '1', 'a'), '1', 'the memory of a finished job can be changed');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,140 @@
+-- Hooks from outside: work on a memory that no coordinator has asked for.
+
+begin;
+select plan(36);
+
+select the_time_is('2030-01-01 12:00+00');
+
+select given(entity_create('e', 'note', '{"n": 1}'));
+select is(
+    hook('e', 'tidy', '["x"]', 'agents', 'k', 2, clock() + interval '1 h', 'tenant t'),
+    '$hook/k',
+    'a hook may be run on a plain entity');
+select is(
+    the_task('e', '$hook/k') - '{job_id,task}'::text[],
+    jsonb_build_object('kind', 'hook', 'name', 'tidy', 'queue', 'agents', 'priority', 2,
+                       'due_at', clock() + interval '1 h', 'token', null, 'last_token', null, 'worker', null,
+                       'last_worker', null, 'position', 0, 'asked', 0, 'deliveries', 0, 'attempt', 0,
+                       'admitted', true, 'limit_key', 'tenant t', 'pinned_version', null, 'args', '["x"]'::jsonb,
+                       'awaits', null, 'until', null, 'signal', null, 'detached', true, 'accept_changes', false,
+                       'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null,
+                       'stuck_reason', null, 'started_at', null, 'told_at', null),
+    'a hook from outside has what it was given, and answers nobody');
+select matches(hook('e', 'tidy'), '^\$hook/[0-9a-f-]{36}$', 'without a key each hook has its own');
+select is(
+    (select jsonb_build_array(t.queue, t.priority, t.due_at, t.args)
+       from tasks as t
+      where t.job_id = 'e' and t.task <> '$hook/k'),
+    jsonb_build_array('default', 5, clock(), '[]'::jsonb),
+    'a hook needs a job and a name alone');
+
+-- Any status of the job.
+
+select have_held_job('running');
+select have_held_job('over');
+select given(tell(a_turn('over', state => 'failed')));
+select is(hook(id, 'tidy', key => 'k'), '$hook/k', format('a hook may be run on %s', about))
+  from (values ('a running job', 'running'), ('a finished job', 'over')) as cases (about, id);
+select given(take('ada', max_tasks => 10));
+select is(
+    tell(a_turn(id, '$hook/k', 'done', value => '1',
+                facts => '[{"op": "set", "path": ["tidy"], "value": true}]')) ->> 'state',
+    'done',
+    format('a hook changes the memory of %s (C41)', about))
+  from (values ('a running job', 'running'), ('a finished job', 'over')) as cases (about, id);
+select is(
+    jsonb_build_array(the_job('over') -> 'status', the_job('over') -> 'context'),
+    '["failed", {"tidy": true}]',
+    'a hook changes a memory, not the end of a run');
+select is(tasks_of('running'), '{1/main}', 'a hook from outside ends by itself');
+
+-- Once per key, also after it has ended.
+
+select is(hook('running', 'tidy', key => 'k'), '$hook/k', 'the same key is the same hook');
+select is(tasks_of('running'), '{1/main}', 'a hook that has ended does not run again [P12]');
+select is(
+    journal_of('running', '$hook/k') -> 1,
+    '[2, "end", null, true, 1]',
+    'how a hook from outside ended stands in its journal');
+select is(hook('running', 'other', '["y"]', key => 'k2'), '$hook/k2', 'another key is another hook');
+select is(hook('running', 'another', key => 'k2'), '$hook/k2', 'a key names the hook that it was first used for');
+select is(the_task('running', '$hook/k2') ->> 'name', 'other', 'a repeated call changes nothing [P12]');
+select is(hook('e', 'tidy', key => 'k2'), '$hook/k2', 'a key belongs to one job');
+select is(tasks_of('e') @> '{$hook/k,$hook/k2}', true, 'and is another hook there');
+select given(take('ada', max_tasks => 10, claim_as => 'x'));
+select given(tell(a_turn('running', '$hook/k2', 'failed', value => '{"message": "m"}', worker => 'x')));
+select is(
+    journal_of('running', '$hook/k2'),
+    '[[1, "end", null, false, {"message": "m"}]]',
+    'how a hook from outside failed is told [P10]');
+select given(hook('running', 'other', key => 'k2'));
+select is(tasks_of('running'), '{1/main}', 'a hook that has failed does not run again');
+
+-- It outlives the run.
+
+select given(hook('running', 'long', key => 'long'));
+select given(tell(a_turn('running', state => 'done')));
+select is(tasks_of('running'), '{$hook/long}', 'the end of a coordinator leaves hooks from outside alone');
+select given(hook('e', 'stays', key => 'stays'));
+select have_held_job('t');
+select given(hook('t', 'stays', key => 'stays'));
+select given(terminate('t'));
+select is(tasks_of('t'), '{$hook/stays}', 'terminate leaves hooks from outside alone');
+
+-- It asks, waits and is answered, as any task.
+
+select given(entity_create('f', 'note'));
+select given(hook('f', 'h', queue => 'f', key => 'h'));
+select given(take('ada', '{f}'));
+select given(tell(a_turn('f', '$hook/h', requests => '[{"key": "a", "kind": "activity", "name": "a", "queue": "f"}]')));
+select given(take('ada', '{f}'));
+select is(
+    tell(a_turn('f', '$hook/h', 'park', awaits => '{go}')) ->> 'state',
+    'parked',
+    'a hook from outside may wait (C40)');
+select given(tell(a_turn('f', '$hook/h/a', 'done', value => '"answer"')));
+select is(take('ada', '{f}') #>> '{0,messages,0,payload}', 'answer', 'a hook from outside gets its answers');
+select is(signal('f', 'go', '2'), true, 'a hook from outside takes signals (C43)');
+select given(tell(a_turn('f', '$hook/h', 'done')));
+select throws_ok(
+    $$ select signal('f', 'go') $$,
+    'PD403',
+    null,
+    'when the last hook has ended a plain entity takes no signals');
+
+-- Keys that look like paths belong to hooks of their own.
+
+select given(entity_create('paths', 'note'));
+select lives_ok(
+    $$ select hook('paths', 'h', queue => 'paths', key => key) from unnest('{doc,doc-1}'::text[]) as key $$,
+    'keys may begin alike');
+select given(take('ada', '{paths}', 2));
+select given(tell(a_turn('paths', '$hook/doc-1',
+                         requests => '[{"key": "a", "kind": "activity", "name": "a", "queue": "paths"}]')));
+select given(take('ada', '{paths}'));
+select given(tell(a_turn('paths', '$hook/doc-1/a', 'done', value => '"kept"')));
+select given(tell(a_turn('paths', '$hook/doc', 'done')));
+select is(
+    tell(a_turn('paths', '$hook/doc-1', 'park')) #>> '{messages,0,payload}',
+    'kept',
+    'the end of one hook takes nothing from another whose key begins alike [P5]');
+select is(
+    error_of($$ select hook('paths', 'h', key => 'doc/1') $$),
+    'PD104',
+    'a key that would stand beneath another hook is refused');
+
+-- What is refused.
+
+select is(error_of(statement), code, format('%s is refused', about))
+  from (values
+        ('a hook on nobody',       $$ select hook('nobody', 'h') $$,              'PD401'),
+        ('a hook without a name',  $$ select hook('e', null) $$,                  'PD104'),
+        ('a hook without a queue', $$ select hook('e', 'h', queue => null) $$,    'PD104'),
+        ('priority 10',            $$ select hook('e', 'h', priority => 10) $$,   'PD107'),
+        ('priority null',          $$ select hook('e', 'h', priority => null) $$, 'PD107'),
+        ('an argument that is no list', $$ select hook('e', 'h', '"x"') $$,       'PD103')
+       ) as cases (about, statement, code);
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,160 @@
+-- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
+
+begin;
+select plan(52);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- A world with something of everything, in which all laws hold.
+
+select have_held_job(id, '{"n": 1}') from unnest('{running,parked,waiting,asking,done}'::text[]) as id;
+select given(tell(a_turn('running', facts => '[{"op": "set", "path": ["n"], "value": 2}, {"kind": "note"}]')));
+select given(tell(a_turn('parked', state => 'park', awaits => '{go}')));
+select given(tell(a_turn('waiting', state => 'park', requests => '[{"key": "h", "name": "h"}]')));
+select given(tell(a_turn('asking', state => 'park', requests => '[{"key": "c", "kind": "job", "name": "c"}]')));
+select given(tell(a_turn('done', state => 'done', requests => '[{"key": "d", "name": "h", "detached": true}]')));
+select given(entity_create('entity', 'note', '{"n": 1}'));
+select given(entity_create('empty', 'note'));
+select given(hook('entity', 'h', key => 'h'));
+select given(signal('running', 'go'));
+select is_empty('select * from assert_invariants()', 'a world with something of everything breaks no law');
+
+-- Tells which laws a statement breaks, and undoes it.
+create function laws_broken_by(statement text) returns text[]
+language plpgsql
+as $$
+declare
+    codes text[];
+begin
+    begin
+        execute laws_broken_by.statement;
+        codes := array(select distinct b.code from assert_invariants() as b order by 1);
+        raise exception 'undone' using errcode = 'UNDON';
+    exception when sqlstate 'UNDON' then
+        return codes;
+    end;
+end
+$$;
+
+select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array_to_string(broken, ' and ')))
+  from (values
+        ('a version that no command made', $$ update perdure.jobs set version = version + 1 where id = 'running' $$,
+         '{I1}'::text[]),
+        ('a version that was taken back', $$ update perdure.jobs set version = version - 1 where id = 'running' $$,
+         '{I1}'),
+        ('a version on an empty memory', $$ update perdure.jobs set version = 1 where id = 'empty' $$, '{I1}'),
+        ('a change that was taken out of the history', $$ delete from perdure.journal where job_id = 'entity' $$,
+         '{I1}'),
+        ('a change in the history that never was',
+         $$ select append_command('entity', null, 2, 'set', '{}', '{}', '2', clock()) $$, '{I1}'),
+        ('a gap in the history', $$ update perdure.journal set version = 7 where job_id = 'entity' $$, '{I1}'),
+        ('a memory that is too large',
+         $$ update perdure.jobs set context = (
+                select jsonb_build_object('a', string_agg(md5(n::text), '')) from generate_series(1, 300000) as n)
+             where id = 'entity' $$,
+         '{I14}'),
+        ('a running job without a coordinator', $$ delete from perdure.tasks where job_id = 'running' $$, '{I3}'),
+        ('a coordinator of another run', $$ update perdure.jobs set run = 2 where id = 'parked' $$, '{I3}'),
+        ('a coordinator that is none', $$ update perdure.tasks set kind = 'hook' where job_id = 'parked' $$, '{I3}'),
+        ('a task that waits for nothing', $$ update perdure.tasks set awaits = null where job_id = 'parked' $$,
+         '{I3}'),
+        ('a task that waits for answers and has asked for nothing',
+         $$ update perdure.tasks set awaits = '{}' where job_id = 'parked' $$, '{I3}'),
+        ('a task whose hook is gone', $$ delete from perdure.tasks where job_id = 'waiting' and kind = 'hook' $$,
+         '{I3}'),
+        ('a task that nobody would ever find due',
+         $$ update perdure.tasks set due_at = 'infinity' where job_id = 'entity' $$, '{I3}'),
+        ('a task whose child has ended without an answer',
+         $$ with ended as (delete from perdure.tasks where job_id = 'asking/c')
+            update perdure.jobs set status = 'completed', finished_at = clock() where id = 'asking/c' $$, '{I3}'),
+        ('a task of a run that has finished',
+         $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
+            values ('done', '1/main/x', 'hook', 'h', 'q', clock()) $$,
+         '{I4}'),
+        ('a coordinator of a job that has finished',
+         $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
+            values ('done', '1/main', 'coordinator', 'w', 'q', clock()) $$,
+         '{I4}'),
+        ('a message to a task that is gone',
+         $$ insert into perdure.inbox (job_id, task, key, sent_at) values ('done', '1/main', 'h', clock()) $$,
+         '{I4}'),
+        ('a signal that woke nobody',
+         $$ insert into perdure.inbox (job_id, name, sent_at) values ('parked', 'go', clock()) $$, '{I5}'),
+        ('an answer that woke nobody',
+         $$ insert into perdure.inbox (job_id, task, key, sent_at) values ('waiting', '1/main', 'h', clock()) $$,
+         '{I5}'),
+        ('a request to cancel that woke nobody',
+         $$ insert into perdure.inbox (job_id, task, key, ok, sent_at)
+            values ('parked', '1/main', '$cancel', false, clock()) $$,
+         '{I5}'),
+        ('a task that was delivered too often',
+         $$ update perdure.tasks set deliveries = 22 where job_id = 'running' $$, '{I9}'),
+        ('a position that is ahead of the journal',
+         $$ update perdure.tasks set position = 3 where job_id = 'running' $$, '{I10}'),
+        ('a position that is behind the journal',
+         $$ update perdure.tasks set position = 1 where job_id = 'running' $$, '{I10}'),
+        ('a fact that was taken out of the journal',
+         $$ delete from perdure.journal where job_id = 'running' and kind = 'note' $$, '{I10}'),
+        ('a gap in the journal', $$ update perdure.journal set seq = 5 where job_id = 'running' and kind = 'note' $$,
+         '{I10}'),
+        ('a task whose asker is gone',
+         $$ update perdure.tasks set asker_task = '1/other' where job_id = 'waiting' and kind = 'hook' $$,
+         '{I11,I3}'),
+        ('a task without a job',
+         $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
+            values ('nobody', 'x', 'hook', 'h', 'q', clock()) $$,
+         '{I20}'),
+        ('a message without a job',
+         $$ insert into perdure.inbox (job_id, name, sent_at) values ('nobody', 'go', clock()) $$, '{I20}'),
+        ('a fact without a job',
+         $$ insert into perdure.journal (job_id, task, seq, kind, at) values ('nobody', 'x', 1, 'note', clock()) $$,
+         '{I20}'),
+        ('nothing', $$ select $$, '{}')
+       ) as cases (about, statement, broken);
+
+select is_empty('select * from assert_invariants()', 'what was broken is mended');
+
+-- What a constraint refuses can never be broken.
+
+select is(error_of(statement), '23514', format('%s is refused by a constraint', about))
+  from (values
+        ('a running job that has finished', $$ update perdure.jobs set finished_at = clock() where id = 'running' $$),
+        ('a finished job that has not', $$ update perdure.jobs set finished_at = null where id = 'done' $$),
+        ('a status that nobody knows', $$ update perdure.jobs set status = 'paused' where id = 'running' $$),
+        ('a status without a workflow', $$ update perdure.jobs set status = 'running' where id = 'entity' $$),
+        ('a result of a job that runs', $$ update perdure.jobs set result = '1' where id = 'running' $$),
+        ('a failure without an error', $$ update perdure.jobs set status = 'failed' where id = 'done' $$),
+        ('an error of a job that is done', $$ update perdure.jobs set error = '{}' where id = 'done' $$),
+        ('a version below zero', $$ update perdure.jobs set version = -1 where id = 'empty' $$),
+        ('a token without a worker', $$ update perdure.tasks set worker = null where job_id = 'running' $$),
+        ('a lease without an end', $$ update perdure.tasks set due_at = 'infinity' where job_id = 'running' $$),
+        ('a stuck task that is due',
+         $$ update perdure.tasks set stuck_reason = '{}', token = null, worker = null where job_id = 'running' $$),
+        ('half an asker', $$ update perdure.tasks set asker_key = 'k' where job_id = 'running' $$),
+        ('a detached task that answers somebody',
+         $$ update perdure.tasks set detached = true where job_id = 'waiting' and kind = 'hook' $$),
+        ('a message to nobody, about nothing',
+         $$ insert into perdure.inbox (job_id, sent_at) values ('running', clock()) $$),
+        ('a version that no command made', $$ update perdure.journal set op = null where job_id = 'entity' $$)
+       ) as cases (about, statement);
+
+-- Signals, commands and versions are once by their indexes.
+
+select is(error_of(statement), '23505', format('%s is refused by an index', about))
+  from (values
+        ('a second answer to one request',
+         $$ insert into perdure.inbox (job_id, task, key, sent_at)
+             select 'waiting', '1/main', 'h', clock() from generate_series(1, 2) $$),
+        ('a second signal of one key',
+         $$ insert into perdure.inbox (job_id, name, dedupe_key, sent_at)
+             select 'running', 'go', 'k', clock() from generate_series(1, 2) $$),
+        ('a second command of one version',
+         $$ insert into perdure.journal (job_id, task, seq, kind, op, version, at)
+             values ('entity', 'x', 9, 'command', 'set', 1, clock()) $$),
+        ('a second command of one key',
+         $$ insert into perdure.journal (job_id, task, seq, kind, key, at)
+             select 'entity', '$outside', 100 + n, 'note', 'k', clock() from generate_series(1, 2) as n $$)
+       ) as cases (about, statement);
+
+select finish();
+rollback;

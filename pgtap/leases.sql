@@ -1,0 +1,105 @@
+-- Leases: renewed by heartbeats, or given back.
+
+begin;
+select plan(28);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- extend
+
+select have_held_job(id) from unnest('{a,b,c}'::text[]) as id;
+select time_passes('20 s');
+select is(
+    extend(jsonb_build_array(a_turn('a'), a_turn('b')))::jsonb,
+    '[
+    {"job": "a", "task": "1/main", "state": "held", "cancel": false},
+    {"job": "b", "task": "1/main", "state": "held", "cancel": false}]',
+    'leases are renewed in one call, and answered in order');
+select is(
+    (the_task('a') ->> 'due_at')::timestamptz,
+    clock() + interval '30 s',
+    'a renewed lease is as long as a new one');
+select is(
+    (the_task('c') ->> 'due_at')::timestamptz,
+    clock() + interval '10 s',
+    'a lease that is not named is not renewed');
+select given(extend(jsonb_build_array(a_turn('a')), '5 min'));
+select is((the_task('a') ->> 'due_at')::timestamptz, clock() + interval '5 min', 'a lease may be renewed for longer');
+select time_passes('10 s');
+select is(take('bob', '{b}'), '[]', 'a task whose lease was renewed is not claimed by another');
+select is(take('bob', '{c}') #>> '{0,job}', 'c', 'a task whose lease was not renewed is');
+select is(
+    extend(jsonb_build_array(a_turn('b'), a_turn('c'), a_turn('nobody')))::jsonb,
+    '[
+    {"job": "b", "task": "1/main", "state": "held", "cancel": false},
+    {"job": "c", "task": "1/main", "state": "lost", "cancel": false},
+    {"job": "nobody", "task": "1/main", "state": "lost", "cancel": false}]',
+    'a lease that was lost is told as lost [P6]');
+select is(
+    (the_task('c') ->> 'due_at')::timestamptz,
+    clock() + interval '30 s',
+    'the lease of the new holder is as it was [P6]');
+select time_passes('1 h');
+select is(
+    extend(jsonb_build_array(a_turn('b')))::jsonb #>> '{0,state}',
+    'held',
+    'a lease that has ended can be renewed while nobody has claimed the task');
+select is(the_task('b') ->> 'deliveries', '1', 'a heartbeat is no progress');
+select given(tell(a_turn('b', state => 'park', awaits => '{go}')));
+select is(extend(jsonb_build_array(a_turn('b')))::jsonb #>> '{0,state}', 'lost', 'a parked task has no lease to renew');
+select is((the_task('b') ->> 'due_at')::timestamptz, 'infinity', 'a late heartbeat moves no parked task [P6]');
+select is(extend('[]')::jsonb, '[]', 'no lease is no error');
+select is(
+    error_of(format($$ select extend('[]', %s) $$, lease_for)),
+    'PD107',
+    format('no lease is renewed for %s', lease_for))
+  from unnest(array['null', '''-1 s''', '''99 ms''', '''25 h''']) as lease_for;
+
+-- release
+
+select have_held_job(id) from unnest('{x,y}'::text[]) as id;
+select given(tell(a_turn('x', facts => '[{"kind": "note", "key": "n"}]')));
+select is(release(jsonb_build_array(a_turn('x'), a_turn('y'), a_turn('c'), a_turn('nobody')))::jsonb, '[
+    {"job": "x", "task": "1/main", "state": "released"},
+    {"job": "y", "task": "1/main", "state": "released"},
+    {"job": "c", "task": "1/main", "state": "lost"},
+    {"job": "nobody", "task": "1/main", "state": "lost"}]', 'leases are given back in one call, and answered in order');
+select is(
+    jsonb_build_array(the_task('x') -> 'token', the_task('x') -> 'worker', (the_task('x') ->> 'due_at')::timestamptz,
+                      the_task('x') -> 'deliveries'),
+    jsonb_build_array(null, null, clock(), 0),
+    'a task that was given back is due at once, and its delivery does not count');
+select is(
+    release(jsonb_build_array(a_turn('x')))::jsonb #>> '{0,state}',
+    'released',
+    'a repeated release is answered alike [P12]');
+select is(
+    take('bob', '{x}') #> '{0,journal,0,2}',
+    '"n"',
+    'a task that was given back is claimed with what it was told');
+select is(
+    release(jsonb_build_array(a_turn('x')))::jsonb #>> '{0,state}',
+    'lost',
+    'a task that another has claimed cannot be given back [P6]');
+select is(the_task('x') ->> 'worker', 'bob', 'the new holder keeps it [P6]');
+select is(
+    verdict_of(a_turn('y', facts => '[{"op": "set", "path": ["n"], "value": 1}]')),
+    'parked',
+    'who has given a task back cannot advance it [P6]');
+select is(the_job('y') ->> 'version', '0', 'nothing of it is applied');
+select is(release('[]')::jsonb, '[]', 'to give back nothing is no error');
+
+-- Mail that came while the task was held is not lost when it is given back.
+
+select have_held_job('mail');
+select given(signal('mail', 'go', '1'));
+select given(release(jsonb_build_array(a_turn('mail'))));
+select given(take('bob', '{mail}'));
+select is(
+    tell(a_turn('mail', state => 'park', awaits => '{go}', worker => 'bob')) #> '{messages,0,payload}',
+    '1',
+    'mail survives the release of a lease [P5]');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,160 @@
+-- Listeners: who is idle and wants to be told. A hint may be lost, so what is tested here is that it is given [P11].
+
+begin;
+select plan(37);
+
+select the_time_is('2030-01-01 12:00+00');
+
+select matches(channel(), '^perdure [0-9a-f]{16}$', 'the channel of an app has a name of its own');
+
+-- Who listens.
+
+select listen_for('$job/a', 'client');
+select listen_for('$job/b', 'client');
+select listen_for('$job/a', 'client');
+select is(
+    (select array_agg(topic order by topic) from listeners where listener = 'client'),
+    '{$job/a,$job/b}',
+    'who listens twice listens once');
+select listen_for('$job/a', 'another');
+select stop_listening('client');
+select is(
+    (select array_agg(listener) from listeners),
+    '{another}',
+    'who stops listening stops for all topics, and alone');
+
+-- Workers say hello and goodbye.
+
+select is(
+    (select array_agg(key order by key)
+       from jsonb_object_keys(register_worker('ada', '{q}', '{"host": "h"}')::jsonb) as key),
+    '{at,instance,version}',
+    'a worker that says hello is told the time, the instance and the version');
+select is(
+    register_worker('ada', '{q,r}', '{"host": "h2"}') ->> 'version',
+    perdure_version(),
+    'a worker may say hello again');
+select is(
+    (select to_jsonb(w) from workers as w),
+    jsonb_build_object('worker', 'ada', 'queues', '{q,r}'::text[], 'details', '{"host": "h2"}'::jsonb,
+                       'registered_at', clock(), 'seen_at', clock()),
+    'a worker is known with its queues and what it says of itself');
+select is(
+    register_worker('ada', '{q}') ->> 'instance',
+    (select value #>> '{}' from settings where name = 'instance'),
+    'the instance is the app''s own, at each hello');
+select throws_ok(
+    $$ select register_worker('bob', '{q}', protocol => 99) $$,
+    'PD004',
+    null,
+    'who speaks another protocol is told so');
+select given(claim('{q}', 'ada', idle => true));
+select forget_worker('ada');
+select is(
+    (select count(*) from workers) + (select count(*) from listeners where listener = 'ada'),
+    0::bigint,
+    'a worker that says goodbye is forgotten');
+select given(claim('{q}', 'ada', idle => true));
+select given(register_worker('ada', '{q}'));
+select is((select count(*) from listeners where listener = 'ada'), 0::bigint, 'a worker that begins again is not idle');
+select given(register_worker('old', '{q}'));
+select listen_for('q', 'old');
+select time_passes('2 days');
+select given(register_worker('new', '{q}'));
+select is((select array_agg(worker) from workers), '{new}', 'a worker that is not heard of for long is forgotten');
+select is((select count(*) from listeners where listener = 'old'), 0::bigint, 'and so is that it listened');
+select have_held_job('beat', worker => 'new');
+select time_passes('50 min');
+select given(extend(jsonb_build_array(a_turn('beat', worker => 'new'))));
+select time_passes('50 min');
+select given(register_worker('newer', '{q}'));
+select is(
+    (select array_agg(worker order by worker) from workers),
+    '{new,newer}',
+    'a worker is heard of with its heartbeat');
+
+-- What is told, and on which topic: the real function is replaced by one that writes it down.
+
+create temporary table told (topic text) on commit drop;
+create or replace function perdure.notify_listeners(topics text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, perdure, pg_temp
+as $$
+begin
+    insert into told (topic) select t from unnest(notify_listeners.topics) as t;
+end
+$$;
+
+create function topics_of(statement text) returns text[]
+language plpgsql
+as $$
+begin
+    delete from told;
+    execute topics_of.statement;
+    return array(select distinct t.topic from told as t order by t.topic);
+end
+$$;
+
+select have_held_job(id) from unnest('{j,k,r,parent}'::text[]) as id;
+select given(hook('j', 'h', key => 'held', queue => 'hooks'));
+select given(take('ada', '{hooks}'));
+select given(tell(a_turn('parent',
+                         requests => '[{"key": "h", "name": "h", "queue": "ph", "signal": "s"},
+                                       {"key": "c", "kind": "job", "name": "c", "queue": "pc"}]')));
+select given(take('ada', '{ph,pc}', 2));
+select given(tell(a_turn('parent', state => 'park')));
+create temporary table hints (number serial, about text, statement text, wanted text[]) on commit drop;
+insert into hints (about, statement, wanted) values
+    ('a start', $$ select start('w', queue => 'q') $$, '{q}'),
+    ('many starts',
+     $$ select start_many('[{"workflow": "w", "queue": "q"}, {"workflow": "w", "queue": "q2"}]') $$, '{q,q2}'),
+    ('a hook', $$ select hook('j', 'h', queue => 'q', key => 'x') $$, '{q}'),
+    ('a repeated hook', $$ select hook('j', 'h', queue => 'q', key => 'x') $$, '{}'),
+    ('a signal that nobody awaits', $$ select signal('j', 'later') $$, '{}'),
+    ('a turn that is kept', $$ select tell(a_turn('j', facts => '[{"kind": "note"}]')) $$, '{}'),
+    ('a request',
+     $$ select tell(a_turn('j', requests => '[{"key": "a", "name": "a", "queue": "q"},
+                                            {"key": "b", "kind": "job", "name": "b", "queue": "q2"}]')) $$, '{q,q2}'),
+    ('a repeated request',
+     $$ select tell(a_turn('j', requests => '[{"key": "a", "name": "a", "queue": "q"}]')) $$, '{}'),
+    ('a park until a signal', $$ select tell(a_turn('j', state => 'park', awaits => '{go}')) $$, '{}'),
+    ('a signal that is awaited', $$ select signal('j', 'go') $$, '{j}'),
+    ('a second signal', $$ select signal('j', 'go') $$, '{}'),
+    ('a park until a time',
+     $$ select tell(a_turn('k', state => 'park', until => clock() + interval '1 h')) $$, '{k}'),
+    ('a request to cancel', $$ select cancel('k') $$, '{k}'),
+    ('a retry', $$ select tell(a_turn('r', state => 'retry')) $$, '{r}'),
+    ('a signal from a turn',
+     $$ select tell(a_turn('j', '$hook/held', facts => '[{"signal": "s", "target": "parent"}]')) $$, '{}'),
+    ('an early answer', $$ select tell(a_turn('parent', '1/main/h', facts => '[{"signal": "s"}]')) $$, '{parent}'),
+    ('the end of a child',
+     $$ select tell(a_turn('parent/c', state => 'done', touches => '{parent}')) $$, '{$job/parent/c}'),
+    ('the end of a hook from outside', $$ select tell(a_turn('j', '$hook/held', 'done')) $$, '{}'),
+    ('the end of a job', $$ select terminate('k') $$, '{$job/k}'),
+    ('a command', $$ select entity_set('k', '1', 'a') $$, '{}');
+select is(
+    topics_of(statement),
+    wanted,
+    format('who is told of %s: %s', about, coalesce(nullif(array_to_string(wanted, ' and '), ''), 'nobody')))
+  from (select * from hints order by number) as hints;
+
+select given(take('ada', '{r}', claim_as => 'x'));
+select is(
+    topics_of($$ select release(jsonb_build_array(a_turn('r', worker => 'x'))) $$),
+    '{r}',
+    'who is told of a lease that is given back: its queue');
+select given(take('ada', '{r}', claim_as => 'y'));
+select given(tell(a_turn('r', state => 'stuck', worker => 'y')));
+select is(topics_of($$ select resume('r') $$), '{r}', 'who is told of a task that is resumed: its queue');
+
+-- A hint is never needed: what was left is found by the next claim [P11].
+
+select is(
+    take('ada', '{q}', 10) @> '[{"name": "w"}]',
+    true,
+    'what was left without a hint is found by the next claim [P11]');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

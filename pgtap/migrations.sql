@@ -1,0 +1,75 @@
+-- Migrations: the tables of an app, made outside the extension, so that pg_dump keeps what is in them [P13].
+
+begin;
+select plan(14);
+
+select have_held_job('j', '{"n": 1}');
+create temporary table before_it as
+select s.value as instance,
+       (select jsonb_agg(to_jsonb(m)) from migrations as m) as migrations,
+       array(select c.oid
+               from pg_class as c
+              where c.relnamespace = 'perdure'::regnamespace
+                and c.relkind in ('r', 'i', 'S')
+              order by c.oid) as tables
+  from settings as s
+ where s.name = 'instance';
+
+select is(migrate(), perdure_version(), 'migrate tells the version of the tables');
+select is(migrate(), perdure_version(), 'migrate may be called again (C9)');
+select is((select value from settings where name = 'instance'), instance, 'who the app is stays as it is')
+  from before_it;
+select is((select jsonb_agg(to_jsonb(m)) from migrations as m), before_it.migrations, 'a version is noted once')
+  from before_it;
+select is(
+    array(select c.oid
+            from pg_class as c
+           where c.relnamespace = 'perdure'::regnamespace and c.relkind in ('r', 'i', 'S')
+           order by c.oid),
+    tables,
+    'tables, indexes and sequences stay as they are (C9)')
+  from before_it;
+select is(
+    jsonb_build_array(the_job('j') -> 'context', the_task('j') ->> 'worker'),
+    '[{"n": 1}, "ada"]',
+    'jobs and leases stay as they are [P13]');
+select matches(perdure_version(), '^\d+\.\d+\.\d+$', 'a version is three numbers');
+select is(
+    (select array_agg(version) from migrations),
+    array[perdure_version()],
+    'the tables have the version of the functions');
+select is(jsonb_typeof(value), 'string', 'an app knows who it is') from settings where name = 'instance';
+
+-- The four tables, and the small ones.
+
+select is(
+    (select array_agg(relname::text order by relname)
+       from pg_class
+      where relnamespace = 'perdure'::regnamespace and relkind = 'r'),
+    '{inbox,indexes,jobs,journal,listeners,migrations,queues,schedules,settings,tasks,workers}',
+    'an app has four tables, and the small ones');
+select is(
+    (select array_agg(relname::text order by relname)
+       from pg_class
+      where relnamespace = 'perdure'::regnamespace and relkind = 'v'),
+    '{history,waiting}',
+    'an app has views for people');
+select is(
+    (select array_agg(tgname::text order by tgname)
+       from pg_trigger as t
+       join pg_class as c on t.tgrelid = c.oid
+      where c.relnamespace = 'perdure'::regnamespace and not tgisinternal),
+    '{first_documents_are_commands,updates_are_commands}',
+    'the only triggers are those of the memory');
+select is_empty($$
+    select c.relname
+      from pg_depend as d
+      join pg_class as c on c.oid = d.objid and d.classid = 'pg_class'::regclass
+     where d.deptype = 'e'
+       and c.relnamespace = 'perdure'::regnamespace
+       and c.relkind in ('r', 'S', 'v')
+$$, 'no table belongs to an extension: a dump keeps it [P13]');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

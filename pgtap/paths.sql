@@ -1,0 +1,58 @@
+-- Paths: one grammar wherever a path is given.
+
+begin;
+select plan(45);
+
+select is(parse_path(path), keys, format('%s is read as %s', coalesce(quote_literal(path), 'null'), keys))
+  from (values
+        ('',                         '{}'::text[]),
+        (null,                       '{}'),
+        ('user',                     '{user}'),
+        ('user.email',               '{user,email}'),
+        ('items.0',                  '{items,0}'),
+        ('items.-1.name',            '{items,-1,name}'),
+        ('"key.with.dots".x',        '{key.with.dots,x}'),
+        ('a."b.c".d',                '{a,b.c,d}'),
+        ('"say \"hi\""',             array['say "hi"']),
+        ('"back\\slash"',            array['back\slash']),
+        ('""',                       array['']),
+        ('a."".b',                   array['a', '', 'b']),
+        ('"null"',                   array['null']),
+        ('null',                     array['null']),
+        ('a b.c d',                  array['a b', 'c d']),
+        (' a',                       array[' a']),
+        ('a,b.c}d.{e',               array['a,b', 'c}d', '{e']),
+        ('größe.数.🙂',               array['größe', '数', '🙂']),
+        ('a''b.c;--',                array['a''b', 'c;--']),
+        ('%s.%I.$$',                 array['%s', '%I', '$$']),
+        (E'"tab\there".x',           array[E'tab\there', 'x']),
+        ('back\slash',               array['back\slash']),
+        ('99999999999',              array['99999999999'])
+       ) as cases (path, keys);
+
+select throws_ok(
+    format('select parse_path(%L)', path), 'PD101', null,
+    format('%s is no path', quote_literal(left(path, 40))))
+  from unnest(array[
+        '.', 'a.', '.a', 'a..b', '"a', 'a"', 'a"b', 'a."b', '"a"b', '"a""b"', 'a."b"c', '"a".', '."a"', '"a\"',
+        repeat('a.', 50) || 'a'
+       ]) as refused (path);
+
+select is(cardinality(parse_path(repeat('a.', 49) || 'a')), 50, 'a path may have 50 keys');
+select throws_ok(
+    $$ select check_path(array['a', null]) $$, 'PD101', null,
+    'a path with a hole is no path');
+
+select is(parse_path(write_path(keys)), keys, format('%s is read again as it was written', write_path(keys)))
+  from (values
+        (array['a', 'b']),
+        (array['key.with.dots', '', 'say "hi"', 'back\slash']),
+        (array['items', '-1', '0'])
+       ) as cases (keys);
+select is(write_path('{}'), 'the memory', 'the empty path is written as people call it');
+
+select given(entity_create('e', 'note', '{"a.b": ["found"]}'));
+select is(entity_get('e', '"a.b".0'), '"found"', 'a verb follows a quoted key (C35)');
+
+select finish();
+rollback;

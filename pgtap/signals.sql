@@ -1,0 +1,205 @@
+-- Signals [P5]: queued under a name until something waits for it; neither lost nor doubled, in order of acceptance.
+
+begin;
+select plan(45);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- Takes the first open signal of a name that a claim or a turn has told of.
+create function hear(job text, name text, worker text) returns jsonb
+language plpgsql
+as $$
+begin
+    return tell(a_turn(hear.job, worker => hear.worker, facts => jsonb_build_array(jsonb_build_object(
+        'kind', 'signal', 'name', hear.name, 'message', message_of(hear.job, hear.name)))));
+end
+$$;
+
+-- Before, during and after the wait.
+
+select have_held_job('j');
+select is(signal('j', 'before', '{"n": 1}'), true, 'a signal is accepted before anybody waits for it');
+select is(
+    tell(a_turn('j', state => 'park', awaits => '{before}')) #>> '{messages,0,payload,n}',
+    '1',
+    'a signal that came before the wait is there when the wait begins [P5]');
+select given(hear('j', 'before', 'ada'));
+select is(
+    tell(a_turn('j', state => 'park', awaits => '{during}')) ->> 'state',
+    'parked',
+    'a signal is consumed once [P5]');
+select time_passes('1 day');
+select is(signal('j', 'during', '"now"'), true, 'a signal is accepted while somebody waits for it');
+select is(
+    (the_task('j') ->> 'due_at')::timestamptz,
+    clock(),
+    'a signal that is awaited makes the task due at once (C36) [P5]');
+select is(take('bob', '{j}') #>> '{0,messages,0,payload}', 'now', 'the task that was woken is told the signal');
+select given(hear('j', 'during', 'bob'));
+select is(signal('j', 'during', '"late"'), true, 'a signal is accepted after the wait has ended');
+select is(
+    tell(a_turn('j', state => 'park', awaits => '{other}', worker => 'bob')) ->> 'state',
+    'parked',
+    'a signal that nobody awaits any more disturbs nobody');
+select is(
+    mail_of('j'),
+    '[[null, "during", true, "late"]]',
+    'a signal that came too late waits for the next wait of its name [P5]');
+select is(take('bob', '{j}'), '[]', 'and wakes nobody');
+select given(signal('j', 'other'));
+select given(take('ada', '{j}', claim_as => 'third'));
+select is(
+    jsonb_path_query_array(tell(a_turn('j', awaits => '{during}', worker => 'third')), '$.messages[*].payload'),
+    '["late"]',
+    'the next wait gets it [P5]');
+
+-- A held task is not moved by a signal: it looks at its mail when it parks.
+
+select have_held_job('held');
+select given(signal('held', 'go'));
+select is(
+    (the_task('held') ->> 'due_at')::timestamptz,
+    clock() + interval '30 s',
+    'a signal does not move a task that is held');
+select time_passes('31 s');
+select is(take('bob', '{held}') #> '{0,messages}', '[]', 'a task that has not said what it waits for is told nothing');
+select is(
+    tell(a_turn('held', state => 'park', awaits => '{go}', worker => 'bob')) ->> 'state',
+    'keep',
+    'a signal survives the crash of who would have taken it [P5]');
+
+-- Order: per name, as accepted.
+
+select have_held_job('order');
+select given(signal('order', case when n % 2 = 0 then 'even' else 'odd' end, to_jsonb(n)))
+  from generate_series(1, 10) as n;
+select is(
+    jsonb_path_query_array(tell(a_turn('order', state => 'park', awaits => '{even,odd}')), '$.messages[*].payload'),
+    '[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]',
+    'signals are told in the order in which they were accepted [P5]');
+select is(
+    jsonb_path_query_array(tell(a_turn('order', state => 'park', awaits => '{even}')), '$.messages[*].payload'),
+    '[2, 4, 6, 8, 10]',
+    'a task is told the names that it awaits alone');
+select given(tell(a_turn('order',
+                         facts => '[{"signal": "mine", "value": 1},
+                                    {"signal": "mine", "value": 2},
+                                    {"signal": "mine", "value": 3}]')));
+select is(
+    jsonb_path_query_array(tell(a_turn('order', awaits => '{mine}')), '$.messages[*].payload'),
+    '[1, 2, 3]',
+    'signals of one turn are accepted in its order [P5]');
+
+-- A flood: told in parts, and a task with open mail does not park.
+
+select have_held_job('flood');
+select given(signal('flood', 'drop', to_jsonb(n))) from generate_series(1, 1100) as n;
+create temporary table told as
+select tell(a_turn('flood', state => 'park', awaits => '{drop}')) -> 'messages' as messages;
+select is(
+    (select jsonb_array_length(messages) from told),
+    1000,
+    'a task is told a thousand messages at a time, the first of them first');
+select given(tell(a_turn('flood', facts => (
+    select jsonb_agg(jsonb_build_object('kind', 'signal', 'name', 'drop', 'message', m -> 'id'))
+      from told
+     cross join jsonb_array_elements(messages) as m))));
+select is(
+    (select jsonb_agg(n) from generate_series(1001, 1100) as n),
+    jsonb_path_query_array(tell(a_turn('flood', state => 'park', awaits => '{drop}')), '$.messages[*].payload'),
+    'and the rest with its next turn: none is lost [P5]');
+select have_held_job('heavy');
+select given(signal('heavy', 'drop', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 10);
+select cmp_ok(
+    jsonb_array_length(tell(a_turn('heavy', awaits => '{drop}')) -> 'messages'),
+    '<',
+    10,
+    'a task is told as many messages at a time as a reply can carry');
+
+-- Several waiters: all wake, one gets it.
+
+select have_held_job('crowd');
+select given(hook('crowd', 'h', key => 'h', queue => 'crowd'));
+select given(take('bob', '{crowd}'));
+select given(tell(a_turn('crowd', state => 'park', awaits => '{go}'),
+                  a_turn('crowd', '$hook/h', 'park', awaits => '{go,stop}', worker => 'bob')));
+select given(signal('crowd', 'go', '"once"'));
+select is(jsonb_array_length(take('cid', '{crowd}', 10)), 2, 'a signal wakes all who wait for its name');
+select is(hear('crowd', 'go', 'cid') ->> 'state', 'keep', 'the first takes it');
+select is(
+    tell(a_turn('crowd', '$hook/h', 'park', awaits => '{go,stop}', worker => 'cid')) ->> 'state',
+    'parked',
+    'the second waits on');
+select is((select count(*) from journal where value = '"once"'), 1::bigint, 'a signal is told to one task [P5]');
+
+-- Payloads, as they are.
+
+select have_held_job('payload');
+select given(signal('payload', 'p', payload))
+  from unnest(array[null, 'null', '0', '""', '[]', '{"a": [1.50, null]}']::jsonb[]) as payload;
+select is(
+    jsonb_path_query_array(tell(a_turn('payload', awaits => '{p}')), '$.messages[*].payload'),
+    '[null, null, 0, "", [], {"a": [1.50, null]}]',
+    'a payload is told as it was sent, an empty one too (C47)');
+
+-- Keys: the same signal once, for as long as the job exists.
+
+select have_held_job('keys');
+select is(signal('keys', 'go', '1', key => 'k'), true, 'a signal with a key is accepted');
+select is(signal('keys', 'go', '1', key => 'k'), false, 'a key that has been seen is told so [P12]');
+select is(signal('keys', 'go', '1', key => 'k2'), true, 'another key is another signal');
+select is(jsonb_array_length(mail_of('keys')), 2, 'a repeated signal is not doubled [P5]');
+select given(hear('keys', 'go', 'ada'));
+select is(signal('keys', 'go', '1', key => 'k'), false, 'a key is remembered when its signal has been consumed [P5]');
+select given(tell(a_turn('keys', state => 'done')));
+select is(signal('keys', 'go', '1', key => 'k'), false, 'a key is remembered when the job has finished [P12]');
+select is(signal('keys', 'go', '1', key => 'k2'), false, 'a key is remembered when its signal was never consumed');
+select have_held_job('ended');
+select given(signal('ended', 'go', '1', key => 'k'));
+select given(terminate('ended'));
+select is(signal('ended', 'go', '1', key => 'k'), false, 'a key is remembered when the job was terminated');
+select is(signal('payload', 'go', '1', key => 'k'), true, 'a key belongs to one job');
+
+-- Who takes no signals.
+
+select is(error_of(statement), code, format('%s takes no signal', about))
+  from (values
+        ('a job that does not exist',     $$ select signal('nobody', 'go') $$,      'PD401'),
+        ('a job that has finished',       $$ select signal('keys', 'go') $$,        'PD403'),
+        ('a finished job, with a key,',   $$ select signal('keys', 'go', key => 'new') $$, 'PD403'),
+        ('a plain entity',                $$ select signal('e', 'go') from entity_create('e', 'note') $$, 'PD403'),
+        ('nobody',                        $$ select signal(null, 'go') $$,          'PD401')
+       ) as cases (about, statement, code);
+select given(entity_create('e', 'note'));
+select given(hook('e', 'h', key => 'h'));
+select is(signal('e', 'go'), true, 'a plain entity takes signals while a hook of it is alive (C43)');
+select given(hook('ended', 'h', key => 'h'));
+select is(signal('ended', 'go'), true, 'a finished job takes signals while a hook of it is alive');
+
+-- Signal names are per job (C52).
+
+select have_held_job('a');
+select have_held_job('b');
+select given(tell(a_turn('a', state => 'park', awaits => '{done}'), a_turn('b', state => 'park', awaits => '{done}')));
+select given(signal('a', 'done'));
+select is(
+    jsonb_path_query_array(take('ada', '{a,b}', 10), '$[*].job'),
+    '["a"]',
+    'a signal wakes its own job alone, whatever names others use (C52)');
+
+-- In the caller's transaction.
+
+do $$
+begin
+    perform signal('b', 'done');
+    raise exception 'undone' using errcode = 'UNDON';
+exception when sqlstate 'UNDON' then
+    null;
+end
+$$;
+select is(mail_of('b'), '[]', 'a signal is undone with the transaction of its caller (E7)');
+select is(take('ada', '{b}'), '[]', 'and wakes nobody then');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,202 @@
+-- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
+
+begin;
+select plan(37);
+
+select the_time_is('2030-01-01 12:00+00');
+set local time zone 'UTC';
+
+-- status and the view `waiting`: one state after the other of one job.
+
+create function seen(job text, task text default '1/main') returns text[]
+language plpgsql
+as $$
+begin
+    return (select array[w.state, w.waits_for] from waiting as w where w.job_id = seen.job and w.task = seen.task);
+end
+$$;
+
+select given(start('research', id => 'j', entity => 'agent', queue => 'agents', context => '{"n": 1}',
+                   due_at => clock() + interval '1 h'));
+select is(
+    to_jsonb(status('j')),
+    jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running', 'version', 1,
+                       'run', 1, 'waiting_for', 'its time: 2030-01-01 13:00:00+00', 'created_at', clock(),
+                       'updated_at', clock(), 'finished_at', null),
+    'the status of a job tells where it stands (C6) (E6)');
+select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job that begins later waits for its time');
+select time_passes('1 h');
+select is(
+    seen('j'),
+    '{ready,"a worker on queue agents (no worker has registered for it)"}',
+    'a job that is due waits for a worker, and it is told that there is none');
+select given(register_worker('ada', '{agents,others}'));
+select is(seen('j'), '{ready,"a worker on queue agents"}', 'a job that is due waits for a worker');
+select given(take('ada', '{agents}'));
+select is(seen('j'), '{leased,"worker ada"}', 'a job that is held waits for its worker');
+select is((status('j')).waiting_for, 'worker ada', 'the status tells what the view tells');
+select time_passes('1 min');
+select is((seen('j'))[1], 'ready', 'a job whose lease has ended is ready again');
+select given(take('ada', '{agents}', claim_as => 'second'));
+select given(tell(a_turn('j', state => 'park', awaits => '{approve,reject}', worker => 'second')));
+select is(seen('j'), '{waiting,"signal approve or reject"}', 'a parked job waits for its signals');
+select given(signal('j', 'approve'));
+select is((seen('j'))[1], 'ready', 'a job that was woken is ready');
+select given(take('ada', '{agents}', claim_as => 'third'));
+select given(tell(a_turn('j', worker => 'third',
+                         facts => jsonb_build_array(jsonb_build_object('kind', 'signal',
+                                                                       'message', message_of('j', 'approve'))))));
+select given(tell(a_turn('j', state => 'park', awaits => '{go}', until => clock() + interval '1 h', worker => 'third',
+                         requests => '[
+    {"key": "h#2", "name": "h"},
+    {"key": "h#1", "name": "h"},
+    {"key": "c#1", "kind": "job", "name": "c"},
+    {"key": "d#1", "name": "h", "detached": true}]')));
+select is(
+    seen('j'),
+    '{waiting,"signal go, answers of c#1, h#1, h#2, its time: 2030-01-01 14:01:00+00"}',
+    'a parked job tells everything that it waits for');
+select is(
+    (select array_agg(w.job_id || ' ' || w.task order by w.job_id, w.task)
+       from waiting as w
+      where w.job_id like 'j%'),
+    '{"j $hook/1:main:d#1","j 1/main","j 1/main/h#1","j 1/main/h#2","j/c#1 1/main"}',
+    'every live task is seen');
+select given(tell(a_turn('j', state => 'park', worker => 'third')));
+select given(take('bob', max_tasks => 10));
+select given(tell(a_turn('j', '1/main/h#1', 'retry', until => clock() + interval '10 s',
+                         value => '{"message": "timeout"}', worker => 'bob')));
+select is(
+    seen('j', '1/main/h#1'),
+    '{retrying,"attempt 2 at 2030-01-01 13:01:10+00, after: timeout"}',
+    'a task that is tried again tells when, and why');
+select given(tell(a_turn('j', '1/main/h#2', 'stuck', value => '{"message": "the code has changed"}', worker => 'bob')));
+select is(seen('j', '1/main/h#2'), '{stuck,"somebody to resume it: the code has changed"}', 'a stuck task tells why');
+select is(
+    (select jsonb_build_array(w.kind, w.name, w.queue, w.worker, w.deliveries, w.attempt, w.due_at)
+       from waiting as w
+      where w.job_id = 'j' and w.task = '$hook/1:main:d#1'),
+    jsonb_build_array('hook', 'h', 'default', 'bob', 1, 0, clock() + interval '30 s'),
+    'the view tells who holds a task, and since how many deliveries');
+select given(terminate('j', 'by hand'));
+select is(
+    (select jsonb_build_array(s.status, s.waiting_for, s.finished_at) from status('j') as s),
+    jsonb_build_array('cancelled', null, clock()),
+    'a job that has ended waits for nothing');
+select given(entity_create('e', 'note'));
+select is(
+    (select jsonb_build_array(s.status, s.workflow, s.waiting_for, s.finished_at) from status('e') as s),
+    '[null, null, null, null]',
+    'a plain entity has no status and waits for nothing');
+select throws_ok(
+    $$ select status('nobody') $$,
+    'PD401',
+    'job ''nobody'' does not exist',
+    'a job that does not exist has no status');
+
+-- result
+
+select have_held_job(id) from unnest('{done,failed,cancelled,running}'::text[]) as id;
+select given(tell(a_turn('done', state => 'done', value => '{"n": 1}'),
+                  a_turn('failed', state => 'failed', value => '{"message": "m"}'),
+                  a_turn('cancelled', state => 'cancelled', value => '{"message": "c"}')));
+select is(to_jsonb(result(id)), wanted, format('the result of a job that is %s', id))
+  from (values
+        ('done',      '{"status": "completed", "result": {"n": 1}, "error": null}'::jsonb),
+        ('failed',    '{"status": "failed", "result": null, "error": {"message": "m"}}'),
+        ('cancelled', '{"status": "cancelled", "result": null, "error": {"message": "c"}}'),
+        ('running',   '{"status": "running", "result": null, "error": null}')
+       ) as cases (id, wanted);
+select is(to_jsonb(result('e')), '{"status": null, "result": null, "error": null}', 'a plain entity has no result');
+select throws_ok($$ select result('nobody') $$, 'PD401', null, 'a job that does not exist has no result');
+
+-- history: which task made which version, when, and how (C21) (C72).
+
+select have_held_job('h', '{"n": 0}');
+select given(tell(a_turn('h',
+                         facts => '[{"op": "increment", "key": "i#1", "path": ["n"], "value": 2},
+                                    {"op": "get", "path": ["n"]},
+                                    {"op": "append", "path": ["n"], "value": [1]}]',
+                         requests => '[{"key": "k", "name": "k", "queue": "h"}]')));
+select given(take('ada', '{h}'));
+select time_passes('1 min');
+select given(tell(a_turn('h', '1/main/k', facts => '[{"op": "set", "path": ["by"], "value": "hook"}]')));
+select given(entity_set('h', '"outside"', 'by', key => 'o'));
+update perdure.jobs set context = '{"by": "hand"}' where id = 'h';
+select is(
+    (select jsonb_agg(jsonb_build_array(h.version, h.task, h.op, h.path, h.argument, h.value, h.key,
+                                        h.at) order by h.version)
+       from history as h
+      where h.job_id = 'h'),
+    jsonb_build_array(jsonb_build_array(1, '$outside', 'set', '{}'::text[], '{"n": 0}'::jsonb, 1, null,
+                                        clock() - interval '1 min'),
+                      jsonb_build_array(2, '1/main', 'increment', '{n}'::text[], 2, 2, 'i#1',
+                                        clock() - interval '1 min'),
+                      jsonb_build_array(3, '1/main/k', 'set', '{by}'::text[], 'hook', 3, null, clock()),
+                      jsonb_build_array(4, '$outside', 'set', '{by}'::text[], 'outside', 4, 'o', clock()),
+                      jsonb_build_array(5, '$outside', 'set', '{}'::text[], '{"by": "hand"}'::jsonb, 5, null,
+                                        clock())),
+    'the history tells which task made which version, when, and how (C21) (C72) (E9)');
+
+create function memory_at(job text, version bigint) returns jsonb
+language plpgsql
+as $$
+declare
+    made outcome;
+    memory jsonb := '{}';
+    step record;
+begin
+    for step in
+        select h.op, h.path, h.argument
+          from history as h
+         where h.job_id = memory_at.job
+           and h.version <= memory_at.version
+         order by h.version
+    loop
+        made := apply_command(memory, step.op, step.path, step.argument);
+        memory := made.context;
+    end loop;
+    return memory;
+end
+$$;
+
+select is(memory_at('h', version), wanted, format('the history makes the memory of version %s again (E9)', version))
+  from (values
+        (0, '{}'::jsonb),
+        (1, '{"n": 0}'),
+        (2, '{"n": 2}'),
+        (3, '{"n": 2, "by": "hook"}'),
+        (4, '{"n": 2, "by": "outside"}'),
+        (5, '{"by": "hand"}')
+       ) as cases (version, wanted);
+
+-- Phase dashboards by plain query (C78).
+
+select is(
+    (select jsonb_object_agg(coalesce(status, 'entity'), many)
+       from (select j.status, count(*) as many from perdure.jobs as j group by j.status) as phases),
+    '{"cancelled": 2, "completed": 1, "entity": 1, "failed": 1, "running": 3}',
+    'a dashboard is a plain query (C78)');
+
+-- The journal, page by page.
+
+select have_held_job('long');
+select given(tell(a_turn('long',
+                         facts => (select jsonb_agg(jsonb_build_object('kind', 'note', 'key', n))
+                                     from generate_series(1, 1500) as n))));
+select is(jsonb_array_length(read_journal('long', '1/main')::jsonb), 1500, 'a journal is read whole');
+select is(
+    (select jsonb_agg(r -> 2) from jsonb_array_elements(read_journal('long', '1/main', 1497)::jsonb) as r),
+    '["1498", "1499", "1500"]',
+    'a journal is read from a place on');
+select is(
+    (select jsonb_agg(r -> 0) from jsonb_array_elements(read_journal('long', '1/main', 10, 2)::jsonb) as r),
+    '[11, 12]',
+    'a journal is read page by page');
+select is(read_journal('nobody', '1/main')::jsonb, '[]', 'a task that never was has been told nothing');
+select time_passes('31 s');
+select is(take('bob', '{long}') #> '{0,journal}', 'null', 'a long journal does not come with the claim');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

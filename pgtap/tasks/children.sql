@@ -1,0 +1,196 @@
+-- Children: jobs that a task asks for. They answer their parent, and live on without it (E3).
+
+begin;
+select plan(39);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- What a request makes.
+
+select have_held_job('p');
+select is(
+    tell(a_turn('p',
+                requests => '[
+    {"key": "c#1", "kind": "job", "name": "child"},
+    {"key": "c#2", "kind": "job", "name": "child", "id": "named", "entity": "agent", "args": ["x"], "context": {"n": 1},
+     "headers": {"h": 1}, "queue": "agents", "priority": 1, "due_at": "2030-01-01T13:00:00Z", "pinned_version": "v2"},
+    {"key": "c#3", "kind": "job", "name": "child", "detached": true}]')),
+    '{"state": "keep"}',
+    'a turn may ask for children');
+select is(
+    the_job('p/c#1') - '{watched,created_at,updated_at}'::text[],
+    '{"id": "p/c#1", "entity": null, "workflow": "child", "status": "running", "context": {}, "version": 0, "run": 1,
+    "args": null, "result": null, "error": null, "parent": "p", "headers": null,
+     "pinned_version": null, "start_key": null, "finished_at": null}',
+    'a child is named after its parent and its key, and knows its parent');
+select is(
+    the_job('named') - '{watched,created_at,updated_at}'::text[],
+    '{"id": "named", "entity": "agent", "workflow": "child", "status": "running", "context": {"n": 1}, "version": 1,
+    "run": 1, "args": ["x"], "result": null, "error": null, "parent": "p", "headers": {"h": 1},
+     "pinned_version": "v2", "start_key": null, "finished_at": null}',
+    'a child has everything that it was given');
+select is(
+    jsonb_build_array(t -> 'queue', t -> 'priority', (t ->> 'due_at')::timestamptz, t -> 'pinned_version',
+                      t -> 'asker_job', t -> 'asker_task', t -> 'asker_key'),
+    wanted,
+    format('the coordinator of %s has its place and its asker', id))
+  from (values
+        ('p/c#1', jsonb_build_array('default', 5, clock(), null, 'p', '1/main', 'c#1')),
+        ('named', jsonb_build_array('agents', 1, '2030-01-01 13:00+00'::timestamptz, 'v2', 'p', '1/main', 'c#2')),
+        ('p/c#3', jsonb_build_array('default', 5, clock(), null, null, null, null))
+       ) as cases (id, wanted)
+ cross join lateral the_task(id) as t;
+select is(
+    (select array_agg(j.id order by j.id) from jobs as j where j.parent = 'p'),
+    '{named,p/c#1,p/c#3}',
+    'a parent can be asked for its children');
+select is(
+    (select jsonb_build_array(h.version, h.argument) from history as h where h.job_id = 'named'),
+    '[1, {"n": 1}]',
+    'the history of a child begins with its document');
+
+-- Once.
+
+select given(tell(a_turn('p',
+                         requests => '[{"key": "c#1", "kind": "job", "name": "child"},
+                                       {"key": "c#3", "kind": "job", "name": "child", "detached": true}]')));
+select is(
+    (select count(*) from jobs where parent = 'p'),
+    3::bigint,
+    'a child is started once, however often it is asked for [P1] [P12]');
+select is(mail_of('p'), '[]', 'asking again for a child that lives is no mistake');
+
+-- The answer.
+
+select given(take('bob', max_tasks => 10));
+select is(
+    tell(a_turn('p/c#1', state => 'done', value => '{"n": 1}', worker => 'bob')) - 'error' - 'answers' - 'messages',
+    '{"state": "refused"}',
+    'a child that ends must say whom it touches: its parent''s job');
+select is(
+    tell(a_turn('p/c#1', state => 'done', worker => 'bob')) #>> '{error,code}',
+    'PD107',
+    'and is told so (PD107)');
+select is((the_job('p/c#1') ->> 'status'), 'running', 'nothing of a turn that does not name its asker is applied');
+select is(
+    tell(a_turn('p/c#1', state => 'done', value => '{"n": 1}', touches => '{p}', worker => 'bob')),
+    '{"state": "done"}',
+    'a child that names its parent ends');
+select is(mail_of('p'), '[["1/main", "c#1", true, {"n": 1}]]', 'the result of a child is an answer to its parent');
+select given(tell(a_turn('p',
+                         facts => jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'c#1',
+                                                                       'message', message_of('p', 'c#1'))),
+                         requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')));
+select is(mail_of('p'), '[]', 'a child that has answered is not asked again, nor refused [P4]');
+select is(tell(a_turn('p', state => 'park')) ->> 'state', 'parked', 'a parent waits for its other child');
+select time_passes('1 h');
+select given(take('bob', '{agents}', claim_as => 'bob 2'));
+select given(tell(a_turn('named', state => 'failed', value => '{"type": "E", "message": "m"}', touches => '{p}',
+                         worker => 'bob 2')));
+select is(
+    jsonb_path_query_array(take('ada', '{p}'), '$[0].messages[*].ok'),
+    '[false]',
+    'a child that fails wakes its parent [P10]');
+select is(mail_of('p') -> 0 -> 3, '{"type": "E", "message": "m"}', 'the parent is told why [P10]');
+select is(
+    tell(a_turn('p/c#3', state => 'done', worker => 'bob')),
+    '{"state": "done"}',
+    'a detached child ends without naming anybody');
+
+-- An id that belongs to another job.
+
+select given(entity_create('taken', 'note', '{"n": 1}'));
+select have_held_job('q');
+select given(tell(a_turn('q',
+                         requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "taken"},
+                                       {"key": "c#2", "kind": "job", "name": "child", "id": "q"},
+                                            {"key": "c#3", "kind": "job", "name": "child", "id": "p/c#1"},
+                                            {"key": "c#4", "kind": "job", "name": "child", "id": "taken",
+                                              "detached": true}]')));
+select is(
+    (select jsonb_agg(jsonb_build_array(m -> 1, m -> 2, m #> '{3,code}') order by m -> 1)
+       from jsonb_array_elements(mail_of('q')) as m),
+    '[["c#1", false, "PD402"], ["c#2", false, "PD402"], ["c#3", false, "PD402"]]',
+    'a child whose id belongs to another job is answered with a failure (PD402)');
+select is(the_job('taken') -> 'context', '{"n": 1}', 'the other job is as it was');
+select given(tell(a_turn('q', requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "taken"}]')));
+select is(jsonb_array_length(mail_of('q')), 3, 'a refused child is refused once [P12]');
+select is(
+    tell(a_turn('q', state => 'park')) #> '{messages,0,payload,code}',
+    '"PD402"',
+    'a parent learns at once that its child was refused');
+
+-- Two requests of one turn for one id.
+
+select have_held_job('r');
+select is(
+    verdict_of(a_turn('r',
+                      requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "r-child"},
+                                    {"key": "c#2", "kind": "job", "name": "child", "id": "r-child"}]')),
+    'keep',
+    'one turn may ask twice for one id');
+select is(
+    (select jsonb_agg(m #> '{3,code}') from jsonb_array_elements(mail_of('r')) as m),
+    '["PD402"]',
+    'one of the two requests is refused');
+
+-- Cancelling a child.
+
+select have_held_job('s');
+select given(tell(a_turn('s',
+                         requests => '[{"key": "c#1", "kind": "job", "name": "child", "queue": "sc"},
+                                       {"key": "c#2", "kind": "job", "name": "child", "queue": "sc"}]')));
+select given(take('bob', '{sc}', 2));
+select given(tell(a_turn('s/c#1', state => 'park', awaits => '{go}', worker => 'bob'),
+                  a_turn('s/c#2', state => 'park', awaits => '{go}', worker => 'bob')));
+select is(tell(a_turn('s', cancels => '["c#1"]')), '{"state": "keep"}', 'a parent may ask a child to cancel (E2)');
+select is(mail_of('s/c#1'), '[["1/main", "$cancel", false, null]]', 'the child is asked');
+select is(mail_of('s/c#2'), '[]', 'its sibling is not');
+select is(
+    jsonb_path_query_array(take('bob', '{sc}', 2, claim_as => 'bob 2'), '$[*].job'),
+    '["s/c#1"]',
+    'the child wakes at once (E2)');
+select given(tell(a_turn('s/c#1', state => 'cancelled', value => '{"message": "enough"}', touches => '{s}',
+                         worker => 'bob 2')));
+select is(
+    mail_of('s'),
+    '[["1/main", "c#1", false, {"message": "enough"}]]',
+    'a child that was cancelled answers its parent');
+select is(the_job('s/c#1') ->> 'status', 'cancelled', 'and is cancelled');
+
+-- A child that is terminated, and parents that are gone.
+
+select given(terminate('s/c#2', 'by hand'));
+select is(
+    jsonb_build_array(mail_of('s') #> '{1,1}', mail_of('s') #> '{1,2}', mail_of('s') #> '{1,3,message}'),
+    '["c#2", false, "by hand"]',
+    'a child that is terminated answers its parent [P10]');
+select have_held_job('t');
+select given(tell(a_turn('t', requests => '[{"key": "c", "kind": "job", "name": "child", "queue": "tc"}]')));
+select given(take('bob', '{tc}'));
+select given(tell(a_turn('t', state => 'done', value => '1')));
+select is(the_job('t/c') ->> 'status', 'running', 'a child lives on when its parent ends');
+select is(
+    tell(a_turn('t/c', state => 'done', value => '2', touches => '{t}', worker => 'bob')),
+    '{"state": "done"}',
+    'a child ends after its parent');
+select is(mail_of('t'), '[]', 'a parent that has ended gets no answer');
+
+-- A hook asks for a child, a child for a grandchild.
+
+select have_held_job('u');
+select given(tell(a_turn('u', requests => '[{"key": "h", "name": "h", "queue": "u"}]')));
+select given(take('ada', '{u}'));
+select given(tell(a_turn('u', '1/main/h',
+                         requests => '[{"key": "c", "kind": "job", "name": "child", "queue": "uc"}]')));
+select given(take('ada', '{uc}'));
+select given(tell(a_turn('u/c', requests => '[{"key": "g", "kind": "job", "name": "child", "queue": "ug"}]')));
+select given(take('ada', '{ug}'));
+select given(tell(a_turn('u/c/g', state => 'done', value => '3', touches => '{u/c}')));
+select is(mail_of('u/c'), '[["1/main", "g", true, 3]]', 'a grandchild answers the child');
+select given(tell(a_turn('u/c', state => 'done', value => '4', touches => '{u}')));
+select is(mail_of('u'), '[["1/main/h", "c", true, 4]]', 'a child answers the hook that asked for it');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,101 @@
+-- Poison: a task that kills its workers is parked after N deliveries without progress, and blocks nobody [P10].
+
+begin;
+select plan(26);
+
+select the_time_is('2030-01-01 12:00+00');
+
+create function die_with(job text, times integer) returns void
+language plpgsql
+as $$
+begin
+    for n in 1 .. die_with.times loop
+        perform take('worker ' || n, array[die_with.job]);
+        perform time_passes('31 s');
+    end loop;
+end
+$$;
+
+select given(start('w', id => 'poison', queue => 'poison'));
+select die_with('poison', 20);
+select is(
+    the_task('poison') ->> 'deliveries',
+    '20',
+    'a task whose workers died twenty times was delivered twenty times');
+select is(the_task('poison') -> 'stuck_reason', 'null', 'a task may be delivered twenty times without progress');
+select is(take('worker 21', '{poison}'), '[]', 'a task is not delivered a twenty-first time without progress [P10]');
+select is(
+    the_task('poison') #>> '{stuck_reason,code}',
+    'PD305',
+    'a task that was delivered too often is parked with its reason (PD305)');
+select is(
+    (the_task('poison') ->> 'due_at')::timestamptz,
+    'infinity',
+    'a poisonous task is not due until somebody resumes it');
+select is(the_task('poison') -> 'token', 'null', 'a poisonous task is held by nobody');
+select is(tell(a_turn('poison', state => 'done', value => '1', worker => 'worker 20')) ->> 'state', 'fenced',
+          'the last holder of a poisonous task is fenced [P6]');
+select matches((status('poison')).waiting_for, '^somebody to resume it: the task was claimed 20 times',
+               'the status says why a poisonous task waits');
+select is(
+    (select jsonb_build_array(state, waits_for) from waiting where job_id = 'poison') ->> 0,
+    'stuck',
+    'a poisonous task is seen as stuck');
+
+-- Others go on.
+
+select given(start('w', id => 'poison-2', queue => 'mixed'));
+select die_with('mixed', 20);
+select given(start('w', id => 'good-' || n, queue => 'mixed')) from generate_series(1, 2) as n;
+select is(
+    take('ada', '{mixed}') #>> '{0,task}',
+    '1/main',
+    'a poisonous task does not use up the room of a claim [P10]');
+select is(
+    (select count(*) from tasks where queue = 'mixed' and token is not null),
+    1::bigint,
+    'a good task is claimed in place of a poisonous one');
+select is(claim('{poison}', 'ada', idle => true)::jsonb -> 'next_due_at', 'null', 'a poisonous task is never due next');
+
+-- Signals and cancellation do not wake it.
+
+select is(signal('poison', 'go'), true, 'a job with a stuck coordinator takes signals');
+select is(cancel('poison', 'enough'), true, 'a job with a stuck coordinator can be asked to cancel');
+select is((the_task('poison') ->> 'due_at')::timestamptz, 'infinity', 'mail does not wake a stuck task');
+
+-- resume
+
+select is(resume('poison'), 1, 'a poisonous task can be resumed');
+select is(jsonb_build_array(the_task('poison') -> 'stuck_reason', the_task('poison') -> 'deliveries'), '[null, 0]',
+          'a task that is resumed begins to count again');
+select is(take('ada', '{poison}') #>> '{0,deliveries}', '1', 'a task that is resumed is claimed');
+
+-- Progress counts from one.
+
+select given(start('w', id => 'slow', queue => 'slow'));
+select die_with('slow', 19);
+select given(take('ada', '{slow}'));
+select is(the_task('slow') ->> 'deliveries', '20', 'a task was claimed twenty times');
+select given(tell(a_turn('slow')));
+select is(the_task('slow') ->> 'deliveries', '0', 'any turn that succeeds resets the count');
+select given(start('w', id => state, queue => state)) from unnest('{park,release,retry}'::text[]) as state;
+select given(take('ada', array[state])) from unnest('{park,release,retry}'::text[]) as state;
+select given(tell(a_turn(state, state => state, until => clock(), awaits => '{}')))
+  from unnest('{park,release,retry}'::text[]) as state;
+select is(the_task(state) ->> 'deliveries', '0', format('%s resets the count', state))
+  from unnest('{park,release,retry}'::text[]) as state;
+
+-- The number is a setting of the app.
+
+insert into perdure.settings (name, value) values ('max_deliveries', '2');
+select given(start('w', id => 'short', queue => 'short'));
+select die_with('short', 2);
+select is(take('ada', '{short}'), '[]', 'how often is a setting');
+select is(
+    the_task('short') #>> '{stuck_reason,message}',
+    'the task was claimed 2 times without a successful turn',
+    'the reason says how often it was');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

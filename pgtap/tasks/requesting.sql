@@ -1,0 +1,231 @@
+-- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
+
+begin;
+select plan(39);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- What a request makes.
+
+select have_held_job('j');
+select is(
+    tell(a_turn('j',
+                requests => '[
+    {"key": "plain#1", "name": "plain"},
+    {"key": "hook#1", "kind": "hook", "name": "h", "args": {"page": 1}, "queue": "agents", "priority": 1,
+     "due_at": "2030-01-01T13:00:00Z", "signal": "done", "pinned_version": "v2", "limit_key": "t"},
+    {"key": "act#1", "kind": "activity", "name": "a", "args": ["x"]},
+    {"key": "free#1", "kind": "hook", "name": "f", "detached": true}]')),
+    '{"state": "keep"}',
+    'a turn may ask for hooks and activities (C55)');
+select is(
+    tasks_of('j'),
+    '{$hook/1:main:free#1,1/main,1/main/act#1,1/main/hook#1,1/main/plain#1}',
+    'what a task asks for is named after it and its key; what is detached stands beside it');
+select is(
+    jsonb_build_object('kind', t -> 'kind', 'name', t -> 'name', 'args', t -> 'args', 'queue', t -> 'queue',
+                       'priority', t -> 'priority', 'due_at', (t ->> 'due_at')::timestamptz, 'signal', t -> 'signal',
+                       'pinned_version', t -> 'pinned_version', 'limit_key', t -> 'limit_key',
+                       'detached', t -> 'detached', 'asker', jsonb_build_array(t -> 'asker_job', t -> 'asker_task', t -> 'asker_key')),
+    jsonb_build_object('kind', 'hook', 'name', 'plain', 'args', null, 'queue', 'default', 'priority', 5,
+                       'due_at', clock(), 'signal', null, 'pinned_version', null, 'limit_key', null, 'detached', false,
+                       'asker', '["j", "1/main", "plain#1"]'::jsonb) || wanted,
+    format('%s has what was asked for', task))
+  from (values
+        ('1/main/plain#1', '{}'::jsonb),
+        ('1/main/hook#1',
+         jsonb_build_object('name', 'h', 'args', '{"page": 1}'::jsonb, 'queue', 'agents', 'priority', 1,
+                            'due_at', '2030-01-01 13:00+00'::timestamptz, 'signal', 'done', 'pinned_version', 'v2',
+                            'limit_key', 't', 'asker', '["j", "1/main", "hook#1"]'::jsonb)),
+        ('1/main/act#1', '{"kind": "activity", "name": "a", "args": ["x"], "asker": ["j", "1/main", "act#1"]}'),
+        ('$hook/1:main:free#1', '{"name": "f", "detached": true, "asker": [null, null, null]}')
+       ) as cases (task, wanted)
+ cross join lateral the_task('j', task) as t;
+
+-- Once: while it lives, while its answer lies open, after it was consumed, after it was dropped.
+
+create function ask(task text, key text) returns text[]
+language plpgsql
+as $$
+begin
+    perform tell(a_turn('once', ask.task, requests => jsonb_build_array(jsonb_build_object(
+        'key', ask.key, 'name', 'h', 'queue', 'once'))));
+    return tasks_of('once');
+end
+$$;
+
+select have_held_job('once');
+select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a request makes a task');
+select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a request is made once while its task lives [P12]');
+select given(take('ada', '{once}'));
+select is(ask('1/main', 'h1'), '{1/main,1/main/h1}', 'a request is made once while its task is held');
+select given(tell(a_turn('once', '1/main/h1', 'done', value => '1')));
+select is(ask('1/main', 'h1'), '{1/main}', 'a request is not made again while its answer lies open [P4]');
+select given(tell(a_turn('once',
+                         facts => jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'h1',
+                                                                       'message', message_of('once', 'h1'))))));
+select is(ask('1/main', 'h1'), '{1/main}', 'a request is not made again when its answer has been consumed [P4]');
+select is(jsonb_array_length(mail_of('once')), 0, 'nor is it answered again');
+select given(ask('1/main', 'h2'));
+select given(take('ada', '{once}'));
+select given(tell(a_turn('once', '1/main/h2', 'failed', value => '{"message": "m"}')));
+select given(tell(a_turn('once',
+                         facts => jsonb_build_array(jsonb_build_object('kind', 'dropped', 'key', 'h2',
+                                                                       'message', message_of('once', 'h2'))))));
+select is(ask('1/main', 'h2'), '{1/main}', 'a request is not made again when its answer was dropped');
+
+-- A coordinator that crashed after its hook had finished, before it was told.
+select time_passes('31 s');
+select given(take('bob', '{once}'));
+select is(
+    tell(a_turn('once', requests => '[{"key": "h1", "name": "h"}, {"key": "h2", "name": "h"}]',
+                worker => 'bob')) ->> 'state',
+    'keep',
+    'a coordinator that runs again asks again');
+select is(tasks_of('once'), '{1/main}', 'a hook that has finished does not run again (C4) [P4]');
+
+-- A detached one answers nobody, and is made once too.
+
+select have_held_job('free');
+create temporary table freely as
+select '[{"key": "d", "name": "h", "queue": "free", "detached": true}]'::jsonb as asked;
+select given(tell(a_turn('free', requests => asked))) from freely;
+select given(take('ada', '{free}'));
+select given(tell(a_turn('free', '$hook/1:main:d', 'failed', value => '{"message": "m"}',
+                         facts => '[{"kind": "note", "key": "n"}]')));
+select is(mail_of('free'), '[]', 'a detached hook answers nobody');
+select is(
+    journal_of('free', '$hook/1:main:d'),
+    '[[1, "note", "n", true, null], [2, "end", null, false, {"message": "m"}]]',
+    'how a detached hook ended stands in its journal [P10]');
+select given(tell(a_turn('free', requests => asked))) from freely;
+select is(tasks_of('free'), '{1/main}', 'a detached hook that has ended does not run again');
+
+-- A hook asks too.
+
+select have_held_job('deep');
+select given(tell(a_turn('deep', requests => '[{"key": "h", "name": "h", "queue": "deep"}]')));
+select given(take('ada', '{deep}'));
+select given(tell(a_turn('deep', '1/main/h',
+                         requests => '[{"key": "a", "kind": "activity", "name": "a", "queue": "deep"}]')));
+select is(
+    take('ada', '{deep}') #> '{0,asker}',
+    '{"job": "deep", "task": "1/main/h", "key": "a"}',
+    'a hook may ask for an activity');
+select is(tell(a_turn('deep', '1/main/h', 'park')) ->> 'state', 'parked', 'and wait for it');
+select given(tell(a_turn('deep', '1/main/h/a', 'done', value => '"found"')));
+select is(take('ada', '{deep}') #>> '{0,messages,0,payload}', 'found', 'the answer wakes the hook that asked');
+select given(tell(a_turn('deep', '1/main/h',
+                         requests => '[{"key": "b", "name": "b"}, {"key": "c", "name": "c", "detached": true}]')));
+select given(tell(a_turn('deep', '1/main/h', 'done', value => '1')));
+select is(
+    tasks_of('deep'),
+    '{$hook/1:main:h:c,1/main}',
+    'the end of a hook ends what it has asked for, except what is detached [P8]');
+select is(
+    mail_of('deep'),
+    '[["1/main", "h", true, 1]]',
+    'the answer of the hook lies with its asker, and nothing else is left');
+
+-- Early answers: a hook signals under the name that its asker gave it (C47).
+
+select have_held_job('early');
+select given(tell(a_turn('early', state => 'park',
+                         requests => '[{"key": "h", "name": "h", "queue": "early", "signal": "done"}]')));
+select given(take('bob', '{early}'));
+select is(
+    tell(a_turn('early', '1/main/h', facts => '[{"signal": "done", "key": "s", "value": {"n": 1}}]',
+                worker => 'bob')) -> 'answers',
+    '[[1, true, null]]',
+    'a hook may answer before it ends (C47)');
+select is(
+    mail_of('early'),
+    '[["1/main", "h", true, {"n": 1}]]',
+    'a hook''s own signal is the answer to its asker (C45)');
+select is(take('ada', '{early}') #>> '{0,messages,0,key}', 'h', 'an early answer wakes the asker');
+select given(tell(a_turn('early', '1/main/h', facts => '[{"signal": "done", "key": "s2", "value": "again"}]',
+                         worker => 'bob')));
+select given(tell(a_turn('early', '1/main/h', 'done', value => '"returned"', worker => 'bob')));
+select is(
+    mail_of('early'),
+    '[["1/main", "h", true, {"n": 1}]]',
+    'the first answer stands, whatever the hook says later (C47)');
+select given(tell(a_turn('early',
+                         requests => '[{"key": "e", "name": "h", "queue": "early", "signal": "done"},
+                                       {"key": "o", "name": "h", "queue": "early"}]')));
+select given(take('bob', '{early}', 2));
+select given(tell(a_turn('early', '1/main/e', facts => '[{"signal": "done", "key": "s"}]', worker => 'bob'),
+                  a_turn('early', '1/main/o', facts => '[{"signal": "done", "key": "s", "value": 5}]',
+                         worker => 'bob')));
+select is(mail_of('early') -> 1, '["1/main", "e", true, null]', 'a hook may complete with an empty payload (C47)');
+select is(
+    mail_of('early') -> 2,
+    '[null, "done", true, 5]',
+    'the same name is an ordinary signal where it is not the hook''s own (C52)');
+select have_held_job('other');
+select given(tell(a_turn('early', '1/main/e',
+                         facts => '[{"signal": "done", "key": "s", "target": "other", "value": 6}]',
+                         worker => 'bob')));
+select is(mail_of('other'), '[[null, "done", true, 6]]', 'the same name is an ordinary signal for another job (C52)');
+select given(tell(a_turn('early',
+                         requests => '[{"key": "d", "name": "h", "queue": "early", "signal": "milestone",
+                                        "detached": true}]')));
+select given(take('bob', '{early}', claim_as => 'bob again'));
+select given(tell(a_turn('early', '$hook/1:main:d', facts => '[{"signal": "milestone", "key": "s", "value": 7}]',
+                         worker => 'bob again')));
+select is(
+    mail_of('early') -> 3,
+    '[null, "milestone", true, 7]',
+    'a detached hook that answers nobody still signals [P5]');
+
+-- The end of a coordinator ends its hooks, except what is detached and what is beneath it.
+
+select have_held_job('end');
+select given(tell(a_turn('end',
+                         requests => '[{"key": "h", "name": "h", "queue": "end"},
+                                       {"key": "d", "name": "d", "queue": "end", "detached": true},
+                                       {"key": "h2", "name": "h"}]')));
+select given(take('ada', '{end}', 2));
+select given(tell(a_turn('end', '1/main/h', requests => '[{"key": "x", "name": "x"}]'),
+                  a_turn('end', '$hook/1:main:d', requests => '[{"key": "x", "name": "x", "queue": "x"}]')));
+select given(signal('end', 'go', '1'));
+select given(tell(a_turn('end', state => 'done', value => '1')));
+select is(
+    tasks_of('end'),
+    '{$hook/1:main:d,$hook/1:main:d/x}',
+    'the end of a coordinator ends what it has asked for, except what is detached and all that this asks for [P8]');
+select is(verdict_of(a_turn('end', '1/main/h', 'done')), 'gone', 'a hook that is ended is fenced [P6]');
+select is(mail_of('end'), '[[null, "go", true, 1]]', 'signals wait on for a hook that outlives the run');
+select is(
+    tell(a_turn('end', '$hook/1:main:d', 'park', facts => '[{"op": "set", "path": ["n"], "value": 1}]')) ->> 'state',
+    'parked',
+    'a detached hook works on after the run (C41)');
+select given(take('ada', '{x}'));
+select given(tell(a_turn('end', '$hook/1:main:d/x', 'done', value => '"found"')));
+select is(
+    take('ada', '{end}') #>> '{0,messages,0,payload}',
+    'found',
+    'a detached hook that outlives the run gets its answers');
+select given(tell(a_turn('end', '$hook/1:main:d', 'done')));
+select is(tasks_of('end'), '{}', 'a detached hook ends by itself');
+
+-- A detached hook keeps its mail when the hook that asked for it ends.
+
+select have_held_job('mail');
+select given(tell(a_turn('mail', requests => '[{"key": "h", "name": "h", "queue": "mail"}]')));
+select given(take('ada', '{mail}'));
+select given(tell(a_turn('mail', '1/main/h',
+                         requests => '[{"key": "d", "name": "d", "queue": "mail", "detached": true}]')));
+select given(take('ada', '{mail}'));
+select given(tell(a_turn('mail', '$hook/1:main:h:d', requests => '[{"key": "x", "name": "x", "queue": "mail"}]')));
+select given(take('ada', '{mail}'));
+select given(tell(a_turn('mail', '$hook/1:main:h:d/x', 'done', value => '"kept"')));
+select given(tell(a_turn('mail', '1/main/h', 'done')));
+select is(
+    tell(a_turn('mail', '$hook/1:main:h:d', 'park')) #>> '{messages,0,payload}',
+    'kept',
+    'the end of a hook drops no mail of a detached one beneath it [P5]');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,172 @@
+-- Starting workflows [P1].
+
+begin;
+select plan(60);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- What a start makes.
+
+select is(
+    start('research', '["subsidies"]', 'j', entity => 'agent', queue => 'agents', priority => 2,
+          due_at => '2030-01-02 00:00+00', context => '{"n": 1}', headers => '{"tenant": "t"}',
+          pinned_version => 'v1', key => 'k', limit_key => 'tenant t')::text,
+    '(j,t)',
+    'a start tells the id of the job, and that it is new (C11)');
+select is(
+    the_job('j') - 'watched',
+    jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running',
+                       'context', '{"n": 1}'::jsonb, 'version', 1, 'run', 1, 'args', '["subsidies"]'::jsonb,
+                       'result', null, 'error', null, 'parent', null, 'headers', '{"tenant": "t"}'::jsonb,
+                       'pinned_version', 'v1', 'start_key', 'k', 'created_at', clock(), 'updated_at', clock(),
+                       'finished_at', null),
+    'a start makes a running job with everything that it was given');
+select is(the_task('j') ->> key, wanted, format('the first task of a job has the %s that was asked for', key))
+  from (values
+        ('task', '1/main'),
+        ('kind', 'coordinator'),
+        ('name', 'research'),
+        ('queue', 'agents'),
+        ('priority', '2'),
+        ('deliveries', '0'),
+        ('pinned_version', 'v1'),
+        ('limit_key', 'tenant t'),
+        ('due_at', to_jsonb('2030-01-02 00:00+00'::timestamptz) #>> '{}'),
+        ('token', null),
+        ('asker_job', null)
+       ) as wanted (key, wanted);
+
+select is(start('research', id => 'plain')::text, '(plain,t)', 'a start needs a workflow alone');
+select is(
+    the_job('plain') ->> key,
+    wanted,
+    format('without a word, the %s of a job is %s', key, coalesce(wanted, 'null')))
+  from (values
+        ('entity', null),
+        ('args', '[]'),
+        ('context', '{}'),
+        ('version', '0'),
+        ('headers', null)
+       ) as wanted (key, wanted);
+select is(the_task('plain') ->> key, wanted, format('without a word, the %s of a task is %s', key, wanted))
+  from (values ('queue', 'default'), ('priority', '5'), ('due_at', to_jsonb(clock()) #>> '{}')) as wanted (key, wanted);
+select isnt((start('research')).id, (start('research')).id, 'without an id each start has its own');
+select is(the_job(cases.id) -> 'args', cases.args, format('arguments may be %s', about))
+  from (values
+        ('an array',  'args-1', '["a", {"b": [null, 1.50]}]'::jsonb),
+        ('an object', 'args-2', '{"query": "x", "limit": null}'),
+        ('empty',     'args-3', '[]')
+       ) as cases (about, id, args)
+ cross join lateral start('research', args, id => cases.id);
+
+-- Once per id.
+
+select throws_ok(
+    $$ select start('research', id => 'j') $$,
+    'PD402',
+    'job ''j'' exists already',
+    'an id belongs to one job for ever [P1] (E5)');
+select throws_ok($$ select start('research', id => 'note') from entity_create('note', 'note') $$, 'PD402', null,
+                 'the id of a plain entity is taken too [P1]');
+select is(
+    start('other', '[1]', 'j', if_exists => 'existing')::text,
+    '(j,f)',
+    'a caller may take the job that is there (E5)');
+select is(jsonb_build_array(the_job('j') -> 'workflow', the_job('j') -> 'args'), '["research", ["subsidies"]]',
+          'a job that is taken stays as it is');
+select is(
+    start('research', '["subsidies"]', 'j', key => 'k')::text,
+    '(j,f)',
+    'the same start with the same key is no error [P12]');
+select throws_ok(
+    $$ select start('research', '["subsidies"]', 'j', key => 'k2') $$,
+    'PD402',
+    null,
+    'a start with another key is another start [P1]');
+select is(
+    (select count(*) from tasks where job_id = 'j'),
+    1::bigint,
+    'a job has one coordinator, however often it was started [P1]');
+select have_held_job('over');
+select given(tell(a_turn('over', state => 'done', value => '1')));
+select throws_ok($$ select start('research', id => 'over') $$, 'PD402', null, 'the id of a finished job is taken');
+select is(
+    start('research', id => 'over', if_exists => 'existing')::text,
+    '(over,f)',
+    'a finished job can be taken too');
+select is(the_job('over') ->> 'status', 'completed', 'taking a finished job does not run it again');
+
+-- Bad input leaves nothing.
+
+select is(error_of(statement), code, format('%s is refused', about))
+  from (values
+        ('a start without a workflow',        'select start(null)',                                  'PD104'),
+        ('a start with an empty id',          'select start(''w'', id => '''')',                     'PD104'),
+        ('a memory that is no object',        'select start(''w'', context => ''[1]'')',             'PD103'),
+        ('priority 10',                       'select start(''w'', priority => 10)',                 'PD107'),
+        ('priority -1',                       'select start(''w'', priority => -1)',                 'PD107'),
+        ('priority null',                     'select start(''w'', priority => null)',               'PD107'),
+        ('another word for an id that exists', 'select start(''w'', if_exists => ''replace'')',      'PD107'),
+        ('no word for an id that exists',     'select start(''w'', id => ''j'', if_exists => null)', 'PD107'),
+        ('a start without a queue',           'select start(''w'', queue => null)',                  'PD104'),
+        ('an argument that is no list',       'select start(''w'', ''"subsidies"'')',                'PD103'),
+        ('a list of starts that is none',     'select start_many(''{"workflow": "w"}'')',            'PD107')
+       ) as cases (about, statement, code);
+select is((select count(*) from jobs where workflow = 'w'), 0::bigint, 'nothing is left of a start that was refused');
+
+-- Many at once.
+
+select is((select array_agg(s::text) from start_many(jsonb_build_array(
+              jsonb_build_object('workflow', 'w', 'id', 'm-2', 'args', '["x"]'::jsonb, 'priority', 1, 'queue', 'many'),
+              jsonb_build_object('workflow', 'w', 'id', 'm-1', 'context', '{"n": 1}'::jsonb),
+              jsonb_build_object('workflow', 'w', 'id', 'j', 'if_exists', 'existing'))) as s),
+          '{"(m-2,t)","(m-1,t)","(j,f)"}', 'many starts are answered in their order');
+select is(
+    jsonb_build_array(the_task('m-2') -> 'queue', the_task('m-2') -> 'priority', the_job('m-2') -> 'args',
+                      the_job('m-1') -> 'context', the_task('m-1') -> 'queue', the_job('m-1') -> 'args'),
+    '["many", 1, ["x"], {"n": 1}, "default", []]',
+    'each of many starts has its own options');
+select throws_ok(
+    $$ select start_many('[{"workflow": "w", "id": "m-3"}, {"workflow": "w", "id": "m-1"}]') $$,
+    'PD402',
+    null,
+    'one id that exists refuses them all [P1]');
+select throws_ok(
+    $$ select start_many('[{"workflow": "w", "id": "m-3"}, {"workflow": "", "id": "m-4"}]') $$,
+    'PD104',
+    null,
+    'one bad name refuses them all');
+select is(the_job('m-3'), null, 'of many starts all are made or none [P1]');
+select throws_ok(
+    $$ select start_many('[{"workflow": "w", "id": "m-5"}, {"workflow": "w", "id": "m-5"}]') $$,
+    'PD402',
+    null,
+    'an id that stands twice in a list is refused [P1]');
+select is((select count(*) from start_many('[]')), 0::bigint, 'no start is no error');
+select is(
+    (select count(*)
+       from start_many((select jsonb_agg(jsonb_build_object('workflow', 'bulk')) from generate_series(1, 500)))
+      where is_new),
+    500::bigint,
+    'five hundred jobs start in one call');
+select is(
+    (select count(distinct t.job_id) from tasks as t where t.name = 'bulk'),
+    500::bigint,
+    'each of them has its coordinator');
+
+-- It is the caller's transaction (E7).
+
+do $$
+begin
+    perform start('research', id => 'undone');
+    raise exception 'undone' using errcode = 'UNDON';
+exception when sqlstate 'UNDON' then
+    null;
+end
+$$;
+select is(the_job('undone'), null, 'a start is undone with the transaction of its caller [P1] (E7)');
+select is(the_task('undone'), null, 'a start that is undone leaves nothing to run [P1]');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;
