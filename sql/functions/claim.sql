@@ -18,13 +18,14 @@ begin
                    'started_at', t.started_at, 'told_at', t.told_at,
                    'journal', case when t.bytes_so_far <= 4194304 then t.journal end,
                    'messages', coalesce(case when t.position > 0 or t.awaits is not null
-                                             then open_messages(t.job, t.task, t.awaits) end, '[]')))
+                                             then open_messages(t.job, t.task, t.awaits) end, '[]'))
+                   order by t.ordinality)
           -- Whoever ran it last has its journal; one that is long, or comes after others that are, is read apart.
           from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
                   from (select c.*, case when c.position = 0 then '[]'::json
                                          when not c.is_cached and c.position <= 1000
                                          then journal_rows(c.job, c.task, 0, c.position) end as journal
-                          from unnest(describe_tasks.taken) as c
+                          from unnest(describe_tasks.taken) with ordinality as c
                         offset 0) as d) as t
           join jobs as j on j.id = t.job);
 end

@@ -11,8 +11,8 @@ begin
     return (
         select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'ok', m.ok, 'payload', m.payload,
                                             'sent_at', m.sent_at) order by m.id)
-          from (select i.*, sum(pg_column_size(i.payload)) over (order by i.id rows unbounded preceding)
-                            - coalesce(pg_column_size(i.payload), 0) as bytes_before
+          from (select i.*, sum(octet_length(i.payload::text)) over (order by i.id rows unbounded preceding)
+                            - coalesce(octet_length(i.payload::text), 0) as bytes_before
                   from inbox as i
                  where i.job_id = open_messages.job
                    and i.consumed_at is null

@@ -124,7 +124,8 @@ begin
         )
         select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
                           g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
-                          g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at)::claimed_task)
+                          g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at)::claimed_task
+                         order by g.priority, g.was_due_at)
                filter (where g.token is not null),
                count(*) filter (where g.token is null)
           into taken, parked

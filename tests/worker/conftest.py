@@ -1,0 +1,35 @@
+"""Fixtures of the worker's tests: an app to fill, a client, and workers that stop with the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+import perdure
+
+
+@pytest.fixture
+def app() -> perdure.App:
+    """Give an empty app."""
+    return perdure.App()
+
+
+@pytest.fixture
+def client(dsn: str) -> Iterator[perdure.Client]:
+    """Give a client of the test's database."""
+    with perdure.connect(dsn) as client:
+        yield client
+
+
+@pytest.fixture
+def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
+    """Give a function that starts a worker of the app: `work(slots=1)`."""
+    with ExitStack() as stack:
+
+        def start(app: perdure.App = app, **options: Any) -> perdure.Worker:
+            return stack.enter_context(perdure.Worker(app, dsn=dsn, **options))
+
+        yield start

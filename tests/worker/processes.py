@@ -1,0 +1,39 @@
+"""Workers in processes of their own, that tests may kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+RUN = """
+import logging, sys
+logging.basicConfig(level=logging.INFO)
+import perdure
+from kill_app import app
+perdure.Worker(app, dsn=sys.argv[1], lease=float(sys.argv[2]), grace=2).run()
+"""
+
+
+@contextmanager
+def worker_process(
+    dsn: str, *, lease: float = 1.0, crash_at: str | None = None, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker of `kill_app` in a process; it is killed at the end, if it still lives."""
+    environment = dict(os.environ, PYTHONHASHSEED="0", **settings)
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(HERE)])
+    if crash_at is not None:
+        environment["PERDURE_CRASH_AT"] = crash_at
+    command = [sys.executable, "-c", RUN, dsn, str(lease)]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,246 @@
+"""Activities: attempts, pauses, limits, and where they run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+import pytest
+
+import perdure
+
+T = "15 s"
+
+
+@pytest.fixture
+def runs() -> Counter[str]:
+    return Counter()
+
+
+@pytest.mark.parametrize("inside", ["coordinator", "hook", "plain hook", "plain coordinator"])
+@pytest.mark.parametrize("queue", [None, "elsewhere"])
+def test_a_failing_activity_is_tried_again(
+    app: Any, client: Any, work: Any, runs: Counter[str], inside: str, queue: str | None
+) -> None:
+    @app.activity(retry=perdure.Retry(attempts=3, delay=0.02), queue=queue)
+    async def shaky() -> Any:
+        runs["shaky"] += 1
+        info = perdure.info()
+        if info.attempt < 2:
+            raise ConnectionError("not yet")
+        return [info.attempt, info.kind, info.key is not None]
+
+    @app.hook(name="hook")
+    async def hook(memory: perdure.AsyncEntity) -> Any:
+        return await shaky()
+
+    @app.hook(name="plain hook")
+    def plain_hook(memory: perdure.Entity) -> Any:
+        return shaky()
+
+    @app.coordinator(name="coordinator")
+    async def coordinator(memory: perdure.AsyncEntity) -> Any:
+        return await shaky()
+
+    @app.coordinator(name="plain coordinator")
+    def plain(memory: perdure.Entity) -> Any:
+        return shaky()
+
+    @app.coordinator
+    async def runs_hook(memory: perdure.AsyncEntity, name: str) -> Any:
+        return await perdure.exec_hook(name)
+
+    work(queues=["default", "elsewhere"])
+    handle = client.start("runs_hook", inside) if "hook" in inside else client.start(inside)
+    assert handle.result(T) == [2, "activity", True]
+    assert runs["shaky"] == 3
+
+
+@pytest.mark.parametrize("queue", [None, "default"])
+def test_what_is_never_tried_again_fails_at_once(
+    app: Any, client: Any, work: Any, runs: Counter[str], queue: str | None
+) -> None:
+    retry = perdure.Retry(attempts=5, delay=0.01, never=(ValueError, "KeyError"))
+
+    @app.activity(retry=retry, queue=queue)
+    async def breaks(what: str) -> None:
+        runs[what] += 1
+        raise KeyError(what) if what == "key" else ValueError(what)
+
+    @app.coordinator
+    async def tries(memory: perdure.AsyncEntity) -> Any:
+        told = await asyncio.gather(breaks("key"), breaks("value"), return_exceptions=True)
+        return [[type(e).__name__, e.type, e.message] for e in told]
+
+    work()
+    assert client.start(tries).result(T) == [
+        ["ActivityFailed", "KeyError", "'key'"],
+        ["ActivityFailed", "ValueError", "value"],
+    ]
+    assert runs == {"key": 1, "value": 1}
+
+
+@pytest.mark.parametrize("queue", [None, "default"])
+def test_a_slow_attempt_fails_with_a_timeout(
+    app: Any, client: Any, work: Any, runs: Counter[str], queue: str | None
+) -> None:
+    @app.activity(timeout=0.1, retries=1, queue=queue)
+    async def hangs() -> None:
+        runs["hangs"] += 1
+        await asyncio.sleep(60)
+
+    @app.activity(timeout=0.1, queue=queue)
+    def hangs_plain() -> None:
+        time.sleep(0.6)
+        runs["plain ended"] += 1
+
+    @app.coordinator
+    async def tries(memory: perdure.AsyncEntity) -> Any:
+        told = await asyncio.gather(hangs(), hangs_plain(), return_exceptions=True)
+        return [[e.type, e.message] for e in told]
+
+    work()
+    assert client.start(tries).result(T) == [
+        ["TimeoutError", "activity hangs took longer than 0.1 s"],
+        ["TimeoutError", "activity hangs_plain took longer than 0.1 s"],
+    ]
+    assert runs == {"hangs": 2, "plain ended": runs["plain ended"]}
+
+
+def test_a_long_pause_parks_the_coordinator(
+    app: Any, client: Any, work: Any, runs: Counter[str], dsn: str
+) -> None:
+    @app.activity(retry=perdure.Retry(attempts=2, delay="1 h", jitter=0))
+    async def shaky() -> int:
+        runs["shaky"] += 1
+        if runs["shaky"] == 1:
+            raise ConnectionError("not yet")
+        return perdure.info().attempt
+
+    @app.coordinator
+    async def patient(memory: perdure.AsyncEntity) -> Any:
+        return await shaky()
+
+    work()
+    handle = client.start(patient)
+    time.sleep(0.4)
+    status = handle.status()
+    assert status.status == "running"
+    assert runs["shaky"] == 1
+    handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+
+
+def test_plain_activities_run_in_threads_beside_each_other(
+    app: Any, client: Any, work: Any
+) -> None:
+    barrier = threading.Barrier(3, timeout=5)
+
+    @app.activity
+    def meets() -> bool:
+        barrier.wait()
+        return threading.current_thread() is not threading.main_thread()
+
+    @app.coordinator
+    async def together(memory: perdure.AsyncEntity) -> Any:
+        return await asyncio.gather(meets(), meets(), meets())
+
+    work()
+    assert client.start(together).result(T) == [True, True, True]
+
+
+def test_an_activity_called_elsewhere_simply_runs(app: Any) -> None:
+    @app.activity
+    def double(number: int) -> int:
+        return 2 * number
+
+    @app.activity
+    async def triple(number: int) -> int:
+        return 3 * number + double(number)
+
+    assert double(4) == 8
+    assert asyncio.run(triple(4)) == 20
+
+
+def test_an_activity_may_call_another(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    async def inner(number: int) -> int:
+        return number + 1
+
+    @app.activity
+    async def outer(number: int) -> int:
+        return 10 * await inner(number)
+
+    @app.coordinator
+    async def calls(memory: perdure.AsyncEntity) -> int:
+        result: int = await outer(3)
+        return result
+
+    work()
+    assert client.start(calls).result(T) == 40
+
+
+class Page(pydantic.BaseModel):
+    number: int
+    words: list[str] = []
+
+
+@dataclass
+class Note:
+    text: str
+    page: Page
+
+
+def test_values_are_typed_on_both_sides(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    async def read(number: int) -> Page:
+        return Page(number=number, words=["a"])
+
+    @app.hook
+    async def annotate(memory: perdure.AsyncEntity, page: Page) -> Note:
+        assert isinstance(page, Page)
+        await memory.set(page, "page")
+        return Note("seen", page)
+
+    @app.coordinator
+    async def typed(memory: perdure.AsyncEntity, pages: list[Page]) -> list[Note]:
+        first = await read(7)
+        assert isinstance(first, Page)
+        notes = [await annotate(memory, page) for page in [first, *pages]]
+        assert all(isinstance(note, Note) for note in notes)
+        return notes
+
+    work()
+    notes = client.start(typed, [Page(number=1)]).result(T)
+    assert notes == [Note("seen", Page(number=7, words=["a"])), Note("seen", Page(number=1))]
+
+
+def test_a_chain_of_activities_costs_one_round_trip_each(
+    app: Any, client: Any, work: Any, connection: Any
+) -> None:
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.coordinator
+    async def chain(memory: perdure.AsyncEntity, length: int) -> int:
+        return sum([await step(n) for n in range(length)])
+
+    connection.execute(
+        "create table public.calls (n integer); create function public.count_call() returns"
+        " trigger language plpgsql as 'begin insert into public.calls values (1); return null; end';"
+        " create trigger counted after insert on perdure.journal for each statement"
+        " execute function public.count_call()"
+    )
+    work()
+    assert client.start(chain, 10).result(T) == 45
+    (writes,) = connection.execute("select count(*) from public.calls").fetchone()
+    assert writes == 10  # the last one also finishes the job
+    times = connection.execute("select count(distinct at) from journal").fetchone()
+    assert times == (10,)

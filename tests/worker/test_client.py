@@ -1,0 +1,191 @@
+"""Clients: starting once, waiting, signalling, commanding, from plain and async code."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+
+T = "15 s"
+
+
+@pytest.fixture
+def echo(app: Any) -> Any:
+    @app.coordinator(entity="echo")
+    async def echo(memory: perdure.AsyncEntity, what: Any = None) -> Any:
+        return what
+
+    return echo
+
+
+def test_connect_provisions_an_empty_database_once(database: str, app: Any, echo: Any) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        clients = list(pool.map(lambda _: perdure.connect(database, "my_app"), range(4)))
+    with perdure.Worker(app, dsn=database, schema="my_app"):
+        assert [c.start(echo, n).result(T) for n, c in enumerate(clients)] == [0, 1, 2, 3]
+    for client in clients:
+        client.close()
+
+
+def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: Any) -> None:
+    monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+    with perdure.connect() as client:
+        assert client.create_entity("e", "thing", {"n": 1}).get("n") == 1
+
+
+def test_a_job_is_started_once(client: Any, echo: Any, work: Any) -> None:
+    handle = client.start(echo, 1, id="one", key="k")
+    assert client.start(echo, 1, id="one", key="k").id == "one"
+    with pytest.raises(perdure.JobExists) as raised:
+        client.start(echo, 2, id="one")
+    assert raised.value.code == "PD402"
+    assert raised.value.hint
+    assert client.start(echo, 2, id="one", if_exists="existing").id == "one"
+    work()
+    assert handle.result(T) == 1
+
+
+def test_results_are_there_for_late_and_other_askers(
+    client: Any, echo: Any, work: Any, dsn: str
+) -> None:
+    work()
+    client.start(echo, {"a": [1, None]}, id="late").result(T)
+    with perdure.connect(dsn) as other:
+        assert other.handle("late").result(T) == {"a": [1, None]}
+        assert other.handle("late").status().status == "completed"
+        with pytest.raises(perdure.JobNotFound):
+            other.handle("nobody").result(T)
+
+
+def test_a_result_that_does_not_come_tells_why(client: Any, app: Any, work: Any) -> None:
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("approval")
+
+    work()
+    handle = client.start(waits)
+    time.sleep(0.2)
+    with pytest.raises(perdure.ResultTimeout) as raised:
+        handle.result(0.1)
+    assert isinstance(raised.value, TimeoutError)
+    assert "approval" in raised.value.detail
+    handle.terminate()
+
+
+def test_a_start_joins_the_callers_transaction(client: Any, echo: Any, dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        client.start(echo, id="undone", connection=connection)
+        client.entity("undone", connection=connection).set({"a": 1})
+        connection.rollback()
+        client.start(echo, id="done", connection=connection)
+        client.handle("done").memory  # noqa: B018 - nothing is sent
+        client.entity("done", connection=connection).set({"a": 1})
+        client.handle("done").signal("hello", connection=connection)
+        connection.commit()
+    with pytest.raises(perdure.JobNotFound):
+        client.handle("undone").status()
+    assert client.handle("done").status().entity == "echo"
+    assert client.entity("done").get("a") == 1
+    client.handle("done").terminate()
+
+
+def test_commands_from_outside(client: Any) -> None:
+    entity = client.create_entity("user", "user", {"n": 1})
+    assert entity.merge({"a": {"b": [1]}}) == 2
+    assert entity.append("a.b", 2, 3) == 3
+    assert entity.prepend(["a", "b"], 0) == 4
+    assert entity.remove("a.b", 0) == 0
+    assert entity.increment("n", 1.5) == 2.5
+    assert entity.toggle("flag") is True
+    assert entity.set_if_not_exists("flag", False) is True
+    assert entity.set({"x": 1}, '"key.with.dots"') == 9
+    assert entity.get('"key.with.dots".x') == 1
+    assert entity.delete("flag") is True
+    assert entity.set(5, "n", key="once") == 11
+    assert entity.set(5, "n", key="once") == 11
+    with pytest.raises(perdure.KeyReused):
+        entity.set(6, "n", key="once")
+    with pytest.raises(perdure.VersionConflict):
+        entity.set(6, "n", expected_version=3)
+    with pytest.raises(perdure.BadPath):
+        entity.get("a..b")
+    with pytest.raises(perdure.WrongType):
+        entity.increment("a")
+    with pytest.raises(perdure.JobNotFound):
+        client.entity("nobody").set(1, "x")
+
+
+def test_threads_share_a_client(client: Any, echo: Any, work: Any) -> None:
+    work()
+    with ThreadPoolExecutor(8) as pool:
+        results = pool.map(lambda n: client.start(echo, n).result(T), range(40))
+    assert list(results) == list(range(40))
+
+
+def test_an_async_client_has_the_same_verbs(dsn: str, app: Any, echo: Any, work: Any) -> None:
+    work()
+
+    async def main() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            handles = [await client.start(echo, n) for n in range(20)]
+            results = await asyncio.gather(*(handle.result(T) for handle in handles))
+            assert results == list(range(20))
+            entity = await client.create_entity("e", "thing")
+            assert await entity.increment("n") == 1
+            assert await entity.get() == {"n": 1}
+            assert (await handles[0].status()).status == "completed"
+            with pytest.raises(perdure.JobFinished):
+                await handles[0].signal("late")
+            with pytest.raises(perdure.JobNotFound):
+                await client.handle("nobody").result(T)
+            many = await client.start_many(echo, [{"args": [n]} for n in range(5)])
+            assert [await handle.result(T) for handle in many] == list(range(5))
+
+    asyncio.run(main())
+
+
+def test_results_come_without_any_notification(
+    client: Any, echo: Any, work: Any, connection: Any
+) -> None:
+    connection.execute(
+        "create or replace function notify_listeners(topics text[]) returns void"
+        " language plpgsql as 'begin end'"
+    )
+    work(poll=0.2)
+    began = time.monotonic()
+    assert client.start(echo, 1).result(T) == 1
+    assert time.monotonic() - began < 3
+
+
+def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
+    work()
+    time.sleep(0.5)
+    counted = "select count(*) from pg_stat_activity where state <> 'idle'"
+    connection.execute(counted)
+    before = _transactions(connection)
+    time.sleep(2)
+    assert _transactions(connection) - before <= 6  # these two looks and a poll among them
+
+
+def _transactions(connection: Any) -> int:
+    connection.execute("select pg_stat_force_next_flush()")
+    (count,) = connection.execute(
+        "select xact_commit from pg_stat_database where datname = current_database()"
+    ).fetchone()
+    return int(count)
+
+
+def test_start_to_result_is_quick(client: Any, echo: Any, work: Any) -> None:
+    work()
+    times = []
+    for n in range(20):
+        began = time.monotonic()
+        client.start(echo, n).result(T)
+        times.append(time.monotonic() - began)
+    assert sorted(times)[10] < 0.1

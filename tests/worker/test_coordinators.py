@@ -1,0 +1,419 @@
+"""Coordinators, end to end: what they ask for is brought about, recorded and replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "10 s"
+
+
+def test_a_trivial_job_gives_its_result(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def greet(memory: perdure.AsyncEntity, name: str, mark: str = "!") -> dict[str, str]:
+        return {"hello": name + mark}
+
+    work()
+    assert client.start(greet, "you").result(T) == {"hello": "you!"}
+    assert client.start("greet", name="me", mark="?").result(T) == {"hello": "me?"}
+
+
+def test_a_plain_coordinator_has_the_same_verbs(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    def double(number: int) -> int:
+        return 2 * number
+
+    @app.activity
+    async def triple(number: int) -> int:
+        return 3 * number
+
+    @app.hook
+    def note(memory: perdure.Entity, what: str) -> str:
+        memory.append("notes", what)
+        return what.upper()
+
+    @app.coordinator
+    def plain(memory: perdure.Entity, number: int) -> Any:
+        memory.set({"number": number})
+        first = [double.start(number), triple.start(number)]
+        perdure.sleep(0.02)
+        told = note(memory, "one")
+        both = [note.start("two"), note.start("three")]
+        memory.increment("number", by=sum(each.result() for each in first))
+        return [told, *(each.result() for each in both), memory.get("number")]
+
+    work()
+    handle = client.start(plain, 4)
+    assert handle.result(T) == ["ONE", "TWO", "THREE", 24]
+    assert sorted(handle.memory.get("notes")) == ["one", "three", "two"]
+
+
+def test_every_command_answers_and_is_replayed(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def commands(memory: perdure.AsyncEntity) -> list[Any]:
+        told = [
+            await memory.set({"a": {"b": 1}, "list": [1]}),
+            await memory.merge({"c": {"d": None}}, "a"),
+            await memory.append("list", 2, [3]),
+            await memory.prepend("list", 0),
+            await memory.remove("list", -1),
+            await memory.increment("a.b", 2),
+            await memory.toggle("flag"),
+            await memory.set_if_not_exists("x.y", 5),
+            await memory.delete("flag"),
+            await memory.get("nothing.here"),
+        ]
+        await perdure.sleep(0.01)
+        return [told, await memory.get()]
+
+    work()
+    told, memory = client.start(commands).result(T)
+    assert told == [1, 2, 3, 4, [3], 3, True, 5, True, None]
+    assert memory == {"a": {"b": 3, "c": {"d": None}}, "x": {"y": 5}, "list": [0, 1, 2]}
+
+
+def test_a_refused_command_raises_and_harms_nothing(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def refused(memory: perdure.AsyncEntity) -> Any:
+        await memory.set({"text": "x"})
+        outcomes = await asyncio.gather(
+            memory.increment("text"), memory.set(1, "ok"), return_exceptions=True
+        )
+        try:
+            await memory.append("text", 1)
+        except perdure.WrongType as error:
+            return [type(outcomes[0]).__name__, outcomes[1], error.code, await memory.get()]
+
+    work()
+    assert client.start(refused).result(T) == ["WrongType", 2, "PD102", {"ok": 1, "text": "x"}]
+
+
+def test_asyncio_is_durable(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    async def slowly(number: int) -> int:
+        await asyncio.sleep(number / 100)
+        return number
+
+    @app.coordinator
+    async def all_kinds(memory: perdure.AsyncEntity) -> Any:
+        gathered = await asyncio.gather(*(slowly(n) for n in (3, 1, 2)))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(slowly(n)) for n in (2, 1)]
+        grouped = [task.result() for task in tasks]
+        done, pending = await asyncio.wait(
+            [asyncio.ensure_future(slowly(n)) for n in (1, 60)],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        first = [task.result() for task in done]
+        for task in pending:
+            task.cancel()
+        order = [await each for each in asyncio.as_completed([slowly(n) for n in (5, 1)])]
+        try:
+            async with asyncio.timeout(0.02):
+                await slowly(100)
+            late = False
+        except TimeoutError:
+            late = True
+        queue: asyncio.Queue[int] = asyncio.Queue()
+
+        async def produce() -> None:
+            for number in (1, 2):
+                await queue.put(await slowly(number))
+
+        producer = asyncio.create_task(produce(), name="producer")
+        queued = [await queue.get(), await queue.get()]
+        await producer
+        return [gathered, grouped, first, order, late, queued]
+
+    work()
+    expected = [[3, 1, 2], [2, 1], [1], [1, 5], True, [1, 2]]
+    assert client.start(all_kinds).result(T) == expected
+
+
+def test_time_and_chance_are_replayed(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def chance(memory: perdure.AsyncEntity) -> Any:
+        before = [perdure.now().isoformat(), perdure.random().random(), str(perdure.uuid())]
+        await perdure.sleep(0.05)
+        await memory.set({"before": before})
+        return [before, perdure.now() > datetime.datetime.fromisoformat(before[0])]
+
+    # Two workers that share the queue without a cache would be the same; here each wake-up of a
+    # plain coordinator replays from the top.
+    @app.coordinator
+    def plain(memory: perdure.Entity) -> Any:
+        before = [perdure.now().isoformat(), perdure.random().random(), str(perdure.uuid())]
+        memory.set({"before": before})
+        perdure.sleep(0.05)
+        return before == memory.get("before")
+
+    work()
+    (before, later) = client.start(chance, id="chance").result(T)
+    assert later
+    assert client.handle("chance").memory.get("before") == before
+    assert client.start(plain).result(T) is True
+
+
+def test_a_sleeper_wakes_on_time(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def sleeper(memory: perdure.AsyncEntity, seconds: float) -> str:
+        await perdure.sleep(seconds)
+        return "awake"
+
+    work()
+    began = time.monotonic()
+    assert client.start(sleeper, 0.5).result(T) == "awake"
+    assert 0.5 <= time.monotonic() - began < 1.5
+
+
+def test_a_signal_is_waited_for_before_and_after_it_is_sent(
+    app: Any, client: Any, work: Any
+) -> None:
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        first = await perdure.wait_for("go")
+        second = await perdure.wait_for("go", timeout="1 min")
+        try:
+            third = await perdure.wait_for("never", timeout=0.05)
+        except TimeoutError:
+            third = "late"
+        return [first, second, third]
+
+    handle = client.start(waits)
+    handle.signal("go", {"n": 1})
+    work()
+    time.sleep(0.2)
+    assert handle.signal("go", {"n": 2}, key="once")
+    assert handle.result(T) == [{"n": 1}, {"n": 2}, "late"]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_timeout_in_plain_code_too(app: Any, client: Any, work: Any, plain: bool) -> None:
+    @app.coordinator(name="waiter")
+    def waits(memory: perdure.Entity) -> Any:
+        try:
+            return perdure.wait_for("go", timeout=0.1)
+        except TimeoutError:
+            return "late"
+
+    work()
+    handle = client.start("waiter")
+    if plain:
+        handle.signal("go", "in time")
+    assert handle.result(T) == ("in time" if plain else "late")
+
+
+def test_a_failure_is_told_with_type_and_message(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    async def breaks() -> None:
+        raise KeyError("no such page")
+
+    @app.coordinator
+    async def fails(memory: perdure.AsyncEntity) -> None:
+        await breaks()
+
+    work()
+    with pytest.raises(perdure.JobFailed) as raised:
+        client.start(fails).result(T)
+    assert raised.value.type == "KeyError"
+    assert raised.value.message == "'no such page'"
+    assert raised.value.failure["through"] == ["activity breaks", "ActivityFailed"]
+    assert "raise KeyError" in (raised.value.traceback or "")
+
+
+def test_a_child_answers_its_parent(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity, number: int) -> int:
+        await memory.set({"number": number})
+        if number < 0:
+            raise ValueError("negative")
+        return number * number
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        squares = await asyncio.gather(*(perdure.child(child, n) for n in range(4)))
+        named = await perdure.child("child", number=9, id="the-nine")
+        try:
+            await perdure.child(child, -1)
+        except perdure.ChildFailed as error:
+            failed = [error.type, error.message]
+        try:
+            await perdure.child(child, 1, id="taken")
+        except perdure.ChildFailed as error:
+            taken = error.failure["code"]
+        perdure.child(child, 7, id="detached", detached=True)
+        return [squares, named, failed, taken]
+
+    client.create_entity("taken", "other")
+    work()
+    handle = client.start(parent, id="family")
+    assert handle.result(T) == [[0, 1, 4, 9], 81, ["ValueError", "negative"], "PD402"]
+    assert client.entity("family/child#2").get() == {"number": 1}
+    assert client.handle("detached").result(T) == 49
+
+
+def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def sleeper(memory: perdure.AsyncEntity) -> None:
+        try:
+            await perdure.sleep("1 day")
+        finally:
+            await memory.set({"cleaned": True})
+            await perdure.sleep(0.01)
+            await memory.set(True, "twice")
+
+    work()
+    handle = client.start(sleeper)
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert handle.cancel("enough")
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert time.monotonic() - began < 2
+    assert handle.memory.get() == {"cleaned": True, "twice": True}
+    assert handle.status().status == "cancelled"
+
+
+def test_cancel_reaches_a_running_activity(app: Any, client: Any, work: Any) -> None:
+    seen = []
+
+    @app.activity
+    async def long() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await long()
+
+    work()
+    handle = client.start(waits)
+    time.sleep(0.2)
+    handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert seen == ["cancelled"]
+
+
+def test_a_coordinator_may_refuse_to_be_cancelled(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def stubborn(memory: perdure.AsyncEntity) -> str:
+        try:
+            await perdure.sleep("1 h")
+        except asyncio.CancelledError:
+            await memory.set({"asked": True})
+        return "done anyway"
+
+    work()
+    handle = client.start(stubborn)
+    time.sleep(0.1)
+    handle.cancel()
+    assert handle.result(T) == "done anyway"
+
+
+def test_terminate_ends_a_job_on_the_spot(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        try:
+            await perdure.wait_for("never")
+        finally:
+            await memory.set({"ran": True})
+
+    work()
+    handle = client.start(waits)
+    time.sleep(0.1)
+    assert handle.terminate("now")
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert handle.memory.get() == {}
+
+
+def test_io_in_a_coordinator_is_refused(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def bad(memory: perdure.AsyncEntity) -> None:
+        await asyncio.to_thread(time.sleep, 0)
+
+    work()
+    with pytest.raises(perdure.JobFailed) as raised:
+        client.start(bad).result(T)
+    assert raised.value.type == "IoInCoordinator"
+    assert raised.value.failure["code"] == "PD202"
+
+
+def test_what_cannot_be_stored_fails_where_it_is_given(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    async def strange() -> float:
+        return float("nan")
+
+    @app.coordinator
+    async def tries(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await memory.set({"x": float("inf")})
+        except perdure.InvalidValue as error:
+            first = error.code
+        try:
+            await strange()
+        except perdure.ActivityFailed as error:
+            return [first, error.type]
+
+    @app.coordinator
+    async def returns_nan(memory: perdure.AsyncEntity) -> float:
+        return float("nan")
+
+    work()
+    assert client.start(tries).result(T) == ["PD103", "InvalidValue"]
+    with pytest.raises(perdure.JobFailed) as raised:
+        client.start(returns_nan).result(T)
+    assert raised.value.type == "InvalidValue"
+
+
+def test_a_result_that_is_too_large_fails_the_job(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def large(memory: perdure.AsyncEntity) -> str:
+        return "x" * 2_000_000
+
+    work()
+    with pytest.raises(perdure.JobFailed) as raised:
+        client.start(large).result(T)
+    assert raised.value.failure["code"] == "PD301"
+
+
+def test_wrong_arguments_fail_the_job(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def one(memory: perdure.AsyncEntity, number: int) -> int:
+        return number
+
+    work()
+    with pytest.raises(TypeError):
+        client.start(one)
+    with pytest.raises(perdure.JobFailed) as raised:
+        client.start("one").result(T)
+    assert raised.value.type == "TypeError"
+
+
+def test_signals_go_to_other_jobs(app: Any, client: Any, work: Any) -> None:
+    @app.coordinator
+    async def listener(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("news")
+
+    @app.coordinator
+    async def teller(memory: perdure.AsyncEntity, job: str) -> Any:
+        await perdure.signal(job, "news", {"n": 1})
+        try:
+            await perdure.signal("nobody", "news")
+        except perdure.JobNotFound as error:
+            return error.code
+
+    work()
+    heard = client.start(listener)
+    assert client.start(teller, heard.id).result(T) == "PD401"
+    assert heard.result(T) == {"n": 1}

@@ -1,0 +1,399 @@
+"""Hooks, end to end: ordinary code that is started, stopped and run again without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "15 s"
+
+
+def test_hooks_run_side_by_side(app: Any, client: Any, work: Any) -> None:
+    @app.activity
+    async def find(what: str) -> str:
+        await asyncio.sleep(0.3)
+        return what.upper()
+
+    @app.hook
+    async def perspective(memory: perdure.AsyncEntity, stance: str) -> str:
+        await memory.merge({"found": {stance: await find(stance)}})
+        return stance
+
+    @app.coordinator
+    async def research(memory: perdure.AsyncEntity) -> Any:
+        await memory.set({"found": {}})
+        told = await asyncio.gather(*(perspective(memory, s) for s in ("a", "b", "c")))
+        return [told, await memory.get("found")]
+
+    work()
+    began = time.monotonic()
+    told, found = client.start(research).result(T)
+    assert told == ["a", "b", "c"]
+    assert found == {"a": "A", "b": "B", "c": "C"}
+    assert time.monotonic() - began < 0.9  # the longest, not the sum
+
+
+def test_a_hook_answers_by_signal_by_return_or_by_raising(
+    app: Any, client: Any, work: Any
+) -> None:
+    @app.hook
+    async def early(memory: perdure.AsyncEntity) -> str:
+        await memory.signal(perdure.info().signal or "?", {"early": True})
+        await asyncio.sleep(0.2)
+        await memory.set(True, "went_on")
+        return "late"
+
+    @app.hook
+    async def empty(memory: perdure.AsyncEntity) -> None:
+        await memory.signal("done")
+
+    @app.hook
+    async def returns(memory: perdure.AsyncEntity) -> str:
+        return "returned"
+
+    @app.hook
+    async def raises(memory: perdure.AsyncEntity) -> None:
+        raise LookupError("no source")
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        began = perdure.now()
+        first = await perdure.exec_hook(early, signal="ready")
+        quick = (perdure.now() - began).total_seconds() < 0.15
+        second = await perdure.exec_hook("empty", signal="done")
+        third = await perdure.exec_hook(returns, signal="never sent")
+        try:
+            await perdure.exec_hook(raises, signal="ready")
+        except perdure.HookFailed as error:
+            fourth = [error.type, error.message]
+        await perdure.sleep(0.3)
+        return [first, quick, second, third, fourth, await memory.get("went_on")]
+
+    work()
+    assert client.start(asks).result(T) == [
+        {"early": True}, True, None, "returned", ["LookupError", "no source"], True,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("slots", [1, 10])
+def test_hooks_signal_each_other_and_wait(app: Any, client: Any, work: Any, slots: int) -> None:
+    runs: Counter[str] = Counter()
+
+    @app.hook
+    async def asker(memory: perdure.AsyncEntity) -> Any:
+        runs["asker"] += 1
+        await memory.signal("question", "how many?")
+        answer = await perdure.wait_for("answer")
+        try:
+            await perdure.wait_for("nothing", timeout=0.05)
+        except TimeoutError:
+            return [answer, "late"]
+
+    @app.hook
+    async def teller(memory: perdure.AsyncEntity) -> str:
+        runs["teller"] += 1
+        question = await perdure.wait_for("question")
+        await perdure.sleep(0.05)
+        await memory.signal("answer", f"{question} 42")
+        return "told"
+
+    @app.coordinator
+    async def both(memory: perdure.AsyncEntity) -> Any:
+        return await asyncio.gather(teller(memory), asker(memory))
+
+    work(slots=slots)
+    assert client.start(both).result(T) == ["told", ["how many? 42", "late"]]
+    assert runs["asker"] < 8
+    assert runs["teller"] < 8
+
+
+@pytest.mark.parametrize("slots", [1, 10])
+def test_plain_hooks_wait_too(app: Any, client: Any, work: Any, slots: int) -> None:
+    @app.activity
+    def where() -> str:
+        return threading.current_thread().name
+
+    @app.hook
+    def asker(memory: perdure.Entity) -> Any:
+        memory.signal("question", "how many?")
+        answer = perdure.wait_for("answer")
+        try:
+            perdure.wait_for("nothing", timeout=0.05)
+        except TimeoutError:
+            return [answer, "late", where().startswith("perdure-activity")]
+
+    @app.hook
+    def teller(memory: perdure.Entity) -> str:
+        question = perdure.wait_for("question", timeout="1 min")
+        perdure.sleep(0.05)
+        both = [where.start(), where.start()]
+        memory.set([each.result()[:7] for each in both], "threads")
+        memory.signal("answer", f"{question} 42")
+        return "told"
+
+    @app.coordinator
+    async def both(memory: perdure.AsyncEntity) -> Any:
+        return await asyncio.gather(teller(memory), asker(memory))
+
+    work(slots=slots)
+    handle = client.start(both)
+    assert handle.result(T) == ["told", ["how many? 42", "late", True]]
+    assert handle.memory.get() == {"threads": ["perdure", "perdure"]}
+
+
+def test_a_hook_that_waits_long_leaves_memory_and_runs_again(
+    app: Any, client: Any, work: Any
+) -> None:
+    runs: Counter[str] = Counter()
+
+    @app.activity
+    async def costly(number: int) -> int:
+        runs[f"costly {number}"] += 1
+        return number
+
+    @app.hook
+    async def patient(memory: perdure.AsyncEntity) -> Any:
+        runs["hook"] += 1
+        pair = await asyncio.gather(costly(1), costly(2))
+        await memory.append("log", "asked")
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(perdure.wait_for(name)) for name in ("x", "y")]
+        await memory.append("log", "told")
+        return [pair, [wait.result() for wait in waits]]
+
+    @app.coordinator
+    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+        return await patient(memory)
+
+    work()
+    handle = client.start(runs_it)
+    time.sleep(1.6)
+    handle.signal("y", 2)
+    time.sleep(0.1)
+    handle.signal("x", 1)
+    assert handle.result(T) == [[1, 2], [1, 2]]
+    assert handle.memory.get("log") == ["asked", "told"]
+    assert runs == {"costly 1": 1, "costly 2": 1, "hook": runs["hook"]}
+    assert runs["hook"] >= 2
+
+
+def test_unrecorded_work_is_not_interrupted_by_a_wait(app: Any, client: Any, work: Any) -> None:
+    runs: Counter[str] = Counter()
+
+    async def unrecorded() -> str:
+        await asyncio.sleep(1.5)
+        runs["unrecorded"] += 1
+        return "done"
+
+    @app.hook
+    async def mixed(memory: perdure.AsyncEntity) -> Any:
+        runs["hook"] += 1
+        return await asyncio.gather(unrecorded(), perdure.wait_for("go"))
+
+    @app.coordinator
+    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+        return await mixed(memory)
+
+    work()
+    handle = client.start(runs_it)
+    time.sleep(1.3)
+    handle.signal("go", 1)
+    assert handle.result(T) == ["done", 1]
+    assert runs == {"hook": 1, "unrecorded": 1}
+
+
+def test_an_asyncio_timeout_around_a_wait_fires(app: Any, client: Any, work: Any) -> None:
+    @app.hook
+    async def limited(memory: perdure.AsyncEntity) -> str:
+        try:
+            async with asyncio.timeout(1.4):
+                await perdure.wait_for("never")
+        except TimeoutError:
+            return "late"
+        return "?"
+
+    @app.coordinator
+    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+        return await limited(memory)
+
+    work()
+    assert client.start(runs_it).result(T) == "late"
+
+
+def test_a_hook_is_tried_again_and_keeps_what_it_has_done(
+    app: Any, client: Any, work: Any
+) -> None:
+    runs: Counter[str] = Counter()
+
+    @app.activity
+    async def once() -> int:
+        runs["once"] += 1
+        return 7
+
+    @app.hook(retry=perdure.Retry(attempts=3, delay=0.05))
+    async def shaky(memory: perdure.AsyncEntity) -> Any:
+        number = await once()
+        await memory.append("steps", "begun")
+        if perdure.info().attempt < 2:
+            raise ConnectionError("not yet")
+        await memory.append("steps", "done")
+        return [number, perdure.info().attempt]
+
+    @app.coordinator
+    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+        return await shaky(memory)
+
+    work()
+    handle = client.start(runs_it)
+    assert handle.result(T) == [7, 2]
+    assert handle.memory.get("steps") == ["begun", "done"]
+    assert runs["once"] == 1
+
+
+def test_a_rerun_that_differs_keeps_the_first_write(
+    app: Any, client: Any, work: Any, caplog: Any
+) -> None:
+    runs: Counter[str] = Counter()
+
+    @app.hook(retry=perdure.Retry(attempts=2, delay=0.02))
+    async def drifting(memory: perdure.AsyncEntity) -> Any:
+        runs["hook"] += 1
+        version = await memory.set({"run": runs["hook"]})
+        if runs["hook"] == 1:
+            raise RuntimeError("again")
+        return [version, await memory.get("run")]
+
+    @app.coordinator
+    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+        return await drifting(memory)
+
+    work()
+    assert client.start(runs_it).result(T) == [1, 1]
+    assert "differs from its first run" in caplog.text
+
+
+def test_hooks_ask_other_hooks_and_children(app: Any, client: Any, work: Any) -> None:
+    @app.hook
+    async def leaf(memory: perdure.AsyncEntity, number: int) -> int:
+        return number * 10
+
+    @app.coordinator
+    async def small(memory: perdure.AsyncEntity, number: int) -> int:
+        return number + 1
+
+    @app.hook
+    async def branch(memory: perdure.AsyncEntity) -> Any:
+        leaves = await asyncio.gather(*(leaf(memory, n) for n in (1, 2)))
+        return [leaves, await perdure.child(small, 5), await perdure.exec_hook("leaf", 3)]
+
+    @app.hook
+    def plain_branch(memory: perdure.Entity) -> Any:
+        leaves = [leaf.start(1), leaf.start(2)]
+        return [[each.result() for each in leaves], perdure.child(small, 5), leaf(memory, 3)]
+
+    @app.coordinator
+    async def tree(memory: perdure.AsyncEntity) -> Any:
+        return [await branch(memory), await plain_branch(memory)]
+
+    work(slots=2)
+    expected = [[10, 20], 6, 30]
+    assert client.start(tree).result(T) == [expected, expected]
+
+
+def test_the_end_of_a_coordinator_ends_its_hooks_but_not_detached_ones(
+    app: Any, client: Any, work: Any
+) -> None:
+    @app.hook
+    async def outlives(memory: perdure.AsyncEntity) -> None:
+        await asyncio.sleep(0.3)
+        await memory.set(True, "detached")
+
+    @app.hook
+    async def ends(memory: perdure.AsyncEntity) -> None:
+        await asyncio.sleep(0.3)
+        await memory.set(True, "attached")
+
+    @app.coordinator
+    async def leaves(memory: perdure.AsyncEntity) -> str:
+        perdure.start_hook(outlives)
+        task = asyncio.create_task(ends(memory))
+        await asyncio.wait([task], timeout=0.1)
+        return "gone"
+
+    work()
+    handle = client.start(leaves)
+    assert handle.result(T) == "gone"
+    time.sleep(0.6)
+    assert handle.memory.get() == {"detached": True}
+
+
+def test_a_cancelled_hook_cleans_up_durably(app: Any, client: Any, work: Any) -> None:
+    @app.hook
+    async def careful(memory: perdure.AsyncEntity) -> None:
+        try:
+            await perdure.wait_for("never")
+        finally:
+            await memory.set(True, "async_clean")
+
+    @app.hook
+    def careful_plain(memory: perdure.Entity) -> None:
+        try:
+            perdure.sleep("1 day")
+        finally:
+            memory.set(True, "plain_clean")
+
+    @app.coordinator
+    async def limits(memory: perdure.AsyncEntity) -> Any:
+        tasks = [asyncio.create_task(h(memory)) for h in (careful, careful_plain)]
+        await perdure.sleep(0.2)
+        for task in tasks:
+            task.cancel()
+        await perdure.sleep(1.5)
+        return await memory.get()
+
+    work()
+    assert client.start(limits).result(T) == {"async_clean": True, "plain_clean": True}
+
+
+def test_a_hook_from_outside_maintains_any_memory(app: Any, client: Any, work: Any) -> None:
+    @app.hook
+    async def visit(memory: perdure.AsyncEntity, who: str) -> None:
+        await memory.append("visitors", who)
+        await perdure.wait_for("leave")
+        await memory.append("visitors", f"-{who}")
+
+    entity = client.create_entity("house", "building", {"visitors": []})
+    work()
+    handle = client.handle("house")
+    task = handle.hook(visit, "jane", key="jane")
+    assert handle.hook(visit, "jane", key="jane") == task
+    time.sleep(0.3)
+    assert entity.get("visitors") == ["jane"]
+    handle.signal("leave")
+    time.sleep(0.3)
+    assert entity.get("visitors") == ["jane", "-jane"]
+
+
+def test_constant_signal_names_never_collide(app: Any, client: Any, work: Any) -> None:
+    @app.hook
+    async def page(memory: perdure.AsyncEntity, number: int) -> None:
+        await memory.append("pages", number)
+        await memory.signal("page-done", {"number": number})
+
+    @app.coordinator
+    async def pages(memory: perdure.AsyncEntity, first: int) -> Any:
+        await memory.set({"pages": []})
+        told = [await perdure.exec_hook(page, first + n, signal="page-done") for n in range(3)]
+        return [each["number"] for each in told]
+
+    work()
+    handles = [client.start(pages, 10 * n) for n in range(8)]
+    for n, handle in enumerate(handles):
+        assert handle.result(T) == [10 * n, 10 * n + 1, 10 * n + 2]

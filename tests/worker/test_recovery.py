@@ -1,0 +1,173 @@
+"""Recovery: workers are killed, servers restarted, replies lost; every job ends right. [C3] [C4]"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.embedded import Server
+from perdure.faults import POINTS
+
+from processes import worker_process
+
+T = "40 s"
+PAGES = 3
+RESULT = [list(range(2 * PAGES)), list(range(PAGES)), 2 * PAGES]
+NEVER = {"before release", "after release"}
+"""Points that only an orderly stop passes."""
+
+
+def ledger(path: Path) -> Counter[str]:
+    return Counter(path.read_text().splitlines()) if path.exists() else Counter()
+
+
+@pytest.mark.parametrize("point", sorted(POINTS - NEVER))
+def test_a_worker_killed_anywhere_harms_nothing(
+    client: Any, dsn: str, tmp_path: Path, point: str
+) -> None:
+    path = tmp_path / "ledger"
+    handle = client.start("book", PAGES)
+    slow = client.start("one_slow")  # so that there is something to keep a lease of
+    with worker_process(dsn, crash_at=f"{point}:2", SLOW="3") as process:
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    with worker_process(dsn, LEDGER=str(path)):
+        assert handle.result(T) == RESULT
+        assert slow.result(T) == "slow"
+    memory = handle.memory.get()
+    assert sorted(memory["pages"]) == list(range(2 * PAGES))
+    assert memory["done"] == 2 * PAGES
+    assert memory["complete"] is True
+    assert slow.memory.get("log") == ["begun", "done"]
+    assert max(ledger(path).values(), default=0) <= 1  # nothing twice in the second process
+
+
+def test_a_hook_killed_half_way_is_finished_by_another(
+    client: Any, dsn: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ledger"
+    handle = client.start("one_slow")
+    with worker_process(dsn, LEDGER=str(path), SLOW="60"):
+        while ledger(path)["unrecorded"] == 0:
+            time.sleep(0.02)
+        time.sleep(0.3)
+    with worker_process(dsn, LEDGER=str(path)):
+        assert handle.result(T) == "slow"
+    assert handle.memory.get("log") == ["begun", "done"]
+    assert ledger(path) == {"step before": 1, "unrecorded": 2}
+
+
+def test_two_processes_share_a_queue(client: Any, dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    with worker_process(dsn, LEDGER=str(path)), worker_process(dsn, LEDGER=str(path)):
+        handles = [client.start("book", PAGES) for _ in range(10)]
+        for handle in handles:
+            assert handle.result(T) == RESULT
+    assert ledger(path) == {
+        what: 10
+        for what in ["step first", "step last"]
+        + [f"step page {n}" for n in range(PAGES)]
+        + [f"plain_step page {n}" for n in range(PAGES, 2 * PAGES)]
+    }
+
+
+def test_sigterm_gives_back_what_cannot_end(client: Any, dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    handle = client.start("one_slow")
+    with worker_process(dsn, lease=60, LEDGER=str(path), SLOW="60") as process:
+        while ledger(path)["unrecorded"] == 0:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    began = time.monotonic()
+    with worker_process(dsn, lease=60, LEDGER=str(path)):
+        assert handle.result(T) == "slow"
+    assert time.monotonic() - began < 20  # not the lease
+
+
+def test_a_second_signal_ends_at_once(client: Any, dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    client.start("one_slow", id="slow")
+    with worker_process(dsn, LEDGER=str(path), SLOW="60") as process:
+        while ledger(path)["unrecorded"] == 0:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=1) == 1
+    client.handle("slow").terminate()
+
+
+def test_work_goes_on_after_the_server_restarts(app: Any, own_server: Server) -> None:
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.coordinator
+    async def chain(memory: perdure.AsyncEntity) -> Any:
+        for number in range(20):
+            await memory.increment("n", await step(number))
+            await perdure.sleep(0.03)
+        return await memory.get("n")
+
+    url = own_server.url()
+    with perdure.connect(url) as client, perdure.Worker(app, dsn=url, lease=5):
+        handles = [client.start(chain) for _ in range(5)]
+        for _ in range(3):
+            time.sleep(0.3)
+            own_server.crash()
+        late = client.start(chain)
+        for handle in [*handles, late]:
+            assert handle.result(T) == 190
+            assert client.handle(handle.id).status().version == 20
+        with psycopg.connect(url) as connection:
+            broken = connection.execute("select * from perdure.assert_invariants()").fetchall()
+    assert broken == []
+
+
+def test_storms_of_broken_connections_lose_and_double_nothing(
+    app: Any, client: Any, dsn: str, work: Any
+) -> None:
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.hook
+    async def adds(memory: perdure.AsyncEntity, number: int) -> None:
+        await memory.increment("n", await step(number))
+
+    @app.coordinator
+    async def sums(memory: perdure.AsyncEntity) -> Any:
+        for number in range(10):
+            await adds(memory, number)
+        return await memory.get("n")
+
+    stop = threading.Event()
+
+    def storm() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not stop.wait(0.05):
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name like 'perdure%' and random() < 0.3"
+                )
+
+    storming = threading.Thread(target=storm)
+    work(lease=5)
+    storming.start()
+    try:
+        handles = [client.start(sums) for _ in range(10)]
+        handles[0].memory.set("outside", "mark")
+        results = [handle.result(T) for handle in handles]
+    finally:
+        stop.set()
+        storming.join()
+    assert results == [45] * 10
+    assert handles[1].status().version == 10

@@ -1,0 +1,132 @@
+"""Changed code: detected before it has any effect, told readably, and resumed after a fix. [P9]"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "15 s"
+
+
+@pytest.fixture
+def serve(dsn: str) -> Callable[..., perdure.Worker]:
+    """Give a function that makes a worker of some version of the code."""
+    return lambda app: perdure.Worker(app, dsn=dsn)
+
+
+def app_with(coordinator: Any, name: str = "flow") -> Any:
+    app = perdure.App()
+
+    @app.activity
+    async def step(what: str) -> str:
+        return what
+
+    @app.coordinator(name=name)
+    async def flow(memory: perdure.AsyncEntity) -> Any:
+        return await coordinator(memory, step)
+
+    return app
+
+
+async def first(memory: Any, step: Any) -> Any:
+    one = await step("one")
+    await perdure.wait_for("go")
+    return [one, await step("two")]
+
+
+async def renamed(memory: Any, step: Any) -> Any:
+    await memory.set({"wrong": True})
+    await perdure.wait_for("go")
+    return await step("two")
+
+
+async def edited(memory: Any, step: Any) -> Any:
+    one = await step("another prompt")
+    await perdure.wait_for("go")
+    return [one, await step("two")]
+
+
+async def patched(memory: Any, step: Any) -> Any:
+    if perdure.patched("begin better"):
+        await step("zero")
+    one = await step("one")
+    await perdure.wait_for("go")
+    if perdure.patched("end better"):
+        await step("more")
+    return [one, await step("two")]
+
+
+def test_changed_code_is_stuck_and_resumes_after_a_fix(client: Any, serve: Any) -> None:
+    with serve(app_with(first)):
+        handle = client.start("flow")
+        time.sleep(0.3)
+    with serve(app_with(renamed)):
+        handle.signal("go")
+        time.sleep(0.4)
+        status = handle.status()
+        assert status.status == "running"
+        assert "does not match its journal" in status.waiting_for
+        assert handle.memory.get() == {}
+    with serve(app_with(first)):
+        assert handle.resume() == 1
+        assert handle.result(T) == ["one", "two"]
+
+
+def test_edited_arguments_may_be_accepted(client: Any, serve: Any) -> None:
+    with serve(app_with(first)):
+        handle = client.start("flow")
+        time.sleep(0.3)
+    with serve(app_with(edited)):
+        handle.signal("go")
+        time.sleep(0.3)
+        assert handle.resume(accept_changes=True) == 1
+        assert handle.result(T) == ["one", "two"]
+
+
+def test_patched_code_runs_old_and_new_jobs(client: Any, serve: Any, connection: Any) -> None:
+    with serve(app_with(first)):
+        old = client.start("flow")
+        time.sleep(0.3)
+    with serve(app_with(patched)):
+        new = client.start("flow")
+        time.sleep(0.3)
+        for handle in (old, new):
+            handle.signal("go")
+            assert handle.result(T) == ["one", "two"]
+    told = connection.execute(
+        "select job_id, name from journal where kind = 'patch' order by seq"
+    ).fetchall()
+    assert sorted(told) == sorted(
+        [(old.id, "end better"), (new.id, "begin better"), (new.id, "end better")]
+    )
+
+
+def test_a_task_without_code_here_waits_for_a_worker_that_has_it(
+    client: Any, serve: Any, caplog: Any
+) -> None:
+    with serve(perdure.App()):
+        handle = client.start("flow")
+        time.sleep(0.4)
+        assert "no function named flow" in caplog.text
+    with serve(app_with(first)):
+        handle.signal("go")
+        assert handle.result(T) == ["one", "two"]
+
+
+def test_runs_are_the_same_without_a_cache(client: Any, dsn: str) -> None:
+    async def sums(memory: Any, step: Any) -> Any:
+        total = 0
+        for number in range(8):
+            await perdure.sleep(0.005)
+            total += await memory.increment("n", number)
+        return [total, perdure.random().random() < 1]
+
+    with perdure.Worker(app_with(sums), dsn=dsn, cache=0):
+        handles = [client.start("flow") for _ in range(5)]
+        for handle in handles:
+            assert handle.result(T) == [84, True]
