@@ -85,6 +85,7 @@ comment on function @extschema@.touched_by(@extschema@.turn[], @extschema@.fact[
 -- neighbours in the same batch sent it.
 create function @extschema@.apply_turns(
     turns         @extschema@.turn[],
+    locked        text[],
     applied_at    timestamptz,
     inout facts   @extschema@.fact[],
     out arrivals  @extschema@.arrival[],
@@ -108,7 +109,7 @@ begin
      where r.verdict in ('apply', 'applied');
     topics := '{}'::text[];
     if facts <> '{}' then
-        facts := tell_facts(facts, applied, apply_turns.applied_at);
+        facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
     end if;
     if does.ask then
         topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at);
@@ -136,11 +137,12 @@ begin
         topics := topics || wake_tasks(touched_by(applied, facts), apply_turns.applied_at);
     end if;
     if does.give_back then
+        perform wake_to_cancel(applied, apply_turns.applied_at);
         topics := topics || queues_of(applied);
     end if;
 end
 $$;
-comment on function @extschema@.apply_turns(@extschema@.turn[], timestamptz, @extschema@.fact[]) is
+comment on function @extschema@.apply_turns(@extschema@.turn[], text[], timestamptz, @extschema@.fact[]) is
     'Apply the turns that hold their tasks; returns what has arrived for them, and whom to tell.';
 
 
@@ -198,8 +200,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     touched text[] := touched_jobs(apply_batch.turns);
-    missed text[] := lock_jobs(touched, apply_batch.waiting);
-    held turn[] := hold_tasks(apply_batch.turns, touched, missed);
+    locked text[] := lock_jobs(touched, apply_batch.waiting);
+    held turn[] := hold_tasks(apply_batch.turns, touched, missed_jobs(touched, locked));
     applied_at timestamptz := clock();
     facts fact[] := read_facts(held, applied_at);
     applied record;
@@ -208,7 +210,7 @@ begin
         held := put_off(held, facts);
         facts := read_facts(held, applied_at);
     end if;
-    applied := apply_turns(held, applied_at, facts);
+    applied := apply_turns(held, locked, applied_at, facts);
     perform notify_listeners(applied.topics);
     return coalesce(answer_turns(held, applied.facts, applied.arrivals), '[]');
 end

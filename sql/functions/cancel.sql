@@ -26,6 +26,27 @@ comment on function @extschema@.cancel(text, text) is
     'Ask a job to cancel: its coordinator wakes at once, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD401.';
 
 
+create function @extschema@.asker_of(
+    id              text,
+    out asker_job   text,
+    out asker_task  text,
+    out asker_key   text
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    select t.asker_job, t.asker_task, t.asker_key
+      into asker_job, asker_task, asker_key
+      from tasks as t
+     where t.job_id = asker_of.id
+       and t.kind = 'coordinator';
+end
+$$;
+comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job; nulls when none does.';
+
+
 create function @extschema@.terminate(id text, reason text default null) returns boolean
 language plpgsql
 volatile
@@ -34,29 +55,28 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    asker record;
+    asker record := asker_of(terminate.id);
+    known record;
     held memory;
-    ended turn;
     ended_at timestamptz;
 begin
-    -- Who asked for a job never changes, so it may be read before the lock; both are locked in order of id.
-    select t.asker_job, t.asker_task, t.asker_key
-      into asker
-      from tasks as t
-     where t.job_id = terminate.id
-       and t.kind = 'coordinator';
     perform lock_jobs(array_remove(array[terminate.id, asker.asker_job], null), waiting => true);
     held := lock_job(terminate.id);
     if held.status is distinct from 'running' then
         return false;
     end if;
+    -- Who asked for a job never changes, but the job may have been started while we waited for its lock.
+    known := asker_of(terminate.id);
+    if known.asker_job is distinct from asker.asker_job and lock_jobs(array[known.asker_job], waiting => false) = '{}' then
+        raise exception 'job % is just being started', quote_literal(terminate.id)
+            using errcode = '40001', detail = 'Its parent is locked.', hint = 'Call again.';
+    end if;
     ended_at := clock();
-    ended := (0, held.id, held.run || '/main', null, 0, 'cancelled', null, null, null, null, null,
-              make_failure('PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
-                           'It was ended from outside, without clean-up.', 'Start a new job.'),
-              null, 'coordinator', null, asker.asker_job, asker.asker_task, asker.asker_key, null, null, null)::turn;
-    perform end_tasks(array[ended], ended_at);
-    perform notify_listeners(wake_tasks(array[asker.asker_job], ended_at) || array['$job/' || held.id]);
+    perform end_tasks(array[(0, held.id, held.run || '/main', null, 0, 'cancelled', null, null, null, null, null,
+        make_failure('PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
+                     'It was ended from outside, without clean-up.', 'Start a new job.'),
+        null, 'coordinator', null, known.asker_job, known.asker_task, known.asker_key, null, null, null)::turn], ended_at);
+    perform notify_listeners(wake_tasks(array[known.asker_job], ended_at) || array['$job/' || held.id]);
     return true;
 end
 $$;

@@ -24,6 +24,7 @@ begin
           from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
                   from (select c.*, case when c.position = 0 then '[]'::json
                                          when not c.is_cached and c.position <= 1000
+                                              and journal_size(c.job, c.task) <= 1048576
                                          then journal_rows(c.job, c.task, 0, c.position) end as journal
                           from unnest(describe_tasks.taken) with ordinality as c
                         offset 0) as d) as t

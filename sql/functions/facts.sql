@@ -101,10 +101,12 @@ comment on function @extschema@.apply_commands(@extschema@.fact[], timestamptz) 
     'Carry out the commands of many turns, job by job: one row write for each document. [P3]';
 
 
--- A hook that signals under the name its asker gave it answers the asker; any other signal goes to whoever waits.
+-- A hook that signals under the name its asker gave it answers the asker; any other signal goes to whoever waits. A job
+-- that is not locked did not exist when the batch began.
 create function @extschema@.send_signals(
     inout facts  @extschema@.fact[],
     turns        @extschema@.turn[],
+    locked       text[],
     sent_at      timestamptz
 )
 language plpgsql
@@ -120,7 +122,7 @@ begin
                 case when f.signal is null then f.value else n.failure end,
                 f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely)::fact
           from unnest(facts) as f
-          left join jobs as j on j.id = f.target
+          left join jobs as j on j.id = f.target and j.id = any(send_signals.locked)
          cross join lateral (
             select case when f.signal is not null then
                    case when j.id is null then make_failure(
@@ -145,11 +147,16 @@ begin
            and (r.signal is distinct from f.signal or r.job <> f.target)), send_signals.sent_at);
 end
 $$;
-comment on function @extschema@.send_signals(@extschema@.fact[], @extschema@.turn[], timestamptz) is
+comment on function @extschema@.send_signals(@extschema@.fact[], @extschema@.turn[], text[], timestamptz) is
     'Send the signals of turns; one that nobody can take is answered with its failure. [P5]';
 
 
-create function @extschema@.tell_facts(inout facts @extschema@.fact[], turns @extschema@.turn[], told_at timestamptz)
+create function @extschema@.tell_facts(
+    inout facts  @extschema@.fact[],
+    turns        @extschema@.turn[],
+    locked       text[],
+    told_at      timestamptz
+)
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -168,10 +175,10 @@ begin
         facts := consume_messages(facts, tell_facts.told_at);
     end if;
     if does.send then
-        facts := send_signals(facts, tell_facts.turns, tell_facts.told_at);
+        facts := send_signals(facts, tell_facts.turns, tell_facts.locked, tell_facts.told_at);
     end if;
     perform append_facts(facts);
 end
 $$;
-comment on function @extschema@.tell_facts(@extschema@.fact[], @extschema@.turn[], timestamptz) is
+comment on function @extschema@.tell_facts(@extschema@.fact[], @extschema@.turn[], text[], timestamptz) is
     'Carry out what facts do, then append them to their journals.';

@@ -85,10 +85,12 @@ begin
     select 'I5', t.job_id, t.task, 'a parked task has open mail'
       from tasks as t
      where t.token is null
-       and t.awaits is not null
        and t.stuck_reason is null
        and t.due_at > now_at
-       and open_messages(t.job_id, t.task, t.awaits) is not null
+       and (t.awaits is not null and open_messages(t.job_id, t.task, t.awaits) is not null
+            or exists (select
+                         from inbox as i
+                        where i.job_id = t.job_id and i.task = t.task and i.key = '$cancel' and i.consumed_at is null))
     union all
     select 'I9', t.job_id, t.task, format('%s deliveries without progress', t.deliveries)
       from tasks as t

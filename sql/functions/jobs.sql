@@ -57,25 +57,36 @@ language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
-declare
-    locked text[];
 begin
     if lock_jobs.ids = '{}' then
-        return '{}'::text[];
+        return lock_jobs.ids;
     end if;
     if lock_jobs.waiting then
-        perform from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update;
-        return '{}'::text[];
+        return array(select j.id from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update);
     end if;
-    locked := array(select j.id from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update skip locked);
-    if cardinality(locked) = cardinality(lock_jobs.ids) then
-        return '{}'::text[];
-    end if;
-    return array(select j.id from jobs as j where j.id = any(lock_jobs.ids) and j.id <> all(locked));
+    return array(
+        select j.id from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update skip locked);
 end
 $$;
 comment on function @extschema@.lock_jobs(text[], boolean) is
-    'Lock jobs in order of id; returns those that another session holds, or waits for them.';
+    'Lock jobs in order of id, waiting for those that another session holds or passing them over; returns the ids that are locked.';
+
+
+create function @extschema@.missed_jobs(ids text[], locked text[]) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if cardinality(missed_jobs.ids) = cardinality(missed_jobs.locked) then
+        return '{}'::text[];
+    end if;
+    return array(
+        select j.id from jobs as j where j.id = any(missed_jobs.ids) and j.id <> all(missed_jobs.locked));
+end
+$$;
+comment on function @extschema@.missed_jobs(text[], text[]) is
+    'Name the jobs that exist and are not locked: held by others, or started while we waited.';
 
 
 create function @extschema@.first_of_each(wanted @extschema@.new_job[]) returns @extschema@.new_job[]

@@ -61,6 +61,22 @@ $$;
 comment on function @extschema@.journal_rows(text, text, bigint, integer) is 'Write the rows of a task''s journal as replay reads them.';
 
 
+create function @extschema@.journal_size(job text, task text) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select coalesce(sum(pg_column_size(f.value)), 0)
+          from journal as f
+         where f.job_id = journal_size.job
+           and f.task = journal_size.task);
+end
+$$;
+comment on function @extschema@.journal_size(text, text) is 'Tell how many bytes the values of a task''s journal take as they are stored.';
+
+
 create function @extschema@.read_journal(
     job       text,
     task      text,

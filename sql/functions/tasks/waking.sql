@@ -66,6 +66,32 @@ comment on function @extschema@.wake_cancelled(text, text[], timestamptz) is
     'Make tasks due that are asked to cancel, also when they wait for nothing; returns their queues.';
 
 
+create function @extschema@.wake_to_cancel(turns @extschema@.turn[], woken_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t
+       set due_at = least(t.due_at, wake_to_cancel.woken_at),
+           awaits = coalesce(t.awaits, '{}')
+      from unnest(wake_to_cancel.turns) as r
+     where r.state in ('retry', 'release')
+       and t.job_id = r.job
+       and t.task = r.task
+       and exists (
+        select
+          from inbox as i
+         where i.job_id = t.job_id
+           and i.task = t.task
+           and i.key = '$cancel'
+           and i.consumed_at is null);
+end
+$$;
+comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) is
+    'Make tasks due that were given back while a request to cancel them lay open: it is not slept through.';
+
+
 create function @extschema@.resume_tasks(
     job             text,
     task            text,
