@@ -105,7 +105,9 @@ def conclude(memory: Mapping[str, Any]) -> dict[str, Any]:
     weights = {"for": verification["weightFor"], "against": verification["weightAgainst"]}
     heavier = max(weights, key=lambda side: weights[side])
     if not verbatim or not weights[heavier]:
-        return {"finalAssessment": "The library does not answer this question.", "confidence": 0.0}
+        touching = sum(verification[side] for side in ("supporting", "contradicting", "neutral"))
+        undecided = f"Undecided: {touching} passages touch it, no verified quote decides it."
+        return {"finalAssessment": undecided, "confidence": 0.0}
     verified, share = len(verbatim) / len(checks), weights[heavier] / sum(weights.values())
     confidence = round(verified * verification["coverage"] * share, 2)
     why = (

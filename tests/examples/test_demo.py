@@ -10,13 +10,11 @@ import demo
 import pdf
 import text
 
-from conftest import EXAMPLES
-
 
 def watch_demo(dsn: str, outbox: Path, *switches: str) -> str:
     """Run the demo as `make demo` does, and return what it printed."""
     run = subprocess.run(
-        [sys.executable, str(EXAMPLES / "demo.py"), *switches],
+        [sys.executable, demo.__file__, *switches],
         capture_output=True,
         text=True,
         timeout=60,

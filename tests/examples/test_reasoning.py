@@ -57,7 +57,7 @@ def test_a_quote_that_is_not_verbatim_lowers_the_confidence_and_is_not_quoted() 
 def test_a_question_that_the_library_does_not_know_gets_no_confidence() -> None:
     conclusion = reasoning.conclude(memory_with([], question="Do zeppelins dream?"))
     assert conclusion == {
-        "finalAssessment": "The library does not answer this question.",
+        "finalAssessment": "Undecided: 0 passages touch it, no verified quote decides it.",
         "confidence": 0.0,
     }
 
