@@ -90,6 +90,7 @@ begin
     insert into listeners (topic, listener, since)
     select q.queue, turn_idle.worker, clock()
       from unnest(turn_idle.queues) as q (queue)
+     order by q.queue collate "C"
         on conflict on constraint one_row_per_listener do nothing;
 end
 $$;

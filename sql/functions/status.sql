@@ -21,6 +21,21 @@ comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jso
     'Name the state of a task: ready, leased, waiting, retrying, delayed or stuck.';
 
 
+create function @extschema@.no_worker_note(queue text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if exists (select from workers as w where w.queues @> array[no_worker_note.queue]) then
+        return '';
+    end if;
+    return ' (no worker has registered for it)';
+end
+$$;
+comment on function @extschema@.no_worker_note(text) is 'Say that nobody serves a queue, where it is so.';
+
+
 create function @extschema@.task_reason(job text, task text) returns text
 language plpgsql
 stable
@@ -55,21 +70,6 @@ begin
 end
 $$;
 comment on function @extschema@.task_reason(text, text) is 'Say in words what a task waits for.';
-
-
-create function @extschema@.no_worker_note(queue text) returns text
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if exists (select from workers as w where w.queues @> array[no_worker_note.queue]) then
-        return '';
-    end if;
-    return ' (no worker has registered for it)';
-end
-$$;
-comment on function @extschema@.no_worker_note(text) is 'Say that nobody serves a queue, where it is so.';
 
 
 create function @extschema@.result(id text) returns @extschema@.job_result

@@ -150,7 +150,7 @@ begin
            attempt = t.attempt + case r.state when 'retry' then 1 else 0 end,
            awaits = r.awaits,
            until = r.until,
-           failure = case r.state when 'retry' then r.value else t.failure end,
+           failure = case when r.state in ('retry', 'release') then coalesce(r.value, t.failure) else t.failure end,
            stuck_reason = case r.state when 'stuck' then coalesce(r.value, '{}') end,
            last_token = case when r.lets_go then t.token else t.last_token end,
            last_worker = case when r.lets_go then t.worker else t.last_worker end,

@@ -1,0 +1,418 @@
+"""Measure perdure on this machine: `make bench`, or `make bench BENCH_ARGS="--amount 0.2"`.
+
+Every figure stands beside its limit: what the same server does in the same run with bare SQL for
+the same work at the same batch size, without journal, fences or replay (limits.sql). Throughput
+counts from the first start to the last end; the server counts statements, commits and bytes of WAL
+for one workflow or command, everything included. Durability is on. Machines are noisy: read ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import perdure
+from perdure.embedded import Server
+from perdure.install import install
+
+HERE = Path(__file__).parent
+SCHEMA = "bench"
+BATCH = 200
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass
+class Figure:
+    """One line of the table; `limit` is what bare SQL reaches, `ratio` how near perdure comes."""
+
+    name: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    statements: float | None = None
+    commits: float | None = None
+    wal_bytes: float | None = None
+
+    @property
+    def is_latency(self) -> bool:
+        """Tell whether less is better."""
+        return self.unit == "ms"
+
+    def row(self) -> dict[str, Any]:
+        """Give the figure as it stands in bench.json."""
+        median = statistics.median(self.values)
+        limit = statistics.median(self.limits)
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": round(median, 3),
+            "min": round(min(self.values), 3),
+            "max": round(max(self.values), 3),
+            "statements": rounded(self.statements),
+            "commits": rounded(self.commits),
+            "wal_bytes": rounded(self.wal_bytes),
+            "limit": round(limit, 3),
+            "ratio": round(limit / median if self.is_latency else median / limit, 3),
+        }
+
+
+def rounded(value: float | None) -> float | None:
+    """Round a count for the table."""
+    return None if value is None else round(value, 2)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the server has counted: top-level statements, commits, bytes of WAL."""
+
+    statements: float
+    commits: float
+    wal_bytes: float
+
+    def since(self, before: Counts, units: int) -> Counts:
+        """Give the difference for one unit of work."""
+        return Counts(
+            (self.statements - before.statements) / units,
+            (self.commits - before.commits) / units,
+            (self.wal_bytes - before.wal_bytes) / units,
+        )
+
+
+class Bench:
+    """A server of its own, with the app, the bare limits and the workers that the figures share."""
+
+    def __init__(self, url: str, amount: float, workers: int):
+        self.url = url
+        self.amount = amount
+        self.workers = workers
+        self.connection: Connection = psycopg.connect(url, autocommit=True)
+        self.connection.execute("create extension if not exists pg_stat_statements")
+        self.connection.execute((HERE / "limits.sql").read_text())
+        install(self.connection, SCHEMA)
+        self.client = perdure.connect(url, schema=SCHEMA)
+        self.last_id = 0
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def close(self) -> None:
+        """Close what the bench itself has opened."""
+        self.client.close()
+        self.connection.close()
+
+    def number(self, wanted: int, least: int = 10) -> int:
+        """Scale an amount of work."""
+        return max(least, int(wanted * self.amount))
+
+    def counts(self) -> Counts:
+        """Read the server's counters, once the sessions have reported theirs."""
+        time.sleep(1.1)
+        row = self.connection.execute(
+            """select (select sum(calls) from pg_stat_statements where toplevel),
+                      (select xact_commit from pg_stat_database where datname = current_database()),
+                      pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"""
+        ).fetchone()
+        assert row is not None
+        return Counts(float(row[0]), float(row[1]), float(row[2]))
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Run the workers, each a process of its own, until the block ends."""
+        command = [
+            sys.executable, "-m", "perdure", "worker", "flows:app",
+            "--queue", "bench", "--schema", SCHEMA, "--dsn", self.url, "--slots", "400",
+        ]  # fmt: skip
+        with ExitStack() as stack:
+            for _ in range(self.workers):
+                process = subprocess.Popen(command, cwd=HERE)
+                stack.callback(process.wait)
+                stack.callback(process.terminate)
+                self.processes.append(process)
+            self.run("trivial", 50)  # until they answer
+            yield
+
+    def run(self, workflow: str, number: int) -> float:
+        """Start workflows in batches and wait for the last to end; return the seconds it took."""
+        began = time.perf_counter()
+        first = self.last_id
+        for start in range(0, number, 500):
+            batch = [
+                {"workflow": workflow, "queue": "bench", "id": f"{workflow}-{first + n}"}
+                for n in range(start, min(number, start + 500))
+            ]
+            self.connection.execute(
+                f"select count(*) from {SCHEMA}.start_many(%s)", [json.dumps(batch)]
+            )
+        self.last_id += number
+        while self.unfinished(f"{workflow}-{first}", f"{workflow}-{first + number - 1}"):
+            if any(process.poll() is not None for process in self.processes):
+                raise RuntimeError("a worker has died")
+            time.sleep(0.005)
+        return time.perf_counter() - began
+
+    def unfinished(self, first: str, last: str) -> bool:
+        """Tell whether a task is left; the first and the last job are looked up before all."""
+        for query in (
+            f"select exists (select from {SCHEMA}.tasks where job_id = any(%s))",
+            f"select exists (select from {SCHEMA}.tasks where %s <> '{{}}'::text[])",
+        ):
+            if self.connection.execute(query, [[first, last]]).fetchone() == (True,):
+                return True
+        return False
+
+    def tidy(self) -> None:
+        """Empty all tables: every round begins alike."""
+        self.connection.execute(
+            f"truncate {SCHEMA}.jobs, {SCHEMA}.tasks, {SCHEMA}.journal, {SCHEMA}.inbox, "
+            "bare.job, bare.task, bare.fact"
+        )
+        self.connection.execute("checkpoint")
+
+    # ------------------------------------------------------------------ throughput
+
+    def workflows(self, figure: Figure, workflow: str, wanted: int) -> None:
+        """Measure workflows a second, and what one costs."""
+        number = self.number(wanted)
+        self.tidy()
+        before = self.counts()
+        figure.values.append(number / self.run(workflow, number))
+        cost = self.counts().since(before, number)
+        figure.statements, figure.commits, figure.wal_bytes = (
+            cost.statements, cost.commits, cost.wal_bytes,
+        )  # fmt: skip
+
+    def bare_workflows(self, figure: Figure, wanted: int, facts: int = 0, turns: int = 1) -> None:
+        """Measure the limit: start, claim and finish in pure SQL, with so many facts and turns."""
+        number = self.number(wanted)
+        began = time.perf_counter()
+        self.connection.execute("select bare.start(1, %s)", [number * turns])
+        held: list[int] = self.bare_turn([])
+        while held:
+            for seq in range(1, facts + 1):
+                self.connection.execute("select bare.record(%s, %s)", [held, seq])
+            held = self.bare_turn(held)
+        figure.limits.append(number / (time.perf_counter() - began))
+
+    def bare_turn(self, held: list[int]) -> list[int]:
+        """Finish what is held, and claim as much again."""
+        row = self.connection.execute(
+            "select bare.turn(%s::bigint[], %s)", [held, BATCH]
+        ).fetchone()
+        assert row is not None
+        claimed: list[int] = row[0]
+        return claimed
+
+    def commands(self, figure: Figure, jobs: int, connections: int, wanted: int) -> None:
+        """Measure entity commands a second from several connections, beside a bare update."""
+        number = self.number(wanted)
+        self.tidy()
+        for job in range(jobs):
+            self.connection.execute(f"select {SCHEMA}.entity_create(%s, 'bench')", [f"e{job}"])
+        self.connection.execute("select bare.start(0, %s)", [jobs - 1])
+        before = self.counts()
+        ours = f"select {SCHEMA}.entity_increment(%s, 'n')"
+        figure.values.append(
+            self.hammer(ours, [f"e{job}" for job in range(jobs)], connections, number)
+        )
+        cost = self.counts().since(before, number)
+        figure.statements, figure.commits, figure.wal_bytes = (
+            cost.statements, cost.commits, cost.wal_bytes,
+        )  # fmt: skip
+        figure.limits.append(
+            self.hammer("call bare.change(%s)", list(range(jobs)), connections, number)
+        )
+
+    def hammer(self, query: str, targets: list[Any], connections: int, number: int) -> float:
+        """Send a statement again and again from several connections; return calls a second."""
+
+        async def one(mine: list[Any], calls: int) -> None:
+            async with await psycopg.AsyncConnection.connect(
+                self.url, autocommit=True
+            ) as connection:
+                connection.prepare_threshold = 0
+                for call in range(calls):
+                    await connection.execute(query, [mine[call % len(mine)]])
+
+        async def all_of_them() -> float:
+            began = time.perf_counter()
+            shares = (targets[n::connections] or targets for n in range(connections))
+            await asyncio.gather(*(one(share, number // connections) for share in shares))
+            return time.perf_counter() - began
+
+        return number / asyncio.run(all_of_them())
+
+    # ------------------------------------------------------------------ latency
+
+    def start_to_result(self, half: Figure, tail: Figure, wanted: int) -> None:
+        """Measure the time from start() to the result on an idle system, in ms."""
+        number = self.number(wanted, least=20)
+        self.tidy()
+        times = []
+        for _ in range(number):
+            time.sleep(0.02)  # idle again
+            began = time.perf_counter()
+            self.client.start("trivial", queue="bench").result(timeout=10)
+            times.append((time.perf_counter() - began) * 1e3)
+        times.sort()
+        half.values.append(times[number // 2])
+        tail.values.append(times[min(number - 1, number * 99 // 100)])
+        three_calls = sorted(self.bare_call() * 3 for _ in range(200))
+        half.limits.append(three_calls[100])
+        tail.limits.append(three_calls[198])
+
+    def signal_to_resume(self, figure: Figure, wanted: int) -> None:
+        """Measure the time from signal() to the code behind the wait, seen by the result, in ms."""
+        number = self.number(wanted, least=20)
+        times = []
+        for _ in range(number):
+            handle = self.client.start("wait_for_go", queue="bench")
+            time.sleep(0.03)  # parked, and the worker idle
+            waiter = threading.Thread(target=handle.result, kwargs={"timeout": 10})
+            waiter.start()
+            time.sleep(0.02)
+            began = time.perf_counter()
+            handle.signal("go", 1)
+            waiter.join()
+            times.append((time.perf_counter() - began) * 1e3)
+        figure.values.append(statistics.median(times))
+        figure.limits.append(statistics.median(self.bare_call() * 2 for _ in range(200)))
+
+    def bare_call(self) -> float:
+        """Call one function that commits once; return ms."""
+        began = time.perf_counter()
+        self.connection.execute("select bare.call()")
+        return (time.perf_counter() - began) * 1e3
+
+
+def measure(bench: Bench, rounds: int) -> list[Figure]:
+    """Take all figures, round after round, each beside its limit."""
+    trivial, ten, fan = (
+        Figure(name, "workflows/s")
+        for name in ("trivial_workflows", "ten_activities", "fan_out_ten_hooks")
+    )
+    one, many = Figure("commands_one_job", "commands/s"), Figure("commands_many_jobs", "commands/s")
+    half, tail = Figure("start_to_result_p50_ms", "ms"), Figure("start_to_result_p99_ms", "ms")
+    resume = Figure("signal_to_resume_p50_ms", "ms")
+    steps: list[Callable[[], None]] = [
+        lambda: bench.workflows(trivial, "trivial", 20_000),
+        lambda: bench.bare_workflows(trivial, 20_000),
+        lambda: bench.workflows(ten, "ten_activities", 3_000),
+        lambda: bench.bare_workflows(ten, 3_000, facts=9),
+        lambda: bench.workflows(fan, "fan_out", 1_000),
+        lambda: bench.bare_workflows(fan, 1_000, facts=1, turns=11),
+        lambda: bench.commands(one, 1, 1, 3_000),
+        lambda: bench.commands(many, 64, 4, 6_000),
+        lambda: bench.start_to_result(half, tail, 200),
+        lambda: bench.signal_to_resume(resume, 60),
+    ]
+    for round_number in range(1, rounds + 1):
+        for step in steps:
+            step()
+        print(f"round {round_number} of {rounds}", file=sys.stderr)
+    latency_costs(bench, half, resume)
+    return [trivial, ten, fan, one, many, half, tail, resume]
+
+
+def latency_costs(bench: Bench, start: Figure, resume: Figure) -> None:
+    """Count what one workflow alone costs, its worker idle before and after."""
+    number = 20
+    for figure, work in (
+        (start, lambda: bench.client.start("trivial", queue="bench").result(timeout=10)),
+        (resume, lambda: one_signal(bench.client)),
+    ):
+        before = bench.counts()
+        for _ in range(number):
+            work()
+            time.sleep(0.02)
+        cost = bench.counts().since(before, number)
+        figure.statements, figure.commits, figure.wal_bytes = (
+            cost.statements, cost.commits, cost.wal_bytes,
+        )  # fmt: skip
+
+
+def one_signal(client: perdure.Client) -> None:
+    """Start a workflow that waits, send what it waits for, and take the result."""
+    handle = client.start("wait_for_go", queue="bench")
+    time.sleep(0.02)
+    handle.signal("go", 1)
+    handle.result(timeout=10)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Write the figures as a Markdown table."""
+    titles = [
+        "figure",
+        "median",
+        "min – max",
+        "bare SQL",
+        "ratio",
+        "statements",
+        "commits",
+        "WAL bytes",
+    ]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for row in rows:
+
+        def shown(value: float | None) -> str:
+            if value is None:
+                return "–"
+            return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+
+        cells = [
+            row["name"].removesuffix("_ms"),
+            f"{shown(row['median'])} {row['unit']}",
+            f"{shown(row['min'])} – {shown(row['max'])}",
+            shown(row["limit"]),
+            f"{row['ratio']:.2f}",
+            *(shown(row[name]) for name in ("statements", "commits", "wal_bytes")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print the table, and write bench.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--amount", type=float, default=1.0, help="how much of the full amount")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"))
+    options = parser.parse_args()
+    settings = {
+        "shared_preload_libraries": "pg_stat_statements",
+        "max_wal_size": "4GB",
+        "fsync": "on",
+    }
+    # A folder of its own makes the server durable; throwaway ones live in memory.
+    folder = Path(tempfile.gettempdir()) / f"perdure-bench-{os.getpid()}"
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        server = stack.enter_context(Server(folder, settings))
+        bench = Bench(server.url(), options.amount, options.workers)
+        try:
+            with bench.working():
+                figures = measure(bench, options.rounds)
+        finally:
+            bench.close()
+    rows = [figure.row() for figure in figures]
+    print(table(rows))
+    options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The workflows that the benchmark runs: hardly any work, so that the engine is measured."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import perdure
+
+app = perdure.App()
+
+
+@app.activity
+async def echo(number: int) -> int:
+    """Return the number."""
+    return number
+
+
+@app.coordinator(queue="bench")
+async def trivial(memory: perdure.AsyncEntity) -> int:
+    """Return at once."""
+    return 1
+
+
+@app.coordinator(queue="bench")
+async def ten_activities(memory: perdure.AsyncEntity) -> int:
+    """Run ten activities in a row; each result is recorded before the next one starts."""
+    return sum([await echo(number) for number in range(10)])
+
+
+@app.hook(queue="bench")
+async def add(memory: perdure.AsyncEntity, number: int) -> None:
+    """Add to the memory."""
+    await memory.increment("sum", number)
+
+
+@app.coordinator(queue="bench")
+async def fan_out(memory: perdure.AsyncEntity) -> Any:
+    """Run ten hooks that write one memory at the same time, and return what they made of it."""
+    await asyncio.gather(*(add(memory, number) for number in range(10)))
+    return await memory.get("sum")
+
+
+@app.coordinator(queue="bench")
+async def wait_for_go(memory: perdure.AsyncEntity) -> Any:
+    """Wait for a signal, and return what it brought."""
+    return await perdure.wait_for("go")

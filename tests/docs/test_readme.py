@@ -1,0 +1,71 @@
+"""The README is true: its program runs, its SQL runs, its links lead somewhere. (C2) (C6) (C76)"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("python/*/README.md")]
+
+
+def blocks(language: str) -> list[str]:
+    """Give the code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def ran(dsn: str, tmp_path: Path) -> str:
+    """Run the program of the README as it stands, and give what it prints."""
+    (program,) = blocks("python")
+    script = tmp_path / "agent.py"
+    script.write_text(program.replace('schema="my_app"', 'schema="perdure"'), "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PERDURE_DATABASE_URL": dsn},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_program_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> None:
+    """(C1) (C2) (C57) Its hooks have written one memory, and it is the result."""
+    assert "optimistic" in ran
+    assert "'status': 'completed'" in ran
+    row = connection.execute(
+        "select status, context -> 'perspectives' ?& array['optimistic', 'skeptical'] from jobs"
+    ).fetchone()
+    assert row == ("completed", True)
+
+
+def test_the_sql_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> None:
+    """(C6) (C25) Every statement runs in the app's schema."""
+    (sql,) = blocks("sql")
+    connection.execute("select entity_create('agent-1', 'research-agent', '{}')")
+    statements = [part for part in re.sub(r"--[^\n]*", "", sql).split(";") if part.strip()]
+    for statement in statements:
+        connection.execute(statement.replace("my_app.", "perdure.").encode())
+    assert len(statements) > 5  # noqa: PLR2004
+    row = connection.execute(
+        "select context ->> 'flag', version from jobs where id = 'agent-1'"
+    ).fetchone()
+    assert row == ("true", 2)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    """Links are relative to the page."""
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
