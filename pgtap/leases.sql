@@ -1,7 +1,7 @@
 -- Leases: renewed by heartbeats, or given back.
 
 begin;
-select plan(28);
+select plan(29);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -65,8 +65,8 @@ select is(release(jsonb_build_array(a_turn('x'), a_turn('y'), a_turn('c'), a_tur
     {"job": "c", "task": "1/main", "state": "lost"},
     {"job": "nobody", "task": "1/main", "state": "lost"}]', 'leases are given back in one call, and answered in order');
 select is(
-    jsonb_build_array(the_task('x') -> 'token', the_task('x') -> 'worker', (the_task('x') ->> 'due_at')::timestamptz,
-                      the_task('x') -> 'deliveries'),
+    jsonb_build_array(the_task('y') -> 'token', the_task('y') -> 'worker', (the_task('y') ->> 'due_at')::timestamptz,
+                      the_task('y') -> 'deliveries'),
     jsonb_build_array(null, null, clock(), 0),
     'a task that was given back is due at once, and its delivery does not count');
 select is(
@@ -93,7 +93,9 @@ select is(release('[]')::jsonb, '[]', 'to give back nothing is no error');
 
 select have_held_job('mail');
 select given(signal('mail', 'go', '1'));
+select given(tell(a_turn('mail', awaits => '{other}')));
 select given(release(jsonb_build_array(a_turn('mail'))));
+select is(the_task('mail') -> 'awaits', 'null', 'a task that was given back waits for nothing but a worker');
 select given(take('bob', '{mail}'));
 select is(
     tell(a_turn('mail', state => 'park', awaits => '{go}', worker => 'bob')) #> '{messages,0,payload}',

@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(64);
+select plan(67);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -217,6 +217,13 @@ select is(
     'a task that was given back is claimed at once, with what it was told last');
 select given(tell(a_turn('release', state => 'release', until => clock() + interval '1 min', worker => 'bob')));
 select is(take('bob', '{release}', claim_as => 'x'), '[]', 'a task may be given back for later');
+select have_held_job('forgets');
+select given(tell(a_turn('forgets', awaits => '{go}')));
+select is(the_task('forgets') -> 'awaits', '["go"]', 'a task that asks for its mail says what it waits for');
+select given(tell(a_turn('forgets', state => 'release', until => clock() + interval '1 min')));
+select is(the_task('forgets') -> 'awaits', 'null', 'a task that was given back waits for nothing but its time');
+select given(signal('forgets', 'go'));
+select is(take('ada', '{forgets}'), '[]', 'and no signal wakes it before');
 
 -- What no turn can say.
 

@@ -26,7 +26,8 @@ select is(
     jsonb_build_object('kind', t -> 'kind', 'name', t -> 'name', 'args', t -> 'args', 'queue', t -> 'queue',
                        'priority', t -> 'priority', 'due_at', (t ->> 'due_at')::timestamptz, 'signal', t -> 'signal',
                        'pinned_version', t -> 'pinned_version', 'limit_key', t -> 'limit_key',
-                       'detached', t -> 'detached', 'asker', jsonb_build_array(t -> 'asker_job', t -> 'asker_task', t -> 'asker_key')),
+                       'detached', t -> 'detached',
+                       'asker', jsonb_build_array(t -> 'asker_job', t -> 'asker_task', t -> 'asker_key')),
     jsonb_build_object('kind', 'hook', 'name', 'plain', 'args', null, 'queue', 'default', 'priority', 5,
                        'due_at', clock(), 'signal', null, 'pinned_version', null, 'limit_key', null, 'detached', false,
                        'asker', '["j", "1/main", "plain#1"]'::jsonb) || wanted,
@@ -117,6 +118,7 @@ select given(tell(a_turn('deep', '1/main/h/a', 'done', value => '"found"')));
 select is(take('ada', '{deep}') #>> '{0,messages,0,payload}', 'found', 'the answer wakes the hook that asked');
 select given(tell(a_turn('deep', '1/main/h',
                          requests => '[{"key": "b", "name": "b"}, {"key": "c", "name": "c", "detached": true}]')));
+select given(tell(a_turn('deep', '1/main/h', cancels => '["b"]')));
 select given(tell(a_turn('deep', '1/main/h', 'done', value => '1')));
 select is(
     tasks_of('deep'),

@@ -24,10 +24,10 @@ from .durable import (
 )
 from .errors import (
     ActivityFailed,
-    BadPath,
     ChildFailed,
     Failure,
     HookFailed,
+    InvalidPath,
     InvalidValue,
     IoInCoordinator,
     JobCancelled,
@@ -58,7 +58,6 @@ __all__ = [
     "AsyncClient",
     "AsyncEntity",
     "AsyncHandle",
-    "BadPath",
     "ChildFailed",
     "Client",
     "Coordinator",
@@ -68,6 +67,7 @@ __all__ = [
     "Hook",
     "HookFailed",
     "Info",
+    "InvalidPath",
     "InvalidValue",
     "IoInCoordinator",
     "JobCancelled",

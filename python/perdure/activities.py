@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from .asks import ActivityCall, stored
 from .context import Info, activity_info
 from .durations import to_iso
-from .errors import Failed, InvalidValue, failure_of
+from .errors import Failed, InvalidValue, NumberOutOfRange, ValueTooDeep, ValueTooLarge, failure_of
 from .faults import crash_point
 from .turns import DROPPED, Json, Turn
 from .work import Activity
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
+"""Errors that another attempt would not mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ async def attempt(engine: Engine, call: ActivityCall, info: Info) -> Outcome:
         async with limit:
             value = await _invoke(engine, activity, call.args, info, limit)
         outcome = Outcome(True, stored(value))
-    except InvalidValue as error:
+    except UNSTORABLE as error:
         outcome = Outcome(False, failure_of(error, f"activity {activity.name}"))
     except TimeoutError as error:
         late = f"activity {activity.name} took longer than {activity.timeout} s"

@@ -32,6 +32,7 @@ class Agenda:
     activities run here."""
 
     __slots__ = (
+        "_asked_before",
         "_attempts",
         "_calls",
         "_timers",
@@ -42,7 +43,8 @@ class Agenda:
         "to_start",
     )
 
-    def __init__(self, journal: Iterable[Fact] = ()):
+    def __init__(self, journal: Iterable[Fact] = (), asked_before: int = 0):
+        self._asked_before = asked_before
         self.commands: list[Op] = []
         self.requests: dict[str, Op] = {}
         self.cancels: list[str] = []
@@ -89,8 +91,11 @@ class Agenda:
         key = op.key
         if op.kind == "activity":
             self._end_call(self._calls.pop(key, None))
-        elif op.kind == "answer" and self.requests.pop(key, None) is None:
-            self.cancels.append(key)
+        elif op.kind == "answer":
+            is_unsent = self.requests.pop(key, None) is not None
+            # What stands unsent here may have been asked for by an earlier holder of the task.
+            if not is_unsent or op.serial <= self._asked_before:
+                self.cancels.append(key)
         self.close(op)
 
     def _end_call(self, call: Call | None) -> None:

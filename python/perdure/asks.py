@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .durations import to_iso
-from .errors import ActivityFailed, ChildFailed, HookFailed, from_failure
+from .errors import ActivityFailed, ChildFailed, HookFailed, ValueTooLarge, from_failure
 from .stored import as_stored
 from .typed import bind_unknown, to_json, unchanged
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from .work import Activity, Hook, Work
 
 Json = dict[str, Any]
+
+MAX_BYTES = 1_048_576
+"""The size of a value as JSON; the SQL functions have the same limit."""
+
+_MAY_BE_LARGE = (str, list, dict)
+_write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_write_as_server = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +51,35 @@ class ActivityCall:
 
 
 def fingerprint_of(stored: Any) -> str:
-    """Give a hash of 8 bytes of a stored value, as hexadecimal digits."""
-    text = json.dumps(stored, ensure_ascii=True, separators=(",", ":"))
+    """Give a hash of 8 bytes of a stored value, as hexadecimal digits. Raises ValueTooLarge."""
+    text = _written(stored)
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def stored(value: Any) -> Any:
-    """Give a typed value as it will come back from the database. Raises InvalidValue."""
-    return as_stored(to_json(value))
+    """Give a typed value as it will come back from the database.
+
+    Raises InvalidValue, ValueTooLarge, ValueTooDeep and NumberOutOfRange where the code gives it,
+    not when the turn is refused as a whole.
+    """
+    value = as_stored(to_json(value))
+    if value.__class__ in _MAY_BE_LARGE:
+        _written(value)
+    return value
+
+
+def _written(stored: Any) -> str:
+    """Write a value as JSON, without blanks: the server counts them, at most as many again."""
+    text = _write(stored)
+    if len(text) > MAX_BYTES // 2:
+        size = len(_write_as_server(stored).encode())
+        if size > MAX_BYTES:
+            raise ValueTooLarge(
+                "a value is too large",
+                detail=f"It has {size} bytes as JSON; at most {MAX_BYTES} are allowed.",
+                hint="Store it elsewhere and pass a reference.",
+            )
+    return text
 
 
 def activity_ask(activity: Activity[..., Any], args: Any) -> Ask:

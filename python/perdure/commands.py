@@ -64,7 +64,7 @@ def worker(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
     slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
-    lease: Annotated[str, typer.Option(help="How long a task is safe without a heartbeat.")] = "30 s",
+    lease: Annotated[str, typer.Option(help="How long a lost worker keeps its tasks.")] = "30 s",
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back."""
     fix_hash_seed()

@@ -33,6 +33,8 @@ logger = logging.getLogger("perdure.worker")
 
 MAX_TURNS = 500
 MAX_BYTES = 4_000_000
+SECOND_TRY = 0.05
+"""Seconds before a batch that was refused as a whole is sent again."""
 
 LADDER = (0.0, 0.005, 0.025, 0.125)
 """Seconds between the claims of a worker that becomes idle: a writer may have looked for listeners
@@ -127,8 +129,8 @@ class Committer:
             await self._link.call(self._calls.stop_listening(self._engine.name))
         if letters:
             await self._advance(letters, 0 if self._is_registered else claims)
-        elif claims > 0:
-            await self._claim(claims)
+        if claims > 0 and (self._is_registered or not letters):
+            await self._claim(self._engine.room())
 
     def _gather(self) -> list[Letter]:
         """Let the waiting turns say what they have, up to a size that a call should have."""
@@ -154,6 +156,10 @@ class Committer:
     # Claiming.
 
     async def _claim(self, room: int) -> None:
+        """Take tasks with a call of its own, after which the writers know whether this worker is
+        idle."""
+        if room <= 0:
+            return
         engine = self._engine
         call = self._calls.claim(
             engine.queues,
@@ -221,7 +227,7 @@ class Committer:
     async def _advance(self, letters: list[Letter], room: int) -> None:
         crash_point("before send")
         try:
-            reply = await self._link.call(self.written(letters, room))
+            reply = await self._sent(letters, room)
         except FATAL:
             raise
         except REFUSALS as error:
@@ -230,6 +236,20 @@ class Committer:
         self.deliver(letters, reply)
         if room > 0:
             self._take(reply, room)
+
+    async def _sent(self, letters: list[Letter], room: int) -> Json:
+        """Send letters; once more on a new connection, in case functions were replaced just now."""
+        call = self.written(letters, room)
+        try:
+            reply: Json = await self._link.call(call)
+        except FATAL:
+            raise
+        except REFUSALS as error:
+            logger.warning("a batch was refused, trying once more: %s", str(error).strip())
+            await self._link.close()
+            await asyncio.sleep(SECOND_TRY)
+            reply = await self._link.call(call.again or call)
+        return reply
 
     def deliver(self, letters: list[Letter], reply: Json) -> None:
         """Give each turn its answer."""

@@ -52,7 +52,7 @@ class CoordinatorTurn(Turn):
 
     def _begin_with(self, journal: list[Fact]) -> None:
         """Set out with what the journal tells, and with nothing of an earlier run."""
-        self._agenda = Agenda(journal)
+        self._agenda = Agenda(journal, self.row["asked"])
         self._news = News(journal, self._agenda, self.engine.clock)
         self._seen = len(journal)
         self._plan = None
@@ -222,7 +222,7 @@ class CoordinatorTurn(Turn):
         self._unflushed, agenda.commands = [], []
         body = self.body(**plan, facts=facts or None)
         if self._run is not None:
-            body["asked"] = self._run.asked
+            body["asked"] = self.row["asked"] = self._run.asked
         if requests := agenda.take_requests(final=state not in _PHASES):
             body["requests"] = requests
         if agenda.cancels:

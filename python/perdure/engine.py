@@ -8,6 +8,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -191,11 +192,17 @@ class Engine:
         """Run plain code of a task in a thread; it is counted until it has really ended."""
         future = threads.submit(function)
         self.threads[place] += 1
-        future.add_done_callback(lambda _: self._thread_ended(place))
+        future.add_done_callback(lambda _: self._from_thread(self._thread_ended, place))
         return await asyncio.wrap_future(future)
+
+    def _from_thread(self, callback: Callable[..., None], *given: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(callback, *given)
 
     def _thread_ended(self, place: Place) -> None:
         self.threads[place] -= 1
+        if not self.threads[place]:
+            del self.threads[place]
 
     def replace(self, turn: Turn, again: Turn) -> None:
         """Begin with a task anew, under the same lease."""
@@ -217,7 +224,7 @@ class Engine:
         turn = self.held.get((task["job"], task["task"]))
         if turn is None or turn.token != task["token"]:
             return
-        if state == "lost":
+        if state == "lost" and not turn.flying:
             logger.warning("%r is held by somebody else now: it is dropped", turn)
             turn.drop()
         elif cancel:

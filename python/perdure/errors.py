@@ -19,6 +19,7 @@ MAX_MESSAGE = 10_000
 MAX_TRACEBACK = 20_000
 MAX_FRAMES = 40
 MAX_CAUSES = 4
+MAX_MEMBERS = 10
 
 Failed = dict[str, Any]
 """A failure as JSON: `type`, `message`; where known `traceback`, `code`, `detail`, `through`."""
@@ -68,7 +69,7 @@ class ProtocolNotSupported(PerdureError, code="PD004"):
 
 
 # The caller's mistake.
-class BadPath(PerdureError, ValueError, code="PD101"):
+class InvalidPath(PerdureError, ValueError, code="PD101"):
     """The path cannot be read."""
 
 
@@ -110,11 +111,11 @@ class ValueTooLarge(PerdureError, ValueError, code="PD301"):
     """The value is larger than the limit."""
 
 
-class TooDeep(PerdureError, ValueError, code="PD302"):
+class ValueTooDeep(PerdureError, ValueError, code="PD302"):
     """The value is nested deeper than the limit."""
 
 
-class DocumentTooLarge(PerdureError, ValueError, code="PD303"):
+class MemoryTooLarge(PerdureError, ValueError, code="PD303"):
     """The command would make the document larger than the limit."""
 
 
@@ -137,10 +138,6 @@ class JobExists(PerdureError, code="PD402"):
 
 class JobFinished(PerdureError, code="PD403"):
     """The job is finished and takes no more of this."""
-
-
-class TaskNotFound(PerdureError, LookupError, code="PD404"):
-    """The job has no such task."""
 
 
 class ResultTimeout(PerdureError, TimeoutError, code="PD405"):
@@ -270,17 +267,25 @@ def failure_of(error: BaseException, through: str | None = None) -> Failed:
 
 def _described(error: BaseException) -> Failed:
     message = error.message if isinstance(error, PerdureError) else _text_of(error)
-    written = _traceback_of(error)
     failure: Failed = {
         "type": type(error).__name__,
         "message": storable(message, MAX_MESSAGE),
-        "traceback": storable(written[-MAX_TRACEBACK:], MAX_TRACEBACK),
+        "traceback": storable(_traceback_of(error)[-MAX_TRACEBACK:], MAX_TRACEBACK),
     }
     if isinstance(error, PerdureError):
         failure["code"] = error.code
         extra = {"detail": error.detail, "hint": error.hint}
         failure |= {name: storable(text, MAX_MESSAGE) for name, text in extra.items() if text}
+    if isinstance(error, BaseExceptionGroup):
+        members = [failure_of(member) for member in error.exceptions[:MAX_MEMBERS]]
+        told = "; ".join(f"{member['type']}: {member['message']}" for member in members)
+        failure["message"] = storable(f"{message}: {told}", MAX_MESSAGE)
+        failure["errors"] = [_brief(member) for member in members]
     return failure
+
+
+def _brief(failure: Failed) -> Failed:
+    return {name: failure[name] for name in ("type", "message", "code") if name in failure}
 
 
 def _traceback_of(error: BaseException) -> str:

@@ -56,6 +56,7 @@ class HookTurn(Turn):
         self._is_dead = False
         self._is_unwinding = False
         self._must_cancel = False
+        self._has_begun = False
 
     # Beginning and ending.
 
@@ -83,7 +84,7 @@ class HookTurn(Turn):
         """Run the function from the top."""
         self.memo.restart()
         self._must_cancel = self.memo.is_cancelled
-        self._is_unwinding = False
+        self._is_unwinding = self._has_begun = False
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
@@ -92,6 +93,7 @@ class HookTurn(Turn):
         self._root.add_done_callback(self._ended, context=self.engine.context)
 
     async def _main(self, runtime: HookRuntime, context: Context) -> Any:
+        self._has_begun = True
         hook = self.hook
         args, kwargs = hook.shape.arguments(self.row["args"])
 
@@ -162,8 +164,15 @@ class HookTurn(Turn):
             raise asyncio.CancelledError("the hook was asked to cancel")
 
     def cancel(self) -> None:
-        """Cancel the code: an async hook where it is, a thread where it waits next."""
-        waiting = {self._root} if self.hook.is_async else self.tasks - {self._root}
+        """Cancel the code: an async hook where it is, a thread where it waits next.
+
+        A task that is cancelled before its first step never runs its `finally` blocks: code that
+        has not begun is cancelled at the first call that its memo cannot answer.
+        """
+        is_async = self.hook.is_async
+        waiting = {self._root} if is_async else self.tasks - {self._root}
+        if is_async and not self._has_begun:
+            waiting = set()
         self._must_cancel = not waiting
         for task in waiting:
             if task is not None:

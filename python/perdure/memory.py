@@ -9,22 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine, Sequence
 from decimal import Decimal
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
-from .errors import BadPath
+from .errors import InvalidPath
 
 Path = str | Sequence[str | int]
 """`"user.email"`, `"items.0"`, `"items.-1"`, `'"key.with.dots".x'`, or the keys: `["a.b", 0]`."""
 
-Number = int | float | Decimal
-
 _Json = TypeVar("_Json")
 _Int = TypeVar("_Int")
-_Number = TypeVar("_Number")
+_Float = TypeVar("_Float")
 _Bool = TypeVar("_Bool")
 
 _QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
 _PLAIN_KEY = re.compile(r'[^".\\]+')
+
+
+MAX_KEYS = 50
 
 
 class Door(Protocol):
@@ -42,12 +43,12 @@ class Door(Protocol):
         """Send the job a signal."""
 
 
-class Verbs(Generic[_Json, _Int, _Number, _Bool]):
+class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     """A job's memory: a JSON document that changes by atomic commands.
 
     Paths create missing parents. Outside of coordinators and hooks every command takes
-    `expected_version=` (compare and set) and `key=` (a repeated call is done once). Raises BadPath,
-    WrongType, InvalidValue, VersionConflict, JobNotFound and limits (PD30.).
+    `expected_version=` (compare and set) and `key=` (a repeated call is done once). Raises
+    InvalidPath, WrongType, InvalidValue, VersionConflict, JobNotFound and limits (PD30.).
     """
 
     def __init__(self, door: Door, job: str):
@@ -88,10 +89,13 @@ class Verbs(Generic[_Json, _Int, _Number, _Bool]):
         removed: _Json = self._do("remove", path, options, index=index)
         return removed
 
-    def increment(self, path: Path, by: Number = 1, **options: Any) -> _Number:
+    @overload
+    def increment(self, path: Path, by: int = 1, **options: Any) -> _Int: ...
+    @overload
+    def increment(self, path: Path, by: float | Decimal, **options: Any) -> _Float: ...
+    def increment(self, path: Path, by: float | Decimal = 1, **options: Any) -> Any:
         """Add to a number (0 where nothing is there); gives the new one."""
-        number: _Number = self._do("increment", path, options, by=by)
-        return number
+        return self._do("increment", path, options, by=by)
 
     def toggle(self, path: Path, **options: Any) -> _Bool:
         """Turn a boolean round (true where nothing is there); gives the new one."""
@@ -124,29 +128,30 @@ class AsyncEntity(
     Verbs[
         Coroutine[Any, Any, Any],
         Coroutine[Any, Any, int],
-        Coroutine[Any, Any, Number],
+        Coroutine[Any, Any, float],
         Coroutine[Any, Any, bool],
     ]
 ):
     """A job's memory in async code: `await memory.merge({"status": "done"})`."""
 
 
-class Entity(Verbs[Any, int, Number, bool]):
+class Entity(Verbs[Any, int, float, bool]):
     """A job's memory in plain code: `memory.merge({"status": "done"})`."""
 
 
 def parse_path(path: Path) -> list[str]:
-    """Split a written path into its keys, by the rules of SQL's parse_path. Raises BadPath."""
-    if not isinstance(path, str):
-        return [str(key) for key in path]
+    """Split a written path into its keys, by the rules of SQL's parse_path. Raises InvalidPath."""
     if not path:
         return []
-    keys = path.split(".") if '"' not in path else _quoted_keys(path)
-    if not keys or "" in keys:
-        raise BadPath(
-            f"this is no path: {path[:100]}",
-            detail="A path is keys with dots between them; a key with dots or quotes stands in"
-            " double quotes.",
+    if not isinstance(path, str):
+        keys = [str(key) for key in path]
+    else:
+        keys = path.split(".") if '"' not in path else _quoted_keys(path)
+    if not 0 < len(keys) <= MAX_KEYS or (isinstance(path, str) and "" in keys):
+        raise InvalidPath(
+            f"this is no path: {str(path)[:100]}",
+            detail=f"A path is at most {MAX_KEYS} keys with dots between them; a key with dots or"
+            " quotes stands in double quotes.",
             hint='Write user.email, items.0, items.-1 or "key.with.dots".x.',
         )
     return keys

@@ -122,10 +122,10 @@ class Outbox:
         self._turn.submit()
 
     def withdraw(self, key: str) -> None:
-        """Take a request back, or ask who has it to cancel."""
-        if self._load.requests.pop(key, None) is None:
-            self._load.cancels.append(key)
-            self._turn.submit()
+        """Take a request back, and ask who has it to cancel: an earlier run may have sent it."""
+        self._load.requests.pop(key, None)
+        self._load.cancels.append(key)
+        self._turn.submit()
 
     async def flushed(self) -> None:
         """Wait until the database has all that was told so far."""

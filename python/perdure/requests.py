@@ -16,7 +16,7 @@ from . import typed
 from .asks import stored
 from .calls import Call, Calls
 from .durations import Duration, seconds
-from .errors import JobCancelled, JobFailed, ResultTimeout
+from .errors import InvalidArgument, JobCancelled, JobFailed, ResultTimeout
 from .memory import write_path
 from .work import Coordinator, Hook, Work
 
@@ -108,8 +108,10 @@ def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def ending(row: Sequence[Any], decode: typed.Decode) -> Any:
-    """Give a finished job's result. Raises JobFailed and JobCancelled."""
+    """Give a finished job's result. Raises JobFailed, JobCancelled, InvalidArgument (no job)."""
     status, result, error = row
+    if status is None:
+        raise InvalidArgument("this is a plain entity: no workflow of it will give a result")
     if status == "completed":
         return decode(result)
     raise (JobCancelled if status == "cancelled" else JobFailed)(error)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
-from .errors import InvalidValue, NumberOutOfRange, PerdureError, TooDeep
+from .errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
 
 MAX_LEVELS = 100
 """How deep a value may stand in others; the SQL functions have the same limit."""
@@ -34,7 +34,7 @@ def as_stored(value: Any) -> Any:
 
     Keys become text, sorted by length in UTF-8 and then by bytes, of equal ones the last wins;
     tuples become lists; floats written with an exponent become integers or lose it, -0.0 its sign.
-    The result shares nothing with the value. Raises InvalidValue (PD103), TooDeep (PD302) or
+    The result shares nothing with the value. Raises InvalidValue (PD103), ValueTooDeep (PD302) or
     NumberOutOfRange (PD304).
     """
     try:
@@ -130,7 +130,7 @@ def _object(value: dict[Any, Any], level: int) -> dict[str, Any]:
 
 def _deeper(level: int) -> int:
     if level >= MAX_LEVELS:
-        raise TooDeep("the value is nested too deeply", hint="flatten it, or store it as text")
+        raise ValueTooDeep("the value is nested too deeply", hint="flatten it, or store it as text")
     return level + 1
 
 

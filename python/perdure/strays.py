@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from .durations import to_iso
+from .errors import UnknownFunction, failure_of
 from .turns import DROPPED, Json, Turn
 
 if TYPE_CHECKING:
@@ -24,9 +25,15 @@ class Unknown(Turn):
         self.submit()
 
     def build(self) -> Json:
-        """Give the task back, to be tried later; no attempt is lost."""
-        due = self.engine.clock.now() + int(self.engine.release_for(self.row["name"]) * 1e6)
-        return self.body("release", until=to_iso(due))
+        """Give the task back, to be tried later, and say why; no attempt is lost."""
+        name = self.row["name"]
+        due = self.engine.clock.now() + int(self.engine.release_for(name) * 1e6)
+        error = UnknownFunction(
+            f"worker {self.engine.name} has no {self.row['kind']} named {name!r}",
+            detail="The task went back to its queue; no attempt was counted.",
+            hint="Start a worker whose App registers it, or correct the name.",
+        )
+        return self.body("release", until=to_iso(due), value=failure_of(error))
 
     def answered(self, answer: Json) -> None:
         """Let go, whatever was said."""

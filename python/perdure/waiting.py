@@ -105,6 +105,8 @@ class Ears:
             return await self._wait(job, until, bell, self._calls.listen_for(topic, listener))
         finally:
             self._bells[topic].discard(bell)
+            if not self._bells[topic]:
+                del self._bells[topic]
             await self._link.call(self._calls.stop_listening(listener))
 
     async def _wait(self, job: str, until: float | None, bell: asyncio.Event, listen: Call) -> Any:
@@ -145,5 +147,5 @@ class Ears:
 
 
 def is_finished(row: Any) -> bool:
-    """Tell whether a job has ended, by (status, result, error)."""
-    return row is not None and row[0] not in (None, "running")
+    """Tell whether waiting has an end, by (status, result, error)."""
+    return row is not None and row[0] != "running"

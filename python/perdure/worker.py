@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -27,6 +28,9 @@ from .heartbeat import Heartbeat
 from .hooks import Family, turn_of
 
 logger = logging.getLogger("perdure.worker")
+
+GOODBYE_WITHIN = 5.0
+"""Seconds for giving leases back at the end."""
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -147,6 +151,7 @@ class Worker:
             logger.warning(
                 "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere"
             )
+        gc.freeze()  # what is loaded by now stays: no need to look at it again and again
         self._run(handles_signals=threading.current_thread() is threading.main_thread())
 
     def _run(self, *, handles_signals: bool) -> None:
@@ -154,8 +159,11 @@ class Worker:
         try:
             if self._provision:
                 source.provision()
-            with asyncio.Runner(loop_factory=Loop) as runner:
-                runner.run(self._main(source, handles_signals))
+            loop = Loop()
+            try:
+                loop.run_until_complete(self._main(source, handles_signals))
+            finally:
+                _close(loop)
         finally:
             source.close()
 
@@ -199,6 +207,7 @@ class Worker:
         details = {"python": sys.version.split()[0], "pid": os.getpid(), "slots": self._slots}
         hello = await link.call(engine.calls.register_worker(self.name, self._queues, details))
         engine.clock.heard(hello["at"])
+        logger.info("worker %s serves %s", self.name, ", ".join(self._queues))
         engine.instance = hello["instance"]
 
     async def _work(self, engine: Engine, link: AsyncLink) -> None:
@@ -230,10 +239,12 @@ class Worker:
                 await engine.emptied()
         crash_point("before release")
         given_back = await engine.let_go()
-        if given_back:
-            await link.call(engine.calls.release(given_back))
-        crash_point("after release")
-        await link.call(engine.calls.forget_worker(self.name))
+        with suppress(TimeoutError, *REFUSALS):  # the leases end anyway
+            async with asyncio.timeout(GOODBYE_WITHIN):
+                if given_back:
+                    await link.call(engine.calls.release(given_back))
+                crash_point("after release")
+                await link.call(engine.calls.forget_worker(self.name))
 
     async def _listen(self, engine: Engine) -> None:
         """Hear when there is work; without this connection the worker polls."""
@@ -252,3 +263,14 @@ class Worker:
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())
             await asyncio.sleep(next(waiting))
+
+
+def _close(loop: Loop) -> None:
+    """Close a loop; code that refuses to be cancelled is left behind."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

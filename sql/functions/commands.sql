@@ -41,6 +41,11 @@ declare
         when path is null then 'needs a path'
     end;
 begin
+    if cardinality(argument_failure.path) > 50 then
+        return make_failure(
+            'PD101', 'InvalidPath', 'the path is too long', 'A path has at most 50 keys.',
+            'Store what lies deeper as one value.');
+    end if;
     if wrong is null then
         return null;
     end if;
@@ -50,7 +55,7 @@ begin
         'Nothing was changed; give the command what it needs.');
 end
 $$;
-comment on function @extschema@.argument_failure(text, text[], jsonb) is 'Say what is wrong with what a command was given (PD103), or null.';
+comment on function @extschema@.argument_failure(text, text[], jsonb) is 'Say what is wrong with what a command was given (PD101, PD103), or null.';
 
 
 create function @extschema@.remove_element(

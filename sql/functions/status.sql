@@ -50,7 +50,8 @@ begin
      where t.job_id = task_reason.job
        and t.task = task_reason.task;
     return case it.state
-        when 'stuck' then format('somebody to resume it: %s', coalesce(it.stuck_reason ->> 'message', it.stuck_reason::text))
+        when 'stuck' then format('somebody to resume it: %s', coalesce(
+            nullif(concat_ws(': ', it.stuck_reason ->> 'message', it.stuck_reason ->> 'detail'), ''), it.stuck_reason::text))
         when 'leased' then format('worker %s', it.worker)
         when 'ready' then format('a worker on queue %s%s', it.queue, no_worker_note(it.queue))
         when 'retrying' then format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message')

@@ -56,7 +56,7 @@ def test_the_sql_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> 
     statements = [part for part in re.sub(r"--[^\n]*", "", sql).split(";") if part.strip()]
     for statement in statements:
         connection.execute(statement.replace("my_app.", "perdure.").encode())
-    assert len(statements) > 5  # noqa: PLR2004
+    assert len(statements) > 5
     row = connection.execute(
         "select context ->> 'flag', version from jobs where id = 'agent-1'"
     ).fetchone()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from json_values import values
 
-from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, TooDeep
+from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
 from perdure.stored import MAX_LEVELS, as_stored, fingerprint
 
 EXAMPLES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "100"))
@@ -89,7 +89,7 @@ def test_values_take_the_form_of_jsonb(value: Any, stored: str) -> None:
         ([10**308 + 1], NumberOutOfRange, "'0'"),
         ({10**5000: 1}, NumberOutOfRange, "a key of it"),
         ([1.5e308], NumberOutOfRange, "'0'"),
-        (nested(MAX_LEVELS + 1), TooDeep, "'0.0.0"),
+        (nested(MAX_LEVELS + 1), ValueTooDeep, "'0.0.0"),
     ],
 )
 def test_refusals_tell_the_place(value: Any, error: type[PerdureError], place: str) -> None:
@@ -102,7 +102,7 @@ def test_refusals_tell_the_place(value: Any, error: type[PerdureError], place: s
 def test_a_value_that_contains_itself_is_too_deep() -> None:
     value: list[Any] = []
     value.append(value)
-    with pytest.raises(TooDeep):
+    with pytest.raises(ValueTooDeep):
         as_stored(value)
 
 

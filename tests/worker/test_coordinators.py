@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
 from typing import Any
 
@@ -14,7 +13,9 @@ import perdure
 T = "10 s"
 
 
-def test_a_trivial_job_gives_its_result(app: Any, client: Any, work: Any) -> None:
+def test_a_trivial_job_gives_its_result(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def greet(memory: perdure.AsyncEntity, name: str, mark: str = "!") -> dict[str, str]:
         return {"hello": name + mark}
@@ -24,7 +25,9 @@ def test_a_trivial_job_gives_its_result(app: Any, client: Any, work: Any) -> Non
     assert client.start("greet", name="me", mark="?").result(T) == {"hello": "me?"}
 
 
-def test_a_plain_coordinator_has_the_same_verbs(app: Any, client: Any, work: Any) -> None:
+def test_a_plain_coordinator_has_the_same_verbs(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.activity
     def double(number: int) -> int:
         return 2 * number
@@ -54,7 +57,9 @@ def test_a_plain_coordinator_has_the_same_verbs(app: Any, client: Any, work: Any
     assert sorted(handle.memory.get("notes")) == ["one", "three", "two"]
 
 
-def test_every_command_answers_and_is_replayed(app: Any, client: Any, work: Any) -> None:
+def test_every_command_answers_and_is_replayed(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def commands(memory: perdure.AsyncEntity) -> list[Any]:
         told = [
@@ -78,7 +83,9 @@ def test_every_command_answers_and_is_replayed(app: Any, client: Any, work: Any)
     assert memory == {"a": {"b": 3, "c": {"d": None}}, "x": {"y": 5}, "list": [0, 1, 2]}
 
 
-def test_a_refused_command_raises_and_harms_nothing(app: Any, client: Any, work: Any) -> None:
+def test_a_refused_command_raises_and_harms_nothing(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def refused(memory: perdure.AsyncEntity) -> Any:
         await memory.set({"text": "x"})
@@ -94,7 +101,7 @@ def test_a_refused_command_raises_and_harms_nothing(app: Any, client: Any, work:
     assert client.start(refused).result(T) == ["WrongType", 2, "PD102", {"ok": 1, "text": "x"}]
 
 
-def test_asyncio_is_durable(app: Any, client: Any, work: Any) -> None:
+def test_asyncio_is_durable(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.activity
     async def slowly(number: int) -> int:
         await asyncio.sleep(number / 100)
@@ -136,16 +143,15 @@ def test_asyncio_is_durable(app: Any, client: Any, work: Any) -> None:
     assert client.start(all_kinds).result(T) == expected
 
 
-def test_time_and_chance_are_replayed(app: Any, client: Any, work: Any) -> None:
+def test_time_and_chance_are_replayed(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def chance(memory: perdure.AsyncEntity) -> Any:
-        before = [perdure.now().isoformat(), perdure.random().random(), str(perdure.uuid())]
+        began = perdure.now()
+        before = [began.isoformat(), perdure.random().random(), str(perdure.uuid())]
         await perdure.sleep(0.05)
         await memory.set({"before": before})
-        return [before, perdure.now() > datetime.datetime.fromisoformat(before[0])]
+        return [before, perdure.now() > began]
 
-    # Two workers that share the queue without a cache would be the same; here each wake-up of a
-    # plain coordinator replays from the top.
     @app.coordinator
     def plain(memory: perdure.Entity) -> Any:
         before = [perdure.now().isoformat(), perdure.random().random(), str(perdure.uuid())]
@@ -160,7 +166,7 @@ def test_time_and_chance_are_replayed(app: Any, client: Any, work: Any) -> None:
     assert client.start(plain).result(T) is True
 
 
-def test_a_sleeper_wakes_on_time(app: Any, client: Any, work: Any) -> None:
+def test_a_sleeper_wakes_on_time(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def sleeper(memory: perdure.AsyncEntity, seconds: float) -> str:
         await perdure.sleep(seconds)
@@ -173,7 +179,7 @@ def test_a_sleeper_wakes_on_time(app: Any, client: Any, work: Any) -> None:
 
 
 def test_a_signal_is_waited_for_before_and_after_it_is_sent(
-    app: Any, client: Any, work: Any
+    app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:
@@ -194,7 +200,9 @@ def test_a_signal_is_waited_for_before_and_after_it_is_sent(
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_timeout_in_plain_code_too(app: Any, client: Any, work: Any, plain: bool) -> None:
+def test_a_timeout_in_plain_code_too(
+    app: perdure.App, client: perdure.Client, work: Any, plain: bool
+) -> None:
     @app.coordinator(name="waiter")
     def waits(memory: perdure.Entity) -> Any:
         try:
@@ -209,7 +217,9 @@ def test_a_timeout_in_plain_code_too(app: Any, client: Any, work: Any, plain: bo
     assert handle.result(T) == ("in time" if plain else "late")
 
 
-def test_a_failure_is_told_with_type_and_message(app: Any, client: Any, work: Any) -> None:
+def test_a_failure_is_told_with_type_and_message(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.activity
     async def breaks() -> None:
         raise KeyError("no such page")
@@ -227,7 +237,7 @@ def test_a_failure_is_told_with_type_and_message(app: Any, client: Any, work: An
     assert "raise KeyError" in (raised.value.traceback or "")
 
 
-def test_a_child_answers_its_parent(app: Any, client: Any, work: Any) -> None:
+def test_a_child_answers_its_parent(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def child(memory: perdure.AsyncEntity, number: int) -> int:
         await memory.set({"number": number})
@@ -258,7 +268,9 @@ def test_a_child_answers_its_parent(app: Any, client: Any, work: Any) -> None:
     assert client.handle("detached").result(T) == 49
 
 
-def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(app: Any, client: Any, work: Any) -> None:
+def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def sleeper(memory: perdure.AsyncEntity) -> None:
         try:
@@ -280,7 +292,9 @@ def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(app: Any, client: Any, work
     assert handle.status().status == "cancelled"
 
 
-def test_cancel_reaches_a_running_activity(app: Any, client: Any, work: Any) -> None:
+def test_cancel_reaches_a_running_activity(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     seen = []
 
     @app.activity
@@ -304,7 +318,9 @@ def test_cancel_reaches_a_running_activity(app: Any, client: Any, work: Any) -> 
     assert seen == ["cancelled"]
 
 
-def test_a_coordinator_may_refuse_to_be_cancelled(app: Any, client: Any, work: Any) -> None:
+def test_a_coordinator_may_refuse_to_be_cancelled(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def stubborn(memory: perdure.AsyncEntity) -> str:
         try:
@@ -320,7 +336,9 @@ def test_a_coordinator_may_refuse_to_be_cancelled(app: Any, client: Any, work: A
     assert handle.result(T) == "done anyway"
 
 
-def test_terminate_ends_a_job_on_the_spot(app: Any, client: Any, work: Any) -> None:
+def test_terminate_ends_a_job_on_the_spot(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> None:
         try:
@@ -337,7 +355,9 @@ def test_terminate_ends_a_job_on_the_spot(app: Any, client: Any, work: Any) -> N
     assert handle.memory.get() == {}
 
 
-def test_io_in_a_coordinator_is_refused(app: Any, client: Any, work: Any) -> None:
+def test_io_in_a_coordinator_is_refused(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def bad(memory: perdure.AsyncEntity) -> None:
         await asyncio.to_thread(time.sleep, 0)
@@ -349,7 +369,9 @@ def test_io_in_a_coordinator_is_refused(app: Any, client: Any, work: Any) -> Non
     assert raised.value.failure["code"] == "PD202"
 
 
-def test_what_cannot_be_stored_fails_where_it_is_given(app: Any, client: Any, work: Any) -> None:
+def test_what_cannot_be_stored_fails_where_it_is_given(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.activity
     async def strange() -> float:
         return float("nan")
@@ -376,7 +398,9 @@ def test_what_cannot_be_stored_fails_where_it_is_given(app: Any, client: Any, wo
     assert raised.value.type == "InvalidValue"
 
 
-def test_a_result_that_is_too_large_fails_the_job(app: Any, client: Any, work: Any) -> None:
+def test_a_result_that_is_too_large_fails_the_job(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def large(memory: perdure.AsyncEntity) -> str:
         return "x" * 2_000_000
@@ -387,7 +411,7 @@ def test_a_result_that_is_too_large_fails_the_job(app: Any, client: Any, work: A
     assert raised.value.failure["code"] == "PD301"
 
 
-def test_wrong_arguments_fail_the_job(app: Any, client: Any, work: Any) -> None:
+def test_wrong_arguments_fail_the_job(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def one(memory: perdure.AsyncEntity, number: int) -> int:
         return number
@@ -400,7 +424,7 @@ def test_wrong_arguments_fail_the_job(app: Any, client: Any, work: Any) -> None:
     assert raised.value.type == "TypeError"
 
 
-def test_signals_go_to_other_jobs(app: Any, client: Any, work: Any) -> None:
+def test_signals_go_to_other_jobs(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def listener(memory: perdure.AsyncEntity) -> Any:
         return await perdure.wait_for("news")

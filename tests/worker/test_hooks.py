@@ -15,7 +15,7 @@ import perdure
 T = "15 s"
 
 
-def test_hooks_run_side_by_side(app: Any, client: Any, work: Any) -> None:
+def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.activity
     async def find(what: str) -> str:
         await asyncio.sleep(0.3)
@@ -41,14 +41,15 @@ def test_hooks_run_side_by_side(app: Any, client: Any, work: Any) -> None:
 
 
 def test_a_hook_answers_by_signal_by_return_or_by_raising(
-    app: Any, client: Any, work: Any
+    app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
     async def early(memory: perdure.AsyncEntity) -> str:
         await memory.signal(perdure.info().signal or "?", {"early": True})
-        await asyncio.sleep(0.2)
+        await perdure.wait_for("go on")
         await memory.set(True, "went_on")
-        return "late"
+        await memory.signal("went on")
+        return "too late to answer"
 
     @app.hook
     async def empty(memory: perdure.AsyncEntity) -> None:
@@ -64,26 +65,27 @@ def test_a_hook_answers_by_signal_by_return_or_by_raising(
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> Any:
-        began = perdure.now()
         first = await perdure.exec_hook(early, signal="ready")
-        quick = (perdure.now() - began).total_seconds() < 0.15
+        await memory.signal("go on")
         second = await perdure.exec_hook("empty", signal="done")
         third = await perdure.exec_hook(returns, signal="never sent")
         try:
             await perdure.exec_hook(raises, signal="ready")
         except perdure.HookFailed as error:
             fourth = [error.type, error.message]
-        await perdure.sleep(0.3)
-        return [first, quick, second, third, fourth, await memory.get("went_on")]
+        await perdure.wait_for("went on")
+        return [first, second, third, fourth, await memory.get("went_on")]
 
     work()
     assert client.start(asks).result(T) == [
-        {"early": True}, True, None, "returned", ["LookupError", "no source"], True,
+        {"early": True}, None, "returned", ["LookupError", "no source"], True,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("slots", [1, 10])
-def test_hooks_signal_each_other_and_wait(app: Any, client: Any, work: Any, slots: int) -> None:
+def test_hooks_signal_each_other_and_wait(
+    app: perdure.App, client: perdure.Client, work: Any, slots: int
+) -> None:
     runs: Counter[str] = Counter()
 
     @app.hook
@@ -115,7 +117,9 @@ def test_hooks_signal_each_other_and_wait(app: Any, client: Any, work: Any, slot
 
 
 @pytest.mark.parametrize("slots", [1, 10])
-def test_plain_hooks_wait_too(app: Any, client: Any, work: Any, slots: int) -> None:
+def test_plain_hooks_wait_too(
+    app: perdure.App, client: perdure.Client, work: Any, slots: int
+) -> None:
     @app.activity
     def where() -> str:
         return threading.current_thread().name
@@ -149,7 +153,7 @@ def test_plain_hooks_wait_too(app: Any, client: Any, work: Any, slots: int) -> N
 
 
 def test_a_hook_that_waits_long_leaves_memory_and_runs_again(
-    app: Any, client: Any, work: Any
+    app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     runs: Counter[str] = Counter()
 
@@ -184,7 +188,9 @@ def test_a_hook_that_waits_long_leaves_memory_and_runs_again(
     assert runs["hook"] >= 2
 
 
-def test_unrecorded_work_is_not_interrupted_by_a_wait(app: Any, client: Any, work: Any) -> None:
+def test_unrecorded_work_is_not_interrupted_by_a_wait(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     runs: Counter[str] = Counter()
 
     async def unrecorded() -> str:
@@ -209,7 +215,9 @@ def test_unrecorded_work_is_not_interrupted_by_a_wait(app: Any, client: Any, wor
     assert runs == {"hook": 1, "unrecorded": 1}
 
 
-def test_an_asyncio_timeout_around_a_wait_fires(app: Any, client: Any, work: Any) -> None:
+def test_an_asyncio_timeout_around_a_wait_fires(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.hook
     async def limited(memory: perdure.AsyncEntity) -> str:
         try:
@@ -228,7 +236,7 @@ def test_an_asyncio_timeout_around_a_wait_fires(app: Any, client: Any, work: Any
 
 
 def test_a_hook_is_tried_again_and_keeps_what_it_has_done(
-    app: Any, client: Any, work: Any
+    app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     runs: Counter[str] = Counter()
 
@@ -258,7 +266,7 @@ def test_a_hook_is_tried_again_and_keeps_what_it_has_done(
 
 
 def test_a_rerun_that_differs_keeps_the_first_write(
-    app: Any, client: Any, work: Any, caplog: Any
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
     runs: Counter[str] = Counter()
 
@@ -279,7 +287,9 @@ def test_a_rerun_that_differs_keeps_the_first_write(
     assert "differs from its first run" in caplog.text
 
 
-def test_hooks_ask_other_hooks_and_children(app: Any, client: Any, work: Any) -> None:
+def test_hooks_ask_other_hooks_and_children(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.hook
     async def leaf(memory: perdure.AsyncEntity, number: int) -> int:
         return number * 10
@@ -308,7 +318,7 @@ def test_hooks_ask_other_hooks_and_children(app: Any, client: Any, work: Any) ->
 
 
 def test_the_end_of_a_coordinator_ends_its_hooks_but_not_detached_ones(
-    app: Any, client: Any, work: Any
+    app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
     async def outlives(memory: perdure.AsyncEntity) -> None:
@@ -334,7 +344,9 @@ def test_the_end_of_a_coordinator_ends_its_hooks_but_not_detached_ones(
     assert handle.memory.get() == {"detached": True}
 
 
-def test_a_cancelled_hook_cleans_up_durably(app: Any, client: Any, work: Any) -> None:
+def test_a_cancelled_hook_cleans_up_durably(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.hook
     async def careful(memory: perdure.AsyncEntity) -> None:
         try:
@@ -362,7 +374,9 @@ def test_a_cancelled_hook_cleans_up_durably(app: Any, client: Any, work: Any) ->
     assert client.start(limits).result(T) == {"async_clean": True, "plain_clean": True}
 
 
-def test_a_hook_from_outside_maintains_any_memory(app: Any, client: Any, work: Any) -> None:
+def test_a_hook_from_outside_maintains_any_memory(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.hook
     async def visit(memory: perdure.AsyncEntity, who: str) -> None:
         await memory.append("visitors", who)
@@ -381,7 +395,9 @@ def test_a_hook_from_outside_maintains_any_memory(app: Any, client: Any, work: A
     assert entity.get("visitors") == ["jane", "-jane"]
 
 
-def test_constant_signal_names_never_collide(app: Any, client: Any, work: Any) -> None:
+def test_constant_signal_names_never_collide(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.hook
     async def page(memory: perdure.AsyncEntity, number: int) -> None:
         await memory.append("pages", number)
@@ -397,3 +413,64 @@ def test_constant_signal_names_never_collide(app: Any, client: Any, work: Any) -
     handles = [client.start(pages, 10 * n) for n in range(8)]
     for n, handle in enumerate(handles):
         assert handle.result(T) == [10 * n, 10 * n + 1, 10 * n + 2]
+
+
+def test_a_signal_goes_to_one_of_those_who_wait(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.hook
+    async def waits(memory: perdure.AsyncEntity, number: int) -> Any:
+        got = await perdure.wait_for("token")
+        await memory.append("got", [number, got])
+        return got
+
+    @app.coordinator
+    async def all_wait(memory: perdure.AsyncEntity) -> Any:
+        return sorted(await asyncio.gather(*(waits(memory, n) for n in range(6))))
+
+    work()
+    work()
+    handle = client.start(all_wait)
+    for number in range(6):
+        time.sleep(0.05 if number % 2 else 1.2)  # in memory, and after it has left
+        handle.signal("token", number)
+    assert handle.result(T) == list(range(6))
+    assert sorted(got for _, got in handle.memory.get("got")) == list(range(6))
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "plain coordinator", "hook", "plain hook"])
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_signal_before_the_deadline_wins_also_when_both_are_seen_late(
+    app: perdure.App, client: perdure.Client, dsn: str, kind: str, in_time: bool
+) -> None:
+    @app.coordinator(name="coordinator")
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        try:
+            return await perdure.wait_for("go", timeout=1.5)
+        except TimeoutError:
+            return "late"
+
+    @app.coordinator(name="plain coordinator")
+    def waits_plain(memory: perdure.Entity) -> Any:
+        try:
+            return perdure.wait_for("go", timeout=1.5)
+        except TimeoutError:
+            return "late"
+
+    app.hook(name="hook")(waits.function)
+    app.hook(name="plain hook")(waits_plain.function)
+
+    @app.coordinator
+    async def runs(memory: perdure.AsyncEntity, name: str) -> Any:
+        return await perdure.exec_hook(name)
+
+    with perdure.Worker(app, dsn=dsn):
+        handle = client.start("runs", kind) if "hook" in kind else client.start(kind)
+        time.sleep(0.3)
+    if in_time:
+        handle.signal("go", "in time")
+    time.sleep(1.6)
+    if not in_time:
+        handle.signal("go", "too late")
+    with perdure.Worker(app, dsn=dsn):
+        assert handle.result(T) == ("in time" if in_time else "late")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 import time
@@ -15,8 +16,7 @@ import pytest
 import perdure
 from perdure.embedded import Server
 from perdure.faults import POINTS
-
-from processes import worker_process
+from tests.worker.processes import worker_process
 
 T = "40 s"
 PAGES = 3
@@ -31,7 +31,7 @@ def ledger(path: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("point", sorted(POINTS - NEVER))
 def test_a_worker_killed_anywhere_harms_nothing(
-    client: Any, dsn: str, tmp_path: Path, point: str
+    client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
     path = tmp_path / "ledger"
     handle = client.start("book", PAGES)
@@ -50,7 +50,7 @@ def test_a_worker_killed_anywhere_harms_nothing(
 
 
 def test_a_hook_killed_half_way_is_finished_by_another(
-    client: Any, dsn: str, tmp_path: Path
+    client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "ledger"
     handle = client.start("one_slow")
@@ -64,21 +64,23 @@ def test_a_hook_killed_half_way_is_finished_by_another(
     assert ledger(path) == {"step before": 1, "unrecorded": 2}
 
 
-def test_two_processes_share_a_queue(client: Any, dsn: str, tmp_path: Path) -> None:
+def test_two_processes_share_a_queue(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     with worker_process(dsn, LEDGER=str(path)), worker_process(dsn, LEDGER=str(path)):
         handles = [client.start("book", PAGES) for _ in range(10)]
         for handle in handles:
             assert handle.result(T) == RESULT
-    assert ledger(path) == {
-        what: 10
-        for what in ["step first", "step last"]
+    assert ledger(path) == dict.fromkeys(
+        ["step first", "step last"]
         + [f"step page {n}" for n in range(PAGES)]
-        + [f"plain_step page {n}" for n in range(PAGES, 2 * PAGES)]
-    }
+        + [f"plain_step page {n}" for n in range(PAGES, 2 * PAGES)],
+        10,
+    )
 
 
-def test_sigterm_gives_back_what_cannot_end(client: Any, dsn: str, tmp_path: Path) -> None:
+def test_sigterm_gives_back_what_cannot_end(
+    client: perdure.Client, dsn: str, tmp_path: Path
+) -> None:
     path = tmp_path / "ledger"
     handle = client.start("one_slow")
     with worker_process(dsn, lease=60, LEDGER=str(path), SLOW="60") as process:
@@ -92,7 +94,7 @@ def test_sigterm_gives_back_what_cannot_end(client: Any, dsn: str, tmp_path: Pat
     assert time.monotonic() - began < 20  # not the lease
 
 
-def test_a_second_signal_ends_at_once(client: Any, dsn: str, tmp_path: Path) -> None:
+def test_a_second_signal_ends_at_once(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     client.start("one_slow", id="slow")
     with worker_process(dsn, LEDGER=str(path), SLOW="60") as process:
@@ -105,7 +107,42 @@ def test_a_second_signal_ends_at_once(client: Any, dsn: str, tmp_path: Path) -> 
     client.handle("slow").terminate()
 
 
-def test_work_goes_on_after_the_server_restarts(app: Any, own_server: Server) -> None:
+def test_a_zombie_has_no_effect(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    handle = client.start("one_slow")
+    with worker_process(dsn, LEDGER=str(path), SLOW="0.5") as zombie:
+        while ledger(path)["unrecorded"] == 0:
+            time.sleep(0.02)
+        zombie.send_signal(signal.SIGSTOP)
+        with worker_process(dsn, LEDGER=str(path)):
+            assert handle.result(T) == "slow"
+        before = (handle.memory.get(), handle.status())
+        other = client.start("trivial", 7)
+        zombie.send_signal(signal.SIGCONT)
+        assert other.result(T) == 7  # it works again, and has learned that its turn is over
+        assert (handle.memory.get(), handle.status()) == before
+
+
+def test_random_kills_under_load(client: perdure.Client, dsn: str, tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    chance = random.Random(seed)
+    handles = [client.start("book", PAGES) for _ in range(15)]
+    for _ in range(6):
+        with worker_process(dsn, LEDGER=str(path)), worker_process(dsn, LEDGER=str(path)):
+            time.sleep(chance.uniform(0.6, 1.6))
+    with worker_process(dsn, LEDGER=str(path)):
+        for handle in handles:
+            assert handle.result(T) == RESULT
+            memory = handle.memory.get()
+            assert sorted(memory["pages"]) == list(range(2 * PAGES))
+            assert memory["done"] == 2 * PAGES
+            # set, append and increment for each page, set
+            assert handle.status().version == 2 + 4 * PAGES
+
+
+def test_work_goes_on_after_the_server_restarts(app: perdure.App, own_server: Server) -> None:
     @app.activity
     async def step(number: int) -> int:
         return number
@@ -133,7 +170,7 @@ def test_work_goes_on_after_the_server_restarts(app: Any, own_server: Server) ->
 
 
 def test_storms_of_broken_connections_lose_and_double_nothing(
-    app: Any, client: Any, dsn: str, work: Any
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.activity
     async def step(number: int) -> int:

@@ -61,7 +61,7 @@ async def patched(memory: Any, step: Any) -> Any:
     return [one, await step("two")]
 
 
-def test_changed_code_is_stuck_and_resumes_after_a_fix(client: Any, serve: Any) -> None:
+def test_changed_code_is_stuck_and_resumes_after_a_fix(client: perdure.Client, serve: Any) -> None:
     with serve(app_with(first)):
         handle = client.start("flow")
         time.sleep(0.3)
@@ -70,14 +70,14 @@ def test_changed_code_is_stuck_and_resumes_after_a_fix(client: Any, serve: Any) 
         time.sleep(0.4)
         status = handle.status()
         assert status.status == "running"
-        assert "does not match its journal" in status.waiting_for
+        assert "does not match its journal" in (status.waiting_for or "")
         assert handle.memory.get() == {}
     with serve(app_with(first)):
         assert handle.resume() == 1
         assert handle.result(T) == ["one", "two"]
 
 
-def test_edited_arguments_may_be_accepted(client: Any, serve: Any) -> None:
+def test_edited_arguments_may_be_accepted(client: perdure.Client, serve: Any) -> None:
     with serve(app_with(first)):
         handle = client.start("flow")
         time.sleep(0.3)
@@ -88,7 +88,9 @@ def test_edited_arguments_may_be_accepted(client: Any, serve: Any) -> None:
         assert handle.result(T) == ["one", "two"]
 
 
-def test_patched_code_runs_old_and_new_jobs(client: Any, serve: Any, connection: Any) -> None:
+def test_patched_code_runs_old_and_new_jobs(
+    client: perdure.Client, serve: Any, connection: Any
+) -> None:
     with serve(app_with(first)):
         old = client.start("flow")
         time.sleep(0.3)
@@ -107,7 +109,7 @@ def test_patched_code_runs_old_and_new_jobs(client: Any, serve: Any, connection:
 
 
 def test_a_task_without_code_here_waits_for_a_worker_that_has_it(
-    client: Any, serve: Any, caplog: Any
+    client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
     with serve(perdure.App()):
         handle = client.start("flow")
@@ -118,7 +120,7 @@ def test_a_task_without_code_here_waits_for_a_worker_that_has_it(
         assert handle.result(T) == ["one", "two"]
 
 
-def test_runs_are_the_same_without_a_cache(client: Any, dsn: str) -> None:
+def test_runs_are_the_same_without_a_cache(client: perdure.Client, dsn: str) -> None:
     async def sums(memory: Any, step: Any) -> Any:
         total = 0
         for number in range(8):

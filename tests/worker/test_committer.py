@@ -1,0 +1,200 @@
+"""The committer: batches, turns that are busy or bad, and replies that are lost. [P12]"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure import calls, connections
+
+T = "20 s"
+
+
+def test_an_open_transaction_on_one_job_stops_no_other(
+    app: perdure.App, client: perdure.Client, work: Any, dsn: str
+) -> None:
+    @app.coordinator
+    async def counts(memory: perdure.AsyncEntity) -> int:
+        for _ in range(3):
+            await memory.increment("n")
+        number: int = await memory.get("n")
+        return number
+
+    locked = client.start(counts, due_at="infinity")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update perdure.tasks set due_at = now()")
+        connection.commit()
+        connection.execute("update perdure.jobs set context = '{\"n\": 10}'")
+        work()
+        time.sleep(0.3)
+        others = [client.start(counts) for _ in range(10)]
+        began = time.monotonic()
+        assert [other.result(T) for other in others] == [3] * 10
+        assert time.monotonic() - began < 2
+        assert locked.status().status == "running"
+        connection.commit()
+    assert locked.result(T) == 13
+
+
+def test_a_turn_that_the_server_cannot_take_spoils_no_other(
+    app: perdure.App, client: perdure.Client, work: Any, connection: Any
+) -> None:
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.coordinator
+    async def chain(memory: perdure.AsyncEntity, number: int) -> int:
+        await asyncio.gather(step(number), step(100))
+        return await memory.increment("n", number)
+
+    connection.execute(
+        "create function public.fail() returns trigger language plpgsql as"
+        " 'begin raise exception ''the disk is full of bees''; end';"
+        " create trigger bad before insert on perdure.journal for each row"
+        " when (new.value = '13') execute function public.fail()"
+    )
+    work()
+    handles = [client.start(chain, number) for number in range(20)]
+    for number, handle in enumerate(handles):
+        if number != 13:
+            assert handle.result(T) == number
+    time.sleep(0.1)
+    assert "the disk is full of bees" in (handles[13].status().waiting_for or "")
+    connection.execute("drop trigger bad on perdure.journal")
+    assert handles[13].resume() == 1
+    assert handles[13].result(T) == 13
+
+
+def test_what_is_too_large_raises_where_it_is_given(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    large = "x" * 1_100_000
+
+    @app.activity(retries=3)
+    async def reads() -> str:
+        return large
+
+    @app.coordinator
+    async def tries(memory: perdure.AsyncEntity) -> Any:
+        codes = []
+        try:
+            await memory.set({"text": large})
+        except perdure.PerdureError as error:
+            codes.append(error.code)
+        try:
+            await reads()
+        except perdure.ActivityFailed as error:
+            codes.append(error.failure["code"])
+        await memory.set("x" * 1_000_000, "text")
+        return codes
+
+    work()
+    assert client.start(tries).result(T) == ["PD301", "PD301"]
+
+
+def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None:
+    """Carry out every statement, but for one in ten let nobody hear the answer."""
+    send, send_async = calls.send, calls.send_async
+
+    def lossy(connection: Any, call: Any) -> Any:
+        answer = send(connection, call)
+        if chance.random() < 0.1:
+            connection.close()
+            raise psycopg.OperationalError("the reply was lost")
+        return answer
+
+    async def lossy_async(cursor: Any, call: Any) -> Any:
+        answer = await send_async(cursor, call)
+        if chance.random() < 0.1:
+            await cursor.connection.close()
+            raise psycopg.OperationalError("the reply was lost")
+        return answer
+
+    monkeypatch.setattr(connections, "send", lossy)
+    monkeypatch.setattr(connections, "send_async", lossy_async)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_lost_replies_are_harmless(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: Any, seed: int
+) -> None:
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.hook
+    async def page(memory: perdure.AsyncEntity, number: int) -> int:
+        await memory.append("pages", await step(number))
+        await memory.signal("page", number)
+        await perdure.sleep(0.01)
+        return number
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity) -> int:
+        return await memory.increment("n", await step(2))
+
+    @app.coordinator
+    async def book(memory: perdure.AsyncEntity) -> Any:
+        await memory.set({"pages": []})
+        told = await asyncio.gather(*(page(memory, n) for n in range(4)), perdure.child(child))
+        heard = sorted([await perdure.wait_for("page") for _ in range(4)])
+        go = await perdure.wait_for("go")
+        return [told, heard, go, sorted(await memory.get("pages"))]
+
+    lose_replies(monkeypatch, random.Random(seed))
+    work(lease=5)
+    handles = [client.start(book, id=f"book-{n}") for n in range(5)]
+    for handle in handles:
+        handle.signal("go", handle.id)
+        handle.memory.increment("marks")
+    for handle in handles:
+        pages = list(range(4))
+        assert handle.result(T) == [[*pages, 2], pages, handle.id, pages]
+    monkeypatch.undo()
+    assert [handle.status().version for handle in handles] == [6] * 5
+
+
+def test_code_that_blocks_the_loop_is_reported(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("perdure.heartbeat.BLOCKED_AFTER", 0.5)
+
+    @app.coordinator
+    async def blocks(memory: perdure.AsyncEntity) -> str:
+        time.sleep(2)  # noqa: ASYNC251 - this is the mistake
+        return "late"
+
+    work()
+    handle = client.start(blocks)
+    assert handle.result(T) == "late"
+    assert f"blocks of {handle.id}" in caplog.text
+    assert "time.sleep(2)" in caplog.text
+
+
+def test_leases_are_kept_while_code_runs(
+    app: perdure.App, client: perdure.Client, work: Any, connection: Any
+) -> None:
+    runs = []
+
+    @app.activity
+    def long() -> str:
+        runs.append(threading.current_thread().name)
+        time.sleep(2)
+        return "done"
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        return await long()
+
+    work(lease=0.6)
+    work(lease=0.6)
+    assert client.start(waits).result(T) == "done"
+    assert len(runs) == 1
