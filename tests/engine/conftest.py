@@ -1,0 +1,72 @@
+"""Fixtures of the crash tests: one database and one stage for all of them, to be quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+import perdure
+from tests.engine.programs import app_of
+from tests.engine.references import References
+from tests.engine.stage import Stage, stage_on
+from tests.servers import AnyServer
+
+
+@pytest.fixture(scope="session")
+def crash_dsn(server: AnyServer, template: str) -> Iterator[str]:
+    """Give a database in which workers are killed."""
+    name = f"{template}_engine"
+    database, source = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        create = sql.SQL("create database {} template {} strategy file_copy")
+        admin.execute(create.format(database, source))
+        yield server.url(name)
+        admin.execute(sql.SQL("drop database {} with (force)").format(database))
+
+
+@pytest.fixture(scope="module")
+def stage(crash_dsn: str) -> Iterator[Stage]:
+    """Give a stage on which workers live and die."""
+    with stage_on(crash_dsn) as stage:
+        yield stage
+
+
+@pytest.fixture(scope="module")
+def programs(stage: Stage) -> perdure.App:
+    """Give the app of all programs."""
+    return app_of(stage.ledger)
+
+
+@pytest.fixture(scope="module")
+def references(stage: Stage, programs: perdure.App) -> References:
+    """Give what programs come to without any fault."""
+    return References(stage, programs)
+
+
+@pytest.fixture
+def app() -> perdure.App:
+    """Give an empty app."""
+    return perdure.App()
+
+
+@pytest.fixture
+def client(dsn: str) -> Iterator[perdure.Client]:
+    """Give a client of the test's own database."""
+    with perdure.connect(dsn) as client:
+        yield client
+
+
+@pytest.fixture
+def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
+    """Give a function that starts a worker of the app: `work(slots=1)`."""
+    with ExitStack() as stack:
+
+        def start(app: perdure.App = app, **options: Any) -> perdure.Worker:
+            return stack.enter_context(perdure.Worker(app, dsn=dsn, **options))
+
+        yield start

@@ -1,0 +1,113 @@
+"""What a run comes to, comparably; and the replay of what it has left in the journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import perdure
+from perdure.asks import stored
+from perdure.clock import Clock
+from perdure.coordinators import CoordinatorTurn
+from perdure.engine import Engine
+from perdure.errors import failure_of
+from perdure.turns import facts_of
+from tests.engine.outside import Outside
+from tests.engine.stage import Json, Stage
+
+JOBS = """
+select id, status, result,
+       jsonb_build_array(error ->> 'type', error ->> 'message', error -> 'through'),
+       context, version
+  from jobs
+ where id = %s
+    or parent = %s
+ order by id
+"""
+
+ENDING = """
+select status = 'completed',
+       case when status = 'completed' then result
+            else jsonb_build_array(error ->> 'type', error ->> 'message') end
+  from jobs
+ where id = %s
+"""
+
+# Facts of a task in no order: what is side by side may happen in any. A command is told by what it
+# was given, as what it answers may depend on its neighbours; deadlines differ from run to run.
+FACTS = """
+select job_id, task, kind, name, op, path, ok,
+       case when kind in ('command', 'read') then argument
+            when kind = 'note' then null
+            when ok then value
+            else jsonb_build_array(value ->> 'type', value ->> 'message') end
+  from journal
+ where kind <> 'dropped'
+   and job_id in (select id from jobs where id = %s or parent = %s)
+"""
+
+
+@dataclass
+class Outcome:
+    """Jobs with their memories and results, facts, and the calls of activities that were made."""
+
+    jobs: list[tuple[Any, ...]]
+    facts: Counter[str]
+    calls: Counter[str]
+
+
+def outcome_of(outside: Outside, calls: Iterable[Any]) -> Outcome:
+    """Read what a job has come to, with its children."""
+    facts = Counter(repr(row) for row in outside.many(FACTS, outside.job, outside.job))
+    family = outside.many(JOBS, outside.job, outside.job)
+    return Outcome(family, facts, Counter(map(str, calls)))
+
+
+def differences(have: Outcome, want: Outcome) -> list[str]:
+    """Say how a run differs from the reference, a line each; the empty list is what is wanted."""
+    lines = [f"want {b}\nhave {a}" for a, b in zip(have.jobs, want.jobs, strict=False) if a != b]
+    if len(have.jobs) != len(want.jobs):
+        lines.append(f"{len(have.jobs)} jobs instead of {len(want.jobs)}")
+    for what, has, wants in (("fact", have.facts, want.facts), ("call", have.calls, want.calls)):
+        lines += [f"{what} missing: {one}" for one in (wants - has).elements()]
+        lines += [f"{what} too much: {one}" for one in (has - wants).elements()]
+    return lines
+
+
+def replay_all(stage: Stage, app: perdure.App) -> int:
+    """Replay the journal of every coordinator to the end that it came to. [P9] Gives how many."""
+    coordinators = [row for row in stage.rows.values() if row["kind"] == "coordinator"]
+    for row in coordinators:
+        replay(stage, app, row)
+    return len(coordinators)
+
+
+def replay(stage: Stage, app: perdure.App, row: Json) -> None:
+    """Replay one journal: it must ask for nothing new and come to the same end."""
+    rows = stage.one("select read_journal(%s, %s)", row["job"], row["task"])
+    surroundings = SimpleNamespace(app=app, clock=Clock())
+    turn = CoordinatorTurn(
+        cast(Engine, surroundings), row | {"asked": 0}, app.coordinators[row["name"]]
+    )
+    run: Any = turn._make_run(facts_of(rows))
+    try:
+        assert run.advance(), f"{row['job']} waits for {list(run.ops)} when it is replayed"
+        assert run.take_facts() == []
+        assert run.asked == stage.asked.get(row["job"], run.asked), row["job"]
+        have = ending_of(run)
+    finally:
+        run.close()
+    want = stage.many(ENDING, row["job"])
+    assert [have] == want, row["job"]
+
+
+def ending_of(run: Any) -> tuple[bool, Any]:
+    """Give how a run ended: whether well, and with what."""
+    try:
+        return True, stored(run.outcome())
+    except BaseException as error:  # noqa: BLE001 - whatever the code has raised
+        failure = failure_of(error)
+        return False, [failure["type"], failure["message"]]

@@ -1,0 +1,90 @@
+"""The world outside of a job: what it can see of it, and what it does to it while it runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass
+class Outside:
+    """A connection to the app, and the job that one looks at."""
+
+    connection: Connection
+    job: str = "job"
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def one(self, query: str, *params: Any) -> Any:
+        """Give the first value of the first row."""
+        rows = self.many(query, *params)
+        return rows[0][0] if rows else None
+
+    def many(self, query: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Give all rows."""
+        with self.lock:
+            cursor = self.connection.execute(query.encode(), params or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def start(self, workflow: str, *args: Any) -> None:
+        """Start the job."""
+        self.many("select start(%s, %s, id => %s)", workflow, json.dumps(args), self.job)
+
+    def memory(self, path: str = "") -> Any:
+        """Read the memory of the job."""
+        return self.one("select entity_get(%s, %s)", self.job, path)
+
+    def ending(self) -> tuple[str, Any, Any]:
+        """Give status, result and error of the job."""
+        status, result, error = self.many("select * from result(%s)", self.job)[0]
+        return status, result, error
+
+    def broken(self) -> list[tuple[Any, ...]]:
+        """List what is wrong in the tables."""
+        return self.many("select * from assert_invariants()")
+
+
+Step = Callable[[Outside], bool]
+"""Something that happens outside: tried again and again until it says that it has happened."""
+
+
+def sends(name: str, payload: str = "null", when: str = "") -> Step:
+    """Send a signal, once the memory says true somewhere."""
+
+    def step(outside: Outside) -> bool:
+        if when and outside.memory(when) is not True:
+            return False
+        outside.many("select signal(%s, %s, %s::jsonb)", outside.job, name, payload)
+        return True
+
+    return step
+
+
+def cancels(when: str) -> Step:
+    """Cancel the job, once the memory says true somewhere."""
+
+    def step(outside: Outside) -> bool:
+        if outside.memory(when) is not True:
+            return False
+        outside.many("select cancel(%s, 'enough')", outside.job)
+        return True
+
+    return step
+
+
+def increments(path: str, when: str) -> Step:
+    """Change the memory from outside."""
+
+    def step(outside: Outside) -> bool:
+        if outside.memory(when) is not True:
+            return False
+        outside.many("select entity_increment(%s, %s, 100)", outside.job, path)
+        return True
+
+    return step

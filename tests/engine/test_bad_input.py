@@ -1,0 +1,368 @@
+"""Bad input, end to end: an error with code, detail and hint where it is given; nothing changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "20 s"
+Memory = perdure.AsyncEntity
+Work = Callable[..., perdure.Worker]
+Told = dict[str, Any]
+
+
+def nested(levels: int) -> Any:
+    """Make a list in lists."""
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+BAD_VALUES: dict[str, tuple[Any, str]] = {
+    "NaN": (float("nan"), "PD103"),
+    "infinity": ({"a": [float("-inf")]}, "PD103"),
+    "NUL": ("a\0b", "PD103"),
+    "a lone surrogate": ({"a": "\ud800"}, "PD103"),
+    "a set": ({1, 2}, "PD103"),
+    "bytes": (b"a", "PD103"),
+    "an object": ([object()], "PD103"),
+    "too deep": (nested(101), "PD302"),
+    "too large": ("x" * 1_100_000, "PD301"),
+    "out of range": (10**400, "PD304"),
+}
+BEFORE = {"text": "a", "list": [1], "number": 1, "object": {"a": 1}}
+BAD_COMMANDS: dict[str, tuple[str, tuple[Any, ...], str]] = {
+    "increment text": ("increment", ("text",), "PD102"),
+    "append to a number": ("append", ("number", 1), "PD102"),
+    "toggle a list": ("toggle", ("list",), "PD102"),
+    "merge into text": ("merge", ({"a": 1}, "text"), "PD102"),
+    "go through text": ("set", (1, "text.a"), "PD102"),
+    "remove what is not there": ("remove", ("list", 7), "PD102"),
+    "set all to a number": ("set", (1,), "PD103"),
+    "a path that does not parse": ("set", (1, "a..b"), "PD101"),
+    "a path that is too long": ("set", (1, ".".join("a" * 51)), "PD101"),
+}
+ATTEMPTS = [
+    *((name, "set", (value, "new"), code) for name, (value, code) in BAD_VALUES.items()),
+    *((name, verb, args, code) for name, (verb, args, code) in BAD_COMMANDS.items()),
+]
+
+
+def told(error: perdure.PerdureError) -> Told:
+    """Give what an error tells."""
+    return {
+        "code": error.code,
+        "message": bool(error.message),
+        "detail": bool(error.detail),
+        "hint": bool(error.hint),
+    }
+
+
+def full(code: str) -> Told:
+    """Give what an error should tell."""
+    return {"code": code, "message": True, "detail": True, "hint": True}
+
+
+async def try_all(memory: Memory) -> list[Told | None]:
+    """Try all that is bad, in async code."""
+    out: list[Told | None] = []
+    for _, verb, args, _ in ATTEMPTS:
+        try:
+            await getattr(memory, verb)(*args)
+            out.append(None)
+        except perdure.PerdureError as error:
+            out.append(told(error))
+    return out
+
+
+def try_all_plainly(memory: perdure.Entity) -> list[Told | None]:
+    """Try all that is bad, in plain code."""
+    out: list[Told | None] = []
+    for _, verb, args, _ in ATTEMPTS:
+        try:
+            getattr(memory, verb)(*args)
+            out.append(None)
+        except perdure.PerdureError as error:
+            out.append(told(error))
+    return out
+
+
+@pytest.mark.parametrize("where", ["coordinator", "plain coordinator", "hook", "plain hook"])
+def test_what_cannot_be_done_is_refused_inside_and_changes_nothing(
+    app: perdure.App, client: perdure.Client, work: Work, where: str
+) -> None:
+    app.coordinator(name="coordinator")(try_all)
+    app.coordinator(name="plain coordinator")(try_all_plainly)
+    app.hook(name="hook")(try_all)
+    app.hook(name="plain hook")(try_all_plainly)
+
+    @app.coordinator(name="runs")
+    async def runs(memory: Memory) -> Any:
+        return await perdure.exec_hook(where)
+
+    work()
+    handle = client.start("runs" if "hook" in where else where, context=BEFORE)
+    answers = zip(ATTEMPTS, handle.result(T), strict=True)
+    assert {name: answer for (name, *_), answer in answers} == {
+        name: full(code) for name, _, _, code in ATTEMPTS
+    }
+    assert handle.memory.get() == BEFORE
+
+
+def test_what_cannot_be_done_is_refused_outside_and_changes_nothing(client: perdure.Client) -> None:
+    entity = client.create_entity("e", "thing", BEFORE)
+    version = client.handle("e").status().version
+    answers = zip(ATTEMPTS, try_all_plainly(entity), strict=True)
+    assert {name: answer for (name, *_), answer in answers} == {
+        name: full(code) for name, _, _, code in ATTEMPTS
+    }
+    assert entity.get() == BEFORE
+    assert client.handle("e").status().version == version
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_a_bad_value_is_refused_wherever_one_is_given(
+    app: perdure.App, client: perdure.Client, work: Work, name: str
+) -> None:
+    value, code = BAD_VALUES[name]
+
+    @app.activity
+    async def gives() -> Any:
+        return value
+
+    @app.hook
+    async def answers(memory: Memory) -> Any:
+        return value
+
+    @app.coordinator
+    async def returns(memory: Memory) -> Any:
+        return value
+
+    @app.coordinator
+    async def asks(memory: Memory, argument: Any = None) -> Any:
+        out: list[Any] = []
+        calls: list[Callable[[], Any]] = [gives, lambda: answers(memory)]
+        for call in calls:
+            try:
+                await call()
+            except perdure.Failure as error:
+                out.append([error.failure.get("code"), bool(error.detail), bool(error.hint)])
+        return out
+
+    work()
+    assert client.start(asks).result(T) == [[code, True, True]] * 2
+    with pytest.raises(perdure.JobFailed) as failed:
+        client.start(returns).result(T)
+    assert (failed.value.failure["code"], bool(failed.value.hint)) == (code, True)
+    waits = client.start("nobody", id="waits", queue="nobody")
+    for call in (
+        lambda: client.start(asks, value, id="never"),
+        lambda: waits.signal("go", value),
+        lambda: client.create_entity("never", "thing", {"a": value}),
+    ):
+        with pytest.raises(perdure.PerdureError) as refused:
+            call()
+        assert told(refused.value) == full(code)
+    with pytest.raises(perdure.JobNotFound):
+        client.handle("never").status()
+    waits.terminate()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\tb", "a\nb"])
+def test_bad_names_are_refused(client: perdure.Client, name: str) -> None:
+    handle = client.start("nobody", id="waits", queue="nobody")
+    calls: list[Callable[[], Any]] = [
+        lambda: client.start(name),
+        lambda: client.start("nobody", queue=name),
+        lambda: handle.signal(name),
+        lambda: handle.hook(name),
+    ]
+    for call in calls:
+        with pytest.raises(perdure.PerdureError) as refused:
+            call()
+        assert told(refused.value) == full("PD104")
+    handle.terminate()
+
+
+NAMES = ["it's", 'say "hi"', "a;drop table perdure.jobs", "Grün 🌱", "a/b#1", "$1 %s {}", "\\"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_odd_names_are_only_names(
+    app: perdure.App, client: perdure.Client, work: Work, name: str
+) -> None:
+    """Workflow, hook, activity, id, queue, entity, signal and keys may be called anything."""
+
+    @app.activity(name=name)
+    async def step(x: Any) -> Any:
+        return x
+
+    @app.hook(name=name, queue=name)
+    async def hook(memory: Memory, x: Any) -> Any:
+        await memory.set({name: await step(x)}, [name])
+        return await perdure.wait_for(name)
+
+    @app.coordinator(name=name, queue=name, entity=name)
+    async def flow(memory: Memory, x: Any) -> Any:
+        return [await hook(memory, x), await memory.get([name, name])]
+
+    work(queues=[name])
+    handle = client.start(flow, name, id=name)
+    handle.signal(name, {name: name})
+    assert handle.result(T) == [{name: name}, name]
+    assert handle.memory.get() == {name: {name: name}}
+
+
+def test_an_id_is_taken_once(client: perdure.Client) -> None:
+    handle = client.start("nobody", 1, id="taken", queue="nobody", context={"n": 1})
+    with pytest.raises(perdure.JobExists) as refused:
+        client.start("somebody", 2, id="taken", context={"n": 2})
+    assert told(refused.value) == full("PD402")
+    assert handle.status().workflow == "nobody"
+    assert handle.memory.get() == {"n": 1}
+    handle.terminate()
+
+
+def test_what_does_not_exist_is_told(client: perdure.Client) -> None:
+    handle = client.handle("nobody")
+    calls: list[Callable[[], Any]] = [
+        handle.status,
+        handle.cancel,
+        handle.terminate,
+        lambda: handle.signal("go"),
+        lambda: handle.memory.set(1, "a"),
+        lambda: handle.result(0.1),
+    ]
+    for call in calls:
+        with pytest.raises(perdure.JobNotFound) as refused:
+            call()
+        assert told(refused.value) == full("PD401")
+
+
+def test_a_queue_without_a_worker_is_told_with_the_timeout(client: perdure.Client) -> None:
+    handle = client.start("nobody", queue="deserted")
+    with pytest.raises(perdure.ResultTimeout) as late:
+        handle.result(0.1)
+    assert told(late.value) == full("PD405")
+    assert "deserted" in (late.value.detail or "")
+    assert "no worker" in (late.value.detail or "")
+    handle.terminate()
+
+
+def test_a_workflow_that_no_worker_knows_is_told_with_the_timeout(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """The worker leaves the task alone; it counts as no attempt."""
+    work()
+    handle = client.start("unheard_of")
+    time.sleep(0.2)
+    with pytest.raises(perdure.ResultTimeout) as late:
+        handle.result(0.1)
+    assert "unheard_of" in (late.value.detail or "")
+    handle.terminate()
+
+
+@pytest.mark.parametrize("where", ["coordinator", "hook", "activity", "plain activity"])
+def test_an_exception_reaches_the_result_with_its_traceback(
+    app: perdure.App, client: perdure.Client, work: Work, where: str
+) -> None:
+    """[P10]: type, message and the lines of code that it came through."""
+
+    def breaks() -> None:
+        raise LookupError("no 'source' \ud800 for it")
+
+    @app.activity(name="activity")
+    async def activity() -> None:
+        breaks()
+
+    @app.activity(name="plain activity")
+    def plain_activity() -> None:
+        breaks()
+
+    @app.hook
+    async def hook(memory: Memory) -> None:
+        breaks()
+
+    @app.coordinator
+    async def flow(memory: Memory) -> None:
+        if where == "coordinator":
+            breaks()
+        await {"activity": activity, "plain activity": plain_activity}.get(
+            where, lambda: hook(memory)
+        )()
+
+    work()
+    handle = client.start(flow)
+    for _ in range(2):  # it is durable
+        with pytest.raises(perdure.JobFailed) as failed:
+            handle.result(T)
+        assert failed.value.type == "LookupError"
+        assert failed.value.message == "no 'source' ? for it"
+        assert "in breaks" in (failed.value.traceback or "")
+        assert 'raise LookupError("no' in (failed.value.traceback or "")
+
+
+def version_of(prompt: str, second: str) -> perdure.App:
+    """Give a version of the code."""
+    app = perdure.App()
+
+    @app.activity
+    async def ask(question: str) -> str:
+        return question.upper()
+
+    @app.coordinator
+    async def flow(memory: Memory) -> Any:
+        if second == "before":
+            await memory.set(True, "wrong")
+        first = await ask(prompt)
+        await memory.set(first, "first")
+        await perdure.wait_for("go")
+        return [first, await ask("last")]
+
+    return app
+
+
+def test_changed_code_is_stuck_with_a_readable_difference_and_harms_nothing(
+    client: perdure.Client, dsn: str
+) -> None:
+    """[P9]: before it has any effect; it goes on after the fix, or as an operator says."""
+
+    def soon_waits(handle: perdure.Handle, what: str) -> None:
+        until = time.monotonic() + 10
+        while what not in (handle.status().waiting_for or ""):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def stuck(app: perdure.App, job: str) -> str:
+        with perdure.Worker(app, dsn=dsn):
+            for each in handles:
+                soon_waits(each, "resume")
+            handle = client.handle(job)
+            with pytest.raises(perdure.ResultTimeout, match="does not match its journal") as late:
+                handle.result(0.01)
+            assert handle.memory.get() == {"first": "HELLO"}
+            return late.value.detail or ""
+
+    with perdure.Worker(version_of("hello", ""), dsn=dsn):
+        handles = [client.start("flow", id=job) for job in ("fixed", "accepted")]
+        for handle in handles:
+            soon_waits(handle, "go")
+    for handle in handles:
+        handle.signal("go")
+    other_call = stuck(version_of("hello", "before"), "fixed")
+    assert "ask#1" in other_call
+    assert "set#1" in other_call
+    assert handles[1].resume() == 1
+    assert "argument" in stuck(version_of("hello!", ""), "accepted")
+    assert handles[1].resume(accept_changes=True) == 1
+    with perdure.Worker(version_of("hello!", ""), dsn=dsn):
+        assert handles[1].result(T) == ["HELLO", "LAST"]
+    assert handles[0].resume() == 1
+    with perdure.Worker(version_of("hello", ""), dsn=dsn):
+        assert handles[0].result(T) == ["HELLO", "LAST"]

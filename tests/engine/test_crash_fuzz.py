@@ -1,0 +1,67 @@
+"""Whatever happens to the workers, every program comes to what it comes to without any fault.
+
+Memory, result, facts and calls of activities equal those of a run without faults; an activity whose
+outcome is recorded is not executed again; the invariants hold whenever a worker has died; and every
+journal replays to the same end without asking for anything new. [P2] [P4] [P9] [P12] (C3) (C4)
+
+`PERDURE_FUZZ_SEEDS=1000` kills at every point of every program, and draws as many storms.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+import perdure
+from tests.engine.outcomes import differences
+from tests.engine.programs import PROGRAMS, Program
+from tests.engine.references import References, run
+from tests.engine.stage import Faults, Stage, some_faults
+
+SEEDS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "3"))
+MAX_LIVES = 5  # of a storm, before the last one, which has no faults
+
+of_every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda each: each.workflow)
+
+
+@of_every_program
+def test_a_worker_killed_at_any_point_changes_nothing(
+    stage: Stage, programs: perdure.App, references: References, program: Program
+) -> None:
+    want, points = references.of(program)
+    first = random.Random(program.workflow).random()
+    for kill_at in sorted({1 + int((n + first) * points / SEEDS) for n in range(SEEDS)}):
+        print(f"killed at point {kill_at} of {points}")
+        assert differences(run(stage, programs, program, [Faults(kill_at=kill_at)]), want) == []
+
+
+@of_every_program
+def test_storms_of_faults_change_nothing(
+    stage: Stage, programs: perdure.App, references: References, program: Program
+) -> None:
+    want, points = references.of(program)
+    for seed in range(SEEDS):
+        chance = random.Random(f"{program.workflow} {seed}")
+        lives = [some_faults(chance, points) for _ in range(chance.randint(1, MAX_LIVES))]
+        print("seed", seed, *lives, sep="\n    ")
+        assert differences(run(stage, programs, program, lives), want) == []
+
+
+@of_every_program
+def test_a_worker_that_keeps_nothing_in_memory_comes_to_the_same(
+    stage: Stage, programs: perdure.App, references: References, program: Program
+) -> None:
+    """Every activation of a coordinator is a replay, every wait of a hook an eviction. [P9]"""
+    want, _ = references.of(program)
+    assert differences(run(stage, programs, program, [Faults(cache=0, grace=0)]), want) == []
+
+
+@of_every_program
+def test_a_worker_that_loses_every_reply_comes_to_the_same(
+    stage: Stage, programs: perdure.App, references: References, program: Program
+) -> None:
+    """Every call is committed, its reply lost, and it is sent again; no delivery counts. [P12]"""
+    want, _ = references.of(program)
+    assert differences(run(stage, programs, program, [Faults(lose_every=1)]), want) == []

@@ -1,0 +1,237 @@
+"""Named scenarios with workers that die: each at the place that its name tells."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import perdure
+from tests.engine.outside import Outside
+from tests.engine.stage import Faults, Stage, with_settings
+
+Memory = perdure.AsyncEntity
+
+
+@pytest.fixture
+def app(stage: Stage) -> Iterator[perdure.App]:
+    """Give an empty app, on a stage that is empty too."""
+    stage.clear()
+    stage.job = "job"
+    yield perdure.App()
+    stage.clear()
+
+
+@pytest.fixture
+def runs() -> Counter[str]:
+    """Count what is run."""
+    return Counter()
+
+
+def moved_from(before: int) -> Callable[[Outside], bool]:
+    """Tell whether the journal has grown."""
+    return lambda outside: outside.one("select count(*) from journal") > before
+
+
+def lives(stage: Stage, app: perdure.App, *faults: Faults) -> Any:
+    """Let workers die as told, and one more live to the end; gives the result."""
+    for each in faults:
+        with with_settings(each):
+            assert not stage.live(app, each, [])
+    assert stage.live(app, Faults(), [])
+    status, result, error = stage.ending()
+    assert status == "completed", error
+    return result
+
+
+def test_a_coordinator_that_crashes_after_its_hook_has_finished_does_not_run_it_again(
+    stage: Stage, app: perdure.App, runs: Counter[str]
+) -> None:
+    """[P4] [P8]: the answer is in the inbox when the hook's task is gone, then in the journal."""
+
+    @app.hook
+    async def works(memory: Memory) -> int:
+        runs["works"] += 1
+        return int(await memory.increment("n"))
+
+    @app.coordinator
+    async def waits(memory: Memory) -> Any:
+        return [await works(memory), await memory.get("n")]
+
+    def has_answered(outside: Outside) -> bool:
+        return bool(outside.one("select exists (select from inbox where key = 'works#1')"))
+
+    def is_told(outside: Outside) -> bool:
+        return bool(outside.one("select exists (select from journal where key = 'works#1')"))
+
+    stage.start("waits")
+    assert lives(stage, app, Faults(kill_when=has_answered), Faults(kill_when=is_told)) == [1, 1]
+    assert runs == {"works": 1}
+
+
+def test_lost_replies_are_asked_for_again_and_nothing_is_done_twice(
+    stage: Stage, app: perdure.App, runs: Counter[str]
+) -> None:
+    """[P12]: of claim and of advance; the repeated claim has the same tasks and is no delivery."""
+
+    @app.activity
+    async def step(x: int) -> int:
+        runs[f"step {x}"] += 1
+        return x
+
+    @app.hook
+    async def adds(memory: Memory, x: int) -> int:
+        runs[f"hook {x}"] += 1
+        return int(await memory.increment("n", await step(x)))
+
+    @app.coordinator
+    async def sums(memory: Memory) -> Any:
+        for x in range(3):
+            await adds(memory, x)
+            await perdure.sleep(0.002)
+        return await memory.get("n")
+
+    stage.start("sums")
+    assert stage.live(app, Faults(lose_every=1), [])
+    assert stage.ending()[:2] == ("completed", 3)
+    assert set(runs.values()) == {1}
+    assert stage.one("select version from jobs") == 3
+    assert {row["deliveries"] for row in stage.rows.values()} == {1}
+
+
+def test_a_hook_that_sleeps_is_run_again_in_its_sleep_and_wakes_at_the_first_deadline(
+    stage: Stage, app: perdure.App, runs: Counter[str]
+) -> None:
+    """[P7]: the deadline is that of the first call, whoever sleeps on."""
+    length = 0.8
+
+    @app.hook
+    async def naps(memory: Memory) -> None:
+        runs["naps"] += 1
+        await memory.set(True, "begun")
+        await perdure.sleep(length)
+        await memory.set(True, "woken")
+
+    @app.coordinator
+    async def waits(memory: Memory) -> None:
+        await naps(memory)
+
+    asleep = "select now() - at > '0.6 s' from journal where kind = 'note'"
+    late = Faults(kill_when=lambda outside: bool(outside.one(asleep)))
+    stage.start("waits")
+    lives(stage, app, late)
+    began, deadline = stage.many(
+        "select extract(epoch from at)::float8,"
+        " extract(epoch from (value ->> 'until')::timestamptz)::float8"
+        " from journal where kind = 'note'"
+    )[0]
+    woken = stage.one("select extract(epoch from at)::float8 from journal where path = '{woken}'")
+    assert runs["naps"] == 2
+    assert deadline - began == pytest.approx(length, abs=0.05)
+    assert deadline <= woken < deadline + 0.5  # a second sleep would take 0.6 s more
+
+
+def test_a_hook_whose_unrecorded_work_comes_out_differently_keeps_its_first_write(
+    stage: Stage, app: perdure.App, runs: Counter[str]
+) -> None:
+    """[P2]: the hook goes on from there, and is never stuck."""
+
+    @app.hook
+    async def drifts(memory: Memory) -> Any:
+        runs["drifts"] += 1
+        answer = await memory.append("words", f"run {runs['drifts']}")
+        await memory.set(runs["drifts"], "second")
+        return [answer, await memory.get("words")]
+
+    @app.coordinator
+    async def waits(memory: Memory) -> Any:
+        return await drifts(memory)
+
+    stage.start("waits")
+    has_written = Faults(kill_when=lambda outside: outside.memory("words") is not None)
+    assert lives(stage, app, has_written) == [1, ["run 1"]]
+    assert stage.memory() == {"words": ["run 1"], "second": 2}
+    assert stage.one("select version from jobs") == 2
+
+
+@pytest.mark.parametrize("faults", [Faults(), Faults(cache=0)], ids=["live", "replayed"])
+def test_the_keys_of_a_result_iterate_alike_live_and_replayed(
+    stage: Stage, app: perdure.App, faults: Faults
+) -> None:
+    """[P4] [P9]: the first time too the code sees what is stored."""
+    given = {"bb": 1, "a": {"z": 1.0, "y": [(2,)], "é": 1e300}, "ccc": 10**20, "B": -0.0, "aa": 2}
+
+    @app.activity
+    async def found() -> Any:
+        return given
+
+    @app.coordinator
+    async def iterates(memory: Memory) -> Any:
+        result = await found()
+        first = repr(result)
+        await memory.set(list(result), "keys")
+        await perdure.sleep(0.002)
+        return [first, repr(result), await memory.get("keys"), [*result["a"]]]
+
+    stage.start("iterates")
+    assert stage.live(app, faults, [])
+    first, again, keys, inner = stage.ending()[1]
+    assert first == again
+    assert keys == ["B", "a", "aa", "bb", "ccc"]
+    assert inner == ["y", "z", "é"]
+
+
+def test_a_worker_whose_leases_are_stolen_changes_nothing_when_it_goes_on(
+    stage: Stage, app: perdure.App, runs: Counter[str]
+) -> None:
+    """[P6]: two workers steal each other's tasks at every other point."""
+
+    @app.activity
+    async def step(x: int) -> int:
+        runs[f"step {x}"] += 1
+        return x
+
+    @app.hook
+    async def adds(memory: Memory, x: int) -> None:
+        await memory.increment("n", await step(x))
+        await memory.append(f"log{x}", "done")
+
+    @app.coordinator
+    async def sums(memory: Memory) -> Any:
+        for x in range(4):
+            await adds(memory, x)
+        return await memory.get("n")
+
+    stage.ledger.is_strict = False
+    stage.start("sums")
+    thieves = Faults(workers=2, steal_at=frozenset(range(2, 60, 2)))
+    assert stage.live(app, thieves, [])
+    assert stage.ending()[:2] == ("completed", 6)
+    assert stage.memory() == {"n": 6, **{f"log{x}": ["done"] for x in range(4)}}
+    assert stage.one("select version from jobs") == 8
+
+
+def test_a_worker_that_dies_again_and_again_parks_nothing_that_makes_progress(
+    stage: Stage, app: perdure.App
+) -> None:
+    """[P10]: thirty deaths, more than a task may be delivered without progress."""
+
+    @app.activity
+    async def step(x: int) -> int:
+        return x
+
+    @app.coordinator
+    async def long(memory: Memory) -> Any:
+        return sum([await step(x) for x in range(40)])
+
+    stage.start("long")
+    began = time.monotonic()
+    for deaths in range(30):
+        done = stage.one("select count(*) from journal")
+        moves = Faults(kill_when=moved_from(done))
+        assert not stage.live(app, moves, []), (deaths, time.monotonic() - began)
+    assert stage.live(app, Faults(), [])
+    assert stage.ending()[:2] == ("completed", 780)

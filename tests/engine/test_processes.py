@@ -1,0 +1,125 @@
+"""Workers in processes: killed by `kill -9`, stopped and woken as zombies, with hash seeds of their
+own. [P4] [P6] [P9] (C3) (C4)"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from tests.engine.ledger import Paper
+from tests.engine.outcomes import differences, outcome_of
+from tests.engine.outside import Outside
+from tests.engine.process_app import NAMES
+from tests.engine.processes import worker_process
+from tests.engine.programs import PROGRAMS
+from tests.engine.references import References
+from tests.engine.stage import QUEUES
+
+T = "40 s"
+APP = "tests.engine.process_app:app"
+DEATHS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "3"))
+
+# Keys of activities whose results are recorded: they must not be executed again.
+RECORDED = "select job_id, task, key from journal where kind = 'activity'"
+
+
+def soon(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_coordinator_iterates_a_set_of_strings_in_two_processes(
+    client: perdure.Client, dsn: str
+) -> None:
+    """[P9]: the command line fixes PYTHONHASHSEED, so that the set iterates alike."""
+    handle = client.start("greets")
+    with worker_process(dsn, app=APP, lease="1 s"):
+        soon(lambda: handle.memory.get("first half") is not None)
+    handle.signal("go")
+    with worker_process(dsn, app=APP, lease="1 s"):
+        result = handle.result(T)
+    assert sorted(result) == [f"hello {name}" for name in NAMES]
+    assert result[: len(NAMES) // 2] == handle.memory.get("first half")
+
+
+@pytest.mark.parametrize("then", ["parked", "ended"])
+def test_a_zombie_that_wakes_changes_nothing(
+    client: perdure.Client, dsn: str, then: str, connection: psycopg.Connection[Any]
+) -> None:
+    """[P6]: its task was claimed by another meanwhile, and parked, or ended."""
+    handle = client.start("one_slow")
+    parked = "select token is null from tasks where kind = 'hook' and awaits = '{go}'"
+    with worker_process(dsn, app=APP, lease="1 s", NAME="a", SLOW="0.5") as zombie:
+        soon(lambda: handle.memory.get("workers") == ["a"])
+        zombie.send_signal(signal.SIGSTOP)
+        with worker_process(dsn, app=APP, lease="1 s", NAME="b", SLOW="0"):
+            soon(lambda: connection.execute(parked.encode()).fetchall() == [(True,)])
+            if then == "ended":
+                handle.signal("go")
+                assert handle.result(T) == ["b", ["begun", "done", "gone"]]
+            before = handle.memory.get(), handle.status().version
+            zombie.send_signal(signal.SIGCONT)
+            time.sleep(1.0)
+            assert (handle.memory.get(), handle.status().version) == before
+            if then == "parked":
+                zombie.kill()
+                handle.signal("go")
+                assert handle.result(T) == ["b", ["begun", "done", "gone"]]
+    assert handle.memory.get() == {"log": ["begun", "done", "gone"], "workers": ["a"]}
+
+
+def test_all_programs_at_once_outlive_kill_9(
+    client: perdure.Client,
+    dsn: str,
+    connection: psycopg.Connection[Any],
+    references: References,
+    tmp_path: Path,
+) -> None:
+    """Every program, in one process that is killed again and again, comes to its reference."""
+    chance = random.Random(DEATHS)
+    jobs = [Outside(connection, program.workflow) for program in PROGRAMS]
+    steps = {program.workflow: list(program.steps) for program in PROGRAMS}
+    wants = [references.of(program)[0] for program in PROGRAMS]
+    for job in jobs:
+        job.start(job.job)
+
+    def is_over() -> bool:
+        for job in jobs:
+            while steps[job.job] and steps[job.job][0](job):
+                steps[job.job].pop(0)
+        return jobs[0].one("select not exists (select from tasks)") is True
+
+    calls: set[str] = set()
+    options: dict[str, Any] = {"app": "tests.engine.process_app:programs", "queues": QUEUES}
+    for life in range(DEATHS + 1):
+        recorded = {repr(row)[:-1] for row in jobs[0].many(RECORDED)}
+        paper = Paper(str(tmp_path / f"ledger {life}"))
+        with worker_process(dsn, lease="1 s", LEDGER=paper.path, **options):
+            if life == DEATHS:
+                soon(is_over)
+            else:
+                until = time.monotonic() + 3  # if it has nothing left to do
+                while time.monotonic() < until and not paper.read():
+                    time.sleep(0.01)
+                until = time.monotonic() + chance.uniform(0.0, 0.25)
+                while time.monotonic() < until and not is_over():
+                    time.sleep(0.01)
+        executed = paper.read()
+        assert not [call for call in executed if call.rpartition(",")[0] in recorded]
+        assert [call for call, count in executed.items() if count > 1] == []
+        calls |= set(executed)
+    for job, want in zip(jobs, wants, strict=True):
+        own = [call for call in calls if call.startswith((f"('{job.job}'", f"('{job.job}/"))]
+        assert differences(outcome_of(job, own), want) == []

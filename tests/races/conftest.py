@@ -1,0 +1,122 @@
+"""Fixtures of the interleavings: sessions on a database that all these tests share, to be quick.
+
+After each test the invariants must hold; then the tables are emptied. Connections are used again,
+with their plans warm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from tests.races.sessions import TABLES, Connection, Session, Stage
+from tests.races.theatre import Theatre
+from tests.servers import AnyServer
+
+_tests = count(1)
+
+
+class Pool:
+    """Connections to one database, used by one test after the other."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._idle: list[Connection] = []
+        self._taken: list[Connection] = []
+
+    def take(self) -> Connection:
+        """Give a connection that nobody uses."""
+        connection = self._idle.pop() if self._idle else self._open()
+        self._taken.append(connection)
+        return connection
+
+    def take_back(self) -> None:
+        """End what a test has left open; a connection that is still busy is closed."""
+        for connection in self._taken:
+            if connection.info.transaction_status == TransactionStatus.ACTIVE:
+                connection.cancel_safe()
+                connection.close()
+                continue
+            connection.execute("rollback")
+            self._idle.append(connection)
+        self._taken.clear()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in self._idle:
+            connection.close()
+
+    def _open(self) -> Connection:
+        connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8")
+        path = sql.SQL("set search_path = pg_catalog, {}, public")
+        connection.execute(path.format(sql.Identifier(self._schema)))
+        connection.execute("set client_min_messages = error")
+        return connection
+
+
+@pytest.fixture(scope="session")
+def pool(server: AnyServer, template: str) -> Iterator[Pool]:
+    """Give connections to one database for all interleavings."""
+    name = f"{template}_races"
+    database, source = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        create = sql.SQL("create database {} template {} strategy file_copy")
+        admin.execute(create.format(database, source))
+        connections = Pool(server.url(name), "perdure")
+        yield connections
+        connections.close()
+        admin.execute(sql.SQL("drop database {} with (force)").format(database))
+
+
+@pytest.fixture
+def connect(pool: Pool) -> Iterator[Callable[[], Connection]]:
+    """Give a function that opens one more connection; afterwards the invariants must hold."""
+    yield pool.take
+    pool.take_back()
+    connection = pool.take()
+    broken = connection.execute("select * from assert_invariants()").fetchall()
+    for table in (*TABLES, "workers", "listeners"):
+        connection.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
+    connection.execute("select setval(pg_get_serial_sequence('inbox', 'id'), 1, false)")
+    if next(_tests) % 20 == 0:
+        connection.execute("vacuum jobs, tasks, journal, inbox")
+    pool.take_back()
+    assert broken == []
+
+
+@pytest.fixture
+def theatre(dsn: str, schema: str) -> Iterator[Theatre]:
+    """Give a database of the test's own, whose engine it may change."""
+    theatre = Theatre(dsn, schema)
+    yield theatre
+    theatre.close()
+
+
+@pytest.fixture
+def stage(connect: Callable[[], Connection]) -> Stage:
+    """Give a stage on which sessions are opened."""
+    return Stage(connect)
+
+
+@pytest.fixture
+def a(stage: Stage) -> Session:
+    """Give the first session."""
+    return stage.session("a")
+
+
+@pytest.fixture
+def b(stage: Stage) -> Session:
+    """Give the second session."""
+    return stage.session("b")
+
+
+@pytest.fixture
+def c(stage: Stage) -> Session:
+    """Give the third session."""
+    return stage.session("c")

@@ -1,0 +1,271 @@
+"""Requests are repeated, answers come at any time: nothing runs twice or is lost. [P4] [P5]"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.races.sessions import Json, Session, Stage, Task, child, hook, increment, send, take
+
+HOOKS = 1000
+JOBS = 50
+
+# How a hook, activity or child is asked for, and how it answers.
+ASKED: dict[str, tuple[Json, Callable[[Task], Json]]] = {
+    "a hook that returns": (hook("x#1"), lambda t: t.done("answer")),
+    "a hook that fails": (hook("x#1"), lambda t: t.turn("failed", value={"message": "no"})),
+    "a hook that signals early": (
+        hook("x#1", signal="ready"),
+        lambda t: t.keep(send("ready", "answer")),
+    ),
+    "a hook that signals and returns": (
+        hook("x#1", signal="ready"),
+        lambda t: t.done("late", send("ready", "answer")),
+    ),
+    "an activity": (hook("x#1", kind="activity"), lambda t: t.done("answer")),
+    "a child": (child("x#1", "hooks"), lambda t: t.done("answer", touches=["j"])),
+    "a child by its own id": (
+        child("x#1", "hooks", id="my child"),
+        lambda t: t.done("answer", touches=["j"]),
+    ),
+}
+
+
+@pytest.fixture(params=ASKED)
+def asked(request: pytest.FixtureRequest) -> tuple[Json, Callable[[Task], Json]]:
+    """Give each kind of request with the turn that answers it."""
+    return ASKED[request.param]
+
+
+def run(session: Session, finish: Callable[[Task], Json]) -> Task:
+    """Claim what was asked for, and answer."""
+    task = session.claim_one("hooks")
+    assert session.advance(finish(task)).state in {"keep", "done", "failed"}
+    return task
+
+
+def count(session: Session) -> list[tuple[int, ...]]:
+    """Count jobs, tasks and messages."""
+    return [session.run(f"select count(*) from {table}")[0] for table in ("jobs", "tasks", "inbox")]
+
+
+def test_a_request_repeated_while_its_task_runs_inserts_nothing(
+    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+) -> None:
+    """[P4] [P12] (C45): the coordinator crashed after asking, and asks again."""
+    request, _ = asked
+    task = a.held("j")
+    a.advance(task.keep(requests=[request]))
+    running = b.claim_one("hooks")
+    before = count(a)
+
+    again = a.stolen(task)
+    assert a.advance(again.park(requests=[request])).state == "parked"
+
+    assert count(a) == before
+    assert b.deliveries(running) == 1
+    assert b.claim("hooks") == []
+
+
+def test_a_request_repeated_while_its_answer_lies_open_inserts_nothing(
+    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+) -> None:
+    """[P4] [P12]: the coordinator crashed before it saw the answer."""
+    request, finish = asked
+    task = a.held("j")
+    a.advance(task.keep(requests=[request]))
+    run(b, finish)
+    before = count(a)
+
+    again = a.stolen(task)
+    kept = a.advance(again.park(requests=[request]))
+
+    assert (kept.state, [m["key"] for m in kept.messages]) == ("keep", ["x#1"])
+    assert count(a) == before
+    assert b.claim("hooks") == []
+
+
+def test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing(
+    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+) -> None:
+    """[P4] [P12]: the coordinator crashed later, and replays from the start."""
+    request, finish = asked
+    task = a.held("j")
+    a.advance(task.keep(requests=[request]))
+    run(b, finish)
+    (message,) = a.advance(task.park()).messages
+    a.advance(task.keep(take(message)))
+    before = count(a)
+
+    again = a.stolen(task)
+    assert a.advance(again.park("next", requests=[request])).state == "parked"
+
+    assert count(a) == before
+    assert b.claim("hooks") == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_request_repeated_while_its_answer_is_on_its_way_waits_for_it(
+    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]], end: str
+) -> None:
+    """[P4] [P5]: the task is gone exactly when its answer is there."""
+    request, finish = asked
+    task = a.held("j")
+    a.advance(task.keep(requests=[request]))
+    running = b.claim_one("hooks")
+    b.begin()
+    b.advance(finish(running))
+    assert a.advance(task.park(requests=[request])).state == "busy"
+    asking = a.later(a.advance, task.park(requests=[request]), waiting=True)
+    assert asking.waits()
+    b.end(end)
+
+    assert asking.get().state == ("keep" if end == "commit" else "parked")
+    assert b.claim("hooks") == []
+
+
+def test_an_answer_comes_while_its_request_is_repeated(
+    a: Session, b: Session, asked: tuple[Json, Callable[[Task], Json]]
+) -> None:
+    """[P4] [P5]: the other order: the hook ends while the coordinator that asks again is open."""
+    request, finish = asked
+    task = a.held("j")
+    a.advance(task.keep(requests=[request]))
+    running = b.claim_one("hooks")
+    a.begin()
+    a.advance(task.park(requests=[request]))
+    assert b.advance(finish(running)).state == "busy"
+    finishing = b.later(b.advance, finish(running), waiting=True)
+    assert finishing.waits()
+    a.commit()
+    finishing.get()
+
+    assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["x#1"]
+    assert b.claim("hooks") == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_hook_from_outside_with_a_key_runs_once(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P12]: asked by two at once, while it runs, and after it has ended."""
+    a.parked("j", "end")
+    a.begin()
+    assert a.call("hook", id="j", name="h", key="k", queue="hooks") == "$hook/k"
+    asking = b.later(b.call, "hook", id="j", name="h", key="k", queue="hooks")
+    assert asking.waits()
+    a.end(end)
+    assert asking.get() == "$hook/k"
+
+    running = c.claim_one("hooks")
+    a.call("hook", id="j", name="h", key="k", queue="hooks")
+    assert c.advance(running.done(1)).state == "done"
+    a.call("hook", id="j", name="h", key="k", queue="hooks")
+
+    assert c.claim("hooks") == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_child_whose_id_is_just_being_started_by_somebody_is_refused_or_made(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1] (E3): the request waits for the other start, whose fate decides."""
+    task = a.held("j")
+    b.begin()
+    b.start("mine", queue="mine")
+    asking = a.later(a.advance, task.park(requests=[child("c#1", id="mine")]))
+    assert asking.waits()
+    b.end(end)
+
+    answer = asking.get()
+    if end == "rollback":
+        assert answer.state == "parked"
+        assert [t.job for t in b.claim("children")] == ["mine"]
+    else:
+        assert [(m["key"], m["payload"]["code"]) for m in answer.messages] == [("c#1", "PD402")]
+
+
+def test_two_parents_that_ask_for_one_child_id_at_once_share_no_child(
+    a: Session, b: Session
+) -> None:
+    """[P1] (E3): one has it, the other is told that the id is taken."""
+    one, two = a.held("one"), b.held("two")
+    a.begin()
+    assert a.advance(one.park(requests=[child("c#1", id="mine")])).state == "parked"
+    asking = b.later(b.advance, two.park(requests=[child("c#1", id="mine")]))
+    assert asking.waits()
+    a.commit()
+
+    (message,) = asking.get().messages
+    assert message["payload"]["code"] == "PD402"
+    assert a.one("select parent from jobs where id = 'mine'") == "one"
+
+
+@pytest.mark.parametrize("jobs", [("j", "j"), ("one", "two")], ids=["one turn", "two turns"])
+def test_one_batch_that_asks_for_a_child_id_twice_makes_one_child(
+    a: Session, jobs: tuple[str, str]
+) -> None:
+    """[P1] (E3): the second request is answered PD402; the batch is not poisoned."""
+    requests = [child("c#1", id="mine"), child("c#2", id="mine")]
+    if jobs[0] == jobs[1]:
+        turns = [a.held("j").park(requests=requests)]
+    else:
+        pairs = zip(jobs, requests, strict=True)
+        turns = [a.held(job).park(requests=[request]) for job, request in pairs]
+
+    reply = a.advance_all(turns)
+
+    codes = [m["payload"]["code"] for answer in reply.turns for m in answer.messages]
+    assert codes == ["PD402"]
+    assert len(a.claim("children")) == 1
+
+
+# Many at once
+
+
+def test_a_thousand_early_answers_are_all_there_when_the_coordinator_waits(
+    a: Session, stage: Stage
+) -> None:
+    """[P5] (C51): it has not waited yet; four workers answer; the order is that of acceptance."""
+    task = a.held("j")
+    requests = [hook(f"h#{n}", signal=f"ready {n}") for n in range(HOOKS)]
+    assert a.advance(task.keep(requests=requests)).state == "keep"
+
+    order = []
+    for number, session in enumerate(stage.sessions(4)):
+        hooks = session.claim("hooks", max_tasks=HOOKS // 4)
+        turns = [t.done("late", send(t.row["signal"], number), increment("n")) for t in hooks]
+        assert set(session.advance_all(turns).states) == {"done"}
+        order += [t.row["asker"]["key"] for t in hooks]
+
+    kept = a.advance(task.park())
+    assert kept.state == "keep"
+    assert [m["key"] for m in kept.messages] == order
+    assert kept.payloads == [number for number in range(4) for _ in range(HOOKS // 4)]
+    assert a.memory("j") == ({"n": HOOKS}, HOOKS)
+    taken = [take(message) for message in kept.messages]
+    assert a.advance(task.keep(*taken)).state == "keep"
+    assert a.advance(task.told(HOOKS).done()).state == "done"
+    assert a.one("select count(*) from inbox") == 0
+
+
+def test_fifty_jobs_use_the_same_names_at_once_and_none_hears_another(
+    a: Session, b: Session
+) -> None:
+    """[P5] (C52): a constant signal's name and constant keys; signals sent in reverse order."""
+    jobs = [f"j{n:02}" for n in range(JOBS)]
+    a.rows("start_many", starts=[{"id": job, "workflow": "w", "queue": "q"} for job in jobs])
+    parked = [task.park("ready", requests=[hook("h#1", signal="ready")]) for task in a.claim("q")]
+    assert set(a.advance_all(parked).states) == {"parked"}
+    hooks = b.claim("hooks", max_tasks=JOBS)
+    for job in reversed(jobs[::2]):
+        b.signal(job, "ready", f"outside {job}")
+    assert set(b.advance_all([t.done(f"hook {t.job}") for t in hooks[::-1]]).states) == {"done"}
+
+    told = {task.job: task.row["messages"] for task in a.claim("q")}
+
+    for number, job in enumerate(jobs):
+        outside = [] if number % 2 else [(None, f"outside {job}")]
+        expected = [*outside, ("h#1", f"hook {job}")]
+        assert [(m["key"], m["payload"]) for m in told[job]] == expected

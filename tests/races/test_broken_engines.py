@@ -1,0 +1,261 @@
+"""Negative controls: an engine that is broken on purpose makes a named test fail.
+
+Each mutant is one change to one function, in a database of its own. The test is run there twice:
+on the sound engine it passes, on the mutant it fails, or leaves invariants broken. A change whose
+place is not found any more fails too: then the mutant has to be written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.races import mail
+from tests.races import test_asked_once as requests
+from tests.races import test_claims as claims
+from tests.races import test_deadlocks as deadlocks
+from tests.races import test_lost_replies as replies
+from tests.races import test_lost_updates as updates
+from tests.races import test_open_transactions as transactions
+from tests.races import test_park_and_mail as parks
+from tests.races import test_starts as starts
+from tests.races import test_two_takers as takers
+from tests.races import test_zombies as zombies
+from tests.races.theatre import Players, Theatre
+
+Test = Callable[[Players], Any]
+
+
+def two(test: Callable[..., Any], *more: Any) -> Test:
+    """Run a test of two sessions."""
+    return lambda it: test(it.a, it.b, *more)
+
+
+def three(test: Callable[..., Any], *more: Any) -> Test:
+    """Run a test of three sessions."""
+    return lambda it: test(it.a, it.b, it.c, *more)
+
+
+def signalled(test: Callable[..., Any], *more: Any) -> Test:
+    """Run a test of a park and a signal."""
+    return lambda it: test(it.a, it.b, mail.signal(it.a, it.b), *more)
+
+
+def stolen(test: Callable[..., Any], *more: Any) -> Test:
+    """Run a test of a zombie whose lease was stolen."""
+    return lambda it: test(it.a, zombies.dead(it.a, it.b, zombies.stolen), *more)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change to a function of the engine, and the test that it must not pass."""
+
+    function: str
+    place: str  # a regular expression; a space stands for any white space
+    change: str
+    test: Test
+
+
+READ_WITHOUT_LOCK = (
+    "(select (j.id, j.status, j.context, j.version, j.run)::memory from jobs as j where j.id = {})"
+)
+
+MUTANTS: dict[str, Mutant] = {
+    # [P6] Fences.
+    "turns are judged without their token": Mutant(
+        "hold_tasks",
+        r"\(h\.token = g\.token\) is not true or",
+        "",
+        stolen(zombies.test_nothing_of_a_late_turn_has_any_effect, False),
+    ),
+    "heartbeats are accepted without a token": Mutant(
+        "renew_leases",
+        r"and g\.token = a\.token",
+        "",
+        stolen(zombies.test_a_late_heartbeat_renews_nothing),
+    ),
+    "claims wait for rows that are locked": Mutant(
+        "take_due",
+        r"for no key update skip locked",
+        "for no key update",
+        lambda it: claims.test_what_a_claimer_rolls_back_is_there_for_the_next(it.stage),
+    ),
+    # [P5] Wake-ups and mail.
+    "advance reads the inbox without the lock of the job": Mutant(
+        "apply_batch",
+        r"lock_jobs\(touched, apply_batch\.waiting\)",
+        "touched",
+        signalled(parks.test_a_waiting_park_sees_mail_that_commits),
+    ),
+    "a signal wakes without the lock of the job": Mutant(
+        "signal",
+        r"lock_job\(signal\.id\)",
+        READ_WITHOUT_LOCK.format("signal.id"),
+        signalled(parks.test_mail_waits_for_an_open_park_and_wakes_it),
+    ),
+    "a turn is not busy when the job that it signals is locked": Mutant(
+        "hold_tasks",
+        r"hold_tasks\.missed && touched_jobs\(.*?\) as is_missed",
+        "said.job = any(hold_tasks.missed) as is_missed",
+        two(parks.test_a_turn_that_leaves_mail_for_a_locked_job_is_busy),
+    ),
+    "waking moves tasks that are held": Mutant(
+        "wake_tasks",
+        r"and t\.token is null and t\.awaits is not null and t\.due_at > wake_tasks\.woken_at",
+        "",
+        signalled(
+            parks.test_mail_that_comes_while_a_claim_is_open_is_found_by_the_holder, "commit"
+        ),
+    ),
+    "the key of a signal is forgotten when it is consumed": Mutant(
+        "signal_was_left",
+        r"i\.dedupe_key = signal_was_left\.key",
+        r"i.dedupe_key = signal_was_left.key and i.consumed_at is null",
+        two(parks.test_a_signal_with_a_key_is_accepted_once_also_after_it_was_consumed),
+    ),
+    "a message is taken without looking whether it is open": Mutant(
+        "messages_are_open",
+        r"and i\.consumed_at is null",
+        "",
+        two(takers.test_whoever_takes_a_signal_first_has_it_and_the_other_is_stale, (0, 1)),
+    ),
+    "one batch tells a message to two turns": Mutant(
+        "apply_batch",
+        r"or f\.message is not null",
+        "",
+        lambda it: takers.test_one_batch_tells_a_signal_to_one_task_only(it.a, (0, 1)),
+    ),
+    # [P2] [P3] Commands.
+    "commands read the memory without its lock": Mutant(
+        "run_command",
+        r"lock_job\(run_command\.id\)",
+        READ_WITHOUT_LOCK.format("run_command.id"),
+        two(updates.test_a_command_that_waited_is_applied_to_what_the_other_left, "commit"),
+    ),
+    "commands read the memory in a sub-select of the update that waits": Mutant(
+        "run_command",
+        r"lock_job\(run_command\.id\);(.*)perform write_memory\(.*?\);",
+        READ_WITHOUT_LOCK.format("run_command.id")
+        + r""";\1
+            update jobs as j
+               set context = (select (apply_command(o.context, run_command.op, run_command.path,
+                                                    run_command.argument)).context
+                                from jobs as o where o.id = run_command.id),
+                   version = j.version + 1
+             where j.id = run_command.id
+            returning j.version - 1 into held.version;""",
+        two(updates.test_a_command_that_waited_is_applied_to_what_the_other_left, "commit"),
+    ),
+    "merge is that of ||": Mutant(
+        "merge_at",
+        r"begin .* end",
+        "begin return put_value(merge_at.context, merge_at.path,"
+        " coalesce(merge_at.context #> merge_at.path, '{}') || merge_at.patch); end",
+        two(updates.test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both, "commit"),
+    ),
+    "merge is that of jsonb_set": Mutant(
+        "merge_at",
+        r"begin .* end",
+        "begin return jsonb_set(merge_at.context, merge_at.path, merge_at.patch); end",
+        two(updates.test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both, "commit"),
+    ),
+    "a key of a command is not looked up": Mutant(
+        "told_before",
+        r"f\.key = told_before\.key",
+        "false",
+        two(updates.test_a_key_that_is_used_by_two_at_once_is_one_command, "commit"),
+    ),
+    "a plain UPDATE has no version": Mutant(
+        "record_update",
+        r"new\.version := old\.version \+ 1;",
+        "return new;",
+        two(
+            transactions.test_a_plain_update_that_waited_sees_the_memory_that_a_turn_left, "commit"
+        ),
+    ),
+    # [P1] [P4] [P12] Repeats.
+    "a turn is applied whatever its position": Mutant(
+        "hold_tasks",
+        r"when h\.position > coalesce\(g\.position, 0\) then 'applied'",
+        "",
+        two(replies.test_a_repeated_turn_changes_nothing, "keep with facts"),
+    ),
+    "the token that parked a task is forgotten": Mutant(
+        "hold_tasks",
+        r"when h\.token is null and h\.last_token = g\.token then 'parked'",
+        "",
+        two(replies.test_a_repeated_turn_changes_nothing, "park"),
+    ),
+    "a repeated claim claims again": Mutant(
+        "taken_before",
+        r"t\.token = taken_before\.token",
+        "false",
+        two(replies.test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery),
+    ),
+    "requests look for open answers only": Mutant(
+        "request_tasks",
+        r"i\.key = q\.key\)",
+        "i.key = q.key and i.consumed_at is null)",
+        two(
+            requests.test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing,
+            requests.ASKED["a hook that returns"],
+        ),
+    ),
+    "a hook that has ended is forgotten": Mutant(
+        "task_has_ended",
+        r"f\.kind = 'end'",
+        "false",
+        three(requests.test_a_hook_from_outside_with_a_key_runs_once, "commit"),
+    ),
+    # The order of locks.
+    "a batch waits for jobs that are locked": Mutant(
+        "lock_jobs",
+        r"skip locked",
+        "",
+        two(
+            transactions.test_an_open_transaction_on_one_job_makes_one_turn_busy_and_delays_none,
+            "a plain UPDATE",
+            "commit",
+        ),
+    ),
+    "jobs are locked in any order": Mutant(
+        "lock_jobs",
+        r"order by j\.id for no key update\)",
+        "order by case current_setting('application_name') when 'b' then j.id end desc, j.id"
+        " for no key update)",
+        three(
+            deadlocks.test_two_batches_stopped_half_way_at_a_job_of_a_user_lock_in_one_order,
+        ),
+    ),
+    "the tasks of a batch are locked in its own order": Mutant(
+        "hold_tasks",
+        r'order by said\.job collate "C", said\.task collate "C"\) as g',
+        "order by said.number) as g",
+        three(
+            deadlocks.test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call,
+            "a batch",
+            "a terminate",
+        ),
+    ),
+    "jobs are inserted in the order of the call": Mutant(
+        "insert_jobs",
+        r"order by w\.id",
+        "",
+        three(starts.test_start_manys_that_meet_in_the_middle_wait_for_each_other),
+    ),
+}
+
+
+@pytest.mark.broken_invariants
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_engine_does_not_pass(theatre: Theatre, name: str) -> None:
+    """(T32): the test named in the table passes on the engine and fails on the mutant."""
+    mutant = MUTANTS[name]
+    assert theatre.passes(mutant.test)
+
+    theatre.change(mutant.function, mutant.place, mutant.change)
+
+    assert not theatre.passes(mutant.test)

@@ -1,0 +1,167 @@
+"""Windows of microseconds, held open by a user's lock or by a gate put into a function."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.races.sessions import Session, child, hook, increment, send
+from tests.races.theatre import Theatre, shut
+
+
+def test_a_job_started_while_a_batch_waits_for_another_misses_no_signal(
+    a: Session, b: Session, c: Session
+) -> None:
+    """[P5]: what was not there when the batch took its locks is not written without one."""
+    sender = a.held("s")
+    a.start("y")
+    c.begin()
+    c.call("entity_increment", id="y", path="n")
+    turn = sender.keep(send("go", 1, target="x"), send("hi", 1, target="y"))
+    sending = a.later(a.advance, turn, waiting=True)
+    assert sending.waits()
+    task = b.held("x")
+    b.begin()
+    assert b.advance(task.park("go")).state == "parked"
+
+    c.commit()
+    sending.waits()
+    b.commit()
+
+    told = sending.get()
+    if told.state == "busy":
+        told = a.advance(turn, waiting=True)
+    arrived = told.answers[0][1]
+    assert b.state("x") == ("ready" if arrived else "parked")
+    assert b.one("select count(*) from inbox where job_id = 'x'") == (1 if arrived else 0)
+
+
+@pytest.mark.parametrize("first", ["cancel", "retry"])
+def test_a_retry_is_not_slept_through_when_the_job_is_asked_to_cancel(
+    a: Session, b: Session, first: str
+) -> None:
+    """[P8] (E2): in both orders the coordinator is due at once."""
+    task = a.held("j")
+    retry = task.turn("retry", value={"message": "no"}, until="2100-01-01")
+    if first == "cancel":
+        b.call("cancel", id="j")
+        a.advance(retry)
+    else:
+        a.advance(retry)
+        b.call("cancel", id="j")
+
+    assert [m["key"] for m in b.claim_one("j").row["messages"]] == ["$cancel"]
+
+
+@pytest.mark.parametrize("first", ["cancel", "retry"])
+def test_a_hook_between_two_attempts_hears_at_once_that_it_is_cancelled(
+    a: Session, b: Session, first: str
+) -> None:
+    """[P8] (E2): in both orders, however long its backoff is."""
+    task = a.held("j")
+    a.advance(task.keep(requests=[hook("h#1")]))
+    retry = b.claim_one("hooks").turn("retry", value={"message": "no"}, until="2100-01-01")
+    if first == "cancel":
+        a.advance(task.keep(cancels=["h#1"]))
+        b.advance(retry)
+    else:
+        b.advance(retry)
+        a.advance(task.keep(cancels=["h#1"]))
+
+    assert [m["key"] for m in b.claim_one("hooks").row["messages"]] == ["$cancel"]
+
+
+def test_a_child_that_is_terminated_while_it_is_being_started_answers_its_parent(
+    theatre: Theatre,
+) -> None:
+    """[P8] [P10] (E3): who asked for it is read under the lock."""
+    theatre.put_gate("terminate", r"perform lock_jobs")
+    with theatre.players() as (a, b, c, _):
+        parent = a.held("j")
+        a.begin()
+        assert a.advance(parent.park(requests=[child("c#1")])).state == "parked"
+        shut(c)
+        ending = b.later(b.call, "terminate", id="j/c#1")
+        assert ending.waits()
+        a.commit()
+        c.commit()
+
+        assert ending.get() is True
+        assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
+
+
+def test_a_child_that_is_terminated_while_its_parent_is_locked_says_try_again(
+    theatre: Theatre,
+) -> None:
+    """[P8] (E3): 40001 instead of a circle: the child's lock is held, the parent's comes first."""
+    theatre.put_gate("terminate", r"perform lock_jobs")
+    with theatre.players() as (a, b, c, stage):
+        parent = a.held("j")
+        a.begin()
+        assert a.advance(parent.park(requests=[child("c#1")])).state == "parked"
+        shut(c)
+        ending = b.later(b.call, "terminate", id="j/c#1")
+        assert ending.waits()
+        a.commit()
+        user = stage.session("user")
+        user.begin()
+        user.call("entity_increment", id="j", path="n")
+        c.commit()
+
+        assert isinstance(ending.error(), psycopg.errors.SerializationFailure)
+        user.commit()
+        assert b.call("terminate", id="j/c#1") is True
+        assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
+
+
+def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
+    theatre: Theatre,
+) -> None:
+    """[P6]: the token is compared when the row of the task is locked, not before."""
+    theatre.put_gate("hold_tasks", r"return array")
+    with theatre.players() as (a, b, c, _):
+        task = a.held("j")
+        a.expire(task)
+        shut(c)
+        advancing = a.later(a.advance, task.done("a", increment("n")))
+        assert advancing.waits()
+        (mine,) = b.claim("j")
+        c.commit()
+
+        assert advancing.get().state == "fenced"
+        assert b.advance(mine.done("b")).state == "done"
+        assert b.memory("j") == ({}, 0)
+
+
+def test_a_claim_is_whole_although_mail_comes_while_it_is_described(theatre: Theatre) -> None:
+    """[P5]: a signal between taking and telling is found when the holder parks."""
+    theatre.put_gate("describe_tasks", r"return \(")
+    with theatre.players() as (a, b, c, _):
+        a.start("j")
+        shut(c)
+        claiming = a.later(a.claim_one, "j")
+        assert claiming.waits()
+        b.signal("j", "go", 1)
+        c.commit()
+
+        parked = a.advance(claiming.get().park("go"))
+        assert (parked.state, parked.payloads) == ("keep", [1])
+
+
+def test_mail_that_is_left_between_look_and_park_of_a_batch_waits_for_it(
+    theatre: Theatre,
+) -> None:
+    """[P5]: from the look into the inbox to the commit of the park nobody can write it."""
+    theatre.put_gate("keep_or_park", r"update tasks")
+    with theatre.players() as (a, b, c, _):
+        task = a.held("j")
+        shut(c)
+        parking = a.later(a.advance, task.park("go"))
+        assert parking.waits()
+        signalling = b.later(b.signal, "j", "go", 1)
+        assert signalling.waits()
+        c.commit()
+
+        assert parking.get().state == "parked"
+        assert signalling.get()
+        assert a.claim_one("j").messages == [1]

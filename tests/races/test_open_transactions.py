@@ -1,0 +1,252 @@
+"""A user's transaction stays open on one job: no other turn, claim or lease waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from tests.races.sessions import Session, Task, activity, hook, increment
+
+JOBS = 100
+BUSY = "j50"
+
+
+def one_hundred(a: Session) -> list[Task]:
+    """Give the tasks of a hundred jobs, all in the hands of one worker."""
+    a.rows(
+        "start_many",
+        starts=[{"id": f"j{n}", "workflow": "w", "queue": "q"} for n in range(JOBS)],
+    )
+    return sorted(a.claim("q"), key=lambda task: int(task.job[1:]))
+
+
+# What a user may do to a job in a transaction of his own, and whether it takes the job's lock.
+DEEDS: dict[str, tuple[Callable[[Session], object], bool]] = {
+    "a plain UPDATE": (
+        lambda user: user.run("update jobs set context = '{\"user\": 1}' where id = %s", BUSY),
+        True,
+    ),
+    "a row lock": (
+        lambda user: user.run("select from jobs where id = %s for update", BUSY),
+        True,
+    ),
+    "an entity command": (
+        lambda user: user.call("entity_increment", id=BUSY, path="n"),
+        True,
+    ),
+    "a signal": (lambda user: user.signal(BUSY, "go"), True),
+    "a hook": (lambda user: user.call("hook", id=BUSY, name="h", queue="hooks"), True),
+    "a cancel": (lambda user: user.call("cancel", id=BUSY), True),
+    "a start of a new child id": (lambda user: user.start(f"{BUSY}/child"), False),
+    "a refused start of the same id": (
+        lambda user: user.start(BUSY, if_exists="existing"),
+        False,
+    ),
+    "a read": (lambda user: user.memory(BUSY), False),
+}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("deed", DEEDS)
+def test_an_open_transaction_on_one_job_makes_one_turn_busy_and_delays_none(
+    a: Session, b: Session, deed: str, end: str
+) -> None:
+    """[P3] (E7) (C25): 99 of 100 are done at once, the last when the transaction has ended."""
+    act, locks = DEEDS[deed]
+    tasks = one_hundred(a)
+    b.begin()
+    act(b)
+
+    advancing = a.later(a.advance_all, [task.done(1) for task in tasks])
+    assert not advancing.waits()
+
+    states = advancing.get().states
+    assert states.count("done") == (JOBS - 1 if locks else JOBS)
+    assert states[50] == ("busy" if locks else "done")
+    finishing = a.later(a.advance, tasks[50].done(1), waiting=True)
+    assert finishing.waits() is locks
+    b.end(end)
+    assert finishing.get().state == ("done" if locks else "gone")
+    assert a.one("select count(*) from jobs where status = 'completed'") == JOBS
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_an_open_terminate_makes_one_turn_busy_and_delays_none(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P6] (E2): afterwards its task is gone, or it was never touched."""
+    tasks = one_hundred(a)
+    b.begin()
+    b.call("terminate", id=BUSY)
+
+    states = a.advance_all([task.done(1) for task in tasks]).states
+
+    assert (states.count("done"), states[50]) == (JOBS - 1, "busy")
+    finishing = a.later(a.advance, tasks[50].done(1), waiting=True)
+    assert finishing.waits()
+    b.end(end)
+    assert finishing.get().state == ("gone" if end == "commit" else "done")
+
+
+def test_facts_alone_do_not_even_need_the_lock_of_the_job(a: Session, b: Session) -> None:
+    """[P4]: a result is recorded while a user changes the memory of that job."""
+    tasks = one_hundred(a)
+    b.begin()
+    b.call("entity_increment", id=BUSY, path="n")
+
+    states = a.advance_all([task.keep(activity("x#1", 1)) for task in tasks]).states
+
+    assert states == ["keep"] * JOBS
+    b.commit()
+
+
+def test_claims_heartbeats_and_releases_do_not_wait_either(a: Session, b: Session) -> None:
+    """[P6]: none of them needs the lock of a job."""
+    tasks = one_hundred(a)
+    a.start("late", queue="q")
+    b.begin()
+    b.call("entity_increment", id=BUSY, path="n")
+    b.call("entity_increment", id="late", path="n")
+
+    assert set(a.extend(*tasks)) == {"held"}
+    assert [task.job for task in a.claim("q")] == ["late"]
+    assert a.release(tasks[50]) == ["released"]
+
+    b.rollback()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_hooks_of_other_jobs_go_on_while_one_asker_is_locked(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] (C42): the hooks of the locked job are busy together and go through together."""
+    tasks = one_hundred(a)[:10]
+    a.advance_all([task.park(requests=[hook("h#1"), hook("h#2")]) for task in tasks])
+    hooks = sorted(a.claim("hooks"), key=lambda task: (int(task.job[1:]), task.task))
+    b.begin()
+    b.call("entity_increment", id="j5", path="n")
+
+    states = a.advance_all([task.done(1, increment("n")) for task in hooks]).states
+
+    assert [hooks[n].job for n, state in enumerate(states) if state != "done"] == ["j5", "j5"]
+    busy = [task.done(1, increment("n")) for task in hooks if task.job == "j5"]
+    finishing = a.later(a.advance_all, busy, waiting=True)
+    assert finishing.waits()
+    b.end(end)
+    assert finishing.get().states == ["done", "done"]
+    assert a.memory("j5") == (({"n": 3}, 3) if end == "commit" else ({"n": 2}, 2))
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_start_signal_and_command_of_a_user_commit_or_vanish_together(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1] [P3] [P5] (E7): nothing of an open transaction is seen, run or told."""
+    a.parked("there", "go")
+    b.begin()
+    b.start("new", queue="q")
+    b.call("entity_set", id="new", path="by", value="user")
+    b.signal("new", "go", 1)
+    b.signal("there", "go", 2)
+
+    assert a.claim("q", "there") == []
+    assert a.run("select id from jobs") == [("there",)]
+
+    b.end(end)
+    found = {task.job: task.messages for task in a.claim("q", "there")}
+    assert found == ({"new": [], "there": [2]} if end == "commit" else {})
+    assert a.one("select count(*) from jobs") == (2 if end == "commit" else 1)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_plain_update_that_waited_sees_the_memory_that_a_turn_left(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P3] (C25): an UPDATE reads its row again after the wait; its version is the next one."""
+    task = a.held("j", context={"n": 1})
+    a.begin()
+    a.advance(task.keep(increment("n"), increment("m")))
+    update = """update jobs set context = context || '{"user": true}' where id = 'j'"""
+    updating = b.later(b.run, update)
+    assert updating.waits()
+    a.end(end)
+    updating.get()
+
+    expected = {"n": 2, "m": 1} if end == "commit" else {"n": 1}
+    assert a.memory("j") == ({**expected, "user": True}, 4 if end == "commit" else 2)
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_turn_that_waited_for_a_plain_update_works_on_what_it_left(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P3] (C25)"""
+    task = a.held("j", context={"n": 1})
+    b.begin()
+    b.run("update jobs set context = '{\"n\": 10}' where id = 'j'")
+    telling = a.later(a.advance, task.keep(increment("n")), waiting=True)
+    assert telling.waits()
+    b.end(end)
+
+    assert telling.get().values == [11 if end == "commit" else 2]
+    assert a.memory("j") == (({"n": 11}, 3) if end == "commit" else ({"n": 2}, 2))
+
+
+# A caller may ask for stronger isolation: he is told to try again, and nothing is lost.
+
+VERBS: dict[str, Callable[[Session, Task], object]] = {
+    "a command": lambda user, task: user.call("entity_increment", id="j", path="n"),
+    "a plain UPDATE": lambda user, task: user.run("update jobs set context = '{}' where id = 'j'"),
+    "a signal": lambda user, task: user.signal("j", "go"),
+    "a cancel": lambda user, task: user.call("cancel", id="j"),
+    "a terminate": lambda user, task: user.call("terminate", id="j"),
+    "a hook": lambda user, task: user.call("hook", id="j", name="h"),
+    "a turn": lambda user, task: user.advance(task.park("go")),
+    "a start": lambda user, task: user.start("new"),
+}
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_with_an_old_snapshot_is_refused_and_decides_nothing(
+    a: Session, b: Session, verb: str, isolation: str
+) -> None:
+    """[P3] [P5] (E7): 40001, and the same call in a new transaction goes through."""
+    task = a.held("j")
+    a.run(f"begin isolation level {isolation}")
+    a.memory("j")  # the snapshot is from here
+    b.call("entity_set", id="j", path="n", value=1)
+    b.start("new")
+    before = b.everything()
+
+    with pytest.raises(psycopg.errors.SerializationFailure):
+        VERBS[verb](a, task)
+    a.rollback()
+
+    assert b.everything() == before
+    if verb != "a start":
+        VERBS[verb](a, task)
+        assert b.everything() != before
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_all_verbs_work_in_one_transaction_of_stronger_isolation(
+    a: Session, b: Session, isolation: str
+) -> None:
+    """[P1] [P3] [P5] (E7): where nobody else changes the same jobs."""
+    a.run(f"begin isolation level {isolation}")
+    task = a.held("j")
+    assert a.advance(task.keep(increment("n"), requests=[hook("h#1")])).values == [1]
+    assert a.call("entity_increment", id="j", path="n") == 2
+    assert a.signal("j", "go", 1)
+    assert a.advance(task.told().park("go")).payloads == [1]
+    running = a.claim_one("hooks")
+    assert a.advance(running.done("h")).state == "done"
+    assert a.call("cancel", id="j")
+    assert a.advance(task.told().done()).state == "done"
+    a.commit()
+
+    assert b.status("j") == "completed"
+    assert b.memory("j") == ({"n": 2}, 2)

@@ -1,0 +1,245 @@
+"""Every mutator against every other on one job: the outcome is that of one of the two orders.
+
+A runs in an open transaction; B comes meanwhile and may have to wait; then A commits or rolls back.
+What both were told and what is left in the tables must equal `A, then B` or `B, then A` as they
+come out one after the other on a job of their own; after a rollback, B alone. The mutators stand in
+a table, and the pairs are made from it. PERDURE_RACE_PAIRS=all also takes the mutators that differ
+little from others, and tries every pair with a rollback. [P3] [P5] [P6] [P8]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, product
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.races.sessions import Answer, Session, Task, activity, child, command, hook, send
+
+FAILURE = {"type": "ValueError", "message": "no"}
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A job with a task in every state in which one can be, on a queue of its own."""
+
+    job: str
+    main: Task  # held
+    hook: Task  # held; main has asked for it
+    child: Task  # held; main has asked for it
+
+
+def cast(session: Session) -> Cast:
+    """Set the stage: beside the three that are held, a hook is parked, one stuck, one ready."""
+    job = f"job {next(_numbers):06}"
+    session.start(job, context={"n": 0, "log": []})
+    for key in ("parked", "stuck"):
+        session.call("hook", id=job, name="h", key=key, queue=job)
+    parked, stuck, main = sorted(session.claim(job), key=lambda task: task.task)
+    turns = [
+        parked.park("go"),
+        stuck.turn("stuck", value={"message": "?"}),
+        main.keep(requests=[hook("h#1", job), child("c#1", job)]),
+    ]
+    assert session.advance_all(turns).states == ["parked", "stuck", "keep"]
+    its_child, its_hook = sorted(session.claim(job), key=lambda task: task.task)
+    session.call("hook", id=job, name="h", key="ready", queue=job)
+    return Cast(job, main, its_hook, its_child)
+
+
+# What can be done to the job
+
+
+def say(role: str, state: str, *facts: Any, **more: Any) -> Callable[[Session, Cast], Any]:
+    """Send a turn of one of the tasks that are held."""
+
+    def turn(session: Session, it: Cast) -> Any:
+        task: Task = getattr(it, role)
+        touches = {"touches": [it.job]} if role == "child" else {}
+        return session.advance(task.turn(state, *facts, **more, **touches), waiting=True)
+
+    return turn
+
+
+def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
+    """Call a verb with the id of the job."""
+    return lambda session, it: session.call(function, id=it.job, **arguments)
+
+
+def plain_update(session: Session, it: Cast) -> None:
+    """Write the memory with ordinary SQL, so that the order of the writers can be seen."""
+    query = "update jobs set context = context || jsonb_build_object('user', context) where id = %s"
+    session.run(query, it.job)
+
+
+def logged(what: str) -> Any:
+    """Append to a list of the memory, whose order tells the order of the writers."""
+    return command("append", "log", [what])
+
+
+@dataclass(frozen=True)
+class Mutator:
+    """Something that changes a job; whether it takes the job's lock, and is much like another."""
+
+    do: Callable[[Session, Cast], Any]
+    locks: bool = True
+    is_alike: bool = False
+
+
+MUTATORS: dict[str, Mutator] = {
+    "command": Mutator(verb("entity_append", path="log", items=["outside"])),
+    "plain update": Mutator(plain_update),
+    "turn with a command": Mutator(say("main", "keep", logged("turn"))),
+    "turn with a fact": Mutator(say("main", "keep", activity("x#1", 1)), locks=False),
+    "turn with a request": Mutator(say("main", "keep", requests=[hook("h#2")])),
+    "turn with a signal": Mutator(say("main", "keep", send("go", "own")), is_alike=True),
+    "turn of a hook": Mutator(say("hook", "keep", logged("hook"), send("go", "hook"))),
+    "park": Mutator(say("main", "park", logged("park"), awaits=["go"])),
+    "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01")),
+    "stuck": Mutator(say("main", "stuck", value={"message": "?"}), is_alike=True),
+    "done": Mutator(say("main", "done", logged("done"), value=1)),
+    "failed": Mutator(say("main", "failed", value=FAILURE), is_alike=True),
+    "end of a hook": Mutator(say("hook", "done", logged("hook"), value="h")),
+    "end of a child": Mutator(say("child", "done", value="c")),
+    "signal": Mutator(verb("signal", name="go", payload="outside")),
+    "cancel": Mutator(verb("cancel", reason="enough")),
+    "terminate": Mutator(verb("terminate", reason="now")),
+    "resume": Mutator(verb("resume")),
+    "hook": Mutator(verb("hook", name="h", key="new", queue="other")),
+    "hook again": Mutator(verb("hook", name="h", key="ready", queue="other"), is_alike=True),
+    "start again": Mutator(
+        lambda session, it: session.start(it.job, if_exists="existing"), locks=False
+    ),
+    "extend": Mutator(lambda session, it: session.extend(it.main), locks=False),
+    "release": Mutator(lambda session, it: session.release(it.main), locks=False),
+    "claim": Mutator(lambda session, it: session.claim(it.job), locks=False),
+}
+
+NEVER_WAITS = ("extend", "claim")
+
+
+# What comes out
+
+
+def told(mutator: Mutator, session: Session, it: Cast) -> Any:
+    """Do it; say the answer, without what differs from run to run."""
+    try:
+        answer = mutator.do(session, it)
+    except psycopg.Error as error:
+        return f"error {error.sqlstate}"
+    if isinstance(answer, Answer):
+        messages = [(m["key"], m["name"], m["payload"]) for m in answer.messages]
+        return answer.state, answer.answers, messages
+    if isinstance(answer, list) and answer and isinstance(answer[0], Task):
+        return sorted((t.task, t.position, t.row["deliveries"], t.messages) for t in answer)
+    return answer
+
+
+def passed_by(answer: Any) -> bool:
+    """Tell whether a call went round what another session holds: the caller comes again."""
+    return answer in ([], ["busy"]) or (isinstance(answer, tuple) and answer[0] == "busy")
+
+
+LEFT = """
+with its as (
+    select id, context, version, status, result, error from jobs where id like %(family)s
+), tasks_left as (
+    select job_id, task, token is not null as is_held, deliveries, attempt, position, awaits,
+           stuck_reason, case when due_at = 'infinity' then 'never'
+                              when due_at <= clock() then 'now'
+                              when due_at < clock() + interval '10 min' then 'lease'
+                              else 'later' end as due
+      from tasks where job_id like %(family)s
+), told as (
+    select to_jsonb(f) - 'at' as fact, job_id, task, seq
+      from journal as f where job_id like %(family)s
+), mail as (
+    select to_jsonb(i) - array['id', 'sent_at', 'consumed_at'] as message, id,
+           consumed_at is null as is_open
+      from inbox as i where job_id like %(family)s
+)
+select jsonb_build_object(
+    'jobs', (select jsonb_agg(to_jsonb(j) order by j.id) from its as j),
+    'tasks', (select jsonb_agg(to_jsonb(t) order by t.job_id, t.task) from tasks_left as t),
+    'journal', (select jsonb_agg(f.fact order by f.job_id, f.task, f.seq) from told as f),
+    'inbox', (select jsonb_agg(to_jsonb(m) - 'id' order by m.id) from mail as m))
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What both were told, and what is left."""
+
+    first: Any
+    second: Any
+    left: str
+
+
+def left(session: Session, it: Cast) -> str:
+    """Read what is left of a job and its child, without times and names that differ."""
+    (row,) = session.connection.execute(LEFT, {"family": f"{it.job}%"}).fetchone() or (None,)
+    return json.dumps(row, indent=1).replace(it.job, "JOB")
+
+
+_alone: dict[tuple[str, str | None], Outcome] = {}
+
+
+def one_after_the_other(session: Session, first: str, second: str | None) -> Outcome:
+    """Find what comes out of two calls in order, once for each pair; `second` may be missing."""
+    if (first, second) not in _alone:
+        it = cast(session)
+        one = told(MUTATORS[first], session, it)
+        two = told(MUTATORS[second], session, it) if second else None
+        _alone[first, second] = Outcome(one, two, left(session, it))
+    return _alone[first, second]
+
+
+def swapped(outcome: Outcome) -> Outcome:
+    """Tell an outcome from the other side."""
+    return Outcome(outcome.second, outcome.first, outcome.left)
+
+
+def pairs() -> Iterator[tuple[str, str, str]]:
+    """Make the pairs: first, second, and how the first ends."""
+    everything = os.environ.get("PERDURE_RACE_PAIRS") == "all"
+    chosen = [name for name, mutator in MUTATORS.items() if everything or not mutator.is_alike]
+    for number, (first, second) in enumerate(product(chosen, chosen)):
+        yield first, second, "commit"
+        if everything or number % 7 == 0:
+            yield first, second, "rollback"
+
+
+@pytest.mark.parametrize(("first", "second", "end"), list(pairs()))
+def test_two_at_once_come_out_as_one_after_the_other(
+    a: Session, b: Session, first: str, second: str, end: str
+) -> None:
+    """[P3] [P5] [P6] [P8] (C20) (C42)"""
+    expected = {
+        "commit": lambda: [
+            one_after_the_other(a, first, second),
+            swapped(one_after_the_other(a, second, first)),
+        ],
+        "rollback": lambda: [swapped(one_after_the_other(a, second, None))],
+    }[end]()
+    it = cast(a)
+
+    a.begin()
+    one = told(MUTATORS[first], a, it)
+    coming = b.later(told, MUTATORS[second], b, it)
+    waited = coming.waits()
+    a.end(end)
+    two = coming.get()
+    if passed_by(two):
+        two = told(MUTATORS[second], b, it)
+
+    found = Outcome(one if end == "commit" else None, two, left(a, it))
+    assert found in expected
+    assert waited or not (MUTATORS[first].locks and MUTATORS[second].locks)
+    assert not (waited and second in NEVER_WAITS)
+    assert not passed_by(found.second) or found.second == expected[0].second

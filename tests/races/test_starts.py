@@ -1,0 +1,145 @@
+"""Starts of one id at once: one job, whoever is first. [P1]"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import psycopg
+import pytest
+
+from tests.races.sessions import Session, Stage, together
+
+STARTERS = 8
+
+
+def code(session: Session, job: str, **options: object) -> object:
+    """Start a job; return whether it is new, or the code of the refusal."""
+    try:
+        return session.start(job, **options)
+    except psycopg.Error as error:
+        return error.sqlstate
+
+
+@pytest.mark.parametrize(
+    ("options", "others"),
+    [({"if_exists": "existing"}, False), ({"key": "k"}, False), ({}, "PD402")],
+    ids=["existing", "with a key", "error"],
+)
+def test_the_same_id_from_eight_sessions_at_once_is_new_for_one(
+    stage: Stage, options: dict[str, str], others: object
+) -> None:
+    """[P1] [P12] (E5) (C9)"""
+    sessions = stage.sessions(STARTERS)
+    for number in range(10):
+        job = f"j{number}"
+
+        told = together(*(partial(code, session, job, **options) for session in sessions))
+
+        assert sorted(map(str, told)) == sorted(map(str, [True] + [others] * (STARTERS - 1)))
+        assert sessions[0].tasks(job) == {"1/main": "ready"}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_start_waits_for_an_open_start_of_the_same_id(a: Session, b: Session, end: str) -> None:
+    """[P1] (E7): refused when that one commits, new when it rolls back."""
+    a.begin()
+    assert a.start("j")
+    starting = b.later(code, b, "j")
+    assert starting.waits()
+    a.end(end)
+
+    assert starting.get() == ("PD402" if end == "commit" else True)
+    assert b.one("select count(*) from jobs") == 1
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_start_in_an_open_transaction_runs_only_when_that_commits(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1] (E7): nobody sees, claims or signals it before."""
+    a.begin()
+    assert a.start("j", context={"n": 1})
+
+    assert b.claim("j") == []
+    with pytest.raises(psycopg.Error, match="does not exist") as unknown:
+        b.signal("j", "go")
+    assert unknown.value.sqlstate == "PD401"
+
+    a.end(end)
+    assert len(b.claim("j")) == (1 if end == "commit" else 0)
+    if end == "rollback":
+        assert [b.everything()[table] for table in ("jobs", "tasks", "journal")] == [[], [], []]
+
+
+def test_overlapping_start_manys_in_opposite_orders_do_not_deadlock(stage: Stage) -> None:
+    """[P1]: ids are inserted in their own order; each is new for exactly one of the callers."""
+    sessions = stage.sessions(4)
+    ids = [f"j{n:03}" for n in range(60)]
+
+    def start(place: int, session: Session) -> dict[str, bool]:
+        order = ids[place * 10 : place * 10 + 30]
+        order = order[::-1] if place % 2 else order
+        starts = [{"id": job, "workflow": "w", "if_exists": "existing"} for job in order]
+        return dict(session.rows("start_many", starts=starts))
+
+    told = together(*(partial(start, place, session) for place, session in enumerate(sessions)))
+
+    for job in ids:
+        assert sum(each.get(job, False) for each in told) == 1
+    assert sessions[0].one("select count(*) from tasks") == len(ids)
+
+
+def test_start_manys_that_meet_in_the_middle_wait_for_each_other(
+    a: Session, b: Session, c: Session
+) -> None:
+    """[P1]: two calls stopped at an id that a third is starting, from both sides of it."""
+    c.begin()
+    c.start("m")
+    starts = [{"id": job, "workflow": "w", "if_exists": "existing"} for job in ("a", "m", "z")]
+    one = a.later(a.rows, "start_many", starts=starts)
+    assert one.waits()
+    two = b.later(b.rows, "start_many", starts=starts[::-1])
+    assert two.waits()
+    c.commit()
+
+    assert [one.get(), two.get()] == [
+        [("a", True), ("m", False), ("z", True)],
+        [("z", False), ("m", False), ("a", False)],
+    ]
+
+
+def test_a_start_many_that_is_refused_starts_nothing(a: Session, b: Session) -> None:
+    """[P1]: also where the id that exists was committed while it waited."""
+    b.begin()
+    b.start("j5", key="mine")
+    starts = [{"id": f"j{n}", "workflow": "w"} for n in range(9)]
+    starting = a.later(a.rows, "start_many", starts=starts)
+    assert starting.waits()
+    b.commit()
+
+    refused = starting.error()
+
+    assert isinstance(refused, psycopg.Error)
+    assert refused.sqlstate == "PD402"
+    assert a.run("select id from jobs") == [("j5",)]
+
+
+def test_one_call_that_names_an_id_twice_makes_one_job(a: Session) -> None:
+    """[P1]: with `existing` the second is not new."""
+    starts = [{"id": "j", "workflow": "w", "if_exists": "existing"}] * 2
+
+    assert sorted(a.rows("start_many", starts=starts)) == [("j", False), ("j", True)]
+    assert a.tasks("j") == {"1/main": "ready"}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_an_entity_and_a_workflow_of_one_id_are_one_job(a: Session, b: Session, end: str) -> None:
+    """[P1]: entity_create() and start() meet on the same key."""
+    a.begin()
+    assert a.call("entity_create", id="j", entity="x", context={"n": 1})
+    starting = b.later(code, b, "j")
+    assert starting.waits()
+    a.end(end)
+
+    assert starting.get() == ("PD402" if end == "commit" else True)
+    assert b.memory("j") == (({"n": 1}, 1) if end == "commit" else ({}, 0))

@@ -1,0 +1,96 @@
+"""A database of its own, whose engine a test may change: break it, or put a gate into it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from tests.races.sessions import TABLES, Connection, Session, Stage
+
+PATIENCE = 5.0  # seconds: a broken engine may wait where it should not
+FAILURES = (AssertionError, psycopg.Error, ValueError)  # ValueError: too few rows or tasks
+GATE = 4711
+
+
+class Players(NamedTuple):
+    """The sessions that a test wants."""
+
+    a: Session
+    b: Session
+    c: Session
+    stage: Stage
+
+
+class Theatre:
+    """A database of its own, whose engine may be changed."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._owner = self._connect()
+
+    def close(self) -> None:
+        """Leave the database."""
+        self._owner.close()
+
+    def change(self, function: str, place: str, change: str) -> None:
+        """Change a function where its text matches; a space stands for any white space."""
+        query = """select pg_get_functiondef(oid) from pg_proc
+                    where pronamespace = %s::regnamespace and proname = %s"""
+        (row,) = self._owner.execute(query, [self._schema, function]).fetchall()
+        changed, places = re.subn(place.replace(" ", r"\s+"), change, row[0], flags=re.DOTALL)
+        assert places > 0, f"{function}() has no place {place}"
+        self._owner.execute(changed.encode())
+
+    def put_gate(self, function: str, place: str) -> None:
+        """Let whoever comes to a place in a function wait while the gate is shut."""
+        gate = f"perform pg_advisory_xact_lock_shared({GATE});"
+        self.change(function, f"({place})", rf"{gate} \1")
+
+    @contextmanager
+    def players(self) -> Iterator[Players]:
+        """Open sessions; afterwards end them and forget all that they did."""
+        with ExitStack() as stack:
+            stage = Stage(lambda: stack.enter_context(closing(self._connect())), PATIENCE)
+            a, b, c = (stage.session(name) for name in "abc")
+            try:
+                yield Players(a, b, c, stage)
+            finally:
+                self._empty()
+
+    def passes(self, test: Callable[[Players], Any]) -> bool:
+        """Run a test; tell whether it passes and leaves no broken invariant."""
+        with self.players() as players:
+            try:
+                test(players)
+                return players.a.broken() == []
+            except FAILURES:
+                return False
+
+    def _connect(self) -> Connection:
+        connection: Connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8")
+        path = sql.SQL("set search_path = pg_catalog, {}, public")
+        connection.execute(path.format(sql.Identifier(self._schema)))
+        return connection
+
+    def _empty(self) -> None:
+        others = """
+            select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and pid <> pg_backend_pid()"""
+        while self._owner.execute(others).fetchall():
+            time.sleep(0.002)  # the server's own wait looks every 100 ms only
+        for table in TABLES:
+            self._owner.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
+        self._owner.execute("select setval(pg_get_serial_sequence('inbox', 'id'), 1, false)")
+
+
+def shut(session: Session) -> None:
+    """Shut the gate, in a transaction of the session, until that ends."""
+    session.begin()
+    session.run(f"select pg_advisory_xact_lock({GATE})")
