@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
 from typing import Any, NoReturn, TypeVarTuple, Unpack
+from zlib import crc32
 
 from .awaitables import Future, Task, Timer, Waiting
 from .differences import no_order
@@ -50,7 +51,9 @@ class Loop(asyncio.AbstractEventLoop):
         self._prune_at = 64
         self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None
         self._dropped: list[AsyncGenerator[Any, Any]] = []
-        self._made = 0
+        # Numbers are hashes: asyncio keeps the tasks of all runs in one set, where runs that all
+        # counted from 0 would collide. The start is the same whenever this task is replayed.
+        self._made = crc32(journal.identity.encode())
 
     def next_number(self) -> int:
         """Give the number of the next future or task."""
