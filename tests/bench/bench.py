@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,11 +176,15 @@ class Bench:
         return False
 
     def tidy(self) -> None:
-        """Empty all tables: every round begins alike."""
-        self.connection.execute(
-            f"truncate {SCHEMA}.jobs, {SCHEMA}.tasks, {SCHEMA}.journal, {SCHEMA}.inbox, "
+        """Empty all tables: every round begins alike. An idle worker may be in the way."""
+        query = (
+            f"truncate {SCHEMA}.tasks, {SCHEMA}.jobs, {SCHEMA}.journal, {SCHEMA}.inbox, "
             "bare.job, bare.task, bare.fact"
         )
+        while True:
+            with suppress(psycopg.errors.DeadlockDetected):
+                self.connection.execute(query)
+                break
         self.connection.execute("checkpoint")
 
     # ------------------------------------------------------------------ throughput
