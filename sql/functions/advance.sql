@@ -204,11 +204,15 @@ declare
     held turn[] := hold_tasks(apply_batch.turns, touched, missed_jobs(touched, locked));
     applied_at timestamptz := clock();
     facts fact[] := read_facts(held, applied_at);
+    judged turn[];
     applied record;
 begin
     if exists (select from unnest(facts) as f where f.is_untimely or f.message is not null) then
-        held := put_off(held, facts);
-        facts := read_facts(held, applied_at);
+        judged := put_off(held, facts);
+        if judged <> held then
+            held := judged;
+            facts := read_facts(held, applied_at);
+        end if;
     end if;
     applied := apply_turns(held, locked, applied_at, facts);
     perform notify_listeners(applied.topics);
