@@ -12,6 +12,8 @@
 \ir functions/commands.sql
 \ir functions/listeners.sql
 \ir functions/jobs.sql
+\ir functions/snapshots.sql
+\ir functions/history.sql
 \ir functions/journal.sql
 \ir functions/inbox.sql
 \ir functions/tasks/claiming.sql
@@ -19,8 +21,11 @@
 \ir functions/tasks/waking.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
+\ir functions/conditions.sql
 \ir functions/entity/commands.sql
 \ir functions/entity/verbs.sql
+\ir functions/entity/changes.sql
+\ir functions/entity/past.sql
 \ir functions/signals.sql
 \ir functions/claim.sql
 \ir functions/facts.sql
@@ -29,6 +34,7 @@
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql
+\ir functions/retention.sql
 \ir functions/status.sql
 \ir functions/invariants.sql
 
@@ -36,7 +42,9 @@
 \ir schema/jobs.sql
 \ir schema/tasks.sql
 \ir schema/journal.sql
+\ir schema/snapshots.sql
 \ir schema/inbox.sql
+\ir schema/conditions.sql
 \ir schema/workers.sql
 \ir schema/settings.sql
 \ir schema/reserved.sql

@@ -40,9 +40,63 @@ create type @extschema@.memory as (
     status    text,
     context   jsonb,
     version   bigint,
-    run       integer
+    run       integer,
+    entity    text,
+    watched   boolean
 );
 comment on type @extschema@.memory is 'What a function needs of a job that it has locked.';
+
+create type @extschema@.change as (
+    version   bigint,
+    at        timestamptz,
+    task      text,
+    op        text,
+    path      text,
+    argument  jsonb,
+    answer    jsonb,
+    key       text
+);
+comment on type @extschema@.change is 'A version of a memory: who made it, when, by which command.';
+
+create type @extschema@.difference as (
+    path    text,
+    change  text,
+    old     jsonb,
+    new     jsonb
+);
+comment on type @extschema@.difference is 'A place in which two documents differ: added, removed or changed.';
+
+create type @extschema@.authorship as (
+    path     text,
+    value    jsonb,
+    version  bigint,
+    at       timestamptz,
+    task     text,
+    op       text
+);
+comment on type @extschema@.authorship is 'A value of a memory, with the command that wrote it last.';
+
+create type @extschema@.log_item as (
+    version  bigint,
+    place    integer,
+    item     jsonb,
+    at       timestamptz,
+    task     text
+);
+comment on type @extschema@.log_item is 'An item of a log: the version that added it, and its place among those of that version.';
+
+create type @extschema@.large_read as (
+    seq    bigint,
+    value  jsonb
+);
+comment on type @extschema@.large_read is 'What a task was told when it read something large, by its place in the journal.';
+
+create type @extschema@.command as (
+    op        text,
+    path      text[],
+    argument  jsonb
+);
+comment on type @extschema@.command is 'A command as it was given: what to do, where, with what.';
 
 create type @extschema@.new_job as (
     id              text,
@@ -133,7 +187,8 @@ create type @extschema@.fact as (
     message      bigint,
     signal       text,
     target       text,
-    is_untimely  boolean
+    is_untimely  boolean,
+    expects      bigint
 );
 comment on type @extschema@.fact is 'A row of the journal on its way, with what it does besides being told.';
 

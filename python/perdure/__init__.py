@@ -4,8 +4,8 @@
 """
 
 from .app import App
-from .async_client import AsyncClient, AsyncHandle, connect_async
-from .client import Client, Handle, connect
+from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
+from .client import Client, Handle, Memory, connect
 from .context import Info
 from .durable import (
     child,
@@ -27,9 +27,11 @@ from .errors import (
     ChildFailed,
     Failure,
     HookFailed,
+    InvalidCondition,
     InvalidPath,
     InvalidValue,
     IoInCoordinator,
+    JobAtWork,
     JobCancelled,
     JobExists,
     JobFailed,
@@ -41,9 +43,11 @@ from .errors import (
     ResultTimeout,
     TaskNotHeld,
     VersionConflict,
+    VersionNotFound,
     WrongType,
 )
 from .memory import AsyncEntity, Entity
+from .past import Authorship, Change, Difference, LogItem
 from .requests import Status
 from .retry import Retry
 from .work import Activity, Coordinator, Hook, Pending
@@ -58,24 +62,32 @@ __all__ = [
     "AsyncClient",
     "AsyncEntity",
     "AsyncHandle",
+    "AsyncMemory",
+    "Authorship",
+    "Change",
     "ChildFailed",
     "Client",
     "Coordinator",
+    "Difference",
     "Entity",
     "Failure",
     "Handle",
     "Hook",
     "HookFailed",
     "Info",
+    "InvalidCondition",
     "InvalidPath",
     "InvalidValue",
     "IoInCoordinator",
+    "JobAtWork",
     "JobCancelled",
     "JobExists",
     "JobFailed",
     "JobFinished",
     "JobNotFound",
     "KeyReused",
+    "LogItem",
+    "Memory",
     "NonDeterminism",
     "Pending",
     "PerdureError",
@@ -84,6 +96,7 @@ __all__ = [
     "Status",
     "TaskNotHeld",
     "VersionConflict",
+    "VersionNotFound",
     "Worker",
     "WrongType",
     "child",

@@ -21,6 +21,9 @@ Json = dict[str, Any]
 MAX_BYTES = 1_048_576
 """The size of a value as JSON; the SQL functions have the same limit."""
 
+UNTIL = "$until"
+"""The name of every wait for a condition."""
+
 _MAY_BE_LARGE = (str, list, dict)
 _write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _write_as_server = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
@@ -128,16 +131,25 @@ def _given(options: Json) -> Json:
     return given
 
 
-def command_ask(op: str, path: Sequence[str], value: Any) -> Ask:
+def command_ask(op: str, path: Sequence[str], value: Any, expected_version: int | None) -> Ask:
     """Ask for a command on the own memory."""
     argument = stored(value)
     spec = {"op": op, "path": list(path), "value": argument}
+    if expected_version is not None:
+        spec["expected_version"] = expected_version
     return Ask("command", op, fingerprint_of([spec["path"], argument]), spec)
 
 
 def read_ask(path: Sequence[str]) -> Ask:
     """Ask for what stands in the own memory."""
     return Ask("read", "get", fingerprint_of(list(path)), {"op": "get", "path": list(path)})
+
+
+def until_ask(condition: str) -> Ask:
+    """Ask to be told when the own memory fulfils a condition."""
+    return Ask(
+        "answer", UNTIL, fingerprint_of(condition), {"kind": "until", "condition": condition}
+    )
 
 
 def send_ask(target: str | None, name: str, payload: Any) -> Ask:

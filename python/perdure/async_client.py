@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 
-from .asks import stored
 from .calls import Call, send_async
 from .connections import PATIENCE, AsyncLink, Source
-from .durations import Duration
-from .memory import AsyncEntity
+from .durations import Duration, seconds
+from .memory import AsyncEntity, Path
+from .past import Authorship, Change, Difference, LogItem, Past, written
 from .requests import (
     BaseHandle,
     Door,
@@ -24,17 +25,60 @@ from .requests import (
     ending,
     one_of_many,
     unfinished,
+    unfulfilled,
     until_of,
 )
-from .waiting import Ears
+from .waiting import Ears, Look, change_of, condition_on, end_of
 from .work import Hook
+
+
+class AsyncMemory(
+    AsyncEntity,
+    Past[
+        Coroutine[Any, Any, list[Change]],
+        Coroutine[Any, Any, list[Difference]],
+        Coroutine[Any, Any, list[Authorship]],
+        Coroutine[Any, Any, list[LogItem]],
+        Coroutine[Any, Any, Any],
+        Coroutine[Any, Any, int],
+    ],
+):
+    """A memory, seen from async code outside of jobs; it has a past to look into."""
+
+    def __init__(self, client: AsyncClient, job: str, connection: Any):
+        super().__init__(Door(client, job, connection), job)
+        self._client: AsyncClient = client
+        self._connection = connection
+
+    async def watch(
+        self,
+        path: Path = "",
+        *,
+        after: int = 0,
+        timeout: Duration | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[Change]:
+        """Give the changes after a version as they happen: `async for change in memory.watch(): …`.
+
+        Every change comes once, in order; resume with `after=change.version`. Ends when nothing
+        has changed for `timeout`.
+        """
+        limit, last = None if timeout is None else seconds(timeout), after
+        while True:
+            until = None if limit is None else time.monotonic() + limit
+            look = change_of(self._client.calls, self.id, written(path), last)
+            changes: list[Change] | None = await self._client.hear(look, until)
+            if changes is None:
+                return
+            for change in changes:
+                last = change.version
+                yield change
 
 
 class AsyncHandle(BaseHandle["AsyncClient"]):
     """A job, seen from async code: `await handle.result(timeout="10 min")`."""
 
     @property
-    def memory(self) -> AsyncEntity:
+    def memory(self) -> AsyncMemory:
         """Give the job's memory."""
         return self._client.entity(self.id)
 
@@ -44,7 +88,7 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
         """
         limit, until = until_of(timeout)
-        row = await self._client.wait(self.id, until)
+        row = await self._client.hear(end_of(self._client.calls, self.id), until)
         if row is None:
             raise unfinished(self.id, limit, await self.status())
         return ending(row, self._decode)
@@ -114,9 +158,17 @@ class AsyncClient:
             return await send_async(connection.cursor(), call)
         return await self._link.call(call)
 
-    async def wait(self, job: str, until: float | None) -> Any:
-        """Give how a job ended, or None when time is up."""
-        return await self._ears.wait(job, until)
+    async def hear(self, look: Look, until: float | None) -> Any:
+        """Give what is looked for, or None when time is up."""
+        return await self._ears.wait(look, until)
+
+    async def until(self, job: str, condition: str, timeout: float | None) -> int:  # noqa: ASYNC109
+        """Wait for a memory to fulfil a condition; gives the version. Raises TimeoutError."""
+        limit, until = until_of(timeout)
+        version: int | None = await self.hear(condition_on(self.calls, job, condition), until)
+        if version is None:
+            raise unfulfilled(job, condition, limit)
+        return version
 
     async def start(
         self, workflow: Workflow, *args: Any, connection: Any = None, **options: Any
@@ -143,14 +195,21 @@ class AsyncClient:
         """Give a handle of a job; nothing is sent."""
         return AsyncHandle(self, job, decoder_of(workflow))
 
-    def entity(self, job: str, *, connection: Any = None) -> AsyncEntity:
+    def entity(self, job: str, *, connection: Any = None) -> AsyncMemory:
         """Give the memory of a job or entity; with `connection` inside its transaction."""
-        return AsyncEntity(Door(self, job, connection), job)
+        return AsyncMemory(self, job, connection)
 
-    async def create_entity(self, id: str, entity: str, context: Any = None) -> AsyncEntity:
+    async def create_entity(self, id: str, entity: str, context: Any = None) -> AsyncMemory:
         """Make a memory without a workflow, if it is not there."""
-        await self.send(self.calls.create(id, entity, stored(context or {})))
+        await self.send(self.requests.create(id, entity, context))
         return self.entity(id)
+
+    async def forget(self, job: str) -> bool:
+        """Delete a finished job or an entity, with its whole history; false where there is none.
+
+        Raises JobAtWork.
+        """
+        return bool(await self.send(self.calls.forget(job)))
 
 
 async def connect_async(

@@ -4,8 +4,8 @@ here, sent by whoever holds a connection."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
@@ -23,13 +23,21 @@ Task = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of one SQL function; `again` is set when a claim is repeated after a lost reply."""
+    """A call of one SQL function; `again` is set when a claim is repeated after a lost reply.
+
+    `read` makes the answer of what the server has sent.
+    """
 
     function: str
     query: bytes
     params: tuple[Any, ...]
     shape: Shape = "value"
     again: Call | None = None
+    read: Callable[[Any], Any] | None = None
+
+    def reading(self, read: Callable[[Any], Any]) -> Call:
+        """Give the same call with a way to read its answer."""
+        return replace(self, read=read)
 
 
 def to_text(value: Any) -> str:
@@ -115,14 +123,56 @@ class Calls:
         """Read from the memory."""
         return self._call("entity_get", id=job, path=path)
 
-    def create(self, job: str, entity: str, context: Any) -> Call:
+    def create(self, job: str, entity: str, context: Any, key: str) -> Call:
         """Make a memory without a workflow."""
-        return self._call("entity_create", id=job, entity=entity, context=to_text(context))
+        return self._call("entity_create", id=job, entity=entity, context=to_text(context), key=key)
 
     def command(self, job: str, op: str, path: str, value: Any, options: dict[str, Any]) -> Call:
         """Change the memory; `value` is the command's argument, named as SQL names it."""
         arguments = {name: _argument(name, given) for name, given in value.items()}
         return self._call(f"entity_{op}", id=job, path=path, **arguments, **options)
+
+    def apply(self, job: str, commands: Any, options: dict[str, Any]) -> Call:
+        """Carry out several commands, all or none; answers an array of their answers."""
+        return self._call("entity_apply", id=job, commands=to_text(commands), **options)
+
+    def restore(self, job: str, version: int, options: dict[str, Any]) -> Call:
+        """Make a memory again what it was."""
+        return self._call("entity_restore", id=job, version=version, **options)
+
+    def meets(self, job: str, condition: str) -> Call:
+        """Tell whether a condition holds: answers the version, or None."""
+        return self._call("entity_meets", id=job, condition=condition)
+
+    def watch(self, job: str, listener: str) -> Call:
+        """Say that somebody waits for changes of a memory; answers its version."""
+        return self._call("entity_watch", id=job, listener=listener)
+
+    def changes(self, job: str, path: str, after: int, max_rows: int) -> Call:
+        """Read changes of a memory after a version."""
+        return self._call(
+            "entity_history", "rows", id=job, path=path, after=after, max_rows=max_rows
+        )
+
+    def memory_at(self, job: str, version: int | None, at: Any, path: str) -> Call:
+        """Read what a memory was at a version or a time."""
+        return self._call("entity_at", id=job, version=version, at=at, path=path)
+
+    def diff(self, job: str, version: int, to_version: int | None) -> Call:
+        """Read where a memory differs between versions."""
+        return self._call("entity_diff", "rows", id=job, version=version, to_version=to_version)
+
+    def blame(self, job: str, path: str) -> Call:
+        """Read who wrote what stands in a memory."""
+        return self._call("entity_blame", "rows", id=job, path=path)
+
+    def items(self, job: str, path: str, after: int, max_rows: int) -> Call:
+        """Read items of a log after a version."""
+        return self._call("entity_items", "rows", id=job, path=path, after=after, max_rows=max_rows)
+
+    def forget(self, job: str) -> Call:
+        """Delete a finished job or an entity with all that belongs to it."""
+        return self._call("forget", id=job)
 
     # Work.
     def claim(
@@ -262,16 +312,22 @@ def _taken(cursor: Any, shape: Shape) -> Any:
 def send(connection: psycopg.Connection[Any], call: Call) -> Any:
     """Send a call and give its answer. Raises this package's errors for PDxxx."""
     with translated():
-        return _taken(connection.execute(call.query, call.params or None), call.shape)
+        answer = _taken(connection.execute(call.query, call.params or None), call.shape)
+    return answer if call.read is None else call.read(answer)
 
 
 async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:
     """Send a call and give its answer. Raises this package's errors for PDxxx."""
     with translated():
         await cursor.execute(call.query, call.params or None)
-        if cursor.description is None:
-            return None
-        if call.shape == "rows":
-            return await cursor.fetchall()
-        row = await cursor.fetchone()
-        return row if call.shape == "row" or row is None else row[0]
+        answer = await _taken_async(cursor, call.shape)
+    return answer if call.read is None else call.read(answer)
+
+
+async def _taken_async(cursor: psycopg.AsyncCursor[TupleRow], shape: Shape) -> Any:
+    if cursor.description is None:
+        return None
+    if shape == "rows":
+        return await cursor.fetchall()
+    row = await cursor.fetchone()
+    return row if shape == "row" or row is None else row[0]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 
-from .asks import stored
 from .calls import Call, send
 from .connections import PATIENCE, Link, Source
-from .durations import Duration
-from .memory import Entity
+from .durations import Duration, seconds
+from .memory import Entity, Path
+from .past import Authorship, Change, Difference, LogItem, Past, written
 from .requests import (
     BaseHandle,
     Door,
@@ -24,17 +25,56 @@ from .requests import (
     ending,
     one_of_many,
     unfinished,
+    unfulfilled,
     until_of,
 )
-from .waiting import Ear
+from .waiting import Ear, Look, change_of, condition_on, end_of
 from .work import Hook
+
+
+class Memory(
+    Entity,
+    Past[
+        list[Change],
+        list[Difference],
+        list[Authorship],
+        list[LogItem],
+        Any,
+        int,
+    ],
+):
+    """A memory, seen from plain code outside of jobs; it has a past to look into."""
+
+    def __init__(self, client: Client, job: str, connection: Any):
+        super().__init__(Door(client, job, connection), job)
+        self._client: Client = client
+        self._connection = connection
+
+    def watch(
+        self, path: Path = "", *, after: int = 0, timeout: Duration | None = None
+    ) -> Iterator[Change]:
+        """Give the changes after a version as they happen: `for change in memory.watch(): …`.
+
+        Every change comes once, in order; resume with `after=change.version`. Ends when nothing
+        has changed for `timeout`.
+        """
+        limit, last = None if timeout is None else seconds(timeout), after
+        while True:
+            until = None if limit is None else time.monotonic() + limit
+            look = change_of(self._client.calls, self.id, written(path), last)
+            changes: list[Change] | None = self._client.hear(look, until)
+            if changes is None:
+                return
+            for change in changes:
+                last = change.version
+                yield change
 
 
 class Handle(BaseHandle["Client"]):
     """A job, seen from plain code: `handle.result(timeout="10 min")`."""
 
     @property
-    def memory(self) -> Entity:
+    def memory(self) -> Memory:
         """Give the job's memory."""
         return self._client.entity(self.id)
 
@@ -44,7 +84,7 @@ class Handle(BaseHandle["Client"]):
         Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
         """
         limit, until = until_of(timeout)
-        row = self._client.wait(self.id, until)
+        row = self._client.hear(end_of(self._client.calls, self.id), until)
         if row is None:
             raise unfinished(self.id, limit, self.status())
         return ending(row, self._decode)
@@ -117,13 +157,21 @@ class Client:
         with self._turn:
             return self._link.call(call)
 
-    def wait(self, job: str, until: float | None) -> Any:
-        """Give how a job ended, or None when time is up."""
+    def hear(self, look: Look, until: float | None) -> Any:
+        """Give what is looked for, or None when time is up."""
         ear = self._ears.pop() if self._ears else Ear(self._source, self.calls)
         try:
-            return ear.wait(job, until)
+            return ear.wait(look, until)
         finally:
             self._ears.append(ear)
+
+    def until(self, job: str, condition: str, timeout: float | None) -> int:
+        """Wait for a memory to fulfil a condition; gives the version. Raises TimeoutError."""
+        limit, until = until_of(timeout)
+        version: int | None = self.hear(condition_on(self.calls, job, condition), until)
+        if version is None:
+            raise unfulfilled(job, condition, limit)
+        return version
 
     def start(
         self, workflow: Workflow, *args: Any, connection: Any = None, **options: Any
@@ -148,14 +196,21 @@ class Client:
         """Give a handle of a job; nothing is sent."""
         return Handle(self, job, decoder_of(workflow))
 
-    def entity(self, job: str, *, connection: Any = None) -> Entity:
+    def entity(self, job: str, *, connection: Any = None) -> Memory:
         """Give the memory of a job or entity; with `connection` inside its transaction."""
-        return Entity(Door(self, job, connection), job)
+        return Memory(self, job, connection)
 
-    def create_entity(self, id: str, entity: str, context: Any = None) -> Entity:
+    def create_entity(self, id: str, entity: str, context: Any = None) -> Memory:
         """Make a memory without a workflow, if it is not there."""
-        self.send(self.calls.create(id, entity, stored(context or {})))
+        self.send(self.requests.create(id, entity, context))
         return self.entity(id)
+
+    def forget(self, job: str) -> bool:
+        """Delete a finished job or an entity, with its whole history; false where there is none.
+
+        Raises JobAtWork.
+        """
+        return bool(self.send(self.calls.forget(job)))
 
 
 def connect(

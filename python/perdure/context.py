@@ -76,6 +76,10 @@ class Runtime(ABC):
         """Wait for a signal, at most `timeout` seconds (TimeoutError)."""
 
     @abstractmethod
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Wait for the own memory to fulfil a condition, at most `timeout` s (TimeoutError)."""
+
+    @abstractmethod
     def time(self) -> int:
         """Give the time as this code sees it (µs)."""
 
@@ -125,14 +129,19 @@ class TaskDoor:
         self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
     ) -> Any:
         """Change the own memory."""
+        expected = options.pop("expected_version", None)
         if options:
             raise _given_inside(", ".join(options))
         argument = next(iter(named.values()), None)
-        return self._serving.give(self._serving.ask(asks.command_ask(op, path, argument)))
+        return self._serving.give(self._serving.ask(asks.command_ask(op, path, argument, expected)))
 
     def read(self, path: list[str]) -> Any:
         """Read from the own memory."""
         return self._serving.give(self._serving.ask(asks.read_ask(path)))
+
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Wait for the own memory to fulfil a condition."""
+        return self._serving.give(self._serving.until(condition, timeout))
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
         """Send the own job a signal; in a hook, maybe its answer."""

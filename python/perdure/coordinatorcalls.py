@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from . import asks
 from .asks import Ask
 from .context import Info, Runtime, TaskDoor
 from .memory import AsyncEntity, Entity
@@ -65,7 +66,13 @@ class CoordinatorRuntime(Runtime):
 
     def wait_for(self, signal: str, timeout: float | None) -> Any:
         """Open a wait for a signal, and a timer beside it where it is limited."""
-        waiting = self.run.request("signal", signal, None)
+        return self._limited(self.run.request("signal", signal, None), timeout)
+
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Open a wait for a condition, and a timer beside it where it is limited."""
+        return self._limited(self.ask(asks.until_ask(condition)), timeout)
+
+    def _limited(self, waiting: Any, timeout: float | None) -> Any:
         if timeout is None:
             return waiting
         if isinstance(waiting, asyncio.Future):
@@ -95,24 +102,24 @@ async def _within(waiting: asyncio.Future[Any], seconds: float) -> Any:
 
 
 class Either:
-    """A wait for a signal that a timer limits, in plain code."""
+    """A wait for a message that a timer limits, in plain code."""
 
-    def __init__(self, run: Any, signal: Any, timer: Any):
+    def __init__(self, run: Any, message: Any, timer: Any):
         self._run = run
-        self._signal = signal
+        self._message = message
         self._timer = timer
 
     @property
     def done(self) -> bool:
         """Tell whether one of the two has come."""
-        return bool(self._signal.done or self._timer.done)
+        return bool(self._message.done or self._timer.done)
 
     def take(self) -> Any:
         """Give the payload. Raises TimeoutError."""
-        if self._signal.done:
+        if self._message.done:
             self._timer.cancel()
-            return self._signal.take()
-        self._signal.cancel()
+            return self._message.take()
+        self._message.cancel()
         raise TimeoutError
 
     def result(self) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .activities import ActivityTurn, Outcome
 from .app import App
-from .calls import JOURNAL_PAGE, Calls, Task
+from .calls import Calls, Task
 from .clock import Clock
 from .committer import Committer
 from .connections import AsyncLink, Source
@@ -216,7 +216,7 @@ class Engine:
         while True:
             page = await self._reader.call(self.calls.read_journal(job, task, len(rows)))
             rows += page
-            if len(page) < JOURNAL_PAGE:
+            if not page:
                 return rows
 
     def heard(self, task: Task, state: str, cancel: bool) -> None:

@@ -97,6 +97,10 @@ class InvalidArgument(PerdureError, ValueError, code="PD107"):
     """An argument is out of its range or contradicts another."""
 
 
+class InvalidCondition(PerdureError, ValueError, code="PD108"):
+    """A condition on a memory is no JSON path predicate, or too long."""
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""
@@ -140,12 +144,20 @@ class JobFinished(PerdureError, code="PD403"):
     """The job is finished and takes no more of this."""
 
 
+class VersionNotFound(PerdureError, LookupError, code="PD404"):
+    """The memory has never had this version."""
+
+
 class ResultTimeout(PerdureError, TimeoutError, code="PD405"):
     """The job was not finished in time; `.detail` tells what it waits for."""
 
 
 class UnknownFunction(PerdureError, LookupError, code="PD406"):
     """This worker has no function of this name."""
+
+
+class JobAtWork(PerdureError, code="PD407"):
+    """A task of the job is alive, and would lose its memory."""
 
 
 # Installing.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from .activities import Outcome, begin_attempt
-from .asks import ActivityCall, Ask
+from .asks import ActivityCall, Ask, until_ask
 from .context import Info, Runtime, TaskDoor
 from .durations import to_iso
 from .memo import what_is_asked
@@ -88,11 +88,15 @@ class HookRuntime(Runtime):
         if ask.kind != "answer":
             return await self.turn.outbox.command(ask, key)
         self._request(ask, key)
+        return await self._answered(Open(key))
+
+    async def _answered(self, wait: Open) -> Fact:
+        """Wait for an answer; who no longer wants it takes the request back."""
         try:
-            return await self.turn.waits.wait(Open(key))
+            return await self.turn.waits.wait(wait)
         except asyncio.CancelledError:
             if not self.turn.is_leaving():
-                self.turn.outbox.withdraw(key)
+                self.turn.outbox.withdraw(wait.key)
             raise
 
     # Other work.
@@ -175,6 +179,26 @@ class HookRuntime(Runtime):
             length = None if limit is None else round(limit * MICROSECONDS)
             deadline = None if length is None else self._deadline(key, length)
             fact = await turn.waits.wait(Open(key, signal, deadline))
+        if fact.kind == "timer":
+            raise TimeoutError
+        return fact.value
+
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Wait for a condition; the limit counts from the first time this call was made."""
+        return self._until(until_ask(condition), timeout)
+
+    async def _until(self, ask: Ask, limit: float | None) -> Any:
+        turn = self.turn
+        key = turn.claim_key(what_is_asked(ask))
+        fact = turn.memo.told(key)
+        if fact is None:
+            turn.check_cancelled()
+            length = None if limit is None else round(limit * MICROSECONDS)
+            deadline = None if length is None else self._deadline(key, length)
+            self._request(ask, key)
+            fact = await self._answered(Open(key, None, deadline, is_asked=True))
+            if fact.kind == "timer":
+                turn.outbox.withdraw(key)
         if fact.kind == "timer":
             raise TimeoutError
         return fact.value

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar, overload
 
+from .durations import Duration, seconds
 from .errors import InvalidPath
 
 Path = str | Sequence[str | int]
@@ -39,6 +40,9 @@ class Door(Protocol):
     def read(self, path: list[str]) -> Any:
         """Read from the memory."""
 
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Wait for the memory to fulfil a condition, at most some seconds."""
+
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
         """Send the job a signal."""
 
@@ -46,9 +50,9 @@ class Door(Protocol):
 class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     """A job's memory: a JSON document that changes by atomic commands.
 
-    Paths create missing parents. Outside of coordinators and hooks every command takes
-    `expected_version=` (compare and set) and `key=` (a repeated call is done once). Raises
-    InvalidPath, WrongType, InvalidValue, VersionConflict, JobNotFound and limits (PD30.).
+    Paths create missing parents. Every command takes `expected_version=` (compare and set) and,
+    outside of coordinators and hooks, `key=` (a repeated call is done once). Raises InvalidPath,
+    WrongType, InvalidValue, VersionConflict, JobNotFound and limits (PD30.).
     """
 
     def __init__(self, door: Door, job: str):
@@ -60,7 +64,10 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         return f"<{type(self).__name__} of {self.id}>"
 
     def get(self, path: Path = "") -> _Json:
-        """Read what stands at a path, or everything; None where nothing is there."""
+        """Read what stands at a path, or everything; None where nothing is there.
+
+        A log reads as a list.
+        """
         value: _Json = self._door.read(parse_path(path))
         return value
 
@@ -111,6 +118,23 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         """Delete what stands at a path and give it."""
         deleted: _Json = self._do("delete", path, options)
         return deleted
+
+    def log(self, path: Path, *items: Any, **options: Any) -> _Int:
+        """Add items to a log, a list beside the document that may grow for ever; gives the version.
+
+        Each item costs the same however many there are. `get(path)` reads it as a list.
+        """
+        version: _Int = self._do("log", path, options, items=items)
+        return version
+
+    def until(self, condition: str, timeout: Duration | None = None) -> _Int:
+        """Wait until the memory fulfils a JSON path predicate: `await memory.until("$.n > 3")`.
+
+        Gives the version that did; once true counts. Raises TimeoutError, InvalidCondition.
+        """
+        limit = None if timeout is None else seconds(timeout)
+        version: _Int = self._door.until(condition, limit)
+        return version
 
     def signal(self, name: str, payload: Any = None, key: str | None = None) -> _Bool:
         """Send the job a signal; in a hook, the one it was asked for is its answer.

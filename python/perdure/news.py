@@ -47,7 +47,7 @@ class News:
 
     def is_timer_unsure(self, now: int) -> bool:
         """Tell whether a deadline has passed that needs another look into the inbox."""
-        timer = self._agenda.first_timer() if self._agenda.signals else None
+        timer = self._agenda.first_timer() if self._agenda.expects_mail() else None
         return timer is not None and deadline_of(timer) <= now
 
     def tell_next(self, run: AnyRun) -> bool:
@@ -84,13 +84,13 @@ class News:
     def _due_timer(self) -> Op | None:
         """Give the timer with the earliest deadline, if it has passed.
 
-        While signals are awaited too, the inbox must have been read since: what was sent before
+        While a message is awaited too, the inbox must have been read since: what was sent before
         the deadline comes first.
         """
         first = self._agenda.first_timer()
         if first is None:
             return None
-        seen = self._mail_at if self._agenda.signals else self._clock.now()
+        seen = self._mail_at if self._agenda.expects_mail() else self._clock.now()
         return first if deadline_of(first) <= seen else None
 
     def _tell_message(self, run: AnyRun, message: Json, op: Op | None) -> None:

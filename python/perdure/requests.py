@@ -79,6 +79,10 @@ class Requests:
         argument = {name: stored(value) for name, value in named.items()}
         return self.calls.command(job, op, write_path(path), argument, options)
 
+    def create(self, id: str, entity: str, context: Any) -> Call:
+        """Give the call that makes a memory without a workflow."""
+        return self.calls.create(id, entity, stored(context or {}), uuid.uuid4().hex)
+
     def read(self, job: str, path: list[str]) -> Call:
         """Give the call that reads from a memory."""
         return self.calls.read(job, write_path(path))
@@ -124,6 +128,11 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
         detail=f"It waits for {status.waiting_for}." if status.waiting_for else None,
         hint="Wait longer, or look at its status and whether a worker serves its queue.",
     )
+
+
+def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:
+    """Tell that a memory did not fulfil a condition in time."""
+    return TimeoutError(f"the memory of {job} did not fulfil {condition} within {timeout} s")
 
 
 def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
@@ -181,6 +190,10 @@ class Door:
     def read(self, path: list[str]) -> Any:
         """Read from the memory."""
         return self._client.send(self._client.requests.read(self._job, path), self._connection)
+
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Wait for the memory to fulfil a condition."""
+        return self._client.until(self._job, condition, timeout)
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
         """Send the job a signal."""

@@ -1,4 +1,5 @@
-"""Waiting for jobs to end: NOTIFY is the quick way, to look now and then the sure one. [P11]"""
+"""Waiting, for the end of a job or a change of its memory: NOTIFY is the quick way, to look now and
+then the sure one. [P11]"""
 
 from __future__ import annotations
 
@@ -6,16 +7,55 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
 
 from .calls import Call, Calls, send, send_async
 from .connections import AsyncLink, Link, Source
+from .past import PAGE, Change, rows_of
 
 FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a client waits for: where a hint comes from, how to ask for one, and how to look.
+
+    `is_seen` tells by the answer of `call` whether waiting has an end.
+    """
+
+    topic: str
+    register: Callable[[str], Call]
+    call: Call
+    is_seen: Callable[[Any], bool]
+
+
+def end_of(calls: Calls, job: str) -> Look:
+    """Look for the end of a job: (status, result, error)."""
+    topic = f"$job/{job}"
+    return Look(topic, partial(calls.listen_for, topic), calls.result(job), is_finished)
+
+
+def change_of(calls: Calls, job: str, path: str, after: int) -> Look:
+    """Look for changes of a memory after a version."""
+    call = calls.changes(job, path, after, PAGE).reading(rows_of(Change))
+    return Look(f"$memory/{job}", partial(calls.watch, job), call, bool)
+
+
+def condition_on(calls: Calls, job: str, condition: str) -> Look:
+    """Look whether a memory fulfils a condition: the version that does."""
+    call = calls.meets(job, condition)
+    return Look(f"$memory/{job}", partial(calls.watch, job), call, is_something)
+
+
+def is_something(answer: Any) -> bool:
+    """Tell whether there is an answer."""
+    return answer is not None
 
 
 def looks() -> Iterator[float]:
@@ -24,11 +64,6 @@ def looks() -> Iterator[float]:
     while True:
         yield delay
         delay = min(2 * delay, LONGEST_LOOK)
-
-
-def topic_of(job: str) -> str:
-    """Name what is told when a job ends."""
-    return f"$job/{job}"
 
 
 class Ear:
@@ -48,18 +83,18 @@ class Ear:
             self._heard_by = connection
         return connection
 
-    def wait(self, job: str, until: float | None) -> Any:
-        """Give how a job ended, or None when time (monotonic seconds) is up first."""
+    def wait(self, look: Look, until: float | None) -> Any:
+        """Give what was looked for, or None when time (monotonic seconds) is up first."""
         for delay in looks():
             try:
                 connection = self._listen()
-                send(connection, self._calls.listen_for(topic_of(job), self._name))
-                row = send(connection, self._calls.result(job))
+                send(connection, look.register(self._name))
+                seen = send(connection, look.call)
                 left = delay if until is None else min(delay, until - time.monotonic())
-                if is_finished(row) or left <= 0:
+                if look.is_seen(seen) or left <= 0:
                     send(connection, self._calls.stop_listening(self._name))
-                    return row if is_finished(row) else None
-                self._hear(connection, job, left)
+                    return seen if look.is_seen(seen) else None
+                self._hear(connection, look.topic, left)
             except psycopg.OperationalError:
                 self._link.close()
                 time.sleep(min(delay, FIRST_LOOK))
@@ -67,11 +102,11 @@ class Ear:
                     raise
         raise AssertionError("looks never end")
 
-    def _hear(self, connection: psycopg.Connection[Any], job: str, seconds: float) -> None:
+    def _hear(self, connection: psycopg.Connection[Any], topic: str, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             for notice in connection.notifies(timeout=left, stop_after=1):
-                if notice.payload == topic_of(job):
+                if notice.payload == topic:
                     return
 
     def close(self) -> None:
@@ -91,10 +126,10 @@ class Ears:
         self._task: asyncio.Task[None] | None = None
         self._is_listening = asyncio.Event()
 
-    async def wait(self, job: str, until: float | None) -> Any:
-        """Give how a job ended, or None when time (monotonic seconds) is up first."""
+    async def wait(self, look: Look, until: float | None) -> Any:
+        """Give what was looked for, or None when time (monotonic seconds) is up first."""
         bell = asyncio.Event()
-        topic = topic_of(job)
+        topic = look.topic
         listener = f"{self._name}:{uuid.uuid4().hex}"
         self._bells[topic].add(bell)
         if self._task is None:
@@ -102,21 +137,23 @@ class Ears:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_listening.wait(), FIRST_LOOK)
         try:
-            return await self._wait(job, until, bell, self._calls.listen_for(topic, listener))
+            return await self._wait(look, until, bell, look.register(listener))
         finally:
             self._bells[topic].discard(bell)
             if not self._bells[topic]:
                 del self._bells[topic]
             await self._link.call(self._calls.stop_listening(listener))
 
-    async def _wait(self, job: str, until: float | None, bell: asyncio.Event, listen: Call) -> Any:
+    async def _wait(
+        self, look: Look, until: float | None, bell: asyncio.Event, register: Call
+    ) -> Any:
         for delay in looks():
             bell.clear()
-            await self._link.call(listen)
-            row = await self._link.call(self._calls.result(job))
+            await self._link.call(register)
+            seen = await self._link.call(look.call)
             left = delay if until is None else min(delay, until - time.monotonic())
-            if is_finished(row) or left <= 0:
-                return row if is_finished(row) else None
+            if look.is_seen(seen) or left <= 0:
+                return seen if look.is_seen(seen) else None
             with suppress(TimeoutError):
                 await asyncio.wait_for(bell.wait(), left)
         raise AssertionError("looks never end")

@@ -21,19 +21,30 @@ AT_ONCE = 0.001
 
 
 class Open:
-    """A wait for an answer, for a signal, or only for a deadline (µs)."""
+    """A wait for an answer, for a signal, or only for a deadline (µs).
 
-    __slots__ = ("deadline", "future", "key", "signal")
+    `is_asked`: the answer competes with the deadline.
+    """
 
-    def __init__(self, key: str, signal: str | None = None, deadline: int | None = None):
+    __slots__ = ("deadline", "future", "is_asked", "key", "signal")
+
+    def __init__(
+        self,
+        key: str,
+        signal: str | None = None,
+        deadline: int | None = None,
+        *,
+        is_asked: bool = False,
+    ):
         self.key = key
         self.signal = signal
         self.deadline = deadline
+        self.is_asked = is_asked
         self.future = Wait()
 
     def needs_mail(self) -> bool:
         """Tell whether a message may end it."""
-        return self.signal is not None or self.deadline is None
+        return self.signal is not None or self.is_asked or self.deadline is None
 
     def end(self, fact: Fact) -> None:
         """Let the code go on."""
@@ -111,12 +122,12 @@ class Waits:
         return None
 
     def _take_due(self) -> None:
-        """End waits whose deadline has passed; for a signal only if the inbox was read since."""
+        """End waits whose deadline has passed; for a message only if the inbox was read since."""
         now = self._turn.engine.clock.now()
         for wait in list(self._open.values()):
             if wait.deadline is None or wait.deadline > now or wait.future.done():
                 continue
-            if wait.signal is None:
+            if wait.signal is None and not wait.is_asked:
                 wait.end(Fact("timer", wait.key, True, None, now))
             elif self._mail_at >= wait.deadline:
                 wait.end(self._turn.outbox.tell("timer", wait.key, wait.signal))

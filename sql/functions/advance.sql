@@ -41,6 +41,7 @@ declare
     others turn[] := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
 begin
     perform delete_tasks(ended);
+    perform forget_conditions(ended);
     if others <> '{}' then
         perform forget_messages(others);
         perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
@@ -113,8 +114,10 @@ begin
     end if;
     if does.ask then
         topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at);
+        perform await_conditions(applied, apply_turns.applied_at);
     end if;
     if does.cancel then
+        perform withdraw_conditions(applied);
         topics := topics || cancel_requests(applied, apply_turns.applied_at);
     end if;
     if does.finish then

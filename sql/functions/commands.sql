@@ -30,9 +30,11 @@ as $$
 declare
     wrong text := case
         when op is null or op not in ('set', 'merge', 'append', 'prepend', 'remove', 'increment', 'toggle',
-                                      'set_if_not_exists', 'delete') then 'is no command'
+                                      'set_if_not_exists', 'delete', 'log') then 'is no command'
         when argument_failure.argument is null and op not in ('toggle', 'delete') then 'needs a value'
-        when op in ('append', 'prepend') and jsonb_typeof(argument_failure.argument) <> 'array' then 'needs an array of items'
+        when op in ('append', 'prepend', 'log') and jsonb_typeof(argument_failure.argument) <> 'array'
+             then 'needs an array of items'
+        when op = 'log' and argument_failure.path = '{}' then 'needs a path: the name of the log'
         when op = 'merge' and jsonb_typeof(argument_failure.argument) <> 'object' then 'needs an object'
         when op = 'increment' and jsonb_typeof(argument_failure.argument) <> 'number' then 'needs a number'
         when op = 'remove' and argument_failure.argument::text !~ '^-?\d{1,9}$' then 'needs an index'
@@ -41,9 +43,9 @@ declare
         when path is null then 'needs a path'
     end;
 begin
-    if cardinality(argument_failure.path) > 50 then
+    if cardinality(argument_failure.path) > 50 or array_position(argument_failure.path, null) is not null then
         return make_failure(
-            'PD101', 'InvalidPath', 'the path is too long', 'A path has at most 50 keys.',
+            'PD101', 'InvalidPath', 'the path is too long, or has a hole', 'A path has at most 50 keys, none of them null.',
             'Store what lies deeper as one value.');
     end if;
     if wrong is null then
@@ -82,29 +84,51 @@ $$;
 comment on function @extschema@.remove_element(jsonb, text[], integer) is 'Remove one element of an array; the answer is what was removed.';
 
 
--- The value that a command writes in place of the one it found.
-create function @extschema@.new_value(op text, old jsonb, argument jsonb) returns jsonb
+create function @extschema@.growth_failure(context jsonb, path text[], number jsonb) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case op
-               when 'set' then argument
-               when 'append' then coalesce(new_value.old, '[]') || argument
-               when 'prepend' then argument || coalesce(new_value.old, '[]')
-               when 'increment' then to_jsonb(coalesce(new_value.old, '0')::numeric + argument::numeric)
-               when 'toggle' then to_jsonb(not coalesce(new_value.old, 'false')::boolean)
-               when 'set_if_not_exists' then coalesce(new_value.old, argument)
-           end;
+    return coalesce(
+        value_failure(growth_failure.number, write_path(growth_failure.path)),
+        document_failure(growth_failure.context));
 end
 $$;
-comment on function @extschema@.new_value(text, jsonb, jsonb) is 'Compute what a command writes in place of what it found.';
+comment on function @extschema@.growth_failure(jsonb, text[], jsonb) is
+    'Say what has grown too large: a number (PD304) or the whole document (PD303).';
 
 
--- The type that was found is right: what is left can only fail by growing too large.
-create function @extschema@.change_value(
+-- The reason why a command does not fit, or null: judged in full, unlike by fits().
+create function @extschema@.command_failure(
+    context   jsonb,
+    op        text,
+    path      text[],
+    argument  jsonb
+) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    old jsonb := command_failure.context #> command_failure.path;
+    wanted text := wanted_type(command_failure.op);
+begin
+    return coalesce(
+        argument_failure(command_failure.op, command_failure.path, command_failure.argument),
+        path_failure(command_failure.context, command_failure.path),
+        case when (old is not null or command_failure.op = 'remove') and type_found(old) <> wanted
+             then type_failure(command_failure.path, type_found(old), wanted) end);
+end
+$$;
+comment on function @extschema@.command_failure(jsonb, text, text[], jsonb) is
+    'Say why a command does not fit a document (PD101, PD102, PD103), or null.';
+
+
+-- What makes more of a document than one value at one place.
+create function @extschema@.reshape(
     context   jsonb,
     op        text,
     path      text[],
@@ -115,28 +139,22 @@ immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
-declare
-    made jsonb;
 begin
-    if change_value.op = 'merge' then
-        return (merge_at(change_value.context, change_value.path, change_value.argument), null, null)::outcome;
-    end if;
-    if change_value.op = 'remove' then
-        return remove_element(change_value.context, change_value.path, change_value.argument::integer);
-    end if;
-    made := new_value(change_value.op, change_value.context #> change_value.path, change_value.argument);
-    if change_value.op = 'increment' and abs(made::numeric) > 1e308 then
-        return (null, null, value_failure(made, write_path(change_value.path)))::outcome;
-    end if;
-    return (put_value(change_value.context, change_value.path, made),
-            case when op in ('append', 'prepend') then to_jsonb(jsonb_array_length(made))
-                 when op <> 'set' then made end,
-            null)::outcome;
+    return case op
+               when 'log' then (reshape.context, null, null)::outcome
+               when 'merge' then (merge_at(reshape.context, reshape.path, reshape.argument), null, null)::outcome
+               when 'remove' then remove_element(reshape.context, reshape.path, reshape.argument::integer)
+               when 'delete' then (case when reshape.path = '{}' then '{}' else reshape.context #- reshape.path end,
+                                   coalesce(reshape.context #> reshape.path, 'null'), null)::outcome
+           end;
 end
 $$;
-comment on function @extschema@.change_value(jsonb, text, text[], jsonb) is 'Carry out a command whose argument and target fit.';
+comment on function @extschema@.reshape(jsonb, text, text[], jsonb) is
+    'Carry out a command that fits and does not just write one value; a log leaves the document as it is.';
 
 
+-- The hot path of every write. A command that plainly fits needs no further function: each call of one costs a few
+-- microseconds, once more in every transaction. Only what may not fit is judged in full, and gets its reason.
 create function @extschema@.apply_command(
     context   jsonb,
     op        text,
@@ -149,28 +167,44 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    depth integer := cardinality(apply_command.path);
     old jsonb := apply_command.context #> apply_command.path;
-    wanted text := wanted_type(apply_command.op);
+    is_plain boolean := depth between 1 and 50
+        and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object';
+    new jsonb;
     made outcome;
-    failure jsonb := coalesce(
-        argument_failure(apply_command.op, apply_command.path, apply_command.argument),
-        path_failure(apply_command.context, apply_command.path),
-        case when (old is not null or apply_command.op = 'remove') and type_found(old) <> wanted
-             then type_failure(apply_command.path, type_found(old), wanted) end);
 begin
-    if failure is not null then
-        return (null, null, failure)::outcome;
+    if (is_plain and case op
+            when 'set' then argument is not null
+            when 'set_if_not_exists' then argument is not null
+            when 'merge' then jsonb_typeof(argument) = 'object' and jsonb_typeof(coalesce(old, '{}')) = 'object'
+            when 'append' then jsonb_typeof(argument) = 'array' and jsonb_typeof(coalesce(old, '[]')) = 'array'
+            when 'prepend' then jsonb_typeof(argument) = 'array' and jsonb_typeof(coalesce(old, '[]')) = 'array'
+            when 'increment' then jsonb_typeof(argument) = 'number' and jsonb_typeof(coalesce(old, '0')) = 'number'
+            when 'toggle' then jsonb_typeof(coalesce(old, 'true')) = 'boolean' end) is not true then
+        made.failure := command_failure(apply_command.context, op, apply_command.path, apply_command.argument);
+        if made.failure is not null then
+            return made;
+        end if;
     end if;
-    if apply_command.op = 'delete' then
-        made := (case when apply_command.path = '{}' then '{}' else apply_command.context #- apply_command.path end,
-                 coalesce(old, 'null'), null)::outcome;
+    if op in ('merge', 'remove', 'delete', 'log') then
+        made := reshape(apply_command.context, op, apply_command.path, apply_command.argument);
     else
-        made := change_value(apply_command.context, apply_command.op, apply_command.path, apply_command.argument);
+        new := case op
+                   when 'set' then argument
+                   when 'append' then coalesce(old, '[]') || argument
+                   when 'prepend' then argument || coalesce(old, '[]')
+                   when 'increment' then to_jsonb(coalesce(old, '0')::numeric + argument::numeric)
+                   when 'toggle' then to_jsonb(not coalesce(old, 'false')::boolean)
+                   when 'set_if_not_exists' then coalesce(old, argument)
+               end;
+        made.answer := case when op in ('append', 'prepend') then to_jsonb(jsonb_array_length(new)) when op <> 'set' then new end;
+        made.context := case when is_plain then jsonb_set(apply_command.context, apply_command.path, new)
+                             else put_value(apply_command.context, apply_command.path, new) end;
     end if;
-    if pg_column_size(made.context) > 8388608 then
-        return (null, null, make_failure(
-            'PD303', 'MemoryTooLarge', 'the memory would become too large', 'At most 8 MB are allowed for one document.',
-            'Keep large things elsewhere and put a reference into the memory.'))::outcome;
+    if pg_column_size(made.context) > 8388608 or op = 'increment' and abs(new::numeric) > 1e308 then
+        return (null, null, growth_failure(made.context, apply_command.path,
+                                           case op when 'increment' then new end))::outcome;
     end if;
     return made;
 end

@@ -19,13 +19,13 @@ begin
                 case when f.op is not null then coalesce(f.value, 'null') when f.signal is not null then f.value end,
                 coalesce(f.at, greatest(read_facts.told_at, r.told_at)), f.message, f.signal,
                 case when f.signal is not null then coalesce(f.target, r.job) end,
-                coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < greatest(r.told_at, max(f.at) over before), false)
-               )::fact
+                coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < greatest(r.told_at, max(f.at) over before), false),
+                f.expected_version)::fact
           from unnest(read_facts.turns) as r
          cross join rows from (jsonb_to_recordset(r.facts) as (
                    kind text, key text, name text, fingerprint text, ok boolean, value jsonb, at timestamptz, op text,
-                   path text[], message bigint, signal text, target text)) with ordinality
-            as f (kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, place)
+                   path text[], message bigint, signal text, target text, expected_version bigint)) with ordinality
+            as f (kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, expected_version, place)
          where r.verdict = 'apply'
            and r.facts is not null
         window before as (partition by r.job, r.number order by f.place rows between unbounded preceding and 1 preceding)
@@ -36,30 +36,72 @@ comment on function @extschema@.read_facts(@extschema@.turn[], timestamptz) is
     'Read the facts of turns that apply; those of one document stand together, in the order of their turns.';
 
 
-create function @extschema@.answer_command(inout told @extschema@.fact, inout held @extschema@.memory)
+create function @extschema@.answer_command(
+    inout told  @extschema@.fact,
+    inout held  @extschema@.memory,
+    told_at     timestamptz
+)
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     made outcome;
 begin
-    if told.op = 'get' then
-        told.value := coalesce(held.context #> told.path, 'null');
-        return;
+    if held.version <> told.expects then
+        made.failure := version_failure(held, told.expects);
+    else
+        made := apply_command(held.context, told.op, told.path, told.argument);
     end if;
-    made := apply_command(held.context, told.op, told.path, told.argument);
     told.ok := made.failure is null;
     if told.ok then
         held.context := made.context;
         held.version := held.version + 1;
         told.version := held.version;
+        if held.watched or held.version % 100 = 0 then
+            held.watched := mark_version(held, answer_command.told_at);
+        end if;
     end if;
     told.value := coalesce(made.failure, made.answer, to_jsonb(held.version));
 end
 $$;
-comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.memory) is
-    'Carry out one command or read on a document in hand; a refusal is an answer. [P3]';
+comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.memory, timestamptz) is
+    'Carry out one command on a document in hand; a refusal is an answer. [P3]';
+
+
+-- The journal remembers the version that was read, and of what is large nothing else: it can be read again at any time.
+create function @extschema@.answer_read(
+    inout told  @extschema@.fact,
+    held        @extschema@.memory,
+    before      @extschema@.fact[]
+)
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    found_value jsonb := value_at(held.id, held.context, told.path, held.version);
+    size integer;
+begin
+    -- What the same batch has added to a log is not in the journal yet.
+    if held.context #> told.path is null then
+        found_value := nullif(coalesce(found_value, '[]') || coalesce((
+            select jsonb_agg(i.item order by b.version, i.place)
+              from unnest(answer_read.before) as b
+             cross join lateral jsonb_array_elements(b.argument) with ordinality as i (item, place)
+             where b.job = held.id
+               and b.op = 'log'
+               and b.path = told.path
+               and b.ok), '[]'), '[]');
+    end if;
+    told.value := coalesce(found_value, 'null');
+    size := pg_column_size(told.value);
+    told.argument := jsonb_build_object('version', held.version)
+        || case when size > 2000 then jsonb_build_object('bytes', size) else '{}' end;
+end
+$$;
+comment on function @extschema@.answer_read(@extschema@.fact, @extschema@.memory, @extschema@.fact[]) is
+    'Read from a document in hand, or from a log, with what came before in the same batch. [P4]';
 
 
 -- Each document is read once and written once, however many commands it gets.
@@ -74,25 +116,30 @@ declare
     held memory;
     answered record;
     read_version bigint;
+    is_as_before boolean;
 begin
     -- A loop: every command needs the document that the one before it left.
     foreach this in array facts loop
-        if this.op is not null then
-            if this.job is distinct from held.id then
-                if held.version > read_version then
-                    perform write_memory(held.id, held.context, held.version, apply_commands.applied_at);
-                end if;
-                select j.id, j.status, j.context, j.version, j.run into held from jobs as j where j.id = this.job;
-                read_version := held.version;
+        if this.op is not null and this.job is distinct from held.id then
+            if held.version > read_version then
+                perform write_memory(held, apply_commands.applied_at, is_as_before);
             end if;
-            answered := answer_command(this, held);
+            held := read_job(this.job);
+            read_version := held.version;
+            is_as_before := true;
+        end if;
+        if this.op = 'get' then
+            this := answer_read(this, held, told);
+        elsif this.op is not null then
+            answered := answer_command(this, held, apply_commands.applied_at);
             this := answered.told;
             held := answered.held;
+            is_as_before := is_as_before and (this.op = 'log' or not this.ok);
         end if;
         told := told || this;
     end loop;
     if held.version > read_version then
-        perform write_memory(held.id, held.context, held.version, apply_commands.applied_at);
+        perform write_memory(held, apply_commands.applied_at, is_as_before);
     end if;
     facts := told;
 end
@@ -120,7 +167,7 @@ begin
         select (f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint,
                 case when f.signal is null then f.ok else n.failure is null end,
                 case when f.signal is null then f.value else n.failure end,
-                f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely)::fact
+                f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely, f.expects)::fact
           from unnest(facts) as f
           left join jobs as j on j.id = f.target and j.id = any(send_signals.locked)
          cross join lateral (

@@ -80,7 +80,7 @@ begin
     )
     select array_agg((f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, coalesce(c.ok, f.ok),
                       case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,
-                      f.message, f.signal, f.target, f.is_untimely)::fact order by f.job, f.turn, f.seq)
+                      f.message, f.signal, f.target, f.is_untimely, f.expects)::fact order by f.job, f.turn, f.seq)
       into told
       from unnest(consume_messages.facts) as f
       left join consumed as c on c.id = f.message;
@@ -156,6 +156,27 @@ comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) i
     'Leave the answers of tasks to their askers; an answer that was given early stands.';
 
 
+create function @extschema@.leave_versions(
+    held     @extschema@.memory,
+    tasks    text[],
+    keys     text[],
+    left_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into inbox (job_id, task, key, payload, sent_at)
+    select held.id, w.task, w.key, to_jsonb(held.version), leave_versions.left_at
+      from unnest(leave_versions.tasks, leave_versions.keys) as w (task, key)
+        on conflict (job_id, task, key) where key is not null do nothing;
+end
+$$;
+comment on function @extschema@.leave_versions(@extschema@.memory, text[], text[], timestamptz) is
+    'Answer tasks that waited for a memory to become as they want it, with the version that is.';
+
+
 create function @extschema@.leave_cancel(
     job       text,
     tasks     text[],
@@ -215,3 +236,15 @@ end
 $$;
 comment on function @extschema@.forget_inboxes(text[]) is
     'Drop the messages of jobs that have ended; those of hooks that outlive the run stay, and so do the keys of signals.';
+
+
+create function @extschema@.forget_mail(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i where i.job_id = any(forget_mail.ids);
+end
+$$;
+comment on function @extschema@.forget_mail(text[]) is 'Drop all messages of jobs that are forgotten.';

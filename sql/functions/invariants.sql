@@ -18,13 +18,22 @@ begin
      where j.version <> v.told
         or j.version <> v.latest
     union all
+    select 'I2', j.id, null, format('%s snapshots up to version %s', k.kept, j.version)
+      from jobs as j
+     cross join lateral (
+        select count(*) as kept, coalesce(bool_and(s.version % 100 = 0 and s.version <= j.version), true) as fit
+          from snapshots as s
+         where s.job_id = j.id) as k
+     where k.kept <> j.version / 100
+        or not k.fit
+    union all
     select 'I14', j.id, null, format('the memory has %s bytes', pg_column_size(j.context))
       from jobs as j
      where pg_column_size(j.context) > 8388608;
 end
 $$;
 comment on function @extschema@.broken_memories() is
-    'Find memories whose version is not the number of their commands (I1), or that are too large (I14).';
+    'Find memories whose version is not the number of their commands (I1), that lack a snapshot (I2), or are too large (I14).';
 
 
 create function @extschema@.broken_runs() returns setof @extschema@.broken_invariant
@@ -53,12 +62,35 @@ begin
     select 'I20', o.job_id, o.task, 'a row belongs to a job that does not exist'
       from (select t.job_id, t.task from tasks as t
              union all select i.job_id, i.task from inbox as i
-             union all select f.job_id, f.task from journal as f) as o
+             union all select f.job_id, f.task from journal as f
+             union all select s.job_id, null from snapshots as s) as o
      where not exists (select from jobs as j where j.id = o.job_id);
 end
 $$;
 comment on function @extschema@.broken_runs() is
     'Find running jobs without a coordinator (I3), left-overs of finished ones (I4) and rows without a job (I20).';
+
+
+create function @extschema@.broken_waits() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I6', c.job_id, c.task,
+           case when t.task is null then 'a condition is awaited by a task that is gone'
+                when not j.watched then 'a condition is awaited on a memory whose writers do not look'
+                else format('a condition holds and its task was not told: %s', c.condition) end
+      from conditions as c
+      left join jobs as j on j.id = c.job_id
+      left join tasks as t on t.job_id = c.job_id and t.task = c.task
+     where t.task is null
+        or j.watched is not true
+        or coalesce(j.context @@ c.condition, false);
+end
+$$;
+comment on function @extschema@.broken_waits() is 'Find conditions that nobody waits for, that writers overlook, or that hold already (I6).';
 
 
 create function @extschema@.broken_tasks() returns setof @extschema@.broken_invariant
@@ -80,7 +112,8 @@ begin
                 select
                   from tasks as asked
                  where asked.asker_job = t.job_id
-                   and asked.asker_task = t.task))
+                   and asked.asker_task = t.task)
+               and not exists (select from conditions as c where c.job_id = t.job_id and c.task = t.task))
     union all
     select 'I5', t.job_id, t.task, 'a parked task has open mail'
       from tasks as t
@@ -129,8 +162,33 @@ begin
     union all
     select * from broken_runs()
     union all
+    select * from broken_waits()
+    union all
     select * from broken_tasks();
 end
 $$;
 comment on function @extschema@.assert_invariants() is
     'Return every broken law of the tables with its code; no row means that all is well. Reads one snapshot and locks nothing. [P8]';
+
+
+create function @extschema@.assert_histories(after text default '', max_jobs integer default 1000)
+returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return query
+    select 'I1', j.id, null::text, format('the commands up to version %s do not make the document that stands', j.version)
+      from (select g.id, g.version, g.context
+              from jobs as g
+             where g.id > assert_histories.after
+             order by g.id
+             limit assert_histories.max_jobs) as j
+     where memory_at(j.id, j.version) <> j.context;
+end
+$$;
+comment on function @extschema@.assert_histories(text, integer) is
+    'Return the memories, in order of id, that are not the sum of their commands; none means that all of this page are. Page with the last id of a page of jobs.';

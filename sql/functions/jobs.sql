@@ -9,7 +9,7 @@ as $$
 declare
     held memory;
 begin
-    select j.id, j.status, j.context, j.version, j.run
+    select j.id, j.status, j.context, j.version, j.run, j.entity, j.watched
       into held
       from jobs as j
      where j.id = lock_job.id
@@ -135,25 +135,78 @@ comment on function @extschema@.insert_jobs(@extschema@.new_job[], timestamptz) 
     'Make the jobs whose ids are free, in order of id; returns the ids that are new. [P1]';
 
 
+create function @extschema@.was_started_by(id text, key text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (select from jobs as j where j.id = was_started_by.id and j.start_key = was_started_by.key);
+end
+$$;
+comment on function @extschema@.was_started_by(text, text) is
+    'Tell whether a job was made by the call with this key: the call may be repeated. [P12]';
+
+
+create function @extschema@.read_job(id text) returns @extschema@.memory
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    found_job memory;
+begin
+    select j.id, j.status, j.context, j.version, j.run, j.entity, j.watched
+      into found_job
+      from jobs as j
+     where j.id = read_job.id;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(read_job.id, 200))
+            using errcode = 'PD401', detail = 'No job and no entity has this id.', hint = 'Check the id.';
+    end if;
+    return found_job;
+end
+$$;
+comment on function @extschema@.read_job(text) is 'Read one job as it stands, without a lock; PD401 when there is none.';
+
+
 create function @extschema@.write_memory(
-    id          text,
-    context     jsonb,
-    version     bigint,
-    written_at  timestamptz
+    held          @extschema@.memory,
+    written_at    timestamptz,
+    is_as_before  boolean default false
 ) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if write_memory.is_as_before then
+        -- A large document, which is stored apart, stays where it is when nobody names it.
+        update jobs as j
+           set version = held.version, watched = held.watched, updated_at = write_memory.written_at
+         where j.id = held.id;
+        return;
+    end if;
     update jobs as j
-       set context = write_memory.context,
-           version = write_memory.version,
-           updated_at = write_memory.written_at
-     where j.id = write_memory.id;
+       set context = held.context, version = held.version, watched = held.watched, updated_at = write_memory.written_at
+     where j.id = held.id;
 end
 $$;
-comment on function @extschema@.write_memory(text, jsonb, bigint, timestamptz) is 'Write the memory of a locked job, however many commands made it.';
+comment on function @extschema@.write_memory(@extschema@.memory, timestamptz, boolean) is
+    'Write the memory of a locked job, however many commands made it; the document only if it changed.';
+
+
+create function @extschema@.watch_jobs(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update jobs as j set watched = true where j.id = any(watch_jobs.ids) and not j.watched;
+end
+$$;
+comment on function @extschema@.watch_jobs(text[]) is
+    'Let every writer of these memories look for those who wait for a change; the jobs are locked.';
 
 
 create function @extschema@.finish_jobs(turns @extschema@.turn[], finished_at timestamptz) returns void
@@ -173,3 +226,15 @@ begin
 end
 $$;
 comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended.';
+
+
+create function @extschema@.forget_rows(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from jobs as j where j.id = any(forget_rows.ids);
+end
+$$;
+comment on function @extschema@.forget_rows(text[]) is 'Delete jobs that nothing else belongs to any more.';

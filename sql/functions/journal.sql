@@ -7,12 +7,13 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, version, op, path, argument, at)
-    select f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, f.value, f.version, f.op, f.path, f.argument,
-           f.at
+    select f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok,
+           case when f.kind <> 'read' or not f.argument ? 'bytes' then f.value end,
+           f.version, f.op, f.path, f.argument, f.at
       from unnest(append_facts.facts) as f;
 end
 $$;
-comment on function @extschema@.append_facts(@extschema@.fact[]) is 'Append facts to the journals of their tasks.';
+comment on function @extschema@.append_facts(@extschema@.fact[]) is 'Append facts to the journals of their tasks; what was read and is large stands there by its version only.';
 
 
 create function @extschema@.append_command(
@@ -40,6 +41,31 @@ comment on function @extschema@.append_command(text, text, bigint, text, text[],
     'Journal a command that came from no task. The version numbers the row: no look-up, and no gap.';
 
 
+create function @extschema@.append_commands(
+    id        text,
+    key       text,
+    commands  @extschema@.command[],
+    answers   jsonb[],
+    after     bigint,
+    at        timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into journal (job_id, task, seq, kind, key, ok, value, version, op, path, argument, at)
+    select append_commands.id, '$outside', append_commands.after + c.place, 'command',
+           case c.place when 1 then append_commands.key end, true, a.answer, append_commands.after + c.place, c.op, c.path,
+           c.argument, append_commands.at
+      from unnest(append_commands.commands) with ordinality as c (op, path, argument, place)
+      join unnest(append_commands.answers) with ordinality as a (answer, place) on a.place = c.place;
+end
+$$;
+comment on function @extschema@.append_commands(text, text, @extschema@.command[], jsonb[], bigint, timestamptz) is
+    'Journal commands that came from no task, one version each; the caller''s key stands at the first.';
+
+
 create function @extschema@.journal_rows(job text, task text, after bigint, max_rows integer) returns json
 language plpgsql
 stable
@@ -47,7 +73,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce((
-        select json_agg(json_build_array(f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, f.value, f.at, f.op, f.path)
+        select json_agg(json_build_array(f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, coalesce(f.value, r.value), f.at,
+                                         f.op, f.path)
                         order by f.seq)
           from (select g.*
                   from journal as g
@@ -55,7 +82,9 @@ begin
                    and g.task = journal_rows.task
                    and g.seq > journal_rows.after
                  order by g.seq
-                 limit journal_rows.max_rows) as f), '[]');
+                 limit journal_rows.max_rows) as f
+          left join large_reads(journal_rows.job, journal_rows.task, journal_rows.after, journal_rows.max_rows) as r
+            on r.seq = f.seq), '[]');
 end
 $$;
 comment on function @extschema@.journal_rows(text, text, bigint, integer) is 'Write the rows of a task''s journal as replay reads them.';
@@ -68,13 +97,44 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return (
-        select coalesce(sum(pg_column_size(f.value)), 0)
+        select coalesce(sum(case when f.kind = 'read' and f.value is null then (f.argument ->> 'bytes')::bigint
+                                 else pg_column_size(f.value) end), 0)
           from journal as f
          where f.job_id = journal_size.job
            and f.task = journal_size.task);
 end
 $$;
-comment on function @extschema@.journal_size(text, text) is 'Tell how many bytes the values of a task''s journal take as they are stored.';
+comment on function @extschema@.journal_size(text, text) is
+    'Tell how many bytes the values of a task''s journal take, with those that are held by version.';
+
+
+create function @extschema@.page_size(
+    job       text,
+    task      text,
+    after     bigint,
+    max_rows  integer
+) returns integer
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select count(*)
+          from (select sum(case when f.kind = 'read' and f.value is null then (f.argument ->> 'bytes')::bigint
+                                else pg_column_size(f.value) end)
+                           over (order by f.seq rows between unbounded preceding and 1 preceding) as bytes_before
+                  from journal as f
+                 where f.job_id = page_size.job
+                   and f.task = page_size.task
+                   and f.seq > page_size.after
+                 order by f.seq
+                 limit page_size.max_rows) as p
+         where coalesce(p.bytes_before, 0) < 8388608);
+end
+$$;
+comment on function @extschema@.page_size(text, text, bigint, integer) is
+    'Tell how many rows of a journal make a page: as many as are asked for, or about 8 MB.';
 
 
 create function @extschema@.read_journal(
@@ -89,11 +149,12 @@ set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 begin
-    return journal_rows(read_journal.job, read_journal.task, read_journal.after, read_journal.max_rows);
+    return journal_rows(read_journal.job, read_journal.task, read_journal.after,
+                        page_size(read_journal.job, read_journal.task, read_journal.after, read_journal.max_rows));
 end
 $$;
 comment on function @extschema@.read_journal(text, text, bigint, integer) is
-    'Return the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path].';
+    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty one is the end.';
 
 
 create function @extschema@.answers_after(job text, task text, place integer) returns json
@@ -103,8 +164,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return (
-        select json_agg(json_build_array(f.seq, f.ok, f.value) order by f.seq)
+        select json_agg(json_build_array(f.seq, f.ok, coalesce(f.value, r.value)) order by f.seq)
           from journal as f
+          left join large_reads(answers_after.job, answers_after.task, answers_after.place, null) as r on r.seq = f.seq
          where f.job_id = answers_after.job
            and f.task = answers_after.task
            and f.seq > answers_after.place
@@ -145,3 +207,15 @@ begin
 end
 $$;
 comment on function @extschema@.task_has_ended(text, text) is 'Tell whether a task that answers nobody has run to its end.';
+
+
+create function @extschema@.forget_journals(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from journal as f where f.job_id = any(forget_journals.ids);
+end
+$$;
+comment on function @extschema@.forget_journals(text[]) is 'Drop the journals of jobs that are forgotten.';

@@ -90,8 +90,34 @@ $$;
 comment on function @extschema@.check_name(text, text) is 'Refuse a name that is empty, too long or unprintable (PD104).';
 
 
--- The text form decides cheaply: up to 200 bytes it is neither deep nor a number that no client can read. Only what
--- looks suspicious is walked.
+create function @extschema@.shape_failure(value jsonb, written text, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if length(written) - length(translate(written, '[{', '')) > 100
+        and jsonb_path_exists(shape_failure.value, 'strict $.**{101}') then
+        return make_failure(
+            'PD302', 'ValueTooDeep', format('%s is nested too deeply', what),
+            'At most 100 levels are allowed.', 'Flatten it, or store it as text.');
+    end if;
+    if written ~ '\d{200}\d{109}' and jsonb_path_exists(
+        shape_failure.value, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))') then
+        return make_failure(
+            'PD304', 'NumberOutOfRange', format('%s holds a number that is out of range', what),
+            'Numbers lie between -1e308 and 1e308, so that every language can read them.', 'Store it as text.');
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.shape_failure(jsonb, text, text) is
+    'Say what is wrong with the shape of a JSON value (PD302 depth, PD304 number), or null; its text form decides cheaply.';
+
+
+-- Up to 200 bytes of text, a value is neither deep nor a number that no client can read. Only what looks suspicious is
+-- walked.
 create function @extschema@.value_failure(value jsonb, what text) returns jsonb
 language plpgsql
 immutable
@@ -111,23 +137,55 @@ begin
             format('It has %s bytes as JSON; at most 1048576 are allowed.', size),
             'Store it elsewhere and pass a reference.');
     end if;
-    if length(written) - length(translate(written, '[{', '')) > 100
-        and jsonb_path_exists(value_failure.value, 'strict $.**{101}') then
-        return make_failure(
-            'PD302', 'ValueTooDeep', format('%s is nested too deeply', what),
-            'At most 100 levels are allowed.', 'Flatten it, or store it as text.');
-    end if;
-    if written ~ '\d{200}\d{109}' and jsonb_path_exists(
-        value_failure.value, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))') then
-        return make_failure(
-            'PD304', 'NumberOutOfRange', format('%s holds a number that is out of range', what),
-            'Numbers lie between -1e308 and 1e308, so that every language can read them.', 'Store it as text.');
-    end if;
-    return null;
+    return shape_failure(value_failure.value, written, what);
 end
 $$;
 comment on function @extschema@.value_failure(jsonb, text) is
     'Say what is wrong with a JSON value (PD301 size, PD302 depth, PD304 number), or null.';
+
+
+create function @extschema@.document_failure(context jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if pg_column_size(document_failure.context) > 8388608 then
+        return make_failure(
+            'PD303', 'MemoryTooLarge', 'the memory would become too large', 'At most 8 MB are allowed for one document.',
+            'Keep large things elsewhere and put a reference into the memory; keep long lists in a log.');
+    end if;
+    return shape_failure(document_failure.context, document_failure.context::text, 'the memory');
+end
+$$;
+comment on function @extschema@.document_failure(jsonb) is
+    'Say what is wrong with a document that was written as a whole (PD302 depth, PD303 size, PD304 number), or null.';
+
+
+create function @extschema@.condition_failure(condition text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if (octet_length(condition_failure.condition) <= 1000) is not true then
+        return make_failure(
+            'PD108', 'InvalidCondition', 'a condition is a text of at most 1000 bytes',
+            format('It has %s.', coalesce(octet_length(condition_failure.condition)::text, 'none')), 'Make it simpler.');
+    end if;
+    perform condition_failure.condition::jsonpath;
+    return null;
+exception
+    when syntax_error or invalid_regular_expression or invalid_text_representation or numeric_value_out_of_range then
+        return make_failure(
+            'PD108', 'InvalidCondition',
+            format('this is no condition on a memory: %s', left(condition_failure.condition, 100)), sqlerrm,
+            'Write a JSON path predicate: $.confidence > 0.8, exists($.items[*] ? (@.done == true)), $.approved == true.');
+end
+$$;
+comment on function @extschema@.condition_failure(text) is 'Say what is wrong with a condition on a memory (PD108), or null.';
 
 
 create function @extschema@.check_value(value jsonb, what text) returns void

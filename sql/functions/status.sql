@@ -58,6 +58,10 @@ begin
         when 'delayed' then format('its time: %s', it.due_at)
         when 'waiting' then concat_ws(', ',
             case when it.awaits <> '{}' then 'signal ' || array_to_string(it.awaits, ' or ') end,
+            (select 'its memory: ' || string_agg(c.condition::text, ' or ' order by c.key)
+               from conditions as c
+              where c.job_id = it.job_id
+                and c.task = it.task),
             (select 'answers of ' || string_agg(h.asker_key, ', ' order by h.asker_key)
                from (select t.asker_key
                        from tasks as t

@@ -40,7 +40,7 @@ comment on column @extschema@.jobs.status is 'running, completed, failed or canc
 comment on column @extschema@.jobs.context is 'The memory: one JSON object, changed by commands.';
 comment on column @extschema@.jobs.version is 'How many commands the memory has seen; rises by one, without a gap.';
 comment on column @extschema@.jobs.run is 'Which run of this id this is; task names begin with it.';
-comment on column @extschema@.jobs.watched is 'Whether a task waits for a condition on the memory.';
+comment on column @extschema@.jobs.watched is 'Whether somebody waits for the memory to change: a task for a condition, or a listener.';
 comment on column @extschema@.jobs.args is 'Arguments of the coordinator: an array by position, an object by name.';
 comment on column @extschema@.jobs.result is 'What the coordinator returned.';
 comment on column @extschema@.jobs.error is 'Why the job failed or was cancelled: type, message, traceback.';
@@ -54,6 +54,9 @@ comment on column @extschema@.jobs.finished_at is 'When the run ended.';
 
 create index jobs_of_a_parent on @extschema@.jobs (parent) where parent is not null;
 comment on index @extschema@.jobs_of_a_parent is 'Finds the children of a job.';
+
+create index finished_jobs on @extschema@.jobs (finished_at) where finished_at is not null;
+comment on index @extschema@.finished_jobs is 'Finds what is old enough to be forgotten.';
 
 -- An ordinary update of the memory is a command too: history and time travel stay true whoever writes.
 create trigger updates_are_commands

@@ -31,11 +31,11 @@ comment on column @extschema@.journal.key is 'The operation that was told: linea
 comment on column @extschema@.journal.name is 'The name of the activity, hook or signal.';
 comment on column @extschema@.journal.fingerprint is 'A hash of the arguments, by which changed code is noticed.';
 comment on column @extschema@.journal.ok is 'False: the value is a failure.';
-comment on column @extschema@.journal.value is 'What the code was told.';
+comment on column @extschema@.journal.value is 'What the code was told; null for a large value that was read: it is read again from the history.';
 comment on column @extschema@.journal.version is 'The version of the memory that this command made.';
 comment on column @extschema@.journal.op is 'The command.';
 comment on column @extschema@.journal.path is 'Where in the memory.';
-comment on column @extschema@.journal.argument is 'What the command was given.';
+comment on column @extschema@.journal.argument is 'What the command was given; for a read the version that was read, and the size of what is large.';
 comment on column @extschema@.journal.at is 'When it was told: workflow time.';
 
 create unique index one_command_per_version on @extschema@.journal (job_id, version) where version is not null;
@@ -44,3 +44,6 @@ comment on index @extschema@.one_command_per_version is 'Each version of a memor
 create unique index one_command_per_key on @extschema@.journal (job_id, key)
     where task = '$outside' and key is not null;
 comment on index @extschema@.one_command_per_key is 'A caller''s key stands for one command.';
+
+create index items_of_a_log on @extschema@.journal (job_id, path, version) where op = 'log';
+comment on index @extschema@.items_of_a_log is 'Reads a log as a list, from any version on.';

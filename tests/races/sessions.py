@@ -29,7 +29,7 @@ PATIENCE = 20.0  # seconds: how long a test may be stuck before it fails
 JSON_ARGUMENTS = frozenset(
     ("args", "context", "headers", "items", "patch", "payload", "starts", "tasks", "turns", "value")
 )
-TABLES = ("jobs", "tasks", "journal", "inbox")
+TABLES = ("jobs", "tasks", "journal", "inbox", "snapshots", "conditions")
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ class Session:
     def everything(self) -> dict[str, list[Any]]:
         """Read all rows of all tables."""
         return {
-            table: [row[0] for row in self.run(f"select to_jsonb(t) from {table} as t order by t")]
+            table: [row[0] for row in self.run(f"select to_jsonb(t) from {table} as t order by 1")]
             for table in TABLES
         }
 

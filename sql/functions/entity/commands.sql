@@ -1,15 +1,31 @@
 -- Entities: the memory of a job, changed by atomic commands from any SQL client. [P2] [P3]
 
-create function @extschema@.told_before(id text, key text, op text, path text[], argument jsonb) returns jsonb
+create function @extschema@.as_items(items jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when jsonb_typeof(as_items.items) = 'array' then as_items.items else jsonb_build_array(as_items.items) end;
+end
+$$;
+comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one.';
+
+
+create function @extschema@.told_before(id text, key text, commands @extschema@.command[]) returns jsonb[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    told record;
+    first record;
+    told command[];
+    answers jsonb[];
 begin
-    select f.op, f.path, f.argument, f.value
-      into told
+    perform check_name(told_before.key, 'a key');
+    select f.version, f.op, f.path
+      into first
       from journal as f
      where f.job_id = told_before.id
        and f.task = '$outside'
@@ -17,39 +33,61 @@ begin
     if not found then
         return null;
     end if;
-    if (told.op, told.path) is distinct from (told_before.op, told_before.path)
-        or told.argument is distinct from told_before.argument then
+    select array_agg((f.op, f.path, f.argument)::command order by f.version), array_agg(f.value order by f.version)
+      into told, answers
+      from journal as f
+     where f.job_id = told_before.id
+       and f.task = '$outside'
+       and f.version >= first.version
+       and f.version < first.version + cardinality(told_before.commands);
+    if told is distinct from told_before.commands then
         raise exception 'key % stands for another command', quote_literal(left(told_before.key, 200))
             using errcode = 'PD106',
-                  detail = format('It was used for %s at %s.', told.op, write_path(told.path)),
+                  detail = format('It was used for %s at %s.', first.op, write_path(first.path)),
                   hint = 'Draw a new key for each command; repeat a key only to repeat the same call.';
     end if;
-    return told.value;
+    return answers;
 end
 $$;
-comment on function @extschema@.told_before(text, text, text, text[], jsonb) is
-    'Return the answer that a caller''s key got the first time, or null; PD106 when it stood for another command. [P2]';
+comment on function @extschema@.told_before(text, text, @extschema@.command[]) is
+    'Return the answers that a caller''s key got the first time, or null; PD106 when it stood for other commands. [P2]';
 
 
-create function @extschema@.check_version(memory @extschema@.memory, expected_version bigint) returns void
+create function @extschema@.version_failure(held @extschema@.memory, expects bigint) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if check_version.expected_version is null or check_version.expected_version = (check_version.memory).version then
-        return;
+    if version_failure.expects is null or version_failure.expects = held.version then
+        return null;
     end if;
-    raise exception 'job % is at version %, not %', quote_literal((check_version.memory).id),
-        (check_version.memory).version, check_version.expected_version
-        using errcode = 'PD105',
-              detail = 'Somebody changed the memory meanwhile; nothing was written.',
-              hint = 'Read the memory again, decide again, and repeat the command with the new version.';
+    return make_failure(
+        'PD105', 'VersionConflict',
+        format('job %s is at version %s, not %s', quote_literal(held.id), held.version, version_failure.expects),
+        'Somebody changed the memory meanwhile; nothing was written.',
+        'Read the memory again, decide again, and repeat the command with the new version.');
 end
 $$;
-comment on function @extschema@.check_version(@extschema@.memory, bigint) is
-    'Refuse a command that expects another version of the memory (PD105).';
+comment on function @extschema@.version_failure(@extschema@.memory, bigint) is
+    'Say that a memory is not at the version that a command expects (PD105), or null.';
+
+
+create function @extschema@.mark_version(held @extschema@.memory, made_at timestamptz) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if held.version % 100 = 0 then
+        perform keep_snapshot(held);
+    end if;
+    return held.watched and heed_watchers(held, mark_version.made_at);
+end
+$$;
+comment on function @extschema@.mark_version(@extschema@.memory, timestamptz) is
+    'Do what some versions of a memory call for: every hundredth is kept, and watchers are told; returns whether any are left.';
 
 
 create function @extschema@.run_command(
@@ -58,7 +96,8 @@ create function @extschema@.run_command(
     path              text[],
     argument          jsonb,
     expected_version  bigint,
-    key               text
+    key               text,
+    is_known          boolean default false
 ) returns jsonb
 language plpgsql
 volatile
@@ -69,29 +108,121 @@ as $$
 declare
     held memory := lock_job(run_command.id);
     run_at timestamptz := clock();
-    answer jsonb;
+    answers jsonb[];
     made outcome;
 begin
-    perform check_value(run_command.argument, 'the value');
+    if not run_command.is_known and octet_length(run_command.argument::text) > 200 then
+        perform check_value(run_command.argument, 'the value');
+    end if;
     if run_command.key is not null then
-        perform check_name(run_command.key, 'a key');
-        answer := told_before(run_command.id, run_command.key, run_command.op, run_command.path, run_command.argument);
-        if answer is not null then
-            return answer;
+        answers := told_before(run_command.id, run_command.key,
+                               array[(run_command.op, run_command.path, run_command.argument)::command]);
+        if answers is not null then
+            return answers[1];
         end if;
     end if;
-    perform check_version(held, run_command.expected_version);
+    if held.version <> run_command.expected_version then
+        perform raise_failure(version_failure(held, run_command.expected_version));
+    end if;
     made := apply_command(held.context, run_command.op, run_command.path, run_command.argument);
-    perform raise_failure(made.failure);
-    answer := coalesce(made.answer, to_jsonb(held.version + 1));
-    perform write_memory(run_command.id, made.context, held.version + 1, run_at);
-    perform append_command(run_command.id, run_command.key, held.version + 1, run_command.op, run_command.path,
-                           run_command.argument, answer, run_at);
-    return answer;
+    if made.failure is not null then
+        perform raise_failure(made.failure);
+    end if;
+    held.version := held.version + 1;
+    if run_command.op <> 'log' then
+        held.context := made.context;
+    end if;
+    if held.watched or held.version % 100 = 0 then
+        held.watched := mark_version(held, run_at);
+    end if;
+    perform write_memory(held, run_at, is_as_before => run_command.op = 'log');
+    made.answer := coalesce(made.answer, to_jsonb(held.version));
+    perform append_command(run_command.id, run_command.key, held.version, run_command.op, run_command.path,
+                           run_command.argument, made.answer, run_at);
+    return made.answer;
 end
 $$;
-comment on function @extschema@.run_command(text, text, text[], jsonb, bigint, text) is
-    'Run one command that comes from no task; every entity verb is this with its own arguments. [P2] [P3]';
+comment on function @extschema@.run_command(text, text, text[], jsonb, bigint, text, boolean) is
+    'Run one command that comes from no task; every entity verb is this with its own arguments. A value that the memory has held before is known to be good. [P2] [P3]';
+
+
+create function @extschema@.read_commands(commands jsonb) returns @extschema@.command[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if jsonb_typeof(read_commands.commands) is distinct from 'array'
+        or jsonb_array_length(read_commands.commands) not between 1 and 1000
+        or jsonb_path_exists(read_commands.commands, '$[*] ? (@.type() != "object")') then
+        raise exception 'commands are an array of 1 to 1000 objects'
+            using errcode = 'PD107',
+                  detail = format('It was %s.', type_found(read_commands.commands)),
+                  hint = 'Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}, ...].';
+    end if;
+    return array(
+        select (c.given ->> 'op',
+                case jsonb_typeof(c.given -> 'path')
+                    when 'array' then check_path(array(select jsonb_array_elements_text(c.given -> 'path')))
+                    else parse_path(c.given ->> 'path') end,
+                case when c.given ->> 'op' in ('append', 'prepend', 'log') then as_items(c.given -> 'value')
+                     else c.given -> 'value' end)::command
+          from jsonb_array_elements(read_commands.commands) with ordinality as c (given, place)
+         order by c.place);
+end
+$$;
+comment on function @extschema@.read_commands(jsonb) is
+    'Read commands as a client writes them: op, path (written or an array of keys) and value. PD101, PD107.';
+
+
+create function @extschema@.run_commands(
+    id                text,
+    commands          @extschema@.command[],
+    expected_version  bigint,
+    key               text
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(run_commands.id);
+    run_at timestamptz := clock();
+    first_version bigint := held.version;
+    answers jsonb[] := case when run_commands.key is not null then told_before(run_commands.id, run_commands.key,
+                                                                               run_commands.commands) end;
+    this command;
+    made outcome;
+begin
+    if answers is not null then
+        return to_jsonb(answers);
+    end if;
+    perform raise_failure(version_failure(held, run_commands.expected_version));
+    -- A loop: every command needs the document that the one before it left.
+    foreach this in array run_commands.commands loop
+        made := apply_command(held.context, this.op, this.path, this.argument);
+        if made.failure is not null then
+            perform raise_failure(made.failure || jsonb_build_object('detail', format(
+                'It is command %s of %s; none of them was carried out. %s', coalesce(cardinality(answers), 0) + 1,
+                cardinality(run_commands.commands), made.failure ->> 'detail')));
+        end if;
+        held.context := made.context;
+        held.version := held.version + 1;
+        if held.watched or held.version % 100 = 0 then
+            held.watched := mark_version(held, run_at);
+        end if;
+        answers := answers || coalesce(made.answer, to_jsonb(held.version));
+    end loop;
+    perform write_memory(held, run_at, is_as_before => 'log' = all(array(select c.op from unnest(run_commands.commands) as c)));
+    perform append_commands(run_commands.id, run_commands.key, run_commands.commands, answers, first_version, run_at);
+    return to_jsonb(answers);
+end
+$$;
+comment on function @extschema@.run_commands(text, @extschema@.command[], bigint, text) is
+    'Run several commands that come from no task, all or none: a version for each, and one write of the row. [P2] [P3]';
 
 
 create function @extschema@.record_update() returns trigger
@@ -100,8 +231,13 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    perform raise_failure(document_failure(new.context));
     new.version := old.version + 1;
     new.updated_at := clock();
+    if new.watched or new.version % 100 = 0 then
+        new.watched := mark_version((new.id, new.status, new.context, new.version, new.run, new.entity, new.watched)::memory,
+                                    new.updated_at);
+    end if;
     perform append_command(new.id, null, new.version, 'set', '{}', new.context, to_jsonb(new.version), new.updated_at);
     return new;
 end
@@ -114,9 +250,12 @@ language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    held memory := (new.id, new.status, new.context, 1, new.run, new.entity, new.watched)::memory;
 begin
+    perform raise_failure(document_failure(new.context));
     if new.version = 0 then
-        perform write_memory(new.id, new.context, 1, new.created_at);
+        perform write_memory(held, new.created_at);
     end if;
     perform append_command(new.id, null, 1, 'set', '{}', new.context, '1', new.created_at);
     return null;

@@ -1,21 +1,29 @@
 -- The verbs of an entity: what any SQL client calls. Each is one command with its own arguments; the answers are small.
 
-create function @extschema@.entity_create(id text, entity text, context jsonb default '{}') returns boolean
+create function @extschema@.entity_create(
+    id       text,
+    entity   text,
+    context  jsonb  default '{}',
+    key      text   default null
+) returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    wanted new_job := (entity_create.id, null, entity_create.entity, null, entity_create.context, null, null, null, null,
+                       null, entity_create.key, null, null, null, null, null)::new_job;
 begin
     perform check_name(entity_create.id, 'the id of an entity');
     perform check_name(entity_create.entity, 'an entity');
+    perform check_name(coalesce(entity_create.key, 'none'), 'a key');
     perform check_value(entity_create.context, 'the memory');
     perform raise_failure(argument_failure('set', '{}', entity_create.context));
-    return insert_jobs(array[row(entity_create.id, null, entity_create.entity, null, entity_create.context, null, null, null,
-                                 null, null, null, null, null, null, null, null)::new_job], clock()) <> '{}';
+    return insert_jobs(array[wanted], clock()) <> '{}' or was_started_by(wanted.id, wanted.key);
 end
 $$;
-comment on function @extschema@.entity_create(text, text, jsonb) is
-    'Make a memory without a workflow; false when the id exists. PD103 when the memory is no object.';
+comment on function @extschema@.entity_create(text, text, jsonb, text) is
+    'Make a memory without a workflow; false when the id exists, true again for the same key. PD103 when the memory is no object.';
 
 
 create function @extschema@.entity_get(id text, path text default '') returns jsonb
@@ -24,31 +32,14 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    memory jsonb;
+    keys text[] := parse_path(entity_get.path);
+    it memory := read_job(entity_get.id);
 begin
-    select j.context #> parse_path(entity_get.path) into memory from jobs as j where j.id = entity_get.id;
-    if not found then
-        raise exception 'job % does not exist', quote_literal(left(entity_get.id, 200))
-            using errcode = 'PD401', detail = 'No job and no entity has this id.', hint = 'Check the id.';
-    end if;
-    return memory;
+    return value_at(it.id, it.context, keys, it.version);
 end
 $$;
 comment on function @extschema@.entity_get(text, text) is
-    'Return the memory of a job at a path, or all of it; null where nothing is. PD401 when there is no such job.';
-
-
-create function @extschema@.as_items(items jsonb) returns jsonb
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return case when jsonb_typeof(as_items.items) = 'array' then as_items.items else jsonb_build_array(as_items.items) end;
-end
-$$;
-comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one.';
+    'Return the memory of a job at a path, or all of it; a log reads as an array; null where nothing is. PD401 when there is no such job.';
 
 
 create function @extschema@.entity_set(
@@ -228,3 +219,59 @@ end
 $$;
 comment on function @extschema@.entity_delete(text, text, bigint, text) is
     'Delete what is at a path; returns it, or null.';
+
+
+create function @extschema@.entity_log(
+    id                text,
+    path              text,
+    items             jsonb,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return run_command(entity_log.id, 'log', parse_path(entity_log.path), as_items(entity_log.items),
+                       entity_log.expected_version, entity_log.key);
+end
+$$;
+comment on function @extschema@.entity_log(text, text, jsonb, bigint, text) is
+    'Add the items of an array, or one item, to a log: a list beside the document that may grow without end, at the same cost each time. Returns the version.';
+
+
+create function @extschema@.entity_apply(
+    id                text,
+    commands          jsonb,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_value(command -> 'value', 'a value') from jsonb_array_elements(entity_apply.commands) as command;
+    return run_commands(entity_apply.id, read_commands(entity_apply.commands), entity_apply.expected_version,
+                        entity_apply.key);
+end
+$$;
+comment on function @extschema@.entity_apply(text, jsonb, bigint, text) is
+    'Carry out [{op, path, value}] on one memory, all or none; returns the answers in an array. Each has a version, the row is written once.';
+
+
+create function @extschema@.entity_meets(id text, condition text) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it memory := read_job(entity_meets.id);
+begin
+    perform raise_failure(condition_failure(entity_meets.condition));
+    return case when coalesce(it.context @@ entity_meets.condition::jsonpath, false) then it.version end;
+end
+$$;
+comment on function @extschema@.entity_meets(text, text) is
+    'Tell whether a memory fulfils a JSON path predicate: its version if so, else null. PD108 when it is none, PD401.';

@@ -23,13 +23,14 @@ declare
 begin
     return coalesce(
         name_failure(request_failure.request ->> 'key', 'the key of a request'),
-        case when kind not in ('hook', 'activity', 'job') then make_failure(
+        case when kind not in ('hook', 'activity', 'job', 'until') then make_failure(
             'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
-            'Known kinds: hook, activity, job.', 'Correct the request.') end,
-        call_failure('a ' || kind, request_failure.request ->> 'name',
-                     coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
-                     coalesce(request_failure.request ->> 'queue', 'default'),
-                     coalesce((request_failure.request ->> 'priority')::integer, 5)),
+            'Known kinds: hook, activity, job, until.', 'Correct the request.') end,
+        case when kind = 'until' then condition_failure(request_failure.request ->> 'condition')
+             else call_failure('a ' || kind, request_failure.request ->> 'name',
+                               coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
+                               coalesce(request_failure.request ->> 'queue', 'default'),
+                               coalesce((request_failure.request ->> 'priority')::integer, 5)) end,
         name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
         value_failure(request_failure.request -> 'headers', 'the headers'),
@@ -39,7 +40,7 @@ begin
 end
 $$;
 comment on function @extschema@.request_failure(jsonb) is
-    'Say what is wrong with a request: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
+    'Say what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
 
 
 -- What a turn may not say, seen before anything is applied.

@@ -39,7 +39,7 @@ begin
          cross join jsonb_to_recordset(r.requests) as q (
                key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
                detached boolean, pinned_version text, limit_key text)
-         where coalesce(q.kind, 'hook') <> 'job'
+         where coalesce(q.kind, 'hook') in ('hook', 'activity')
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
            and not (coalesce(q.detached, false) and task_has_ended(r.job, requested_task(r.task, q.key, true)))
             on conflict on constraint one_task_per_name do nothing

@@ -1,0 +1,107 @@
+-- Conditions: a task waits until its memory is as it wants it. The writer that makes a condition true answers the task
+-- at that moment, under the job's lock: once true counts, also when it is false again before the task wakes. [P8]
+
+create function @extschema@.meet_conditions(held @extschema@.memory, met_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    tasks text[];
+    keys text[];
+begin
+    with met as (
+        delete from conditions as c
+         where c.job_id = held.id
+           and coalesce(held.context @@ c.condition, false)
+        returning c.task, c.key
+    )
+    select array_agg(m.task order by m.task, m.key), array_agg(m.key order by m.task, m.key) into tasks, keys from met as m;
+    if tasks is null then
+        return;
+    end if;
+    perform leave_versions(held, tasks, keys, meet_conditions.met_at);
+    perform notify_listeners(wake_tasks(array[held.id], meet_conditions.met_at));
+end
+$$;
+comment on function @extschema@.meet_conditions(@extschema@.memory, timestamptz) is
+    'Answer the tasks whose conditions the memory of a locked job fulfils, with its version, and wake them.';
+
+
+create function @extschema@.heed_watchers(held @extschema@.memory, changed_at timestamptz) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform meet_conditions(held, heed_watchers.changed_at);
+    perform notify_listeners(array['$memory/' || held.id]);
+    return exists (select from conditions as c where c.job_id = held.id)
+        or exists (select from listeners as l where l.topic = '$memory/' || held.id);
+end
+$$;
+comment on function @extschema@.heed_watchers(@extschema@.memory, timestamptz) is
+    'Tell those who wait for a change of a locked memory that there is one; returns whether anybody still waits.';
+
+
+create function @extschema@.await_conditions(turns @extschema@.turn[], asked_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    asked text[];
+begin
+    with wanted as (
+        insert into conditions as c (job_id, task, key, condition, asked_at)
+        select r.job, r.task, q.key, q.condition::jsonpath, await_conditions.asked_at
+          from unnest(await_conditions.turns) as r
+         cross join jsonb_to_recordset(r.requests) as q (key text, kind text, condition text)
+         where q.kind = 'until'
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+            on conflict on constraint one_row_per_condition do nothing
+        returning c.job_id
+    )
+    select array_agg(distinct w.job_id) into asked from wanted as w;
+    if asked is not null then
+        perform watch_jobs(asked);
+        perform meet_conditions(read_job(job), await_conditions.asked_at) from unnest(asked) as job;
+    end if;
+end
+$$;
+comment on function @extschema@.await_conditions(@extschema@.turn[], timestamptz) is
+    'Let tasks wait for conditions on their memories; one that holds already is answered at once. A repeated request changes nothing. [P12]';
+
+
+create function @extschema@.withdraw_conditions(turns @extschema@.turn[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from conditions as c
+     using unnest(withdraw_conditions.turns) as r
+     where c.job_id = r.job
+       and c.task = r.task
+       and r.cancels ? c.key;
+end
+$$;
+comment on function @extschema@.withdraw_conditions(@extschema@.turn[]) is 'Drop conditions that tasks no longer wait for.';
+
+
+create function @extschema@.forget_conditions(turns @extschema@.turn[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from conditions as c
+     using unnest(forget_conditions.turns) as r
+     where c.job_id = r.job
+       and c.task >= r.task
+       and c.task < r.task || '0'
+       and (c.task = r.task or c.task > r.task || '/');
+end
+$$;
+comment on function @extschema@.forget_conditions(@extschema@.turn[]) is
+    'Drop the conditions of tasks that have ended, and of all beneath them.';

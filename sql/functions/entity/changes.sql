@@ -1,0 +1,202 @@
+-- Changes: every version of a memory, with who made it, when, and by which command.
+
+create function @extschema@.is_same_step(key text, other text) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return key = other or (key ~ '^-?\d+$' and other ~ '^-?\d+$' and (key ~ '^-' or other ~ '^-'));
+end
+$$;
+comment on function @extschema@.is_same_step(text, text) is
+    'Tell whether two keys may lead to the same place; what counts from the end of an array may be any element.';
+
+
+create function @extschema@.patch_reaches(patch jsonb, path text[]) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    here jsonb := patch_reaches.patch;
+    step text;
+begin
+    foreach step in array patch_reaches.path loop
+        if jsonb_typeof(here) <> 'object' then
+            return true;
+        end if;
+        here := here -> step;
+    end loop;
+    return here is not null;
+end
+$$;
+comment on function @extschema@.patch_reaches(jsonb, text[]) is 'Tell whether a patch writes at a path, above it or beneath it.';
+
+
+create function @extschema@.touches(
+    op        text,
+    path      text[],
+    argument  jsonb,
+    place     text[]
+) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    depth integer := least(cardinality(touches.path), cardinality(touches.place));
+begin
+    if touches.path[:depth] <> touches.place[:depth] and not (
+        select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step) then
+        return false;
+    end if;
+    return touches.op <> 'merge' or patch_reaches(touches.argument, touches.place[cardinality(touches.path) + 1:]);
+end
+$$;
+comment on function @extschema@.touches(text, text[], jsonb, text[]) is
+    'Tell whether a command wrote at a place of a memory, above it or beneath it.';
+
+
+create function @extschema@.changes(
+    id        text,
+    place     text[],
+    after     bigint,
+    max_rows  integer
+) returns setof @extschema@.change
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select f.version, f.at, f.task, f.op, case when f.path <> '{}' then write_path(f.path) else '' end, f.argument, f.value,
+           f.key
+      from journal as f
+     where f.job_id = changes.id
+       and f.version > changes.after
+       and (changes.place = '{}' or touches(f.op, f.path, f.argument, changes.place))
+     order by f.version
+     limit changes.max_rows;
+end
+$$;
+comment on function @extschema@.changes(text, text[], bigint, integer) is 'Read the changes of a memory at a place, from a version on.';
+
+
+create function @extschema@.entity_history(
+    id        text,
+    path      text     default '',
+    after     bigint   default 0,
+    max_rows  integer  default 1000
+) returns setof @extschema@.change
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    perform read_job(entity_history.id);
+    return query
+    select c.* from changes(entity_history.id, parse_path(entity_history.path), entity_history.after, entity_history.max_rows) as c;
+end
+$$;
+comment on function @extschema@.entity_history(text, text, bigint, integer) is
+    'Return the changes of a memory, or of what is at a path, after a version: who, when, by which command. Page with the last version. PD401.';
+
+
+create function @extschema@.leaves(value jsonb, place text[]) returns setof text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if jsonb_typeof(leaves.value) = 'object' and leaves.value <> '{}' then
+        return query
+        select l.leaf
+          from jsonb_each(leaves.value) as member
+         cross join lateral leaves(member.value, leaves.place || member.key) as l (leaf);
+    elsif leaves.value is not null then
+        return next leaves.place;
+    end if;
+end
+$$;
+comment on function @extschema@.leaves(jsonb, text[]) is
+    'Name the places of a value that hold something: all but objects with members. An array is one place.';
+
+
+create function @extschema@.entity_blame(id text, path text default '') returns setof @extschema@.authorship
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := read_job(entity_blame.id);
+    keys text[] := parse_path(entity_blame.path);
+begin
+    return query
+    select write_path(l.leaf), it.context #> l.leaf, w.version, w.at, w.task, w.op
+      from leaves(it.context #> keys, keys) as l (leaf)
+     cross join lateral (
+        select f.version, f.at, f.task, f.op
+          from journal as f
+         where f.job_id = it.id
+           and f.version is not null
+           and touches(f.op, f.path, f.argument, l.leaf)
+         order by f.version desc
+         limit 1
+     ) as w;
+end
+$$;
+comment on function @extschema@.entity_blame(text, text) is
+    'Return who wrote what stands in a memory, or beneath a path: each value with its last command, task, time and version. PD401.';
+
+
+create function @extschema@.entity_items(
+    id        text,
+    path      text,
+    after     bigint   default 0,
+    max_rows  integer  default 1000
+) returns setof @extschema@.log_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := read_job(entity_items.id);
+begin
+    return query
+    select i.*
+      from log_items(it.id, parse_path(entity_items.path), entity_items.after, it.version, entity_items.max_rows) as i;
+end
+$$;
+comment on function @extschema@.entity_items(text, text, bigint, integer) is
+    'Return the items of a log that were added after a version, with their versions, times and tasks. PD401.';
+
+
+create function @extschema@.entity_watch(id text, listener text) returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(entity_watch.id);
+begin
+    perform check_name(entity_watch.listener, 'a listener');
+    perform watch_jobs(array[held.id]);
+    perform listen_for('$memory/' || held.id, entity_watch.listener);
+    return held.version;
+end
+$$;
+comment on function @extschema@.entity_watch(text, text) is
+    'Ask for a NOTIFY at each change of a memory, until stop_listening(); returns its version. LISTEN first, then read entity_history() from the version that you have. PD401.';

@@ -1,0 +1,150 @@
+-- The past: what a memory was at any moment, how it differs from now, and back to it.
+
+create function @extschema@.check_moment(it @extschema@.memory, version bigint, at timestamptz) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if num_nulls(check_moment.version, check_moment.at) <> 1 then
+        raise exception 'a moment of the past is a version or a time'
+            using errcode = 'PD107', detail = 'It was given both, or none.', hint = 'Say version => 12, or at => ''2030-01-01''.';
+    end if;
+    if check_moment.version < 0 or check_moment.version > it.version then
+        raise exception 'job % has no version %', quote_literal(it.id), check_moment.version
+            using errcode = 'PD404',
+                  detail = format('It has versions 0, empty, to %s.', it.version),
+                  hint = 'Look into entity_history() for the version that you mean.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_moment(@extschema@.memory, bigint, timestamptz) is
+    'Refuse a moment that is none (PD107), or a version that a memory has not had (PD404).';
+
+
+create function @extschema@.version_at(id text, at timestamptz) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce((
+        select f.version
+          from journal as f
+         where f.job_id = version_at.id
+           and f.version is not null
+           and f.at <= version_at.at
+         order by f.version desc
+         limit 1), 0);
+end
+$$;
+comment on function @extschema@.version_at(text, timestamptz) is
+    'Tell which version a memory had at a time: the last that was made until then, 0 before the first.';
+
+
+create function @extschema@.entity_at(
+    id       text,
+    version  bigint       default null,
+    at       timestamptz  default null,
+    path     text         default ''
+) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := read_job(entity_at.id);
+    keys text[] := parse_path(entity_at.path);
+    wanted bigint;
+begin
+    perform check_moment(it, entity_at.version, entity_at.at);
+    wanted := coalesce(entity_at.version, version_at(it.id, entity_at.at));
+    return value_at(it.id, memory_at(it.id, wanted), keys, wanted);
+end
+$$;
+comment on function @extschema@.entity_at(text, bigint, timestamptz, text) is
+    'Return a memory, or what was at a path, as it was at a version or at a time; null where nothing was. PD401, PD404 no such version.';
+
+
+create function @extschema@.differences(old jsonb, new jsonb, place text[]) returns setof @extschema@.difference
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    steps text[];
+begin
+    if differences.old = differences.new then
+        return;
+    end if;
+    if jsonb_typeof(differences.old) = 'object' and jsonb_typeof(differences.new) = 'object' then
+        steps := array(select jsonb_object_keys(differences.old || differences.new));
+    elsif jsonb_typeof(differences.old) = 'array' and jsonb_typeof(differences.new) = 'array' then
+        steps := array(select generate_series(0, greatest(jsonb_array_length(differences.old),
+                                                          jsonb_array_length(differences.new)) - 1));
+    else
+        return next (write_path(differences.place),
+                     case when differences.old is null then 'added' when differences.new is null then 'removed' else 'changed' end,
+                     differences.old, differences.new)::difference;
+        return;
+    end if;
+    return query
+    select d.*
+      from unnest(steps) as step
+     cross join lateral differences(differences.old #> array[step], differences.new #> array[step], differences.place || step) as d;
+end
+$$;
+comment on function @extschema@.differences(jsonb, jsonb, text[]) is
+    'Find the places in which two values differ: objects key by key, arrays element by element.';
+
+
+create function @extschema@.entity_diff(
+    id          text,
+    version     bigint,
+    to_version  bigint default null
+) returns setof @extschema@.difference
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := read_job(entity_diff.id);
+begin
+    perform check_moment(it, entity_diff.version, null);
+    perform check_moment(it, coalesce(entity_diff.to_version, it.version), null);
+    return query
+    select d.*
+      from differences(memory_at(it.id, entity_diff.version),
+                       case when entity_diff.to_version is null then it.context else memory_at(it.id, entity_diff.to_version) end,
+                       '{}') as d;
+end
+$$;
+comment on function @extschema@.entity_diff(text, bigint, bigint) is
+    'Return the places in which a memory differs between two versions, or from a version to now. PD401, PD404.';
+
+
+create function @extschema@.entity_restore(
+    id                text,
+    version           bigint,
+    expected_version  bigint  default null,
+    key               text    default null
+) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    perform check_moment(read_job(entity_restore.id), entity_restore.version, null);
+    return run_command(entity_restore.id, 'set', '{}', memory_at(entity_restore.id, entity_restore.version),
+                       entity_restore.expected_version, entity_restore.key, is_known => true);
+end
+$$;
+comment on function @extschema@.entity_restore(text, bigint, bigint, text) is
+    'Make a memory again what it was at a version, as a new version; returns it. PD401, PD404.';

@@ -1,0 +1,167 @@
+-- History: a memory is the sum of its commands. What it was at any version is the nearest snapshot before it, with the
+-- commands from there on applied again by the same rule that applied them first.
+
+create function @extschema@.replay_commands(
+    context  jsonb,
+    id       text,
+    after    bigint,
+    upto     bigint
+) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    document jsonb := replay_commands.context;
+    told record;
+    made outcome;
+begin
+    -- A loop: each command needs the document that the one before it left.
+    for told in
+        select f.version, f.op, f.path, f.argument
+          from journal as f
+         where f.job_id = replay_commands.id
+           and f.version > replay_commands.after
+           and f.version <= replay_commands.upto
+           and f.op <> 'log'
+         order by f.version
+    loop
+        made := apply_command(document, told.op, told.path, told.argument);
+        if made.failure is not null then
+            raise exception 'version % of job % cannot be made again', told.version, quote_literal(replay_commands.id)
+                using errcode = 'data_corrupted',
+                      detail = made.failure ->> 'message',
+                      hint = 'Somebody has written to the tables by hand: see assert_histories().';
+        end if;
+        document := made.context;
+    end loop;
+    return document;
+end
+$$;
+comment on function @extschema@.replay_commands(jsonb, text, bigint, bigint) is
+    'Apply the commands of a memory after one version up to another, as they were applied first.';
+
+
+create function @extschema@.memory_at(id text, version bigint) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    base record := nearest_snapshot(memory_at.id, memory_at.version);
+begin
+    return replay_commands(base.context, memory_at.id, base.version, memory_at.version);
+end
+$$;
+comment on function @extschema@.memory_at(text, bigint) is 'Give the document of a memory at a version.';
+
+
+create function @extschema@.log_items(
+    id        text,
+    path      text[],
+    after     bigint,
+    upto      bigint,
+    max_rows  integer
+) returns setof @extschema@.log_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select f.version, i.place::integer, i.item, f.at, f.task
+      from journal as f
+     cross join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place)
+     where f.job_id = log_items.id
+       and f.op = 'log'
+       and f.ok
+       and f.path = log_items.path
+       and f.version > log_items.after
+       and f.version <= log_items.upto
+     order by f.version, i.place
+     limit log_items.max_rows;
+end
+$$;
+comment on function @extschema@.log_items(text, text[], bigint, bigint, integer) is
+    'Read the items of a log that were added after one version up to another, in their order.';
+
+
+create function @extschema@.log_value(id text, path text[], upto bigint) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select jsonb_agg(i.item order by i.version, i.place)
+              from log_items(log_value.id, log_value.path, 0, log_value.upto, null) as i);
+end
+$$;
+comment on function @extschema@.log_value(text, text[], bigint) is
+    'Read a log as the array that it stands for, as it was at a version; null where there is none.';
+
+
+create function @extschema@.value_at(
+    id        text,
+    document  jsonb,
+    path      text[],
+    upto      bigint
+) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(value_at.document #> value_at.path, log_value(value_at.id, value_at.path, value_at.upto));
+end
+$$;
+comment on function @extschema@.value_at(text, jsonb, text[], bigint) is
+    'Give what stands at a path of a document, or in the log of this name at that version; null where nothing is.';
+
+
+-- A large value that was read stands in the journal as the version at which it was read: here it is read again. One way
+-- through the versions serves all of them.
+create function @extschema@.large_reads(
+    job       text,
+    task      text,
+    after     bigint,
+    max_rows  integer
+) returns setof @extschema@.large_read
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    here bigint;
+    document jsonb;
+    base record;
+    told record;
+begin
+    -- A loop: the document at one version is made of that at the version before.
+    for told in
+        select f.seq, f.path, (f.argument ->> 'version')::bigint as version
+          from (select g.seq, g.kind, g.value, g.path, g.argument
+                  from journal as g
+                 where g.job_id = large_reads.job
+                   and g.task = large_reads.task
+                   and g.seq > large_reads.after
+                 order by g.seq
+                 limit large_reads.max_rows) as f
+         where f.kind = 'read'
+           and f.value is null
+         order by 3, 1
+    loop
+        if told.version is distinct from here then
+            base := nearest_snapshot(large_reads.job, told.version);
+            if here is null or base.version > here then
+                here := base.version;
+                document := base.context;
+            end if;
+            document := replay_commands(document, large_reads.job, here, told.version);
+            here := told.version;
+        end if;
+        return next (told.seq, coalesce(value_at(large_reads.job, document, told.path, here), 'null'))::large_read;
+    end loop;
+end
+$$;
+comment on function @extschema@.large_reads(text, text, bigint, integer) is
+    'Read again what a task has read and the journal holds by its version only. [P4]';

@@ -1,0 +1,78 @@
+-- Retention: forgetting jobs that nobody needs any more. Each goes as a whole, with its memory, history and messages.
+-- [P13]
+
+create function @extschema@.forget_jobs(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform forget_mail(forget_jobs.ids);
+    perform forget_journals(forget_jobs.ids);
+    perform forget_snapshots(forget_jobs.ids);
+    perform forget_rows(forget_jobs.ids);
+end
+$$;
+comment on function @extschema@.forget_jobs(text[]) is 'Delete jobs that are locked and have no task, with all that belongs to them.';
+
+
+create function @extschema@.forget(id text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    if lock_jobs(array[forget.id], waiting => true) = '{}' then
+        return false;
+    end if;
+    if exists (select from tasks as t where t.job_id = forget.id) then
+        raise exception 'job % is at work', quote_literal(forget.id)
+            using errcode = 'PD407',
+                  detail = 'A task of it is alive, and would lose its memory.',
+                  hint = 'Wait until it has finished, or terminate() it first.';
+    end if;
+    perform forget_jobs(array[forget.id]);
+    return true;
+end
+$$;
+comment on function @extschema@.forget(text) is
+    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive.';
+
+
+create function @extschema@.forget_finished(
+    before    timestamptz,
+    entity    text     default null,
+    max_jobs  integer  default 1000
+) returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    old text[];
+begin
+    -- A job that somebody has locked is passed over: it will be there next time.
+    old := lock_jobs(array(
+        select j.id
+          from jobs as j
+         where j.finished_at < forget_finished.before
+           and (forget_finished.entity is null or j.entity = forget_finished.entity)
+         order by j.finished_at
+         limit least(forget_finished.max_jobs, 10000)), waiting => false);
+    old := array(
+        select j.id
+          from jobs as j
+         where j.id = any(old)
+           and j.finished_at < forget_finished.before
+           and not exists (select from tasks as t where t.job_id = j.id)
+           and not exists (select from jobs as child where child.parent = j.id and child.status = 'running'));
+    perform forget_jobs(old);
+    return cardinality(old);
+end
+$$;
+comment on function @extschema@.forget_finished(timestamptz, text, integer) is
+    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities, and what still has a live task, stay.';
