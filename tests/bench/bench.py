@@ -21,11 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import memory
 import psycopg
+from figures import Counts, Figure, table
 
 import perdure
 from perdure.embedded import Server
@@ -38,68 +39,12 @@ BATCH = 200
 Connection = psycopg.Connection[Any]
 
 
-@dataclass
-class Figure:
-    """One line of the table; `limit` is what bare SQL reaches, `ratio` how near perdure comes."""
-
-    name: str
-    unit: str
-    values: list[float] = field(default_factory=list)
-    limits: list[float] = field(default_factory=list)
-    statements: float | None = None
-    commits: float | None = None
-    wal_bytes: float | None = None
-
-    @property
-    def is_latency(self) -> bool:
-        """Tell whether less is better."""
-        return self.unit == "ms"
-
-    def row(self) -> dict[str, Any]:
-        """Give the figure as it stands in bench.json."""
-        median = statistics.median(self.values)
-        limit = statistics.median(self.limits)
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "median": round(median, 3),
-            "min": round(min(self.values), 3),
-            "max": round(max(self.values), 3),
-            "statements": rounded(self.statements),
-            "commits": rounded(self.commits),
-            "wal_bytes": rounded(self.wal_bytes),
-            "limit": round(limit, 3),
-            "ratio": round(limit / median if self.is_latency else median / limit, 3),
-        }
-
-
-def rounded(value: float | None) -> float | None:
-    """Round a count for the table."""
-    return None if value is None else round(value, 2)
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the server has counted: top-level statements, commits, bytes of WAL."""
-
-    statements: float
-    commits: float
-    wal_bytes: float
-
-    def since(self, before: Counts, units: int) -> Counts:
-        """Give the difference for one unit of work."""
-        return Counts(
-            (self.statements - before.statements) / units,
-            (self.commits - before.commits) / units,
-            (self.wal_bytes - before.wal_bytes) / units,
-        )
-
-
 class Bench:
     """A server of its own, with the app, the bare limits and the workers that the figures share."""
 
     def __init__(self, url: str, amount: float, workers: int):
         self.url = url
+        self.schema = SCHEMA
         self.amount = amount
         self.workers = workers
         self.connection: Connection = psycopg.connect(url, autocommit=True)
@@ -129,6 +74,17 @@ class Bench:
         ).fetchone()
         assert row is not None
         return Counts(float(row[0]), float(row[1]), float(row[2]))
+
+    @contextmanager
+    def costs(self, figure: Figure, units: int) -> Iterator[None]:
+        """Count what the server does meanwhile, for one unit of work."""
+        before = self.counts()
+        yield
+        figure.cost = self.counts().since(before, units)
+
+    def ask(self, call: str, *values: Any) -> None:
+        """Call a function of the app."""
+        self.connection.execute(f"select {self.schema}.{call}", values)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -179,6 +135,7 @@ class Bench:
         """Empty all tables: every round begins alike. An idle worker may be in the way."""
         query = (
             f"truncate {SCHEMA}.tasks, {SCHEMA}.jobs, {SCHEMA}.journal, {SCHEMA}.inbox, "
+            f"{SCHEMA}.snapshots, {SCHEMA}.conditions, "
             "bare.job, bare.task, bare.fact"
         )
         while True:
@@ -193,12 +150,8 @@ class Bench:
         """Measure workflows a second, and what one costs."""
         number = self.number(wanted)
         self.tidy()
-        before = self.counts()
-        figure.values.append(number / self.run(workflow, number))
-        cost = self.counts().since(before, number)
-        figure.statements, figure.commits, figure.wal_bytes = (
-            cost.statements, cost.commits, cost.wal_bytes,
-        )  # fmt: skip
+        with self.costs(figure, number):
+            figure.values.append(number / self.run(workflow, number))
 
     def bare_workflows(self, figure: Figure, wanted: int, facts: int = 0, turns: int = 1) -> None:
         """Measure the limit: start, claim and finish in pure SQL, with so many facts and turns."""
@@ -220,26 +173,6 @@ class Bench:
         assert row is not None
         claimed: list[int] = row[0]
         return claimed
-
-    def commands(self, figure: Figure, jobs: int, connections: int, wanted: int) -> None:
-        """Measure entity commands a second from several connections, beside a bare update."""
-        number = self.number(wanted)
-        self.tidy()
-        for job in range(jobs):
-            self.connection.execute(f"select {SCHEMA}.entity_create(%s, 'bench')", [f"e{job}"])
-        self.connection.execute("select bare.start(0, %s)", [jobs - 1])
-        before = self.counts()
-        ours = f"select {SCHEMA}.entity_increment(%s, 'n')"
-        figure.values.append(
-            self.hammer(ours, [f"e{job}" for job in range(jobs)], connections, number)
-        )
-        cost = self.counts().since(before, number)
-        figure.statements, figure.commits, figure.wal_bytes = (
-            cost.statements, cost.commits, cost.wal_bytes,
-        )  # fmt: skip
-        figure.limits.append(
-            self.hammer("call bare.change(%s)", list(range(jobs)), connections, number)
-        )
 
     def hammer(self, query: str, targets: list[Any], connections: int, number: int) -> float:
         """Send a statement again and again from several connections; return calls a second."""
@@ -309,7 +242,6 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
         Figure(name, "workflows/s")
         for name in ("trivial_workflows", "ten_activities", "fan_out_ten_hooks")
     )
-    one, many = Figure("commands_one_job", "commands/s"), Figure("commands_many_jobs", "commands/s")
     half, tail = Figure("start_to_result_p50_ms", "ms"), Figure("start_to_result_p99_ms", "ms")
     resume = Figure("signal_to_resume_p50_ms", "ms")
     steps: list[Callable[[], None]] = [
@@ -319,17 +251,27 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
         lambda: bench.bare_workflows(ten, 3_000, facts=9),
         lambda: bench.workflows(fan, "fan_out", 1_000),
         lambda: bench.bare_workflows(fan, 1_000, facts=1, turns=11),
-        lambda: bench.commands(one, 1, 1, 3_000),
-        lambda: bench.commands(many, 64, 4, 6_000),
         lambda: bench.start_to_result(half, tail, 200),
         lambda: bench.signal_to_resume(resume, 60),
     ]
+    repeat(steps, rounds)
+    latency_costs(bench, half, resume)
+    return [trivial, ten, fan, half, tail, resume]
+
+
+def repeat(steps: list[Callable[[], None]], rounds: int) -> None:
+    """Take steps round after round, so that noise falls on all of them."""
     for round_number in range(1, rounds + 1):
         for step in steps:
             step()
         print(f"round {round_number} of {rounds}", file=sys.stderr)
-    latency_costs(bench, half, resume)
-    return [trivial, ten, fan, one, many, half, tail, resume]
+
+
+def measure_memory(bench: Bench, rounds: int) -> list[Figure]:
+    """Take the figures of a memory."""
+    figures, steps = memory.steps(bench)
+    repeat(steps, rounds)
+    return list(figures.values())
 
 
 def latency_costs(bench: Bench, start: Figure, resume: Figure) -> None:
@@ -339,14 +281,10 @@ def latency_costs(bench: Bench, start: Figure, resume: Figure) -> None:
         (start, lambda: bench.client.start("trivial", queue="bench").result(timeout=10)),
         (resume, lambda: one_signal(bench.client)),
     ):
-        before = bench.counts()
-        for _ in range(number):
-            work()
-            time.sleep(0.02)
-        cost = bench.counts().since(before, number)
-        figure.statements, figure.commits, figure.wal_bytes = (
-            cost.statements, cost.commits, cost.wal_bytes,
-        )  # fmt: skip
+        with bench.costs(figure, number):
+            for _ in range(number):
+                work()
+                time.sleep(0.02)
 
 
 def one_signal(client: perdure.Client) -> None:
@@ -357,44 +295,13 @@ def one_signal(client: perdure.Client) -> None:
     handle.result(timeout=10)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Write the figures as a Markdown table."""
-    titles = [
-        "figure",
-        "median",
-        "min – max",
-        "bare SQL",
-        "ratio",
-        "statements",
-        "commits",
-        "WAL bytes",
-    ]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for row in rows:
-
-        def shown(value: float | None) -> str:
-            if value is None:
-                return "–"
-            return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
-
-        cells = [
-            row["name"].removesuffix("_ms"),
-            f"{shown(row['median'])} {row['unit']}",
-            f"{shown(row['min'])} – {shown(row['max'])}",
-            shown(row["limit"]),
-            f"{row['ratio']:.2f}",
-            *(shown(row[name]) for name in ("statements", "commits", "wal_bytes")),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure, print the table, and write bench.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--amount", type=float, default=1.0, help="how much of the full amount")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--only", choices=("workflows", "memory"), help="leave out the rest")
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     options = parser.parse_args()
     settings = {
@@ -409,8 +316,12 @@ def main() -> None:
         server = stack.enter_context(Server(folder, settings))
         bench = Bench(server.url(), options.amount, options.workers)
         try:
-            with bench.working():
-                figures = measure(bench, options.rounds)
+            figures = []
+            if options.only != "memory":
+                with bench.working():
+                    figures += measure(bench, options.rounds)
+            if options.only != "workflows":
+                figures += measure_memory(bench, options.rounds)
         finally:
             bench.close()
     rows = [figure.row() for figure in figures]

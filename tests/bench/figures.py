@@ -1,0 +1,94 @@
+"""Figures: what a benchmark has measured, how it is counted, and how it is written down."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the server has counted: top-level statements, commits, bytes of WAL."""
+
+    statements: float
+    commits: float
+    wal_bytes: float
+
+    def since(self, before: Counts, units: int) -> Counts:
+        """Give the difference for one unit of work."""
+        return Counts(
+            (self.statements - before.statements) / units,
+            (self.commits - before.commits) / units,
+            (self.wal_bytes - before.wal_bytes) / units,
+        )
+
+
+@dataclass
+class Figure:
+    """One line of the table; `limit` is what bare SQL reaches, `ratio` how near perdure comes."""
+
+    name: str
+    unit: str
+    values: list[float] = field(default_factory=list)
+    limits: list[float] = field(default_factory=list)
+    cost: Counts | None = None
+
+    @property
+    def is_latency(self) -> bool:
+        """Tell whether less is better."""
+        return self.unit == "ms"
+
+    def row(self) -> dict[str, Any]:
+        """Give the figure as it stands in bench.json."""
+        median = statistics.median(self.values)
+        limit = statistics.median(self.limits)
+        cost = self.cost
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "median": round(median, 3),
+            "min": round(min(self.values), 3),
+            "max": round(max(self.values), 3),
+            "statements": None if cost is None else round(cost.statements, 2),
+            "commits": None if cost is None else round(cost.commits, 2),
+            "wal_bytes": None if cost is None else round(cost.wal_bytes, 2),
+            "limit": round(limit, 3),
+            "ratio": round(limit / median if self.is_latency else median / limit, 3),
+        }
+
+
+TITLES = (
+    "figure",
+    "median",
+    "min – max",
+    "bare SQL",
+    "ratio",
+    "statements",
+    "commits",
+    "WAL bytes",
+)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Write figures as a Markdown table."""
+    lines = ["| " + " | ".join(TITLES) + " |", "|" + "---|" * len(TITLES)]
+    for row in rows:
+        cells = [
+            row["name"].removesuffix("_ms"),
+            f"{shown(row['median'])} {row['unit']}",
+            f"{shown(row['min'])} – {shown(row['max'])}",
+            shown(row["limit"]),
+            f"{row['ratio']:.2f}",
+            *(shown(row[name]) for name in ("statements", "commits", "wal_bytes")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def shown(value: float | None) -> str:
+    """Write a number as people read it."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
