@@ -1,4 +1,4 @@
-"""What a memory costs: commands one at a time and in batches, large documents, long lists, the past.
+"""What a memory costs: commands alone and in batches, large documents, long lists, the past.
 
 Each figure stands beside what the same server does in the same run with a bare
 `update … set doc` and a commit, on a document of the same size.
@@ -36,18 +36,20 @@ def steps(bench: Bench) -> tuple[dict[str, Figure], list[Step]]:
         return figures.setdefault(name, Figure(name, "commands/s"))
 
     work: list[Step] = [
-        lambda: commands(bench, figure("commands_one_job_1"), 1, 1, 2_000),
-        lambda: commands(bench, figure("commands_one_job_8"), 1, 8, 2_000),
-        lambda: commands(bench, figure("commands_many_jobs_8"), 64, 8, 6_000),
-        lambda: batches(bench, figure("commands_batched"), 20_000),
+        partial(commands, bench, figure("commands_one_job_1"), 1, 1, 2_000),
+        partial(commands, bench, figure("commands_one_job_8"), 1, 8, 2_000),
+        partial(commands, bench, figure("commands_many_jobs_8"), 64, 8, 6_000),
+        partial(batches, bench, figure("commands_batched"), 20_000),
     ]
     work += [partial(large, bench, figure(f"set_in_{name}"), size) for name, size in SIZES.items()]
     work += [
         partial(appends, bench, figure(f"append_to_{length}_items"), length, "append")
         for length in LENGTHS
     ]
-    work.append(lambda: appends(bench, figure("log_beside_10000_items"), 10_000, "log"))
-    work.append(lambda: past(bench, figures.setdefault("at_of_10000", Figure("at_of_10000", "ms"))))
+    work.append(partial(appends, bench, figure("log_beside_10000_items"), 10_000, "log"))
+    work.append(
+        partial(past, bench, figures.setdefault("at_of_10000", Figure("at_of_10000", "ms")))
+    )
     return figures, work
 
 
