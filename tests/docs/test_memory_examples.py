@@ -1,0 +1,79 @@
+"""The page on memory is true: each example runs as it stands, and gives what its arrow tells."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import perdure
+
+PAGE = (Path(__file__).parents[2] / "sql" / "memory.md").read_text("utf-8")
+
+_BLOCK = re.compile(r"```(sql|python)\n(.*?)```", re.DOTALL)
+_STATEMENT = re.compile(r"(?P<sql>[^;]+);[ ]*(?:-- → (?P<told>[^\n]*))?")
+_PRINTED = re.compile(r"print\(.*\)  # (.*)")
+
+
+def blocks() -> Iterator[tuple[str, str]]:
+    """Give the examples in their order: the language and the text."""
+    return ((found[1], found[2]) for found in _BLOCK.finditer(PAGE))
+
+
+def run_sql(connection: psycopg.Connection[Any], text: str) -> int:
+    """Run the statements of a block; compare what has an arrow. Gives how many had one."""
+    compared = 0
+    for found in _STATEMENT.finditer(re.sub(r"^\s*--[^→\n]*$", "", text, flags=re.MULTILINE)):
+        statement, told = found["sql"].strip(), found["told"]
+        if not statement:
+            continue
+        cursor = connection.execute(statement.encode())
+        if told is not None:
+            row = cursor.fetchone()
+            assert row is not None, statement
+            assert as_told(row[0], told), f"{statement} gives {row[0]!r}, not {told}"
+            compared += 1
+    return compared
+
+
+def as_told(value: Any, told: str) -> bool:
+    """Tell whether a value is what an arrow says: JSON, or a plain word."""
+    try:
+        return bool(value == json.loads(told))
+    except json.JSONDecodeError:
+        return bool(value == told)
+
+
+def run_python(names: dict[str, Any], text: str) -> int:
+    """Run a block; compare what it prints with the comments behind."""
+    printed = StringIO()
+    with redirect_stdout(printed):
+        exec(compile(text, "sql/memory.md", "exec"), names)
+    wanted = _PRINTED.findall(text)
+    assert printed.getvalue().splitlines() == wanted
+    return len(wanted)
+
+
+def test_every_example_runs_and_gives_what_the_page_tells(database: str) -> None:
+    """(C20) (C21) (C25) (C77) In the order of the page, in one app."""
+    compared = {"sql": 0, "python": 0}
+    with (
+        perdure.connect(database, schema="my_app") as client,
+        psycopg.connect(database, autocommit=True) as connection,
+    ):
+        names = {"perdure": perdure, "client": client, "dsn": database, "connection": connection}
+        for language, text in blocks():
+            if language == "sql":
+                compared["sql"] += run_sql(connection, text)
+            else:
+                compared["python"] += run_python(names, text)
+        broken = connection.execute("select * from my_app.assert_invariants()").fetchall()
+    assert broken == []
+    assert compared["sql"] > 15
+    assert compared["python"] > 1
