@@ -247,8 +247,9 @@ declare
 begin
     perform entity_create(id, 'case', outcome_by_verb.context);
     begin
-        answer := run_command(id, outcome_by_verb.op, parse_path(outcome_by_verb.path), outcome_by_verb.argument,
-                              null, null);
+        answer := case when outcome_by_verb.op = 'get' then entity_get(id, outcome_by_verb.path)
+                       else run_command(id, outcome_by_verb.op, parse_path(outcome_by_verb.path),
+                                        outcome_by_verb.argument, null, null) end;
     exception when others then
         get stacked diagnostics refused = returned_sqlstate;
     end;

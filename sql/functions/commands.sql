@@ -45,7 +45,7 @@ declare
 begin
     if cardinality(argument_failure.path) > 50 or array_position(argument_failure.path, null) is not null then
         return make_failure(
-            'PD101', 'InvalidPath', 'the path is too long, or has a hole', 'A path has at most 50 keys, none of them null.',
+            'PD101', 'InvalidPath', 'this is no path into a memory', 'A path has at most 50 keys, none of them null.',
             'Store what lies deeper as one value.');
     end if;
     if wrong is null then

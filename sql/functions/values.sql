@@ -84,10 +84,11 @@ begin
             when 'object' then
                 null;
             when 'array' then
-                if path_failure.path[step] !~ '^-?\d{1,9}$' then
+                -- What PostgreSQL reads as an index, here as on the way to a parent that is found at once.
+                if path_failure.path[step] !~ '^\s*[+-]?\d+$' then
                     return type_failure(path_failure.path[:step - 1], 'an array', 'an object');
                 end if;
-                if here -> path_failure.path[step]::integer is null then
+                if here #> path_failure.path[step:step] is null then
                     return type_failure(path_failure.path[:step], 'missing', 'an element of the array');
                 end if;
             else

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", *ROOT.glob("*/README.md"), *ROOT.glob("python/*/README.md")]
+PAGES = [ROOT / "README.md", *ROOT.glob("*/*.md"), *ROOT.glob("python/*/README.md")]
 
 
 def blocks(language: str) -> list[str]:

@@ -1,17 +1,24 @@
 """A model of the memory in plain Python: what each command makes of a document.
 
 It is written from the promises (C26-C35), not from the SQL. A document is never changed in place,
-so the documents of all versions can be kept side by side.
+so the documents of all versions can be kept side by side. Numbers are ints and Decimals, and add up
+exactly.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Context, Decimal
 from typing import Any
 
 MISSING: Any = object()
+EXACT = Context(prec=2000)
+MAX_NUMBER = 10**308
+MAX_INDEX = 10**9
+NUMBERS = (int, Decimal)
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,8 @@ class Command:
 
     @property
     def keys(self) -> list[str]:
-        """Split the path; these tests use no quoted keys."""
-        return self.path.split(".") if self.path else []
+        """Split the path."""
+        return split_path(self.path)
 
 
 class Refused(Exception):
@@ -48,6 +55,7 @@ class State:
         """Carry out a command; return the next state and the answer, or raise Refused."""
         if command.expected_version not in (None, self.version):
             raise Refused("PD105")
+        check_argument(command)
         check_way(self.context, command.keys)
         old = found(self.context, command.keys)
         wanted = WANTED.get(command.op)
@@ -61,25 +69,123 @@ class State:
         version = self.version + 1
         return State(context, version), version if answer is MISSING else answer
 
+    def get(self, path: str) -> Any:
+        """Look at a path: None where nothing is, whatever is in the way."""
+        here = found(self.context, split_path(path))
+        return None if here is MISSING else here
 
-WANTED: dict[str, type] = {
+
+@dataclass(frozen=True)
+class Line:
+    """What the history says of a command."""
+
+    version: int
+    op: str
+    keys: list[str]
+    argument: Any
+    answer: Any
+
+
+@dataclass
+class Memory:
+    """A document that remembers its history, and the keys of its commands."""
+
+    state: State
+    history: list[Line] = field(default_factory=list)
+    told: dict[str, Line] = field(default_factory=dict)
+
+    def run(self, command: Command, key: str | None = None) -> Any:
+        """Carry out a command, once for each key; return the answer, or raise Refused."""
+        if key is not None and not is_a_name(key):
+            raise Refused("PD104")
+        if key in self.told:
+            first = self.told[key]
+            given = (command.op, command.keys, command.value)
+            if not alike((first.op, first.keys, first.argument), given):
+                raise Refused("PD106")
+            return first.answer
+        self.state, answer = self.state.after(command)
+        line = Line(self.state.version, command.op, command.keys, command.value, answer)
+        self.history.append(line)
+        if key is not None:
+            self.told[key] = line
+        return answer
+
+
+def is_a_name(text: str) -> bool:
+    """Tell whether a text may be a key of a command."""
+    return 0 < len(text.encode()) <= 200 and not re.search(r"[\x00-\x1f\x7f]", text)
+
+
+def split_path(path: str) -> list[str]:
+    """Split a path that is one into its keys; a quoted key may hold anything."""
+    parts = re.findall(r'(?:^|\.)(?:"((?:[^"\\]|\\.)*)"|([^".]+))', path, re.DOTALL)
+    return [plain or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) for quoted, plain in parts]
+
+
+def join_path(keys: list[str]) -> str:
+    """Write a path; every key may be quoted, these must be."""
+    return ".".join(
+        '"' + re.sub(r'(["\\])', r"\\\1", key) + '"' if re.search(r'[".]|^$', key) else key
+        for key in keys
+    )
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Compare values as JSON has them: true is not 1, and 1 is 1.0."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def as_json(value: Any) -> str:
+    """Write a value as JSON, with every digit of its numbers."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_json, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)}: {as_json(value[key])}' for key in value)}}}"
+    return json.dumps(value)
+
+
+def from_json(text: str | bytes) -> Any:
+    """Read JSON without losing a digit."""
+    return json.loads(text, parse_float=Decimal)
+
+
+WANTED: dict[str, type | tuple[type, ...]] = {
     "merge": dict,
     "append": list,
     "prepend": list,
     "remove": list,
-    "increment": int,
+    "increment": NUMBERS,
     "toggle": bool,
 }
 
 
-def is_a(value: Any, wanted: type) -> bool:
+def is_a(value: Any, wanted: type | tuple[type, ...]) -> bool:
     """Compare types as JSON has them: a boolean is no number."""
     return isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
 
 
+def check_argument(command: Command) -> None:
+    """Refuse an argument with which the command can do nothing anywhere."""
+    needs = {"merge": dict, "append": list, "prepend": list, "increment": NUMBERS, "remove": int}
+    if command.op in ("set", "set_if_not_exists") and not command.keys:
+        needs |= {command.op: dict}
+    wanted = needs.get(command.op)
+    if wanted and not is_a(command.value, wanted):
+        raise Refused("PD103")
+    if command.op == "remove" and abs(command.value) >= MAX_INDEX:
+        raise Refused("PD103")
+
+
 def index_of(key: str, array: list[Any]) -> int | None:
     """Read a key as the place of an element that exists."""
-    if not re.fullmatch(r"-?\d+", key) or not -len(array) <= int(key) < len(array):
+    if not re.fullmatch(r"\s*[+-]?[0-9]+", key) or not -len(array) <= int(key) < len(array):
         return None
     return int(key) % len(array)
 
@@ -99,12 +205,15 @@ def check_way(context: Any, keys: list[str]) -> None:
 
 
 def found(context: Any, keys: list[str]) -> Any:
-    """Find what is at a path whose way is good."""
+    """Find what is at a path; MISSING where the way does not lead on."""
     here = context
     for key in keys:
-        here = here.get(key, MISSING) if isinstance(here, dict) else here[int(key)]
-        if here is MISSING:
-            break
+        if isinstance(here, dict):
+            here = here.get(key, MISSING)
+        elif isinstance(here, list) and (place := index_of(key, here)) is not None:
+            here = here[place]
+        else:
+            return MISSING
     return here
 
 
@@ -152,6 +261,14 @@ def removed(old: list[Any], index: int) -> tuple[Any, Any]:
     return [*old[:place], *old[place + 1 :]], old[place]
 
 
+def incremented(old: Any, by: Any) -> tuple[Any, Any]:
+    """Add, without losing a digit; the answer is the sum."""
+    total = EXACT.add(Decimal(old), Decimal(by))
+    if abs(total) > MAX_NUMBER:
+        raise Refused("PD304")
+    return total, total
+
+
 def sized(array: list[Any]) -> tuple[Any, Any]:
     """Answer the length."""
     return array, len(array)
@@ -174,7 +291,7 @@ CHANGES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "append": lambda old, value: sized([*some(old, []), *value]),
     "prepend": lambda old, value: sized([*value, *some(old, [])]),
     "remove": removed,
-    "increment": lambda old, value: same(some(old, 0) + value),
+    "increment": lambda old, value: incremented(some(old, 0), value),
     "toggle": lambda old, value: same(not some(old, False)),
     "set_if_not_exists": lambda old, value: same(some(old, value)),
     "delete": lambda old, value: (MISSING, None if old is MISSING else old),
