@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 lint format verify bench build release dev psql install-extension clean
+.PHONY: help demo test test-15 stress lint format verify bench build release dev psql install-extension clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test: $(READY) ## Run every test: pgTAP, Python and the examples (PYTEST_ARGS='-
 
 test-15: $(READY) ## Run every test on PostgreSQL 15 (PG_15=folder of its programs)
 	@PERDURE_PG_BINDIR=$(PG_15) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+AMOUNT ?= 10
+stress: $(READY) ## Run the random tests of the memory with more commands (AMOUNT=10 times as many)
+	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest -m stress -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 lint: $(READY) ## Check the style of SQL and Python, and the types
 	@$(BIN)/sqlfluff lint --processes 2 sql pgtap

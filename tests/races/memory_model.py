@@ -18,6 +18,7 @@ MISSING: Any = object()
 EXACT = Context(prec=2000)
 MAX_NUMBER = 10**308
 MAX_INDEX = 10**9
+MAX_KEYS = 50
 NUMBERS = (int, Decimal)
 
 
@@ -96,16 +97,17 @@ class Memory:
 
     def run(self, command: Command, key: str | None = None) -> Any:
         """Carry out a command, once for each key; return the answer, or raise Refused."""
+        keys = command.keys
         if key is not None and not is_a_name(key):
             raise Refused("PD104")
         if key in self.told:
             first = self.told[key]
-            given = (command.op, command.keys, command.value)
+            given = (command.op, keys, command.value)
             if not alike((first.op, first.keys, first.argument), given):
                 raise Refused("PD106")
             return first.answer
         self.state, answer = self.state.after(command)
-        line = Line(self.state.version, command.op, command.keys, command.value, answer)
+        line = Line(self.state.version, command.op, keys, command.value, answer)
         self.history.append(line)
         if key is not None:
             self.told[key] = line
@@ -117,9 +119,16 @@ def is_a_name(text: str) -> bool:
     return 0 < len(text.encode()) <= 200 and not re.search(r"[\x00-\x1f\x7f]", text)
 
 
+KEY = r'(?:"(?:[^"\\]|\\.)*"|[^".]+)'
+
+
 def split_path(path: str) -> list[str]:
-    """Split a path that is one into its keys; a quoted key may hold anything."""
+    """Split a path into its keys; a quoted key may hold anything. Refuses what is no path."""
+    if path and not re.fullmatch(rf"{KEY}(\.{KEY})*", path, re.DOTALL):
+        raise Refused("PD101")
     parts = re.findall(r'(?:^|\.)(?:"((?:[^"\\]|\\.)*)"|([^".]+))', path, re.DOTALL)
+    if len(parts) > MAX_KEYS:
+        raise Refused("PD101")
     return [plain or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) for quoted, plain in parts]
 
 
@@ -264,7 +273,7 @@ def removed(old: list[Any], index: int) -> tuple[Any, Any]:
 def incremented(old: Any, by: Any) -> tuple[Any, Any]:
     """Add, without losing a digit; the answer is the sum."""
     total = EXACT.add(Decimal(old), Decimal(by))
-    if abs(total) > MAX_NUMBER:
+    if total.copy_abs() > MAX_NUMBER:
         raise Refused("PD304")
     return total, total
 

@@ -6,7 +6,6 @@ a call waits for another is asked of the server (`pg_blocking_pids`), never gues
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -19,6 +18,9 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
+
+from tests.amount import seed
+from tests.races.memory_model import split_path
 
 Connection = psycopg.Connection[Any]
 Json = Mapping[str, Any]
@@ -372,7 +374,7 @@ class Stage:
         return [self.session(f"worker {number}") for number in range(count)]
 
 
-def together(*calls: Callable[[], T]) -> list[T]:
+def together(*calls: Callable[[], T], patience: float = 3 * PATIENCE) -> list[T]:
     """Make calls at the same time, each on its own thread; return their values in order."""
     barrier = threading.Barrier(len(calls))
     values: dict[int, T] = {}
@@ -391,7 +393,7 @@ def together(*calls: Callable[[], T]) -> list[T]:
     ]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 3 * PATIENCE
+    deadline = time.monotonic() + max(patience, 3 * PATIENCE)
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
         assert not thread.is_alive(), "a call has not ended"
@@ -402,9 +404,8 @@ def together(*calls: Callable[[], T]) -> list[T]:
 
 def chances(count: int) -> list[random.Random]:
     """Give generators of chance; PERDURE_RACE_SEED repeats those of a run that failed."""
-    seed = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
-    print(f"PERDURE_RACE_SEED={seed}")  # pytest shows it when the test fails
-    return [random.Random(f"{seed} {number}") for number in range(count)]
+    drawn = seed()
+    return [random.Random(f"{drawn} {number}") for number in range(count)]
 
 
 # Facts and requests, as turns carry them
@@ -413,7 +414,7 @@ def chances(count: int) -> list[random.Random]:
 def command(op: str, path: str = "", value: Any = None, **more: Any) -> dict[str, Any]:
     """Change the memory, or read it with `get`."""
     kind = "read" if op == "get" else "command"
-    return {"kind": kind, "op": op, "path": path.split(".") if path else [], "value": value, **more}
+    return {"kind": kind, "op": op, "path": split_path(path), "value": value, **more}
 
 
 def increment(path: str, by: int = 1) -> dict[str, Any]:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import psycopg
 import pytest
 
-from tests.races.linearizability import Event, violations
-from tests.races.memory_model import Command, State
-from tests.races.sessions import Session, Stage, Task, chances, command, together
+from tests.races.sessions import Session, Stage, command, together
 
 WRITERS = 8
-COMMANDS = int(os.environ.get("PERDURE_RACE_COMMANDS", "2400"))  # in the random history
-EACH = 50  # commands of each writer elsewhere
+EACH = 50  # commands of each writer
 
 
 def versions(session: Session, job: str) -> list[int]:
@@ -189,170 +181,3 @@ def test_keys_repeated_by_all_sessions_at_once_are_applied_once(stage: Stage) ->
     context, version = sessions[0].memory("e")
     assert version == EACH
     assert context["l"] == sorted(range(EACH), key=lambda n: told[0][n])
-
-
-# A random history, checked against a model
-
-
-PATHS = ("n", "a.n", "a", "list", "a.list", "flag", "deep.er.est", "list.0", "list.-1", "a.x.y", "")
-VALUES: tuple[Any, ...] = (0, 7, "text", None, True, [], [1, 2], {}, {"n": 1}, {"x": {"y": [1]}})
-OPS = {
-    "set": 3,
-    "merge": 4,
-    "append": 6,
-    "prepend": 3,
-    "remove": 5,
-    "increment": 6,
-    "toggle": 2,
-    "set_if_not_exists": 2,
-    "delete": 3,
-}
-
-
-def any_command(chance: random.Random, seen: int) -> Command:
-    """Make up a command; about every third does not fit and is refused."""
-    (op,) = chance.choices(list(OPS), weights=list(OPS.values()))
-    path = chance.choice(PATHS)
-    values: dict[str, Callable[[], Any]] = {
-        "set": lambda: chance.choice(VALUES) if path else {"n": 0, "list": [0]},
-        "set_if_not_exists": lambda: chance.choice(VALUES) if path else {},
-        "merge": lambda: chance.choice(({"n": 1}, {"a": {"n": 1}}, {"x": {"y": {"z": 0}}}, {})),
-        "append": lambda: chance.choices(range(9), k=chance.randint(0, 2)),
-        "prepend": lambda: chance.choices(range(9), k=chance.randint(0, 2)),
-        "remove": lambda: chance.choice((0, -1, 1, 5)),
-        "increment": lambda: chance.choice((1, 2, -5)),
-    }
-    value = values[op]() if op in values else None
-    expected = seen if chance.random() < 0.05 else None
-    return Command(op, path, value, expected)
-
-
-class Writer:
-    """A client that sends random commands, repeats some, reads, and remembers what it was told."""
-
-    def __init__(self, client: int, session: Session, chance: random.Random) -> None:
-        self.client = client
-        self.session = session
-        self.chance = chance
-        self.events: list[Event] = []
-        self.keys: list[str | None] = []
-        self.seen = 0
-
-    def run(self, amount: int) -> list[Event]:
-        """Send this many commands."""
-        for number in range(amount):
-            self.step(f"{self.client}/{number}")
-        query = """
-            select case when task = '$outside' then key else 'turn ' || seq end, version
-              from journal where job_id = 'e' and (task <> '$outside' or key is not null)"""
-        made = dict(self.session.run(query))
-        return [
-            event if key is None or event.refused else with_version(event, made[key])
-            for key, event in zip(self.keys, self.events, strict=True)
-        ]
-
-    def step(self, key: str) -> None:
-        """Send one command, or read, or write with ordinary SQL."""
-        draw = self.chance.random()
-        if draw < 0.1:
-            self.read()
-        elif draw < 0.15:
-            self.update(key)
-        else:
-            self.write(any_command(self.chance, self.seen), key)
-
-    def note(self, key: str | None, *event: Any, **told: Any) -> None:
-        """Remember an event, and the key by which its version will be found."""
-        self.keys.append(key)
-        self.events.append(Event(self.client, *event, **told))
-
-    def read(self) -> None:
-        """Read document and version at one moment."""
-        began = time.monotonic()
-        context, self.seen = self.session.memory("e")
-        self.note(None, None, began, time.monotonic(), context, self.seen)
-
-    def update(self, value: str) -> None:
-        """Write with an ordinary UPDATE, which is a command like any other."""
-        began = time.monotonic()
-        query = """update jobs set context = jsonb_set(context, '{plain}', to_jsonb(%s::text))
-                    where id = 'e' returning version"""
-        self.seen = self.session.one(query, value)
-        self.note(
-            None, Command("set", "plain", value), began, time.monotonic(), self.seen, self.seen
-        )
-
-    def write(self, it: Command, key: str) -> None:
-        """Send a command; now and then its reply is lost, and it is sent again."""
-        began = time.monotonic()
-        try:
-            answer = self.call(it, key)
-        except psycopg.Error as refused:
-            self.note(None, it, began, time.monotonic(), refused=refused.sqlstate)
-            return
-        self.note(key, it, began, time.monotonic(), answer)
-        if self.chance.random() < 0.1:
-            assert self.call(it, key) == answer
-
-    def call(self, it: Command, key: str) -> Any:
-        """Call the verb of a command."""
-        name = {"merge": "patch", "append": "items", "prepend": "items", "remove": "index"}
-        argument = {name.get(it.op, "by" if it.op == "increment" else "value"): it.value}
-        return self.session.call(
-            f"entity_{it.op}",
-            id="e",
-            path=it.path,
-            expected_version=it.expected_version,
-            key=key,
-            **({} if it.op in ("toggle", "delete") else argument),
-        )
-
-
-class Holder(Writer):
-    """The holder of the job's task: its commands come in turns, up to three at a time."""
-
-    def __init__(self, client: int, session: Session, chance: random.Random, task: Task) -> None:
-        super().__init__(client, session, chance)
-        self.task = task
-
-    def step(self, key: str) -> None:
-        """Send one turn; now and then its reply is lost, and it is sent again."""
-        asked = [
-            replace(any_command(self.chance, 0), expected_version=None)
-            for _ in range(self.chance.randint(1, 3))
-        ]
-        turn = self.task.keep(*(command(it.op, it.path, it.value) for it in asked))
-        began = time.monotonic()
-        told = self.session.advance(turn, waiting=True)
-        ended = time.monotonic()
-        if self.chance.random() < 0.1:
-            assert self.session.advance(turn, waiting=True).answers == told.answers
-        for it, (seq, ok, value) in zip(asked, told.answers, strict=True):
-            if ok:
-                self.note(f"turn {seq}", it, began, ended, value)
-            else:
-                self.note(None, it, began, ended, refused=value["code"])
-        self.task = self.task.told(len(asked))
-
-
-def with_version(event: Event, version: int) -> Event:
-    """Add the version that the journal has for a key."""
-    return replace(event, version=version)
-
-
-def test_a_random_history_of_eight_sessions_is_linearizable(stage: Stage) -> None:
-    """[P2] [P3] (C20) (C21) (C25): one order, that of the versions, explains every answer, refusal
-    and read. PERDURE_RACE_COMMANDS asks for more.
-    """
-    first, *others = stage.sessions(WRITERS)
-    chance, *more = chances(WRITERS)
-    holder = Holder(0, first, chance, first.held("e"))
-    clients = enumerate(zip(others, more, strict=True), start=1)
-    writers = [holder, *(Writer(client, *its) for client, its in clients)]
-
-    told = together(*(partial(writer.run, COMMANDS // WRITERS) for writer in writers))
-
-    events = [event for each in told for event in each]
-    assert violations(events, State({}, 0), State(*first.memory("e"))) == []
-    assert {event.refused for event in events} >= {None, "PD102", "PD105"}
-    assert {event.command.op for event in events if event.command and event.version} == set(OPS)

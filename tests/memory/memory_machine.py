@@ -1,0 +1,273 @@
+"""Random commands on one memory, told to the database and to the model: after each both agree.
+
+A command comes from a client, with or without a version and a key, or in a turn of the job's task;
+now and then somebody writes with ordinary SQL.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
+
+from tests.races.memory_model import (
+    Command,
+    Line,
+    Memory,
+    Refused,
+    State,
+    alike,
+    as_json,
+    from_json,
+    join_path,
+)
+from tests.races.sessions import Session
+
+_jobs = count(1)
+
+KEYS = ("a", "b", "a.b", "", "0", "1", "-1", "-2", "+0", " 1", "00", "1e0", 'say "hi"', "\\", "ü")
+BAD_PATHS = (".", "a.", ".a", "a..b", '"a', 'a"b', ".".join("k" * 51))
+BAD_KEYS = ("", "a\nb", "\x07", "ü" * 101)
+OPS = (
+    "set", "merge", "append", "prepend", "remove", "increment", "toggle", "set_if_not_exists",
+    "delete",
+)  # fmt: skip
+ARGUMENTS = {
+    "merge": "patch",
+    "append": "items",
+    "prepend": "items",
+    "remove": "index",
+    "increment": "by",
+    "set": "value",
+    "set_if_not_exists": "value",
+}
+
+keys = st.sampled_from(KEYS) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=3
+)
+numbers = (
+    st.integers(-3, 3)
+    | st.integers(-(10**20), 10**20)
+    | st.decimals(-1000, 1000, allow_nan=False, places=3)
+    | st.sampled_from([10**308, -(10**308)])
+)
+scalars = st.none() | st.booleans() | numbers | keys
+
+
+def objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Make objects of such values."""
+    return st.dictionaries(keys, values, max_size=4)
+
+
+def written(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Give values as they come back from JSON."""
+    return values.map(lambda value: from_json(as_json(value)))
+
+
+documents = written(
+    st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | objects(inner), max_leaves=8)
+)
+memories = written(objects(documents))
+arguments: dict[str, st.SearchStrategy[Any]] = {
+    "set": documents,
+    "set_if_not_exists": documents,
+    "merge": memories,
+    "append": st.lists(documents, max_size=3),
+    "prepend": st.lists(documents, max_size=3),
+    "remove": st.integers(-4, 3) | st.sampled_from([10**9, -(10**9), 2**31 - 1]),
+    "increment": written(numbers),
+    "toggle": st.none(),
+    "delete": st.none(),
+}
+
+
+def places(value: Any) -> list[list[str]]:
+    """Name all places of a document."""
+    inner: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        inner = list(value.items())
+    elif isinstance(value, list):
+        inner = [(str(place - len(value) * (place % 2)), one) for place, one in enumerate(value)]
+    return [[], *([key, *rest] for key, one in inner for rest in places(one))]
+
+
+def paths(document: Any) -> st.SearchStrategy[list[str]]:
+    """Give paths, most of which lead to or just beyond something in a document."""
+    there = st.sampled_from(places(document))
+    beyond = st.tuples(there, st.lists(keys, min_size=1, max_size=2)).map(
+        lambda two: two[0] + two[1]
+    )
+    return there | there | beyond | st.lists(keys, max_size=3)
+
+
+def fitting_paths(document: Any, op: str) -> st.SearchStrategy[list[str]]:
+    """Give paths, most of which lead to something with which a command can do its work."""
+    memory = Memory(State(document, 0))
+    samples = {"remove": 0, "append": [], "prepend": [], "merge": {}, "increment": 1}
+    fit = []
+    for place in places(document):
+        try:
+            if op != "get":
+                memory.state.after(Command(op, join_path(place), samples.get(op, {})))
+        except Refused:
+            continue
+        fit.append(place)
+    return paths(document) | st.sampled_from(fit) | st.sampled_from(fit) if fit else paths(document)
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """One memory in the database, and its model."""
+
+    def __init__(self, session: Session, seen: Counter[str]) -> None:
+        super().__init__()
+        self.session = session
+        self.job = f"memory {next(_jobs)}"
+        self.seen = seen
+        set_json_loads(from_json, session.connection)
+        set_json_dumps(as_json, session.connection)
+
+    @initialize(document=memories)
+    def begin(self, document: Any) -> None:
+        """Start a job with a document, and hold its task."""
+        self.task = self.session.held(self.job, context=document)
+        self.memory = Memory(State({}, 0))
+        if document:
+            self.memory.run(Command("set", "", document))
+
+    def agree(self, op: str, did: Callable[[], Any], told: Callable[[], Any]) -> None:
+        """Do something in the database and in the model: answers, codes and what is left agree."""
+        answer, code = outcome(did, psycopg.Error, "sqlstate")
+        expected = outcome(told, Refused, "code")
+        assert code == expected[1], (code, answer, expected)
+        assert alike(answer, expected[0]), (answer, expected)
+        self.seen[code or op] += 1
+        self.compare()
+
+    def compare(self) -> None:
+        """Compare document, version and the end of the history."""
+        query = """
+            select j.context, j.version,
+                   (select count(*) from history as h where h.job_id = j.id),
+                   (select jsonb_build_array(h.version, h.op, h.path, h.argument, h.value)
+                      from history as h where h.job_id = j.id order by h.version desc limit 1)
+              from jobs as j where j.id = %s"""
+        ((context, version, lines, last),) = self.session.run(query, self.job)
+        state, history = self.memory.state, self.memory.history
+        assert version == state.version == lines
+        assert alike(context, state.context), (context, state.context)
+        assert alike(last, told_line(history[-1]) if history else None), (last, history[-1:])
+
+    def teardown(self) -> None:
+        """Compare the whole history: it has no gap, and says what was told."""
+        if not hasattr(self, "memory"):
+            return
+        query = """select jsonb_build_array(version, op, path, argument, value)
+                     from history where job_id = %s order by version"""
+        found = [line for (line,) in self.session.run(query, self.job)]
+        assert alike(found, [told_line(line) for line in self.memory.history])
+        assert [line[0] for line in found] == list(range(1, self.memory.state.version + 1))
+
+    def call(self, it: Command, key: str | None) -> Any:
+        """Call the verb of a command."""
+        name = ARGUMENTS.get(it.op)
+        return self.session.call(
+            f"entity_{it.op}",
+            id=self.job,
+            path=it.path,
+            expected_version=it.expected_version,
+            key=key,
+            **({name: it.value} if name else {}),
+        )
+
+    @rule(data=st.data(), op=st.sampled_from(OPS))
+    def command(self, data: st.DataObject, op: str) -> None:
+        """Send a command; it may expect a version, and have a key: new, used or bad."""
+        written = fitting_paths(self.memory.state.context, op).map(join_path)
+        path = data.draw(written | written | written | st.sampled_from(BAD_PATHS), "path")
+        near = st.integers(-1, 1).map(lambda by: self.memory.state.version + by)
+        version = data.draw(st.none() | st.none() | st.none() | near, "version")
+        new = st.integers(0, 10**9).map(str)
+        used = st.sampled_from([*self.memory.told, "k"])
+        key = data.draw(st.none() | new | used | st.sampled_from(BAD_KEYS), "key")
+        it = Command(op, path, data.draw(arguments[op], "value"), version)
+        self.agree(it.op, lambda: self.call(it, key), lambda: self.memory.run(it, key))
+
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """Send a command again whose reply was lost; by now the version may be another."""
+        if self.memory.told:
+            key = data.draw(st.sampled_from(list(self.memory.told)), "key")
+            line = self.memory.told[key]
+            version = data.draw(st.none() | st.just(line.version - 1), "version")
+            it = Command(line.op, join_path(line.keys), line.argument, version)
+            self.agree(it.op, lambda: self.call(it, key), lambda: self.memory.run(it, key))
+
+    @rule(data=st.data())
+    def get(self, data: st.DataObject) -> None:
+        """Look at a path, which may be none."""
+        written = paths(self.memory.state.context).map(join_path)
+        path = data.draw(written | written | st.sampled_from(BAD_PATHS), "path")
+        self.agree(
+            "get",
+            lambda: self.session.call("entity_get", id=self.job, path=path),
+            lambda: self.memory.state.get(path),
+        )
+
+    @rule(data=st.data(), ops=st.lists(st.sampled_from((*OPS, "get")), min_size=1, max_size=3))
+    def turn(self, data: st.DataObject, ops: list[str]) -> None:
+        """Send commands in a turn, which may be given anything; a refusal undoes no neighbour."""
+        asked = [
+            (
+                op,
+                data.draw(fitting_paths(self.memory.state.context, op), "path"),
+                data.draw(arguments.get(op, st.none()) | documents, "value"),
+            )
+            for op in ops
+        ]
+        facts = [
+            {"kind": "command", "op": op, "path": path, "value": value} for op, path, value in asked
+        ]
+        told = self.session.advance(self.task.keep(*facts))
+        self.task = self.task.told(len(facts))
+        assert told.state == "keep"
+        for (op, path, value), (_, ok, answer) in zip(asked, told.answers, strict=True):
+            expected, code = outcome(lambda: self.tell(op, path, value), Refused, "code")  # noqa: B023
+            assert (answer["code"] if not ok else None) == code, (op, path, value, answer, code)
+            assert code or alike(answer, expected), (op, path, value, answer, expected)
+            self.seen[code or op] += 1
+        self.compare()
+
+    def tell(self, op: str, path: list[str], value: Any) -> Any:
+        """Tell the model what a turn does."""
+        if op == "get":
+            return self.memory.state.get(join_path(path))
+        return self.memory.run(Command(op, join_path(path), value))
+
+    @rule(data=st.data(), document=memories)
+    def update(self, data: st.DataObject, document: Any) -> None:
+        """Write with ordinary SQL: a command if it changes anything."""
+        document = data.draw(st.just(document) | st.just(self.memory.state.context), "document")
+        query = "update jobs set context = %s where id = %s"
+        self.session.run(query, Jsonb(document), self.job)
+        if not alike(document, self.memory.state.context):
+            self.memory.run(Command("set", "", document))
+        self.compare()
+
+
+def told_line(line: Line) -> list[Any]:
+    """Write a line of the history as the query reads it."""
+    return [line.version, line.op, line.keys, line.argument, line.answer]
+
+
+def outcome(call: Callable[[], Any], refusal: type[Exception], name: str) -> tuple[Any, str | None]:
+    """Make a call; give its answer, or the code with which it was refused."""
+    try:
+        return call(), None
+    except refusal as refused:
+        return None, getattr(refused, name)

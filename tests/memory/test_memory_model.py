@@ -1,0 +1,59 @@
+"""The database agrees with a model of the memory in plain Python, whatever commands come. [P3]"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import seed as seeded
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.amount import amount, seed
+from tests.memory.memory_machine import OPS, MemoryMachine
+from tests.races.sessions import Session, Stage
+
+STEPS = 40
+CODES = {"PD101", "PD102", "PD103", "PD104", "PD105", "PD106"}
+
+
+def agrees(session: Session, memories: int) -> Counter[str]:
+    """Try many memories, with some forty commands each; raise where database and model differ.
+
+    Gives how often what was done, and how often it was refused with which code. A failure is not
+    made smaller: with a database behind each step that would take minutes.
+    """
+    seen: Counter[str] = Counter()
+
+    @seeded(seed())
+    def machine() -> MemoryMachine:
+        return MemoryMachine(session, seen)
+
+    how = settings(
+        max_examples=memories,
+        stateful_step_count=STEPS,
+        derandomize=False,
+        print_blob=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=how)
+    print(dict(seen))
+    return seen
+
+
+@pytest.mark.stress
+def test_documents_versions_answers_and_refusals_are_those_of_the_model(
+    connect: Callable[[], psycopg.Connection[Any]],
+) -> None:
+    """[P2] [P3] (C20) (C21) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) (C35):
+    after every command, from outside and in turns; PERDURE_TEST_AMOUNT asks for more.
+    """
+    seen = agrees(Stage(connect).session("model"), amount(60))
+
+    assert seen.keys() >= {*OPS, "get", *CODES}
