@@ -1,0 +1,134 @@
+"""Every command against every other on one memory: who comes second works on what the first left.
+
+A runs in an open transaction; B comes meanwhile and waits; then A commits or rolls back. What both
+are told and what is left in the tables must be what comes out of A and then B, one after the other,
+on a memory of their own; after a rollback, of B alone. The same for each command against a turn of
+the running coordinator, a plain UPDATE, a cancel and a terminate. All meet in one document: most
+change, or make impossible, what others work on. [P2] [P3]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, product
+from typing import Any
+
+import pytest
+
+from tests.races.sessions import Session, command
+from tests.races.test_pairs import (
+    Cast,
+    Mutator,
+    Outcome,
+    left,
+    passed_by,
+    plain_update,
+    say,
+    told,
+    verb,
+)
+
+DOCUMENT = {"n": 1, "on": True, "list": [1, 2], "deep": {"a": {"b": 1}}}
+_numbers = count(1)
+
+COMMANDS: dict[str, Mutator] = {
+    "set": Mutator(verb("entity_set", value={"n": 100, "list": ["set"], "new": {"key": 0}})),
+    "set at a path": Mutator(verb("entity_set", path="deep.a", value="text")),
+    "merge": Mutator(
+        verb("entity_merge", patch={"n": 10, "list": [0], "deep": {"a": {"c": 1}, "d": {}}})
+    ),
+    "append": Mutator(verb("entity_append", path="list", items=["appended"])),
+    "prepend": Mutator(verb("entity_prepend", path="list", items=["prepended"])),
+    "remove": Mutator(verb("entity_remove", path="list", index=-1)),
+    "increment": Mutator(verb("entity_increment", path="n", by=5)),
+    "toggle": Mutator(verb("entity_toggle", path="on")),
+    "set_if_not_exists": Mutator(verb("entity_set_if_not_exists", path="new.key", value="key")),
+    "delete": Mutator(verb("entity_delete", path="list")),
+    "delete deep": Mutator(verb("entity_delete", path="deep.a.b")),
+    "compare and set": Mutator(verb("entity_set", path="n", value=7, expected_version=1)),
+    "with a key": Mutator(verb("entity_increment", path="n", by=3, key="k")),
+    "another with this key": Mutator(verb("entity_append", path="list", items=[], key="k")),
+}
+
+OTHERS: dict[str, Mutator] = {
+    "a turn": Mutator(
+        say(
+            "main",
+            "keep",
+            command("increment", "n", 2),
+            command("append", "list", ["turn"]),
+            command("get"),
+            command("set_if_not_exists", "new.key", "turn"),
+        )
+    ),
+    "a plain update": Mutator(plain_update),
+    "a cancel": Mutator(verb("cancel", reason="enough")),
+    "a terminate": Mutator(verb("terminate", reason="now")),
+}
+
+MUTATORS = COMMANDS | OTHERS
+
+
+def cast(session: Session) -> Cast:
+    """Start a job whose coordinator is held, with the document in which all meet."""
+    job = f"pair {next(_numbers):06}"
+    main = session.held(job, context=DOCUMENT)
+    return Cast(job, main, main, main)
+
+
+_alone: dict[tuple[str, ...], Outcome] = {}
+
+
+def one_after_the_other(session: Session, *names: str) -> Outcome:
+    """Find what comes out of one call or two in order, once for each."""
+    if names not in _alone:
+        it = cast(session)
+        answers: list[Any] = [told(MUTATORS[name], session, it) for name in names]
+        first = answers[0] if len(names) > 1 else None
+        _alone[names] = Outcome(first, answers[-1], left(session, it))
+    return _alone[names]
+
+
+def pairs() -> Iterator[tuple[str, str, str]]:
+    """Make the pairs, all with a commit and every seventh with a rollback too."""
+    ordered = [
+        (first, second)
+        for first, second in product(MUTATORS, MUTATORS)
+        if first in COMMANDS or second in COMMANDS
+    ]
+    for number, (first, second) in enumerate(ordered):
+        yield first, second, "commit"
+        if number % 7 == 0:
+            yield first, second, "rollback"
+
+
+@pytest.mark.parametrize(("first", "second", "end"), list(pairs()))
+def test_who_waits_for_a_command_works_on_what_it_leaves(
+    a: Session, b: Session, first: str, second: str, end: str
+) -> None:
+    """[P2] [P3] (C20) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34)"""
+    names = (first, second) if end == "commit" else (second,)
+    expected = one_after_the_other(a, *names)
+    it = cast(a)
+
+    a.begin()
+    one = told(MUTATORS[first], a, it)
+    coming = b.later(told, MUTATORS[second], b, it)
+    waited = coming.waits()
+    a.end(end)
+    two = coming.get()
+    if passed_by(two):
+        two = told(MUTATORS[second], b, it)
+
+    assert Outcome(one if end == "commit" else None, two, left(a, it)) == expected
+    assert waited
+
+
+def test_the_order_of_most_pairs_can_be_seen(a: Session) -> None:
+    """A pair whose two orders look alike proves little: most do not."""
+    visible = [
+        one_after_the_other(a, first, second).left != one_after_the_other(a, second, first).left
+        for first, second in product(COMMANDS, COMMANDS)
+        if first != second
+    ]
+    assert sum(visible) > 0.95 * len(visible)
