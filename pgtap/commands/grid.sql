@@ -22,7 +22,7 @@ insert into commands (op, claim, given, finds, leaves, answers, makes, tells) va
     ('merge',             'C27', '{"x": 7}', '{"a": 1}', '{"a": 1, "x": 7}', '"version"', '{"x": 7}', '"version"'),
     ('append',            'C28', '[7]',      '[1]',      '[1, 7]',           '2',         '[7]',      '1'),
     ('prepend',           'C29', '[7]',      '[1]',      '[7, 1]',           '2',         '[7]',      '1'),
-    ('remove',            'C30', '-1',       '[1, 2]',   '[1]',              '2',         null,       null),
+    ('remove',            'C30', '-1',       '[2]',      '[]',               '2',         null,       null),
     ('increment',         'C31', '7',        '1',        '8',                '8',         '7',        '7'),
     ('toggle',            'C32', null,       'true',     'false',            'false',     'true',     'true'),
     ('set_if_not_exists', 'C33', '{"x": 7}', '{"a": 1}', '{"a": 1}',         '{"a": 1}',  '{"x": 7}', '{"x": 7}'),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
+from functools import reduce
 from itertools import count
 from typing import Any
 
 import psycopg
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 
 from tests.races.memory_model import (
@@ -24,8 +26,10 @@ from tests.races.memory_model import (
     State,
     alike,
     as_json,
+    found,
     from_json,
     join_path,
+    merged,
 )
 from tests.races.sessions import Session
 
@@ -34,6 +38,13 @@ _jobs = count(1)
 KEYS = ("a", "b", "a.b", "", "0", "1", "-1", "-2", "+0", " 1", "00", "1e0", 'say "hi"', "\\", "ü")
 BAD_PATHS = (".", "a.", ".a", "a..b", '"a', 'a"b', ".".join("k" * 51))
 BAD_KEYS = ("", "a\nb", "\x07", "ü" * 101)
+SOMETHING = {
+    "n": Decimal("1.50"),
+    "on": True,
+    "one": [0],
+    "list": [{"a": ["x", "y"]}, 1, [[2]]],
+    "deep": {"a": {"b": {"c": 1, "d": {}}, "e": None}},
+}
 OPS = (
     "set", "merge", "append", "prepend", "remove", "increment", "toggle", "set_if_not_exists",
     "delete",
@@ -74,27 +85,30 @@ documents = written(
     st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | objects(inner), max_leaves=8)
 )
 memories = written(objects(documents))
+beginnings = memories | memories.map(lambda more: SOMETHING | more)
 arguments: dict[str, st.SearchStrategy[Any]] = {
     "set": documents,
     "set_if_not_exists": documents,
     "merge": memories,
     "append": st.lists(documents, max_size=3),
     "prepend": st.lists(documents, max_size=3),
-    "remove": st.integers(-4, 3) | st.sampled_from([10**9, -(10**9), 2**31 - 1]),
+    "remove": st.sampled_from([0, -1, 0, -1, 0, -1, 1, -2, 3, -4, 10**9, -(10**9)]),
     "increment": written(numbers),
     "toggle": st.none(),
     "delete": st.none(),
 }
 
 
-def places(value: Any) -> list[list[str]]:
-    """Name all places of a document."""
+def places(value: Any, depth: int = 0) -> list[list[str]]:
+    """Name all places of a document, indexes in each way in which they can be written."""
     inner: list[tuple[str, Any]] = []
     if isinstance(value, dict):
         inner = list(value.items())
     elif isinstance(value, list):
-        inner = [(str(place - len(value) * (place % 2)), one) for place, one in enumerate(value)]
-    return [[], *([key, *rest] for key, one in inner for rest in places(one))]
+        for place, one in enumerate(value):
+            ways = (str(place), str(place - len(value)), f"+{place}", f"0{place}")
+            inner.append((ways[(place + depth) % 4], one))
+    return [[], *([key, *rest] for key, one in inner for rest in places(one, depth + 1))]
 
 
 def paths(document: Any) -> st.SearchStrategy[list[str]]:
@@ -106,8 +120,29 @@ def paths(document: Any) -> st.SearchStrategy[list[str]]:
     return there | there | beyond | st.lists(keys, max_size=3)
 
 
+def patches(document: Any, path: list[str]) -> st.SearchStrategy[Any]:
+    """Give patches, most of which meet something deep in what is at a path."""
+    inner = st.sampled_from(sorted(places(found(document, path)), key=len, reverse=True)[:20])
+    nested = st.tuples(inner, documents).map(
+        lambda two: reduce(lambda value, key: {key: value}, reversed(two[0]), two[1])
+    )
+    several = st.lists(nested, min_size=2, max_size=3).map(lambda them: reduce(merged, them))
+    return memories | nested | several | several
+
+
+def given(document: Any, op: str, path: list[str]) -> st.SearchStrategy[Any]:
+    """Give arguments for a command at a path."""
+    if op == "merge":
+        return patches(document, path)
+    if op == "set" and not path:
+        return beginnings
+    return arguments.get(op, st.none())
+
+
 def fitting_paths(document: Any, op: str) -> st.SearchStrategy[list[str]]:
     """Give paths, most of which lead to something with which a command can do its work."""
+    if op == "merge" and len(document) > 1:
+        return st.just([]) | paths(document)
     memory = Memory(State(document, 0))
     samples = {"remove": 0, "append": [], "prepend": [], "merge": {}, "increment": 1}
     fit = []
@@ -132,7 +167,7 @@ class MemoryMachine(RuleBasedStateMachine):
         set_json_loads(from_json, session.connection)
         set_json_dumps(as_json, session.connection)
 
-    @initialize(document=memories)
+    @initialize(document=beginnings)
     def begin(self, document: Any) -> None:
         """Start a job with a document, and hold its task."""
         self.task = self.session.held(self.job, context=document)
@@ -169,9 +204,9 @@ class MemoryMachine(RuleBasedStateMachine):
             return
         query = """select jsonb_build_array(version, op, path, argument, value)
                      from history where job_id = %s order by version"""
-        found = [line for (line,) in self.session.run(query, self.job)]
-        assert alike(found, [told_line(line) for line in self.memory.history])
-        assert [line[0] for line in found] == list(range(1, self.memory.state.version + 1))
+        lines = [line for (line,) in self.session.run(query, self.job)]
+        assert alike(lines, [told_line(line) for line in self.memory.history])
+        assert [line[0] for line in lines] == list(range(1, self.memory.state.version + 1))
 
     def call(self, it: Command, key: str | None) -> Any:
         """Call the verb of a command."""
@@ -185,28 +220,41 @@ class MemoryMachine(RuleBasedStateMachine):
             **({name: it.value} if name else {}),
         )
 
-    @rule(data=st.data(), op=st.sampled_from(OPS))
+    @rule(data=st.data(), ops=st.lists(st.sampled_from((*OPS, "remove")), min_size=2, max_size=5))
+    def commands(self, data: st.DataObject, ops: list[str]) -> None:
+        """Send commands, one after the other."""
+        for op in ops:
+            self.command(data, op)
+
     def command(self, data: st.DataObject, op: str) -> None:
         """Send a command; it may expect a version, and have a key: new, used or bad."""
-        written = fitting_paths(self.memory.state.context, op).map(join_path)
-        path = data.draw(written | written | written | st.sampled_from(BAD_PATHS), "path")
-        near = st.integers(-1, 1).map(lambda by: self.memory.state.version + by)
-        version = data.draw(st.none() | st.none() | st.none() | near, "version")
-        new = st.integers(0, 10**9).map(str)
-        used = st.sampled_from([*self.memory.told, "k"])
-        key = data.draw(st.none() | new | used | st.sampled_from(BAD_KEYS), "key")
-        it = Command(op, path, data.draw(arguments[op], "value"), version)
+        context = self.memory.state.context
+        place = data.draw(fitting_paths(context, op), "path")
+        value = data.draw(given(context, op, place), "value")
+        path, version, key = join_path(place), None, None
+        match data.draw(st.integers(0, 15), "special"):
+            case 1 | 2 | 3 | 4:
+                key = data.draw(st.integers(0, 10**9).map(str), "new key")
+            case 5:
+                key = data.draw(st.sampled_from([*self.memory.told, "k"]), "used key")
+            case 6:
+                key = data.draw(st.sampled_from(BAD_KEYS), "bad key")
+            case 7:
+                path = data.draw(st.sampled_from(BAD_PATHS), "bad path")
+            case 8 | 9:
+                version = self.memory.state.version + data.draw(st.integers(-1, 1), "version")
+        it = Command(op, path, value, version)
         self.agree(it.op, lambda: self.call(it, key), lambda: self.memory.run(it, key))
 
+    @precondition(lambda self: self.memory.told)
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
         """Send a command again whose reply was lost; by now the version may be another."""
-        if self.memory.told:
-            key = data.draw(st.sampled_from(list(self.memory.told)), "key")
-            line = self.memory.told[key]
-            version = data.draw(st.none() | st.just(line.version - 1), "version")
-            it = Command(line.op, join_path(line.keys), line.argument, version)
-            self.agree(it.op, lambda: self.call(it, key), lambda: self.memory.run(it, key))
+        key = data.draw(st.sampled_from(list(self.memory.told)), "key")
+        line = self.memory.told[key]
+        version = data.draw(st.none() | st.just(line.version - 1), "version")
+        it = Command(line.op, join_path(line.keys), line.argument, version)
+        self.agree("repeat", lambda: self.call(it, key), lambda: self.memory.run(it, key))
 
     @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
@@ -222,14 +270,11 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(data=st.data(), ops=st.lists(st.sampled_from((*OPS, "get")), min_size=1, max_size=3))
     def turn(self, data: st.DataObject, ops: list[str]) -> None:
         """Send commands in a turn, which may be given anything; a refusal undoes no neighbour."""
-        asked = [
-            (
-                op,
-                data.draw(fitting_paths(self.memory.state.context, op), "path"),
-                data.draw(arguments.get(op, st.none()) | documents, "value"),
-            )
-            for op in ops
-        ]
+        asked = []
+        for op in ops:
+            path = data.draw(fitting_paths(self.memory.state.context, op), "path")
+            fitting = given(self.memory.state.context, op, path)
+            asked.append((op, path, data.draw(fitting | fitting | documents, "value")))
         facts = [
             {"kind": "command", "op": op, "path": path, "value": value} for op, path, value in asked
         ]
@@ -249,7 +294,7 @@ class MemoryMachine(RuleBasedStateMachine):
             return self.memory.state.get(join_path(path))
         return self.memory.run(Command(op, join_path(path), value))
 
-    @rule(data=st.data(), document=memories)
+    @rule(data=st.data(), document=beginnings)
     def update(self, data: st.DataObject, document: Any) -> None:
         """Write with ordinary SQL: a command if it changes anything."""
         document = data.draw(st.just(document) | st.just(self.memory.state.context), "document")

@@ -1,0 +1,208 @@
+"""Negative controls of the commands: a rule of theirs is broken, and a named test fails.
+
+As in `test_broken_engines.py`: each mutant is one change to one function, in a database of its own,
+and the test passes on the sound engine.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+
+from tests.docs import test_memory_page as page
+from tests.memory import test_memory_model as model
+from tests.races import test_command_pairs as pairs
+from tests.races import test_random_history as history
+from tests.races.test_broken_engines import READ_WITHOUT_LOCK, Mutant, Test
+from tests.races.theatre import Players, Theatre
+
+READ_WHILE_LOCKING = """
+    (with locked as materialized (
+         select l.id from jobs as l where l.id = run_command.id for no key update)
+     select (j.id, j.status, j.context, j.version, j.run)::memory
+       from locked join jobs as j using (id))"""
+
+READ_WHILE_UPDATING = (
+    READ_WITHOUT_LOCK.format("run_command.id")
+    + r""";\1
+    update jobs as j
+       set context = (select (apply_command(o.context, run_command.op, run_command.path,
+                                            run_command.argument)).context
+                        from jobs as o where o.id = run_command.id),
+           version = j.version + 1
+     where j.id = run_command.id
+    returning j.version - 1 into held.version;"""
+)
+
+
+def pair(first: str, second: str) -> Test:
+    """Let two commands meet; the first commits."""
+    test = pairs.test_who_waits_for_a_command_works_on_what_it_leaves
+    return lambda it: test(it.a, it.b, first, second, "commit")
+
+
+class Subtests:
+    """Lets the first failure through."""
+
+    def test(self, about: str) -> AbstractContextManager[None]:
+        """Try one case."""
+        return nullcontext()
+
+
+def the_page(it: Players) -> Any:
+    """Try every cell of the table of commands."""
+    page.test_every_cell_is_true(it.a.connection, Subtests())
+
+
+def the_model(it: Players) -> Any:
+    """Compare a few memories with the model; always the same ones."""
+    model.agrees(it.a, 40, "a mutant")
+
+
+def a_history(it: Players) -> Any:
+    """Look for the order of a short random history."""
+    history.play(it.stage, 800)
+
+
+MUTANTS: dict[str, Mutant] = {
+    # The lock. [P3]
+    "the memory is read in a sub-select of its update": Mutant(
+        "run_command",
+        r"lock_job\(run_command\.id\);(.*)perform write_memory\(.*?\);",
+        READ_WHILE_UPDATING,
+        pair("append", "prepend"),
+    ),
+    "the memory is read in the statement that locks it": Mutant(
+        "run_command", r"lock_job\(run_command\.id\)", READ_WHILE_LOCKING, pair("merge", "append")
+    ),
+    "a history is read in the statement that locks": Mutant(
+        "run_command", r"lock_job\(run_command\.id\)", READ_WHILE_LOCKING, a_history
+    ),
+    "a history has plain updates without a version": Mutant(
+        "record_update", r"new\.version := old\.version \+ 1;", "return new;", a_history
+    ),
+    "a history has versions with gaps": Mutant(
+        "answer_command",
+        r"held\.version := held\.version \+ 1;",
+        "held.version := held.version + 2;",
+        a_history,
+    ),
+    "the expected version is compared before the lock": Mutant(
+        "run_command",
+        r"held memory := lock_job\(run_command\.id\);(.*)check_version\(held,",
+        "seen memory := "
+        + READ_WITHOUT_LOCK.format("run_command.id")
+        + r"; held memory := lock_job(run_command.id);\1check_version(seen,",
+        pair("increment", "compare and set"),
+    ),
+    # Keys. [P2]
+    "a key is not looked up": Mutant(
+        "told_before", r"f\.key = told_before\.key", "false", pair("with a key", "with a key")
+    ),
+    "a key stands for any command": Mutant(
+        "told_before",
+        r"if \(told\.op, told\.path\) is distinct from .*? then",
+        "if false then",
+        pair("with a key", "another with this key"),
+    ),
+    "a key is looked up before the lock": Mutant(
+        "run_command",
+        r"held memory := lock_job\(run_command\.id\);(.*?)answer := (told_before\(.*?\));",
+        r"early jsonb := case when run_command.key is not null then \2 end;"
+        r" held memory := lock_job(run_command.id);\1answer := early;",
+        pair("with a key", "with a key"),
+    ),
+    "the version is compared before the key": Mutant(
+        "run_command",
+        r"if run_command\.key is not null then",
+        "perform check_version(held, run_command.expected_version);"
+        " if run_command.key is not null then",
+        the_model,
+    ),
+    # What commands make. (C26) … (C35)
+    "a value is put as jsonb_set puts it": Mutant(
+        "put_value",
+        r"begin .* end",
+        "begin return jsonb_set(put_value.context, put_value.path, put_value.value); end",
+        the_page,
+    ),
+    "nothing is wrong on any way": Mutant(
+        "path_failure", r"begin .* end", "begin return null; end", the_page
+    ),
+    "an index beyond the end appends": Mutant(
+        "path_failure",
+        r"if here #> path_failure\.path\[step:step\] is null then",
+        "if false then",
+        the_page,
+    ),
+    "an index with a sign is none at the end of a path": Mutant(
+        "path_failure", r"\[\+-\]\?\\d\+", r"-?\\d{1,9}", the_model
+    ),
+    "a null is missing": Mutant(
+        "apply_command",
+        r"old jsonb := (apply_command\.context #> apply_command\.path);",
+        r"old jsonb := nullif(\1, 'null');",
+        the_page,
+    ),
+    "any value may be merged into": Mutant(
+        "wanted_type", r"when 'merge' then 'an object'", "", the_page
+    ),
+    "merge is that of ||": Mutant(
+        "merge_values",
+        r"\|\| coalesce\(deeper, '{}'\)",
+        "",
+        the_model,
+    ),
+    "merge replaces": Mutant(
+        "merge_at",
+        r"begin .* end",
+        "begin return put_value(merge_at.context, merge_at.path, merge_at.patch); end",
+        the_page,
+    ),
+    "prepend turns items around": Mutant(
+        "new_value",
+        r"when 'prepend' then argument",
+        """when 'prepend' then (select coalesce(jsonb_agg(i order by n desc), '[]')
+               from jsonb_array_elements(argument) with ordinality as t (i, n))""",
+        the_model,
+    ),
+    "the last element takes its array along": Mutant(
+        "remove_element",
+        r"list - remove_element\.index\)",
+        "coalesce(nullif(list - remove_element.index, '[]'), 'null'))",
+        the_page,
+    ),
+    "numbers are added as floats": Mutant(
+        "new_value",
+        r"coalesce\(new_value\.old, '0'\)::numeric \+ argument::numeric",
+        "coalesce(new_value.old, '0')::float8 + argument::float8",
+        the_model,
+    ),
+    "a document of the memory is deleted as a null": Mutant(
+        "apply_command",
+        r"apply_command\.context #- apply_command\.path end",
+        """case when old is null then apply_command.context
+                else put_value(apply_command.context, apply_command.path, 'null') end end""",
+        the_page,
+    ),
+    "a turn answers what was, not what is": Mutant(
+        "answer_command", r"made\.answer,", "told.argument,", the_model
+    ),
+}
+
+_passed: set[Test] = set()  # on the sound engine
+
+
+@pytest.mark.broken_invariants
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_command_does_not_pass(theatre: Theatre, name: str) -> None:
+    """(T32): the test named in the table passes on the engine and fails on the mutant."""
+    mutant = MUTANTS[name]
+    assert mutant.test in _passed or theatre.passes(mutant.test)
+    _passed.add(mutant.test)
+
+    theatre.change(mutant.function, mutant.place, mutant.change)
+
+    assert not theatre.passes(mutant.test)
