@@ -63,7 +63,7 @@ def the_model(it: Players) -> Any:
 
 def a_history(it: Players) -> Any:
     """Look for the order of a short random history."""
-    history.play(it.stage, 800)
+    history.play(it.stage, 1600)
 
 
 MUTANTS: dict[str, Mutant] = {
