@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Sequence
-from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from .durations import Duration, seconds
@@ -99,8 +98,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     @overload
     def increment(self, path: Path, by: int = 1, **options: Any) -> _Int: ...
     @overload
-    def increment(self, path: Path, by: float | Decimal, **options: Any) -> _Float: ...
-    def increment(self, path: Path, by: float | Decimal = 1, **options: Any) -> Any:
+    def increment(self, path: Path, by: float, **options: Any) -> _Float: ...
+    def increment(self, path: Path, by: float = 1, **options: Any) -> Any:
         """Add to a number (0 where nothing is there); gives the new one."""
         return self._do("increment", path, options, by=by)
 
@@ -171,7 +170,8 @@ def parse_path(path: Path) -> list[str]:
         keys = [str(key) for key in path]
     else:
         keys = path.split(".") if '"' not in path else _quoted_keys(path)
-    if not 0 < len(keys) <= MAX_KEYS or (isinstance(path, str) and "" in keys):
+    is_plain = isinstance(path, str) and '"' not in path
+    if not 0 < len(keys) <= MAX_KEYS or (is_plain and "" in keys):
         raise InvalidPath(
             f"this is no path: {str(path)[:100]}",
             detail=f"A path is at most {MAX_KEYS} keys with dots between them; a key with dots or"

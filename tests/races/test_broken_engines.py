@@ -60,7 +60,8 @@ class Mutant:
 
 
 READ_WITHOUT_LOCK = (
-    "(select (j.id, j.status, j.context, j.version, j.run)::memory from jobs as j where j.id = {})"
+    "(select (j.id, j.status, j.context, j.version, j.run, j.entity, j.watched)::memory"
+    " from jobs as j where j.id = {})"
 )
 
 MUTANTS: dict[str, Mutant] = {
