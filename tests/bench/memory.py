@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from figures import Figure
 
+from perdure.install import install
+
 if TYPE_CHECKING:
     from bench import Bench
 
@@ -24,6 +26,16 @@ BATCH = 100
 
 SIZES = {"1 kB": 1, "10 kB": 10, "100 kB": 100, "1 MB": 1000}
 LENGTHS = (100, 1_000, 10_000)
+NO_HISTORY = "bench_without_history"
+FORGET_HISTORY = f"""
+    create or replace function {NO_HISTORY}.append_command(
+        id text, key text, version bigint, op text, path text[], argument jsonb, value jsonb,
+        at timestamptz) returns void language plpgsql as 'begin end';
+    create or replace function {NO_HISTORY}.keep_snapshot(held {NO_HISTORY}.memory) returns void
+        language plpgsql as 'begin end'"""
+
+TURNS = 4
+
 ITEM = "x" * 140
 """With its quotes and key about 150 bytes."""
 
@@ -40,6 +52,7 @@ def steps(bench: Bench) -> tuple[dict[str, Figure], list[Step]]:
         partial(commands, bench, figure("commands_one_job_8"), 1, 8, 2_000),
         partial(commands, bench, figure("commands_many_jobs_8"), 64, 8, 6_000),
         partial(batches, bench, figure("commands_batched"), 20_000),
+        partial(with_history, bench, figure("commands_with_history"), 4_000),
     ]
     work += [partial(large, bench, figure(f"set_in_{name}"), size) for name, size in SIZES.items()]
     work += [
@@ -82,6 +95,23 @@ def batches(bench: Bench, figure: Figure, wanted: int) -> None:
         )
     figure.values.append(number * BATCH / spent)
     figure.limits.append(bare_updates(bench, [n % 64 for n in range(bench.number(1_000))]))
+
+
+def with_history(bench: Bench, figure: Figure, wanted: int) -> None:
+    """Measure commands beside the same commands in an app that keeps no history."""
+    number = bench.number(wanted) // TURNS
+    bench.tidy()
+    bench.connection.execute(f"drop schema if exists {NO_HISTORY} cascade")
+    install(bench.connection, NO_HISTORY)
+    bench.connection.execute(FORGET_HISTORY)
+    jobs = [f"e{job}" for job in range(8)]
+    for schema in (NO_HISTORY, bench.schema):
+        for job in jobs:
+            bench.connection.execute(f"select {schema}.entity_create(%s, 'bench')", [job])
+    for _ in range(TURNS):  # one after the other, so that noise falls on both
+        for schema, rates in ((NO_HISTORY, figure.limits), (bench.schema, figure.values)):
+            call = f"select {schema}.entity_increment(%s, 'n')"
+            rates.append(bench.hammer(call, jobs, 1, number))
 
 
 def large(bench: Bench, figure: Figure, kilobytes: int) -> None:
