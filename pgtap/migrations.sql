@@ -46,7 +46,7 @@ select is(
     (select array_agg(relname::text order by relname)
        from pg_class
       where relnamespace = 'perdure'::regnamespace and relkind = 'r'),
-    '{conditions,inbox,indexes,jobs,journal,listeners,migrations,queues,schedules,settings,snapshots,tasks,workers}',
+    '{conditions,contracts,inbox,indexes,jobs,journal,listeners,migrations,queues,schedules,settings,snapshots,tasks,workers}',
     'an app has four tables, and the small ones');
 select is(
     (select array_agg(relname::text order by relname)

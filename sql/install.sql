@@ -10,6 +10,10 @@
 \ir functions/paths.sql
 \ir functions/values.sql
 \ir functions/commands.sql
+\ir functions/contracts/rules.sql
+\ir functions/contracts/checking.sql
+\ir functions/contracts/schemas.sql
+\ir functions/contracts/defining.sql
 \ir functions/listeners.sql
 \ir functions/jobs.sql
 \ir functions/snapshots.sql
@@ -46,6 +50,7 @@
 \ir schema/inbox.sql
 \ir schema/conditions.sql
 \ir schema/workers.sql
+\ir schema/contracts.sql
 \ir schema/settings.sql
 \ir schema/reserved.sql
 \ir schema/views.sql

@@ -205,3 +205,27 @@ create type @extschema@.broken_invariant as (
     detail  text
 );
 comment on type @extschema@.broken_invariant is 'A law of the tables that a row breaks.';
+
+create type @extschema@.schema_part as (
+    step    text[],
+    value   jsonb,
+    schema  jsonb
+);
+comment on type @extschema@.schema_part is
+    'A schema inside of a schema: the steps that lead to it, and the part of a value that it is held against, where there is one.';
+
+create type @extschema@.broken_rule as (
+    path    text[],
+    rule    text,
+    found   text,
+    wanted  text
+);
+comment on type @extschema@.broken_rule is 'The rule of a schema that a value breaks, and where; what was found there and what was wanted, in words.';
+
+create type @extschema@.broken_contract as (
+    id       text,
+    path     text,
+    rule     text,
+    message  text
+);
+comment on type @extschema@.broken_contract is 'A memory that does not fit a contract: where, and which rule it breaks.';

@@ -101,6 +101,13 @@ class InvalidCondition(PerdureError, ValueError, code="PD108"):
     """A condition on a memory is no JSON path predicate, or too long."""
 
 
+class ContractBroken(PerdureError, ValueError, code="PD109"):
+    """The document would not fit the contract of its entity: `.path` tells where, `.rule` which."""
+
+    path: str | None = None
+    rule: str | None = None
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""
@@ -233,7 +240,8 @@ def from_database(error: psycopg.Error) -> PerdureError | None:
     if kind is None:
         return None
     diag = error.diag
-    return _make(kind, diag.message_primary or str(error), diag.message_detail, diag.message_hint)
+    made = _make(kind, diag.message_primary or str(error), diag.message_detail, diag.message_hint)
+    return _placed(made, diag.column_name, diag.constraint_name)
 
 
 @contextmanager
@@ -252,7 +260,15 @@ def from_failure(failure: Mapping[str, Any]) -> PerdureError:
     """Give the error that a refused command's failure JSON describes, by its code."""
     kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
     message = str(failure.get("message") or failure.get("type") or "")
-    return _make(kind, message, failure.get("detail"), failure.get("hint"))
+    made = _make(kind, message, failure.get("detail"), failure.get("hint"))
+    return _placed(made, failure.get("path"), failure.get("rule"))
+
+
+def _placed(error: PerdureError, path: str | None, rule: str | None) -> PerdureError:
+    """Let an error that knows its place tell it; SQL raises the two as column and constraint."""
+    if isinstance(error, ContractBroken):
+        error.path, error.rule = path, rule
+    return error
 
 
 def _make(kind: type[PerdureError], message: str, detail: Any, hint: Any) -> PerdureError:

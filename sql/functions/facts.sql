@@ -52,6 +52,9 @@ begin
         made.failure := version_failure(held, told.expects);
     else
         made := apply_command(held.context, told.op, told.path, told.argument);
+        if made.failure is null and told.op <> 'log' then
+            made.failure := contract_failure(held.entity, made.context);
+        end if;
     end if;
     told.ok := made.failure is null;
     if told.ok then

@@ -47,10 +47,12 @@ begin
     raise exception '%', raise_failure.failure ->> 'message'
         using errcode = raise_failure.failure ->> 'code',
               detail = coalesce(raise_failure.failure ->> 'detail', ''),
-              hint = coalesce(raise_failure.failure ->> 'hint', '');
+              hint = coalesce(raise_failure.failure ->> 'hint', ''),
+              column = coalesce(raise_failure.failure ->> 'path', ''),
+              constraint = coalesce(raise_failure.failure ->> 'rule', '');
 end
 $$;
-comment on function @extschema@.raise_failure(jsonb) is 'Raise a refusal with its own code; null raises nothing.';
+comment on function @extschema@.raise_failure(jsonb) is 'Raise a refusal with its own code, its place as the column and its rule as the constraint; null raises nothing.';
 
 
 create function @extschema@.name_failure(name text, what text) returns jsonb

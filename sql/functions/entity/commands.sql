@@ -125,6 +125,9 @@ begin
         perform raise_failure(version_failure(held, run_command.expected_version));
     end if;
     made := apply_command(held.context, run_command.op, run_command.path, run_command.argument);
+    if made.failure is null and run_command.op <> 'log' then
+        made.failure := contract_failure(held.entity, made.context);
+    end if;
     if made.failure is not null then
         perform raise_failure(made.failure);
     end if;
@@ -216,6 +219,8 @@ begin
         end if;
         answers := answers || coalesce(made.answer, to_jsonb(held.version));
     end loop;
+    -- On the way a document may break its contract; what counts is what the commands make together.
+    perform raise_failure(contract_failure(held.entity, held.context));
     perform write_memory(held, run_at, is_as_before => 'log' = all(array(select c.op from unnest(run_commands.commands) as c)));
     perform append_commands(run_commands.id, run_commands.key, run_commands.commands, answers, first_version, run_at);
     return to_jsonb(answers);
@@ -232,6 +237,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform raise_failure(document_failure(new.context));
+    perform check_contract(new.id, new.entity, new.context);
     new.version := old.version + 1;
     new.updated_at := clock();
     if new.watched or new.version % 100 = 0 then
@@ -242,7 +248,7 @@ begin
     return new;
 end
 $$;
-comment on function @extschema@.record_update() is 'Give a plain UPDATE of a memory its version and its row in the journal. [P3]';
+comment on function @extschema@.record_update() is 'Give a plain UPDATE of a memory its version and its row in the journal; PD109 where it breaks the contract. [P3]';
 
 
 create function @extschema@.record_insert() returns trigger
@@ -254,6 +260,7 @@ declare
     held memory := (new.id, new.status, new.context, 1, new.run, new.entity, new.watched)::memory;
 begin
     perform raise_failure(document_failure(new.context));
+    perform check_contract(new.id, new.entity, new.context);
     if new.version = 0 then
         perform write_memory(held, new.created_at);
     end if;
@@ -261,4 +268,4 @@ begin
     return null;
 end
 $$;
-comment on function @extschema@.record_insert() is 'Journal the document that a job begins with, as version 1.';
+comment on function @extschema@.record_insert() is 'Journal the document that a job begins with, as version 1; PD109 where it breaks the contract.';

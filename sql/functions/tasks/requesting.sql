@@ -103,6 +103,52 @@ comment on function @extschema@.refuse_children(@extschema@.new_job[], timestamp
     'Answer requests for children whose ids belong to other jobs.';
 
 
+-- A child whose first memory breaks the contract of its entity is made all the same, and has failed: a detached one has
+-- nobody else to tell. [P10]
+create function @extschema@.without_broken(
+    wanted     @extschema@.new_job[],
+    failed_at  timestamptz
+) returns @extschema@.new_job[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    broken turn[] := array(
+        select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null, f.failure, null, null, null, w.parent,
+                w.asker_task, w.asker_key, null, null, null)::turn
+          from unnest(first_of_each(without_broken.wanted)) as w
+         cross join lateral (select contract_failure(w.entity, w.context) as failure offset 0) as f
+         where w.context <> '{}'
+           and f.failure is not null);
+    made text[];
+begin
+    if broken = '{}' then
+        return without_broken.wanted;
+    end if;
+    made := insert_jobs(array(
+        select (w.id, w.workflow, w.entity, w.args, '{}', w.queue, w.priority, w.due_at, w.headers, w.pinned_version, w.key,
+                w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key)::new_job
+          from unnest(first_of_each(without_broken.wanted)) as w
+         where w.id in (select r.job from unnest(broken) as r)), without_broken.failed_at);
+    broken := array(select r from unnest(broken) as r where r.job = any(made));
+    perform finish_jobs(broken, without_broken.failed_at);
+    perform leave_answers(array(select r from unnest(broken) as r where r.asker_key is not null), without_broken.failed_at);
+    return array(
+        select w
+          from unnest(without_broken.wanted) as w
+         where not exists (
+            select
+              from unnest(broken) as r
+             where r.job = w.id
+               and (r.asker_job, r.asker_task) = (w.parent, w.asker_task)
+               and r.asker_key is not distinct from w.asker_key));
+end
+$$;
+comment on function @extschema@.without_broken(@extschema@.new_job[], timestamptz) is
+    'Fail the children whose first memory breaks a contract (PD109), and return the others.';
+
+
 create function @extschema@.request_children(turns @extschema@.turn[], asked_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -115,6 +161,7 @@ begin
     if wanted = '{}' then
         return '{}'::text[];
     end if;
+    wanted := without_broken(wanted, request_children.asked_at);
     made := insert_jobs(first_of_each(wanted), request_children.asked_at);
     perform insert_coordinators(first_of_each(wanted), made, request_children.asked_at);
     if cardinality(made) < cardinality(wanted) then

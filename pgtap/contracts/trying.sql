@@ -1,0 +1,91 @@
+-- Trying a contract, and moving many documents to a new one by one statement that has been looked at before.
+
+begin;
+select plan(20);
+
+select the_time_is('2030-01-01 12:00+00');
+select given(entity_create('n-' || n, 'note', jsonb_build_object('n', n, 'name', 'x' || n))) from generate_series(1,
+9) as n;
+select given(entity_create('n-bad', 'note', '{"n": "x"}'));
+select given(entity_create('n-empty', 'note'));
+select given(entity_create('m-1', 'memo', '{"n": "x"}'));
+
+-- broken_contracts
+
+select is(
+    (select jsonb_agg(to_jsonb(b)) from broken_contracts('note',
+     '{"properties": {"n": {"type": "number", "maximum": 8}}}') as b),
+    '[{"id": "n-9", "path": "n", "rule": "maximum", "message": "n is 9, but the contract of note wants at most 8"},
+      {"id": "n-bad", "path": "n", "rule": "type", "message": "n is \"x\", but the contract of note wants a number"}]',
+    'a schema is tried on the documents of an entity before it is defined');
+select is(
+    array(select b.id from broken_contracts('note', '{"required": ["none"]}', after => 'n-7', max_rows => 2) as b),
+    '{n-8,n-9}', 'what breaks a contract is listed in pages');
+select is_empty($$ select * from broken_contracts('note', '{"properties": {"n": {}}}') $$,
+'nothing breaks what asks for nothing');
+select is_empty($$ select * from broken_contracts('note', '{"required": ["n"]}') $$,
+'an empty document has not begun, and breaks nothing');
+select throws_ok($$ select * from broken_contracts('note') $$, 'PD107', 'entity ''note'' has no contract',
+                 'where there is no contract, a schema must be given');
+select is(error_of($$ select * from broken_contracts('note', '{"typ": 1}') $$), 'PD107',
+          'a schema on trial is looked at too');
+select define_contract('note', '{"properties": {"n": {"type": "number"}}}');
+select is(array(select b.id from broken_contracts('note') as b), '{n-bad}',
+          'documents from before a contract are found');
+select is(the_job('n-bad') -> 'version', '1', 'documents are not changed when a contract is defined');
+
+-- A migration: n becomes the object {"value": n}. First the new contract is tried on what the statement would write.
+
+create temporary table next_contract as
+select '{"properties": {"n": {"type": "object", "required": ["value"], "properties": {
+             "value": {"type": "number"}}}}}'::jsonb as schema;
+create temporary table held as
+select jsonb_agg(to_jsonb(j) order by j.id) as jobs, (select count(*) from journal) as facts from jobs as j;
+select define_contract('note', schema) from next_contract;
+select throws_ok(
+    $$ update perdure.jobs set context = context || jsonb_build_object('n', jsonb_build_object('value', context -> 'n'))
+        where entity = 'note' and context ? 'n' $$,
+    'PD109', 'n.value is "x", but the contract of note wants a number',
+    'one document that breaks the contract refuses the whole statement');
+select is((select jsonb_agg(to_jsonb(j) order by j.id) from jobs as j), jobs,
+          'a refused statement leaves every document as it was')
+  from held;
+select is((select count(*) from journal), facts, 'a refused statement leaves no row in the journal') from held;
+
+select given(entity_set('n-bad', '{"n": {"value": 0}}'));
+update perdure.jobs set context = context || jsonb_build_object('n', jsonb_build_object('value', context -> 'n'))
+ where entity = 'note' and jsonb_typeof(context -> 'n') = 'number';
+select is((select count(*) from jobs as j where j.version = 2 and j.context #> '{n,value}' is not null), 10::bigint,
+          'one statement changes many documents, each with a version [P3]');
+select is((select count(*) from history as h where h.version = 2 and h.op = 'set' and h.path = '{}'), 10::bigint,
+          'each document that a statement changes has its row in the history (C21)');
+select is(the_job('n-3') -> 'context', '{"n": {"value": 3}, "name": "x3"}',
+          'a statement leaves the rest of a document as it was');
+select is_empty($$ select * from broken_contracts('note') $$,
+'after the migration every document keeps to the contract');
+select is(the_job('m-1') -> 'version', '1', 'documents of other entities are left alone');
+select is(entity_increment('n-3', 'n.value'), '4', 'work goes on with the new shape');
+
+create function refusal_detail(statement text) returns text
+language plpgsql
+as $$
+declare
+    detail text;
+begin
+    execute refusal_detail.statement;
+    return null;
+exception when others then
+    get stacked diagnostics detail = pg_exception_detail;
+    return detail;
+end
+$$;
+select is(
+    refusal_detail($$ update perdure.jobs set context = '{"n": 1}' where id = 'n-5' $$),
+    'The rule is type. Nothing was written: this would be the memory of ''n-5''.',
+    'a statement that is refused is told which document it was');
+select is(error_of($$ update perdure.jobs set context = '{"n": 1}' where entity = 'memo' $$), null,
+          'entities without a contract are free');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

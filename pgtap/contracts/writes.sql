@@ -1,0 +1,191 @@
+-- Whoever writes a memory keeps to the contract of its entity (C23): a write that would break it is refused, without a trace.
+
+begin;
+select plan(58);
+
+select the_time_is('2030-01-01 12:00+00');
+select define_contract('note', '{
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "maximum": 10},
+        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 2},
+        "on": {"type": "boolean"},
+        "sub": {"type": "object", "properties": {"a": {"type": "number"}}, "required": ["a"]}
+    },
+    "required": ["n"],
+    "additionalProperties": false
+}');
+
+create function world(id text) returns jsonb
+language plpgsql
+as $$
+begin
+    return jsonb_build_array(the_job(world.id), (select jsonb_agg(to_jsonb(f) order by f.task, f.seq)
+                                                   from journal as f where f.job_id = world.id));
+end
+$$;
+
+-- The verbs.
+
+select given(entity_create('e', 'note', '{"n": 1, "tags": ["a"], "on": true, "sub": {"a": 1}}'));
+create temporary table verbs (verb text, path text, rule text) on commit drop;
+insert into verbs values
+    ($$ entity_set('e', '{"tags": []}') $$, 'n', 'required'),
+    ($$ entity_set('e', '11', 'n') $$, 'n', 'maximum'),
+    ($$ entity_set('e', '1', 'other') $$, 'other', 'additionalProperties'),
+    ($$ entity_merge('e', '{"sub": {"a": "x"}}') $$, 'sub.a', 'type'),
+    ($$ entity_merge('e', '{"n": null}') $$, 'n', 'type'),
+    ($$ entity_append('e', 'tags', '[1]') $$, 'tags.1', 'type'),
+    ($$ entity_append('e', 'tags', '["b", "c"]') $$, 'tags', 'maxItems'),
+    ($$ entity_prepend('e', 'tags', '[["x"]]') $$, 'tags.0', 'type'),
+    ($$ entity_increment('e', 'n', 10) $$, 'n', 'maximum'),
+    ($$ entity_increment('e', 'n', 0.5) $$, 'n', 'type'),
+    ($$ entity_toggle('e', 'off') $$, 'off', 'additionalProperties'),
+    ($$ entity_set_if_not_exists('e', 'off', '1') $$, 'off', 'additionalProperties'),
+    ($$ entity_delete('e', 'n') $$, 'n', 'required'),
+    ($$ entity_delete('e', 'sub.a') $$, 'sub.a', 'required'),
+    ($$ entity_delete('e') $$, 'n', 'required');
+
+create function refusal_of(statement text) returns jsonb
+language plpgsql
+as $$
+declare
+    code text;
+    place text;
+    rule text;
+begin
+    execute refusal_of.statement;
+    return null;
+exception when others then
+    get stacked diagnostics code = returned_sqlstate, place = column_name, rule = constraint_name;
+    return jsonb_build_array(code, place, rule);
+end
+$$;
+
+create temporary table before as select world('e') as world;
+select is(refusal_of('select' || verb), jsonb_build_array('PD109', path, rule), format('%s is refused: %s, %s',
+          trim(verb), path, rule))
+  from verbs;
+select is(world('e'), world, 'refused commands leave document, version and journal as they were [P3]') from before;
+select throws_ok(
+    $$ select entity_set('e', '11', 'n') $$, 'PD109', 'n is 11, but the contract of note wants at most 10',
+    'a refusal names the place, what it would be, the entity, and what its contract wants');
+select is(error_of($$ select entity_set('e', '11', 'n', key => 'k') $$), 'PD109',
+          'a command with a key is held to it too');
+select is(entity_set('e', '10', 'n', key => 'k'), '2', 'a refused command does not use up its key [P2]');
+select is(error_of('select' || verb), null, format('%s keeps to the contract', trim(verb)))
+  from (values
+        ($$ entity_increment('e', 'n', -2) $$), ($$ entity_append('e', 'tags', '["b"]') $$), ($$ entity_toggle('e',
+         'on') $$),
+        ($$ entity_merge('e', '{"sub": {"a": 2, "free": {"form": [1]}}}') $$), ($$ entity_remove('e', 'tags', 0) $$),
+        ($$ entity_delete('e', 'on') $$)
+       ) as cases (verb);
+select is(error_of($$ select entity_set('e', '"x"', 'n.m') $$), 'PD102',
+          'a command that cannot be carried out is refused for that');
+
+-- First documents.
+
+select is(refusal_of(statement), jsonb_build_array('PD109', 'n', rule), format('%s is refused', trim(statement)))
+  from (values
+        ($$ select entity_create('x', 'note', '{"tags": []}') $$, 'required'),
+        ($$ select start('research', id => 'x', entity => 'note', context => '{"n": 11}') $$, 'maximum'),
+        ($$ select start_many('[{"workflow": "w", "id": "y", "entity": "note", "context": {"n": 1}},
+                                {"workflow": "w", "id": "x", "entity": "note", "context": {"n": 11}}]') $$, 'maximum'),
+        ($$ insert into perdure.jobs (id, entity, context) values ('y', 'note', '{"n": 1}'), ('x', 'note',
+         '{"n": "x"}') $$, 'type')
+       ) as cases (statement, rule);
+select is_empty($$ select from jobs where id in ('x', 'y') $$, 'nothing is left of a start that was refused');
+select is_empty($$ select from tasks where job_id in ('x', 'y') $$, 'nothing runs of a start that was refused');
+select is(entity_create('empty', 'note'), true, 'a memory may begin empty: a contract holds from the first command on');
+select is(error_of($$ select entity_set('empty', '"x"', 'n') $$), 'PD109', 'the first command is held to the contract');
+select is(entity_set('empty', '{"n": 1}'), '1', 'the first command may make what the contract wants');
+select is(error_of($$ select entity_delete('empty') $$), 'PD109', 'a memory cannot be emptied against its contract');
+select is(entity_create('e', 'note', '{"n": "x"}'), false,
+          'a memory that is there is not made, and not looked at [P12]');
+select is((start('research', id => 's', entity => 'note', context => '{"n": 1}', key => 'k')).is_new, true,
+          'a workflow may start with a memory that keeps to the contract');
+select define_contract('note', contract_of('note') || '{"required": ["n", "on"]}');
+select is((start('research', id => 's', entity => 'note', context => '{"n": 1}', key => 'k')).is_new, false,
+          'a start that is repeated gets its answer, whatever the contract says by now [P12]');
+select define_contract('note', contract_of('note') || '{"required": ["n"]}');
+
+-- Plain statements.
+
+create temporary table held as select world('e') as world;
+select is(refusal_of($$ update perdure.jobs set context = '{"n": 11}' where id = 'e' $$), '["PD109", "n", "maximum"]',
+          'a plain UPDATE is refused (C25)');
+select throws_ok(
+    $$ update perdure.jobs set context = context || '{"other": 1}' where id = 'e' $$, 'PD109',
+    'other is 1, but the contract of note wants nothing there', 'a plain UPDATE is told why');
+select is(refusal_of($$ merge into perdure.jobs as j using (values ('e', '{"n": "x"}'::jsonb)) as new (id,
+          context) on j.id = new.id
+                        when matched then update set context = new.context $$), '["PD109", "n", "type"]',
+                        'a MERGE is refused');
+select is(world('e'), world, 'refused statements leave document, version and journal as they were [P3]') from held;
+update perdure.jobs set context = '{"n": 3}' where id = 'e';
+select is(the_job('e') -> 'context', '{"n": 3}', 'a plain UPDATE that keeps to the contract is a command as ever');
+select is(error_of($$ update perdure.jobs set entity = 'memo', context = '{"n": 99}' where id = 'e' $$), null,
+          'a statement that changes the entity is held to the contract of the new one');
+
+-- Turns: a refused command is a fact, and its neighbours stay.
+
+select given(start('research', id => 'j', entity => 'note', context => '{"n": 1}', queue => 'j'));
+select given(take('ada', '{j}'));
+select is(
+    (select jsonb_agg(jsonb_build_array(answer -> 0, answer -> 1, coalesce(answer #> '{2,rule}', answer -> 2)))
+       from jsonb_array_elements(tell(a_turn('j', facts => '[
+           {"key": "a", "op": "increment", "path": ["n"], "value": 1},
+           {"key": "b", "op": "increment", "path": ["n"], "value": 100},
+           {"key": "c", "op": "set", "path": ["other"], "value": 1},
+           {"key": "d", "op": "increment", "path": ["n"], "value": 1}]')) -> 'answers') as answer),
+    '[[1, true, 2], [2, false, "maximum"], [3, false, "additionalProperties"], [4, true, 3]]',
+    'in a turn a command that breaks the contract is an answer, and its neighbours stay [P3]');
+select is(jsonb_build_array(the_job('j') -> 'context', the_job('j') -> 'version'), '[{"n": 3}, 3]',
+          'refused commands of a turn have no version');
+select is(
+    (select f.value - 'hint' from journal as f where f.job_id = 'j' and f.key = 'b'),
+    '{"code": "PD109", "type": "ContractBroken", "path": "n", "rule": "maximum",
+      "message": "n is 102, but the contract of note wants at most 10",
+      "detail": "The rule is maximum. The memory was not changed."}',
+    'the journal tells why a command was refused, with path and rule [P9]');
+
+-- Children: one that would break its contract has failed, and its asker is told.
+
+select is(
+    tell(a_turn('j', state => 'keep', requests => '[
+        {"key": "good", "kind": "job", "name": "w", "id": "good", "entity": "note", "context": {"n": 1}},
+        {"key": "bad", "kind": "job", "name": "w", "id": "bad", "entity": "note", "context": {"n": 11}},
+        {"key": "alone", "kind": "job", "name": "w", "id": "alone", "entity": "note", "context": {}, "detached": true},
+        {"key": "lost", "kind": "job", "name": "w", "id": "lost", "entity": "note", "context": {"n": "x"},
+        "detached": true}]'))
+        ->> 'state', 'keep', 'a turn with a child that breaks its contract is applied');
+select is(
+    (select jsonb_agg(jsonb_build_array(j.id, j.status, j.error -> 'rule', j.context,
+     cardinality(tasks_of(j.id))) order by j.id)
+       from jobs as j
+      where j.parent = 'j'),
+    '[["alone", "running", null, {}, 1], ["bad", "failed", "maximum", {}, 0], ["good", "running", null, {"n": 1}, 1],
+      ["lost", "failed", "type", {}, 0]]', 'a child that breaks its contract has failed before it began [P10]');
+select is((select jsonb_agg(jsonb_build_array(m -> 0, m -> 1, m -> 2,
+          m #> '{3,code}')) from jsonb_array_elements(mail_of('j')) as m),
+          '[["1/main", "bad", false, "PD109"]]', 'who asked for a child is told that it broke its contract [P10]');
+select given(tell(a_turn('j', requests => '[
+    {"key": "bad", "kind": "job", "name": "w", "id": "bad", "entity": "note", "context": {"n": 11}},
+    {"key": "twin", "kind": "job", "name": "w", "id": "bad", "entity": "note", "context": {"n": 11}}]')));
+select is((select jsonb_agg(jsonb_build_array(m -> 1, m #> '{3,code}')) from jsonb_array_elements(mail_of('j')) as m),
+          '[["bad", "PD109"], ["twin", "PD402"]]', 'a child that failed is told of once, and its id is taken [P12]');
+
+-- A document from before the contract: only what it becomes is looked at.
+
+select given(entity_create('old', 'draft', '{"n": "x", "m": 1}'));
+select define_contract('draft', '{"properties": {"n": {"type": "number"}, "m": {"type": "number"}}}');
+select is(error_of($$ select entity_set('old', '2', 'm') $$), 'PD109',
+          'a document that breaks its contract takes no command that leaves it so');
+select is(entity_set('old', '1', 'n'), '2', 'a document that breaks its contract is repaired by a command');
+select is(entity_set('old', '2', 'm'), '3', 'a document that was repaired takes commands again');
+select is(drop_contract('draft'), true, 'a contract is dropped while documents stand under it');
+select is(entity_set('old', '"y"', 'n'), '4', 'without a contract an entity is free again');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

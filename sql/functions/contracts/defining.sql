@@ -1,0 +1,144 @@
+-- Defining: contracts are made, changed and dropped while work goes on. Nothing that is there is locked or looked at.
+
+-- An optional field, as pydantic writes it, is a choice between a schema and null. Where only its type and list keep null
+-- out, it is one schema that takes null too, and costs a fifth.
+create function @extschema@.without_choice(schema jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    choices jsonb := schema -> 'anyOf';
+    other jsonb := case choices -> 0 when '{"type": "null"}' then choices -> 1 else choices -> 0 end;
+begin
+    if jsonb_array_length(choices) = 2
+        and choices @> '[{"type": "null"}]'
+        and schema - 'anyOf' = '{}'
+        and jsonb_typeof(other -> 'type') = 'string'
+        and not other ?| '{const,allOf,anyOf,oneOf,$ref}' then
+        return other || jsonb_build_object('type', jsonb_build_array(other -> 'type', 'null'))
+            || case when other ? 'enum' then jsonb_build_object('enum', (other -> 'enum') || 'null') else '{}' end;
+    end if;
+    return schema;
+end
+$$;
+comment on function @extschema@.without_choice(jsonb) is 'Write an optional field as one schema instead of two, where that says the same.';
+
+
+create function @extschema@.rules_of(schema jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    rules jsonb;
+begin
+    if jsonb_typeof(rules_of.schema) <> 'object' then
+        return case rules_of.schema when 'true' then '{}' else rules_of.schema end;
+    end if;
+    select jsonb_object_agg(k.keyword, case
+               when k.wants = 'a schema' then rules_of(k.argument)
+               when k.wants = 'a list of schemas' then (
+                   select jsonb_agg(rules_of(listed.schema) order by listed.place)
+                     from jsonb_array_elements(k.argument) with ordinality as listed (schema, place))
+               when k.wants like 'an object of %' then (
+                   select coalesce(jsonb_object_agg(named.name, rules_of(named.schema)), '{}')
+                     from jsonb_each(k.argument) as named (name, schema))
+               else k.argument end)
+      into rules
+      from (select e.key as keyword, keyword_wants(e.key) as wants, e.value as argument
+              from jsonb_each(rules_of.schema) as e
+            offset 0) as k
+     where k.wants <> 'a note';
+    return without_choice(coalesce(rules, '{}'));
+end
+$$;
+comment on function @extschema@.rules_of(jsonb) is
+    'Leave of a sound schema what asks something of a document: no titles, no descriptions, nothing that is said in two ways.';
+
+
+create function @extschema@.define_contract(entity text, schema jsonb) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    defined_at timestamptz := clock();
+begin
+    perform check_name(define_contract.entity, 'an entity');
+    perform raise_failure(schema_failure(define_contract.schema));
+    insert into contracts as c (entity, schema, rules, defined_at)
+    values (define_contract.entity, define_contract.schema, rules_of(define_contract.schema), defined_at)
+        on conflict on constraint one_contract_per_entity
+        do update set schema = excluded.schema,
+                      rules = excluded.rules,
+                      defined_at = excluded.defined_at;
+end
+$$;
+comment on function @extschema@.define_contract(text, jsonb) is
+    'Define what memories of an entity must look like, or change it: a JSON Schema that every later write keeps to (PD109). What is there is neither locked nor looked at: see broken_contracts(). PD104, PD107, PD30x.';
+
+
+create function @extschema@.drop_contract(entity text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from contracts as c where c.entity = drop_contract.entity;
+    return found;
+end
+$$;
+comment on function @extschema@.drop_contract(text) is 'Let the memories of an entity be free again; false when there was no contract.';
+
+
+create function @extschema@.contract_of(entity text) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select c.schema from contracts as c where c.entity = contract_of.entity);
+end
+$$;
+comment on function @extschema@.contract_of(text) is 'Return the contract of an entity, or null.';
+
+
+create function @extschema@.broken_contracts(
+    entity    text,
+    schema    jsonb    default null,
+    after     text     default '',
+    max_rows  integer  default 100
+) returns setof @extschema@.broken_contract
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    wanted jsonb := coalesce(broken_contracts.schema, contract_of(broken_contracts.entity));
+    rules jsonb;
+begin
+    if wanted is null then
+        raise exception 'entity % has no contract', quote_literal(broken_contracts.entity)
+            using errcode = 'PD107', detail = 'There is nothing that its memories could break.',
+                  hint = 'Give a schema to try, or define_contract() first.';
+    end if;
+    perform raise_failure(schema_failure(wanted));
+    rules := rules_of(wanted);
+    return query
+    select j.id, write_path((b.broken).path), (b.broken).rule,
+           broken_rule_failure(broken_contracts.entity, b.broken) ->> 'message'
+      from jobs as j
+     cross join lateral (select first_broken_rule(j.context, rules, rules, '{}') as broken offset 0) as b
+     where j.entity = broken_contracts.entity
+       and j.id > broken_contracts.after
+       and (j.version > 0 or j.context <> '{}')
+       and (b.broken).rule is not null
+     order by j.id
+     limit broken_contracts.max_rows;
+end
+$$;
+comment on function @extschema@.broken_contracts(text, jsonb, text, integer) is
+    'List memories of an entity that break its contract, or a schema on trial, in order of id after one, at most max_rows; nothing is locked. PD107.';

@@ -1,0 +1,277 @@
+-- Rules: what one place of a schema asks of one value, without what lies inside of the value. The schema is sound: it was
+-- looked at when the contract was defined. A keyword that is not there asks nothing: a comparison with null is not true.
+-- What needs a query stands in a function of its own (an expression without one costs PL/pgSQL a tenth), behind a condition
+-- that is never null (null and what follows would be looked at too).
+
+create function @extschema@.type_fits(value jsonb, wanted jsonb) returns boolean
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    -- ? finds a name in a list of names, and in a single name alike.
+    return case
+        when wanted ? jsonb_typeof(value) then true
+        when wanted ? 'integer' and jsonb_typeof(value) = 'number' then value::numeric % 1 = 0
+        else false
+    end;
+end
+$$;
+comment on function @extschema@.type_fits(jsonb, jsonb) is 'Tell whether a value is of the type, or of one of the types, that a schema names.';
+
+
+create function @extschema@.is_open(value jsonb, schema jsonb) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case jsonb_typeof(schema)
+        when 'object' then schema - 'type' <> '{}' or not schema -> 'type' ? jsonb_typeof(value)
+        else schema = 'false'
+    end;
+end
+$$;
+comment on function @extschema@.is_open(jsonb, jsonb) is
+    'Tell whether a schema asks more of a value than its type, or the type does not fit: most parts of a document are done with here.';
+
+
+create function @extschema@.is_in_list(value jsonb, list jsonb) returns boolean
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    -- An array or object is contained in larger ones, so that containment tells equality for scalars alone.
+    if jsonb_typeof(value) in ('array', 'object') then
+        return exists (select from jsonb_array_elements(list) as listed (value) where listed.value = is_in_list.value);
+    end if;
+    return list @> value;
+end
+$$;
+comment on function @extschema@.is_in_list(jsonb, jsonb) is 'Tell whether a value stands in a JSON array.';
+
+
+create function @extschema@.broken_number_rule(value jsonb, schema jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case
+        when value < schema -> 'minimum' then 'minimum'
+        when value > schema -> 'maximum' then 'maximum'
+        when value <= schema -> 'exclusiveMinimum' then 'exclusiveMinimum'
+        when value >= schema -> 'exclusiveMaximum' then 'exclusiveMaximum'
+        when value::numeric % (schema -> 'multipleOf')::numeric <> 0 then 'multipleOf'
+    end;
+end
+$$;
+comment on function @extschema@.broken_number_rule(jsonb, jsonb) is 'Name the rule for numbers that a number breaks, or null.';
+
+
+create function @extschema@.broken_text_rule(value jsonb, schema jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case
+        when length(value #>> '{}') < (schema -> 'minLength')::numeric then 'minLength'
+        when length(value #>> '{}') > (schema -> 'maxLength')::numeric then 'maxLength'
+        when (value #>> '{}') !~ (schema ->> 'pattern') then 'pattern'
+    end;
+end
+$$;
+comment on function @extschema@.broken_text_rule(jsonb, jsonb) is 'Name the rule for texts that a text breaks, or null.';
+
+
+create function @extschema@.has_twins(value jsonb) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return jsonb_array_length(value) > (select count(distinct item) from jsonb_array_elements(value) as item);
+end
+$$;
+comment on function @extschema@.has_twins(jsonb) is 'Tell whether an element stands in an array twice.';
+
+
+create function @extschema@.key_count(value jsonb) returns bigint
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select count(*) from jsonb_object_keys(value));
+end
+$$;
+comment on function @extschema@.key_count(jsonb) is 'Count the keys of an object.';
+
+
+create function @extschema@.broken_array_rule(value jsonb, schema jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case
+        when jsonb_array_length(value) < (schema -> 'minItems')::numeric then 'minItems'
+        when jsonb_array_length(value) > (schema -> 'maxItems')::numeric then 'maxItems'
+        when schema @> '{"uniqueItems": true}' and has_twins(value) then 'uniqueItems'
+    end;
+end
+$$;
+comment on function @extschema@.broken_array_rule(jsonb, jsonb) is 'Name the rule for arrays that an array breaks, or null.';
+
+
+-- The key at which an object breaks a rule about its keys.
+create function @extschema@.key_at_fault(value jsonb, schema jsonb, rule text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if key_at_fault.rule = 'required' then
+        return (select wanted.key
+                  from jsonb_array_elements_text(key_at_fault.schema -> 'required') with ordinality as wanted (key, place)
+                 where not key_at_fault.value ? wanted.key
+                 order by wanted.place
+                 limit 1);
+    end if;
+    if key_at_fault.rule = 'additionalProperties' then
+        return (select min(given.key)
+                  from jsonb_object_keys(key_at_fault.value) as given (key)
+                 where not coalesce(key_at_fault.schema -> 'properties' ? given.key, false)
+                   and not exists (select from jsonb_object_keys(key_at_fault.schema -> 'patternProperties') as pattern
+                                    where given.key ~ pattern));
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.key_at_fault(jsonb, jsonb, text) is
+    'Name the key that an object lacks (required) or may not have (additionalProperties), or null.';
+
+
+create function @extschema@.broken_object_rule(value jsonb, schema jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case
+        when schema ? 'required' and key_at_fault(value, schema, 'required') is not null then 'required'
+        when schema @> '{"additionalProperties": false}'
+             and key_at_fault(value, schema, 'additionalProperties') is not null then 'additionalProperties'
+        when not schema ?| '{minProperties,maxProperties}' then null
+        when key_count(value) < (schema -> 'minProperties')::numeric then 'minProperties'
+        when key_count(value) > (schema -> 'maxProperties')::numeric then 'maxProperties'
+    end;
+end
+$$;
+comment on function @extschema@.broken_object_rule(jsonb, jsonb) is 'Name the rule for objects that an object breaks, or null.';
+
+
+create function @extschema@.broken_rule_name(value jsonb, schema jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case
+        when not type_fits(value, schema -> 'type') then 'type'
+        when value <> schema -> 'const' then 'const'
+        when not is_in_list(value, schema -> 'enum') then 'enum'
+        when schema = 'false' then 'false'
+        when jsonb_typeof(value) = 'number' then broken_number_rule(value, schema)
+        when jsonb_typeof(value) = 'string' then broken_text_rule(value, schema)
+        when jsonb_typeof(value) = 'array' then broken_array_rule(value, schema)
+        when jsonb_typeof(value) = 'object' then broken_object_rule(value, schema)
+    end;
+end
+$$;
+comment on function @extschema@.broken_rule_name(jsonb, jsonb) is
+    'Name the first rule of a schema that a value breaks by itself, or null; what lies inside of it is not looked at.';
+
+
+create function @extschema@.type_words(types jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select string_agg(case when name = 'null' then name when name ~ '^[aio]' then 'an ' || name else 'a ' || name end,
+                          ' or ' order by place)
+          from jsonb_array_elements_text(case jsonb_typeof(type_words.types) when 'array' then type_words.types
+                                              else jsonb_build_array(type_words.types) end)
+               with ordinality as wanted (name, place));
+end
+$$;
+comment on function @extschema@.type_words(jsonb) is 'Name a type, or a list of types, as an error message says it.';
+
+
+create function @extschema@.wanted_words(rule text, argument jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if wanted_words.rule = 'type' then
+        return type_words(wanted_words.argument);
+    end if;
+    return format(case wanted_words.rule
+        when 'required' then 'it'
+        when 'const' then '%s'
+        when 'enum' then 'one of %s'
+        when 'pattern' then 'a text like %s'
+        when 'minimum' then 'at least %s'
+        when 'maximum' then 'at most %s'
+        when 'exclusiveMinimum' then 'more than %s'
+        when 'exclusiveMaximum' then 'less than %s'
+        when 'multipleOf' then 'a multiple of %s'
+        when 'minLength' then 'a length of at least %s'
+        when 'maxLength' then 'a length of at most %s'
+        when 'minItems' then 'a length of at least %s'
+        when 'maxItems' then 'a length of at most %s'
+        when 'uniqueItems' then 'each element once'
+        when 'minProperties' then 'at least %s keys'
+        when 'maxProperties' then 'at most %s keys'
+        else 'nothing there'
+    end, left(wanted_words.argument::text, 200));
+end
+$$;
+comment on function @extschema@.wanted_words(text, jsonb) is 'Say what a rule wants, as an error message says it.';
+
+
+create function @extschema@.found_words(value jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case jsonb_typeof(value)
+        when 'object' then 'an object'
+        when 'array' then 'an array of length ' || jsonb_array_length(value)
+        else coalesce(left(value::text, 60), 'missing')
+    end;
+end
+$$;
+comment on function @extschema@.found_words(jsonb) is 'Say what was found, as an error message says it: the value itself where it is short.';
