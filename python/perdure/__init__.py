@@ -25,6 +25,7 @@ from .durable import (
 from .errors import (
     ActivityFailed,
     ChildFailed,
+    ContractBroken,
     Failure,
     HookFailed,
     InvalidCondition,
@@ -50,6 +51,7 @@ from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
 from .requests import Status
 from .retry import Retry
+from .typed_memory import TypedAsyncEntity, TypedEntity
 from .work import Activity, Coordinator, Hook, Pending
 from .worker import Worker
 
@@ -67,6 +69,7 @@ __all__ = [
     "Change",
     "ChildFailed",
     "Client",
+    "ContractBroken",
     "Coordinator",
     "Difference",
     "Entity",
@@ -95,6 +98,8 @@ __all__ = [
     "Retry",
     "Status",
     "TaskNotHeld",
+    "TypedAsyncEntity",
+    "TypedEntity",
     "VersionConflict",
     "VersionNotFound",
     "Worker",

@@ -12,6 +12,7 @@ import psycopg
 
 from .calls import Call, send_async
 from .connections import PATIENCE, AsyncLink, Source
+from .contracts import BrokenContract, Surface, schema_of
 from .durations import Duration, seconds
 from .memory import AsyncEntity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
@@ -210,6 +211,34 @@ class AsyncClient:
         Raises JobAtWork.
         """
         return bool(await self.send(self.calls.forget(job)))
+
+    async def define_contract(self, entity: str, schema: Surface) -> None:
+        """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
+
+        `await client.define_contract("research-agent", ResearchState)`. From now on a command that
+        would break it raises ContractBroken. What is there is not looked at: `broken_contracts()`.
+        """
+        await self.send(self.calls.define_contract(entity, schema_of(schema)))
+
+    async def drop_contract(self, entity: str) -> bool:
+        """Let the memories of an entity be free again; false where there was no contract."""
+        return bool(await self.send(self.calls.drop_contract(entity)))
+
+    async def contract(self, entity: str) -> dict[str, Any] | None:
+        """Give the contract of an entity as JSON Schema, or None."""
+        schema: dict[str, Any] | None = await self.send(self.calls.contract(entity))
+        return schema
+
+    async def broken_contracts(
+        self, entity: str, schema: Surface | None = None, *, after: str = "", max_rows: int = 100
+    ) -> list[BrokenContract]:
+        """List memories that break the contract of their entity, or a schema on trial.
+
+        In order of id, those after `after`, at most `max_rows`; nothing is locked.
+        """
+        tried = None if schema is None else schema_of(schema)
+        rows = await self.send(self.calls.broken_contracts(entity, tried, after, max_rows))
+        return [BrokenContract(*row) for row in rows]
 
 
 async def connect_async(

@@ -174,6 +174,31 @@ class Calls:
         """Delete a finished job or an entity with all that belongs to it."""
         return self._call("forget", id=job)
 
+    # Contracts.
+    def define_contract(self, entity: str, schema: Any) -> Call:
+        """Define what memories of an entity must look like."""
+        return self._call("define_contract", entity=entity, schema=to_text(schema))
+
+    def drop_contract(self, entity: str) -> Call:
+        """Let memories of an entity be free; answers false when there was no contract."""
+        return self._call("drop_contract", entity=entity)
+
+    def contract(self, entity: str) -> Call:
+        """Read the contract of an entity."""
+        return self._call("contract_of", entity=entity)
+
+    def broken_contracts(self, entity: str, schema: Any, after: str, max_rows: int) -> Call:
+        """Find memories that do not fit; answers a row (id, path, rule, message) for each."""
+        written = None if schema is None else to_text(schema)
+        return self._call(
+            "broken_contracts",
+            "rows",
+            entity=entity,
+            schema=written,
+            after=after,
+            max_rows=max_rows,
+        )
+
     # Work.
     def claim(
         self,

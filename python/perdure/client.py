@@ -12,6 +12,7 @@ import psycopg
 
 from .calls import Call, send
 from .connections import PATIENCE, Link, Source
+from .contracts import BrokenContract, Surface, schema_of
 from .durations import Duration, seconds
 from .memory import Entity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
@@ -211,6 +212,34 @@ class Client:
         Raises JobAtWork.
         """
         return bool(self.send(self.calls.forget(job)))
+
+    def define_contract(self, entity: str, schema: Surface) -> None:
+        """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
+
+        `client.define_contract("research-agent", ResearchState)`. From now on a command that
+        would break it raises ContractBroken. What is there is not looked at: `broken_contracts()`.
+        """
+        self.send(self.calls.define_contract(entity, schema_of(schema)))
+
+    def drop_contract(self, entity: str) -> bool:
+        """Let the memories of an entity be free again; false where there was no contract."""
+        return bool(self.send(self.calls.drop_contract(entity)))
+
+    def contract(self, entity: str) -> dict[str, Any] | None:
+        """Give the contract of an entity as JSON Schema, or None."""
+        schema: dict[str, Any] | None = self.send(self.calls.contract(entity))
+        return schema
+
+    def broken_contracts(
+        self, entity: str, schema: Surface | None = None, *, after: str = "", max_rows: int = 100
+    ) -> list[BrokenContract]:
+        """List memories that break the contract of their entity, or a schema on trial.
+
+        In order of id, those after `after`, at most `max_rows`; nothing is locked.
+        """
+        tried = None if schema is None else schema_of(schema)
+        rows = self.send(self.calls.broken_contracts(entity, tried, after, max_rows))
+        return [BrokenContract(*row) for row in rows]
 
 
 def connect(

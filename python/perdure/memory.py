@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Sequence
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from .durations import Duration, seconds
 from .errors import InvalidPath
+
+if TYPE_CHECKING:
+    from .typed_memory import TypedAsyncEntity, TypedEntity
 
 Path = str | Sequence[str | int]
 """`"user.email"`, `"items.0"`, `"items.-1"`, `'"key.with.dots".x'`, or the keys: `["a.b", 0]`."""
@@ -20,6 +23,7 @@ _Json = TypeVar("_Json")
 _Int = TypeVar("_Int")
 _Float = TypeVar("_Float")
 _Bool = TypeVar("_Bool")
+_State = TypeVar("_State")
 
 _QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
 _PLAIN_KEY = re.compile(r'[^".\\]+')
@@ -157,9 +161,21 @@ class AsyncEntity(
 ):
     """A job's memory in async code: `await memory.merge({"status": "done"})`."""
 
+    def typed(self, kind: type[_State]) -> TypedAsyncEntity[_State]:
+        """Give the same memory as it speaks a type: `state = await memory.typed(State).get()`."""
+        from .typed_memory import TypedAsyncEntity
+
+        return TypedAsyncEntity(self._door, self.id, kind)
+
 
 class Entity(Verbs[Any, int, float, bool]):
     """A job's memory in plain code: `memory.merge({"status": "done"})`."""
+
+    def typed(self, kind: type[_State]) -> TypedEntity[_State]:
+        """Give the same memory as it speaks a type: `state = memory.typed(State).get()`."""
+        from .typed_memory import TypedEntity
+
+        return TypedEntity(self._door, self.id, kind)
 
 
 def parse_path(path: Path) -> list[str]:

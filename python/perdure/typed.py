@@ -1,5 +1,5 @@
-"""Typed values on the wire: pydantic models, dataclasses, enums, dates and UUIDs become JSON, and
-come back by annotation. What has no such annotation is handed on as it is stored."""
+"""Typed values on the wire: pydantic models, dataclasses, TypedDicts, enums, dates and UUIDs become
+JSON, and come back by annotation. What has no such annotation is handed on as it is stored."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def is_model(thing: object) -> bool:
     )
 
 
+def is_typed_dict(thing: object) -> bool:
+    """Tell whether a type is a TypedDict, of `typing` or of `typing_extensions`."""
+    return isinstance(thing, type) and issubclass(thing, dict) and hasattr(thing, "__total__")
+
+
 def to_json(value: Any) -> Any:
     """Turn a typed value into lists, dicts, text and numbers; leave unknown types as they are."""
     kind = type(value)
@@ -43,7 +48,7 @@ def to_json(value: Any) -> Any:
 
 def _special(value: Any) -> Any:
     if is_model(type(value)):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)  # as model_validate reads it
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         return {field.name: to_json(getattr(value, field.name)) for field in fields}
@@ -84,6 +89,8 @@ def _decoder(annotation: Any) -> Decode:
         return typing.cast(Decode, annotation.model_validate)
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return _dataclass_decoder(annotation)
+    if is_typed_dict(annotation):
+        return _typed_dict_decoder(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum | UUID):
         return annotation
     if isinstance(annotation, type) and issubclass(annotation, _AS_ISO):
@@ -94,7 +101,7 @@ def _decoder(annotation: Any) -> Decode:
 
 
 def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
-    if origin is typing.Annotated:
+    if origin in (typing.Annotated, typing.Required, typing.NotRequired):
         return decoder(arguments[0])
     if origin is typing.Union or origin is types.UnionType:
         return _union_decoder([decoder(member) for member in arguments])
@@ -144,6 +151,15 @@ def _dataclass_decoder(kind: type) -> Decode:
     def decode(value: Any) -> Any:
         known = {name: decoder(fields.get(name))(value[name]) for name in names if name in value}
         return kind(**known)
+
+    return decode
+
+
+def _typed_dict_decoder(kind: type) -> Decode:
+    fields = _hints(kind)
+
+    def decode(value: Any) -> Any:
+        return {key: decoder(fields.get(key))(item) for key, item in value.items()}
 
     return decode
 
