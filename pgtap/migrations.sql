@@ -46,13 +46,13 @@ select is(
     (select array_agg(relname::text order by relname)
        from pg_class
       where relnamespace = 'perdure'::regnamespace and relkind = 'r'),
-    '{conditions,contracts,inbox,indexes,jobs,journal,listeners,migrations,queues,schedules,settings,snapshots,tasks,workers}',
+    '{conditions,contracts,inbox,jobs,journal,listeners,migrations,queues,schedules,settings,snapshots,tasks,wanted_indexes,workers}',
     'an app has four tables, and the small ones');
 select is(
     (select array_agg(relname::text order by relname)
        from pg_class
       where relnamespace = 'perdure'::regnamespace and relkind = 'v'),
-    '{history,waiting}',
+    '{history,indexes,waiting}',
     'an app has views for people');
 select is(
     (select array_agg(tgname::text order by tgname)

@@ -40,6 +40,13 @@
 \ir functions/cancel.sql
 \ir functions/retention.sql
 \ir functions/status.sql
+\ir functions/indexing/extracting.sql
+\ir functions/indexing/conditions.sql
+\ir functions/indexing/asking.sql
+\ir functions/indexing/ordering.sql
+\ir functions/indexing/finding.sql
+\ir functions/indexing/defining.sql
+\ir functions/indexing/indexes.sql
 \ir functions/invariants.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.
@@ -53,6 +60,7 @@
 \ir schema/contracts.sql
 \ir schema/settings.sql
 \ir schema/reserved.sql
+\ir schema/indexes.sql
 \ir schema/views.sql
 
 \ir functions/migrations.sql

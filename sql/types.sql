@@ -229,3 +229,23 @@ create type @extschema@.broken_contract as (
     message  text
 );
 comment on type @extschema@.broken_contract is 'A memory that does not fit a contract: where, and which rule it breaks.';
+
+create type @extschema@.order_key as (
+    expression   text,
+    kind         text,
+    descending   boolean,
+    is_optional  boolean
+);
+comment on type @extschema@.order_key is 'By what find() orders: an expression of a row, as what it is compared, and whether it may be missing.';
+
+create type @extschema@.found_job as (
+    id          text,
+    entity      text,
+    status      text,
+    version     bigint,
+    context     jsonb,
+    created_at  timestamptz,
+    updated_at  timestamptz,
+    place       jsonb
+);
+comment on type @extschema@.found_job is 'A job that find() found; its place is where the next page begins.';

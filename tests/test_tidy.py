@@ -29,7 +29,11 @@ MAX_FILE = 300  # lines of a SQL file
 MAX_PYTHON_FUNCTION = 40
 
 # A table is written by the file (or folder) of its name, but for these.
-WRITERS = {"workers": {"listeners"}, "settings": {"migrations"}}
+WRITERS = {
+    "workers": {"listeners"},
+    "settings": {"migrations"},
+    "wanted_indexes": {"indexing"},
+}
 
 # Where a statement may be put together at run time.
 DYNAMIC = {"indexing", "migrations"}

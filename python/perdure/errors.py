@@ -138,6 +138,10 @@ class TooManyDeliveries(PerdureError, code="PD305"):
     """The task was claimed many times without any progress and was parked."""
 
 
+class TooManyIndexes(PerdureError, code="PD306"):
+    """The entity has as many indexes on its memories as the limit allows."""
+
+
 # Not found, or finished.
 class JobNotFound(PerdureError, LookupError, code="PD401"):
     """There is no job of this id."""

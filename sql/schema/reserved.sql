@@ -45,22 +45,3 @@ comment on column @extschema@.schedules.time_zone is 'Where the cron fields are 
 comment on column @extschema@.schedules.catch_up is 'What happens to times missed: none, last or all.';
 comment on column @extschema@.schedules.paused is 'Whether it starts nothing for now.';
 comment on column @extschema@.schedules.due_at is 'The next start.';
-
-create table @extschema@.indexes (
-    name        text         not null,
-    entity      text         not null,
-    path        text[]       not null,
-    kind        text         not null,
-    state       text         not null,
-    created_at  timestamptz  not null,
-
-    constraint one_row_per_index primary key (name),
-    constraint one_index_per_path unique (entity, path, kind)
-);
-comment on table @extschema@.indexes is 'Indexes on the memory of an entity that perdure made.';
-comment on column @extschema@.indexes.name is 'The name in the catalogue: a hash.';
-comment on column @extschema@.indexes.entity is 'The entity whose documents stand in it.';
-comment on column @extschema@.indexes.path is 'The indexed place.';
-comment on column @extschema@.indexes.kind is 'How the value is read: text, number, boolean, time or array.';
-comment on column @extschema@.indexes.state is 'building, valid, invalid or dropped.';
-comment on column @extschema@.indexes.created_at is 'When it was asked for.';

@@ -14,3 +14,17 @@ select t.job_id, t.task, t.kind, t.name, t.queue,
        t.worker, t.deliveries, t.attempt
   from @extschema@.tasks as t;
 comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words.';
+
+create or replace view @extschema@.indexes as
+select w.entity,
+       case when w.path = '{}' then '' else @extschema@.write_path(w.path) end as path,
+       w.kind,
+       @extschema@.index_state(w.name) as state,
+       coalesce(pg_relation_size(c.oid), 0) as bytes,
+       coalesce(s.idx_scan, 0) as scans,
+       w.name
+  from @extschema@.wanted_indexes as w
+  left join pg_class as c on w.name = c.relname and c.relnamespace = '@extschema@'::regnamespace
+  left join pg_stat_all_indexes as s on c.oid = s.indexrelid;
+comment on view @extschema@.indexes is
+    'Every index on memories that is wanted, with what the catalogue says of it: valid, building, invalid or missing; how large it is and how often it was used.';

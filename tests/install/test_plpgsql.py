@@ -18,6 +18,8 @@ select pg_get_functiondef(p.oid)
 """
 
 # A function with several composite OUT parameters is meant so; the checker would rather have one.
+# These run statements that other functions have written, in which all that a caller gave is quoted:
+# tests/memory/test_find_injection.py shows it.
 FINDINGS = """
 select p.oid::regprocedure::text, found.lineno, found.message, found.query
   from pg_proc as p
@@ -31,6 +33,8 @@ select p.oid::regprocedure::text, found.lineno, found.message, found.query
  where p.pronamespace = %s::regnamespace
    and l.lanname = 'plpgsql'
    and found.message not like 'composite OUT variable %% is not single argument'
+   and not (found.message = 'text type variable is not sanitized'
+            and p.proname in ('find', 'create_index', 'drop_index'))
 """
 
 

@@ -1,0 +1,117 @@
+-- Indexes: made once, told truly, dropped again.
+
+begin;
+select plan(47);
+
+create function state_of(path text, kind text) returns text
+language plpgsql
+as $$
+begin
+    return (select i.state from indexes as i where i.entity = 'doc' and i.path = state_of.path and i.kind = state_of.kind);
+end
+$$;
+
+select given(entity_create('one', 'doc', '{"v": 5, "tags": ["a"]}'));
+
+-- create_index() may be repeated.
+
+select matches(create_index('doc', 'v', kind), '^memory_[0-9a-f]{20}$',
+               format('an index of kind %s has a name of its own (C73)', kind))
+  from unnest('{text,number,boolean,time,contains}'::text[]) as kind;
+select is(create_index('doc', path, 'number'), index_name('doc', '{v}', 'number'),
+          format('an index that is there is made again at %s without effect (C73)', path))
+  from unnest(array['v', '"v"']) as path;
+select is((select count(*) from indexes), 5::bigint, 'an index is listed once (C73)');
+select is((select count(distinct i.name) from indexes as i), 5::bigint, 'every kind has its own');
+select is(state_of('v', kind), 'valid', format('the index of kind %s is valid', kind))
+  from unnest('{text,number,boolean,time,contains}'::text[]) as kind;
+select cmp_ok(
+    (select i.bytes from indexes as i where i.kind = 'number'), '>', 0::bigint, 'a listed index has its size');
+select is(obj_description(format('perdure.%I', index_name('doc', '{v}', 'number'))::regclass, 'pg_class'),
+          'Finds doc by v (number).', 'an index says what it is for');
+select given(create_index('doc', '', 'contains'));
+select is(state_of('', 'contains'), 'valid', 'the whole memory can be indexed');
+select given(create_index('other', 'v', 'number'));
+select is(
+    (select count(*)
+       from pg_index as i
+      where i.indrelid = 'jobs'::regclass
+        and i.indexrelid::regclass::text ~ 'memory_'),
+    7::bigint,
+    'an entity has indexes of its own');
+
+-- What the catalogue lost is told, and made again.
+
+select lives_ok(format('drop index perdure.%I', index_name('doc', '{v}', 'number')),
+                'an index is an index: who owns the table can drop it');
+select is(state_of('v', 'number'), 'missing', 'an index that was dropped by hand is missing');
+select given(create_index('doc', 'v', 'number'));
+select is(state_of('v', 'number'), 'valid', 'an index that was missing is made again');
+update pg_index as i
+   set indisvalid = false
+ where i.indexrelid = format('perdure.%I', index_name('doc', '{v}', 'text'))::regclass;
+select is(state_of('v', 'text'), 'invalid', 'an index whose build was broken off is invalid');
+select is(array(select substring(s from '^\w+ \w+') from statements_to_create_index('doc', 'v', 'text') as s),
+          array['drop index', 'create statistics', 'create index', 'comment on', 'analyze perdure'],
+          'the statements of a client drop what is invalid, and make it again');
+select given(create_index('doc', 'v', 'text'));
+select is(state_of('v', 'text'), 'valid', 'an invalid index is made again');
+select is_empty(
+    $$ select statements_to_create_index('doc', 'v', 'text') $$,
+    'nothing is left to do for a valid index (C73)');
+
+-- drop_index().
+
+select is(drop_index('doc', 'v', 'text'), true, 'an index is dropped');
+select is(drop_index('doc', 'v', 'text'), false, 'an index that is not there is not dropped');
+select is(state_of('v', 'text'), null, 'an index that was dropped is wanted no more');
+select is_empty(
+    $$ select statements_to_drop_index('doc', 'v', 'text') $$,
+    'nothing is left to do for an index that is missing');
+select is(array(select substring(s from '^\w+ \w+') from statements_to_drop_index('doc', 'v', 'time') as s),
+          '{drop index,drop statistics}', 'the statements of a client drop an index and its statistics');
+
+-- Limits.
+
+select given(create_index('many', 'v' || i, 'text')) from generate_series(1, 64) as i;
+select throws_ok($$ select create_index('many', 'v65') $$, 'PD306', null, 'a 65th index of an entity is refused');
+select throws_ok(
+    $$ select * from statements_to_create_index('many', 'v65') $$, 'PD306', null,
+    'statements for a 65th index are refused');
+select lives_ok($$ select create_index('many', 'v64') $$, 'an index that is there is not counted again');
+select given(drop_index('many', 'v1'));
+select lives_ok($$ select create_index('many', 'v65') $$, 'an index that was dropped leaves its place');
+select throws_ok(format('select create_index(%L, %L, %L)', entity, path, kind), code, null,
+                 format('an index of %s at %s as %s is refused (%s)', left(entity, 20), left(path, 20), kind, code))
+  from (values
+        ('', 'v', 'text', 'PD104'),
+        (null, 'v', 'text', 'PD104'),
+        (repeat('x', 201), 'v', 'text', 'PD104'),
+        ('doc', 'v..w', 'text', 'PD101'),
+        ('doc', repeat('v.', 50) || 'v', 'text', 'PD101'),
+        ('doc', '', 'text', 'PD107'),
+        ('doc', null, 'number', 'PD107'),
+        ('doc', 'v', 'array', 'PD107'),
+        ('doc', 'v', '', 'PD107'),
+        ('doc', 'v', null, 'PD107')
+       ) as refused (entity, path, kind, code);
+select throws_ok(
+    $$ select * from statements_to_create_index('doc', 'v', 'text', 'quickly') $$, 'PD107', null,
+    'an index is made concurrently, or not');
+
+-- Names that a catalogue would cut, or quote.
+
+select given(create_index(entity, path))
+  from (values
+        (repeat('é', 100), repeat('ü', 100)),
+        (repeat('é', 99) || 'ab', repeat('ü', 100)),
+        ('it''s', '"a\"b".c'),
+        ('%I $$ \ "', 'back\slash.%s'),
+        ('select', 'drop')
+       ) as cases (entity, path);
+select is((select string_agg(i.state, ' ') from indexes as i where i.entity not in ('doc', 'other', 'many')),
+          'valid valid valid valid valid', 'any name and any place will do');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,144 @@
+-- Asking: operators and their combinations, each a piece of a WHERE clause.
+
+create function @extschema@.negated(condition text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format('(%s) is not true', negated.condition);
+end
+$$;
+comment on function @extschema@.negated(text) is 'Turn a condition round: it holds wherever the other does not, also where nothing is.';
+
+
+create function @extschema@.value_question(path text, operator text, operand jsonb) returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if is_column(value_question.path) then
+        perform refuse_argument(
+            format('%s asks about JSON, and %s is a column', value_question.operator, value_question.path),
+            'It looks inside of a value of the memory.', 'Compare the column with $eq, $in or $gt.');
+    end if;
+    if value_question.operator = '$contains' then
+        perform operand_kind(value_question.operand);
+        return format('%s @> %L::jsonb', reading(value_question.path, 'value'), value_question.operand);
+    end if;
+    perform check_predicate(value_question.operand);
+    return format('%s @@ %L::jsonpath', reading(value_question.path, 'value'), value_question.operand #>> '{}');
+end
+$$;
+comment on function @extschema@.value_question(text, text, jsonb) is
+    'Ask whether the value at a place contains another, or matches a jsonpath predicate. PD107 for a column or a bad predicate.';
+
+
+create function @extschema@.operation(path text, operator text, operand jsonb) returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    case operation.operator
+        when '$eq' then return comparison(operation.path, '=', operation.operand);
+        when '$ne' then return negated(comparison(operation.path, '=', operation.operand));
+        when '$gt' then return comparison(operation.path, '>', operation.operand);
+        when '$gte' then return comparison(operation.path, '>=', operation.operand);
+        when '$lt' then return comparison(operation.path, '<', operation.operand);
+        when '$lte' then return comparison(operation.path, '<=', operation.operand);
+        when '$in' then return membership(operation.path, operation.operand);
+        when '$nin' then return negated(membership(operation.path, operation.operand));
+        when '$exists' then return existence(operation.path, operation.operand);
+        when '$contains', '$match' then return value_question(operation.path, operation.operator, operation.operand);
+        else
+            perform refuse_argument(
+                format('there is no operator %s', quote_literal(left(operation.operator, 40))),
+                'Operators are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $match and $not.',
+                'Correct it; a value that has keys with $ stands after $eq.');
+            return null;
+    end case;
+end
+$$;
+comment on function @extschema@.operation(text, text, jsonb) is 'Apply one operator to a place. PD107 for an operator that is not known.';
+
+
+-- An object whose keys are words with $ holds operators; any other value is what the place has to equal.
+create function @extschema@.condition_on(path text, asked jsonb) returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    words bigint := 0;
+    members bigint;
+begin
+    if jsonb_typeof(condition_on.asked) = 'object' and not condition_on.asked ? '$time' then
+        select count(*) filter (where is_column(key)), count(*)
+          into words, members
+          from jsonb_object_keys(condition_on.asked) as key;
+    end if;
+    if words = 0 then
+        return comparison(condition_on.path, '=', condition_on.asked);
+    end if;
+    if words < members then
+        perform refuse_argument(
+            'operators and keys do not mix', format('It was asked for %s.', left(condition_on.asked::text, 100)),
+            'Compare with a whole value by $eq.');
+    end if;
+    return (
+        select string_agg(case asked.key when '$not' then negated(condition_on(condition_on.path, asked.value))
+                                         else operation(condition_on.path, asked.key, asked.value) end, ' and ')
+          from jsonb_each(condition_on.asked) as asked);
+end
+$$;
+comment on function @extschema@.condition_on(text, jsonb) is
+    'Write what is asked of one place: that it equals a value, or what an object of operators says. PD107 where it is not understood.';
+
+
+create function @extschema@.listed(conditions jsonb, word text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if jsonb_typeof(listed.conditions) <> 'array' then
+        perform refuse_argument(format('%s takes an array of conditions', listed.word),
+                                format('This is %s.', type_found(listed.conditions)), 'Write {"$or": [{"a": 1}, {"b": 2}]}.');
+    end if;
+    return listed.conditions;
+end
+$$;
+comment on function @extschema@.listed(jsonb, text) is 'Give the conditions that $and or $or combine; PD107 when they are no array.';
+
+
+create function @extschema@.all_of(conditions jsonb, word text default 'and') returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if jsonb_typeof(all_of.conditions) = 'array' then
+        return coalesce(
+            (select '(' || string_agg(all_of(each.value), format(' %s ', all_of.word)) || ')'
+               from jsonb_array_elements(all_of.conditions) as each),
+            case all_of.word when 'and' then 'true' else 'false' end);
+    end if;
+    if jsonb_typeof(all_of.conditions) <> 'object' then
+        perform refuse_argument('a condition is an object', format('This is %s.', type_found(all_of.conditions)),
+                                'Write {"path": value}.');
+    end if;
+    return coalesce(
+        (select string_agg(case asked.key when '$and' then all_of(listed(asked.value, asked.key), 'and')
+                                          when '$or' then all_of(listed(asked.value, asked.key), 'or')
+                                          when '$not' then negated(all_of(asked.value))
+                                          else condition_on(asked.key, asked.value) end, ' and ')
+           from jsonb_each(all_of.conditions) as asked),
+        'true');
+end
+$$;
+comment on function @extschema@.all_of(jsonb, text) is
+    'Write conditions as the text of a WHERE clause: an object whose members all hold, or a list of such objects joined by "and" or "or".';

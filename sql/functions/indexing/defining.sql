@@ -1,0 +1,159 @@
+-- Defining: what an index on one place of the memories of one entity is, and whether the catalogue has it.
+-- Law: a statement is made of words of our own and of quoted names and literals; its name is a hash, which nothing cuts.
+
+create function @extschema@.check_index(entity text, path text, kind text, how text) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_name(check_index.entity, 'an entity');
+    if (check_index.kind in ('text', 'number', 'boolean', 'time', 'contains')) is not true then
+        perform refuse_argument(
+            format('there is no index of kind %s', coalesce(quote_literal(left(check_index.kind, 40)), 'null')),
+            'Kinds are text, number, boolean, time and contains.', 'Take the type of the value, or contains for arrays and objects.');
+    end if;
+    if (check_index.how in ('', 'concurrently')) is not true then
+        perform refuse_argument('an index is made concurrently, or not', format('This is %s.', quote_nullable(left(check_index.how, 40))),
+                                'Pass how => ''concurrently'', or an empty text for a statement of a transaction.');
+    end if;
+    if parse_path(check_index.path) = '{}' and check_index.kind <> 'contains' then
+        perform refuse_argument(
+            format('the whole memory is no %s', check_index.kind), 'An empty path is the whole memory.',
+            'Name a place in it, or take the kind contains.');
+    end if;
+end
+$$;
+comment on function @extschema@.check_index(text, text, text, text) is
+    'Refuse an index that cannot be: PD104 for its entity, PD101 for its path, PD107 for its kind.';
+
+
+create function @extschema@.index_name(entity text, path text[], kind text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    what text := jsonb_build_array(index_name.entity, index_name.path, index_name.kind)::text;
+begin
+    return 'memory_' || left(encode(sha256(convert_to(what, 'UTF8')), 'hex'), 20);
+end
+$$;
+comment on function @extschema@.index_name(text, text[], text) is 'Name an index in the catalogue: a hash of what it is.';
+
+
+create function @extschema@.index_state(name text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    state text;
+begin
+    select case when i.indisvalid then 'valid'
+                when exists (select from pg_stat_progress_create_index as p where p.index_relid = c.oid) then 'building'
+                else 'invalid' end
+      into state
+      from pg_class as c
+      join pg_index as i on i.indexrelid = c.oid
+     where c.relname = index_state.name
+       and c.relnamespace = '@extschema@'::regnamespace;
+    return coalesce(state, 'missing');
+end
+$$;
+comment on function @extschema@.index_state(text) is
+    'Tell of an index, by its name, whether it is valid, building, invalid (a build that was broken off) or missing.';
+
+
+-- Whoever waits for the table may be what a build waits for; when the server breaks that circle, the build is lost.
+create function @extschema@.index_work_is_running() returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from pg_locks as l
+          left join pg_stat_activity as a on l.pid = a.pid
+         where l.relation = '@extschema@.jobs'::regclass
+           and l.mode = 'ShareUpdateExclusiveLock'
+           and l.pid <> pg_backend_pid()
+           and a.backend_type is distinct from 'autovacuum worker');
+end
+$$;
+comment on function @extschema@.index_work_is_running() is
+    'Tell whether another session builds, drops or analyzes on jobs: a client that builds concurrently begins when it is done.';
+
+
+create function @extschema@.index_definition(entity text, path text[], kind text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format(
+        'if not exists %I on %s.jobs using %s where entity = %L',
+        index_name(index_definition.entity, index_definition.path, index_definition.kind),
+        '@extschema@',
+        format(case index_definition.kind when 'contains' then 'gin (%s jsonb_path_ops)' else 'btree ((%s), id)' end,
+               extraction(index_definition.path, index_definition.kind)),
+        index_definition.entity);
+end
+$$;
+comment on function @extschema@.index_definition(text, text[], text) is
+    'Define an index: partial, of one entity; of a value and the id, or, for contains, of all that is in a value.';
+
+
+-- Beside the index stand statistics of what it reads: the planner takes none from a partial index, and would guess.
+create function @extschema@.index_statements(entity text, path text[], kind text, how text) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    name text := index_name(index_statements.entity, index_statements.path, index_statements.kind);
+    state text := index_state(name);
+begin
+    if state in ('valid', 'building') then
+        return '{}'::text[];
+    end if;
+    return array_remove(array[
+        case state when 'invalid' then format('drop index %s %s.%I', index_statements.how, '@extschema@', name) end,
+        format('create statistics if not exists %s.%I on (%s) from %1$s.jobs', '@extschema@', name,
+               extraction(index_statements.path, index_statements.kind)),
+        format('create index %s %s', index_statements.how,
+               index_definition(index_statements.entity, index_statements.path, index_statements.kind)),
+        format('comment on index %s.%I is %L', '@extschema@', name,
+               format('Finds %s by %s (%s).', index_statements.entity, write_path(index_statements.path), index_statements.kind)),
+        format('analyze %s.jobs', '@extschema@')], null);
+end
+$$;
+comment on function @extschema@.index_statements(text, text[], text, text) is
+    'Write the statements that are still needed to make an index; none where it is valid or being built.';
+
+
+create function @extschema@.drop_statements(entity text, path text[], kind text, how text) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    name text := index_name(drop_statements.entity, drop_statements.path, drop_statements.kind);
+begin
+    return array_remove(array[
+        case when index_state(name) <> 'missing' then
+            format('drop index %s if exists %s.%I', drop_statements.how, '@extschema@', name) end,
+        case when exists (
+            select
+              from pg_statistic_ext as s
+             where s.stxname = name
+               and s.stxnamespace = '@extschema@'::regnamespace) then
+            format('drop statistics if exists %s.%I', '@extschema@', name) end], null);
+end
+$$;
+comment on function @extschema@.drop_statements(text, text[], text, text) is
+    'Write the statements that drop an index and its statistics; none where they are missing.';

@@ -1,0 +1,127 @@
+-- Extracting: what indexes and find() read of a document, as one type each.
+-- Law: an extractor never raises, whatever the document holds, and what it returns fits into an index row; else a write
+-- would fail for the sake of an index. Stored indexes rest on them, so they are frozen by signature and meaning: a new
+-- meaning is a new name.
+
+create function @extschema@.text_at(context jsonb, path text[]) returns text
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    value jsonb := text_at.context #> text_at.path;
+begin
+    if jsonb_typeof(value) = 'string' then
+        return left(value #>> '{}', 512);
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.text_at(jsonb, text[]) is
+    'Read the first 512 characters of a text in a document; null where no text is. Frozen: stored indexes rest on it.';
+
+
+-- Every number that a double can hold comes out as it is; 1e400 and 400 decimals bound what a numeric may hold besides.
+create function @extschema@.number_at(context jsonb, path text[]) returns numeric
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    value jsonb := number_at.context #> number_at.path;
+    number numeric;
+begin
+    if jsonb_typeof(value) = 'number' then
+        number := least(greatest(value::numeric, -1e400), 1e400);
+        return case when scale(number) > 400 then round(number, 400) else number end;
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.number_at(jsonb, text[]) is
+    'Read a number in a document, within 1e400 and to 400 decimals; null where no number is. Frozen: stored indexes rest on it.';
+
+
+create function @extschema@.boolean_at(context jsonb, path text[]) returns boolean
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    value jsonb := boolean_at.context #> boolean_at.path;
+begin
+    if jsonb_typeof(value) = 'boolean' then
+        return value::boolean;
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.boolean_at(jsonb, text[]) is
+    'Read a boolean in a document; null where none is. Frozen: stored indexes rest on it.';
+
+
+-- The shape is checked first, so that the cast cannot raise and depends on no setting; without a backslash, which means
+-- something else in a session with standard_conforming_strings off. The first and the last day are left out: no zone
+-- moves the others out of the years 1 to 9999.
+create function @extschema@.time_at(context jsonb, path text[]) returns timestamptz
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    said text := text_at(time_at.context, time_at.path);
+    days integer;
+begin
+    if said !~ ('^(?!0000|0001-01-01|9999-12-31)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]'
+                || '([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)$') then
+        return null;
+    end if;
+    days := extract(day from make_date(substr(said, 1, 4)::integer, substr(said, 6, 2)::integer, 1) + interval '1 month - 1 day');
+    return case when substr(said, 9, 2)::integer <= days then said::timestamptz end;
+end
+$$;
+comment on function @extschema@.time_at(jsonb, text[]) is
+    'Read a time in a document, written in ISO 8601 with its zone (2026-01-31T12:00:00Z); null where none is. Frozen: stored indexes rest on it.';
+
+
+create function @extschema@.written_time(at timestamptz) returns text
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (to_jsonb(written_time.at at time zone 'UTC') #>> '{}') || 'Z';
+end
+$$;
+comment on function @extschema@.written_time(timestamptz) is 'Write a time as time_at() reads it, whatever the session''s settings are.';
+
+
+-- Said once, for indexes and questions alike: an index serves only the very expression that it was made of.
+create function @extschema@.extraction(path text[], kind text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case extraction.kind
+        when 'text' then format('%s.text_at(context, %L::text[]) collate "C"', '@extschema@', extraction.path)
+        when 'number' then format('%s.number_at(context, %L::text[])', '@extschema@', extraction.path)
+        when 'boolean' then format('%s.boolean_at(context, %L::text[])', '@extschema@', extraction.path)
+        when 'time' then format('%s.time_at(context, %L::text[])', '@extschema@', extraction.path)
+        else format('(context #> %L::text[])', extraction.path)
+    end;
+end
+$$;
+comment on function @extschema@.extraction(text[], text) is
+    'Write the expression that reads a place of a document as one kind: text, number, boolean or time; any other kind is the JSON value.';

@@ -1,0 +1,139 @@
+-- Finding: memories of one entity, by conditions, in an order, a page at a time. The statement is put together from what
+-- is asked and planned with the values known: only so does it match the partial indexes of create_index().
+
+create function @extschema@.part_text(
+    condition  text,
+    keys       @extschema@.order_key[],
+    ordered    @extschema@.order_key[],
+    max_rows   text
+) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format(
+        E'select id, entity, status, version, context, created_at, updated_at, %s\n'
+        '  from %s.jobs\n where %s\n order by %s\n limit %s',
+        (select string_agg(format('%s as key_%s', key.expression, key.number), ', ' order by key.number)
+           from unnest(part_text.keys) with ordinality as key (expression, kind, descending, is_optional, number)),
+        '@extschema@', part_text.condition, order_clause(part_text.ordered), part_text.max_rows);
+end
+$$;
+comment on function @extschema@.part_text(text, @extschema@.order_key[], @extschema@.order_key[], text) is
+    'Write the statement that selects one part of what is found, with the keys of its order.';
+
+
+-- What has the first key and what has not are two parts: each is one range of an index, in either direction.
+create function @extschema@.parts_text(
+    condition  text,
+    keys       @extschema@.order_key[],
+    place      jsonb,
+    max_rows   integer
+) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    all_present constant boolean := not (parts_text.keys[1]).is_optional;
+    first constant text := (parts_text.keys[1]).expression;
+    here text := parts_text.condition || case when all_present then '' else format(' and %s is not null', first) end;
+    absent text := format('%s and %s is null', parts_text.condition, first);
+begin
+    if not all_present and parts_text.place -> 0 = '[]' then
+        absent := format('%s and %s', absent, beyond(parts_text.keys[2:], parts_text.place - 0));
+        return part_text(absent, parts_text.keys, parts_text.keys[2:], parts_text.max_rows::text);
+    end if;
+    if parts_text.place is not null then
+        here := format('%s and %s', here, beyond(present_keys(parts_text.keys), parts_text.place));
+    end if;
+    here := part_text(here, parts_text.keys, present_keys(parts_text.keys), parts_text.max_rows::text);
+    if all_present then
+        return here;
+    end if;
+    return format(
+        E'with present as materialized (\n%s\n),\nabsent as (\n%s\n)\nselect * from present union all select * from absent', here,
+        part_text(absent, parts_text.keys, parts_text.keys[2:],
+                  format('%s - (select count(*) from present)', parts_text.max_rows)));
+end
+$$;
+comment on function @extschema@.parts_text(text, @extschema@.order_key[], jsonb, integer) is
+    'Write the statement that selects what is found: first what has the first key, then, if there is room, what has not.';
+
+
+create function @extschema@.find_query(
+    entity      text,
+    conditions  jsonb    default '{}',
+    order_by    jsonb    default '[]',
+    max_rows    integer  default 100,
+    after       jsonb    default null
+) returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    keys order_key[];
+begin
+    perform check_name(find_query.entity, 'an entity');
+    perform check_conditions(find_query.conditions);
+    if (find_query.max_rows between 1 and 1000) is not true then
+        perform refuse_argument('find() returns between 1 and 1000 rows', format('It was asked for %s.', find_query.max_rows),
+                                'Ask for the next page with the place of the last row: after => place.');
+    end if;
+    keys := order_keys(find_query.order_by);
+    perform check_place(keys, find_query.after);
+    return format(
+        E'select id, entity, status, version, context, created_at, updated_at,\n       %s as place\n  from (\n%s\n) as found\n order by %s',
+        place_expression(keys),
+        parts_text(format('entity = %L and %s', find_query.entity, all_of(find_query.conditions)), keys, find_query.after,
+                   find_query.max_rows),
+        order_clause(output_keys(keys)));
+end
+$$;
+comment on function @extschema@.find_query(text, jsonb, jsonb, integer, jsonb) is
+    'Return the statement that find() runs for the same arguments, for EXPLAIN. Errors as find().';
+
+
+-- Compiling a plan to machine code takes longer than to read the page that is wanted.
+create function @extschema@.find(
+    entity      text,
+    conditions  jsonb    default '{}',
+    order_by    jsonb    default '[]',
+    max_rows    integer  default 100,
+    after       jsonb    default null
+) returns setof @extschema@.found_job
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set jit = off
+as $$
+begin
+    return query execute find_query(find.entity, find.conditions, find.order_by, find.max_rows, find.after);
+end
+$$;
+comment on function @extschema@.find(text, jsonb, jsonb, integer, jsonb) is
+    'Find the memories of an entity that meet conditions, in an order; the place of the last row is where the next page begins. PD101 for a path, PD104 for a name, PD107 for anything else that is not understood.';
+
+
+create function @extschema@.count_found(entity text, conditions jsonb default '{}') returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set jit = off
+as $$
+declare
+    counted bigint;
+begin
+    perform check_name(count_found.entity, 'an entity');
+    perform check_conditions(count_found.conditions);
+    execute format('select count(*) from %s.jobs where entity = %L and %s', '@extschema@', count_found.entity,
+                   all_of(count_found.conditions)) into counted;
+    return counted;
+end
+$$;
+comment on function @extschema@.count_found(text, jsonb) is
+    'Count the memories of an entity that meet conditions. PD101, PD104 and PD107 as find().';

@@ -1,0 +1,224 @@
+-- Ordering: by what the rows of find() are sorted, and where the next page begins.
+-- Law: the order is total: what is missing comes last, and the id breaks ties, in the direction of the last key.
+
+create function @extschema@.check_order_key(item jsonb) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if (case jsonb_typeof(check_order_key.item)
+            when 'string' then true
+            when 'object' then jsonb_typeof(check_order_key.item -> 'path') = 'string'
+                               and check_order_key.item - '{path,as,descending}'::text[] = '{}'
+                               and coalesce(check_order_key.item ->> 'as', 'text') in ('text', 'number', 'boolean', 'time')
+                               and coalesce(jsonb_typeof(check_order_key.item -> 'descending'), 'boolean') = 'boolean'
+        end) is not true then
+        perform refuse_argument(
+            format('%s is nothing to order by', left(check_order_key.item::text, 100)),
+            'It is a path, a path with - before it, or an object with path, as (text, number, boolean or time) and descending.',
+            'Write "user.name", "-$created_at" or {"path": "score", "as": "number", "descending": true}.');
+    end if;
+end
+$$;
+comment on function @extschema@.check_order_key(jsonb) is 'Refuse what nothing can be ordered by (PD107).';
+
+
+create function @extschema@.order_key_of(item jsonb) returns @extschema@.order_key
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    written text := coalesce(order_key_of.item ->> 'path', order_key_of.item #>> '{}');
+    is_short constant boolean := jsonb_typeof(order_key_of.item) = 'string';
+    kind text := order_key_of.item ->> 'as';
+    descending boolean := coalesce((order_key_of.item -> 'descending')::boolean, false);
+begin
+    if is_short and left(written, 1) = '-' then
+        written := substr(written, 2);
+        descending := true;
+    end if;
+    kind := coalesce(kind, case when is_column(written) then column_kind(written) else 'value' end);
+    return row(reading(written, kind), kind, descending,
+               written not in ('$id', '$version', '$created_at', '$updated_at'))::order_key;
+end
+$$;
+comment on function @extschema@.order_key_of(jsonb) is 'Read one thing to order by. PD101 when it names no path, PD107 for a column as another kind.';
+
+
+create function @extschema@.order_keys(order_by jsonb) returns @extschema@.order_key[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    keys order_key[];
+    descending boolean;
+begin
+    if jsonb_typeof(order_keys.order_by) is distinct from 'array' or jsonb_array_length(order_keys.order_by) > 8 then
+        perform refuse_argument('an order is an array of at most 8 paths', format('This is %s.', left(order_keys.order_by::text, 100)),
+                                'Write ["status", "-$created_at"].');
+    end if;
+    perform check_order_key(item) from jsonb_array_elements(order_keys.order_by) as item;
+    keys := array(select order_key_of(each.item)
+                    from jsonb_array_elements(order_keys.order_by) with ordinality as each (item, number)
+                   order by each.number);
+    descending := coalesce((keys[cardinality(keys)]).descending, false);
+    return keys || row(reading('$id', 'text'), 'text', descending, false)::order_key;
+end
+$$;
+comment on function @extschema@.order_keys(jsonb) is
+    'Read by what to order, with the id at the end. PD107 when it is no array of at most 8 paths.';
+
+
+create function @extschema@.order_clause(keys @extschema@.order_key[]) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select string_agg(key.expression || case when not key.descending then ''
+                                                 when key.is_optional then ' desc nulls last'
+                                                 else ' desc' end, ', ' order by key.number)
+          from unnest(order_clause.keys) with ordinality as key (expression, kind, descending, is_optional, number));
+end
+$$;
+comment on function @extschema@.order_clause(@extschema@.order_key[]) is 'Write keys as an ORDER BY clause: what is missing comes last.';
+
+
+-- A first key that is there in all rows of a part needs no "nulls last": so an index serves both directions.
+create function @extschema@.present_keys(keys @extschema@.order_key[]) returns @extschema@.order_key[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    first order_key := present_keys.keys[1];
+begin
+    first.is_optional := false;
+    return first || present_keys.keys[2:];
+end
+$$;
+comment on function @extschema@.present_keys(@extschema@.order_key[]) is 'Give the keys of rows that have the first one.';
+
+
+create function @extschema@.output_keys(keys @extschema@.order_key[]) returns @extschema@.order_key[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select row('key_' || key.number, key.kind, key.descending, key.is_optional)::order_key
+          from unnest(output_keys.keys) with ordinality as key (expression, kind, descending, is_optional, number)
+         order by key.number);
+end
+$$;
+comment on function @extschema@.output_keys(@extschema@.order_key[]) is 'Give the keys as the columns that a part selects.';
+
+
+create function @extschema@.place_expression(keys @extschema@.order_key[]) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select 'jsonb_build_array(' || string_agg(
+                   format('case when key_%s is null then ''[]'' else jsonb_build_array(%s) end', key.number,
+                          case key.kind when 'time' then format('%s.written_time(key_%s)', '@extschema@', key.number)
+                                        else 'key_' || key.number end), ', ' order by key.number) || ')'
+          from unnest(place_expression.keys) with ordinality as key (expression, kind, descending, is_optional, number));
+end
+$$;
+comment on function @extschema@.place_expression(@extschema@.order_key[]) is
+    'Write the expression of a row''s place: for each key [value], or [] where it is missing.';
+
+
+create function @extschema@.check_place(keys @extschema@.order_key[], place jsonb) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if check_place.place is null then
+        return;
+    end if;
+    if (jsonb_typeof(check_place.place) = 'array' and jsonb_array_length(check_place.place) = cardinality(check_place.keys)) is not true
+        or exists (
+            select
+              from unnest(check_place.keys) with ordinality as key (expression, kind, descending, is_optional, number)
+             cross join lateral (select check_place.place -> (key.number - 1)::integer as given) as each
+             where not case when each.given = '[]' then key.is_optional
+                            when each.given <> jsonb_build_array(each.given -> 0) then false
+                            when key.kind = 'time' then time_at(each.given, '{0}') is not null
+                            when key.kind = 'text' then jsonb_typeof(each.given -> 0) = 'string'
+                            else key.kind in ('value', jsonb_typeof(each.given -> 0)) end) then
+        perform refuse_argument('this place is not one of this order', format('It is %s.', left(check_place.place::text, 100)),
+                                'Give the place of a row that was found with the same order_by.');
+    end if;
+end
+$$;
+comment on function @extschema@.check_place(@extschema@.order_key[], jsonb) is
+    'Refuse a place that no row found in this order can have (PD107).';
+
+
+create function @extschema@.place_text(key @extschema@.order_key, given jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format('%L::%s',
+                  operand_text(case place_text.key.kind when 'time' then jsonb_build_object('$time', place_text.given)
+                                                        else place_text.given end, place_text.key.kind),
+                  kind_type(place_text.key.kind));
+end
+$$;
+comment on function @extschema@.place_text(@extschema@.order_key, jsonb) is 'Write the value that a place has for a key.';
+
+
+-- One key and the id in the same direction are compared as a row, which an index follows; else every key is weighed.
+create function @extschema@.beyond(keys @extschema@.order_key[], place jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    first order_key := beyond.keys[1];
+    rest order_key[] := beyond.keys[2:];
+    sign text := case when first.descending then '<' else '>' end;
+    given jsonb := beyond.place #> '{0,0}';
+    later text;
+begin
+    if rest = '{}' then
+        return format('%s %s %s', first.expression, sign, place_text(first, given));
+    end if;
+    if beyond.place -> 0 = '[]' then
+        return format('(%s is null and %s)', first.expression, beyond(rest, beyond.place - 0));
+    end if;
+    if cardinality(rest) = 1 and not first.is_optional and (rest[1]).descending = first.descending then
+        return format('(%s, %s) %s (%s, %s)', first.expression, (rest[1]).expression, sign, place_text(first, given),
+                      place_text(rest[1], beyond.place #> '{1,0}'));
+    end if;
+    later := format('(%s %s %s or %1$s = %3$s and %s)', first.expression, sign, place_text(first, given),
+                    beyond(rest, beyond.place - 0));
+    if first.is_optional then
+        return format('(%s or %s is null)', later, first.expression);
+    end if;
+    return format('%s %s= %s and %s', first.expression, sign, place_text(first, given), later);
+end
+$$;
+comment on function @extschema@.beyond(@extschema@.order_key[], jsonb) is 'Ask for what comes after a place in the order of keys.';

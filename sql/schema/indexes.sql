@@ -1,0 +1,19 @@
+-- Which indexes on memories are wanted. Whether they are there, the catalogue says: the view indexes shows both.
+
+create table @extschema@.wanted_indexes (
+    name        text         not null,
+    entity      text         not null,
+    path        text[]       not null,
+    kind        text         not null,
+    created_at  timestamptz  not null,
+
+    constraint one_row_per_index primary key (name),
+    constraint one_index_per_path unique (entity, path, kind),
+    constraint kind_is_known check (kind in ('text', 'number', 'boolean', 'time', 'contains'))
+);
+comment on table @extschema@.wanted_indexes is 'The indexes on memories that somebody asked for.';
+comment on column @extschema@.wanted_indexes.name is 'The name in the catalogue: a hash.';
+comment on column @extschema@.wanted_indexes.entity is 'The entity whose memories stand in it.';
+comment on column @extschema@.wanted_indexes.path is 'The indexed place.';
+comment on column @extschema@.wanted_indexes.kind is 'As what it is read: text, number, boolean, time, or contains for all that is in it.';
+comment on column @extschema@.wanted_indexes.created_at is 'When it was asked for.';
