@@ -43,10 +43,13 @@ from .errors import (
     PerdureError,
     ResultTimeout,
     TaskNotHeld,
+    TooManyIndexes,
     VersionConflict,
     VersionNotFound,
     WrongType,
 )
+from .finding import Found
+from .indexing import Index
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
 from .requests import Status
@@ -74,9 +77,11 @@ __all__ = [
     "Difference",
     "Entity",
     "Failure",
+    "Found",
     "Handle",
     "Hook",
     "HookFailed",
+    "Index",
     "Info",
     "InvalidCondition",
     "InvalidPath",
@@ -98,6 +103,7 @@ __all__ = [
     "Retry",
     "Status",
     "TaskNotHeld",
+    "TooManyIndexes",
     "TypedAsyncEntity",
     "TypedEntity",
     "VersionConflict",

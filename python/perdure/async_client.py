@@ -14,6 +14,8 @@ from .calls import Call, send_async
 from .connections import PATIENCE, AsyncLink, Source
 from .contracts import BrokenContract, Surface, schema_of
 from .durations import Duration, seconds
+from .finding import Found, Order, find_call, found, on_the_wire
+from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index, indexes
 from .memory import AsyncEntity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
 from .requests import (
@@ -239,6 +241,53 @@ class AsyncClient:
         tried = None if schema is None else schema_of(schema)
         rows = await self.send(self.calls.broken_contracts(entity, tried, after, max_rows))
         return [BrokenContract(*row) for row in rows]
+
+    async def find(
+        self,
+        entity: str,
+        conditions: Mapping[str, Any] | None = None,
+        *,
+        order_by: Order | Sequence[Order] = (),
+        limit: int = 100,
+        after: list[Any] | None = None,
+    ) -> list[Found]:
+        """Find memories: `await client.find("research-agent", {"confidence": {"$gt": 0.8}})`.
+
+        At most 1000; `after` is the place of the last one of the page before. Times in conditions
+        need a zone. Raises InvalidPath, InvalidName and InvalidArgument.
+        """
+        call = find_call(self.calls, entity, conditions, order_by, limit, after)
+        return found(await self.send(call))
+
+    async def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> int:
+        """Count the memories that find() would find without a limit."""
+        call = self.calls.count_found(entity, on_the_wire(conditions or {}))
+        return int(await self.send(call))
+
+    async def create_index(
+        self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
+    ) -> Index:
+        """Make an index that find() uses, while others write; nothing happens where it is.
+
+        Kinds: text, number, boolean, time, and contains for what is in arrays and objects. Raises
+        InvalidName, InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.
+        LockNotAvailable where a transaction stays open for longer than `lock_timeout`.
+        """
+        return await asyncio.to_thread(
+            create_index, self._source, self.calls, entity, path, kind, lock_timeout
+        )
+
+    async def drop_index(
+        self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
+    ) -> bool:
+        """Drop an index of create_index(), while others write; false where it was not there."""
+        return await asyncio.to_thread(
+            drop_index, self._source, self.calls, entity, path, kind, lock_timeout
+        )
+
+    async def indexes(self) -> list[Index]:
+        """List the indexes that are wanted, with their state, size and use."""
+        return indexes(await self.send(self.calls.indexes()))
 
 
 async def connect_async(

@@ -199,6 +199,53 @@ class Calls:
             max_rows=max_rows,
         )
 
+    # Memories of an entity.
+    def find(self, entity: str, asked: dict[str, Any]) -> Call:
+        """Find memories; answers a row for each."""
+        json = ("conditions", "order_by", "after")
+        written = {
+            name: to_text(value) if name in json and value is not None else value
+            for name, value in asked.items()
+        }
+        return self._call("find", "rows", entity=entity, **written)
+
+    def count_found(self, entity: str, conditions: Any) -> Call:
+        """Count memories."""
+        return self._call("count_found", entity=entity, conditions=to_text(conditions))
+
+    def statements_to_create_index(self, entity: str, path: str, kind: str) -> Call:
+        """Answers the statements, a row each, that make an index while others write."""
+        return self._call("statements_to_create_index", "rows", entity=entity, path=path, kind=kind)
+
+    def statements_to_drop_index(self, entity: str, path: str, kind: str) -> Call:
+        """Answers the statements, a row each, that drop an index while others write."""
+        return self._call("statements_to_drop_index", "rows", entity=entity, path=path, kind=kind)
+
+    def index_name(self, entity: str, path: list[str], kind: str) -> Call:
+        """Name an index as the catalogue does."""
+        return self._call("index_name", entity=entity, path=path, kind=kind)
+
+    def index_work_is_running(self) -> Call:
+        """Ask whether another session builds or drops an index."""
+        return self._call("index_work_is_running")
+
+    def indexes(self) -> Call:
+        """Read which indexes are wanted, and what the catalogue says of them."""
+        query = "select entity, path, kind, state, bytes, scans, name"
+        query = f"{query} from {self._quoted}.indexes order by entity, path, kind"
+        return Call("indexes", query.encode(), (), "rows")
+
+    @staticmethod
+    def statement(text: str) -> Call:
+        """Run a statement that the server has written."""
+        return Call("statement", text.encode(), (), "rows")
+
+    @staticmethod
+    def lock_timeout(seconds: float) -> Call:
+        """Give up waiting for a lock after a time; for a connection of its own."""
+        milliseconds = max(1, round(seconds * 1000))
+        return Call("lock_timeout", b"set lock_timeout = %d" % milliseconds, (), "rows")
+
     # Work.
     def claim(
         self,

@@ -33,6 +33,9 @@ commands = typer.Typer(
     add_completion=False,
 )
 
+index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
+commands.add_typer(index)
+
 Schema = Annotated[
     str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: its schema's name.")
 ]
@@ -47,6 +50,11 @@ Dsn = Annotated[
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
+Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
+IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
+Kind = Annotated[
+    str, typer.Argument(metavar="[KIND]", help="text, number, boolean, time or contains.")
+]
 DEFAULT = "perdure"
 
 
@@ -167,6 +175,61 @@ def history(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     with connected(dsn) as connection:
         for (row,) in send(connection, Calls(schema).history(id)):
             show(row, indent=None)
+
+
+@commands.command()
+def find(
+    entity: Entity,
+    where: Annotated[str, typer.Option(metavar="JSON", help="Conditions on memories.")] = "{}",
+    order: Annotated[
+        str, typer.Option(metavar="JSON", help='An array of paths: ["-$created_at"]')
+    ] = "[]",
+    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the memories of an entity that meet conditions, a line of JSON each."""
+    asked = {"order_by": parsed(order), "limit": limit, "after": parsed(after)}
+    with client(dsn, schema) as opened:
+        for row in opened.find(entity, parsed(where), **asked):
+            show(row, indent=None)
+
+
+@index.command("create")
+def create_index(
+    entity: Entity,
+    path: IndexedPath,
+    kind: Kind = "text",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Make an index that find uses, while others write; may be repeated."""
+    with client(dsn, schema) as opened:
+        show(opened.create_index(entity, path, kind))
+
+
+@index.command("drop")
+def drop_index(
+    entity: Entity,
+    path: IndexedPath,
+    kind: Kind = "text",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Drop an index, while others write; print whether it was there."""
+    with client(dsn, schema) as opened:
+        show(opened.drop_index(entity, path, kind))
+
+
+@index.command("list")
+def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print the indexes that are wanted, with state, size and use, a line of JSON each."""
+    with client(dsn, schema) as opened:
+        for each in opened.indexes():
+            show(each, indent=None)
 
 
 @commands.command()

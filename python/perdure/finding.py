@@ -1,0 +1,74 @@
+"""Finding: conditions on memories as they travel, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from .calls import Call, Calls
+from .errors import InvalidArgument
+from .typed import to_json
+
+Order = str | Mapping[str, Any]
+"""By what to order: `"user.name"`, `"-$created_at"` or
+`{"path": "score", "as": "number", "descending": True}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job that was found; `place` is where the next page begins: `find(…, after=place)`."""
+
+    id: str
+    entity: str
+    status: str | None
+    version: int
+    context: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    place: list[Any]
+
+
+def find_call(
+    calls: Calls,
+    entity: str,
+    conditions: Mapping[str, Any] | None,
+    order_by: Order | Sequence[Order],
+    limit: int,
+    after: list[Any] | None,
+) -> Call:
+    """Give the call that finds memories."""
+    order = [order_by] if isinstance(order_by, str | Mapping) else list(order_by)
+    asked = {"conditions": on_the_wire(conditions or {}), "order_by": order}
+    return calls.find(entity, asked | {"max_rows": limit, "after": after})
+
+
+def found(rows: Sequence[Sequence[Any]]) -> list[Found]:
+    """Give what was found."""
+    return [Found(*row) for row in rows]
+
+
+def on_the_wire(asked: Any) -> Any:
+    """Write conditions as JSON: a time becomes {"$time": …}, a date the midnight (UTC) it begins.
+
+    Raises InvalidArgument for a time without a zone.
+    """
+    if isinstance(asked, datetime):
+        return {"$time": _written(asked)}
+    if isinstance(asked, date):
+        return {"$time": _written(datetime.combine(asked, time(), UTC))}
+    if isinstance(asked, Mapping):
+        return {key: on_the_wire(value) for key, value in asked.items()}
+    if isinstance(asked, list | tuple | set | frozenset):
+        return [on_the_wire(value) for value in asked]
+    return to_json(asked)
+
+
+def _written(at: datetime) -> str:
+    if at.tzinfo is None:
+        raise InvalidArgument(
+            f"the time {at.isoformat()} has no zone",
+            hint="Say which: datetime.now(UTC), or at.replace(tzinfo=…).",
+        )
+    return at.astimezone(UTC).isoformat()

@@ -1,0 +1,104 @@
+"""Indexing: indexes on memories, made and dropped while others write.
+
+PostgreSQL builds such an index in several transactions, so the statements run one by one, on a
+connection of their own. A build that was broken off leaves an invalid index; the next call finds
+it, drops it and builds again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from .calls import Call, Calls, send
+from .connections import Source, pauses
+from .durations import Duration, seconds
+from .memory import Path, parse_path, write_path
+
+TRIES = 4
+"""How often a build is begun: two that begin together may get in each other's way."""
+
+LOCK_TIMEOUT = "1 min"
+"""How long a build waits for a transaction that was there before it."""
+
+_GOT_IN_THE_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index on the memories of an entity; `state` is valid, building, invalid or missing."""
+
+    entity: str
+    path: str
+    kind: str
+    state: str
+    bytes: int
+    scans: int
+    name: str
+
+
+def indexes(rows: Sequence[Sequence[Any]]) -> list[Index]:
+    """Give the indexes that are wanted, with what the catalogue says of them."""
+    return [Index(*row) for row in rows]
+
+
+def create_index(
+    source: Source, calls: Calls, entity: str, path: Path, kind: str, lock_timeout: Duration
+) -> Index:
+    """Make an index and wait until it is valid; nothing happens where it is.
+
+    Raises InvalidName, InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.
+    LockNotAvailable where a transaction stays open for longer than `lock_timeout`.
+    """
+    keys = parse_path(path)
+    wanted = calls.statements_to_create_index(entity, write_path(keys), kind)
+    with _connected(source, calls, lock_timeout) as connection:
+        name = send(connection, calls.index_name(entity, keys, kind))
+        while True:
+            _run(connection, calls, wanted)
+            for index in indexes(send(connection, calls.indexes())):
+                if (index.name, index.state) == (name, "valid"):
+                    return index
+
+
+def drop_index(
+    source: Source, calls: Calls, entity: str, path: Path, kind: str, lock_timeout: Duration
+) -> bool:
+    """Drop an index; false where it was not there."""
+    unwanted = calls.statements_to_drop_index(entity, write_path(parse_path(path)), kind)
+    with _connected(source, calls, lock_timeout) as connection:
+        return _run(connection, calls, unwanted)
+
+
+def _connected(source: Source, calls: Calls, lock_timeout: Duration) -> psycopg.Connection[Any]:
+    connection = source.connect("perdure index")
+    connection.prepare_threshold = None
+    send(connection, calls.lock_timeout(seconds(lock_timeout)))
+    return connection
+
+
+def _run(connection: psycopg.Connection[Any], calls: Calls, ask: Call) -> bool:
+    """Run the statements that the server answers, when no other session is at it.
+
+    Tells whether there were any. Two that begin together can still get in each other's way.
+    """
+    has_run, failures = False, 0
+    for pause in pauses():
+        if not send(connection, calls.index_work_is_running()):
+            try:
+                for (statement,) in send(connection, ask):
+                    has_run = True
+                    send(connection, calls.statement(statement))
+            except _GOT_IN_THE_WAY:
+                failures += 1
+                if failures == TRIES:
+                    raise
+            else:
+                break
+        time.sleep(pause)
+    return has_run
