@@ -54,7 +54,7 @@ def run_python(names: dict[str, Any], text: str) -> int:
     """Run a block; compare what it prints with the comments behind."""
     printed = StringIO()
     with redirect_stdout(printed):
-        exec(compile(text, "sql/memory.md", "exec"), names)
+        exec(compile(text, "sql/memory.md", "exec", dont_inherit=True), names)
     wanted = _PRINTED.findall(text)
     assert printed.getvalue().splitlines() == wanted
     return len(wanted)
