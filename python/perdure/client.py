@@ -12,10 +12,11 @@ import psycopg
 
 from .calls import Call, send
 from .connections import PATIENCE, Link, Source
-from .contracts import BrokenContract, Surface, schema_of
+from .contracts import BrokenContract
 from .durations import Duration, seconds
-from .finding import Found, Order, find_call, found, on_the_wire
-from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index, indexes
+from .entities import Entities
+from .finding import Found
+from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
 from .memory import Entity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
 from .requests import (
@@ -122,7 +123,17 @@ class Handle(BaseHandle["Client"]):
         return str(self._client.send(call))
 
 
-class Client:
+class Client(
+    Entities[
+        list[Found],
+        int,
+        None,
+        bool,
+        dict[str, Any] | None,
+        list[BrokenContract],
+        list[Index],
+    ]
+):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
 
     def __init__(self, source: Source):
@@ -215,56 +226,6 @@ class Client:
         """
         return bool(self.send(self.calls.forget(job)))
 
-    def define_contract(self, entity: str, schema: Surface) -> None:
-        """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
-
-        `client.define_contract("research-agent", ResearchState)`. From now on a command that
-        would break it raises ContractBroken. What is there is not looked at: `broken_contracts()`.
-        """
-        self.send(self.calls.define_contract(entity, schema_of(schema)))
-
-    def drop_contract(self, entity: str) -> bool:
-        """Let the memories of an entity be free again; false where there was no contract."""
-        return bool(self.send(self.calls.drop_contract(entity)))
-
-    def contract(self, entity: str) -> dict[str, Any] | None:
-        """Give the contract of an entity as JSON Schema, or None."""
-        schema: dict[str, Any] | None = self.send(self.calls.contract(entity))
-        return schema
-
-    def broken_contracts(
-        self, entity: str, schema: Surface | None = None, *, after: str = "", max_rows: int = 100
-    ) -> list[BrokenContract]:
-        """List memories that break the contract of their entity, or a schema on trial.
-
-        In order of id, those after `after`, at most `max_rows`; nothing is locked.
-        """
-        tried = None if schema is None else schema_of(schema)
-        rows = self.send(self.calls.broken_contracts(entity, tried, after, max_rows))
-        return [BrokenContract(*row) for row in rows]
-
-    def find(
-        self,
-        entity: str,
-        conditions: Mapping[str, Any] | None = None,
-        *,
-        order_by: Order | Sequence[Order] = (),
-        limit: int = 100,
-        after: list[Any] | None = None,
-    ) -> list[Found]:
-        """Find memories: `client.find("research-agent", {"confidence": {"$gt": 0.8}})`.
-
-        At most 1000; `after` is the place of the last one of the page before. Times in conditions
-        need a zone. Raises InvalidPath, InvalidName and InvalidArgument.
-        """
-        call = find_call(self.calls, entity, conditions, order_by, limit, after)
-        return found(self.send(call))
-
-    def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> int:
-        """Count the memories that find() would find without a limit."""
-        call = self.calls.count_found(entity, on_the_wire(conditions or {}))
-        return int(self.send(call))
-
     def create_index(
         self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
     ) -> Index:
@@ -281,10 +242,6 @@ class Client:
     ) -> bool:
         """Drop an index of create_index(), while others write; false where it was not there."""
         return drop_index(self._source, self.calls, entity, path, kind, lock_timeout)
-
-    def indexes(self) -> list[Index]:
-        """List the indexes that are wanted, with their state, size and use."""
-        return indexes(self.send(self.calls.indexes()))
 
 
 def connect(

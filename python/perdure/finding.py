@@ -44,11 +44,6 @@ def find_call(
     return calls.find(entity, asked | {"max_rows": limit, "after": after})
 
 
-def found(rows: Sequence[Sequence[Any]]) -> list[Found]:
-    """Give what was found."""
-    return [Found(*row) for row in rows]
-
-
 def on_the_wire(asked: Any) -> Any:
     """Write conditions as JSON: a time becomes {"$time": …}, a date the midnight (UTC) it begins.
 

@@ -1,0 +1,98 @@
+"""What a client does with all memories of an entity: contracts, finding, the list of indexes.
+
+Written once for both kinds of clients: `send` gives the answer, or what is awaited for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from .calls import Call, Calls
+from .contracts import BrokenContract, Surface, schema_of
+from .finding import Found, Order, find_call, on_the_wire
+from .indexing import Index
+from .past import rows_of
+
+_Found = TypeVar("_Found")
+_Int = TypeVar("_Int")
+_None = TypeVar("_None")
+_Bool = TypeVar("_Bool")
+_Schema = TypeVar("_Schema")
+_Broken = TypeVar("_Broken")
+_Indexes = TypeVar("_Indexes")
+
+
+class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes]):
+    """The verbs of a client that concern every memory of an entity."""
+
+    calls: Calls
+
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call; each kind of client in its way."""
+        raise NotImplementedError
+
+    def find(
+        self,
+        entity: str,
+        conditions: Mapping[str, Any] | None = None,
+        *,
+        order_by: Order | Sequence[Order] = (),
+        limit: int = 100,
+        after: list[Any] | None = None,
+    ) -> _Found:
+        """Find memories: `client.find("research-agent", {"confidence": {"$gt": 0.8}})`.
+
+        At most 1000; `after` is the place of the last one of the page before. Times in conditions
+        need a zone. Raises InvalidPath, InvalidName and InvalidArgument.
+        """
+        call = find_call(self.calls, entity, conditions, order_by, limit, after)
+        found: _Found = self.send(call.reading(rows_of(Found)))
+        return found
+
+    def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> _Int:
+        """Count the memories that find() would find without a limit."""
+        number: _Int = self.send(self.calls.count_found(entity, on_the_wire(conditions or {})))
+        return number
+
+    def indexes(self) -> _Indexes:
+        """List the indexes that are wanted, with their state, size and use."""
+        indexes: _Indexes = self.send(self.calls.indexes().reading(rows_of(Index)))
+        return indexes
+
+    def define_contract(self, entity: str, schema: Surface) -> _None:
+        """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
+
+        `client.define_contract("research-agent", ResearchState)`. From now on a command that
+        would break it raises ContractBroken. What is there is not looked at: `broken_contracts()`.
+        """
+        call = self.calls.define_contract(entity, schema_of(schema))
+        nothing: _None = self.send(call.reading(lambda _: None))
+        return nothing
+
+    def drop_contract(self, entity: str) -> _Bool:
+        """Let the memories of an entity be free again; false where there was no contract."""
+        dropped: _Bool = self.send(self.calls.drop_contract(entity))
+        return dropped
+
+    def contract(self, entity: str) -> _Schema:
+        """Give the contract of an entity as JSON Schema, or None."""
+        schema: _Schema = self.send(self.calls.contract(entity))
+        return schema
+
+    def broken_contracts(
+        self,
+        entity: str,
+        schema: Surface | None = None,
+        *,
+        after: str = "",
+        max_rows: int = 100,
+    ) -> _Broken:
+        """List memories that break the contract of their entity, or a schema on trial.
+
+        In order of id, those after `after`, at most `max_rows`; nothing is locked.
+        """
+        tried = None if schema is None else schema_of(schema)
+        call = self.calls.broken_contracts(entity, tried, after, max_rows)
+        broken: _Broken = self.send(call.reading(rows_of(BrokenContract)))
+        return broken
