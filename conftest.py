@@ -157,4 +157,16 @@ def database_of(server: AnyServer, purpose: str, template: str = "template0") ->
 def broken_invariants(dsn: str) -> list[tuple[Any, ...]]:
     """List what is wrong in the app of a database."""
     with connected(dsn) as connection:
-        return connection.execute("select * from assert_invariants()").fetchall()
+        laws = connection.execute("select * from assert_invariants()").fetchall()
+        return laws + broken_histories(connection)
+
+
+def broken_histories(connection: Connection) -> list[tuple[Any, ...]]:
+    """List the memories of an app that are not the sum of their commands."""
+    page = "select id from jobs where id > %s order by id limit 1000"
+    broken: list[tuple[Any, ...]] = []
+    last = ""
+    while ids := connection.execute(page, [last]).fetchall():
+        broken += connection.execute("select * from assert_histories(%s)", [last]).fetchall()
+        last = ids[-1][0]
+    return broken

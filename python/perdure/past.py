@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from .asks import stored
 from .calls import Call, Calls
 from .errors import InvalidArgument
 from .memory import Path, parse_path, write_path
@@ -139,7 +140,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         Gives their answers in a list. Each has a version; the row is written once. Options:
         expected_version, key.
         """
-        given = [command | _path_of(command) for command in commands]
+        given = [_as_stored(command) for command in commands]
         answers: _Json = self._send(self._client.calls.apply(self.id, given, keyed(options)))
         return answers
 
@@ -147,13 +148,14 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         return self._client.send(call, self._connection)
 
 
-def _path_of(command: dict[str, Any]) -> dict[str, Any]:
+def _as_stored(command: dict[str, Any]) -> dict[str, Any]:
     if "op" not in command:
         raise InvalidArgument(
             f"this is no command: {command!r}"[:200],
             hint='Write {"op": "merge", "path": "user", "value": {"name": "Jane"}}.',
         )
-    return {"path": written(command.get("path", ""))}
+    given = command | {"path": written(command.get("path", ""))}
+    return given | {"value": stored(command["value"])} if "value" in command else given
 
 
 def keyed(options: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,11 @@ declare
         when path is null then 'needs a path'
     end;
 begin
+    if op = 'log' and octet_length(argument_failure.path::text) > 1000 then
+        return make_failure(
+            'PD101', 'InvalidPath', 'the path of a log is too long', 'The name of a log has at most 1000 bytes.',
+            'Give the log a shorter name.');
+    end if;
     if cardinality(argument_failure.path) > 50 or array_position(argument_failure.path, null) is not null then
         return make_failure(
             'PD101', 'InvalidPath', 'this is no path into a memory', 'A path has at most 50 keys, none of them null.',

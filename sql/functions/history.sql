@@ -69,21 +69,22 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return query
-    select f.version, i.place::integer, i.item, f.at, f.task
-      from journal as f
-     cross join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place)
-     where f.job_id = log_items.id
-       and f.op = 'log'
-       and f.ok
-       and f.path = log_items.path
-       and f.version > log_items.after
-       and f.version <= log_items.upto
-     order by f.version, i.place
-     limit log_items.max_rows;
+    select l.version, l.place::integer, l.item, l.at, l.task
+      from (select f.version, i.place, i.item, f.at, f.task
+              from journal as f
+             cross join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place)
+             where f.job_id = log_items.id
+               and f.op = 'log'
+               and f.path = log_items.path
+               and f.version > log_items.after
+               and f.version <= log_items.upto
+             order by f.version
+             fetch first coalesce(log_items.max_rows, 2147483647) rows with ties) as l
+     order by l.version, l.place;
 end
 $$;
 comment on function @extschema@.log_items(text, text[], bigint, bigint, integer) is
-    'Read the items of a log that were added after one version up to another, in their order.';
+    'Read the items of a log that were added after one version up to another, in their order; those of one version are never parted.';
 
 
 create function @extschema@.log_value(id text, path text[], upto bigint) returns jsonb
@@ -139,14 +140,14 @@ begin
     -- A loop: the document at one version is made of that at the version before.
     for told in
         select f.seq, f.path, (f.argument ->> 'version')::bigint as version
-          from (select g.seq, g.kind, g.value, g.path, g.argument
+          from (select g.seq, g.op, g.value, g.path, g.argument
                   from journal as g
                  where g.job_id = large_reads.job
                    and g.task = large_reads.task
                    and g.seq > large_reads.after
                  order by g.seq
                  limit large_reads.max_rows) as f
-         where f.kind = 'read'
+         where f.op = 'get'
            and f.value is null
          order by 3, 1
     loop

@@ -171,6 +171,39 @@ comment on function @extschema@.assert_invariants() is
     'Return every broken law of the tables with its code; no row means that all is well. Reads one snapshot and locks nothing. [P8]';
 
 
+create function @extschema@.broken_history(id text) returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    document jsonb := '{}';
+    here bigint := 0;
+    kept record;
+begin
+    -- A loop: the document at one snapshot is made of that at the snapshot before.
+    for kept in
+        select 'I2' as code, s.version, s.context from snapshots as s where s.job_id = broken_history.id
+         union all
+        select 'I1', j.version, j.context from jobs as j where j.id = broken_history.id
+         order by 2, 1 desc
+    loop
+        document := replay_commands(document, broken_history.id, here, kept.version);
+        here := greatest(here, kept.version);
+        if document <> kept.context then
+            return next (kept.code, broken_history.id, null, format(
+                'the commands up to version %s do not make the document that stands there', kept.version))::broken_invariant;
+        end if;
+    end loop;
+exception
+    when data_corrupted then
+        return next ('I1', broken_history.id, null, sqlerrm)::broken_invariant;
+end
+$$;
+comment on function @extschema@.broken_history(text) is
+    'Make a memory again from its first command on; tell which snapshots (I2), or whether the document that stands (I1), differ.';
+
+
 create function @extschema@.assert_histories(after text default '', max_jobs integer default 1000)
 returns setof @extschema@.broken_invariant
 language plpgsql
@@ -181,14 +214,14 @@ set enable_seqscan = off
 as $$
 begin
     return query
-    select 'I1', j.id, null::text, format('the commands up to version %s do not make the document that stands', j.version)
-      from (select g.id, g.version, g.context
-              from jobs as g
-             where g.id > assert_histories.after
-             order by g.id
-             limit assert_histories.max_jobs) as j
-     where memory_at(j.id, j.version) <> j.context;
+    select b.*
+      from (select j.id
+              from jobs as j
+             where j.id > assert_histories.after
+             order by j.id
+             limit assert_histories.max_jobs) as page
+     cross join lateral broken_history(page.id) as b;
 end
 $$;
 comment on function @extschema@.assert_histories(text, integer) is
-    'Return the memories, in order of id, that are not the sum of their commands; none means that all of this page are. Page with the last id of a page of jobs.';
+    'Return the memories of a page of jobs, in order of id, that are not the sum of their commands; none means that all of them are. Page with the last id of a page. [P3]';

@@ -8,7 +8,7 @@ as $$
 begin
     insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, version, op, path, argument, at)
     select f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok,
-           case when f.kind <> 'read' or not f.argument ? 'bytes' then f.value end,
+           case when (f.op = 'get' and f.argument ? 'bytes') is not true then f.value end,
            f.version, f.op, f.path, f.argument, f.at
       from unnest(append_facts.facts) as f;
 end
@@ -42,28 +42,28 @@ comment on function @extschema@.append_command(text, text, bigint, text, text[],
 
 
 create function @extschema@.append_commands(
-    id        text,
-    key       text,
-    commands  @extschema@.command[],
-    answers   jsonb[],
-    after     bigint,
-    at        timestamptz
+    id           text,
+    key          text,
+    fingerprint  text,
+    commands     @extschema@.command[],
+    answers      jsonb[],
+    after        bigint,
+    at           timestamptz
 ) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into journal (job_id, task, seq, kind, key, ok, value, version, op, path, argument, at)
+    insert into journal (job_id, task, seq, kind, key, fingerprint, ok, value, version, op, path, argument, at)
     select append_commands.id, '$outside', append_commands.after + c.place, 'command',
-           case c.place when 1 then append_commands.key end, true, a.answer, append_commands.after + c.place, c.op, c.path,
-           c.argument, append_commands.at
-      from unnest(append_commands.commands) with ordinality as c (op, path, argument, place)
-      join unnest(append_commands.answers) with ordinality as a (answer, place) on a.place = c.place;
+           case c.place when 1 then append_commands.key end, case c.place when 1 then append_commands.fingerprint end, true,
+           append_commands.answers[c.place], append_commands.after + c.place, c.op, c.path, c.argument, append_commands.at
+      from unnest(append_commands.commands) with ordinality as c (op, path, argument, place);
 end
 $$;
-comment on function @extschema@.append_commands(text, text, @extschema@.command[], jsonb[], bigint, timestamptz) is
-    'Journal commands that came from no task, one version each; the caller''s key stands at the first.';
+comment on function @extschema@.append_commands(text, text, text, @extschema@.command[], jsonb[], bigint, timestamptz) is
+    'Journal commands that came from no task, one version each; the caller''s key stands at the first, with the fingerprint of all.';
 
 
 create function @extschema@.journal_rows(job text, task text, after bigint, max_rows integer) returns json
@@ -97,7 +97,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return (
-        select coalesce(sum(case when f.kind = 'read' and f.value is null then (f.argument ->> 'bytes')::bigint
+        select coalesce(sum(case when f.op = 'get' and f.value is null then (f.argument ->> 'bytes')::bigint
                                  else pg_column_size(f.value) end), 0)
           from journal as f
          where f.job_id = journal_size.job
@@ -121,7 +121,7 @@ as $$
 begin
     return (
         select count(*)
-          from (select sum(case when f.kind = 'read' and f.value is null then (f.argument ->> 'bytes')::bigint
+          from (select sum(case when f.op = 'get' and f.value is null then (f.argument ->> 'bytes')::bigint
                                 else pg_column_size(f.value) end)
                            over (order by f.seq rows between unbounded preceding and 1 preceding) as bytes_before
                   from journal as f

@@ -1,6 +1,20 @@
 -- Retention: forgetting jobs that nobody needs any more. Each goes as a whole, with its memory, history and messages.
 -- [P13]
 
+create function @extschema@.is_at_work(id text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (select from tasks as t where t.job_id = is_at_work.id)
+        or exists (select from jobs as child where child.parent = is_at_work.id and child.status = 'running');
+end
+$$;
+comment on function @extschema@.is_at_work(text) is
+    'Tell whether a job has a live task, or a child that runs: its answer would go to the next job of this id.';
+
+
 create function @extschema@.forget_jobs(ids text[]) returns void
 language plpgsql
 volatile
@@ -27,18 +41,18 @@ begin
     if lock_jobs(array[forget.id], waiting => true) = '{}' then
         return false;
     end if;
-    if exists (select from tasks as t where t.job_id = forget.id) then
+    if is_at_work(forget.id) then
         raise exception 'job % is at work', quote_literal(forget.id)
             using errcode = 'PD407',
-                  detail = 'A task of it is alive, and would lose its memory.',
-                  hint = 'Wait until it has finished, or terminate() it first.';
+                  detail = 'A task of it is alive, and would lose its memory; or a child of it runs.',
+                  hint = 'Wait until they have finished, or terminate() them first.';
     end if;
     perform forget_jobs(array[forget.id]);
     return true;
 end
 $$;
 comment on function @extschema@.forget(text) is
-    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive.';
+    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs.';
 
 
 create function @extschema@.forget_finished(
@@ -55,24 +69,21 @@ as $$
 declare
     old text[];
 begin
-    -- A job that somebody has locked is passed over: it will be there next time.
-    old := lock_jobs(array(
+    -- A job that somebody has locked is passed over: it will be there next time, and does not count.
+    old := array(
         select j.id
           from jobs as j
          where j.finished_at < forget_finished.before
            and (forget_finished.entity is null or j.entity = forget_finished.entity)
+           and not is_at_work(j.id)
          order by j.finished_at
-         limit least(forget_finished.max_jobs, 10000)), waiting => false);
-    old := array(
-        select j.id
-          from jobs as j
-         where j.id = any(old)
-           and j.finished_at < forget_finished.before
-           and not exists (select from tasks as t where t.job_id = j.id)
-           and not exists (select from jobs as child where child.parent = j.id and child.status = 'running'));
+         limit least(forget_finished.max_jobs, 10000)
+           for no key update skip locked);
+    -- Looked at again under the locks: a hook may have begun meanwhile.
+    old := array(select id from unnest(old) as id where not is_at_work(id));
     perform forget_jobs(old);
     return cardinality(old);
 end
 $$;
 comment on function @extschema@.forget_finished(timestamptz, text, integer) is
-    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities, and what still has a live task, stay.';
+    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child.';

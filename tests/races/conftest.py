@@ -81,6 +81,7 @@ def connect(pool: Pool) -> Iterator[Callable[[], Connection]]:
     pool.take_back()
     connection = pool.take()
     broken = connection.execute("select * from assert_invariants()").fetchall()
+    broken += connection.execute("select * from assert_histories()").fetchall()
     for table in (*TABLES, "workers", "listeners"):
         connection.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
     connection.execute("select setval(pg_get_serial_sequence('inbox', 'id'), 1, false)")

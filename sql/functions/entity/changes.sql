@@ -141,13 +141,15 @@ declare
     keys text[] := parse_path(entity_blame.path);
 begin
     return query
-    select write_path(l.leaf), it.context #> l.leaf, w.version, w.at, w.task, w.op
+    select case when l.leaf <> '{}' then write_path(l.leaf) else '' end, it.context #> l.leaf, w.version, w.at, w.task, w.op
       from leaves(it.context #> keys, keys) as l (leaf)
      cross join lateral (
         select f.version, f.at, f.task, f.op
           from journal as f
          where f.job_id = it.id
            and f.version is not null
+           and f.op <> 'log'
+           and (f.op = 'set_if_not_exists' and f.value <> f.argument) is not true
            and touches(f.op, f.path, f.argument, l.leaf)
          order by f.version desc
          limit 1
@@ -179,7 +181,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_items(text, text, bigint, integer) is
-    'Return the items of a log that were added after a version, with their versions, times and tasks. PD401.';
+    'Return the items of a log that were added after a version, with their versions, times and tasks. Page with the last version: a page ends with all of its items, even beyond max_rows. PD401.';
 
 
 create function @extschema@.entity_watch(id text, listener text) returns bigint

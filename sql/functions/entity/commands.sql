@@ -7,24 +7,27 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case when jsonb_typeof(as_items.items) = 'array' then as_items.items else jsonb_build_array(as_items.items) end;
+    return case when jsonb_typeof(as_items.items) <> 'array' then jsonb_build_array(as_items.items) else as_items.items end;
 end
 $$;
-comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one.';
+comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one; nothing stays nothing.';
 
 
-create function @extschema@.told_before(id text, key text, commands @extschema@.command[]) returns jsonb[]
+create function @extschema@.told_before(
+    id           text,
+    key          text,
+    commands     @extschema@.command[],
+    fingerprint  text
+) returns jsonb[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     first record;
-    told command[];
-    answers jsonb[];
 begin
     perform check_name(told_before.key, 'a key');
-    select f.version, f.op, f.path
+    select f.version, (f.op, f.path, f.argument)::command as command, f.fingerprint
       into first
       from journal as f
      where f.job_id = told_before.id
@@ -33,24 +36,23 @@ begin
     if not found then
         return null;
     end if;
-    select array_agg((f.op, f.path, f.argument)::command order by f.version), array_agg(f.value order by f.version)
-      into told, answers
-      from journal as f
-     where f.job_id = told_before.id
-       and f.task = '$outside'
-       and f.version >= first.version
-       and f.version < first.version + cardinality(told_before.commands);
-    if told is distinct from told_before.commands then
+    if first.command is distinct from told_before.commands[1] or first.fingerprint is distinct from told_before.fingerprint then
         raise exception 'key % stands for another command', quote_literal(left(told_before.key, 200))
             using errcode = 'PD106',
-                  detail = format('It was used for %s at %s.', first.op, write_path(first.path)),
+                  detail = format('It was used for %s at %s.', (first.command).op, write_path((first.command).path)),
                   hint = 'Draw a new key for each command; repeat a key only to repeat the same call.';
     end if;
-    return answers;
+    return array(
+        select f.value
+          from journal as f
+         where f.job_id = told_before.id
+           and f.version >= first.version
+           and f.version < first.version + cardinality(told_before.commands)
+         order by f.version);
 end
 $$;
-comment on function @extschema@.told_before(text, text, @extschema@.command[]) is
-    'Return the answers that a caller''s key got the first time, or null; PD106 when it stood for other commands. [P2]';
+comment on function @extschema@.told_before(text, text, @extschema@.command[], text) is
+    'Return the answers that a caller''s key got the first time, or null; PD106 when it stood for other commands, as their fingerprint tells. [P2]';
 
 
 create function @extschema@.version_failure(held @extschema@.memory, expects bigint) returns jsonb
@@ -116,7 +118,7 @@ begin
     end if;
     if run_command.key is not null then
         answers := told_before(run_command.id, run_command.key,
-                               array[(run_command.op, run_command.path, run_command.argument)::command]);
+                               array[(run_command.op, run_command.path, run_command.argument)::command], null);
         if answers is not null then
             return answers[1];
         end if;
@@ -195,13 +197,17 @@ declare
     held memory := lock_job(run_commands.id);
     run_at timestamptz := clock();
     first_version bigint := held.version;
-    answers jsonb[] := case when run_commands.key is not null then told_before(run_commands.id, run_commands.key,
-                                                                               run_commands.commands) end;
+    fingerprint text := case when run_commands.key is not null
+                             then encode(sha256(convert_to(run_commands.commands::text, 'UTF8')), 'hex') end;
+    answers jsonb[];
     this command;
     made outcome;
 begin
-    if answers is not null then
-        return to_jsonb(answers);
+    if run_commands.key is not null then
+        answers := told_before(run_commands.id, run_commands.key, run_commands.commands, fingerprint);
+        if answers is not null then
+            return to_jsonb(answers);
+        end if;
     end if;
     perform raise_failure(version_failure(held, run_commands.expected_version));
     -- A loop: every command needs the document that the one before it left.
@@ -222,7 +228,8 @@ begin
     -- On the way a document may break its contract; what counts is what the commands make together.
     perform raise_failure(contract_failure(held.entity, held.context));
     perform write_memory(held, run_at, is_as_before => 'log' = all(array(select c.op from unnest(run_commands.commands) as c)));
-    perform append_commands(run_commands.id, run_commands.key, run_commands.commands, answers, first_version, run_at);
+    perform append_commands(run_commands.id, run_commands.key, fingerprint, run_commands.commands, answers, first_version,
+                            run_at);
     return to_jsonb(answers);
 end
 $$;

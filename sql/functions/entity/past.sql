@@ -141,7 +141,8 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
-    perform check_moment(read_job(entity_restore.id), entity_restore.version, null);
+    -- Locked first: an id that is forgotten and taken again meanwhile has another past.
+    perform check_moment(lock_job(entity_restore.id), entity_restore.version, null);
     return run_command(entity_restore.id, 'set', '{}', memory_at(entity_restore.id, entity_restore.version),
                        entity_restore.expected_version, entity_restore.key, is_known => true);
 end

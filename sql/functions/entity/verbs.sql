@@ -251,14 +251,15 @@ language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    given command[] := read_commands(entity_apply.commands);
 begin
-    perform check_value(command -> 'value', 'a value') from jsonb_array_elements(entity_apply.commands) as command;
-    return run_commands(entity_apply.id, read_commands(entity_apply.commands), entity_apply.expected_version,
-                        entity_apply.key);
+    perform check_value(c.argument, 'a value') from unnest(given) as c;
+    return run_commands(entity_apply.id, given, entity_apply.expected_version, entity_apply.key);
 end
 $$;
 comment on function @extschema@.entity_apply(text, jsonb, bigint, text) is
-    'Carry out [{op, path, value}] on one memory, all or none; returns the answers in an array. Each has a version, the row is written once.';
+    'Carry out [{op, path, value}] on one memory, all or none; returns the answers in an array. Each has a version, the row is written once. PD101, PD107, and what the commands are refused for.';
 
 
 create function @extschema@.entity_meets(id text, condition text) returns bigint
