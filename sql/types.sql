@@ -76,6 +76,19 @@ create type @extschema@.authorship as (
 );
 comment on type @extschema@.authorship is 'A value of a memory, with the command that wrote it last.';
 
+create type @extschema@.written_place as (
+    place          text[],
+    version        bigint,
+    whole_version  bigint
+);
+comment on type @extschema@.written_place is 'A place of a memory, with the last command that wrote there, and the last that wrote all beneath it too.';
+
+create type @extschema@.author as (
+    leaf     text[],
+    version  bigint
+);
+comment on type @extschema@.author is 'A leaf of a memory, with the version that wrote it last.';
+
 create type @extschema@.log_item as (
     version  bigint,
     place    integer,

@@ -146,7 +146,6 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return case op
-               when 'log' then (reshape.context, null, null)::outcome
                when 'merge' then (merge_at(reshape.context, reshape.path, reshape.argument), null, null)::outcome
                when 'remove' then remove_element(reshape.context, reshape.path, reshape.argument::integer)
                when 'delete' then (case when reshape.path = '{}' then '{}' else reshape.context #- reshape.path end,
@@ -155,7 +154,7 @@ begin
 end
 $$;
 comment on function @extschema@.reshape(jsonb, text, text[], jsonb) is
-    'Carry out a command that fits and does not just write one value; a log leaves the document as it is.';
+    'Carry out a command that fits and does not just write one value.';
 
 
 -- The hot path of every write. A command that plainly fits needs no further function: each call of one costs a few
@@ -173,12 +172,20 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     depth integer := cardinality(apply_command.path);
-    old jsonb := apply_command.context #> apply_command.path;
-    is_plain boolean := depth between 1 and 50
-        and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object';
+    old jsonb;
+    is_plain boolean;
     new jsonb;
     made outcome;
 begin
+    if op = 'log' then
+        -- A log stands beside the document, which may be large: it is not looked at.
+        made.failure := argument_failure(op, apply_command.path, apply_command.argument);
+        made.context := case when made.failure is null then apply_command.context end;
+        return made;
+    end if;
+    old := apply_command.context #> apply_command.path;
+    is_plain := depth between 1 and 50
+        and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object';
     if (is_plain and case op
             when 'set' then argument is not null
             when 'set_if_not_exists' then argument is not null
@@ -192,7 +199,7 @@ begin
             return made;
         end if;
     end if;
-    if op in ('merge', 'remove', 'delete', 'log') then
+    if op in ('merge', 'remove', 'delete') then
         made := reshape(apply_command.context, op, apply_command.path, apply_command.argument);
     else
         new := case op

@@ -183,7 +183,9 @@ declare
 begin
     -- A loop: the document at one snapshot is made of that at the snapshot before.
     for kept in
-        select 'I2' as code, s.version, s.context from snapshots as s where s.job_id = broken_history.id
+        select 'I2' as code, s.version, (nearest_snapshot(s.job_id, s.version)).context
+          from snapshots as s
+         where s.job_id = broken_history.id
          union all
         select 'I1', j.version, j.context from jobs as j where j.id = broken_history.id
          order by 2, 1 desc

@@ -1,17 +1,5 @@
 -- Snapshots: where a look into the past of a memory begins. One stands at every hundredth version.
 
-create function @extschema@.keep_snapshot(held @extschema@.memory) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    insert into snapshots (job_id, version, context) values (held.id, held.version, held.context);
-end
-$$;
-comment on function @extschema@.keep_snapshot(@extschema@.memory) is 'Keep the document of a locked job as it is at this version.';
-
-
 create function @extschema@.nearest_snapshot(
     id           text,
     upto         bigint,
@@ -30,14 +18,39 @@ begin
        and s.version <= nearest_snapshot.upto
      order by s.version desc
      limit 1;
-    if not found then
-        version := 0;
-        context := '{}';
+    version := coalesce(version, 0);
+    if context is null then
+        select s.context
+          into context
+          from snapshots as s
+         where s.job_id = nearest_snapshot.id
+           and s.version < nearest_snapshot.version
+           and s.context is not null
+         order by s.version desc
+         limit 1;
     end if;
+    context := coalesce(context, '{}');
 end
 $$;
 comment on function @extschema@.nearest_snapshot(text, bigint) is
     'Give the latest snapshot that is not later than a version; every memory begins empty, at version 0.';
+
+
+-- Logs make versions and leave a document, maybe a large one, as it is.
+create function @extschema@.keep_snapshot(held @extschema@.memory) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    last record := nearest_snapshot(held.id, held.version);
+begin
+    insert into snapshots (job_id, version, context)
+    values (held.id, held.version, case when held.context <> last.context then held.context end);
+end
+$$;
+comment on function @extschema@.keep_snapshot(@extschema@.memory) is
+    'Keep the document of a locked job as it is at this version; what is as it was in the last snapshot is not kept twice.';
 
 
 create function @extschema@.forget_snapshots(ids text[]) returns void

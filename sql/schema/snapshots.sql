@@ -4,11 +4,11 @@
 create table @extschema@.snapshots (
     job_id   text collate "C"  not null,
     version  bigint            not null,
-    context  jsonb             not null,
+    context  jsonb,
 
     constraint one_snapshot_per_version primary key (job_id, version)
 );
 comment on table @extschema@.snapshots is 'The document of a memory at every hundredth version: where a look into its past begins.';
 comment on column @extschema@.snapshots.job_id is 'The job.';
 comment on column @extschema@.snapshots.version is 'The version.';
-comment on column @extschema@.snapshots.context is 'The document at that version.';
+comment on column @extschema@.snapshots.context is 'The document at that version; null where it is that of the snapshot before, or empty.';

@@ -50,8 +50,10 @@ as $$
 declare
     depth integer := least(cardinality(touches.path), cardinality(touches.place));
 begin
-    if touches.path[:depth] <> touches.place[:depth] and not (
-        select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step) then
+    -- Step by step only where something counts from the end: nearly always the keys say it all.
+    if touches.path[:depth] <> touches.place[:depth] and (
+        array_to_string(touches.path || touches.place, ' ') !~ '(^| )-\d'
+        or not (select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step)) then
         return false;
     end if;
     return touches.op <> 'merge' or patch_reaches(touches.argument, touches.place[cardinality(touches.path) + 1:]);
@@ -129,6 +131,87 @@ comment on function @extschema@.leaves(jsonb, text[]) is
     'Name the places of a value that hold something: all but objects with members. An array is one place.';
 
 
+create function @extschema@.place_of(document jsonb, leaf text[]) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return leaf[:coalesce((
+        select min(depth)
+          from generate_series(0, cardinality(leaf) - 1) as depth
+         where jsonb_typeof(place_of.document #> leaf[:depth]) = 'array'), cardinality(leaf))];
+end
+$$;
+comment on function @extschema@.place_of(jsonb, text[]) is
+    'Name the place that a leaf belongs to: itself, or the array that it is in, since elements move.';
+
+
+-- Where commands wrote: at their path, and a merge at each leaf of its patch. An empty object in a patch writes at that
+-- very place only. A log writes nothing into the document, nor does set_if_not_exists where something stood.
+create function @extschema@.written_places(id text) returns setof @extschema@.written_place
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select w.place, max(w.version), max(w.version) filter (where w.is_whole)
+      from (select f.path as place, f.version, true as is_whole
+              from journal as f
+             where f.job_id = written_places.id
+               and f.version is not null
+               and f.op not in ('log', 'merge')
+               and (f.op = 'set_if_not_exists' and f.value <> f.argument) is not true
+             union all
+            select f.path || l.leaf, f.version, f.argument #> l.leaf <> '{}'
+              from journal as f
+             cross join lateral leaves(f.argument, '{}') as l (leaf)
+             where f.job_id = written_places.id
+               and f.version is not null
+               and f.op = 'merge') as w
+     group by w.place;
+end
+$$;
+comment on function @extschema@.written_places(text) is
+    'Read where the commands of a memory have written: each place with its last version, and the last that wrote all beneath it.';
+
+
+create function @extschema@.authors(
+    id        text,
+    document  jsonb,
+    keys      text[]
+) returns setof @extschema@.author
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    with written as materialized (
+        select w.place, w.version, w.whole_version from written_places(authors.id) as w
+    ), upwards as materialized (
+        select w.place[:depth] as place, max(w.version) as version
+          from written as w
+         cross join lateral generate_series(0, cardinality(w.place)) as depth
+         group by 1
+    ), standing as materialized (
+        select l.leaf, place_of(authors.document, l.leaf) as place
+          from leaves(authors.document #> authors.keys, authors.keys) as l (leaf)
+    )
+    select s.leaf, greatest(max(w.whole_version), max(u.version))
+      from standing as s
+     cross join lateral generate_series(0, cardinality(s.place)) as depth
+      left join written as w on w.place = s.place[:depth]
+      left join upwards as u on u.place = s.place and depth = 0
+     group by s.leaf;
+end
+$$;
+comment on function @extschema@.authors(text, jsonb, text[]) is
+    'Find the version that wrote last at each leaf of a document: at its place, above it, or beneath it.';
+
+
 create function @extschema@.entity_blame(id text, path text default '') returns setof @extschema@.authorship
 language plpgsql
 stable
@@ -138,26 +221,17 @@ set enable_seqscan = off
 as $$
 declare
     it memory := read_job(entity_blame.id);
-    keys text[] := parse_path(entity_blame.path);
+    document jsonb := it.context || '{}';  -- unpacked, once
 begin
     return query
-    select case when l.leaf <> '{}' then write_path(l.leaf) else '' end, it.context #> l.leaf, w.version, w.at, w.task, w.op
-      from leaves(it.context #> keys, keys) as l (leaf)
-     cross join lateral (
-        select f.version, f.at, f.task, f.op
-          from journal as f
-         where f.job_id = it.id
-           and f.version is not null
-           and f.op <> 'log'
-           and (f.op = 'set_if_not_exists' and f.value <> f.argument) is not true
-           and touches(f.op, f.path, f.argument, l.leaf)
-         order by f.version desc
-         limit 1
-     ) as w;
+    select case when a.leaf <> '{}' then write_path(a.leaf) else '' end, document #> a.leaf, f.version, f.at, f.task, f.op
+      from authors(it.id, document, parse_path(entity_blame.path)) as a
+      join journal as f on f.job_id = it.id and f.version = a.version
+     order by a.leaf;
 end
 $$;
 comment on function @extschema@.entity_blame(text, text) is
-    'Return who wrote what stands in a memory, or beneath a path: each value with its last command, task, time and version. PD401.';
+    'Return who wrote what stands in a memory, or beneath a path: each value with its last command, task, time and version. What is in an array has the author of the array. PD401.';
 
 
 create function @extschema@.entity_items(

@@ -94,7 +94,9 @@ begin
     return query
     select d.*
       from unnest(steps) as step
-     cross join lateral differences(differences.old #> array[step], differences.new #> array[step], differences.place || step) as d;
+     cross join lateral (select differences.old #> array[step] as old, differences.new #> array[step] as new offset 0) as s
+     cross join lateral differences(s.old, s.new, differences.place || step) as d
+     where s.old is distinct from s.new;
 end
 $$;
 comment on function @extschema@.differences(jsonb, jsonb, text[]) is
@@ -120,7 +122,7 @@ begin
     return query
     select d.*
       from differences(memory_at(it.id, entity_diff.version),
-                       case when entity_diff.to_version is null then it.context else memory_at(it.id, entity_diff.to_version) end,
+                       case when entity_diff.to_version is null then it.context || '{}' else memory_at(it.id, entity_diff.to_version) end,
                        '{}') as d;
 end
 $$;
