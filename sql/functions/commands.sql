@@ -185,6 +185,7 @@ begin
     end if;
     old := apply_command.context #> apply_command.path;
     is_plain := depth between 1 and 50
+        and array_position(apply_command.path, null) is null
         and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object';
     if (is_plain and case op
             when 'set' then argument is not null

@@ -221,7 +221,7 @@ set enable_seqscan = off
 as $$
 declare
     it memory := read_job(entity_blame.id);
-    document jsonb := it.context || '{}';  -- unpacked, once
+    document jsonb := it.context #> '{}';  -- unpacked, once
 begin
     return query
     select case when a.leaf <> '{}' then write_path(a.leaf) else '' end, document #> a.leaf, f.version, f.at, f.task, f.op

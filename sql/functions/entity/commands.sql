@@ -160,7 +160,7 @@ as $$
 begin
     if jsonb_typeof(read_commands.commands) is distinct from 'array'
         or jsonb_array_length(read_commands.commands) not between 1 and 1000
-        or jsonb_path_exists(read_commands.commands, '$[*] ? (@.type() != "object")') then
+        or jsonb_path_exists(read_commands.commands, 'strict $[*] ? (@.type() != "object")') then
         raise exception 'commands are an array of 1 to 1000 objects'
             using errcode = 'PD107',
                   detail = format('It was %s.', type_found(read_commands.commands)),

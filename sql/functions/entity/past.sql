@@ -122,7 +122,7 @@ begin
     return query
     select d.*
       from differences(memory_at(it.id, entity_diff.version),
-                       case when entity_diff.to_version is null then it.context || '{}' else memory_at(it.id, entity_diff.to_version) end,
+                       case when entity_diff.to_version is null then it.context #> '{}' else memory_at(it.id, entity_diff.to_version) end,
                        '{}') as d;
 end
 $$;

@@ -1,0 +1,151 @@
+-- Several commands at once: all or none, a version for each, and one write of the row. [P2] [P3]
+
+begin;
+select plan(48);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- What it makes, and answers.
+
+select given(entity_create('e', 'note', '{"n": 1}'));
+select is(entity_apply('e', '[
+    {"op": "increment", "path": "n", "value": 4},
+    {"op": "merge", "value": {"a": {"b": 1}}},
+    {"op": "merge", "path": "a", "value": {"c": [1]}},
+    {"op": "append", "path": "a.c", "value": 2},
+    {"op": "append", "path": "a.c", "value": [3, 4]},
+    {"op": "prepend", "path": ["a", "c"], "value": 0}]'),
+    '[5, 3, 4, 2, 4, 5]',
+    'each command is answered as if it stood alone');
+select is(entity_apply('e', '[
+    {"op": "remove", "path": "a.c", "value": -1},
+    {"op": "toggle", "path": "on"},
+    {"op": "set_if_not_exists", "path": "n", "value": 7},
+    {"op": "set", "path": ["a.b", "c"], "value": null},
+    {"op": "log", "path": "events", "value": {"x": 1}},
+    {"op": "delete", "path": "a"}]'),
+    '[4, true, 5, 11, 12, {"b": 1, "c": [0, 1, 2, 3]}]',
+    'every command may stand in the list');
+select is(the_job('e') -> 'context', '{"n": 5, "on": true, "a.b": {"c": null}}', 'each sees what came before it');
+select is(the_job('e') ->> 'version', '13', 'each has a version');
+select is(
+    (select jsonb_agg(jsonb_build_array(h.version, h.op, h.path, h.answer) order by h.version)
+       from entity_history('e', after => 10) as h),
+    '[[11, "set", "\"a.b\".c", 11], [12, "log", "events", 12], [13, "delete", "a", {"b": 1, "c": [0, 1, 2, 3]}]]',
+    'each stands in the history with its answer (C21)');
+select is(entity_at('e', 8), '{"n": 5, "a": {"b": 1, "c": [0, 1, 2, 3]}}', 'one may look in between');
+select is(entity_get('e', 'events'), '[{"x": 1}]', 'a log may be written among other commands');
+
+-- One write: PostgreSQL counts them.
+
+create function writes() returns bigint
+language plpgsql
+as $$
+begin
+    perform pg_stat_clear_snapshot();
+    return (select x.n_tup_upd from pg_stat_xact_user_tables as x where x.relid = 'perdure.jobs'::regclass);
+end
+$$;
+create temporary table counted as select writes() as before;
+select given(entity_apply('e', jsonb_agg('{"op": "increment", "path": "n"}'::jsonb || jsonb_build_object('value', n))))
+  from generate_series(1, 250) as n;
+select is(writes() - before, 1::bigint, 'the row is written once, however many commands there are') from counted;
+select is(the_job('e') ->> 'version', '263', 'each of many has a version');
+select is(
+    (select jsonb_agg(jsonb_build_array(s.version, s.context -> 'n') order by s.version)
+       from perdure.snapshots as s
+      where s.job_id = 'e'),
+    jsonb_build_array(jsonb_build_array(100, 5 + 87 * 88 / 2), jsonb_build_array(200, 5 + 187 * 188 / 2)),
+    'what falls to a hundredth version in the middle is kept as it was there');
+
+-- All or none.
+
+select given(entity_create('all', 'note', '{"n": 1, "t": "text"}'));
+create function refusal_of(commands jsonb) returns text[]
+language plpgsql
+as $$
+declare
+    code text;
+    message text;
+    detail text;
+begin
+    perform entity_apply('all', refusal_of.commands);
+    return null;
+exception when others then
+    get stacked diagnostics code = returned_sqlstate, message = message_text, detail = pg_exception_detail;
+    return array[code, message, detail];
+end
+$$;
+select is(
+    refusal_of('[{"op": "increment", "path": "n", "value": 1}, {"op": "increment", "path": "t", "value": 1}, {"op": "toggle", "path": "b"}]'),
+    array['PD102', 't is a string, not a number',
+          'It is command 2 of 3; none of them was carried out. The memory was not changed.'],
+    'a refusal says which command it was');
+select is(jsonb_build_array(the_job('all') -> 'context', the_job('all') -> 'version'), '[{"n": 1, "t": "text"}, 1]',
+          'of a list with one bad command, nothing is done [P3]');
+select is((refusal_of(commands))[1], code, format('%s is refused with %s', about, code))
+  from (values
+        ('no command', '[]'::jsonb, 'PD107'),
+        ('a list of 1001', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 1001)), 'PD107'),
+        ('an object', '{"op": "toggle", "path": "b"}', 'PD107'),
+        ('null', 'null', 'PD107'),
+        ('nothing', null, 'PD107'),
+        ('a list in a list', '[[]]', 'PD107'),
+        ('a text in a list', '[{"op": "toggle", "path": "b"}, "toggle"]', 'PD107'),
+        ('a command without a name', '[{"path": "b", "value": 1}]', 'PD103'),
+        ('a command that is none', '[{"op": "get", "path": "n"}]', 'PD103'),
+        ('a set without a value', '[{"op": "set", "path": "n"}]', 'PD103'),
+        ('an append without a value', '[{"op": "append", "path": "l"}]', 'PD103'),
+        ('a log without a value', '[{"op": "log", "path": "l"}]', 'PD103'),
+        ('a log without a path', '[{"op": "log", "value": 1}]', 'PD103'),
+        ('a path that is none', '[{"op": "toggle", "path": "b..c"}]', 'PD101'),
+        ('a path with a hole', '[{"op": "toggle", "path": ["b", null]}]', 'PD101'),
+        ('a path of 51 keys', jsonb_build_array(jsonb_build_object('op', 'toggle', 'path', array_fill('k'::text, '{51}'))), 'PD101'),
+        ('a value that is too deep', jsonb_build_array(jsonb_build_object(
+            'op', 'set', 'path', 'd', 'value', (repeat('[', 102) || repeat(']', 102))::jsonb)), 'PD302'),
+        ('a value that is too large', jsonb_build_array(jsonb_build_object(
+            'op', 'set', 'path', 'd', 'value', repeat('x', 1048576))), 'PD301')
+       ) as cases (about, commands, code);
+select is(the_job('all') ->> 'version', '1', 'nothing of all that was done');
+select is(jsonb_array_length(entity_apply('all', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb)
+                                                    from generate_series(1, 1000)))), 1000, 'a thousand may come at once');
+select throws_ok($$ select entity_apply('nobody', '[{"op": "toggle", "path": "b"}]') $$, 'PD401', null,
+                 'commands need a memory');
+
+-- expected_version: of the first.
+
+select given(entity_create('cas', 'note'));
+select is(entity_apply('cas', '[{"op": "increment", "path": "n", "value": 1}, {"op": "toggle", "path": "b"}]', expected_version => 0),
+          '[1, true]', 'the version that is expected is that before the first command');
+select throws_ok($$ select entity_apply('cas', '[{"op": "toggle", "path": "b"}]', expected_version => 1) $$, 'PD105', null,
+                 'commands that expect an old version are refused [P3]');
+
+-- key: the same list once [P2].
+
+select given(entity_create('keys', 'note'));
+create function twice(times integer, key text default 'k') returns jsonb
+language plpgsql
+as $$
+begin
+    return entity_apply('keys', (select jsonb_agg(jsonb_build_object('op', 'increment', 'path', 'n', 'value', 1))
+                                   from generate_series(1, twice.times)), key => twice.key);
+end
+$$;
+select is(twice(2), '[1, 2]', 'the first call with a key is carried out [P2]');
+select is(entity_increment('keys', 'n', 1), '3', 'somebody does the same after it');
+select is(twice(2), '[1, 2]', 'a repeated call gets the first answers [P2] [P12]');
+select is(error_of('select twice(1)'), 'PD106', 'the beginning of a list is another list [P2]');
+select is(error_of('select twice(3)'), 'PD106', 'a longer list is another, even where others went on like that [P2]');
+select is(error_of($$ select entity_increment('keys', 'n', 1, key => 'k') $$), 'PD106', 'a command alone is another call [P2]');
+select is(error_of($$ select entity_apply('keys', '[{"op": "increment", "path": "n", "value": 1}, {"op": "toggle", "path": "b"}]', key => 'k') $$),
+          'PD106', 'a list with another second command is another list [P2]');
+select is(entity_increment('keys', 'n', 1, key => 'alone'), '4', 'a key may stand for one command');
+select is(error_of($$ select twice(1, 'alone') $$), 'PD106', 'its answer is none of a list [P2]');
+select is(entity_apply('keys', '[{"op": "increment", "path": "n", "value": 1}, {"op": "increment", "path": "n", "value": 1}]',
+                       expected_version => 0, key => 'k'), '[1, 2]', 'a repeated call may name the version of its first time');
+select is(the_job('keys') ->> 'version', '4', 'what was repeated or refused has no version');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');
+select finish();
+rollback;

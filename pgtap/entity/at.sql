@@ -1,0 +1,107 @@
+-- The past: what a memory was at any version and at any time. (C21)
+
+begin;
+select plan(40);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- A long history, one command a minute, with each document as it stood.
+
+create temporary table stood (version bigint, at timestamptz, document jsonb) on commit drop;
+select given(entity_create('e', 'note'));
+insert into stood values (0, clock(), '{}');
+
+create function live_on(upto bigint) returns void
+language plpgsql
+as $$
+begin
+    for n in 1 .. live_on.upto loop
+        perform time_passes('1 minute');
+        case n % 7
+            when 0 then update perdure.jobs set context = context || jsonb_build_object('u', n) where id = 'e';
+            when 1 then perform entity_merge('e', jsonb_build_object('m', jsonb_build_object('k' || n % 5, n)));
+            when 2 then perform entity_append('e', 'l', to_jsonb(n));
+            when 3 then perform entity_increment('e', 'n', n);
+            when 4 then perform entity_log('e', 'log', to_jsonb(n));
+            when 5 then perform entity_toggle('e', 'a.b.c');
+            else perform entity_delete('e', 'm.k1');
+        end case;
+        insert into stood values (n, clock(), the_job('e') -> 'context');
+    end loop;
+end
+$$;
+select live_on(230);
+select is(entity_at('e', version), document, format('version %s is what it was', version))
+  from stood
+ where version = any('{0,1,2,7,50,99,100,101,104,199,200,201,229,230}')
+ order by version;
+select is_empty($$ select version from stood where entity_at('e', version) <> document $$, 'so is every other version');
+select is_empty($$ select version from stood where entity_at('e', at => at) <> document $$,
+                'each version is found by its time');
+select is_empty($$ select version from stood where entity_at('e', at => at + interval '59 s') <> document $$,
+                'a version stands until the next one');
+select is(entity_at('e', at => '2029-12-31'), '{}', 'before its first version a memory was empty');
+select is(entity_at('e', at => 'infinity'), the_job('e') -> 'context', 'at the end of time it is what it is now');
+select is(entity_at('e', 101, path => 'n'), (select document -> 'n' from stood where version = 101),
+          'a part of the past is read at its path');
+select is(entity_at('e', 3, path => 'a.b'), null, 'where nothing was, there is null');
+select is(entity_at('e', at => '2030-01-01 12:02:30+00', path => 'l.-1'), '2', 'a part is found by time too');
+
+-- A log has a past too.
+
+select is(entity_at('e', version, path => 'log'), items, format('the log of version %s was %s', version, items))
+  from (values (3, null::jsonb), (4, '[4]'), (10, '[4]'), (11, '[4, 11]'), (100, '[4, 11, 18, 25, 32, 39, 46, 53, 60, 67, 74, 81, 88, 95]'))
+    as cases (version, items);
+
+-- Refusals.
+
+select throws_ok(format('select entity_at(''e'', %s)', moment), code, null, format('%s is no moment of the past', about))
+  from (values
+        ('a version that is not yet', '231', 'PD404'),
+        ('a version before the first', '-1', 'PD404'),
+        ('nothing', 'null', 'PD107'),
+        ('a version and a time', '1, clock()', 'PD107'),
+        ('a path that is none', '1, path => ''.''', 'PD101')
+       ) as cases (about, moment, code);
+select throws_ok($$ select entity_at('nobody', 0) $$, 'PD401', null, 'who is nobody has no past');
+
+-- Whoever writes: a plain INSERT, turns of several tasks in one batch, clients between them.
+
+insert into perdure.jobs (id, entity, context) values ('i', 'note', '{"n": 1}');
+update perdure.jobs set context = '{"n": 2}' where id = 'i';
+select is(entity_at('i', 0), '{}', 'what was inserted was empty before');
+select is(entity_at('i', 1), '{"n": 1}', 'what was inserted is version 1');
+select is(entity_at('i', 2), '{"n": 2}', 'a plain UPDATE is in the past like any command');
+
+select have_held_job('j', '{"n": 0}');
+select given(hook('j', 'h', key => 'h', queue => 'hooks'));
+select given(take('bob', '{hooks}'));
+select given(tell(
+    a_turn('j', facts => '[{"op": "increment", "path": ["n"], "value": 1}, {"op": "append", "path": ["n"], "value": [1]},
+                           {"op": "set", "path": ["by"], "value": "main"}]'),
+    a_turn('j', '$hook/h', worker => 'bob', facts => '[{"op": "set", "path": ["by"], "value": "hook"}, {"op": "toggle", "path": ["t"]}]')));
+select given(entity_increment('j', 'n'));
+select given(tell(a_turn('j', facts => '[{"op": "delete", "path": ["by"]}]')));
+select is((select jsonb_agg(entity_at('j', version) order by version) from generate_series(0, 7) as version),
+          '[{}, {"n": 0}, {"n": 1}, {"n": 1, "by": "main"}, {"n": 1, "by": "hook"}, {"n": 1, "by": "hook", "t": true},
+            {"n": 2, "by": "hook", "t": true}, {"n": 2, "t": true}]',
+          'the past knows what tasks and clients did between each other');
+
+-- A memory that is replaced as a whole, again and again.
+
+select given(entity_create('w', 'note', '{"old": {"a": 1}}'));
+select given(entity_merge('w', '{"n": 1}'));
+select given(entity_set('w', '{"new": 1}'));
+select given(entity_increment('w', 'new'));
+select given(entity_delete('w'));
+select given(entity_merge('w', '{"last": {"a": 1}}'));
+select given(entity_merge('w', '{"last": {"b": 2}}'));
+select is((select jsonb_agg(entity_at('w', version) order by version) from generate_series(0, 7) as version),
+          '[{}, {"old": {"a": 1}}, {"old": {"a": 1}, "n": 1}, {"new": 1}, {"new": 2}, {}, {"last": {"a": 1}},
+            {"last": {"a": 1, "b": 2}}]',
+          'what was before the whole was replaced does not show through');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');
+select finish();
+rollback;

@@ -1,0 +1,149 @@
+-- Logs: lists beside the document that may grow without end; each item costs the same.
+
+begin;
+select plan(48);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- Added and read.
+
+select given(entity_create('e', 'note', '{"n": 1}'));
+select is(entity_log('e', 'events', '{"x": 1}'), '2', 'a command of a log gives the version');
+select is(entity_log('e', 'events', '[2, [3]]'), '3', 'several items come at once');
+select time_passes('1 minute');
+select is(entity_log('e', 'events', '[]'), '4', 'no item is a version too');
+select is(entity_log('e', 'events', 'null'), '5', 'null is an item');
+select is(entity_get('e', 'events'), '[{"x": 1}, 2, [3], null]', 'a log reads as an array, in the order of its items');
+select is(the_job('e') -> 'context', '{"n": 1}', 'the document is as it was');
+select is(
+    (select jsonb_agg(jsonb_build_array(i.version, i.place, i.item, i.task, clock() - i.at) order by i.version, i.place)
+       from entity_items('e', 'events') as i),
+    '[[2, 1, {"x": 1}, "$outside", "00:01:00"], [3, 1, 2, "$outside", "00:01:00"], [3, 2, [3], "$outside", "00:01:00"],
+      [5, 1, null, "$outside", "00:00:00"]]',
+    'each item has its version, its place among those of that version, its time and its task');
+select is(entity_get('e', 'other'), null, 'a log that nobody wrote is not there');
+select is_empty($$ select from entity_items('e', 'other') $$, 'a log that nobody wrote has no items');
+select is(entity_get('e', 'events.0'), null, 'a log is read as a whole, or by its items');
+select is(entity_get('e'), '{"n": 1}', 'a log is no part of the document');
+select given(entity_log('e', '"a.b".c', '1'));
+select is(entity_get('e', '"a.b".c'), '[1]', 'the name of a log is a path');
+
+-- Beside a value of the same path.
+
+select given(entity_log('e', 'n', '"beside"'));
+select is(entity_get('e', 'n'), '1', 'where the document has a value, that is read');
+select is((select jsonb_agg(i.item) from entity_items('e', 'n') as i), '["beside"]', 'the log has its items all the same');
+select given(entity_delete('e', 'n'));
+select is(entity_get('e', 'n'), '["beside"]', 'the log is read where the document has nothing');
+select given(entity_set('e', 'null', 'n'));
+select is(entity_get('e', 'n'), 'null', 'null is a value of the document');
+select is(entity_log('e', 'n.m', '1'), '10', 'a log does not care what the document has in its way');
+
+-- Order and pages.
+
+select given(entity_create('p', 'note'));
+select given(entity_log('p', 'l', (select jsonb_agg(10 * n + m) from generate_series(0, n - 1) as m)))
+  from generate_series(1, 5) as n;
+select given(entity_log('p', 'other', '0'));
+select is(
+    (select jsonb_agg(i.item) from entity_items('p', 'l', after, max_rows) as i),
+    items,
+    format('%s items after version %s are %s', max_rows, after, items))
+  from (values
+        (0, 1000, '[10, 20, 21, 30, 31, 32, 40, 41, 42, 43, 50, 51, 52, 53, 54]'::jsonb),
+        (0, 1, '[10]'),
+        (0, 3, '[10, 20, 21]'),
+        (0, 2, '[10, 20, 21]'),
+        (2, 1, '[30, 31, 32]'),
+        (3, 6, '[40, 41, 42, 43, 50, 51, 52, 53, 54]'),
+        (5, 10, null),
+        (0, 0, null)
+       ) as cases (after, max_rows, items);
+select is(entity_at('p', 2, path => 'l'), '[10, 20, 21]', 'a log is read as it was at a version');
+
+-- Refusals, versions and keys: as with every command.
+
+select throws_ok(format('select entity_log(%s)', call), code, null, format('a log with %s is refused', about))
+  from (values
+        ('no name', '''e'', '''', ''1''', 'PD103'),
+        ('no item', '''e'', ''l'', null', 'PD103'),
+        ('a name of more than 1000 bytes', '''e'', repeat(''x'', 1001), ''1''', 'PD101'),
+        ('an item of more than 1 MB', '''e'', ''l'', to_jsonb(repeat(''x'', 1048576))', 'PD301'),
+        ('an old version', '''e'', ''l'', ''1'', expected_version => 1', 'PD105'),
+        ('no memory', '''nobody'', ''l'', ''1''', 'PD401')
+       ) as cases (about, call, code);
+select is(entity_log('e', repeat('x', 990), '1'), '11', 'a name may have nearly 1000 bytes');
+select is(entity_log('e', 'k', '1', key => 'k'), '12', 'the first call with a key is carried out [P2]');
+select is(entity_log('e', 'k', '1', key => 'k'), '12', 'a repeated call adds nothing [P2] [P12]');
+select is(error_of($$ select entity_log('e', 'k', '2', key => 'k') $$), 'PD106', 'a key stands for one item [P2]');
+select is(entity_get('e', 'k'), '[1]', 'the item is there once');
+
+-- In a turn.
+
+select have_held_job('j', '{"n": 1}');
+select given(entity_log('j', 'l', '"before"'));
+select is(tell(a_turn('j', facts => '[
+    {"key": "r1", "op": "get", "path": ["l"]},
+    {"key": "l1", "op": "log", "path": ["l"], "value": [1, 2]},
+    {"key": "r2", "op": "get", "path": ["l"]},
+    {"key": "l2", "op": "log", "path": ["l"], "value": 3},
+    {"key": "l3", "op": "log", "path": [], "value": [3]},
+    {"key": "l4", "op": "log", "path": ["m"], "value": [4]},
+    {"key": "l5", "op": "log", "path": ["l"], "value": [5]},
+    {"key": "r3", "op": "get", "path": ["l"]},
+    {"key": "r4", "op": "get", "path": ["m"]},
+    {"key": "r5", "op": "get"}]')) -> 'answers' #- '{3,2}' #- '{4,2}', '[
+    [1, true, ["before"]],
+    [2, true, 3],
+    [3, true, ["before", 1, 2]],
+    [4, false],
+    [5, false],
+    [6, true, 4],
+    [7, true, 5],
+    [8, true, ["before", 1, 2, 5]],
+    [9, true, [4]],
+    [10, true, {"n": 1}]]', 'a turn reads what it has just added; what is no list, or has no name, is refused [P4]');
+select is((select jsonb_agg(f -> 4) from jsonb_array_elements(journal_of('j')) as f where f -> 1 = '"read"'),
+          '[["before"], ["before", 1, 2], ["before", 1, 2, 5], [4], {"n": 1}]', 'the journal holds what was read (C35) [P4]');
+select is(
+    (select jsonb_agg(jsonb_build_array(i.version, i.item, i.task) order by i.version, i.place)
+       from entity_items('j', 'l') as i),
+    '[[2, "before", "$outside"], [3, 1, "1/main"], [3, 2, "1/main"], [5, 5, "1/main"]]',
+    'an item tells which task added it');
+select given(hook('j', 'h', key => 'h', queue => 'hooks'));
+select given(take('bob', '{hooks}'));
+select is(tell(a_turn('j', facts => '[{"op": "log", "path": ["l"], "value": [6]}]'),
+               a_turn('j', '$hook/h', worker => 'bob', facts => '[{"op": "log", "path": ["l"], "value": [7]},
+                                                                   {"op": "get", "path": ["l"]}]'))
+               #> '{1,answers,1,2}',
+          '["before", 1, 2, 5, 6, 7]', 'a task reads what another of the same batch has added');
+
+-- The document is not written again: its row keeps the pointer to what is stored apart.
+
+select given(entity_create('large', 'note', (
+    select jsonb_object_agg('k' || n, md5(n::text)) from generate_series(1, 2000) as n)));
+create function stored_apart() returns bigint
+language plpgsql
+as $$
+begin
+    return pg_relation_size((select c.reltoastrelid::regclass from pg_class as c where c.oid = 'perdure.jobs'::regclass));
+end
+$$;
+create temporary table size as select stored_apart() as before;
+select given(entity_log('large', 'l', to_jsonb(n))) from generate_series(1, 120) as n;
+select given(entity_apply('large', '[{"op": "log", "path": "l", "value": 1}, {"op": "log", "path": "m", "value": 2}]'));
+select is(stored_apart() - before, 0::bigint, 'a log does not write the document again') from size;
+select is((select jsonb_agg(jsonb_build_array(s.version, s.context is null)) from perdure.snapshots as s where s.job_id = 'large'),
+          '[[100, false]]', 'at a hundredth version the document is kept');
+select given(entity_log('large', 'l', to_jsonb(n))) from generate_series(1, 100) as n;
+select is((select jsonb_agg(jsonb_build_array(s.version, s.context is null) order by s.version)
+             from perdure.snapshots as s where s.job_id = 'large'),
+          '[[100, false], [200, true]]', 'what has not changed since is not kept again');
+select is(entity_at('large', 223), entity_at('large', 1), 'it is found all the same');
+select given(entity_set('large', '1', 'n'));
+select is(entity_at('large', 224), the_job('large') -> 'context', 'commands go on from it');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');
+select finish();
+rollback;
