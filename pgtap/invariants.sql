@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(52);
+select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -15,6 +15,8 @@ select given(tell(a_turn('asking', state => 'park', requests => '[{"key": "c", "
 select given(tell(a_turn('done', state => 'done', requests => '[{"key": "d", "name": "h", "detached": true}]')));
 select given(entity_create('entity', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
+select given(entity_create('long', 'note'));
+select given(entity_apply('long', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 250))));
 select given(hook('entity', 'h', key => 'h'));
 select given(signal('running', 'go'));
 select is_empty('select * from assert_invariants()', 'a world with something of everything breaks no law');
@@ -48,6 +50,14 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
         ('a change in the history that never was',
          $$ select append_command('entity', null, 2, 'set', '{}', '{}', '2', clock()) $$, '{I1}'),
         ('a gap in the history', $$ update perdure.journal set version = 7 where job_id = 'entity' $$, '{I1}'),
+        ('a snapshot that is missing', $$ delete from perdure.snapshots where version = 100 $$, '{I2}'),
+        ('a snapshot at another version', $$ update perdure.snapshots set version = 150 where version = 100 $$, '{I2}'),
+        ('a snapshot of what never was',
+         $$ insert into perdure.snapshots (job_id, version, context) values ('long', 300, '{}') $$, '{I2}'),
+        ('a snapshot of a memory that has none',
+         $$ insert into perdure.snapshots (job_id, version, context) values ('empty', 100, '{}') $$, '{I2}'),
+        ('a snapshot without a job',
+         $$ insert into perdure.snapshots (job_id, version, context) values ('nobody', 100, '{}') $$, '{I20}'),
         ('a memory that is too large',
          $$ alter table perdure.jobs disable trigger updates_are_commands;
             update perdure.jobs set context = (

@@ -1,0 +1,450 @@
+"""The past of a memory: random histories, seen again at each version; and its verbs in Python.
+
+PERDURE_PAST_SEED repeats the histories of a run that failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.embedded import Server
+from perdure.errors import InvalidArgument
+from perdure.install import install
+from perdure.memory import parse_path
+from perdure.past import Difference
+
+T = "15 s"
+KEYS = ("a", "b", "c.d", "0", "-1", "")
+
+
+@pytest.fixture
+def client(dsn: str) -> Any:
+    with perdure.connect(dsn) as client:
+        yield client
+
+
+def chances(count: int) -> list[random.Random]:
+    seed = os.environ.get("PERDURE_PAST_SEED") or str(random.randrange(1_000_000))
+    print(f"PERDURE_PAST_SEED={seed}")  # pytest shows it when the test fails
+    return [random.Random(f"{seed} {number}") for number in range(count)]
+
+
+# Random histories
+
+
+def a_value(chance: random.Random, depth: int = 3) -> Any:
+    kind = chance.randrange(8 if depth else 5)
+    if kind < 2:
+        return chance.randrange(5)
+    if kind < 5:
+        return chance.choice([None, True, "text", "", 1.5])
+    if kind == 5:
+        return [a_value(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return {chance.choice(KEYS): a_value(chance, depth - 1) for _ in range(chance.randrange(4))}
+
+
+def an_object(chance: random.Random) -> dict[str, Any]:
+    return {chance.choice(KEYS): a_value(chance) for _ in range(chance.randrange(5))}
+
+
+def a_place(chance: random.Random, document: Any) -> list[str]:
+    """Choose a place that is there, or nearly."""
+    place: list[str] = []
+    while document and isinstance(document, dict | list) and chance.random() < 0.75:
+        key: Any = chance.choice(
+            list(document) if isinstance(document, dict) else range(len(document))
+        )
+        if isinstance(document, list) and chance.random() < 0.3:
+            key -= len(document)
+        document = document[key]
+        place.append(str(key))
+    return [*place, chance.choice(KEYS)] if chance.random() < 0.3 or not place else place
+
+
+def change(chance: random.Random, memory: Any, connection: psycopg.Connection[Any]) -> None:
+    """Change a memory by a random command; it may be refused."""
+    document = memory.get()
+    place = a_place(chance, document)
+    if chance.random() < 0.05:
+        text = psycopg.types.json.Jsonb(an_object(chance))
+        connection.execute("update jobs set context = %s where id = %s", [text, memory.id])
+        return
+    verb, arguments = chance.choice(
+        [
+            ("set", (a_value(chance), place)),
+            ("set", (an_object(chance), "")),
+            ("merge", (an_object(chance), place)),
+            ("merge", (an_object(chance), "")),
+            ("merge", (an_object(chance), "")),
+            ("append", (place, a_value(chance), a_value(chance))),
+            ("prepend", (place, a_value(chance))),
+            ("remove", (place, chance.choice([0, 1, -1]))),
+            ("increment", (place, chance.choice([1, -2, 0.5]))),
+            ("toggle", (place,)),
+            ("set_if_not_exists", (place, a_value(chance))),
+            ("delete", (place,)),
+            ("delete", (place,)),
+            ("log", (place, a_value(chance))),
+        ]
+    )
+    getattr(memory, verb)(*arguments)
+
+
+def live(
+    chance: random.Random, memory: Any, connection: psycopg.Connection[Any], upto: int
+) -> list[Any]:
+    """Change a memory up to a version; give the document of each."""
+    stood = [memory.get()]
+    while len(stood) <= upto:
+        try:
+            change(chance, memory, connection)
+        except (perdure.WrongType, perdure.InvalidValue):
+            continue
+        version, document = row_of(connection, memory.id)
+        if version == len(stood):  # a plain UPDATE may change nothing
+            stood.append(document)
+    return stood
+
+
+def row_of(connection: psycopg.Connection[Any], job: str) -> tuple[int, Any]:
+    row = connection.execute("select version, context from jobs where id = %s", [job]).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def patched(old: Any, differences: list[Difference]) -> Any:
+    """Carry out differences on the old document."""
+    whole = copy.deepcopy({"": old})
+    for difference in sorted(differences, key=in_order):
+        *way, last = ["", *parse_path(difference.path)]
+        parent: Any = whole
+        for key in way:
+            parent = parent[int(key)] if isinstance(parent, list) else parent[key]
+        if isinstance(parent, dict):
+            assert (last in parent) == (difference.change != "added")
+            parent[last] = difference.new
+            if difference.change == "removed":
+                del parent[last]
+        elif difference.change == "removed":
+            assert parent.pop() == difference.old
+        elif difference.change == "added":
+            assert len(parent) == int(last)
+            parent.append(difference.new)
+        else:
+            assert parent[int(last)] == difference.old
+            parent[int(last)] = difference.new
+    return whole[""]
+
+
+def in_order(difference: Difference) -> tuple[bool, int]:
+    """Sort so that arrays grow and shrink at their ends."""
+    last = parse_path(difference.path)[-1]
+    index = int(last) if last.lstrip("-").isdigit() else 0
+    is_removed = difference.change == "removed"
+    return is_removed, -index if is_removed else index
+
+
+@pytest.mark.parametrize("chance", chances(4))
+def test_every_version_is_what_it_was(
+    client: perdure.Client, connection: psycopg.Connection[Any], chance: random.Random
+) -> None:
+    """(C21) [P3]"""
+    memory = client.create_entity("random", "note")
+    stood = live(chance, memory, connection, 230)
+    for version, document in enumerate(stood):
+        assert memory.at(version) == document, version
+
+    for _ in range(30):
+        old, new = chance.randrange(len(stood)), chance.randrange(len(stood))
+        assert patched(stood[old], memory.diff(old, new)) == stood[new], (old, new)
+    assert patched(stood[7], memory.diff(7)) == stood[-1]
+
+    for _ in range(10):
+        version = chance.randrange(len(stood))
+        restored = memory.restore(version)
+        assert memory.get() == stood[version] == memory.at(restored), version
+        stood.append(stood[version])
+    assert [c.version for c in memory.history(limit=2000)] == list(range(1, len(stood)))
+
+
+@pytest.mark.parametrize("chance", chances(2))
+def test_blame_and_history_agree_on_who_was_last(
+    client: perdure.Client, connection: psycopg.Connection[Any], chance: random.Random
+) -> None:
+    """(E9)"""
+    memory = client.create_entity("random", "note")
+    live(chance, memory, connection, 60)
+    document = memory.get()
+    for author in memory.blame():
+        found: Any = document
+        for key in parse_path(author.path):
+            found = found[key]
+        assert found == author.value
+        changes = [c for c in memory.history(author.path) if c.op != "log"]
+        assert author.version in [c.version for c in changes]
+        # History is generous with what counts from an end, and with what found something standing.
+        later = [
+            c for c in changes if c.version > author.version and "-" not in c.path + author.path
+        ]
+        assert {c.op for c in later} <= {"set_if_not_exists", "merge"}
+
+
+# The verbs
+
+
+def test_the_past_in_plain_code(client: perdure.Client) -> None:
+    memory = client.create_entity("plain", "note", {"n": 1})
+    between = datetime.now(UTC)
+    memory.merge({"a": {"b": [1]}})
+    assert memory.apply(
+        [
+            {"op": "increment", "path": "n", "value": 2},
+            {"op": "append", "path": ["a", "b"], "value": (2, 3)},
+            {"op": "delete", "path": "missing"},
+        ],
+        expected_version=2,
+    ) == [3, 3, None]
+    assert memory.log("events", {"x": 1}, 2) == 6
+
+    changes = memory.history()
+    assert [(c.version, c.op, c.path, c.answer) for c in changes] == [
+        (1, "set", "", 1),
+        (2, "merge", "", 2),
+        (3, "increment", "n", 3),
+        (4, "append", "a.b", 3),
+        (5, "delete", "missing", None),
+        (6, "log", "events", 6),
+    ]
+    assert {c.task for c in changes} == {"$outside"}
+    assert changes[0].at < between < changes[1].at + timedelta(seconds=1)
+    assert [c.version for c in memory.history(["a", "b"], after=2, limit=1)] == [4]
+
+    assert memory.at(2) == {"n": 1, "a": {"b": [1]}}
+    assert memory.at(2, path="a.b.0") == 1
+    assert memory.at(time=between) == {"n": 1}
+    assert [(d.path, d.change, d.old, d.new) for d in memory.diff(2, 3)] == [("n", "changed", 1, 3)]
+    assert [(b.path, b.value, b.version, b.op) for b in memory.blame("a")] == [
+        ("a.b", [1, 2, 3], 4, "append")
+    ]
+    assert [(i.version, i.place, i.item) for i in memory.items("events")] == [
+        (6, 1, {"x": 1}),
+        (6, 2, 2),
+    ]
+    assert memory.items("events", after=6) == []
+    assert memory.get("events") == [{"x": 1}, 2]
+
+    assert memory.restore(2, key="back") == 7
+    assert memory.restore(2, key="back") == 7
+    assert memory.get() == {"n": 1, "a": {"b": [1]}}
+    with pytest.raises(perdure.VersionNotFound):
+        memory.at(8)
+    with pytest.raises(perdure.VersionNotFound):
+        memory.restore(8)
+    with pytest.raises(perdure.VersionConflict):
+        memory.restore(1, expected_version=6)
+    with pytest.raises(InvalidArgument):
+        memory.at()
+    with pytest.raises(InvalidArgument):
+        memory.apply([{"path": "n"}])
+    with pytest.raises(perdure.WrongType):
+        memory.apply([{"op": "toggle", "path": "t"}, {"op": "toggle", "path": "n"}])
+    assert memory.get("t") is None
+    with pytest.raises(perdure.InvalidPath):
+        memory.history("a..b")
+
+    assert client.forget("plain") is True
+    assert client.forget("plain") is False
+    with pytest.raises(perdure.JobNotFound):
+        memory.history()
+
+
+def test_the_past_in_async_code(dsn: str) -> None:
+    async def run() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            memory = await client.create_entity("async", "note", {"n": 1})
+            assert await memory.apply([{"op": "increment", "path": "n", "value": 1}]) == [2]
+            assert await memory.log("l", 1) == 3
+            assert [c.version for c in await memory.history()] == [1, 2, 3]
+            assert await memory.at(1) == {"n": 1}
+            assert [d.path for d in await memory.diff(1)] == ["n"]
+            assert [b.version for b in await memory.blame()] == [2]
+            assert [i.item for i in await memory.items("l")] == [1]
+            assert await memory.restore(1) == 4
+            assert await client.forget("async") is True
+
+    asyncio.run(run())
+
+
+def test_the_past_joins_the_callers_transaction(client: perdure.Client, dsn: str) -> None:
+    client.create_entity("open", "note", {"n": 1})
+    with psycopg.connect(dsn) as connection:
+        memory = client.entity("open", connection=connection)
+        memory.apply([{"op": "increment", "path": "n", "value": 1}])
+        memory.restore(1)
+        assert [c.version for c in memory.history()] == [1, 2, 3]
+        connection.rollback()
+    assert [c.version for c in client.entity("open").history()] == [1]
+
+
+def test_a_running_job_is_not_forgotten(client: perdure.Client) -> None:
+    handle = client.start("nobody-runs-this", id="alive")
+    with pytest.raises(perdure.JobAtWork):
+        client.forget("alive")
+    handle.terminate()
+    assert client.forget("alive") is True
+
+
+# Large reads and replay
+
+
+def parked(handle: perdure.Handle) -> None:
+    deadline = time.monotonic() + 15
+    while "go" not in (handle.status().waiting_for or ""):
+        assert time.monotonic() < deadline, handle.status()
+        time.sleep(0.02)
+
+
+def test_a_large_memory_is_read_again_as_it_was(
+    client: perdure.Client, connection: psycopg.Connection[Any], dsn: str
+) -> None:
+    """A worker that comes later replays what the first was told. (C35) [P4] [P9]"""
+    app = perdure.App()
+    seen: list[tuple[str, Any]] = []
+
+    @app.coordinator
+    async def reader(memory: perdure.AsyncEntity) -> list[int]:
+        first = await memory.get()
+        seen.append(("first", first))
+        await memory.log("log", "x" * 3000)
+        log = await memory.get("log")
+        seen.append(("log", log))
+        await perdure.wait_for("go")
+        second = await memory.get()
+        seen.append(("second", second))
+        await perdure.wait_for("go")
+        return [len(str(first)), len(str(log)), len(str(second))]
+
+    context = {"texts": [str(n) * 100 for n in range(100)], "n": 0}
+    handle = client.start(reader, id="large", context=context)
+    with perdure.Worker(app, dsn=dsn):
+        parked(handle)
+    for number in range(150):
+        handle.memory.increment("n", number)
+    handle.memory.delete("texts.0")
+    handle.memory.log("log", "later")
+    handle.signal("go")
+    with perdure.Worker(app, dsn=dsn):
+        deadline = time.monotonic() + 15
+        while not any(name == "second" for name, _ in seen) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        parked(handle)
+    handle.memory.set({"all": "gone"})
+    handle.signal("go")
+    with perdure.Worker(app, dsn=dsn):
+        result = handle.result(T)
+
+    assert [name for name, _ in seen] == ["first", "log"] * 2 + ["second"] + [
+        "first",
+        "log",
+        "second",
+    ]
+    told = dict([*seen[:2], seen[4]])
+    assert told["first"] == context
+    assert told["log"] == ["x" * 3000]
+    assert told["second"] == {"texts": context["texts"][1:], "n": sum(range(150))}
+    assert all(told[name] == value for name, value in seen)
+    assert result == [len(str(told[name])) for name in ("first", "log", "second")]
+    rows = connection.execute(
+        "select value, pg_column_size(journal) from journal where job_id = 'large' and op = 'get'"
+    ).fetchall()
+    assert len(rows) == 3
+    assert all(value is None and size < 300 for value, size in rows)
+
+
+# What it costs
+
+
+def test_a_version_is_at_most_ninety_nine_commands_away(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """PostgreSQL counts how often a command is applied."""
+    connection.execute("select entity_create('long', 'note', '{\"n\": 0}')")
+    batch = "select entity_apply('long', (select jsonb_agg(jsonb_build_object('op', 'increment',"
+    batch += " 'path', 'k' || n % 7, 'value', 1)) from generate_series(1, 1000) as n))"
+    for _ in range(10):
+        connection.execute(batch.encode())
+    connection.execute("set track_functions = 'all'")
+
+    def applied(query: str) -> int:
+        with connection.transaction():
+            calls = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions"
+            calls += " where funcname = 'apply_command'"
+            before = connection.execute(calls.encode()).fetchone()
+            connection.execute(query.encode())
+            after = connection.execute(calls.encode()).fetchone()
+        assert before is not None
+        assert after is not None
+        return int(after[0] - before[0])
+
+    assert applied("select entity_at('long', 5099)") == 99
+    assert applied("select entity_at('long', 5100)") == 0
+    for version in (0, 1, 99, 101, 4242, 9999, 10001):
+        assert applied(f"select entity_at('long', {version})") == version % 100
+    assert applied("select entity_at('long', at => clock())") == 1
+    assert applied("select from entity_diff('long', 1099)") == 99
+    assert applied("select entity_restore('long', 1099)") == 100
+
+
+def test_an_item_of_a_log_costs_about_what_a_row_costs(wal_of: Callable[[str], int]) -> None:
+    """The document of 100 kB beside it is not written again; WAL is counted, not time."""
+    rows = wal_of("insert into public.plain (item) values (%s)")
+    items = wal_of("select entity_log('large', 'events', %s)")
+    keyed = wal_of("select entity_log('large', 'events', %s, key => gen_random_uuid()::text)")
+    print(f"WAL of 1000 rows {rows}, items {items}, with keys {keyed} bytes")
+    assert items <= 5 * rows
+    assert keyed <= 5 * rows
+
+
+@pytest.fixture
+def wal_of(schema: str) -> Iterator[Callable[[str], int]]:
+    """Give a function that counts the WAL of a thousand statements, each in its own commit."""
+    settings = {"full_page_writes": "on", "autovacuum": "off", "log_min_messages": "fatal"}
+    with (
+        Server(settings=settings) as server,
+        psycopg.connect(server.url(), autocommit=True) as connection,
+    ):
+        install(connection, schema)
+        connection.execute(f"set search_path = pg_catalog, {schema}".encode())
+        connection.execute(
+            "create table public.plain"
+            " (id bigint generated always as identity primary key, item jsonb)"
+        )
+        connection.execute(
+            "select entity_create('large', 'note', (select jsonb_object_agg(n, md5(n::text)"
+            " || md5((n + 1)::text)) from generate_series(1, 1350) as n))"
+        )
+
+        def wal_of(statement: str) -> int:
+            item = json.dumps({"text": "x" * 138})
+            connection.execute("checkpoint")
+            start = connection.execute("select pg_current_wal_insert_lsn()").fetchone()
+            for _ in range(1000):
+                connection.execute(statement.encode(), [item])
+            used = "select pg_current_wal_insert_lsn() - %s::pg_lsn"
+            row = connection.execute(used, start).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        yield wal_of
