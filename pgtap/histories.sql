@@ -34,25 +34,31 @@ $$;
 select is(histories_broken_by(statement), broken, format('%s is found', about))
   from (values
         ('nothing', 'select', '[]'::jsonb),
-        ('a document that was changed', $$ update perdure.jobs set context = '{"n": 2}' where id = 'f' $$, '[["I1", "f"]]'),
-        ('a document that never was', $$ update perdure.jobs set context = '{"n": 2}' where id = 'empty' $$, '[["I1", "empty"]]'),
-        ('a late command that was changed', $$ update perdure.journal set argument = '2' where job_id = 'e' and version = 201 $$,
+        ('a document that was changed',
+         $$ update perdure.jobs set context = '{"n": 2}' where id = 'f' $$, '[["I1", "f"]]'),
+        ('a document that never was',
+         $$ update perdure.jobs set context = '{"n": 2}' where id = 'empty' $$, '[["I1", "empty"]]'),
+        ('a late command that was changed',
+         $$ update perdure.journal set argument = '2' where job_id = 'e' and version = 201 $$,
          '[["I1", "e"]]'),
-        ('an early command that was changed', $$ update perdure.journal set argument = '2' where job_id = 'e' and version = 50 $$,
+        ('an early command that was changed',
+         $$ update perdure.journal set argument = '2' where job_id = 'e' and version = 50 $$,
          '[["I2", "e"], ["I2", "e"], ["I1", "e"]]'),
         ('a first document that was changed',
          $$ update perdure.journal set argument = '{"n": 0}' where job_id = 'e' and version = 1 $$,
          '[["I2", "e"], ["I2", "e"], ["I1", "e"]]'),
         ('a command that cannot have been',
          $$ update perdure.journal set path = '{t}' where job_id = 'e' and version = 150 $$, '[["I1", "e"]]'),
-        ('a snapshot that was changed', $$ update perdure.snapshots set context = '{}' where job_id = 'e' and version = 100 $$,
+        ('a snapshot that was changed',
+         $$ update perdure.snapshots set context = '{}' where job_id = 'e' and version = 100 $$,
          '[["I2", "e"]]'),
         ('a snapshot that says that nothing has changed',
          $$ update perdure.snapshots set context = null where job_id = 'e' and version = 200 $$, '[["I2", "e"]]'),
         ('a snapshot on which others rest',
          $$ update perdure.snapshots set context = '{"n": 5}' where job_id = 'log' and version = 100 $$,
          '[["I2", "log"], ["I2", "log"]]'),
-        ('two memories that were changed', $$ update perdure.jobs set context = '{"n": 2}' where id in ('f', 'empty') $$,
+        ('two memories that were changed',
+         $$ update perdure.jobs set context = '{"n": 2}' where id in ('f', 'empty') $$,
          '[["I1", "empty"], ["I1", "f"]]')
        ) as cases (about, statement, broken);
 
@@ -61,7 +67,7 @@ select is(histories_broken_by(statement), broken, format('%s is found', about))
 alter table perdure.jobs disable trigger updates_are_commands;
 update perdure.jobs set context = '{"n": 2}' where id in ('f', 'e', 'log');
 select is(
-    array(select b.job from assert_histories(after, max_jobs) as b),
+    array(select b.job from assert_histories(cases.after, cases.max_jobs) as b),
     jobs,
     format('of %s jobs after %s, %s are broken', max_jobs, quote_literal(after), jobs))
   from (values

@@ -16,7 +16,8 @@ select given(tell(a_turn('done', state => 'done', requests => '[{"key": "d", "na
 select given(entity_create('entity', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
 select given(entity_create('long', 'note'));
-select given(entity_apply('long', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 250))));
+select given(
+    entity_apply('long', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 250))));
 select given(hook('entity', 'h', key => 'h'));
 select given(signal('running', 'go'));
 select is_empty('select * from assert_invariants()', 'a world with something of everything breaks no law');

@@ -40,13 +40,19 @@ select have_held_job('j', '{"n": 1}');
 select given(entity_increment('j', 'n')) from generate_series(1, 120);
 select given(entity_log('j', 'l', '1'));
 select given(signal('j', 'go', key => 'k'));
-select given(tell(a_turn('j', facts => '[{"kind": "note"}]', requests => '[{"key": "u", "kind": "until", "condition": "$.n > 1000"}]')));
+select given(
+    tell(a_turn('j', facts => '[{"kind": "note"}]',
+                requests => '[{"key": "u", "kind": "until", "condition": "$.n > 1000"}]')));
 select throws_ok($$ select forget('j') $$, 'PD407', 'job ''j'' is at work', 'a running job is not forgotten');
-select given(tell(a_turn('j', state => 'done', requests => '[{"key": "d", "name": "h", "queue": "hooks", "detached": true}]')));
+select given(
+    tell(a_turn('j', state => 'done', requests => '[{"key": "d", "name": "h", "queue": "hooks", "detached": true}]')));
 select throws_ok($$ select forget('j') $$, 'PD407', null, 'a finished job whose hook is alive is not forgotten');
 select given(take('bob', '{hooks}'));
 select given(tell(a_turn('j', (tasks_of('j'))[1], state => 'done', worker => 'bob')));
-select is(rows_of('j') - 'journal', '{"jobs": 1, "inbox": 1, "snapshots": 1}', 'a finished job has its memory and its history');
+select is(
+    rows_of('j') - 'journal',
+    '{"jobs": 1, "inbox": 1, "snapshots": 1}',
+    'a finished job has its memory and its history');
 select is(forget('j'), true, 'a finished job can be forgotten');
 select is(rows_of('j'), '{}', 'nothing of it is left in any table');
 select is(forget('j'), false, 'what is not there cannot be forgotten');
@@ -57,7 +63,10 @@ select throws_ok($$ select signal('j', 'go', key => 'k') $$, 'PD401', null, 'a j
 -- Its id begins anew.
 
 select have_held_job('j', '{"m": 1}');
-select is((select jsonb_agg(h.version) from entity_history('j') as h), '[1]', 'the id of a forgotten job begins a new history [P1]');
+select is(
+    (select jsonb_agg(h.version) from entity_history('j') as h),
+    '[1]',
+    'the id of a forgotten job begins a new history [P1]');
 select is(entity_at('j', 1), '{"m": 1}', 'nothing of the old memory shows through');
 select is(signal('j', 'go', key => 'k'), true, 'the keys of the old job are free');
 select is(terminate('j'), true, 'a job can be ended');
@@ -78,7 +87,8 @@ select is(the_job('e') -> 'version', '1', 'its history begins again');
 -- Parents and children.
 
 select have_held_job('parent');
-select given(tell(a_turn('parent', requests => '[{"key": "c#1", "kind": "job", "name": "child", "queue": "children"}]')));
+select given(
+    tell(a_turn('parent', requests => '[{"key": "c#1", "kind": "job", "name": "child", "queue": "children"}]')));
 select given(tell(a_turn('parent', state => 'done')));
 select throws_ok($$ select forget('parent') $$, 'PD407', null,
                  'a job whose child runs is not forgotten: its answer would go to the next job of that id');

@@ -77,7 +77,10 @@ exception when others then
 end
 $$;
 select is(
-    refusal_of('[{"op": "increment", "path": "n", "value": 1}, {"op": "increment", "path": "t", "value": 1}, {"op": "toggle", "path": "b"}]'),
+    refusal_of('[
+        {"op": "increment", "path": "n", "value": 1},
+        {"op": "increment", "path": "t", "value": 1},
+        {"op": "toggle", "path": "b"}]'),
     array['PD102', 't is a string, not a number',
           'It is command 2 of 3; none of them was carried out. The memory was not changed.'],
     'a refusal says which command it was');
@@ -86,7 +89,8 @@ select is(jsonb_build_array(the_job('all') -> 'context', the_job('all') -> 'vers
 select is((refusal_of(commands))[1], code, format('%s is refused with %s', about, code))
   from (values
         ('no command', '[]'::jsonb, 'PD107'),
-        ('a list of 1001', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 1001)), 'PD107'),
+        ('a list of 1001', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 1001)),
+         'PD107'),
         ('an object', '{"op": "toggle", "path": "b"}', 'PD107'),
         ('null', 'null', 'PD107'),
         ('nothing', null, 'PD107'),
@@ -100,25 +104,35 @@ select is((refusal_of(commands))[1], code, format('%s is refused with %s', about
         ('a log without a path', '[{"op": "log", "value": 1}]', 'PD103'),
         ('a path that is none', '[{"op": "toggle", "path": "b..c"}]', 'PD101'),
         ('a path with a hole', '[{"op": "toggle", "path": ["b", null]}]', 'PD101'),
-        ('a path of 51 keys', jsonb_build_array(jsonb_build_object('op', 'toggle', 'path', array_fill('k'::text, '{51}'))), 'PD101'),
+        ('a path of 51 keys', jsonb_build_array(jsonb_build_object(
+            'op', 'toggle', 'path', array_fill('k'::text, '{51}'))), 'PD101'),
         ('a value that is too deep', jsonb_build_array(jsonb_build_object(
             'op', 'set', 'path', 'd', 'value', (repeat('[', 102) || repeat(']', 102))::jsonb)), 'PD302'),
         ('a value that is too large', jsonb_build_array(jsonb_build_object(
             'op', 'set', 'path', 'd', 'value', repeat('x', 1048576))), 'PD301')
        ) as cases (about, commands, code);
 select is(the_job('all') ->> 'version', '1', 'nothing of all that was done');
-select is(jsonb_array_length(entity_apply('all', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb)
-                                                    from generate_series(1, 1000)))), 1000, 'a thousand may come at once');
+select is(
+    jsonb_array_length(entity_apply('all', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb)
+                                                    from generate_series(1, 1000)))),
+    1000,
+    'a thousand may come at once');
 select throws_ok($$ select entity_apply('nobody', '[{"op": "toggle", "path": "b"}]') $$, 'PD401', null,
                  'commands need a memory');
 
 -- expected_version: of the first.
 
 select given(entity_create('cas', 'note'));
-select is(entity_apply('cas', '[{"op": "increment", "path": "n", "value": 1}, {"op": "toggle", "path": "b"}]', expected_version => 0),
-          '[1, true]', 'the version that is expected is that before the first command');
-select throws_ok($$ select entity_apply('cas', '[{"op": "toggle", "path": "b"}]', expected_version => 1) $$, 'PD105', null,
-                 'commands that expect an old version are refused [P3]');
+select is(
+    entity_apply('cas', '[{"op": "increment", "path": "n", "value": 1}, {"op": "toggle", "path": "b"}]',
+                 expected_version => 0),
+    '[1, true]',
+    'the version that is expected is that before the first command');
+select throws_ok(
+    $$ select entity_apply('cas', '[{"op": "toggle", "path": "b"}]', expected_version => 1) $$,
+    'PD105',
+    null,
+    'commands that expect an old version are refused [P3]');
 
 -- key: the same list once [P2].
 
@@ -136,13 +150,23 @@ select is(entity_increment('keys', 'n', 1), '3', 'somebody does the same after i
 select is(twice(2), '[1, 2]', 'a repeated call gets the first answers [P2] [P12]');
 select is(error_of('select twice(1)'), 'PD106', 'the beginning of a list is another list [P2]');
 select is(error_of('select twice(3)'), 'PD106', 'a longer list is another, even where others went on like that [P2]');
-select is(error_of($$ select entity_increment('keys', 'n', 1, key => 'k') $$), 'PD106', 'a command alone is another call [P2]');
-select is(error_of($$ select entity_apply('keys', '[{"op": "increment", "path": "n", "value": 1}, {"op": "toggle", "path": "b"}]', key => 'k') $$),
-          'PD106', 'a list with another second command is another list [P2]');
+select is(
+    error_of($$ select entity_increment('keys', 'n', 1, key => 'k') $$),
+    'PD106',
+    'a command alone is another call [P2]');
+select is(
+    error_of($$ select entity_apply('keys', '[
+        {"op": "increment", "path": "n", "value": 1},
+        {"op": "toggle", "path": "b"}]', key => 'k') $$),
+    'PD106',
+    'a list with another second command is another list [P2]');
 select is(entity_increment('keys', 'n', 1, key => 'alone'), '4', 'a key may stand for one command');
 select is(error_of($$ select twice(1, 'alone') $$), 'PD106', 'its answer is none of a list [P2]');
-select is(entity_apply('keys', '[{"op": "increment", "path": "n", "value": 1}, {"op": "increment", "path": "n", "value": 1}]',
-                       expected_version => 0, key => 'k'), '[1, 2]', 'a repeated call may name the version of its first time');
+select is(
+    entity_apply('keys', '[{"op": "increment", "path": "n", "value": 1}, {"op": "increment", "path": "n", "value": 1}]',
+                       expected_version => 0, key => 'k'),
+    '[1, 2]',
+    'a repeated call may name the version of its first time');
 select is(the_job('keys') ->> 'version', '4', 'what was repeated or refused has no version');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

@@ -50,12 +50,13 @@ select is(entity_at('e', at => '2030-01-01 12:02:30+00', path => 'l.-1'), '2', '
 -- A log has a past too.
 
 select is(entity_at('e', version, path => 'log'), items, format('the log of version %s was %s', version, items))
-  from (values (3, null::jsonb), (4, '[4]'), (10, '[4]'), (11, '[4, 11]'), (100, '[4, 11, 18, 25, 32, 39, 46, 53, 60, 67, 74, 81, 88, 95]'))
+  from (values (3, null::jsonb), (4, '[4]'), (10, '[4]'), (11, '[4, 11]'), (30, '[4, 11, 18, 25]'))
     as cases (version, items);
 
 -- Refusals.
 
-select throws_ok(format('select entity_at(''e'', %s)', moment), code, null, format('%s is no moment of the past', about))
+select throws_ok(format('select entity_at(''e'', %s)', moment), code, null,
+                 format('%s is no moment of the past', about))
   from (values
         ('a version that is not yet', '231', 'PD404'),
         ('a version before the first', '-1', 'PD404'),
@@ -76,10 +77,15 @@ select is(entity_at('i', 2), '{"n": 2}', 'a plain UPDATE is in the past like any
 select have_held_job('j', '{"n": 0}');
 select given(hook('j', 'h', key => 'h', queue => 'hooks'));
 select given(take('bob', '{hooks}'));
-select given(tell(
-    a_turn('j', facts => '[{"op": "increment", "path": ["n"], "value": 1}, {"op": "append", "path": ["n"], "value": [1]},
-                           {"op": "set", "path": ["by"], "value": "main"}]'),
-    a_turn('j', '$hook/h', worker => 'bob', facts => '[{"op": "set", "path": ["by"], "value": "hook"}, {"op": "toggle", "path": ["t"]}]')));
+select given(
+    tell(
+    a_turn('j', facts => '[
+        {"op": "increment", "path": ["n"], "value": 1},
+        {"op": "append", "path": ["n"], "value": [1]},
+        {"op": "set", "path": ["by"], "value": "main"}]'),
+    a_turn('j', '$hook/h', worker => 'bob', facts => '[
+        {"op": "set", "path": ["by"], "value": "hook"},
+        {"op": "toggle", "path": ["t"]}]')));
 select given(entity_increment('j', 'n'));
 select given(tell(a_turn('j', facts => '[{"op": "delete", "path": ["by"]}]')));
 select is((select jsonb_agg(entity_at('j', version) order by version) from generate_series(0, 7) as version),

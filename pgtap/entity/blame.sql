@@ -66,7 +66,8 @@ end
 $$;
 select given(entity_create('steps', 'note'));
 select is(blame_after(op, path, value), blamed,
-          format('%s. %s at %s with %s', number, op, coalesce(nullif(path, ''), 'the top'), coalesce(value::text, 'nothing')))
+          format('%s. %s at %s with %s', number, op, coalesce(nullif(path, ''), 'the top'),
+                 coalesce(value::text, 'nothing')))
   from (select * from steps order by number) as steps;
 
 -- Elements of an array move: the whole array is one place.

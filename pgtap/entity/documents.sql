@@ -22,7 +22,8 @@ select is(error_of(format('insert into perdure.jobs (id, entity, context) select
           format('%s %s', about, coalesce('is refused with ' || code, 'is inserted')))
   from documents;
 select given(entity_create('e', 'note'));
-select is(error_of(format('update perdure.jobs set context = document from documents where id = ''e'' and about = %L', about)), code,
+select is(error_of(format('update perdure.jobs set context = document
+                             from documents where id = ''e'' and about = %L', about)), code,
           format('%s %s', about, coalesce('is refused with ' || code, 'replaces another')))
   from documents;
 select is((select count(*) from perdure.jobs), 1 + (select count(*) from documents where code is null),

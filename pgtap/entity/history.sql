@@ -88,7 +88,7 @@ select is(
     format('%s at %s with %s %s a.b', w.op, coalesce(nullif(w.path, ''), 'the top'), coalesce(w.value::text, 'nothing'),
            case when w.reaches then 'reaches' else 'does not reach' end))
   from written as w
-  left join entity_history('places', 'a.b') as h on h.version = w.number
+  left join entity_history('places', 'a.b') as h on w.number = h.version
  order by w.number;
 
 -- What counts from the end of an array may be any of its elements.
@@ -99,7 +99,7 @@ select given(entity_set('list', '6', 'l.-1.n'));
 select given(entity_set('list', '7', 'm.-1'));
 select given(entity_append('list', 'l', '{"n": 3}'));
 select is(
-    (select array_agg(h.version order by h.version) from entity_history('list', place) as h),
+    (select array_agg(h.version order by h.version) from entity_history('list', cases.place) as h),
     versions,
     format('%s was written by versions %s', place, versions))
   from (values
@@ -116,9 +116,10 @@ select is(
 -- Page by page.
 
 select given(entity_create('pages', 'note'));
-select given(entity_increment('pages', case when n % 2 = 0 then 'even' else 'odd' end)) from generate_series(1, 20) as n;
+select given(entity_increment('pages', case when n % 2 = 0 then 'even' else 'odd' end))
+  from generate_series(1, 20) as n;
 select is(
-    array(select h.version from entity_history('pages', '', after, max_rows) as h),
+    array(select h.version from entity_history('pages', '', cases.after, cases.max_rows) as h),
     versions,
     format('%s changes after version %s are %s', max_rows, after, versions))
   from (values

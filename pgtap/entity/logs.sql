@@ -32,7 +32,10 @@ select is(entity_get('e', '"a.b".c'), '[1]', 'the name of a log is a path');
 
 select given(entity_log('e', 'n', '"beside"'));
 select is(entity_get('e', 'n'), '1', 'where the document has a value, that is read');
-select is((select jsonb_agg(i.item) from entity_items('e', 'n') as i), '["beside"]', 'the log has its items all the same');
+select is(
+    (select jsonb_agg(i.item) from entity_items('e', 'n') as i),
+    '["beside"]',
+    'the log has its items all the same');
 select given(entity_delete('e', 'n'));
 select is(entity_get('e', 'n'), '["beside"]', 'the log is read where the document has nothing');
 select given(entity_set('e', 'null', 'n'));
@@ -46,7 +49,7 @@ select given(entity_log('p', 'l', (select jsonb_agg(10 * n + m) from generate_se
   from generate_series(1, 5) as n;
 select given(entity_log('p', 'other', '0'));
 select is(
-    (select jsonb_agg(i.item) from entity_items('p', 'l', after, max_rows) as i),
+    (select jsonb_agg(i.item) from entity_items('p', 'l', cases.after, cases.max_rows) as i),
     items,
     format('%s items after version %s are %s', max_rows, after, items))
   from (values
@@ -103,8 +106,10 @@ select is(tell(a_turn('j', facts => '[
     [8, true, ["before", 1, 2, 5]],
     [9, true, [4]],
     [10, true, {"n": 1}]]', 'a turn reads what it has just added; what is no list, or has no name, is refused [P4]');
-select is((select jsonb_agg(f -> 4) from jsonb_array_elements(journal_of('j')) as f where f -> 1 = '"read"'),
-          '[["before"], ["before", 1, 2], ["before", 1, 2, 5], [4], {"n": 1}]', 'the journal holds what was read (C35) [P4]');
+select is(
+    (select jsonb_agg(f -> 4) from jsonb_array_elements(journal_of('j')) as f where f -> 1 = '"read"'),
+    '[["before"], ["before", 1, 2], ["before", 1, 2, 5], [4], {"n": 1}]',
+    'the journal holds what was read (C35) [P4]');
 select is(
     (select jsonb_agg(jsonb_build_array(i.version, i.item, i.task) order by i.version, i.place)
        from entity_items('j', 'l') as i),
@@ -126,15 +131,19 @@ create function stored_apart() returns bigint
 language plpgsql
 as $$
 begin
-    return pg_relation_size((select c.reltoastrelid::regclass from pg_class as c where c.oid = 'perdure.jobs'::regclass));
+    return (select pg_relation_size(c.reltoastrelid) from pg_class as c where c.oid = 'perdure.jobs'::regclass);
 end
 $$;
 create temporary table size as select stored_apart() as before;
 select given(entity_log('large', 'l', to_jsonb(n))) from generate_series(1, 120) as n;
 select given(entity_apply('large', '[{"op": "log", "path": "l", "value": 1}, {"op": "log", "path": "m", "value": 2}]'));
 select is(stored_apart() - before, 0::bigint, 'a log does not write the document again') from size;
-select is((select jsonb_agg(jsonb_build_array(s.version, s.context is null)) from perdure.snapshots as s where s.job_id = 'large'),
-          '[[100, false]]', 'at a hundredth version the document is kept');
+select is(
+    (select jsonb_agg(jsonb_build_array(s.version, s.context is null))
+       from perdure.snapshots as s
+      where s.job_id = 'large'),
+    '[[100, false]]',
+    'at a hundredth version the document is kept');
 select given(entity_log('large', 'l', to_jsonb(n))) from generate_series(1, 100) as n;
 select is((select jsonb_agg(jsonb_build_array(s.version, s.context is null) order by s.version)
              from perdure.snapshots as s where s.job_id = 'large'),

@@ -11,8 +11,10 @@ select given(entity_set('e', '{"other": true}'));
 select is(entity_restore('e', 2), '4', 'going back makes a new version');
 select is(the_job('e') -> 'context', '{"n": 1, "a": {"b": [1, 2]}}', 'the memory is what it was');
 select is(entity_at('e', 3), '{"other": true}', 'what was there before it went back is not lost');
-select is((select jsonb_build_array(h.task, h.op, h.path, h.argument, h.answer) from entity_history('e', after => 3) as h),
-          '["$outside", "set", "", {"n": 1, "a": {"b": [1, 2]}}, 4]', 'going back is a change like any other (C21)');
+select is(
+    (select jsonb_build_array(h.task, h.op, h.path, h.argument, h.answer) from entity_history('e', after => 3) as h),
+    '["$outside", "set", "", {"n": 1, "a": {"b": [1, 2]}}, 4]',
+    'going back is a change like any other (C21)');
 select is(entity_restore('e', 4), '5', 'going back to where one is has a version too');
 select is(entity_restore('e', 0), '6', 'one may go back to the beginning');
 select is(the_job('e') -> 'context', '{}', 'in the beginning a memory was empty');

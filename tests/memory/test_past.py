@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 import perdure
 from perdure.embedded import Server
@@ -78,7 +79,7 @@ def change(chance: random.Random, memory: Any, connection: psycopg.Connection[An
     document = memory.get()
     place = a_place(chance, document)
     if chance.random() < 0.05:
-        text = psycopg.types.json.Jsonb(an_object(chance))
+        text = Jsonb(an_object(chance))
         connection.execute("update jobs set context = %s where id = %s", [text, memory.id])
         return
     verb, arguments = chance.choice(
@@ -336,7 +337,7 @@ def test_a_large_memory_is_read_again_as_it_was(
         await perdure.wait_for("go")
         return [len(str(first)), len(str(log)), len(str(second))]
 
-    context = {"texts": [str(n) * 100 for n in range(100)], "n": 0}
+    context: dict[str, Any] = {"texts": [str(n) * 100 for n in range(100)], "n": 0}
     handle = client.start(reader, id="large", context=context)
     with perdure.Worker(app, dsn=dsn):
         parked(handle)

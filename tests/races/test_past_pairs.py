@@ -144,7 +144,7 @@ select jsonb_build_object(
 
 def left(session: Session, it: Cast) -> str:
     """Read what is left of a job, and look that nothing is left of what is not there."""
-    (row,) = session.connection.execute(LEFT, {"job": it.job}).fetchone() or (None,)
+    ((row,),) = session.connection.execute(LEFT, {"job": it.job}).fetchall()
     if row["job"] is None:
         assert [name for name, rows in row.items() if rows is not None] == []
     return json.dumps(row, indent=1).replace(it.job, "JOB")
