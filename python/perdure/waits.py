@@ -106,12 +106,28 @@ class Waits:
 
     def _take_addressed(self, message: Json) -> None:
         key, ok, value, number = (message[name] for name in ("key", "ok", "payload", "id"))
-        kind = "cancel" if key == CANCEL else "answer"
-        fact = self._turn.outbox.tell(kind, key, ok=ok, value=value, message=number)
-        if kind == "cancel":
+        tell, memo = self._turn.outbox.tell, self._turn.memo
+        if key == CANCEL:
+            tell("cancel", key, ok=ok, value=value, message=number)
             self._turn.cancel()
-        elif key in self._open:
-            self._open[key].end(fact)
+            return
+        if memo.told(key) is None and self._is_late(message):
+            self._end(tell("timer", key))
+        if memo.told(key) is not None:
+            tell("dropped", key, ok=ok, value=value, message=number)
+        else:
+            self._end(tell("answer", key, ok=ok, value=value, message=number))
+
+    def _is_late(self, message: Json) -> bool:
+        """Tell whether an answer came after the deadline that its wait was given."""
+        deadline = self._turn.memo.deadline(message["key"])
+        return deadline is not None and from_iso(message["sent_at"]) > deadline
+
+    def _end(self, fact: Fact) -> None:
+        """End the wait, if it is open here, of which a fact tells."""
+        wait = self._open.get(fact.key or "")
+        if wait is not None:
+            wait.end(fact)
 
     def _waiting_for(self, message: Json) -> Open | None:
         for wait in self._open.values():

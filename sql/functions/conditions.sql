@@ -1,6 +1,23 @@
 -- Conditions: a task waits until its memory is as it wants it. The writer that makes a condition true answers the task
 -- at that moment, under the job's lock: once true counts, also when it is false again before the task wakes. [P8]
 
+-- The operator hides most errors, but not all: times with and without zones do not compare, and a path may be too deep.
+-- What cannot be judged does not hold, and whoever writes the memory never hears of it.
+create function @extschema@.fulfils(context jsonb, condition jsonpath) returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(fulfils.context @@ fulfils.condition, false);
+exception
+    when data_exception or feature_not_supported or undefined_object or program_limit_exceeded then
+        return false;
+end
+$$;
+comment on function @extschema@.fulfils(jsonb, jsonpath) is 'Tell whether a document is as a condition wants it; never raises.';
+
+
 create function @extschema@.meet_conditions(held @extschema@.memory, met_at timestamptz) returns void
 language plpgsql
 volatile
@@ -13,7 +30,7 @@ begin
     with met as (
         delete from conditions as c
          where c.job_id = held.id
-           and coalesce(held.context @@ c.condition, false)
+           and fulfils(held.context, c.condition)
         returning c.task, c.key
     )
     select array_agg(m.task order by m.task, m.key), array_agg(m.key order by m.task, m.key) into tasks, keys from met as m;
@@ -34,10 +51,11 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    perform check_snapshot(array[held.id]);
     perform meet_conditions(held, heed_watchers.changed_at);
     perform notify_listeners(array['$memory/' || held.id]);
     return exists (select from conditions as c where c.job_id = held.id)
-        or exists (select from listeners as l where l.topic = '$memory/' || held.id);
+        or is_listened_for('$memory/' || held.id, null, heed_watchers.changed_at - interval '1 hour');
 end
 $$;
 comment on function @extschema@.heed_watchers(@extschema@.memory, timestamptz) is

@@ -87,7 +87,7 @@ begin
       left join tasks as t on t.job_id = c.job_id and t.task = c.task
      where t.task is null
         or j.watched is not true
-        or coalesce(j.context @@ c.condition, false);
+        or fulfils(j.context, c.condition);
 end
 $$;
 comment on function @extschema@.broken_waits() is 'Find conditions that nobody waits for, that writers overlook, or that hold already (I6).';

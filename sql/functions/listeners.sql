@@ -40,11 +40,30 @@ as $$
 begin
     insert into listeners (topic, listener, since)
     values (listen_for.topic, listen_for.listener, clock())
-        on conflict on constraint one_row_per_listener do nothing;
+        on conflict on constraint one_row_per_listener do update set since = excluded.since;
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
     'Ask for a NOTIFY on a topic: a queue, or $job/id for the end of a job. LISTEN first, then look once more after this commits.';
+
+
+-- A client that was killed leaves its row behind; one that lives says so again within the hour.
+create function @extschema@.is_listened_for(topic text, listener text, seen_since timestamptz) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from listeners as l
+         where l.topic = is_listened_for.topic
+           and (is_listened_for.listener is null or l.listener = is_listened_for.listener)
+           and l.since > is_listened_for.seen_since);
+end
+$$;
+comment on function @extschema@.is_listened_for(text, text, timestamptz) is
+    'Tell whether a listener, or with null anybody, has asked for a topic since a time.';
 
 
 create function @extschema@.stop_listening(listener text) returns void

@@ -264,15 +264,24 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set lock_timeout = '100 ms'
 as $$
 declare
-    held memory := lock_job(entity_watch.id);
+    topic text := '$memory/' || entity_watch.id;
+    held memory := read_job(entity_watch.id);
 begin
     perform check_name(entity_watch.listener, 'a listener');
+    if held.watched and is_listened_for(topic, entity_watch.listener, clock() - interval '30 min') then
+        return held.version;
+    end if;
+    held := lock_job(entity_watch.id);
     perform watch_jobs(array[held.id]);
-    perform listen_for('$memory/' || held.id, entity_watch.listener);
+    perform listen_for(topic, entity_watch.listener);
     return held.version;
+exception
+    when lock_not_available then
+        return null;
 end
 $$;
 comment on function @extschema@.entity_watch(text, text) is
-    'Ask for a NOTIFY at each change of a memory, until stop_listening(); returns its version. LISTEN first, then read entity_history() from the version that you have. PD401.';
+    'Ask for a NOTIFY at each change of a memory, until stop_listening(), or for an hour; returns its version, or null while an open transaction has the memory: ask again. LISTEN first, then read entity_history() from the version that you have. PD104, PD401.';

@@ -247,6 +247,8 @@ begin
     perform check_contract(new.id, new.entity, new.context);
     new.version := old.version + 1;
     new.updated_at := clock();
+    -- Whoever writes back a whole row that he read before takes no watchers away.
+    new.watched := old.watched or new.watched;
     if new.watched or new.version % 100 = 0 then
         new.watched := mark_version((new.id, new.status, new.context, new.version, new.run, new.entity, new.watched)::memory,
                                     new.updated_at);

@@ -271,7 +271,7 @@ declare
     it memory := read_job(entity_meets.id);
 begin
     perform raise_failure(condition_failure(entity_meets.condition));
-    return case when coalesce(it.context @@ entity_meets.condition::jsonpath, false) then it.version end;
+    return case when fulfils(it.context, entity_meets.condition::jsonpath) then it.version end;
 end
 $$;
 comment on function @extschema@.entity_meets(text, text) is

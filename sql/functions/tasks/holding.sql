@@ -15,7 +15,6 @@ comment on function @extschema@.task_exists(text, text) is 'Tell whether a task 
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
 immutable
-parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -47,7 +46,6 @@ comment on function @extschema@.request_failure(jsonb) is
 create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
 language plpgsql
 immutable
-parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

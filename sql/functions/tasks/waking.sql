@@ -1,6 +1,28 @@
 -- Tasks, woken. Law: waking moves only a parked task. A task that is held looks at its inbox when it parks, under the
 -- job's lock.
 
+-- The lock of a job gives an old snapshot no new eyes, and a task that has parked since has not written the job's row.
+-- Its own it has: to lock that is refused with 40001, and the caller tries again with a new snapshot.
+create function @extschema@.check_snapshot(jobs text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if current_setting('transaction_isolation') = 'read committed' then
+        return;
+    end if;
+    perform
+       from tasks as t
+      where t.job_id = any(check_snapshot.jobs)
+      order by t.job_id, t.task
+        for no key update;
+end
+$$;
+comment on function @extschema@.check_snapshot(text[]) is
+    'Refuse to look for whom to wake with a snapshot that is older than what a task of these jobs did last: 40001. [P5]';
+
+
 create function @extschema@.wake_tasks(jobs text[], woken_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -9,6 +31,7 @@ as $$
 declare
     woken text[];
 begin
+    perform check_snapshot(wake_tasks.jobs);
     with asleep as materialized (
         select t.job_id, t.task
           from tasks as t

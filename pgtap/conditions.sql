@@ -1,0 +1,355 @@
+-- Conditions: a task waits until its memory is as it wants it. Whoever makes it so answers, at that moment. [P5] [P8]
+
+begin;
+select plan(121);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- The verbs of this file.
+
+create function until(condition text, key text default 'u') returns jsonb
+language plpgsql
+as $$
+begin
+    return jsonb_build_array(jsonb_build_object('key', until.key, 'kind', 'until', 'condition', until.condition));
+end
+$$;
+
+create function have_waiting(id text, condition text, context jsonb default '{}') returns void
+language plpgsql
+as $$
+begin
+    perform have_held_job(have_waiting.id, have_waiting.context);
+    perform tell(a_turn(have_waiting.id, state => 'park', requests => until(have_waiting.condition)));
+end
+$$;
+
+create function is_awake(job text, task text default '1/main') returns boolean
+language plpgsql
+as $$
+begin
+    return (the_task(is_awake.job, is_awake.task) ->> 'due_at')::timestamptz <= clock();
+end
+$$;
+
+create function awaited_by(job text) returns jsonb
+language plpgsql
+as $$
+begin
+    return coalesce((select jsonb_agg(jsonb_build_array(c.task, c.key) order by c.task, c.key)
+                       from conditions as c
+                      where c.job_id = awaited_by.job), '[]');
+end
+$$;
+
+-- At once.
+
+select have_held_job('now', '{"n": 5}');
+select is(tell(a_turn('now', requests => until('$.n > 3'))), '{"state": "keep"}', 'a turn may ask for a condition');
+select is(mail_of('now'), '[["1/main", "u", true, 1]]', 'what holds already is answered at once, with the version');
+select is(awaited_by('now'), '[]', 'what was answered is not awaited');
+select is(
+    tell(a_turn('now', state => 'park')) #> '{messages,0,payload}',
+    '1',
+    'who parks with it finds it in the inbox, and keeps the lease');
+select have_held_job('own');
+select is(
+    tell(a_turn('own', state => 'park', facts => '[{"op": "set", "path": ["n"], "value": 4}]',
+                requests => until('$.n == 4'))) #> '{messages,0,payload}',
+    '1',
+    'what the own turn has written before it asks counts');
+select have_held_job('own middle');
+select is(
+    tell(a_turn('own middle', state => 'park', requests => until('$.n == 1'),
+                facts => '[{"op": "set", "path": ["n"], "value": 1}, {"op": "set", "path": ["n"], "value": 2}]'))
+        ->> 'state',
+    'parked',
+    'what was true only before it asks does not count');
+select is(
+    jsonb_build_array(the_job('own middle') -> 'watched', awaited_by('own middle')),
+    '[true, [["1/main", "u"]]]',
+    'a condition is awaited, and every writer of the memory looks');
+
+-- Whoever writes.
+
+create temporary table writers (
+    number     serial,
+    about      text,
+    context    jsonb,
+    condition  text,
+    statement  text
+) on commit drop;
+insert into writers (about, context, condition, statement) values
+    ('set', '{}', '$.n == 1', $$ select entity_set(%L, '1', 'n') $$),
+    ('merge', '{}', '$.a.b == "x"', $$ select entity_merge(%L, '{"a": {"b": "x"}}') $$),
+    ('append', '{"l": [1]}', '$.l.size() == 2', $$ select entity_append(%L, 'l', '2') $$),
+    ('prepend', '{"l": [1]}', '$.l[0] == 0', $$ select entity_prepend(%L, 'l', '0') $$),
+    ('remove', '{"l": [1, 2]}', '$.l.size() == 1', $$ select entity_remove(%L, 'l', 0) $$),
+    ('increment', '{"n": 2}', '$.n > 2', $$ select entity_increment(%L, 'n') $$),
+    ('toggle', '{}', '$.ok == true', $$ select entity_toggle(%L, 'ok') $$),
+    ('set_if_not_exists', '{}', 'exists($.n)', $$ select entity_set_if_not_exists(%L, 'n', 'null') $$),
+    ('delete', '{"n": 1}', '!exists($.n)', $$ select entity_delete(%L, 'n') $$),
+    ('apply', '{}', '$.n == 2',
+     $$ select entity_apply(%L, '[{"op": "set", "path": "n", "value": 1}, {"op": "set", "path": "n", "value": 2}]') $$),
+    ('apply, only in the middle', '{}', '$.n == 1',
+     $$ select entity_apply(%L, '[{"op": "set", "path": "n", "value": 1}, {"op": "set", "path": "n", "value": 2}]') $$),
+    ('a plain UPDATE', '{}', '$.n == 1', $$ update perdure.jobs set context = '{"n": 1}' where id = %L $$),
+    ('a plain UPDATE that writes a whole row back', '{}', '$.n == 1',
+     $$ update perdure.jobs set context = '{"n": 1}', watched = false where id = %L $$),
+    ('restore', '{"n": 1}', '$.n == 1 && !exists($.m)', $$ select entity_restore(%L, 1) $$),
+    ('a turn of another task', '{}', '$.n == 1',
+     $$ select tell(a_turn(%L, '$hook/h', worker => 'bob', facts => '[{"op": "set", "path": ["n"], "value": 1}]')) $$),
+    ('a turn of another task, only in the middle', '{}', '$.n == 1',
+     $$ select tell(a_turn(%L, '$hook/h', worker => 'bob', facts => '[{"op": "set", "path": ["n"], "value": 1},
+                                                                      {"op": "set", "path": ["n"], "value": 2}]')) $$),
+    ('the last turn of another task', '{}', '$.n == 1',
+     $$ select tell(a_turn(%L, '$hook/h', 'done', worker => 'bob',
+                           facts => '[{"op": "set", "path": ["n"], "value": 1}]')) $$),
+    ('a predicate that is only a value', '{}', '$.ok', $$ select entity_set(%L, 'true', 'ok') $$);
+select have_held_job(about, context) from writers;
+select given(entity_set('restore', '2', 'n'));
+select given(entity_set('restore', '2', 'm'));
+select given(hook(about, 'h', queue => 'hooks', key => 'h')) from writers;
+select given(take('bob', '{hooks}', 100));
+select given(tell(a_turn(about, state => 'park', requests => until(condition)))) from writers;
+select is_empty($$ select about from writers where is_awake(about) $$, 'who waits for a condition sleeps');
+select is_empty(
+    'select * from assert_invariants()',
+    'a task that waits for a condition alone waits for something [P8]');
+select given(entity_set(about, '0', 'else')) from writers where about <> 'restore';
+select is_empty(
+    $$ select about from writers where is_awake(about) $$,
+    'a write that does not make it true wakes nobody');
+select lives_ok(format(statement, about), about || ' is written where somebody waits')
+  from (select * from writers order by number) as writers;
+select is(
+    jsonb_build_array(is_awake(about), mail_of(about) #- '{0,3}', awaited_by(about)),
+    '[true, [["1/main", "u", true]], []]',
+    format('%s wakes who waits for what it makes true, once', about))
+  from (select * from writers order by number) as writers;
+select is(mail_of('apply, only in the middle') #> '{0,3}', '2', 'the answer is the version that made it true');
+select is(mail_of('a turn of another task, only in the middle') #> '{0,3}', '2', 'in a turn too');
+select is(mail_of('a plain UPDATE') #> '{0,3}', '2', 'and that of a plain UPDATE');
+select is(
+    (select array_agg(distinct the_job(about) ->> 'watched') from writers),
+    '{false}',
+    'the writer that answers the last one switches the look off');
+select is(the_job('a plain UPDATE') #> '{context}', '{"n": 1}', 'the document is as it was written');
+
+-- Once true counts.
+
+select have_waiting('brief', '$.n == 1');
+select given(entity_set('brief', '1', 'n'));
+select given(entity_set('brief', '2', 'n'));
+select is(
+    jsonb_build_array(is_awake('brief'), mail_of('brief')),
+    '[true, [["1/main", "u", true, 1]]]',
+    'true and false again before the task wakes is true');
+select given(entity_set('brief', '1', 'n'));
+select is(mail_of('brief'), '[["1/main", "u", true, 1]]', 'true once more is not told again');
+
+-- Who holds the task is not moved; the park finds the answer.
+
+select have_held_job('held');
+select given(tell(a_turn('held', requests => until('$.n == 1'))));
+select given(entity_set('held', '1', 'n'));
+select isnt(the_task('held') ->> 'token', null, 'waking moves only a parked task');
+select is(tell(a_turn('held', state => 'park')) ->> 'state', 'keep', 'a park that finds the answer keeps the lease');
+
+-- A deadline beside it.
+
+select have_held_job('late');
+select given(tell(a_turn('late', state => 'park', until => clock() + interval '1 h', requests => until('$.n == 1'))));
+select time_passes('10 min');
+select given(entity_set('late', '1', 'n'));
+select is(is_awake('late'), true, 'a condition that is met before the deadline wakes at once');
+select time_passes('2 h');
+select is(
+    (take('ada', '{late}') #>> '{0,messages,0,sent_at}')::timestamptz,
+    clock() - interval '2 h',
+    'seen late, it says when it was met');
+
+-- Several conditions of several tasks.
+
+select have_held_job('many');
+select given(hook('many', 'h', queue => 'many hooks', key => k)) from unnest('{a,b}'::text[]) as k;
+select given(take('bob', '{many hooks}', 2));
+select given(tell(a_turn('many', state => 'park', requests => until('$.n >= 1', 'one') || until('$.n >= 2', 'two'))));
+select given(tell(a_turn('many', '$hook/a', 'park', worker => 'bob', requests => until('$.n >= 2', 'two'))));
+select given(tell(a_turn('many', '$hook/b', 'park', worker => 'bob', requests => until('$.n >= 3', 'three'))));
+select given(entity_set('many', '2', 'n'));
+select is(
+    mail_of('many'),
+    '[["$hook/a", "two", true, 1], ["1/main", "one", true, 1], ["1/main", "two", true, 1]]',
+    'one writer answers all whom it concerns');
+select is(
+    jsonb_build_array(is_awake('many'), is_awake('many', '$hook/a'), is_awake('many', '$hook/b'),
+                      the_job('many') -> 'watched'),
+    '[true, true, false, true]',
+    'who waits for something else sleeps on, and writers go on looking');
+
+-- A repeated request.
+
+select have_held_job('again');
+select given(tell(a_turn('again', requests => until('$.n == 1')))) from generate_series(1, 2);
+select is(awaited_by('again'), '[["1/main", "u"]]', 'a request that is repeated while it waits changes nothing [P12]');
+select given(entity_set('again', '1', 'n'));
+select given(entity_set('again', '2', 'n'));
+select given(tell(a_turn('again', requests => until('$.n == 1'))));
+select is(
+    jsonb_build_array(awaited_by('again'), mail_of('again')),
+    '[[], [["1/main", "u", true, 1]]]',
+    'repeated when its answer lies open, it changes nothing [P12]');
+select given(tell(a_turn('again', facts => jsonb_build_array(jsonb_build_object(
+    'kind', 'answer', 'key', 'u', 'message', message_of('again', 'u'))))));
+select given(tell(a_turn('again', requests => until('$.n == 1'))));
+select is(
+    jsonb_build_array(awaited_by('again'), mail_of('again'), journal_of('again')),
+    '[[], [], [[1, "answer", "u", true, 1]]]',
+    'repeated when its answer was consumed, it changes nothing [P12]');
+select given(tell(a_turn('again', requests => until('$.n == 2', 'other'))));
+select is(mail_of('again'), '[["1/main", "other", true, 2]]', 'another key is another wait');
+
+-- Given up.
+
+select have_held_job('withdrawn');
+select given(tell(a_turn('withdrawn', requests => until('$.n == 1', 'a') || until('$.n == 1', 'b'))));
+select given(tell(a_turn('withdrawn', cancels => '["a"]')));
+select is(awaited_by('withdrawn'), '[["1/main", "b"]]', 'a task withdraws what it no longer waits for, and that alone');
+select given(entity_set('withdrawn', '1', 'n'));
+select is(mail_of('withdrawn'), '[["1/main", "b", true, 1]]', 'what was withdrawn is not answered');
+select have_held_job('end');
+select given(tell(a_turn('end', requests => until('$.n == 1') || '[{"key": "h", "name": "h", "queue": "end hooks"}]')));
+select given(hook('end', 'h', queue => 'end hooks', key => 'h'));
+select given(take('bob', '{end hooks}', 2));
+select given(tell(a_turn('end', task, 'park', worker => 'bob', requests => until('$.n == 1'))))
+  from unnest('{1/main/h,$hook/h}'::text[]) as task;
+select is(
+    awaited_by('end'),
+    '[["$hook/h", "u"], ["1/main", "u"], ["1/main/h", "u"]]',
+    'hooks wait for conditions too');
+select given(tell(a_turn('end', state => 'done')));
+select is(
+    awaited_by('end'),
+    '[["$hook/h", "u"]]',
+    'with a task ends what it and all beneath it wait for; a hook from outside waits on');
+select given(entity_set('end', '1', 'n'));
+select is(mail_of('end'), '[["$hook/h", "u", true, 1]]', 'and is answered, though the job is finished');
+select have_waiting('terminated', '$.n == 1');
+select given(terminate('terminated'));
+select is(awaited_by('terminated'), '[]', 'terminate() leaves nothing that waits');
+select is(the_job('terminated') ->> 'watched', 'true', 'nobody has switched the look off');
+select given(entity_set('terminated', '1', 'n'));
+select is(
+    jsonb_build_array(the_job('terminated') -> 'watched', mail_of('terminated')),
+    '[false, []]',
+    'the next writer does, and leaves mail for nobody');
+select is(forget('terminated'), true, 'a memory that was watched can be forgotten');
+
+-- What is no condition.
+
+select have_held_job('bad', '{"n": 1}');
+select is(
+    jsonb_build_array(
+        tell(a_turn('bad', facts => '[{"op": "set", "path": ["n"], "value": 2}]', requests => until(condition)))
+            #> '{error,code}',
+        the_job('bad') -> 'version'),
+    '["PD108", 1]',
+    format('%s is no condition: the turn is refused, and nothing of it applied', about))
+  from (values
+        ('a syntax error', '$.n >'),
+        ('no path', 'n > 3'),
+        ('nothing', ''),
+        ('a wrong regular expression', '$.n like_regex "("'),
+        ('a wrong flag', '$.n like_regex "a" flag "y"'),
+        ('a flag that PostgreSQL does not have', '$.n like_regex "a" flag "x"'),
+        ('a number out of range', '$.n > 1e999999'),
+        ('half a character', '$.n == "\ud800"'),
+        ('a character that text cannot hold', '$.n == "\u0000"'),
+        ('last outside of an array', '$.n == last'),
+        ('a variable', '$.n > $limit'),
+        ('a variable in a corner', '$.n > 3 && $."a" == $"b c"'),
+        ('too long a text', '$.n > ' || repeat('1', 1000))
+       ) as cases (about, condition);
+select is(
+    tell(a_turn('bad', requests => '[{"key": "u", "kind": "until"}]')) #>> '{error,code}',
+    'PD108',
+    'nor is null');
+select is(condition_failure(condition), null::jsonb, format('%s is one', condition))
+  from (values ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'), ('exists($.a[*] ? (@.b like_regex "^\"$"))'),
+               ('strict $.a.b > 1'), ('$ == null')) as cases (condition);
+select is(awaited_by('bad'), '[]', 'nothing is awaited after a refusal');
+
+-- The errors of a condition never reach a writer.
+
+select have_waiting('odd ' || about, condition)
+  from (values
+        ('type', '$.n > 3'),
+        ('arithmetic', '$.n / $.m > 1'),
+        ('strict', 'strict $.a.b.c == 1'),
+        ('times', '$.at.datetime() > "2030-01-01T00:00:00Z".datetime()'),
+        ('template', '$.at.datetime("?!") > "2030-01-01".datetime()'),
+        ('several', '$.l[*]')
+       ) as cases (about, condition);
+select lives_ok(
+    format($$ select entity_set(%L, '{"n": "text", "m": 0, "a": 1, "at": "2030-01-01", "l": [true, true]}') $$,
+           j.id),
+    format('a condition that cannot be judged does not disturb the writer: %s', j.id))
+  from jobs as j
+ where j.id like 'odd %';
+select is_empty($$ select j.id from jobs as j where j.id like 'odd %' and is_awake(j.id) $$, 'nor does it hold');
+select given(entity_set('odd times', '"2030-01-02T00:00:00Z"', 'at'));
+select is(is_awake('odd times'), true, 'until it can be judged');
+
+-- What people see.
+
+select have_held_job('seen');
+select given(tell(a_turn('seen', state => 'park', awaits => '{go}', until => clock() + interval '1 h',
+                         requests => until('$.n>3', 'a') || until('exists($.m)', 'b'))));
+select is(
+    (select w.state || ': ' || w.waits_for from waiting as w where w.job_id = 'seen'),
+    format('waiting: signal go, its memory: ($."n" > 3) or exists ($."m"), its time: %s', clock() + interval '1 h'),
+    'the view says what is awaited');
+select matches((status('seen')).waiting_for, 'its memory: ', 'and so does the status of the job');
+
+-- From outside.
+
+select is(entity_meets('now', '$.n == 5'), 1::bigint, 'a memory that fulfils a condition tells its version');
+select is(entity_meets('now', '$.n == 6'), null::bigint, 'one that does not says null');
+select is(
+    entity_meets('odd times', '$.at.datetime() > "2030-01-01".datetime()'),
+    null::bigint,
+    'so does one that cannot be judged');
+select throws_ok($$ select entity_meets('now', '$.n >') $$, 'PD108', null, 'what is no condition is refused');
+select throws_ok($$ select entity_meets('now', null) $$, 'PD108', null, 'so is null');
+select throws_ok($$ select entity_meets('nobody', '$.n > 1') $$, 'PD401', null, 'no job, no memory');
+
+-- Watching.
+
+select given(entity_create('w', 'note', '{"n": 1}'));
+select is(entity_watch('w', 'client'), 1::bigint, 'who watches is told the version');
+select is(
+    jsonb_build_array(the_job('w') -> 'watched', (select jsonb_agg(l.topic || ' ' || l.listener) from listeners as l)),
+    '[true, ["$memory/w client"]]',
+    'writers look, and a listener is known');
+select given(entity_set('w', '2', 'n'));
+select is(the_job('w') ->> 'watched', 'true', 'while it listens they go on looking');
+select time_passes('40 min');
+select is(entity_watch('w', 'client'), 2::bigint, 'it says so again from time to time');
+select time_passes('40 min');
+select given(entity_set('w', '3', 'n'));
+select is(the_job('w') ->> 'watched', 'true', 'and is heard of');
+select time_passes('1 h');
+select given(entity_set('w', '4', 'n'));
+select is(the_job('w') ->> 'watched', 'false', 'one that was killed is forgotten after an hour');
+select is(entity_watch('w', 'client'), 4::bigint, 'it may come back');
+select is(the_job('w') ->> 'watched', 'true', 'and is told again');
+select stop_listening('client');
+select given(entity_set('w', '5', 'n'));
+select is(the_job('w') ->> 'watched', 'false', 'when the last has gone, the next writer switches the look off');
+select throws_ok($$ select entity_watch('nobody', 'client') $$, 'PD401', null, 'nobody watches what is not there');
+select throws_ok($$ select entity_watch('w', '') $$, 'PD104', null, 'a listener has a name');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;
