@@ -444,6 +444,11 @@ def take(message: Json) -> dict[str, Any]:
     }
 
 
+def until(condition: str, key: str = "u#1") -> dict[str, Any]:
+    """Ask to be told when the memory fulfils a condition."""
+    return {"key": key, "kind": "until", "condition": condition}
+
+
 def hook(key: str, queue: str = "hooks", **more: Any) -> dict[str, Any]:
     """Ask for a hook."""
     return {"key": key, "kind": "hook", "name": "hook", "queue": queue, **more}

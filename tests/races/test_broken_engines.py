@@ -16,6 +16,7 @@ import pytest
 from tests.races import mail
 from tests.races import test_asked_once as requests
 from tests.races import test_claims as claims
+from tests.races import test_conditions as conditions
 from tests.races import test_deadlocks as deadlocks
 from tests.races import test_lost_replies as replies
 from tests.races import test_lost_updates as updates
@@ -44,6 +45,11 @@ def signalled(test: Callable[..., Any], *more: Any) -> Test:
     return lambda it: test(it.a, it.b, mail.signal(it.a, it.b), *more)
 
 
+def made(test: Callable[..., Any], deed: str, *more: Any) -> Test:
+    """Run a test of a condition that a deed makes true."""
+    return lambda it: test(it.a, conditions.DEEDS[deed](it.a, it.b), *more)
+
+
 def stolen(test: Callable[..., Any], *more: Any) -> Test:
     """Run a test of a zombie whose lease was stolen."""
     return lambda it: test(it.a, zombies.dead(it.a, it.b, zombies.stolen), *more)
@@ -59,10 +65,7 @@ class Mutant:
     test: Test
 
 
-READ_WITHOUT_LOCK = (
-    "(select (j.id, j.status, j.context, j.version, j.run, j.entity, j.watched)::memory"
-    " from jobs as j where j.id = {})"
-)
+READ_WITHOUT_LOCK = "read_job({})"
 
 MUTANTS: dict[str, Mutant] = {
     # [P6] Fences.
@@ -128,6 +131,104 @@ MUTANTS: dict[str, Mutant] = {
         r"or f\.message is not null",
         "",
         lambda it: takers.test_one_batch_tells_a_signal_to_one_task_only(it.a, (0, 1)),
+    ),
+    # [P5] [P8] Conditions on a memory.
+    "a command looks for conditions before it has the lock of the job": Mutant(
+        "run_command",
+        r"lock_job\(run_command\.id\)",
+        READ_WITHOUT_LOCK.format("run_command.id"),
+        made(conditions.test_a_writer_waits_for_an_open_park_and_wakes_it, "a command", "commit"),
+    ),
+    "a command reads whether somebody waits before it has the lock of the job": Mutant(
+        "run_command",
+        r"held memory := lock_job\(run_command\.id\);(.*)if held\.watched or",
+        r"""is_watched boolean := (select j.watched from jobs as j where j.id = run_command.id);
+            held memory := lock_job(run_command.id);\1if is_watched or""",
+        made(conditions.test_a_writer_waits_for_an_open_park_and_wakes_it, "a command", "commit"),
+    ),
+    "a batch reads whether somebody waits before it has the lock of the job": Mutant(
+        "apply_batch",
+        r"lock_jobs\(touched, apply_batch\.waiting\)",
+        "touched",
+        made(
+            conditions.test_a_writer_waits_for_an_open_park_and_wakes_it,
+            "a turn of a hook",
+            "commit",
+        ),
+    ),
+    "a plain UPDATE looks for nobody": Mutant(
+        "record_update",
+        r"if new\.watched or new\.version % 100 = 0",
+        "if new.version % 100 = 0",
+        made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a plain UPDATE"),
+    ),
+    "several commands look when the last is done": Mutant(
+        "run_commands",
+        r"if held\.watched or held\.version % 100 = 0 then"
+        r" held\.watched := mark_version\(held, run_at\); end if;(.*?end loop;)",
+        r"\1 held.watched := mark_version(held, run_at);",
+        made(
+            conditions.test_a_writer_that_comes_after_the_park_wakes_the_task,
+            "commands, true in the middle",
+        ),
+    ),
+    "an answer is left without waking": Mutant(
+        "meet_conditions",
+        r"wake_tasks\(array\[held\.id\], meet_conditions\.met_at\)",
+        "'{}'",
+        made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a command"),
+    ),
+    "a condition is met and met again": Mutant(
+        "meet_conditions",
+        r"delete from conditions as c where",
+        "update conditions as c set asked_at = c.asked_at where",
+        two(conditions.test_what_was_told_is_told_once),
+    ),
+    "who asks does not look": Mutant(
+        "await_conditions",
+        r"perform meet_conditions\(.*?\) from unnest\(asked\) as job;",
+        "",
+        made(conditions.test_a_park_that_finds_it_true_goes_on, "a command"),
+    ),
+    "who asks tells no writer": Mutant(
+        "await_conditions",
+        r"perform watch_jobs\(asked\);",
+        "",
+        made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a command"),
+    ),
+    "a request looks for open answers only": Mutant(
+        "await_conditions",
+        r"i\.key = q\.key\)",
+        "i.key = q.key and i.consumed_at is null)",
+        two(conditions.test_what_was_told_is_told_once),
+    ),
+    "a condition that is withdrawn stands": Mutant(
+        "withdraw_conditions",
+        r"and r\.cancels \? c\.key",
+        "and false",
+        two(conditions.test_a_writer_that_waited_for_a_withdrawal_wakes_nobody, "commit"),
+    ),
+    "conditions outlive their tasks": Mutant(
+        "end_tasks",
+        r"perform forget_conditions\(ended\);",
+        "",
+        two(conditions.test_a_writer_that_waited_for_the_end_answers_nobody, "terminate", "commit"),
+    ),
+    "the last writer forgets that somebody listens": Mutant(
+        "heed_watchers",
+        r"or is_listened_for\(.*?'1 hour'\)",
+        "",
+        two(conditions.test_who_watches_is_told_of_every_change, "commit"),
+    ),
+    "an old snapshot looks for whom to wake": Mutant(
+        "check_snapshot",
+        r"= 'read committed'",
+        "is not null",
+        two(
+            conditions.test_a_writer_with_an_old_snapshot_is_refused,
+            "repeatable read",
+            "a command",
+        ),
     ),
     # [P2] [P3] Commands.
     "commands read the memory without its lock": Mutant(

@@ -19,8 +19,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import Answer, Session, Task, activity, child, command, hook, send
+from tests.races.sessions import (
+    Answer,
+    Session,
+    Task,
+    activity,
+    child,
+    command,
+    hook,
+    send,
+    until,
+)
 
+WRITTEN = "exists($.log[0])"
 FAILURE = {"type": "ValueError", "message": "no"}
 _numbers = count(1)
 
@@ -36,16 +47,19 @@ class Cast:
 
 
 def cast(session: Session) -> Cast:
-    """Set the stage: beside the three that are held, a hook is parked, one stuck, one ready."""
+    """Set the stage: beside the three that are held, a hook is parked, one stuck, one ready.
+
+    The one that is parked waits for a signal, or for the first writer.
+    """
     job = f"job {next(_numbers):06}"
     session.start(job, context={"n": 0, "log": []})
     for key in ("parked", "stuck"):
         session.call("hook", id=job, name="h", key=key, queue=job)
     parked, stuck, main = sorted(session.claim(job), key=lambda task: task.task)
     turns = [
-        parked.park("go"),
+        parked.park("go", requests=[until(WRITTEN, "u#1")]),
         stuck.turn("stuck", value={"message": "?"}),
-        main.keep(requests=[hook("h#1", job), child("c#1", job)]),
+        main.keep(requests=[hook("h#1", job), child("c#1", job), until("$.n > 0", "u#0")]),
     ]
     assert session.advance_all(turns).states == ["parked", "stuck", "keep"]
     its_child, its_hook = sorted(session.claim(job), key=lambda task: task.task)
@@ -78,6 +92,12 @@ def plain_update(session: Session, it: Cast) -> None:
     session.run(query, it.job)
 
 
+def watch(session: Session, it: Cast) -> Any:
+    """Ask for a hint at each change; who has the memory open is passed by."""
+    version = session.call("entity_watch", id=it.job, listener="client")
+    return [] if version is None else version
+
+
 def logged(what: str) -> Any:
     """Append to a list of the memory, whose order tells the order of the writers."""
     return command("append", "log", [what])
@@ -101,6 +121,9 @@ MUTATORS: dict[str, Mutator] = {
     "turn with a signal": Mutator(say("main", "keep", send("go", "own")), is_alike=True),
     "turn of a hook": Mutator(say("hook", "keep", logged("hook"), send("go", "hook"))),
     "park": Mutator(say("main", "park", logged("park"), awaits=["go"])),
+    "park until": Mutator(say("main", "park", requests=[until(WRITTEN, "u#1")])),
+    "withdraw": Mutator(say("main", "keep", cancels=["u#0"])),
+    "watch": Mutator(watch, locks=False),  # it waits a moment only
     "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01")),
     "stuck": Mutator(say("main", "stuck", value={"message": "?"}), is_alike=True),
     "done": Mutator(say("main", "done", logged("done"), value=1)),
@@ -148,7 +171,7 @@ def passed_by(answer: Any) -> bool:
 
 LEFT = """
 with its as (
-    select id, context, version, status, result, error from jobs where id like %(family)s
+    select id, context, version, watched, status, result, error from jobs where id like %(family)s
 ), tasks_left as (
     select job_id, task, token is not null as is_held, deliveries, attempt, position, awaits,
            stuck_reason, case when due_at = 'infinity' then 'never'
@@ -165,6 +188,8 @@ with its as (
       from inbox as i where job_id like %(family)s
 )
 select jsonb_build_object(
+    'conditions', (select jsonb_agg(to_jsonb(c) - 'asked_at' order by c.job_id, c.task, c.key)
+                     from conditions as c where c.job_id like %(family)s),
     'jobs', (select jsonb_agg(to_jsonb(j) order by j.id) from its as j),
     'tasks', (select jsonb_agg(to_jsonb(t) order by t.job_id, t.task) from tasks_left as t),
     'journal', (select jsonb_agg(f.fact order by f.job_id, f.task, f.seq) from told as f),
