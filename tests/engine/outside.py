@@ -78,6 +78,18 @@ def cancels(when: str) -> Step:
     return step
 
 
+def writes(patch: str, when: str) -> Step:
+    """Change the memory by an ordinary UPDATE."""
+
+    def step(outside: Outside) -> bool:
+        if outside.memory(when) is not True:
+            return False
+        outside.many("update jobs set context = context || %s where id = %s", patch, outside.job)
+        return True
+
+    return step
+
+
 def increments(path: str, when: str) -> Step:
     """Change the memory from outside."""
 

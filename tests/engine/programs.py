@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import perdure
+from tests.engine.condition_programs import conditions
 from tests.engine.ledger import Book
-from tests.engine.outside import Step, cancels, increments, sends
+from tests.engine.outside import Step, cancels, increments, sends, writes
 
 Memory = perdure.AsyncEntity
 PlainMemory = perdure.Entity
@@ -38,7 +39,8 @@ def app_of(ledger: Book) -> perdure.App:
     """Make the app of all programs."""
     app = perdure.App()
     parts = Parts(app, ledger)
-    for define in (flows, waits, orders, families, signals, hook_flows, plain, cancelled):
+    for define in (flows, waits, orders, families, signals, hook_flows, plain, cancelled,
+                   conditions):  # fmt: skip
         define(app, parts)
     return app
 
@@ -664,11 +666,16 @@ PROGRAMS = [
         "gathered", "grouped", "first_completed", "completed", "queued", "sleeps", "timeouts",
         "failures", "patched", "chance", "verbs", "together", "writers", "parent", "tree",
         "detached", "answers", "ping_pong", "across", "sleepers", "tries", "withdrawn",
-        "plain_line", "plain_parallel", "plain_swallowing",
+        "plain_line", "plain_parallel", "plain_swallowing", "links", "until_true", "until_together",
     )),
     Program("raising", ends="failed"),
     Program("outside", SENT),
     Program("wide_hook", (sends("go", '"went"', when="ready"),)),
+    Program("until_outside", (
+        increments("n", when="asking"), writes('{"written": "by hand"}', when="writing"),
+    )),
+    Program("until_cancelled", (cancels("ready"),), ends="cancelled"),
+    Program("plain_until", (increments("n", when="asking"),)),
     Program("cleaning", (cancels("ready"),), ends="cancelled"),
     Program("stubborn", (cancels("ready"),)),
     Program("plain_cleaning", (cancels("ready"),)),
