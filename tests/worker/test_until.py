@@ -1,0 +1,385 @@
+"""Waiting for a memory, end to end: in coordinators and hooks, in async code and in plain code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+
+T = "20 s"
+
+
+# The same wait in four places: each workflow gives [what it was told, how long that took].
+
+
+def in_coordinator(app: perdure.App) -> Any:
+    @app.coordinator
+    async def waiter(memory: perdure.AsyncEntity, condition: str, limit: float | None) -> Any:
+        await memory.set(True, "begun")
+        began = perdure.now()
+        try:
+            told: Any = await memory.until(condition, limit)
+        except TimeoutError:
+            told = "late"
+        return [told, (perdure.now() - began).total_seconds()]
+
+    return waiter
+
+
+def in_plain_coordinator(app: perdure.App) -> Any:
+    @app.coordinator
+    def waiter(memory: perdure.Entity, condition: str, limit: float | None) -> Any:
+        memory.set(True, "begun")
+        began = perdure.now()
+        try:
+            told: Any = memory.until(condition, limit)
+        except TimeoutError:
+            told = "late"
+        return [told, (perdure.now() - began).total_seconds()]
+
+    return waiter
+
+
+def in_hook(app: perdure.App) -> Any:
+    @app.hook
+    async def waits(memory: perdure.AsyncEntity, condition: str, limit: float | None) -> Any:
+        await memory.set(True, "begun")
+        try:
+            return await memory.until(condition, limit)
+        except TimeoutError:
+            return "late"
+
+    return asking(app, waits)
+
+
+def in_plain_hook(app: perdure.App) -> Any:
+    @app.hook
+    def waits(memory: perdure.Entity, condition: str, limit: float | None) -> Any:
+        memory.set(True, "begun")
+        try:
+            return memory.until(condition, limit)
+        except TimeoutError:
+            return "late"
+
+    return asking(app, waits)
+
+
+def asking(app: perdure.App, waits: Any) -> Any:
+    """Make a workflow that has a hook wait."""
+
+    @app.coordinator
+    async def waiter(memory: perdure.AsyncEntity, condition: str, limit: float | None) -> Any:
+        began = perdure.now()
+        told = await waits(memory, condition, limit)
+        return [told, (perdure.now() - began).total_seconds()]
+
+    return waiter
+
+
+PLACES = [in_coordinator, in_plain_coordinator, in_hook, in_plain_hook]
+
+
+@pytest.fixture(params=PLACES, ids=lambda place: place.__name__)
+def waiter(request: pytest.FixtureRequest, app: perdure.App) -> Any:
+    """Give a workflow that waits, in each of the four places."""
+    return request.param(app)
+
+
+# Who may write.
+
+
+def by_client(handle: perdure.Handle, dsn: str, patch: dict[str, Any]) -> None:
+    handle.memory.merge(patch)
+
+
+def by_sql(handle: perdure.Handle, dsn: str, patch: dict[str, Any]) -> None:
+    run(dsn, "select perdure.entity_merge(%s, %s)", handle.id, json.dumps(patch))
+
+
+def by_update(handle: perdure.Handle, dsn: str, patch: dict[str, Any]) -> None:
+    run(
+        dsn,
+        "update perdure.jobs set context = context || %s::jsonb where id = %s",
+        json.dumps(patch),
+        handle.id,
+    )
+
+
+def by_hook(handle: perdure.Handle, dsn: str, patch: dict[str, Any]) -> None:
+    handle.hook("merges", patch)
+
+
+WRITERS = [by_client, by_sql, by_update, by_hook]
+
+
+@pytest.fixture(params=WRITERS, ids=lambda writer: writer.__name__)
+def write(request: pytest.FixtureRequest, app: perdure.App) -> Any:
+    """Give each way to write a memory."""
+
+    @app.hook
+    async def merges(memory: perdure.AsyncEntity, patch: Any) -> None:
+        await memory.merge(patch)
+
+    return request.param
+
+
+def run(dsn: str, query: str, *params: Any) -> list[Any]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        cursor = connection.execute(query.encode(), params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def wait_for(dsn: str, query: str) -> None:
+    """Wait until a query says true."""
+    until = time.monotonic() + 15
+    while not run(dsn, query)[0][0]:
+        assert time.monotonic() < until, query
+        time.sleep(0.01)
+
+
+ASKED = "select exists (select from perdure.conditions)"
+PARKED = (
+    "select exists (select from perdure.conditions) and not exists"
+    " (select from perdure.tasks where token is not null or due_at <= perdure.clock())"
+)
+
+
+# True before, while it runs, and when it is parked.
+
+
+def test_what_holds_is_told_at_once(client: perdure.Client, work: Any, waiter: Any) -> None:
+    work()
+    told, _ = client.start(waiter, "$.begun == true && $.n == 1", None, context={"n": 1}).result(T)
+    assert told == 2
+
+
+def test_whoever_makes_it_true_wakes_who_waits(
+    client: perdure.Client, dsn: str, work: Any, waiter: Any, write: Any
+) -> None:
+    """[P5] [P8]: the version that did is told, whatever comes after it."""
+    work()
+    handle = client.start(waiter, "$.n == 1", None)
+    wait_for(dsn, ASKED)
+    write(handle, dsn, {"n": 1})
+    if write is not by_hook:  # which may come at any time
+        write(handle, dsn, {"n": 2})
+    assert handle.result(T)[0] == 2
+
+
+def test_a_parked_one_is_woken_by_any_writer(
+    client: perdure.Client, dsn: str, work: Any, app: perdure.App, waiter: Any, write: Any
+) -> None:
+    """[P5]: also when no worker is there to see it, and it is false again by then."""
+    with perdure.Worker(app, dsn=dsn):
+        handle = client.start(waiter, "$.n == 1", "1 day")
+        wait_for(dsn, ASKED)
+    wait_for(dsn, PARKED)
+    assert "its memory: " in "".join(
+        row[0] or "" for row in run(dsn, "select waits_for from perdure.waiting")
+    )
+    write(handle, dsn, {"n": 1})
+    if write is not by_hook:
+        write(handle, dsn, {"n": 0})
+    work(cache=0)
+    assert handle.result(T)[0] == 2
+
+
+@pytest.mark.parametrize("slots", [1, 10])
+def test_many_wait_for_each_other(
+    app: perdure.App, client: perdure.Client, work: Any, slots: int
+) -> None:
+    """A hook that waits leaves memory, so that one slot is enough."""
+
+    @app.hook
+    async def link(memory: perdure.AsyncEntity, n: int) -> int:
+        await memory.until(f"$.turn == {n}", timeout="1 h")
+        return await memory.increment("turn")
+
+    @app.hook
+    def plain_link(memory: perdure.Entity, n: int) -> int:
+        memory.until(f"$.turn == {n}")
+        return memory.increment("turn")
+
+    @app.coordinator
+    async def chain(memory: perdure.AsyncEntity) -> Any:
+        await memory.set({"turn": 0})
+        links = [(link if n % 2 else plain_link)(memory, n) for n in reversed(range(1, 6))]
+        waiting = asyncio.gather(*links)
+        await memory.set(1, "turn")
+        return [await memory.until("$.turn > 5"), await waiting]
+
+    work(slots=slots)
+    assert client.start(chain).result(T) == [7, [6, 5, 4, 3, 2]]
+
+
+# Deadlines.
+
+
+def test_time_is_up_when_the_database_says_so(
+    client: perdure.Client, dsn: str, work: Any, waiter: Any
+) -> None:
+    """[P7]: not before."""
+    work()
+    began = time.monotonic()
+    told, took = client.start(waiter, "$.n == 1", 0.4).result(T)
+    assert told == "late"
+    assert took >= 0.4
+    assert time.monotonic() - began >= 0.4
+    assert run(dsn, "select count(*) from perdure.conditions") == [(0,)]
+
+
+@pytest.mark.parametrize("place", [in_coordinator, in_plain_coordinator])
+def test_workflow_time_is_the_deadline_itself(
+    app: perdure.App, client: perdure.Client, work: Any, place: Any
+) -> None:
+    """[P7] [P9]: however late it was noticed."""
+    waiter = place(app)
+    work()
+    assert client.start(waiter, "$.n == 1", 0.4).result(T) == ["late", 0.4]
+
+
+@pytest.mark.parametrize("deadline", ["before it", "after it"])
+def test_what_came_first_counts_not_what_was_seen_first(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, waiter: Any, deadline: str
+) -> None:
+    """[P7] [P9]: the worker is away while the condition is met and the deadline passes."""
+    limit = 3.0 if deadline == "after it" else 0.8
+    with perdure.Worker(app, dsn=dsn):
+        began = time.monotonic()
+        handle = client.start(waiter, "$.n == 1", limit)
+        wait_for(dsn, ASKED)
+    if deadline == "after it":
+        handle.memory.set(1, "n")
+        assert time.monotonic() - began < limit, "the machine is too slow for this test"
+    time.sleep(max(0.0, limit + 0.3 - (time.monotonic() - began)))
+    if deadline == "before it":
+        handle.memory.set(1, "n")
+    work(cache=0)
+
+    assert handle.result(T)[0] == (2 if deadline == "after it" else "late")
+    assert run(dsn, "select count(*) from perdure.conditions") == [(0,)]
+
+
+# Beside other things.
+
+
+def test_asyncio_mixes_with_it(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    @app.hook
+    async def counts(memory: perdure.AsyncEntity) -> None:
+        for _ in range(3):
+            await memory.increment("n")
+
+    @app.coordinator
+    async def mixes(memory: perdure.AsyncEntity) -> Any:
+        counting = counts(memory)
+        three = [memory.until(f"$.n == {n}") for n in (1, 2, 3)]
+        told = await asyncio.gather(counting, *three)
+        never = asyncio.ensure_future(memory.until("$.n == 9"))
+        sent = asyncio.ensure_future(perdure.wait_for("go"))
+        done, _ = await asyncio.wait((never, sent), return_when=asyncio.FIRST_COMPLETED)
+        never.cancel()
+        try:
+            async with asyncio.timeout(0.1):
+                await memory.until("$.n == 9")
+        except TimeoutError:
+            told.append("late")
+        told.append(await asyncio.wait_for(memory.until("$.n == 3"), 60))
+        return [*told, done == {sent}, never.cancelled()]
+
+    work()
+    handle = client.start(mixes)
+    handle.signal("go")
+    assert handle.result(T) == [None, 1, 2, 3, "late", 3, True, True]
+
+
+def test_who_is_cancelled_while_waiting_waits_no_more(
+    client: perdure.Client, dsn: str, work: Any, waiter: Any
+) -> None:
+    work()
+    handle = client.start(waiter, "$.n == 1", None)
+    wait_for(dsn, ASKED)
+    assert handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert run(dsn, "select count(*) from perdure.conditions") == [(0,)]
+    handle.memory.set(1, "n")
+
+
+def test_a_hook_that_is_tried_again_goes_on_waiting(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """What it was told before it failed it is told again; what it waits for it is told later."""
+
+    @app.hook(retry=perdure.Retry(attempts=3, delay=0.02))
+    async def stumbles(memory: perdure.AsyncEntity) -> Any:
+        first = await memory.until("$.n == 1")
+        if perdure.info().attempt < 1:
+            never = asyncio.ensure_future(memory.until("$.n == 2"))
+            await memory.set(True, "failing")
+            raise ConnectionError(str(never))
+        return [first, await memory.until("$.n == 2"), perdure.info().attempt]
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await stumbles(memory)
+
+    work()
+    handle = client.start(asks)
+    handle.memory.set(1, "n")
+    wait_for(dsn, "select (context ->> 'failing')::boolean is true from perdure.jobs")
+    handle.memory.set(2, "n")
+    assert handle.result(T) == [1, 3, 1]
+
+
+# What is no condition.
+
+
+def test_a_hook_fails_with_what_is_no_condition(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.hook
+    async def wrong(memory: perdure.AsyncEntity) -> None:
+        await memory.until("n > 3")
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await wrong(memory)
+        except perdure.HookFailed as error:
+            return [error.type, error.message]
+
+    work()
+    assert client.start(asks).result(T) == [
+        "InvalidCondition",
+        "this is no condition on a memory: n > 3",
+    ]
+
+
+def test_a_coordinator_is_stuck_with_it_until_its_code_is_mended(
+    dsn: str, client: perdure.Client
+) -> None:
+    """[P9]: nothing was asked for, so the mended code may ask for something else."""
+
+    def app_with(condition: str) -> perdure.App:
+        app = perdure.App()
+
+        @app.coordinator
+        async def asks(memory: perdure.AsyncEntity) -> Any:
+            await memory.set({"n": 4})
+            return await memory.until(condition)
+
+        return app
+
+    with perdure.Worker(app_with("$.n >"), dsn=dsn):
+        handle = client.start("asks")
+        wait_for(dsn, "select bool_or(stuck_reason is not null) from perdure.tasks")
+    assert "no condition on a memory: $.n >" in (handle.status().waiting_for or "")
+    with perdure.Worker(app_with("$.n > 3"), dsn=dsn):
+        assert handle.resume() == 1
+        assert handle.result(T) == 1
