@@ -313,7 +313,7 @@ def test_nobody_listens_after_a_watch_that_was_left(
     next(watching)
     watching.close()
     with pytest.raises(ZeroDivisionError):
-        list(1 / (change.version - 1) for change in memory.watch())
+        [1 / (change.version - 1) for change in memory.watch()]
 
     assert listeners(dsn) == []
     memory.set(2, "n")
