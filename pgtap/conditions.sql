@@ -287,7 +287,7 @@ select have_waiting('odd ' || about, condition)
         ('type', '$.n > 3'),
         ('arithmetic', '$.n / $.m > 1'),
         ('strict', 'strict $.a.b.c == 1'),
-        ('times', '$.at.datetime() > "2030-01-01T00:00:00Z".datetime()'),
+        ('times', '$.at.datetime() > "2030-01-01 00:00:00+00".datetime()'),
         ('template', '$.at.datetime("?!") > "2030-01-01".datetime()'),
         ('several', '$.l[*]')
        ) as cases (about, condition);
@@ -298,7 +298,7 @@ select lives_ok(
   from jobs as j
  where j.id like 'odd %';
 select is_empty($$ select j.id from jobs as j where j.id like 'odd %' and is_awake(j.id) $$, 'nor does it hold');
-select given(entity_set('odd times', '"2030-01-02T00:00:00Z"', 'at'));
+select given(entity_set('odd times', '"2030-01-02 00:00:00+00"', 'at'));
 select is(is_awake('odd times'), true, 'until it can be judged');
 
 -- What people see.

@@ -58,6 +58,11 @@ def is_something(answer: Any) -> bool:
     return answer is not None
 
 
+def is_over(until: float | None) -> bool:
+    """Tell whether time (monotonic seconds) is up."""
+    return until is not None and time.monotonic() >= until
+
+
 def looks() -> Iterator[float]:
     """Give the seconds between looks that need no notification."""
     delay = FIRST_LOOK
@@ -74,6 +79,7 @@ class Ear:
         self._name = uuid.uuid4().hex
         self._link = Link(source, "perdure result")
         self._heard_by: Any = None
+        self._is_known = False
 
     def _listen(self) -> psycopg.Connection[Any]:
         connection = self._link.connection()
@@ -85,17 +91,18 @@ class Ear:
 
     def wait(self, look: Look, until: float | None) -> Any:
         """Give what was looked for, or None when time (monotonic seconds) is up first."""
+        self._is_known = False
         try:
             return self._wait(look, until)
         finally:
-            self._stop_listening()
+            if self._is_known:
+                self._stop_listening()
 
     def _wait(self, look: Look, until: float | None) -> Any:
         for delay in looks():
             try:
                 connection = self._listen()
-                send(connection, look.register(self._name))
-                seen = send(connection, look.call)
+                seen = self._look(connection, look, until)
                 left = delay if until is None else min(delay, until - time.monotonic())
                 if look.is_seen(seen) or left <= 0:
                     return seen if look.is_seen(seen) else None
@@ -106,6 +113,16 @@ class Ear:
                 if until is not None and time.monotonic() > until:
                     raise
         raise AssertionError("looks never end")
+
+    def _look(self, connection: psycopg.Connection[Any], look: Look, until: float | None) -> Any:
+        """Look; who sees nothing, and has time, says that he waits, and looks once more."""
+        if not self._is_known:
+            seen = send(connection, look.call)
+            if look.is_seen(seen) or is_over(until):
+                return seen
+        self._is_known = True
+        send(connection, look.register(self._name))
+        return send(connection, look.call)
 
     def _stop_listening(self) -> None:
         """Leave no row behind; what cannot be said now is forgotten by the database in time."""
@@ -140,6 +157,9 @@ class Ears:
 
     async def wait(self, look: Look, until: float | None) -> Any:
         """Give what was looked for, or None when time (monotonic seconds) is up first."""
+        seen = await self._link.call(look.call)
+        if look.is_seen(seen) or is_over(until):
+            return seen if look.is_seen(seen) else None
         bell = asyncio.Event()
         topic = look.topic
         listener = f"{self._name}:{uuid.uuid4().hex}"

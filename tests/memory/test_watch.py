@@ -172,6 +172,7 @@ def test_a_watch_goes_on_where_the_last_one_ended(client: perdure.Client, memory
     rest = list(memory.watch(after=first.version, timeout=0))
     assert [first.argument, *(change.argument for change in rest)] == [0, 1, 2]
     assert list(memory.watch(after=3, timeout=0)) == []
+    assert next(iter(memory.watch(after=2))).argument == 2
 
 
 def test_a_long_past_comes_in_pages(client: perdure.Client, memory: Any) -> None:
@@ -370,12 +371,16 @@ def test_nobody_watches_what_is_not_there(client: perdure.Client, dsn: str) -> N
 # Until.
 
 
-def test_what_holds_is_told_at_once(client: perdure.Client, memory: Any) -> None:
+def test_what_holds_is_told_at_once(client: perdure.Client, memory: Any, dsn: str) -> None:
+    """Nothing is written for that."""
     memory.set(1, "n")
     assert memory.until("$.n == 1") == 1
     assert memory.until("$.n == 1", timeout=0) == 1
-    with client.create_entity("other", "note") and psycopg.connect(client._source.dsn) as mine:
+    with psycopg.connect(dsn) as mine:
         assert client.entity("m", connection=mine).until("$.n == 1") == 1
+    assert [change.version for change in watched(client, 1)] == [1]
+    assert asyncio.run(watched_async(dsn, 1)) == list(memory.watch(timeout=0))
+    assert run(dsn, "select watched from jobs where id = 'm'") == [(False,)]
 
 
 @pytest.mark.parametrize("hints", ["heard", "lost"])
