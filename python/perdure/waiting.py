@@ -26,31 +26,59 @@ FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
 class Look:
     """What a client waits for: where a hint comes from, how to ask for one, and how to look.
 
-    `is_seen` tells by the answer of `call` whether waiting has an end.
+    `is_seen` tells by the answer of a call whether waiting has an end.
     """
 
     topic: str
     register: Callable[[str], Call]
-    call: Call
+    call: Callable[[], Call]
     is_seen: Callable[[Any], bool]
 
 
 def end_of(calls: Calls, job: str) -> Look:
     """Look for the end of a job: (status, result, error)."""
     topic = f"$job/{job}"
-    return Look(topic, partial(calls.listen_for, topic), calls.result(job), is_finished)
+    return Look(topic, partial(calls.listen_for, topic), lambda: calls.result(job), is_finished)
 
 
 def change_of(calls: Calls, job: str, path: str, after: int) -> Look:
     """Look for changes of a memory after a version."""
-    call = calls.changes(job, path, after, PAGE).reading(rows_of(Change))
-    return Look(f"$memory/{job}", partial(calls.watch, job), call, bool)
+    trail = Trail(calls, job, path, after)
+    return Look(f"$memory/{job}", trail.register, trail.call, bool)
+
+
+class Trail:
+    """How far the changes of a memory have been read: those at other places are read once."""
+
+    def __init__(self, calls: Calls, job: str, path: str, after: int):
+        self._calls = calls
+        self._job = job
+        self._path = path
+        self._after = after
+        self._version = after
+
+    def register(self, listener: str) -> Call:
+        """Ask for hints, and be told the version that a look afterwards sees at least."""
+        return self._calls.watch(self._job, listener).reading(self._note)
+
+    def call(self) -> Call:
+        """Read what is new."""
+        return self._calls.changes(self._job, self._path, self._after, PAGE).reading(self._read)
+
+    def _note(self, version: int | None) -> None:
+        self._version = max(self._version, version or 0)
+
+    def _read(self, rows: Any) -> list[Change]:
+        changes: list[Change] = rows_of(Change)(rows)
+        if not changes:
+            self._after = self._version
+        return changes
 
 
 def condition_on(calls: Calls, job: str, condition: str) -> Look:
     """Look whether a memory fulfils a condition: the version that does."""
     call = calls.meets(job, condition)
-    return Look(f"$memory/{job}", partial(calls.watch, job), call, is_something)
+    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something)
 
 
 def is_something(answer: Any) -> bool:
@@ -117,12 +145,12 @@ class Ear:
     def _look(self, connection: psycopg.Connection[Any], look: Look, until: float | None) -> Any:
         """Look; who sees nothing, and has time, says that he waits, and looks once more."""
         if not self._is_known:
-            seen = send(connection, look.call)
+            seen = send(connection, look.call())
             if look.is_seen(seen) or is_over(until):
                 return seen
         self._is_known = True
         send(connection, look.register(self._name))
-        return send(connection, look.call)
+        return send(connection, look.call())
 
     def _stop_listening(self) -> None:
         """Leave no row behind; what cannot be said now is forgotten by the database in time."""
@@ -157,7 +185,7 @@ class Ears:
 
     async def wait(self, look: Look, until: float | None) -> Any:
         """Give what was looked for, or None when time (monotonic seconds) is up first."""
-        seen = await self._link.call(look.call)
+        seen = await self._link.call(look.call())
         if look.is_seen(seen) or is_over(until):
             return seen if look.is_seen(seen) else None
         bell = asyncio.Event()
@@ -182,7 +210,7 @@ class Ears:
         for delay in looks():
             bell.clear()
             await self._link.call(register)
-            seen = await self._link.call(look.call)
+            seen = await self._link.call(look.call())
             left = delay if until is None else min(delay, until - time.monotonic())
             if look.is_seen(seen) or left <= 0:
                 return seen if look.is_seen(seen) else None

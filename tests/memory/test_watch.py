@@ -216,6 +216,22 @@ def test_a_path_is_watched_alone(client: perdure.Client, memory: Any, dsn: str) 
         assert next(iter(memory.watch("a.b", after=5, timeout=SOON))).version == 7
 
 
+def test_what_happens_elsewhere_is_read_once(client: perdure.Client, memory: Any) -> None:
+    """A watch of one place goes on from where it looked last, and never beyond what it has seen."""
+    look = waiting.change_of(client.calls, "m", "here", 0)
+    places = [["elsewhere"], ["elsewhere", "elsewhere"], ["elsewhere", "here"], ["elsewhere"]]
+    seen, begins = [], []
+    for before, *after in places:
+        memory.set(1, before)
+        client.send(look.register("a listener"))
+        for place in after:
+            memory.set(1, place)
+        begins.append(look.call().params[2])
+        seen.append([change.version for change in client.send(look.call())])
+    assert seen == [[], [], [5], [5]]  # who is told of 5 makes another look from there on
+    assert begins == [0, 1, 2, 2]
+
+
 # Hints.
 
 
