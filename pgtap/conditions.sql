@@ -276,7 +276,8 @@ select is(
     'PD108',
     'nor is null');
 select is(condition_failure(condition), null::jsonb, format('%s is one', condition))
-  from (values ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'), ('exists($.a[*] ? (@.b like_regex "^\"$"))'),
+  from (values ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'),
+               ('exists($.a[*] ? (@.b like_regex "^\"$"))'),
                ('strict $.a.b > 1'), ('$ == null')) as cases (condition);
 select is(awaited_by('bad'), '[]', 'nothing is awaited after a refusal');
 
