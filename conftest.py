@@ -63,8 +63,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[AnyServer]:
 
 @pytest.fixture
 def own_server() -> Iterator[Server]:
-    """Give an embedded server of the test's own, which it may stop, restart and crash."""
-    with Server() as server:
+    """Give an embedded server of the test's own, which it may stop, restart and crash.
+
+    What it has acknowledged outlives a crash of the server, though not of the machine.
+    """
+    with Server(settings={"synchronous_commit": "on"}) as server:
         yield server
 
 

@@ -66,6 +66,12 @@ def a_history(it: Players) -> Any:
     history.play(it.stage, 1600)
 
 
+def a_sum(it: Players) -> Any:
+    """Add what floats cannot."""
+    it.a.call("entity_create", id="e", entity="sum", context={"n": 0.1})
+    assert it.a.one("select entity_increment('e', 'n', 0.2)::text") == "0.3"
+
+
 MUTANTS: dict[str, Mutant] = {
     # The lock. [P3]
     "the memory is read in a sub-select of its update": Mutant(
@@ -143,8 +149,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a null is missing": Mutant(
         "apply_command",
-        r"old jsonb := (apply_command\.context #> apply_command\.path);",
-        r"old jsonb := nullif(\1, 'null');",
+        r"old := (apply_command\.context #> apply_command\.path);",
+        r"old := nullif(\1, 'null');",
         the_page,
     ),
     "any value may be merged into": Mutant(
@@ -179,7 +185,7 @@ MUTANTS: dict[str, Mutant] = {
         "apply_command",
         r"coalesce\(old, '0'\)::numeric \+ argument::numeric",
         "coalesce(old, '0')::float8 + argument::float8",
-        the_model,
+        a_sum,
     ),
     "a document of the memory is deleted as a null": Mutant(
         "reshape",

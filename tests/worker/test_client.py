@@ -172,11 +172,14 @@ def test_results_come_without_any_notification(
 def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)
-    counted = "select count(*) from pg_stat_activity where state <> 'idle'"
-    connection.execute(counted)
-    before = _transactions(connection)
-    time.sleep(2)
-    assert _transactions(connection) - before <= 6  # these two looks and a poll among them
+    asked = []
+    for _ in range(4):  # autovacuum may come by, but not each time
+        before = _transactions(connection)
+        time.sleep(1)
+        asked.append(_transactions(connection) - before)
+        if asked[-1] <= 4:  # these two looks and a poll among them
+            return
+    raise AssertionError(f"transactions of an idle worker each second: {asked}")
 
 
 def _transactions(connection: Any) -> int:
