@@ -89,23 +89,6 @@ $$;
 comment on function @extschema@.remove_element(jsonb, text[], integer) is 'Remove one element of an array; the answer is what was removed.';
 
 
-create function @extschema@.growth_failure(context jsonb, path text[], number jsonb) returns jsonb
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return coalesce(
-        value_failure(growth_failure.number, write_path(growth_failure.path)),
-        document_failure(growth_failure.context));
-end
-$$;
-comment on function @extschema@.growth_failure(jsonb, text[], jsonb) is
-    'Say what has grown too large: a number (PD304) or the whole document (PD303).';
-
-
--- The reason why a command does not fit, or null: judged in full, unlike by fits().
 create function @extschema@.command_failure(
     context   jsonb,
     op        text,
@@ -132,8 +115,8 @@ comment on function @extschema@.command_failure(jsonb, text, text[], jsonb) is
     'Say why a command does not fit a document (PD101, PD102, PD103), or null.';
 
 
--- What makes more of a document than one value at one place.
-create function @extschema@.reshape(
+-- The rule of every command but a log, whatever the document and the path.
+create function @extschema@.carry_out(
     context   jsonb,
     op        text,
     path      text[],
@@ -144,21 +127,46 @@ immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    old jsonb := carry_out.context #> carry_out.path;
+    failure jsonb := command_failure(carry_out.context, carry_out.op, carry_out.path, carry_out.argument);
+    new jsonb;
 begin
-    return case op
-               when 'merge' then (merge_at(reshape.context, reshape.path, reshape.argument), null, null)::outcome
-               when 'remove' then remove_element(reshape.context, reshape.path, reshape.argument::integer)
-               when 'delete' then (case when reshape.path = '{}' then '{}' else reshape.context #- reshape.path end,
-                                   coalesce(reshape.context #> reshape.path, 'null'), null)::outcome
-           end;
+    if failure is not null then
+        return (null, null, failure)::outcome;
+    end if;
+    case op
+        when 'remove' then
+            return remove_element(carry_out.context, carry_out.path, carry_out.argument::integer);
+        when 'merge' then
+            return (merge_at(carry_out.context, carry_out.path, carry_out.argument), null, null)::outcome;
+        when 'delete' then
+            return (case when carry_out.path = '{}' then '{}' else carry_out.context #- carry_out.path end,
+                    coalesce(old, 'null'), null)::outcome;
+        else
+            new := case op
+                       when 'set' then argument
+                       when 'append' then coalesce(old, '[]') || argument
+                       when 'prepend' then argument || coalesce(old, '[]')
+                       when 'increment' then to_jsonb(coalesce(old, '0')::numeric + argument::numeric)
+                       when 'toggle' then to_jsonb(not coalesce(old, 'false')::boolean)
+                       when 'set_if_not_exists' then coalesce(old, argument)
+                   end;
+            if op = 'increment' and abs(new::numeric) > 1e308 then
+                return (null, null, value_failure(new, write_path(carry_out.path)))::outcome;
+            end if;
+            return (put_value(carry_out.context, carry_out.path, new),
+                    case when op in ('append', 'prepend') then to_jsonb(jsonb_array_length(new)) when op <> 'set' then new end,
+                    null)::outcome;
+    end case;
 end
 $$;
-comment on function @extschema@.reshape(jsonb, text, text[], jsonb) is
-    'Carry out a command that fits and does not just write one value.';
+comment on function @extschema@.carry_out(jsonb, text, text[], jsonb) is
+    'Judge a command in full and carry it out: the new document and the answer, or a failure (PD101, PD102, PD103, PD304).';
 
 
--- The hot path of every write. A command that plainly fits needs no further function: each call of one costs a few
--- microseconds, once more in every transaction. Only what may not fit is judged in full, and gets its reason.
+-- Most writes are one of these on a key of an object, and take the short way to the same outcome: PL/pgSQL prepares the
+-- expressions and functions that it meets anew in every transaction, so a single command should meet few of them.
 create function @extschema@.apply_command(
     context   jsonb,
     op        text,
@@ -173,8 +181,6 @@ as $$
 declare
     depth integer := cardinality(apply_command.path);
     old jsonb;
-    is_plain boolean;
-    new jsonb;
     made outcome;
 begin
     if op = 'log' then
@@ -183,41 +189,31 @@ begin
         made.context := case when made.failure is null then apply_command.context end;
         return made;
     end if;
-    old := apply_command.context #> apply_command.path;
-    is_plain := depth between 1 and 50
-        and array_position(apply_command.path, null) is null
-        and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object';
-    if (is_plain and case op
-            when 'set' then argument is not null
-            when 'set_if_not_exists' then argument is not null
-            when 'merge' then jsonb_typeof(argument) = 'object' and jsonb_typeof(coalesce(old, '{}')) = 'object'
-            when 'append' then jsonb_typeof(argument) = 'array' and jsonb_typeof(coalesce(old, '[]')) = 'array'
-            when 'prepend' then jsonb_typeof(argument) = 'array' and jsonb_typeof(coalesce(old, '[]')) = 'array'
-            when 'increment' then jsonb_typeof(argument) = 'number' and jsonb_typeof(coalesce(old, '0')) = 'number'
-            when 'toggle' then jsonb_typeof(coalesce(old, 'true')) = 'boolean' end) is not true then
-        made.failure := command_failure(apply_command.context, op, apply_command.path, apply_command.argument);
-        if made.failure is not null then
-            return made;
+    if depth between 1 and 50 and array_position(apply_command.path, null) is null
+        and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object' then
+        old := apply_command.context #> apply_command.path;
+        if op = 'increment' then
+            if jsonb_typeof(argument) = 'number' and jsonb_typeof(coalesce(old, '0')) = 'number' then
+                made.answer := to_jsonb(coalesce(old, '0')::numeric + argument::numeric);
+                made.context := jsonb_set(apply_command.context, apply_command.path, made.answer);
+            end if;
+        elsif op = 'set' then
+            made.context := jsonb_set(apply_command.context, apply_command.path, argument);
+        elsif op = 'append' then
+            if jsonb_typeof(argument) = 'array' and jsonb_typeof(coalesce(old, '[]')) = 'array' then
+                old := coalesce(old, '[]') || argument;
+                made.answer := to_jsonb(jsonb_array_length(old));
+                made.context := jsonb_set(apply_command.context, apply_command.path, old);
+            end if;
         end if;
+    elsif op = 'merge' and depth = 0 and jsonb_typeof(argument) = 'object' then
+        made.context := merge_at(apply_command.context, apply_command.path, argument);
     end if;
-    if op in ('merge', 'remove', 'delete') then
-        made := reshape(apply_command.context, op, apply_command.path, apply_command.argument);
-    else
-        new := case op
-                   when 'set' then argument
-                   when 'append' then coalesce(old, '[]') || argument
-                   when 'prepend' then argument || coalesce(old, '[]')
-                   when 'increment' then to_jsonb(coalesce(old, '0')::numeric + argument::numeric)
-                   when 'toggle' then to_jsonb(not coalesce(old, 'false')::boolean)
-                   when 'set_if_not_exists' then coalesce(old, argument)
-               end;
-        made.answer := case when op in ('append', 'prepend') then to_jsonb(jsonb_array_length(new)) when op <> 'set' then new end;
-        made.context := case when is_plain then jsonb_set(apply_command.context, apply_command.path, new)
-                             else put_value(apply_command.context, apply_command.path, new) end;
+    if made.context is null or (op = 'increment' and abs(made.answer::numeric) > 1e308) then
+        made := carry_out(apply_command.context, op, apply_command.path, argument);
     end if;
-    if pg_column_size(made.context) > 8388608 or op = 'increment' and abs(new::numeric) > 1e308 then
-        return (null, null, growth_failure(made.context, apply_command.path,
-                                           case op when 'increment' then new end))::outcome;
+    if pg_column_size(made.context) > 8388608 then
+        return (null, null, document_failure(made.context))::outcome;
     end if;
     return made;
 end

@@ -169,7 +169,7 @@ MUTANTS: dict[str, Mutant] = {
         the_page,
     ),
     "prepend turns items around": Mutant(
-        "apply_command",
+        "carry_out",
         r"when 'prepend' then argument",
         """when 'prepend' then (select coalesce(jsonb_agg(i order by n desc), '[]')
                from jsonb_array_elements(argument) with ordinality as t (i, n))""",
@@ -188,10 +188,10 @@ MUTANTS: dict[str, Mutant] = {
         a_sum,
     ),
     "a document of the memory is deleted as a null": Mutant(
-        "reshape",
-        r"reshape\.context #- reshape\.path end",
-        """case when reshape.context #> reshape.path is null then reshape.context
-                else put_value(reshape.context, reshape.path, 'null') end end""",
+        "carry_out",
+        r"carry_out\.context #- carry_out\.path end",
+        """case when old is null then carry_out.context
+                else put_value(carry_out.context, carry_out.path, 'null') end end""",
         the_page,
     ),
     "a turn answers what was, not what is": Mutant(
