@@ -1,7 +1,7 @@
 -- Logs: lists beside the document that may grow without end; each item costs the same.
 
 begin;
-select plan(48);
+select plan(52);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -151,6 +151,19 @@ select is((select jsonb_agg(jsonb_build_array(s.version, s.context is null) orde
 select is(entity_at('large', 223), entity_at('large', 1), 'it is found all the same');
 select given(entity_set('large', '1', 'n'));
 select is(entity_at('large', 224), the_job('large') -> 'context', 'commands go on from it');
+
+-- A log has no end, but what is read at once has.
+
+select have_held_job('endless');
+select given(entity_log('endless', 'l', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 9);
+select throws_ok($$ select entity_get('endless', 'l') $$, 'PD303', null, 'a log of more than 8 MB is not read as one value');
+select throws_ok($$ select entity_at('endless', 9, path => 'l') $$, 'PD303', null, 'nor is one of the past');
+select is(jsonb_array_length(entity_at('endless', 8, path => 'l')), 8, 'what it was before can be read');
+select is(
+    (select jsonb_agg(jsonb_build_array(a.answer -> 1, a.answer #> '{2,code}') order by a.answer -> 0)
+       from jsonb_array_elements(tell(a_turn('endless', facts => '[{"op": "get", "path": ["l"]}, {"op": "get", "path": ["n"]}]'))
+                                 -> 'answers') as a (answer)),
+    '[[false, "PD303"], [true, null]]', 'in a turn that is an answer, and its neighbours stay');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

@@ -83,12 +83,20 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    found_value jsonb := value_at(held.id, held.context, told.path, held.version);
+    found_value jsonb := held.context #> told.path;
+    failure jsonb;
     size integer;
 begin
-    -- What the same batch has added to a log is not in the journal yet.
-    if held.context #> told.path is null then
-        found_value := nullif(coalesce(found_value, '[]') || coalesce((
+    told.argument := jsonb_build_object('version', held.version);
+    if found_value is null then
+        failure := log_failure(held.id, told.path, held.version);
+        if failure is not null then
+            told.ok := false;
+            told.value := failure;
+            return;
+        end if;
+        -- What the same batch has added to a log is not in the journal yet.
+        found_value := nullif(coalesce(log_value(held.id, told.path, held.version), '[]') || coalesce((
             select jsonb_agg(i.item order by b.version, i.place)
               from unnest(answer_read.before) as b
              cross join lateral jsonb_array_elements(b.argument) with ordinality as i (item, place)
@@ -99,12 +107,13 @@ begin
     end if;
     told.value := coalesce(found_value, 'null');
     size := pg_column_size(told.value);
-    told.argument := jsonb_build_object('version', held.version)
-        || case when size > 2000 then jsonb_build_object('bytes', size) else '{}' end;
+    if size > 2000 then
+        told.argument := told.argument || jsonb_build_object('bytes', size);
+    end if;
 end
 $$;
 comment on function @extschema@.answer_read(@extschema@.fact, @extschema@.memory, @extschema@.fact[]) is
-    'Read from a document in hand, or from a log, with what came before in the same batch. [P4]';
+    'Read from a document in hand, or from a log, with what came before in the same batch; a log that is too large is an answer. [P4]';
 
 
 -- Each document is read once and written once, however many commands it gets.

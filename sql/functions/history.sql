@@ -163,6 +163,28 @@ comment on function @extschema@.log_items(text, text[], bigint, bigint, integer)
     'Read the items of a log that were added after one version up to another, in their order; those of one version are never parted.';
 
 
+create function @extschema@.log_failure(id text, path text[], upto bigint) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    size bigint := (select sum(octet_length(f.argument::text))
+                      from journal as f
+                     where f.job_id = log_failure.id
+                       and f.op = 'log'
+                       and f.path = log_failure.path
+                       and f.version <= log_failure.upto);
+begin
+    return case when size > 8388608 then make_failure(
+        'PD303', 'MemoryTooLarge', format('the log %s is too large to be read as one value', write_path(log_failure.path)),
+        format('It has %s bytes; at most 8 MB are read at a time.', size), 'Read it page by page with entity_items().') end;
+end
+$$;
+comment on function @extschema@.log_failure(text, text[], bigint) is
+    'Say that a log is too large to be read as one array (PD303), or null.';
+
+
 create function @extschema@.log_value(id text, path text[], upto bigint) returns jsonb
 language plpgsql
 stable
@@ -187,12 +209,18 @@ language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    value jsonb := value_at.document #> value_at.path;
 begin
-    return coalesce(value_at.document #> value_at.path, log_value(value_at.id, value_at.path, value_at.upto));
+    if value is null then
+        perform raise_failure(log_failure(value_at.id, value_at.path, value_at.upto));
+        value := log_value(value_at.id, value_at.path, value_at.upto);
+    end if;
+    return value;
 end
 $$;
 comment on function @extschema@.value_at(text, jsonb, text[], bigint) is
-    'Give what stands at a path of a document, or in the log of this name at that version; null where nothing is.';
+    'Give what stands at a path of a document, or in the log of this name at that version; null where nothing is. PD303 for a log that is too large.';
 
 
 -- A large value that was read stands in the journal as the version at which it was read: here it is read again. One way
