@@ -156,13 +156,15 @@ select is(entity_at('large', 224), the_job('large') -> 'context', 'commands go o
 
 select have_held_job('endless');
 select given(entity_log('endless', 'l', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 9);
-select throws_ok($$ select entity_get('endless', 'l') $$, 'PD303', null, 'a log of more than 8 MB is not read as one value');
+select throws_ok($$ select entity_get('endless', 'l') $$, 'PD303', null,
+                 'a log of more than 8 MB is not read as one value');
 select throws_ok($$ select entity_at('endless', 9, path => 'l') $$, 'PD303', null, 'nor is one of the past');
 select is(jsonb_array_length(entity_at('endless', 8, path => 'l')), 8, 'what it was before can be read');
 select is(
     (select jsonb_agg(jsonb_build_array(a.answer -> 1, a.answer #> '{2,code}') order by a.answer -> 0)
-       from jsonb_array_elements(tell(a_turn('endless', facts => '[{"op": "get", "path": ["l"]}, {"op": "get", "path": ["n"]}]'))
-                                 -> 'answers') as a (answer)),
+       from jsonb_array_elements(
+                tell(a_turn('endless', facts => '[{"op": "get", "path": ["l"]}, {"op": "get", "path": ["n"]}]'))
+                    -> 'answers') as a (answer)),
     '[[false, "PD303"], [true, null]]', 'in a turn that is an answer, and its neighbours stay');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
