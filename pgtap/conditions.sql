@@ -1,4 +1,4 @@
--- Conditions: a task waits until its memory is as it wants it. Whoever makes it so answers, at that moment. [P5] [P8]
+-- Conditions: a task waits until its memory is as it wants it. Whoever makes it so answers, at that moment. [P5] [P8] (E10)
 
 begin;
 select plan(121);

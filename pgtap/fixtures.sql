@@ -297,3 +297,14 @@ begin
 end
 $$;
 comment on function verdict_of(jsonb) is 'Tell how a turn was answered; where the whole call failed, with which code.';
+
+
+create function writes_of_jobs() returns bigint
+language plpgsql
+as $$
+begin
+    perform pg_stat_clear_snapshot();
+    return (select x.n_tup_upd from pg_stat_xact_user_tables as x where x.relid = 'perdure.jobs'::regclass);
+end
+$$;
+comment on function writes_of_jobs() is 'Tell how often this transaction has written a row of jobs: PostgreSQL counts.';

@@ -1,4 +1,4 @@
--- Forgetting: a job goes as a whole, with its memory, history and messages; never while something of it is alive. [P13]
+-- Forgetting: a job goes as a whole, with its memory, history and messages; never while something of it is alive. [P13] (E18)
 
 begin;
 select plan(41);

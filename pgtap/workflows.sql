@@ -20,7 +20,7 @@ select is(
                        'result', null, 'error', null, 'parent', null, 'headers', '{"tenant": "t"}'::jsonb,
                        'pinned_version', 'v1', 'start_key', 'k', 'created_at', clock(), 'updated_at', clock(),
                        'finished_at', null),
-    'a start makes a running job with everything that it was given');
+    'a start makes a running job with everything that it was given: one row, with its memory (C24)');
 select is(the_task('j') ->> key, wanted, format('the first task of a job has the %s that was asked for', key))
   from (values
         ('task', '1/main'),

@@ -1,7 +1,7 @@
 -- What a turn's command expects: a version, a path without a hole. A refusal is an answer and harms no neighbour. [P3]
 
 begin;
-select plan(13);
+select plan(15);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -68,6 +68,21 @@ select is(
     tell(a_turn('paths', facts => '[{"op": "get", "path": ["a", null]}]')) #> '{answers,0,2}',
     'null',
     'at a path with a hole there is nothing to read');
+
+-- However many commands turns hold, each document is written once.
+
+select have_held_job('one', '{"n": 0}');
+select have_held_job('two', '{"n": 0}', worker => 'bob');
+create temporary table counted as select writes_of_jobs() as before;
+select given(
+    tell(a_turn('one', facts => (select jsonb_agg('{"op": "increment", "path": ["n"], "value": 1}'::jsonb)
+                                   from generate_series(1, 50))),
+         a_turn('two', worker => 'bob', facts => '[{"op": "set", "path": ["a"], "value": 1},
+                                                   {"op": "merge", "path": [], "value": {"b": 2}}]')));
+select is(writes_of_jobs() - before, 2::bigint, 'a document is written once, however many commands its turns hold [P3]')
+  from counted;
+select is(jsonb_build_array(the_job('one') -> 'version', the_job('two') -> 'version'), '[51, 3]',
+          'each command has a version all the same');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');
