@@ -41,7 +41,8 @@ select is(entity_get('e', 'events'), '[{"x": 1}]', 'a log may be written among o
 create temporary table counted as select writes_of_jobs() as before;
 select given(entity_apply('e', jsonb_agg('{"op": "increment", "path": "n"}'::jsonb || jsonb_build_object('value', n))))
   from generate_series(1, 250) as n;
-select is(writes_of_jobs() - before, 1::bigint, 'the row is written once, however many commands there are') from counted;
+select is(writes_of_jobs() - before, 1::bigint, 'the row is written once, however many commands there are')
+  from counted;
 select is(the_job('e') ->> 'version', '263', 'each of many has a version');
 select is(
     (select jsonb_agg(jsonb_build_array(s.version, s.context -> 'n') order by s.version)
