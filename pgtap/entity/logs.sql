@@ -1,7 +1,7 @@
 -- Logs: lists beside the document that may grow without end; each item costs the same.
 
 begin;
-select plan(52);
+select plan(54);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -166,6 +166,14 @@ select is(
                 tell(a_turn('endless', facts => '[{"op": "get", "path": ["l"]}, {"op": "get", "path": ["n"]}]'))
                     -> 'answers') as a (answer)),
     '[[false, "PD303"], [true, null]]', 'in a turn that is an answer, and its neighbours stay');
+select have_held_job('brim');
+select given(entity_log('brim', 'l', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 8);
+create temporary table brim as
+select tell(a_turn('brim', facts => jsonb_build_array(
+                jsonb_build_object('op', 'log', 'path', '{l}'::text[], 'value', jsonb_build_array(repeat('y', 900000))),
+                jsonb_build_object('op', 'get', 'path', '{l}'::text[])))) -> 'answers' -> 1 as told;
+select is(jsonb_array_length(told -> 2), 9, 'a turn reads a log that its own batch has filled to the brim') from brim;
+select is(md5(read_journal('brim', '1/main')::jsonb #>> '{1,6}'), md5(told ->> 2), 'a replay is told the same [P4]') from brim;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

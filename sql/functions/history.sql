@@ -224,7 +224,8 @@ comment on function @extschema@.value_at(text, jsonb, text[], bigint) is
 
 
 -- A large value that was read stands in the journal as the version at which it was read: here it is read again. One way
--- through the versions serves all of them.
+-- through the versions serves all of them. Nothing is judged: what a task was told once it is told again, also where its
+-- own batch made a log longer than is read as one value.
 create function @extschema@.large_reads(
     job       text,
     task      text,
@@ -264,7 +265,7 @@ begin
             document := replay_commands(document, large_reads.job, here, told.version);
             here := told.version;
         end if;
-        return next (told.seq, coalesce(value_at(large_reads.job, document, told.path, here), 'null'))::large_read;
+        return next (told.seq, coalesce(document #> told.path, log_value(large_reads.job, told.path, here), 'null'))::large_read;
     end loop;
 end
 $$;
