@@ -1,7 +1,7 @@
 -- Logs: lists beside the document that may grow without end; each item costs the same.
 
 begin;
-select plan(54);
+select plan(55);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -106,6 +106,11 @@ select is(tell(a_turn('j', facts => '[
     [8, true, ["before", 1, 2, 5]],
     [9, true, [4]],
     [10, true, {"n": 1}]]', 'a turn reads what it has just added; what is no list, or has no name, is refused [P4]');
+select is(
+    tell(a_turn('j', facts => jsonb_build_array(
+             jsonb_build_object('op', 'log', 'value', '[1]'::jsonb, 'path', array[(
+                 select string_agg(md5(n::text), '') from generate_series(1, 200) as n)]))))
+        #>> '{answers,0,2,code}', 'PD101', 'a path too long for an index is refused in a turn too, and aborts nothing');
 select is(
     (select jsonb_agg(f -> 4) from jsonb_array_elements(journal_of('j')) as f where f -> 1 = '"read"'),
     '[["before"], ["before", 1, 2], ["before", 1, 2, 5], [4], {"n": 1}]',

@@ -45,5 +45,6 @@ create unique index one_command_per_key on @extschema@.journal (job_id, key)
     where task = '$outside' and key is not null;
 comment on index @extschema@.one_command_per_key is 'A caller''s key stands for one command.';
 
-create index items_of_a_log on @extschema@.journal (job_id, path, version) where op = 'log';
+-- Without what was refused: among that are paths too long for any index.
+create index items_of_a_log on @extschema@.journal (job_id, path, version) where op = 'log' and version is not null;
 comment on index @extschema@.items_of_a_log is 'Reads a log as a list, from any version on.';
