@@ -1,7 +1,7 @@
 -- History: every version of a memory, of all of it or of one place, page by page. (C21) (E9)
 
 begin;
-select plan(57);
+select plan(60);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -91,26 +91,30 @@ select is(
   left join entity_history('places', 'a.b') as h on w.number = h.version
  order by w.number;
 
--- What counts from the end of an array may be any of its elements.
+-- What counts from the end of an array may be any of its elements; one element may be written in several ways.
 
 select given(entity_create('list', 'note', '{"l": [{"n": 1}, {"n": 2}], "m": {"-1": 1}}'));
 select given(entity_set('list', '5', 'l.0.n'));
 select given(entity_set('list', '6', 'l.-1.n'));
 select given(entity_set('list', '7', 'm.-1'));
 select given(entity_append('list', 'l', '{"n": 3}'));
+select given(entity_set('list', '8', 'l.01.n'));
 select is(
     (select array_agg(h.version order by h.version) from entity_history('list', cases.place) as h),
     versions,
     format('%s was written by versions %s', place, versions))
   from (values
         ('l.0', '{1,2,3,5}'::bigint[]),
-        ('l.1', '{1,3,5}'),
-        ('l.-1', '{1,2,3,5}'),
-        ('l.1.n', '{1,3,5}'),
+        ('l.1', '{1,3,5,6}'),
+        ('l.+1', '{1,3,5,6}'),
+        ('l. 1', '{1,3,5,6}'),
+        ('l.10', '{1,3,5}'),
+        ('l.-1', '{1,2,3,5,6}'),
+        ('l.1.n', '{1,3,5,6}'),
         ('l.1.m', '{1,5}'),
-        ('l', '{1,2,3,5}'),
+        ('l', '{1,2,3,5,6}'),
         ('m', '{1,4}'),
-        ('', '{1,2,3,4,5}')
+        ('', '{1,2,3,4,5,6}')
        ) as cases (place, versions);
 
 -- Page by page.

@@ -7,11 +7,15 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return key = other or (key ~ '^-?\d+$' and other ~ '^-?\d+$' and (key ~ '^-' or other ~ '^-'));
+    return key = other or (
+        key ~ '^\s*[+-]?\d+$'
+        and other ~ '^\s*[+-]?\d+$'
+        and (key ~ '-' or other ~ '-'
+             or regexp_replace(key, '^\s*\+?0*(?=\d)', '') = regexp_replace(other, '^\s*\+?0*(?=\d)', '')));
 end
 $$;
 comment on function @extschema@.is_same_step(text, text) is
-    'Tell whether two keys may lead to the same place; what counts from the end of an array may be any element.';
+    'Tell whether two keys may lead to the same place: 1, +1 and 01 are one element of an array, and what counts from its end may be any.';
 
 
 create function @extschema@.patch_reaches(patch jsonb, path text[]) returns boolean
@@ -50,9 +54,9 @@ as $$
 declare
     depth integer := least(cardinality(touches.path), cardinality(touches.place));
 begin
-    -- Step by step only where something counts from the end: nearly always the keys say it all.
+    -- Step by step only where an index may be written in another way: nearly always the keys say it all.
     if touches.path[:depth] <> touches.place[:depth] and (
-        array_to_string(touches.path || touches.place, ' ') !~ '(^| )-\d'
+        array_to_string(touches.path || touches.place, ' ') !~ '(^| )(\s|[+-]|0\d)'
         or not (select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step)) then
         return false;
     end if;
