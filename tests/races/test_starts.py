@@ -52,6 +52,20 @@ def test_a_start_waits_for_an_open_start_of_the_same_id(a: Session, b: Session, 
     assert b.one("select count(*) from jobs") == 1
 
 
+@pytest.mark.parametrize(("key", "told"), [("k", True), ("other", False), (None, False)])
+def test_an_entity_that_is_just_being_made_is_made_by_its_own_repetition_alone(
+    a: Session, b: Session, key: str | None, told: bool
+) -> None:
+    """[P12]: a reply was lost, and the call that is repeated has not committed yet."""
+    a.begin()
+    assert a.call("entity_create", id="e", entity="note", key="k") is True
+    making = b.later(b.call, "entity_create", id="e", entity="note", key=key)
+    assert making.waits()
+    a.end("commit")
+
+    assert making.get() is told
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_start_in_an_open_transaction_runs_only_when_that_commits(
     a: Session, b: Session, end: str

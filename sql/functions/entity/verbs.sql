@@ -19,7 +19,11 @@ begin
     perform check_name(coalesce(entity_create.key, 'none'), 'a key');
     perform check_value(entity_create.context, 'the memory');
     perform raise_failure(argument_failure('set', '{}', entity_create.context));
-    return insert_jobs(array[wanted], clock()) <> '{}' or was_started_by(wanted.id, wanted.key);
+    if insert_jobs(array[wanted], clock()) <> '{}' then
+        return true;
+    end if;
+    -- A statement of its own: the call that it repeats may have committed while this one waited for the id.
+    return was_started_by(wanted.id, wanted.key);
 end
 $$;
 comment on function @extschema@.entity_create(text, text, jsonb, text) is
