@@ -1,7 +1,7 @@
 -- Forgetting: a job goes as a whole, with its memory, history and messages; never while something of it is alive. [P13] (E18)
 
 begin;
-select plan(41);
+select plan(45);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -142,6 +142,24 @@ select is(forget_finished('infinity', max_jobs => null), 2, 'a parent whose chil
 select is(the_job('busy') ->> 'status', 'running', 'what runs is not forgotten');
 select is(the_job('e') ->> 'entity', 'note', 'plain entities are not forgotten by their age');
 select is(rows_of('old-1') || rows_of('old-8') || rows_of('child'), '{}', 'nothing of them is left in any table');
+
+-- However many there are, only so many are looked at.
+
+insert into perdure.jobs (id, workflow, status, created_at, finished_at)
+select 'many-' || n, 'w', 'completed', clock() + n * interval '1 s', clock() + n * interval '1 s'
+  from generate_series(1, 2000) as n;
+create function jobs_read() returns bigint
+language plpgsql
+as $$
+begin
+    return (select s.seq_tup_read + s.idx_tup_fetch from pg_stat_xact_all_tables as s where s.relid = 'perdure.jobs'::regclass);
+end
+$$;
+create temporary table reads as select jobs_read() as before;
+select is(forget_finished('infinity', max_jobs => 3), 3, 'a few of many are forgotten');
+select is(forget_finished(clock() - interval '1 hour'), 0, 'when all that is left is younger, nothing is');
+select cmp_ok(jobs_read() - before, '<', 100::bigint, 'neither reads all jobs that have finished') from reads;
+select is(forget_finished('infinity', max_jobs => 10000), 1997, 'the others can go at once');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

@@ -55,6 +55,7 @@ comment on function @extschema@.forget(text) is
     'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs.';
 
 
+-- Nothing is sorted: a plan that was made while there were few jobs follows the index by age all the same.
 create function @extschema@.forget_finished(
     before    timestamptz,
     entity    text     default null,
@@ -65,18 +66,22 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set enable_sort = off
 as $$
 declare
     old text[];
 begin
-    -- A job that somebody has locked is passed over: it will be there next time, and does not count.
+    -- What began later has not finished before: so the index by age ends the search. A job that somebody has locked is passed
+    -- over: it will be there next time, and does not count.
     old := array(
         select j.id
           from jobs as j
-         where j.finished_at < forget_finished.before
+         where j.workflow is not null
+           and j.created_at < forget_finished.before
+           and j.finished_at < forget_finished.before
            and (forget_finished.entity is null or j.entity = forget_finished.entity)
            and not is_at_work(j.id)
-         order by j.finished_at
+         order by j.created_at
          limit least(forget_finished.max_jobs, 10000)
            for no key update skip locked);
     -- Looked at again under the locks: a hook may have begun meanwhile.
