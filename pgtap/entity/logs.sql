@@ -167,9 +167,9 @@ select throws_ok($$ select entity_at('endless', 9, path => 'l') $$, 'PD303', nul
 select is(jsonb_array_length(entity_at('endless', 8, path => 'l')), 8, 'what it was before can be read');
 select is(
     (select jsonb_agg(jsonb_build_array(a.answer -> 1, a.answer #> '{2,code}') order by a.answer -> 0)
-       from jsonb_array_elements(
-                tell(a_turn('endless', facts => '[{"op": "get", "path": ["l"]}, {"op": "get", "path": ["n"]}]'))
-                    -> 'answers') as a (answer)),
+       from jsonb_array_elements(tell(a_turn('endless', facts => '[{"op": "get", "path": ["l"]},
+                                                                   {"op": "get", "path": ["n"]}]')) -> 'answers')
+         as a (answer)),
     '[[false, "PD303"], [true, null]]', 'in a turn that is an answer, and its neighbours stay');
 select have_held_job('brim');
 select given(entity_log('brim', 'l', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 8);
@@ -178,7 +178,8 @@ select tell(a_turn('brim', facts => jsonb_build_array(
                 jsonb_build_object('op', 'log', 'path', '{l}'::text[], 'value', jsonb_build_array(repeat('y', 900000))),
                 jsonb_build_object('op', 'get', 'path', '{l}'::text[])))) -> 'answers' -> 1 as told;
 select is(jsonb_array_length(told -> 2), 9, 'a turn reads a log that its own batch has filled to the brim') from brim;
-select is(md5(read_journal('brim', '1/main')::jsonb #>> '{1,6}'), md5(told ->> 2), 'a replay is told the same [P4]') from brim;
+select is(md5(read_journal('brim', '1/main')::jsonb #>> '{1,6}'), md5(told ->> 2), 'a replay is told the same [P4]')
+  from brim;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');
