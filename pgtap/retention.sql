@@ -146,7 +146,8 @@ select is(rows_of('old-1') || rows_of('old-8') || rows_of('child'), '{}', 'nothi
 -- However many there are, only so many are looked at.
 
 insert into perdure.jobs (id, workflow, status, created_at, finished_at)
-select 'many-' || n, 'w', 'completed', clock() + n * interval '1 s', clock() + n * interval '1 s'
+select 'many-' || n as id, 'w' as workflow, 'completed' as status, clock() + n * interval '1 s' as created_at,
+       clock() + n * interval '1 s' as finished_at
   from generate_series(1, 2000) as n;
 create function jobs_read() returns bigint
 language plpgsql
