@@ -1,7 +1,7 @@
 -- Indexes: made once, told truly, dropped again.
 
 begin;
-select plan(47);
+select plan(48);
 
 create function state_of(path text, kind text) returns text
 language plpgsql
@@ -89,6 +89,7 @@ select throws_ok(format('select create_index(%L, %L, %L)', entity, path, kind), 
         (repeat('x', 201), 'v', 'text', 'PD104'),
         ('doc', 'v..w', 'text', 'PD101'),
         ('doc', repeat('v.', 50) || 'v', 'text', 'PD101'),
+        ('doc', repeat('v', 1001), 'contains', 'PD101'),
         ('doc', '', 'text', 'PD107'),
         ('doc', null, 'number', 'PD107'),
         ('doc', 'v', 'array', 'PD107'),

@@ -18,6 +18,12 @@ begin
         perform refuse_argument('an index is made concurrently, or not', format('This is %s.', quote_nullable(left(check_index.how, 40))),
                                 'Pass how => ''concurrently'', or an empty text for a statement of a transaction.');
     end if;
+    if octet_length(check_index.path) > 1000 then
+        perform raise_failure(make_failure(
+            'PD101', 'InvalidPath', 'the path of an index is too long',
+            format('It has %s bytes; at most 1000 are allowed.', octet_length(check_index.path)),
+            'Index what lies above it with the kind contains, or give its keys shorter names.'));
+    end if;
     if parse_path(check_index.path) = '{}' and check_index.kind <> 'contains' then
         perform refuse_argument(
             format('the whole memory is no %s', check_index.kind), 'An empty path is the whole memory.',
