@@ -1,7 +1,7 @@
 -- Conditions: which memories find() finds. Typed, two-valued, and null is a value.
 
 begin;
-select plan(290);
+select plan(292);
 
 create function found(conditions jsonb) returns text
 language plpgsql
@@ -184,6 +184,8 @@ select throws_ok(
         ('doc', '{"v": {"$match": "$.a == $x"}}', 'PD107'),
         ('doc', '{"v": {"$match": 1}}', 'PD107'),
         ('doc', '{"v": {"$match": "$ like_regex \"(\""}}', 'PD107'),
+        ('doc', '{"v": {"$match": "$ like_regex \"a\" flag \"x\""}}', 'PD107'),
+        ('doc', '{"v": {"$match": "' || repeat('x', 1001) || '"}}', 'PD107'),
         ('doc', '{"$id": 5}', 'PD107'),
         ('doc', '{"$version": "5"}', 'PD107'),
         ('doc', '{"$created_at": "2026-01-01T00:00:00Z"}', 'PD107'),

@@ -264,26 +264,21 @@ comment on function @extschema@.existence(text, jsonb) is
     'Ask whether anything is at a place; JSON null is something. PD107 without true or false.';
 
 
--- A variable would be looked up only where a document gets that far, and its error would come from the middle of a search.
 create function @extschema@.check_predicate(operand jsonb) returns void
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    predicate text := check_predicate.operand #>> '{}';
-    fault text;
+    failure jsonb := condition_failure(case when jsonb_typeof(check_predicate.operand) = 'string'
+                                            then check_predicate.operand #>> '{}' end);
 begin
-    if jsonb_typeof(check_predicate.operand) <> 'string' or length(predicate) > 1000 then
-        fault := 'It is a text of at most 1000 characters.';
-    elsif regexp_replace(predicate::jsonpath::text, '"(\\.|[^"\\])*"', '""', 'g') ~ '\$""' then
-        fault := 'It has a variable, and there is none here.';
+    if failure is not null then
+        perform refuse_argument(
+            format('this is no predicate for $match: %s', left(check_predicate.operand::text, 100)), failure ->> 'detail',
+            failure ->> 'hint');
     end if;
-    if fault is not null then
-        perform refuse_argument('this is no predicate for $match', fault, 'Write a jsonpath predicate: "$.confidence > 0.8"');
-    end if;
-exception when data_exception or syntax_error then
-    perform refuse_argument('this is no predicate for $match', sqlerrm, 'Write a jsonpath predicate: "$.confidence > 0.8"');
 end
 $$;
-comment on function @extschema@.check_predicate(jsonb) is 'Refuse what cannot be a jsonpath predicate, or has variables (PD107).';
+comment on function @extschema@.check_predicate(jsonb) is
+    'Refuse what a task could not wait for either: what is no jsonpath predicate, or has variables (PD107).';
