@@ -147,6 +147,7 @@ language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 begin
     return journal_rows(read_journal.job, read_journal.task, read_journal.after,
