@@ -275,6 +275,7 @@ declare
     held memory := read_job(entity_watch.id);
 begin
     perform check_name(entity_watch.listener, 'a listener');
+    -- Before the lock: who has asked within the half hour is known, and the mark stays where anybody has within the hour.
     if held.watched and is_listened_for(topic, entity_watch.listener, clock() - interval '30 min') then
         return held.version;
     end if;

@@ -65,7 +65,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_at(text, bigint, timestamptz, text) is
-    'Return a memory, or what was at a path, as it was at a version or at a time; null where nothing was. PD401, PD404 no such version.';
+    'Return a memory, or what was at a path, as it was at a version or at a time; null where nothing was. PD101, PD107 both or none, PD303 a log too large for one value, PD401, PD404 no such version.';
 
 
 create function @extschema@.differences(old jsonb, new jsonb, place text[]) returns setof @extschema@.difference
@@ -150,4 +150,4 @@ begin
 end
 $$;
 comment on function @extschema@.entity_restore(text, bigint, bigint, text) is
-    'Make a memory again what it was at a version, as a new version; returns it. PD401, PD404.';
+    'Make a memory again what it was at a version, as a new version; returns it. Logs stay as they are. PD105, PD106, PD107, PD109 where a contract has come since, PD401, PD404.';

@@ -43,7 +43,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_get(text, text) is
-    'Return the memory of a job at a path, or all of it; a log reads as an array; null where nothing is. PD401 when there is no such job.';
+    'Return the memory of a job at a path, or all of it; a log reads as an array; null where nothing is. PD101, PD303 a log too large for one value, PD401 when there is no such job.';
 
 
 create function @extschema@.entity_set(
