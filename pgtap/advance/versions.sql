@@ -1,7 +1,7 @@
 -- What a turn's command expects: a version, a path without a hole. A refusal is an answer and harms no neighbour. [P3]
 
 begin;
-select plan(15);
+select plan(16);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -35,6 +35,16 @@ select is(
     {"key": "c2", "op": "increment", "path": ["n"], "value": 10, "expected_version": 1}]')) #> '{answers,1,2,code}',
     '"PD105"',
     'a repeated turn is told the same [P12]');
+
+select is(
+    (select jsonb_agg(a #> '{2,code}')
+       from jsonb_array_elements(tell(a_turn('cas', facts => '[
+            {"op": "set", "path": ["t"], "value": 1, "expected_version": 1000000000000000000000},
+            {"op": "set", "path": ["t"], "value": 1, "expected_version": -1},
+            {"op": "set", "path": ["t"], "value": 1, "expected_version": 4.5},
+            {"op": "set", "path": ["t"], "value": 1, "expected_version": "four"}]')) -> 'answers') as a),
+    '["PD105", "PD105", "PD105", "PD105"]',
+    'what can be no version is expected in vain, and aborts nothing');
 
 -- Two tasks of one batch expect the same version: the first has it.
 

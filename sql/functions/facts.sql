@@ -1,5 +1,6 @@
 -- Facts: what turns tell. Read once from JSON, for the whole batch; commands and signals are carried out in their order.
 
+-- An expected version that is no version is one that no memory is at: its command is refused, not the whole batch.
 create function @extschema@.read_facts(
     turns    @extschema@.turn[],
     told_at  timestamptz
@@ -20,11 +21,12 @@ begin
                 coalesce(f.at, greatest(read_facts.told_at, r.told_at)), f.message, f.signal,
                 case when f.signal is not null then coalesce(f.target, r.job) end,
                 coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < greatest(r.told_at, max(f.at) over before), false),
-                f.expected_version)::fact
+                case when f.expected_version ~ '^\d{1,18}$' then f.expected_version::bigint
+                     when f.expected_version is not null then -1 end)::fact
           from unnest(read_facts.turns) as r
          cross join rows from (jsonb_to_recordset(r.facts) as (
                    kind text, key text, name text, fingerprint text, ok boolean, value jsonb, at timestamptz, op text,
-                   path text[], message bigint, signal text, target text, expected_version bigint)) with ordinality
+                   path text[], message bigint, signal text, target text, expected_version text)) with ordinality
             as f (kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, expected_version, place)
          where r.verdict = 'apply'
            and r.facts is not null
