@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import psycopg
 
-from .calls import Call, send_async
+from .calls import Call, plain_cursor, send_async
 from .connections import PATIENCE, AsyncLink, Source
 from .contracts import BrokenContract
 from .durations import Duration, seconds
@@ -169,7 +169,7 @@ class AsyncClient(
     async def send(self, call: Call, connection: psycopg.AsyncConnection[Any] | None = None) -> Any:
         """Send a call, on the caller's connection if it is given."""
         if connection is not None:
-            return await send_async(connection.cursor(), call)
+            return await send_async(plain_cursor(connection), call)
         return await self._link.call(call)
 
     async def hear(self, look: Look, until: float | None) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import psycopg
-from psycopg.rows import TupleRow
+from psycopg.rows import TupleRow, tuple_row
 
 from .errors import InvalidName, InvalidValue, translated
 
@@ -382,10 +382,19 @@ def _taken(cursor: Any, shape: Shape) -> Any:
 
 
 def send(connection: psycopg.Connection[Any], call: Call) -> Any:
-    """Send a call and give its answer. Raises this package's errors for PDxxx."""
+    """Send a call and give its answer. Raises this package's errors for PDxxx.
+
+    The connection may be the caller's, with rows and parameters of another kind.
+    """
+    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
     with translated():
-        answer = _taken(connection.execute(call.query, call.params or None), call.shape)
+        answer = _taken(cursor.execute(call.query, call.params or None), call.shape)
     return answer if call.read is None else call.read(answer)
+
+
+def plain_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[TupleRow]:
+    """Give a cursor for `send_async`, whatever the caller's connection makes of rows."""
+    return psycopg.AsyncCursor(connection, row_factory=tuple_row)
 
 
 async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:
