@@ -349,6 +349,11 @@ class Calls:
         """Name the channel of this app's notifications."""
         return self._call("channel")
 
+    @staticmethod
+    def unlisten() -> Call:
+        """Hear nothing more on this connection."""
+        return Call("unlisten", b"unlisten *", (), "rows")
+
     # For people.
     def history(self, job: str) -> Call:
         """Read every change of a memory, oldest first; answers a row (json) for each."""

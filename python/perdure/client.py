@@ -143,6 +143,7 @@ class Client(
         self._link = Link(source, "perdure client", PATIENCE)
         self._turn = threading.Lock()
         self._ears: list[Ear] = []
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         """Use it."""
@@ -159,9 +160,10 @@ class Client(
 
     def close(self) -> None:
         """Close its connections."""
+        self._is_closed = True
         self._link.close()
-        while self._ears:
-            self._ears.pop().close()
+        while (ear := self._idle_ear()) is not None:
+            ear.close()
         self._source.close()
 
     def send(self, call: Call, connection: psycopg.Connection[Any] | None = None) -> Any:
@@ -173,11 +175,20 @@ class Client(
 
     def hear(self, look: Look, until: float | None) -> Any:
         """Give what is looked for, or None when time is up."""
-        ear = self._ears.pop() if self._ears else Ear(self._source, self.calls)
+        ear = self._idle_ear() or Ear(self._source, self.calls)
         try:
             return ear.wait(look, until)
         finally:
-            self._ears.append(ear)
+            if self._is_closed:
+                ear.close()
+            else:
+                self._ears.append(ear)
+
+    def _idle_ear(self) -> Ear | None:
+        try:
+            return self._ears.pop()
+        except IndexError:  # to look first would be a race between threads
+            return None
 
     def until(self, job: str, condition: str, timeout: float | None) -> int:
         """Wait for a memory to fulfil a condition; gives the version. Raises TimeoutError."""

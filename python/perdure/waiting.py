@@ -21,6 +21,9 @@ from .past import PAGE, Change, rows_of
 
 FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
 
+GRACE = 2.0
+"""Seconds that a database which is asked in time has for its answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -100,7 +103,11 @@ def looks() -> Iterator[float]:
 
 
 class Ear:
-    """A connection that hears notifications, for one thread at a time."""
+    """A connection that hears notifications, for one thread at a time.
+
+    It listens only while somebody waits: notifications that nobody reads would fill the server's
+    queue, which all of its databases share.
+    """
 
     def __init__(self, source: Source, calls: Calls):
         self._calls = calls
@@ -109,13 +116,11 @@ class Ear:
         self._heard_by: Any = None
         self._is_known = False
 
-    def _listen(self) -> psycopg.Connection[Any]:
-        connection = self._link.connection()
+    def _listen(self, connection: psycopg.Connection[Any]) -> None:
         if connection is not self._heard_by:
             channel = send(connection, self._calls.channel())
             send(connection, self._calls.listen(channel))
             self._heard_by = connection
-        return connection
 
     def wait(self, look: Look, until: float | None) -> Any:
         """Give what was looked for, or None when time (monotonic seconds) is up first."""
@@ -129,7 +134,7 @@ class Ear:
     def _wait(self, look: Look, until: float | None) -> Any:
         for delay in looks():
             try:
-                connection = self._listen()
+                connection = self._link.connection()
                 seen = self._look(connection, look, until)
                 left = delay if until is None else min(delay, until - time.monotonic())
                 if look.is_seen(seen) or left <= 0:
@@ -148,14 +153,18 @@ class Ear:
             seen = send(connection, look.call())
             if look.is_seen(seen) or is_over(until):
                 return seen
+        self._listen(connection)
         self._is_known = True
         send(connection, look.register(self._name))
         return send(connection, look.call())
 
     def _stop_listening(self) -> None:
         """Leave no row behind; what cannot be said now is forgotten by the database in time."""
+        self._heard_by = None
         try:
-            send(self._link.connection(), self._calls.stop_listening(self._name))
+            connection = self._link.connection()
+            send(connection, self._calls.unlisten())
+            send(connection, self._calls.stop_listening(self._name))
         except psycopg.Error:
             self._link.close()
 
@@ -185,14 +194,14 @@ class Ears:
 
     async def wait(self, look: Look, until: float | None) -> Any:
         """Give what was looked for, or None when time (monotonic seconds) is up first."""
-        seen = await self._link.call(look.call())
+        seen = await self._call(look.call(), until)
         if look.is_seen(seen) or is_over(until):
             return seen if look.is_seen(seen) else None
         bell = asyncio.Event()
         topic = look.topic
         listener = f"{self._name}:{uuid.uuid4().hex}"
         self._bells[topic].add(bell)
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_listening.wait(), FIRST_LOOK)
@@ -202,15 +211,28 @@ class Ears:
             self._bells[topic].discard(bell)
             if not self._bells[topic]:
                 del self._bells[topic]
-            await self._link.call(self._calls.stop_listening(listener))
+            with suppress(psycopg.Error):  # the database forgets in time who does not say it
+                await self._call(self._calls.stop_listening(listener), time.monotonic())
+
+    async def _call(self, call: Call, until: float | None) -> Any:
+        """Send a call, again and again until time is up and a little longer.
+
+        Raises psycopg.OperationalError then: a database that is silent holds up nobody.
+        """
+        left = None if until is None else max(until - time.monotonic(), 0) + GRACE
+        try:
+            async with asyncio.timeout(left):
+                return await self._link.call(call)
+        except TimeoutError as error:
+            raise psycopg.OperationalError("the database did not answer in time") from error
 
     async def _wait(
         self, look: Look, until: float | None, bell: asyncio.Event, register: Call
     ) -> Any:
         for delay in looks():
             bell.clear()
-            await self._link.call(register)
-            seen = await self._link.call(look.call())
+            await self._call(register, until)
+            seen = await self._call(look.call(), until)
             left = delay if until is None else min(delay, until - time.monotonic())
             if look.is_seen(seen) or left <= 0:
                 return seen if look.is_seen(seen) else None
@@ -237,7 +259,7 @@ class Ears:
     async def close(self) -> None:
         """Close the connections."""
         task, self._task = self._task, None
-        if task is not None:
+        if task is not None and not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._link.close()

@@ -483,3 +483,73 @@ def test_a_pooler_that_hides_notifications_costs_only_time(memory: Any, dsn: str
         with meanwhile(write_three, dsn):
             assert client.entity("m").until("$.n == 3", timeout=SOON) == 3
     assert listeners(dsn) == []
+
+
+def test_an_idle_client_listens_to_nothing(client: perdure.Client, memory: Any) -> None:
+    """What nobody reads would fill the server's queue."""
+    with pytest.raises(TimeoutError):
+        memory.until("$.n == 1", timeout=0.3)
+    (ear,) = client._ears
+    heard = ear._link.connection().execute("select pg_listening_channels()").fetchall()
+    assert heard == []
+
+
+def test_two_threads_do_not_take_the_same_ear(client: perdure.Client, memory: Any) -> None:
+    class Emptied(list[waiting.Ear]):
+        def __bool__(self) -> bool:
+            return True  # as another thread found it a moment ago
+
+    client._ears = Emptied()
+    with pytest.raises(TimeoutError):
+        memory.until("$.n == 1", timeout=0)
+
+
+def test_a_client_that_was_closed_meanwhile_keeps_no_connection(dsn: str, memory: Any) -> None:
+    client = perdure.connect(dsn)
+    with meanwhile(client.entity("m").until, "$.n == 1", SOON):
+        wait_for_listeners(dsn)
+        client.close()
+        memory.set(1, "n")
+    assert client._ears == []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+def test_a_silent_database_holds_up_no_async_wait(
+    own_server: Server, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(waiting, "GRACE", 0.2)
+
+    async def wait() -> None:
+        async with await perdure.connect_async(own_server.url()) as client:
+            memory = await client.create_entity("m", "note")
+            limit = None if how == "cancelled" else 1.0
+            waits = asyncio.create_task(memory.until("$.n == 1", timeout=limit))
+            await asyncio.to_thread(wait_for_listeners, own_server.url())
+            await asyncio.to_thread(own_server.stop)
+            if how == "cancelled":
+                waits.cancel()
+            done, _ = await asyncio.wait([waits], timeout=SOON)
+            assert done
+            with pytest.raises(
+                asyncio.CancelledError if how == "cancelled" else psycopg.OperationalError
+            ):
+                await waits
+
+    asyncio.run(wait())
+
+
+def test_an_async_client_hears_in_another_loop_too(
+    dsn: str, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = asyncio.run(perdure.connect_async(dsn))
+
+    async def wait(n: int) -> int:
+        waits = asyncio.create_task(client.entity("m").until(f"$.n == {n}", timeout=SOON))
+        await asyncio.to_thread(wait_for_listeners, dsn)
+        await asyncio.to_thread(memory.set, n, "n")
+        return await waits
+
+    assert asyncio.run(wait(1)) == 1
+    with without_looking(monkeypatch):
+        assert asyncio.run(wait(2)) == 2
+    asyncio.run(client.close())
