@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ from .requests import (
     Requests,
     Status,
     Workflow,
+    check_outside,
     decoder_of,
     ending,
     one_of_many,
@@ -60,12 +61,14 @@ class AsyncMemory(
         *,
         after: int = 0,
         timeout: Duration | None = None,  # noqa: ASYNC109
-    ) -> AsyncIterator[Change]:
+    ) -> AsyncGenerator[Change, None]:
         """Give the changes after a version as they happen: `async for change in memory.watch(): …`.
 
-        Every change comes once, in order; resume with `after=change.version`. Ends when nothing
-        has changed for `timeout`.
+        Every change comes once, in order, from the first on; resume with `after=change.version`,
+        or begin now with `after=handle.status().version`. Ends when nothing has changed for
+        `timeout`. Raises JobNotFound.
         """
+        check_outside("watch", self._connection)
         limit, last = None if timeout is None else seconds(timeout), after
         while True:
             until = None if limit is None else time.monotonic() + limit
@@ -121,10 +124,12 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         call = self._client.calls.resume(self.id, task, accept_changes)
         return int(await self._client.send(call))
 
-    async def hook(self, hook: Hook[..., Any] | str, *args: Any, **options: Any) -> str:
-        """Start a hook on the job's memory; options: queue, priority, due_at, key."""
+    async def hook(
+        self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
+    ) -> str:
+        """Start a hook on the job's memory; options: queue, priority, due_at, key, connection."""
         call = self._client.requests.hook(self.id, hook, args, options)
-        return str(await self._client.send(call))
+        return str(await self._client.send(call, connection))
 
 
 class AsyncClient(
@@ -198,11 +203,11 @@ class AsyncClient(
         return self.handle(started, workflow)
 
     async def start_many(
-        self, workflow: Workflow, many: Sequence[Mapping[str, Any]]
+        self, workflow: Workflow, many: Sequence[Mapping[str, Any]], *, connection: Any = None
     ) -> list[AsyncHandle]:
         """Start many jobs in one call, each given as start()'s options with `args`."""
         starts = [one_of_many(workflow, each) for each in many]
-        rows = await self.send(self.calls.start_many(starts))
+        rows = await self.send(self.calls.start_many(starts), connection)
         return [self.handle(row[0], workflow) for row in rows]
 
     def handle(self, job: str, workflow: Workflow | None = None) -> AsyncHandle:
@@ -213,10 +218,12 @@ class AsyncClient(
         """Give the memory of a job or entity; with `connection` inside its transaction."""
         return AsyncMemory(self, job, connection)
 
-    async def create_entity(self, id: str, entity: str, context: Any = None) -> AsyncMemory:
-        """Make a memory without a workflow, if it is not there."""
-        await self.send(self.requests.create(id, entity, context))
-        return self.entity(id)
+    async def create_entity(
+        self, id: str, entity: str, context: Any = None, *, connection: Any = None
+    ) -> AsyncMemory:
+        """Make a memory without a workflow, if it is not there; it joins a `connection`, too."""
+        await self.send(self.requests.create(id, entity, context), connection)
+        return self.entity(id, connection=connection)
 
     async def forget(self, job: str) -> bool:
         """Delete a finished job or an entity, with its whole history; false where there is none.

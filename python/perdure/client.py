@@ -25,6 +25,7 @@ from .requests import (
     Requests,
     Status,
     Workflow,
+    check_outside,
     decoder_of,
     ending,
     one_of_many,
@@ -59,9 +60,11 @@ class Memory(
     ) -> Iterator[Change]:
         """Give the changes after a version as they happen: `for change in memory.watch(): …`.
 
-        Every change comes once, in order; resume with `after=change.version`. Ends when nothing
-        has changed for `timeout`.
+        Every change comes once, in order, from the first on; resume with `after=change.version`,
+        or begin now with `after=handle.status().version`. Ends when nothing has changed for
+        `timeout`. Raises JobNotFound.
         """
+        check_outside("watch", self._connection)
         limit, last = None if timeout is None else seconds(timeout), after
         while True:
             until = None if limit is None else time.monotonic() + limit
@@ -117,10 +120,12 @@ class Handle(BaseHandle["Client"]):
         call = self._client.calls.resume(self.id, task, accept_changes)
         return int(self._client.send(call))
 
-    def hook(self, hook: Hook[..., Any] | str, *args: Any, **options: Any) -> str:
-        """Start a hook on the job's memory; options: queue, priority, due_at, key."""
+    def hook(
+        self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
+    ) -> str:
+        """Start a hook on the job's memory; options: queue, priority, due_at, key, connection."""
         call = self._client.requests.hook(self.id, hook, args, options)
-        return str(self._client.send(call))
+        return str(self._client.send(call, connection))
 
 
 class Client(
@@ -211,10 +216,12 @@ class Client(
         started, _ = self.send(call, connection)
         return self.handle(started, workflow)
 
-    def start_many(self, workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[Handle]:
+    def start_many(
+        self, workflow: Workflow, many: Sequence[Mapping[str, Any]], *, connection: Any = None
+    ) -> list[Handle]:
         """Start many jobs in one call, each given as start()'s options with `args`."""
         starts = [one_of_many(workflow, each) for each in many]
-        rows = self.send(self.calls.start_many(starts))
+        rows = self.send(self.calls.start_many(starts), connection)
         return [self.handle(row[0], workflow) for row in rows]
 
     def handle(self, job: str, workflow: Workflow | None = None) -> Handle:
@@ -225,10 +232,12 @@ class Client(
         """Give the memory of a job or entity; with `connection` inside its transaction."""
         return Memory(self, job, connection)
 
-    def create_entity(self, id: str, entity: str, context: Any = None) -> Memory:
-        """Make a memory without a workflow, if it is not there."""
-        self.send(self.requests.create(id, entity, context))
-        return self.entity(id)
+    def create_entity(
+        self, id: str, entity: str, context: Any = None, *, connection: Any = None
+    ) -> Memory:
+        """Make a memory without a workflow, if it is not there; it joins a `connection`, too."""
+        self.send(self.requests.create(id, entity, context), connection)
+        return self.entity(id, connection=connection)
 
     def forget(self, job: str) -> bool:
         """Delete a finished job or an entity, with its whole history; false where there is none.

@@ -9,6 +9,7 @@ from typing import Any
 
 from .calls import Call, Calls
 from .errors import InvalidArgument
+from .stored import as_stored
 from .typed import to_json
 
 Order = str | Mapping[str, Any]
@@ -47,17 +48,29 @@ def find_call(
 def on_the_wire(asked: Any) -> Any:
     """Write conditions as JSON: a time becomes {"$time": …}, a date the midnight (UTC) it begins.
 
-    Raises InvalidArgument for a time without a zone.
+    Raises InvalidArgument for a time without a zone, InvalidValue for text that JSON cannot hold.
     """
     if isinstance(asked, datetime):
         return {"$time": _written(asked)}
     if isinstance(asked, date):
         return {"$time": _written(datetime.combine(asked, time(), UTC))}
     if isinstance(asked, Mapping):
-        return {key: on_the_wire(value) for key, value in asked.items()}
+        return {as_text(key): on_the_wire(value) for key, value in asked.items()}
     if isinstance(asked, list | tuple | set | frozenset):
         return [on_the_wire(value) for value in asked]
+    if isinstance(asked, str):
+        return as_stored(asked)
     return to_json(asked)
+
+
+def as_text(key: Any) -> str:
+    """Give a path or an operator as it travels. Raises InvalidArgument."""
+    if isinstance(key, str):
+        return str(as_stored(key))
+    raise InvalidArgument(
+        f"{key!r} is no path in conditions",
+        hint='Write paths as text: {"user.name": "Jane"}.',
+    )
 
 
 def _written(at: datetime) -> str:

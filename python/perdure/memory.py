@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from .durations import Duration, seconds
 from .errors import InvalidPath
@@ -30,6 +30,20 @@ _PLAIN_KEY = re.compile(r'[^".\\]+')
 
 
 MAX_KEYS = 50
+
+
+class Options(TypedDict, total=False):
+    """What every command takes besides; None is as good as nothing."""
+
+    expected_version: int | None
+    key: str | None
+
+
+def given_options(verb: str, options: Options) -> dict[str, Any]:
+    """Give the options that say something. Raises TypeError for what is no option."""
+    for name in options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"{verb}() takes expected_version and key, not {name!r}")
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class Door(Protocol):
@@ -74,55 +88,55 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         value: _Json = self._door.read(parse_path(path))
         return value
 
-    def set(self, value: Any, path: Path = "", **options: Any) -> _Int:
+    def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Replace what stands at a path, or everything; gives the version."""
         version: _Int = self._do("set", path, options, value=value)
         return version
 
-    def merge(self, patch: Any, path: Path = "", **options: Any) -> _Int:
+    def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Merge an object into another, to any depth; gives the version."""
         version: _Int = self._do("merge", path, options, patch=patch)
         return version
 
-    def append(self, path: Path, *items: Any, **options: Any) -> _Int:
+    def append(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
         """Add items at the end of an array; gives its new length."""
         length: _Int = self._do("append", path, options, items=items)
         return length
 
-    def prepend(self, path: Path, *items: Any, **options: Any) -> _Int:
+    def prepend(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
         """Add items before the first of an array; gives its new length."""
         length: _Int = self._do("prepend", path, options, items=items)
         return length
 
-    def remove(self, path: Path, index: int, **options: Any) -> _Json:
+    def remove(self, path: Path, index: int, **options: Unpack[Options]) -> _Json:
         """Take an element out of an array and give it; -1 is the last."""
         removed: _Json = self._do("remove", path, options, index=index)
         return removed
 
     @overload
-    def increment(self, path: Path, by: int = 1, **options: Any) -> _Int: ...
+    def increment(self, path: Path, by: int = 1, **options: Unpack[Options]) -> _Int: ...
     @overload
-    def increment(self, path: Path, by: float, **options: Any) -> _Float: ...
-    def increment(self, path: Path, by: float = 1, **options: Any) -> Any:
+    def increment(self, path: Path, by: float, **options: Unpack[Options]) -> _Float: ...
+    def increment(self, path: Path, by: float = 1, **options: Unpack[Options]) -> Any:
         """Add to a number (0 where nothing is there); gives the new one."""
         return self._do("increment", path, options, by=by)
 
-    def toggle(self, path: Path, **options: Any) -> _Bool:
+    def toggle(self, path: Path, **options: Unpack[Options]) -> _Bool:
         """Turn a boolean round (true where nothing is there); gives the new one."""
         turned: _Bool = self._do("toggle", path, options)
         return turned
 
-    def set_if_not_exists(self, path: Path, value: Any, **options: Any) -> _Json:
+    def set_if_not_exists(self, path: Path, value: Any, **options: Unpack[Options]) -> _Json:
         """Set what is not there yet; gives the value that stands."""
         standing: _Json = self._do("set_if_not_exists", path, options, value=value)
         return standing
 
-    def delete(self, path: Path, **options: Any) -> _Json:
+    def delete(self, path: Path, **options: Unpack[Options]) -> _Json:
         """Delete what stands at a path and give it."""
         deleted: _Json = self._do("delete", path, options)
         return deleted
 
-    def log(self, path: Path, *items: Any, **options: Any) -> _Int:
+    def log(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
         """Add items to a log, a list beside the document that may grow for ever; gives the version.
 
         Each item costs the same however many there are. `get(path)` reads it as a list.
@@ -148,8 +162,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         sent: _Bool = self._door.signal(name, payload, key)
         return sent
 
-    def _do(self, op: str, path: Path, options: dict[str, Any], **named: Any) -> Any:
-        return self._door.command(op, parse_path(path), named, options)
+    def _do(self, op: str, path: Path, options: Options, **named: Any) -> Any:
+        return self._door.command(op, parse_path(path), named, given_options(op, options))
 
 
 class AsyncEntity(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 from .asks import stored
 from .calls import Call, Calls
+from .durations import from_micros, micros
 from .errors import InvalidArgument
-from .memory import Path, parse_path, write_path
+from .memory import Options, Path, given_options, parse_path, write_path
 
 _Changes = TypeVar("_Changes")
 _Differences = TypeVar("_Differences")
@@ -102,7 +103,12 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
     def at(
         self, version: int | None = None, *, time: datetime | None = None, path: Path = ""
     ) -> _Json:
-        """Read what the memory was at a version or a time. Raises VersionNotFound."""
+        """Read what the memory was at a version or a time with a zone: `memory.at(12)`.
+
+        Raises VersionNotFound, and InvalidArgument for a time without a zone.
+        """
+        if time is not None:
+            time = from_micros(micros(time))
         document: _Json = self._send(
             self._client.calls.memory_at(self.id, version, time, written(path))
         )
@@ -126,36 +132,44 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         items: _Items = self._send(call.reading(rows_of(LogItem)))
         return items
 
-    def restore(self, version: int, **options: Any) -> _Int:
+    def restore(self, version: int, **options: Unpack[Options]) -> _Int:
         """Make the memory again what it was, as a new version; gives that.
 
         Options: expected_version, key. Raises VersionNotFound, VersionConflict.
         """
-        restored: _Int = self._send(self._client.calls.restore(self.id, version, keyed(options)))
+        known = keyed(given_options("restore", options))
+        restored: _Int = self._send(self._client.calls.restore(self.id, version, known))
         return restored
 
-    def apply(self, commands: Sequence[dict[str, Any]], **options: Any) -> _Json:
+    def apply(self, commands: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> _Json:
         """Carry out several commands, all or none: `[{"op": "merge", "path": "a", "value": {}}]`.
 
         Gives their answers in a list. Each has a version; the row is written once. Options:
         expected_version, key.
         """
+        if isinstance(commands, Mapping | str):
+            raise _no_command(commands)
         given = [_as_stored(command) for command in commands]
-        answers: _Json = self._send(self._client.calls.apply(self.id, given, keyed(options)))
+        known = keyed(given_options("apply", options))
+        answers: _Json = self._send(self._client.calls.apply(self.id, given, known))
         return answers
 
     def _send(self, call: Call) -> Any:
         return self._client.send(call, self._connection)
 
 
-def _as_stored(command: dict[str, Any]) -> dict[str, Any]:
-    if "op" not in command:
-        raise InvalidArgument(
-            f"this is no command: {command!r}"[:200],
-            hint='Write {"op": "merge", "path": "user", "value": {"name": "Jane"}}.',
-        )
-    given = command | {"path": written(command.get("path", ""))}
+def _as_stored(command: Any) -> dict[str, Any]:
+    if not isinstance(command, Mapping) or "op" not in command:
+        raise _no_command(command)
+    given = {**command, "path": written(command.get("path", ""))}
     return given | {"value": stored(command["value"])} if "value" in command else given
+
+
+def _no_command(given: object) -> InvalidArgument:
+    return InvalidArgument(
+        f"this is no list of commands: {given!r}"[:200],
+        hint='Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}].',
+    )
 
 
 def keyed(options: dict[str, Any]) -> dict[str, Any]:

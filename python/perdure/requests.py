@@ -16,8 +16,9 @@ from . import typed
 from .asks import stored
 from .calls import Call, Calls
 from .durations import Duration, seconds
-from .errors import InvalidArgument, JobCancelled, JobFailed, ResultTimeout
+from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
 from .memory import write_path
+from .past import keyed
 from .work import Coordinator, Hook, Work
 
 Workflow = Coordinator[..., Any] | str
@@ -75,13 +76,16 @@ class Requests:
 
     def command(self, job: str, op: str, path: list[str], named: Any, options: Any) -> Call:
         """Give the call that changes a memory."""
-        options.setdefault("key", uuid.uuid4().hex)
+        if op == "increment":
+            check_number(named["by"])
         argument = {name: stored(value) for name, value in named.items()}
-        return self.calls.command(job, op, write_path(path), argument, options)
+        return self.calls.command(job, op, write_path(path), argument, keyed(options))
 
     def create(self, id: str, entity: str, context: Any) -> Call:
         """Give the call that makes a memory without a workflow."""
-        return self.calls.create(id, entity, stored(context or {}), uuid.uuid4().hex)
+        return self.calls.create(
+            id, entity, stored({} if context is None else context), uuid.uuid4().hex
+        )
 
     def read(self, job: str, path: list[str]) -> Call:
         """Give the call that reads from a memory."""
@@ -133,6 +137,24 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
 def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:
     """Tell that a memory did not fulfil a condition in time."""
     return TimeoutError(f"the memory of {job} did not fulfil {condition} within {timeout} s")
+
+
+def check_outside(verb: str, connection: Any) -> None:
+    """Refuse to wait inside the caller's transaction. Raises InvalidArgument."""
+    if connection is not None:
+        raise InvalidArgument(
+            f"{verb}() cannot wait inside a transaction of yours",
+            detail="What others do would not be seen by it, nor by them what it has done.",
+            hint=f"Commit first, and call {verb}() on client.entity(id) without a connection.",
+        )
+
+
+def check_number(by: Any) -> None:
+    """Refuse what cannot be added to a number. Raises InvalidValue."""
+    if isinstance(by, bool) or not isinstance(by, int | float):
+        raise InvalidValue(
+            f"increment adds numbers, not {by!r}"[:200], hint="Give a number: increment(path, 2)."
+        )
 
 
 def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
@@ -193,6 +215,7 @@ class Door:
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait for the memory to fulfil a condition."""
+        check_outside("until", self._connection)
         return self._client.until(self._job, condition, timeout)
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:

@@ -8,9 +8,9 @@ told of a wrong value by the type checker.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Mapping
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
-from .memory import AsyncEntity, Door, Entity, Path
+from .memory import AsyncEntity, Door, Entity, Options, Path
 from .typed import Decode, decoder, is_model
 
 T = TypeVar("T")
@@ -37,18 +37,18 @@ class TypedEntity(Entity, Generic[T]):
         return super().get(path) if path else self._decode(super().get())
 
     @overload  # type: ignore[override]
-    def set(self, value: T, **options: Any) -> int: ...
+    def set(self, value: T, **options: Unpack[Options]) -> int: ...
     @overload
-    def set(self, value: Any, path: Path, **options: Any) -> int: ...
-    def set(self, value: Any, path: Path = "", **options: Any) -> int:
+    def set(self, value: Any, path: Path, **options: Unpack[Options]) -> int: ...
+    def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> int:
         """Replace everything by a value of the type, or what stands at a path."""
         return super().set(value, path, **options)
 
     @overload  # type: ignore[override]
-    def merge(self, patch: T | Mapping[str, Any], **options: Any) -> int: ...
+    def merge(self, patch: T | Mapping[str, Any], **options: Unpack[Options]) -> int: ...
     @overload
-    def merge(self, patch: Any, path: Path, **options: Any) -> int: ...
-    def merge(self, patch: Any, path: Path = "", **options: Any) -> int:
+    def merge(self, patch: Any, path: Path, **options: Unpack[Options]) -> int: ...
+    def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> int:
         """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
         return super().merge(patch_of(patch), path, **options)
 
@@ -73,18 +73,28 @@ class TypedAsyncEntity(AsyncEntity, Generic[T]):
         return super().get(path) if path else _decoded(super().get(), self._decode)
 
     @overload  # type: ignore[override]
-    def set(self, value: T, **options: Any) -> Coroutine[Any, Any, int]: ...
+    def set(self, value: T, **options: Unpack[Options]) -> Coroutine[Any, Any, int]: ...
     @overload
-    def set(self, value: Any, path: Path, **options: Any) -> Coroutine[Any, Any, int]: ...
-    def set(self, value: Any, path: Path = "", **options: Any) -> Coroutine[Any, Any, int]:
+    def set(
+        self, value: Any, path: Path, **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, int]: ...
+    def set(
+        self, value: Any, path: Path = "", **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, int]:
         """Replace everything by a value of the type, or what stands at a path."""
         return super().set(value, path, **options)
 
     @overload  # type: ignore[override]
-    def merge(self, patch: T | Mapping[str, Any], **options: Any) -> Coroutine[Any, Any, int]: ...
+    def merge(
+        self, patch: T | Mapping[str, Any], **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, int]: ...
     @overload
-    def merge(self, patch: Any, path: Path, **options: Any) -> Coroutine[Any, Any, int]: ...
-    def merge(self, patch: Any, path: Path = "", **options: Any) -> Coroutine[Any, Any, int]:
+    def merge(
+        self, patch: Any, path: Path, **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, int]: ...
+    def merge(
+        self, patch: Any, path: Path = "", **options: Unpack[Options]
+    ) -> Coroutine[Any, Any, int]:
         """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
         return super().merge(patch_of(patch), path, **options)
 

@@ -392,8 +392,6 @@ def test_what_holds_is_told_at_once(client: perdure.Client, memory: Any, dsn: st
     memory.set(1, "n")
     assert memory.until("$.n == 1") == 1
     assert memory.until("$.n == 1", timeout=0) == 1
-    with psycopg.connect(dsn) as mine:
-        assert client.entity("m", connection=mine).until("$.n == 1") == 1
     assert [change.version for change in watched(client, 1)] == [1]
     assert asyncio.run(watched_async(dsn, 1)) == list(memory.watch(timeout=0))
     assert run(dsn, "select watched from jobs where id = 'm'") == [(False,)]
@@ -448,8 +446,6 @@ def test_an_open_transaction_holds_up_nobody_who_waits(
         user.execute("select perdure.entity_set('m', '1', 'n')")
         with pytest.raises(TimeoutError):
             memory.until("$.n == 1", timeout=0.5)
-        with pytest.raises(TimeoutError):
-            client.entity("m", connection=user).until("$.n == 1", timeout=0.5)
         assert asyncio.run(wait()) == 1
     assert memory.until("$.n == 1", timeout=SOON) == 1
     assert listeners(dsn) == []

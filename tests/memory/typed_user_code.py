@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypedDict, assert_type
 
 from pydantic import BaseModel
@@ -74,3 +76,41 @@ def outside(client: perdure.Client) -> str:
     except perdure.ContractBroken as error:
         assert_type(error.path, str | None)
     return state.get()["query"]
+
+
+def past(memory: perdure.Memory) -> None:
+    version = memory.until("$.votes >= 2", timeout="1 h")
+    assert_type(version, int)
+    memory.at(version)
+    memory.at(time=datetime.now(UTC), path=["a", 0])
+    memory.set(1, "x", expected_version=version, key=None)
+    memory.set(1, "x", expected_versoin=version)  # type: ignore[call-arg]
+    memory.append("x", 1, 2, key=5)  # type: ignore[arg-type]
+    assert_type(memory.log("messages", {"a": 1}, {"b": 2}), int)
+    assert_type(memory.items("messages"), list[perdure.LogItem])
+    assert_type(memory.history("a", after=version), list[perdure.Change])
+    assert_type(memory.diff(1), list[perdure.Difference])
+    assert_type(memory.blame(), list[perdure.Authorship])
+    assert_type(memory.restore(1, key="once"), int)
+    for change in memory.watch("a", after=version, timeout=2.5):
+        assert_type(change, perdure.Change)
+
+
+def many(client: perdure.Client) -> list[perdure.BrokenContract]:
+    page = client.find("note", {"n": {"$gt": 1}}, order_by=["-n", "$id"], limit=3)
+    assert_type(page, list[perdure.Found])
+    client.find("note", after=page[-1].place)
+    assert_type(client.count("note"), int)
+    assert_type(client.create_index("note", ["a", "b"], "number"), perdure.Index)
+    return client.broken_contracts("note", Model)
+
+
+async def outside_async(client: perdure.AsyncClient) -> None:
+    memory = client.entity("one")
+    assert_type(await memory.until("$.n == 1"), int)
+    assert_type(await memory.typed(Model).get(), Model)
+    assert_type(await memory.history(), list[perdure.Change])
+    assert_type(await client.find("note"), list[perdure.Found])
+    async with aclosing(memory.watch(after=2)) as changes:
+        async for change in changes:
+            assert_type(change, perdure.Change)
