@@ -355,11 +355,6 @@ class Calls:
         return Call("unlisten", b"unlisten *", (), "rows")
 
     # For people.
-    def history(self, job: str) -> Call:
-        """Read every change of a memory, oldest first; answers a row (json) for each."""
-        query = f"select to_jsonb(h) from {self._quoted}.history as h where h.job_id = %s"
-        return Call("history", f"{query} order by h.version".encode(), (job,), "rows")
-
     def broken_invariants(self) -> Call:
         """Check the app's tables; answers a row (json) for whatever is wrong."""
         query = f"select to_jsonb(b) from {self._quoted}.assert_invariants() as b"

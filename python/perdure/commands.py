@@ -1,61 +1,42 @@
-"""The commands of the command line: each a few lines around the client, JSON in and JSON out."""
+"""The commands of the command line, but for those of memories: each a few lines of the client."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import psycopg
 import typer
 
 from . import binaries, embedded
 from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
-
-commands = typer.Typer(
-    name="perdure",
-    help="Permanent memory and coordinated execution in PostgreSQL.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+from .memory_commands import index
+from .terminal import (
+    DEFAULT,
+    Dsn,
+    Id,
+    Json,
+    Schema,
+    client,
+    commands,
+    connected,
+    database,
+    parsed,
+    show,
 )
 
-index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
-commands.add_typer(index)
+__all__ = ["commands"]
 
-Schema = Annotated[
-    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: its schema's name.")
-]
-Dsn = Annotated[
-    str | None,
-    typer.Option(
-        "--dsn",
-        envvar="PERDURE_DATABASE_URL",
-        help="The database; without one, the embedded server.",
-        show_envvar=True,
-    ),
-]
-Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
-Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
-Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
-IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
-Kind = Annotated[
-    str, typer.Argument(metavar="[KIND]", help="text, number, boolean, time or contains.")
-]
-DEFAULT = "perdure"
+commands.add_typer(index)
 
 
 @commands.command()
@@ -158,81 +139,6 @@ def terminate(
 
 
 @commands.command()
-def memory(
-    id: Id,
-    path: Annotated[str, typer.Argument(help="A place in it: perspectives.optimistic")] = "",
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Print the memory of a job, or a part of it."""
-    with client(dsn, schema) as opened:
-        show(opened.entity(id).get(path))
-
-
-@commands.command()
-def history(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print every change of a job's memory, a line of JSON each, the oldest first."""
-    with connected(dsn) as connection:
-        for (row,) in send(connection, Calls(schema).history(id)):
-            show(row, indent=None)
-
-
-@commands.command()
-def find(
-    entity: Entity,
-    where: Annotated[str, typer.Option(metavar="JSON", help="Conditions on memories.")] = "{}",
-    order: Annotated[
-        str, typer.Option(metavar="JSON", help='An array of paths: ["-$created_at"]')
-    ] = "[]",
-    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
-    after: Annotated[
-        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
-    ] = None,
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Print the memories of an entity that meet conditions, a line of JSON each."""
-    asked = {"order_by": parsed(order), "limit": limit, "after": parsed(after)}
-    with client(dsn, schema) as opened:
-        for row in opened.find(entity, parsed(where), **asked):
-            show(row, indent=None)
-
-
-@index.command("create")
-def create_index(
-    entity: Entity,
-    path: IndexedPath,
-    kind: Kind = "text",
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Make an index that find uses, while others write; may be repeated."""
-    with client(dsn, schema) as opened:
-        show(opened.create_index(entity, path, kind))
-
-
-@index.command("drop")
-def drop_index(
-    entity: Entity,
-    path: IndexedPath,
-    kind: Kind = "text",
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Drop an index, while others write; print whether it was there."""
-    with client(dsn, schema) as opened:
-        show(opened.drop_index(entity, path, kind))
-
-
-@index.command("list")
-def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print the indexes that are wanted, with state, size and use, a line of JSON each."""
-    with client(dsn, schema) as opened:
-        for each in opened.indexes():
-            show(each, indent=None)
-
-
-@commands.command()
 def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print what is wrong in the app's tables; fail if anything is."""
     with connected(dsn) as connection:
@@ -278,35 +184,6 @@ def dev(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
         print(f"{installer.reload_functions(connection, schema)} functions")
 
 
-@contextmanager
-def database(dsn: str | None) -> Iterator[str]:
-    """Give the URL of the database, and keep the embedded server up where it is there."""
-    if dsn is not None:
-        yield dsn
-    else:
-        with embedded.shared_server() as server:
-            yield server.url()
-
-
-@contextmanager
-def connected(dsn: str | None) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to the database."""
-    with (
-        database(dsn) as url,
-        psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
-    ):
-        yield connection
-
-
-@contextmanager
-def client(dsn: str | None, schema: str) -> Iterator[Any]:
-    """Open a client of the app."""
-    import perdure
-
-    with perdure.connect(dsn, schema=schema) as opened:
-        yield opened
-
-
 def loaded(place: str) -> Any:
     """Import an object by its place: `loaded("my_module:app")`."""
     module, _, name = place.partition(":")
@@ -324,26 +201,6 @@ def fix_hash_seed() -> None:
     if "PYTHONHASHSEED" not in os.environ:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def parsed(text: str | None) -> Any:
-    """Read a JSON argument."""
-    try:
-        return None if text is None else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"{text} is not JSON: {error}") from error
-
-
-def show(value: Any, indent: int | None = 2) -> None:
-    """Print a value as JSON."""
-    is_row = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    plain = dataclasses.asdict(value) if is_row else value
-    print(json.dumps(plain, indent=indent, ensure_ascii=False, default=written))
-
-
-def written(value: Any) -> Any:
-    """Write what JSON has no form for."""
-    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def own_psql() -> str | None:

@@ -127,7 +127,10 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         return authors
 
     def items(self, path: Path, *, after: int = 0, limit: int = PAGE) -> _Items:
-        """Read items of a log that were added after a version."""
+        """Read items of a log that were added after a version: `items[-1].version` for the next.
+
+        A page ends with all items of a version, even beyond `limit`.
+        """
         call = self._client.calls.items(self.id, written(path), after, limit)
         items: _Items = self._send(call.reading(rows_of(LogItem)))
         return items

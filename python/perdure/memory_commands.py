@@ -1,0 +1,160 @@
+"""The commands of the command line for memories: each calls one verb of the client."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, parsed, show
+
+index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
+
+Place = Annotated[str, typer.Argument(metavar="[PATH]", help="A place in it: user.email")]
+Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the memory.")]
+Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
+IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
+Kind = Annotated[
+    str, typer.Argument(metavar="[KIND]", help="text, number, boolean, time or contains.")
+]
+
+
+@commands.command()
+def memory(
+    id: Id,
+    path: Place = "",
+    version: Annotated[int | None, typer.Option(help="What it was at a version.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="What it was then: 2030-01-31T12:00:00Z")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the memory of a job, or a part of it; now, or as it was."""
+    with client(dsn, schema) as opened:
+        found = opened.entity(id)
+        if version is None and at is None:
+            show(found.get(path))
+        else:
+            show(found.at(version, time=moment(at), path=path))
+
+
+@commands.command()
+def history(
+    id: Id,
+    path: Place = "",
+    after: Annotated[int, typer.Option(metavar="VERSION", help="Leave out what is older.")] = 0,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as changes happen, until Ctrl-C.")
+    ] = False,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the changes of a memory, or at a path, a line of JSON each, the oldest first."""
+    with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
+        for change in opened.entity(id).watch(path, after=after, timeout=None if follow else 0):
+            show(change, indent=None)
+
+
+@commands.command()
+def diff(
+    id: Id,
+    version: Version,
+    to_version: Annotated[
+        int | None, typer.Argument(metavar="[VERSION]", help="Another; without one, now.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print in what a memory differs between versions, a line of JSON for each place."""
+    with client(dsn, schema) as opened:
+        for difference in opened.entity(id).diff(version, to_version):
+            show(difference, indent=None)
+
+
+@commands.command()
+def blame(id: Id, path: Place = "", schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print who wrote what stands in a memory, a line of JSON for each value."""
+    with client(dsn, schema) as opened:
+        for author in opened.entity(id).blame(path):
+            show(author, indent=None)
+
+
+@commands.command()
+def restore(id: Id, version: Version, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Make a memory again what it was, as a new version, and print that."""
+    with client(dsn, schema) as opened:
+        show(opened.entity(id).restore(version))
+
+
+@commands.command()
+def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Delete a finished job or an entity with its whole past; print whether it was there."""
+    with client(dsn, schema) as opened:
+        show(opened.forget(id))
+
+
+@commands.command()
+def find(
+    entity: Entity,
+    where: Annotated[str, typer.Option(metavar="JSON", help="Conditions on memories.")] = "{}",
+    order: Annotated[
+        str, typer.Option(metavar="JSON", help='An array of paths: ["-$created_at"]')
+    ] = "[]",
+    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the memories of an entity that meet conditions, a line of JSON each."""
+    asked = {"order_by": parsed(order), "limit": limit, "after": parsed(after)}
+    with client(dsn, schema) as opened:
+        for row in opened.find(entity, parsed(where), **asked):
+            show(row, indent=None)
+
+
+@index.command("create")
+def create_index(
+    entity: Entity,
+    path: IndexedPath,
+    kind: Kind = "text",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Make an index that find uses, while others write; may be repeated."""
+    with client(dsn, schema) as opened:
+        show(opened.create_index(entity, path, kind))
+
+
+@index.command("drop")
+def drop_index(
+    entity: Entity,
+    path: IndexedPath,
+    kind: Kind = "text",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Drop an index, while others write; print whether it was there."""
+    with client(dsn, schema) as opened:
+        show(opened.drop_index(entity, path, kind))
+
+
+@index.command("list")
+def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print the indexes that are wanted, with state, size and use, a line of JSON each."""
+    with client(dsn, schema) as opened:
+        for each in opened.indexes():
+            show(each, indent=None)
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a time argument."""
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        example = "2030-01-31T12:00:00Z"
+        raise typer.BadParameter(f"{text} is no time: it should be like {example}") from error

@@ -1,0 +1,88 @@
+"""What the commands of the command line share: their options, a client, JSON in and JSON out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import psycopg
+import typer
+
+from . import embedded
+
+commands = typer.Typer(
+    name="perdure",
+    help="Permanent memory and coordinated execution in PostgreSQL.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Schema = Annotated[
+    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: its schema's name.")
+]
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        envvar="PERDURE_DATABASE_URL",
+        help="The database; without one, the embedded server.",
+        show_envvar=True,
+    ),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
+Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
+DEFAULT = "perdure"
+
+
+@contextmanager
+def database(dsn: str | None) -> Iterator[str]:
+    """Give the URL of the database, and keep the embedded server up where it is there."""
+    if dsn is not None:
+        yield dsn
+    else:
+        with embedded.shared_server() as server:
+            yield server.url()
+
+
+@contextmanager
+def connected(dsn: str | None) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the database."""
+    with (
+        database(dsn) as url,
+        psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def client(dsn: str | None, schema: str) -> Iterator[Any]:
+    """Open a client of the app."""
+    import perdure
+
+    with perdure.connect(dsn, schema=schema) as opened:
+        yield opened
+
+
+def parsed(text: str | None) -> Any:
+    """Read a JSON argument."""
+    try:
+        return None if text is None else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"{text} is not JSON: {error}") from error
+
+
+def show(value: Any, indent: int | None = 2) -> None:
+    """Print a value as JSON."""
+    is_row = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    plain = dataclasses.asdict(value) if is_row else value
+    print(json.dumps(plain, indent=indent, ensure_ascii=False, default=written))
+
+
+def written(value: Any) -> Any:
+    """Write what JSON has no form for."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,113 @@
+"""The command line for memories: what was, who wrote it, and back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.cli import main
+
+PYTHON = os.fspath(Path(perdure.__file__).parents[1])
+
+Shell = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def memory(dsn: str) -> Any:
+    """Give a memory of three versions."""
+    with perdure.connect(dsn) as client:
+        memory = client.create_entity("m", "note", {"a": {"b": 1}})
+        memory.set(2, "a.b")
+        memory.set(3, "c")
+        yield memory
+
+
+@pytest.fixture
+def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """Give a function that runs `perdure …` and reads what it prints, a value a line."""
+    monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+
+    def run(*arguments: str) -> list[Any]:
+        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed, complained = capsys.readouterr()
+        if left.value.code:
+            raise ValueError(f"{left.value.code} {complained}")
+        return [json.loads(line) for line in printed.splitlines()]
+
+    return run
+
+
+def test_a_memory_is_printed_as_it_was(shell: Shell, memory: Any) -> None:
+    began = memory.history()[0].at.isoformat()
+    assert shell("memory", "m", "a.b") == [2]
+    assert shell("memory", "m", "a.b", "--version", "1") == [1]
+    assert shell("memory", "m", "a.b", "--at", began) == [1]
+
+
+def test_changes_are_printed_by_place_and_version(shell: Shell, memory: Any) -> None:
+    def versions(*arguments: str) -> list[int]:
+        return [change["version"] for change in shell("history", "m", *arguments)]
+
+    assert versions() == [1, 2, 3]
+    assert versions("a") == [1, 2]
+    assert versions("a.b", "--after", "1") == [2]
+
+
+def test_changes_are_followed_until_it_is_interrupted(dsn: str, memory: Any) -> None:
+    following = subprocess.Popen(
+        [sys.executable, "-u", "-m", "perdure", "history", "m", "-f", "--dsn", dsn, "--after", "3"],
+        env=os.environ | {"PYTHONPATH": PYTHON},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    for n in (4, 5):
+        memory.set(n, "c")
+        assert json.loads(following.stdout.readline())["version"] == n
+    following.send_signal(signal.SIGINT)
+    rest, _ = following.communicate(timeout=30)
+    assert (following.returncode, rest) == (0, "")
+
+
+def test_versions_are_compared_explained_and_brought_back(shell: Shell, memory: Any) -> None:
+    (changed, added) = shell("diff", "m", "1")
+    assert (changed["path"], changed["old"], changed["new"]) == ("a.b", 1, 2)
+    assert (added["path"], added["change"]) == ("c", "added")
+    assert [place["path"] for place in shell("diff", "m", "1", "2")] == ["a.b"]
+    assert [(it["path"], it["version"]) for it in shell("blame", "m")] == [("a.b", 2), ("c", 3)]
+    assert [it["version"] for it in shell("blame", "m", "a")] == [2]
+    assert shell("restore", "m", "1") == [4]
+    assert memory.get() == {"a": {"b": 1}}
+
+
+def test_a_memory_is_forgotten(shell: Shell, memory: Any) -> None:
+    assert shell("forget", "m") == [True]
+    assert shell("forget", "m") == [False]
+
+
+MISTAKES = {
+    "no job": (("history", "nobody"), "does not exist"),
+    "no version": (("memory", "m", "--version", "9"), "version 9"),
+    "a time of no kind": (("memory", "m", "--at", "yesterday"), "like 2030-01-31T12:00:00Z"),
+    "a time without a zone": (("memory", "m", "--at", "2030-01-31"), "time zone"),
+    "two moments": (("memory", "m", "--version", "1", "--at", "2030-01-31T12:00:00Z"), "both"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told(shell: Shell, memory: Any, mistake: str) -> None:
+    arguments, told = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=told):
+        shell(*arguments)
