@@ -17,6 +17,7 @@ from .durations import Duration, seconds
 from .entities import Entities
 from .finding import Found
 from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
+from .looks import Look, change_of, condition_on, end_of
 from .memory import AsyncEntity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
 from .requests import (
@@ -33,7 +34,7 @@ from .requests import (
     unfulfilled,
     until_of,
 )
-from .waiting import Ears, Look, change_of, condition_on, end_of
+from .waiting import Ears
 from .work import Hook
 
 

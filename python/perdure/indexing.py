@@ -8,7 +8,6 @@ it, drops it and builds again.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from .calls import Call, Calls, send
 from .connections import Source, pauses
 from .durations import Duration, seconds
 from .memory import Path, parse_path, write_path
+from .past import rows_of
 
 TRIES = 4
 """How often a build is begun: two that begin together may get in each other's way."""
@@ -42,11 +42,6 @@ class Index:
     name: str
 
 
-def indexes(rows: Sequence[Sequence[Any]]) -> list[Index]:
-    """Give the indexes that are wanted, with what the catalogue says of them."""
-    return [Index(*row) for row in rows]
-
-
 def create_index(
     source: Source, calls: Calls, entity: str, path: Path, kind: str, lock_timeout: Duration
 ) -> Index:
@@ -61,7 +56,8 @@ def create_index(
         name = send(connection, calls.index_name(entity, keys, kind))
         while True:
             _run(connection, calls, wanted)
-            for index in indexes(send(connection, calls.indexes())):
+            indexes: list[Index] = send(connection, calls.indexes().reading(rows_of(Index)))
+            for index in indexes:
                 if (index.name, index.state) == (name, "valid"):
                     return index
 

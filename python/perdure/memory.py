@@ -149,6 +149,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
 
         Gives the version that did; once true counts. Raises TimeoutError, and in a client
         InvalidCondition: it fails a hook, and a coordinator is stuck until its code is mended.
+        With `timeout=0` a client looks once; in a coordinator or hook time is up before anybody
+        has looked: read there with `get()`.
         """
         limit = None if timeout is None else seconds(timeout)
         version: _Int = self._door.until(condition, limit)

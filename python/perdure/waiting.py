@@ -1,5 +1,5 @@
-"""Waiting, for the end of a job or a change of its memory: NOTIFY is the quick way, to look now and
-then the sure one. [P11]"""
+"""Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
+[P11]"""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import asyncio
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import psycopg
 
 from .calls import Call, Calls, send, send_async
 from .connections import AsyncLink, Link, Source
-from .past import PAGE, Change, rows_of
+from .looks import Look
 
 FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
 
@@ -25,76 +23,12 @@ GRACE = 2.0
 """Seconds that a database which is asked in time has for its answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a client waits for: where a hint comes from, how to ask for one, and how to look.
-
-    `is_seen` tells by the answer of a call whether waiting has an end.
-    """
-
-    topic: str
-    register: Callable[[str], Call]
-    call: Callable[[], Call]
-    is_seen: Callable[[Any], bool]
-
-
-def end_of(calls: Calls, job: str) -> Look:
-    """Look for the end of a job: (status, result, error)."""
-    topic = f"$job/{job}"
-    return Look(topic, partial(calls.listen_for, topic), lambda: calls.result(job), is_finished)
-
-
-def change_of(calls: Calls, job: str, path: str, after: int) -> Look:
-    """Look for changes of a memory after a version."""
-    trail = Trail(calls, job, path, after)
-    return Look(f"$memory/{job}", trail.register, trail.call, bool)
-
-
-class Trail:
-    """How far the changes of a memory have been read: those at other places are read once."""
-
-    def __init__(self, calls: Calls, job: str, path: str, after: int):
-        self._calls = calls
-        self._job = job
-        self._path = path
-        self._after = after
-        self._version = after
-
-    def register(self, listener: str) -> Call:
-        """Ask for hints, and be told the version that a look afterwards sees at least."""
-        return self._calls.watch(self._job, listener).reading(self._note)
-
-    def call(self) -> Call:
-        """Read what is new."""
-        return self._calls.changes(self._job, self._path, self._after, PAGE).reading(self._read)
-
-    def _note(self, version: int | None) -> None:
-        self._version = max(self._version, version or 0)
-
-    def _read(self, rows: Any) -> list[Change]:
-        changes: list[Change] = rows_of(Change)(rows)
-        if not changes:
-            self._after = self._version
-        return changes
-
-
-def condition_on(calls: Calls, job: str, condition: str) -> Look:
-    """Look whether a memory fulfils a condition: the version that does."""
-    call = calls.meets(job, condition)
-    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something)
-
-
-def is_something(answer: Any) -> bool:
-    """Tell whether there is an answer."""
-    return answer is not None
-
-
 def is_over(until: float | None) -> bool:
     """Tell whether time (monotonic seconds) is up."""
     return until is not None and time.monotonic() >= until
 
 
-def looks() -> Iterator[float]:
+def delays() -> Iterator[float]:
     """Give the seconds between looks that need no notification."""
     delay = FIRST_LOOK
     while True:
@@ -132,7 +66,7 @@ class Ear:
                 self._stop_listening()
 
     def _wait(self, look: Look, until: float | None) -> Any:
-        for delay in looks():
+        for delay in delays():
             try:
                 connection = self._link.connection()
                 seen = self._look(connection, look, until)
@@ -145,7 +79,7 @@ class Ear:
                 time.sleep(min(delay, FIRST_LOOK))
                 if until is not None and time.monotonic() > until:
                     raise
-        raise AssertionError("looks never end")
+        raise AssertionError("delays never end")
 
     def _look(self, connection: psycopg.Connection[Any], look: Look, until: float | None) -> Any:
         """Look; who sees nothing, and has time, says that he waits, and looks once more."""
@@ -229,7 +163,7 @@ class Ears:
     async def _wait(
         self, look: Look, until: float | None, bell: asyncio.Event, register: Call
     ) -> Any:
-        for delay in looks():
+        for delay in delays():
             bell.clear()
             await self._call(register, until)
             seen = await self._call(look.call(), until)
@@ -238,7 +172,7 @@ class Ears:
                 return seen if look.is_seen(seen) else None
             with suppress(TimeoutError):
                 await asyncio.wait_for(bell.wait(), left)
-        raise AssertionError("looks never end")
+        raise AssertionError("delays never end")
 
     async def _run(self) -> None:
         """Hear notifications and ring the bells of whom they are for."""
@@ -263,8 +197,3 @@ class Ears:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._link.close()
-
-
-def is_finished(row: Any) -> bool:
-    """Tell whether waiting has an end, by (status, result, error)."""
-    return row is not None and row[0] != "running"
