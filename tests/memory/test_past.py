@@ -12,7 +12,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -205,9 +204,10 @@ def test_blame_and_history_agree_on_who_was_last(
 # The verbs
 
 
-def test_the_past_in_plain_code(client: perdure.Client) -> None:
+@pytest.fixture
+def plain(client: perdure.Client) -> Any:
+    """Give a memory of six versions."""
     memory = client.create_entity("plain", "note", {"n": 1})
-    between = datetime.now(UTC)
     memory.merge({"a": {"b": [1]}})
     assert memory.apply(
         [
@@ -218,8 +218,11 @@ def test_the_past_in_plain_code(client: perdure.Client) -> None:
         expected_version=2,
     ) == [3, 3, None]
     assert memory.log("events", {"x": 1}, 2) == 6
+    return memory
 
-    changes = memory.history()
+
+def test_changes_are_read_in_plain_code(plain: Any) -> None:
+    changes = plain.history()
     assert [(c.version, c.op, c.path, c.answer) for c in changes] == [
         (1, "set", "", 1),
         (2, "merge", "", 2),
@@ -229,46 +232,59 @@ def test_the_past_in_plain_code(client: perdure.Client) -> None:
         (6, "log", "events", 6),
     ]
     assert {c.task for c in changes} == {"$outside"}
-    assert changes[0].at < between < changes[1].at + timedelta(seconds=1)
-    assert [c.version for c in memory.history(["a", "b"], after=2, limit=1)] == [4]
+    assert [c.version for c in plain.history(["a", "b"], after=2, limit=1)] == [4]
 
-    assert memory.at(2) == {"n": 1, "a": {"b": [1]}}
-    assert memory.at(2, path="a.b.0") == 1
-    assert memory.at(time=between) == {"n": 1}
-    assert [(d.path, d.change, d.old, d.new) for d in memory.diff(2, 3)] == [("n", "changed", 1, 3)]
-    assert [(b.path, b.value, b.version, b.op) for b in memory.blame("a")] == [
+
+def test_versions_are_read_and_compared_in_plain_code(plain: Any) -> None:
+    first, second, *_ = plain.history()
+    assert plain.at(2) == {"n": 1, "a": {"b": [1]}}
+    assert plain.at(2, path="a.b.0") == 1
+    assert first.at < second.at
+    assert plain.at(time=first.at) == {"n": 1}
+    assert [(d.path, d.change, d.old, d.new) for d in plain.diff(2, 3)] == [("n", "changed", 1, 3)]
+    assert [(b.path, b.value, b.version, b.op) for b in plain.blame("a")] == [
         ("a.b", [1, 2, 3], 4, "append")
     ]
-    assert [(i.version, i.place, i.item) for i in memory.items("events")] == [
+
+
+def test_a_log_is_read_in_plain_code(plain: Any) -> None:
+    assert [(i.version, i.place, i.item) for i in plain.items("events")] == [
         (6, 1, {"x": 1}),
         (6, 2, 2),
     ]
-    assert memory.items("events", after=6) == []
-    assert memory.get("events") == [{"x": 1}, 2]
+    assert plain.items("events", after=6) == []
+    assert plain.get("events") == [{"x": 1}, 2]
 
-    assert memory.restore(2, key="back") == 7
-    assert memory.restore(2, key="back") == 7
-    assert memory.get() == {"n": 1, "a": {"b": [1]}}
+
+def test_a_version_is_brought_back_in_plain_code(plain: Any) -> None:
+    assert plain.restore(2, key="back") == 7
+    assert plain.restore(2, key="back") == 7
+    assert plain.get() == {"n": 1, "a": {"b": [1]}}
+
+
+def test_mistakes_about_the_past_are_told_in_plain_code(plain: Any) -> None:
     with pytest.raises(perdure.VersionNotFound):
-        memory.at(8)
+        plain.at(7)
     with pytest.raises(perdure.VersionNotFound):
-        memory.restore(8)
+        plain.restore(7)
     with pytest.raises(perdure.VersionConflict):
-        memory.restore(1, expected_version=6)
+        plain.restore(1, expected_version=5)
     with pytest.raises(InvalidArgument):
-        memory.at()
+        plain.at()
     with pytest.raises(InvalidArgument):
-        memory.apply([{"path": "n"}])
+        plain.apply([{"path": "n"}])
     with pytest.raises(perdure.WrongType):
-        memory.apply([{"op": "toggle", "path": "t"}, {"op": "toggle", "path": "n"}])
-    assert memory.get("t") is None
+        plain.apply([{"op": "toggle", "path": "t"}, {"op": "toggle", "path": "n"}])
+    assert plain.get("t") is None
     with pytest.raises(perdure.InvalidPath):
-        memory.history("a..b")
+        plain.history("a..b")
 
+
+def test_a_forgotten_memory_has_no_past(client: perdure.Client, plain: Any) -> None:
     assert client.forget("plain") is True
     assert client.forget("plain") is False
     with pytest.raises(perdure.JobNotFound):
-        memory.history()
+        plain.history()
 
 
 def test_the_past_in_async_code(dsn: str) -> None:
