@@ -136,6 +136,7 @@ class Ears:
         listener = f"{self._name}:{uuid.uuid4().hex}"
         self._bells[topic].add(bell)
         if self._task is None or self._task.done():
+            self._is_listening = asyncio.Event()
             self._task = asyncio.create_task(self._run())
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_listening.wait(), FIRST_LOOK)

@@ -534,18 +534,25 @@ def test_a_silent_database_holds_up_no_async_wait(
     asyncio.run(wait())
 
 
-def test_an_async_client_hears_in_another_loop_too(
-    dsn: str, memory: Any, monkeypatch: pytest.MonkeyPatch
+def test_an_async_client_hears_again_when_its_listener_has_died(
+    memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = asyncio.run(perdure.connect_async(dsn))
-
-    async def wait(n: int) -> int:
+    async def hear(client: perdure.AsyncClient, n: int) -> None:
         waits = asyncio.create_task(client.entity("m").until(f"$.n == {n}", timeout=SOON))
         await asyncio.to_thread(wait_for_listeners, dsn)
         await asyncio.to_thread(memory.set, n, "n")
-        return await waits
+        assert await waits == n
 
-    assert asyncio.run(wait(1)) == 1
-    with without_looking(monkeypatch):
-        assert asyncio.run(wait(2)) == 2
-    asyncio.run(client.close())
+    async def run() -> float:
+        async with await perdure.connect_async(dsn) as client:
+            await hear(client, 1)
+            listener = client._ears._task
+            assert listener is not None
+            listener.cancel()
+            await asyncio.wait([listener])
+            began = time.monotonic()
+            with without_looking(monkeypatch):
+                await hear(client, 2)
+            return time.monotonic() - began
+
+    assert asyncio.run(run()) < SOON
