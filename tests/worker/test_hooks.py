@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import perdure
+from tests.worker.test_until import TWO_HOURS_LATER, run, wait_for
 
 T = "15 s"
+AWAITED = "select exists (select from perdure.tasks where 'go' = any(awaits))"
 
 
 def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: Any) -> None:
@@ -446,14 +448,14 @@ def test_a_signal_before_the_deadline_wins_also_when_both_are_seen_late(
     @app.coordinator(name="coordinator")
     async def waits(memory: perdure.AsyncEntity) -> Any:
         try:
-            return await perdure.wait_for("go", timeout=1.5)
+            return await perdure.wait_for("go", timeout="1 h")
         except TimeoutError:
             return "late"
 
     @app.coordinator(name="plain coordinator")
     def waits_plain(memory: perdure.Entity) -> Any:
         try:
-            return perdure.wait_for("go", timeout=1.5)
+            return perdure.wait_for("go", timeout="1 h")
         except TimeoutError:
             return "late"
 
@@ -466,10 +468,10 @@ def test_a_signal_before_the_deadline_wins_also_when_both_are_seen_late(
 
     with perdure.Worker(app, dsn=dsn):
         handle = client.start("runs", kind) if "hook" in kind else client.start(kind)
-        time.sleep(0.3)
+        wait_for(dsn, AWAITED)
     if in_time:
         handle.signal("go", "in time")
-    time.sleep(1.6)
+    run(dsn, TWO_HOURS_LATER)
     if not in_time:
         handle.signal("go", "too late")
     with perdure.Worker(app, dsn=dsn):
