@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(67);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -240,6 +240,8 @@ select is(verdict_of(a_turn('odd', requests => request)), 'refused', format('a r
         ('a kind that nobody knows', '[{"key": "k", "name": "h", "kind": "daemon"}]'::jsonb),
         ('the kind of a coordinator', '[{"key": "k", "name": "h", "kind": "coordinator"}]'),
         ('priority 10',              '[{"key": "k", "name": "h", "priority": 10}]'),
+        ('a priority in between',    '[{"key": "k", "name": "h", "priority": 2.5}]'),
+        ('a priority beyond all',    '[{"key": "k", "name": "h", "priority": 1000000000000}]'),
         ('a queue that is no name',  '[{"key": "k", "name": "h", "queue": "a\tb"}]'),
         ('an id that is no name',    '[{"key": "k", "name": "h", "kind": "job", "id": "a\tb"}]')
        ) as cases (about, request);

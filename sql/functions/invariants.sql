@@ -177,8 +177,8 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    document jsonb := '{}';
-    here bigint := 0;
+    document jsonb := '{}'::jsonb;
+    here bigint := 0::bigint;
     kept record;
 begin
     -- A loop: the document at one snapshot is made of that at the snapshot before.

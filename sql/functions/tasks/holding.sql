@@ -29,7 +29,9 @@ begin
              else call_failure('a ' || kind, request_failure.request ->> 'name',
                                coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
                                coalesce(request_failure.request ->> 'queue', 'default'),
-                               coalesce((request_failure.request ->> 'priority')::integer, 5)) end,
+                               case when request_failure.request ->> 'priority' is null then 5
+                                    when request_failure.request ->> 'priority' ~ '^[0-9]$'
+                                    then (request_failure.request ->> 'priority')::integer end) end,
         name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
         value_failure(request_failure.request -> 'headers', 'the headers'),
