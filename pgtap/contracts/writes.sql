@@ -1,7 +1,7 @@
 -- Whoever writes a memory keeps to the contract of its entity (C23): a write that would break it is refused, without a trace.
 
 begin;
-select plan(58);
+select plan(63);
 
 select the_time_is('2030-01-01 12:00+00');
 select define_contract('note', '{
@@ -44,7 +44,9 @@ insert into verbs values
     ($$ entity_set_if_not_exists('e', 'off', '1') $$, 'off', 'additionalProperties'),
     ($$ entity_delete('e', 'n') $$, 'n', 'required'),
     ($$ entity_delete('e', 'sub.a') $$, 'sub.a', 'required'),
-    ($$ entity_delete('e') $$, 'n', 'required');
+    ($$ entity_delete('e') $$, 'n', 'required'),
+    ($$ entity_apply('e', '[{"op": "set", "path": "on", "value": false},
+                            {"op": "increment", "path": "n", "value": 10}]') $$, 'n', 'maximum');
 
 create function refusal_of(statement text) returns jsonb
 language plpgsql
@@ -78,7 +80,9 @@ select is(error_of('select' || verb), null, format('%s keeps to the contract', t
         ($$ entity_increment('e', 'n', -2) $$), ($$ entity_append('e', 'tags', '["b"]') $$), ($$ entity_toggle('e',
          'on') $$),
         ($$ entity_merge('e', '{"sub": {"a": 2, "free": {"form": [1]}}}') $$), ($$ entity_remove('e', 'tags', 0) $$),
-        ($$ entity_delete('e', 'on') $$)
+        ($$ entity_delete('e', 'on') $$),
+        ($$ entity_apply('e', '[{"op": "increment", "path": "n", "value": 90},
+                                {"op": "increment", "path": "n", "value": -90}]') $$)
        ) as cases (verb);
 select is(error_of($$ select entity_set('e', '"x"', 'n.m') $$), 'PD102',
           'a command that cannot be carried out is refused for that');
@@ -181,10 +185,14 @@ select given(entity_create('old', 'draft', '{"n": "x", "m": 1}'));
 select define_contract('draft', '{"properties": {"n": {"type": "number"}, "m": {"type": "number"}}}');
 select is(error_of($$ select entity_set('old', '2', 'm') $$), 'PD109',
           'a document that breaks its contract takes no command that leaves it so');
-select is(entity_set('old', '1', 'n'), '2', 'a document that breaks its contract is repaired by a command');
-select is(entity_set('old', '2', 'm'), '3', 'a document that was repaired takes commands again');
+select is(error_of($$ select entity_apply('old', '[{"op": "log", "path": "l", "value": 1}]') $$), null,
+          'items of a log are no part of the document, and are added all the same');
+select is(entity_set('old', '1', 'n'), '3', 'a document that breaks its contract is repaired by a command');
+select is(entity_set('old', '2', 'm'), '4', 'a document that was repaired takes commands again');
+select is(error_of($$ select entity_restore('old', 1) $$), 'PD109', 'what breaks the contract is not brought back');
+select is(entity_at('old', 1), '{"n": "x", "m": 1}', 'it can be looked at all the same');
 select is(drop_contract('draft'), true, 'a contract is dropped while documents stand under it');
-select is(entity_set('old', '"y"', 'n'), '4', 'without a contract an entity is free again');
+select is(entity_set('old', '"y"', 'n'), '5', 'without a contract an entity is free again');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

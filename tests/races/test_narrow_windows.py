@@ -114,6 +114,22 @@ def test_a_child_that_is_terminated_while_its_parent_is_locked_says_try_again(
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
 
 
+def test_a_hook_that_begins_while_old_jobs_are_chosen_keeps_its_memory(theatre: Theatre) -> None:
+    """[P8] (E18): what is forgotten is looked at again under the locks."""
+    theatre.put_gate("is_at_work", r"return exists")
+    with theatre.players() as (a, b, c, _):
+        assert a.advance(a.held("j").done()).state == "done"
+        shut(c)
+        forgetting = b.later(b.one, "select forget_finished('infinity')")
+        assert forgetting.waits()
+        a.call("hook", id="j", name="h", key="late")
+        c.commit()
+
+        assert forgetting.get() == 0
+        assert a.state("j", "$hook/late") == "ready"
+        assert a.memory("j") == ({}, 0)
+
+
 def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
     theatre: Theatre,
 ) -> None:

@@ -65,10 +65,12 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    defined_at timestamptz := clock();
+    defined_at timestamptz;
 begin
     perform check_name(define_contract.entity, 'an entity');
     perform raise_failure(schema_failure(define_contract.schema));
+    perform from contracts as c where c.entity = define_contract.entity for no key update;
+    defined_at := clock();
     insert into contracts as c (entity, schema, rules, defined_at)
     values (define_contract.entity, define_contract.schema, rules_of(define_contract.schema), defined_at)
         on conflict on constraint one_contract_per_entity
