@@ -393,6 +393,25 @@ def test_a_large_memory_is_read_again_as_it_was(
 # What it costs
 
 
+def test_a_journal_of_many_pages_is_read_to_its_end(client: perdure.Client, dsn: str) -> None:
+    """[P4] [P9]: pages end after about 8 MB, with what was read by version counted in."""
+    app = perdure.App()
+
+    @app.coordinator
+    async def reader(memory: perdure.AsyncEntity) -> list[int]:
+        read = [len((await memory.get())["text"]) for _ in range(12)]
+        await perdure.wait_for("go")
+        return read
+
+    handle = client.start(reader, context={"text": "x" * 900_000})
+    with perdure.Worker(app, dsn=dsn):
+        parked(handle)
+    handle.memory.set("gone", "text")
+    handle.signal("go")
+    with perdure.Worker(app, dsn=dsn):
+        assert handle.result(T) == [900_000] * 12
+
+
 def test_a_version_is_at_most_ninety_nine_commands_away(
     connection: psycopg.Connection[Any],
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 import time
 from typing import Any
 
@@ -386,3 +388,77 @@ def test_a_coordinator_is_stuck_with_it_until_its_code_is_mended(
     with perdure.Worker(app_with("$.n > 3"), dsn=dsn):
         assert handle.resume() == 1
         assert handle.result(T) == 1
+
+
+def both_at_once(app: perdure.App, release: threading.Event) -> None:
+    """Register waits beside an activity that keeps them in memory: of a coordinator, of a hook."""
+
+    @app.activity
+    def busy() -> None:
+        release.wait(20)
+
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        async def decided() -> Any:
+            try:
+                return await memory.until("$.n == 1", "2 s")
+            except TimeoutError:
+                return "late"
+
+        return (await asyncio.gather(decided(), busy()))[0]
+
+    app.coordinator(name="coordinator")(waits)
+    hook = app.hook(name="hook")(waits)
+
+    @app.coordinator(name="asks a hook")
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await hook(memory)
+
+
+def eventually(connection: psycopg.Connection[Any], query: str, wanted: Any) -> None:
+    """Ask until the answer is what is wanted."""
+    end = time.monotonic() + 15
+    while (found := connection.execute(query.encode()).fetchone()) != (wanted,):
+        assert time.monotonic() < end, f"{query} gives {found}, not {wanted}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("workflow", ["coordinator", "asks a hook"])
+def test_a_condition_met_between_two_looks_wins_over_the_deadline_after_them(
+    app: perdure.App, client: perdure.Client, connection: Any, work: Any, workflow: str
+) -> None:
+    """(E10): who waits in memory looks less and less often, and once more when time is up."""
+    release = threading.Event()
+    both_at_once(app, release)
+    work()
+    handle = client.start(workflow)
+    eventually(connection, "select count(*) from conditions", 1)
+    time.sleep(1.4)  # the looks lie at 0.02, 0.06, 0.14 … 1.26 s; the next is at the deadline
+    version = handle.memory.set(1, "n")
+    time.sleep(0.9)
+    release.set()
+    assert handle.result(T) == version
+
+
+def test_a_hook_takes_back_the_condition_that_it_no_longer_waits_for(
+    app: perdure.App, client: perdure.Client, connection: Any, work: Any
+) -> None:
+    """(E10): nobody is told what he has given up, and no writer looks in vain."""
+
+    @app.hook
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        with contextlib.suppress(TimeoutError):
+            await memory.until("$.n == 1", 0.05)
+        await perdure.wait_for("go")
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await waits(memory)
+
+    work()
+    handle = client.start(asks)
+    eventually(connection, "select count(*) from tasks where awaits = '{go}'", 1)
+    eventually(connection, "select count(*) from conditions", 0)
+    handle.memory.set(1, "n")
+    eventually(connection, "select count(*) from inbox where key like '$until%'", 0)
+    handle.signal("go")
+    assert handle.result(T) is None
