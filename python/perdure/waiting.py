@@ -47,13 +47,15 @@ class Ear:
         self._calls = calls
         self._name = uuid.uuid4().hex
         self._link = Link(source, "perdure result")
+        self._channel: str | None = None
         self._heard_by: Any = None
         self._is_known = False
 
     def _listen(self, connection: psycopg.Connection[Any]) -> None:
         if connection is not self._heard_by:
-            channel = send(connection, self._calls.channel())
-            send(connection, self._calls.listen(channel))
+            if self._channel is None:
+                self._channel = send(connection, self._calls.channel())
+            send(connection, self._calls.listen(self._channel))
             self._heard_by = connection
 
     def wait(self, look: Look, until: float | None) -> Any:
