@@ -38,6 +38,7 @@
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql
+\ir functions/sql_hooks.sql
 \ir functions/retention.sql
 \ir functions/status.sql
 \ir functions/indexing/extracting.sql
@@ -59,7 +60,8 @@
 \ir schema/workers.sql
 \ir schema/contracts.sql
 \ir schema/settings.sql
-\ir schema/reserved.sql
+\ir schema/queues.sql
+\ir schema/sql_hooks.sql
 \ir schema/indexes.sql
 \ir schema/views.sql
 

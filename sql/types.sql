@@ -127,7 +127,9 @@ create type @extschema@.new_job as (
     parent          text,
     asker_task      text,
     asker_key       text,
-    limit_key       text
+    limit_key       text,
+    on_parent_end   text,
+    timeout         interval
 );
 comment on type @extschema@.new_job is 'A job that somebody wants to start: a client, or a parent that asks for a child.';
 
@@ -152,7 +154,8 @@ create type @extschema@.claimed_task as (
     started_at      timestamptz,
     told_at         timestamptz,
     is_cached       boolean,
-    was_due_at      timestamptz
+    was_due_at      timestamptz,
+    progress        jsonb
 );
 comment on type @extschema@.claimed_task is 'A task that a worker has just claimed.';
 

@@ -41,7 +41,8 @@ select is(
     the_task('park') - '{asked,job_id,kind,name,queue,task}'::text[],
     jsonb_build_object('priority', 5, 'due_at', 'infinity', 'token', null, 'last_token', token_of('ada'),
                        'worker', null, 'last_worker', 'ada', 'position', 0, 'deliveries', 0, 'attempt', 0,
-                       'admitted', true, 'limit_key', null, 'pinned_version', null, 'args', null,
+                       'admitted', true, 'paused', false, 'progress', null, 'limit_key', null,
+                       'pinned_version', null, 'args', null,
                        'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'detached', false,
                        'accept_changes', false, 'asker_job', null, 'asker_task', null, 'asker_key', null,
                        'failure', null, 'stuck_reason', null, 'started_at', clock(), 'told_at', null),
@@ -118,7 +119,7 @@ select is(
     'a last turn may still change the memory');
 select is(
     the_job('done') - '{args,created_at,entity,headers,id,parent,pinned_version}'::text[]
-        - '{run,start_key,watched,workflow}'::text[],
+        - '{on_parent_end,paused,run,start_key,watched,workflow}'::text[],
     jsonb_build_object('status', 'completed', 'context', '{"n": 2}'::jsonb, 'version', 2,
                        'result', '{"answer": 42}'::jsonb, 'error', null, 'updated_at', clock(),
                        'finished_at', clock()),

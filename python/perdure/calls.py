@@ -318,6 +318,10 @@ class Calls:
         """Give leases back before their time."""
         return self._call("release", tasks=to_text(tasks))
 
+    def run_task(self, job: str, task: str, token: str) -> Call:
+        """Run a held task of the queue `$sql` in the database; answers what became of it."""
+        return self._call("run_task", job=job, task=task, token=token)
+
     def read_journal(self, job: str, task: str, after: int) -> Call:
         """Read a page of what a task has been told."""
         return self._call("read_journal", job=job, task=task, after=after, max_rows=JOURNAL_PAGE)

@@ -20,6 +20,7 @@ from .committer import Committer
 from .connections import AsyncLink, Source
 from .coordinators import CoordinatorTurn
 from .hooks import HookTurn
+from .sqlhooks import SQL_QUEUE, SqlHookTurn
 from .strays import Spoiled, Unknown
 from .turns import Json, Turn
 from .work import Work
@@ -49,7 +50,7 @@ class Engine:
         self.app = app
         self._tables = app.tables()
         self.source = source
-        self.queues = queues
+        self.queues = [*queues, SQL_QUEUE]
         self.name = name
         self.slots = slots
         self.lease_for = lease_for
@@ -68,6 +69,7 @@ class Engine:
         self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")
         self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
         self._reader = AsyncLink(source, "perdure reads")
+        self._runner = AsyncLink(source, "perdure hooks in SQL")
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
         self._unknown: Counter[str] = Counter()
@@ -97,6 +99,8 @@ class Engine:
         self._guarded(turn, turn.begin)
 
     def _turn_for(self, row: Json) -> Turn:
+        if row["queue"] == SQL_QUEUE:
+            return SqlHookTurn(self, row)
         kind, name = row["kind"], row["name"]
         work: Work[..., Any] | None = self._tables[kind].get(name)
         if work is None:
@@ -219,6 +223,11 @@ class Engine:
             if not page:
                 return rows
 
+    async def run_task(self, job: str, task: str, token: str) -> str:
+        """Let the database run a task that is a function of its own; gives what became of it."""
+        state: str = await self._runner.call(self.calls.run_task(job, task, token))
+        return state
+
     def heard(self, task: Task, state: str, cancel: bool) -> None:
         """Take what a heartbeat has heard of a task."""
         turn = self.held.get((task["job"], task["task"]))
@@ -263,5 +272,6 @@ class Engine:
             task.cancel()
         await self.committer.close()
         await self._reader.close()
+        await self._runner.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)

@@ -205,7 +205,7 @@ class Worker:
 
     async def _register(self, engine: Engine, link: AsyncLink) -> None:
         details = {"python": sys.version.split()[0], "pid": os.getpid(), "slots": self._slots}
-        hello = await link.call(engine.calls.register_worker(self.name, self._queues, details))
+        hello = await link.call(engine.calls.register_worker(self.name, engine.queues, details))
         engine.clock.heard(hello["at"])
         logger.info("worker %s serves %s", self.name, ", ".join(self._queues))
         engine.instance = hello["instance"]
@@ -258,7 +258,7 @@ class Worker:
                     waiting = pauses()
                     engine.committer.claim_in(0)
                     async for notice in connection.notifies():
-                        if notice.payload in self._queues:
+                        if notice.payload in engine.queues:
                             engine.committer.notified()
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())

@@ -199,6 +199,24 @@ comment on function @extschema@.leave_cancel(text, text[], jsonb, timestamptz) i
     'Leave a request to cancel for tasks of a job; false when it was left before.';
 
 
+create function @extschema@.cancel_is_open(job text, task text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from inbox as i
+         where i.job_id = cancel_is_open.job
+           and i.task = cancel_is_open.task
+           and i.key = '$cancel'
+           and i.consumed_at is null);
+end
+$$;
+comment on function @extschema@.cancel_is_open(text, text) is 'Tell whether a task was asked to cancel and has not heard of it yet.';
+
+
 create function @extschema@.forget_messages(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile

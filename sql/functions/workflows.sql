@@ -37,7 +37,7 @@ begin
       from (select v.*, row_number() over (partition by v.id order by v.place) as nth
               from unnest(check_existing.wanted) with ordinality
                 as v (id, workflow, entity, args, context, queue, priority, due_at, headers, pinned_version, key, if_exists,
-                      parent, asker_task, asker_key, limit_key, place)) as w
+                      parent, asker_task, asker_key, limit_key, on_parent_end, timeout, place)) as w
       join jobs as j on j.id = w.id
      where (w.nth > 1 or w.id <> all(check_existing.made))
        and w.if_exists = 'error'
@@ -89,7 +89,8 @@ create function @extschema@.start(
     pinned_version  text         default null,
     key             text         default null,
     if_exists       text         default 'error',
-    limit_key       text         default null
+    limit_key       text         default null,
+    timeout         interval     default null
 ) returns @extschema@.started
 language plpgsql
 volatile
@@ -100,13 +101,14 @@ as $$
 declare
     wanted new_job := (coalesce(start.id, gen_random_uuid()::text), start.workflow, start.entity, coalesce(start.args, '[]'),
                        coalesce(start.context, '{}'), start.queue, start.priority, start.due_at, start.headers,
-                       start.pinned_version, start.key, start.if_exists, null, null, null, start.limit_key)::new_job;
+                       start.pinned_version, start.key, start.if_exists, null, null, null, start.limit_key, null,
+                       start.timeout)::new_job;
 begin
     perform raise_failure(start_failure(wanted));
     return (wanted.id, start_jobs(array[wanted]) <> '{}')::started;
 end
 $$;
-comment on function @extschema@.start(text, jsonb, text, text, text, integer, timestamptz, jsonb, jsonb, text, text, text, text) is
+comment on function @extschema@.start(text, jsonb, text, text, text, integer, timestamptz, jsonb, jsonb, text, text, text, text, interval) is
     'Start a workflow in the caller''s transaction; returns the id and whether it is new. PD402 when the id exists, PD103, PD104, PD107, PD30x for bad input. [P1]';
 
 
@@ -128,10 +130,12 @@ begin
     wanted := array(
         select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
                 coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
-                s.pinned_version, s.key, coalesce(s.if_exists, 'error'), null, null, null, s.limit_key)::new_job
+                s.pinned_version, s.key, coalesce(s.if_exists, 'error'), null, null, null, s.limit_key, null,
+                s.timeout)::new_job
           from jsonb_to_recordset(start_many.starts) as s (
                workflow text, args jsonb, id text, entity text, queue text, priority integer, due_at timestamptz,
-               context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text));
+               context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text,
+               timeout interval));
     perform raise_failure((select start_failure(w) from unnest(wanted) as w where start_failure(w) is not null limit 1));
     made := start_jobs(wanted);
     return query

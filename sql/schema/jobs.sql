@@ -9,10 +9,12 @@ create table @extschema@.jobs (
     version         bigint            not null default 0,
     run             integer           not null default 1,
     watched         boolean           not null default false,
+    paused          boolean           not null default false,
     args            jsonb,
     result          jsonb,
     error           jsonb,
     parent          text collate "C",
+    on_parent_end   text,
     headers         jsonb,
     pinned_version  text,
     start_key       text,
@@ -29,6 +31,7 @@ create table @extschema@.jobs (
     constraint error_when_failed_or_cancelled
         check (coalesce(status in ('failed', 'cancelled'), false) = (error is not null)),
     constraint context_is_an_object check (jsonb_typeof(context) = 'object'),
+    constraint fate_is_known check (on_parent_end in ('continue', 'cancel', 'terminate')),
     constraint version_counts_from_zero check (version >= 0)
 ) with (fillfactor = 70);
 
@@ -41,10 +44,12 @@ comment on column @extschema@.jobs.context is 'The memory: one JSON object, chan
 comment on column @extschema@.jobs.version is 'How many commands the memory has seen; rises by one, without a gap.';
 comment on column @extschema@.jobs.run is 'Which run of this id this is; task names begin with it.';
 comment on column @extschema@.jobs.watched is 'Whether somebody waits for the memory to change: a task for a condition, or a listener.';
+comment on column @extschema@.jobs.paused is 'Whether its tasks are kept from workers until somebody resumes it.';
 comment on column @extschema@.jobs.args is 'Arguments of the coordinator: an array by position, an object by name.';
 comment on column @extschema@.jobs.result is 'What the coordinator returned.';
 comment on column @extschema@.jobs.error is 'Why the job failed or was cancelled: type, message, traceback.';
 comment on column @extschema@.jobs.parent is 'The job that asked for this one.';
+comment on column @extschema@.jobs.on_parent_end is 'What becomes of it when its parent ends: continue, cancel or terminate; null where it has none.';
 comment on column @extschema@.jobs.headers is 'What the starter passes along beside the arguments (trace context, tenant).';
 comment on column @extschema@.jobs.pinned_version is 'The version of the code that this run keeps to.';
 comment on column @extschema@.jobs.start_key is 'The caller''s key of the start that made this job; the same start may be repeated.';

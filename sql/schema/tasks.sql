@@ -18,6 +18,7 @@ create table @extschema@.tasks (
     deliveries      integer           not null default 0,
     attempt         integer           not null default 0,
     admitted        boolean           not null default true,
+    paused          boolean           not null default false,
     limit_key       text,
     pinned_version  text,
     args            jsonb,
@@ -29,6 +30,7 @@ create table @extschema@.tasks (
     asker_job       text collate "C",
     asker_task      text collate "C",
     asker_key       text collate "C",
+    progress        jsonb,
     failure         jsonb,
     stuck_reason    jsonb,
     started_at      timestamptz,
@@ -62,7 +64,8 @@ comment on column @extschema@.tasks.position is 'How many rows the journal of th
 comment on column @extschema@.tasks.asked is 'How many operations the code had asked for at its last turn.';
 comment on column @extschema@.tasks.deliveries is 'Claims since the last turn that succeeded.';
 comment on column @extschema@.tasks.attempt is 'How often the function has failed and was tried again.';
-comment on column @extschema@.tasks.admitted is 'Whether the task has its slot where a limit holds; a task without one is due at infinity.';
+comment on column @extschema@.tasks.admitted is 'Whether the task may be claimed as far as the limits of its queue go: one that needs a slot has it.';
+comment on column @extschema@.tasks.paused is 'Whether the task is kept from workers because its job is paused.';
 comment on column @extschema@.tasks.limit_key is 'The key under which a per-key limit counts the task.';
 comment on column @extschema@.tasks.pinned_version is 'The version of the code that may run it.';
 comment on column @extschema@.tasks.args is 'Arguments of a hook or activity; a coordinator''s stand in jobs.';
@@ -74,13 +77,15 @@ comment on column @extschema@.tasks.accept_changes is 'Whether replay may accept
 comment on column @extschema@.tasks.asker_job is 'The job of the task that waits for the answer.';
 comment on column @extschema@.tasks.asker_task is 'The task that waits for the answer.';
 comment on column @extschema@.tasks.asker_key is 'The request that is answered.';
+comment on column @extschema@.tasks.progress is 'What the task last said of how far it is.';
 comment on column @extschema@.tasks.failure is 'What the last failed attempt said.';
 comment on column @extschema@.tasks.stuck_reason is 'Why the task is parked until an operator resumes it.';
 comment on column @extschema@.tasks.started_at is 'The first claim: workflow time begins here.';
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
 
-create index due_tasks on @extschema@.tasks (queue, priority, due_at) where due_at < 'infinity';
-comment on index @extschema@.due_tasks is 'One exact range for each queue and priority; a task without a deadline stands in no range.';
+create index due_tasks on @extschema@.tasks (queue, priority, due_at)
+    where due_at < 'infinity' and admitted and not paused;
+comment on index @extschema@.due_tasks is 'One exact range for each queue and priority; a task that nobody may claim stands in no range.';
 
 create index waiting_tasks on @extschema@.tasks (job_id) where token is null and awaits is not null;
 comment on index @extschema@.waiting_tasks is 'Finds the parked tasks of a job among its thousand running hooks.';

@@ -104,6 +104,8 @@ begin
                    and t.due_at >= take_due.since
                    and t.due_at <= taken_at
                    and t.due_at < 'infinity'
+                   and t.admitted
+                   and not t.paused
                  order by t.due_at
                  limit take_due.max_tasks
                    for no key update skip locked
@@ -124,7 +126,8 @@ begin
         )
         select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
                           g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
-                          g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at)::claimed_task
+                          g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at,
+                          g.progress)::claimed_task
                          order by g.priority, g.was_due_at)
                filter (where g.token is not null),
                count(*) filter (where g.token is null)
@@ -152,11 +155,13 @@ begin
     return array(
         select (t.job_id, t.task, t.kind, t.name, t.queue, t.position, t.args, t.deliveries, t.attempt, t.asked, t.awaits,
                 t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task, t.asker_key, t.started_at,
-                t.told_at, false, null)::claimed_task
+                t.told_at, false, null, t.progress)::claimed_task
           from tasks as t
          where t.queue = any(taken_before.queues)
            and t.due_at <= clock() + taken_before.lease_for
            and t.due_at < 'infinity'
+           and t.admitted
+           and not t.paused
            and t.token = taken_before.token);
 end
 $$;
@@ -183,6 +188,8 @@ begin
                and t.priority = p.priority
                and t.due_at > now_at
                and t.due_at < 'infinity'
+               and t.admitted
+               and not t.paused
              order by t.due_at
              limit 1
          ) as d);

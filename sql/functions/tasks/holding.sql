@@ -132,6 +132,27 @@ comment on function @extschema@.hold_tasks(jsonb, text[], text[]) is
     'Lock the tasks of turns and judge each turn by its token and position. [P6]';
 
 
+-- The job is locked before: whoever acts for a single task that he holds, outside of any batch.
+create function @extschema@.hold_task(job text, task text, token uuid) returns @extschema@.turn
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select (1, t.job_id, t.task, t.token, t.position, null, null, null, null, null, null, null, null, t.kind, t.signal,
+                t.asker_job, t.asker_task, t.asker_key, coalesce(t.told_at, t.started_at), 'apply', null)::turn
+          from tasks as t
+         where t.job_id = hold_task.job
+           and t.task = hold_task.task
+           and t.token = hold_task.token
+           for no key update);
+end
+$$;
+comment on function @extschema@.hold_task(text, text, uuid) is
+    'Lock a task that is held under a token, and give it as a turn; null when it is not. [P6]';
+
+
 create function @extschema@.keep_or_park(
     turns     @extschema@.turn[],
     arrivals  @extschema@.arrival[],

@@ -89,3 +89,29 @@ end
 $$;
 comment on function @extschema@.give_back(jsonb, timestamptz) is
     'End leases before their time; returns a queue for each task that was given back.';
+
+
+create function @extschema@.put_off_task(
+    held     @extschema@.turn,
+    due_at   timestamptz,
+    failure  jsonb default null
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t
+       set due_at = put_off_task.due_at,
+           attempt = t.attempt + case when put_off_task.failure is null then 0 else 1 end,
+           failure = coalesce(put_off_task.failure, t.failure),
+           deliveries = 0,
+           last_token = t.token,
+           token = null,
+           worker = null
+     where t.job_id = held.job
+       and t.task = held.task;
+end
+$$;
+comment on function @extschema@.put_off_task(@extschema@.turn, timestamptz, jsonb) is
+    'Give a held task back until a time; with a failure, which was an attempt of it.';

@@ -62,11 +62,13 @@ begin
     return array(
         select (coalesce(q.id, r.job || '/' || q.key), q.name, q.entity, q.args, coalesce(q.context, '{}'),
                 coalesce(q.queue, 'default'), coalesce(q.priority, 5), q.due_at, q.headers, q.pinned_version,
-                null, null, r.job, r.task, case when not coalesce(q.detached, false) then q.key end, q.limit_key)::new_job
+                null, null, r.job, r.task, case when not coalesce(q.detached, false) then q.key end, q.limit_key,
+                coalesce(q.on_parent_end, 'continue'), q.timeout)::new_job
           from unnest(wanted_children.turns) as r
          cross join jsonb_to_recordset(r.requests) as q (
                key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text, priority integer,
-               due_at timestamptz, headers jsonb, pinned_version text, detached boolean, limit_key text)
+               due_at timestamptz, headers jsonb, pinned_version text, detached boolean, limit_key text,
+               on_parent_end text, timeout interval)
          where q.kind = 'job'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
          order by 1);
@@ -128,7 +130,7 @@ begin
     end if;
     made := insert_jobs(array(
         select (w.id, w.workflow, w.entity, w.args, '{}', w.queue, w.priority, w.due_at, w.headers, w.pinned_version, w.key,
-                w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key)::new_job
+                w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key, w.on_parent_end, null)::new_job
           from unnest(first_of_each(without_broken.wanted)) as w
          where w.id in (select r.job from unnest(broken) as r)), without_broken.failed_at);
     broken := array(select r from unnest(broken) as r where r.job = any(made));

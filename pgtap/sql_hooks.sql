@@ -1,0 +1,112 @@
+-- Hooks in SQL: what runs inside the database, with its task, in one transaction.
+
+begin;
+select plan(27);
+
+select the_time_is('2030-01-01 12:00+00');
+
+create function pg_temp.count_words(job text, args jsonb) returns jsonb
+language plpgsql
+as $$
+begin
+    perform perdure.entity_increment(job, 'runs');
+    if args ->> 0 = 'fail' then
+        raise exception 'no words' using errcode = 'P0001', detail = 'There were none.';
+    elsif args ->> 0 = 'terminate' then
+        perform perdure.terminate(job);
+    end if;
+    return to_jsonb(cardinality(regexp_split_to_array(args ->> 0, '\s+')));
+end
+$$;
+create function pg_temp.of_text(job text) returns jsonb language sql as $$ select '1'::jsonb $$;
+
+create function pg_temp.run(job text, task text) returns text
+language plpgsql
+as $$
+begin
+    perform take('ada', '{$sql}', 10);
+    return perdure.run_task(job, task, token_of('ada'));
+end
+$$;
+
+-- Registering.
+
+select lives_ok($$ select register_sql_hook('count', 'pg_temp.count_words') $$, 'a function can be a hook');
+select lives_ok(
+    $$ select register_sql_hook('count', 'pg_temp.count_words', attempts => 2, retry_in => '10 s') $$,
+    'a hook may be registered again, otherwise');
+select throws_ok(
+    $$ select register_sql_hook('text', 'pg_temp.of_text') $$, 'PD107', null,
+    'a function with other arguments is no hook');
+select throws_ok(
+    $$ select register_sql_hook('$own', 'pg_temp.count_words') $$, 'PD107', null,
+    'names that begin with a dollar are not for users');
+select throws_ok(
+    $$ select register_sql_hook('', 'pg_temp.count_words') $$, 'PD104', null, 'a hook has a name');
+
+-- From outside.
+
+select given(entity_create('e', 'note'));
+select given(hook('e', 'count', '["a b c"]', queue => '$sql', key => 'k'));
+select is(pg_temp.run('e', '$hook/k'), 'done', 'a hook in SQL runs');
+select is(the_job('e') -> 'context', '{"runs": 1}', 'it changes the memory');
+select is(journal_of('e', '$hook/k') -> 0, '[1, "end", null, true, 3]', 'its answer stands in its journal');
+select is(tasks_of('e'), '{}', 'its task is gone');
+select is(perdure.run_task('e', '$hook/k', token_of('ada')), 'gone', 'a repeated call does nothing [P12]');
+select is(the_job('e') -> 'context', '{"runs": 1}', 'nothing ran again [P6]');
+select is(perdure.run_task('nobody', '$hook/k', token_of('ada')), 'gone', 'a job that is not there has no task');
+
+-- For a coordinator.
+
+select have_held_job('j');
+select given(tell(a_turn('j', state => 'park', requests => '[
+    {"key": "count#1", "name": "count", "queue": "$sql", "args": ["a b"]}]')));
+select is(pg_temp.run('j', '1/main/count#1'), 'done', 'a coordinator may ask for it');
+select is(
+    take('ada', '{j}') -> 0 -> 'messages' -> 0 -> 'payload', '2', 'its answer wakes the coordinator');
+
+-- Failing.
+
+select given(tell(a_turn('j', state => 'keep', requests => '[
+    {"key": "fail#1", "name": "count", "queue": "$sql", "args": ["fail"]},
+    {"key": "none#1", "name": "nothing", "queue": "$sql"}]')));
+select is(pg_temp.run('j', '1/main/fail#1'), 'retry', 'a hook that fails is tried again');
+select is(the_job('j') -> 'context', '{"runs": 1}', 'what it did is undone');
+select is(
+    jsonb_build_array(the_task('j', '1/main/fail#1') -> 'attempt',
+                      (the_task('j', '1/main/fail#1') ->> 'due_at')::timestamptz),
+    jsonb_build_array(1, clock() + interval '10 s'),
+    'after its pause');
+select time_passes('10 s');
+select is(pg_temp.run('j', '1/main/fail#1'), 'failed', 'as often as it may');
+select is(perdure.run_task('j', '1/main/none#1', token_of('ada')), 'failed', 'a hook that nobody registered fails');
+select is(
+    (select jsonb_object_agg(i.key, jsonb_build_array(i.ok, i.payload -> 'code', i.payload -> 'message'))
+       from inbox as i where i.job_id = 'j' and i.consumed_at is null and i.key <> 'count#1'),
+    '{"fail#1": [false, "P0001", "no words"], "none#1": [false, "PD406", "no hook in SQL is named ''nothing''"]}',
+    'a failure is told to whoever asked [P10]');
+
+-- Fences.
+
+select given(hook('e', 'count', '["a"]', queue => '$sql', key => 'late'));
+select given(take('ada', '{$sql}'));
+select time_passes('31 s');
+select given(take('bob', '{$sql}'));
+select is(perdure.run_task('e', '$hook/late', token_of('ada')), 'gone', 'who has lost the lease runs nothing [P6]');
+select is(perdure.run_task('e', '$hook/late', token_of('bob')), 'done', 'who holds it does');
+select have_held_job('t');
+select given(tell(a_turn('t', state => 'keep', requests => '[
+    {"key": "end#1", "name": "count", "queue": "$sql", "args": ["terminate"]},
+    {"key": "not#1", "name": "count", "queue": "$sql", "args": ["a"]}]')));
+select given(tell(a_turn('t', state => 'keep', cancels => '["not#1"]')));
+select is(pg_temp.run('t', '1/main/not#1'), 'cancelled', 'a hook that is asked to cancel does not begin');
+select is(perdure.run_task('t', '1/main/end#1', token_of('ada')), 'gone', 'a hook may end its own job');
+select is(the_job('t') -> 'status', '"cancelled"', 'and it has ended');
+
+-- Dropping.
+
+select ok(drop_sql_hook('count'), 'a hook can be dropped');
+select ok(not drop_sql_hook('count'), 'once');
+
+select finish();
+rollback;

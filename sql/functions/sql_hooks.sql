@@ -1,0 +1,161 @@
+-- Hooks in SQL: functions of the database that run as hooks. Their tasks stand on the queue `$sql`, which every worker
+-- serves: it claims a task like any other and calls run_task(). What the function does, its commands and the end of the
+-- task are one transaction. The claim is one before it, so that a function which takes its backend down is counted. [P10]
+
+create function @extschema@.register_sql_hook(
+    name      text,
+    function  regproc,
+    attempts  integer   default 1,
+    retry_in  interval  default '1 s'
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    known text := (
+        select format('%I.%I', n.nspname, p.proname)
+          from pg_proc as p
+          join pg_namespace as n on n.oid = p.pronamespace
+         where p.oid = register_sql_hook.function
+           and p.proargtypes = '25 3802'
+           and p.prorettype in ('jsonb'::regtype, 'void'::regtype)
+           and p.prokind = 'f'
+           and not p.proretset);
+begin
+    perform check_name(register_sql_hook.name, 'a hook');
+    if known is null or left(register_sql_hook.name, 1) = '$' then
+        raise exception 'function % cannot be the hook %', register_sql_hook.function, quote_literal(register_sql_hook.name)
+            using errcode = 'PD107',
+                  detail = 'A hook in SQL is a function (text, jsonb) that returns jsonb or void; its name does not begin with $.',
+                  hint = 'Let it take the id of the job and the arguments of the hook.';
+    end if;
+    insert into sql_hooks (name, function, attempts, retry_in)
+    values (register_sql_hook.name, known, register_sql_hook.attempts, register_sql_hook.retry_in)
+        on conflict on constraint one_row_per_sql_hook
+        do update set function = excluded.function, attempts = excluded.attempts, retry_in = excluded.retry_in;
+end
+$$;
+comment on function @extschema@.register_sql_hook(text, regproc, integer, interval) is
+    'Let a function (job text, args jsonb) returns jsonb be a hook, run in the database as often as attempts when it fails. PD104, PD107.';
+
+
+create function @extschema@.drop_sql_hook(name text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from sql_hooks as h where h.name = drop_sql_hook.name;
+    return found;
+end
+$$;
+comment on function @extschema@.drop_sql_hook(text) is
+    'Let a function be a hook no more; false when it was none. What asks for it from now on fails.';
+
+
+create function @extschema@.call_sql_hook(name text, job text, args jsonb) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    known text := (select h.function from sql_hooks as h where h.name = call_sql_hook.name);
+    answer jsonb;
+begin
+    if known is null then
+        perform raise_failure(make_failure(
+            'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
+            'Its task stood on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
+    end if;
+    execute format('select to_jsonb(%s($1, $2))', known) into answer using call_sql_hook.job, call_sql_hook.args;
+    return answer;
+end
+$$;
+comment on function @extschema@.call_sql_hook(text, text, jsonb) is 'Call the function of a hook in SQL; PD406 when none is registered.';
+
+
+-- Serialization failures and deadlocks go to the caller, who repeats the call; all else is the hook's own failure.
+create function @extschema@.try_sql_hook(inout held @extschema@.turn)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it record;
+    detail text;
+    hint text;
+begin
+    select t.name, t.args into it from tasks as t where t.job_id = held.job and t.task = held.task;
+    held.state := 'done';
+    held.value := call_sql_hook(it.name, held.job, it.args);
+    perform check_value(held.value, 'the result');
+exception
+    when serialization_failure or deadlock_detected then
+        raise;
+    when others then
+        get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+        held.state := 'failed';
+        held.value := make_failure(sqlstate, 'DatabaseError', sqlerrm, detail, hint);
+end
+$$;
+comment on function @extschema@.try_sql_hook(@extschema@.turn) is
+    'Run a hook in SQL; what it did is undone when it fails, and its failure is the answer.';
+
+
+create function @extschema@.run_sql_hook(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    locked text[] := lock_jobs(array[run_sql_hook.job], waiting => true);
+    held turn := hold_task(run_sql_hook.job, run_sql_hook.task, run_sql_hook.token);
+    policy record;
+begin
+    if held.job is null then
+        return 'gone';
+    end if;
+    if cancel_is_open(held.job, held.task) then
+        held.state := 'cancelled';
+        held.value := make_failure('PD602', 'JobCancelled', 'the hook was asked to cancel', 'It had not begun.', 'Ask again.');
+    else
+        held := try_sql_hook(held);
+        select h.retry_in * power(2, least(t.attempt, 16)) as pause, t.attempt + 1 < h.attempts as is_left
+          into policy
+          from tasks as t
+          join sql_hooks as h on h.name = t.name
+         where t.job_id = held.job
+           and t.task = held.task
+           and t.token = held.token;
+        if held.state = 'failed' and policy.is_left then
+            perform put_off_task(held, clock() + policy.pause, held.value);
+            return 'retry';
+        end if;
+    end if;
+    -- The function may have ended the job, and its own task with it.
+    if hold_task(held.job, held.task, held.token) is null then
+        return 'gone';
+    end if;
+    perform end_tasks(array[held], clock());
+    perform notify_listeners(wake_tasks(array_remove(array[held.asker_job], null), clock()));
+    return held.state;
+end
+$$;
+comment on function @extschema@.run_sql_hook(text, text, uuid) is
+    'Run a hook in SQL whose task is held; tells what became of it: done, failed, cancelled, retry or gone.';
+
+
+create function @extschema@.run_task(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return run_sql_hook(run_task.job, run_task.task, run_task.token);
+end
+$$;
+comment on function @extschema@.run_task(text, text, uuid) is
+    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, or gone when it is not held any more. [P6] [P10]';
