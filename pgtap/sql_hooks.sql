@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(27);
+select plan(28);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -107,6 +107,6 @@ select is(the_job('t') -> 'status', '"cancelled"', 'and it has ended');
 
 select ok(drop_sql_hook('count'), 'a hook can be dropped');
 select ok(not drop_sql_hook('count'), 'once');
-
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
 rollback;
