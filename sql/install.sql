@@ -48,6 +48,7 @@
 \ir functions/indexing/finding.sql
 \ir functions/indexing/defining.sql
 \ir functions/indexing/indexes.sql
+\ir functions/many.sql
 \ir functions/invariants.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.

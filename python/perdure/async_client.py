@@ -142,6 +142,7 @@ class AsyncClient(
         Coroutine[Any, Any, dict[str, Any] | None],
         Coroutine[Any, Any, list[BrokenContract]],
         Coroutine[Any, Any, list[Index]],
+        Coroutine[Any, Any, list[tuple[str, bool]]],
     ]
 ):
     """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""
@@ -202,6 +203,24 @@ class AsyncClient(
         call = self.requests.start(workflow, args, options)
         started, _ = await self.send(call, connection)
         return self.handle(started, workflow)
+
+    async def signal_with_start(
+        self,
+        workflow: Workflow,
+        id: str,
+        signal: str,
+        payload: Any = None,
+        *args: Any,
+        connection: Any = None,
+        **options: Any,
+    ) -> AsyncHandle:
+        """Send a signal to a job, which is started first where there is none; both or neither.
+
+        `args` and options are those of start(), but for `if_exists`. Raises JobFinished.
+        """
+        call = self.requests.signal_with_start(workflow, id, signal, payload, args, options)
+        await self.send(call, connection)
+        return self.handle(id, workflow)
 
     async def start_many(
         self, workflow: Workflow, many: Sequence[Mapping[str, Any]], *, connection: Any = None

@@ -85,6 +85,25 @@ class Calls:
                 options[name] = to_text(options[name])
         return self._call("start", "row", workflow=workflow, args=to_text(args), **options)
 
+    def signal_with_start(
+        self, workflow: str, args: Any, job: str, name: str, payload: Any, **options: Any
+    ) -> Call:
+        """Send a signal to a job that is started if it is not there; answers (id, is_new)."""
+        for option in ("context", "headers"):
+            if options.get(option) is not None:
+                options[option] = to_text(options[option])
+        written = None if payload is None else to_text(payload)
+        return self._call(
+            "signal_with_start",
+            "row",
+            workflow=workflow,
+            args=to_text(args),
+            id=job,
+            name=name,
+            payload=written,
+            **options,
+        )
+
     def start_many(self, starts: Sequence[dict[str, Any]]) -> Call:
         """Start jobs; answers a row (id, is_new) for each."""
         return self._call("start_many", "rows", starts=to_text(starts))
@@ -212,6 +231,43 @@ class Calls:
     def count_found(self, entity: str, conditions: Any) -> Call:
         """Count memories."""
         return self._call("count_found", entity=entity, conditions=to_text(conditions))
+
+    def signal_found(
+        self,
+        entity: str,
+        conditions: Any,
+        name: str,
+        payload: Any,
+        key: str,
+        after: str,
+        max_jobs: int,
+    ) -> Call:
+        """Send a signal to jobs of an entity; answers a row (id, is_new) for each."""
+        return self._call(
+            "signal_found",
+            "rows",
+            entity=entity,
+            conditions=to_text(conditions),
+            name=name,
+            payload=None if payload is None else to_text(payload),
+            key=key,
+            after=after,
+            max_jobs=max_jobs,
+        )
+
+    def cancel_found(
+        self, entity: str, conditions: Any, reason: str | None, after: str, max_jobs: int
+    ) -> Call:
+        """Ask jobs of an entity to cancel; answers a row (id, is_new) for each."""
+        return self._call(
+            "cancel_found",
+            "rows",
+            entity=entity,
+            conditions=to_text(conditions),
+            reason=reason,
+            after=after,
+            max_jobs=max_jobs,
+        )
 
     def statements_to_create_index(self, entity: str, path: str, kind: str) -> Call:
         """Answers the statements, a row each, that make an index while others write."""

@@ -138,6 +138,7 @@ class Client(
         dict[str, Any] | None,
         list[BrokenContract],
         list[Index],
+        list[tuple[str, bool]],
     ]
 ):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
@@ -216,6 +217,24 @@ class Client(
         call = self.requests.start(workflow, args, options)
         started, _ = self.send(call, connection)
         return self.handle(started, workflow)
+
+    def signal_with_start(
+        self,
+        workflow: Workflow,
+        id: str,
+        signal: str,
+        payload: Any = None,
+        *args: Any,
+        connection: Any = None,
+        **options: Any,
+    ) -> Handle:
+        """Send a signal to a job, which is started first where there is none; both or neither.
+
+        `args` and options are those of start(), but for `if_exists`. Raises JobFinished.
+        """
+        call = self.requests.signal_with_start(workflow, id, signal, payload, args, options)
+        self.send(call, connection)
+        return self.handle(id, workflow)
 
     def start_many(
         self, workflow: Workflow, many: Sequence[Mapping[str, Any]], *, connection: Any = None

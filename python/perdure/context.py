@@ -16,6 +16,7 @@ from .replay import current
 if TYPE_CHECKING:
     from .app import App
     from .memory import AsyncEntity, Entity
+    from .typed import Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Runtime(ABC):
         """Wait until an instant (µs)."""
 
     @abstractmethod
-    def wait_for(self, signal: str, timeout: float | None) -> Any:
+    def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
         """Wait for a signal, at most `timeout` seconds (TimeoutError)."""
 
     @abstractmethod

@@ -13,6 +13,7 @@ from .asks import Ask
 from .context import Info, Runtime, TaskDoor
 from .memory import AsyncEntity, Entity
 from .replay import AsyncRun, SyncRun
+from .typed import Decode
 
 if TYPE_CHECKING:
     from .coordinators import CoordinatorTurn
@@ -64,9 +65,9 @@ class CoordinatorRuntime(Runtime):
         """Open a timer."""
         return self.run.request("timer", "$timer", None, deadline=deadline)
 
-    def wait_for(self, signal: str, timeout: float | None) -> Any:
+    def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
         """Open a wait for a signal, and a timer beside it where it is limited."""
-        return self._limited(self.run.request("signal", signal, None), timeout)
+        return self._limited(self.run.request("signal", signal, None, decode=decode), timeout)
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Open a wait for a condition, and a timer beside it where it is limited."""

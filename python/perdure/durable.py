@@ -15,6 +15,7 @@ from .context import Info, Runtime, activity_info, required, runtime
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
 from .memory import AsyncEntity, Entity
+from .typed import decoder, unchanged
 from .work import Coordinator, Hook
 
 MICROSECONDS = 1_000_000
@@ -32,14 +33,16 @@ def sleep_until(instant: datetime) -> Any:
     return serving.give(serving.sleep_until(micros(instant)))
 
 
-def wait_for(signal: str, timeout: Duration | None = None) -> Any:
+def wait_for(signal: str, timeout: Duration | None = None, *, type: Any = None) -> Any:
     """Wait for a signal and give its payload: `await perdure.wait_for("approve", timeout="2 d")`.
 
-    Raises TimeoutError.
+    With `type` (a model, dataclass, TypedDict, `list[Page]` …) the payload becomes one; what does
+    not fit raises here. Raises TimeoutError.
     """
     serving = required("wait_for")
     limit = None if timeout is None else seconds(timeout)
-    return serving.give(serving.wait_for(signal, limit))
+    decode = unchanged if type is None else decoder(type)
+    return serving.give(serving.wait_for(signal, limit, decode))
 
 
 def exec_hook(

@@ -5,9 +5,11 @@ Written once for both kinds of clients: `send` gives the answer, or what is awai
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from .asks import stored
 from .calls import Call, Calls
 from .contracts import BrokenContract, Surface, schema_of
 from .finding import Found, Order, find_call, on_the_wire
@@ -21,9 +23,10 @@ _Bool = TypeVar("_Bool")
 _Schema = TypeVar("_Schema")
 _Broken = TypeVar("_Broken")
 _Indexes = TypeVar("_Indexes")
+_Told = TypeVar("_Told")
 
 
-class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes]):
+class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _Told]):
     """The verbs of a client that concern every memory of an entity."""
 
     calls: Calls
@@ -54,6 +57,46 @@ class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes]):
         """Count the memories that find() would find without a limit."""
         number: _Int = self.send(self.calls.count_found(entity, on_the_wire(conditions or {})))
         return number
+
+    def signal_found(
+        self,
+        entity: str,
+        conditions: Mapping[str, Any],
+        name: str,
+        payload: Any = None,
+        *,
+        key: str | None = None,
+        after: str = "",
+        limit: int = 1000,
+    ) -> _Told:
+        """Send a signal to the running jobs whose memories meet conditions, as find() reads them.
+
+        Gives a pair for each job, in order of id: the id, and whether the signal was sent (false
+        where its key was seen before). At most `limit`, one transaction; `after` is the last id of
+        the page before. Raises InvalidPath, InvalidName and InvalidArgument.
+        """
+        on_wire = on_the_wire(conditions)
+        key = key or uuid.uuid4().hex
+        call = self.calls.signal_found(entity, on_wire, name, stored(payload), key, after, limit)
+        told: _Told = self.send(call)
+        return told
+
+    def cancel_found(
+        self,
+        entity: str,
+        conditions: Mapping[str, Any],
+        reason: str | None = None,
+        *,
+        after: str = "",
+        limit: int = 1000,
+    ) -> _Told:
+        """Ask the running jobs whose memories meet conditions to cancel; pages as signal_found().
+
+        Gives a pair for each job: the id, and false where it was asked before.
+        """
+        call = self.calls.cancel_found(entity, on_the_wire(conditions), reason, after, limit)
+        told: _Told = self.send(call)
+        return told
 
     def indexes(self) -> _Indexes:
         """List the indexes that are wanted, with their state, size and use."""

@@ -19,6 +19,7 @@ from .durations import to_iso
 from .memo import what_is_asked
 from .memory import AsyncEntity, Entity
 from .replay import Fact
+from .typed import Decode
 from .waits import Open
 
 if TYPE_CHECKING:
@@ -166,11 +167,11 @@ class HookRuntime(Runtime):
             self.turn.check_cancelled()
             await self.turn.waits.wait(Open(key, None, deadline))
 
-    def wait_for(self, signal: str, timeout: float | None) -> Any:
+    def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
         """Wait for a signal; the limit counts from the first time this call was made."""
-        return self._wait_for(signal, timeout)
+        return self._wait_for(signal, timeout, decode)
 
-    async def _wait_for(self, signal: str, limit: float | None) -> Any:
+    async def _wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
         turn = self.turn
         key = turn.claim_key(f"wait:{signal}")
         fact = turn.memo.told(key)
@@ -181,7 +182,7 @@ class HookRuntime(Runtime):
             fact = await turn.waits.wait(Open(key, signal, deadline))
         if fact.kind == "timer":
             raise TimeoutError
-        return fact.value
+        return decode(fact.value)
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait for a condition; the limit counts from the first time this call was made."""

@@ -49,17 +49,27 @@ class Requests:
 
     def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
         """Give the call that starts a job."""
-        known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
-        bound = _bound(workflow, args, options)
-        if isinstance(workflow, Work):
-            own = {"queue": workflow.queue, "entity": workflow.entity}
-            known = {name: value for name, value in own.items() if value is not None} | known
+        name, bound, known = _start_of(workflow, args, options)
         job = known.pop("id", None) or str(uuid.uuid4())
-        known["key"] = known.get("key") or uuid.uuid4().hex
-        if "context" in known:
-            known["context"] = stored(known["context"])
-        name = workflow if isinstance(workflow, str) else workflow.name
         return self.calls.start(name, bound, id=job, **known)
+
+    def signal_with_start(
+        self,
+        workflow: Workflow,
+        job: str,
+        signal: str,
+        payload: Any,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Call:
+        """Give the call that signals a job, and starts it where it is not there."""
+        if refused := {"due_at", "if_exists"} & set(options):
+            raise InvalidArgument(
+                f"signal_with_start() does not take {', '.join(sorted(refused))}",
+                hint="It starts a job at once, where there is none; use start() and signal().",
+            )
+        name, bound, known = _start_of(workflow, args, options)
+        return self.calls.signal_with_start(name, bound, job, signal, stored(payload), **known)
 
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
         """Give the call that starts a hook."""
@@ -107,6 +117,21 @@ START_OPTIONS = frozenset(
     }
 )
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key"})
+
+
+def _start_of(
+    workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[str, Any, dict[str, Any]]:
+    """Give a workflow's name, its arguments and the options of its start."""
+    known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
+    bound = _bound(workflow, args, options)
+    if isinstance(workflow, Work):
+        own = {"queue": workflow.queue, "entity": workflow.entity}
+        known = {name: value for name, value in own.items() if value is not None} | known
+    known["key"] = known.get("key") or uuid.uuid4().hex
+    if "context" in known:
+        known["context"] = stored(known["context"])
+    return workflow if isinstance(workflow, str) else workflow.name, bound, known
 
 
 def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

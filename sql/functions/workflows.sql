@@ -147,3 +147,41 @@ end
 $$;
 comment on function @extschema@.start_many(jsonb) is
     'Start many workflows, given as an array of objects with the arguments of start(); all or none. Errors as start(). [P1]';
+
+
+create function @extschema@.signal_with_start(
+    workflow        text,
+    id              text,
+    name            text,
+    payload         jsonb        default null,
+    args            jsonb        default '[]',
+    entity          text         default null,
+    queue           text         default 'default',
+    priority        integer      default 5,
+    context         jsonb        default '{}',
+    headers         jsonb        default null,
+    pinned_version  text         default null,
+    key             text         default null,
+    limit_key       text         default null,
+    timeout         interval     default null
+) returns @extschema@.started
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it started := start(
+        signal_with_start.workflow, args => signal_with_start.args, id => signal_with_start.id,
+        entity => signal_with_start.entity, queue => signal_with_start.queue, priority => signal_with_start.priority,
+        context => signal_with_start.context, headers => signal_with_start.headers,
+        pinned_version => signal_with_start.pinned_version, key => signal_with_start.key, if_exists => 'existing',
+        limit_key => signal_with_start.limit_key, timeout => signal_with_start.timeout);
+begin
+    perform signal(it.id, signal_with_start.name, signal_with_start.payload, signal_with_start.key);
+    return it;
+end
+$$;
+comment on function @extschema@.signal_with_start(text, text, text, jsonb, jsonb, text, text, integer, jsonb, jsonb, text, text, text, interval) is
+    'Send a signal to a job, which is started first where there is none; both or neither. Returns the id and whether the job is new. PD403 when it has finished, errors as start() and signal(). [P1] [P5]';

@@ -1,0 +1,108 @@
+-- Verbs on many jobs: those that find() finds and that run. [P5] (E15)
+
+begin;
+select plan(31);
+
+select the_time_is('2030-01-01 12:00+00');
+
+create function told(answers text) returns text
+language plpgsql
+as $$
+declare
+    told text;
+begin
+    execute format('select string_agg(id || case when is_new then '''' else '' again'' end, '', '') from %s as a', answers)
+       into told;
+    return coalesce(told, '');
+end
+$$;
+
+select given(start('agent', id => id, entity => 'agent', context => jsonb_build_object('n', n)))
+  from (values ('a', 1), ('b', 2), ('c', 3), ('d', 2), ('over', 2)) as jobs (id, n);
+select given(start('agent', id => 'stranger', entity => 'other', context => '{"n": 2}'));
+select given(entity_create('plain', 'agent', '{"n": 2}'));
+select given(terminate('over'));
+
+-- Signals.
+
+select is(
+    told($$ signal_found('agent', '{"n": 2}', 'go', '"p"', 'k') $$),
+    'b, d',
+    'a signal reaches the running jobs of the entity that meet the conditions');
+select is(
+    (select string_agg(i.job_id || i.name || i.payload, ' ' order by i.job_id)
+       from inbox as i
+      where i.name is not null),
+    'bgo"p" dgo"p"',
+    'it lies in the inbox of each, and in no other');
+select is(
+    told($$ signal_found('agent', '{"n": {"$gte": 2}}', 'go', '"p"', 'k') $$),
+    'b again, c, d again',
+    'a signal with a key is sent to a job once [P12]');
+select is(told($$ signal_found('agent', '{"n": 9}', 'go') $$), '', 'nobody is told where nothing is found');
+select is(told($$ signal_found('nobody', '{}', 'go') $$), '', 'an entity may have no memories');
+select is(told($$ signal_found('agent', '{}', 'all', max_jobs => 2) $$), 'a, b', 'a page is in order of id');
+select is(
+    told($$ signal_found('agent', '{}', 'all', after => 'b', max_jobs => 2) $$), 'c, d', 'the next begins after it');
+select is(told($$ signal_found('agent', '{}', 'all', after => 'd') $$), '', 'the last is empty');
+select is(
+    told($$ signal_found('agent', '{"$or": [{"n": 1}, {"n": 3}]}', 'either') $$),
+    'a, c',
+    'conditions are those of find()');
+select have_held_job('w');
+select given(tell(a_turn('w', state => 'park', awaits => '{wake}')));
+update jobs set entity = 'sleeper' where id = 'w';
+select is(told($$ signal_found('sleeper', '{}', 'wake') $$), 'w', 'a job that waits is told');
+select is((the_task('w') ->> 'due_at')::timestamptz, clock(), 'and wakes');
+
+-- Bad input.
+
+select throws_ok(
+    $$ select signal_found('agent', '{}', '') $$, 'PD104', null, 'a signal has a name, also where nobody is found');
+select throws_ok($$ select signal_found('', '{}', 'go') $$, 'PD104', null, 'an entity has a name');
+select throws_ok(
+    $$ select signal_found('agent', '{"n": {"$near": 2}}', 'go') $$, 'PD107', null, 'an operator is one that is known');
+select throws_ok(
+    $$ select signal_found('agent', '{"a..b": 2}', 'go') $$, 'PD101', null, 'a path parses');
+select throws_ok($$ select signal_found('agent', null, 'go') $$, 'PD107', null, 'conditions are not null');
+select throws_ok(
+    $$ select signal_found('agent', '{}', 'go', max_jobs => 1001) $$, 'PD107', null, 'a page has at most 1000 jobs');
+select throws_ok(
+    $$ select signal_found('agent', '{}', 'go', to_jsonb(repeat('x', 1100000))) $$, 'PD301', null,
+    'a payload has a size');
+select is((select count(*)::integer from inbox as i where i.name = 'go'), 3, 'what is refused tells nobody');
+
+-- Cancelling.
+
+select is(told($$ cancel_found('agent', '{"n": 2}', 'enough') $$), 'b, d', 'many jobs can be asked to cancel');
+select is(
+    (select string_agg(i.job_id || ' ' || i.payload, ', ' order by i.job_id) from inbox as i where i.key = '$cancel'),
+    'b "enough", d "enough"',
+    'each is told why (E2)');
+select is(told($$ cancel_found('agent', '{"n": {"$gte": 2}}') $$), 'b again, c, d again', 'a job is asked once');
+select is(told($$ cancel_found('agent', '{}', after => 'a', max_jobs => 1) $$), 'b again', 'a page at a time');
+select throws_ok($$ select cancel_found('agent', '[]') $$, 'PD107', null, 'conditions are an object');
+
+-- A signal to a job that may have to be started first.
+
+select is(
+    signal_with_start('agent', 'new', 'go', '"p"', args => '["x"]', entity => 'agent', key => 'once')::text,
+    '(new,t)',
+    'a job that is not there is started');
+select is(mail_of('new'), '[[null, "go", true, "p"]]', 'and has its signal [P5]');
+select is(
+    signal_with_start('agent', 'new', 'go', '"p"', key => 'once')::text || mail_of('new'),
+    '(new,f)[[null, "go", true, "p"]]',
+    'the call may be repeated [P12]');
+select is(
+    signal_with_start('agent', 'new', 'go', '"q"')::text || mail_of('new'),
+    '(new,f)[[null, "go", true, "p"], [null, "go", true, "q"]]',
+    'a job that runs is told');
+select throws_ok(
+    $$ select signal_with_start('agent', 'over', 'go') $$, 'PD403', null, 'a job that has finished takes no signal');
+select throws_ok(
+    $$ select signal_with_start('agent', 'never', '') $$, 'PD104', null, 'a start whose signal is refused is none');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

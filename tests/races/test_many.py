@@ -1,0 +1,87 @@
+"""Verbs on many jobs beside others on one of them: judged under the lock. [P5] [P8]"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.races.sessions import Session
+
+
+def begun(session: Session, *jobs: str) -> None:
+    """Start jobs of one entity."""
+    for job in jobs:
+        session.start(job, entity="agent")
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_job_that_ends_while_many_are_signalled_is_passed_over(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] (E15): it was found running; the lock shows whether it still is."""
+    begun(a, "1", "2", "3")
+    b.begin()
+    b.call("terminate", id="2")
+    signalling = a.later(a.rows, "signal_found", entity="agent", conditions="{}", name="go")
+    assert signalling.waits()
+    b.end(end)
+
+    told = [row[0] for row in signalling.get()]
+
+    assert told == (["1", "3"] if end == "commit" else ["1", "2", "3"])
+    assert a.run("select job_id from inbox where name = 'go' order by job_id") == [
+        (job,) for job in told
+    ]
+
+
+def test_a_task_that_parks_while_many_are_signalled_is_woken(a: Session, b: Session) -> None:
+    """[P5] [P8]"""
+    begun(a, "1")
+    task = b.held("2", entity="agent")
+    b.begin()
+    assert b.advance(task.park("go")).state == "parked"
+    signalling = a.later(a.rows, "signal_found", entity="agent", conditions="{}", name="go")
+    assert signalling.waits()
+    b.commit()
+
+    assert len(signalling.get()) == 2
+    assert a.state("2") == "ready"
+
+
+def test_two_pages_that_overlap_do_not_block_each_other_for_ever(a: Session, b: Session) -> None:
+    """Both lock in order of id: one waits, none is broken."""
+    begun(a, *"123456")
+    a.begin()
+    a.rows("signal_found", entity="agent", conditions="{}", name="x", after="2")
+    other = b.later(b.rows, "cancel_found", entity="agent", conditions="{}")
+    assert other.waits()
+    a.rows("signal_found", entity="agent", conditions="{}", name="x", after="4")
+    a.commit()
+
+    assert len(other.get()) == 6
+
+
+def test_a_signal_with_start_waits_for_who_starts_the_job(a: Session, b: Session) -> None:
+    """[P1] [P5]: one job, both signals."""
+    given = {"workflow": "w", "id": "j"}
+    a.begin()
+    a.call("signal_with_start", **given, name="one")
+    second = b.later(b.rows, "signal_with_start", **given, name="two")
+    assert second.waits()
+    a.commit()
+
+    assert second.get() == [("j", False)]
+    assert a.run("select name from inbox order by id") == [("one",), ("two",)]
+    assert a.tasks("j") == {"1/main": "ready"}
+
+
+def test_a_signal_with_start_whose_rival_rolls_back_starts_the_job(a: Session, b: Session) -> None:
+    """[P1]"""
+    given = {"workflow": "w", "id": "j"}
+    a.begin()
+    a.call("signal_with_start", **given, name="one")
+    second = b.later(b.rows, "signal_with_start", **given, name="two")
+    assert second.waits()
+    a.rollback()
+
+    assert second.get() == [("j", True)]
+    assert a.run("select name from inbox") == [("two",)]

@@ -1,0 +1,183 @@
+"""Signals from Python: typed, to many jobs, with a start. [P5]"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import psycopg
+import pydantic
+import pytest
+
+import perdure
+
+
+@dataclass
+class Approval:
+    """A payload as a dataclass."""
+
+    by: str
+    amount: int
+
+
+class Model(pydantic.BaseModel):
+    """The same as a model."""
+
+    by: str
+    amount: int
+
+
+class Note(TypedDict):
+    """The same as a dictionary."""
+
+    by: str
+    amount: int
+
+
+SENT = {"by": "jane", "amount": 3}
+
+
+@pytest.mark.parametrize(
+    ("type_", "payload", "told"),
+    [
+        (Approval, Approval("jane", 3), Approval("jane", 3)),
+        (Model, Model(by="jane", amount=3), Model(by="jane", amount=3)),
+        (Note, SENT, SENT),
+        (list[Approval], [SENT], [Approval("jane", 3)]),
+        (None, Approval("jane", 3), SENT),
+    ],
+    ids=["dataclass", "model", "dictionary", "list", "without"],
+)
+def test_a_payload_comes_as_the_type_that_is_waited_for(
+    app: perdure.App, client: perdure.Client, work: Any, type_: Any, payload: Any, told: Any
+) -> None:
+    """[P4] (C37): in each kind of code, and again when the code runs from its journal."""
+    heard: list[Any] = []
+
+    @app.coordinator
+    async def coordinator(memory: perdure.AsyncEntity) -> None:
+        heard.append(await perdure.wait_for("go", type=type_))
+        await perdure.wait_for("again")
+
+    @app.coordinator
+    def plain(memory: perdure.Entity) -> None:
+        heard.append(perdure.wait_for("go", type=type_, timeout="1 h"))
+        perdure.wait_for("again")
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> None:
+        heard.append(await perdure.wait_for("go", type=type_, timeout="1 h"))
+        await perdure.wait_for("again")
+
+    @app.coordinator
+    async def with_hook(memory: perdure.AsyncEntity) -> None:
+        await hook(memory)
+
+    handles = [client.start(workflow) for workflow in (coordinator, plain, with_hook)]
+    worker = work()
+    for handle in handles:
+        handle.signal("go", payload)
+        handle_waits_for(client, handle.id, "again")
+    worker.stop()
+    work()
+    for handle in handles:
+        handle.signal("again")
+        handle.result(timeout=30)
+
+    assert len(heard) > len(handles)
+    assert all(each == told for each in heard)
+
+
+def handle_waits_for(client: perdure.Client, job: str, signal: str) -> None:
+    """Return when a task of a job waits for a signal."""
+    while f"signal {signal}" not in str(waiting(client, job)):
+        pass
+
+
+def waiting(client: perdure.Client, job: str) -> Any:
+    """Read what the tasks of a job wait for."""
+    with client._source.connect("test") as connection:
+        return connection.execute(
+            "select waits_for from perdure.waiting where job_id = %s", [job]
+        ).fetchall()
+
+
+def test_a_payload_that_does_not_fit_raises_where_it_is_awaited(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.coordinator
+    async def workflow(memory: perdure.AsyncEntity) -> str:
+        try:
+            await perdure.wait_for("go", type=Model)
+        except pydantic.ValidationError:
+            return "does not fit"
+        return "fits"
+
+    work()
+    handle = client.start(workflow)
+    handle.signal("go", {"by": "jane"})
+    assert handle.result(timeout=30) == "does not fit"
+
+
+def test_many_jobs_are_signalled_by_what_they_remember(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """(E15)"""
+
+    @app.coordinator(entity="agent")
+    async def agent(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("go")
+
+    work()
+    for number in range(4):
+        client.start(agent, id=f"a{number}", context={"n": number % 2})
+    told = client.signal_found("agent", {"n": 1}, "go", {"x": [1]}, key="k")
+    assert told == [("a1", True), ("a3", True)]
+    assert client.handle("a3").result(timeout=30) == {"x": [1]}
+    assert client.handle("a1").result(timeout=30) == {"x": [1]}
+    assert client.signal_found("agent", {"n": {"$exists": True}}, "go", after="a1") == [
+        ("a2", True)
+    ]
+    assert client.cancel_found("agent", {}, "enough", limit=1) == [("a0", True)]
+    with pytest.raises(perdure.JobCancelled):
+        client.handle("a0").result(timeout=30)
+
+
+def test_a_signal_starts_the_job_it_is_for(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """[P1] [P5]"""
+
+    @app.coordinator
+    async def cart(memory: perdure.AsyncEntity, owner: str, size: int = 1) -> Any:
+        items = [await perdure.wait_for("add") for _ in range(size)]
+        return [owner, *items]
+
+    first = client.signal_with_start(cart, "jane", "add", "pen", "Jane", size=2)
+    client.signal_with_start(cart, "jane", "add", "ink", "Jane", size=2)
+    work()
+    assert first.result(timeout=30) == ["Jane", "pen", "ink"]
+    with pytest.raises(perdure.JobFinished):
+        client.signal_with_start("cart", "jane", "add", "cap", "Jane")
+    with pytest.raises(perdure.InvalidArgument):
+        client.signal_with_start(cart, "jane", "add", "cap", "Jane", if_exists="error")
+
+
+def test_the_same_from_async_code(
+    dsn: str, app: perdure.App, work: Any, connection: psycopg.Connection[Any]
+) -> None:
+    @app.coordinator(entity="agent")
+    async def agent(memory: perdure.AsyncEntity) -> Any:
+        return [await perdure.wait_for("go", type=Approval), await perdure.wait_for("go")]
+
+    async def main() -> Any:
+        async with await perdure.connect_async(dsn) as client:
+            handle = await client.signal_with_start(agent, "j", "go", Approval("jane", 3))
+            assert await client.signal_found("agent", {}, "go", 4) == [("j", True)]
+            result = await handle.result(timeout=30)
+            assert await client.cancel_found("agent", {}) == []
+            return result
+
+    work()
+    assert asyncio.run(main()) == [SENT, 4]
