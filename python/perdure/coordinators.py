@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .activities import Outcome, begin_attempt
@@ -92,7 +93,7 @@ class CoordinatorTurn(Turn):
             return function.function(runtime.memory, *args, **kwargs)
 
         make = AsyncRun if function.is_async else SyncRun
-        runtime.run = make(
+        run = runtime.run = make(
             begin,
             (),
             {},
@@ -103,7 +104,9 @@ class CoordinatorTurn(Turn):
             accept_changes=row["accept_changes"],
             runtime=runtime,
         )
-        return runtime.run
+        if isinstance(run, SyncRun):
+            run.more = partial(self._tell_next, run)
+        return run
 
     def is_as_parked(self, row: Json) -> bool:
         """Tell whether the run in memory is where the claimed task is."""
@@ -130,8 +133,7 @@ class CoordinatorTurn(Turn):
         self.engine.running = self
         try:
             while not run.advance():
-                self._agenda.take(run)
-                if not self._news.tell_next(run):
+                if not self._tell_next(run):
                     self._settle(run)
                     return
             self._finish(run)
@@ -139,6 +141,11 @@ class CoordinatorTurn(Turn):
             self._stick(error)
         finally:
             self.engine.running = None
+
+    def _tell_next(self, run: AnyRun) -> bool:
+        """Tell the code what has happened next, if anything has."""
+        self._agenda.take(run)
+        return self._news.tell_next(run)
 
     def _is_ending(self) -> bool:
         return self._plan is not None and self._plan["state"] != PARK

@@ -188,9 +188,14 @@ class Waitable(Protocol):
 
 
 class SyncRun(Run):
-    """Run a plain function: from the top at each `advance()` that has something new to tell."""
+    """Run a plain function: from the top at each `advance()` that has something new to tell.
+
+    `more` is asked before the code has to unwind: it may append a fact, and tells whether it did.
+    Without it a thousand answers would be a thousand runs from the top.
+    """
 
     _rereads = True
+    more: Callable[[], bool] = staticmethod(lambda: False)
 
     def _prepare(self) -> None:
         self._seen = -1
@@ -272,7 +277,7 @@ class SyncRun(Run):
     def _tell_or_suspend(self) -> None:
         journal = self._journal
         try:
-            told = not journal.closed and journal.tell_next()
+            told = not journal.closed and (journal.tell_next() or self.more())
         except NonDeterminism:  # remembered by the journal; the code must not catch it
             told = False
         if not told:

@@ -18,6 +18,8 @@ AWAITED = "select exists (select from perdure.tasks where 'go' = any(awaits))"
 
 
 def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    """(C5) (C50)"""
+
     @app.activity
     async def find(what: str) -> str:
         await asyncio.sleep(0.3)
@@ -193,6 +195,7 @@ def test_a_hook_that_waits_long_leaves_memory_and_runs_again(
 def test_unrecorded_work_is_not_interrupted_by_a_wait(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
+    """(C53)"""
     runs: Counter[str] = Counter()
 
     async def unrecorded() -> str:
@@ -270,6 +273,7 @@ def test_a_hook_is_tried_again_and_keeps_what_it_has_done(
 def test_a_rerun_that_differs_keeps_the_first_write(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
+    """(C53)"""
     runs: Counter[str] = Counter()
 
     @app.hook(retry=perdure.Retry(attempts=2, delay=0.02))
