@@ -13,8 +13,8 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    known text := (
-        select format('%I.%I', n.nspname, p.proname)
+    known text[] := (
+        select array[n.nspname, p.proname]::text[]
           from pg_proc as p
           join pg_namespace as n on n.oid = p.pronamespace
          where p.oid = register_sql_hook.function
@@ -30,10 +30,11 @@ begin
                   detail = 'A hook in SQL is a function (text, jsonb) that returns jsonb or void; its name does not begin with $.',
                   hint = 'Let it take the id of the job and the arguments of the hook.';
     end if;
-    insert into sql_hooks (name, function, attempts, retry_in)
-    values (register_sql_hook.name, known, register_sql_hook.attempts, register_sql_hook.retry_in)
+    insert into sql_hooks (name, schema, function, attempts, retry_in)
+    values (register_sql_hook.name, known[1], known[2], register_sql_hook.attempts, register_sql_hook.retry_in)
         on conflict on constraint one_row_per_sql_hook
-        do update set function = excluded.function, attempts = excluded.attempts, retry_in = excluded.retry_in;
+        do update set schema = excluded.schema, function = excluded.function, attempts = excluded.attempts,
+                      retry_in = excluded.retry_in;
 end
 $$;
 comment on function @extschema@.register_sql_hook(text, regproc, integer, interval) is
@@ -60,15 +61,18 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    known text := (select h.function from sql_hooks as h where h.name = call_sql_hook.name);
+    known record;
     answer jsonb;
 begin
-    if known is null then
+    select h.schema, h.function into known from sql_hooks as h where h.name = call_sql_hook.name;
+    if not found then
         perform raise_failure(make_failure(
             'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
             'Its task stood on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
     end if;
-    execute format('select to_jsonb(%s($1, $2))', known) into answer using call_sql_hook.job, call_sql_hook.args;
+    execute format('select to_jsonb(%I.%I($1, $2))', known.schema, known.function)
+       into answer
+      using call_sql_hook.job, call_sql_hook.args;
     return answer;
 end
 $$;
@@ -109,10 +113,11 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    locked text[] := lock_jobs(array[run_sql_hook.job], waiting => true);
-    held turn := hold_task(run_sql_hook.job, run_sql_hook.task, run_sql_hook.token);
+    held turn;
     policy record;
 begin
+    perform lock_jobs(array[run_sql_hook.job], waiting => true);
+    held := hold_task(run_sql_hook.job, run_sql_hook.task, run_sql_hook.token);
     if held.job is null then
         return 'gone';
     end if;

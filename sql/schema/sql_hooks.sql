@@ -2,6 +2,7 @@
 
 create table @extschema@.sql_hooks (
     name       text      not null,
+    schema     text      not null,
     function   text      not null,
     attempts   integer   not null default 1,
     retry_in   interval  not null default '1 s',
@@ -12,6 +13,7 @@ create table @extschema@.sql_hooks (
 );
 comment on table @extschema@.sql_hooks is 'Which function of the database each hook in SQL is.';
 comment on column @extschema@.sql_hooks.name is 'The name of the hook.';
-comment on column @extschema@.sql_hooks.function is 'A function of the id of a job and of the hook''s arguments; it returns the hook''s answer.';
+comment on column @extschema@.sql_hooks.schema is 'Where its function is.';
+comment on column @extschema@.sql_hooks.function is 'The name of a function of the id of a job and of the hook''s arguments; it returns the hook''s answer.';
 comment on column @extschema@.sql_hooks.attempts is 'How often it may run in all, when it fails.';
 comment on column @extschema@.sql_hooks.retry_in is 'The pause before the second attempt; each further one takes twice as long.';
