@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(28);
+select plan(36);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -19,6 +19,15 @@ begin
 end
 $$;
 create function pg_temp.of_text(job text) returns jsonb language sql as $$ select '1'::jsonb $$;
+
+create temporary table words (word text unique deferrable initially deferred);
+create function pg_temp.say(job text, args jsonb) returns void
+language plpgsql
+as $$
+begin
+    insert into words (word) values (args ->> 'word');
+end
+$$;
 
 create function pg_temp.run(job text, task text) returns text
 language plpgsql
@@ -41,6 +50,13 @@ select throws_ok(
 select throws_ok(
     $$ select register_sql_hook('$own', 'pg_temp.count_words') $$, 'PD107', null,
     'names that begin with a dollar are not for users');
+select is(error_of(statement), 'PD107', format('%s is refused', about))
+  from (values
+        ('no attempt',       $$ select register_sql_hook('n', 'pg_temp.say', attempts => 0) $$),
+        ('attempts of null', $$ select register_sql_hook('n', 'pg_temp.say', attempts => null) $$),
+        ('no pause',         $$ select register_sql_hook('n', 'pg_temp.say', retry_in => '0 s') $$),
+        ('a pause of null',  $$ select register_sql_hook('n', 'pg_temp.say', retry_in => null) $$)
+       ) as cases (about, statement);
 select throws_ok(
     $$ select register_sql_hook('', 'pg_temp.count_words') $$, 'PD104', null, 'a hook has a name');
 
@@ -55,6 +71,14 @@ select is(tasks_of('e'), '{}', 'its task is gone');
 select is(perdure.run_task('e', '$hook/k', token_of('ada')), 'gone', 'a repeated call does nothing [P12]');
 select is(the_job('e') -> 'context', '{"runs": 1}', 'nothing ran again [P6]');
 select is(perdure.run_task('nobody', '$hook/k', token_of('ada')), 'gone', 'a job that is not there has no task');
+
+select register_sql_hook('say', 'pg_temp.say');
+select given(hook('e', 'say', '{"word": "a"}', queue => '$sql', key => 's1'));
+select is(pg_temp.run('e', '$hook/s1'), 'done', 'a hook may be a function that returns nothing');
+select is(journal_of('e', '$hook/s1') -> 0, '[1, "end", null, true, null]', 'its answer is null');
+select given(hook('e', 'say', '{"word": "a"}', queue => '$sql', key => 's2'));
+select is(pg_temp.run('e', '$hook/s2'), 'failed', 'what would break its commit is its failure [P10]');
+select is((select array_agg(w.word) from words as w), '{a}', 'what it did is undone, and nothing before it');
 
 -- For a coordinator.
 
@@ -107,6 +131,7 @@ select is(the_job('t') -> 'status', '"cancelled"', 'and it has ended');
 
 select ok(drop_sql_hook('count'), 'a hook can be dropped');
 select ok(not drop_sql_hook('count'), 'once');
+
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
 rollback;

@@ -16,7 +16,7 @@ SQL = ROOT / "sql"
 PYTHON = ROOT / "python" / "perdure"
 
 _FUNCTION = re.compile(
-    r"^create function @extschema@\.(?P<name>\w+).*?"
+    r"^create (?:function|procedure) @extschema@\.(?P<name>\w+).*?"
     r"^as \$(?P<tag>\w*)\$\n(?P<body>.*?)^\$(?P=tag)\$;",
     re.MULTILINE | re.DOTALL,
 )

@@ -25,7 +25,7 @@ IDLE = psycopg.pq.TransactionStatus.IDLE
 
 MAX_NAME = 63  # bytes
 
-_CREATE = re.compile(r"\A((?:\s|--[^\n]*\n)*)create (?=function\b)")
+_CREATE = re.compile(r"\A((?:\s|--[^\n]*\n)*)create (?=(?:function|procedure)\b)")
 
 _VERSION = "select {schema}.perdure_version(), true"
 _VERSIONS = """
@@ -128,7 +128,7 @@ def reload_functions(
                 _run(connection, text, state.quoted, f"{part.file}, line {statement.line}")
         after = {row[:2] for row in connection.execute(_FUNCTIONS, [schema])}
         for untouched in sorted(before[row] for row in before.keys() & after):
-            connection.execute(_trusted(f"drop function {untouched}"))
+            connection.execute(_trusted(f"drop routine {untouched}"))
         _run_all(connection, script.grants(source), state.quoted)
         connection.execute(_trusted(f"select {state.quoted}.migrate()"))
     return replaced

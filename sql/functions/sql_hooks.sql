@@ -30,6 +30,13 @@ begin
                   detail = 'A hook in SQL is a function (text, jsonb) that returns jsonb or void; its name does not begin with $.',
                   hint = 'Let it take the id of the job and the arguments of the hook.';
     end if;
+    if (register_sql_hook.attempts > 0 and register_sql_hook.retry_in > '0 s') is not true then
+        raise exception 'the hook % cannot be tried % times with a pause of %', quote_literal(register_sql_hook.name),
+              coalesce(register_sql_hook.attempts::text, 'null'), coalesce(register_sql_hook.retry_in::text, 'null')
+            using errcode = 'PD107',
+                  detail = 'It runs once at least, and a pause is longer than nothing.',
+                  hint = 'Give attempts and retry_in that are greater than zero.';
+    end if;
     insert into sql_hooks (name, schema, function, attempts, retry_in)
     values (register_sql_hook.name, known[1], known[2], register_sql_hook.attempts, register_sql_hook.retry_in)
         on conflict on constraint one_row_per_sql_hook
@@ -70,7 +77,8 @@ begin
             'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
             'Its task stood on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
     end if;
-    execute format('select to_jsonb(%I.%I($1, $2))', known.schema, known.function)
+    execute format('select case when pg_typeof(r) <> %L::regtype then to_jsonb(r) end from %I.%I($1, $2) as r',
+                   'void', known.schema, known.function)
        into answer
       using call_sql_hook.job, call_sql_hook.args;
     return answer;
@@ -79,7 +87,8 @@ $$;
 comment on function @extschema@.call_sql_hook(text, text, jsonb) is 'Call the function of a hook in SQL; PD406 when none is registered.';
 
 
--- Serialization failures and deadlocks go to the caller, who repeats the call; all else is the hook's own failure.
+-- Serialization failures and deadlocks go to the caller, who repeats the call; all else is the hook's own failure. What
+-- it left for its commit is checked here: a deferred constraint would else fail the transaction after all was said.
 create function @extschema@.try_sql_hook(inout held @extschema@.turn)
 language plpgsql
 volatile
@@ -94,10 +103,11 @@ begin
     held.state := 'done';
     held.value := call_sql_hook(it.name, held.job, it.args);
     perform check_value(held.value, 'the result');
+    set constraints all immediate;
 exception
     when serialization_failure or deadlock_detected then
         raise;
-    when others then
+    when others or assert_failure then
         get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
         held.state := 'failed';
         held.value := make_failure(sqlstate, 'DatabaseError', sqlerrm, detail, hint);
@@ -164,3 +174,44 @@ end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is
     'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, or gone when it is not held any more. [P6] [P10]';
+
+
+create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
+end
+$$;
+comment on function @extschema@.take_sql_task(text, uuid) is
+    'Lease the next due task of the queue $sql; null when none is. [P10]';
+
+
+-- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been
+-- counted, is tried again when its lease has ended, and is stuck in the end. What commits can have no settings of its own,
+-- so every name here is written in full.
+create procedure @extschema@.run_sql_hooks(max_tasks integer default 100, inout ran integer default 0)
+language plpgsql
+as $$
+declare
+    token uuid;
+    taken @extschema@.claimed_task;
+begin
+    ran := 0;
+    for turn in 1 .. run_sql_hooks.max_tasks loop
+        token := pg_catalog.gen_random_uuid();
+        taken := @extschema@.take_sql_task('run_sql_hooks', token);
+        commit;
+        exit when taken.job is null;
+        perform @extschema@.run_task(taken.job, taken.task, token);
+        commit;
+        ran := turn;
+    end loop;
+end
+$$;
+comment on procedure @extschema@.run_sql_hooks(integer, integer) is
+    'Run up to max_tasks due tasks of the queue $sql, each in a transaction of its own; tells how many ran. For pg_cron and psql, where no worker is. [P10]';
