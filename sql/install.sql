@@ -49,6 +49,8 @@
 \ir functions/indexing/defining.sql
 \ir functions/indexing/indexes.sql
 \ir functions/many.sql
+\ir functions/testing/clock.sql
+\ir functions/testing/running.sql
 \ir functions/invariants.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.
@@ -65,6 +67,9 @@
 \ir schema/sql_hooks.sql
 \ir schema/indexes.sql
 \ir schema/views.sql
+
+-- Assertions for tests: the body of create_test_helpers(), which a test calls.
+\ir testing/helpers.sql
 
 \ir functions/migrations.sql
 \ir grants.sql

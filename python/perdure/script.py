@@ -3,7 +3,7 @@
 The extension and the plain install run the same script. Functions and types stand in it as they
 are written. The tables are the app's data, which no extension may own: their files become the body
 of the function `create_tables()`, that of the views the body of `create_views()`, and `migrate()`
-calls both.
+calls both. What tests may want beside becomes the body of `create_test_helpers()`.
 
 `python -m perdure.script FOLDER` writes the extension's files into a folder.
 """
@@ -129,18 +129,26 @@ def upgrade_path(names: Iterable[str], old: str, new: str) -> list[str]:
 
 
 def _creator(file: str) -> str | None:
+    if file == "testing/helpers.sql":
+        return "create_test_helpers"
     if not file.startswith("schema/"):
         return None
     return "create_views" if file == "schema/views.sql" else "create_tables"
 
 
+_COMMENTS = {
+    "create_tables": "Create the tables of the app; migrate() calls it.",
+    "create_views": "Create the views of the app; migrate() calls it.",
+    "create_test_helpers": "Create assertions for tests with pgTAP, in the transaction of a test.",
+}
+
+
 def _created_by(name: str, pieces: list[Part]) -> Part:
     body = render(pieces)
     if f"${name}$" in body:
-        raise ValueError(f"a file of sql/schema contains ${name}$, which quotes the body")
-    noun = name.removeprefix("create_")
-    comment = f"Create the {noun} of the app; migrate() calls it."
-    return Part(f"schema/{noun}", _CREATOR.format(name=name, body=body, comment=comment))
+        raise ValueError(f"a file of {name}() contains ${name}$, which quotes the body")
+    text = _CREATOR.format(name=name, body=body, comment=_COMMENTS[name])
+    return Part(f"schema/{name.removeprefix('create_')}", text)
 
 
 def _read(root: Traversable, file: str) -> str:

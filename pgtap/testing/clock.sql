@@ -1,0 +1,93 @@
+-- The clock of a test: it is moved forward by its owner, goes on from there, and skips to what is due [P7].
+
+begin;
+select plan(28);
+
+create function pg_temp.distance(one timestamptz, other timestamptz) returns interval
+language plpgsql
+as $$
+begin
+    return date_trunc('minute', distance.one - distance.other + interval '30 s');
+end
+$$;
+create function pg_temp.source_of_the_clock() returns text
+language plpgsql
+as $$
+begin
+    return (select regexp_replace(p.prosrc, '\s+', ' ', 'g') || p.proacl::text || p.proconfig::text || obj_description(p.oid, 'pg_proc')
+              from pg_proc as p where p.oid = 'perdure.clock'::regproc);
+end
+$$;
+create temporary table before_it as select pg_temp.source_of_the_clock() as plain;
+
+-- Forward.
+
+select is(pg_temp.distance(move_clock('2 days'), clock_timestamp()), interval '2 days', 'the clock can be moved');
+select is(pg_temp.distance(move_clock('1 hour'), clock_timestamp()), interval '2 days 1 hour', 'from where it was');
+create temporary table first_look as select clock() as at;
+select cmp_ok(clock(), '>', at, 'it goes on from there') from first_look;
+select cmp_ok(move_clock('0 s'), '>', at, 'it may be moved by nothing') from first_look;
+select is(error_of(statement), 'PD107', format('%s is refused', about))
+  from (values
+        ('a move back',      $$ select move_clock('-1 s') $$),
+        ('a move by null',   $$ select move_clock(null) $$),
+        ('a move too far',   $$ select move_clock('1001 years') $$)
+       ) as cases (about, statement);
+select is(pg_temp.distance(clock(), clock_timestamp()), interval '2 days 1 hour', 'what is refused moves nothing');
+set local timezone = 'Europe/Berlin';
+select is(pg_temp.distance(clock(), clock_timestamp()), interval '2 days 1 hour', 'the time is the same in every zone');
+set local timezone = 'UTC';
+select given(entity_create('e', 'note'));
+select is(
+    pg_temp.distance((the_job('e') ->> 'created_at')::timestamptz, clock_timestamp()), interval '2 days 1 hour',
+    'all that is written has the moved time');
+
+-- Skipping.
+
+select is(skip_time(), null, 'nothing is skipped where nothing will be due');
+select given(hook('e', 'h', key => 'now'));
+select is(skip_time(), null, 'what is due already is nothing to skip to');
+select given(hook('e', 'h', key => 'later', due_at => clock() + interval '10 days'));
+select given(hook('e', 'h', key => 'sooner', due_at => clock() + interval '3 days', queue => 'other'));
+select is(skip_time(up_to => clock() + interval '2 days'), null, 'no more is skipped than the caller wants');
+select is(pg_temp.distance(skip_time(), clock_timestamp()), interval '5 days 1 hour', 'it skips to what is due next');
+select is(
+    skip_time(up_to => clock() + interval '8 days') is not null, true, 'and to the next, whatever is due already');
+select cmp_ok(
+    clock(), '>=', (the_task('e', '$hook/later') ->> 'due_at')::timestamptz, 'to when it is due, not before it');
+select given(take('ada', '{default,other}', 3));
+select is(skip_time(), null, 'the end of a lease is nothing to skip to');
+select given(hook('e', 'h', key => 'last', due_at => clock() + interval '1 day'));
+select is(skip_time(), null, 'and nothing is skipped while somebody is at work');
+select given(move_clock('1 min'));
+select isnt(skip_time(), null, 'whose lease has ended is not at work');
+select given(start('w', id => 'waits', queue => 'q'));
+select given(take('bob', '{q}'));
+select given(tell(a_turn('waits', state => 'park', until => clock() + interval '30 days', worker => 'bob')));
+select is(
+    pg_temp.distance(skip_time(), (the_task('waits') ->> 'due_at')::timestamptz), interval '0',
+    'a deadline is skipped to');
+select given(start('w', id => 'stays', queue => 'q', due_at => clock() + interval '1 day'));
+update tasks set paused = true where job_id = 'stays';
+select is(skip_time(), null, 'a paused task is not due');
+
+-- Who listens is told.
+
+insert into listeners (topic, listener, since) values ('default', 'idle', clock());
+select lives_ok($$ select move_clock('1 s') $$, 'idle workers are told of what is due');
+
+-- Back.
+
+select throws_like(
+    $$ select reset_clock() $$, '%cannot be put back%', 'the clock is not put back under jobs that know a later time');
+select given(terminate('waits'));
+select given(terminate('stays'));
+delete from tasks where job_id = 'e';
+select is(pg_temp.distance(reset_clock(), clock_timestamp()), interval '0', 'the clock can be put back');
+select is(pg_temp.source_of_the_clock(), plain, 'it is the plain one again') from before_it;
+select is(pg_temp.distance(reset_clock(), clock_timestamp()), interval '0', 'twice, too');
+select is((select count(*) from settings where name = 'clock_ahead'), 0::bigint, 'nothing is left of it');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,126 @@
+-- The clock of a test: it goes on as the server's does, and can be moved forward. Moving it replaces the function clock(),
+-- so the permission is the owner's, and an app whose clock was never moved keeps the plain one.
+
+-- A time that has passed meanwhile is no error: the clock is where it was asked to be, and never goes back.
+create function @extschema@.turn_clock_to(at timestamptz) returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ahead numeric;
+    now_at timestamptz;
+begin
+    insert into settings (name, value) values ('clock_ahead', '0') on conflict on constraint one_row_per_setting do nothing;
+    select s.value::numeric into ahead from settings as s where s.name = 'clock_ahead' for no key update;
+    now_at := clock();
+    update settings as s
+       set value = to_jsonb(ahead + greatest(extract(epoch from turn_clock_to.at - now_at), 0))
+     where s.name = 'clock_ahead';
+    create or replace function @extschema@.clock() returns timestamptz
+    language plpgsql
+    volatile
+    parallel safe
+    set search_path = pg_catalog, @extschema@, pg_temp
+    as $clock$
+    begin
+        return clock_timestamp() + make_interval(secs => (
+            select s.value::double precision from settings as s where s.name = 'clock_ahead'));
+    end
+    $clock$;
+    now_at := clock();
+    perform notify_listeners(array(
+        select distinct t.queue from tasks as t where t.due_at <= now_at and t.admitted and not t.paused));
+    return now_at;
+end
+$$;
+comment on function @extschema@.turn_clock_to(timestamptz) is
+    'Move the clock of this app to a time, from where it goes on; idle workers hear of what is due now.';
+
+
+create function @extschema@.move_clock(by interval) returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    if (move_clock.by between '0 s' and '1000 years') is not true then
+        raise exception 'the clock cannot be moved by %', coalesce(move_clock.by::text, 'null')
+            using errcode = 'PD107',
+                  detail = 'It goes forward, by a thousand years at most.',
+                  hint = 'Give a length of time: move_clock(''2 days'').';
+    end if;
+    return turn_clock_to(clock() + move_clock.by);
+end
+$$;
+comment on function @extschema@.move_clock(interval) is
+    'Move the clock of this app forward, for tests and by its owner; returns the new time, and idle workers hear of what is due then. PD107. [P7]';
+
+
+create function @extschema@.skip_time(up_to timestamptz default 'infinity') returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    now_at timestamptz := clock();
+    next_at timestamptz := (
+        select min(t.due_at)
+          from tasks as t
+         where t.due_at > now_at
+           and t.due_at < 'infinity'
+           and t.admitted
+           and not t.paused);
+begin
+    -- Who is at work may be about to say something; and a lease is not for a test to end.
+    if exists (select from tasks as t where t.token is not null and t.due_at > now_at) then
+        return null;
+    end if;
+    if next_at > skip_time.up_to then
+        return null;
+    end if;
+    return case when next_at is not null then turn_clock_to(next_at) end;
+end
+$$;
+comment on function @extschema@.skip_time(timestamptz) is
+    'Move the clock of this app to when the next task is due; null, and nothing is moved, when none will be, or not before up_to, or while a worker holds one.';
+
+
+create function @extschema@.reset_clock() returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    late record;
+begin
+    delete from settings as s where s.name = 'clock_ahead';
+    select t.job_id, t.task, greatest(t.told_at, t.started_at) as at
+      into late
+      from tasks as t
+     where greatest(t.told_at, t.started_at) > clock_timestamp()
+     limit 1;
+    if found then
+        raise exception 'the clock cannot be put back while jobs live that were told of a later time'
+            using errcode = 'PD107',
+                  detail = format('Task %s of job %s heard something at %s.', late.task, late.job_id, late.at),
+                  hint = 'End these jobs first, or take a new app for the next test.';
+    end if;
+    create or replace function @extschema@.clock() returns timestamptz
+    language plpgsql
+    volatile
+    parallel safe
+    set search_path = pg_catalog, @extschema@, pg_temp
+    as $clock$
+    begin
+        return clock_timestamp();
+    end
+    $clock$;
+    return clock();
+end
+$$;
+comment on function @extschema@.reset_clock() is
+    'Give this app the clock of the server again, by its owner; refused (PD107) while a job lives that was told of a later time.';

@@ -1,0 +1,35 @@
+-- Running in a test: all that the database can run by itself, in one transaction, which the test may roll back.
+
+create function @extschema@.run_until_idle(
+    max_turns  integer  default 10000,
+    skip_time  boolean  default false
+) returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    ran integer := 0;
+    token uuid;
+    taken claimed_task;
+    next_at timestamptz;
+begin
+    while ran < run_until_idle.max_turns loop
+        token := gen_random_uuid();
+        taken := take_sql_task('run_until_idle', token);
+        if taken.job is not null then
+            perform run_task(taken.job, taken.task, token);
+            ran := ran + 1;
+            continue;
+        end if;
+        next_at := case when run_until_idle.skip_time then next_due_at(array['$sql']) end;
+        exit when next_at is null;
+        perform turn_clock_to(next_at);
+    end loop;
+    return ran;
+end
+$$;
+comment on function @extschema@.run_until_idle(integer, boolean) is
+    'Run what is due on the queue $sql until nothing is, for tests; with skip_time also what will be, as the owner, moving the clock. Tells how many tasks ran, at most max_turns.';
