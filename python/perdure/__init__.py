@@ -61,13 +61,15 @@ from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
 from .requests import Status
 from .retry import Retry
+from .sqlregistry import RegisteredSqlHook
 from .typed_memory import TypedAsyncEntity, TypedEntity
-from .work import Activity, Coordinator, Hook, Pending
+from .work import SQL_QUEUE, Activity, Coordinator, Hook, Pending, SqlHook, sql_hook
 from .worker import Worker
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SQL_QUEUE",
     "Activity",
     "ActivityFailed",
     "App",
@@ -111,8 +113,10 @@ __all__ = [
     "NumberOutOfRange",
     "Pending",
     "PerdureError",
+    "RegisteredSqlHook",
     "ResultTimeout",
     "Retry",
+    "SqlHook",
     "Status",
     "TaskNotHeld",
     "TooManyIndexes",
@@ -136,6 +140,7 @@ __all__ = [
     "signal",
     "sleep",
     "sleep_until",
+    "sql_hook",
     "start_hook",
     "uuid",
     "wait_for",

@@ -34,6 +34,7 @@ from .requests import (
     unfulfilled,
     until_of,
 )
+from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .waiting import Ears
 from .work import Hook
 
@@ -143,7 +144,12 @@ class AsyncClient(
         Coroutine[Any, Any, list[BrokenContract]],
         Coroutine[Any, Any, list[Index]],
         Coroutine[Any, Any, list[tuple[str, bool]]],
-    ]
+    ],
+    SqlRegistry[
+        Coroutine[Any, Any, None],
+        Coroutine[Any, Any, bool],
+        Coroutine[Any, Any, list[RegisteredSqlHook]],
+    ],
 ):
     """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""
 

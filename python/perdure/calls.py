@@ -112,6 +112,25 @@ class Calls:
         """Start a hook from outside; answers the task's name."""
         return self._call("hook", id=job, name=name, args=to_text(args), **options)
 
+    def register_sql_hook(self, name: str, function: str, attempts: int, retry_in: float) -> Call:
+        """Let a function of the database be a hook."""
+        return self._call(
+            "register_sql_hook",
+            name=name,
+            function=function,
+            attempts=attempts,
+            retry_in=f"{retry_in} s",
+        )
+
+    def drop_sql_hook(self, name: str) -> Call:
+        """Let a function be a hook no more; answers false where it was none."""
+        return self._call("drop_sql_hook", name=name)
+
+    def sql_hooks(self) -> Call:
+        """Read which functions of the database are hooks."""
+        query = f"select name, schema, function, attempts, retry_in from {self._quoted}.sql_hooks"
+        return Call("sql_hooks", f"{query} order by name".encode(), (), "rows")
+
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Send a signal; answers false where the key was seen before."""
         written = None if payload is None else to_text(payload)

@@ -34,6 +34,7 @@ from .requests import (
     unfulfilled,
     until_of,
 )
+from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .waiting import Ear
 from .work import Hook
 
@@ -139,7 +140,8 @@ class Client(
         list[BrokenContract],
         list[Index],
         list[tuple[str, bool]],
-    ]
+    ],
+    SqlRegistry[None, bool, list[RegisteredSqlHook]],
 ):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
 

@@ -184,11 +184,11 @@ class AsyncLink:
     def _note(self, error: psycopg.Error, began: float) -> None:
         """Decide whether to go on after an error; raise it where not."""
         is_connected = self._cursor is not None and not self._cursor.connection.closed
-        late = self._patience is not None and time.monotonic() - began > self._patience
-        if late or not can_be_repeated(error, is_connected):
-            raise error
+        late = self._patience is not None and time.monotonic() - began >= self._patience
         if not is_connected or error.sqlstate in _ELSEWHERE:
             self._forget()
+        if late or not can_be_repeated(error, is_connected):
+            raise error
         if self._on_trouble is not None:
             self._on_trouble(error)
 

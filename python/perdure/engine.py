@@ -20,10 +20,10 @@ from .committer import Committer
 from .connections import AsyncLink, Source
 from .coordinators import CoordinatorTurn
 from .hooks import HookTurn
-from .sqlhooks import SQL_QUEUE, SqlHookTurn
+from .sqlhooks import SqlHookTurn, SqlLanes
 from .strays import Spoiled, Unknown
 from .turns import Json, Turn
-from .work import Work
+from .work import SQL_QUEUE, Work
 
 logger = logging.getLogger("perdure.worker")
 
@@ -50,7 +50,7 @@ class Engine:
         self.app = app
         self._tables = app.tables()
         self.source = source
-        self.queues = [*queues, SQL_QUEUE]
+        self.queues = list(dict.fromkeys([*queues, SQL_QUEUE]))
         self.name = name
         self.slots = slots
         self.lease_for = lease_for
@@ -69,7 +69,7 @@ class Engine:
         self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")
         self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
         self._reader = AsyncLink(source, "perdure reads")
-        self._runner = AsyncLink(source, "perdure hooks in SQL")
+        self.sql_lanes = SqlLanes(self)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
         self._unknown: Counter[str] = Counter()
@@ -196,14 +196,15 @@ class Engine:
         """Run plain code of a task in a thread; it is counted until it has really ended."""
         future = threads.submit(function)
         self.threads[place] += 1
-        future.add_done_callback(lambda _: self._from_thread(self._thread_ended, place))
+        future.add_done_callback(lambda _: self._from_thread(self.thread_ended, place))
         return await asyncio.wrap_future(future)
 
     def _from_thread(self, callback: Callable[..., None], *given: Any) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self.loop.call_soon_threadsafe(callback, *given)
 
-    def _thread_ended(self, place: Place) -> None:
+    def thread_ended(self, place: Place) -> None:
+        """Take note that code of a task that cannot be stopped has ended."""
         self.threads[place] -= 1
         if not self.threads[place]:
             del self.threads[place]
@@ -222,11 +223,6 @@ class Engine:
             rows += page
             if not page:
                 return rows
-
-    async def run_task(self, job: str, task: str, token: str) -> str:
-        """Let the database run a task that is a function of its own; gives what became of it."""
-        state: str = await self._runner.call(self.calls.run_task(job, task, token))
-        return state
 
     def heard(self, task: Task, state: str, cancel: bool) -> None:
         """Take what a heartbeat has heard of a task."""
@@ -272,6 +268,6 @@ class Engine:
             task.cancel()
         await self.committer.close()
         await self._reader.close()
-        await self._runner.close()
+        await self.sql_lanes.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 import psycopg
 
-from .errors import PerdureError
+from .calls import Call
+from .connections import REFUSALS, AsyncLink, pauses
 from .turns import Json, Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 logger = logging.getLogger("perdure.worker")
 
-SQL_QUEUE = "$sql"
-"""Where tasks stand that run inside the database."""
+MAX_LANES = 4
+
+CONFLICT = "40"
+"""The class of errors after which nothing was done, and the same call may go through."""
 
 
 class SqlHookTurn(Turn):
-    """A task that the database runs: claim, commands and end are its own; nothing is sent."""
+    """A task that the database runs: its commands and its end are one transaction there."""
 
     kind = "hook"
 
     def begin(self) -> None:
         """Let the database run it."""
-        self.engine.spawn(self._run(), self)
-
-    async def _run(self) -> None:
-        try:
-            state = await self.engine.run_task(self.job, self.task, self.token)
-            logger.debug("%r: %s", self, state)
-        except (PerdureError, psycopg.Error) as error:
-            logger.warning("%r is tried again when its lease has ended: %s", self, error)
-        self.over()
+        self.engine.sql_lanes.run(self)
 
     def build(self) -> Json:
         """Give nothing: the database knows what it did."""
@@ -48,3 +48,70 @@ class SqlHookTurn(Turn):
 
     def drain(self) -> None:
         """Go on: it ends by itself."""
+
+
+class SqlLanes:
+    """Connections on which the database runs tasks: those of one job one after the other, since
+    each locks its job, and a few jobs at a time."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._waiting: dict[str, list[SqlHookTurn]] = {}
+        self._idle: list[AsyncLink] = []
+        self._running = 0
+
+    def run(self, turn: SqlHookTurn) -> None:
+        """Run a task when there is a lane for it."""
+        is_new = turn.job not in self._waiting
+        self._waiting.setdefault(turn.job, []).append(turn)
+        if is_new and self._running < MAX_LANES:
+            self._running += 1
+            self._engine.spawn(self._run())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for link in self._idle:
+            await link.close()
+        self._idle.clear()
+
+    async def _run(self) -> None:
+        # No patience: what breaks its connection may be the function, and is for the next claim.
+        link = (
+            self._idle.pop()
+            if self._idle
+            else AsyncLink(self._engine.source, "perdure hooks in SQL", patience=0)
+        )
+        try:
+            while self._waiting:
+                for turn in self._waiting.pop(next(iter(self._waiting))):
+                    await self._run_one(link, turn)
+        finally:
+            self._running -= 1
+            self._idle.append(link)
+
+    async def _run_one(self, link: AsyncLink, turn: SqlHookTurn) -> None:
+        if turn.is_over:
+            return
+        engine, place = self._engine, (turn.job, turn.task)
+        engine.threads[place] += 1  # while the database runs it, its lease is not given back
+        try:
+            state = await _answer(link, engine.calls.run_task(turn.job, turn.task, turn.token))
+            logger.debug("%r: %s", turn, state)
+        except REFUSALS as error:
+            logger.warning("%r is tried again when its lease has ended: %s", turn, error)
+        finally:
+            engine.thread_ended(place)
+        turn.over()
+
+
+async def _answer(link: AsyncLink, call: Call) -> str:
+    for pause in pauses():
+        try:
+            state: str = await link.call(call)
+        except psycopg.Error as error:
+            if not (error.sqlstate or "").startswith(CONFLICT):
+                raise
+        else:
+            return state
+        await asyncio.sleep(pause)
+    raise AssertionError("pauses never end")

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import cached_property, update_wrapper
-from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from . import asks
 from .context import runtime
 from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .retry import Retry
-from .typed import Shape, shape_of
+from .typed import Shape, decoder, shape_of
+
+if TYPE_CHECKING:
+    from .memory import AsyncEntity, Entity
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
+
+
+SQL_QUEUE = "$sql"
+"""Where tasks stand that the database runs itself; every worker serves it."""
 
 
 class Pending(Protocol[R_co]):
@@ -123,6 +132,54 @@ class Hook(Work[P, R]):
         """Begin it beside others, without the memory: `perspective.start("s", "q").result()`."""
         pending: Pending[Any] = _needed(self).start(asks.hook_ask(self, args, kwargs))
         return pending
+
+
+class SqlHook(Hook[..., Any], Generic[T]):
+    """A hook that is a function of the database: `register_sql_hook` knows it by the same name."""
+
+    def __init__(self, name: str, returns: Any = Any):
+        super().__init__(_in_the_database, name=name, queue=SQL_QUEUE)
+        self.returns = returns
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Tell how arguments and result pass the wire."""
+        return replace(shape_of(self.function, self.leading), result=decoder(self.returns))
+
+    @overload
+    def __call__(
+        self, memory: AsyncEntity, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(self, memory: Entity, *args: Any, **kwargs: Any) -> T: ...
+    def __call__(self, memory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let the database run it; inside a coordinator or hook this resolves to its answer.
+
+        The function is given `["a", 1]` for `hook(memory, "a", 1)`, `{"n": 1}` for
+        `hook(memory, n=1)`.
+        """
+        return super().__call__(memory, *args, **kwargs)
+
+
+def _in_the_database(memory: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
+    raise InvalidArgument(
+        "a hook in SQL was called outside of a coordinator or hook",
+        hint="Use a handle there: client.handle(id).hook(recount, …).",
+    )
+
+
+@overload
+def sql_hook(name: str) -> SqlHook[Any]: ...
+@overload
+def sql_hook(name: str, returns: type[T]) -> SqlHook[T]: ...
+def sql_hook(name: str, returns: Any = Any) -> SqlHook[Any]:
+    """Name a function of the database as a hook: `recount = perdure.sql_hook("count", int)`.
+
+    Then `await recount(memory, "a", 1)` in coordinators and hooks, `handle.hook(recount, "a", 1)`
+    outside. `returns` is the type of its answer. Nothing is looked up: `register_sql_hook` says
+    which function it is.
+    """
+    return SqlHook(name, returns)
 
 
 class Coordinator(Work[P, R]):

@@ -1,6 +1,20 @@
 -- The clock of a test: it goes on as the server's does, and can be moved forward. Moving it replaces the function clock(),
 -- so the permission is the owner's, and an app whose clock was never moved keeps the plain one.
 
+create function @extschema@.lock_clock() returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into settings (name, value) values ('clock_ahead', '0') on conflict on constraint one_row_per_setting do nothing;
+    perform from settings as s where s.name = 'clock_ahead' for no key update;
+end
+$$;
+comment on function @extschema@.lock_clock() is
+    'Lock the setting that says how far the clock of this app is ahead: who moves it reads the time after that.';
+
+
 -- A time that has passed meanwhile is no error: the clock is where it was asked to be, and never goes back.
 create function @extschema@.turn_clock_to(at timestamptz) returns timestamptz
 language plpgsql
@@ -8,15 +22,10 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    ahead numeric;
+    further numeric := greatest(extract(epoch from turn_clock_to.at - clock()), 0);
     now_at timestamptz;
 begin
-    insert into settings (name, value) values ('clock_ahead', '0') on conflict on constraint one_row_per_setting do nothing;
-    select s.value::numeric into ahead from settings as s where s.name = 'clock_ahead' for no key update;
-    now_at := clock();
-    update settings as s
-       set value = to_jsonb(ahead + greatest(extract(epoch from turn_clock_to.at - now_at), 0))
-     where s.name = 'clock_ahead';
+    update settings as s set value = to_jsonb(s.value::numeric + further) where s.name = 'clock_ahead';
     create or replace function @extschema@.clock() returns timestamptz
     language plpgsql
     volatile
@@ -35,7 +44,7 @@ begin
 end
 $$;
 comment on function @extschema@.turn_clock_to(timestamptz) is
-    'Move the clock of this app to a time, from where it goes on; idle workers hear of what is due now.';
+    'Move the locked clock of this app to a time, from where it goes on; idle workers hear of what is due now.';
 
 
 create function @extschema@.move_clock(by interval) returns timestamptz
@@ -52,6 +61,7 @@ begin
                   detail = 'It goes forward, by a thousand years at most.',
                   hint = 'Give a length of time: move_clock(''2 days'').';
     end if;
+    perform lock_clock();
     return turn_clock_to(clock() + move_clock.by);
 end
 $$;
@@ -66,23 +76,24 @@ set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    now_at timestamptz := clock();
-    next_at timestamptz := (
-        select min(t.due_at)
-          from tasks as t
-         where t.due_at > now_at
-           and t.due_at < 'infinity'
-           and t.admitted
-           and not t.paused);
+    now_at timestamptz;
+    is_at_work boolean;
+    next_at timestamptz;
 begin
+    perform lock_clock();
+    now_at := clock();
+    select coalesce(bool_or(t.token is not null), false), min(t.due_at)
+      into is_at_work, next_at
+      from tasks as t
+     where t.due_at > now_at
+       and t.due_at < 'infinity'
+       and t.admitted
+       and not t.paused;
     -- Who is at work may be about to say something; and a lease is not for a test to end.
-    if exists (select from tasks as t where t.token is not null and t.due_at > now_at) then
+    if is_at_work or (next_at <= skip_time.up_to) is not true then
         return null;
     end if;
-    if next_at > skip_time.up_to then
-        return null;
-    end if;
-    return case when next_at is not null then turn_clock_to(next_at) end;
+    return turn_clock_to(next_at);
 end
 $$;
 comment on function @extschema@.skip_time(timestamptz) is

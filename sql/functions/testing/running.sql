@@ -26,6 +26,7 @@ begin
         end if;
         next_at := case when run_until_idle.skip_time then next_due_at(array['$sql']) end;
         exit when next_at is null;
+        perform lock_clock();
         perform turn_clock_to(next_at);
     end loop;
     return ran;

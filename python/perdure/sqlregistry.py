@@ -1,0 +1,73 @@
+"""Which functions of the database are hooks: what a client registers, drops and lists.
+
+Written once for both kinds of clients: `send` gives the answer, or what is awaited for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from .calls import Call, Calls
+from .durations import Duration, seconds
+from .past import rows_of
+from .work import SqlHook
+
+_None = TypeVar("_None")
+_Bool = TypeVar("_Bool")
+_Hooks = TypeVar("_Hooks")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredSqlHook:
+    """A function of the database that is a hook, and how often it is tried when it fails."""
+
+    name: str
+    schema: str
+    function: str
+    attempts: int
+    retry_in: timedelta
+
+
+class SqlRegistry(Generic[_None, _Bool, _Hooks]):
+    """The verbs of a client that concern hooks in SQL."""
+
+    calls: Calls
+
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call; each kind of client in its way."""
+        raise NotImplementedError
+
+    def register_sql_hook(
+        self,
+        hook: SqlHook[Any] | str,
+        function: str,
+        *,
+        attempts: int = 1,
+        retry_in: Duration = 1,
+        connection: Any = None,
+    ) -> _None:
+        """Let a function of the database be a hook: `client.register_sql_hook(recount, "my.fn")`.
+
+        It is a function (text, jsonb) that returns jsonb or nothing, of the id of the job and the
+        arguments. It runs as often as `attempts` when it fails, after `retry_in`, then twice that
+        and so on. Raises InvalidName, InvalidArgument and psycopg.errors.UndefinedFunction.
+        """
+        call = self.calls.register_sql_hook(_name(hook), function, attempts, seconds(retry_in))
+        nothing: _None = self.send(call.reading(lambda _: None), connection)
+        return nothing
+
+    def drop_sql_hook(self, hook: SqlHook[Any] | str, *, connection: Any = None) -> _Bool:
+        """Let a function be a hook no more; false where it was none."""
+        dropped: _Bool = self.send(self.calls.drop_sql_hook(_name(hook)), connection)
+        return dropped
+
+    def sql_hooks(self) -> _Hooks:
+        """List the hooks in SQL by name."""
+        hooks: _Hooks = self.send(self.calls.sql_hooks().reading(rows_of(RegisteredSqlHook)))
+        return hooks
+
+
+def _name(hook: SqlHook[Any] | str) -> str:
+    return hook if isinstance(hook, str) else hook.name

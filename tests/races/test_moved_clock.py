@@ -1,0 +1,46 @@
+"""The clock is moved by two at a time, and while others write: it only goes forward. [P7]"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.races.theatre import Theatre
+
+ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
+DAYS = "select extract(epoch from clock() - clock_timestamp())::bigint / 86400"
+
+
+@ENDS
+def test_two_move_it_at_a_time(theatre: Theatre, end: str) -> None:
+    with theatre.players() as (a, b, *_):
+        a.begin()
+        a.call("move_clock", by="3 days 1 min")
+        other = b.later(b.call, "move_clock", by="4 days 1 min")
+        assert other.waits()
+        a.end(end)
+        other.get()
+        assert [s.one(DAYS) for s in (a, b)] == [7 if end == "commit" else 4] * 2
+
+
+@ENDS
+def test_others_write_meanwhile(theatre: Theatre, end: str) -> None:
+    """Who writes does not wait for who moves the clock, and has the time that was committed."""
+    with theatre.players() as (a, b, *_):
+        b.call("entity_create", id="e", entity="note")
+        a.begin()
+        a.call("move_clock", by="3 days 1 min")
+        b.call("entity_set", id="e", path="before", value=1)
+        a.end(end)
+        b.call("entity_set", id="e", path="after", value=1)
+        times = b.run("select at - clock_timestamp() > '1 day' from history order by version")
+        assert times == [(False,), (end == "commit",)]
+
+
+def test_a_claim_during_a_move_reads_the_old_time(theatre: Theatre) -> None:
+    with theatre.players() as (a, b, *_):
+        b.run("select start('w', id => 'j', queue => 'j', due_at => clock() + '1 day')")
+        a.begin()
+        assert a.call("skip_time") is not None
+        assert b.claim("j") == []
+        a.commit()
+        assert len(b.claim("j")) == 1

@@ -1,0 +1,132 @@
+"""The database runs tasks while others reach for them: what one does counts once. [P6] [P12]"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.races.sessions import Session, Stage, Task, hook, together
+
+QUEUE = "$sql"
+FUNCTION = """
+create or replace function pg_temp.add_up(job text, args jsonb) returns jsonb language plpgsql as
+'begin return perdure.entity_increment(job, ''n''); end'
+"""
+ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
+
+
+@pytest.fixture(autouse=True)
+def add_up(a: Session) -> Any:
+    """Make a hook in SQL that all sessions know."""
+    a.run(FUNCTION.replace("pg_temp", "public"))
+    a.run("select register_sql_hook('add up', 'public.add_up', attempts => 2)")
+    yield
+    a.run("select drop_sql_hook('add up')")
+    a.run("drop function public.add_up")
+
+
+def claimed(session: Session, job: str = "j") -> Task:
+    """Make a memory with a hook in SQL, and claim the hook."""
+    session.call("entity_create", id=job, entity="note", context={"n": 0})
+    session.call("hook", id=job, name="add up", queue=QUEUE, key="k")
+    return session.claim_one(QUEUE)
+
+
+def run(session: Session, task: Task) -> Any:
+    """Let the database run a task."""
+    return session.call("run_task", **task.lease)
+
+
+@ENDS
+def test_nobody_takes_a_task_that_runs(a: Session, b: Session, end: str) -> None:
+    """Not even when its lease is over: its row is locked, and a claim passes by."""
+    task = claimed(a)
+    a.expire(task)
+    a.begin()
+    assert run(a, task) == "done"
+    assert b.claim(QUEUE) == []
+    a.end(end)
+    assert [run(b, taken) for taken in b.claim(QUEUE)] == ["done"] * (end == "rollback")
+    assert b.memory("j") == ({"n": 1}, 2)
+
+
+def test_who_waited_longer_than_the_lease_runs_nothing(a: Session, b: Session, c: Session) -> None:
+    task = claimed(a)
+    with c.open():
+        c.call("entity_set", id="j", path="m", value=1)
+        late = a.later(run, a, task)
+        assert late.waits()
+        stolen = b.stolen(task)
+    assert late.get() == "gone"
+    assert run(b, stolen) == "done"
+    assert a.memory("j") == ({"n": 1, "m": 1}, 3)
+
+
+@ENDS
+def test_a_call_that_is_repeated_while_it_runs(a: Session, b: Session, end: str) -> None:
+    task = claimed(a)
+    a.begin()
+    assert run(a, task) == "done"
+    again = b.later(run, b, task)
+    assert again.waits()
+    a.end(end)
+    assert again.get() == ("gone" if end == "commit" else "done")
+    assert b.memory("j") == ({"n": 1}, 2)
+
+
+@ENDS
+def test_a_job_is_terminated_while_its_hook_runs(a: Session, b: Session, end: str) -> None:
+    asker = a.held("j", context={"n": 0})
+    a.advance(asker.park(requests=[hook("h#1", QUEUE, name="add up")]))
+    task = a.claim_one(QUEUE)
+    a.begin()
+    assert run(a, task) == "done"
+    ending = b.later(b.call, "terminate", id="j")
+    assert ending.waits()
+    a.end(end)
+    assert ending.get() is True
+    assert run(a, task) == "gone"
+    assert b.memory("j")[0] == {"n": 1 if end == "commit" else 0}
+    assert b.tasks("j") == {}
+
+
+@ENDS
+def test_an_asker_parks_while_its_hook_runs(a: Session, b: Session, end: str) -> None:
+    """[P5] Its answer is not slept over."""
+    asker = a.held("j", context={"n": 0})
+    a.advance(asker.keep(requests=[hook("h#1", QUEUE, name="add up")]))
+    task = b.claim_one(QUEUE)
+    b.begin()
+    assert run(b, task) == "done"
+    parking = a.later(a.advance, asker.park(), waiting=True)
+    assert parking.waits()
+    b.end(end)
+    answer = parking.get()
+    assert (answer.state, answer.payloads) == (("keep", [1]) if end == "commit" else ("parked", []))
+
+
+def test_procedures_share_the_work(stage: Stage) -> None:
+    first, *others = stage.sessions(4)
+    for number in range(40):
+        first.call("entity_create", id=f"j{number % 7}", entity="note")
+        first.call("hook", id=f"j{number % 7}", name="add up", queue=QUEUE)
+    ran = together(*(lambda s=s: s.one("call run_sql_hooks()") for s in others))
+    assert sum(ran) == 40
+    assert first.one("select sum((context ->> 'n')::int) from jobs") == 40
+
+
+def test_two_procedures_hold_one_job_at_a_time(a: Session, b: Session, c: Session) -> None:
+    """Jobs that two of them need in opposite orders are no deadlock."""
+    for job in ("x", "y"):
+        a.call("entity_create", id=job, entity="note")
+    with c.open():
+        c.call("entity_set", id="y", path="m", value=1)
+        a.call("hook", id="x", name="add up", queue=QUEUE, key="1")
+        c.call("hook", id="y", name="add up", queue=QUEUE, key="2")
+        assert a.one("call run_sql_hooks()") == 1
+        waiting = a.later(a.one, "call run_sql_hooks()")
+        assert waiting.get() == 0  # what is not committed is not there
+        assert b.memory("x") == ({"n": 1}, 1)
+    assert b.one("call run_sql_hooks()") == 1
+    assert b.memory("y") == ({"m": 1, "n": 1}, 2)

@@ -1,0 +1,279 @@
+"""Hooks in SQL, run through workers: by name and by type, killed in the middle, beside others."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from tests.worker.processes import worker_process
+
+T = "40 s"
+Connection = psycopg.Connection[Any]
+Work = Callable[..., perdure.Worker]
+
+FUNCTIONS = """
+create function public.add_up(job text, args jsonb) returns jsonb language plpgsql as $$
+begin
+    return entity_increment(job, 'n', coalesce(args ->> 0, args ->> 'add')::numeric);
+end $$;
+create function public.echo(job text, args jsonb) returns jsonb language plpgsql as $$
+begin
+    return jsonb_build_object('job', job, 'args', args);
+end $$;
+create function public.take_time(job text, args jsonb) returns jsonb language plpgsql as $$
+begin
+    perform entity_increment(job, 'begun');
+    perform pg_sleep((args ->> 0)::numeric);
+    return entity_increment(job, 'ended');
+end $$;
+create function public.kill_yourself(job text, args jsonb) returns void language plpgsql as $$
+begin
+    perform entity_increment(job, 'begun');
+    perform pg_terminate_backend(pg_backend_pid());
+    perform pg_sleep(60);
+end $$;
+"""
+
+
+@dataclass
+class Echo:
+    """What the hook `echo` answers."""
+
+    job: str
+    args: Any
+
+
+add_up = perdure.sql_hook("add up", int)
+echo = perdure.sql_hook("echo", Echo)
+take_time = perdure.sql_hook("take time", int)
+kill_yourself = perdure.sql_hook("kill yourself")
+
+
+@pytest.fixture(autouse=True)
+def functions(connection: Connection, client: perdure.Client) -> None:
+    """Make the functions, and register them as hooks."""
+    connection.execute(FUNCTIONS)
+    for hook in (add_up, echo, take_time, kill_yourself):
+        client.register_sql_hook(hook, f"public.{hook.name.replace(' ', '_')}", attempts=2)
+
+
+def running(connection: Connection, count: int = 1) -> list[int]:
+    """Wait until the database runs this many hooks; give the processes that do."""
+    query = """
+        select pid from pg_stat_activity
+         where query like '%run_task%' and wait_event = 'PgSleep'
+           and datname = current_database()"""
+    for _ in range(2000):
+        found = [row[0] for row in connection.execute(query)]
+        if len(found) == count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"{count} hooks never ran at a time")
+
+
+# From Python.
+
+
+def test_a_coordinator_asks_by_type_and_by_name(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        await memory.set({"n": 0})
+        added: int = await add_up(memory, 2)
+        named = await perdure.exec_hook("add up", add=3, queue=perdure.SQL_QUEUE)
+        echoed = await asyncio.gather(
+            echo(memory), echo(memory, [1], None), echo(memory, a={"b": 1})
+        )
+        begun = add_up.start(5)
+        perdure.start_hook(add_up, 100)
+        return [added, named, [each.args for each in echoed], echoed[0].job, await begun]
+
+    work()
+    handle = client.start(asks, id="j")
+    assert handle.result(T)[:4] == [2, 5, [[], [[1], None], {"a": {"b": 1}}], "j"]
+    assert handle.memory.until("$.n == 110", timeout=T)
+
+
+def test_a_plain_coordinator_and_a_hook_ask_too(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    @app.hook
+    async def within(memory: perdure.AsyncEntity) -> int:
+        return await add_up(memory, add=1)
+
+    @app.coordinator
+    def asks(memory: perdure.Entity) -> list[Any]:
+        first: int = add_up(memory, 1)
+        return [first, within(memory), add_up.start(1).result()]
+
+    work()
+    assert client.start(asks).result(T) == [1, 2, 3]
+
+
+def test_a_failure_raises_where_it_is_awaited(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await add_up(memory, "no number")
+        except perdure.HookFailed as error:
+            return [error.type, error.message]
+
+    work()
+    kind, message = client.start(asks).result(T)
+    assert kind == "DatabaseError"
+    assert "no number" in message
+
+
+def test_from_outside_a_handle_asks(client: perdure.Client, work: Work) -> None:
+    memory = client.create_entity("e", "note")
+    client.handle("e").hook(add_up, 4, key="once")
+    client.handle("e").hook(add_up, 4, key="once")
+    work()
+    assert memory.until("$.n == 4", timeout=T)
+    with pytest.raises(perdure.InvalidArgument, match="outside of a coordinator"):
+        add_up(memory, 1)
+
+
+def test_hooks_are_registered_listed_and_dropped(
+    client: perdure.Client, connection: Connection
+) -> None:
+    names = [hook.name for hook in client.sql_hooks()]
+    assert names == ["add up", "echo", "kill yourself", "take time"]
+    assert (client.sql_hooks()[0].schema, client.sql_hooks()[0].function) == ("public", "add_up")
+    assert client.sql_hooks()[0].attempts == 2
+    assert client.drop_sql_hook(echo)
+    assert not client.drop_sql_hook("echo")
+    with pytest.raises(perdure.InvalidArgument):
+        client.register_sql_hook("wrong", "perdure.clock")
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        client.register_sql_hook("nowhere", "public.nowhere")
+    with connection.transaction(force_rollback=True):
+        client.register_sql_hook("joins", "public.echo", connection=connection)
+    assert "joins" not in [hook.name for hook in client.sql_hooks()]
+
+
+async def listed(dsn: str) -> list[str]:
+    async with await perdure.connect_async(dsn) as client:
+        await client.register_sql_hook("again", "public.echo", retry_in="1 min")
+        assert await client.drop_sql_hook("echo")
+        return [hook.name for hook in await client.sql_hooks()]
+
+
+def test_async_clients_do_the_same(dsn: str) -> None:
+    assert asyncio.run(listed(dsn)) == ["add up", "again", "kill yourself", "take time"]
+
+
+# What happens to a worker.
+
+
+def test_a_long_hook_outlives_its_lease(client: perdure.Client, work: Work) -> None:
+    memory = client.create_entity("e", "note")
+    client.handle("e").hook(take_time, 2.5)
+    work(lease=0.6)
+    work(lease=0.6)
+    assert memory.until("$.ended > 0", timeout=T)
+    assert memory.get() == {"begun": 1, "ended": 1}
+
+
+def test_a_killed_worker_leaves_no_half_of_it(
+    client: perdure.Client, connection: Connection, dsn: str
+) -> None:
+    """[P6] Its backend may well run on: what it does counts once, and the other is told so."""
+    memory = client.create_entity("e", "note")
+    client.handle("e").hook(take_time, 1.5)
+    with worker_process(dsn, lease=0.6) as process:
+        running(connection)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with worker_process(dsn, lease=0.6):
+        assert memory.until("$.ended > 0", timeout=T)
+        client.handle("e").hook(add_up, 1)
+        assert memory.until("$.n == 1", timeout=T)
+    assert memory.get() == {"begun": 1, "ended": 1, "n": 1}
+
+
+def test_a_killed_backend_undoes_it_and_it_runs_once_more(
+    client: perdure.Client, connection: Connection, work: Work
+) -> None:
+    memory = client.create_entity("e", "note")
+    client.handle("e").hook(take_time, 1.0)
+    work(lease=0.6)
+    (pid,) = running(connection)
+    connection.execute("select pg_terminate_backend(%s)", [pid])
+    assert memory.until("$.ended > 0", timeout=T)
+    assert memory.get() == {"begun": 1, "ended": 1}
+
+
+def test_a_hook_that_kills_its_backend_is_stuck_in_the_end(
+    client: perdure.Client, connection: Connection, work: Work
+) -> None:
+    """[P10] Each delivery is counted, since the claim is committed before it; others go on."""
+    connection.execute("insert into settings (name, value) values ('max_deliveries', '2')")
+    memory = client.create_entity("e", "note")
+    other = client.create_entity("other", "note")
+    client.handle("e").hook(kill_yourself, key="k")
+    work(lease=0.6)
+    query = "select stuck_reason ->> 'code' from tasks where job_id = 'e'"
+    while connection.execute(query).fetchone() != ("PD305",):
+        time.sleep(0.02)
+    client.handle("other").hook(add_up, 1)
+    assert other.until("$.n == 1", timeout=T)
+    assert memory.get() == {}
+
+
+def test_a_slow_hook_does_not_keep_others_waiting(
+    client: perdure.Client, connection: Connection, work: Work
+) -> None:
+    for name in ("slow", "quick"):
+        client.create_entity(name, "note")
+    for number in range(3):  # of one job: they take one lane
+        client.handle("slow").hook(take_time, 20, key=str(number))
+    work(grace=0)
+    running(connection)
+    client.handle("quick").hook(add_up, 1)
+    assert client.entity("quick").until("$.n == 1", timeout="10 s")
+    for pid in running(connection):
+        connection.execute("select pg_terminate_backend(%s)", [pid])
+
+
+# Without a worker.
+
+
+def test_a_procedure_runs_what_is_due(client: perdure.Client, connection: Connection) -> None:
+    memory = client.create_entity("e", "note")
+    for _ in range(5):
+        client.handle("e").hook(add_up, 1)
+    assert connection.execute("call run_sql_hooks(max_tasks => 3)").fetchone() == (3,)
+    assert connection.execute("call run_sql_hooks()").fetchone() == (2,)
+    assert connection.execute("call run_sql_hooks()").fetchone() == (0,)
+    assert memory.get("n") == 5
+    with connection.transaction(), pytest.raises(psycopg.errors.InvalidTransactionTermination):
+        connection.execute("call run_sql_hooks()")
+
+
+def test_the_procedure_counts_what_kills_it(
+    client: perdure.Client, connection: Connection, dsn: str
+) -> None:
+    """[P10] Its claim is committed before it runs."""
+    connection.execute("insert into settings (name, value) values ('max_deliveries', '2')")
+    client.create_entity("e", "note")
+    client.handle("e").hook(kill_yourself, key="k")
+    for _ in range(2):
+        victim = psycopg.connect(dsn, autocommit=True)
+        with pytest.raises(psycopg.OperationalError):
+            victim.execute("call perdure.run_sql_hooks()")
+        connection.execute("update tasks set due_at = clock() where token is not null")
+    assert connection.execute("call run_sql_hooks()").fetchone() == (0,)
+    query = "select stuck_reason ->> 'code', deliveries from tasks where job_id = 'e'"
+    assert connection.execute(query).fetchone() == ("PD305", 3)
