@@ -41,6 +41,7 @@
 \ir functions/sql_hooks.sql
 \ir functions/retention.sql
 \ir functions/status.sql
+\ir functions/recordings.sql
 \ir functions/indexing/extracting.sql
 \ir functions/indexing/conditions.sql
 \ir functions/indexing/asking.sql

@@ -214,6 +214,28 @@ create type @extschema@.arrival as (
 );
 comment on type @extschema@.arrival is 'The open messages of a task that goes on.';
 
+create type @extschema@.recording as (
+    job             text,
+    task            text,
+    name            text,
+    entity          text,
+    queue           text,
+    parent          text,
+    headers         jsonb,
+    pinned_version  text,
+    run             integer,
+    args            jsonb,
+    attempt         integer,
+    asked           integer,
+    accept_changes  boolean,
+    position        integer,
+    started_at      timestamptz,
+    status          text,
+    result          jsonb
+);
+comment on type @extschema@.recording is
+    'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';
+
 create type @extschema@.broken_invariant as (
     code    text,
     job     text,

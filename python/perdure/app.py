@@ -46,9 +46,13 @@ class CoordinatorDecorator(Protocol):
 
 
 class App:
-    """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`."""
+    """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`.
 
-    def __init__(self) -> None:
+    `version` names this version of the code; pinned coordinators keep to it.
+    """
+
+    def __init__(self, version: str | None = None) -> None:
+        self.version = version
         self.activities: dict[str, Activity[..., Any]] = {}
         self.hooks: dict[str, Hook[..., Any]] = {}
         self.coordinators: dict[str, Coordinator[..., Any]] = {}

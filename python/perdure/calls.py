@@ -401,6 +401,16 @@ class Calls:
         """Read a page of what a task has been told."""
         return self._call("read_journal", job=job, task=task, after=after, max_rows=JOURNAL_PAGE)
 
+    def running_coordinators(self, after: str, max_rows: int, workflow: str | None) -> Call:
+        """Read a page of what replays of running jobs need; answers a row (json) for each."""
+        query = f"select to_jsonb(r) from {self._quoted}.running_coordinators(%s, %s, %s) as r"
+        return Call("running_coordinators", query.encode(), (after, max_rows, workflow), "rows")
+
+    def recording_of(self, job: str) -> Call:
+        """Read what the replay of one job needs."""
+        query = f"select to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
+        return Call("recording_of", query.encode(), (job,))
+
     def register_worker(self, worker: str, queues: list[str], details: dict[str, Any]) -> Call:
         """Say hello; answers {"instance", "version", "at"}."""
         return self._call(

@@ -41,6 +41,23 @@ class Info:
     key: str | None = None
 
 
+def info_of(row: dict[str, Any], kind: str) -> Info:
+    """Tell who runs the task of a claimed row."""
+    return Info(
+        job=row["job"],
+        task=row["task"],
+        name=row["name"],
+        kind=kind,
+        attempt=row["attempt"],
+        signal=row["signal"],
+        entity=row["entity"],
+        workflow=row["workflow"],
+        queue=row["queue"],
+        parent=row["parent"],
+        headers=row["headers"],
+    )
+
+
 class Runtime(ABC):
     """What serves the durable calls of one coordinator or hook.
 

@@ -1,4 +1,4 @@
-"""What serves the durable calls of a coordinator: each becomes an op of its run."""
+"""The run of a coordinator, and what serves its durable calls: each becomes an op of the run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from uuid import UUID
 
 from . import asks
 from .asks import Ask
-from .context import Info, Runtime, TaskDoor
+from .context import Info, Runtime, TaskDoor, info_of
+from .durations import from_iso
 from .memory import AsyncEntity, Entity
-from .replay import AsyncRun, SyncRun
+from .replay import AsyncRun, Fact, SyncRun
 from .typed import Decode
+from .work import Coordinator
 
 if TYPE_CHECKING:
-    from .coordinators import CoordinatorTurn
+    from .app import App
 
 AnyRun = AsyncRun | SyncRun
 
@@ -28,17 +30,17 @@ class CoordinatorRuntime(Runtime):
 
     run: AnyRun
 
-    def __init__(self, turn: CoordinatorTurn, is_async: bool):
-        self._turn = turn
-        self.app = turn.engine.app
+    def __init__(self, app: App, row: dict[str, Any], is_async: bool):
+        self._row = row
+        self.app = app
         self.is_async = is_async
         door = TaskDoor(self)
-        self.memory = AsyncEntity(door, turn.job) if is_async else Entity(door, turn.job)
+        self.memory = AsyncEntity(door, row["job"]) if is_async else Entity(door, row["job"])
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
         """Tell the code who it is."""
-        return self._turn.info()
+        return info_of(self._row, "coordinator")
 
     def ask(self, ask: Ask) -> Any:
         """Open an op; its key is fixed now."""
@@ -126,3 +128,28 @@ class Either:
     def result(self) -> Any:
         """Wait for one of the two."""
         return self._run.wait(self)
+
+
+def open_run(
+    app: App, function: Coordinator[..., Any], row: dict[str, Any], journal: list[Fact]
+) -> AnyRun:
+    """Set out with a coordinator, the row of its task and its journal; no code of it runs yet."""
+    runtime = CoordinatorRuntime(app, row, function.is_async)
+
+    def begin() -> Any:
+        args, kwargs = function.shape.arguments(row["args"])
+        return function.function(runtime.memory, *args, **kwargs)
+
+    make = AsyncRun if function.is_async else SyncRun
+    runtime.run = make(
+        begin,
+        (),
+        {},
+        identity=f"{row['job']}/{row['task']}",
+        journal=journal,
+        started_at=from_iso(row["started_at"]),
+        asked=row["asked"],
+        accept_changes=row["accept_changes"],
+        runtime=runtime,
+    )
+    return runtime.run

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from .activities import Outcome, begin_attempt
 from .agenda import Agenda, Call
 from .asks import stored
-from .coordinatorcalls import AnyRun, CoordinatorRuntime
-from .durations import from_iso, to_iso
+from .coordinatorcalls import AnyRun, open_run
+from .durations import to_iso
 from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
 from .news import News
-from .replay import AsyncRun, Fact, Op, SyncRun
+from .replay import Fact, Op, SyncRun
 from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal
 from .work import Coordinator
 
@@ -81,32 +81,10 @@ class CoordinatorTurn(Turn):
         self.position = len(journal)
         self._begin_with(journal)
         self._news.take_mail(mail, self.engine.clock.now())
-        self._run = self._make_run(journal)
-        self._step()
-
-    def _make_run(self, journal: list[Fact]) -> AnyRun:
-        row, function = self.row, self._function
-        runtime = CoordinatorRuntime(self, function.is_async)
-
-        def begin() -> Any:
-            args, kwargs = function.shape.arguments(row["args"])
-            return function.function(runtime.memory, *args, **kwargs)
-
-        make = AsyncRun if function.is_async else SyncRun
-        run = runtime.run = make(
-            begin,
-            (),
-            {},
-            identity=f"{self.job}/{self.task}",
-            journal=journal,
-            started_at=from_iso(row["started_at"]),
-            asked=row["asked"],
-            accept_changes=row["accept_changes"],
-            runtime=runtime,
-        )
+        run = self._run = open_run(self.engine.app, self._function, self.row, journal)
         if isinstance(run, SyncRun):
             run.more = partial(self._tell_next, run)
-        return run
+        self._step()
 
     def is_as_parked(self, row: Json) -> bool:
         """Tell whether the run in memory is where the claimed task is."""

@@ -13,7 +13,7 @@ MAX_SHOWN = 10
 
 def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
     """Say that the code waits for something else than the journal tells."""
-    return _difference(identity, position, fact, f"the code waits for {_listed(ops)}")
+    return _difference(identity, position, fact, f"the code waits for {listed(ops)}")
 
 
 def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDeterminism:
@@ -27,6 +27,11 @@ def other_end(identity: str, position: int, fact: Fact) -> NonDeterminism:
     return _difference(identity, position, fact, "the code has finished")
 
 
+def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:
+    """Say that the code comes to another end than the job did."""
+    return _other_code(identity, f"the job {outcome}, but the code {instead}")
+
+
 def no_order(identity: str) -> NonDeterminism:
     """Say that the code starts tasks in an order that differs between two processes."""
     return NonDeterminism(
@@ -38,9 +43,13 @@ def no_order(identity: str) -> NonDeterminism:
 
 def _difference(identity: str, position: int, fact: Fact, instead: str) -> NonDeterminism:
     told = _shown(fact.kind, fact.key or fact.name or "?", fact.fingerprint)
+    return _other_code(identity, f"at position {position} the journal tells {told}, but {instead}")
+
+
+def _other_code(identity: str, detail: str) -> NonDeterminism:
     return NonDeterminism(
         f"the code of {identity} does not match its journal",
-        detail=f"at position {position} the journal tells {told}, but {instead}",
+        detail=detail,
         hint="run the code this began with, guard the change with patched(), or resume with"
         " accept_changes where only arguments differ",
     )
@@ -50,7 +59,8 @@ def _shown(kind: str, key: str, fingerprint: str | None) -> str:
     return f"{kind} {key}" + (f" (arguments {fingerprint})" if fingerprint else "")
 
 
-def _listed(ops: Collection[Op]) -> str:
+def listed(ops: Collection[Op]) -> str:
+    """List what the code waits for."""
     shown = ", ".join(_each(islice(ops, MAX_SHOWN)))
     more = len(ops) - MAX_SHOWN
     return (shown + f" and {more} more" if more > 0 else shown) or "nothing"

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .context import Info
+from .context import Info, info_of
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
 from .replay import Fact
@@ -57,20 +57,7 @@ class Turn(ABC):
 
     def info(self) -> Info:
         """Tell user code who it is."""
-        row = self.row
-        return Info(
-            job=self.job,
-            task=self.task,
-            name=row["name"],
-            kind=self.kind,
-            attempt=row["attempt"],
-            signal=row["signal"],
-            entity=row["entity"],
-            workflow=row["workflow"],
-            queue=row["queue"],
-            parent=row["parent"],
-            headers=row["headers"],
-        )
+        return info_of(self.row, self.kind)
 
     def info_of_attempt(self, key: str, made: int) -> Info:
         """Tell an activity of this task who it is."""

@@ -1,0 +1,58 @@
+-- Recordings: what it takes to replay a coordinator, read from the tables of a live app.
+
+begin;
+select plan(11);
+
+select the_time_is('2030-01-01 12:00+00');
+
+create function pg_temp.recorded(id text) returns jsonb
+language plpgsql
+as $$
+begin
+    return (select jsonb_strip_nulls(to_jsonb(r)) from perdure.recording_of(id) as r);
+end
+$$;
+
+select given(start('research', '["q"]', id => 'live', entity => 'agent', queue => 'live', headers => '{"h": 1}'));
+select is(
+    pg_temp.recorded('live'),
+    jsonb_build_object('job', 'live', 'task', '1/main', 'name', 'research', 'entity', 'agent', 'queue', 'live',
+                       'headers', '{"h": 1}'::jsonb, 'run', 1, 'args', '["q"]'::jsonb, 'attempt', 0, 'asked', 0,
+                       'accept_changes', false, 'position', 0, 'started_at', clock(), 'status', 'running'),
+    'a job that nobody has claimed begins when it was made');
+
+select time_passes('1 min');
+select given(take('ada', '{live}'));
+select is(pg_temp.recorded('live') -> 'started_at', to_jsonb(clock()), 'one that was claimed began then');
+select given(tell(a_turn('live', facts => '[{"kind": "note"}, {"kind": "note"}]') || '{"asked": 7}'));
+select results_eq(
+    $$ select r.position, r.asked from recording_of('live') as r $$,
+    $$ values (2, 7) $$,
+    'it shows how far the journal goes and what was asked for');
+
+select time_passes('1 min');
+select given(tell(a_turn('live', state => 'done', value => '"found"')));
+select results_eq(
+    $$ select r.task, r.queue, r.position, r.asked, r.status, r.result, r.started_at from recording_of('live') as r $$,
+    $$ values ('1/main', null, null::integer, 2147483647, 'completed', '"found"'::jsonb,
+               '2030-01-01 12:00+00'::timestamptz) $$,
+    'of a job that has ended all was asked for, and the result is known');
+
+select is(error_of($$ select recording_of('nobody') $$), 'PD401', 'a job that does not exist is refused');
+select given(entity_create('memory', 'notes'));
+select is(error_of($$ select recording_of('memory') $$), 'PD401', 'a memory without a workflow is refused');
+
+-- Pages.
+
+select given(start_many('[{"workflow": "a", "id": "1"}, {"workflow": "a", "id": "2"}, {"workflow": "b", "id": "3"}]'));
+select given(hook('1', 'h'));
+select results_eq(
+    $$ select r.job from running_coordinators() as r $$, array['1', '2', '3'], 'what runs is listed in order of ids');
+select results_eq($$ select r.job from running_coordinators('1', 1) as r $$, array['2'], 'a page has an end');
+select results_eq(
+    $$ select r.job from running_coordinators('', 10, 'b') as r $$, array['3'], 'a workflow can be chosen');
+select is_empty($$ select running_coordinators('3') $$, 'the last page is empty');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

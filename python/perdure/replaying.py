@@ -1,0 +1,183 @@
+"""Replaying: run coordinators against recorded journals, to see whether the code still fits. [P9]
+
+Nothing is written and no activity, hook or child runs: the code is told what its job was told, and
+asked no more. `check_journals(app, "journals.jsonl")` in a test, `perdure replay` in a shell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .asks import stored
+from .coordinatorcalls import AnyRun, open_run
+from .differences import listed, other_outcome
+from .errors import NonDeterminism, UnknownFunction
+from .turns import facts_of
+
+if TYPE_CHECKING:
+    from .app import App
+    from .client import Client
+
+Json = dict[str, Any]
+Rows = list[list[Any]]
+
+PAGE = 100
+"""How many running coordinators are read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A coordinator's row, as `running_coordinators()` gives it, and its journal."""
+
+    row: Json
+    journal: Rows
+
+    @property
+    def job(self) -> str:
+        """Give the id of the job."""
+        return str(self.row["job"])
+
+    def to_line(self) -> str:
+        """Write it as a line of JSON."""
+        return json.dumps({"row": self.row, "journal": self.journal}, ensure_ascii=False)
+
+    @classmethod
+    def of_line(cls, line: str) -> Recording:
+        """Read a line of JSON."""
+        read = json.loads(line)
+        return cls(read["row"], read["journal"])
+
+
+def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
+    """Run a coordinator of the app against its journal; give the difference, or None.
+
+    `row` is one of `running_coordinators()`, `journal` as `read_journal()` gives it. The code of a
+    job that has completed must return its result again. Raises UnknownFunction.
+    """
+    function = app.coordinators.get(row["name"])
+    if function is None:
+        raise UnknownFunction(
+            f"this app has no coordinator named {row['name']!r}",
+            hint="Replay it with the app that registers it.",
+        )
+    known = row | {"signal": None, "queue": row["queue"] or "default"}
+    run = open_run(app, function, known, facts_of(journal))
+    try:
+        has_finished = run.advance()
+        return _other_ending(row, run, has_finished) if row["status"] == "completed" else None
+    except NonDeterminism as difference:
+        return difference
+    finally:
+        run.close()
+
+
+def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism | None:
+    """Compare the end of a completed job; others may have been ended from outside."""
+    if not has_finished:
+        instead = f"waits for {listed(run.ops.values())}"
+    else:
+        try:
+            result = stored(run.outcome())
+        except BaseException as error:  # noqa: BLE001 - whatever the code raised, it is the outcome
+            instead = f"raises {error!r}"
+        else:
+            if result == row["result"]:
+                return None
+            instead = f"returns {json.dumps(result)}"
+    outcome = f"returned {json.dumps(row['result'])}"
+    return other_outcome(f"{row['job']}/{row['task']}", outcome, instead)
+
+
+def replay(
+    app: App, recorded: Iterable[Recording]
+) -> Iterator[tuple[Recording, NonDeterminism | UnknownFunction | None]]:
+    """Replay recordings one after the other; gives each with what is wrong with it, or None."""
+    for recording in recorded:
+        try:
+            yield recording, replay_journal(app, recording.row, recording.journal)
+        except UnknownFunction as error:
+            yield recording, error
+
+
+def concerns(app: App, recording: Recording) -> bool:
+    """Tell whether workers of this app would run the job: by its queue, and its version if any."""
+    row = recording.row
+    return row["queue"] in app.queues() and row["pinned_version"] in (None, app.version)
+
+
+def recordings(
+    client: Client, *, workflow: str | None = None, limit: int | None = None
+) -> Iterator[Recording]:
+    """Read the coordinators that run, in order of their ids, at most `limit` of them."""
+    after, left = "", limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        rows = client.send(client.calls.running_coordinators(after, size, workflow))
+        for (row,) in rows:
+            yield Recording(row, _journal_of(client, row))
+        if not rows:
+            return
+        after = rows[-1][0]["job"]
+        left = None if left is None else left - len(rows)
+
+
+def recording_of(client: Client, job: str) -> Recording:
+    """Read one job, running or ended. Raises JobNotFound."""
+    row = client.send(client.calls.recording_of(job))
+    return Recording(row, _journal_of(client, row))
+
+
+def _journal_of(client: Client, row: Json) -> Rows:
+    """Read a journal as far as it went when the row was read."""
+    journal: Rows = []
+    end = row["position"]
+    while end is None or len(journal) < end:
+        page = client.send(client.calls.read_journal(row["job"], row["task"], len(journal)))
+        journal += page
+        if not page:
+            break
+    return journal[:end]
+
+
+def read_recordings(path: str | PathLike[str]) -> Iterator[Recording]:
+    """Read what `perdure replay --export` has written."""
+    with Path(path).open(encoding="utf-8") as lines:
+        yield from map(Recording.of_line, lines)
+
+
+def write_recordings(path: str | PathLike[str], recorded: Iterable[Recording]) -> int:
+    """Write recordings, a line of JSON each; gives how many."""
+    written = 0
+    with Path(path).open("w", encoding="utf-8") as file:
+        for recording in recorded:
+            file.write(recording.to_line() + "\n")
+            written += 1
+    return written
+
+
+def check_journals(app: App, source: str | PathLike[str] | Client) -> int:
+    """Hold an app against a file of recordings, or against the jobs of its queues that run.
+
+    `check_journals(app, "journals.jsonl")` in any test; gives how many were replayed. Raises
+    NonDeterminism with every difference.
+    """
+    if isinstance(source, str | PathLike):
+        recorded = read_recordings(source)
+    else:
+        recorded = (each for each in recordings(source) if concerns(app, each))
+    answers = [answer for _, answer in replay(app, recorded)]
+    wrong = [answer for answer in answers if answer is not None]
+    if wrong:
+        raise NonDeterminism(
+            f"the code does not match {len(wrong)} of {len(answers)} journals",
+            detail="\n".join(
+                ": ".join(filter(None, (each.message, each.detail))) for each in wrong
+            ),
+            hint=wrong[0].hint,
+        )
+    return len(answers)
