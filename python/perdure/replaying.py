@@ -65,7 +65,7 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
             f"this app has no coordinator named {row['name']!r}",
             hint="Replay it with the app that registers it.",
         )
-    known = row | {"signal": None, "queue": row["queue"] or "default"}
+    known = row | {"workflow": row["name"], "signal": None, "queue": row["queue"] or "default"}
     run = open_run(app, function, known, facts_of(journal))
     try:
         has_finished = run.advance()
