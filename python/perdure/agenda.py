@@ -152,10 +152,10 @@ class Agenda:
                 call.again_at = None
                 self.to_start.append(call)
 
-    def is_under_way(self, now: int) -> bool:
-        """Tell whether something goes on here: an attempt, or a short pause before one."""
+    def is_under_way(self, now: int, short_pause: int) -> bool:
+        """Tell whether something goes on here: an attempt, or a short pause (µs) before one."""
         return any(
-            call.task is not None or (call.again_at or now + SHORT_PAUSE) < now + SHORT_PAUSE
+            call.task is not None or (call.again_at or now + short_pause) < now + short_pause
             for call in self._calls.values()
         )
 

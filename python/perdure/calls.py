@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Literal
 
 import psycopg
@@ -443,7 +444,49 @@ class Calls:
         """Hear nothing more on this connection."""
         return Call("unlisten", b"unlisten *", (), "rows")
 
+    # Tests.
+    def clock(self) -> Call:
+        """Tell the time of the app."""
+        return self._call("clock")
+
+    def move_clock(self, seconds: float) -> Call:
+        """Move the clock of the app forward; answers the new time."""
+        return self._call("move_clock", by=f"{seconds} s")
+
+    def skip_time(self, up_to: datetime | None) -> Call:
+        """Move the clock to when the next task is due; answers None where none will be."""
+        return self._call("skip_time", up_to=up_to)
+
+    def at_work(self, queues: list[str]) -> Call:
+        """Find a task that is held, or due on one of these queues: (job, name, state, worker)."""
+        query = f"""select job_id, name, state, worker from {self._quoted}.waiting
+                     where state = 'leased' or (state = 'ready' and queue = any(%s)) limit 1"""
+        return Call("waiting", query.encode(), (queues,), "row")
+
+    def will_be_due(self, queues: list[str], up_to: datetime | None) -> Call:
+        """Tell whether anything happens by itself: now on these queues, or until then on any."""
+        query = f"""select exists (
+            select from {self._quoted}.tasks
+             where due_at < 'infinity' and due_at <= coalesce(%s, 'infinity'::timestamptz)
+               and admitted and not paused
+               and (due_at > {self._quoted}.clock() or queue = any(%s)))"""
+        return Call("tasks", query.encode(), (up_to, queues))
+
+    def drop_schema(self) -> Call:
+        """Drop the app, with all that is in it."""
+        return Call("drop", f"drop schema if exists {self._quoted} cascade".encode(), (), "rows")
+
+    def workflows(self) -> Call:
+        """Name the jobs that have a workflow: rows (id, workflow)."""
+        query = f"select id, workflow from {self._quoted}.jobs where workflow is not null"
+        return Call("jobs", f"{query} order by id".encode(), (), "rows")
+
     # For people.
+    def broken_histories(self) -> Call:
+        """Make every memory of the app again; answers a row (json) for whatever is wrong."""
+        query = f"select to_jsonb(b) from {self._quoted}.assert_histories(max_jobs => null) as b"
+        return Call("assert_histories", query.encode(), (), "rows")
+
     def broken_invariants(self) -> Call:
         """Check the app's tables; answers a row (json) for whatever is wrong."""
         query = f"select to_jsonb(b) from {self._quoted}.assert_invariants() as b"

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .activities import Outcome, begin_attempt
-from .agenda import Agenda, Call
+from .agenda import SHORT_PAUSE, Agenda, Call
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
 from .durations import to_iso
@@ -137,7 +137,7 @@ class CoordinatorTurn(Turn):
         self._unflushed += run.take_facts()
         self._plan = None
         agenda.end_pauses(now)
-        is_under_way = agenda.is_under_way(now)
+        is_under_way = agenda.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
         if self.engine.is_stopping and agenda.to_start and not is_under_way:
             self._plan = {"state": "release"}
             self.submit()

@@ -80,7 +80,8 @@ class Waits:
         return fact
 
     def _is_short(self) -> bool:
-        return self.hurries or self._turn.engine.room() <= 0
+        engine = self._turn.engine
+        return self.hurries or engine.hurries or engine.room() <= 0
 
     # What ends a wait.
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .app import App
 from .calls import send_async
@@ -57,6 +57,8 @@ class Worker:
     how often queues are looked at without any hint, `grace` how long running work may take to end
     at a stop. `prepare_threshold=None` is for connection poolers.
     """
+
+    _engine_class: ClassVar[type[Engine]] = Engine
 
     def __init__(
         self,
@@ -174,16 +176,7 @@ class Worker:
         if handles_signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._asked_to_stop)
-        engine = Engine(
-            self._app,
-            source,
-            queues=self._queues,
-            name=self.name,
-            slots=self._slots,
-            lease_for=self._lease,
-            poll=self._poll,
-            cache=self._cache,
-        )
+        engine = self._engine(source)
         link = AsyncLink(source, "perdure worker")
         heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
         try:
@@ -194,6 +187,18 @@ class Worker:
             heartbeat.stop()
             await link.close()
             await engine.close()
+
+    def _engine(self, source: Source) -> Engine:
+        return self._engine_class(
+            self._app,
+            source,
+            queues=self._queues,
+            name=self.name,
+            slots=self._slots,
+            lease_for=self._lease,
+            poll=self._poll,
+            cache=self._cache,
+        )
 
     def _asked_to_stop(self) -> None:
         assert self._stopping is not None

@@ -35,6 +35,14 @@ def test_the_wheel_carries_the_core(wheel: Path) -> None:
     assert {"perdure/py.typed", "perdure/cli.py", "perdure/supervisor.py"} <= set(names)
 
 
+def test_pytest_finds_its_plugin(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (points,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+    assert (
+        "[pytest11]\nperdure.pytest_plugin = perdure.pytest_plugin" in archive.read(points).decode()
+    )
+
+
 def test_an_installed_package_finds_the_core_in_itself(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     program = "from perdure import script; print(script.source(), len(list(script.parts())))"

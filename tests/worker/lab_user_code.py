@@ -1,0 +1,47 @@
+"""What a user writes with hooks in SQL and a lab; mypy reads it, nobody runs it."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+import perdure
+from perdure.testing import Lab, Mocked
+
+app = perdure.App()
+recount = perdure.sql_hook("count reviews", int)
+anything = perdure.sql_hook("anything")
+
+
+@app.activity
+async def search(query: str) -> list[str]:
+    return [query]
+
+
+@app.coordinator
+async def research(memory: perdure.AsyncEntity, query: str) -> list[str]:
+    assert_type(await recount(memory, {"add": 1}), int)
+    assert_type(await recount(memory, add=1), int)
+    assert_type(await anything(memory), Any)
+    return await search(query)
+
+
+@app.coordinator
+def plain(memory: perdure.Entity) -> int:
+    assert_type(recount(memory), int)
+    return recount(memory)
+
+
+def tests(lab: Lab) -> None:
+    assert_type(lab.run(research, "subsidies"), list[str])
+    assert_type(lab.run("research", "subsidies"), Any)
+    assert_type(lab.mock(search, lambda query: [query]), Mocked)
+    assert_type(lab.result(lab.start(plain)), Any)
+    lab.client.handle("j").hook(recount, add=1)
+    lab.client.register_sql_hook(recount, "public.recount", retry_in="1 min")
+    perdure.sql_hook(5)  # type: ignore[call-overload]
+    lab.mock(research, print)  # type: ignore[arg-type]
+
+
+async def asynchronous(client: perdure.AsyncClient) -> None:
+    assert_type(await client.sql_hooks(), list[perdure.RegisteredSqlHook])
+    assert_type(await client.drop_sql_hook(recount), bool)

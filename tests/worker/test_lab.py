@@ -1,0 +1,358 @@
+"""The lab: what a user's tests do with it, and that it finds what is wrong. (perdure.testing)"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.testing import Lab
+
+app = perdure.App()
+released = threading.Event()
+
+
+@dataclass
+class Page:
+    """Something with a type."""
+
+    title: str
+
+
+@app.activity(retries=3, timeout="1 min")
+async def search(query: str) -> list[Page]:
+    raise ConnectionError("there is no network in tests")
+
+
+@app.activity(retry=perdure.Retry(attempts=4, delay="1 h", factor=24, max_delay="600 h", jitter=0))
+def flaky(counter: str) -> str:
+    attempts.append(counter)
+    if len(attempts) < 4:
+        raise OSError("not yet")
+    return "at last"
+
+
+attempts: list[str] = []
+
+
+@app.activity(queue="elsewhere")
+def dispatched(number: int) -> int:
+    return number + 1
+
+
+@app.activity
+def hangs() -> None:
+    released.wait(60)
+
+
+@app.activity
+async def stamped(at: str) -> str:
+    return at
+
+
+@app.hook
+async def reminder(memory: perdure.AsyncEntity, after: str, text: str) -> str:
+    await perdure.sleep(after)
+    await memory.append("notes", text)
+    return text
+
+
+@app.hook
+def plain_reminder(memory: perdure.Entity, text: str) -> str:
+    perdure.sleep("1 d")
+    memory.append("notes", text)
+    return text
+
+
+@app.coordinator(entity="research-agent")
+async def research(memory: perdure.AsyncEntity, query: str) -> list[str]:
+    await memory.set({"query": query})
+    pages = await search(query)
+    await perdure.sleep("30 days")
+    return [page.title for page in pages]
+
+
+@app.coordinator
+async def reminders(memory: perdure.AsyncEntity) -> Any:
+    await memory.set({"notes": []})
+    await asyncio.gather(
+        reminder(memory, "3 d", "third"),
+        reminder(memory, "1 h", "first"),
+        plain_reminder(memory, "second"),
+    )
+    return await memory.get("notes")
+
+
+@app.coordinator
+async def approval(memory: perdure.AsyncEntity) -> str:
+    await memory.set("waiting", "status")
+    try:
+        answer: str = await perdure.wait_for("approve", timeout="7 d")
+    except TimeoutError:
+        return "too late"
+    return answer
+
+
+@app.coordinator
+def plain(memory: perdure.Entity) -> list[Any]:
+    first = dispatched(1)
+    perdure.sleep("1 d")
+    return [first, perdure.child(approval), flaky("a")]
+
+
+@app.coordinator
+async def forgets_nothing(memory: perdure.AsyncEntity) -> str:
+    return await perdure.wait_for("never")
+
+
+@app.coordinator
+async def on_the_clock(memory: perdure.AsyncEntity) -> str:
+    await stamped(perdure.now().isoformat())
+    await perdure.sleep("1 d")
+    return await stamped(perdure.now().isoformat())
+
+
+@app.coordinator
+async def by_chance(memory: perdure.AsyncEntity, ends: bool) -> Any:
+    await stamped(str(random.random()))
+    return None if ends else await perdure.wait_for("never")
+
+
+@app.coordinator
+async def hanging(memory: perdure.AsyncEntity) -> None:
+    await hangs.start()
+
+
+@app.coordinator
+async def in_the_database(memory: perdure.AsyncEntity) -> Any:
+    return await perdure.exec_hook("count", 5, queue=perdure.SQL_QUEUE)
+
+
+@pytest.fixture
+def lab(dsn: str) -> Iterator[Lab]:
+    """Give a lab of this app."""
+    attempts.clear()
+    with Lab(app, dsn=dsn) as lab:
+        yield lab
+
+
+def found(*titles: str) -> Any:
+    """Give what stands in for a search."""
+    return lambda query: [Page(title) for title in titles or (f"about {query}",)]
+
+
+# Time.
+
+
+def test_a_month_passes_in_a_moment(lab: Lab) -> None:
+    lab.mock(search, found())
+    began = lab.now()
+    assert lab.run(research, "subsidies", id="j") == ["about subsidies"]
+    assert timedelta(days=30) <= lab.now() - began < timedelta(days=30, minutes=1)
+    assert lab.memory("j").get("query") == "subsidies"
+    lab.check()
+
+
+def test_everything_happens_at_its_time(lab: Lab) -> None:
+    handle = lab.start(reminders)
+    lab.settle()
+    assert lab.memory(handle).get("notes") == []
+    lab.pass_time("2 h")
+    assert lab.memory(handle).get("notes") == ["first"]
+    lab.pass_time("24 h")
+    assert lab.memory(handle).get("notes") == ["first", "second"]
+    assert handle.status().status == "running"
+    assert lab.result(handle) == ["first", "second", "third"]
+    times = [change.at for change in lab.memory(handle).history()]
+    assert [round((at - times[0]) / timedelta(hours=1)) for at in times] == [0, 1, 24, 72]
+    lab.check()
+
+
+def test_a_signal_comes_in_between_or_too_late(lab: Lab) -> None:
+    in_time, late = lab.start(approval), lab.start(approval)
+    lab.settle()
+    assert lab.memory(in_time).get("status") == "waiting"
+    assert lab.pass_time("6 d") - lab.now() < timedelta(seconds=10)
+    in_time.signal("approve", "yes")
+    assert lab.result(in_time) == "yes"
+    assert lab.result(late) == "too late"
+    lab.check()
+
+
+def test_time_passes_though_nothing_is_due(lab: Lab) -> None:
+    before = lab.now()
+    after = lab.pass_time("90 min")
+    assert timedelta(minutes=90) <= after - before < timedelta(minutes=91)
+
+
+def test_children_attempts_and_what_is_sent_elsewhere(lab: Lab) -> None:
+    began = lab.now()
+    assert lab.run(plain) == [2, "too late", "at last"]
+    pauses = timedelta(hours=1 + 24 + 576)
+    assert timedelta(days=8) + pauses <= lab.now() - began < timedelta(days=8, hours=1) + pauses
+    lab.check()
+
+
+def test_hooks_in_sql_are_tried_again_without_waiting(lab: Lab) -> None:
+    with psycopg.connect(lab.dsn, autocommit=True) as connection:
+        connection.execute(f"""
+            create function {lab.schema}.counting(job text, args jsonb) returns jsonb
+            language plpgsql as $$
+            begin
+                if clock() < (select created_at from jobs where id = job) + interval '1 day' then
+                    raise exception 'too early';
+                end if;
+                return args;
+            end $$""")
+    lab.client.register_sql_hook("count", f"{lab.schema}.counting", attempts=9, retry_in="6 h")
+    assert lab.run(in_the_database) == [5]
+    lab.check()
+
+
+# What does not end.
+
+
+def test_a_job_that_nothing_will_wake_is_told(lab: Lab) -> None:
+    with pytest.raises(perdure.ResultTimeout, match=r"nothing is due\n.*signal never"):
+        lab.run(forgets_nothing)
+
+
+def test_work_that_hangs_is_told(dsn: str) -> None:
+    try:
+        with Lab(app, dsn=dsn, patience=0.3) as lab:
+            with pytest.raises(perdure.ResultTimeout, match="hanging of job j is leased"):
+                lab.run(hanging, id="j")
+            released.set()
+    finally:
+        released.set()
+
+
+def test_failures_raise(lab: Lab) -> None:
+    with pytest.raises(perdure.JobFailed, match="no network"):
+        lab.run(research, "q")
+
+
+# Doubles.
+
+
+def test_doubles_know_how_they_were_called(lab: Lab) -> None:
+    before = search.function, search.is_async
+    searched = lab.mock("search", found("a"))
+    reminded = lab.mock(reminder, lambda memory, after, text: memory.append("notes", "mocked"))
+    plainly = lab.mock(plain_reminder, AsyncMock(return_value="never"))
+    assert lab.run(research, "q") == ["a"]
+    assert lab.run(reminders) == ["mocked", "mocked"]
+    assert searched.calls == [("q",)]
+    assert sorted(reminded.calls) == [("1 h", "first"), ("3 d", "third")]
+    assert plainly.calls == [("second",)]
+    lab.mock(search, found("b"))
+    assert lab.run(research, "q") == ["b"]
+    lab.__exit__(None, None, None)
+    assert (search.function, search.is_async) == before
+
+
+def test_a_double_may_fail(lab: Lab) -> None:
+    outcomes: Iterator[Any] = iter([OSError("once"), [Page("x")]])
+
+    async def one_after_the_other(query: str) -> Any:
+        if isinstance(outcome := next(outcomes), OSError):
+            raise outcome
+        return outcome
+
+    assert len(lab.mock(search, one_after_the_other).calls) == 0
+    assert lab.run(research, "q") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        ("nothing", perdure.errors.UnknownFunction),
+        ("research", perdure.errors.UnknownFunction),
+        (perdure.sql_hook("count"), perdure.InvalidArgument),
+    ],
+)
+def test_what_has_no_double(lab: Lab, work: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        lab.mock(work, print)
+
+
+# The check.
+
+
+def test_workflow_time_is_the_same_at_replay(lab: Lab) -> None:
+    """Also before the first fact, when it is the time of the first claim. [P9]"""
+    first = lab.run(on_the_clock)
+    assert datetime.fromisoformat(first) > lab.now() - timedelta(minutes=1)
+    lab.check()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_chance_is_found(lab: Lab, ends: bool) -> None:
+    """[P9] In a job that has ended, and in one that waits."""
+    handle = lab.start(by_chance, ends)
+    lab.settle()
+    assert handle.status().status == ("completed" if ends else "running")
+    with pytest.raises(perdure.NonDeterminism, match=r"does not replay(?s:.*)stamped"):
+        lab.check()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            "insert into {0}.inbox (job_id, task, key, sent_at) values ('j', 'x', 'k', now())",
+            "'I4'",
+        ),
+        ("update {0}.jobs set version = version + 1 where id = 'j'", "'I1'"),
+        ("update {0}.journal set argument = '[]' where version = 1", "cannot be made again"),
+    ],
+)
+def test_a_broken_database_is_found(lab: Lab, damage: str, told: str) -> None:
+    lab.client.create_entity("j", "note", {"a": 1})
+    with psycopg.connect(lab.dsn, autocommit=True) as connection:
+        connection.execute(damage.format(lab.schema))
+    with pytest.raises(AssertionError, match=f"not sound.*{told}"):
+        lab.check()
+
+
+def test_nothing_is_left_of_a_lab(dsn: str, connection: psycopg.Connection[Any]) -> None:
+    query = "select count(*) from pg_namespace where nspname like 'perdure\\_test\\_%'"
+    with Lab(app, dsn=dsn) as lab:
+        lab.mock(search, found())
+        assert connection.execute(query).fetchone() == (1,)
+    assert connection.execute(query).fetchone() == (0,)
+    with pytest.raises(psycopg.OperationalError), Lab(app, dsn=f"{dsn}&user=nobody"):
+        raise AssertionError("it has begun")
+
+
+def test_two_labs_do_not_meet(dsn: str) -> None:
+    with Lab(app, dsn=dsn) as one, Lab(app, dsn=dsn) as other:
+        one.pass_time("1 d")
+        assert one.now() - other.now() > timedelta(hours=23)
+        handle = one.start(approval, id="same")
+        other.start(approval, id="same").signal("approve", "other")
+        assert other.result("same") == "other"
+        assert one.result(handle) == "too late"
+
+
+def test_the_types_of_user_code_are_checked() -> None:
+    """What lab_user_code.py asserts holds, and its mistakes are found, by mypy --strict."""
+    pytest.importorskip("mypy")
+    file = Path(__file__).with_name("lab_user_code.py")
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, str(file)]
+    environment = dict(os.environ, MYPYPATH=str(file.parents[2] / "python"))
+    checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert checked.stdout.startswith("Success"), checked.stdout + checked.stderr
