@@ -133,3 +133,15 @@ def test_a_planted_object_makes_the_extension_fail(extended: Server) -> None:
         )
         with pytest.raises(psycopg.errors.DuplicateFunction):
             connection.execute("create extension perdure schema planted")
+
+
+def test_the_clock_of_an_extension_is_moved_and_put_back(connection: Connection) -> None:
+    """Its owner may replace a function of it, which stays a member."""
+    members = "select count(*) from pg_depend where refclassid = 'pg_extension'::regclass"
+    connection.execute("select my_app.migrate()")
+    before = connection.execute(members).fetchone()
+    for move in ("move_clock('1 day')", "reset_clock()"):
+        connection.execute(f"select my_app.{move}")
+        assert connection.execute(members).fetchone() == before
+    connection.execute("select my_app.create_test_helpers()")
+    assert connection.execute(members).fetchone() == before

@@ -279,10 +279,41 @@ def test_functions_are_reloaded_in_place(empty: Connection, source: Path) -> Non
         text.replace("return clock_timestamp();", "return '2030-01-01Z';")
         + """
 create function @extschema@.extra() returns integer language sql return 1;
+
+create procedure @extschema@.more() language plpgsql as 'begin end';
 """
     )
-    assert reload_functions(empty, "my_app", source=source) > 20
+    for _ in range(2):
+        assert reload_functions(empty, "my_app", source=source) > 20
     assert value(empty, "select my_app.clock() = '2030-01-01Z' and my_app.extra() = 1")
+    empty.execute("call my_app.more()")
     reload_functions(empty, "my_app")
     assert fingerprint(empty, "my_app") == fresh
     assert jobs(empty, "my_app") == 1
+
+
+def test_a_reload_puts_the_plain_clock_back(empty: Connection) -> None:
+    install(empty, "my_app")
+    fresh = fingerprint(empty, "my_app")
+    empty.execute("select my_app.move_clock('1 day')")
+    reload_functions(empty, "my_app")
+    assert fingerprint(empty, "my_app") == fresh
+    assert value(empty, "select my_app.clock() < clock_timestamp() + interval '1 hour'")
+    assert value(empty, "select my_app.move_clock('0 s') > clock_timestamp() + interval '23 h'")
+
+
+def test_only_the_owner_moves_the_clock(empty: Connection) -> None:
+    install(empty, "my_app")
+    role = f"worker_{empty.info.backend_pid}"
+    empty.execute(f"create role {role}")
+    empty.execute(f"grant usage on schema my_app to {role}")
+    empty.execute(f"grant all on all tables in schema my_app to {role}")
+    empty.execute(f"grant execute on all functions in schema my_app to {role}")
+    empty.execute(f"set role {role}")
+    for call in ("move_clock('1 day')", "reset_clock()"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            empty.execute(f"select my_app.{call}")
+    empty.execute("reset role; select my_app.move_clock('1 day')")
+    empty.execute(f"set role {role}")
+    assert value(empty, "select my_app.clock() > clock_timestamp() + interval '1 hour'")
+    empty.execute(f"reset role; drop owned by {role}; drop role {role}")

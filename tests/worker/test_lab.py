@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -220,6 +221,20 @@ def test_hooks_in_sql_are_tried_again_without_waiting(lab: Lab) -> None:
     lab.client.register_sql_hook("count", f"{lab.schema}.counting", attempts=9, retry_in="6 h")
     assert lab.run(in_the_database) == [5]
     lab.check()
+
+
+def test_an_idle_worker_hears_of_skipped_time(
+    dsn: str, client: perdure.Client, connection: psycopg.Connection[Any]
+) -> None:
+    """Its own look, a minute apart, would come too late: who moves the clock tells it."""
+    with perdure.Worker(app, dsn=dsn, poll="1 min"):
+        handle = client.start(approval)
+        idle = "select count(*) from listeners where topic = 'default'"
+        while connection.execute(idle).fetchone() != (1,) or not handle.status().version:
+            time.sleep(0.01)
+        while connection.execute("select skip_time()").fetchone() == (None,):
+            time.sleep(0.01)
+        assert handle.result("20 s") == "too late"
 
 
 # What does not end.
