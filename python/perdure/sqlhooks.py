@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -56,15 +57,15 @@ class SqlLanes:
 
     def __init__(self, engine: Engine):
         self._engine = engine
-        self._waiting: dict[str, list[SqlHookTurn]] = {}
+        self._waiting: dict[str, deque[SqlHookTurn]] = {}
+        self._at_work: set[str] = set()
         self._idle: list[AsyncLink] = []
         self._running = 0
 
     def run(self, turn: SqlHookTurn) -> None:
         """Run a task when there is a lane for it."""
-        is_new = turn.job not in self._waiting
-        self._waiting.setdefault(turn.job, []).append(turn)
-        if is_new and self._running < MAX_LANES:
+        self._waiting.setdefault(turn.job, deque()).append(turn)
+        if self._running < MAX_LANES and turn.job not in self._at_work:
             self._running += 1
             self._engine.spawn(self._run())
 
@@ -82,12 +83,26 @@ class SqlLanes:
             else AsyncLink(self._engine.source, "perdure hooks in SQL", patience=0)
         )
         try:
-            while self._waiting:
-                for turn in self._waiting.pop(next(iter(self._waiting))):
+            while (turn := self._next()) is not None:
+                self._at_work.add(turn.job)
+                try:
                     await self._run_one(link, turn)
+                finally:
+                    self._at_work.discard(turn.job)
         finally:
             self._running -= 1
             self._idle.append(link)
+
+    def _next(self) -> SqlHookTurn | None:
+        """Take the next turn of a job of which none is at work; the job then comes last."""
+        job = next((job for job in self._waiting if job not in self._at_work), None)
+        if job is None:
+            return None
+        turns = self._waiting.pop(job)
+        turn = turns.popleft()
+        if turns:
+            self._waiting[job] = turns
+        return turn
 
     async def _run_one(self, link: AsyncLink, turn: SqlHookTurn) -> None:
         if turn.is_over:

@@ -44,3 +44,17 @@ def test_a_claim_during_a_move_reads_the_old_time(theatre: Theatre) -> None:
         assert b.claim("j") == []
         a.commit()
         assert len(b.claim("j")) == 1
+
+
+def test_idle_workers_hear_of_what_is_due(theatre: Theatre) -> None:
+    """[P11] Those whose queues have something, and no others."""
+    with theatre.players() as (a, b, *_):
+        a.run("select start('w', id => q, queue => q, due_at => clock() + d::interval)"
+              " from (values ('one', '1 day'), ('two', '3 days')) as v (q, d)")  # fmt: skip
+        for queue in ("one", "two", "none"):
+            b.call("listen_for", topic=queue, listener="b")
+        b.run(f'listen "{b.call("channel")}"')
+        for move, heard in (("skip_time()", ["one"]), ("move_clock('5 days')", ["one", "two"])):
+            a.run(f"select {move}")
+            told = b.connection.notifies(timeout=20, stop_after=len(heard))
+            assert sorted(notice.payload for notice in told) == heard

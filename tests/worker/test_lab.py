@@ -237,6 +237,17 @@ def test_an_idle_worker_hears_of_skipped_time(
         assert handle.result("20 s") == "too late"
 
 
+def test_time_waits_for_whoever_has_begun_meanwhile(lab: Lab) -> None:
+    released.clear()
+    lab.start(hanging)
+    later = lab.start(approval, due_at=lab.now() + timedelta(days=1))
+    while lab.client.send(lab.client.calls.at_work([])) is None:
+        time.sleep(0.01)
+    threading.Timer(0.1, released.set).start()
+    assert lab._skip()
+    assert lab.now() >= later.status().created_at + timedelta(days=1)
+
+
 # What does not end.
 
 
@@ -246,6 +257,7 @@ def test_a_job_that_nothing_will_wake_is_told(lab: Lab) -> None:
 
 
 def test_work_that_hangs_is_told(dsn: str) -> None:
+    released.clear()
     try:
         with Lab(app, dsn=dsn, patience=0.3) as lab:
             with pytest.raises(perdure.ResultTimeout, match="hanging of job j is leased"):

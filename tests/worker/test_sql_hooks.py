@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -237,14 +238,41 @@ def test_a_slow_hook_does_not_keep_others_waiting(
 ) -> None:
     for name in ("slow", "quick"):
         client.create_entity(name, "note")
-    for number in range(3):  # of one job: they take one lane
-        client.handle("slow").hook(take_time, 20, key=str(number))
+    later = datetime.now(UTC) + timedelta(seconds=1)
+    client.handle("slow").hook(take_time, 20)
+    for _ in range(5):  # of one job: they take one lane, also when they come later
+        client.handle("slow").hook(take_time, 20, due_at=later)
     work(grace=0)
     running(connection)
+    held = "select count(*) from tasks where token is not null"
+    while connection.execute(held).fetchone() != (6,):
+        time.sleep(0.02)
     client.handle("quick").hook(add_up, 1)
     assert client.entity("quick").until("$.n == 1", timeout="10 s")
     for pid in running(connection):
         connection.execute("select pg_terminate_backend(%s)", [pid])
+
+
+def test_a_worker_that_stops_gives_back_the_others(
+    app: perdure.App, client: perdure.Client, connection: Connection, work: Work
+) -> None:
+    """The task that the database runs is locked: to give it back would be to wait for it."""
+
+    @app.hook
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await asyncio.sleep(60)
+
+    client.create_entity("e", "note")
+    client.handle("e").hook(take_time, 20)
+    client.create_entity("other", "note")
+    client.handle("other").hook(waits)
+    worker = work(grace=0, lease=60)
+    running(connection)
+    held = "select count(*) from tasks where job_id = 'other' and token is not null"
+    while connection.execute(held).fetchone() != (1,):
+        time.sleep(0.02)
+    worker.stop()
+    assert connection.execute(held).fetchone() == (0,)
 
 
 # Without a worker.
