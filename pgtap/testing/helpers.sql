@@ -1,7 +1,7 @@
 -- Assertions for users' tests: what they print when they hold, and when they do not.
 
 begin;
-select plan(16);
+select plan(17);
 
 select lives_ok($$ select create_test_helpers() $$, 'a test creates its helpers');
 select lives_ok($$ select create_test_helpers() $$, 'twice, too');
@@ -53,6 +53,7 @@ select ok(
     pg_temp.said_by(statement) like wanted, format('%s says so', statement))
   from (values
         ($$ select is_memory('j', 'n', '2') $$,     E'not ok % - n in the memory of j\n%have: 1\n%want: 2'),
+        ($$ select is_memory('j', '', '2') $$,      E'not ok % - the memory of j\n%'),
         ($$ select has_history('j', '{set}') $$,   E'not ok % - the history of j\n%have: {set,"set query",merge}%')
        ) as cases (statement, wanted);
 update jobs set version = 9 where id = 'j';

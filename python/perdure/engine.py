@@ -180,7 +180,9 @@ class Engine:
         """Call later, outside of anybody's context."""
         return self.loop.call_later(delay, callback, context=self.context)
 
-    def spawn(self, work: Coroutine[Any, Any, None], turn: Turn | None = None) -> None:
+    def spawn(
+        self, work: Coroutine[Any, Any, None], turn: Turn | None = None
+    ) -> asyncio.Task[None]:
         """Run something beside all else; an error ends the turn that it is for."""
         task = self.loop.create_task(work, context=self.context.copy())
         self._spawned.add(task)
@@ -193,6 +195,7 @@ class Engine:
                     turn.drop()
 
         task.add_done_callback(done)
+        return task
 
     async def in_thread(
         self, threads: ThreadPoolExecutor, place: Place, function: Callable[[], Any]

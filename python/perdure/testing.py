@@ -110,17 +110,17 @@ class Lab:
         """
         handle = job if isinstance(job, Handle) else self.client.handle(job)
         until = time.monotonic() + self._patience
-        while time.monotonic() < until:
-            self.settle()
-            status = handle.status()
-            if status.status != "running":
-                break
-            if not self._skip():
+        self.settle()
+        while (status := handle.status()).status == "running":
+            is_late = time.monotonic() > until
+            if is_late or not self._skip():
+                why = f" after {self._patience} s of work" if is_late else ", and nothing is due"
                 raise ResultTimeout(
-                    f"job {handle.id} has not ended, and nothing is due",
+                    f"job {handle.id} has not ended{why}",
                     detail=f"It waits for {status.waiting_for}.",
                     hint="Send it what it waits for, and call result() again.",
                 )
+            self.settle()
         return handle.result(timeout=0)
 
     def memory(self, job: Handle | str) -> Memory:

@@ -7,7 +7,8 @@ language plpgsql
 as $$
 begin
     return is(@extschema@.entity_get(is_memory.id, is_memory.path), is_memory.wanted,
-              coalesce(is_memory.description, format('%s in the memory of %s', is_memory.path, is_memory.id)));
+              coalesce(is_memory.description,
+                       concat_ws(' in ', nullif(is_memory.path, ''), 'the memory of ' || is_memory.id)));
 end
 $$;
 comment on function @extschema@.is_memory(text, text, jsonb, text) is

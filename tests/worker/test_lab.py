@@ -138,6 +138,12 @@ async def hanging(memory: perdure.AsyncEntity) -> None:
 
 
 @app.coordinator
+async def sleepless(memory: perdure.AsyncEntity) -> None:
+    while True:
+        await perdure.sleep("1 d")
+
+
+@app.coordinator
 async def in_the_database(memory: perdure.AsyncEntity) -> Any:
     return await perdure.exec_hook("count", 5, queue=perdure.SQL_QUEUE)
 
@@ -240,12 +246,13 @@ def test_an_idle_worker_hears_of_skipped_time(
 def test_time_waits_for_whoever_has_begun_meanwhile(lab: Lab) -> None:
     released.clear()
     lab.start(hanging)
-    later = lab.start(approval, due_at=lab.now() + timedelta(days=1))
+    due_at = lab.now() + timedelta(days=1)
+    lab.start(approval, due_at=due_at)
     while lab.client.send(lab.client.calls.at_work([])) is None:
         time.sleep(0.01)
     threading.Timer(0.1, released.set).start()
     assert lab._skip()
-    assert lab.now() >= later.status().created_at + timedelta(days=1)
+    assert lab.now() >= due_at
 
 
 # What does not end.
@@ -265,6 +272,12 @@ def test_work_that_hangs_is_told(dsn: str) -> None:
             released.set()
     finally:
         released.set()
+
+
+def test_a_job_that_sleeps_for_ever_is_told(dsn: str) -> None:
+    too_late = pytest.raises(perdure.ResultTimeout, match=r"after 1.0 s of work\n.*its time")
+    with Lab(app, dsn=dsn, patience=1) as lab, too_late:
+        lab.run(sleepless)
 
 
 def test_failures_raise(lab: Lab) -> None:
