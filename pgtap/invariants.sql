@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(63);
+select plan(70);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -22,6 +22,8 @@ select given(
     entity_apply('long', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 250))));
 select given(hook('entity', 'h', key => 'h'));
 select given(signal('running', 'go'));
+select given(create_schedule(id, 'w', '@daily')) from unnest('{daily,paused}'::text[]) as id;
+select given(pause_schedule('paused'));
 select is_empty('select * from assert_invariants()', 'a world with something of everything breaks no law');
 
 -- Tells which laws a statement breaks, and undoes it.
@@ -138,6 +140,20 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
         ('a fact without a job',
          $$ insert into perdure.journal (job_id, task, seq, kind, at) values ('nobody', 'x', 1, 'note', clock()) $$,
          '{I20}'),
+        ('a schedule whose task is gone', $$ delete from perdure.tasks where job_id = '$schedule/daily' $$, '{I23}'),
+        ('a task whose schedule is gone', $$ update perdure.jobs set entity = 'note' where id = '$schedule/daily' $$,
+         '{I23}'),
+        ('a schedule that sleeps for ever',
+         $$ update perdure.tasks set due_at = 'infinity' where job_id = '$schedule/daily' $$, '{I23}'),
+        ('a schedule that sleeps over its time',
+         $$ update perdure.tasks set due_at = due_at + interval '1 s' where job_id = '$schedule/daily' $$, '{I23}'),
+        ('a schedule that does not know its time',
+         $$ update perdure.tasks set until = null where job_id = '$schedule/daily' $$, '{I23}'),
+        ('a schedule whose writers do not look',
+         $$ update perdure.jobs set watched = false where id = '$schedule/daily' $$, '{I23}'),
+        ('a schedule that is not paused any more, and does not know it',
+         $$ alter table perdure.jobs disable trigger updates_are_commands;
+            update perdure.jobs set context = context || '{"paused": false}' where id = '$schedule/paused' $$, '{I23}'),
         ('nothing', $$ select $$, '{}')
        ) as cases (about, statement, broken);
 

@@ -53,7 +53,7 @@ select is(
     (select array_agg(relname::text order by relname)
        from pg_class
       where relnamespace = 'perdure'::regnamespace and relkind = 'v'),
-    '{history,indexes,waiting}',
+    '{history,indexes,schedules,waiting}',
     'an app has views for people');
 select is(
     (select array_agg(tgname::text order by tgname)

@@ -38,10 +38,14 @@
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql
+\ir functions/schedules/cron.sql
+\ir functions/schedules/times.sql
+\ir functions/schedules/ticking.sql
 \ir functions/sql_hooks.sql
 \ir functions/retention.sql
 \ir functions/status.sql
 \ir functions/recordings.sql
+\ir functions/schedules/verbs.sql
 \ir functions/indexing/extracting.sql
 \ir functions/indexing/conditions.sql
 \ir functions/indexing/asking.sql

@@ -236,6 +236,37 @@ create type @extschema@.recording as (
 comment on type @extschema@.recording is
     'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';
 
+create type @extschema@.cron as (
+    minutes         integer[],
+    hours           integer[],
+    days            integer[],
+    months          integer[],
+    weekdays        integer[],
+    matches_either  boolean,
+    is_elapsed      boolean
+);
+comment on type @extschema@.cron is
+    'A cron expression that was read: its five fields, whether a day or a weekday is enough, and whether time is counted or read from the clock on the wall.';
+
+create type @extschema@.schedule as (
+    workflow   text,
+    args       jsonb,
+    cron       text,
+    every      interval,
+    time_zone  text,
+    starts_at  timestamptz,
+    catch_up   text,
+    overlap    text,
+    paused     boolean,
+    entity     text,
+    queue      text,
+    priority   integer,
+    headers    jsonb,
+    limit_key  text,
+    timeout    interval
+);
+comment on type @extschema@.schedule is 'What the memory of a schedule says: which workflow to start, when and how.';
+
 create type @extschema@.broken_invariant as (
     code    text,
     job     text,

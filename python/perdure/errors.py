@@ -108,6 +108,10 @@ class ContractBroken(PerdureError, ValueError, code="PD109"):
     rule: str | None = None
 
 
+class InvalidSchedule(PerdureError, ValueError, code="PD110"):
+    """Nobody can follow the schedule: its cron expression, interval, time zone or policies."""
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""
@@ -169,6 +173,10 @@ class UnknownFunction(PerdureError, LookupError, code="PD406"):
 
 class JobAtWork(PerdureError, code="PD407"):
     """A task of the job is alive, and would lose its memory."""
+
+
+class ScheduleNotFound(PerdureError, LookupError, code="PD410"):
+    """There is no schedule of this name."""
 
 
 # Installing.

@@ -54,12 +54,16 @@ begin
     perform check_snapshot(array[held.id]);
     perform meet_conditions(held, heed_watchers.changed_at);
     perform notify_listeners(array['$memory/' || held.id]);
+    if held.entity = '$schedule' then
+        perform notify_listeners(wake_task(held.id, '$hook/$schedule', heed_watchers.changed_at));
+        return true;
+    end if;
     return exists (select from conditions as c where c.job_id = held.id)
         or is_listened_for('$memory/' || held.id, null, heed_watchers.changed_at - interval '1 hour');
 end
 $$;
 comment on function @extschema@.heed_watchers(@extschema@.memory, timestamptz) is
-    'Tell those who wait for a change of a locked memory that there is one; returns whether anybody still waits.';
+    'Tell those who wait for a change of a locked memory that there is one, the task of a schedule among them; returns whether anybody still waits.';
 
 
 create function @extschema@.await_conditions(turns @extschema@.turn[], asked_at timestamptz) returns void

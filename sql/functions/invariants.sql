@@ -107,6 +107,7 @@ begin
      where t.due_at = 'infinity'
        and t.stuck_reason is null
        and t.admitted
+       and t.name <> '$schedule'
        and (t.awaits is null
             or t.awaits = '{}' and not exists (
                 select
@@ -151,6 +152,35 @@ comment on function @extschema@.broken_tasks() is
     'Find tasks that wait for nothing (I3), sleep over open mail (I5), are delivered too often (I9), whose position is not the length of their journal (I10), or whose asker is gone (I11).';
 
 
+create function @extschema@.broken_schedules() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return query
+    select 'I23', coalesce(s.id, t.job_id), t.task,
+           case when t.task is null then 'a schedule has no task'
+                when s.id is null then 'a task follows a schedule that does not exist'
+                when not s.watched then 'the writers of a schedule do not look'
+                else format('a schedule sleeps until %s over what is due at %s', t.due_at, t.until) end
+      from (select j.id, j.context, j.watched from jobs as j where j.entity = '$schedule') as s
+      full join (select * from tasks as k where k.name = '$schedule') as t on s.id = t.job_id
+     where t.task is null
+        or s.id is null
+        or not s.watched
+        or t.token is null
+           and t.stuck_reason is null
+           and (s.context -> 'paused' = 'true') is not true
+           and (t.due_at > now_at and t.due_at > t.until) is not false;
+end
+$$;
+comment on function @extschema@.broken_schedules() is
+    'Find schedules without a task and tasks without their schedule, and schedules that would sleep over their time (I23).';
+
+
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
 language plpgsql
 stable
@@ -164,7 +194,9 @@ begin
     union all
     select * from broken_waits()
     union all
-    select * from broken_tasks();
+    select * from broken_tasks()
+    union all
+    select * from broken_schedules();
 end
 $$;
 comment on function @extschema@.assert_invariants() is

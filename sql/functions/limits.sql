@@ -79,6 +79,25 @@ $$;
 comment on function @extschema@.name_failure(text, text) is 'Say what is wrong with a name (PD104), or null.';
 
 
+create function @extschema@.own_name_failure(name text, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if own_name_failure.name ~ '^\$[a-z]' then
+        return make_failure(
+            'PD104', 'InvalidName', format('%s %s belongs to perdure', what, quote_literal(left(own_name_failure.name, 40))),
+            'Its own jobs, entities and functions have names like $schedule.', 'Choose another name.');
+    end if;
+    return name_failure(own_name_failure.name, what);
+end
+$$;
+comment on function @extschema@.own_name_failure(text, text) is
+    'Say what is wrong with a name that a user gives to something of his own (PD104), or null.';
+
+
 create function @extschema@.check_name(name text, what text) returns void
 language plpgsql
 immutable

@@ -168,12 +168,17 @@ set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
+declare
+    name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
 begin
+    if name = '$schedule' then
+        return run_schedule(run_task.job, run_task.task, run_task.token);
+    end if;
     return run_sql_hook(run_task.job, run_task.task, run_task.token);
 end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is
-    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, or gone when it is not held any more. [P6] [P10]';
+    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. [P6] [P10]';
 
 
 create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task

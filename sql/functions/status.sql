@@ -55,7 +55,8 @@ begin
         when 'leased' then format('worker %s', it.worker)
         when 'ready' then format('a worker on queue %s%s', it.queue, no_worker_note(it.queue))
         when 'retrying' then format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message')
-        when 'delayed' then format('its time: %s', it.due_at)
+        when 'delayed' then case when it.due_at < 'infinity' then format('its time: %s', it.due_at)
+                                 else 'somebody to resume it' end
         when 'waiting' then concat_ws(', ',
             case when it.awaits <> '{}' then 'signal ' || array_to_string(it.awaits, ' or ') end,
             (select 'its memory: ' || string_agg(c.condition::text, ' or ' order by c.key)

@@ -33,7 +33,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        name_failure(call_failure.name, call_failure.what),
+        own_name_failure(call_failure.name, call_failure.what),
         name_failure(call_failure.queue, 'a queue'),
         value_failure(call_failure.args, 'the arguments'),
         case when (jsonb_typeof(call_failure.args) in ('array', 'object')) is not true then make_failure(

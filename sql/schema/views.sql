@@ -15,6 +15,35 @@ select t.job_id, t.task, t.kind, t.name, t.queue,
   from @extschema@.tasks as t;
 comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words.';
 
+create or replace view @extschema@.schedules as
+select s.name,
+       s.context ->> 'workflow' as workflow,
+       s.context ->> 'cron' as cron,
+       s.context ->> 'every' as every,
+       coalesce(s.context ->> 'time_zone', 'UTC') as time_zone,
+       coalesce(s.context ->> 'catch_up', 'last') as catch_up,
+       coalesce(s.context ->> 'overlap', 'allow') as overlap,
+       coalesce(s.context -> 'paused' = 'true', false) as paused,
+       case when t.due_at < 'infinity' then t.until end as next_due_at,
+       l.id as last_job,
+       l.created_at as last_started_at,
+       @extschema@.task_reason(t.job_id, t.task) as waits_for
+  from (select j.id, j.context, @extschema@.schedule_name(j.id) as name
+          from @extschema@.jobs as j
+         where j.entity = '$schedule') as s
+  left join @extschema@.tasks as t on s.id = t.job_id and t.task = '$hook/$schedule'
+  left join lateral (
+    select j.id, j.created_at
+      from @extschema@.jobs as j
+     where j.id > s.name || '/'
+       and j.id < s.name || '/:'
+       and j.parent is null
+       and j.headers ->> 'schedule' = s.name
+     order by j.id desc
+     limit 1) as l on true;
+comment on view @extschema@.schedules is
+    'Every schedule: what it starts and when, its next due time, the job it has started last for one, and what it waits for, in words.';
+
 create or replace view @extschema@.indexes as
 select w.entity,
        case when w.path = '{}' then '' else @extschema@.write_path(w.path) end as path,

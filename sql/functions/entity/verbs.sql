@@ -14,8 +14,8 @@ declare
     wanted new_job := (entity_create.id, null, entity_create.entity, null, entity_create.context, null, null, null, null,
                        null, entity_create.key, null, null, null, null, null, null, null)::new_job;
 begin
-    perform check_name(entity_create.id, 'the id of an entity');
-    perform check_name(entity_create.entity, 'an entity');
+    perform raise_failure(own_name_failure(entity_create.id, 'the id of an entity'));
+    perform raise_failure(own_name_failure(entity_create.entity, 'an entity'));
     perform check_name(coalesce(entity_create.key, 'none'), 'a key');
     perform check_value(entity_create.context, 'the memory');
     perform raise_failure(argument_failure('set', '{}', entity_create.context));

@@ -32,7 +32,8 @@ begin
                                case when request_failure.request ->> 'priority' is null then 5
                                     when request_failure.request ->> 'priority' ~ '^[0-9]$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
-        name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
+        own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
+        own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(

@@ -115,3 +115,33 @@ end
 $$;
 comment on function @extschema@.put_off_task(@extschema@.turn, timestamptz, jsonb) is
     'Give a held task back until a time; with a failure, which was an attempt of it.';
+
+
+create function @extschema@.let_wait(
+    job           text,
+    task          text,
+    due_at        timestamptz,
+    until         timestamptz,
+    args          jsonb,
+    stuck_reason  jsonb
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t
+       set due_at = let_wait.due_at,
+           until = coalesce(let_wait.until, t.until),
+           args = coalesce(let_wait.args, t.args),
+           stuck_reason = let_wait.stuck_reason,
+           deliveries = 0,
+           last_token = coalesce(t.token, t.last_token),
+           token = null,
+           worker = null
+     where t.job_id = let_wait.job
+       and t.task = let_wait.task;
+end
+$$;
+comment on function @extschema@.let_wait(text, text, timestamptz, timestamptz, jsonb, jsonb) is
+    'Let a task of the database''s own wait for a time, or for somebody to mend it; whoever holds it is fenced. Nulls leave its deadline and arguments. [P6]';

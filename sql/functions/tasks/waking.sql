@@ -145,3 +145,30 @@ end
 $$;
 comment on function @extschema@.resume_tasks(text, text, boolean, timestamptz) is
     'Make stuck tasks due again; returns a queue for each.';
+
+
+create function @extschema@.wake_task(job text, task text, woken_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    woken text[];
+begin
+    with moved as (
+        update tasks as t
+           set due_at = wake_task.woken_at,
+               stuck_reason = null,
+               deliveries = 0
+         where t.job_id = wake_task.job
+           and t.task = wake_task.task
+           and t.token is null
+           and t.due_at > wake_task.woken_at
+        returning t.queue
+    )
+    select array_agg(m.queue) into woken from moved as m;
+    return coalesce(woken, '{}');
+end
+$$;
+comment on function @extschema@.wake_task(text, text, timestamptz) is
+    'Make a parked task due that is to look at its memory again, also when it is stuck; returns its queue.';

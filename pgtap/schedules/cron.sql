@@ -1,0 +1,142 @@
+-- Cron: what an expression names, and when it is due, also where clocks are put forward and back.
+
+begin;
+select plan(84);
+
+-- Reading.
+
+select is(to_jsonb(parse_cron(expression)) -> field, numbers, format('%s: %s', expression, field))
+  from (values
+        ('*/20 * * * *', 'minutes', '[0, 20, 40]'::jsonb),
+        ('5-10/2,1 * * * *', 'minutes', '[1, 5, 7, 9]'),
+        ('50/3 * * * *', 'minutes', '[50, 53, 56, 59]'),
+        ('7,7,7 * * * *', 'minutes', '[7]'),
+        ('0 8-18/5 * * *', 'hours', '[8, 13, 18]'),
+        ('0 0 1,15,31 * *', 'days', '[1, 15, 31]'),
+        ('0 0 1 jan,Jun-AUG *', 'months', '[1, 6, 7, 8]'),
+        ('0 0 * * 0,7', 'weekdays', '[0]'),
+        ('0 0 * * 5-7', 'weekdays', '[0, 5, 6]'),
+        ('0 0 * * fri-sun', 'weekdays', '[0, 5, 6]'),
+        ('0 0 * * MON-fri', 'weekdays', '[1, 2, 3, 4, 5]'),
+        ('0 0 * * 1/2', 'weekdays', '[0, 1, 3, 5]'),
+        (E'  0\t0   1 1 * ', 'months', '[1]'),
+        ('@hourly', 'minutes', '[0]'),
+        ('@daily', 'hours', '[0]'),
+        ('@Weekly', 'weekdays', '[0]'),
+        ('@monthly', 'days', '[1]'),
+        ('@yearly', 'months', '[1]')) as cases (expression, field, numbers);
+
+select is(parse_cron(macro), parse_cron(expression), format('%s is %s', macro, expression))
+  from (values ('@midnight', '0 0 * * *'), ('@annually', '@yearly')) as cases (macro, expression);
+
+select throws_ok(
+    format('select parse_cron(%L)', expression), 'PD110', null,
+    format('%s is no cron expression', quote_nullable(expression)))
+  from unnest(array[
+       null, '', '* * * *', '* * * * * *', '60 * * * *', '* 24 * * *', '* * 0 * *', '* * 32 * *', '* * * 0 *',
+       '* * * 13 *',
+       '* * * * 8', '* * * * mo', '* * * foo *', '5-1 * * * *', '*/0 * * * *', '*/60 * * * *', '1,,2 * * * *',
+       ', * * * *',
+       '-1 * * * *', '1- * * * *', '*-5 * * * *', '*x * * * *', '*/ * * * *', '1.5 * * * *', 'jan * * * *', '* * L * *',
+       '* * * * 1#2', '? * * * *',
+       '99999999999 * * * *', '@reboot', '@', '0 0 30 2 *', '0 0 31 4,6,9,11 *', '0 0 31 feb */2',
+       repeat('1,', 5000) || '1 * * * *'
+       ]) as expression;
+
+-- Days.
+
+select is(
+    next_cron_time(expression, 'UTC', '2030-01-01 12:00+00'), due_at::timestamptz,
+    format('%s is due at %s', expression, due_at))
+  from (values
+        ('* * * * *', '2030-01-01 12:01+00'),
+        ('0 12 * * *', '2030-01-02 12:00+00'),
+        ('30 9 * * mon-fri', '2030-01-02 09:30+00'),
+        ('0 0 13 * fri', '2030-01-04 00:00+00'),
+        ('0 0 */13 * fri', '2030-02-01 00:00+00'),
+        ('0 0 31 * *', '2030-01-31 00:00+00'),
+        ('0 0 29 2 *', '2032-02-29 00:00+00'),
+        ('0 0 29 2 */6', '2032-02-29 00:00+00'),
+        ('59 23 31 12 *', '2030-12-31 23:59+00')) as cases (expression, due_at);
+
+select is(
+    next_cron_time('0 0 29 2 *', 'UTC', '2096-03-01'), '2104-02-29 00:00+00',
+    'no leap day in 2100: the next is eight years on');
+select is(
+    next_cron_time('0 0 29 2 *', 'UTC', '2031-01-01 00:00:00.000001+00'), '2032-02-29 00:00+00',
+    'parts of a second do no harm');
+select is(
+    next_cron_time('*/5 * * * *', 'UTC', '2030-01-01 12:04:59.999999+00'), '2030-01-01 12:05+00',
+    'nor do they at the end');
+
+-- Where clocks change: four due times, by the clock on the wall (and in UTC).
+
+create function pg_temp.due(expression text, time_zone text, after timestamptz) returns text
+language plpgsql
+as $$
+declare
+    here timestamptz := after;
+    shown text[];
+begin
+    for n in 1..4 loop
+        here := next_cron_time(expression, time_zone, here);
+        shown := shown || to_char(here at time zone time_zone, 'DD HH24:MI')
+                 || to_char(here at time zone 'UTC', '(HH24:MI)');
+    end loop;
+    return array_to_string(shown, ' ');
+end
+$$;
+
+select is(
+    pg_temp.due(expression, time_zone, after::timestamptz), due, format('%s in %s, %s', expression, time_zone, about))
+  from (values
+        -- 2030-03-31 02:00 becomes 03:00, 2030-10-27 03:00 becomes 02:00.
+        ('30 2 * * *', 'Europe/Berlin', '2030-03-30 12:00+00', 'a time that is skipped is due at the end of the gap',
+         '31 03:00 (01:00) 01 02:30 (00:30) 02 02:30 (00:30) 03 02:30 (00:30)'),
+        ('10,50 2 * * *', 'Europe/Berlin', '2030-03-30 12:00+00', 'several of them are due once',
+         '31 03:00 (01:00) 01 02:10 (00:10) 01 02:50 (00:50) 02 02:10 (00:10)'),
+        ('30 2 * * *', 'Europe/Berlin', '2030-10-26 12:00+00', 'a time that is shown twice is due once, the first time',
+         '27 02:30 (00:30) 28 02:30 (01:30) 29 02:30 (01:30) 30 02:30 (01:30)'),
+        ('30 2 * * *', 'Europe/Berlin', '2030-10-27 01:10+00', 'not the second time',
+         '28 02:30 (01:30) 29 02:30 (01:30) 30 02:30 (01:30) 31 02:30 (01:30)'),
+        ('*/30 2-3 * * *', 'Europe/Berlin', '2030-03-30 12:00+00', 'stars pass over a gap',
+         '31 03:00 (01:00) 31 03:30 (01:30) 01 02:00 (00:00) 01 02:30 (00:30)'),
+        ('30 * * * *', 'Europe/Berlin', '2030-10-26 23:45+00', 'every hour is every hour that passes',
+         '27 02:30 (00:30) 27 02:30 (01:30) 27 03:30 (02:30) 27 04:30 (03:30)'),
+        ('0 9 * * *', 'Europe/Berlin', '2030-03-30 07:00+00', 'the hour stays that of the wall',
+         '30 09:00 (08:00) 31 09:00 (07:00) 01 09:00 (07:00) 02 09:00 (07:00)'),
+        -- 2030-03-10 02:00 becomes 03:00, 2030-11-03 02:00 becomes 01:00.
+        ('15 2 * * *', 'America/New_York', '2030-03-09 12:00+00', 'in spring',
+         '10 03:00 (07:00) 11 02:15 (06:15) 12 02:15 (06:15) 13 02:15 (06:15)'),
+        ('15 1 * * *', 'America/New_York', '2030-11-02 12:00+00', 'in autumn',
+         '03 01:15 (05:15) 04 01:15 (06:15) 05 01:15 (06:15) 06 01:15 (06:15)'),
+        -- 2030-10-06 02:00 becomes 02:30, 2030-04-07 02:00 becomes 01:30.
+        ('10 2 * * *', 'Australia/Lord_Howe', '2030-10-05 12:00+00', 'a gap of half an hour',
+         '06 02:30 (15:30) 07 02:10 (15:10) 08 02:10 (15:10) 09 02:10 (15:10)'),
+        ('45 1 * * *', 'Australia/Lord_Howe', '2030-04-06 12:00+00', 'half an hour twice',
+         '07 01:45 (14:45) 08 01:45 (15:15) 09 01:45 (15:15) 10 01:45 (15:15)'),
+        ('*/15 1 * * *', 'Australia/Lord_Howe', '2030-04-06 14:20+00', 'half an hour twice, counted',
+         '07 01:30 (14:30) 07 01:45 (14:45) 07 01:30 (15:00) 07 01:45 (15:15)'),
+        -- 2010-11-07 00:01 became 23:01 of the day before.
+        ('3 */12 * * *', 'America/St_Johns', '2010-11-07 02:29:30+00', 'where clocks changed within an hour',
+         '07 00:03 (03:33) 07 12:03 (15:33) 08 00:03 (03:33) 08 12:03 (15:33)'),
+        ('0 * * * *', 'Asia/Kolkata', '2030-01-01 12:00+00', 'where zones are half an hour off',
+         '01 18:00 (12:30) 01 19:00 (13:30) 01 20:00 (14:30) 01 21:00 (15:30)'),
+        ('30 2 * * *', 'UTC', '2030-03-30 12:00+00', 'where clocks never change',
+         '31 02:30 (02:30) 01 02:30 (02:30) 02 02:30 (02:30) 03 02:30 (02:30)')
+       ) as cases (expression, time_zone, after, about, due);
+
+-- Nothing depends on the session.
+
+set local timezone = 'Pacific/Apia';
+set local intervalstyle = 'iso_8601';
+set local datestyle = 'SQL, DMY';
+select is(
+    next_cron_time('30 2 * * *', 'Europe/Berlin', '2030-03-30T12:00Z'), '2030-03-31T01:00Z'::timestamptz,
+    'a session with a clock of its own changes nothing');
+
+select throws_ok(
+    $$ select next_cron_time('@daily', 'Europe/Berln', '2030-01-01') $$, '22023', null, 'a zone has a name');
+
+select finish();
+rollback;

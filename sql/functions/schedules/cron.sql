@@ -1,0 +1,280 @@
+-- Cron: expressions of five fields, read and followed as Vixie's cron does. A text and a time in, a time out.
+-- Days and hours are those of the clock on the wall in a time zone. When that is put forward or back:
+-- An expression that names its minutes and hours is due once for each time it names, at the first that the wall shows;
+-- a time that is skipped is due at the end of the gap. One whose minute or hour begins with a star counts time as it
+-- passes: it is due whenever the wall shows what it names, twice where that is shown twice, never where it is skipped.
+
+create function @extschema@.invalid_cron(cron text, detail text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return make_failure(
+        'PD110', 'InvalidSchedule', format('this is no cron expression: %s', quote_nullable(left(invalid_cron.cron, 100))),
+        detail, 'Write minute, hour, day, month and weekday: */15 9-17 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly.');
+end
+$$;
+comment on function @extschema@.invalid_cron(text, text) is 'Say what is wrong with a cron expression (PD110).';
+
+
+create function @extschema@.cron_number(written text, low integer, names text[]) returns integer
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when cron_number.written ~ '^\d' then cron_number.written::integer
+                else cron_number.low + array_position(cron_number.names, cron_number.written) - 1 end;
+end
+$$;
+comment on function @extschema@.cron_number(text, integer, text[]) is
+    'Read a number or a name of a cron field, of which the first stands for the lowest number; null where it is neither.';
+
+
+create function @extschema@.parse_cron_part(part text, low integer, high integer, names text[]) returns integer[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    pieces text[] := regexp_match(
+        parse_cron_part.part, '^(?:\*|(\d{1,4}|[a-z]{3})(?:-(\d{1,4}|[a-z]{3}))?)(?:/(\d{1,4}))?$');
+    first integer := case when left(part, 1) = '*' then low else cron_number(pieces[1], low, names) end;
+    last integer := case when pieces[2] is not null then cron_number(pieces[2], low, names)
+                         when left(part, 1) = '*' or pieces[3] is not null then high
+                         else first end;
+    step integer := coalesce(pieces[3]::integer, 1);
+begin
+    -- Sunday is the first day and the last: fri-sun is three days.
+    if high = 7 and last = 0 and first > 0 then
+        last := 7;
+    end if;
+    if (pieces is not null and first between low and last and last <= high and step between 1 and high - low) is not true then
+        return null;
+    end if;
+    return array(select generate_series(first, last, step));
+end
+$$;
+comment on function @extschema@.parse_cron_part(text, integer, integer, text[]) is
+    'Read one part of a cron field: a star, a number, a name or a range, maybe with a step; null where it is none of these.';
+
+
+create function @extschema@.parse_cron_field(field text, low integer, high integer, names text[] default null)
+returns integer[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select case when bool_and(p.numbers is not null) then array(
+                   select distinct case when parse_cron_field.high = 7 then n.number % 7 else n.number end
+                     from unnest(string_to_array(parse_cron_field.field, ',')) as w (part)
+                    cross join unnest(parse_cron_part(w.part, low, high, names)) as n (number)
+                    order by 1) end
+          from unnest(string_to_array(parse_cron_field.field, ',')) as w (part)
+         cross join parse_cron_part(w.part, low, high, names) as p (numbers));
+end
+$$;
+comment on function @extschema@.parse_cron_field(text, integer, integer, text[]) is
+    'Read a cron field, a list of parts: the numbers that it names, in order; 7 is 0 among weekdays. Null where a part cannot be read.';
+
+
+-- By months, and by days within one: the 29th of February may be eight years away, on a given weekday forty.
+create function @extschema@.next_cron_day(it @extschema@.cron, from_day date) returns date
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    month date := make_date(extract(year from from_day)::integer, extract(month from from_day)::integer, 1);
+    found_day date;
+begin
+    for ahead in 0..492 loop
+        if extract(month from month)::integer = any(it.months) then
+            select min(d.day)
+              into found_day
+              from (select greatest(month, from_day) + n as day from generate_series(0, 30) as n) as d
+             cross join lateral (
+                select extract(day from d.day)::integer = any(it.days) as is_day,
+                       extract(dow from d.day)::integer = any(it.weekdays) as is_weekday) as m
+             where d.day < month + interval '1 month'
+               and case when it.matches_either then m.is_day or m.is_weekday else m.is_day and m.is_weekday end;
+            exit when found_day is not null;
+        end if;
+        month := month + interval '1 month';
+    end loop;
+    return found_day;
+end
+$$;
+comment on function @extschema@.next_cron_day(@extschema@.cron, date) is
+    'Find the first day, from one on, that a cron expression names; null where none comes.';
+
+
+create function @extschema@.parse_cron(cron text) returns @extschema@.cron
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    written text := lower(trim(parse_cron.cron, E' \t\n'));
+    fields text[] := regexp_split_to_array(
+        case written
+            when '@yearly' then '0 0 1 1 *'
+            when '@annually' then '0 0 1 1 *'
+            when '@monthly' then '0 0 1 * *'
+            when '@weekly' then '0 0 * * 0'
+            when '@daily' then '0 0 * * *'
+            when '@midnight' then '0 0 * * *'
+            when '@hourly' then '0 * * * *'
+            else left(written, 1000) end, '\s+');
+    it cron := (
+        parse_cron_field(fields[1], 0, 59), parse_cron_field(fields[2], 0, 23), parse_cron_field(fields[3], 1, 31),
+        parse_cron_field(fields[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}'),
+        parse_cron_field(fields[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}'),
+        left(fields[3], 1) <> '*' and left(fields[5], 1) <> '*', left(fields[1], 1) = '*' or left(fields[2], 1) = '*')::cron;
+    wrong text := case
+        when (cardinality(fields) = 5) is not true then format('It has %s fields, not five.', coalesce(cardinality(fields), 0))
+        when it.minutes is null then format('The minute %s is none: 0-59.', quote_literal(fields[1]))
+        when it.hours is null then format('The hour %s is none: 0-23.', quote_literal(fields[2]))
+        when it.days is null then format('The day %s is none: 1-31.', quote_literal(fields[3]))
+        when it.months is null then format('The month %s is none: 1-12 or jan-dec.', quote_literal(fields[4]))
+        when it.weekdays is null then format('The weekday %s is none: 0-7 or sun-sat.', quote_literal(fields[5]))
+        when it.days[1] > 28 and next_cron_day(it, '2000-01-01') is null then 'It names a day that never comes.'
+    end;
+begin
+    if wrong is not null then
+        perform raise_failure(invalid_cron(parse_cron.cron, wrong));
+    end if;
+    return it;
+end
+$$;
+comment on function @extschema@.parse_cron(text) is 'Read a cron expression; PD110 where it is none, or names a day that never comes.';
+
+
+create function @extschema@.moment_of(wall timestamp, time_zone text) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    -- Of a time that is shown twice, the server takes the second; of one that is skipped, as if nothing had been skipped.
+    moment timestamptz := moment_of.wall at time zone moment_of.time_zone;
+    skipped interval := moment at time zone moment_of.time_zone - moment_of.wall;
+    day_before timestamptz := moment - interval '24 hours';
+    first_moment timestamptz := moment_of.wall at time zone 'UTC'
+                                - (day_before at time zone moment_of.time_zone - day_before at time zone 'UTC');
+begin
+    if skipped = '0 s' then
+        return case when first_moment at time zone moment_of.time_zone = moment_of.wall then least(moment, first_moment)
+                    else moment end;
+    end if;
+    return (
+        select min(gap.moment)
+          from generate_series(moment - skipped, moment, interval '1 min') as gap (moment)
+         where gap.moment at time zone moment_of.time_zone > moment_of.wall);
+end
+$$;
+comment on function @extschema@.moment_of(timestamp, text) is
+    'Tell when the clock on the wall of a time zone shows a time first; of a time that it skips, the end of the gap.';
+
+
+create function @extschema@.next_named_moment(it @extschema@.cron, time_zone text, after timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    here timestamp := next_named_moment.after at time zone next_named_moment.time_zone;
+    day date := next_cron_day(it, here::date);
+    found_moment timestamptz;
+begin
+    while day is not null loop
+        -- Later times of a day come at later moments: the first that fits ends the search.
+        select c.moment
+          into found_moment
+          from (select day + make_time(h.hour, m.minute, 0) as wall
+                  from unnest(it.hours) as h (hour)
+                 cross join unnest(it.minutes) as m (minute)
+                 order by 1) as w
+         cross join lateral (select moment_of(w.wall, next_named_moment.time_zone) as moment offset 0) as c
+         where w.wall > here
+           and c.moment > next_named_moment.after
+         order by w.wall
+         limit 1;
+        exit when found_moment is not null;
+        day := next_cron_day(it, day + 1);
+    end loop;
+    return found_moment;
+end
+$$;
+comment on function @extschema@.next_named_moment(@extschema@.cron, text, timestamptz) is
+    'Find the next time, after one, that an expression with named minutes and hours is due: each once.';
+
+
+create function @extschema@.next_counted_moment(it @extschema@.cron, time_zone text, after timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    wall timestamp := next_counted_moment.after at time zone next_counted_moment.time_zone;
+    moment timestamptz := after + (date_trunc('minute', wall) + interval '1 min' - wall);
+    today date;
+    day date;
+    block_end timestamptz;
+    found_moment timestamptz;
+begin
+    -- A loop over hours as they pass, over days where none is due.
+    loop
+        wall := moment at time zone next_counted_moment.time_zone;
+        if today is distinct from wall::date then
+            today := wall::date;
+            day := next_cron_day(it, today);
+            exit when day is null;
+        end if;
+        block_end := moment + interval '1 min' * (60 - extract(minute from wall));
+        if day > today then
+            block_end := greatest(block_end, moment_of(day, next_counted_moment.time_zone));
+        elsif extract(hour from wall)::integer = any(it.hours) then
+            select min(m.moment)
+              into found_moment
+              from generate_series(moment, block_end - interval '1 min', interval '1 min') as m (moment)
+             where extract(minute from m.moment at time zone next_counted_moment.time_zone)::integer = any(it.minutes)
+               and date_trunc('hour', m.moment at time zone next_counted_moment.time_zone) = date_trunc('hour', wall);
+            exit when found_moment is not null;
+        end if;
+        moment := block_end;
+    end loop;
+    return found_moment;
+end
+$$;
+comment on function @extschema@.next_counted_moment(@extschema@.cron, text, timestamptz) is
+    'Find the next time, after one, that an expression with a star in its minute or hour is due: whenever the wall shows what it names.';
+
+
+create function @extschema@.next_cron_time(cron text, time_zone text, after timestamptz) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it cron := parse_cron(next_cron_time.cron);
+begin
+    if it.is_elapsed then
+        return next_counted_moment(it, next_cron_time.time_zone, next_cron_time.after);
+    end if;
+    return next_named_moment(it, next_cron_time.time_zone, next_cron_time.after);
+end
+$$;
+comment on function @extschema@.next_cron_time(text, text, timestamptz) is
+    'Tell when a cron expression is due next, after a time, by the clock on the wall of a time zone. PD110.';

@@ -1,0 +1,198 @@
+-- Times: what the memory of a schedule says, and when it is due. Nothing here writes, or asks what time it is.
+
+create function @extschema@.invalid_schedule(message text, detail text, hint text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return make_failure('PD110', 'InvalidSchedule', message, detail, hint);
+end
+$$;
+comment on function @extschema@.invalid_schedule(text, text, text) is 'Say what is wrong with a schedule (PD110).';
+
+
+create function @extschema@.read_schedule(definition jsonb) returns @extschema@.schedule
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set timezone = 'UTC'
+set intervalstyle = 'postgres'
+as $$
+declare
+    it schedule := jsonb_populate_record(null::schedule, read_schedule.definition);
+begin
+    it.args := coalesce(it.args, '[]');
+    it.time_zone := coalesce(it.time_zone, 'UTC');
+    it.starts_at := date_trunc('second', it.starts_at);
+    it.catch_up := coalesce(it.catch_up, 'last');
+    it.overlap := coalesce(it.overlap, 'allow');
+    it.paused := coalesce(it.paused, false);
+    it.queue := coalesce(it.queue, 'default');
+    it.priority := coalesce(it.priority, 5);
+    return it;
+end
+$$;
+comment on function @extschema@.read_schedule(jsonb) is
+    'Read what the memory of a schedule says; an error of class 22 where a member is of another type.';
+
+
+create function @extschema@.interval_failure(every interval) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    months integer := 12 * extract(year from every) + extract(month from every);
+    days integer := extract(day from every);
+    seconds numeric := extract(epoch from every - make_interval(months => months, days => days));
+begin
+    if num_nonnulls(nullif(months, 0), nullif(days, 0), nullif(seconds, 0)) <> 1
+        or least(months, days, seconds) < 0
+        or seconds <> trunc(seconds)
+        or every > interval '100 years' then
+        return invalid_schedule(
+            format('nothing can be due every %s', quote_literal(every)),
+            'It is a number of months, or of days, as the calendar counts them, or of whole seconds; at most 100 years.',
+            'Write 15 min, 24 hours, 1 day, 2 weeks or 3 months.');
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.interval_failure(interval) is 'Say why nothing can be due every so often (PD110), or null.';
+
+
+create function @extschema@.next_interval_time(
+    every      interval,
+    time_zone  text,
+    starts_at  timestamptz,
+    after      timestamptz
+) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    months integer := 12 * extract(year from every) + extract(month from every);
+    days integer := extract(day from every);
+    first timestamp := starts_at at time zone next_interval_time.time_zone;
+    here timestamp := after at time zone next_interval_time.time_zone;
+    count integer;
+begin
+    if after < starts_at then
+        return starts_at;
+    end if;
+    if months = 0 and days = 0 then
+        return starts_at + make_interval(
+            secs => (div(extract(epoch from after - starts_at), extract(epoch from every)) + 1) * extract(epoch from every));
+    end if;
+    count := floor(case when months > 0 then 12 * (extract(year from here) - extract(year from first))
+                                             + extract(month from here) - extract(month from first)
+                        else here::date - first::date end / greatest(months, days));
+    return (
+        select min(m.moment)
+          from generate_series(count, count + 1) as n
+         cross join lateral (
+            select moment_of(first + make_interval(months => n * months, days => n * days), next_interval_time.time_zone)
+                   as moment offset 0) as m
+         where m.moment > after);
+end
+$$;
+comment on function @extschema@.next_interval_time(interval, text, timestamptz, timestamptz) is
+    'Tell when something is due next, after a time, that is due every so often, counted from when it starts: days and months by the calendar of a time zone.';
+
+
+create function @extschema@.next_due_time(it @extschema@.schedule, after timestamptz) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if it.cron is null then
+        return next_interval_time(it.every, it.time_zone, it.starts_at, next_due_time.after);
+    end if;
+    return next_cron_time(it.cron, it.time_zone, greatest(next_due_time.after, it.starts_at - interval '1 s'));
+end
+$$;
+comment on function @extschema@.next_due_time(@extschema@.schedule, timestamptz) is 'Tell when a schedule is due next, after a time.';
+
+
+-- Halving finds it in some twenty steps, however many times were missed; each due time that is met is a jump.
+create function @extschema@.last_due_time(it @extschema@.schedule, after timestamptz, until timestamptz)
+returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    last_at timestamptz;
+    low timestamptz := last_due_time.after;
+    high timestamptz := last_due_time.until;
+    middle timestamptz := low;
+    due_at timestamptz;
+begin
+    -- A loop: each look halves what is left, and after `high` nothing is due.
+    loop
+        due_at := next_due_time(it, middle);
+        if due_at <= last_due_time.until then
+            last_at := due_at;
+            low := due_at;
+        else
+            high := middle;
+        end if;
+        exit when high - low < interval '1 s';
+        middle := low + (high - low) / 2;
+    end loop;
+    return last_at;
+end
+$$;
+comment on function @extschema@.last_due_time(@extschema@.schedule, timestamptz, timestamptz) is
+    'Find the last time at which a schedule was due, after one time and until another; null where there is none.';
+
+
+-- A schedule that was looked at a minute late has missed nothing: workers are busy, servers restart.
+create function @extschema@.owed_times(
+    it     @extschema@.schedule,
+    owed   timestamptz,
+    since  timestamptz,
+    until  timestamptz
+) returns timestamptz[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    missed_at timestamptz := owed_times.until - interval '1 min';
+    here timestamptz := greatest(owed, since, case when it.catch_up = 'none' then missed_at end);
+    times timestamptz[] := case when it.catch_up <> 'none' or owed >= missed_at then array[owed] else '{}' end;
+begin
+    if it.catch_up = 'last' then
+        return array[coalesce(last_due_time(it, here, owed_times.until), owed)];
+    end if;
+    -- A loop: each time is found from the one before.
+    loop
+        here := next_due_time(it, here);
+        exit when (here <= owed_times.until) is not true or cardinality(times) = 100;
+        times := times || here;
+    end loop;
+    return times;
+end
+$$;
+comment on function @extschema@.owed_times(@extschema@.schedule, timestamptz, timestamptz, timestamptz) is
+    'Tell for which due times jobs are to be started: the one that is owed, and what came since the schedule is as it is, as far as it wants to catch up; at most 100.';
+
+
+create function @extschema@.timetable_of(definition jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return jsonb_build_object('cron', definition -> 'cron', 'every', definition -> 'every',
+                              'time_zone', definition -> 'time_zone', 'starts_at', definition -> 'starts_at');
+end
+$$;
+comment on function @extschema@.timetable_of(jsonb) is 'Take from the memory of a schedule what says when it is due.';

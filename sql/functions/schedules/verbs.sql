@@ -1,0 +1,219 @@
+-- Schedules: making, changing and dropping them. Each verb locks the memory of the schedule; what it changes there is a
+-- command like any other, so that the history tells who changed what.
+
+create function @extschema@.lock_schedule(name text) returns @extschema@.memory
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    id text := '$schedule/' || lock_schedule.name;
+begin
+    if lock_jobs(array[id], waiting => true) = '{}' then
+        raise exception 'schedule % does not exist', quote_literal(left(lock_schedule.name, 200))
+            using errcode = 'PD410',
+                  detail = 'It was never made, or it was dropped.',
+                  hint = 'Look at the view schedules, or create_schedule() it.';
+    end if;
+    return read_job(id);
+end
+$$;
+comment on function @extschema@.lock_schedule(text) is 'Lock the memory of a schedule and read it; PD410 when there is none.';
+
+
+create function @extschema@.resettle_schedule(id text) returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    settled_at timestamptz := clock();
+    it memory := read_job(resettle_schedule.id);
+    owed timestamptz := (
+        select t.until
+          from tasks as t
+         where t.job_id = it.id
+           and t.task = '$hook/$schedule'
+           and t.until <= settled_at);
+begin
+    perform notify_listeners(array['$sql']);
+    return settle_schedule(it, read_schedule(it.context), owed, settled_at);
+end
+$$;
+comment on function @extschema@.resettle_schedule(text) is
+    'Let the task of a locked schedule, whose memory was changed, wait for its next time; a due time that is owed stays owed.';
+
+
+create function @extschema@.insert_schedule(id text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    wanted new_job;
+    made_at timestamptz := clock();
+begin
+    wanted.id := insert_schedule.id;
+    wanted.entity := '$schedule';
+    wanted.context := '{}';
+    if insert_jobs(array[wanted], made_at) <> '{}' then
+        perform watch_jobs(array[wanted.id]);
+        perform insert_hook(wanted.id, '$hook/$schedule', '$schedule', '{}', '$sql', 5, made_at, null);
+    end if;
+end
+$$;
+comment on function @extschema@.insert_schedule(text) is
+    'Make the empty memory of a schedule, whose writers look, and its task; nothing happens where they are.';
+
+
+create function @extschema@.create_schedule(
+    name       text,
+    workflow   text,
+    cron       text         default null,
+    every      interval     default null,
+    args       jsonb        default '[]',
+    time_zone  text         default 'UTC',
+    starts_at  timestamptz  default null,
+    catch_up   text         default 'last',
+    overlap    text         default 'allow',
+    entity     text         default null,
+    queue      text         default 'default',
+    priority   integer      default 5,
+    headers    jsonb        default null,
+    limit_key  text         default null,
+    timeout    interval     default null
+) returns timestamptz
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set timezone = 'UTC'
+set intervalstyle = 'postgres'
+as $$
+declare
+    id text := '$schedule/' || create_schedule.name;
+    asked jsonb := jsonb_build_object(
+        'workflow', workflow, 'cron', cron, 'every', every, 'args', args, 'time_zone', time_zone, 'starts_at', starts_at,
+        'catch_up', catch_up, 'overlap', overlap, 'entity', entity, 'queue', queue, 'priority', priority, 'headers', headers,
+        'limit_key', limit_key, 'timeout', timeout);
+    it memory;
+begin
+    perform raise_failure(schedule_name_failure(create_schedule.name));
+    -- A loop: somebody may drop the schedule that is there before it is locked.
+    loop
+        perform insert_schedule(id);
+        exit when lock_jobs(array[id], waiting => true) <> '{}';
+    end loop;
+    it := read_job(id);
+    if every is not null and starts_at is null then
+        asked := asked || jsonb_build_object('starts_at', case
+            when it.context -> 'every' = asked -> 'every' then it.context -> 'starts_at'
+            else to_jsonb(date_trunc('second', clock())) end);
+    end if;
+    -- What others keep in the memory stays, and so does a pause.
+    asked := (it.context - array(select jsonb_object_keys(asked)))
+             || (select jsonb_object_agg(m.key, m.value) from jsonb_each(asked) as m where m.value <> 'null');
+    perform raise_failure(schedule_failure(create_schedule.name, asked));
+    if asked <> it.context then
+        perform run_command(id, 'set', '{}', asked, null, null);
+    end if;
+    return resettle_schedule(id);
+end
+$$;
+comment on function @extschema@.create_schedule(
+    text, text, text, interval, jsonb, text, timestamptz, text, text, text, text, integer, jsonb, text, interval
+) is
+    'Start a workflow whenever a cron expression says, or every so often, or change the schedule of this name; returns when it is due next, or null while it is paused. May be repeated. PD110 for what nobody can follow, else errors as start(). [P1] [P12]';
+
+
+create function @extschema@.pause_schedule(name text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := lock_schedule(pause_schedule.name);
+begin
+    if it.context -> 'paused' = 'true' then
+        return false;
+    end if;
+    perform run_command(it.id, 'set', '{paused}', 'true', null, null);
+    if schedule_failure(pause_schedule.name, it.context || '{"paused": true}') is null then
+        perform resettle_schedule(it.id);
+    end if;
+    return true;
+end
+$$;
+comment on function @extschema@.pause_schedule(text) is
+    'Let a schedule start nothing until it is resumed; false when it is paused already. PD410.';
+
+
+create function @extschema@.resume_schedule(name text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := lock_schedule(resume_schedule.name);
+    is_paused boolean := it.context -> 'paused' = 'true';
+begin
+    perform raise_failure(schedule_failure(resume_schedule.name, it.context || '{"paused": false}'));
+    if is_paused then
+        perform run_command(it.id, 'set', '{paused}', 'false', null, null);
+    end if;
+    perform resettle_schedule(it.id);
+    return coalesce(is_paused, false);
+end
+$$;
+comment on function @extschema@.resume_schedule(text) is
+    'Let a schedule that was paused, or is stuck, go on and catch up as far as it wants to; false when it was not paused. PD110 while nobody can follow it, PD410.';
+
+
+create function @extschema@.trigger_schedule(name text, key text default null) returns @extschema@.started
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := lock_schedule(trigger_schedule.name);
+    wanted new_job;
+begin
+    perform raise_failure(schedule_failure(trigger_schedule.name, it.context));
+    wanted := scheduled_job(trigger_schedule.name, read_schedule(it.context), null,
+                            coalesce(trigger_schedule.key, gen_random_uuid()::text));
+    perform raise_failure(start_failure(wanted));
+    return (wanted.id, start_jobs(array[wanted]) <> '{}')::started;
+end
+$$;
+comment on function @extschema@.trigger_schedule(text, text) is
+    'Start now what a schedule starts, paused or not, whatever still runs; returns the id, name/now-key, and whether it is new. The same key starts once. PD110, PD410. [P1]';
+
+
+create function @extschema@.drop_schedule(name text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    its_task turn;
+begin
+    its_task.job := '$schedule/' || drop_schedule.name;
+    its_task.task := '$hook/$schedule';
+    if lock_jobs(array[its_task.job], waiting => true) = '{}' then
+        return false;
+    end if;
+    perform delete_tasks(array[its_task]);
+    return forget(its_task.job);
+end
+$$;
+comment on function @extschema@.drop_schedule(text) is
+    'Forget a schedule with its history; the jobs it has started stay. False when there is none. PD407 while a hook of yours runs on its memory.';

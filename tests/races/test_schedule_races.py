@@ -1,0 +1,242 @@
+"""Schedules: a tick against other ticks, and against every verb of its schedule. [P1] [P6]"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.races.sessions import Session, Stage, Task, together
+
+JOB, TASK = "$schedule/s", "$hook/$schedule"
+
+
+def make(session: Session, **options: Any) -> None:
+    """Make a schedule that begins in a far future: it is due when a test says so."""
+    options = {"name": "s", "workflow": "w", "every": "1 h", **options}
+    session.rows("create_schedule", starts_at="2100-01-01T00:00:00Z", **options)
+
+
+def owe(session: Session, hour: int = 0) -> None:
+    """Let the schedule owe a due time."""
+    query = """
+        update tasks set due_at = %s, until = %s where job_id = %s and task = %s"""
+    at = f"2020-01-01T{hour:02}:00:00Z"
+    session.run(query, at, at, JOB, TASK)
+
+
+def taken(session: Session) -> Task:
+    """Claim the task of a schedule that owes a due time."""
+    owe(session)
+    return session.claim_one("$sql")
+
+
+def run(session: Session, task: Task) -> str:
+    """Run a tick."""
+    return str(session.call("run_task", job=task.job, task=task.task, token=task.token))
+
+
+def jobs(session: Session) -> list[str]:
+    """Name the jobs that the schedule has started."""
+    query = "select id from jobs where headers ->> 'schedule' = 's' order by id"
+    return [row[0] for row in session.run(query)]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_tick_waits_for_another_holder_and_starts_what_that_one_has_not(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1] [P6]: the lease ended while the first was at it; one of them starts the job."""
+    make(a)
+    slow = taken(a)
+    a.begin()
+    assert run(a, slow) == "waiting"
+    again = b.later(run, b, slow)  # the same call, sent again after its reply was lost
+    assert again.waits()
+    a.end(end)
+
+    assert again.get() == ("gone" if end == "commit" else "waiting")
+    assert len(jobs(b)) == 1
+
+
+def test_who_has_lost_the_lease_starts_nothing(a: Session, b: Session) -> None:
+    """[P6]"""
+    make(a)
+    lost = taken(a)
+    mine = b.stolen(lost)
+
+    assert run(a, lost) == "gone"
+    assert jobs(a) == []
+    assert run(b, mine) == "waiting"
+    assert run(a, lost) == "gone"
+    assert len(jobs(a)) == 1
+
+
+def test_many_workers_at_one_due_time_start_one_job(stage: Stage) -> None:
+    """[P1] (E14)"""
+    sessions = stage.sessions(6)
+    make(sessions[0])
+
+    def work(session: Session) -> list[str]:
+        return [run(session, task) for task in session.claim("$sql")]
+
+    for hour in range(5):
+        owe(sessions[0], hour)
+        told = together(*(partial(work, session) for session in sessions))
+        assert sorted(map(len, told)) == [0, 0, 0, 0, 0, 1]
+    assert jobs(sessions[0]) == [f"s/2020-01-01T{hour:02}:00:00Z" for hour in range(5)]
+
+
+VERBS: dict[str, Callable[[Session], Any]] = {
+    "pause": lambda session: session.call("pause_schedule", name="s"),
+    "resume": lambda session: session.call("resume_schedule", name="s"),
+    "trigger": lambda session: session.rows("trigger_schedule", name="s", key="k"),
+    "drop": lambda session: session.call("drop_schedule", name="s"),
+    "create": lambda session: make(session, every="2 h"),
+    "edit": lambda session: session.call("entity_set", id=JOB, value="2 h", path="every"),
+    "update": lambda session: session.run(
+        "update jobs set context = context || '{\"args\": [1]}' where id = %s", JOB
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_waits_for_a_tick(a: Session, b: Session, verb: str, end: str) -> None:
+    """[P1] [P8]: and finds what it left; the due time has its job, at the latest when it is run."""
+    make(a)
+    task = taken(a)
+    a.begin()
+    run(a, task)
+    verbing = b.later(VERBS[verb], b)
+    assert verbing.waits()
+    a.end(end)
+    verbing.get()
+
+    wanted = (1 if end == "commit" else 0) + (verb == "trigger")
+    assert len(jobs(b)) == wanted
+    assert b.broken() == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_tick_waits_for_a_verb(a: Session, b: Session, verb: str, end: str) -> None:
+    """[P1] [P8]: what was due is started by this tick or the next, but for a pause or a drop."""
+    make(a)
+    task = taken(a)
+    b.begin()
+    VERBS[verb](b)
+    ticking = a.later(run, a, task)
+    assert ticking.waits()
+    b.end(end)
+    ticking.get()
+    for again in a.claim("$sql"):
+        run(a, again)
+
+    has_stopped = verb in {"pause", "drop"} and end == "commit"
+    is_triggered = verb == "trigger" and end == "commit"
+    assert len(jobs(a)) == (0 if has_stopped else 1) + is_triggered
+    assert a.broken() == []
+
+
+def test_an_edit_takes_nothing_from_who_holds_the_task(a: Session, b: Session) -> None:
+    """[P6]: waking moves only a parked task; the tick sees the edit, since it comes after it."""
+    make(a)
+    task = taken(a)
+    VERBS["edit"](b)
+
+    assert b.claim("$sql") == []
+    assert run(a, task) == "waiting"
+    assert len(jobs(a)) == 1
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_schedule_that_is_just_being_made_is_made_once(a: Session, b: Session, end: str) -> None:
+    """[P1] [P12]: the second call finds it, or makes it."""
+    a.begin()
+    make(a)
+    making = b.later(make, b, every="2 h")
+    assert making.waits()
+    a.end(end)
+    making.get()
+
+    assert b.memory(JOB)[1] == (2 if end == "commit" else 1)
+    assert b.tasks(JOB) == {TASK: "parked"}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_schedule_that_is_just_being_dropped_is_made_again(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1]: a new one, of version 1, or the old one changed."""
+    make(a)
+    a.begin()
+    a.call("drop_schedule", name="s")
+    making = b.later(make, b, every="2 h")
+    assert making.waits()
+    a.end(end)
+    making.get()
+
+    assert b.memory(JOB)[1] == (1 if end == "commit" else 2)
+    assert b.tasks(JOB) == {TASK: "parked"}
+
+
+def test_making_and_dropping_at_once_leaves_a_whole_schedule_or_none(stage: Stage) -> None:
+    """[P8]: whoever is last."""
+    sessions = stage.sessions(4)
+
+    def storm(place: int, session: Session) -> None:
+        for n in range(20):
+            if (n + place) % 2:
+                make(session, every=f"{n + 1} h")
+            else:
+                session.call("drop_schedule", name="s")
+
+    together(*(partial(storm, place, session) for place, session in enumerate(sessions)))
+
+    assert sessions[0].broken() == []
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_tick_waits_for_a_start_of_its_job_by_somebody_else(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1]: the id belongs to one job, whoever starts it."""
+    make(a)
+    task = taken(a)
+    a.begin()
+    run(a, task)
+    (job,) = jobs(a)
+    a.rollback()
+    b.begin()
+    b.start(job, workflow="other")
+    ticking = a.later(run, a, task)
+    assert ticking.waits()
+    b.end(end)
+
+    assert ticking.get() == "waiting"
+    assert a.one("select workflow from jobs where id = %s", job) == (
+        "other" if end == "commit" else "w"
+    )
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_an_edit_with_an_old_snapshot_wakes_the_task_or_is_refused(
+    a: Session, b: Session, level: str
+) -> None:
+    """[P8]: never does it sleep over the edit."""
+    make(a)
+    task = taken(a)
+    b.begin()
+    b.run(f"set transaction isolation level {level}")
+    b.run("select 1 from jobs")
+    run(a, task)
+    error = b.later(VERBS["edit"], b).error()
+
+    assert error is not None
+    assert getattr(error, "sqlstate", None) == "40001"
+    b.rollback()
+    VERBS["edit"](b)
+    assert a.tasks(JOB) == {TASK: "ready"}
