@@ -33,6 +33,7 @@ from .errors import (
     InvalidCondition,
     InvalidName,
     InvalidPath,
+    InvalidSchedule,
     InvalidValue,
     IoInCoordinator,
     JobAtWork,
@@ -47,6 +48,7 @@ from .errors import (
     NumberOutOfRange,
     PerdureError,
     ResultTimeout,
+    ScheduleNotFound,
     TaskNotHeld,
     TooManyIndexes,
     ValueTooDeep,
@@ -61,6 +63,7 @@ from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
 from .requests import Status
 from .retry import Retry
+from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
 from .typed_memory import TypedAsyncEntity, TypedEntity
 from .work import SQL_QUEUE, Activity, Coordinator, Hook, Pending, SqlHook, sql_hook
@@ -97,6 +100,7 @@ __all__ = [
     "InvalidCondition",
     "InvalidName",
     "InvalidPath",
+    "InvalidSchedule",
     "InvalidValue",
     "IoInCoordinator",
     "JobAtWork",
@@ -116,6 +120,8 @@ __all__ = [
     "RegisteredSqlHook",
     "ResultTimeout",
     "Retry",
+    "Schedule",
+    "ScheduleNotFound",
     "SqlHook",
     "Status",
     "TaskNotHeld",

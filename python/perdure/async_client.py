@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from .requests import (
     unfulfilled,
     until_of,
 )
+from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .waiting import Ears
 from .work import Hook
@@ -149,6 +151,12 @@ class AsyncClient(
         Coroutine[Any, Any, None],
         Coroutine[Any, Any, bool],
         Coroutine[Any, Any, list[RegisteredSqlHook]],
+    ],
+    Schedules[
+        Coroutine[Any, Any, datetime | None],
+        Coroutine[Any, Any, AsyncHandle],
+        Coroutine[Any, Any, bool],
+        Coroutine[Any, Any, list[Schedule]],
     ],
 ):
     """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""

@@ -213,6 +213,36 @@ class Calls:
         """Delete a finished job or an entity with all that belongs to it."""
         return self._call("forget", id=job)
 
+    # Schedules.
+    def create_schedule(self, name: str, workflow: str, args: Any, **options: Any) -> Call:
+        """Make or change a schedule; answers when it is due next."""
+        if options.get("headers") is not None:
+            options["headers"] = to_text(options["headers"])
+        return self._call(
+            "create_schedule", name=name, workflow=workflow, args=to_text(args), **options
+        )
+
+    def pause_schedule(self, name: str) -> Call:
+        """Let a schedule start nothing; answers false where it was so."""
+        return self._call("pause_schedule", name=name)
+
+    def resume_schedule(self, name: str) -> Call:
+        """Let a schedule go on; answers false where it was not paused."""
+        return self._call("resume_schedule", name=name)
+
+    def trigger_schedule(self, name: str, key: str) -> Call:
+        """Start what a schedule starts; answers (id, is_new)."""
+        return self._call("trigger_schedule", "row", name=name, key=key)
+
+    def drop_schedule(self, name: str) -> Call:
+        """Forget a schedule; answers false where there is none."""
+        return self._call("drop_schedule", name=name)
+
+    def schedules(self) -> Call:
+        """Read the schedules, a row each."""
+        query = f"select * from {self._quoted}.schedules order by name"
+        return Call("schedules", query.encode(), (), "rows")
+
     # Contracts.
     def define_contract(self, entity: str, schema: Any) -> Call:
         """Define what memories of an entity must look like."""

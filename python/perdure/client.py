@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from .requests import (
     unfulfilled,
     until_of,
 )
+from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .waiting import Ear
 from .work import Hook
@@ -142,6 +144,12 @@ class Client(
         list[tuple[str, bool]],
     ],
     SqlRegistry[None, bool, list[RegisteredSqlHook]],
+    Schedules[
+        datetime | None,
+        Handle,
+        bool,
+        list[Schedule],
+    ],
 ):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
 

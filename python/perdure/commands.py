@@ -20,6 +20,7 @@ from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
 from .memory_commands import index
+from .schedule_commands import schedule
 from .terminal import (
     DEFAULT,
     Dsn,
@@ -37,6 +38,7 @@ from .terminal import (
 __all__ = ["commands"]
 
 commands.add_typer(index)
+commands.add_typer(schedule)
 
 
 @commands.command()

@@ -122,6 +122,7 @@ class SqlLanes:
         finally:
             engine.thread_ended(place)
         turn.over()
+        engine.committer.claim_in(0)  # it may have been put off to a time that is near
 
 
 async def _answer(link: AsyncLink, call: Call) -> str:

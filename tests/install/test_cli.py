@@ -160,3 +160,29 @@ def test_a_worker_runs_until_it_is_told_to_stop(shell: Shell, dsn: str, tmp_path
     assert json.loads(shell("result", "job", "--timeout", "30 s")) == "0"
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(30) == 0
+
+
+def test_schedules_are_made_looked_at_and_dropped(shell: Shell) -> None:
+    options = ["--args", '["wind"]', "--time-zone", "Europe/Berlin", "--queue", "q"]
+    due_at = json.loads(shell("schedule", "create", "report", "0 0 29 2 *", *options))
+    assert "-02-28T23:00:00" in due_at
+    listed = json.loads(shell("schedule", "list"))
+    assert (listed["name"], listed["cron"], listed["next_due_at"]) == (
+        "report",
+        "0 0 29 2 *",
+        due_at,
+    )
+    assert shell("schedule", "trigger", "report", "--key", "k") == "report/now-k"
+    assert json.loads(shell("status", "report/now-k"))["waiting_for"].startswith(
+        "a worker on queue q"
+    )
+    assert shell("schedule", "pause", "report") == "true"
+    assert json.loads(shell("schedule", "list"))["waits_for"] == "somebody to resume it"
+    assert shell("schedule", "resume", "report") == "true"
+    assert shell("schedule", "drop", "report") == "true"
+    assert shell("schedule", "list") == ""
+    status, _, complaint = shell.run("schedule", "create", "report", "now and then")
+    assert status == 1
+    assert "this is no cron expression" in complaint
+    every = shell("schedule", "create", "report", "--every", "1 month", "--name", "monthly")
+    assert json.loads(every) is not None

@@ -1,0 +1,78 @@
+"""The commands of the command line for schedules: each calls one verb of the client."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from .terminal import DEFAULT, Dsn, Schema, client, parsed, show
+
+schedule = typer.Typer(name="schedule", help="Workflows that start by time.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the schedule.")]
+
+
+@schedule.command("create")
+def create_schedule(
+    workflow: Annotated[str, typer.Argument(help="The name of the coordinator.")],
+    cron: Annotated[
+        str | None, typer.Argument(metavar="[CRON]", help='When: "0 9 * * mon-fri", @hourly.')
+    ] = None,
+    every: Annotated[str | None, typer.Option(help='Or how often: "15 min", "1 day".')] = None,
+    name: Annotated[str | None, typer.Option(help="Its name; else the workflow's.")] = None,
+    args: Annotated[str, typer.Option(metavar="JSON", help="An array, or an object.")] = "[]",
+    time_zone: Annotated[str, typer.Option(help="By whose clock.")] = "UTC",
+    catch_up: Annotated[str, typer.Option(help="What was missed: none, last or all.")] = "last",
+    overlap: Annotated[str, typer.Option(help="While a job runs: allow or skip.")] = "allow",
+    queue: Annotated[str | None, typer.Option(help="The queue of the coordinator.")] = None,
+    entity: Annotated[str | None, typer.Option(help="The type of the memories.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Start a workflow by time, or change when; print when it is due next."""
+    options: dict[str, Any] = {"every": every, "name": name, "queue": queue, "entity": entity}
+    options |= {"time_zone": time_zone, "catch_up": catch_up, "overlap": overlap}
+    with client(dsn, schema) as opened:
+        show(opened.create_schedule(workflow, cron, args=parsed(args), **options))
+
+
+@schedule.command("list")
+def list_schedules(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print the schedules, with when they are due next, a line of JSON each."""
+    with client(dsn, schema) as opened:
+        for each in opened.schedules():
+            show(each, indent=None)
+
+
+@schedule.command("pause")
+def pause_schedule(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Start nothing by a schedule until it is resumed."""
+    with client(dsn, schema) as opened:
+        show(opened.pause_schedule(name))
+
+
+@schedule.command("resume")
+def resume_schedule(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Go on with a schedule that is paused or stuck."""
+    with client(dsn, schema) as opened:
+        show(opened.resume_schedule(name))
+
+
+@schedule.command("trigger")
+def trigger_schedule(
+    name: Name,
+    key: Annotated[str | None, typer.Option(help="The same key starts once.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Start now what a schedule starts, and print the id of the job."""
+    with client(dsn, schema) as opened:
+        print(opened.trigger_schedule(name, key=key).id)
+
+
+@schedule.command("drop")
+def drop_schedule(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Forget a schedule; its jobs stay."""
+    with client(dsn, schema) as opened:
+        show(opened.drop_schedule(name))

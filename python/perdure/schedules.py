@@ -1,0 +1,173 @@
+"""Schedules: workflows that start by cron, or every so often.
+
+Written once for both kinds of clients: `send` gives the answer, or what is awaited for it.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from .calls import Call, Calls
+from .durations import Duration, micros, seconds, to_iso
+from .errors import InvalidArgument
+from .past import rows_of
+from .requests import Workflow, one_of_many
+
+_Time = TypeVar("_Time")
+_Handle = TypeVar("_Handle")
+_Bool = TypeVar("_Bool")
+_Schedules = TypeVar("_Schedules")
+
+CatchUp = Literal["none", "last", "all"]
+Overlap = Literal["allow", "skip"]
+
+_CALENDAR = re.compile(r"\s*\d+\s*(mon|month|months|y|year|years)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule; `last_job` is the job of its last due time, `waits_for` says what comes next."""
+
+    name: str
+    workflow: str | None
+    cron: str | None
+    every: str | None
+    time_zone: str
+    catch_up: str
+    overlap: str
+    paused: bool
+    next_due_at: datetime | None
+    last_job: str | None
+    last_started_at: datetime | None
+    waits_for: str
+
+
+OPTIONS = frozenset({"entity", "queue", "priority", "headers", "limit_key"})
+"""What create_schedule() takes besides what it names, for the jobs that are started."""
+
+
+def interval_of(duration: Duration) -> str:
+    """Write a duration for the server: text keeps its days and months, all else passes in seconds.
+
+    Raises InvalidArgument.
+    """
+    if isinstance(duration, str):
+        if not _CALENDAR.fullmatch(duration):
+            seconds(duration)
+        return duration
+    return f"{seconds(duration)} s"
+
+
+def schedule_call(
+    calls: Calls,
+    workflow: Workflow,
+    name: str | None,
+    args: Any,
+    timing: dict[str, Any],
+    options: Any,
+) -> Call:
+    """Give the call that makes a schedule. Raises InvalidArgument for an unknown option."""
+    if isinstance(args, str):
+        raise InvalidArgument("arguments are a sequence or a mapping", hint="Write args=[…].")
+    if unknown := options.keys() - OPTIONS:
+        raise InvalidArgument(
+            f"a schedule has no option {min(unknown)}",
+            hint=f"Known options: {', '.join(sorted(OPTIONS))}.",
+        )
+    given = {option: value for option, value in options.items() if value is not None}
+    start = one_of_many(workflow, {"args": args} | given)
+    known = timing | {option: start.get(option) for option in OPTIONS}
+    called = start["workflow"]
+    return calls.create_schedule(called if name is None else name, called, start["args"], **known)
+
+
+class Schedules(Generic[_Time, _Handle, _Bool, _Schedules]):
+    """The verbs of a client that concern schedules."""
+
+    calls: Calls
+
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call; each kind of client in its way."""
+        raise NotImplementedError
+
+    def handle(self, job: str, workflow: Workflow | None = None) -> Any:
+        """Give a handle of a job; nothing is sent."""
+        raise NotImplementedError
+
+    def create_schedule(
+        self,
+        workflow: Workflow,
+        cron: str | None = None,
+        *,
+        every: Duration | None = None,
+        name: str | None = None,
+        args: Sequence[Any] | Mapping[str, Any] = (),
+        time_zone: str = "UTC",
+        starts_at: datetime | None = None,
+        catch_up: CatchUp = "last",
+        overlap: Overlap = "allow",
+        timeout: Duration | None = None,
+        connection: Any = None,
+        **options: Any,
+    ) -> _Time:
+        """Start a workflow by cron: `client.create_schedule(research, "0 9 * * mon-fri")`.
+
+        Or `every="15 min"`, counted from `starts_at`; "1 day" and "1 month" are those of the
+        calendar in `time_zone`. `name` is the workflow's, unless given; a schedule of this name is
+        changed. `catch_up` says which of the due times that were missed have a job: none, the last
+        or all; `overlap="skip"` starts nothing while a job of it runs. Options: entity, queue,
+        priority, headers, limit_key. Gives when it is due next, None while it is paused. Raises
+        InvalidSchedule, InvalidArgument, InvalidName.
+        """
+        timing = {
+            "cron": cron,
+            "every": None if every is None else interval_of(every),
+            "time_zone": time_zone,
+            "starts_at": None if starts_at is None else to_iso(micros(starts_at)),
+            "catch_up": catch_up,
+            "overlap": overlap,
+            "timeout": None if timeout is None else interval_of(timeout),
+        }
+        call = schedule_call(self.calls, workflow, name, args, timing, options)
+        due_at: _Time = self.send(call, connection)
+        return due_at
+
+    def schedules(self) -> _Schedules:
+        """List the schedules by name, with when they are due next and what they started last."""
+        schedules: _Schedules = self.send(self.calls.schedules().reading(rows_of(Schedule)))
+        return schedules
+
+    def pause_schedule(self, name: str) -> _Bool:
+        """Start nothing by a schedule until it is resumed; false where it is paused already.
+
+        Raises ScheduleNotFound.
+        """
+        paused: _Bool = self.send(self.calls.pause_schedule(name))
+        return paused
+
+    def resume_schedule(self, name: str) -> _Bool:
+        """Go on with a schedule that is paused or stuck; it catches up as far as it wants to.
+
+        False where it was not paused. Raises ScheduleNotFound, InvalidSchedule.
+        """
+        resumed: _Bool = self.send(self.calls.resume_schedule(name))
+        return resumed
+
+    def trigger_schedule(self, name: str, *, key: str | None = None) -> _Handle:
+        """Start now what a schedule starts; gives a handle of the job. The same key starts once.
+
+        Raises ScheduleNotFound, InvalidSchedule.
+        """
+        call = self.calls.trigger_schedule(name, key or uuid.uuid4().hex)
+        handle: _Handle = self.send(call.reading(lambda started: self.handle(started[0])))
+        return handle
+
+    def drop_schedule(self, name: str) -> _Bool:
+        """Forget a schedule; its jobs stay. False where there is none. Raises JobAtWork."""
+        dropped: _Bool = self.send(self.calls.drop_schedule(name))
+        return dropped

@@ -1,0 +1,270 @@
+"""Schedules, from Python and by real workers: one job for each due time. [P1]"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.durations import Duration
+from tests.worker.processes import worker_process
+
+Connection = psycopg.Connection[Any]
+
+NEVER = "0 0 29 2 *"
+"""A cron expression that is not due while a test runs."""
+
+
+def make_workflow(app: perdure.App) -> perdure.Coordinator[..., Any]:
+    @app.coordinator(entity="report", queue="reports")
+    async def report(memory: perdure.AsyncEntity, topic: str, pages: int = 1) -> Any:
+        return [topic, pages, perdure.info().headers]
+
+    return report
+
+
+def test_a_schedule_is_made_looked_at_and_dropped(client: perdure.Client, app: perdure.App) -> None:
+    report = make_workflow(app)
+
+    due_at = client.create_schedule(
+        report, "30 9 * * mon-fri", args=["wind"], time_zone="Europe/Berlin", headers={"tenant": 1}
+    )
+
+    assert due_at is not None
+    assert due_at > datetime.now(UTC)
+    (schedule,) = client.schedules()
+    assert (schedule.name, schedule.workflow, schedule.cron) == (
+        "report",
+        "report",
+        "30 9 * * mon-fri",
+    )
+    assert (schedule.time_zone, schedule.next_due_at) == ("Europe/Berlin", due_at)
+    assert (schedule.catch_up, schedule.overlap, schedule.last_job) == ("last", "allow", None)
+    memory = client.entity("$schedule/report").get()
+    assert memory["queue"] == "reports"
+    assert memory["entity"] == "report"
+    assert memory["args"] == ["wind"]
+
+    assert client.pause_schedule("report")
+    assert not client.pause_schedule("report")
+    (paused,) = client.schedules()
+    assert (paused.paused, paused.next_due_at) == (True, None)
+    assert client.resume_schedule("report")
+    assert client.drop_schedule("report")
+    assert not client.drop_schedule("report")
+    assert client.schedules() == []
+
+
+async def async_verbs(dsn: str) -> list[perdure.Schedule]:
+    async with await perdure.connect_async(dsn) as client:
+        starts_at = datetime(2100, 1, 1, tzinfo=UTC)
+        due_at = await client.create_schedule(
+            "w", every="1 month", name="monthly", args={"topic": "wind"}, starts_at=starts_at
+        )
+        assert due_at == starts_at
+        assert await client.pause_schedule("monthly")
+        assert await client.resume_schedule("monthly")
+        handle = await client.trigger_schedule("monthly", key="k")
+        assert handle.id == "monthly/now-k"
+        schedules = await client.schedules()
+        assert await client.drop_schedule("monthly")
+        return schedules
+
+
+def test_the_verbs_are_the_same_in_async_code(dsn: str) -> None:
+    import asyncio
+
+    (schedule,) = asyncio.run(async_verbs(dsn))
+    assert (schedule.every, schedule.cron, schedule.workflow) == ("1 mon", None, "w")
+
+
+@pytest.mark.parametrize(
+    ("every", "stored"),
+    [
+        (90, "00:01:30"),
+        (timedelta(days=1), "24:00:00"),
+        ("1 day", "1 day"),
+        ("1 h 30 min", "01:30:00"),
+        ("2 weeks", "14 days"),
+        ("3 months", "3 mons"),
+    ],
+)
+def test_lengths_of_time_are_those_of_python(
+    client: perdure.Client, every: Duration, stored: str
+) -> None:
+    client.create_schedule("w", every=every, starts_at=datetime(2100, 1, 1, tzinfo=UTC))
+    assert client.entity("$schedule/w").get("every") == stored
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"cron": "every now and then"}, perdure.InvalidSchedule),
+        ({"cron": NEVER, "every": 5}, perdure.InvalidSchedule),
+        ({}, perdure.InvalidSchedule),
+        ({"every": 0.5}, perdure.InvalidSchedule),
+        ({"every": "soon"}, perdure.InvalidArgument),
+        ({"cron": NEVER, "time_zone": "Mars"}, perdure.InvalidSchedule),
+        ({"cron": NEVER, "starts_at": datetime(2100, 1, 1)}, perdure.InvalidArgument),  # noqa: DTZ001
+        ({"cron": NEVER, "args": "wind"}, perdure.InvalidArgument),
+        ({"cron": NEVER, "colour": "red"}, perdure.InvalidArgument),
+        ({"cron": NEVER, "args": [float("nan")]}, perdure.InvalidValue),
+        ({"cron": NEVER, "name": ""}, perdure.InvalidName),
+        ({"cron": NEVER, "name": "$own"}, perdure.InvalidName),
+    ],
+)
+def test_bad_input_is_refused(
+    client: perdure.Client, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        client.create_schedule("w", **options)
+    assert client.schedules() == []
+
+
+def test_what_is_not_there_is_not_found(client: perdure.Client) -> None:
+    for verb in (client.pause_schedule, client.resume_schedule, client.trigger_schedule):
+        with pytest.raises(perdure.ScheduleNotFound) as missing:
+            verb("nothing")
+        assert isinstance(missing.value, LookupError)
+
+
+def test_a_schedule_joins_the_callers_transaction(
+    client: perdure.Client, connection: Connection
+) -> None:
+    """[P1]: it commits or rolls back with it."""
+    with connection.transaction(force_rollback=True):
+        client.create_schedule("w", NEVER, connection=connection)
+    assert client.schedules() == []
+    with connection.transaction():
+        client.create_schedule("w", NEVER, connection=connection)
+    assert [schedule.name for schedule in client.schedules()] == ["w"]
+
+
+def test_a_worker_starts_what_is_due_and_runs_it(
+    client: perdure.Client, app: perdure.App, work: Callable[..., perdure.Worker]
+) -> None:
+    """(E14): an idle worker wakes at each due time, and tells the job which it is."""
+    report = make_workflow(app)
+    work(poll=60)  # so that it is the due time that wakes it
+
+    due_at = client.create_schedule(report, every="1 s", args=["wind", 2])
+
+    assert due_at is not None
+    for n in range(3):
+        place = f"{due_at + timedelta(seconds=n):%Y-%m-%dT%H:%M:%SZ}"
+        wait_for(partial(client.count, "report", {"$id": f"report/{place}"}))
+        headers = {"schedule": "report", "due_at": place}
+        assert client.handle(f"report/{place}").result("20 s") == ["wind", 2, headers]
+    client.drop_schedule("report")
+
+
+def test_an_edit_of_the_memory_wakes_an_idle_worker(
+    client: perdure.Client,
+    connection: Connection,
+    app: perdure.App,
+    work: Callable[..., perdure.Worker],
+) -> None:
+    report = make_workflow(app)
+    client.create_schedule(report, NEVER, args=["wind"])
+    work(poll=60)
+    wait_until_idle(connection)
+    before = client.schedules()[0].next_due_at
+
+    client.entity("$schedule/report").set("0 0 1 1 *", "cron")
+
+    wait_for(lambda: client.schedules()[0].next_due_at != before)
+    due_at = client.schedules()[0].next_due_at
+    assert due_at is not None
+    assert (due_at.month, due_at.day) == (1, 1)
+
+
+def test_a_schedule_that_is_stuck_wakes_an_idle_worker_when_it_is_resumed(
+    client: perdure.Client,
+    connection: Connection,
+    app: perdure.App,
+    work: Callable[..., perdure.Worker],
+) -> None:
+    """As one that has taken down worker after worker."""
+    stick = "update tasks set stuck_reason = '{}', due_at = 'infinity' where name = '$schedule'"
+    client.create_schedule("elsewhere", every="1 s", queue="nobody")
+    connection.execute(stick)
+    work(poll=60)
+    wait_until_idle(connection)
+
+    assert not client.resume_schedule("elsewhere")
+
+    wait_for(lambda: client.schedules()[0].last_job is not None)
+    client.drop_schedule("elsewhere")
+
+
+def test_a_tick_that_had_to_wait_is_followed_by_the_next(
+    client: perdure.Client,
+    connection: Connection,
+    app: perdure.App,
+    work: Callable[..., perdure.Worker],
+) -> None:
+    """(E14): the worker looks again when the tick has ended, not when its lease would have."""
+    held = "select count(*) from tasks where name = '$schedule' and token is not null"
+    started = "select count(*) from jobs where workflow = 'elsewhere'"
+    client.create_schedule("elsewhere", every="1 s", queue="nobody")
+    with connection.transaction():
+        connection.execute("select from jobs where entity = '$schedule' for update")
+        work(poll=60, lease=60)
+        wait_for(lambda: connection.execute(held).fetchone() == (1,))
+        time.sleep(0.5)  # until the worker has looked for work, found none and gone to sleep
+    wait_for(lambda: (connection.execute(started).fetchone() or (0,))[0] >= 3)
+    client.drop_schedule("elsewhere")
+
+
+def wait_until_idle(connection: Connection) -> None:
+    """Wait until the worker listens for work, and has looked once more."""
+    idle = "select count(*) > 0 from listeners where topic = '$sql'"
+    wait_for(lambda: connection.execute(idle).fetchone() == (True,))
+    time.sleep(0.5)
+
+
+def wait_for(is_so: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_each_second_has_its_job_while_workers_are_killed(
+    client: perdure.Client, connection: Connection, dsn: str
+) -> None:
+    """[P1] [P7] [P12] (E14): claimed, started or committed and never heard of: another goes on."""
+    seed = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
+    print(f"PERDURE_RACE_SEED={seed}")
+    chance = random.Random(seed)
+    client.create_schedule("trivial", every="1 s", args=[1], catch_up="all")
+
+    for point in ("after claim", None, "after claim", None):
+        with (
+            worker_process(dsn, lease=0.5),
+            worker_process(dsn, lease=0.5, crash_at=point and f"{point}:3"),
+        ):
+            time.sleep(chance.uniform(1.5, 3))  # then both are killed, whatever they do
+    with worker_process(dsn, lease=0.5):
+        until = datetime.now(UTC)
+        wait_for(lambda: is_up_to_date(client, until))
+        client.pause_schedule("trivial")
+
+    query = "select headers ->> 'due_at' from jobs where workflow = 'trivial' order by 1"
+    times = [datetime.fromisoformat(row[0]) for row in connection.execute(query)]
+    assert times[-1] >= until.replace(microsecond=0) - timedelta(seconds=1)
+    assert times == [times[0] + timedelta(seconds=n) for n in range(len(times))]
+    assert len(times) > 6
+
+
+def is_up_to_date(client: perdure.Client, until: datetime) -> bool:
+    due_at = client.schedules()[0].next_due_at
+    return due_at is not None and due_at > until
