@@ -1,19 +1,24 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(70);
+select plan(78);
 
 select the_time_is('2030-01-01 12:00+00');
 
 -- A world with something of everything, in which all laws hold.
 
-select have_held_job(id, '{"n": 1}') from unnest('{running,parked,waiting,asking,wishing,done}'::text[]) as id;
+select have_held_job(id, '{"n": 1}') from unnest('{running,parked,waiting,asking,wishing,inviting,done}'::text[]) as id;
 select given(tell(a_turn('running', facts => '[{"op": "set", "path": ["n"], "value": 2}, {"kind": "note"}]')));
 select given(tell(a_turn('parked', state => 'park', awaits => '{go}')));
 select given(tell(a_turn('waiting', state => 'park', requests => '[{"key": "h", "name": "h"}]')));
 select given(tell(a_turn('asking', state => 'park', requests => '[{"key": "c", "kind": "job", "name": "c"}]')));
 select given(tell(a_turn('wishing', state => 'park',
                          requests => '[{"key": "u", "kind": "until", "condition": "$.n == 7"}]')));
+select given(tell(a_turn('inviting', state => 'keep', requests => '[{"key": "i", "kind": "item", "name": "sign"}]')));
+select given(resolve_item((select i.id from items as i)));
+select given(tell(a_turn('inviting', state => 'park', facts => jsonb_build_array(jsonb_build_object(
+    'kind', 'answer', 'key', 'i', 'message', message_of('inviting', 'i'))),
+    requests => '[{"key": "j", "kind": "item", "name": "sign"}]')));
 select given(tell(a_turn('done', state => 'done', requests => '[{"key": "d", "name": "h", "detached": true}]')));
 select given(entity_create('entity', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
@@ -118,6 +123,15 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
          $$ alter table perdure.jobs disable trigger updates_are_commands;
             update perdure.jobs set context = '{"n": 7}' where id = 'wishing' $$,
          '{I6}'),
+        ('a task whose item is forgotten', $$ delete from perdure.items where key = 'j' $$, '{I3}'),
+        ('an item of a task that is gone', $$ update perdure.items set task = '1/other' where key = 'j' $$, '{I17,I3}'),
+        ('an item that was opened again', $$ update perdure.items set resolved_at = null where key = 'i' $$, '{I17}'),
+        ('an item that was resolved and nobody told',
+         $$ update perdure.items set resolved_at = clock() where key = 'j' $$, '{I17,I3}'),
+        ('an item without a job',
+         $$ insert into perdure.items (job_id, task, key, name, asked_at, resolved_at)
+            values ('nobody', 'x', 'k', 'n', clock(), clock()) $$,
+         '{I20}'),
         ('a task that was delivered too often',
          $$ update perdure.tasks set deliveries = 22 where job_id = 'running' $$, '{I9}'),
         ('a position that is ahead of the journal',
@@ -178,6 +192,9 @@ select is(error_of(statement), '23514', format('%s is refused by a constraint', 
         ('half an asker', $$ update perdure.tasks set asker_key = 'k' where job_id = 'running' $$),
         ('a detached task that answers somebody',
          $$ update perdure.tasks set detached = true where job_id = 'waiting' and kind = 'hook' $$),
+        ('an item that nobody has claimed at some time',
+         $$ update perdure.items set claimed_at = clock() where key = 'j' $$),
+        ('a resolution of an open item', $$ update perdure.items set resolution = '1' where key = 'j' $$),
         ('a message to nobody, about nothing',
          $$ insert into perdure.inbox (job_id, sent_at) values ('running', clock()) $$),
         ('a version that no command made', $$ update perdure.journal set op = null where job_id = 'entity' $$)
@@ -190,6 +207,9 @@ select is(error_of(statement), '23505', format('%s is refused by an index', abou
         ('a second answer to one request',
          $$ insert into perdure.inbox (job_id, task, key, sent_at)
              select 'waiting', '1/main', 'h', clock() from generate_series(1, 2) $$),
+        ('a second open item of one request',
+         $$ insert into perdure.items (job_id, task, key, name, asked_at)
+             values ('inviting', '1/main', 'j', 'sign', clock()) $$),
         ('a second signal of one key',
          $$ insert into perdure.inbox (job_id, name, dedupe_key, sent_at)
              select 'running', 'go', 'k', clock() from generate_series(1, 2) $$),

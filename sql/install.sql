@@ -26,6 +26,10 @@
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
 \ir functions/conditions.sql
+\ir functions/items/asking.sql
+\ir functions/items/resolving.sql
+\ir functions/items/listing.sql
+\ir functions/items/checking.sql
 \ir functions/entity/commands.sql
 \ir functions/entity/verbs.sql
 \ir functions/entity/changes.sql
@@ -65,6 +69,7 @@
 \ir schema/snapshots.sql
 \ir schema/inbox.sql
 \ir schema/conditions.sql
+\ir schema/items.sql
 \ir schema/workers.sql
 \ir schema/contracts.sql
 \ir schema/settings.sql

@@ -208,6 +208,28 @@ create type @extschema@.fact as (
 );
 comment on type @extschema@.fact is 'A row of the journal on its way, with what it does besides being told.';
 
+create type @extschema@.asked_item as (
+    id           text,
+    job          text,
+    task         text,
+    key          text,
+    name         text,
+    payload      jsonb,
+    assignee     text,
+    priority     integer,
+    status       text,
+    asked_at     timestamptz,
+    expires_at   timestamptz,
+    claimed_by   text,
+    claimed_at   timestamptz,
+    resolution   jsonb,
+    resolved_by  text,
+    resolved_at  timestamptz,
+    place        jsonb
+);
+comment on type @extschema@.asked_item is
+    'What a job asks of people, and what became of it; its place is where the next page of a list begins.';
+
 create type @extschema@.arrival as (
     turn      integer,
     messages  jsonb

@@ -9,6 +9,7 @@ from .client import Client, Handle, Memory, connect
 from .context import Info
 from .contracts import BrokenContract
 from .durable import (
+    ask_people,
     child,
     exec_hook,
     info,
@@ -36,6 +37,8 @@ from .errors import (
     InvalidSchedule,
     InvalidValue,
     IoInCoordinator,
+    ItemNotFound,
+    ItemNotYours,
     JobAtWork,
     JobCancelled,
     JobExists,
@@ -59,6 +62,7 @@ from .errors import (
 )
 from .finding import Found
 from .indexing import Index
+from .items import AsyncItem, Item
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
 from .requests import Status
@@ -79,6 +83,7 @@ __all__ = [
     "AsyncClient",
     "AsyncEntity",
     "AsyncHandle",
+    "AsyncItem",
     "AsyncMemory",
     "Authorship",
     "BrokenContract",
@@ -103,6 +108,9 @@ __all__ = [
     "InvalidSchedule",
     "InvalidValue",
     "IoInCoordinator",
+    "Item",
+    "ItemNotFound",
+    "ItemNotYours",
     "JobAtWork",
     "JobCancelled",
     "JobExists",
@@ -134,6 +142,7 @@ __all__ = [
     "VersionNotFound",
     "Worker",
     "WrongType",
+    "ask_people",
     "child",
     "connect",
     "connect_async",

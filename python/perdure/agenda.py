@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .activities import Outcome
-from .asks import UNTIL
+from .asks import OF_OTHERS
 from .coordinatorcalls import AnyRun
 from .durations import from_iso
 from .replay import Fact, Op
@@ -35,8 +35,8 @@ class Agenda:
     __slots__ = (
         "_asked_before",
         "_attempts",
+        "_awaited",
         "_calls",
-        "_conditions",
         "_timers",
         "cancels",
         "commands",
@@ -53,7 +53,7 @@ class Agenda:
         self.signals: dict[str, Op] = {}
         self.to_start: list[Call] = []
         self._calls: dict[str, Call] = {}
-        self._conditions: set[str] = set()
+        self._awaited: set[str] = set()
         self._timers: dict[str, Op] = {}
         self._attempts: dict[str, tuple[int, int | None]] = {}
         for fact in journal:
@@ -87,8 +87,8 @@ class Agenda:
             self.signals[key] = op
         elif kind == "answer":
             self.requests[key] = op
-            if op.name == UNTIL:
-                self._conditions.add(key)
+            if op.spec["kind"] in OF_OTHERS:
+                self._awaited.add(key)
         else:
             self.commands.append(op)
 
@@ -113,13 +113,13 @@ class Agenda:
         """Take out what is answered."""
         self._timers.pop(op.key, None)
         self.signals.pop(op.key, None)
-        self._conditions.discard(op.key)
+        self._awaited.discard(op.key)
 
     # Signals and time.
 
     def expects_mail(self) -> bool:
         """Tell whether a message may come that a deadline competes with."""
-        return bool(self.signals or self._conditions)
+        return bool(self.signals or self._awaited)
 
     def waiting_for(self, signal: str) -> Op | None:
         """Give the oldest wait for a signal."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .durations import to_iso
 from .errors import ActivityFailed, ChildFailed, HookFailed, ValueTooLarge, from_failure
 from .stored import as_stored
-from .typed import bind_unknown, to_json, unchanged
+from .typed import Decode, bind_unknown, to_json, unchanged
 
 if TYPE_CHECKING:
     from .work import Activity, Hook, Work
@@ -23,6 +23,9 @@ MAX_BYTES = 1_048_576
 
 UNTIL = "$until"
 """The name of every wait for a condition."""
+
+OF_OTHERS = frozenset({"until", "item"})
+"""Kinds of requests that somebody answers when he can; a deadline may come first."""
 
 _MAY_BE_LARGE = (str, list, dict)
 _write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -150,6 +153,18 @@ def until_ask(condition: str) -> Ask:
     return Ask(
         "answer", UNTIL, fingerprint_of(condition), {"kind": "until", "condition": condition}
     )
+
+
+def item_ask(name: str, payload: Any, decode: Decode, **options: Any) -> Ask:
+    """Ask people; options: assignee, priority."""
+    value = stored(payload)
+    spec = {"kind": "item", "name": name, "payload": value} | _given(options)
+    return Ask("answer", f"item:{name}", fingerprint_of(value), spec, decode)
+
+
+def expiring(ask: Ask, deadline: int) -> Ask:
+    """Tell whoever is asked until when an answer is waited for (µs)."""
+    return replace(ask, spec=ask.spec | {"expires_at": to_iso(deadline)})
 
 
 def send_ask(target: str | None, name: str, payload: Any) -> Ask:

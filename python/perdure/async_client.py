@@ -18,6 +18,7 @@ from .durations import Duration, seconds
 from .entities import Entities
 from .finding import Found
 from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
+from .items import AsyncItem, Items
 from .looks import Look, change_of, condition_on, end_of
 from .memory import AsyncEntity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
@@ -158,8 +159,11 @@ class AsyncClient(
         Coroutine[Any, Any, bool],
         Coroutine[Any, Any, list[Schedule]],
     ],
+    Items[Coroutine[Any, Any, AsyncItem], Coroutine[Any, Any, list[AsyncItem]]],
 ):
     """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""
+
+    _make_item = AsyncItem
 
     def __init__(self, source: Source):
         self._source = source

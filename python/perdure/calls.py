@@ -243,6 +243,47 @@ class Calls:
         query = f"select * from {self._quoted}.schedules order by name"
         return Call("schedules", query.encode(), (), "rows")
 
+    # What jobs ask of people.
+    def list_items(
+        self,
+        assignee: str | None,
+        name: str | None,
+        status: str,
+        after: list[Any] | None,
+        max_rows: int,
+    ) -> Call:
+        """List items; answers a row for each."""
+        return self._call(
+            "list_items",
+            "rows",
+            assignee=assignee,
+            name=name,
+            status=status,
+            after=None if after is None else to_text(after),
+            max_rows=max_rows,
+        )
+
+    def read_item(self, item: str) -> Call:
+        """Read an item, open or resolved."""
+        return self._call("read_item", "row", item=item)
+
+    def claim_item(self, item: str, by: str) -> Call:
+        """Take an item for a person; answers it, as all these do."""
+        return self._call("claim_item", "row", item=item, by=by)
+
+    def release_item(self, item: str, by: str | None) -> Call:
+        """Give an item back."""
+        return self._call("release_item", "row", item=item, by=by)
+
+    def assign_item(self, item: str, assignee: str | None) -> Call:
+        """Give an item to somebody else, or to anybody."""
+        return self._call("assign_item", "row", item=item, assignee=assignee)
+
+    def resolve_item(self, item: str, resolution: Any, by: str | None) -> Call:
+        """Answer an item."""
+        written = None if resolution is None else to_text(resolution)
+        return self._call("resolve_item", "row", item=item, resolution=written, by=by)
+
     # Contracts.
     def define_contract(self, entity: str, schema: Any) -> Call:
         """Define what memories of an entity must look like."""

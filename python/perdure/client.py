@@ -18,6 +18,7 @@ from .durations import Duration, seconds
 from .entities import Entities
 from .finding import Found
 from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
+from .items import Item, Items
 from .looks import Look, change_of, condition_on, end_of
 from .memory import Entity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
@@ -150,8 +151,11 @@ class Client(
         bool,
         list[Schedule],
     ],
+    Items[Item, list[Item]],
 ):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
+
+    _make_item = Item
 
     def __init__(self, source: Source):
         self._source = source

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import binaries, embedded
+from . import binaries, embedded, item_commands
 from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
@@ -35,7 +35,7 @@ from .terminal import (
     show,
 )
 
-__all__ = ["commands"]
+__all__ = ["commands", "item_commands"]
 
 commands.add_typer(index)
 commands.add_typer(schedule)

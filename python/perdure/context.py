@@ -94,8 +94,8 @@ class Runtime(ABC):
         """Wait for a signal, at most `timeout` seconds (TimeoutError)."""
 
     @abstractmethod
-    def until(self, condition: str, timeout: float | None) -> Any:
-        """Wait for the own memory to fulfil a condition, at most `timeout` s (TimeoutError)."""
+    def within(self, ask: asks.Ask, timeout: float | None) -> Any:
+        """Wait for what others answer when they can, at most `timeout` seconds (TimeoutError)."""
 
     @abstractmethod
     def time(self) -> int:
@@ -159,7 +159,7 @@ class TaskDoor:
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait for the own memory to fulfil a condition."""
-        return self._serving.give(self._serving.until(condition, timeout))
+        return self._serving.give(self._serving.within(asks.until_ask(condition), timeout))
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
         """Send the own job a signal; in a hook, maybe its answer."""

@@ -71,9 +71,11 @@ class CoordinatorRuntime(Runtime):
         """Open a wait for a signal, and a timer beside it where it is limited."""
         return self._limited(self.run.request("signal", signal, None, decode=decode), timeout)
 
-    def until(self, condition: str, timeout: float | None) -> Any:
-        """Open a wait for a condition, and a timer beside it where it is limited."""
-        return self._limited(self.ask(asks.until_ask(condition)), timeout)
+    def within(self, ask: Ask, timeout: float | None) -> Any:
+        """Open a wait for an answer, and a timer beside it where it is limited."""
+        if timeout is not None:
+            ask = asks.expiring(ask, self.run.now + round(timeout * MICROSECONDS))
+        return self._limited(self.ask(ask), timeout)
 
     def _limited(self, waiting: Any, timeout: float | None) -> Any:
         if timeout is None:

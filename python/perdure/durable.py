@@ -45,6 +45,29 @@ def wait_for(signal: str, timeout: Duration | None = None, *, type: Any = None) 
     return serving.give(serving.wait_for(signal, limit, decode))
 
 
+def ask_people(
+    name: str,
+    payload: Any = None,
+    *,
+    assignee: str | None = None,
+    priority: int | None = None,
+    timeout: Duration | None = None,
+    type: Any = None,
+) -> Any:
+    """Ask people for something, and wait for what one of them resolves: an *item*.
+
+    `await perdure.ask_people("approve invoice", {"amount": 900}, assignee="finance")` gives the
+    resolution; with `type` it becomes a model, dataclass, TypedDict …. People find the item with
+    `client.items()`, the most urgent first: `priority` is 0 to 9, without one 5. Raises
+    TimeoutError; then the item is gone.
+    """
+    serving = required("ask_people")
+    limit = None if timeout is None else seconds(timeout)
+    decode = unchanged if type is None else decoder(type)
+    asked = asks.item_ask(name, payload, decode, assignee=assignee, priority=priority)
+    return serving.give(serving.within(asked, limit))
+
+
 def exec_hook(
     hook: Hook[..., Any] | str,
     *args: Any,

@@ -112,6 +112,10 @@ class InvalidSchedule(PerdureError, ValueError, code="PD110"):
     """Nobody can follow the schedule: its cron expression, interval, time zone or policies."""
 
 
+class ItemNotYours(PerdureError, code="PD112"):
+    """Somebody else has claimed the item."""
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""
@@ -177,6 +181,10 @@ class JobAtWork(PerdureError, code="PD407"):
 
 class ScheduleNotFound(PerdureError, LookupError, code="PD410"):
     """There is no schedule of this name."""
+
+
+class ItemNotFound(PerdureError, LookupError, code="PD411"):
+    """No open item has this id; `.detail` tells who resolved it, or that nobody waits any more."""
 
 
 # Installing.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from .activities import Outcome, begin_attempt
-from .asks import ActivityCall, Ask, until_ask
+from .asks import ActivityCall, Ask, expiring
 from .context import Info, Runtime, TaskDoor
 from .durations import to_iso
 from .memo import what_is_asked
@@ -184,11 +184,11 @@ class HookRuntime(Runtime):
             raise TimeoutError
         return decode(fact.value)
 
-    def until(self, condition: str, timeout: float | None) -> Any:
-        """Wait for a condition; the limit counts from the first time this call was made."""
-        return self._until(until_ask(condition), timeout)
+    def within(self, ask: Ask, timeout: float | None) -> Any:
+        """Wait for an answer; the limit counts from the first time this call was made."""
+        return self._within(ask, timeout)
 
-    async def _until(self, ask: Ask, limit: float | None) -> Any:
+    async def _within(self, ask: Ask, limit: float | None) -> Any:
         turn = self.turn
         key = turn.claim_key(what_is_asked(ask))
         fact = turn.memo.told(key)
@@ -196,13 +196,13 @@ class HookRuntime(Runtime):
             turn.check_cancelled()
             length = None if limit is None else round(limit * MICROSECONDS)
             deadline = None if length is None else self._deadline(key, length)
-            self._request(ask, key)
+            self._request(ask if deadline is None else expiring(ask, deadline), key)
             fact = await self._answered(Open(key, None, deadline, is_asked=True))
             if fact.kind == "timer":
                 turn.outbox.withdraw(key)
         if fact.kind == "timer":
             raise TimeoutError
-        return fact.value
+        return ask.decode(fact.value)
 
     def _deadline(self, key: str, length: int) -> int:
         """Give the deadline that the first call has set, or set it."""

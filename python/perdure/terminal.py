@@ -79,7 +79,10 @@ def parsed(text: str | None) -> Any:
 def show(value: Any, indent: int | None = 2) -> None:
     """Print a value as JSON."""
     is_row = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    plain = dataclasses.asdict(value) if is_row else value
+    shown = dataclasses.fields(value) if is_row else ()
+    plain = (
+        {each.name: getattr(value, each.name) for each in shown if each.repr} if is_row else value
+    )
     print(json.dumps(plain, indent=indent, ensure_ascii=False, default=written))
 
 

@@ -42,6 +42,7 @@ declare
 begin
     perform delete_tasks(ended);
     perform forget_conditions(ended);
+    perform forget_open_items(ended);
     if others <> '{}' then
         perform forget_messages(others);
         perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
@@ -115,9 +116,11 @@ begin
     if does.ask then
         topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at);
         perform await_conditions(applied, apply_turns.applied_at);
+        perform ask_people(applied, apply_turns.applied_at);
     end if;
     if does.cancel then
         perform withdraw_conditions(applied);
+        perform withdraw_items(applied);
         topics := topics || cancel_requests(applied, apply_turns.applied_at);
     end if;
     if does.finish then

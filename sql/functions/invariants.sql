@@ -63,6 +63,7 @@ begin
       from (select t.job_id, t.task from tasks as t
              union all select i.job_id, i.task from inbox as i
              union all select f.job_id, f.task from journal as f
+             union all select p.job_id, p.task from items as p
              union all select s.job_id, null from snapshots as s) as o
      where not exists (select from jobs as j where j.id = o.job_id);
 end
@@ -114,7 +115,8 @@ begin
                   from tasks as asked
                  where asked.asker_job = t.job_id
                    and asked.asker_task = t.task)
-               and not exists (select from conditions as c where c.job_id = t.job_id and c.task = t.task))
+               and not exists (select from conditions as c where c.job_id = t.job_id and c.task = t.task)
+               and not exists (select from items as p where p.job_id = t.job_id and p.task = t.task and p.is_open))
     union all
     select 'I5', t.job_id, t.task, 'a parked task has open mail'
       from tasks as t
@@ -196,7 +198,9 @@ begin
     union all
     select * from broken_tasks()
     union all
-    select * from broken_schedules();
+    select * from broken_schedules()
+    union all
+    select * from broken_items();
 end
 $$;
 comment on function @extschema@.assert_invariants() is

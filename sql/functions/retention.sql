@@ -22,6 +22,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform forget_mail(forget_jobs.ids);
+    perform forget_items(forget_jobs.ids);
     perform forget_journals(forget_jobs.ids);
     perform forget_snapshots(forget_jobs.ids);
     perform forget_rows(forget_jobs.ids);

@@ -63,6 +63,11 @@ begin
                from conditions as c
               where c.job_id = it.job_id
                 and c.task = it.task),
+            (select 'people: ' || string_agg(concat_ws(' by ', p.name, coalesce(p.claimed_by, p.assignee)), ', ' order by p.key)
+               from items as p
+              where p.job_id = it.job_id
+                and p.task = it.task
+                and p.is_open),
             (select 'answers of ' || string_agg(h.asker_key, ', ' order by h.asker_key)
                from (select t.asker_key
                        from tasks as t

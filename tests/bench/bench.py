@@ -135,7 +135,7 @@ class Bench:
         """Empty all tables: every round begins alike. An idle worker may be in the way."""
         query = (
             f"truncate {SCHEMA}.tasks, {SCHEMA}.jobs, {SCHEMA}.journal, {SCHEMA}.inbox, "
-            f"{SCHEMA}.snapshots, {SCHEMA}.conditions, "
+            f"{SCHEMA}.snapshots, {SCHEMA}.conditions, {SCHEMA}.items, "
             "bare.job, bare.task, bare.fact"
         )
         while True:

@@ -66,6 +66,19 @@ def sends(name: str, payload: str = "null", when: str = "") -> Step:
     return step
 
 
+def resolves(name: str, resolution: str) -> Step:
+    """Answer the most urgent item of a name, once somebody asks for it."""
+
+    def step(outside: Outside) -> bool:
+        item = outside.one("select id from list_items(name => %s) limit 1", name)
+        if item is None:
+            return False
+        outside.many("select resolve_item(%s, %s::jsonb, by => 'jane')", item, resolution)
+        return True
+
+    return step
+
+
 def cancels(when: str) -> Step:
     """Cancel the job, once the memory says true somewhere."""
 

@@ -17,7 +17,8 @@ from typing import Any
 import perdure
 from tests.engine.condition_programs import conditions
 from tests.engine.ledger import Book
-from tests.engine.outside import Step, cancels, increments, sends, writes
+from tests.engine.outside import Step, cancels, increments, resolves, sends, writes
+from tests.engine.people_programs import people
 
 Memory = perdure.AsyncEntity
 PlainMemory = perdure.Entity
@@ -40,7 +41,7 @@ def app_of(ledger: Book) -> perdure.App:
     app = perdure.App()
     parts = Parts(app, ledger)
     for define in (flows, waits, orders, families, signals, hook_flows, plain, cancelled,
-                   conditions):  # fmt: skip
+                   conditions, people):  # fmt: skip
         define(app, parts)
     return app
 
@@ -676,6 +677,12 @@ PROGRAMS = [
     )),
     Program("until_cancelled", (cancels("ready"),), ends="cancelled"),
     Program("plain_until", (increments("n", when="asking"),)),
+    Program("asks_people", (
+        resolves("one", '{"ok": true}'), resolves("two", '"2"'), resolves("three", "3"),
+        resolves("four", '"first"'),
+    )),
+    Program("plain_asks_people", (resolves("one", "null"), resolves("two", "[2]"))),
+    Program("asks_in_vain", (cancels("ready"), resolves("clean up", '"done"')), ends="cancelled"),
     Program("cleaning", (cancels("ready"),), ends="cancelled"),
     Program("stubborn", (cancels("ready"),)),
     Program("plain_cleaning", (cancels("ready"),)),

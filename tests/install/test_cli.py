@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import psycopg
@@ -98,6 +99,27 @@ def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connec
     assert [change["version"] for change in changes] == sorted(
         change["version"] for change in changes
     )
+
+
+def test_what_jobs_ask_of_people_is_listed_and_resolved(
+    shell: Shell, connection: psycopg.Connection
+) -> None:
+    """(E19)"""
+    connection.execute("select start('w', id => 'job')")
+    token = str(uuid.uuid4())
+    connection.execute("select claim('{default}', 'me', %s)", [token])
+    request = {"key": "a", "kind": "item", "name": "sign", "assignee": "legal"}
+    turn = {"job": "job", "task": "1/main", "token": token, "state": "park", "requests": [request]}
+    connection.execute("select advance(%s)", [json.dumps([turn])])
+    (line,) = shell("items", "--assignee", "legal").splitlines()
+    item = json.loads(line)
+    assert (item["job"], item["name"], item["status"]) == ("job", "sign", "unclaimed")
+    assert shell("items", "--after", json.dumps(item["place"])) == ""
+    resolved = json.loads(shell("resolve", item["id"], '{"ok": true}', "--by", "jane"))
+    assert (resolved["resolution"], resolved["resolved_by"]) == ({"ok": True}, "jane")
+    status, _, complained = shell.run("resolve", item["id"], "--by", "bob")
+    assert status == 1
+    assert "jane resolved it" in complained
 
 
 def test_a_mistake_is_told_in_plain_words(shell: Shell) -> None:

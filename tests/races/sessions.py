@@ -31,7 +31,7 @@ PATIENCE = 20.0  # seconds: how long a test may be stuck before it fails
 JSON_ARGUMENTS = frozenset(
     ("args", "context", "headers", "items", "patch", "payload", "starts", "tasks", "turns", "value")
 )
-TABLES = ("jobs", "tasks", "journal", "inbox", "snapshots", "conditions", "contracts")
+TABLES = ("jobs", "tasks", "journal", "inbox", "snapshots", "conditions", "items", "contracts")
 
 
 @dataclass(frozen=True)
@@ -278,6 +278,15 @@ class Session:
         """Send a signal; false when its key was seen before."""
         return bool(self.call("signal", id=job, name=name, payload=payload, key=key))
 
+    def item_of(self, job: str, key: str = "i#1") -> str:
+        """Find the item that a request has made."""
+        return str(self.one("select id from items where job_id = %s and key = %s", job, key))
+
+    def resolve(self, item: str, resolution: Any = "yes", by: str | None = None) -> str:
+        """Answer an item; tell who has."""
+        query = "select (resolve_item(%s, %s, by => %s)).resolved_by"
+        return str(self.one(query, item, Jsonb(resolution), by or self.name))
+
     def extend(self, *tasks: Task, lease_for: str = "1 h") -> list[str]:
         """Renew leases; give the state of each."""
         reply = self.call("extend", tasks=[task.lease for task in tasks], lease_for=lease_for)
@@ -447,6 +456,11 @@ def take(message: Json) -> dict[str, Any]:
 def until(condition: str, key: str = "u#1") -> dict[str, Any]:
     """Ask to be told when the memory fulfils a condition."""
     return {"key": key, "kind": "until", "condition": condition}
+
+
+def item(key: str = "i#1", **more: Any) -> dict[str, Any]:
+    """Ask people."""
+    return {"key": key, "kind": "item", "name": "sign", **more}
 
 
 def hook(key: str, queue: str = "hooks", **more: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tests.races.sessions import (
     child,
     command,
     hook,
+    item,
     send,
     until,
 )
@@ -44,12 +45,14 @@ class Cast:
     main: Task  # held
     hook: Task  # held; main has asked for it
     child: Task  # held; main has asked for it
+    item: str = ""  # main has asked people
+    other_item: str = ""  # the hook that is parked waits for it
 
 
 def cast(session: Session) -> Cast:
     """Set the stage: beside the three that are held, a hook is parked, one stuck, one ready.
 
-    The one that is parked waits for a signal, or for the first writer.
+    The one that is parked waits for a signal, for the first writer, or for people.
     """
     job = f"job {next(_numbers):06}"
     session.start(job, context={"n": 0, "log": []})
@@ -57,14 +60,17 @@ def cast(session: Session) -> Cast:
         session.call("hook", id=job, name="h", key=key, queue=job)
     parked, stuck, main = sorted(session.claim(job), key=lambda task: task.task)
     turns = [
-        parked.park("go", requests=[until(WRITTEN, "u#1")]),
+        parked.park("go", requests=[until(WRITTEN, "u#1"), item("i#1")]),
         stuck.turn("stuck", value={"message": "?"}),
-        main.keep(requests=[hook("h#1", job), child("c#1", job), until("$.n > 0", "u#0")]),
+        main.keep(
+            requests=[hook("h#1", job), child("c#1", job), until("$.n > 0", "u#0"), item("i#0")]
+        ),
     ]
     assert session.advance_all(turns).states == ["parked", "stuck", "keep"]
     its_child, its_hook = sorted(session.claim(job), key=lambda task: task.task)
     session.call("hook", id=job, name="h", key="ready", queue=job)
-    return Cast(job, main, its_hook, its_child)
+    items = (session.item_of(job, key) for key in ("i#0", "i#1"))
+    return Cast(job, main, its_hook, its_child, *items)
 
 
 # What can be done to the job
@@ -84,6 +90,11 @@ def say(role: str, state: str, *facts: Any, **more: Any) -> Callable[[Session, C
 def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
     """Call a verb with the id of the job."""
     return lambda session, it: session.call(function, id=it.job, **arguments)
+
+
+def claim_item(session: Session, it: Cast) -> Any:
+    """Take an item for a person."""
+    return session.call("claim_item", item=it.item, by="jane") == it.item
 
 
 def plain_update(session: Session, it: Cast) -> None:
@@ -123,6 +134,13 @@ MUTATORS: dict[str, Mutator] = {
     "park": Mutator(say("main", "park", logged("park"), awaits=["go"])),
     "park until": Mutator(say("main", "park", requests=[until(WRITTEN, "u#1")])),
     "withdraw": Mutator(say("main", "keep", cancels=["u#0"])),
+    "withdraw an item": Mutator(say("main", "keep", cancels=["i#0"])),
+    "claim an item": Mutator(claim_item),
+    "resolve an item": Mutator(lambda session, it: session.resolve(it.item, by="jane")),
+    "resolve too": Mutator(lambda session, it: session.resolve(it.item, "no", "bob")),
+    "resolve what is slept for": Mutator(
+        lambda session, it: session.resolve(it.other_item, by="x")
+    ),
     "watch": Mutator(watch, locks=False),  # it waits a moment only
     "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01")),
     "stuck": Mutator(say("main", "stuck", value={"message": "?"}), is_alike=True),
@@ -188,6 +206,9 @@ with its as (
       from inbox as i where job_id like %(family)s
 )
 select jsonb_build_object(
+    'items', (select jsonb_agg(to_jsonb(i) - array['id', 'asked_at', 'claimed_at', 'resolved_at']
+                               order by i.job_id, i.task, i.key)
+                from items as i where i.job_id like %(family)s),
     'conditions', (select jsonb_agg(to_jsonb(c) - 'asked_at' order by c.job_id, c.task, c.key)
                      from conditions as c where c.job_id like %(family)s),
     'jobs', (select jsonb_agg(to_jsonb(j) order by j.id) from its as j),

@@ -22,11 +22,11 @@ declare
 begin
     return coalesce(
         name_failure(request_failure.request ->> 'key', 'the key of a request'),
-        case when kind not in ('hook', 'activity', 'job', 'until') then make_failure(
+        case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
             'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
-            'Known kinds: hook, activity, job, until.', 'Correct the request.') end,
+            'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
         case when kind = 'until' then condition_failure(request_failure.request ->> 'condition')
-             else call_failure('a ' || kind, request_failure.request ->> 'name',
+             else call_failure(case when kind ~ '^[ai]' then 'an ' else 'a ' end || kind, request_failure.request ->> 'name',
                                coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
                                coalesce(request_failure.request ->> 'queue', 'default'),
                                case when request_failure.request ->> 'priority' is null then 5
@@ -35,6 +35,8 @@ begin
         own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
         own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
+        name_failure(coalesce(request_failure.request ->> 'assignee', 'none'), 'an assignee'),
+        value_failure(request_failure.request -> 'payload', 'the payload'),
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(request_failure.request -> 'context', 'the memory'),

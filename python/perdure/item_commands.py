@@ -1,0 +1,45 @@
+"""The commands of the command line for items: what jobs ask of people."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .terminal import DEFAULT, Dsn, Json, Schema, client, commands, parsed, show
+
+ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="The id of the item.")]
+
+
+@commands.command()
+def items(
+    assignee: Annotated[str | None, typer.Option(help="For whom they are meant.")] = None,
+    name: Annotated[str | None, typer.Option(help="What is to be done.")] = None,
+    status: Annotated[
+        str, typer.Option(help="open, or only unclaimed, claimed or resolved.")
+    ] = "open",
+    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print what jobs ask of people, most urgent first, a line of JSON each."""
+    asked = {"assignee": assignee, "name": name, "status": status, "limit": limit}
+    with client(dsn, schema) as opened:
+        for item in opened.items(**asked, after=parsed(after)):
+            show(item, indent=None)
+
+
+@commands.command()
+def resolve(
+    item: ItemId,
+    resolution: Json = None,
+    by: Annotated[str | None, typer.Option(help="Who resolves it.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Answer what a job asks of people; the job goes on with that."""
+    with client(dsn, schema) as opened:
+        show(opened.item(item).resolve(parsed(resolution), by=by))

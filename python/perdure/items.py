@@ -1,0 +1,128 @@
+"""Items: what jobs ask of people, as clients list, claim and resolve them.
+
+Written once for both kinds of clients: a verb gives the item as it stands then, or what is awaited
+for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from .asks import stored
+from .calls import Call, Calls
+
+_Told = TypeVar("_Told")
+_Item = TypeVar("_Item")
+_List = TypeVar("_List")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[_Told]):
+    """What a job asks of people, as it stood when it was read.
+
+    `status` is unclaimed, claimed or resolved; `place` is where the next page of a list begins.
+    """
+
+    _client: Any = field(repr=False, compare=False)
+    id: str
+    job: str
+    task: str
+    key: str
+    name: str
+    payload: Any
+    assignee: str | None
+    priority: int
+    status: str
+    asked_at: datetime
+    expires_at: datetime | None
+    claimed_by: str | None
+    claimed_at: datetime | None
+    resolution: Any
+    resolved_by: str | None
+    resolved_at: datetime | None
+    place: list[Any]
+
+    def claim(self, by: str, *, connection: Any = None) -> _Told:
+        """Take it, so that nobody else resolves it. Raises ItemNotYours and ItemNotFound."""
+        return self._send(self._client.calls.claim_item(self.id, by), connection)
+
+    def release(self, by: str | None = None, *, connection: Any = None) -> _Told:
+        """Give it back if that person has claimed it; without one, whoever has.
+
+        Raises ItemNotFound.
+        """
+        return self._send(self._client.calls.release_item(self.id, by), connection)
+
+    def assign(self, assignee: str | None, *, connection: Any = None) -> _Told:
+        """Give it to another person or group, None for anybody; nobody has claimed it then.
+
+        Raises ItemNotFound.
+        """
+        return self._send(self._client.calls.assign_item(self.id, assignee), connection)
+
+    def resolve(
+        self, resolution: Any = None, *, by: str | None = None, connection: Any = None
+    ) -> _Told:
+        """Answer it: `item.resolve({"approved": True}, by="jane")`; the job goes on with that.
+
+        The same call may be repeated. Raises ItemNotFound where somebody else was first or nobody
+        waits any more, and ItemNotYours where somebody else has claimed it.
+        """
+        call = self._client.calls.resolve_item(self.id, stored(resolution), by)
+        return self._send(call, connection)
+
+    def _send(self, call: Call, connection: Any) -> _Told:
+        client, kind = self._client, type(self)
+        told: _Told = client.send(call.reading(lambda row: kind(client, *row)), connection)
+        return told
+
+
+class Item(_Asked["Item"]):
+    """What a job asks of people, seen from plain code: `item.resolve("yes", by="jane")`."""
+
+    __slots__ = ()
+
+
+class AsyncItem(_Asked[Coroutine[Any, Any, "AsyncItem"]]):
+    """What a job asks of people, seen from async code: `await item.resolve("yes", by="jane")`."""
+
+    __slots__ = ()
+
+
+class Items(Generic[_Item, _List]):
+    """The verbs of a client that concern items."""
+
+    calls: Calls
+    _make_item: Callable[..., Any]
+
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call; each kind of client in its way."""
+        raise NotImplementedError
+
+    def items(
+        self,
+        *,
+        assignee: str | None = None,
+        name: str | None = None,
+        status: str = "open",
+        after: list[Any] | None = None,
+        limit: int = 100,
+    ) -> _List:
+        """List items, most urgent first: `client.items(assignee="finance")`.
+
+        `status` is open, or only unclaimed, claimed or resolved. At most 1000; `after` is the place
+        of the last one of the page before. Raises InvalidArgument.
+        """
+        call = self.calls.list_items(assignee, name, status, after, limit)
+        make = self._make_item
+        found: _List = self.send(call.reading(lambda rows: [make(self, *row) for row in rows]))
+        return found
+
+    def item(self, id: str) -> _Item:
+        """Read an item, open or resolved. Raises ItemNotFound."""
+        make = self._make_item
+        found: _Item = self.send(self.calls.read_item(id).reading(lambda row: make(self, *row)))
+        return found

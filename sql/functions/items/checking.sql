@@ -1,0 +1,22 @@
+-- Items, checked: an open one is waited for, a resolved one was told. [P8]
+
+create function @extschema@.broken_items() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I17', p.job_id, p.task,
+           format(case when t.task is null then 'item %s is asked by a task that is gone'
+                       when p.is_open then 'item %s is open and has an answer'
+                       else 'item %s is resolved and its task was not told' end, p.id)
+      from items as p
+      left join tasks as t on t.job_id = p.job_id and t.task = p.task
+      left join inbox as i on i.job_id = p.job_id and i.task = p.task and i.key = p.key
+     where p.is_open and (t.task is null or i.id is not null)
+        or not p.is_open and t.task is not null and i.id is null;
+end
+$$;
+comment on function @extschema@.broken_items() is
+    'Find open items of tasks that are gone, or that have an answer already, and resolved ones of which a live task was not told (I17).';

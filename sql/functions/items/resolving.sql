@@ -1,0 +1,181 @@
+-- Items, resolved: what people do with what they are asked. Each verb locks the job that asks, then looks at the item.
+
+create function @extschema@.read_item(item text) returns @extschema@.asked_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    found_item asked_item;
+begin
+    select i.id, i.job_id, i.task, i.key, i.name, i.payload, i.assignee, i.priority,
+           case when i.resolved_at is not null then 'resolved' when i.claimed_at is not null then 'claimed' else 'unclaimed' end,
+           i.asked_at, i.expires_at, i.claimed_by, i.claimed_at, i.resolution, i.resolved_by, i.resolved_at,
+           jsonb_build_array(i.priority, (extract(epoch from i.asked_at) * 1000000)::bigint, i.id)
+      into found_item
+      from items as i
+     where i.id = read_item.item;
+    if not found then
+        raise exception 'item % does not exist', quote_nullable(left(read_item.item, 200))
+            using errcode = 'PD411',
+                  detail = 'It never has, or whoever asked goes on without it: its time was up, it was withdrawn, or the task has ended.',
+                  hint = 'List the items that are open: list_items().';
+    end if;
+    return found_item;
+end
+$$;
+comment on function @extschema@.read_item(text) is 'Read an item as it stands, open or resolved; PD411 when there is none.';
+
+
+create function @extschema@.hold_item(item text) returns @extschema@.asked_item
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform lock_jobs(array(select i.job_id from items as i where i.id = hold_item.item), waiting => true);
+    -- A statement of its own: what the lock shows, not what was read before it.
+    return read_item(hold_item.item);
+end
+$$;
+comment on function @extschema@.hold_item(text) is 'Lock the job that an item belongs to, and read the item; PD411 when there is none.';
+
+
+create function @extschema@.item_failure(it @extschema@.asked_item, by text, now_at timestamptz) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if it.resolved_at is not null then
+        return make_failure(
+            'PD411', 'ItemNotFound', format('item %s is not open any more', quote_literal(it.id)),
+            format('%s resolved it at %s.', coalesce(it.resolved_by, 'Somebody'), it.resolved_at),
+            'Look at its resolution: read_item().');
+    end if;
+    if it.expires_at < item_failure.now_at then
+        return make_failure(
+            'PD411', 'ItemNotFound', format('item %s is not open any more', quote_literal(it.id)),
+            format('Its time was up at %s.', it.expires_at), 'Whoever asked goes on without it.');
+    end if;
+    if it.claimed_by is not null and it.claimed_by is distinct from item_failure.by then
+        return make_failure(
+            'PD112', 'ItemNotYours', format('item %s is claimed by %s', quote_literal(it.id), quote_literal(it.claimed_by)),
+            format('That was at %s.', it.claimed_at), 'Call release_item() first, or assign_item() it to somebody else.');
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.item_failure(@extschema@.asked_item, text, timestamptz) is
+    'Say why a person may not work on an item: it is not open any more (PD411), or somebody else has claimed it (PD112); or null.';
+
+
+create function @extschema@.claim_item(item text, by text) returns @extschema@.asked_item
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held asked_item := hold_item(claim_item.item);
+    taken_at timestamptz := clock();
+begin
+    perform check_name(claim_item.by, 'a person');
+    perform raise_failure(item_failure(held, claim_item.by, taken_at));
+    update items as i
+       set claimed_by = claim_item.by,
+           claimed_at = taken_at
+     where i.id = held.id
+       and i.claimed_by is null;
+    return read_item(held.id);
+end
+$$;
+comment on function @extschema@.claim_item(text, text) is
+    'Take an open item, so that nobody else resolves it; returns it. PD104, PD112 when somebody else has it, PD411 when it is not open.';
+
+
+create function @extschema@.release_item(item text, by text default null) returns @extschema@.asked_item
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held asked_item := hold_item(release_item.item);
+begin
+    update items as i
+       set claimed_by = null,
+           claimed_at = null
+     where i.id = held.id
+       and i.claimed_by = coalesce(release_item.by, held.claimed_by)
+       and i.is_open;
+    return read_item(held.id);
+end
+$$;
+comment on function @extschema@.release_item(text, text) is
+    'Give an item back that a person has claimed, or without one whoever has; what he does not have stays as it is. Returns it. PD411.';
+
+
+create function @extschema@.assign_item(item text, assignee text default null) returns @extschema@.asked_item
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held asked_item := hold_item(assign_item.item);
+begin
+    perform check_name(coalesce(assign_item.assignee, 'none'), 'an assignee');
+    perform raise_failure(item_failure(held, held.claimed_by, clock()));
+    update items as i
+       set assignee = assign_item.assignee,
+           claimed_by = null,
+           claimed_at = null
+     where i.id = held.id
+       and i.assignee is distinct from assign_item.assignee;
+    return read_item(held.id);
+end
+$$;
+comment on function @extschema@.assign_item(text, text) is
+    'Give an open item to another person or group, null for anybody; who had claimed it has it no more. Returns it. PD104, PD411.';
+
+
+create function @extschema@.resolve_item(
+    item        text,
+    resolution  jsonb  default null,
+    by          text   default null
+) returns @extschema@.asked_item
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held asked_item := hold_item(resolve_item.item);
+    answered_at timestamptz := clock();
+begin
+    perform check_name(coalesce(resolve_item.by, 'none'), 'a person');
+    perform check_value(resolve_item.resolution, 'the resolution');
+    if held.status = 'resolved'
+        and (held.resolution, held.resolved_by) is not distinct from (resolve_item.resolution, resolve_item.by) then
+        return held;
+    end if;
+    perform raise_failure(item_failure(held, resolve_item.by, answered_at));
+    update items as i
+       set resolution = resolve_item.resolution,
+           resolved_by = resolve_item.by,
+           resolved_at = answered_at
+     where i.id = held.id;
+    perform leave_answers(
+        array[(0, null, null, null, null, 'done', null, null, null, null, null, resolve_item.resolution, null, null, null,
+               held.job, held.task, held.key, null, null, null)::turn], answered_at);
+    perform notify_listeners(wake_tasks(array[held.job], answered_at));
+    return read_item(held.id);
+end
+$$;
+comment on function @extschema@.resolve_item(text, jsonb, text) is
+    'Answer an item: whoever asked gets the resolution, once. Returns it; the same call gets the same answer again. PD104, PD112 when somebody else has it, PD30x, PD411 when it is not open. [P5] [P12]';

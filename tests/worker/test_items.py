@@ -1,0 +1,324 @@
+"""Items, end to end: coordinators and hooks ask people, who list, claim and resolve. (E19)"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from tests.worker.test_until import TWO_HOURS_LATER, run, wait_for
+
+T = "20 s"
+OPEN = "select exists (select from perdure.items where is_open)"
+PARKED = "select bool_and(token is null and due_at > perdure.clock()) from perdure.tasks"
+
+
+@dataclass
+class Decision:
+    """What people say."""
+
+    approved: bool
+    note: str = ""
+
+
+# The same question in four places: each workflow gives what it was told, or "late".
+
+
+def in_coordinator(app: perdure.App) -> Any:
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, limit: float | None) -> Any:
+        try:
+            return await perdure.ask_people(
+                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
+            )
+        except TimeoutError:
+            return "late"
+
+    return asks
+
+
+def in_plain_coordinator(app: perdure.App) -> Any:
+    @app.coordinator
+    def asks(memory: perdure.Entity, limit: float | None) -> Any:
+        try:
+            return perdure.ask_people(
+                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
+            )
+        except TimeoutError:
+            return "late"
+
+    return asks
+
+
+def in_hook(app: perdure.App) -> Any:
+    @app.hook
+    async def inquires(memory: perdure.AsyncEntity, limit: float | None) -> Any:
+        try:
+            return await perdure.ask_people(
+                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
+            )
+        except TimeoutError:
+            return "late"
+
+    return having(app, inquires)
+
+
+def in_plain_hook(app: perdure.App) -> Any:
+    @app.hook
+    def inquires(memory: perdure.Entity, limit: float | None) -> Any:
+        try:
+            return perdure.ask_people(
+                "approve", {"n": 1}, assignee="finance", priority=2, timeout=limit
+            )
+        except TimeoutError:
+            return "late"
+
+    return having(app, inquires)
+
+
+def having(app: perdure.App, inquires: Any) -> Any:
+    """Make a workflow that has a hook ask."""
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, limit: float | None) -> Any:
+        return await inquires(memory, limit)
+
+    return asks
+
+
+PLACES = [in_coordinator, in_plain_coordinator, in_hook, in_plain_hook]
+
+
+@pytest.fixture(params=PLACES, ids=lambda place: place.__name__)
+def asks(request: pytest.FixtureRequest, app: perdure.App) -> Any:
+    """Give a workflow that asks, in each of the four places."""
+    return request.param(app)
+
+
+def test_who_asks_gets_what_somebody_resolves(
+    client: perdure.Client, dsn: str, work: Any, asks: Any
+) -> None:
+    """[P4]: it finds the item as it was asked, and goes on with the resolution."""
+    work()
+    handle = client.start(asks, None)
+    wait_for(dsn, OPEN)
+    (item,) = client.items(assignee="finance", name="approve")
+    assert (item.job, item.payload, item.priority, item.status, item.expires_at) == (
+        handle.id,
+        {"n": 1},
+        2,
+        "unclaimed",
+        None,
+    )
+    resolved = item.claim("jane").resolve({"ok": True}, by="jane")
+    assert handle.result(T) == {"ok": True}
+    assert (resolved.status, resolved.resolution, resolved.resolved_by) == (
+        "resolved",
+        {"ok": True},
+        "jane",
+    )
+    assert client.item(item.id) == resolved
+    assert item.resolve({"ok": True}, by="jane") == resolved  # [P12]
+    with pytest.raises(perdure.ItemNotFound) as told:
+        item.resolve({"ok": False}, by="bob")
+    assert "jane resolved it" in (told.value.detail or "")
+
+
+def test_a_parked_one_is_woken(
+    client: perdure.Client, dsn: str, work: Any, app: perdure.App, asks: Any
+) -> None:
+    """[P5]: no worker is there while people decide."""
+    with perdure.Worker(app, dsn=dsn):
+        handle = client.start(asks, 3600)
+        wait_for(dsn, OPEN)
+    assert "people: approve" in "".join(
+        row[0] or "" for row in run(dsn, "select waits_for from perdure.waiting")
+    )
+    client.items()[0].resolve("yes")
+    work(cache=0)
+    assert handle.result(T) == "yes"
+
+
+def test_time_is_up(client: perdure.Client, dsn: str, work: Any, asks: Any) -> None:
+    """[P7]: then nobody is asked any more, and who comes late is told."""
+    work()
+    handle = client.start(asks, 0.5)
+    wait_for(dsn, OPEN)
+    (item,) = client.items()
+    assert handle.result(T) == "late"
+    assert client.items() == []
+    with pytest.raises(perdure.ItemNotFound):
+        item.resolve("yes")
+
+
+@pytest.mark.parametrize("deadline", ["before it", "after it"])
+def test_what_came_first_counts_not_what_was_seen_first(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, asks: Any, deadline: str
+) -> None:
+    """[P7] [P9]: the worker is away. Whoever resolves an item that nobody will hear of is told."""
+    with perdure.Worker(app, dsn=dsn):
+        handle = client.start(asks, 3600)
+        wait_for(dsn, OPEN)
+    (item,) = client.items()
+    if deadline == "after it":
+        item.resolve("yes", by="jane")
+    run(dsn, TWO_HOURS_LATER)
+    if deadline == "before it":
+        with pytest.raises(perdure.ItemNotFound):
+            item.resolve("yes", by="jane")
+    work(cache=0)
+
+    assert handle.result(T) == ("yes" if deadline == "after it" else "late")
+    assert client.items() == []
+
+
+def test_who_is_cancelled_asks_no_more(
+    client: perdure.Client, dsn: str, work: Any, asks: Any
+) -> None:
+    work()
+    handle = client.start(asks, None)
+    wait_for(dsn, OPEN)
+    assert handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert client.items() == []
+
+
+def test_a_resolution_is_made_of_a_type(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.hook
+    async def inquires(memory: perdure.AsyncEntity) -> str:
+        told: Decision = await perdure.ask_people("b", Decision(False), type=Decision)
+        return told.note
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        told: Decision = await perdure.ask_people("a", type=Decision, timeout="1 d")
+        return [told.approved, told.note, await inquires(memory)]
+
+    work()
+    handle = client.start(asks)
+    for name in "ab":
+        wait_for(dsn, f"select exists (select from perdure.items where name = '{name}')")
+        (item,) = client.items(name=name)
+        item.resolve(Decision(True, f"said {name}"), by="jane")
+    assert item.payload == {"approved": False, "note": ""}
+    assert handle.result(T) == [True, "said a", "said b"]
+
+
+def test_several_are_asked_and_the_first_decides(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        asked = [
+            asyncio.ensure_future(perdure.ask_people("vote", assignee=who)) for who in ("a", "b")
+        ]
+        done, left = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        for each in left:
+            each.cancel()
+        return [each.result() for each in done]
+
+    work()
+    handle = client.start(asks)
+    wait_for(dsn, "select count(*) = 2 from perdure.items")
+    client.items(assignee="b")[0].resolve("b decides")
+    assert handle.result(T) == ["b decides"]
+    assert client.items() == []
+
+
+def test_it_is_resolved_in_the_callers_transaction(
+    client: perdure.Client, dsn: str, work: Any, asks: Any
+) -> None:
+    """What is rolled back was not resolved."""
+    work()
+    handle = client.start(asks, None)
+    wait_for(dsn, OPEN)
+    (item,) = client.items()
+    with psycopg.connect(dsn) as connection:
+        assert item.claim("jane", connection=connection).claimed_by == "jane"
+        connection.rollback()
+        item.resolve("no", by="bob", connection=connection)
+        connection.rollback()
+        item.resolve("yes", by="jane", connection=connection)
+        connection.commit()
+    assert handle.result(T) == "yes"
+
+
+def test_pages_claims_and_assignments(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, many: int) -> Any:
+        names = [f"n{n}" for n in range(many)]
+        return await asyncio.gather(*(perdure.ask_people(name, priority=5) for name in names))
+
+    work()
+    handle = client.start(asks, 5)
+    wait_for(dsn, "select count(*) = 5 from perdure.items")
+    listed = client.items()
+    pages, after = [], None
+    while page := client.items(limit=2, after=after):
+        pages += page
+        after = page[-1].place
+    assert pages == listed
+    first = listed[0].claim("jane")
+    with pytest.raises(perdure.ItemNotYours):
+        first.resolve(by="bob")
+    assert first.assign("legal").claimed_by is None
+    assert [item.id for item in client.items(assignee="legal")] == [first.id]
+    assert first.assign(None).assignee is None
+    assert first.claim("bob").release("bob").status == "unclaimed"
+    with pytest.raises(perdure.InvalidArgument):
+        client.items(status="lost")
+    with pytest.raises(perdure.ItemNotFound):
+        client.item("nothing")
+    for item in listed:
+        item.resolve(item.name)
+    assert handle.result(T) == [f"n{n}" for n in range(5)]
+    assert len(client.items(status="resolved")) == 5
+
+
+def test_async_code_does_the_same(client: perdure.Client, dsn: str, work: Any, asks: Any) -> None:
+    work()
+    handle = client.start(asks, None)
+    wait_for(dsn, OPEN)
+
+    async def decide() -> perdure.AsyncItem:
+        async with await perdure.connect_async(dsn) as there:
+            (item,) = await there.items(status="unclaimed")
+            claimed = await item.claim("jane")
+            assert await (await claimed.release()).assign("jane") == await there.item(item.id)
+            return await item.resolve("yes", by="jane")
+
+    assert asyncio.run(decide()).resolved_by == "jane"
+    assert handle.result(T) == "yes"
+
+
+def test_outside_of_jobs_nobody_is_asked() -> None:
+    with pytest.raises(perdure.InvalidArgument):
+        perdure.ask_people("approve")
+
+
+def test_a_resolution_whose_reply_is_lost_is_repeated(
+    client: perdure.Client, dsn: str, work: Any, asks: Any
+) -> None:
+    """[P12]: the job has ended by then, and the client is told the same."""
+    work()
+    handle = client.start(asks, None)
+    wait_for(dsn, OPEN)
+    (item,) = client.items()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        told = [item.resolve("yes", by="jane", connection=connection)]
+        assert handle.result(T) == "yes"
+        began = time.monotonic()
+        while client.handle(handle.id).status().finished_at is None:
+            assert time.monotonic() - began < 10
+        told.append(item.resolve("yes", by="jane", connection=connection))
+    assert told[0] == told[1]
