@@ -1,7 +1,7 @@
 -- Leases: renewed by heartbeats, or given back.
 
 begin;
-select plan(29);
+select plan(44);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -88,6 +88,56 @@ select is(
     'who has given a task back cannot advance it [P6]');
 select is(the_job('y') ->> 'version', '0', 'nothing of it is applied');
 select is(release('[]')::jsonb, '[]', 'to give back nothing is no error');
+
+-- Progress: how far a task is, kept with its lease.
+
+create function with_progress(turn jsonb, progress jsonb) returns jsonb
+language plpgsql
+as $$
+begin
+    return jsonb_build_array(jsonb_build_object(
+        'job', turn -> 'job', 'task', turn -> 'task', 'token', turn -> 'token', 'progress', with_progress.progress));
+end
+$$;
+
+select have_held_job('p');
+select is(
+    extend(with_progress(a_turn('p'), '{"page": 3}'))::jsonb,
+    '[{"job": "p", "task": "1/main", "state": "held", "cancel": false}]',
+    'with its lease a task may tell how far it is (E20)');
+select is(the_task('p') -> 'progress', '{"page": 3}', 'that is kept');
+select is((status('p')).waiting_for, 'worker ada, at {"page": 3}', 'the status of the job tells it');
+select is(
+    (select w.progress from waiting as w where w.job_id = 'p'), '{"page": 3}', 'and the view of what is waited for');
+select given(extend(jsonb_build_array(a_turn('p'))));
+select is(the_task('p') -> 'progress', '{"page": 3}', 'a heartbeat that says nothing changes nothing');
+select is(
+    (extend(with_progress(a_turn('p'), progress)) -> 0)::jsonb #>> '{error,code}', code, format('%s is not kept', about))
+  from (values ('what is too large', to_jsonb(repeat('x', 10001)), 'PD301'),
+               ('what is too deep', (repeat('[', 110) || repeat(']', 110))::jsonb, 'PD302'),
+               ('a number that nobody can read', ('[' || repeat('9', 400) || ']')::jsonb, 'PD304')
+       ) as cases (about, progress, code);
+select is(the_task('p') -> 'progress', '{"page": 3}', 'what is refused changes nothing');
+select time_passes('20 s');
+select is(
+    (extend(with_progress(a_turn('p'), to_jsonb(repeat('x', 10001)))) -> 0)::jsonb ->> 'state',
+    'held',
+    'the lease is renewed all the same');
+select time_passes('31 s');
+select is(take('bob', '{p}') #> '{0,progress}', '{"page": 3}', 'the next holder is told how far the task was');
+select is(
+    extend(with_progress(a_turn('p'), '{"page": 9}'))::jsonb #>> '{0,state}', 'lost',
+    'who has lost the lease tells nothing any more [P6]');
+select given(release(with_progress(a_turn('p'), '{"page": 9}')));
+select is(the_task('p') -> 'progress', '{"page": 3}', 'nor when he gives it back [P6]');
+select given(release(with_progress(a_turn('p', worker => 'bob'), '{"page": 4}')));
+select is(the_task('p') -> 'progress', '{"page": 4}', 'who gives it back may tell');
+select given(take('ada', '{p}'));
+select given(release(with_progress(a_turn('p'), to_jsonb(repeat('x', 10001)))));
+select is(
+    jsonb_build_array(the_task('p') -> 'progress', the_task('p') -> 'token'),
+    '[{"page": 4}, null]',
+    'with what cannot be kept it is given back all the same');
 
 -- Mail that came while the task was held is not lost when it is given back.
 

@@ -14,6 +14,8 @@ from .context import Info, activity_info
 from .durations import to_iso
 from .errors import Failed, InvalidValue, NumberOutOfRange, ValueTooDeep, ValueTooLarge, failure_of
 from .faults import crash_point
+from .progress import Pulse
+from .progress import pulse as running_pulse
 from .turns import DROPPED, Json, Turn
 from .work import Activity
 
@@ -92,12 +94,16 @@ def begin_attempt(
     call: ActivityCall,
     info: Info,
     done: Callable[[Outcome], None] | None = None,
+    *,
+    pulse: Pulse,
 ) -> asyncio.Task[Outcome]:
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     context = engine.context.copy()
+    context.run(running_pulse.set, pulse)
     task = engine.loop.create_task(attempt(engine, call, info), context=context)
     engine.attempts.add(task)
     task.add_done_callback(engine.attempts.discard, context=engine.context)
+    task.add_done_callback(pulse.ended, context=engine.context)
     if done is None:
         return task
 
@@ -122,8 +128,10 @@ class ActivityTurn(Turn):
 
     def begin(self) -> None:
         """Make the attempt."""
-        info = replace(self.info(), key=f"{self.job}/{self.task}")
-        self._task = begin_attempt(self.engine, self._call, info, self._done)
+        place = f"{self.job}/{self.task}"
+        info = replace(self.info(), key=place, progress=self.progress.of(None))
+        pulse = Pulse(self, None)
+        self._task = begin_attempt(self.engine, self._call, info, self._done, pulse=pulse)
 
     def _done(self, outcome: Outcome) -> None:
         if self.is_over:
@@ -135,6 +143,13 @@ class ActivityTurn(Turn):
         else:
             due = self.engine.clock.now() + int(outcome.again_in * 1e6)
             self._final = self.body("retry", value=outcome.value, until=to_iso(due))
+            self.engine.spawn(self._give_back(), self)
+            return
+        self.submit()
+
+    async def _give_back(self) -> None:
+        """Let the next attempt know how far this one was, whoever makes it."""
+        await self.engine.keep_progress(self)
         self.submit()
 
     def build(self) -> Json:

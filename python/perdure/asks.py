@@ -74,11 +74,16 @@ def stored(value: Any) -> Any:
     return value
 
 
+def size_of(stored: Any) -> int:
+    """Tell how many bytes a stored value has as JSON, as the server counts them."""
+    return len(_write_as_server(stored).encode())
+
+
 def _written(stored: Any) -> str:
     """Write a value as JSON, without blanks: the server counts them, at most as many again."""
     text = _write(stored)
     if len(text) > MAX_BYTES // 2:
-        size = len(_write_as_server(stored).encode())
+        size = size_of(stored)
         if size > MAX_BYTES:
             raise ValueTooLarge(
                 "a value is too large",

@@ -18,8 +18,9 @@ PROTOCOL = 1
 JOURNAL_PAGE = 10_000
 
 Shape = Literal["value", "row", "rows"]
-Task = dict[str, str]
-"""What names a held task in heartbeats and releases: `{"job", "task", "token"}`."""
+Task = dict[str, Any]
+"""What names a held task in heartbeats and releases: `{"job", "task", "token"}`, and maybe its
+`progress`."""
 
 
 @dataclass(frozen=True, slots=True)

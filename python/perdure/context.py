@@ -24,7 +24,8 @@ class Info:
     """Who the running code is: `perdure.info().job`.
 
     `attempt` is 0 at first; `signal` is the name under which a hook was asked to answer; `key`
-    names one call of an activity for ever (an idempotency key for the outside world).
+    names one call of an activity for ever (an idempotency key for the outside world). `progress` is
+    what an earlier attempt last told with `heartbeat()`, as far as a heartbeat has carried it.
     """
 
     job: str
@@ -39,6 +40,7 @@ class Info:
     parent: str | None = None
     headers: Any = None
     key: str | None = None
+    progress: Any = None
 
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
@@ -96,6 +98,10 @@ class Runtime(ABC):
     @abstractmethod
     def within(self, ask: asks.Ask, timeout: float | None) -> Any:
         """Wait for what others answer when they can, at most `timeout` seconds (TimeoutError)."""
+
+    @abstractmethod
+    def beat(self, progress: Any) -> None:
+        """Note how far the code is. Raises CancelledError where it was asked to cancel."""
 
     @abstractmethod
     def time(self) -> int:

@@ -12,6 +12,7 @@ from . import asks
 from .asks import Ask
 from .context import Info, Runtime, TaskDoor, info_of
 from .durations import from_iso
+from .errors import InvalidArgument
 from .memory import AsyncEntity, Entity
 from .replay import AsyncRun, Fact, SyncRun
 from .typed import Decode
@@ -83,6 +84,13 @@ class CoordinatorRuntime(Runtime):
         if isinstance(waiting, asyncio.Future):
             return _within(waiting, timeout)
         return Either(self.run, waiting, self.sleep(round(timeout * MICROSECONDS)))
+
+    def beat(self, progress: Any) -> None:  # noqa: ARG002
+        """Refuse: a coordinator does nothing that takes long."""
+        raise InvalidArgument(
+            "heartbeat() was called in a coordinator",
+            hint="Call it in an activity or hook; a coordinator tells in its memory how far it is.",
+        )
 
     def time(self) -> int:
         """Give workflow time."""

@@ -21,6 +21,7 @@ from .durations import to_iso
 from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
 from .news import News
+from .progress import Pulse
 from .replay import Fact, Op, SyncRun
 from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal
 from .work import Coordinator
@@ -165,7 +166,8 @@ class CoordinatorTurn(Turn):
             self._step()
 
         info = self.info_of_attempt(call.op.key, call.made)
-        call.task = begin_attempt(self.engine, call.op.spec, info, done)
+        pulse = Pulse(self, call.op.key)
+        call.task = begin_attempt(self.engine, call.op.spec, info, done, pulse=pulse)
 
     def _wait_here(self) -> None:
         """Look again at the next deadline, or when it is time to look into the inbox."""

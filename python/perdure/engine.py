@@ -231,6 +231,13 @@ class Engine:
             if not page:
                 return rows
 
+    async def keep_progress(self, turn: Turn) -> None:
+        """Tell the database how far a task is, before it is given up."""
+        number, news = turn.progress.news()
+        if news:
+            await self._reader.call(self.calls.extend([turn.lease() | news], self.lease_for))
+            turn.progress.said(number)
+
     def heard(self, task: Task, state: str, cancel: bool) -> None:
         """Take what a heartbeat has heard of a task."""
         turn = self.held.get((task["job"], task["task"]))
@@ -261,7 +268,7 @@ class Engine:
         if running:
             await asyncio.wait(running, timeout=1.0)
         return [
-            {"job": turn.job, "task": turn.task, "token": turn.token}
+            turn.lease() | turn.progress.news()[1]
             for turn in turns
             if not self.threads[turn.job, turn.task]
         ]

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from .activities import Outcome, begin_attempt
 from .asks import ActivityCall, Ask, expiring
 from .context import Info, Runtime, TaskDoor
 from .durations import to_iso
+from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
 from .memory import AsyncEntity, Entity
+from .progress import Pulse
 from .replay import Fact
 from .typed import Decode
 from .waits import Open
@@ -39,13 +42,14 @@ class HookRuntime(Runtime):
         self.turn = turn
         self.app = turn.engine.app
         self.is_async = turn.hook.is_async
+        self._known = turn.progress.of(OWN)
         door = TaskDoor(self)
         self.memory = AsyncEntity(door, turn.job) if self.is_async else Entity(door, turn.job)
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
         """Tell the code who it is."""
-        return self.turn.info()
+        return replace(self.turn.info(), progress=self._known)
 
     # The calls.
 
@@ -139,7 +143,8 @@ class HookRuntime(Runtime):
         try:
             await turn.outbox.flushed()
             turn.check_alive()
-            outcome = await begin_attempt(turn.engine, call, turn.info_of_attempt(key, made))
+            info, pulse = turn.info_of_attempt(key, made), Pulse(turn, key)
+            outcome = await begin_attempt(turn.engine, call, info, pulse=pulse)
             turn.check_alive()
         finally:
             turn.acting -= 1
@@ -211,6 +216,13 @@ class HookRuntime(Runtime):
             deadline = self.turn.engine.clock.now() + length
             self.turn.outbox.tell("note", key, value={"until": to_iso(deadline)})
         return deadline
+
+    def beat(self, progress: Any) -> None:
+        """Note how far the hook is. Raises CancelledError where it was asked to cancel."""
+        self.turn.check_alive()
+        self.turn.check_cancelled()
+        if progress is not None:
+            self.turn.progress.note(OWN, progress)
 
     def time(self) -> int:
         """Give the time."""

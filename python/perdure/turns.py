@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .context import Info, info_of
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
+from .progress import Progress
 from .replay import Fact
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Turn(ABC):
         self.flying = False
         self.asked_at = 0
         self.is_over = False
+        self.progress = Progress(row["progress"])
 
     def __repr__(self) -> str:
         """Show which task it is."""
@@ -62,7 +64,12 @@ class Turn(ABC):
     def info_of_attempt(self, key: str, made: int) -> Info:
         """Tell an activity of this task who it is."""
         place = f"{self.job}/{self.task}/{key}"
-        return replace(self.info(), kind="activity", attempt=made, key=place)
+        progress = self.progress.of(key)
+        return replace(self.info(), kind="activity", attempt=made, key=place, progress=progress)
+
+    def lease(self) -> Json:
+        """Name the lease, for heartbeats and releases."""
+        return {"job": self.job, "task": self.task, "token": self.token}
 
     def body(self, state: str, **more: Any) -> Json:
         """Give a turn for advance(), with what is not None."""

@@ -24,7 +24,7 @@ from .durations import Duration, seconds
 from .engine import Engine
 from .errors import InvalidArgument
 from .faults import crash_point
-from .heartbeat import Heartbeat
+from .heartbeats import Heartbeat
 from .hooks import Family, turn_of
 
 logger = logging.getLogger("perdure.worker")

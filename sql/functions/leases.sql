@@ -17,7 +17,7 @@ begin
 end
 $$;
 comment on function @extschema@.extend(jsonb, interval) is
-    'Renew the leases of [{job, task, token}]; answers for each held, busy (locked now, still held) or lost, and whether it is asked to cancel. PD107.';
+    'Renew the leases of [{job, task, token, progress}]; answers for each held, busy (locked now, still held) or lost, whether it is asked to cancel, and an error where the progress cannot be kept (PD30x). PD107.';
 
 
 create function @extschema@.release(tasks jsonb) returns json
@@ -41,4 +41,4 @@ begin
 end
 $$;
 comment on function @extschema@.release(jsonb) is
-    'Give back the leases of [{job, task, token}] so that others may claim the tasks at once; answers released or lost.';
+    'Give back the leases of [{job, task, token, progress}] so that others may claim the tasks at once; answers released or lost.';

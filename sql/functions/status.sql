@@ -52,7 +52,7 @@ begin
     return case it.state
         when 'stuck' then format('somebody to resume it: %s', coalesce(
             nullif(concat_ws(': ', it.stuck_reason ->> 'message', it.stuck_reason ->> 'detail'), ''), it.stuck_reason::text))
-        when 'leased' then format('worker %s', it.worker)
+        when 'leased' then concat_ws(', at ', 'worker ' || it.worker, left(it.progress::text, 200))
         when 'ready' then format('a worker on queue %s%s', it.queue, no_worker_note(it.queue))
         when 'retrying' then format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message')
         when 'delayed' then case when it.due_at < 'infinity' then format('its time: %s', it.due_at)

@@ -11,9 +11,9 @@ select t.job_id, t.task, t.kind, t.name, t.queue,
        @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason) as state,
        t.due_at,
        @extschema@.task_reason(t.job_id, t.task) as waits_for,
-       t.worker, t.deliveries, t.attempt
+       t.worker, t.deliveries, t.attempt, t.progress
   from @extschema@.tasks as t;
-comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words.';
+comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words, and how far it is.';
 
 create or replace view @extschema@.schedules as
 select s.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,64 @@ async def slow_hook(memory: perdure.AsyncEntity) -> str:
 async def one_slow(memory: perdure.AsyncEntity) -> str:
     await memory.set({"log": []})
     return await slow_hook(memory)
+
+
+def read_pages(pages: int) -> Iterator[None]:
+    """Read on from where an earlier attempt was; stand still at a page where that is told."""
+    for n in range(1 + (perdure.info().progress or 0), pages + 1):
+        write_down(f"page {n}")
+        perdure.heartbeat(n)
+        if os.environ.get("STOP_AT") == str(n):
+            while True:
+                yield
+
+
+@app.activity
+async def read(pages: int) -> int:
+    for _ in read_pages(pages):
+        await asyncio.sleep(0.01)
+    return pages
+
+
+@app.activity
+def plain_read(pages: int) -> int:
+    for _ in read_pages(pages):
+        time.sleep(0.01)
+    return pages
+
+
+@app.activity(queue="far")
+async def read_far(pages: int) -> int:
+    for _ in read_pages(pages):
+        await asyncio.sleep(0.01)
+    return pages
+
+
+@app.hook
+async def read_in_hook(memory: perdure.AsyncEntity, pages: int) -> int:
+    for _ in read_pages(pages):
+        await asyncio.sleep(0.01)
+    return pages
+
+
+@app.coordinator
+async def reads(memory: perdure.AsyncEntity, pages: int) -> int:
+    return await read(pages)
+
+
+@app.coordinator
+async def reads_in_thread(memory: perdure.AsyncEntity, pages: int) -> int:
+    return await plain_read(pages)
+
+
+@app.coordinator
+async def reads_far(memory: perdure.AsyncEntity, pages: int) -> int:
+    return await read_far(pages)
+
+
+@app.coordinator
+async def reads_in_hook(memory: perdure.AsyncEntity, pages: int) -> int:
+    return await read_in_hook(memory, pages)
 
 
 @app.coordinator

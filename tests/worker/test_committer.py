@@ -165,7 +165,7 @@ def test_lost_replies_are_harmless(
 def test_code_that_blocks_the_loop_is_reported(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("perdure.heartbeat.BLOCKED_AFTER", 0.5)
+    monkeypatch.setattr("perdure.heartbeats.BLOCKED_AFTER", 0.5)
 
     @app.coordinator
     async def blocks(memory: perdure.AsyncEntity) -> str:

@@ -1,4 +1,25 @@
--- Tasks, leased: renewed by heartbeats, or given back by a worker that goes.
+-- Tasks, leased: renewed by heartbeats, or given back by a worker that goes. Either may tell how far a task is, which the next
+-- holder is told when this one is lost.
+
+create function @extschema@.progress_failure(progress jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if octet_length(progress_failure.progress::text) > 10000 then
+        return make_failure(
+            'PD301', 'ValueTooLarge', 'the progress is too large',
+            format('It has %s bytes as JSON; at most 10000 are allowed.', octet_length(progress_failure.progress::text)),
+            'Tell a place to go on from; keep what was made in the memory.');
+    end if;
+    return value_failure(progress_failure.progress, 'the progress');
+end
+$$;
+comment on function @extschema@.progress_failure(jsonb) is
+    'Say what is wrong with the progress of a task (PD301 size, PD302 depth, PD304 number), or null.';
+
 
 create function @extschema@.renew_leases(tasks jsonb, lease_until timestamptz) returns json
 language plpgsql
@@ -9,11 +30,11 @@ declare
     renewed json;
 begin
     with asked as materialized (
-        select h.job, h.task, h.token, h.place
-          from rows from (jsonb_to_recordset(renew_leases.tasks) as (job text, task text, token uuid)) with ordinality
-            as h (job, task, token, place)
+        select h.job, h.task, h.token, h.progress, progress_failure(h.progress) as failure, h.place
+          from rows from (jsonb_to_recordset(renew_leases.tasks) as (job text, task text, token uuid, progress jsonb))
+               with ordinality as h (job, task, token, progress, place)
     ), held as materialized (
-        select t.job_id, t.task, a.place
+        select t.job_id, t.task, a.place, case when a.failure is null then a.progress end as progress
           from asked as a
          cross join lateral (
             select g.job_id, g.task
@@ -25,18 +46,20 @@ begin
          ) as t
     ), moved as (
         update tasks as t
-           set due_at = renew_leases.lease_until
+           set due_at = renew_leases.lease_until,
+               progress = coalesce(h.progress, t.progress)
           from held as h
          where t.job_id = h.job_id
            and t.task = h.task
         returning h.place
     )
-    select coalesce(json_agg(json_build_object(
+    select coalesce(json_agg(jsonb_build_object(
                'job', a.job, 'task', a.task,
                'state', case when m.place is not null then 'held' when t.token = a.token then 'busy' else 'lost' end,
                'cancel', exists (select
                                    from inbox as i
                                   where i.job_id = a.job and i.task = a.task and i.key = '$cancel' and i.consumed_at is null))
+               || case when a.failure is null then '{}' else jsonb_build_object('error', a.failure) end
                order by a.place), '[]')
       into renewed
       from asked as a
@@ -46,7 +69,7 @@ begin
 end
 $$;
 comment on function @extschema@.renew_leases(jsonb, timestamptz) is
-    'Move the end of leases that are still held; rows that somebody else has locked are skipped and stay held.';
+    'Move the end of leases that are still held, and note how far their tasks are; rows that somebody else has locked are skipped and stay held.';
 
 
 create function @extschema@.give_back(tasks jsonb, given_at timestamptz) returns text[]
@@ -58,9 +81,9 @@ declare
     queues text[];
 begin
     with held as materialized (
-        select t.job_id, t.task
+        select t.job_id, t.task, case when progress_failure(h.progress) is null then h.progress end as progress
           from (select *
-                  from jsonb_to_recordset(give_back.tasks) as said (job text, task text, token uuid)
+                  from jsonb_to_recordset(give_back.tasks) as said (job text, task text, token uuid, progress jsonb)
                  order by said.job collate "C", said.task collate "C") as h
          cross join lateral (
             select g.job_id, g.task
@@ -77,7 +100,8 @@ begin
                last_token = t.token,
                token = null,
                worker = null,
-               awaits = null
+               awaits = null,
+               progress = coalesce(h.progress, t.progress)
           from held as h
          where t.job_id = h.job_id
            and t.task = h.task
@@ -88,7 +112,7 @@ begin
 end
 $$;
 comment on function @extschema@.give_back(jsonb, timestamptz) is
-    'End leases before their time; returns a queue for each task that was given back.';
+    'End leases before their time, and note how far their tasks are; returns a queue for each task that was given back.';
 
 
 create function @extschema@.put_off_task(

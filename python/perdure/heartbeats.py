@@ -10,12 +10,12 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from .calls import Task
 from .connections import REFUSALS, Link
 from .faults import crash_point
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .turns import Turn
 
 logger = logging.getLogger("perdure.worker")
 
@@ -97,17 +97,23 @@ class Heartbeat:
             logger.error("the worker's loop hangs: its leases are not kept any more")
             return
         turns = list(self._engine.held.values())
-        tasks = [{"job": turn.job, "task": turn.task, "token": turn.token} for turn in turns]
-        for start in range(0, len(tasks), MAX_TASKS):
-            self._extend(tasks[start : start + MAX_TASKS])
+        for start in range(0, len(turns), MAX_TASKS):
+            self._extend(turns[start : start + MAX_TASKS])
 
-    def _extend(self, tasks: list[Task]) -> None:
+    def _extend(self, turns: list[Turn]) -> None:
         crash_point("in heartbeat")
+        news = [turn.progress.news() for turn in turns]
+        tasks = [turn.lease() | told for turn, (_, told) in zip(turns, news, strict=True)]
         try:
             answers = self._link.call(self._engine.calls.extend(tasks, self._engine.lease_for))
         except REFUSALS as error:
             logger.warning("leases could not be kept this time: %s", str(error).strip())
             return
+        for turn, (number, _), answer in zip(turns, news, answers, strict=True):
+            if answer["state"] == "held":
+                turn.progress.said(number)
+            if "error" in answer:
+                logger.warning("the progress of %r is not kept: %s", turn, answer["error"])
         for task, answer in zip(tasks, answers, strict=True):
             if answer["state"] == "lost" or answer["cancel"]:
                 self._engine.loop.call_soon_threadsafe(

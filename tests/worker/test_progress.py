@@ -1,0 +1,306 @@
+"""Progress and heartbeats: how far code is outlives the worker that ran it. (E20)"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.calls import Calls
+from tests.worker.processes import worker_process
+from tests.worker.test_recovery import ledger
+from tests.worker.test_until import run, wait_for
+
+T = "20 s"
+SEEN = "select coalesce(bool_or(progress::text ~ '7'), false) from perdure.waiting"
+
+
+@pytest.mark.parametrize("workflow", ["reads", "reads_far", "reads_in_hook", "reads_in_thread"])
+def test_a_killed_attempt_is_gone_on_with(
+    client: perdure.Client, dsn: str, tmp_path: Path, workflow: str
+) -> None:
+    """[P4] [P6] kill -9 of a worker: the next attempt knows what the last heartbeat has told."""
+    path = tmp_path / "ledger"
+    handle = client.start(workflow, 10)
+    with worker_process(dsn, LEDGER=str(path), STOP_AT="7"):
+        wait_for(dsn, SEEN)
+    with worker_process(dsn, LEDGER=str(path)):
+        assert handle.result("40 s") == 10
+    assert ledger(path) == {f"page {n}": 1 for n in range(1, 11)}
+
+
+def test_an_orderly_stop_tells_what_no_heartbeat_has(
+    app: perdure.App, client: perdure.Client, dsn: str
+) -> None:
+    begun = threading.Event()
+
+    @app.activity(queue="far")
+    async def far() -> Any:
+        known = perdure.info().progress
+        if known is None:
+            perdure.heartbeat({"n": 7})
+            begun.set()
+            await asyncio.sleep(60)
+        return known
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await far()
+
+    with perdure.Worker(app, dsn=dsn, lease=300, grace=0.1):
+        handle = client.start(asks)
+        assert begun.wait(20)
+    with perdure.Worker(app, dsn=dsn, lease=300):
+        assert handle.result(T) == {"n": 7}
+
+
+@pytest.mark.parametrize("queue", [None, "far"])
+def test_the_next_attempt_goes_on_where_one_has_failed(
+    app: perdure.App, client: perdure.Client, work: Any, queue: str | None
+) -> None:
+    """No heartbeat has come between: the lease is long."""
+
+    @app.activity(queue=queue, retry=perdure.Retry(attempts=3, delay=0.01))
+    def steps() -> Any:
+        done = (perdure.info().progress or 0) + 1
+        perdure.heartbeat(done)
+        if done < 3:
+            raise ConnectionError("not yet")
+        return [done, perdure.info().attempt]
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await asyncio.gather(steps(), steps())
+
+    work(lease=300)
+    assert client.start(asks).result(T) == [[3, 2], [3, 2]]
+
+
+def test_activities_beside_each_other_have_progress_of_their_own(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    go, end = threading.Event(), threading.Event()
+
+    @app.activity
+    def step(n: int) -> int:
+        perdure.heartbeat(n)
+        go.wait(20)
+        return n
+
+    @app.activity
+    def waits() -> None:
+        end.wait(20)
+
+    @app.hook
+    def both(memory: perdure.Entity) -> Any:
+        perdure.heartbeat("in the hook")
+        pending = [step.start(n) for n in (1, 2)]
+        return [each.result() for each in pending]
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        told = await asyncio.gather(both(memory), step(3))
+        await waits()
+        return told
+
+    work(lease=0.9)
+    handle = client.start(asks)
+    query = (
+        "select coalesce(jsonb_agg(v.value order by v.value::text), '[]') from perdure.tasks as t"
+    )
+    query += " cross join lateral jsonb_each(t.progress) as v"
+    wait_for(dsn, f"select ({query}) = '[\"in the hook\", 1, 2, 3]'")
+    go.set()
+    wait_for(dsn, f"select ({query}) = '[]'")  # what has ended has none
+    end.set()
+    assert handle.result(T) == [[1, 2], 3]
+
+
+def test_a_heartbeat_costs_no_statement(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    extend = Calls.extend
+    monkeypatch.setattr(Calls, "extend", lambda *given: sent.append(given) or extend(*given))
+
+    @app.activity
+    def steps() -> None:
+        for n in range(1000):
+            perdure.heartbeat(n)
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await steps()
+
+    work(lease=300)
+    client.start(asks).result(T)
+    assert sent == []
+
+
+def test_what_a_worker_in_sql_has_told_of_a_hook_confuses_nobody(
+    app: perdure.App, client: perdure.Client, connection: Any, work: Any
+) -> None:
+    @app.hook
+    async def runs(memory: perdure.AsyncEntity) -> None:
+        known = perdure.info().progress
+        perdure.heartbeat("mine")
+        await memory.set({"known": known})
+
+    client.create_entity("e", "note")
+    client.handle("e").hook(runs, key="k")
+    reply = connection.execute("select claim('{default}', 'sql')").fetchone()[0]
+    lease = {"job": "e", "task": "$hook/k", "token": reply["token"], "progress": 5}
+    connection.execute("select release(%s)", [json.dumps([lease])])
+    work()
+    client.entity("e").until("exists($.known)", T)
+    assert client.entity("e").get() == {"known": None}
+
+
+# A cancel is heard.
+
+
+@pytest.mark.parametrize("queue", [None, "far"])
+def test_plain_code_hears_that_nobody_waits(
+    app: perdure.App, client: perdure.Client, work: Any, queue: str | None
+) -> None:
+    """(E2) A thread cannot be cancelled; it asks."""
+    begun, ended = threading.Event(), threading.Event()
+
+    @app.activity(queue=queue)
+    def runs() -> None:
+        begun.set()
+        try:
+            while True:
+                perdure.heartbeat()
+                time.sleep(0.01)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await runs()
+
+    work(lease=0.9)
+    handle = client.start(asks)
+    assert begun.wait(20)
+    handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert ended.wait(20)
+
+
+def test_an_attempt_that_took_too_long_ends_at_its_next_heartbeat(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    ended = threading.Event()
+
+    @app.activity(timeout=0.1)
+    def runs() -> None:
+        try:
+            while True:
+                perdure.heartbeat()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await runs()
+        except perdure.ActivityFailed as error:
+            return error.type
+
+    work()
+    assert client.start(asks).result(T) == "TimeoutError"
+    assert ended.wait(20)
+
+
+def test_a_plain_hook_hears_a_cancel(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    @app.hook
+    def runs(memory: perdure.Entity) -> None:
+        begun.set()
+        try:
+            while True:
+                perdure.heartbeat()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await runs(memory)
+
+    work(lease=0.9)
+    handle = client.start(asks)
+    assert begun.wait(20)
+    handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert ended.wait(20)
+
+
+# What is refused.
+
+
+def test_what_cannot_be_kept_is_refused_where_it_is_told(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.activity
+    async def tells(what: str) -> Any:
+        try:
+            perdure.heartbeat({"large": "x" * 10_001, "nan": float("nan"), "set": {1}}[what])
+        except perdure.PerdureError as error:
+            return error.code
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            perdure.heartbeat(1)
+        except perdure.InvalidArgument as error:
+            return [str(error.hint), *[await tells(what) for what in ("large", "nan", "set")]]
+
+    work()
+    hint, *codes = client.start(asks).result(T)
+    assert "activity or hook" in hint
+    assert codes == ["PD301", "PD103", "PD103"]
+
+
+def test_outside_of_jobs_there_is_no_heartbeat() -> None:
+    with pytest.raises(perdure.InvalidArgument):
+        perdure.heartbeat()
+
+
+def test_a_worker_that_has_lost_its_lease_tells_nothing(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """[P6]: another holder has the task; its progress stands."""
+    begun, go = threading.Event(), threading.Event()
+
+    @app.activity(queue="far")
+    def runs() -> None:
+        perdure.heartbeat("mine")
+        begun.set()
+        go.wait(20)
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await runs()
+
+    work(lease=1.5)
+    handle = client.start(asks)
+    assert begun.wait(20)
+    taken = "update perdure.tasks set token = gen_random_uuid(), worker = 'x', progress = '\"its\"'"
+    run(dsn, f"{taken}, due_at = 'tomorrow' where kind = 'activity'")
+    time.sleep(1.0)
+    assert run(dsn, "select progress from perdure.tasks where kind = 'activity'") == [("its",)]
+    handle.terminate()
+    go.set()
