@@ -112,7 +112,7 @@ select is(
 select given(extend(jsonb_build_array(a_turn('p'))));
 select is(the_task('p') -> 'progress', '{"page": 3}', 'a heartbeat that says nothing changes nothing');
 select is(
-    (extend(with_progress(a_turn('p'), progress)) -> 0)::jsonb #>> '{error,code}', code, format('%s is not kept', about))
+    extend(with_progress(a_turn('p'), progress))::jsonb #>> '{0,error,code}', code, format('%s is not kept', about))
   from (values ('what is too large', to_jsonb(repeat('x', 10001)), 'PD301'),
                ('what is too deep', (repeat('[', 110) || repeat(']', 110))::jsonb, 'PD302'),
                ('a number that nobody can read', ('[' || repeat('9', 400) || ']')::jsonb, 'PD304')

@@ -39,6 +39,7 @@
 \ir functions/facts.sql
 \ir functions/advance.sql
 \ir functions/leases.sql
+\ir functions/finishing.sql
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql

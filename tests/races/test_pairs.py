@@ -97,6 +97,16 @@ def claim_item(session: Session, it: Cast) -> Any:
     return session.call("claim_item", item=it.item, by="jane") == it.item
 
 
+def finish_task(session: Session, it: Cast) -> Any:
+    """End the hook that is held, as a worker without a journal does."""
+    return session.call("finish_task", **it.hook.lease, value=1)
+
+
+def fail_task(session: Session, it: Cast) -> Any:
+    """Give it back after an attempt that failed."""
+    return session.call("fail_task", **it.hook.lease, retry_at="2100-01-01")
+
+
 def plain_update(session: Session, it: Cast) -> None:
     """Write the memory with ordinary SQL, so that the order of the writers can be seen."""
     query = "update jobs set context = context || jsonb_build_object('user', context) where id = %s"
@@ -147,6 +157,8 @@ MUTATORS: dict[str, Mutator] = {
     "done": Mutator(say("main", "done", logged("done"), value=1)),
     "failed": Mutator(say("main", "failed", value=FAILURE), is_alike=True),
     "end of a hook": Mutator(say("hook", "done", logged("hook"), value="h")),
+    "hook finished": Mutator(finish_task),
+    "hook failed": Mutator(fail_task),
     "end of a child": Mutator(say("child", "done", value="c")),
     "signal": Mutator(verb("signal", name="go", payload="outside")),
     "cancel": Mutator(verb("cancel", reason="enough")),

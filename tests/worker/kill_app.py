@@ -113,6 +113,7 @@ def plain_read(pages: int) -> int:
 async def read_far(pages: int) -> int:
     for _ in read_pages(pages):
         await asyncio.sleep(0.01)
+    await asyncio.sleep(float(os.environ.get("SLOW_FAR", "0")))
     return pages
 
 

@@ -17,20 +17,24 @@ import logging, sys
 logging.basicConfig(level=logging.INFO)
 import perdure
 from kill_app import app
-perdure.Worker(app, dsn=sys.argv[1], lease=float(sys.argv[2]), grace=2).run()
+queues = sys.argv[3:] or None
+perdure.Worker(app, queues, dsn=sys.argv[1], lease=float(sys.argv[2]), grace=2).run()
 """
 
 
 @contextmanager
 def worker_process(
-    dsn: str, *, lease: float = 1.0, crash_at: str | None = None, **settings: str
+    dsn: str, *queues: str, lease: float = 1.0, crash_at: str | None = None, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker of `kill_app` in a process; it is killed at the end, if it still lives."""
+    """Run a worker of `kill_app` in a process; it is killed at the end, if it still lives.
+
+    It serves these queues, or without any all that the app names.
+    """
     environment = dict(os.environ, PYTHONHASHSEED="0", **settings)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(HERE)])
     if crash_at is not None:
         environment["PERDURE_CRASH_AT"] = crash_at
-    command = [sys.executable, "-c", RUN, dsn, str(lease)]
+    command = [sys.executable, "-c", RUN, dsn, str(lease), *queues]
     process = subprocess.Popen(command, env=environment)
     try:
         yield process

@@ -115,6 +115,25 @@ comment on function @extschema@.give_back(jsonb, timestamptz) is
     'End leases before their time, and note how far their tasks are; returns a queue for each task that was given back.';
 
 
+create function @extschema@.task_was_given_back(job text, task text, token uuid) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from tasks as t
+         where t.job_id = task_was_given_back.job
+           and t.task = task_was_given_back.task
+           and t.last_token = task_was_given_back.token
+           and t.token is null);
+end
+$$;
+comment on function @extschema@.task_was_given_back(text, text, uuid) is
+    'Tell whether a holder has given a task back and nobody has claimed it since: his call may be repeated. [P12]';
+
+
 create function @extschema@.put_off_task(
     held     @extschema@.turn,
     due_at   timestamptz,

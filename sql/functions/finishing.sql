@@ -1,0 +1,131 @@
+-- Finishing: what a worker without a journal, in any language, says of an activity or hook that it holds: it is done, or it has
+-- failed. The same as a turn of advance(), for one task, with plain arguments. [P6]
+
+create function @extschema@.hold_to_finish(job text, task text, token uuid) returns @extschema@.turn
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    held turn;
+begin
+    perform lock_jobs(array[hold_to_finish.job], waiting => true);
+    held := hold_task(hold_to_finish.job, hold_to_finish.task, hold_to_finish.token);
+    if held.kind = 'coordinator' then
+        raise exception 'task % of job % is a coordinator', quote_literal(held.task), quote_literal(held.job)
+            using errcode = 'PD107',
+                  detail = 'It ends with its run, which has a journal and may have a parent.',
+                  hint = 'Say its last turn with advance().';
+    end if;
+    return held;
+end
+$$;
+comment on function @extschema@.hold_to_finish(text, text, uuid) is
+    'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator.';
+
+
+create function @extschema@.check_gone(job text, task text) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if task_exists(check_gone.job, check_gone.task) then
+        raise exception 'task % of job % is not held by this token',
+                quote_literal(left(check_gone.task, 200)), quote_literal(left(check_gone.job, 200))
+            using errcode = 'PD001',
+                  detail = 'The lease ended and the task was claimed again, or it was given back.',
+                  hint = 'Drop this attempt; nothing of it was applied.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_gone(text, text) is 'Refuse to speak for a task that is there and not held under the given token (PD001).';
+
+
+create function @extschema@.give_outcome(held @extschema@.turn, state text, value jsonb) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn := give_outcome.held;
+    ended_at timestamptz := clock();
+begin
+    ended.state := give_outcome.state;
+    ended.value := give_outcome.value;
+    perform end_tasks(array[ended], ended_at);
+    perform notify_listeners(wake_tasks(array_remove(array[ended.asker_job], null), ended_at));
+    return ended.state;
+end
+$$;
+comment on function @extschema@.give_outcome(@extschema@.turn, text, jsonb) is
+    'End a held task, leave its answer, and wake whoever asked; returns the state.';
+
+
+create function @extschema@.finish_task(
+    job    text,
+    task   text,
+    token  uuid,
+    value  jsonb  default null
+) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held turn := hold_to_finish(finish_task.job, finish_task.task, finish_task.token);
+begin
+    perform check_value(finish_task.value, 'the result');
+    if held.job is null then
+        perform check_gone(finish_task.job, finish_task.task);
+        return 'gone';
+    end if;
+    return give_outcome(held, 'done', finish_task.value);
+end
+$$;
+comment on function @extschema@.finish_task(text, text, uuid, jsonb) is
+    'End a held activity or hook with its result: done, or gone when it has ended before, maybe by this very call. PD001, PD107, PD30x. [P6] [P12]';
+
+
+create function @extschema@.fail_task(
+    job       text,
+    task      text,
+    token     uuid,
+    failure   jsonb        default null,
+    retry_at  timestamptz  default null
+) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held turn := hold_to_finish(fail_task.job, fail_task.task, fail_task.token);
+    told jsonb := case when jsonb_typeof(fail_task.failure) = 'object' then fail_task.failure
+                       else jsonb_build_object('type', 'Failure',
+                                               'message', coalesce(fail_task.failure #>> '{}', 'the task has failed')) end;
+begin
+    perform check_value(told, 'the failure');
+    if held.job is null then
+        if task_was_given_back(fail_task.job, fail_task.task, fail_task.token) then
+            return 'retry';
+        end if;
+        perform check_gone(fail_task.job, fail_task.task);
+        return 'gone';
+    end if;
+    if cancel_is_open(held.job, held.task) then
+        return give_outcome(held, 'cancelled', told);
+    end if;
+    if fail_task.retry_at is null then
+        return give_outcome(held, 'failed', told);
+    end if;
+    perform put_off_task(held, fail_task.retry_at, told);
+    perform notify_listeners(queues_of(array[held]));
+    return 'retry';
+end
+$$;
+comment on function @extschema@.fail_task(text, text, uuid, jsonb, timestamptz) is
+    'Tell that a held activity or hook has failed: retry when it is due again at a time, else failed, cancelled where that was asked, or gone. PD001, PD107, PD30x. [P6] [P10] [P12]';

@@ -1,0 +1,164 @@
+"""Workers without a journal end activities while others act on the same job. [P4] [P6] [P12]"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.races.sessions import Session, Task
+
+ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
+ACTIVITY = {"key": "x#1", "kind": "activity", "name": "x", "queue": "far"}
+
+
+def asked(session: Session, worker: Session) -> tuple[Task, Task]:
+    """Let a coordinator, which is held, ask for an activity that another worker holds."""
+    main = session.held("j")
+    session.advance(main.keep(requests=[ACTIVITY]))
+    return main, worker.claim_one("far")
+
+
+def finish(session: Session, task: Task, value: object = 1) -> str:
+    """End a task with a value; give the state, or the code of the refusal."""
+    try:
+        return str(session.call("finish_task", **task.lease, value=value))
+    except psycopg.Error as error:
+        return str(error.sqlstate)
+
+
+def fail(session: Session, task: Task, retry_at: str | None = None) -> str:
+    """Tell that an attempt has failed; give the state, or the code of the refusal."""
+    try:
+        return str(session.call("fail_task", **task.lease, retry_at=retry_at))
+    except psycopg.Error as error:
+        return str(error.sqlstate)
+
+
+@ENDS
+def test_a_park_and_the_end_at_once(a: Session, b: Session, end: str) -> None:
+    """[P5]: the result is found by the park, or wakes who has parked."""
+    main, task = asked(a, b)
+    a.begin()
+    assert a.advance(main.park()).state == "parked"
+    ending = b.later(finish, b, task)
+    assert ending.waits()
+    a.end(end)
+    assert ending.get() == "done"
+
+    if end == "commit":
+        assert a.claim_one("j").messages == [1]
+    else:
+        assert a.advance(main.park()).payloads == [1]
+
+
+@ENDS
+def test_a_park_is_busy_while_a_result_is_open(a: Session, b: Session, end: str) -> None:
+    """[P5]: the batch never waits."""
+    main, task = asked(a, b)
+    b.begin()
+    assert finish(b, task) == "done"
+    assert a.advance(main.park()).state == "busy"
+    b.end(end)
+
+    assert a.advance(main.park()).payloads == ([1] if end == "commit" else [])
+    if end == "rollback":
+        assert finish(b, task) == "done"
+
+
+@ENDS
+def test_of_two_holders_the_last_one_counts(a: Session, b: Session, c: Session, end: str) -> None:
+    """[P4] [P6]: the lease ends and another takes the task while the first one is finishing."""
+    _, task = asked(a, b)
+    a.expire(task)
+    c.begin()
+    (again,) = c.claim("far")
+    ending = b.later(finish, b, task, "late")
+    assert ending.waits()
+    c.end(end)
+
+    if end == "rollback":
+        assert ending.get() == "done"
+        return
+    assert ending.get() == "PD001"
+    assert fail(b, task) == fail(b, task, "2100-01-01") == "PD001"
+    assert finish(c, again, "mine") == "done"
+    assert finish(b, task, "late") == "gone"
+    assert a.run("select payload from inbox") == [("mine",)]
+
+
+@ENDS
+def test_a_claim_passes_by_what_is_just_ending(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P6]: it does not wait; after a rollback the task is due as before."""
+    _, task = asked(a, b)
+    a.expire(task)
+    b.begin()
+    assert finish(b, task) == "done"
+    assert c.claim("far") == []
+    b.end(end)
+
+    assert len(c.claim("far")) == (1 if end == "rollback" else 0)
+
+
+@ENDS
+@pytest.mark.parametrize("how", ["finish", "fail"])
+def test_with_a_terminated_job_the_task_is_gone(a: Session, b: Session, how: str, end: str) -> None:
+    """[P6] [P8]"""
+    _, task = asked(a, b)
+    a.begin()
+    a.call("terminate", id="j")
+    ending = b.later({"finish": finish, "fail": fail}[how], b, task)
+    assert ending.waits()
+    a.end(end)
+
+    usual = {"finish": "done", "fail": "failed"}[how]
+    assert ending.get() == ("gone" if end == "commit" else usual)
+
+
+@ENDS
+def test_a_cancel_that_comes_meanwhile_is_the_end(a: Session, b: Session, end: str) -> None:
+    """(E2) An attempt that failed is not tried again when nobody waits for it."""
+    main, task = asked(a, b)
+    a.begin()
+    a.advance(main.keep(cancels=["x#1"]))
+    failing = b.later(fail, b, task, "2100-01-01")
+    assert failing.waits()
+    a.end(end)
+
+    assert failing.get() == ("cancelled" if end == "commit" else "retry")
+
+
+@pytest.mark.parametrize("how", ["finish", "fail", "retry"])
+def test_a_call_whose_reply_was_lost_is_repeated(a: Session, b: Session, how: str) -> None:
+    """[P12]"""
+    _, task = asked(a, b)
+    calls = {
+        "finish": lambda: finish(b, task),
+        "fail": lambda: fail(b, task),
+        "retry": lambda: fail(b, task, "2100-01-01"),
+    }
+    first = calls[how]()
+    everything = a.everything()
+
+    assert calls[how]() == ("retry" if how == "retry" else "gone")
+
+    assert first == {"finish": "done", "fail": "failed", "retry": "retry"}[how]
+    assert a.everything() == everything
+
+
+@ENDS
+def test_a_heartbeat_does_not_wait_for_an_open_end(a: Session, b: Session, end: str) -> None:
+    """It says busy, and its progress is told with the next one."""
+    _, task = asked(a, b)
+    b.begin()
+    assert finish(b, task) == "done"
+    told = {**task.lease, "progress": {"n": 1}}
+    assert [lease["state"] for lease in a.call("extend", tasks=[told])] == ["busy"]
+    b.end(end)
+
+    state = "lost" if end == "commit" else "held"
+    assert [lease["state"] for lease in a.call("extend", tasks=[told])] == [state]
+    assert a.run("select progress from tasks where kind = 'activity'") == (
+        [] if end == "commit" else [({"n": 1},)]
+    )
