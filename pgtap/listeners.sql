@@ -129,9 +129,9 @@ insert into hints (about, statement, wanted) values
      $$ select tell(a_turn('j', '$hook/held', facts => '[{"signal": "s", "target": "parent"}]')) $$, '{}'),
     ('an early answer', $$ select tell(a_turn('parent', '1/main/h', facts => '[{"signal": "s"}]')) $$, '{parent}'),
     ('the end of a child',
-     $$ select tell(a_turn('parent/c', state => 'done', touches => '{parent}')) $$, '{$job/parent/c}'),
+     $$ select tell(a_turn('parent/c', state => 'done', touches => '{parent}')) $$, '{$job/parent/c,$memory/parent/c}'),
     ('the end of a hook from outside', $$ select tell(a_turn('j', '$hook/held', 'done')) $$, '{}'),
-    ('the end of a job', $$ select terminate('k') $$, '{$job/k}'),
+    ('the end of a job', $$ select terminate('k') $$, '{$job/k,$memory/k}'),
     ('a command', $$ select entity_set('k', '1', 'a') $$, '{}');
 select is(
     topics_of(statement),

@@ -231,7 +231,7 @@ select is_empty(
       from functions() as f
       join unnest('{start,start_many,hook,claim,advance,extend,release,signal,cancel,terminate,resume,run_command,
                     run_commands,read_journal,run_task,take_sql_task,finish_task,fail_task,resolve_item,claim_item,
-                    release_item,assign_item}'::text[]) as entry (name)
+                    release_item,assign_item,publish}'::text[]) as entry (name)
         on f.name ~ ('^(perdure\.)?' || entry.name || '\(')
      where f.settings !~ 'plan_cache_mode=force_generic_plan'
         or f.settings !~ 'enable_seqscan=off'

@@ -40,6 +40,7 @@
 \ir functions/advance.sql
 \ir functions/leases.sql
 \ir functions/finishing.sql
+\ir functions/streams.sql
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql

@@ -98,6 +98,17 @@ create type @extschema@.log_item as (
 );
 comment on type @extschema@.log_item is 'An item of a log: the version that added it, and its place among those of that version.';
 
+create type @extschema@.stream_item as (
+    version  bigint,
+    place    integer,
+    item     jsonb,
+    at       timestamptz,
+    source   text,
+    attempt  text
+);
+comment on type @extschema@.stream_item is
+    'An item of a stream: of which version and where in it, by whom, in which attempt. At place 0 the stream ends.';
+
 create type @extschema@.large_read as (
     seq    bigint,
     value  jsonb

@@ -17,6 +17,7 @@ from .durable import (
     memory,
     now,
     patched,
+    publish,
     random,
     signal,
     sleep,
@@ -70,6 +71,7 @@ from .requests import Status
 from .retry import Retry
 from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
+from .streams import StreamItem
 from .typed_memory import TypedAsyncEntity, TypedEntity
 from .work import SQL_QUEUE, Activity, Coordinator, Hook, Pending, SqlHook, sql_hook
 from .worker import Worker
@@ -133,6 +135,7 @@ __all__ = [
     "ScheduleNotFound",
     "SqlHook",
     "Status",
+    "StreamItem",
     "TaskNotHeld",
     "TooManyIndexes",
     "TypedAsyncEntity",
@@ -153,6 +156,7 @@ __all__ = [
     "memory",
     "now",
     "patched",
+    "publish",
     "random",
     "signal",
     "sleep",

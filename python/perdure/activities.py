@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from .asks import ActivityCall, stored
 from .context import Info, activity_info
 from .durations import to_iso
-from .errors import Failed, InvalidValue, NumberOutOfRange, ValueTooDeep, ValueTooLarge, failure_of
+from .errors import (
+    Failed,
+    InvalidValue,
+    NumberOutOfRange,
+    PerdureError,
+    ValueTooDeep,
+    ValueTooLarge,
+    failure_of,
+)
 from .faults import crash_point
 from .progress import Pulse
 from .progress import pulse as running_pulse
@@ -89,6 +99,19 @@ def _failed(activity: Activity[..., Any], error: BaseException, info: Info) -> O
     return Outcome(False, failure, again_in)
 
 
+async def _with_streams(
+    trying: Coroutine[Any, Any, Outcome], activity: Activity[..., Any], pulse: Pulse
+) -> Outcome:
+    """Tell the outcome of an attempt when all that it has published is there."""
+    outcome = await trying
+    try:
+        await pulse.published()
+    except (PerdureError, psycopg.Error) as error:
+        failed = Outcome(False, failure_of(error, f"activity {activity.name}"))
+        return failed if outcome.ok else outcome
+    return outcome
+
+
 def begin_attempt(
     engine: Engine,
     call: ActivityCall,
@@ -100,7 +123,8 @@ def begin_attempt(
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     context = engine.context.copy()
     context.run(running_pulse.set, pulse)
-    task = engine.loop.create_task(attempt(engine, call, info), context=context)
+    trying = _with_streams(attempt(engine, call, info), call.activity, pulse)
+    task = engine.loop.create_task(trying, context=context)
     engine.attempts.add(task)
     task.add_done_callback(engine.attempts.discard, context=engine.context)
     task.add_done_callback(pulse.ended, context=engine.context)

@@ -210,6 +210,15 @@ class Calls:
         """Read items of a log after a version."""
         return self._call("entity_items", "rows", id=job, path=path, after=after, max_rows=max_rows)
 
+    def publish(self, task: Task, stream: str, items: Any, key: str, source: str) -> Call:
+        """Add items to a stream for a held task; answers the version."""
+        given = {"stream": stream, "items": to_text(items), "key": key, "source": source}
+        return self._call("publish", **task, **given)
+
+    def stream_items(self, job: str, stream: str, after: int, place: int | None) -> Call:
+        """Read the items of a stream behind a place."""
+        return self._call("stream_items", "rows", id=job, stream=stream, after=after, place=place)
+
     def forget(self, job: str) -> Call:
         """Delete a finished job or an entity with all that belongs to it."""
         return self._call("forget", id=job)

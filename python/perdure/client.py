@@ -38,6 +38,7 @@ from .requests import (
 )
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
+from .streams import END, After, StreamItem, items_behind, place_of
 from .waiting import Ear
 from .work import Hook
 
@@ -111,6 +112,28 @@ class Handle(BaseHandle["Client"]):
         """Send a signal; false where its key was seen before. Raises JobNotFound, JobFinished."""
         call = self._client.requests.signal(self.id, name, payload, key)
         return bool(self._client.send(call, connection))
+
+    def stream(
+        self, name: Path, *, after: After = 0, timeout: Duration | None = None
+    ) -> Iterator[StreamItem]:
+        """Follow a stream: `for item in handle.stream("tokens"): print(item.item)`.
+
+        Begins with the first item; goes on with `after=item`, or with what you kept of it:
+        `after=(item.version, item.place)`. Ends when somebody has said that nothing more comes,
+        when the job has ended, or when nothing has come for `timeout`. Raises JobNotFound.
+        """
+        limit, last = None if timeout is None else seconds(timeout), place_of(after)
+        while True:
+            until = None if limit is None else time.monotonic() + limit
+            look = items_behind(self._client.calls, self.id, written(name), last)
+            items: list[StreamItem] | None = self._client.hear(look, until)
+            for item in items or ():
+                if item.place == END:
+                    return
+                last = item.version, item.place
+                yield item
+            if items is None:
+                return
 
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the job to cancel; false where it is finished or was asked before."""

@@ -14,7 +14,7 @@ from . import asks
 from .context import Info, Runtime, activity_info, required, runtime
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
-from .memory import AsyncEntity, Entity
+from .memory import AsyncEntity, Entity, Path, parse_path
 from .progress import pulse
 from .typed import decoder, unchanged
 from .work import Coordinator, Hook
@@ -199,6 +199,21 @@ def heartbeat(progress: Any = None) -> None:
     """
     running = pulse.get()
     (required("heartbeat") if running is None else running).beat(progress)
+
+
+def publish(stream: Path, *items: Any) -> Any:
+    """Add items to a stream that clients follow: `await perdure.publish("tokens", token)`.
+
+    In an activity they gather for up to 50 ms and are sent beside its facts: another attempt begins
+    anew, and readers can tell. In a coordinator or hook it is `memory.log()`: once, on replay too.
+    Without items it says that nothing more comes. It waits where the database cannot keep up.
+    """
+    keys = parse_path(stream)
+    running = pulse.get()
+    if running is None:
+        serving = required("publish")
+        return serving.give(serving.ask(asks.command_ask("log", keys, list(items), None)))
+    return running.publish(keys, items)
 
 
 def info() -> Info:

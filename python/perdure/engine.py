@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
+from functools import cached_property
 from typing import Any
 
 from .activities import ActivityTurn, Outcome
@@ -20,6 +21,7 @@ from .committer import Committer
 from .connections import AsyncLink, Source
 from .coordinators import CoordinatorTurn
 from .hooks import HookTurn
+from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
 from .strays import Spoiled, Unknown
 from .turns import Json, Turn
@@ -238,6 +240,11 @@ class Engine:
             await self._reader.call(self.calls.extend([turn.lease() | news], self.lease_for))
             turn.progress.said(number)
 
+    @cached_property
+    def streams(self) -> StreamLinks:
+        """Give the connections for what activities publish."""
+        return StreamLinks(self.source, self.calls)
+
     def heard(self, task: Task, state: str, cancel: bool) -> None:
         """Take what a heartbeat has heard of a task."""
         turn = self.held.get((task["job"], task["task"]))
@@ -283,5 +290,6 @@ class Engine:
         await self.committer.close()
         await self._reader.close()
         await self.sql_lanes.close()
+        await self.streams.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)

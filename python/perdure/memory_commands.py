@@ -59,6 +59,20 @@ def history(
 
 
 @commands.command()
+def stream(
+    id: Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the stream.")],
+    after: Annotated[int, typer.Option(metavar="VERSION", help="Leave out what is older.")] = 0,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the items of a stream as they come, a line of JSON each, to its end or Ctrl-C."""
+    with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
+        for item in opened.handle(id).stream(name, after=after):
+            show(item, indent=None)
+
+
+@commands.command()
 def diff(
     id: Id,
     version: Version,

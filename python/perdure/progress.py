@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from .asks import size_of, stored
 from .errors import ValueTooLarge
+from .publishing import Publisher, Room
 
 if TYPE_CHECKING:
     from .activities import Outcome
@@ -67,21 +69,44 @@ class Progress:
 
 
 class Pulse:
-    """What heartbeat() asks: about an attempt of an activity, while it is made."""
+    """What heartbeat() and publish() ask: about an attempt of an activity, while it is made."""
 
-    __slots__ = ("_is_over", "_key", "_turn")
+    __slots__ = ("_is_over", "_key", "_publisher", "_turn")
 
     def __init__(self, turn: Turn, key: str | None):
         self._turn = turn
         self._key = key
+        self._publisher: Publisher | None = None
         self._is_over = False
 
     def beat(self, progress: Any) -> None:
         """Note the progress. Raises CancelledError where the attempt is over for the others."""
-        if self._is_over:
-            raise asyncio.CancelledError("nobody waits for this attempt any more")
+        self._check()
         if progress is not None:
             self._turn.progress.note(self._key, progress)
+
+    def publish(self, path: list[str], items: Sequence[Any]) -> Room | None:
+        """Add items to a stream; plain code waits here for room, async code awaits it.
+
+        Raises CancelledError where the attempt is over for the others.
+        """
+        self._check()
+        if self._publisher is None:
+            source = self._turn.task if self._key is None else f"{self._turn.task}/{self._key}"
+            self._publisher = Publisher(self._turn, source)
+        room = self._publisher.put(path, items)
+        if is_in_loop():
+            return Room(room)
+        return None if room is None else room.result()
+
+    async def published(self) -> None:
+        """Wait until the database has all that was published. Raises what refused it."""
+        if self._publisher is not None:
+            await self._publisher.flushed()
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise asyncio.CancelledError("nobody waits for this attempt any more")
 
     def ended(self, attempt: asyncio.Task[Outcome]) -> None:
         """Let nothing more be noted; what will not be tried again needs no progress any more."""
@@ -89,6 +114,15 @@ class Pulse:
         if self._key is None or attempt.cancelled() or attempt.result().again_in is not None:
             return
         self._turn.progress.forget(self._key)
+
+
+def is_in_loop() -> bool:
+    """Tell whether the code that runs here must not wait, but await."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 pulse: ContextVar[Pulse | None] = ContextVar("perdure pulse", default=None)

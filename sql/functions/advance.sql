@@ -126,7 +126,8 @@ begin
     if does.finish then
         perform end_tasks(array(select r from unnest(applied) as r where r.state in ('done', 'failed', 'cancelled')),
                           apply_turns.applied_at);
-        topics := topics || array(select '$job/' || r.job from unnest(applied) as r
+        topics := topics || array(select t.topic || r.job from unnest(applied) as r
+                                   cross join unnest('{$job/,$memory/}'::text[]) as t (topic)
                                    where r.kind = 'coordinator' and r.state in ('done', 'failed', 'cancelled'));
     end if;
     if does.listen then

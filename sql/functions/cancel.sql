@@ -76,7 +76,7 @@ begin
         make_failure('PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
                      'It was ended from outside, without clean-up.', 'Start a new job.'),
         null, 'coordinator', null, known.asker_job, known.asker_task, known.asker_key, null, null, null)::turn], ended_at);
-    perform notify_listeners(wake_tasks(array[known.asker_job], ended_at) || array['$job/' || held.id]);
+    perform notify_listeners(wake_tasks(array[known.asker_job], ended_at) || array['$job/' || held.id, '$memory/' || held.id]);
     return true;
 end
 $$;

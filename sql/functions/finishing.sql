@@ -24,22 +24,20 @@ comment on function @extschema@.hold_to_finish(text, text, uuid) is
     'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator.';
 
 
-create function @extschema@.check_gone(job text, task text) returns void
+create function @extschema@.answer_gone(job text, task text) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if task_exists(check_gone.job, check_gone.task) then
-        raise exception 'task % of job % is not held by this token',
-                quote_literal(left(check_gone.task, 200)), quote_literal(left(check_gone.job, 200))
-            using errcode = 'PD001',
-                  detail = 'The lease ended and the task was claimed again, or it was given back.',
-                  hint = 'Drop this attempt; nothing of it was applied.';
+    if task_exists(answer_gone.job, answer_gone.task) then
+        perform refuse_stranger(answer_gone.job, answer_gone.task);
     end if;
+    return 'gone';
 end
 $$;
-comment on function @extschema@.check_gone(text, text) is 'Refuse to speak for a task that is there and not held under the given token (PD001).';
+comment on function @extschema@.answer_gone(text, text) is
+    'Answer who does not hold a task: gone when it has ended, else he is refused (PD001).';
 
 
 create function @extschema@.give_outcome(held @extschema@.turn, state text, value jsonb) returns text
@@ -79,8 +77,7 @@ declare
 begin
     perform check_value(finish_task.value, 'the result');
     if held.job is null then
-        perform check_gone(finish_task.job, finish_task.task);
-        return 'gone';
+        return answer_gone(finish_task.job, finish_task.task);
     end if;
     return give_outcome(held, 'done', finish_task.value);
 end
@@ -113,8 +110,7 @@ begin
         if task_was_given_back(fail_task.job, fail_task.task, fail_task.token) then
             return 'retry';
         end if;
-        perform check_gone(fail_task.job, fail_task.task);
-        return 'gone';
+        return answer_gone(fail_task.job, fail_task.task);
     end if;
     if cancel_is_open(held.job, held.task) then
         return give_outcome(held, 'cancelled', told);

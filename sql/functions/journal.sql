@@ -24,21 +24,22 @@ create function @extschema@.append_command(
     path      text[],
     argument  jsonb,
     value     jsonb,
-    at        timestamptz
+    at        timestamptz,
+    source    text  default null
 ) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into journal (job_id, task, seq, kind, key, ok, value, version, op, path, argument, at)
-    values (append_command.id, '$outside', append_command.version, 'command', append_command.key, true,
-            append_command.value, append_command.version, append_command.op, append_command.path,
+    insert into journal (job_id, task, seq, kind, key, name, ok, value, version, op, path, argument, at)
+    values (append_command.id, '$outside', append_command.version, 'command', append_command.key, append_command.source,
+            true, append_command.value, append_command.version, append_command.op, append_command.path,
             append_command.argument, append_command.at);
 end
 $$;
-comment on function @extschema@.append_command(text, text, bigint, text, text[], jsonb, jsonb, timestamptz) is
-    'Journal a command that came from no task. The version numbers the row: no look-up, and no gap.';
+comment on function @extschema@.append_command(text, text, bigint, text, text[], jsonb, jsonb, timestamptz, text) is
+    'Journal a command that came from no task, or beside the facts of one: its source. The version numbers the row: no look-up, and no gap.';
 
 
 create function @extschema@.append_commands(

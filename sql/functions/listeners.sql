@@ -44,7 +44,7 @@ begin
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $job/id for the end of a job, $memory/id for a change of its memory. LISTEN first, then look once more after this commits.';
+    'Ask for a NOTIFY on a topic: a queue, $job/id for the end of a job, $memory/id for a change of its memory and for the end of the job. LISTEN first, then look once more after this commits.';
 
 
 -- A client that was killed leaves its row behind; one that lives says so again within the hour.

@@ -28,7 +28,7 @@ comment on column @extschema@.journal.seq is 'The place in the task''s journal, 
 comment on column @extschema@.journal.kind is
     'activity, attempt, command, read, send, signal, answer, dropped, cancel, timer, patch, note or end.';
 comment on column @extschema@.journal.key is 'The operation that was told: lineage/name#occurrence; or the caller''s key.';
-comment on column @extschema@.journal.name is 'The name of the activity, hook or signal.';
+comment on column @extschema@.journal.name is 'The name of the activity, hook or signal; of an item of a stream, who published it.';
 comment on column @extschema@.journal.fingerprint is 'A hash of the arguments, by which changed code is noticed; of all commands of one call of entity_apply() where it has a key.';
 comment on column @extschema@.journal.ok is 'False: the value is a failure.';
 comment on column @extschema@.journal.value is 'What the code was told; null for a large value that was read: it is read again from the history.';

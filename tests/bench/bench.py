@@ -27,6 +27,7 @@ from typing import Any
 import memory
 import psycopg
 from figures import Counts, Figure, table
+from flows import TOKENS
 
 import perdure
 from perdure.embedded import Server
@@ -165,6 +166,19 @@ class Bench:
             held = self.bare_turn(held)
         figure.limits.append(number / (time.perf_counter() - began))
 
+    def stream(self, figure: Figure, wanted: int) -> None:
+        """Measure items of streams a second, several at a time; the limit is a row a thousand."""
+        number = self.number(wanted, least=4)
+        self.tidy()
+        with self.costs(figure, number * TOKENS):
+            figure.values.append(number * TOKENS / self.run("stream", number))
+        thousand = json.dumps([f"token {n}" for n in range(1000)])
+        began = time.perf_counter()
+        for seq in range(100):
+            self.connection.execute("insert into bare.fact values (-2, %s, %s)", [seq, thousand])
+        figure.limits.append(100_000 / (time.perf_counter() - began))
+        self.connection.execute("delete from bare.fact where id = -2")
+
     def bare_turn(self, held: list[int]) -> list[int]:
         """Finish what is held, and claim as much again."""
         row = self.connection.execute(
@@ -244,6 +258,7 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
     )
     half, tail = Figure("start_to_result_p50_ms", "ms"), Figure("start_to_result_p99_ms", "ms")
     resume = Figure("signal_to_resume_p50_ms", "ms")
+    tokens = Figure("streamed_items", "items/s")
     steps: list[Callable[[], None]] = [
         lambda: bench.workflows(trivial, "trivial", 20_000),
         lambda: bench.bare_workflows(trivial, 20_000),
@@ -251,12 +266,13 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
         lambda: bench.bare_workflows(ten, 3_000, facts=9),
         lambda: bench.workflows(fan, "fan_out", 1_000),
         lambda: bench.bare_workflows(fan, 1_000, facts=1, turns=11),
+        lambda: bench.stream(tokens, 20),
         lambda: bench.start_to_result(half, tail, 200),
         lambda: bench.signal_to_resume(resume, 60),
     ]
     repeat(steps, rounds)
     latency_costs(bench, half, resume)
-    return [trivial, ten, fan, half, tail, resume]
+    return [trivial, ten, fan, tokens, half, tail, resume]
 
 
 def repeat(steps: list[Callable[[], None]], rounds: int) -> None:

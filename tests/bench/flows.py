@@ -9,6 +9,8 @@ import perdure
 
 app = perdure.App()
 
+TOKENS = 10_000
+
 
 @app.activity
 async def echo(number: int) -> int:
@@ -39,6 +41,19 @@ async def fan_out(memory: perdure.AsyncEntity) -> Any:
     """Run ten hooks that write one memory at the same time, and return what they made of it."""
     await asyncio.gather(*(add(memory, number) for number in range(10)))
     return await memory.get("sum")
+
+
+@app.activity
+async def speak(tokens: int) -> None:
+    """Publish tokens as quickly as the database takes them."""
+    for number in range(tokens):
+        await perdure.publish("words", f"token {number}")
+
+
+@app.coordinator(queue="bench")
+async def stream(memory: perdure.AsyncEntity) -> None:
+    """Stream ten thousand tokens."""
+    await speak(TOKENS)
 
 
 @app.coordinator(queue="bench")

@@ -30,7 +30,7 @@ NO_HISTORY = "bench_without_history"
 FORGET_HISTORY = f"""
     create or replace function {NO_HISTORY}.append_command(
         id text, key text, version bigint, op text, path text[], argument jsonb, value jsonb,
-        at timestamptz) returns void language plpgsql as 'begin end';
+        at timestamptz, source text default null) returns void language plpgsql as 'begin end';
     create or replace function {NO_HISTORY}.keep_snapshot(held {NO_HISTORY}.memory) returns void
         language plpgsql as 'begin end'"""
 

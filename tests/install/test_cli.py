@@ -122,6 +122,17 @@ def test_what_jobs_ask_of_people_is_listed_and_resolved(
     assert "jane resolved it" in complained
 
 
+def test_a_stream_is_printed_to_its_end(shell: Shell, connection: psycopg.Connection) -> None:
+    """(E20)"""
+    connection.execute("select start('w', id => 'job')")
+    for items in ('["a", "b"]', '["c"]'):
+        connection.execute("select entity_log('job', 'words', %s)", [items])
+    connection.execute("select terminate('job')")
+    lines = [json.loads(line) for line in shell("stream", "job", "words").splitlines()]
+    assert [line["item"] for line in lines] == ["a", "b", "c"]
+    assert json.loads(shell("stream", "job", "words", "--after", "1"))["item"] == "c"
+
+
 def test_a_mistake_is_told_in_plain_words(shell: Shell) -> None:
     for arguments, said in (
         (("status", "nobody"), "nobody"),

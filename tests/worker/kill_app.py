@@ -124,6 +124,29 @@ async def read_in_hook(memory: perdure.AsyncEntity, pages: int) -> int:
     return pages
 
 
+async def speak(count: int) -> int:
+    for number in range(1, count + 1):
+        await perdure.publish("words", number)
+        await asyncio.sleep(0.002)
+        if os.environ.get("STOP_AT") == str(number):
+            await asyncio.sleep(60)
+    return count
+
+
+near = app.activity(name="near")(speak)
+far = app.activity(name="far", queue="far")(speak)
+
+
+@app.coordinator
+async def speaks(memory: perdure.AsyncEntity, count: int) -> int:
+    return await near(count)
+
+
+@app.coordinator
+async def speaks_far(memory: perdure.AsyncEntity, count: int) -> int:
+    return await far(count)
+
+
 @app.coordinator
 async def reads(memory: perdure.AsyncEntity, pages: int) -> int:
     return await read(pages)

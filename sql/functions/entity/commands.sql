@@ -99,7 +99,8 @@ create function @extschema@.run_command(
     argument          jsonb,
     expected_version  bigint,
     key               text,
-    is_known          boolean default false
+    is_known          boolean default false,
+    source            text    default null
 ) returns jsonb
 language plpgsql
 volatile
@@ -144,11 +145,11 @@ begin
     perform write_memory(held, run_at, is_as_before => run_command.op = 'log');
     made.answer := coalesce(made.answer, to_jsonb(held.version));
     perform append_command(run_command.id, run_command.key, held.version, run_command.op, run_command.path,
-                           run_command.argument, made.answer, run_at);
+                           run_command.argument, made.answer, run_at, run_command.source);
     return made.answer;
 end
 $$;
-comment on function @extschema@.run_command(text, text, text[], jsonb, bigint, text, boolean) is
+comment on function @extschema@.run_command(text, text, text[], jsonb, bigint, text, boolean, text) is
     'Run one command that comes from no task; every entity verb is this with its own arguments. A value that the memory has held before is known to be good. [P2] [P3]';
 
 

@@ -156,6 +156,22 @@ comment on function @extschema@.hold_task(text, text, uuid) is
     'Lock a task that is held under a token, and give it as a turn; null when it is not. [P6]';
 
 
+create function @extschema@.refuse_stranger(job text, task text) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    raise exception 'task % of job % is not held by this token',
+            quote_literal(left(refuse_stranger.task, 200)), quote_literal(left(refuse_stranger.job, 200))
+        using errcode = 'PD001',
+              detail = 'The lease ended and the task was claimed again, it was given back, or it has ended.',
+              hint = 'Drop this turn; nothing of it was applied.';
+end
+$$;
+comment on function @extschema@.refuse_stranger(text, text) is 'Refuse whoever speaks for a task that he does not hold (PD001). [P6]';
+
+
 create function @extschema@.keep_or_park(
     turns     @extschema@.turn[],
     arrivals  @extschema@.arrival[],

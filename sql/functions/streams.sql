@@ -1,0 +1,74 @@
+-- Streams: a log that is written while work goes on, and followed as it grows. What an attempt of an activity publishes goes
+-- beside the facts of its task, fenced by the token; each row keeps who published it, and in which attempt. [P2] [P6]
+
+create function @extschema@.publish(
+    job     text,
+    task    text,
+    token   uuid,
+    stream  text,
+    items   jsonb,
+    key     text  default null,
+    source  text  default null
+) returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held turn;
+begin
+    perform lock_jobs(array[publish.job], waiting => true);
+    held := hold_task(publish.job, publish.task, publish.token);
+    if held.job is null then
+        perform refuse_stranger(publish.job, publish.task);
+    end if;
+    return run_command(held.job, 'log', parse_path(publish.stream), as_items(publish.items), null, publish.key, false,
+                       left(coalesce(publish.source, held.task), 1000))::bigint;
+end
+$$;
+comment on function @extschema@.publish(text, text, uuid, text, jsonb, text, text) is
+    'Add the items of an array to a stream of the job whose task is held, none of them to end it; returns the version. The key, an attempt/a number, is accepted once. PD001, PD101, PD104, PD106, PD30x. [P2] [P6] [P12]';
+
+
+create function @extschema@.stream_items(
+    id        text,
+    stream    text,
+    after     bigint   default 0,
+    place     integer  default null,
+    max_rows  integer  default 1000
+) returns setof @extschema@.stream_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    it memory := read_job(stream_items.id);
+begin
+    return query
+    select f.version, coalesce(i.place, 0)::integer, i.item, f.at, coalesce(f.name, f.task), f.attempt
+      from (select g.version, g.argument, g.at, g.task,
+                   case g.task when '$outside' then g.name end as name,
+                   case when g.task = '$outside' and g.name is not null then split_part(g.key, '/', 1) end as attempt
+              from journal as g
+             where g.job_id = it.id
+               and g.op = 'log'
+               and g.path = parse_path(stream_items.stream)
+               and g.version >= stream_items.after + case when stream_items.place is null then 1 else 0 end
+               and g.version <= it.version
+             order by g.version
+             limit stream_items.max_rows) as f
+      left join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place) on true
+     where f.version > stream_items.after
+        or i.place > stream_items.place
+     order by f.version, 2;
+    if not found and it.status <> 'running' then
+        return next (it.version, 0, null, null, null, null)::stream_item;
+    end if;
+end
+$$;
+comment on function @extschema@.stream_items(text, text, bigint, integer, integer) is
+    'Return the items of a stream behind a version, or behind a place in it, of at most max_rows versions. An item at place 0 ends it: somebody said that nothing more comes, or the job has ended. PD101, PD401.';

@@ -1,0 +1,400 @@
+"""Streams, end to end: activities, hooks and coordinators publish, clients follow. (E20)"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.calls import Calls
+from tests.worker.processes import worker_process
+from tests.worker.test_until import run
+
+T = "20 s"
+
+
+def words(handle: perdure.Handle, name: str = "words", **options: Any) -> list[Any]:
+    """Give the items of a stream, to its end."""
+    return [item.item for item in handle.stream(name, **{"timeout": T, **options})]
+
+
+@pytest.fixture(params=["async", "plain"])
+def writes(request: pytest.FixtureRequest, app: perdure.App) -> Any:
+    """Give an activity that publishes numbers, in both kinds of code."""
+
+    @app.activity
+    async def writes(start: int, count: int) -> int:
+        for number in range(start, start + count):
+            await perdure.publish("words", number)
+        return count
+
+    @app.activity
+    def plain_writes(start: int, count: int) -> int:
+        for number in range(start, start + count):
+            perdure.publish("words", number)
+        return count
+
+    return {"async": writes, "plain": plain_writes}[request.param]
+
+
+def test_what_an_activity_publishes_is_followed_to_the_end_of_the_job(
+    app: perdure.App, client: perdure.Client, work: Any, writes: Any
+) -> None:
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        return [await writes(0, 500), await writes(500, 3)]
+
+    work()
+    handle = client.start(talks)
+    assert words(handle) == list(range(503))
+    assert handle.result(T) == [500, 3]
+    assert handle.memory.get("words") == list(range(503))
+    assert handle.memory.get() == {}
+
+
+def test_it_is_there_before_the_result(
+    app: perdure.App, client: perdure.Client, work: Any, writes: Any
+) -> None:
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        await writes(0, 10)
+        return await memory.get("words")
+
+    work()
+    assert client.start(talks).result(T) == list(range(10))
+
+
+def test_it_is_followed_live(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    """Each item comes while the activity still runs: the next waits for it to be seen."""
+    seen = [threading.Event() for _ in range(5)]
+
+    @app.activity
+    def talk() -> None:
+        for number, event in enumerate(seen):
+            perdure.publish("words", number)
+            assert event.wait(20)
+        perdure.publish("words")
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+        await perdure.wait_for("go")
+
+    work()
+    handle = client.start(talks)
+    told = []
+    for item in handle.stream("words", timeout=T):
+        told.append(item.item)
+        seen[item.item].set()
+    assert told == [0, 1, 2, 3, 4]  # and the job still runs: the stream was ended
+    handle.signal("go")
+    handle.result(T)
+
+
+def test_one_goes_on_where_one_was(
+    app: perdure.App, client: perdure.Client, work: Any, writes: Any
+) -> None:
+    """After a disconnect: by the last item, by its place, by a version."""
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await writes(0, 100)
+
+    work()
+    handle = client.start(talks)
+    handle.result(T)
+    told: list[Any] = []
+    after: perdure.StreamItem | int = 0
+    while part := list(islice(handle.stream("words", after=after, timeout=T), 7)):
+        told += [item.item for item in part]
+        after = part[-1]
+    assert told == list(range(100))
+    item = next(handle.stream("words"))
+    assert words(handle, after=(item.version, item.place)) == list(range(1, 100))
+    whole = [each.item for each in handle.stream("words") if each.version > item.version]
+    assert words(handle, after=item.version) == whole
+
+
+def test_async_clients_follow_too(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, writes: Any
+) -> None:
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await writes(0, 50)
+
+    work()
+    job = client.start(talks).id
+
+    async def follow() -> list[list[Any]]:
+        async with await perdure.connect_async(dsn) as there:
+
+            async def one() -> list[Any]:
+                items = there.handle(job).stream("words", timeout=T)
+                return [item.item async for item in items]
+
+            return await asyncio.gather(one(), one())
+
+    assert asyncio.run(follow()) == [list(range(50))] * 2
+
+
+def test_hooks_and_coordinators_publish_once(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """[P2] [P9] There an item is a command: it is not said again on replay."""
+
+    @app.hook
+    async def speaks(memory: perdure.AsyncEntity) -> None:
+        await perdure.publish("words", "from a hook")
+        await perdure.wait_for("on")
+
+    @app.hook
+    def plain_speaks(memory: perdure.Entity) -> None:
+        perdure.publish("words", "from a thread")
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await perdure.publish("words", "first", "second")
+        await plain_speaks(memory)
+        speaking = asyncio.ensure_future(speaks(memory))
+        await perdure.wait_for("go")
+        await memory.signal("on")
+        await speaking
+        await perdure.publish("words", "last")
+        await perdure.publish("words")
+
+    work(cache=0)
+    handle = client.start(talks)
+    told = handle.stream("words", timeout=T)
+    first = [next(told).item for _ in range(4)]
+    handle.signal("go")
+    assert first == ["first", "second", "from a thread", "from a hook"]
+    assert [item.item for item in told] == ["last"]
+    handle.result(T)
+    sources = {item.source: item.attempt for item in handle.stream("words", timeout=T)}
+    assert set(sources.values()) == {None}
+    assert "1/main" in sources
+
+
+def test_another_attempt_can_be_told_from_the_first(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.activity(retry=perdure.Retry(attempts=3, delay=0.01))
+    async def talk() -> None:
+        attempt = perdure.info().attempt
+        for word in "abc":
+            await perdure.publish("words", f"{word}{attempt}")
+            if word == "b" and attempt < 2:
+                raise ConnectionError("not yet")
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work()
+    handle = client.start(talks)
+    kept: dict[str | None, list[str]] = {}
+    for item in handle.stream("words", timeout=T):
+        kept.setdefault(item.attempt, []).append(item.item)
+        assert item.source == "1/main/talk#1"
+    assert list(kept.values()) == [["a0", "b0"], ["a1", "b1"], ["a2", "b2", "c2"]]
+
+
+@pytest.mark.parametrize("queue", [None, "far"])
+def test_a_killed_worker_leaves_what_was_published(
+    client: perdure.Client, dsn: str, tmp_path: Path, queue: str | None
+) -> None:
+    """[P2] [P6] kill -9 in the middle: each attempt in its order, nothing doubled."""
+    handle = client.start("speaks_far" if queue else "speaks", 200)
+    with worker_process(dsn, STOP_AT="100"):
+        first = list(islice(handle.stream("words", timeout=T), 80))
+    with worker_process(dsn):
+        assert handle.result("40 s") == 200
+    attempts: dict[str | None, list[int]] = {}
+    for item in handle.stream("words", timeout=T):
+        attempts.setdefault(item.attempt, []).append(item.item)
+    lost, whole = attempts.values()
+    assert [item.item for item in first] == list(range(1, 81))
+    assert lost == list(range(1, len(lost) + 1))
+    assert 80 <= len(lost) <= 100
+    assert whole == list(range(1, 201))
+
+
+def test_lost_replies_double_nothing(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, writes: Any
+) -> None:
+    """[P12]: connections are cut again and again while it is published."""
+    stop = threading.Event()
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        return await asyncio.gather(*(writes(1000 * n, 300) for n in range(4)))
+
+    def storm() -> None:
+        for _ in range(25):  # a slow machine must come to its end, too
+            stop.wait(0.05)
+            run(
+                dsn,
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'perdure streams'",
+            )
+
+    work()
+    storming = threading.Thread(target=storm)
+    storming.start()
+    try:
+        handle = client.start(talks)
+        assert handle.result(T) == [300] * 4
+    finally:
+        stop.set()
+        storming.join()
+    told = words(handle)
+    assert Counter(told) == Counter(1000 * n + m for n in range(4) for m in range(300))
+    for n in range(4):
+        assert [word for word in told if word // 1000 == n] == [1000 * n + m for m in range(300)]
+
+
+def test_few_calls_carry_many_items(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    writes: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[int] = []
+    publish = Calls.publish
+
+    def counted(calls: Calls, task: Any, stream: str, items: list[Any], *more: Any) -> Any:
+        sent.append(len(items))
+        return publish(calls, task, stream, items, *more)
+
+    monkeypatch.setattr(Calls, "publish", counted)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await writes(0, 5000)
+
+    work()
+    client.start(talks).result(T)
+    assert sum(sent) == 5000
+    assert len(sent) < 100
+
+
+def test_who_publishes_more_than_the_database_takes_waits(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, connection: Any
+) -> None:
+    """While a transaction has the job locked, little gathers; then all of it is there."""
+    said: list[int] = []
+    blocked = threading.Event()
+
+    @app.activity
+    def talk() -> None:
+        assert blocked.wait(20)
+        for number in range(40):
+            perdure.publish("words", [number, "x" * 50_000])
+            said.append(number)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work(lease=300)
+    handle = client.start(talks)
+    connection.execute("begin")
+    connection.execute("select from jobs for no key update")
+    blocked.set()
+    waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock')"
+    while not run(dsn, waiting)[0][0] or len(said) < 10:
+        pass
+    assert len(said) < 20
+    connection.execute("commit")
+    handle.result(T)
+    assert [number for number, _ in words(handle)] == list(range(40))
+
+
+# Who is not wanted any more, and what is refused.
+
+
+def test_a_thread_that_publishes_hears_a_cancel(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    @app.activity
+    def talk() -> None:
+        try:
+            while True:
+                perdure.publish("words", 1)
+                begun.set()
+                ended.wait(0.01)
+        finally:
+            ended.set()
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work()
+    handle = client.start(talks)
+    assert begun.wait(20)
+    handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+    assert ended.wait(20)
+
+
+def test_what_cannot_be_published_is_refused_where_it_is_said(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.activity
+    async def talk(stream: str, what: str) -> Any:
+        value = {"large": "x" * 1_048_577, "nan": float("nan"), "fine": 1}[what]
+        try:
+            await perdure.publish(stream, value)
+        except perdure.PerdureError as error:
+            return error.code
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        tries = [("s", "large"), ("s", "nan"), ("a..b", "fine"), ("s", "fine")]
+        return [await talk(*each) for each in tries]
+
+    work()
+    handle = client.start(talks)
+    assert handle.result(T) == ["PD301", "PD103", "PD101", None]
+    assert words(handle, "s") == [1]
+
+
+def test_what_the_database_refuses_fails_the_activity(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """A name that is too long for an index; the code has gone on by then."""
+
+    @app.activity
+    async def talk() -> str:
+        await perdure.publish("s" * 1001, 1)
+        return "said"
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            return await talk()
+        except perdure.ActivityFailed as error:
+            return error.type
+
+    work()
+    assert client.start(talks).result(T) == "InvalidPath"
+
+
+def test_nothing_comes_in_time(client: perdure.Client) -> None:
+    handle = client.start("nobody")
+    assert words(handle, timeout=0.05) == []
+    with pytest.raises(perdure.JobNotFound):
+        words(client.handle("none"))
+    with pytest.raises(perdure.InvalidArgument):
+        perdure.publish("words", 1)
