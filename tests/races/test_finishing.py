@@ -162,3 +162,15 @@ def test_a_heartbeat_does_not_wait_for_an_open_end(a: Session, b: Session, end: 
     assert a.run("select progress from tasks where kind = 'activity'") == (
         [] if end == "commit" else [({"n": 1},)]
     )
+
+
+def test_an_idle_worker_hears_of_the_next_attempt(a: Session, b: Session) -> None:
+    """[P11]"""
+    _, task = asked(a, b)
+    a.run(f'listen "{a.call("channel")}"')
+    a.call("listen_for", topic="far", listener="idle")
+    assert fail(b, task, "2000-01-01") == "retry"
+
+    heard = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
+    a.run("unlisten *")
+    assert heard == ["far"]

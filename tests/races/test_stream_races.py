@@ -134,3 +134,19 @@ def test_many_at_once_stand_in_one_order(a: Session, b: Session, c: Session) -> 
         assert [item for item in items if item[1].startswith(f"{who.name} ")] == [
             (version, f"{who.name} {n}") for n, version in enumerate(mine)
         ]
+
+
+@pytest.mark.parametrize("how", ["terminate", "done"])
+def test_who_follows_hears_of_the_end_of_the_job(a: Session, b: Session, how: str) -> None:
+    """[P11]: at once; without the hint at his next look."""
+    task = a.held("j")
+    a.run(f'listen "{a.call("channel")}"')
+    a.call("entity_watch", id="j", listener="client")
+    if how == "terminate":
+        b.call("terminate", id="j")
+    else:
+        b.advance(task.done())
+
+    heard = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
+    a.run("unlisten *")
+    assert heard == ["$memory/j"]
