@@ -149,6 +149,11 @@ class Calls:
         """Wake what is stuck; answers how many tasks."""
         return self._call("resume", id=job, task=task, accept_changes=accept_changes)
 
+    def repin(self, job: str, version: str | None) -> Call:
+        """Let a job keep to another version of the code, or to none; answers how many tasks."""
+        query = f"select {self._quoted}.repin(%s, %s)"
+        return Call("repin", query.encode(), (job, version))
+
     def result(self, job: str) -> Call:
         """Read how a job ended: (status, result, error)."""
         return self._call("result", "row", id=job)
@@ -442,15 +447,29 @@ class Calls:
         query = f"select to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
         return Call("recording_of", query.encode(), (job,))
 
-    def register_worker(self, worker: str, queues: list[str], details: dict[str, Any]) -> Call:
-        """Say hello; answers {"instance", "version", "at"}."""
+    def register_worker(
+        self,
+        worker: str,
+        queues: list[str],
+        details: dict[str, Any],
+        version: str | None = None,
+        functions: list[str] | None = None,
+    ) -> Call:
+        """Say hello; answers {"instance", "version", "at", "queues"}."""
         return self._call(
             "register_worker",
             worker=worker,
             queues=queues,
             details=to_text(details),
             protocol=PROTOCOL,
+            version=version,
+            functions=functions,
         )
+
+    def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> Call:
+        """Ask whether some worker serves a queue and version, and has a function."""
+        query = f"select {self._quoted}.has_worker(%s, %s, %s, %s)"
+        return Call("has_worker", query.encode(), (queue, version, kind, name))
 
     def forget_worker(self, worker: str) -> Call:
         """Say goodbye."""

@@ -56,6 +56,9 @@ def worker(
     dsn: Dsn = None,
     slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
     lease: Annotated[str, typer.Option(help="How long a lost worker keeps its tasks.")] = "30 s",
+    version: Annotated[
+        str | None, typer.Option(help="The version of the code, where the app does not say it.")
+    ] = None,
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back."""
     fix_hash_seed()
@@ -64,7 +67,8 @@ def worker(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    Worker(loaded(app), queues=queue, dsn=dsn, schema=schema, slots=slots, lease=lease).run()
+    options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
+    Worker(loaded(app), queues=queue, version=version, **options).run()
 
 
 @commands.command()
@@ -76,12 +80,15 @@ def start(
     id: Annotated[str | None, typer.Option("--id", help="The id of the job.")] = None,
     entity: Annotated[str | None, typer.Option(help="The type of its memory.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue of its coordinator.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version of the code that it keeps to.")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
     """Start a workflow and print the id of its job."""
     given = parsed(arguments)
-    options = {"id": id, "entity": entity, "queue": queue}
+    options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
     with client(dsn, schema) as opened:
         args = given if isinstance(given, list) else [given]
         known = {name: value for name, value in options.items() if value is not None}
@@ -138,6 +145,20 @@ def terminate(
     """End a job on the spot."""
     with client(dsn, schema) as opened:
         show(opened.handle(id).terminate(reason))
+
+
+@commands.command()
+def repin(
+    id: Id,
+    version: Annotated[
+        str | None, typer.Argument(help="The version that it keeps to from now on; or none.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Let a job keep to another version of the code, and print how many tasks that are."""
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).repin(version))
 
 
 @commands.command()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .app import App
     from .memory import AsyncEntity, Entity
     from .typed import Decode
+    from .work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Info:
     """Who the running code is: `perdure.info().job`.
 
     `attempt` is 0 at first; `signal` is the name under which a hook was asked to answer; `key`
-    names one call of an activity for ever (an idempotency key for the outside world).
+    names one call of an activity for ever (an idempotency key for the outside world);
+    `pinned_version` is the version of the code that the job keeps to.
     """
 
     job: str
@@ -39,6 +41,7 @@ class Info:
     parent: str | None = None
     headers: Any = None
     key: str | None = None
+    pinned_version: str | None = None
 
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
@@ -55,6 +58,7 @@ def info_of(row: dict[str, Any], kind: str) -> Info:
         queue=row["queue"],
         parent=row["parent"],
         headers=row["headers"],
+        pinned_version=row["pinned_version"],
     )
 
 
@@ -68,6 +72,17 @@ class Runtime(ABC):
     app: App
     info: Info
     memory: AsyncEntity | Entity
+
+    def pin_of(self, work: Work[..., Any] | str) -> str | None:
+        """Tell to which version of the code work is pinned that this code asks for.
+
+        What one app registers is one body of code, so it keeps to the version of who asks; work
+        that is only named, or of another app, may have versions of its own.
+        """
+        if isinstance(work, str):
+            return None
+        own = self.info.pinned_version
+        return own if own is not None and self.app.registers(work) else work.pinned_version
 
     @abstractmethod
     def ask(self, ask: asks.Ask) -> Any:

@@ -13,11 +13,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 RUN = """
-import logging, sys
+import logging, os, sys
 logging.basicConfig(level=logging.INFO)
 import perdure
 from kill_app import app
-perdure.Worker(app, dsn=sys.argv[1], lease=float(sys.argv[2]), grace=2).run()
+version = os.environ.get("VERSION")
+perdure.Worker(app, dsn=sys.argv[1], version=version, lease=float(sys.argv[2]), grace=2).run()
 """
 
 
