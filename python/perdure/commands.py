@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import shutil
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +18,7 @@ from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
 from .memory_commands import index
+from .replay_command import replay
 from .schedule_commands import schedule
 from .terminal import (
     DEFAULT,
@@ -31,11 +30,13 @@ from .terminal import (
     commands,
     connected,
     database,
+    fix_hash_seed,
+    loaded,
     parsed,
     show,
 )
 
-__all__ = ["commands"]
+__all__ = ["commands", "replay"]
 
 commands.add_typer(index)
 commands.add_typer(schedule)
@@ -205,25 +206,6 @@ def dev(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     with connected(dsn) as connection:
         installer.install(connection, schema)
         print(f"{installer.reload_functions(connection, schema)} functions")
-
-
-def loaded(place: str) -> Any:
-    """Import an object by its place: `loaded("my_module:app")`."""
-    module, _, name = place.partition(":")
-    if not name:
-        raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
-    sys.path.insert(0, os.fspath(Path.cwd()))
-    found = importlib.import_module(module)
-    if not hasattr(found, name):
-        raise typer.BadParameter(f"the module {module} has no {name}")
-    return getattr(found, name)
-
-
-def fix_hash_seed() -> None:
-    """Start again with a fixed hash seed: sets of strings must iterate alike in every process."""
-    if "PYTHONHASHSEED" not in os.environ:
-        os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def own_psql() -> str | None:
