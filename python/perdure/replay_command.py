@@ -11,29 +11,36 @@ from . import replaying
 from .replaying import Recording
 from .terminal import DEFAULT, Dsn, Schema, client, commands, fix_hash_seed, loaded
 
+Code = Annotated[
+    str | None, typer.Argument(metavar="[MODULE:APP]", help="The code; not needed to export.")
+]
+Running = Annotated[bool, typer.Option("--running", help="All jobs that run.")]
+Jobs = Annotated[list[str] | None, typer.Option(help="A job, running or ended. May be repeated.")]
+Source = Annotated[str | None, typer.Option(help="What --export has written.")]
+Target = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write journals there, and replay none.")
+]
+Workflow = Annotated[str | None, typer.Option(help="Those of one workflow alone.")]
+Queues = Annotated[
+    list[str] | None, typer.Option("--queue", "-q", help="Without one, those of the app.")
+]
+Version = Annotated[
+    str | None, typer.Option(help="The version of the code, where the app does not say it.")
+]
+Limit = Annotated[int | None, typer.Option(help="How many jobs at most.")]
+
 
 @commands.command()
 def replay(
-    app: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODULE:APP]", help="The code; not needed to export."),
-    ] = None,
-    running: Annotated[bool, typer.Option("--running", help="All jobs that run.")] = False,
-    job: Annotated[
-        list[str] | None, typer.Option(help="A job, running or ended. May be repeated.")
-    ] = None,
-    file: Annotated[str | None, typer.Option(help="What --export has written.")] = None,
-    export: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write journals there, and replay none.")
-    ] = None,
-    workflow: Annotated[str | None, typer.Option(help="Those of one workflow alone.")] = None,
-    queue: Annotated[
-        list[str] | None, typer.Option("--queue", "-q", help="Without one, those of the app.")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="The version of the code, where the app does not say it.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="How many jobs at most.")] = None,
+    app: Code = None,
+    running: Running = False,
+    job: Jobs = None,
+    file: Source = None,
+    export: Target = None,
+    workflow: Workflow = None,
+    queue: Queues = None,
+    version: Version = None,
+    limit: Limit = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
