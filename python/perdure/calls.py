@@ -471,6 +471,11 @@ class Calls:
         query = f"select {self._quoted}.has_worker(%s, %s, %s, %s)"
         return Call("has_worker", query.encode(), (queue, version, kind, name))
 
+    def served_queues(self, queues: list[str], version: str | None) -> Call:
+        """Name the queues that a worker of a version claims from."""
+        query = f"select {self._quoted}.served_queues(%s, %s)"
+        return Call("served_queues", query.encode(), (queues, version))
+
     def forget_worker(self, worker: str) -> Call:
         """Say goodbye."""
         return self._call("forget_worker", worker=worker)
@@ -509,7 +514,9 @@ class Calls:
     def at_work(self, queues: list[str]) -> Call:
         """Find a task that is held, or due on one of these queues: (job, name, state, worker)."""
         query = f"""select job_id, name, state, worker from {self._quoted}.waiting
-                     where state = 'leased' or (state = 'ready' and queue = any(%s)) limit 1"""
+                     where state = 'leased' or (state = 'ready'
+                       and {self._quoted}.versioned_queue(queue, pinned_version) = any(%s))
+                     limit 1"""
         return Call("waiting", query.encode(), (queues,), "row")
 
     def will_be_due(self, queues: list[str], up_to: datetime | None) -> Call:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.testing import Lab
 from tests.worker.processes import worker_process
 
 T = "15 s"
@@ -190,6 +191,24 @@ def test_a_job_is_let_free_by_an_async_client(client: perdure.Client, serve: Any
     assert asyncio.run(free(handle.id)) == 1
     with serve(app_of("2")):
         assert handle.result(T) == answers_of("2", None)
+
+
+def test_a_lab_runs_what_is_pinned_to_its_version_alone(dsn: str) -> None:
+    app = perdure.App(version="1")
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> Any:
+        await perdure.sleep("30 days")
+        return perdure.info().pinned_version
+
+    @app.coordinator(pinned=True)
+    async def flow(memory: perdure.AsyncEntity) -> Any:
+        await perdure.sleep("30 days")
+        return await hook(memory)
+
+    with Lab(app, dsn=dsn) as lab:
+        lab.start("flow", id="other", pinned_version="2")
+        assert lab.run(flow) == "1"
 
 
 def test_a_version_is_named_once() -> None:
