@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress lint format verify bench build release dev psql install-extension clean
+.PHONY: help demo test test-15 stress lint format verify golden bench build release dev psql install-extension clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ format: $(READY) ## Put Python into the house style
 
 verify: $(READY) ## Prove that both ways to install, and twice or once, give the same schema
 	@$(BIN)/python -m pytest tests/install $(PYTEST_ARGS)
+
+golden: $(READY) ## Make the golden journals of this version anew, before it is released
+	@$(BIN)/python tests/golden/make.py
 
 bench: $(READY) ## Measure throughput and latency on this machine (BENCH_ARGS=…)
 	@$(BIN)/python tests/bench/bench.py $(BENCH_ARGS)

@@ -89,7 +89,7 @@ select is(
 select given(start('w', '{"query": "x"}', 'shape', 'agent', 'shape', context => '{"n": 1}', headers => '{"h": 1}',
                    pinned_version => 'v1'));
 select is(
-    take('ada', '{shape}') -> 0,
+    take('ada', '{shape@v1}') -> 0,
     jsonb_build_object('job', 'shape', 'task', '1/main', 'kind', 'coordinator', 'name', 'w', 'queue', 'shape',
                        'position', 0, 'args', '{"query": "x"}'::jsonb, 'entity', 'agent', 'workflow', 'w', 'run', 1,
                        'deliveries', 1, 'attempt', 0, 'asked', 0, 'accept_changes', false, 'parent', null,
@@ -105,7 +105,7 @@ select given(tell(a_turn('shape',
                              {"key": "h1", "kind": "hook", "name": "h", "args": ["y"], "queue": "shape",
                               "signal": "done", "pinned_version": "v2"}]')));
 select is(
-    take('bob', '{shape}') -> 0,
+    take('bob', '{shape@v2}') -> 0,
     jsonb_build_object('job', 'shape', 'task', '1/main/h1', 'kind', 'hook', 'name', 'h', 'queue', 'shape',
                        'position', 0, 'args', '["y"]'::jsonb, 'entity', 'agent', 'workflow', 'w', 'run', 1,
                        'deliveries', 1, 'attempt', 0, 'asked', 0, 'accept_changes', false, 'parent', null,
@@ -120,7 +120,7 @@ select is(
 select time_passes('1 s');
 select given(tell(a_turn('shape', state => 'park', awaits => '{go}')));
 select given(signal('shape', 'go', '{"x": 1}'));
-create temporary table parked_task as select take('bob', '{shape}', claim_as => 'bob again') -> 0 as told;
+create temporary table parked_task as select take('bob', '{shape@v1}', claim_as => 'bob again') -> 0 as told;
 select is((select told -> 'journal' from parked_task), jsonb_build_array(
     jsonb_build_array(1, 'activity', 'a1', 'a', 'f', true, '{"x": null}'::jsonb, clock() - interval '1 s', null, null),
     jsonb_build_array(2, 'command', 's1', null, null, true, 2, clock() - interval '1 s', 'set', '{n}'::text[])),
@@ -134,7 +134,7 @@ select is(
     'a claimed task comes with the time of its last fact');
 select given(tell(a_turn('shape', state => 'release', worker => 'bob again')));
 select is(
-    take('bob', '{shape}', claim_as => 'bob once more') #> '{0,journal}',
+    take('bob', '{shape@v1}', claim_as => 'bob once more') #> '{0,journal}',
     'null',
     'the worker that ran a task last has its journal');
 select is(

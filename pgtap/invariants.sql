@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(78);
+select plan(79);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -168,6 +168,8 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
         ('a schedule that is not paused any more, and does not know it',
          $$ alter table perdure.jobs disable trigger updates_are_commands;
             update perdure.jobs set context = context || '{"paused": false}' where id = '$schedule/paused' $$, '{I23}'),
+        ('a coordinator of another version than its job',
+         $$ update perdure.jobs set pinned_version = '2' where id = 'running' $$, '{I24}'),
         ('nothing', $$ select $$, '{}')
        ) as cases (about, statement, broken);
 

@@ -28,15 +28,16 @@ select is(
 select is(
     (select array_agg(key order by key)
        from jsonb_object_keys(register_worker('ada', '{q}', '{"host": "h"}')::jsonb) as key),
-    '{at,instance,version}',
-    'a worker that says hello is told the time, the instance and the version');
+    '{at,instance,queues,version}',
+    'a worker that says hello is told the time, the instance, the version and its queues');
 select is(
     register_worker('ada', '{q,r}', '{"host": "h2"}') ->> 'version',
     perdure_version(),
     'a worker may say hello again');
 select is(
     (select to_jsonb(w) from workers as w),
-    jsonb_build_object('worker', 'ada', 'queues', '{q,r}'::text[], 'details', '{"host": "h2"}'::jsonb,
+    jsonb_build_object('worker', 'ada', 'version', null, 'queues', '{q,r}'::text[], 'functions', '{}'::text[],
+                       'details', '{"host": "h2"}'::jsonb,
                        'registered_at', clock(), 'seen_at', clock()),
     'a worker is known with its queues and what it says of itself');
 select is(

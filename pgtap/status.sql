@@ -28,7 +28,7 @@ select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job that
 select time_passes('1 h');
 select is(
     seen('j'),
-    '{ready,"a worker on queue agents (no worker has registered for it)"}',
+    '{ready,"a worker on queue agents (none has registered)"}',
     'a job that is due waits for a worker, and it is told that there is none');
 select given(register_worker('ada', '{agents,others}'));
 select is(seen('j'), '{ready,"a worker on queue agents"}', 'a job that is due waits for a worker');

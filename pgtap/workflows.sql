@@ -26,7 +26,7 @@ select is(the_task('j') ->> key, wanted, format('the first task of a job has the
         ('task', '1/main'),
         ('kind', 'coordinator'),
         ('name', 'research'),
-        ('queue', 'agents'),
+        ('queue', 'agents@v1'),
         ('priority', '2'),
         ('deliveries', '0'),
         ('pinned_version', 'v1'),

@@ -20,6 +20,7 @@
 \ir functions/history.sql
 \ir functions/journal.sql
 \ir functions/inbox.sql
+\ir functions/tasks/pinning.sql
 \ir functions/tasks/claiming.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql
@@ -41,9 +42,11 @@
 \ir functions/leases.sql
 \ir functions/finishing.sql
 \ir functions/streams.sql
+\ir functions/workers.sql
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql
+\ir functions/versions.sql
 \ir functions/schedules/cron.sql
 \ir functions/schedules/times.sql
 \ir functions/schedules/ticking.sql

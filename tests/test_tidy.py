@@ -30,7 +30,7 @@ MAX_PYTHON_FUNCTION = 40
 
 # A table is written by the file (or folder) of its name, but for these.
 WRITERS = {
-    "workers": {"listeners"},
+    "workers": {"workers", "listeners"},
     "settings": {"migrations", "testing"},
     "wanted_indexes": {"indexing"},
 }

@@ -36,7 +36,7 @@ select is(
     format('the coordinator of %s has its place and its asker', id))
   from (values
         ('p/c#1', jsonb_build_array('default', 5, clock(), null, 'p', '1/main', 'c#1')),
-        ('named', jsonb_build_array('agents', 1, '2030-01-01 13:00+00'::timestamptz, 'v2', 'p', '1/main', 'c#2')),
+        ('named', jsonb_build_array('agents@v2', 1, '2030-01-01 13:00+00'::timestamptz, 'v2', 'p', '1/main', 'c#2')),
         ('p/c#3', jsonb_build_array('default', 5, clock(), null, null, null, null))
        ) as cases (id, wanted)
  cross join lateral the_task(id) as t;
@@ -84,7 +84,7 @@ select given(tell(a_turn('p',
 select is(mail_of('p'), '[]', 'a child that has answered is not asked again, nor refused [P4]');
 select is(tell(a_turn('p', state => 'park')) ->> 'state', 'parked', 'a parent waits for its other child');
 select time_passes('1 h');
-select given(take('bob', '{agents}', claim_as => 'bob 2'));
+select given(take('bob', '{agents@v2}', claim_as => 'bob 2'));
 select given(tell(a_turn('named', state => 'failed', value => '{"type": "E", "message": "m"}', touches => '{p}',
                          worker => 'bob 2')));
 select is(

@@ -35,7 +35,7 @@ select is(
   from (values
         ('1/main/plain#1', '{}'::jsonb),
         ('1/main/hook#1',
-         jsonb_build_object('name', 'h', 'args', '{"page": 1}'::jsonb, 'queue', 'agents', 'priority', 1,
+         jsonb_build_object('name', 'h', 'args', '{"page": 1}'::jsonb, 'queue', 'agents@v2', 'priority', 1,
                             'due_at', '2030-01-01 13:00+00'::timestamptz, 'signal', 'done', 'pinned_version', 'v2',
                             'limit_key', 't', 'asker', '["j", "1/main", "hook#1"]'::jsonb)),
         ('1/main/act#1', '{"kind": "activity", "name": "a", "args": ["x"], "asker": ["j", "1/main", "act#1"]}'),

@@ -52,6 +52,8 @@ class App:
     """
 
     def __init__(self, version: str | None = None) -> None:
+        if version is not None and not 0 < len(version.encode()) <= 200:
+            raise InvalidName(f"{version!r} is no name for a version")
         self.version = version
         self.activities: dict[str, Activity[..., Any]] = {}
         self.hooks: dict[str, Hook[..., Any]] = {}
@@ -63,8 +65,18 @@ class App:
 
     def queues(self) -> list[str]:
         """Name the queues on which these functions run."""
-        works = [work for table in self.tables().values() for work in table.values()]
-        return sorted({"default"} | {work.queue for work in works if work.queue is not None})
+        return sorted({"default"} | {work.queue for work in self._works() if work.queue})
+
+    def registers(self, work: Work[..., Any]) -> bool:
+        """Tell whether a function is one of this app's."""
+        return self.tables()[work.kind].get(work.name) is work
+
+    def functions(self) -> list[str]:
+        """Name the registered functions, each with its kind: `hook perspective`."""
+        return sorted(f"{work.kind} {work.name}" for work in self._works())
+
+    def _works(self) -> list[Work[..., Any]]:
+        return [work for table in self.tables().values() for work in table.values()]
 
     @overload
     def activity(
@@ -113,10 +125,24 @@ class App:
     def coordinator(self, function: Callable[Concatenate[Any, P], R], /) -> Coordinator[P, R]: ...
     @overload
     def coordinator(
-        self, *, entity: str | None = None, queue: str = "default", name: str | None = None
+        self,
+        *,
+        entity: str | None = None,
+        queue: str = "default",
+        name: str | None = None,
+        pinned: bool = False,
     ) -> CoordinatorDecorator: ...
-    def coordinator(self, *function: Any, **options: Any) -> Any:
-        """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`."""
+    def coordinator(self, *function: Any, pinned: bool = False, **options: Any) -> Any:
+        """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`.
+
+        A `pinned` one is started to keep to the version of this app: only its workers run it.
+        """
+        if pinned and self.version is None:
+            raise InvalidArgument(
+                "a coordinator is pinned to the version of its app, and this app has none",
+                hint='Give it one: perdure.App(version="2").',
+            )
+        options["pinned_version"] = self.version if pinned else None
         return self._register(Coordinator, self.coordinators, function, 0, options)
 
     def _register(

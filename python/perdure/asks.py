@@ -93,7 +93,7 @@ def _written(stored: Any) -> str:
     return text
 
 
-def activity_ask(activity: Activity[..., Any], args: Any) -> Ask:
+def activity_ask(activity: Activity[..., Any], args: Any, pinned_version: str | None = None) -> Ask:
     """Ask for an activity: run here, or sent to the queue it names."""
     args = as_stored(args)
     decode, name = activity.shape.result, activity.name
@@ -101,13 +101,14 @@ def activity_ask(activity: Activity[..., Any], args: Any) -> Ask:
         spec: Any = ActivityCall(activity, args)
         return Ask("activity", name, fingerprint_of(args), spec, decode, ActivityFailed)
     spec = {"kind": "activity", "name": name, "queue": activity.queue, "args": args}
+    spec |= _given({"pinned_version": pinned_version})
     return Ask("answer", name, fingerprint_of(args), spec, decode, ActivityFailed)
 
 
 def hook_ask(
     hook: Hook[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
-    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached."""
+    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached, pinned_version."""
     name, bound, decode = _bound(hook, args, kwargs)
     queue = None if isinstance(hook, str) else hook.queue
     spec = {"kind": "hook", "name": name, "args": bound, "queue": queue} | _given(options)
@@ -117,7 +118,8 @@ def hook_ask(
 def child_ask(
     workflow: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
-    """Ask for a child job; options: id, entity, queue, priority, due_at, context, detached."""
+    """Ask for a child job; options: id, entity, queue, priority, due_at (µs), context, detached,
+    pinned_version."""
     name, bound, decode = _bound(workflow, args, kwargs)
     own = {} if isinstance(workflow, str) else {"queue": workflow.queue, "entity": workflow.entity}
     spec = {"kind": "job", "name": name, "args": bound} | _given(own) | _given(options)

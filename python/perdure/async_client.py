@@ -156,6 +156,10 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         call = self._client.calls.resume(self.id, task, accept_changes)
         return int(await self._client.send(call))
 
+    async def repin(self, version: str | None) -> int:
+        """Let the job keep to another version of the code, or to none; gives how many tasks."""
+        return int(await self._client.send(self._client.calls.repin(self.id, version)))
+
     async def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:

@@ -150,6 +150,11 @@ class Calls:
         """Wake what is stuck; answers how many tasks."""
         return self._call("resume", id=job, task=task, accept_changes=accept_changes)
 
+    def repin(self, job: str, version: str | None) -> Call:
+        """Let a job keep to another version of the code, or to none; answers how many tasks."""
+        query = f"select {self._quoted}.repin(%s, %s)"
+        return Call("repin", query.encode(), (job, version))
+
     def result(self, job: str) -> Call:
         """Read how a job ended: (status, result, error)."""
         return self._call("result", "row", id=job)
@@ -493,15 +498,34 @@ class Calls:
         query = f"select to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
         return Call("recording_of", query.encode(), (job,))
 
-    def register_worker(self, worker: str, queues: list[str], details: dict[str, Any]) -> Call:
-        """Say hello; answers {"instance", "version", "at"}."""
+    def register_worker(
+        self,
+        worker: str,
+        queues: list[str],
+        details: dict[str, Any],
+        version: str | None = None,
+        functions: list[str] | None = None,
+    ) -> Call:
+        """Say hello; answers {"instance", "version", "at", "queues"}."""
         return self._call(
             "register_worker",
             worker=worker,
             queues=queues,
             details=to_text(details),
             protocol=PROTOCOL,
+            version=version,
+            functions=functions,
         )
+
+    def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> Call:
+        """Ask whether some worker serves a queue and version, and has a function."""
+        query = f"select {self._quoted}.has_worker(%s, %s, %s, %s)"
+        return Call("has_worker", query.encode(), (queue, version, kind, name))
+
+    def served_queues(self, queues: list[str], version: str | None) -> Call:
+        """Name the queues that a worker of a version claims from."""
+        query = f"select {self._quoted}.served_queues(%s, %s)"
+        return Call("served_queues", query.encode(), (queues, version))
 
     def forget_worker(self, worker: str) -> Call:
         """Say goodbye."""
@@ -541,7 +565,9 @@ class Calls:
     def at_work(self, queues: list[str]) -> Call:
         """Find a task that is held, or due on one of these queues: (job, name, state, worker)."""
         query = f"""select job_id, name, state, worker from {self._quoted}.waiting
-                     where state = 'leased' or (state = 'ready' and queue = any(%s)) limit 1"""
+                     where state = 'leased' or (state = 'ready'
+                       and {self._quoted}.versioned_queue(queue, pinned_version) = any(%s))
+                     limit 1"""
         return Call("waiting", query.encode(), (queues,), "row")
 
     def will_be_due(self, queues: list[str], up_to: datetime | None) -> Call:

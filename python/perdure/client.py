@@ -148,6 +148,10 @@ class Handle(BaseHandle["Client"]):
         call = self._client.calls.resume(self.id, task, accept_changes)
         return int(self._client.send(call))
 
+    def repin(self, version: str | None) -> int:
+        """Let the job keep to another version of the code, or to none; gives how many tasks."""
+        return int(self._client.send(self._client.calls.repin(self.id, version)))
+
     def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import shutil
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +18,7 @@ from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
 from .memory_commands import index
+from .replay_command import replay
 from .schedule_commands import schedule
 from .terminal import (
     DEFAULT,
@@ -31,11 +30,13 @@ from .terminal import (
     commands,
     connected,
     database,
+    fix_hash_seed,
+    loaded,
     parsed,
     show,
 )
 
-__all__ = ["commands", "item_commands"]
+__all__ = ["commands", "item_commands", "replay"]
 
 commands.add_typer(index)
 commands.add_typer(schedule)
@@ -56,6 +57,9 @@ def worker(
     dsn: Dsn = None,
     slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
     lease: Annotated[str, typer.Option(help="How long a lost worker keeps its tasks.")] = "30 s",
+    version: Annotated[
+        str | None, typer.Option(help="The version of the code, where the app does not say it.")
+    ] = None,
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back."""
     fix_hash_seed()
@@ -64,7 +68,8 @@ def worker(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    Worker(loaded(app), queues=queue, dsn=dsn, schema=schema, slots=slots, lease=lease).run()
+    options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
+    Worker(loaded(app), queues=queue, version=version, **options).run()
 
 
 @commands.command()
@@ -76,12 +81,15 @@ def start(
     id: Annotated[str | None, typer.Option("--id", help="The id of the job.")] = None,
     entity: Annotated[str | None, typer.Option(help="The type of its memory.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue of its coordinator.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version of the code that it keeps to.")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
     """Start a workflow and print the id of its job."""
     given = parsed(arguments)
-    options = {"id": id, "entity": entity, "queue": queue}
+    options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
     with client(dsn, schema) as opened:
         args = given if isinstance(given, list) else [given]
         known = {name: value for name, value in options.items() if value is not None}
@@ -141,6 +149,20 @@ def terminate(
 
 
 @commands.command()
+def repin(
+    id: Id,
+    version: Annotated[
+        str | None, typer.Argument(help="The version that it keeps to from now on; or none.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Let a job keep to another version of the code, and print how many tasks that are."""
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).repin(version))
+
+
+@commands.command()
 def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print what is wrong in the app's tables; fail if anything is."""
     with connected(dsn) as connection:
@@ -184,25 +206,6 @@ def dev(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     with connected(dsn) as connection:
         installer.install(connection, schema)
         print(f"{installer.reload_functions(connection, schema)} functions")
-
-
-def loaded(place: str) -> Any:
-    """Import an object by its place: `loaded("my_module:app")`."""
-    module, _, name = place.partition(":")
-    if not name:
-        raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
-    sys.path.insert(0, os.fspath(Path.cwd()))
-    found = importlib.import_module(module)
-    if not hasattr(found, name):
-        raise typer.BadParameter(f"the module {module} has no {name}")
-    return getattr(found, name)
-
-
-def fix_hash_seed() -> None:
-    """Start again with a fixed hash seed: sets of strings must iterate alike in every process."""
-    if "PYTHONHASHSEED" not in os.environ:
-        os.environ["PYTHONHASHSEED"] = "0"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def own_psql() -> str | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .app import App
     from .memory import AsyncEntity, Entity
     from .typed import Decode
+    from .work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Info:
 
     `attempt` is 0 at first; `signal` is the name under which a hook was asked to answer; `key`
     names one call of an activity for ever (an idempotency key for the outside world). `progress` is
-    what an earlier attempt last told with `heartbeat()`, as far as a heartbeat has carried it.
+    what an earlier attempt last told with `heartbeat()`, as far as a heartbeat has carried it;
+    `pinned_version` is the version of the code that the job keeps to.
     """
 
     job: str
@@ -41,6 +43,7 @@ class Info:
     headers: Any = None
     key: str | None = None
     progress: Any = None
+    pinned_version: str | None = None
 
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
@@ -57,6 +60,7 @@ def info_of(row: dict[str, Any], kind: str) -> Info:
         queue=row["queue"],
         parent=row["parent"],
         headers=row["headers"],
+        pinned_version=row["pinned_version"],
     )
 
 
@@ -70,6 +74,17 @@ class Runtime(ABC):
     app: App
     info: Info
     memory: AsyncEntity | Entity
+
+    def pin_of(self, work: Work[..., Any] | str) -> str | None:
+        """Tell to which version of the code work is pinned that this code asks for.
+
+        What one app registers is one body of code, so it keeps to the version of who asks; work
+        that is only named, or of another app, may have versions of its own.
+        """
+        if isinstance(work, str):
+            return None
+        own = self.info.pinned_version
+        return own if own is not None and self.app.registers(work) else work.pinned_version
 
     @abstractmethod
     def ask(self, ask: asks.Ask) -> Any:

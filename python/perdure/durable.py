@@ -117,6 +117,7 @@ def _hook(
         hook = serving.app.hooks.get(hook, hook)
     if isinstance(hook, str) and options["queue"] is None:
         options["queue"] = serving.info.queue
+    options["pinned_version"] = serving.pin_of(hook)
     return asks.hook_ask(hook, args, kwargs, **options)
 
 
@@ -150,6 +151,7 @@ def child(
         "due_at": None if due_at is None else micros(due_at),
         "context": context,
         "detached": detached or None,
+        "pinned_version": serving.pin_of(workflow),
     }
     asked = asks.child_ask(workflow, args, kwargs, **options)
     return serving.start(asked) if detached else serving.give(serving.ask(asked))

@@ -23,15 +23,13 @@ from .coordinators import CoordinatorTurn
 from .hooks import HookTurn
 from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
-from .strays import Spoiled, Unknown
+from .strays import MissingCode, Spoiled, Unknown
 from .turns import Json, Turn
 from .work import SQL_QUEUE, Work
 
 logger = logging.getLogger("perdure.worker")
 
 Place = tuple[str, str]
-
-FIRST_RELEASE, LONGEST_RELEASE = 1.0, 60.0
 
 
 class Engine:
@@ -78,7 +76,7 @@ class Engine:
         self.sql_lanes = SqlLanes(self)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
-        self._unknown: Counter[str] = Counter()
+        self.missing = MissingCode(self)
         self.attempts: set[asyncio.Task[Outcome]] = set()
 
     # Slots.
@@ -167,15 +165,6 @@ class Engine:
         if instant is not None:
             self.committer.claim_in(self.clock.seconds_until(instant) + 0.001)
 
-    def release_for(self, name: str) -> float:
-        """Tell for how many seconds a task is given back whose function is not known here."""
-        self._unknown[name] += 1
-        pause: float = min(FIRST_RELEASE * 2 ** min(self._unknown[name] - 1, 10), LONGEST_RELEASE)
-        logger.warning(
-            "this worker has no function named %s: such tasks go back for %s s", name, pause
-        )
-        return pause
-
     # What turns need.
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
@@ -244,6 +233,10 @@ class Engine:
     def streams(self) -> StreamLinks:
         """Give the connections for what activities publish."""
         return StreamLinks(self.source, self.calls)
+
+    async def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> bool:
+        """Ask whether a worker of this queue, and version, has a function."""
+        return bool(await self._reader.call(self.calls.has_worker(queue, version, kind, name)))
 
     def heard(self, task: Task, state: str, cancel: bool) -> None:
         """Take what a heartbeat has heard of a task."""

@@ -91,7 +91,7 @@ class Journal:
         self.ops: dict[str, Op] = {}
         self._requested: dict[str, Op] = {}
         self._counts: dict[str, int] = {}
-        self._sent_ahead: set[str] = set()
+        self._sent_ahead: dict[str, Op] = {}
         self._told = 0
         self._turned_away = 0
         self._closed_by: type[BaseException] | None = None
@@ -109,7 +109,7 @@ class Journal:
 
     def forget(self) -> None:
         """Let go of facts and ops; the numbers stay."""
-        self.ops, self._requested = {}, {}
+        self.ops, self._requested, self._sent_ahead = {}, {}, {}
         self._untold.clear()
         if self._kept is not None:
             self._kept.clear()
@@ -175,7 +175,7 @@ class Journal:
         del self.ops[key]
         self._taken.discard(key)
         if op.kind in SENT_AHEAD:
-            self._sent_ahead.add(key)
+            self._sent_ahead[key] = op
         taken = self._requested.pop(key, None) is None
         # What an earlier holder of the task has begun may still be under way outside.
         taken_earlier = op.kind == "answer" and op.serial <= self._asked_before
@@ -267,11 +267,12 @@ class Journal:
 
     def _answered_by(self, fact: Fact) -> Op | None:
         op = self.ops.get(fact.key) if fact.key is not None else None
-        if op is None or op.kind != fact.kind:
-            return None
-        if fact.name is not None and fact.name != op.name:
-            return None
-        return op if self._same_arguments(op, fact) else None
+        return op if op is not None and self._is_answer(op, fact) else None
+
+    def _is_answer(self, op: Op, fact: Fact) -> bool:
+        if op.kind != fact.kind or fact.name not in (None, op.name):
+            return False
+        return self._same_arguments(op, fact)
 
     def _same_arguments(self, op: Op, fact: Fact) -> bool:
         if fact.fingerprint is None or op.fingerprint is None or self._accept_changes:
@@ -282,7 +283,8 @@ class Journal:
         if fact.kind in SILENT:
             return True
         # Commands are sent together; the answer of the first may withdraw the others.
-        return fact.kind in SENT_AHEAD and fact.key in self._sent_ahead
+        withdrawn = self._sent_ahead.get(fact.key or "")
+        return withdrawn is not None and self._is_answer(withdrawn, fact)
 
     def _difference(self, fact: Fact) -> NonDeterminism:
         op = self.ops.get(fact.key or "")

@@ -7,7 +7,7 @@ asked no more. `check_journals(app, "journals.jsonl")` in a test, `perdure repla
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -104,10 +104,9 @@ def replay(
             yield recording, error
 
 
-def concerns(app: App, recording: Recording) -> bool:
-    """Tell whether workers of this app would run the job: by its queue, and its version if any."""
-    row = recording.row
-    return row["queue"] in app.queues() and row["pinned_version"] in (None, app.version)
+def concerns(row: Json, queues: Collection[str], version: str | None) -> bool:
+    """Tell whether a worker of these queues and this version would run the job of a row."""
+    return row["queue"] in queues and row["pinned_version"] in (None, version)
 
 
 def recordings(
@@ -169,7 +168,8 @@ def check_journals(app: App, source: str | PathLike[str] | Client) -> int:
     if isinstance(source, str | PathLike):
         recorded = read_recordings(source)
     else:
-        recorded = (each for each in recordings(source) if concerns(app, each))
+        known = app.queues(), app.version
+        recorded = (each for each in recordings(source) if concerns(each.row, *known))
     answers = [answer for _, answer in replay(app, recorded)]
     wrong = [answer for answer in answers if answer is not None]
     if wrong:

@@ -116,6 +116,9 @@ START_OPTIONS = frozenset(
         "if_exists",
     }
 )
+OWN_OPTIONS = ("queue", "entity", "pinned_version")
+"""Options of a start that a registered coordinator says itself."""
+
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key"})
 
 
@@ -126,7 +129,7 @@ def _start_of(
     known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
     bound = _bound(workflow, args, options)
     if isinstance(workflow, Work):
-        own = {"queue": workflow.queue, "entity": workflow.entity}
+        own = {name: getattr(workflow, name) for name in OWN_OPTIONS}
         known = {name: value for name, value in own.items() if value is not None} | known
     known["key"] = known.get("key") or uuid.uuid4().hex
     if "context" in known:
@@ -196,7 +199,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     bound = _bound(workflow, () if named else tuple(args), dict(args) if named else {})
     start = {"key": uuid.uuid4().hex, "id": str(uuid.uuid4())} | start
     if isinstance(workflow, Coordinator):
-        start = {"queue": workflow.queue, "entity": workflow.entity} | start
+        start = {name: getattr(workflow, name) for name in OWN_OPTIONS} | start
     name = workflow if isinstance(workflow, str) else workflow.name
     return typed.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]
 

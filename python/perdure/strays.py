@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from .durations import to_iso
@@ -15,19 +16,65 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 
+FIRST_PAUSE = 0.25
+"""Seconds for which a task goes back at first, when this worker has no code for it."""
+LONGEST_PAUSE, LONGEST_BESIDE_OTHERS = 60.0, 1.0
+"""Seconds at most: where nobody is known to have the code, and where somebody is. Who comes and has
+it wakes what others have given back: `wake_released()` in SQL looks a minute ahead."""
+KNOWN_FOR = 5.0
+"""Seconds for which it is believed that another worker has a function."""
+
+Code = tuple[str, str | None, str, str]
+
+
+class MissingCode:
+    """Functions that this worker was asked for and has not."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._missed_since: dict[Code, float] = {}
+        self._seen_elsewhere: dict[Code, float] = {}
+
+    async def pause_for(self, row: Json) -> float:
+        """Tell for how many seconds a task goes back: for as long as its code has been missing, so
+        that nobody is busy with it; but not for long where another worker could take it."""
+        code = (row["queue"], row["pinned_version"], row["kind"], row["name"])
+        missed_for = time.monotonic() - self._missed_since.setdefault(code, time.monotonic())
+        longest = LONGEST_BESIDE_OTHERS if await self._is_elsewhere(code) else LONGEST_PAUSE
+        pause = min(max(FIRST_PAUSE, missed_for), longest)
+        logger.warning(
+            "this worker has no function named %s: such tasks go back for %.2f s", code[-1], pause
+        )
+        return pause
+
+    async def _is_elsewhere(self, code: Code) -> bool:
+        """Ask the database; that somebody has it is believed for a while, that nobody has is not:
+        who comes wakes its tasks this moment."""
+        if time.monotonic() - self._seen_elsewhere.get(code, -KNOWN_FOR) < KNOWN_FOR:
+            return True
+        if await self._engine.has_worker(*code):
+            self._seen_elsewhere[code] = time.monotonic()
+            return True
+        return False
+
+
 class Unknown(Turn):
     """A task whose function this worker does not have: it is given back for others."""
 
     kind = "unknown"
 
     def begin(self) -> None:
-        """Give the task back."""
+        """Give the task back, as soon as it is known for how long."""
+        self.engine.spawn(self._begin(), self)
+
+    async def _begin(self) -> None:
+        self._pause = await self.engine.missing.pause_for(self.row)
         self.submit()
 
     def build(self) -> Json:
         """Give the task back, to be tried later, and say why; no attempt is lost."""
         name = self.row["name"]
-        due = self.engine.clock.now() + int(self.engine.release_for(name) * 1e6)
+        due = self.engine.clock.now() + int(self._pause * 1e6)
         error = UnknownFunction(
             f"worker {self.engine.name} has no {self.row['kind']} named {name!r}",
             detail="The task went back to its queue; no attempt was counted.",
@@ -60,6 +107,10 @@ class Spoiled(Unknown):
     def __init__(self, engine: Engine, row: Json, last_words: Json):
         super().__init__(engine, row)
         self._last_words = last_words
+
+    def begin(self) -> None:
+        """Say it."""
+        self.submit()
 
     def build(self) -> Json:
         """Give the task up, with its error."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import psycopg
@@ -60,11 +64,11 @@ def connected(dsn: str | None) -> Iterator[psycopg.Connection[Any]]:
 
 
 @contextmanager
-def client(dsn: str | None, schema: str) -> Iterator[Any]:
-    """Open a client of the app."""
+def client(dsn: str | None, schema: str, *, provision: bool = True) -> Iterator[Any]:
+    """Open a client of the app, which is made or upgraded where it has to be."""
     import perdure
 
-    with perdure.connect(dsn, schema=schema) as opened:
+    with perdure.connect(dsn, schema=schema, provision=provision) as opened:
         yield opened
 
 
@@ -89,3 +93,22 @@ def show(value: Any, indent: int | None = 2) -> None:
 def written(value: Any) -> Any:
     """Write what JSON has no form for."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def loaded(place: str) -> Any:
+    """Import an object by its place: `loaded("my_module:app")`."""
+    module, _, name = place.partition(":")
+    if not name:
+        raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
+    sys.path.insert(0, os.fspath(Path.cwd()))
+    found = importlib.import_module(module)
+    if not hasattr(found, name):
+        raise typer.BadParameter(f"the module {module} has no {name}")
+    return getattr(found, name)
+
+
+def fix_hash_seed() -> None:
+    """Start again with a fixed hash seed: sets of strings must iterate alike in every process."""
+    if "PYTHONHASHSEED" not in os.environ:
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -62,7 +62,7 @@ class Lab:
         self._patience = seconds(patience)
         self._began: dict[tuple[str, str], str] = {}
         self._given = dsn
-        self._queues = [*app.queues(), SQL_QUEUE]
+        self._queues: list[str] = []
         self._ending = ExitStack()
 
     def __enter__(self) -> Self:
@@ -73,6 +73,10 @@ class Lab:
             self.dsn = source.dsn
             self.client: Client = stack.enter_context(connect(self.dsn, self.schema))
             stack.callback(self._drop)
+            served = self.client.calls.served_queues(
+                [*self.app.queues(), SQL_QUEUE], self.app.version
+            )
+            self._queues = self.client.send(served)
             stack.enter_context(_LabWorker(self))
             self._ending = stack.pop_all()
         return self

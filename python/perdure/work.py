@@ -9,7 +9,7 @@ from functools import cached_property, update_wrapper
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from . import asks
-from .context import runtime
+from .context import Runtime, runtime
 from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .retry import Retry
@@ -49,6 +49,7 @@ class Work(Generic[P, R]):
         self.name = name or function.__name__
         self.queue = queue
         self.entity: str | None = None
+        self.pinned_version: str | None = None
         self.is_async = inspect.iscoroutinefunction(function)
         if not self.name or len(self.name.encode()) > 150:
             raise InvalidName(f"{self.name!r} is no name for a function")
@@ -89,17 +90,19 @@ class Activity(Work[P, R]):
         if serving is None:
             result: R = self.function(*args, **kwargs)
             return result
-        pending = serving.ask(asks.activity_ask(self, self.shape.bind(args, kwargs)))
+        pending = serving.ask(self._ask(serving, args, kwargs))
         given: R = serving.give(pending)
         return given
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
         """Begin it beside others: `found = search.start("q"); …; found.result()`."""
         serving = _needed(self)
-        pending: Pending[Any] = serving.start(
-            asks.activity_ask(self, self.shape.bind(args, kwargs))
-        )
+        pending: Pending[Any] = serving.start(self._ask(serving, args, kwargs))
         return pending
+
+    def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
+        bound = self.shape.bind(args, kwargs)
+        return asks.activity_ask(self, bound, serving.pin_of(self))
 
 
 class Hook(Work[P, R]):
@@ -125,13 +128,17 @@ class Hook(Work[P, R]):
         if serving is None:
             result: R = self.function(memory, *args, **kwargs)
             return result
-        given: R = serving.give(serving.ask(asks.hook_ask(self, args, kwargs)))
+        given: R = serving.give(serving.ask(self._ask(serving, args, kwargs)))
         return given
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
         """Begin it beside others, without the memory: `perspective.start("s", "q").result()`."""
-        pending: Pending[Any] = _needed(self).start(asks.hook_ask(self, args, kwargs))
+        serving = _needed(self)
+        pending: Pending[Any] = serving.start(self._ask(serving, args, kwargs))
         return pending
+
+    def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
+        return asks.hook_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
 
 
 class SqlHook(Hook[..., Any], Generic[T]):
@@ -195,9 +202,11 @@ class Coordinator(Work[P, R]):
         name: str | None = None,
         queue: str = "default",
         entity: str | None = None,
+        pinned_version: str | None = None,
     ):
         super().__init__(function, name, queue)
         self.entity = entity
+        self.pinned_version = pinned_version
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as a part of whoever calls it; `child()` makes it a job."""
@@ -205,7 +214,7 @@ class Coordinator(Work[P, R]):
         return result
 
 
-def _needed(work: Work[..., Any]) -> Any:
+def _needed(work: Work[..., Any]) -> Runtime:
     serving = runtime()
     if serving is None:
         raise InvalidArgument(

@@ -52,7 +52,8 @@ class Worker:
 
     As a context manager it runs in a thread of this process; `run()` blocks, and ends orderly on
     SIGTERM or SIGINT (a second one ends at once). It serves `queues`, by default all that the app's
-    functions name. `slots` bounds what is in hand at a time, `cache` how many parked coordinators
+    functions name; of a `version`, by default the app's, it also serves what is pinned to it on
+    these queues. `slots` bounds what is in hand at a time, `cache` how many parked coordinators
     stay in memory. `lease` is how long a task is safe from others without a sign of life, `poll`
     how often queues are looked at without any hint, `grace` how long running work may take to end
     at a stop. `prepare_threshold=None` is for connection poolers.
@@ -65,6 +66,7 @@ class Worker:
         app: App,
         queues: Sequence[str] | None = None,
         *,
+        version: str | None = None,
         dsn: str | None = None,
         schema: str = "perdure",
         slots: int = 100,
@@ -81,6 +83,7 @@ class Worker:
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._app = app
         self._queues = list(queues)
+        self._version = _version_of(app, version)
         self._dsn = dsn
         self._schema = schema
         self._slots = slots
@@ -210,10 +213,14 @@ class Worker:
 
     async def _register(self, engine: Engine, link: AsyncLink) -> None:
         details = {"python": sys.version.split()[0], "pid": os.getpid(), "slots": self._slots}
-        hello = await link.call(engine.calls.register_worker(self.name, engine.queues, details))
+        call = engine.calls.register_worker(
+            self.name, engine.queues, details, self._version, self._app.functions()
+        )
+        hello = await link.call(call)
         engine.clock.heard(hello["at"])
-        logger.info("worker %s serves %s", self.name, ", ".join(self._queues))
+        engine.queues = hello["queues"]
         engine.instance = hello["instance"]
+        logger.info("worker %s serves %s", self.name, ", ".join(engine.queues))
 
     async def _work(self, engine: Engine, link: AsyncLink) -> None:
         """Work until asked to stop, or until a loop that must not end has ended."""
@@ -268,6 +275,16 @@ class Worker:
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())
             await asyncio.sleep(next(waiting))
+
+
+def _version_of(app: App, version: str | None) -> str | None:
+    """Give the version of the code. Raises InvalidArgument where the app says another."""
+    if version is not None and app.version not in (None, version):
+        raise InvalidArgument(
+            f"the app is version {app.version}, and its worker was told to be {version}",
+            hint="Name the version once, at the app.",
+        )
+    return version or app.version
 
 
 def _close(loop: Loop) -> None:

@@ -8,7 +8,8 @@ as $$
 begin
     return (
         select json_agg(json_build_object(
-                   'job', t.job, 'task', t.task, 'kind', t.kind, 'name', t.name, 'queue', t.queue, 'position', t.position,
+                   'job', t.job, 'task', t.task, 'kind', t.kind, 'name', t.name, 'queue', versioned_queue(t.queue, null),
+                   'position', t.position,
                    'args', case t.kind when 'coordinator' then j.args else t.args end,
                    'entity', j.entity, 'workflow', j.workflow, 'run', j.run, 'parent', j.parent, 'headers', j.headers,
                    'pinned_version', t.pinned_version, 'deliveries', t.deliveries, 'attempt', t.attempt, 'asked', t.asked,

@@ -54,6 +54,12 @@ begin
      where j.finished_at is not null
        and t.task like j.run || '/main%'
     union all
+    select 'I24', t.job_id, t.task, format('its version is %s, that of its job %s', t.pinned_version, j.pinned_version)
+      from tasks as t
+      join jobs as j on j.id = t.job_id
+     where t.kind = 'coordinator'
+       and t.pinned_version is distinct from j.pinned_version
+    union all
     select 'I4', i.job_id, i.task, format('message %s is addressed to a task that is gone', i.id)
       from inbox as i
      where i.task is not null
@@ -69,7 +75,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_runs() is
-    'Find running jobs without a coordinator (I3), left-overs of finished ones (I4) and rows without a job (I20).';
+    'Find running jobs without a coordinator (I3), left-overs of finished ones (I4), coordinators of another version than their job (I24), and rows without a job (I20).';
 
 
 create function @extschema@.broken_waits() returns setof @extschema@.broken_invariant

@@ -228,6 +228,25 @@ $$;
 comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended.';
 
 
+create function @extschema@.pin_job(id text, version text) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    before text := (select j.pinned_version from jobs as j where j.id = pin_job.id);
+begin
+    update jobs as j
+       set pinned_version = pin_job.version
+     where j.id = pin_job.id
+       and j.workflow is not null;
+    return before;
+end
+$$;
+comment on function @extschema@.pin_job(text, text) is
+    'Note which version of the code the runs of a locked job keep to; returns the one before.';
+
+
 create function @extschema@.forget_rows(ids text[]) returns void
 language plpgsql
 volatile

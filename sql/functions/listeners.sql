@@ -78,6 +78,18 @@ $$;
 comment on function @extschema@.stop_listening(text) is 'Ask for no more hints.';
 
 
+create function @extschema@.forget_listeners(before timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from listeners as l where l.since < forget_listeners.before;
+end
+$$;
+comment on function @extschema@.forget_listeners(timestamptz) is 'Forget who asked for hints before a time, and never again.';
+
+
 create function @extschema@.see_workers(workers text[]) returns void
 language plpgsql
 volatile
@@ -114,51 +126,6 @@ begin
 end
 $$;
 comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues, or works again.';
-
-
-create function @extschema@.register_worker(
-    worker    text,
-    queues    text[],
-    details   jsonb    default '{}',
-    protocol  integer  default 1
-) returns json
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    now_at timestamptz := clock();
-begin
-    perform check_protocol(register_worker.protocol);
-    perform check_name(register_worker.worker, 'a worker');
-    perform stop_listening(register_worker.worker);
-    delete from workers as w where w.seen_at < now_at - interval '1 hour';
-    delete from listeners as l where l.since < now_at - interval '1 day';
-    insert into workers (worker, queues, details, registered_at, seen_at)
-    values (register_worker.worker, register_worker.queues, register_worker.details, now_at, now_at)
-        on conflict on constraint one_row_per_worker
-        do update set queues = excluded.queues, details = excluded.details, seen_at = excluded.seen_at;
-    return json_build_object(
-        'at', now_at,
-        'version', perdure_version(),
-        'instance', (select s.value from settings as s where s.name = 'instance'));
-end
-$$;
-comment on function @extschema@.register_worker(text, text[], jsonb, integer) is
-    'Say hello as a worker; returns the time, the version and the instance to give to claim(). PD004 when the protocol is not spoken.';
-
-
-create function @extschema@.forget_worker(worker text) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    perform stop_listening(forget_worker.worker);
-    delete from workers as w where w.worker = forget_worker.worker;
-end
-$$;
-comment on function @extschema@.forget_worker(text) is 'Say goodbye as a worker.';
 
 
 create function @extschema@.check_instance(instance uuid) returns void

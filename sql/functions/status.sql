@@ -21,19 +21,36 @@ comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jso
     'Name the state of a task: ready, leased, waiting, retrying, delayed or stuck.';
 
 
-create function @extschema@.no_worker_note(queue text) returns text
+create function @extschema@.worker_wanted(queue text, version text) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if exists (select from workers as w where w.queues @> array[no_worker_note.queue]) then
-        return '';
-    end if;
-    return ' (no worker has registered for it)';
+    return concat('a worker ', 'of version ' || worker_wanted.version || ' ',
+                  'on queue ' || versioned_queue(worker_wanted.queue, null),
+                  case when not exists (select from workers as w where w.queues @> array[worker_wanted.queue])
+                       then ' (none has registered)' end);
 end
 $$;
-comment on function @extschema@.no_worker_note(text) is 'Say that nobody serves a queue, where it is so.';
+comment on function @extschema@.worker_wanted(text, text) is
+    'Say which worker a task needs that is due, and that nobody serves its queue, where it is so.';
+
+
+create function @extschema@.code_wanted(queue text, version text, kind text, name text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format('a worker %son queue %s that has the %s %s%s', 'of version ' || code_wanted.version || ' ',
+                  versioned_queue(code_wanted.queue, null), code_wanted.kind, code_wanted.name,
+                  case when not has_worker(code_wanted.queue, code_wanted.version, code_wanted.kind, code_wanted.name)
+                       then ' (none has registered)' end);
+end
+$$;
+comment on function @extschema@.code_wanted(text, text, text, text) is
+    'Say which worker a task needs that was given back for lack of code.';
 
 
 create function @extschema@.task_reason(job text, task text) returns text
@@ -53,8 +70,10 @@ begin
         when 'stuck' then format('somebody to resume it: %s', coalesce(
             nullif(concat_ws(': ', it.stuck_reason ->> 'message', it.stuck_reason ->> 'detail'), ''), it.stuck_reason::text))
         when 'leased' then concat_ws(', at ', 'worker ' || it.worker, left(it.progress::text, 200))
-        when 'ready' then format('a worker on queue %s%s', it.queue, no_worker_note(it.queue))
-        when 'retrying' then format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message')
+        when 'ready' then worker_wanted(it.queue, it.pinned_version)
+        when 'retrying' then case
+            when it.failure ->> 'code' = 'PD406' then code_wanted(it.queue, it.pinned_version, it.kind, it.name)
+            else format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message') end
         when 'delayed' then case when it.due_at < 'infinity' then format('its time: %s', it.due_at)
                                  else 'somebody to resume it' end
         when 'waiting' then concat_ws(', ',

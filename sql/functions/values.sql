@@ -19,6 +19,47 @@ $$;
 comment on function @extschema@.type_found(jsonb) is 'Name the type of a value as an error message says it.';
 
 
+create function @extschema@.queue_failure(queue text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if strpos(queue_failure.queue, '@') > 0 then
+        return make_failure(
+            'PD104', 'InvalidName', format('a queue has no @ in its name: %s', quote_literal(left(queue_failure.queue, 40))),
+            'Behind an @ stands the version of the code that pinned tasks keep to.',
+            'Use another character; a version is given as pinned_version.');
+    end if;
+    return name_failure(queue_failure.queue, 'a queue');
+end
+$$;
+comment on function @extschema@.queue_failure(text) is 'Say what is wrong with the name of a queue (PD104), or null.';
+
+
+create function @extschema@.pin_failure(version text, queue text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if pin_failure.version is null then
+        return null;
+    end if;
+    if starts_with(pin_failure.queue, '$') then
+        return make_failure(
+            'PD107', 'InvalidArgument', format('what runs on the queue %s cannot be pinned', pin_failure.queue),
+            'The functions of the database have one version.', 'Leave pinned_version out.');
+    end if;
+    return name_failure(pin_failure.version, 'a version');
+end
+$$;
+comment on function @extschema@.pin_failure(text, text) is
+    'Say what is wrong with a pin: its version (PD104), or its queue (PD107); or null.';
+
+
 create function @extschema@.call_failure(
     what      text,
     name      text,
@@ -34,7 +75,7 @@ as $$
 begin
     return coalesce(
         own_name_failure(call_failure.name, call_failure.what),
-        name_failure(call_failure.queue, 'a queue'),
+        queue_failure(call_failure.queue),
         value_failure(call_failure.args, 'the arguments'),
         case when (jsonb_typeof(call_failure.args) in ('array', 'object')) is not true then make_failure(
             'PD103', 'InvalidValue', 'arguments are an array, by position, or an object, by name',

@@ -10,6 +10,7 @@ begin
     return coalesce(
         own_name_failure(wanted.id, 'the id of a job'),
         call_failure('a workflow', wanted.workflow, wanted.args, wanted.queue, wanted.priority),
+        pin_failure(wanted.pinned_version, wanted.queue),
         case when wanted.entity is not null then own_name_failure(wanted.entity, 'an entity') end,
         case when wanted.key is not null then name_failure(wanted.key, 'a key') end,
         case when wanted.headers is not null then value_failure(wanted.headers, 'the headers') end,
@@ -68,7 +69,7 @@ begin
         perform check_existing(start_jobs.wanted, made);
     end if;
     perform insert_coordinators(first_of_each(start_jobs.wanted), made, started_at);
-    perform notify_listeners(array(select distinct w.queue from unnest(start_jobs.wanted) as w));
+    perform notify_listeners(array(select distinct versioned_queue(w.queue, w.pinned_version) from unnest(start_jobs.wanted) as w));
     return made;
 end
 $$;

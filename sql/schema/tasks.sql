@@ -40,6 +40,8 @@ create table @extschema@.tasks (
     constraint kind_is_known check (kind in ('coordinator', 'hook', 'activity')),
     constraint priority_is_0_to_9 check (priority between 0 and 9),
     constraint asker_is_whole check (num_nulls(asker_job, asker_task, asker_key) in (0, 3)),
+    constraint pinned_task_stands_on_the_queue_of_its_version
+        check (pinned_version is not distinct from substr(queue, nullif(strpos(queue, '@'), 0) + 1)),
     constraint detached_when_nobody_asked check (not detached or asker_job is null),
     constraint held_by_a_worker check ((token is null) = (worker is null)),
     constraint held_task_is_due check (token is null or due_at < 'infinity'),
@@ -53,7 +55,7 @@ comment on column @extschema@.tasks.task is
     'run/main for the coordinator, asker/key for what a task asked for, $hook/key for a hook from outside or detached.';
 comment on column @extschema@.tasks.kind is 'coordinator, hook or activity.';
 comment on column @extschema@.tasks.name is 'The name of the function to run.';
-comment on column @extschema@.tasks.queue is 'Where workers look for it.';
+comment on column @extschema@.tasks.queue is 'Where workers look for it; of a pinned task with @ and its version behind.';
 comment on column @extschema@.tasks.priority is '0 (first) to 9 (last).';
 comment on column @extschema@.tasks.due_at is 'When a worker may claim it; for a held task the end of its lease; infinity: when something arrives.';
 comment on column @extschema@.tasks.token is 'Proof that the holder may advance this task; each claim brings its own.';

@@ -7,7 +7,7 @@ select f.job_id, f.version, f.at, f.task, f.op, f.path, f.argument, f.value, f.k
 comment on view @extschema@.history is 'Every change of every memory: which task made which version, when, and how.';
 
 create or replace view @extschema@.waiting as
-select t.job_id, t.task, t.kind, t.name, t.queue,
+select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, null) as queue, t.pinned_version,
        @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason) as state,
        t.due_at,
        @extschema@.task_reason(t.job_id, t.task) as waits_for,

@@ -2,7 +2,9 @@
 
 create table @extschema@.workers (
     worker         text         not null,
+    version        text,
     queues         text[]       not null,
+    functions      text[]       not null default '{}',
     details        jsonb        not null default '{}',
     registered_at  timestamptz  not null,
     seen_at        timestamptz  not null,
@@ -11,7 +13,9 @@ create table @extschema@.workers (
 );
 comment on table @extschema@.workers is 'The worker processes that have said hello.';
 comment on column @extschema@.workers.worker is 'The name a worker gave itself.';
-comment on column @extschema@.workers.queues is 'The queues it serves.';
+comment on column @extschema@.workers.version is 'The version of the code that it runs, if it has a name.';
+comment on column @extschema@.workers.queues is 'The queues it claims from, those of its version included.';
+comment on column @extschema@.workers.functions is 'The functions it has, each with its kind: hook perspective.';
 comment on column @extschema@.workers.details is 'Host, process, language, versions: for people.';
 comment on column @extschema@.workers.registered_at is 'When it said hello.';
 comment on column @extschema@.workers.seen_at is 'When it last renewed its leases or said hello.';

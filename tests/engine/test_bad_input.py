@@ -251,7 +251,7 @@ def test_a_queue_without_a_worker_is_told_with_the_timeout(client: perdure.Clien
         handle.result(0.1)
     assert told(late.value) == full("PD405")
     assert "deserted" in (late.value.detail or "")
-    assert "no worker" in (late.value.detail or "")
+    assert "none has registered" in (late.value.detail or "")
     handle.terminate()
 
 

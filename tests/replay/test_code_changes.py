@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from replay_driver import load, outcome, signal, step
+from replay_driver import command, load, outcome, signal, step
 from replay_programs import double, picky, plus
 
 from perdure.errors import NonDeterminism
@@ -157,6 +157,23 @@ def test_an_answer_nobody_waits_for_is_refused_live_too() -> None:
         run.advance()
     with pytest.raises(NonDeterminism):
         run.advance()
+    run.close()
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1, True), (2, False)])
+def test_a_command_that_came_too_late_to_be_told_is_the_same_too(value: int, fits: bool) -> None:
+    """It was sent, and withdrawn by a cancellation, before its answer came."""
+
+    async def code() -> None:
+        await command("set", value)
+
+    cancel = Fact("cancel", "$cancel", True, None, 1)
+    run = load(code, [cancel, Fact("command", "set#1", True, 1, 2, "set", "1")])
+    if fits:
+        assert run.advance()
+    else:
+        with pytest.raises(NonDeterminism, match="does not match"):
+            run.advance()
     run.close()
 
 

@@ -13,12 +13,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 RUN = """
-import logging, sys
+import logging, os, sys
 logging.basicConfig(level=logging.INFO)
 import perdure
 from kill_app import app
+version = os.environ.get("VERSION")
 queues = sys.argv[3:] or None
-perdure.Worker(app, queues, dsn=sys.argv[1], lease=float(sys.argv[2]), grace=2).run()
+lease = float(sys.argv[2])
+perdure.Worker(app, queues, dsn=sys.argv[1], version=version, lease=lease, grace=2).run()
 """
 
 

@@ -108,16 +108,50 @@ def test_patched_code_runs_old_and_new_jobs(
     )
 
 
-def test_a_task_without_code_here_waits_for_a_worker_that_has_it(
+def released(connection: Any) -> int:
+    """Count the tasks that lie aside because nobody had the code for them."""
+    query = """
+        select count(*) from tasks
+         where token is null and failure ->> 'code' = 'PD406'"""
+    return int(connection.execute(query).fetchone()[0])
+
+
+def test_a_task_without_code_here_is_taken_at_once_by_a_worker_that_comes_and_has_it(
+    client: perdure.Client, serve: Any, connection: Any, caplog: Any
+) -> None:
+    """It is put aside for longer and longer, up to a minute; who has the code wakes it."""
+    with serve(perdure.App()):
+        handles = [client.start("flow") for _ in range(8)]
+        while released(connection) < len(handles):
+            time.sleep(0.01)
+        aside = "update tasks set due_at = clock() + interval '59 s'"  # as after a minute
+        connection.execute(f"{aside} where token is null")
+        assert "no function named flow" in caplog.text
+        assert "(none has registered)" in (handles[-1].status().waiting_for or "")
+        began = time.monotonic()
+        with serve(app_with(first)):
+            for handle in handles:
+                handle.signal("go")
+                assert handle.result(T) == ["one", "two"]
+        assert time.monotonic() - began < 15
+    told = connection.execute("select max(deliveries) from tasks").fetchone()
+    assert told == (None,)
+
+
+def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
-    with serve(perdure.App()):
-        handle = client.start("flow")
-        time.sleep(0.4)
-        assert "no function named flow" in caplog.text
-    with serve(app_with(first)):
-        handle.signal("go")
-        assert handle.result(T) == ["one", "two"]
+    """Whoever lacks it gives tasks back for a second at most, and is not busy with that."""
+    with serve(app_with(first)), serve(perdure.App()):
+        began = time.monotonic()
+        handles = [client.start("flow") for _ in range(40)]
+        for handle in handles:
+            handle.signal("go")
+        for handle in handles:
+            assert handle.result(T) == ["one", "two"]
+        assert time.monotonic() - began < 12
+    given_back = caplog.text.count("no function named flow")
+    assert 0 < given_back < 10 * len(handles)
 
 
 def test_runs_are_the_same_without_a_cache(client: perdure.Client, dsn: str) -> None:

@@ -12,7 +12,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, asker_job, asker_task, asker_key)
-    select w.id, '1/main', 'coordinator', w.workflow, w.queue, w.priority,
+    select w.id, '1/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
            coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, w.limit_key,
            case when w.asker_key is not null then w.parent end,
            case when w.asker_key is not null then w.asker_task end, w.asker_key

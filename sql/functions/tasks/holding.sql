@@ -32,6 +32,7 @@ begin
                                case when request_failure.request ->> 'priority' is null then 5
                                     when request_failure.request ->> 'priority' ~ '^[0-9]$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
+        pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
         own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
         own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),

@@ -29,7 +29,8 @@ begin
     with asked as (
         insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, args, signal, detached, pinned_version,
                                 limit_key, asker_job, asker_task, asker_key)
-        select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name, coalesce(q.queue, 'default'),
+        select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name,
+               versioned_queue(coalesce(q.queue, 'default'), q.pinned_version),
                coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), q.args, q.signal,
                coalesce(q.detached, false), q.pinned_version, q.limit_key,
                case when q.detached then null else r.job end,
@@ -169,7 +170,7 @@ begin
     if cardinality(made) < cardinality(wanted) then
         perform refuse_children(wanted, request_children.asked_at);
     end if;
-    return array(select distinct w.queue from unnest(wanted) as w);
+    return array(select distinct versioned_queue(w.queue, w.pinned_version) from unnest(wanted) as w);
 end
 $$;
 comment on function @extschema@.request_children(@extschema@.turn[], timestamptz) is

@@ -115,6 +115,51 @@ comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) 
     'Make tasks due that were given back while a request to cancel them lay open: it is not slept through.';
 
 
+-- A task that no worker had the code for lies aside for a minute at most: in the ranges that are searched here. What is locked
+-- is about to move anyway, and what is left comes by itself.
+create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if coalesce(wake_released.functions, '{}') = '{}' then
+        return;
+    end if;
+    with released as materialized (
+        select r.job_id, r.task
+          from unnest(wake_released.queues) as q (queue)
+         cross join generate_series(0, 9) as p (priority)
+         cross join lateral (
+            select t.job_id, t.task
+              from tasks as t
+             where t.queue = q.queue
+               and t.priority = p.priority
+               and t.due_at > wake_released.woken_at
+               and t.due_at <= wake_released.woken_at + interval '1 min'
+               and t.due_at < 'infinity'
+               and t.admitted
+               and not t.paused
+               and t.token is null
+               and t.awaits is null
+               and t.failure ->> 'code' = 'PD406'
+               and t.kind || ' ' || t.name = any(wake_released.functions)
+             order by t.due_at
+             limit 1000
+               for no key update skip locked
+         ) as r
+    )
+    update tasks as t
+       set due_at = wake_released.woken_at
+      from released as r
+     where t.job_id = r.job_id
+       and t.task = r.task;
+end
+$$;
+comment on function @extschema@.wake_released(text[], text[], timestamptz) is
+    'Make tasks due that were given back for lack of code, now that somebody has it.';
+
+
 create function @extschema@.resume_tasks(
     job             text,
     task            text,

@@ -1,0 +1,95 @@
+-- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
+
+begin;
+select plan(17);
+
+select the_time_is('2030-01-01 12:00+00');
+set local time zone 'UTC';
+
+create function pg_temp.lacking(
+    job   text,
+    name  text      default 'w',
+    wait  interval  default '50 s',
+    code  text      default 'PD406'
+) returns void
+language plpgsql
+as $$
+begin
+    perform perdure.start(lacking.name, id => lacking.job, queue => 'q');
+    perform take(lacking.job, '{q}', 9);
+    perform tell(a_turn(lacking.job, worker => lacking.job, state => 'release', until => clock() + lacking.wait,
+                        value => jsonb_build_object('code', lacking.code, 'message', 'x')));
+end
+$$;
+create function pg_temp.due() returns text[]
+language plpgsql
+as $$
+begin
+    return array(select t.job_id from perdure.tasks as t where t.due_at <= clock() order by t.job_id);
+end
+$$;
+
+-- A task that was given back for lack of code.
+
+select pg_temp.lacking('a');
+select is(the_task('a') ->> 'deliveries', '0', 'a worker that has no code for a task counts no delivery');
+select is(
+    (select w.waits_for from waiting as w where w.job_id = 'a'),
+    'a worker on queue q that has the coordinator w (none has registered)',
+    'it tells for whom it waits [P8]');
+select is(pg_temp.due(), '{}', 'it lies aside');
+select given(register_worker('ada', queues, functions => functions))
+  from (values
+        ('{q}'::text[], null::text[]),
+        ('{q}', '{}'),
+        ('{q}', '{"coordinator v","hook w","w"}'),
+        ('{other}', '{"coordinator w"}')
+       ) as cases (queues, functions);
+select is(pg_temp.due(), '{}', 'no worker wakes it that has another function, or serves another queue');
+select is(has_worker('q', null, 'coordinator', 'w'), false, 'nobody is known to have the code');
+select given(register_worker('bob', '{q}', functions => '{"coordinator v","coordinator w"}'));
+select is(pg_temp.due(), '{a}', 'a worker that has the code wakes it');
+select is(has_worker('q', null, 'coordinator', 'w'), true, 'he is known to have it');
+select is(has_worker('q', '1', 'coordinator', 'w'), false, 'but not for what is pinned');
+select is(has_worker('other', null, 'coordinator', 'w'), true, 'each on his queues');
+select given(take('bob', '{q}', 9));
+select given(tell(a_turn('a', worker => 'bob', state => 'park', awaits => '{go}', until => clock() + interval '5 s')));
+select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
+select is(pg_temp.due(), '{}', 'what waits for something else is left alone [P7]');
+
+select pg_temp.lacking('b', wait => '2 min');
+select pg_temp.lacking('c', code => 'PD603');
+select pg_temp.lacking('d');
+select is(
+    (select w.waits_for from waiting as w where w.job_id = 'd'),
+    'a worker on queue q that has the coordinator w',
+    'where somebody has the code, it says so');
+select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
+select is(pg_temp.due(), '{d}', 'what failed, or is due much later, keeps its time');
+
+-- What is pinned.
+
+select given(start('w', id => 'p', queue => 'q', pinned_version => '1'));
+select given(take('old', '{q@1}'));
+select given(tell(a_turn('p', worker => 'old', state => 'release', until => clock() + interval '9 s',
+                         value => '{"code": "PD406"}')));
+select matches(
+    (select w.waits_for from waiting as w where w.job_id = 'p'),
+    '^a worker of version 1 on queue q that has the coordinator w .none has registered.$',
+    'a pinned task waits for a worker of its version');
+select given(register_worker('two', '{q}', version => '2', functions => '{"coordinator w"}'));
+select is(pg_temp.due(), '{d}', 'another version does not wake it');
+select given(register_worker('one', '{q}', version => '1', functions => '{"coordinator w"}'));
+select is(pg_temp.due(), '{d,p}', 'its own does');
+
+-- Who was not seen for long may be dead.
+
+select time_passes('5 min');
+select is(
+    has_worker('q', null, 'coordinator', 'w'),
+    false,
+    'a worker that was not seen for five minutes does not count');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

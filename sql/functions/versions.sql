@@ -1,0 +1,24 @@
+-- Versions: which code a job keeps to.
+
+create function @extschema@.repin(id text, version text) returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(repin.id);
+    moved_at timestamptz := clock();
+    queues text[];
+begin
+    if repin.version is not null then
+        perform check_name(repin.version, 'a version');
+    end if;
+    queues := repin_tasks(held.id, pin_job(held.id, repin.version), repin.version, moved_at);
+    perform notify_listeners(queues);
+    return cardinality(queues);
+end
+$$;
+comment on function @extschema@.repin(text, text) is
+    'Let a job, with what it has asked for in its version, keep to another version of the code, or with null to none; who holds such a task is fenced. Returns how many tasks have moved. PD104, PD401. [P6]';

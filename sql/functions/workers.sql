@@ -1,0 +1,73 @@
+-- Workers: which processes have said hello, which version of the code they run, and which functions they have.
+
+create function @extschema@.register_worker(
+    worker     text,
+    queues     text[],
+    details    jsonb    default '{}',
+    protocol   integer  default 1,
+    version    text     default null,
+    functions  text[]   default '{}'
+) returns json
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+    served text[] := served_queues(register_worker.queues, register_worker.version);
+begin
+    perform check_protocol(register_worker.protocol);
+    perform check_name(register_worker.worker, 'a worker');
+    perform raise_failure(pin_failure(register_worker.version, null));
+    perform stop_listening(register_worker.worker);
+    delete from workers as w where w.seen_at < now_at - interval '1 hour';
+    perform forget_listeners(now_at - interval '1 day');
+    insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
+    values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),
+            register_worker.details, now_at, now_at)
+        on conflict on constraint one_row_per_worker
+        do update set version = excluded.version, queues = excluded.queues, functions = excluded.functions,
+                      details = excluded.details, seen_at = excluded.seen_at;
+    perform wake_released(served, register_worker.functions, now_at);
+    return json_build_object(
+        'at', now_at,
+        'version', perdure_version(),
+        'queues', served,
+        'instance', (select s.value from settings as s where s.name = 'instance'));
+end
+$$;
+comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[]) is
+    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"); returns the time, the version of perdure, and the queues and the instance to give to claim(). PD004, PD104.';
+
+
+create function @extschema@.forget_worker(worker text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform stop_listening(forget_worker.worker);
+    delete from workers as w where w.worker = forget_worker.worker;
+end
+$$;
+comment on function @extschema@.forget_worker(text) is 'Say goodbye as a worker.';
+
+
+create function @extschema@.has_worker(queue text, version text, kind text, name text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return exists (
+        select
+          from workers as w
+         where w.queues @> array[versioned_queue(has_worker.queue, has_worker.version)]
+           and w.functions @> array[has_worker.kind || ' ' || has_worker.name]
+           and w.seen_at > now_at - interval '5 min');
+end
+$$;
+comment on function @extschema@.has_worker(text, text, text, text) is
+    'Tell whether a worker that was seen lately serves a queue, for what is pinned to a version or to none, and has a function.';

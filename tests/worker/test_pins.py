@@ -1,0 +1,235 @@
+"""Pins: a job keeps to a version of the code, and workers of other versions do not see it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.testing import Lab
+from tests.worker.processes import worker_process
+
+T = "15 s"
+
+
+def app_of(version: str | None, *, pinned: bool = True, queue: str = "q") -> perdure.App:
+    """Give a version of an app: whatever of it runs says which version it is."""
+    app = perdure.App(version=version)
+
+    @app.activity(queue="acts")
+    async def dispatched(what: str) -> list[Any]:
+        return [version, perdure.info().pinned_version]
+
+    @app.hook(queue="hooks")
+    async def outer(memory: perdure.AsyncEntity) -> list[Any]:
+        return [version, await inner(memory)]
+
+    @app.hook(queue="hooks")
+    def inner(memory: perdure.Entity) -> Any:
+        return [version, perdure.info().pinned_version]
+
+    @app.hook
+    async def detached(memory: perdure.AsyncEntity) -> None:
+        await memory.set(version, "detached")
+
+    @app.coordinator(queue="children")
+    async def child(memory: perdure.AsyncEntity) -> Any:
+        return [version, perdure.info().pinned_version]
+
+    @app.coordinator(queue=queue, pinned=pinned and version is not None)
+    async def flow(memory: perdure.AsyncEntity) -> dict[str, Any]:
+        await perdure.wait_for("go")
+        perdure.start_hook(detached)
+        return {
+            "flow": [version, perdure.info().pinned_version, perdure.info().queue],
+            "activity": await dispatched("x"),
+            "hook": await outer(memory),
+            "by name": await perdure.exec_hook("inner"),
+            "child": await perdure.child(child),
+            "child by name": await perdure.child("child", id=perdure.info().job + "-child"),
+        }
+
+    return app
+
+
+@pytest.fixture
+def serve(dsn: str) -> Callable[..., perdure.Worker]:
+    """Give a function that makes a worker of an app."""
+    return lambda app, **options: perdure.Worker(app, dsn=dsn, **options)
+
+
+def until_waiting(connection: Any, job: str) -> None:
+    """Wait until a job is parked."""
+    query = "select 1 from waiting where job_id = %s and state = 'waiting'"
+    end = time.monotonic() + 15
+    while not connection.execute(query, [job]).fetchone():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def answers_of(version: str | None, pinned: str | None) -> dict[str, Any]:
+    """Give what a job returns that ran in one version alone."""
+    return {
+        "flow": [version, pinned, "q"],
+        "activity": [version, pinned],
+        "hook": [version, [version, pinned]],
+        "by name": [version, pinned],
+        "child": [version, pinned],
+        "child by name": [version, pinned],
+    }
+
+
+def test_two_versions_live_side_by_side(
+    client: perdure.Client, serve: Any, connection: Any
+) -> None:
+    """A rolling deploy: what began in the old version ends in it, with all that it asks for."""
+    one, two = app_of("1"), app_of("2")
+    with serve(one), serve(two):
+        old = client.start(one.coordinators["flow"], id="old")
+        new = client.start(two.coordinators["flow"], id="new")
+        for handle in (old, new):
+            until_waiting(connection, handle.id)
+            handle.signal("go")
+        assert old.result(T) == answers_of("1", "1")
+        assert new.result(T) == answers_of("2", "2")
+        assert old.memory.until("exists($.detached)", timeout=T)
+        assert old.memory.get("detached") == "1"
+
+
+def test_a_pinned_job_waits_for_its_version(
+    client: perdure.Client, serve: Any, connection: Any
+) -> None:
+    two = app_of("2")
+    handle = client.start(two.coordinators["flow"])
+    other = client.start("flow", queue="q")
+    with serve(app_of("1")), serve(app_of(None)):
+        until_waiting(connection, other.id)
+        told = handle.status().waiting_for
+        assert told == "a worker of version 2 on queue q (none has registered)"
+    handle.signal("go")
+    with serve(two):
+        assert handle.result(T) == answers_of("2", "2")
+
+
+def test_a_job_may_be_pinned_by_name_and_by_its_worker(
+    client: perdure.Client, serve: Any, connection: Any
+) -> None:
+    """SQL and other processes say the version; the worker names that of an app that has none."""
+    handle = client.start("flow", queue="q", pinned_version="v7")
+    handle.signal("go")
+    with serve(app_of(None), queues=["q", "acts", "hooks", "children"], version="v7"):
+        assert handle.result(T) == answers_of(None, "v7")
+        [(version, queues)] = connection.execute("select version, queues from workers").fetchall()
+        assert version == "v7"
+        assert queues[:4] == ["q@v7", "q", "acts@v7", "acts"]
+
+
+def test_a_registered_pin_may_be_left_out(client: perdure.Client, serve: Any) -> None:
+    app = app_of("1")
+    handle = client.start(app.coordinators["flow"], pinned_version=None)
+    [many] = client.start_many(app.coordinators["flow"], [{"id": "many"}])
+    for each in (handle, many):
+        each.signal("go")
+    with serve(app_of("2")):
+        assert handle.result(T) == answers_of("2", None)
+        assert many.status().status == "running"
+    with serve(app):
+        assert many.result(T) == answers_of("1", "1")
+
+
+def test_work_of_another_app_has_versions_of_its_own(client: perdure.Client, serve: Any) -> None:
+    other = perdure.App(version="9")
+
+    @other.hook(queue="others")
+    async def foreign(memory: perdure.AsyncEntity) -> Any:
+        return perdure.info().pinned_version
+
+    @other.coordinator(queue="others", pinned=True)
+    async def foreign_child(memory: perdure.AsyncEntity) -> Any:
+        return perdure.info().pinned_version
+
+    app = perdure.App(version="1")
+
+    @app.coordinator(pinned=True)
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return [
+            perdure.info().pinned_version,
+            await perdure.exec_hook(foreign),
+            await perdure.exec_hook("foreign", queue="others"),
+            await perdure.child(foreign_child),
+        ]
+
+    with serve(app), serve(other):
+        assert client.start(asks).result(T) == ["1", None, None, "9"]
+
+
+def test_a_job_is_moved_to_a_version_that_was_mended(
+    client: perdure.Client, serve: Any, connection: Any
+) -> None:
+    with serve(app_of("1")):
+        handle = client.start(app_of("1").coordinators["flow"])
+        until_waiting(connection, handle.id)
+    handle.signal("go")
+    assert handle.repin("2") == 1
+    assert handle.repin("2") == 0
+    with serve(app_of("2")):
+        assert handle.result(T) == answers_of("2", "2")
+
+
+def test_a_job_is_let_free_by_an_async_client(client: perdure.Client, serve: Any, dsn: str) -> None:
+    async def free(job: str) -> int:
+        async with await perdure.connect_async(dsn) as others:
+            return await others.handle(job).repin(None)
+
+    handle = client.start(app_of("1").coordinators["flow"])
+    handle.signal("go")
+    assert asyncio.run(free(handle.id)) == 1
+    with serve(app_of("2")):
+        assert handle.result(T) == answers_of("2", None)
+
+
+def test_a_lab_runs_what_is_pinned_to_its_version_alone(dsn: str) -> None:
+    app = perdure.App(version="1")
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> Any:
+        await perdure.sleep("30 days")
+        return perdure.info().pinned_version
+
+    @app.coordinator(pinned=True)
+    async def flow(memory: perdure.AsyncEntity) -> Any:
+        await perdure.sleep("30 days")
+        return await hook(memory)
+
+    with Lab(app, dsn=dsn) as lab:
+        lab.start("flow", id="other", pinned_version="2")
+        assert lab.run(flow) == "1"
+
+
+def test_a_version_is_named_once() -> None:
+    with pytest.raises(perdure.InvalidArgument, match="this app has none"):
+        perdure.App().coordinator(pinned=True)(app_of)
+    with pytest.raises(perdure.InvalidArgument, match="told to be 2"):
+        perdure.Worker(perdure.App(version="1"), version="2")
+    for name in ("", "v" * 201):
+        with pytest.raises(perdure.InvalidName):
+            perdure.App(version=name)
+
+
+@pytest.mark.parametrize("point", ["after claim", "before flush", "after park"])
+def test_only_its_version_takes_over_from_a_worker_that_was_killed(
+    client: perdure.Client, dsn: str, point: str
+) -> None:
+    """[P6] [P8]: kill -9, while a worker of another version is there and idle."""
+    handle = client.start("book", 2, pinned_version="1")
+    with worker_process(dsn, VERSION="2"):
+        with worker_process(dsn, VERSION="1", crash_at=f"{point}:2") as process:
+            assert process.wait(timeout=30) == -signal.SIGKILL
+        assert handle.status().status == "running"
+        with worker_process(dsn, VERSION="1"):
+            assert handle.result("40 s")[1:] == [[0, 1], 4]

@@ -1,0 +1,190 @@
+"""`perdure replay`: a gate before a deploy. It prints each difference, and then it fails. [P9]"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.cli import main
+from tests.worker.test_replaying import app_with, first, until_waiting
+
+CODE = """
+import perdure
+
+app = perdure.App(version={version!r})
+
+
+@app.activity
+async def step(what: str) -> str:
+    raise AssertionError("nothing runs")
+
+
+async def first(memory):
+    await memory.set({{"n": 1}})
+    one = await step("one")
+    go = await perdure.wait_for("go")
+    return [one, go, await step("two")]
+
+
+@app.coordinator(queue="flows")
+async def flow(memory: perdure.AsyncEntity, n: int = 0):
+    {body}
+"""
+
+UNCHANGED = "return await first(memory)"
+CHANGED = "await step('zero'); return await first(memory)"
+GUARDED = "perdure.patched('zero') and await step('zero'); return await first(memory)"
+
+Perdure = Callable[..., tuple[object, str]]
+
+
+@pytest.fixture
+def perdure_command(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Perdure:
+    """Give a function that runs the command on the code of a body; gives status and output."""
+    monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+    monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it would start again
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(body: str | None, *arguments: str, version: str | None = None) -> tuple[object, str]:
+        sys.modules.pop("code_of_now", None)
+        if body is not None:
+            module = tmp_path / "code_of_now.py"
+            module.write_text(CODE.format(body=body, version=version))
+            sys.path_importer_cache.clear()
+            monkeypatch.setattr(sys, "dont_write_bytecode", True)
+            arguments = ("code_of_now:app", *arguments)
+        monkeypatch.setattr(sys, "argv", ["perdure", "replay", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        printed, complained = capsys.readouterr()
+        return left.value.code, printed or complained or str(left.value.code)
+
+    return run
+
+
+@pytest.fixture
+def jobs(client: perdure.Client, dsn: str, connection: Any) -> list[str]:
+    """Give three jobs that run, and one that has ended."""
+    names = ["ended", "one", "three", "two"]
+    with perdure.Worker(app_with(first), dsn=dsn):
+        for name in names:
+            client.start("flow", id=name, queue="flows")
+        until_waiting(connection, *names)
+        client.handle("ended").signal("go", 1)
+        client.handle("ended").result("15 s")
+    return names[1:]
+
+
+def test_code_that_fits_passes(perdure_command: Perdure, jobs: list[str]) -> None:
+    assert perdure_command(UNCHANGED, "--running") == (0, "3 journals replayed, 0 different\n")
+
+
+def test_each_difference_is_a_line_and_fails(perdure_command: Perdure, jobs: list[str]) -> None:
+    status, printed = perdure_command(CHANGED, "--running")
+    *lines, last = printed.splitlines()
+    assert status == 1
+    assert [line.split(" ")[0] for line in lines] == jobs
+    assert all("(flow): at position 1 the journal tells command set#1" in line for line in lines)
+    assert last == "3 journals replayed, 3 different"
+
+
+def test_a_patch_lets_changed_code_pass(perdure_command: Perdure, jobs: list[str]) -> None:
+    """Jobs from before keep to the old way, and those that have not begun take the new one."""
+    assert perdure_command(GUARDED, "--running", "--job", "ended")[0] == 2
+    assert perdure_command(GUARDED, "--running")[0] == 0
+    assert perdure_command(GUARDED, "--job", "ended")[0] == 0
+
+
+def test_a_patch_can_be_retired_when_no_job_is_from_before(
+    perdure_command: Perdure, jobs: list[str], client: perdure.Client, dsn: str, connection: Any
+) -> None:
+    """Without the question, code that always takes the new way fits those that were asked."""
+
+    async def guarded(memory: Any, step: Any) -> Any:
+        if perdure.patched("zero"):
+            await step("zero")
+        return await first(memory, step)
+
+    with perdure.Worker(app_with(guarded), dsn=dsn):
+        client.start("flow", id="new", queue="flows")
+        until_waiting(connection, "new")
+    assert perdure_command(GUARDED, "--running") == (0, "4 journals replayed, 0 different\n")
+    assert perdure_command(CHANGED, "--running", "--limit", "1")[0] == 0  # `new` is the first
+    assert perdure_command(CHANGED, "--running")[0] == 1
+    for job in jobs:
+        client.handle(job).terminate()
+    assert perdure_command(CHANGED, "--running") == (0, "1 journals replayed, 0 different\n")
+    assert perdure_command(UNCHANGED, "--running")[0] == 1
+
+
+def test_single_jobs_can_be_named(perdure_command: Perdure, jobs: list[str]) -> None:
+    status, printed = perdure_command(CHANGED, "--job", "two", "--job", "ended")
+    assert status == 1
+    assert [line.split(" ")[0] for line in printed.splitlines()] == ["two", "ended", "2"]
+    assert "no workflow" in perdure_command(UNCHANGED, "--job", "nobody")[1].lower()
+
+
+def test_journals_can_be_taken_elsewhere(
+    perdure_command: Perdure, jobs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert perdure_command(None, "--running", "--export", "all.jsonl") == (
+        0,
+        "3 journals written to all.jsonl\n",
+    )
+    monkeypatch.setenv("PERDURE_DATABASE_URL", "postgresql://nowhere.invalid/")
+    assert perdure_command(UNCHANGED, "--file", "all.jsonl")[0] == 0
+    assert perdure_command(CHANGED, "--file", "all.jsonl")[0] == 1
+
+
+def test_what_others_run_is_left_out(
+    perdure_command: Perdure, jobs: list[str], client: perdure.Client
+) -> None:
+    client.handle("one").repin("2")
+    for options, count in (
+        ([], 2),
+        (["--queue", "others"], 0),
+        (["--version", "2"], 3),
+        (["--workflow", "other"], 0),
+        (["--limit", "2"], 1),
+    ):
+        found = perdure_command(UNCHANGED, "--running", *options)
+        assert found == (0, f"{count} journals replayed, 0 different\n"), options
+    assert perdure_command(UNCHANGED, "--running", version="2")[1][0] == "3"
+    assert perdure_command(None, "--running", "--export", "all.jsonl")[1][0] == "3"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--running", "--file", "x"], ["--job", "a", "--running"]]
+)
+def test_one_place_to_read_from_is_named(perdure_command: Perdure, arguments: list[str]) -> None:
+    status, complained = perdure_command(UNCHANGED, *arguments)
+    assert status == 2
+    assert "--running, --job and --file" in complained
+
+
+def test_code_is_named_where_something_is_replayed(
+    perdure_command: Perdure, jobs: list[str]
+) -> None:
+    status, complained = perdure_command(None, "--running")
+    assert status == 2
+    assert "my_module:app" in complained
+
+
+def test_the_app_is_not_upgraded_by_looking_at_it(perdure_command: Perdure, dsn: str) -> None:
+    """The gate of a new release may run against the database of the one before it."""
+    status, complained = perdure_command(UNCHANGED, "--running", "--schema", "nothing_here")
+    assert status not in (0, None)
+    assert "nothing_here" in complained
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute("select to_regnamespace('nothing_here')").fetchone()
+    assert found == (None,)
