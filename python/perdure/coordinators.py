@@ -165,7 +165,7 @@ class CoordinatorTurn(Turn):
             self._step()
 
         info = self.info_of_attempt(call.op.key, call.made)
-        call.task = begin_attempt(self.engine, call.op.spec, info, done)
+        call.task = begin_attempt(self.engine, call.op.spec, info, done, call.before)
 
     def _wait_here(self) -> None:
         """Look again at the next deadline, or when it is time to look into the inbox."""

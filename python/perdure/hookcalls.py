@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from .activities import Outcome, begin_attempt
+from .activities import Before, Outcome, begin_attempt
 from .asks import ActivityCall, Ask, until_ask
 from .context import Info, Runtime, TaskDoor
 from .durations import to_iso
@@ -118,28 +118,30 @@ class HookRuntime(Runtime):
 
     async def _perform(self, ask: Ask, key: str) -> Fact:
         """Make attempts of an activity, each one recorded before the next begins."""
-        turn = self.turn
-        made, again_at = turn.memo.attempts(key)
+        turn, within = self.turn, ask.spec.activity.limits.within
+        made, again_at, failure = turn.memo.attempts(key)
+        end = None if within is None else self._deadline(f"{key}/end", round(within * MICROSECONDS))
         while True:
             if again_at is not None:
                 await turn.waits.wait(Open(f"{key}/again", None, again_at))
-            outcome = await self._attempt(ask.spec, key, made)
+            outcome = await self._attempt(ask.spec, key, made, Before(end, failure))
             made += 1
             name, fingerprint, ok, value = ask.name, ask.fingerprint, outcome.ok, outcome.value
             if outcome.again_in is None:
                 turn.submit()  # the code may do anything next, and nobody here would know
                 return turn.outbox.tell("activity", key, name, fingerprint, ok=ok, value=value)
             again_at = turn.engine.clock.now() + int(outcome.again_in * MICROSECONDS)
-            value = value | {"again_at": to_iso(again_at)}
+            failure, value = value, value | {"again_at": to_iso(again_at)}
             turn.outbox.tell("attempt", key, name, fingerprint, ok=False, value=value)
 
-    async def _attempt(self, call: ActivityCall, key: str, made: int) -> Outcome:
+    async def _attempt(self, call: ActivityCall, key: str, made: int, before: Before) -> Outcome:
         turn = self.turn
         turn.acting += 1
         try:
             await turn.outbox.flushed()
             turn.check_alive()
-            outcome = await begin_attempt(turn.engine, call, turn.info_of_attempt(key, made))
+            info = turn.info_of_attempt(key, made)
+            outcome = await begin_attempt(turn.engine, call, info, before=before)
             turn.check_alive()
         finally:
             turn.acting -= 1

@@ -17,6 +17,7 @@ from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
 from .faults import crash_point
 from .hookcalls import HookRuntime
+from .limits import too_late
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Suspend, current
@@ -53,6 +54,8 @@ class HookTurn(Turn):
         self._root: asyncio.Task[Any] | None = None
         self._plan: Json | None = None
         self._sent_plan: Json = KEEP
+        self._until: int | None = None
+        self._is_late = False
         self._is_dead = False
         self._is_unwinding = False
         self._must_cancel = False
@@ -76,15 +79,21 @@ class HookTurn(Turn):
         facts = facts_of(rows)
         self.position = len(facts)
         self.memo = Memo(facts)
-        self.outbox = Outbox(self, facts[-1].at if facts else from_iso(self.row["started_at"]))
+        first_at = from_iso(self.row["started_at"])
+        self.outbox = Outbox(self, facts[-1].at if facts else first_at)
+        _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
+        self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
         self.waits.take(self.row["messages"], self.engine.clock.now())
 
     def _run(self) -> None:
         """Run the function from the top."""
         self.memo.restart()
-        self._must_cancel = self.memo.is_cancelled
+        self._is_late = self._until is not None and self._until <= self.engine.clock.now()
+        self._must_cancel = self.memo.is_cancelled or self._is_late
         self._is_unwinding = self._has_begun = False
+        if self._until is not None:
+            self.engine.call_later(self.engine.clock.seconds_until(self._until), self._time_is_up)
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
@@ -119,6 +128,20 @@ class HookTurn(Turn):
         self._plan = PARK if self._is_unwinding else self._last_words(root)
         self.submit()
 
+    def _time_is_up(self) -> None:
+        """Cancel an attempt that has taken too long; one that began too late is told at its first
+        call, or here, where it makes none."""
+        if self.is_leaving() or self.memo.is_cancelled or (self._is_late and not self._must_cancel):
+            return
+        self._is_late = True
+        self.cancel()
+
+    def _next_deadline(self) -> int | None:
+        """Give the earliest deadline of its waits and its own, unless that has passed."""
+        own = None if self._is_late else self._until
+        deadlines = (self.waits.next_deadline(), own)
+        return min((at for at in deadlines if at is not None), default=None)
+
     def _last_words(self, root: asyncio.Task[Any]) -> Json:
         if root.cancelled():
             return self._failed(asyncio.CancelledError("the hook was cancelled"))
@@ -128,13 +151,23 @@ class HookTurn(Turn):
         return self._failed(error) if error else {"state": "done", "value": root.result()}
 
     def _failed(self, error: BaseException) -> Json:
-        failure = failure_of(error, f"hook {self.hook.name}")
+        name, limits, made = f"hook {self.hook.name}", self.hook.limits, self.row["attempt"] + 1
+        now, end = self.engine.clock.now(), limits.end(from_iso(self.row["started_at"]))
         if isinstance(error, asyncio.CancelledError) and self.memo.is_cancelled:
-            return {"state": "cancelled", "value": failure}
-        made = self.row["attempt"] + 1
+            return {"state": "cancelled", "value": failure_of(error, name)}
+        if isinstance(error, asyncio.CancelledError) and self._is_late:
+            if self._until == end:
+                _, _, last = self.memo.attempts(OWN_ATTEMPTS)
+                return {"state": "failed", "value": too_late(name, limits, made, last)}
+            late = TimeoutError(f"{name} took longer than {limits.timeout:g} s")
+            error = late.with_traceback(error.__traceback__)
+        failure = failure_of(error, name) | {"attempts": made}
         if not self.hook.retry.allows(error, made):
             return {"state": "failed", "value": failure}
-        due = to_iso(self.engine.clock.now() + int(self.hook.retry.pause(made) * 1e6))
+        again_at = now + int(self.hook.retry.pause(made) * 1e6)
+        if end is not None and again_at >= end:
+            return {"state": "failed", "value": too_late(name, limits, made, failure)}
+        due = to_iso(again_at)
         value = failure | {"again_at": due}
         self.outbox.tell("attempt", OWN_ATTEMPTS, ok=False, value=value)
         return {"state": "retry", "value": failure, "until": due}
@@ -239,7 +272,7 @@ class HookTurn(Turn):
         body = self.body(**plan) | self.outbox.send()
         if state in _PHASES:
             body["awaits"] = self.waits.awaits()
-        if plan is PARK and (until := self.waits.next_deadline()) is not None:
+        if plan is PARK and (until := self._next_deadline()) is not None:
             body["until"] = to_iso(until)
         return body
 
@@ -250,7 +283,7 @@ class HookTurn(Turn):
             self._kept(answer)
         elif state == "parked":
             crash_point("after park")
-            self.engine.due_at(self.waits.next_deadline())
+            self.engine.due_at(self._next_deadline())
             self.drop()
         elif state in DROPPED:
             crash_point("after final flush")

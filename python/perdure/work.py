@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, T
 
 from . import asks
 from .context import runtime
-from .durations import Duration, seconds
+from .durations import Duration
 from .errors import InvalidArgument, InvalidName
+from .limits import limits_of
 from .retry import Retry
 from .typed import Shape, decoder, shape_of
 
@@ -78,10 +79,11 @@ class Activity(Work[P, R]):
         queue: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        within: Duration | None = None,
     ):
         super().__init__(function, name, queue)
         self.retry = retry or Retry()
-        self.timeout = None if timeout is None else seconds(timeout)
+        self.limits = limits_of(timeout, within)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it durably in a coordinator or hook; elsewhere simply run the function."""
@@ -115,9 +117,12 @@ class Hook(Work[P, R]):
         name: str | None = None,
         queue: str = "default",
         retry: Retry | None = None,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
     ):
         super().__init__(function, name, queue)
         self.retry = retry or Retry()
+        self.limits = limits_of(timeout, within)
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it on a worker; inside a coordinator or hook this resolves to what it returns."""

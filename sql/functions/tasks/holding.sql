@@ -12,6 +12,18 @@ $$;
 comment on function @extschema@.task_exists(text, text) is 'Tell whether a task is alive.';
 
 
+create function @extschema@.last_failure(job text, task text) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select t.failure from tasks as t where t.job_id = last_failure.job and t.task = last_failure.task);
+end
+$$;
+comment on function @extschema@.last_failure(text, text) is 'Tell what the last failed attempt of a task said.';
+
+
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
 immutable
