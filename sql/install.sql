@@ -25,6 +25,7 @@
 \ir functions/tasks/waking.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
+\ir functions/tasks/parting.sql
 \ir functions/conditions.sql
 \ir functions/entity/commands.sql
 \ir functions/entity/verbs.sql
@@ -38,6 +39,7 @@
 \ir functions/workflows.sql
 \ir functions/hooks.sql
 \ir functions/cancel.sql
+\ir functions/family.sql
 \ir functions/schedules/cron.sql
 \ir functions/schedules/times.sql
 \ir functions/schedules/ticking.sql

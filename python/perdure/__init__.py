@@ -16,9 +16,11 @@ from .durable import (
     now,
     patched,
     random,
+    shielded,
     signal,
     sleep,
     sleep_until,
+    start_child,
     start_hook,
     uuid,
     wait_for,
@@ -61,7 +63,7 @@ from .finding import Found
 from .indexing import Index
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
-from .requests import Status
+from .requests import Relative, Status
 from .retry import Retry
 from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
@@ -118,6 +120,7 @@ __all__ = [
     "Pending",
     "PerdureError",
     "RegisteredSqlHook",
+    "Relative",
     "ResultTimeout",
     "Retry",
     "Schedule",
@@ -143,10 +146,12 @@ __all__ = [
     "now",
     "patched",
     "random",
+    "shielded",
     "signal",
     "sleep",
     "sleep_until",
     "sql_hook",
+    "start_child",
     "start_hook",
     "uuid",
     "wait_for",

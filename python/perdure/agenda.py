@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .activities import NOTHING, Before, Outcome
-from .asks import UNTIL
+from .asks import UNTIL, outlives
 from .coordinatorcalls import AnyRun
 from .durations import from_iso
 from .errors import Failed
@@ -199,11 +199,11 @@ class Agenda:
         return bool(self.commands or self.requests or self.cancels)
 
     def take_requests(self, final: bool = False) -> list[dict[str, Any]]:
-        """Take the requests to send; at the end only those that nobody waits for."""
+        """Take the requests to send; at the end only those whose work outlives their asker."""
         requests = [
             {"key": op.key, "fingerprint": op.fingerprint} | op.spec
             for op in self.requests.values()
-            if not final or op.spec.get("detached")
+            if not final or outlives(op.spec)
         ]
         self.requests = {}
         return requests

@@ -13,6 +13,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from .asks import stored
+from .context import is_shielded
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
 from .faults import crash_point
@@ -21,9 +22,9 @@ from .limits import too_late
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Suspend, current
-from .stillness import is_still
-from .turns import DROPPED, Json, Turn, facts_of, refusal
-from .waits import Waits
+from .stillness import Wait, is_still
+from .turns import DROPPED, ENDED, Json, Turn, facts_of, refusal
+from .waits import AT_ONCE, Waits
 from .work import Hook
 
 if TYPE_CHECKING:
@@ -54,11 +55,13 @@ class HookTurn(Turn):
         self._root: asyncio.Task[Any] | None = None
         self._plan: Json | None = None
         self._sent_plan: Json = KEEP
+        self.has_ended = False
         self._until: int | None = None
         self._is_late = False
         self._is_dead = False
         self._is_unwinding = False
         self._must_cancel = False
+        self._hears_later = False
         self._has_begun = False
 
     # Beginning and ending.
@@ -91,7 +94,7 @@ class HookTurn(Turn):
         self.memo.restart()
         self._is_late = self._until is not None and self._until <= self.engine.clock.now()
         self._must_cancel = self.memo.is_cancelled or self._is_late
-        self._is_unwinding = self._has_begun = False
+        self._is_unwinding = self._has_begun = self._hears_later = False
         if self._until is not None:
             self.engine.call_later(self.engine.clock.seconds_until(self._until), self._time_is_up)
         runtime = HookRuntime(self)
@@ -123,6 +126,7 @@ class HookTurn(Turn):
         if self.is_leaving() and not self._is_unwinding:
             return
         crash_point("after function")
+        self.has_ended = not self._is_unwinding
         for task in list(self.tasks):  # what the hook has begun and not awaited
             task.cancel()
         self._plan = PARK if self._is_unwinding else self._last_words(root)
@@ -190,9 +194,25 @@ class HookTurn(Turn):
         if self._is_unwinding:
             raise Suspend
 
-    def check_cancelled(self) -> None:
-        """Raise CancelledError, once, where the hook was asked to cancel."""
-        if self._must_cancel:
+    async def hear_cancel(self) -> None:
+        """Let the code be cancelled here, once, where it was asked to cancel before it ran again.
+
+        All that it does side by side comes to its place first; what is shielded goes on, and
+        whoever waits for that hears of it then.
+        """
+        if self._must_cancel and is_shielded.get():
+            self._hears_later = True
+        elif self._must_cancel:
+            self.engine.call_later(AT_ONCE, self._cancel_late)
+            await Wait()
+
+    def _cancel_late(self) -> None:
+        if self._must_cancel and not self.is_leaving():
+            self.cancel()
+
+    def end_shield(self) -> None:
+        """Raise CancelledError where something shielded went on in its place."""
+        if self._must_cancel and self._hears_later:
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
@@ -269,7 +289,7 @@ class HookTurn(Turn):
         plan, self._plan = self._plan or KEEP, None
         self._sent_plan, state = plan, plan["state"]
         crash_point(f"before {_PHASES.get(state, 'final flush')}")
-        body = self.body(**plan) | self.outbox.send()
+        body = self.body(**plan) | self.outbox.send(final=state in ENDED)
         if state in _PHASES:
             body["awaits"] = self.waits.awaits()
         if plan is PARK and (until := self._next_deadline()) is not None:

@@ -38,6 +38,9 @@ class Pending(Protocol[R_co]):
     def result(self) -> R_co:
         """Give the answer, waiting for it in plain code."""
 
+    def cancel(self) -> Any:
+        """Withdraw the request: what was begun is asked to cancel."""
+
 
 class Work(Generic[P, R]):
     """A registered function; called outside of coordinators and hooks it simply runs."""
@@ -208,6 +211,14 @@ class Coordinator(Work[P, R]):
         """Run the function here, as a part of whoever calls it; `child()` makes it a job."""
         result: R = self.function(memory, *args, **kwargs)
         return result
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
+        """Begin it as a child job beside others: `research.start("q")`; `start_child()` says more.
+
+        Whoever ends without having waited for it asks it to cancel.
+        """
+        pending: Pending[Any] = _needed(self).start(asks.child_ask(self, args, kwargs))
+        return pending
 
 
 def _needed(work: Work[..., Any]) -> Any:

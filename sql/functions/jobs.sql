@@ -117,11 +117,11 @@ declare
     made text[];
 begin
     with inserted as (
-        insert into jobs as j (id, entity, workflow, status, context, version, args, parent, on_parent_end, headers,
-                               pinned_version, start_key, created_at, updated_at)
+        insert into jobs as j (id, entity, workflow, status, context, version, args, parent, asked_as, on_parent_end,
+                               headers, pinned_version, start_key, created_at, updated_at)
         select w.id, w.entity, w.workflow, case when w.workflow is not null then 'running' end, w.context,
                case when w.context = '{}' then 0 else 1 end, w.args, w.parent,
-               w.on_parent_end, w.headers, w.pinned_version, w.key, insert_jobs.started_at, insert_jobs.started_at
+               nullif(concat_ws('/', w.asker_task, w.asker_key), ''), w.on_parent_end, w.headers, w.pinned_version, w.key, insert_jobs.started_at, insert_jobs.started_at
           from unnest(insert_jobs.wanted) as w
          order by w.id
             on conflict on constraint one_job_per_id do nothing
@@ -226,6 +226,50 @@ begin
 end
 $$;
 comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended.';
+
+
+create function @extschema@.children_to_end(job text, task text, max_jobs integer) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select j.id
+          from jobs as j
+         where j.parent = children_to_end.job
+           and j.asked_as > children_to_end.task || '/'
+           and j.asked_as < children_to_end.task || '0'
+           and j.status = 'running'
+           and j.on_parent_end in ('cancel', 'terminate')
+           and not exists (
+            select
+              from tasks as t
+             where t.job_id = j.parent
+               and t.task > children_to_end.task || '/'
+               and t.task < children_to_end.task || '0'
+               and starts_with(j.asked_as, t.task || '/'))
+         limit children_to_end.max_jobs);
+end
+$$;
+comment on function @extschema@.children_to_end(text, text, integer) is
+    'Name children that run and are not to go on when a task has ended that asked for them, or beneath which they were asked for by who has ended too.';
+
+
+create function @extschema@.part_from_parent(children text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update jobs as j
+       set on_parent_end = null
+     where j.id = any(part_from_parent.children)
+       and j.on_parent_end = 'cancel';
+end
+$$;
+comment on function @extschema@.part_from_parent(text[]) is
+    'Take note that these jobs were asked to cancel because their parent has ended: they are not asked again.';
 
 
 create function @extschema@.forget_rows(ids text[]) returns void

@@ -16,6 +16,7 @@ from typing import Any
 
 import perdure
 from tests.engine.condition_programs import conditions
+from tests.engine.family_programs import left_behind, limits, shelters
 from tests.engine.ledger import Book
 from tests.engine.outside import Step, cancels, increments, sends, writes
 
@@ -40,7 +41,7 @@ def app_of(ledger: Book) -> perdure.App:
     app = perdure.App()
     parts = Parts(app, ledger)
     for define in (flows, waits, orders, families, signals, hook_flows, plain, cancelled,
-                   conditions):  # fmt: skip
+                   conditions, shelters, left_behind, limits):  # fmt: skip
         define(app, parts)
     return app
 
@@ -667,6 +668,7 @@ PROGRAMS = [
         "failures", "patched", "chance", "verbs", "together", "writers", "parent", "tree",
         "detached", "answers", "ping_pong", "across", "sleepers", "tries", "withdrawn",
         "plain_line", "plain_parallel", "plain_swallowing", "links", "until_true", "until_together",
+        "started", "plainly_started", "limited",
     )),
     Program("raising", ends="failed"),
     Program("outside", SENT),
@@ -677,6 +679,8 @@ PROGRAMS = [
     Program("until_cancelled", (cancels("ready"),), ends="cancelled"),
     Program("plain_until", (increments("n", when="asking"),)),
     Program("cleaning", (cancels("ready"),), ends="cancelled"),
+    Program("sheltered", (cancels("ready"),), ends="cancelled"),
+    Program("sheltered_hook", (cancels("ready"),), ends="cancelled"),
     Program("stubborn", (cancels("ready"),)),
     Program("plain_cleaning", (cancels("ready"),)),
 ]  # fmt: skip

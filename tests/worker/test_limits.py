@@ -282,6 +282,32 @@ def test_a_parked_hook_is_woken_when_its_time_is_up_though_no_worker_lived_then(
     assert handle.result(T) == ["in time", True]
 
 
+def test_asyncio_timeout_cancels_a_hook(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.hook
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        try:
+            await perdure.wait_for("never")
+        finally:
+            await memory.set(True, "clean")
+
+    @app.coordinator
+    async def limits(memory: perdure.AsyncEntity) -> str:
+        try:
+            async with asyncio.timeout(0.2):
+                await waits(memory)
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    work()
+    handle = client.start(limits)
+    assert handle.result(T) == "late"
+    assert handle.memory.until("$.clean == true", timeout=T)  # also when the job has ended
+    wait_for(dsn, "select not exists (select from perdure.tasks)")
+
+
 # What is not tried again, and who is asked.
 
 

@@ -47,6 +47,9 @@ begin
         own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
         own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
+        case when request_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
+            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
+            format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(request_failure.request -> 'context', 'the memory'),
@@ -207,22 +210,33 @@ comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arr
     'Write the fate of tasks that live on: kept, parked, or given back; one that wanted to park and has mail is kept.';
 
 
+-- What was asked to cancel may clean up, with all that is beneath it, though its asker ends first and hears nothing of it. But
+-- who is ended from outside, and holds no token, takes all with him. Hardly ever is there anything to spare, which one look at
+-- the inbox tells.
 create function @extschema@.delete_tasks(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    spares boolean := exists (
+        select
+          from unnest(delete_tasks.turns) as r
+          join inbox as i on i.job_id = r.job and i.task > r.task || '/' and i.task < r.task || '0'
+         where i.key = '$cancel'
+           and r.token is not null);
 begin
     delete from tasks as t
      using unnest(delete_tasks.turns) as r
      where t.job_id = r.job
        and t.task >= r.task
        and t.task < r.task || '0'
-       and (t.task = r.task or t.task > r.task || '/');
+       and (t.task = r.task or t.task > r.task || '/')
+       and not (spares and r.token is not null and t.task <> r.task and is_cleaning_up(t.job_id, t.task, r.task));
 end
 $$;
 comment on function @extschema@.delete_tasks(@extschema@.turn[]) is
-    'Delete tasks that have ended, and all beneath them: their holders are fenced. [P6]';
+    'Delete tasks that have ended, and all beneath them: their holders are fenced. What has been asked to cancel is spared. [P6]';
 
 
 create function @extschema@.queues_of(turns @extschema@.turn[]) returns text[]
