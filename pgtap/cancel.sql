@@ -1,7 +1,7 @@
 -- Ending work from outside: cancel asks, terminate ends on the spot, resume lets a stuck task try again (E2).
 
 begin;
-select plan(51);
+select plan(61);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -107,6 +107,37 @@ select is(
     '["1/main", "h3", false, {"message": "enough"}]',
     'a hook that was cancelled answers its asker');
 
+-- cancel_hook: one hook, from outside.
+
+select have_held_job('h');
+select given(tell(a_turn('h', state => 'park', requests => '[
+    {"key": "a", "name": "h", "queue": "hh"}, {"key": "b", "kind": "activity", "name": "b", "queue": "hh"},
+    {"key": "d", "name": "h", "queue": "hd", "detached": true}]')));
+select given(take('bob', '{hh}'));
+select given(tell(a_turn('h', '1/main/a', 'park', awaits => '{go}', worker => 'bob')));
+select is(cancel_hook('h', task, 'enough'), wanted, format('%s %s', about, case when wanted then 'is asked to cancel'
+                                                                               else 'cannot be asked to cancel' end))
+  from (values
+        ('a hook that waits', '1/main/a', true),
+        ('a hook that was asked', '1/main/a', false),
+        ('an activity on a queue', '1/main/b', true),
+        ('a detached hook', '$hook/1:main:d', true),
+        ('a coordinator', '1/main', false),
+        ('a task that is not there', '$hook/x', false),
+        ('no task', null, false)
+       ) as cases (about, task, wanted);
+select is(
+    take('bob', '{hh,hd}', 3, claim_as => 'b2') #>> '{0,messages,0,payload}',
+    'enough',
+    'a hook that is asked from outside wakes, and is told the reason');
+select given(tell(a_turn('h', '1/main/a', 'cancelled', value => '{"message": "enough"}', worker => 'b2')));
+select is(
+    take('ada', '{h}') #> '{0,messages,0,payload}',
+    '{"message": "enough"}',
+    'its asker is told that it was cancelled [P10]');
+select throws_ok(
+    $$ select cancel_hook('nobody', '1/main/a') $$, 'PD401', null, 'a job that does not exist has no hooks');
+
 -- terminate: the end, on the spot.
 
 select have_held_job('t', '{"n": 1}');
@@ -130,13 +161,16 @@ select is(
     jsonb_build_array(the_job('t') #> '{error,code}', the_job('t') #> '{error,message}'),
     '["PD602", "by hand"]',
     'a terminated job says who ended it');
-select is(tasks_of('t'), '{$hook/1:main:d}', 'a terminated job has nothing left to run but what is detached');
+select is(
+    tasks_of('t'),
+    '{$hook/1:main:d,$parent_end/1/main}',
+    'a terminated job has nothing left to run but what is detached, and what sees to its children');
 select is(
     verdict_of(a_turn('t', '1/main/h', 'done', worker => 'bob')),
     'gone',
     'the holders of its hooks are fenced [P6]');
 select is(verdict_of(a_turn('t', state => 'done')), 'gone', 'the holder of its coordinator is fenced [P6]');
-select is(the_job('t/c') ->> 'status', 'running', 'children of a terminated job live on');
+select is(the_job('t/c') ->> 'status', 'running', 'children of a terminated job are seen to afterwards');
 select is(terminate('t'), false, 'a job is terminated once');
 select is(jsonb_array_length(journal_of('t')), 1, 'the journal of a terminated job stays (C72)');
 select given(terminate('t/c'));

@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(79);
+select plan(82);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -20,6 +20,11 @@ select given(tell(a_turn('inviting', state => 'park', facts => jsonb_build_array
     'kind', 'answer', 'key', 'i', 'message', message_of('inviting', 'i'))),
     requests => '[{"key": "j", "kind": "item", "name": "sign"}]')));
 select given(tell(a_turn('done', state => 'done', requests => '[{"key": "d", "name": "h", "detached": true}]')));
+select have_held_job(id) from unnest('{leaving,ended}'::text[]) as id;
+select given(tell(a_turn(id, state => 'done', requests => jsonb_build_array(jsonb_build_object(
+         'key', 'c', 'kind', 'job', 'name', 'c',
+         'on_parent_end', case id when 'leaving' then 'cancel' else 'continue' end)))))
+  from unnest('{leaving,ended}'::text[]) as id;
 select given(entity_create('entity', 'note', '{"n": 1}'));
 select given(entity_create('empty', 'note'));
 select given(entity_create('long', 'note'));
@@ -74,6 +79,13 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
                 select jsonb_build_object('a', string_agg(md5(n::text), '')) from generate_series(1, 300000) as n)
              where id = 'entity' $$,
          '{I14}'),
+        ('a hook of a finished job that nobody asked to cancel',
+         $$ update perdure.jobs set status = 'completed', finished_at = clock() where id = 'waiting';
+            delete from perdure.tasks where job_id = 'waiting' and kind = 'coordinator' $$, '{I11,I4}'),
+        ('a child whose parent ended without seeing to it',
+         $$ delete from perdure.tasks where name = '$parent_end' $$, '{I12}'),
+        ('a child that takes itself for one of a parent that has ended',
+         $$ update perdure.jobs set on_parent_end = 'terminate' where id = 'ended/c' $$, '{I12}'),
         ('a running job without a coordinator', $$ delete from perdure.tasks where job_id = 'running' $$, '{I3}'),
         ('a coordinator of another run', $$ update perdure.jobs set run = 2 where id = 'parked' $$, '{I3}'),
         ('a coordinator that is none', $$ update perdure.tasks set kind = 'hook' where job_id = 'parked' $$, '{I3}'),

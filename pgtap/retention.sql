@@ -88,7 +88,8 @@ select is(the_job('e') -> 'version', '1', 'its history begins again');
 
 select have_held_job('parent');
 select given(
-    tell(a_turn('parent', requests => '[{"key": "c#1", "kind": "job", "name": "child", "queue": "children"}]')));
+    tell(a_turn('parent', requests => '[{"key": "c#1", "kind": "job", "name": "child", "queue": "children",
+                                         "on_parent_end": "continue"}]')));
 select given(tell(a_turn('parent', state => 'done')));
 select throws_ok($$ select forget('parent') $$, 'PD407', null,
                  'a job whose child runs is not forgotten: its answer would go to the next job of that id');

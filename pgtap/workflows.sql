@@ -14,7 +14,7 @@ select is(
     '(j,t)',
     'a start tells the id of the job, and that it is new (C11)');
 select is(
-    the_job('j') - '{watched,paused,on_parent_end}'::text[],
+    the_job('j') - '{watched,paused,asked_as,on_parent_end}'::text[],
     jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running',
                        'context', '{"n": 1}'::jsonb, 'version', 1, 'run', 1, 'args', '["subsidies"]'::jsonb,
                        'result', null, 'error', null, 'parent', null, 'headers', '{"tenant": "t"}'::jsonb,

@@ -16,6 +16,7 @@
 \ir functions/contracts/defining.sql
 \ir functions/listeners.sql
 \ir functions/jobs.sql
+\ir functions/jobs/children.sql
 \ir functions/snapshots.sql
 \ir functions/history.sql
 \ir functions/journal.sql
@@ -26,6 +27,7 @@
 \ir functions/tasks/waking.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
+\ir functions/tasks/parting.sql
 \ir functions/conditions.sql
 \ir functions/items/asking.sql
 \ir functions/items/resolving.sql
@@ -47,6 +49,7 @@
 \ir functions/hooks.sql
 \ir functions/cancel.sql
 \ir functions/versions.sql
+\ir functions/family.sql
 \ir functions/schedules/cron.sql
 \ir functions/schedules/times.sql
 \ir functions/schedules/ticking.sql

@@ -35,6 +35,19 @@ create type @extschema@.job_status as (
 );
 comment on type @extschema@.job_status is 'Where a job stands, with what it waits for in words.';
 
+create type @extschema@.relative as (
+    id             text,
+    parent         text,
+    depth          integer,
+    workflow       text,
+    status         text,
+    asked_as       text,
+    on_parent_end  text,
+    created_at     timestamptz,
+    finished_at    timestamptz
+);
+comment on type @extschema@.relative is 'A job of a family: how far beneath its head, and by which request it came to be.';
+
 create type @extschema@.memory as (
     id        text,
     status    text,

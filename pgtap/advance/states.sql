@@ -119,7 +119,7 @@ select is(
     'a last turn may still change the memory');
 select is(
     the_job('done') - '{args,created_at,entity,headers,id,parent,pinned_version}'::text[]
-        - '{on_parent_end,paused,run,start_key,watched,workflow}'::text[],
+        - '{asked_as,on_parent_end,paused,run,start_key,watched,workflow}'::text[],
     jsonb_build_object('status', 'completed', 'context', '{"n": 2}'::jsonb, 'version', 2,
                        'result', '{"answer": 42}'::jsonb, 'error', null, 'updated_at', clock(),
                        'finished_at', clock()),

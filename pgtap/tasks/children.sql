@@ -1,4 +1,4 @@
--- Children: jobs that a task asks for. They answer their parent, and live on without it (E3).
+-- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
 
 begin;
 select plan(39);
@@ -20,13 +20,14 @@ select is(
 select is(
     the_job('p/c#1') - '{watched,paused,on_parent_end,created_at,updated_at}'::text[],
     '{"id": "p/c#1", "entity": null, "workflow": "child", "status": "running", "context": {}, "version": 0, "run": 1,
-    "args": null, "result": null, "error": null, "parent": "p", "headers": null,
+    "args": null, "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#1", "headers": null,
      "pinned_version": null, "start_key": null, "finished_at": null}',
     'a child is named after its parent and its key, and knows its parent');
 select is(
     the_job('named') - '{watched,paused,on_parent_end,created_at,updated_at}'::text[],
     '{"id": "named", "entity": "agent", "workflow": "child", "status": "running", "context": {"n": 1}, "version": 1,
-    "run": 1, "args": ["x"], "result": null, "error": null, "parent": "p", "headers": {"h": 1},
+    "run": 1, "args": ["x"], "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#2",
+    "headers": {"h": 1},
      "pinned_version": "v2", "start_key": null, "finished_at": null}',
     'a child has everything that it was given');
 select is(
@@ -166,10 +167,11 @@ select is(
     '["c#2", false, "by hand"]',
     'a child that is terminated answers its parent [P10]');
 select have_held_job('t');
-select given(tell(a_turn('t', requests => '[{"key": "c", "kind": "job", "name": "child", "queue": "tc"}]')));
+select given(tell(a_turn('t', requests => '[
+    {"key": "c", "kind": "job", "name": "child", "queue": "tc", "on_parent_end": "continue"}]')));
 select given(take('bob', '{tc}'));
 select given(tell(a_turn('t', state => 'done', value => '1')));
-select is(the_job('t/c') ->> 'status', 'running', 'a child lives on when its parent ends');
+select is(the_job('t/c') ->> 'status', 'running', 'a child that is to go on lives on when its parent ends');
 select is(
     tell(a_turn('t/c', state => 'done', value => '2', touches => '{t}', worker => 'bob')),
     '{"state": "done"}',

@@ -1,16 +1,16 @@
 -- Poison: a task that kills its workers is parked after N deliveries without progress, and blocks nobody [P10].
 
 begin;
-select plan(26);
+select plan(35);
 
 select the_time_is('2030-01-01 12:00+00');
 
-create function die_with(job text, times integer) returns void
+create function die_with(queue text, times integer) returns void
 language plpgsql
 as $$
 begin
     for n in 1 .. die_with.times loop
-        perform take('worker ' || n, array[die_with.job]);
+        perform take('worker ' || n, array[die_with.queue]);
         perform time_passes('31 s');
     end loop;
 end
@@ -68,7 +68,39 @@ select is((the_task('poison') ->> 'due_at')::timestamptz, 'infinity', 'mail does
 select is(resume('poison'), 1, 'a poisonous task can be resumed');
 select is(jsonb_build_array(the_task('poison') -> 'stuck_reason', the_task('poison') -> 'deliveries'), '[null, 0]',
           'a task that is resumed begins to count again');
-select is(take('ada', '{poison}') #>> '{0,deliveries}', '1', 'a task that is resumed is claimed');
+select is(
+    take('ada', '{poison}') -> 0 @@ '$.deliveries == 1 && $.messages[*].key == "$cancel"',
+    true,
+    'a task that is resumed is claimed, and hears that it was asked to cancel meanwhile (E2)');
+
+-- A poisonous child, and what the database runs itself.
+
+select have_held_job('family');
+select given(tell(a_turn('family', state => 'park', requests => '[
+    {"key": "bad", "kind": "job", "name": "c", "queue": "bad"}, {"key": "good", "kind": "job", "name": "c", "queue": "good"}]')));
+select die_with('bad', 21);
+select is(
+    (status('family/bad')).waiting_for like 'somebody to resume it: %', true, 'a poisonous child is seen by itself');
+select is((status('family')).waiting_for, 'answers of bad, good', 'its parent waits for it, as for others');
+select given(take('ada', '{good}'));
+select given(tell(a_turn('family/good', state => 'done', value => '1', touches => '{family}')));
+select is(take('ada', '{family}') #>> '{0,messages,0,key}', 'good', 'and hears of these meanwhile');
+select is(resume('family/bad'), 1, 'the child can be resumed');
+select given(take('ada', '{bad}'));
+select is(
+    tell(a_turn('family/bad', state => 'done', touches => '{family}')) ->> 'state', 'done', 'and ends, after all');
+select have_held_job(id) from unnest('{left,left-2}'::text[]) as id;
+select given(tell(a_turn('left', state => 'done', requests => '[{"key": "c", "kind": "job", "name": "c"}]')));
+select die_with('$sql', 21);
+select given(tell(a_turn('left-2', state => 'done', requests => '[{"key": "c", "kind": "job", "name": "c"}]')));
+select is(
+    jsonb_path_query_array(take('ada', '{$sql}', 2), '$[*].job'),
+    '["left-2"]',
+    'what the database runs is parked too, when it takes its workers down, and blocks nobody');
+select is(the_task('left', '$parent_end/1/main') #>> '{stuck_reason,code}', 'PD305', 'it is seen as stuck');
+select is(resume('left'), 1, 'and can be resumed');
+select given(take('ada', '{$sql}'));
+select is(run_task('left', '$parent_end/1/main', token_of('ada')), 'done', 'and does its work');
 
 -- Progress counts from one.
 

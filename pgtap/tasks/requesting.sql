@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(39);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -118,7 +118,6 @@ select given(tell(a_turn('deep', '1/main/h/a', 'done', value => '"found"')));
 select is(take('ada', '{deep}') #>> '{0,messages,0,payload}', 'found', 'the answer wakes the hook that asked');
 select given(tell(a_turn('deep', '1/main/h',
                          requests => '[{"key": "b", "name": "b"}, {"key": "c", "name": "c", "detached": true}]')));
-select given(tell(a_turn('deep', '1/main/h', cancels => '["b"]')));
 select given(tell(a_turn('deep', '1/main/h', 'done', value => '1')));
 select is(
     tasks_of('deep'),
@@ -179,6 +178,46 @@ select is(
     mail_of('early') -> 3,
     '[null, "milestone", true, 7]',
     'a detached hook that answers nobody still signals [P5]');
+
+-- What was asked to cancel may clean up, though its asker ends first (E2).
+
+select have_held_job(id) from unnest('{clean,quick}'::text[]) as id;
+select given(tell(a_turn(id, requests => jsonb_build_array(
+    jsonb_build_object('key', 'h', 'name', 'h', 'queue', id || 1), jsonb_build_object('key', 'i', 'name', 'h')))))
+  from unnest('{clean,quick}'::text[]) as id;
+select given(take('bob', '{clean1,quick1}', 2));
+select given(tell(a_turn(id, '1/main/h', worker => 'bob', requests => '[
+    {"key": "x", "name": "x", "queue": "deepest"}, {"key": "u", "kind": "until", "condition": "$.n == 7"}]')))
+  from unnest('{clean,quick}'::text[]) as id;
+select given(tell(a_turn(id, cancels => '["h"]'))) from unnest('{clean,quick}'::text[]) as id;
+select given(tell(a_turn('clean', state => 'cancelled', value => '{"type": "C"}')));
+select is(the_job('clean') ->> 'status', 'cancelled', 'a job ends at once, when its coordinator does');
+select is(tasks_of('clean'), '{1/main/h,1/main/h/x}', 'but for what it has asked to cancel, and all beneath that');
+select is(
+    tell(a_turn('clean', '1/main/h', 'park', worker => 'bob', awaits => '{}',
+                facts => '[{"op": "set", "path": ["n"], "value": 7}]')) #> '{messages}' @@ '$[*].key == "u"',
+    true,
+    'that may do whatever it likes');
+select is_empty('select * from assert_invariants()', 'and breaks no law');
+select is(
+    extend(jsonb_build_array(a_turn('clean', '1/main/h', worker => 'bob')))::jsonb #> '{0,cancel}',
+    'true',
+    'it hears of it with its heartbeat');
+select throws_ok($$ select forget('clean') $$, 'PD407', null, 'its memory is kept meanwhile');
+select given(tell(a_turn('clean', '1/main/h', 'cancelled', worker => 'bob')));
+select is(jsonb_build_array(tasks_of('clean'), mail_of('clean')), '[[], []]', 'and nothing is left when it has ended');
+select given(hook('clean', 'h', queue => 'outside', key => 'k'));
+select given(take('bob', '{outside}'));
+select given(tell(a_turn('clean', '$hook/k', worker => 'bob',
+                         requests => '[{"key": "x", "name": "x", "queue": "deeper"}]')));
+select given(tell(a_turn('clean', '$hook/k', 'done', worker => 'bob', cancels => '["x"]')));
+select is(tasks_of('clean'), '{$hook/k/x}', 'so it is with a hook from outside');
+select is_empty('select * from assert_invariants()', 'which breaks no law either');
+select is(
+    take('bob', '{deeper}') @@ '$[*].messages[*].key == "$cancel"', true, 'what it has asked to cancel hears of it');
+select given(tell(a_turn('clean', '$hook/k/x', 'done', worker => 'bob')));
+select given(terminate('quick'));
+select is(tasks_of('quick'), '{}', 'a job that is terminated waits for nobody who cleans up');
 
 -- The end of a coordinator ends its hooks, except what is detached and what is beneath it.
 

@@ -19,9 +19,11 @@ from .durable import (
     patched,
     publish,
     random,
+    shielded,
     signal,
     sleep,
     sleep_until,
+    start_child,
     start_hook,
     uuid,
     wait_for,
@@ -67,7 +69,7 @@ from .indexing import Index
 from .items import AsyncItem, Item
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
-from .requests import Status
+from .requests import Relative, Status
 from .retry import Retry
 from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
@@ -129,6 +131,7 @@ __all__ = [
     "Pending",
     "PerdureError",
     "RegisteredSqlHook",
+    "Relative",
     "ResultTimeout",
     "Retry",
     "Schedule",
@@ -158,10 +161,12 @@ __all__ = [
     "patched",
     "publish",
     "random",
+    "shielded",
     "signal",
     "sleep",
     "sleep_until",
     "sql_hook",
+    "start_child",
     "start_hook",
     "uuid",
     "wait_for",

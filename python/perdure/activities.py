@@ -13,7 +13,7 @@ import psycopg
 
 from .asks import ActivityCall, stored
 from .context import Info, activity_info
-from .durations import to_iso
+from .durations import from_iso, to_iso
 from .errors import (
     Failed,
     InvalidValue,
@@ -24,9 +24,10 @@ from .errors import (
     failure_of,
 )
 from .faults import crash_point
+from .limits import too_late
 from .progress import Pulse
 from .progress import pulse as running_pulse
-from .turns import DROPPED, Json, Turn
+from .turns import CANCEL, DROPPED, Json, Turn
 from .work import Activity
 
 if TYPE_CHECKING:
@@ -45,58 +46,106 @@ class Outcome:
     again_in: float | None = None
 
 
-async def attempt(engine: Engine, call: ActivityCall, info: Info) -> Outcome:
-    """Make one attempt; `info.attempt` attempts were made before. Raises only CancelledError."""
-    activity = call.activity
-    crash_point("before activity")
-    limit = asyncio.timeout(activity.timeout if activity.is_async else None)
-    try:
-        async with limit:
-            value = await _invoke(engine, activity, call.args, info, limit)
-        outcome = Outcome(True, stored(value))
-    except UNSTORABLE as error:
-        outcome = Outcome(False, failure_of(error, f"activity {activity.name}"))
-    except TimeoutError as error:
-        late = f"activity {activity.name} took longer than {activity.timeout} s"
-        told = TimeoutError(late) if limit.expired() else error
-        outcome = _failed(activity, told, info)
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        outcome = _failed(activity, error, info)
-    except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
-        outcome = _failed(activity, error, info)
-    crash_point("after activity")
-    return outcome
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What came before an attempt: when all of them have to end (µs), and how the last failed."""
+
+    end: int | None = None
+    failure: Failed | None = None
 
 
-async def _invoke(
-    engine: Engine, activity: Activity[..., Any], args: Any, info: Info, limit: asyncio.Timeout
-) -> Any:
-    given, named = activity.shape.arguments(args)
-    activity_info.set(info)
-    if activity.is_async:
-        return await activity.function(*given, **named)
-    inside = contextvars.copy_context()
-
-    def begin() -> None:  # time counts from when a thread is free
-        if activity.timeout is not None:
-            with suppress(RuntimeError):  # the attempt has ended already
-                limit.reschedule(engine.loop.time() + activity.timeout)
-
-    def call() -> Any:
-        engine.loop.call_soon_threadsafe(begin)
-        return inside.run(activity.function, *given, **named)
-
-    return await engine.in_thread(engine.activity_threads, (info.job, info.task), call)
+NOTHING = Before()
 
 
-def _failed(activity: Activity[..., Any], error: BaseException, info: Info) -> Outcome:
-    failure = failure_of(error, f"activity {activity.name}")
-    made = info.attempt + 1
-    again_in = activity.retry.pause(made) if activity.retry.allows(error, made) else None
-    return Outcome(False, failure, again_in)
+class Attempt:
+    """One attempt of an activity; `info.attempt` attempts were made before."""
+
+    def __init__(self, engine: Engine, call: ActivityCall, info: Info, before: Before):
+        self._engine = engine
+        self._activity = call.activity
+        self._args = call.args
+        self._info = info
+        self._before = before
+        self._what = f"activity {call.activity.name}"
+        self._is_last = False
+
+    async def run(self) -> Outcome:
+        """Make it. Raises only CancelledError."""
+        if self._time_left() == 0:
+            return self._too_late(self._info.attempt, self._before.failure)
+        crash_point("before activity")
+        allowed, left = self._allowed(), self._time_left()
+        limit = asyncio.timeout(allowed if self._activity.is_async else left)
+        try:
+            async with limit:
+                value = await self._invoke(limit)
+            outcome = Outcome(True, stored(value))
+        except UNSTORABLE as error:
+            outcome = Outcome(False, self._failure(error))
+        except TimeoutError as error:
+            outcome = self._timed_out(error) if limit.expired() else self._failed(error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            outcome = self._failed(error)
+        except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
+            outcome = self._failed(error)
+        crash_point("after activity")
+        return outcome
+
+    def _time_left(self) -> float | None:
+        """Give the seconds that are left for all attempts."""
+        end = self._before.end
+        return None if end is None else max(self._engine.clock.seconds_until(end), 0.0)
+
+    def _allowed(self) -> float | None:
+        """Give the seconds that this attempt may take, and note whether it is the last then."""
+        own, left = self._activity.limits.timeout, self._time_left()
+        self._is_last = left is not None and (own is None or left <= own)
+        return left if self._is_last else own
+
+    async def _invoke(self, limit: asyncio.Timeout) -> Any:
+        activity, engine, info = self._activity, self._engine, self._info
+        given, named = activity.shape.arguments(self._args)
+        activity_info.set(info)
+        if activity.is_async:
+            return await activity.function(*given, **named)
+        inside = contextvars.copy_context()
+
+        def begin() -> None:  # time counts from when a thread is free
+            allowed = self._allowed()
+            if allowed is not None:
+                with suppress(RuntimeError):  # the attempt has ended already
+                    limit.reschedule(engine.loop.time() + allowed)
+
+        def call() -> Any:
+            engine.loop.call_soon_threadsafe(begin)
+            return inside.run(activity.function, *given, **named)
+
+        return await engine.in_thread(engine.activity_threads, (info.job, info.task), call)
+
+    def _failure(self, error: BaseException) -> Failed:
+        return failure_of(error, self._what) | {"attempts": self._info.attempt + 1}
+
+    def _failed(self, error: BaseException) -> Outcome:
+        """Give the failure, and the pause before the next attempt where there will be one."""
+        failure, made, retry = self._failure(error), self._info.attempt + 1, self._activity.retry
+        if not retry.allows(error, made):
+            return Outcome(False, failure)
+        pause, left = retry.pause(made), self._time_left()
+        if left is not None and pause >= left:
+            return self._too_late(made, failure)
+        return Outcome(False, failure, pause)
+
+    def _timed_out(self, error: TimeoutError) -> Outcome:
+        if self._is_last:
+            return self._too_late(self._info.attempt + 1, self._before.failure)
+        late = f"{self._what} took longer than {self._activity.limits.timeout:g} s"
+        return self._failed(TimeoutError(late).with_traceback(error.__traceback__))
+
+    def _too_late(self, made: int, last: Failed | None) -> Outcome:
+        return Outcome(False, too_late(self._what, self._activity.limits, made, last))
 
 
 async def _with_streams(
@@ -117,13 +166,14 @@ def begin_attempt(
     call: ActivityCall,
     info: Info,
     done: Callable[[Outcome], None] | None = None,
+    before: Before = NOTHING,
     *,
     pulse: Pulse,
 ) -> asyncio.Task[Outcome]:
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     context = engine.context.copy()
     context.run(running_pulse.set, pulse)
-    trying = _with_streams(attempt(engine, call, info), call.activity, pulse)
+    trying = _with_streams(Attempt(engine, call, info, before).run(), call.activity, pulse)
     task = engine.loop.create_task(trying, context=context)
     engine.attempts.add(task)
     task.add_done_callback(engine.attempts.discard, context=engine.context)
@@ -151,11 +201,16 @@ class ActivityTurn(Turn):
         self._final: Json = {}
 
     def begin(self) -> None:
-        """Make the attempt."""
+        """Make the attempt, unless the task was asked to cancel before."""
+        if any(message["key"] == CANCEL for message in self.row["messages"]):
+            self._cancelled()
+            return
         place = f"{self.job}/{self.task}"
         info = replace(self.info(), key=place, progress=self.progress.of(None))
+        end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
+        before = Before(end, self.row["failure"])
         pulse = Pulse(self, None)
-        self._task = begin_attempt(self.engine, self._call, info, self._done, pulse=pulse)
+        self._task = begin_attempt(self.engine, self._call, info, self._done, before, pulse=pulse)
 
     def _done(self, outcome: Outcome) -> None:
         if self.is_over:
@@ -199,9 +254,12 @@ class ActivityTurn(Turn):
         """End the attempt: it is asked to cancel."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
-            cancelled = failure_of(asyncio.CancelledError("the activity was cancelled"))
-            self._final = self.body("cancelled", value=cancelled)
-            self.submit()
+            self._cancelled()
+
+    def _cancelled(self) -> None:
+        cancelled = failure_of(asyncio.CancelledError("the activity was cancelled"))
+        self._final = self.body("cancelled", value=cancelled)
+        self.submit()
 
     def drop(self) -> None:
         """End the attempt, if it can be ended."""

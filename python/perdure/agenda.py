@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .activities import Outcome
-from .asks import OF_OTHERS
+from .activities import NOTHING, Before, Outcome
+from .asks import OF_OTHERS, outlives
 from .coordinatorcalls import AnyRun
 from .durations import from_iso
+from .errors import Failed
 from .replay import Fact, Op
 
 SHORT_PAUSE = 5_000_000
@@ -19,13 +20,18 @@ SHORT_PAUSE = 5_000_000
 class Call:
     """An activity that the code has asked for: its attempts so far, and when the next may begin."""
 
-    __slots__ = ("again_at", "made", "op", "task")
+    __slots__ = ("again_at", "before", "made", "op", "task")
 
-    def __init__(self, op: Op, made: int, again_at: int | None):
+    def __init__(self, op: Op, made: int, again_at: int | None, before: Before):
         self.op = op
         self.made = made
         self.again_at = again_at
+        self.before = before
         self.task: asyncio.Task[Outcome] | None = None
+
+    def needs_end(self) -> bool:
+        """Tell whether it is not known yet when all attempts have to end."""
+        return self.before.end is None and self.op.spec.activity.limits.within is not None
 
 
 class Agenda:
@@ -37,6 +43,7 @@ class Agenda:
         "_attempts",
         "_awaited",
         "_calls",
+        "_ends",
         "_timers",
         "cancels",
         "commands",
@@ -55,16 +62,19 @@ class Agenda:
         self._calls: dict[str, Call] = {}
         self._awaited: set[str] = set()
         self._timers: dict[str, Op] = {}
-        self._attempts: dict[str, tuple[int, int | None]] = {}
+        self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
+        self._ends: dict[str, int] = {}
         for fact in journal:
             if fact.kind == "attempt":
                 self._note_attempt(fact)
+            elif fact.kind == "note" and fact.key is not None:
+                self._ends[fact.key] = from_iso(fact.value["until"])
 
     def _note_attempt(self, fact: Fact) -> None:
-        key = fact.key or ""
-        made, _ = self._attempts.get(key, (0, None))
-        again_at = fact.value.get("again_at")
-        self._attempts[key] = made + 1, again_at and from_iso(again_at)
+        key, failure = fact.key or "", fact.value
+        made, *_ = self._attempts.get(key, (0,))
+        again_at = failure.get("again_at")
+        self._attempts[key] = made + 1, again_at and from_iso(again_at), failure
 
     # What the code asks for and withdraws.
 
@@ -78,7 +88,10 @@ class Agenda:
     def _enter(self, op: Op) -> None:
         kind, key = op.kind, op.key
         if kind == "activity":
-            call = self._calls[key] = Call(op, *self._attempts.get(key, (0, None)))
+            made, again_at, failure = self._attempts.get(key, (0, None, None))
+            end = self._ends.get(key)
+            before = NOTHING if end is None and failure is None else Before(end, failure)
+            call = self._calls[key] = Call(op, made, again_at, before)
             if call.again_at is None:
                 self.to_start.append(call)
         elif kind == "timer":
@@ -145,6 +158,10 @@ class Agenda:
 
     # Activities.
 
+    def call_without_end(self) -> Call | None:
+        """Give an activity to start whose end has to be recorded before."""
+        return next((call for call in self.to_start if call.needs_end()), None)
+
     def end_pauses(self, now: int) -> None:
         """Let attempts begin whose pause is over."""
         for call in self._calls.values():
@@ -182,11 +199,11 @@ class Agenda:
         return bool(self.commands or self.requests or self.cancels)
 
     def take_requests(self, final: bool = False) -> list[dict[str, Any]]:
-        """Take the requests to send; at the end only those that nobody waits for."""
+        """Take the requests to send; at the end only those whose work outlives their asker."""
         requests = [
             {"key": op.key, "fingerprint": op.fingerprint} | op.spec
             for op in self.requests.values()
-            if not final or op.spec.get("detached")
+            if not final or outlives(op.spec)
         ]
         self.requests = {}
         return requests

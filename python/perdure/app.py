@@ -90,6 +90,7 @@ class App:
         *,
         retries: int = 0,
         timeout: Duration | None = None,
+        within: Duration | None = None,
         name: str | None = None,
         queue: str | None = None,
         retry: Retry | None = None,
@@ -98,7 +99,8 @@ class App:
         """Register an activity: `@app.activity(retries=3, timeout="2 min")`.
 
         `retries=3` makes up to 1 + 3 attempts; `retry=Retry(…)` says more. `timeout` is for each
-        attempt. With `queue` it runs on the workers of that queue, else where its caller runs.
+        attempt, `within` for all of them and the pauses between, from the first one on. With
+        `queue` it runs on the workers of that queue, else where its caller runs.
         """
         return self._register(Activity, self.activities, function, retries, options)
 
@@ -114,11 +116,17 @@ class App:
         *,
         queue: str = "default",
         retries: int = 0,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
         name: str | None = None,
         retry: Retry | None = None,
     ) -> HookDecorator: ...
     def hook(self, *function: Any, retries: int = 0, **options: Any) -> Any:
-        """Register a hook, a function of the memory and its arguments: `@app.hook(queue="ai")`."""
+        """Register a hook, a function of the memory and its arguments: `@app.hook(queue="ai")`.
+
+        `retries`, `retry`, `timeout` and `within` as for an activity. A hook whose time is up is
+        cancelled, may clean up, and has failed with TimeoutError.
+        """
         return self._register(Hook, self.hooks, function, retries, options)
 
     @overload

@@ -119,11 +119,16 @@ def child_ask(
     workflow: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
     """Ask for a child job; options: id, entity, queue, priority, due_at (µs), context, detached,
-    pinned_version."""
+    pinned_version, on_parent_end."""
     name, bound, decode = _bound(workflow, args, kwargs)
     own = {} if isinstance(workflow, str) else {"queue": workflow.queue, "entity": workflow.entity}
     spec = {"kind": "job", "name": name, "args": bound} | _given(own) | _given(options)
     return Ask("answer", name, fingerprint_of(bound), spec, decode, ChildFailed)
+
+
+def outlives(request: Json) -> bool:
+    """Tell whether what is asked for goes on when its asker ends; else it need not begin then."""
+    return bool(request.get("detached")) or request.get("on_parent_end") == "continue"
 
 
 def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json) -> Any:

@@ -74,6 +74,11 @@ class Durable(Future):
             self._loop_of_run.withdraw(op)
         return super().cancel(msg)
 
+    def amend(self, kind: str, more: dict[str, Any]) -> None:
+        """Add to what is asked of this kind; in vain where it was sent already."""
+        if self._op is not None and self._op.kind == kind:
+            self._op.spec |= more
+
     def close(self) -> None:
         """Withdraw, as closing a coroutine does (a task group that takes no more closes it)."""
         self.cancel()

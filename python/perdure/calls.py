@@ -142,6 +142,14 @@ class Calls:
         """Ask a job to cancel."""
         return self._call("cancel", id=job, reason=reason)
 
+    def cancel_hook(self, job: str, task: str, reason: str | None) -> Call:
+        """Ask a hook or activity of a job to cancel."""
+        return self._call("cancel_hook", id=job, task=task, reason=reason)
+
+    def family(self, job: str, max_rows: int) -> Call:
+        """Read who descends from a job; answers a row for each, itself first."""
+        return self._call("family", "rows", id=job, max_rows=max_rows)
+
     def terminate(self, job: str, reason: str | None) -> Call:
         """End a job on the spot."""
         return self._call("terminate", id=job, reason=reason)

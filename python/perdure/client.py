@@ -25,6 +25,7 @@ from .past import Authorship, Change, Difference, LogItem, Past, written
 from .requests import (
     BaseHandle,
     Door,
+    Relative,
     Requests,
     Status,
     Workflow,
@@ -138,6 +139,19 @@ class Handle(BaseHandle["Client"]):
     def cancel(self, reason: str | None = None) -> bool:
         """Ask the job to cancel; false where it is finished or was asked before."""
         return bool(self._client.send(self._client.calls.cancel(self.id, reason)))
+
+    def cancel_hook(self, task: str, reason: str | None = None) -> bool:
+        """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
+        return bool(self._client.send(self._client.calls.cancel_hook(self.id, task, reason)))
+
+    def family(self, max_rows: int = 10_000) -> list[Relative]:
+        """List the job and all that descend from it, each after its parent. Raises JobNotFound."""
+        family: list[Relative] = self._client.send(self._client.requests.family(self.id, max_rows))
+        return family
+
+    def children(self) -> list[Handle]:
+        """Give handles of the jobs that this one has asked for. Raises JobNotFound."""
+        return [self._client.handle(each.id) for each in self.family() if each.depth == 1]
 
     def terminate(self, reason: str | None = None) -> bool:
         """End the job on the spot; none of its code runs any more."""

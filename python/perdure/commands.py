@@ -128,12 +128,24 @@ def signal(
 def cancel(
     id: Id,
     reason: Annotated[str | None, typer.Option(help="Why; the job is told.")] = None,
+    hook: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Only this hook of it: $hook/tidy")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Ask a job to end: it may still clean up."""
+    """Ask a job to end, or one hook of it: it may still clean up."""
     with client(dsn, schema) as opened:
-        show(opened.handle(id).cancel(reason))
+        handle = opened.handle(id)
+        show(handle.cancel(reason) if hook is None else handle.cancel_hook(hook, reason))
+
+
+@commands.command()
+def family(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print a job and all that descend from it, a line each."""
+    with client(dsn, schema) as opened:
+        for each in opened.handle(id).family():
+            print(f"{'  ' * each.depth}{each.id}  {each.workflow}  {each.status}")
 
 
 @commands.command()

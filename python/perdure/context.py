@@ -98,6 +98,9 @@ class Runtime(ABC):
     def give(self, pending: Any) -> Any:
         """Give user code what it gets from a call: a value in plain code, else the awaitable."""
 
+    def end_shield(self) -> None:  # noqa: B027 - only hooks have anything to say
+        """Raise CancelledError where the code was cancelled while something was shielded."""
+
     @abstractmethod
     def sleep(self, length: int) -> Any:
         """Wait for some µs."""
@@ -134,6 +137,12 @@ class Runtime(ABC):
     def patched(self, name: str) -> bool:
         """Tell whether this run takes the new way."""
 
+
+is_shielded: ContextVar[bool] = ContextVar("perdure shielded", default=False)
+"""Whether the running code is not to be interrupted by a cancel; see `durable.shielded()`."""
+
+SHIELDED = {"shielded": True}
+"""What a request says that begins as usual, though its asker was asked to cancel."""
 
 activity_info: ContextVar[Info | None] = ContextVar("perdure activity", default=None)
 """The activity that runs here; inside one, durable calls are ordinary calls."""

@@ -167,7 +167,7 @@ class CoordinatorTurn(Turn):
 
         info = self.info_of_attempt(call.op.key, call.made)
         pulse = Pulse(self, call.op.key)
-        call.task = begin_attempt(self.engine, call.op.spec, info, done, pulse=pulse)
+        call.task = begin_attempt(self.engine, call.op.spec, info, done, call.before, pulse=pulse)
 
     def _wait_here(self) -> None:
         """Look again at the next deadline, or when it is time to look into the inbox."""

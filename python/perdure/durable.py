@@ -5,21 +5,29 @@ In `async def` code everything that waits is awaited; in `def` code the same cal
 
 from __future__ import annotations
 
+import asyncio
 import random as randoms
+from collections.abc import Awaitable
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 from uuid import UUID
 
 from . import asks
-from .context import Info, Runtime, activity_info, required, runtime
+from .awaitables import Durable
+from .context import SHIELDED, Info, Runtime, activity_info, is_shielded, required, runtime
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
 from .memory import AsyncEntity, Entity, Path, parse_path
 from .progress import pulse
 from .typed import decoder, unchanged
-from .work import Coordinator, Hook
+from .work import Coordinator, Hook, Pending
 
 MICROSECONDS = 1_000_000
+
+Fate = Literal["continue", "cancel", "terminate"]
+"""What becomes of a child when the coordinator or hook that asked for it ends."""
+
+T = TypeVar("T")
 
 
 def sleep(duration: Duration) -> Any:
@@ -131,18 +139,17 @@ def child(
     due_at: datetime | None = None,
     context: dict[str, Any] | None = None,
     detached: bool = False,
+    on_parent_end: Fate | None = None,
     **kwargs: Any,
 ) -> Any:
     """Run another workflow as a child job and wait for it: `await perdure.child(research, "q")`.
 
     Its id is the parent's id with a suffix unless given. A detached child is only begun: the call
-    gives None. Raises ChildFailed.
+    gives None. `on_parent_end` says what becomes of it when the coordinator or hook that asks for
+    it ends before: it is asked to cancel, a detached one continues, unless you say otherwise.
+    Raises ChildFailed.
     """
     serving = required("child")
-    if isinstance(workflow, str):
-        workflow = serving.app.coordinators.get(workflow, workflow)
-    if isinstance(workflow, str) and queue is None:
-        queue = serving.info.queue
     options: dict[str, Any] = {
         "id": id,
         "entity": entity,
@@ -152,9 +159,87 @@ def child(
         "context": context,
         "detached": detached or None,
         "pinned_version": serving.pin_of(workflow),
+        "on_parent_end": on_parent_end,
     }
-    asked = asks.child_ask(workflow, args, kwargs, **options)
+    asked = _child(serving, workflow, args, kwargs, options)
     return serving.start(asked) if detached else serving.give(serving.ask(asked))
+
+
+def start_child(
+    workflow: Coordinator[..., Any] | str,
+    *args: Any,
+    id: str | None = None,
+    entity: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    due_at: datetime | None = None,
+    context: dict[str, Any] | None = None,
+    on_parent_end: Fate | None = None,
+    **kwargs: Any,
+) -> Pending[Any]:
+    """Begin a child job beside others: `reviews = [perdure.start_child(review, r) for r in refs]`.
+
+    Options as for `child()`. What it gives is awaited later (`.result()` in plain code), or
+    withdrawn by `.cancel()`, which asks the child to cancel.
+    """
+    serving = required("start_child")
+    options = {
+        "id": id,
+        "entity": entity,
+        "queue": queue,
+        "priority": priority,
+        "due_at": None if due_at is None else micros(due_at),
+        "context": context,
+        "on_parent_end": on_parent_end,
+    }
+    pending: Pending[Any] = serving.start(_child(serving, workflow, args, kwargs, options))
+    return pending
+
+
+def _child(
+    serving: Runtime,
+    workflow: Coordinator[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> asks.Ask:
+    fate = options["on_parent_end"]
+    if fate not in (None, *get_args(Fate)):
+        raise InvalidArgument(
+            f"on_parent_end={fate!r} is no fate of a child",
+            hint='"continue", "cancel", "terminate"',
+        )
+    if isinstance(workflow, str):
+        workflow = serving.app.coordinators.get(workflow, workflow)
+    if isinstance(workflow, str) and options["queue"] is None:
+        options["queue"] = serving.info.queue
+    return asks.child_ask(workflow, args, kwargs, **options)
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """Do what a cancel must not interrupt: `await perdure.shielded(pay(memory, order))`.
+
+    Whoever is cancelled meanwhile hears of it when the work has ended: CancelledError is raised
+    then, in place of its result. In coordinators and hooks that are `async def`.
+    """
+    serving = required("shielded")
+    before = is_shielded.set(True)
+    try:
+        inner = asyncio.ensure_future(work)
+    finally:
+        is_shielded.reset(before)
+    if isinstance(inner, Durable):
+        inner.amend("answer", SHIELDED)
+    interrupted: asyncio.CancelledError | None = None
+    while not inner.done():
+        try:
+            await asyncio.wait([inner])
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is None:
+        serving.end_shield()
+        return inner.result()
+    raise interrupted from (None if inner.cancelled() else inner.exception())
 
 
 def signal(job: str, name: str, payload: Any = None) -> Any:

@@ -214,7 +214,10 @@ class ServerUnavailable(PerdureError, code="PD506"):
 
 # Work that failed.
 class Failure(PerdureError):
-    """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original."""
+    """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original.
+
+    `.attempts` tells how often an activity or hook was tried, where that is known.
+    """
 
     def __init__(self, failure: Mapping[str, Any] | str | None = None):
         given: Failed = {"message": failure} if isinstance(failure, str) else dict(failure or {})
@@ -224,6 +227,7 @@ class Failure(PerdureError):
         self.failure = given
         self.type = str(given.get("type") or "Exception")
         self.traceback: str | None = given.get("traceback")
+        self.attempts: int | None = given.get("attempts")
 
     def __str__(self) -> str:
         """Give the original type and message."""

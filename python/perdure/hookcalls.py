@@ -13,9 +13,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from .activities import Outcome, begin_attempt
+from .activities import Before, Outcome, begin_attempt
 from .asks import ActivityCall, Ask, expiring
-from .context import Info, Runtime, TaskDoor
+from .context import SHIELDED, Info, Runtime, TaskDoor, is_shielded
 from .durations import to_iso
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
@@ -79,7 +79,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(what_is_asked(ask))
         fact = turn.memo.told(key)
         if fact is None:
-            turn.check_cancelled()
+            await self._hear_cancel(key, is_request=ask.kind == "answer")
             fact = await self._bring_about(ask, key)
         elif ask.kind == "command" and fact.fingerprint != ask.fingerprint:
             logger.warning("%r: %s differs from its first run, which stands", turn, key)
@@ -96,18 +96,37 @@ class HookRuntime(Runtime):
         return await self._answered(Open(key))
 
     async def _answered(self, wait: Open) -> Fact:
-        """Wait for an answer; who no longer wants it takes the request back."""
+        """Wait for an answer; who no longer wants it takes the request back. What is left when the
+        hook ends is ended with it, or as its policy says; another attempt finds it again."""
         try:
             return await self.turn.waits.wait(wait)
         except asyncio.CancelledError:
-            if not self.turn.is_leaving():
-                self.turn.outbox.withdraw(wait.key)
+            self._withdraw(wait.key)
             raise
+
+    async def _hear_cancel(self, key: str, is_request: bool = False) -> None:
+        """Let the code be cancelled; an earlier run may have sent the request."""
+        try:
+            await self.turn.hear_cancel()
+        except asyncio.CancelledError:
+            if is_request:
+                self._withdraw(key)
+            raise
+
+    def _withdraw(self, key: str) -> None:
+        if not (self.turn.is_leaving() or self.turn.has_ended):
+            self.turn.outbox.withdraw(key)
+
+    def end_shield(self) -> None:
+        """Let whoever was cancelled meanwhile hear of it."""
+        self.turn.end_shield()
 
     # Other work.
 
     def _request(self, ask: Ask, key: str) -> None:
         request: dict[str, Any] = {"key": key, "fingerprint": ask.fingerprint} | ask.spec
+        if is_shielded.get():
+            request |= SHIELDED
         if request["kind"] == "job":
             request.setdefault("id", self._child_id(key))
         self.turn.outbox.request(request)
@@ -122,29 +141,30 @@ class HookRuntime(Runtime):
 
     async def _perform(self, ask: Ask, key: str) -> Fact:
         """Make attempts of an activity, each one recorded before the next begins."""
-        turn = self.turn
-        made, again_at = turn.memo.attempts(key)
+        turn, within = self.turn, ask.spec.activity.limits.within
+        made, again_at, failure = turn.memo.attempts(key)
+        end = None if within is None else self._deadline(f"{key}/end", round(within * MICROSECONDS))
         while True:
             if again_at is not None:
                 await turn.waits.wait(Open(f"{key}/again", None, again_at))
-            outcome = await self._attempt(ask.spec, key, made)
+            outcome = await self._attempt(ask.spec, key, made, Before(end, failure))
             made += 1
             name, fingerprint, ok, value = ask.name, ask.fingerprint, outcome.ok, outcome.value
             if outcome.again_in is None:
                 turn.submit()  # the code may do anything next, and nobody here would know
                 return turn.outbox.tell("activity", key, name, fingerprint, ok=ok, value=value)
             again_at = turn.engine.clock.now() + int(outcome.again_in * MICROSECONDS)
-            value = value | {"again_at": to_iso(again_at)}
+            failure, value = value, value | {"again_at": to_iso(again_at)}
             turn.outbox.tell("attempt", key, name, fingerprint, ok=False, value=value)
 
-    async def _attempt(self, call: ActivityCall, key: str, made: int) -> Outcome:
+    async def _attempt(self, call: ActivityCall, key: str, made: int, before: Before) -> Outcome:
         turn = self.turn
         turn.acting += 1
         try:
             await turn.outbox.flushed()
             turn.check_alive()
             info, pulse = turn.info_of_attempt(key, made), Pulse(turn, key)
-            outcome = await begin_attempt(turn.engine, call, info, pulse=pulse)
+            outcome = await begin_attempt(turn.engine, call, info, before=before, pulse=pulse)
             turn.check_alive()
         finally:
             turn.acting -= 1
@@ -169,7 +189,7 @@ class HookRuntime(Runtime):
 
     async def _wait_until(self, key: str, deadline: int) -> None:
         if deadline > self.turn.engine.clock.now():
-            self.turn.check_cancelled()
+            await self._hear_cancel(key)
             await self.turn.waits.wait(Open(key, None, deadline))
 
     def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
@@ -181,7 +201,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(f"wait:{signal}")
         fact = turn.memo.told(key)
         if fact is None:
-            turn.check_cancelled()
+            await self._hear_cancel(key)
             length = None if limit is None else round(limit * MICROSECONDS)
             deadline = None if length is None else self._deadline(key, length)
             fact = await turn.waits.wait(Open(key, signal, deadline))
@@ -198,7 +218,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(what_is_asked(ask))
         fact = turn.memo.told(key)
         if fact is None:
-            turn.check_cancelled()
+            await self._hear_cancel(key, is_request=True)
             length = None if limit is None else round(limit * MICROSECONDS)
             deadline = None if length is None else self._deadline(key, length)
             self._request(ask if deadline is None else expiring(ask, deadline), key)
@@ -251,12 +271,16 @@ class InThread:
         self._turn = turn
         self._future: Future[Any] = asyncio.run_coroutine_threadsafe(asked, turn.engine.loop)
 
+    def cancel(self) -> bool:
+        """Withdraw the request; false if it was answered. A later `result()` raises."""
+        return self._future.cancel()
+
     def result(self) -> Any:
         """Wait for the answer; meanwhile the hook can leave memory."""
         self._turn.thread_waits += 1
         try:
             return self._future.result()
         except CancelledError:  # concurrent.futures has its own
-            raise asyncio.CancelledError("the hook was asked to cancel") from None
+            raise asyncio.CancelledError("the hook was asked to cancel, or withdrew this") from None
         finally:
             self._turn.thread_waits -= 1

@@ -13,16 +13,18 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from .asks import stored
+from .context import is_shielded
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
 from .faults import crash_point
 from .hookcalls import HookRuntime
+from .limits import too_late
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Suspend, current
-from .stillness import is_still
-from .turns import DROPPED, Json, Turn, facts_of, refusal
-from .waits import Waits
+from .stillness import Wait, is_still
+from .turns import DROPPED, ENDED, Json, Turn, facts_of, refusal
+from .waits import AT_ONCE, Waits
 from .work import Hook
 
 if TYPE_CHECKING:
@@ -53,9 +55,13 @@ class HookTurn(Turn):
         self._root: asyncio.Task[Any] | None = None
         self._plan: Json | None = None
         self._sent_plan: Json = KEEP
+        self.has_ended = False
+        self._until: int | None = None
+        self._is_late = False
         self._is_dead = False
         self._is_unwinding = False
         self._must_cancel = False
+        self._hears_later = False
         self._has_begun = False
 
     # Beginning and ending.
@@ -76,15 +82,21 @@ class HookTurn(Turn):
         facts = facts_of(rows)
         self.position = len(facts)
         self.memo = Memo(facts)
-        self.outbox = Outbox(self, facts[-1].at if facts else from_iso(self.row["started_at"]))
+        first_at = from_iso(self.row["started_at"])
+        self.outbox = Outbox(self, facts[-1].at if facts else first_at)
+        _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
+        self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
         self.waits.take(self.row["messages"], self.engine.clock.now())
 
     def _run(self) -> None:
         """Run the function from the top."""
         self.memo.restart()
-        self._must_cancel = self.memo.is_cancelled
-        self._is_unwinding = self._has_begun = False
+        self._is_late = self._until is not None and self._until <= self.engine.clock.now()
+        self._must_cancel = self.memo.is_cancelled or self._is_late
+        self._is_unwinding = self._has_begun = self._hears_later = False
+        if self._until is not None:
+            self.engine.call_later(self.engine.clock.seconds_until(self._until), self._time_is_up)
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
@@ -114,10 +126,25 @@ class HookTurn(Turn):
         if self.is_leaving() and not self._is_unwinding:
             return
         crash_point("after function")
+        self.has_ended = not self._is_unwinding
         for task in list(self.tasks):  # what the hook has begun and not awaited
             task.cancel()
         self._plan = PARK if self._is_unwinding else self._last_words(root)
         self.submit()
+
+    def _time_is_up(self) -> None:
+        """Cancel an attempt that has taken too long; one that began too late is told at its first
+        call, or here, where it makes none."""
+        if self.is_leaving() or self.memo.is_cancelled or (self._is_late and not self._must_cancel):
+            return
+        self._is_late = True
+        self.cancel()
+
+    def _next_deadline(self) -> int | None:
+        """Give the earliest deadline of its waits and its own, unless that has passed."""
+        own = None if self._is_late else self._until
+        deadlines = (self.waits.next_deadline(), own)
+        return min((at for at in deadlines if at is not None), default=None)
 
     def _last_words(self, root: asyncio.Task[Any]) -> Json:
         if root.cancelled():
@@ -128,13 +155,23 @@ class HookTurn(Turn):
         return self._failed(error) if error else {"state": "done", "value": root.result()}
 
     def _failed(self, error: BaseException) -> Json:
-        failure = failure_of(error, f"hook {self.hook.name}")
+        name, limits, made = f"hook {self.hook.name}", self.hook.limits, self.row["attempt"] + 1
+        now, end = self.engine.clock.now(), limits.end(from_iso(self.row["started_at"]))
         if isinstance(error, asyncio.CancelledError) and self.memo.is_cancelled:
-            return {"state": "cancelled", "value": failure}
-        made = self.row["attempt"] + 1
+            return {"state": "cancelled", "value": failure_of(error, name)}
+        if isinstance(error, asyncio.CancelledError) and self._is_late:
+            if self._until == end:
+                _, _, last = self.memo.attempts(OWN_ATTEMPTS)
+                return {"state": "failed", "value": too_late(name, limits, made, last)}
+            late = TimeoutError(f"{name} took longer than {limits.timeout:g} s")
+            error = late.with_traceback(error.__traceback__)
+        failure = failure_of(error, name) | {"attempts": made}
         if not self.hook.retry.allows(error, made):
             return {"state": "failed", "value": failure}
-        due = to_iso(self.engine.clock.now() + int(self.hook.retry.pause(made) * 1e6))
+        again_at = now + int(self.hook.retry.pause(made) * 1e6)
+        if end is not None and again_at >= end:
+            return {"state": "failed", "value": too_late(name, limits, made, failure)}
+        due = to_iso(again_at)
         value = failure | {"again_at": due}
         self.outbox.tell("attempt", OWN_ATTEMPTS, ok=False, value=value)
         return {"state": "retry", "value": failure, "until": due}
@@ -157,9 +194,31 @@ class HookTurn(Turn):
         if self._is_unwinding:
             raise Suspend
 
+    async def hear_cancel(self) -> None:
+        """Let the code be cancelled here, once, where it was asked to cancel before it ran again.
+
+        All that it does side by side comes to its place first; what is shielded goes on, and
+        whoever waits for that hears of it then.
+        """
+        if self._must_cancel and is_shielded.get():
+            self._hears_later = True
+        elif self._must_cancel:
+            self.engine.call_later(AT_ONCE, self._cancel_late)
+            await Wait()
+
+    def _cancel_late(self) -> None:
+        if self._must_cancel and not self.is_leaving():
+            self.cancel()
+
+    def end_shield(self) -> None:
+        """Raise CancelledError where something shielded went on in its place."""
+        if self._must_cancel and self._hears_later:
+            self._must_cancel = False
+            raise asyncio.CancelledError("the hook was asked to cancel")
+
     def check_cancelled(self) -> None:
-        """Raise CancelledError, once, where the hook was asked to cancel."""
-        if self._must_cancel:
+        """Raise CancelledError, once, where the code was asked to cancel and has no shield."""
+        if self._must_cancel and not is_shielded.get():
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
@@ -236,10 +295,10 @@ class HookTurn(Turn):
         plan, self._plan = self._plan or KEEP, None
         self._sent_plan, state = plan, plan["state"]
         crash_point(f"before {_PHASES.get(state, 'final flush')}")
-        body = self.body(**plan) | self.outbox.send()
+        body = self.body(**plan) | self.outbox.send(final=state in ENDED)
         if state in _PHASES:
             body["awaits"] = self.waits.awaits()
-        if plan is PARK and (until := self.waits.next_deadline()) is not None:
+        if plan is PARK and (until := self._next_deadline()) is not None:
             body["until"] = to_iso(until)
         return body
 
@@ -250,7 +309,7 @@ class HookTurn(Turn):
             self._kept(answer)
         elif state == "parked":
             crash_point("after park")
-            self.engine.due_at(self.waits.next_deadline())
+            self.engine.due_at(self._next_deadline())
             self.drop()
         elif state in DROPPED:
             crash_point("after final flush")

@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from .asks import Ask
 from .durations import from_iso
+from .errors import Failed
 from .memory import write_path
 from .replay import Fact
 
@@ -25,7 +26,7 @@ class Memo:
 
     def __init__(self, facts: Iterable[Fact]):
         self._told: dict[str, Fact] = {}
-        self._attempts: dict[str, tuple[int, int | None]] = {}
+        self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
         self._deadlines: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
         self.is_cancelled = False
@@ -47,9 +48,9 @@ class Memo:
         if fact.kind == "cancel":
             self.is_cancelled = True
         elif fact.kind == "attempt":
-            made, _ = self._attempts.get(key, (0, None))
+            made, *_ = self._attempts.get(key, (0,))
             again_at = fact.value.get("again_at")
-            self._attempts[key] = made + 1, again_at and from_iso(again_at)
+            self._attempts[key] = made + 1, again_at and from_iso(again_at), fact.value
         elif fact.kind == "note":
             self._deadlines[key] = from_iso(fact.value["until"])
         elif fact.kind != "dropped":
@@ -59,9 +60,9 @@ class Memo:
         """Give what was told for a key."""
         return self._told.get(key)
 
-    def attempts(self, key: str) -> tuple[int, int | None]:
-        """Give how many attempts have failed, and when the next may begin (µs)."""
-        return self._attempts.get(key, (0, None))
+    def attempts(self, key: str) -> tuple[int, int | None, Failed | None]:
+        """Give how many attempts have failed, when the next may begin (µs), and the last one."""
+        return self._attempts.get(key, (0, None, None))
 
     def deadline(self, key: str) -> int | None:
         """Give the deadline that the first call of a wait has set (µs)."""

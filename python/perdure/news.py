@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from .activities import Outcome
+from .activities import Before, Outcome
 from .agenda import Agenda, Call, deadline_of
 from .clock import Clock
 from .coordinatorcalls import AnyRun
@@ -66,7 +66,18 @@ class News:
         elif at is not None:
             self._tell_outcome(run, *self._outcomes.popleft()[1:])
         else:
+            return self._tell_end(run)
+        return True
+
+    def _tell_end(self, run: AnyRun) -> bool:
+        """Record when all attempts of an activity have to end, before the first one begins."""
+        call = self._agenda.call_without_end()
+        if call is None:
             return False
+        op, at = call.op, self.next_at()
+        end = op.spec.activity.limits.end(at)
+        call.before = Before(end, call.before.failure)
+        self._append(run, Fact("note", op.key, True, {"until": to_iso(end)}, at, op.name))
         return True
 
     def _next_message(self, run: AnyRun) -> tuple[Json | None, Op | None]:
@@ -114,6 +125,7 @@ class News:
             return
         at = self.next_at()
         call.again_at = at + int(outcome.again_in * 1e6)
+        call.before = Before(call.before.end, outcome.value)
         failure = outcome.value | {"again_at": to_iso(call.again_at)}
         self._append(run, Fact("attempt", op.key, False, failure, at, op.name, op.fingerprint))
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .asks import Ask
+from .asks import Ask, outlives
 from .durations import to_iso
 from .replay import Fact
 from .turns import Json, fact_body
@@ -152,10 +152,16 @@ class Outbox:
         """Tell whether the hook waits for the database."""
         return bool(self._load.commands or self._load.acks or self._sent)
 
-    def send(self) -> Json:
-        """Give what has gathered, as fields of a turn; it is on its way now."""
-        self._sent, self._load = self._load, Load()
-        return self._sent.fields()
+    def send(self, final: bool = False) -> Json:
+        """Give what has gathered, as fields of a turn; it is on its way now.
+
+        At the end only those requests whose work outlives the hook.
+        """
+        sent, self._load = self._load, Load()
+        if final:
+            sent.requests = {key: one for key, one in sent.requests.items() if outlives(one)}
+        self._sent = sent
+        return sent.fields()
 
     def acknowledge(self, position: int, answer: Json) -> int:
         """Hand out the answers to what was sent; gives the new position."""

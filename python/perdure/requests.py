@@ -18,7 +18,7 @@ from .calls import Call, Calls
 from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
 from .memory import write_path
-from .past import keyed
+from .past import keyed, rows_of
 from .work import Coordinator, Hook, Work
 
 Workflow = Coordinator[..., Any] | str
@@ -38,6 +38,25 @@ class Status:
     waiting_for: str | None
     created_at: datetime
     updated_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """A job of a family: how far beneath its head it stands, and what asked for it.
+
+    `asked_as` is the name of the request: the asking task and its key. `on_parent_end` is None
+    where the job has no parent, or was asked to cancel because that has ended.
+    """
+
+    id: str
+    parent: str | None
+    depth: int
+    workflow: str | None
+    status: str | None
+    asked_as: str | None
+    on_parent_end: str | None
+    created_at: datetime
     finished_at: datetime | None
 
 
@@ -79,6 +98,10 @@ class Requests:
             known.setdefault("queue", hook.queue)
         known["key"] = known.get("key") or uuid.uuid4().hex
         return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)
+
+    def family(self, job: str, max_rows: int) -> Call:
+        """Give the call that reads who descends from a job."""
+        return self.calls.family(job, max_rows).reading(rows_of(Relative))
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Give the call that sends a signal."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, T
 
 from . import asks
 from .context import Runtime, runtime
-from .durations import Duration, seconds
+from .durations import Duration
 from .errors import InvalidArgument, InvalidName
+from .limits import limits_of
 from .retry import Retry
 from .typed import Shape, decoder, shape_of
 
@@ -36,6 +37,9 @@ class Pending(Protocol[R_co]):
 
     def result(self) -> R_co:
         """Give the answer, waiting for it in plain code."""
+
+    def cancel(self) -> Any:
+        """Withdraw the request: what was begun is asked to cancel."""
 
 
 class Work(Generic[P, R]):
@@ -79,10 +83,11 @@ class Activity(Work[P, R]):
         queue: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        within: Duration | None = None,
     ):
         super().__init__(function, name, queue)
         self.retry = retry or Retry()
-        self.timeout = None if timeout is None else seconds(timeout)
+        self.limits = limits_of(timeout, within)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it durably in a coordinator or hook; elsewhere simply run the function."""
@@ -118,9 +123,12 @@ class Hook(Work[P, R]):
         name: str | None = None,
         queue: str = "default",
         retry: Retry | None = None,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
     ):
         super().__init__(function, name, queue)
         self.retry = retry or Retry()
+        self.limits = limits_of(timeout, within)
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it on a worker; inside a coordinator or hook this resolves to what it returns."""
@@ -212,6 +220,14 @@ class Coordinator(Work[P, R]):
         """Run the function here, as a part of whoever calls it; `child()` makes it a job."""
         result: R = self.function(memory, *args, **kwargs)
         return result
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
+        """Begin it as a child job beside others: `research.start("q")`; `start_child()` says more.
+
+        Whoever ends without having waited for it asks it to cancel.
+        """
+        pending: Pending[Any] = _needed(self).start(asks.child_ask(self, args, kwargs))
+        return pending
 
 
 def _needed(work: Work[..., Any]) -> Runtime:

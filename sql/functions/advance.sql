@@ -41,6 +41,7 @@ declare
     others turn[] := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
 begin
     perform delete_tasks(ended);
+    perform notify_listeners(leave_parent_ends(ended, end_tasks.ended_at));
     perform forget_conditions(ended);
     perform forget_open_items(ended);
     if others <> '{}' then
@@ -114,7 +115,8 @@ begin
         facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
     end if;
     if does.ask then
-        topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at);
+        topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at)
+            || begin_cancelled(applied, apply_turns.applied_at);
         perform await_conditions(applied, apply_turns.applied_at);
         perform ask_people(applied, apply_turns.applied_at);
     end if;

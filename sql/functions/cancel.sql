@@ -26,6 +26,51 @@ comment on function @extschema@.cancel(text, text) is
     'Ask a job to cancel: its coordinator wakes at once, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD401.';
 
 
+create function @extschema@.cancel_hook(id text, task text, reason text default null) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(cancel_hook.id);
+    asked_at timestamptz := clock();
+    known text[] := array(
+        select t.task
+          from tasks as t
+         where t.job_id = held.id
+           and t.task = cancel_hook.task
+           and t.kind <> 'coordinator'
+           and left(t.name, 1) <> '$');
+begin
+    if known = '{}' or not leave_cancel(held.id, known, to_jsonb(cancel_hook.reason), asked_at) then
+        return false;
+    end if;
+    perform notify_listeners(wake_cancelled(held.id, known, asked_at));
+    return true;
+end
+$$;
+comment on function @extschema@.cancel_hook(text, text, text) is
+    'Ask a hook or activity of a job to cancel, by the name of its task. False when it was asked before, has ended, or is none. PD401.';
+
+
+create function @extschema@.terminated_turn(id text, run integer, reason text) returns @extschema@.turn
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (0, terminated_turn.id, terminated_turn.run || '/main', null, 0, 'cancelled', null, null, null, null, null,
+        make_failure('PD602', 'Terminated', coalesce(terminated_turn.reason, 'the job was terminated'),
+                     'It was ended from outside, without clean-up.', 'Start a new job.'),
+        null, 'coordinator', null, null, null, null, null, null, null)::turn;
+end
+$$;
+comment on function @extschema@.terminated_turn(text, integer, text) is
+    'Write the last turn of a job that is ended on the spot; nobody is named who waits for it.';
+
+
 create function @extschema@.asker_of(
     id              text,
     out asker_job   text,
@@ -58,6 +103,7 @@ declare
     asker record := asker_of(terminate.id);
     known record;
     held memory;
+    ended turn;
     ended_at timestamptz;
 begin
     perform lock_jobs(array_remove(array[terminate.id, asker.asker_job], null), waiting => true);
@@ -72,10 +118,11 @@ begin
             using errcode = '40001', detail = 'Its parent is locked.', hint = 'Call again.';
     end if;
     ended_at := clock();
-    perform end_tasks(array[(0, held.id, held.run || '/main', null, 0, 'cancelled', null, null, null, null, null,
-        make_failure('PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
-                     'It was ended from outside, without clean-up.', 'Start a new job.'),
-        null, 'coordinator', null, known.asker_job, known.asker_task, known.asker_key, null, null, null)::turn], ended_at);
+    ended := terminated_turn(held.id, held.run, terminate.reason);
+    ended.asker_job := known.asker_job;
+    ended.asker_task := known.asker_task;
+    ended.asker_key := known.asker_key;
+    perform end_tasks(array[ended], ended_at);
     perform notify_listeners(wake_tasks(array[known.asker_job], ended_at) || array['$job/' || held.id, '$memory/' || held.id]);
     return true;
 end

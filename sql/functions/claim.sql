@@ -14,6 +14,7 @@ begin
                    'entity', j.entity, 'workflow', j.workflow, 'run', j.run, 'parent', j.parent, 'headers', j.headers,
                    'pinned_version', t.pinned_version, 'deliveries', t.deliveries, 'attempt', t.attempt, 'asked', t.asked,
                    'accept_changes', t.accept_changes, 'signal', t.signal, 'progress', t.progress,
+                   'failure', case when t.attempt > 0 then last_failure(t.job, t.task) end,
                    'asker', case when t.asker_job is not null
                                  then json_build_object('job', t.asker_job, 'task', t.asker_task, 'key', t.asker_key) end,
                    'started_at', t.started_at, 'told_at', t.told_at,

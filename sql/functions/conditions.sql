@@ -122,8 +122,9 @@ begin
      where c.job_id = r.job
        and c.task >= r.task
        and c.task < r.task || '0'
-       and (c.task = r.task or c.task > r.task || '/');
+       and (c.task = r.task or c.task > r.task || '/')
+       and not exists (select from tasks as t where t.job_id = c.job_id and t.task = c.task);
 end
 $$;
 comment on function @extschema@.forget_conditions(@extschema@.turn[]) is
-    'Drop the conditions of tasks that have ended, and of all beneath them.';
+    'Drop the conditions of tasks that are gone: of these, and of all beneath them.';

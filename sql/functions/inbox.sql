@@ -217,6 +217,26 @@ $$;
 comment on function @extschema@.cancel_is_open(text, text) is 'Tell whether a task was asked to cancel and has not heard of it yet.';
 
 
+create function @extschema@.is_cleaning_up(job text, task text, beneath text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from inbox as i
+         where i.job_id = is_cleaning_up.job
+           and i.key = '$cancel'
+           and i.task > is_cleaning_up.beneath || '/'
+           and i.task <= is_cleaning_up.task
+           and (i.task = is_cleaning_up.task or starts_with(is_cleaning_up.task, i.task || '/')));
+end
+$$;
+comment on function @extschema@.is_cleaning_up(text, text, text) is
+    'Tell whether a task, or one between it and that beneath which it stands, was asked to cancel, whether it has heard of it or not.';
+
+
 create function @extschema@.forget_messages(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile
@@ -229,11 +249,12 @@ begin
        and i.key is not null
        and i.task >= r.task
        and i.task < r.task || '0'
-       and (i.task = r.task or i.task > r.task || '/');
+       and (i.task = r.task or i.task > r.task || '/')
+       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task);
 end
 $$;
 comment on function @extschema@.forget_messages(@extschema@.turn[]) is
-    'Drop the messages of tasks that have ended, and of all beneath them.';
+    'Drop the messages of tasks that are gone: of these, and of all beneath them.';
 
 
 create function @extschema@.forget_inboxes(jobs text[]) returns void

@@ -53,6 +53,7 @@ begin
       join jobs as j on j.id = t.job_id
      where j.finished_at is not null
        and t.task like j.run || '/main%'
+       and not is_cleaning_up(t.job_id, t.task, j.run || '/main')
     union all
     select 'I24', t.job_id, t.task, format('its version is %s, that of its job %s', t.pinned_version, j.pinned_version)
       from tasks as t
@@ -153,7 +154,8 @@ begin
       from tasks as t
      where t.asker_job is not null
        and t.asker_job = t.job_id
-       and not exists (select from tasks as a where a.job_id = t.asker_job and a.task = t.asker_task);
+       and not exists (select from tasks as a where a.job_id = t.asker_job and a.task = t.asker_task)
+       and not is_cleaning_up(t.job_id, t.task, t.asker_task);
 end
 $$;
 comment on function @extschema@.broken_tasks() is
@@ -189,6 +191,28 @@ comment on function @extschema@.broken_schedules() is
     'Find schedules without a task and tasks without their schedule, and schedules that would sleep over their time (I23).';
 
 
+create function @extschema@.broken_families() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I12', j.id, null::text, format('what asked for it in job %s has ended, and nothing is left to %s it', j.parent, j.on_parent_end)
+      from jobs as j
+     where j.status = 'running'
+       and j.on_parent_end in ('cancel', 'terminate')
+       and not exists (
+        select
+          from tasks as t
+         where t.job_id = j.parent
+           and (starts_with(j.asked_as, t.task || '/') or starts_with('$parent_end/' || j.asked_as, t.task || '/')));
+end
+$$;
+comment on function @extschema@.broken_families() is
+    'Find children that should have been ended with what asked for them, and that nobody will end (I12).';
+
+
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
 language plpgsql
 stable
@@ -206,7 +230,9 @@ begin
     union all
     select * from broken_schedules()
     union all
-    select * from broken_items();
+    select * from broken_items()
+    union all
+    select * from broken_families();
 end
 $$;
 comment on function @extschema@.assert_invariants() is

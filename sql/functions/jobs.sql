@@ -117,11 +117,11 @@ declare
     made text[];
 begin
     with inserted as (
-        insert into jobs as j (id, entity, workflow, status, context, version, args, parent, on_parent_end, headers,
-                               pinned_version, start_key, created_at, updated_at)
+        insert into jobs as j (id, entity, workflow, status, context, version, args, parent, asked_as, on_parent_end,
+                               headers, pinned_version, start_key, created_at, updated_at)
         select w.id, w.entity, w.workflow, case when w.workflow is not null then 'running' end, w.context,
                case when w.context = '{}' then 0 else 1 end, w.args, w.parent,
-               w.on_parent_end, w.headers, w.pinned_version, w.key, insert_jobs.started_at, insert_jobs.started_at
+               nullif(concat_ws('/', w.asker_task, w.asker_key), ''), w.on_parent_end, w.headers, w.pinned_version, w.key, insert_jobs.started_at, insert_jobs.started_at
           from unnest(insert_jobs.wanted) as w
          order by w.id
             on conflict on constraint one_job_per_id do nothing

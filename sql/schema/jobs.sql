@@ -14,6 +14,7 @@ create table @extschema@.jobs (
     result          jsonb,
     error           jsonb,
     parent          text collate "C",
+    asked_as        text collate "C",
     on_parent_end   text,
     headers         jsonb,
     pinned_version  text,
@@ -31,6 +32,8 @@ create table @extschema@.jobs (
     constraint error_when_failed_or_cancelled
         check (coalesce(status in ('failed', 'cancelled'), false) = (error is not null)),
     constraint context_is_an_object check (jsonb_typeof(context) = 'object'),
+    constraint asked_for_by_a_parent
+        check ((asked_as is null or parent is not null) and (on_parent_end is null or asked_as is not null)),
     constraint fate_is_known check (on_parent_end in ('continue', 'cancel', 'terminate')),
     constraint version_counts_from_zero check (version >= 0)
 ) with (fillfactor = 70);
@@ -49,7 +52,10 @@ comment on column @extschema@.jobs.args is 'Arguments of the coordinator: an arr
 comment on column @extschema@.jobs.result is 'What the coordinator returned.';
 comment on column @extschema@.jobs.error is 'Why the job failed or was cancelled: type, message, traceback.';
 comment on column @extschema@.jobs.parent is 'The job that asked for this one.';
-comment on column @extschema@.jobs.on_parent_end is 'What becomes of it when its parent ends: continue, cancel or terminate; null where it has none.';
+comment on column @extschema@.jobs.asked_as is
+    'The name of the request that made it, as that of a task: asker/key. It belongs to the asker, as all beneath a task does.';
+comment on column @extschema@.jobs.on_parent_end is
+    'What becomes of it when the task that asked for it ends: continue, cancel or terminate; null where it has none, or has been asked to cancel.';
 comment on column @extschema@.jobs.headers is 'What the starter passes along beside the arguments (trace context, tenant).';
 comment on column @extschema@.jobs.pinned_version is 'The version of the code that this run keeps to.';
 comment on column @extschema@.jobs.start_key is 'The caller''s key of the start that made this job; the same start may be repeated.';
@@ -57,8 +63,8 @@ comment on column @extschema@.jobs.created_at is 'When the job was started.';
 comment on column @extschema@.jobs.updated_at is 'When the row was last written.';
 comment on column @extschema@.jobs.finished_at is 'When the run ended.';
 
-create index jobs_of_a_parent on @extschema@.jobs (parent) where parent is not null;
-comment on index @extschema@.jobs_of_a_parent is 'Finds the children of a job.';
+create index jobs_of_a_parent on @extschema@.jobs (parent, asked_as) where parent is not null;
+comment on index @extschema@.jobs_of_a_parent is 'Finds the children of a job, and of a task of it; neither column ever changes.';
 
 create index jobs_by_age on @extschema@.jobs (created_at) where workflow is not null;
 comment on index @extschema@.jobs_by_age is 'Finds what may be old enough to be forgotten; the column never changes, so the end of a job stays as cheap as it was.';

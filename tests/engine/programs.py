@@ -16,6 +16,7 @@ from typing import Any
 
 import perdure
 from tests.engine.condition_programs import conditions
+from tests.engine.family_programs import left_behind, limits, shelters
 from tests.engine.ledger import Book
 from tests.engine.outside import Step, cancels, increments, resolves, sends, writes
 from tests.engine.people_programs import people
@@ -41,7 +42,7 @@ def app_of(ledger: Book) -> perdure.App:
     app = perdure.App()
     parts = Parts(app, ledger)
     for define in (flows, waits, orders, families, signals, hook_flows, plain, cancelled,
-                   conditions, people):  # fmt: skip
+                   conditions, people, shelters, left_behind, limits):  # fmt: skip
         define(app, parts)
     return app
 
@@ -668,6 +669,7 @@ PROGRAMS = [
         "failures", "patched", "chance", "verbs", "together", "writers", "parent", "tree",
         "detached", "answers", "ping_pong", "across", "sleepers", "tries", "withdrawn",
         "plain_line", "plain_parallel", "plain_swallowing", "links", "until_true", "until_together",
+        "started", "plainly_started", "limited",
     )),
     Program("raising", ends="failed"),
     Program("outside", SENT),
@@ -684,6 +686,8 @@ PROGRAMS = [
     Program("plain_asks_people", (resolves("one", "null"), resolves("two", "[2]"))),
     Program("asks_in_vain", (cancels("ready"), resolves("clean up", '"done"')), ends="cancelled"),
     Program("cleaning", (cancels("ready"),), ends="cancelled"),
+    Program("sheltered", (cancels("ready"),), ends="cancelled"),
+    Program("sheltered_hook", (cancels("ready"),), ends="cancelled"),
     Program("stubborn", (cancels("ready"),)),
     Program("plain_cleaning", (cancels("ready"),)),
 ]  # fmt: skip

@@ -81,6 +81,8 @@ def test_a_job_is_started_looked_at_and_ended(shell: Shell) -> None:
     found = json.loads(shell("status", "jane"))
     assert (found["id"], found["workflow"], found["status"]) == ("jane", "research", "running")
     shell("signal", "jane", "approve", '{"by": "bob"}')
+    assert shell("family", "jane").split() == ["jane", "research", "running"]
+    assert json.loads(shell("cancel", "jane", "--hook", "$hook/nobody")) is False
     shell("cancel", "jane", "--reason", "no longer needed")
     shell("terminate", "jane")
     assert json.loads(shell("status", "jane"))["status"] == "cancelled"

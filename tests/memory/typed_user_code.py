@@ -47,6 +47,18 @@ async def research(memory: perdure.AsyncEntity, query: str) -> str:
     return found.nothing if found.confidence else found.query  # type: ignore[attr-defined]
 
 
+@app.coordinator
+async def families(memory: perdure.AsyncEntity) -> Any:
+    begun = perdure.start_child(research, "q", on_parent_end="terminate")
+    assert_type(begun, perdure.Pending[Any])
+    assert_type(research.start("q"), perdure.Pending[Any])
+    assert_type(await perdure.shielded(research(memory, "q")), str)
+    research.start(5)  # type: ignore[arg-type]
+    perdure.child(research, "q", on_parent_end="abandon")  # type: ignore[arg-type]
+    begun.cancel()
+    return await begun
+
+
 @app.hook
 def note(memory: perdure.Entity) -> None:
     state = memory.typed(Data)

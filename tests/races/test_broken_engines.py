@@ -18,6 +18,7 @@ from tests.races import test_asked_once as requests
 from tests.races import test_claims as claims
 from tests.races import test_conditions as conditions
 from tests.races import test_deadlocks as deadlocks
+from tests.races import test_families as families
 from tests.races import test_lost_replies as replies
 from tests.races import test_lost_updates as updates
 from tests.races import test_open_transactions as transactions
@@ -311,6 +312,58 @@ MUTANTS: dict[str, Mutant] = {
         r"f\.kind = 'end'",
         "false",
         three(requests.test_a_hook_from_outside_with_a_key_runs_once, "commit"),
+    ),
+    # Parents and children.
+    "a parent ends without seeing to its children": Mutant(
+        "leave_parent_ends",
+        r"where children_to_end\(.*?\) <> '\{\}'",
+        "where false",
+        two(
+            families.test_a_parent_leaves_what_sees_to_its_children_when_it_ends_and_not_else,
+            "commit",
+        ),
+    ),
+    "what sees to children waits for all of them": Mutant(
+        "end_children",
+        r"100\), waiting => false",
+        "100), waiting => true",
+        two(
+            families.test_a_child_that_somebody_has_locked_is_passed_by_and_comes_next,
+            "cancel",
+            "commit",
+        ),
+    ),
+    "what sees to children forgets those that it missed": Mutant(
+        "end_children",
+        r"if children_to_end\(held\.job, parent, 1\) <> '\{\}' then",
+        "if false then",
+        two(
+            families.test_a_child_that_somebody_has_locked_is_passed_by_and_comes_next,
+            "terminate",
+            "commit",
+        ),
+    ),
+    "who has lost the lease sees to children": Mutant(
+        "end_children",
+        r"if held\.job is null then return 'gone'; end if;",
+        "held.job := coalesce(held.job, end_children.job);",
+        two(families.test_the_holder_of_an_old_lease_sees_to_nobody, "commit"),
+    ),
+    "what is asked for after a cancel begins as usual": Mutant(
+        "begin_cancelled",
+        r"if unaware = '\{\}' then",
+        "if true then",
+        two(
+            families.test_what_is_asked_for_after_a_cancel_begins_cancelled,
+            "a detached child",
+            "commit",
+        ),
+    ),
+    "a cancel wakes with an old snapshot": Mutant(
+        "wake_cancelled",
+        r"perform check_snapshot\(.*?\);",
+        "",
+        two(families.test_who_cancels_with_an_old_snapshot_is_refused, "a hook", "repeatable read"),
     ),
     # The order of locks.
     "a batch waits for jobs that are locked": Mutant(

@@ -103,7 +103,7 @@ def test_children_that_end_cross_with_the_end_of_their_parents(
     assert set(states) == {"done"}
     assert ended == [True] * 12
     if verb == "terminate":
-        assert a.one("select count(*) from tasks") == 0
+        assert a.one("select count(*) from tasks where name <> '$parent_end'") == 0
         return
     for task in a.claim(*(task.job for task in parents)):
         assert sorted(m["key"] for m in task.row["messages"]) == ["$cancel", "c#1", "c#2"]

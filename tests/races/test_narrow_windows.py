@@ -90,6 +90,44 @@ def test_a_child_that_is_terminated_while_it_is_being_started_answers_its_parent
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
 
 
+def ended_just_before(theatre: Theatre, fate: str) -> None:
+    """Let a child end between the look for it and its lock; its end locks no parent."""
+    locks = (
+        r"return array\( select j\.id from jobs as j where j\.id = any\(lock_jobs\.ids\) order by"
+    )
+    theatre.put_gate("lock_jobs", locks + r" j\.id for no key update skip locked\);")
+    with theatre.players() as (a, b, c, _):
+        begun = child("c#1", id="c", detached=True, on_parent_end=fate)
+        a.advance(a.held("p").done(requests=[begun]))
+        running, seeing = a.claim_one("children"), b.claim_one("$sql")
+        shut(c)
+        ending = b.later(b.call, "run_task", **seeing.lease)
+        assert ending.waits()
+        assert a.advance(running.done("own"), waiting=True).state == "done"
+        c.commit()
+
+        assert ending.get() == "done"
+        assert a.run("select status, result from jobs where id = 'c'") == [("completed", "own")]
+        assert a.broken() == []
+
+
+@pytest.mark.parametrize("fate", ["cancel", "terminate"])
+def test_a_child_that_ends_just_before_it_is_seen_to_ends_once(theatre: Theatre, fate: str) -> None:
+    """[P6] (E3): what was read before its lock is read again."""
+    ended_just_before(theatre, fate)
+
+
+@pytest.mark.broken_invariants
+@pytest.mark.parametrize(("function", "fate"), [
+    ("cancel_children", "cancel"), ("terminate_children", "terminate"),
+])  # fmt: skip
+def test_without_a_second_look_it_does_not(theatre: Theatre, function: str, fate: str) -> None:
+    """The negative control."""
+    theatre.change(function, r"and j\.status = 'running'", "")
+    with pytest.raises((AssertionError, psycopg.Error)):
+        ended_just_before(theatre, fate)
+
+
 def test_a_child_that_is_terminated_while_its_parent_is_locked_says_try_again(
     theatre: Theatre,
 ) -> None:

@@ -162,6 +162,7 @@ MUTATORS: dict[str, Mutator] = {
     "end of a child": Mutator(say("child", "done", value="c")),
     "signal": Mutator(verb("signal", name="go", payload="outside")),
     "cancel": Mutator(verb("cancel", reason="enough")),
+    "cancel of a hook": Mutator(verb("cancel_hook", task="1/main/h#1", reason="enough")),
     "terminate": Mutator(verb("terminate", reason="now")),
     "resume": Mutator(verb("resume")),
     "hook": Mutator(verb("hook", name="h", key="new", queue="other")),

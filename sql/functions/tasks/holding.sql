@@ -12,6 +12,18 @@ $$;
 comment on function @extschema@.task_exists(text, text) is 'Tell whether a task is alive.';
 
 
+create function @extschema@.last_failure(job text, task text) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select t.failure from tasks as t where t.job_id = last_failure.job and t.task = last_failure.task);
+end
+$$;
+comment on function @extschema@.last_failure(text, text) is 'Tell what the last failed attempt of a task said.';
+
+
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
 immutable
@@ -38,6 +50,9 @@ begin
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
         name_failure(coalesce(request_failure.request ->> 'assignee', 'none'), 'an assignee'),
         value_failure(request_failure.request -> 'payload', 'the payload'),
+        case when request_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
+            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
+            format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(request_failure.request -> 'context', 'the memory'),
@@ -214,22 +229,33 @@ comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arr
     'Write the fate of tasks that live on: kept, parked, or given back; one that wanted to park and has mail is kept.';
 
 
+-- What was asked to cancel may clean up, with all that is beneath it, though its asker ends first and hears nothing of it. But
+-- who is ended from outside, and holds no token, takes all with him. Hardly ever is there anything to spare, which one look at
+-- the inbox tells.
 create function @extschema@.delete_tasks(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    spares boolean := exists (
+        select
+          from unnest(delete_tasks.turns) as r
+          join inbox as i on i.job_id = r.job and i.task > r.task || '/' and i.task < r.task || '0'
+         where i.key = '$cancel'
+           and r.token is not null);
 begin
     delete from tasks as t
      using unnest(delete_tasks.turns) as r
      where t.job_id = r.job
        and t.task >= r.task
        and t.task < r.task || '0'
-       and (t.task = r.task or t.task > r.task || '/');
+       and (t.task = r.task or t.task > r.task || '/')
+       and not (spares and r.token is not null and t.task <> r.task and is_cleaning_up(t.job_id, t.task, r.task));
 end
 $$;
 comment on function @extschema@.delete_tasks(@extschema@.turn[]) is
-    'Delete tasks that have ended, and all beneath them: their holders are fenced. [P6]';
+    'Delete tasks that have ended, and all beneath them: their holders are fenced. What has been asked to cancel is spared. [P6]';
 
 
 create function @extschema@.queues_of(turns @extschema@.turn[]) returns text[]

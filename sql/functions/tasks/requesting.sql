@@ -54,6 +54,8 @@ comment on function @extschema@.request_tasks(@extschema@.turn[], timestamptz) i
     'Make the hooks and activities that turns ask for; returns their queues.';
 
 
+-- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when
+-- he is gone, and is asked to cancel; what was sent on its way goes on.
 create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
 language plpgsql
 stable
@@ -63,8 +65,9 @@ begin
     return array(
         select (coalesce(q.id, r.job || '/' || q.key), q.name, q.entity, q.args, coalesce(q.context, '{}'),
                 coalesce(q.queue, 'default'), coalesce(q.priority, 5), q.due_at, q.headers, q.pinned_version,
-                null, null, r.job, r.task, case when not coalesce(q.detached, false) then q.key end, q.limit_key,
-                coalesce(q.on_parent_end, 'continue'), q.timeout)::new_job
+                null, null, r.job, case when q.detached then r.task || '/' || q.key else r.task end,
+                case when q.detached then null else q.key end, q.limit_key,
+                coalesce(q.on_parent_end, case when q.detached then 'continue' else 'cancel' end), q.timeout)::new_job
           from unnest(wanted_children.turns) as r
          cross join jsonb_to_recordset(r.requests) as q (
                key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text, priority integer,
@@ -205,3 +208,58 @@ end
 $$;
 comment on function @extschema@.cancel_requests(@extschema@.turn[], timestamptz) is
     'Ask what a task has requested to cancel; returns the queues of what was woken.';
+
+
+-- Whoever has been asked to cancel, and has not heard of it, can pass it on only to what he waits for, and only later: what he
+-- asks for meanwhile begins cancelled, but for what he shields. A child that was there before, and is busy, hears of it from him.
+create function @extschema@.begin_cancelled(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    unaware turn[] := array(
+        select r
+          from unnest(begin_cancelled.turns) as r
+         where r.requests is not null
+           and exists (
+            select
+              from inbox as i
+             where i.job_id = r.job
+               and i.task = r.task
+               and i.key = '$cancel'
+               and i.consumed_at is null));
+    target record;
+    queues text[] := '{}'::text[];
+begin
+    if unaware = '{}' then
+        return queues;
+    end if;
+    -- A loop: this is rare, and each job's message needs its own identity.
+    for target in
+        select n.job, array_agg(n.task) as tasks
+          from unnest(unaware) as r
+         cross join jsonb_to_recordset(r.requests) as q (key text, kind text, detached boolean, shielded boolean)
+         cross join lateral (
+            select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)) as task
+             where coalesce(q.kind, 'hook') in ('hook', 'activity')
+            union all
+            select j.id, j.run || '/main'
+              from jobs as j
+             where q.kind = 'job'
+               and j.parent = r.job
+               and j.asked_as = r.task || '/' || q.key) as n
+         where q.shielded is not true
+           and task_exists(n.job, n.task)
+         group by n.job
+         order by n.job
+    loop
+        continue when lock_jobs(array[target.job], waiting => false) = '{}';
+        perform leave_cancel(target.job, target.tasks, null, begin_cancelled.asked_at);
+        queues := queues || wake_cancelled(target.job, target.tasks, begin_cancelled.asked_at);
+    end loop;
+    return queues;
+end
+$$;
+comment on function @extschema@.begin_cancelled(@extschema@.turn[], timestamptz) is
+    'Ask the hooks, activities and children to cancel that a task asks for while it has not heard yet that it was asked itself.';

@@ -72,6 +72,7 @@ as $$
 declare
     woken text[];
 begin
+    perform check_snapshot(array[wake_cancelled.job]);
     with moved as (
         update tasks as t
            set due_at = case when t.stuck_reason is null then least(t.due_at, wake_cancelled.woken_at) else t.due_at end,

@@ -1,0 +1,118 @@
+-- Families: children whose parent has ended, and who descends from whom.
+
+create function @extschema@.cancel_children(children text[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    child record;
+    queues text[] := '{}'::text[];
+begin
+    -- A loop: each job's message needs its own identity.
+    for child in
+        select j.id, array[j.run || '/main'] as coordinator
+          from jobs as j
+         where j.id = any(cancel_children.children)
+           and j.status = 'running'
+           and j.on_parent_end = 'cancel'
+         order by j.id
+    loop
+        perform leave_cancel(child.id, child.coordinator, '"the parent has ended"', cancel_children.asked_at);
+        queues := queues || wake_cancelled(child.id, child.coordinator, cancel_children.asked_at);
+    end loop;
+    perform part_from_parent(cancel_children.children);
+    return queues;
+end
+$$;
+comment on function @extschema@.cancel_children(text[], timestamptz) is
+    'Ask the locked jobs of these that are to be cancelled with their parent, once; returns the queues of what was woken.';
+
+
+create function @extschema@.terminate_children(children text[], ended_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn[] := array(
+        select terminated_turn(j.id, j.run, 'the parent has ended')
+          from jobs as j
+         where j.id = any(terminate_children.children)
+           and j.status = 'running'
+           and j.on_parent_end = 'terminate');
+begin
+    if ended <> '{}' then
+        perform end_tasks(ended, terminate_children.ended_at);
+    end if;
+    return array(select '$job/' || r.job from unnest(ended) as r);
+end
+$$;
+comment on function @extschema@.terminate_children(text[], timestamptz) is
+    'End the locked jobs of these that are to be terminated with their parent; returns whom to tell.';
+
+
+-- The parent is locked first, then as many children as nobody else has locked: no second lock is waited for. Those that were
+-- missed are looked for again.
+create function @extschema@.end_children(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    parent text := substr(end_children.task, length('$parent_end/') + 1);
+    children text[];
+    held turn;
+    ended_at timestamptz;
+begin
+    perform lock_jobs(array[end_children.job], waiting => true);
+    children := lock_jobs(children_to_end(end_children.job, parent, 100), waiting => false);
+    held := hold_task(end_children.job, end_children.task, end_children.token);
+    ended_at := clock();
+    if held.job is null then
+        return 'gone';
+    end if;
+    perform notify_listeners(cancel_children(children, ended_at) || terminate_children(children, ended_at));
+    if children_to_end(held.job, parent, 1) <> '{}' then
+        perform put_off_task(held, ended_at + case when children = '{}' then interval '1 s' else '0 s' end);
+        return 'retry';
+    end if;
+    perform delete_tasks(array[held]);
+    return 'done';
+end
+$$;
+comment on function @extschema@.end_children(text, text, uuid) is
+    'See to a hundred children of a task that has ended: cancel or terminate them; tells whether that was all (done), or retry, or gone. [P6] [P12]';
+
+
+-- A job that was forgotten may come again beneath one of its own former children.
+create function @extschema@.family(id text, max_rows integer default 10000) returns setof @extschema@.relative
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    head memory := read_job(family.id);
+begin
+    return query
+    with recursive lines as (
+        select j.id, array[j.id] as line
+          from jobs as j
+         where j.id = head.id
+        union all
+        select c.id, l.line || c.id
+          from lines as l
+          join jobs as c on c.parent = l.id
+         where c.id <> all(l.line)
+    )
+    select j.id, j.parent, cardinality(l.line) - 1, j.workflow, j.status, j.asked_as, j.on_parent_end, j.created_at, j.finished_at
+      from lines as l
+      join jobs as j on j.id = l.id
+     order by l.line
+     limit family.max_rows;
+end
+$$;
+comment on function @extschema@.family(text, integer) is
+    'Return a job and all that descend from it, each after its parent, with what asked for it and what becomes of it. PD401.';

@@ -1,0 +1,34 @@
+-- Tasks, parting: a task that ends while children run that it asked for. Their jobs are not locked where it ends, and no second
+-- lock is waited for: it leaves a task behind that sees to them, in the transaction in which it ends. [P8]
+
+create function @extschema@.leave_parent_ends(turns @extschema@.turn[], ended_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    queues text[];
+begin
+    with left_behind as (
+        insert into tasks as t (job_id, task, kind, name, queue, due_at, detached)
+        select r.job, '$parent_end/' || r.task, 'hook', '$parent_end', '$sql', leave_parent_ends.ended_at, true
+          from (select e.*
+                  from unnest(leave_parent_ends.turns) as e
+                 where exists (
+                    select
+                      from jobs as j
+                     where j.parent = e.job
+                       and j.asked_as > e.task || '/'
+                       and j.asked_as < e.task || '0'
+                       and j.status = 'running')
+                offset 0) as r  -- hardly anybody has such children, which a look at an index tells
+         where children_to_end(r.job, r.task, 1) <> '{}'
+            on conflict on constraint one_task_per_name do nothing
+        returning t.queue
+    )
+    select array_agg(distinct l.queue) into queues from left_behind as l;
+    return coalesce(queues, '{}');
+end
+$$;
+comment on function @extschema@.leave_parent_ends(@extschema@.turn[], timestamptz) is
+    'Leave a task for each of these that has ended while children of it run that are not to go on; returns the queues.';

@@ -1,0 +1,349 @@
+"""Children, end to end: begun, awaited, left behind, and what becomes of them. (E3)"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import perdure
+from tests.worker.test_cancelling import is_cancelled
+from tests.worker.test_until import run, wait_for
+
+T = "30 s"
+
+
+@dataclass
+class Review:
+    """What a reviewer says."""
+
+    stars: int
+    text: str = ""
+
+
+# What comes back.
+
+
+def test_the_result_of_a_child_has_the_type_of_its_annotation(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Awaited, or begun and awaited later; from a coordinator and from a hook; async and plain."""
+
+    @app.coordinator
+    async def review(memory: perdure.AsyncEntity, stars: int) -> Review:
+        return Review(stars)
+
+    @app.hook
+    async def asks(memory: perdure.AsyncEntity) -> list[int]:
+        first, begun = await perdure.child(review, 3), perdure.start_child(review, 4)
+        return [first.stars, (await begun).stars, (await review.start(5)).stars]
+
+    @app.hook
+    def asks_plainly(memory: perdure.Entity) -> list[int]:
+        first, begun = perdure.child(review, 6), review.start(7)
+        return [first.stars, begun.result().stars]
+
+    @app.coordinator
+    async def all_of_them(memory: perdure.AsyncEntity) -> list[Any]:
+        begun = [review.start(1), perdure.start_child(review, 2)]
+        told = [(await each).stars for each in begun]
+        return [*told, *await asks(memory), *await asks_plainly(memory)]
+
+    work()
+    assert client.start(all_of_them).result(T) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_failure_is_told_through_all_levels(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.activity
+    async def fails() -> None:
+        raise LookupError("no source")
+
+    @app.coordinator
+    async def third(memory: perdure.AsyncEntity) -> None:
+        await fails()
+
+    @app.hook
+    async def middle(memory: perdure.AsyncEntity) -> None:
+        await perdure.child(third)
+
+    @app.coordinator
+    async def second(memory: perdure.AsyncEntity) -> None:
+        await middle(memory)
+
+    @app.coordinator
+    async def first(memory: perdure.AsyncEntity) -> list[Any]:
+        try:
+            await perdure.child(second)
+        except perdure.ChildFailed as error:
+            way = error.failure["through"]
+            return [error.type, error.message, "no source" in (error.traceback or ""), way]
+        return []
+
+    work()
+    told = client.start(first).result(T)
+    assert told[:3] == ["LookupError", "no source", True]
+    assert told[3] == [
+        "activity fails", "ActivityFailed", "ChildFailed", "hook middle", "HookFailed",
+    ]  # fmt: skip
+
+
+def test_a_child_that_is_terminated_or_belongs_to_another_fails(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("never")
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> list[Any]:
+        told = await asyncio.gather(
+            perdure.child(waits, id="mine"),
+            perdure.child(waits, id="taken"),
+            return_exceptions=True,
+        )
+        return [[each.type, each.message] for each in told]
+
+    client.start(waits, id="taken", queue="nowhere")
+    work()
+    handle = client.start(parent)
+    wait_for(dsn, "select exists (select from perdure.tasks where awaits = '{never}')")
+    client.handle("mine").terminate("by hand")
+    assert handle.result(T) == [
+        ["Terminated", "by hand"],
+        ["JobExists", "job 'taken' exists already"],
+    ]
+
+
+def test_signals_go_to_children_and_back(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.coordinator
+    async def echo(memory: perdure.AsyncEntity) -> None:
+        told = await perdure.wait_for("ask")
+        await perdure.signal(perdure.info().parent or "", "answer", [told, memory.id])
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        mine = f"{memory.id}/echo"
+        begun = perdure.start_child(echo, id=mine)
+        await memory.set(1, "asked")  # with this the child is there
+        await perdure.signal(mine, "ask", 7)
+        told = await perdure.wait_for("answer")
+        await begun
+        return told
+
+    work()
+    assert client.start(parent, id="p").result(T) == [7, "p/echo"]
+
+
+def test_a_thousand_children_answer(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    @app.coordinator
+    async def square(memory: perdure.AsyncEntity, x: int) -> int:
+        return x * x
+
+    @app.coordinator
+    async def sums(memory: perdure.AsyncEntity) -> int:
+        return sum(await asyncio.gather(*(perdure.child(square, x) for x in range(1000))))
+
+    work()
+    handle = client.start(sums, id="sums")
+    assert handle.result("60 s") == sum(x * x for x in range(1000))
+    family = handle.family()
+    assert len(family) == 1001
+    assert {each.status for each in family} == {"completed"}
+    assert {each.id for each in family[1:]} == {f"sums/square#{n}" for n in range(1, 1001)}
+
+
+# Who is whose.
+
+
+def test_a_family_is_seen_from_outside(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def leaf(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("never")
+
+    @app.coordinator
+    async def branch(memory: perdure.AsyncEntity) -> None:
+        perdure.child(leaf, detached=True)
+        await perdure.child(leaf, on_parent_end="terminate")
+
+    @app.coordinator
+    async def tree(memory: perdure.AsyncEntity) -> None:
+        await perdure.child(branch)
+
+    work()
+    handle = client.start(tree, id="t")
+    wait_for(dsn, "select count(*) = 4 from perdure.jobs")
+    have = [(each.id, each.depth, each.asked_as, each.on_parent_end) for each in handle.family()]
+    assert have == [
+        ("t", 0, None, None),
+        ("t/branch#1", 1, "1/main/branch#1", "cancel"),
+        ("t/branch#1/leaf#1", 2, "1/main/leaf#1", "continue"),
+        ("t/branch#1/leaf#2", 2, "1/main/leaf#2", "terminate"),
+    ]
+    assert [child.id for child in handle.children()] == ["t/branch#1"]
+    handle.terminate()
+    wait_for(dsn, "select count(*) = 1 from perdure.jobs where status = 'running'")
+
+
+# When the parent ends.
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "is cancelled", "is terminated"])
+def test_each_child_has_its_fate_when_its_parent_ends(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, end: str
+) -> None:
+    """What nobody awaits any more is cancelled, what was detached goes on, unless told otherwise.
+    Those that a hook has begun have theirs when the hook ends."""
+
+    @app.coordinator
+    async def endless(memory: perdure.AsyncEntity, who: str) -> None:
+        try:
+            await perdure.wait_for("never")
+        finally:
+            await perdure.sleep(0.01)
+            await memory.set(True, "clean")
+
+    @app.hook
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        perdure.start_child(endless, "hook's", id="hook's")
+        perdure.start_child(endless, "of a hook, continues", id="h continues",
+                            on_parent_end="continue")  # fmt: skip
+        await memory.set(True, "begun")
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> None:
+        endless.start("started")
+        perdure.start_child(endless, "c", id="continues", on_parent_end="continue")
+        perdure.start_child(endless, "t", id="terminates", on_parent_end="terminate")
+        perdure.child(endless, "d", id="detached", detached=True)
+        perdure.child(endless, "x", id="detached, cancels", detached=True, on_parent_end="cancel")
+        awaited = asyncio.ensure_future(perdure.child(endless, "a", id="awaited"))
+        await begins(memory)
+        told = asyncio.ensure_future(perdure.wait_for("go"))
+        await asyncio.wait([awaited, told], return_when=asyncio.FIRST_COMPLETED)
+        if told.result() == "raises":
+            raise ValueError("end")
+
+    work()
+    handle = client.start(parent, id="p")
+    running = "select count(*) = 8 from perdure.tasks where awaits = '{never}'"
+    wait_for(dsn, running)
+    {"is cancelled": handle.cancel, "is terminated": handle.terminate}.get(
+        end, lambda: handle.signal("go", end)
+    )()
+    wait_for(dsn, "select count(*) = 3 from perdure.jobs where status = 'running'")
+    ended = run(dsn, "select id, error ->> 'type', context ? 'clean' from perdure.jobs"
+                     " where parent = 'p' and status = 'cancelled' order by id")  # fmt: skip
+    assert ended == [
+        ("awaited", "CancelledError", True),
+        ("detached, cancels", "CancelledError", True),
+        ("hook's", "CancelledError", True),
+        ("p/endless#1", "CancelledError", True),
+        ("terminates", "Terminated", False),
+    ]
+    left = run(dsn, "select id from perdure.jobs where status = 'running' order by id")
+    assert left == [("continues",), ("detached",), ("h continues",)]
+    wait_for(dsn, "select count(*) = 3 from perdure.tasks")
+
+
+def test_a_child_that_is_awaited_is_cancelled_with_the_await_and_a_detached_one_is_not(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def endless(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("never")
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> str:
+        perdure.child(endless, id="detached", detached=True)
+        begun = perdure.start_child(endless, id="begun")
+        try:
+            async with asyncio.timeout(0.2):
+                await perdure.child(endless, id="awaited")
+        except TimeoutError:
+            begun.cancel()
+        return str(await perdure.wait_for("go"))
+
+    work()
+    handle = client.start(parent)
+    wait_for(dsn, "select count(*) = 4 from perdure.jobs")
+    for job in ("awaited", "begun"):
+        is_cancelled(client.handle(job))
+    assert client.handle("detached").status().status == "running"
+    handle.signal("go", "on")
+    assert handle.result(T) == "on"
+    assert client.handle("detached").status().status == "running"
+
+
+@pytest.mark.parametrize("asker", ["a coordinator", "a hook"])
+def test_in_the_last_breath_only_that_begins_which_is_to_continue(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, asker: str
+) -> None:
+    @app.hook
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        perdure.start_child("nothing", id="cancels", queue="nowhere")
+        perdure.start_child("nothing", id="terminates", queue="nowhere", on_parent_end="terminate")
+        perdure.start_child("nothing", id="continues", queue="nowhere", on_parent_end="continue")
+        perdure.child("nothing", id="detached", queue="nowhere", detached=True)
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> None:
+        await begins(memory) if asker == "a hook" else await begins.function(memory)
+
+    work()
+    client.start(parent, id="p").result(T)
+    family = run(dsn, "select id from perdure.family('p') where depth = 1")
+    assert family == [("continues",), ("detached",)]
+
+
+def test_a_hook_that_is_tried_again_finds_the_child_that_it_has_begun(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def one(memory: perdure.AsyncEntity) -> str:
+        return str(await perdure.wait_for("go"))
+
+    @app.hook(retry=perdure.Retry(attempts=2, delay=0.01))
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        begun = perdure.start_child(one, id="one")
+        if perdure.info().attempt == 0:
+            await memory.set(True, "begun")
+            raise ConnectionError
+        return await begun
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return await asks(memory)
+
+    work()
+    handle = client.start(parent)
+    wait_for(
+        dsn, "select exists (select from perdure.tasks where job_id = 'one' and awaits is not null)"
+    )
+    client.handle("one").signal("go", "on")
+    assert handle.result(T) == "on"
+
+
+def test_a_fate_that_is_none_is_refused(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> list[str]:
+        fate: Any = "abandon"
+        told = []
+        for ask in (perdure.child, perdure.start_child):
+            try:
+                await ask("c", on_parent_end=fate)
+            except perdure.InvalidArgument as error:
+                told.append(error.message)
+        return told
+
+    work()
+    assert client.start(parent).result(T) == ["on_parent_end='abandon' is no fate of a child"] * 2
