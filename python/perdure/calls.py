@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import psycopg
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import TupleRow, tuple_row
 
 from .errors import InvalidName, InvalidValue, translated
@@ -594,12 +595,28 @@ def _taken(cursor: Any, shape: Shape) -> Any:
     return row if shape == "row" or row is None else row[0]
 
 
+_ADAPTERS = AdaptersMap(psycopg.adapters)
+
+
+class PlainCursor(psycopg.Cursor[TupleRow]):
+    """A cursor that reads and writes as this package does, whatever its connection makes of rows,
+    parameters and types."""
+
+    adapters = _ADAPTERS
+
+
+class PlainAsyncCursor(psycopg.AsyncCursor[TupleRow]):
+    """The same on an asynchronous connection."""
+
+    adapters = _ADAPTERS
+
+
 def send(connection: psycopg.Connection[Any], call: Call) -> Any:
     """Send a call and give its answer. Raises this package's errors for PDxxx.
 
-    The connection may be the caller's, with rows and parameters of another kind.
+    The connection may be the caller's, with rows, parameters and types of another kind.
     """
-    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+    cursor = PlainCursor(connection, row_factory=tuple_row)
     with translated():
         answer = _taken(cursor.execute(call.query, call.params or None), call.shape)
     return answer if call.read is None else call.read(answer)
@@ -607,7 +624,7 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
 
 def plain_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[TupleRow]:
     """Give a cursor for `send_async`, whatever the caller's connection makes of rows."""
-    return psycopg.AsyncCursor(connection, row_factory=tuple_row)
+    return PlainAsyncCursor(connection, row_factory=tuple_row)
 
 
 async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:
