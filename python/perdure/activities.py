@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from .faults import crash_point
 from .progress import Pulse
 from .progress import pulse as running_pulse
 from .turns import DROPPED, Json, Turn
-from .work import Activity
+from .work import Activity, Transaction
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -38,22 +38,57 @@ UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt."""
+    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt.
+
+    `is_told`: a transaction has told its turn, with the answer to its commit.
+    """
 
     ok: bool
     value: Any
     again_in: float | None = None
+    is_told: bool = False
 
 
-async def attempt(engine: Engine, call: ActivityCall, info: Info) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """How a transaction records its result: `write(value)` gives the turn that does, with all
+    that has accumulated before it; `turn.take_back()` undoes that."""
+
+    turn: Turn
+    write: Callable[[Any], Json]
+
+
+class Escaped(Exception):
+    """What a function has raised and no task may raise: it would end the worker's loop."""
+
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run what may raise anything."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Escaped(error) from error
+
+
+async def attempt(
+    engine: Engine, call: ActivityCall, info: Info, recorder: Recorder | None
+) -> Outcome:
     """Make one attempt; `info.attempt` attempts were made before. Raises only CancelledError."""
     activity = call.activity
     crash_point("before activity")
-    limit = asyncio.timeout(activity.timeout if activity.is_async else None)
+    starts_at_once = activity.is_async and recorder is None
+    limit = asyncio.timeout(activity.timeout if starts_at_once else None)
     try:
         async with limit:
-            value = await _invoke(engine, activity, call.args, info, limit)
-        outcome = Outcome(True, stored(value))
+            if recorder is not None:
+                outcome = await engine.transactions.run(call, info, limit, recorder)
+            else:
+                value = await _invoke(engine, activity, call.args, info, limit)
+                outcome = Outcome(True, stored(value))
     except UNSTORABLE as error:
         outcome = Outcome(False, failure_of(error, f"activity {activity.name}"))
     except TimeoutError as error:
@@ -65,6 +100,8 @@ async def attempt(engine: Engine, call: ActivityCall, info: Info) -> Outcome:
         if task is not None and task.cancelling():
             raise
         outcome = _failed(activity, error, info)
+    except Escaped as escaped:
+        outcome = _failed(activity, escaped.error, info)
     except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
         outcome = _failed(activity, error, info)
     crash_point("after activity")
@@ -108,7 +145,7 @@ async def _with_streams(
         await pulse.published()
     except (PerdureError, psycopg.Error) as error:
         failed = Outcome(False, failure_of(error, f"activity {activity.name}"))
-        return failed if outcome.ok else outcome
+        return failed if outcome.ok and not outcome.is_told else outcome
     return outcome
 
 
@@ -117,13 +154,14 @@ def begin_attempt(
     call: ActivityCall,
     info: Info,
     done: Callable[[Outcome], None] | None = None,
+    recorder: Recorder | None = None,
     *,
     pulse: Pulse,
 ) -> asyncio.Task[Outcome]:
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     context = engine.context.copy()
     context.run(running_pulse.set, pulse)
-    trying = _with_streams(attempt(engine, call, info), call.activity, pulse)
+    trying = _with_streams(attempt(engine, call, info, recorder), call.activity, pulse)
     task = engine.loop.create_task(trying, context=context)
     engine.attempts.add(task)
     task.add_done_callback(engine.attempts.discard, context=engine.context)
@@ -155,10 +193,17 @@ class ActivityTurn(Turn):
         place = f"{self.job}/{self.task}"
         info = replace(self.info(), key=place, progress=self.progress.of(None))
         pulse = Pulse(self, None)
-        self._task = begin_attempt(self.engine, self._call, info, self._done, pulse=pulse)
+        is_transaction = isinstance(self._call.activity, Transaction)
+        recorder = Recorder(self, self._record) if is_transaction else None
+        self._task = begin_attempt(self.engine, self._call, info, self._done, recorder, pulse=pulse)
+
+    def _record(self, value: Any) -> Json:
+        """Give the turn with which a transaction ends the task."""
+        self._final = self.body("done", value=value)
+        return self._final
 
     def _done(self, outcome: Outcome) -> None:
-        if self.is_over:
+        if self.is_over or outcome.is_told:
             return
         if outcome.ok:
             self._final = self.body("done", value=outcome.value)
@@ -197,7 +242,7 @@ class ActivityTurn(Turn):
 
     def nudge(self) -> None:
         """End the attempt: it is asked to cancel."""
-        if self._task is not None and not self._task.done():
+        if self._task is not None and not self._task.done() and not self.flying:
             self._task.cancel()
             cancelled = failure_of(asyncio.CancelledError("the activity was cancelled"))
             self._final = self.body("cancelled", value=cancelled)

@@ -17,6 +17,8 @@ from .errors import InvalidName, InvalidValue, translated
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
+COMMIT_WITHIN = "10 s"
+"""How long a transaction that has recorded its result may keep others waiting for its commit."""
 
 Shape = Literal["value", "row", "rows"]
 Task = dict[str, Any]
@@ -475,6 +477,28 @@ class Calls:
     def release(self, tasks: list[Task]) -> Call:
         """Give leases back before their time."""
         return self._call("release", tasks=to_text(tasks))
+
+    @staticmethod
+    def transaction_began() -> Call:
+        """Ask when the open transaction began: any other one began at another time."""
+        return Call("now", b"select extract(epoch from now())::text", ())
+
+    def record(self, turn: Any, began: str) -> Call:
+        """Send a turn as the last statement of the transaction that began then; null in another.
+
+        From here on rows are locked that others need: a commit that never comes is not waited for.
+        """
+        query = (
+            "select case when extract(epoch from now())::text = %s"
+            f" and set_config('idle_in_transaction_session_timeout', '{COMMIT_WITHIN}', true) <> ''"
+            f" then {self._quoted}.advance(turns => %s, waiting => true, protocol => %s) end"
+        )
+        return Call("record", query.encode(), (began, to_text([turn]), PROTOCOL))
+
+    @staticmethod
+    def reset() -> Call:
+        """Undo what was set for a session."""
+        return Call("reset", b"reset all", (), "rows")
 
     def run_task(self, job: str, task: str, token: str) -> Call:
         """Run a held task of the queue `$sql` in the database; answers what became of it."""

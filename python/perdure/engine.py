@@ -24,6 +24,7 @@ from .hooks import HookTurn
 from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
 from .strays import Spoiled, Unknown
+from .transactions import Transactions
 from .turns import Json, Turn
 from .work import SQL_QUEUE, Work
 
@@ -76,6 +77,7 @@ class Engine:
         self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
         self._reader = AsyncLink(source, "perdure reads")
         self.sql_lanes = SqlLanes(self)
+        self.transactions = Transactions(self)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
         self._unknown: Counter[str] = Counter()
@@ -119,7 +121,7 @@ class Engine:
 
     def answer(self, turn: Turn, answer: Json) -> None:
         """Give a turn the answer to what it sent."""
-        turn.flying = False
+        turn.land()
         if not turn.is_over:
             self._guarded(turn, turn.answered, answer)
 
@@ -291,5 +293,6 @@ class Engine:
         await self._reader.close()
         await self.sql_lanes.close()
         await self.streams.close()
+        await self.transactions.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)

@@ -19,7 +19,7 @@ from .faults import crash_point
 from .hookcalls import HookRuntime
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
-from .replay import Evicted, Suspend, current
+from .replay import Evicted, Fact, Suspend, current
 from .stillness import is_still
 from .turns import DROPPED, Json, Turn, facts_of, refusal
 from .waits import Waits
@@ -49,6 +49,7 @@ class HookTurn(Turn):
         self.tasks: set[asyncio.Task[Any]] = set()
         self.acting = 0
         self.thread_waits = 0
+        self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
         self._root: asyncio.Task[Any] | None = None
         self._plan: Json | None = None
@@ -231,8 +232,23 @@ class HookTurn(Turn):
 
     # Sending.
 
+    def record(self, fact: Fact) -> Json:
+        """Give the turn that records the fact of a transaction, behind all that has accumulated."""
+        self._sent_plan = KEEP
+        return self.body("keep", awaits=self.waits.awaits()) | self.outbox.send_with(fact)
+
+    def take_back(self) -> None:
+        """Go on: what has accumulated is still to be recorded."""
+        self.outbox.take_back()
+        super().take_back()
+        if not self.is_over:
+            self.waits.arm()
+
     def build(self) -> Json:
-        """Give all that has accumulated."""
+        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        if self._plan is None and self.transacting.locked():
+            self._sent_plan = KEEP
+            return self.body("keep", awaits=self.waits.awaits())
         plan, self._plan = self._plan or KEEP, None
         self._sent_plan, state = plan, plan["state"]
         crash_point(f"before {_PHASES.get(state, 'final flush')}")
@@ -270,7 +286,7 @@ class HookTurn(Turn):
             self._run()
         if self._plan is None:
             self.waits.take(answer.get("messages") or [], self.asked_at)
-        if self._plan is not None or self.outbox.has_more():
+        if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):
             self.submit()
         else:
             self.waits.arm()

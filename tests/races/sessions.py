@@ -84,6 +84,7 @@ class Answer:
     answers: list[Any]
     messages: list[Json]
     error: Json | None
+    again: bool = False
 
     @property
     def payloads(self) -> list[Any]:
@@ -362,7 +363,11 @@ def claimed(reply: Json) -> list[Task]:
 def answered(turn: Json) -> Answer:
     """Read what advance() says of a turn."""
     return Answer(
-        turn["state"], turn.get("answers") or [], turn.get("messages") or [], turn.get("error")
+        turn["state"],
+        turn.get("answers") or [],
+        turn.get("messages") or [],
+        turn.get("error"),
+        turn.get("again") or False,
     )
 
 
