@@ -53,6 +53,7 @@ class Transactions:
         self.engine = engine
         self.places = asyncio.Semaphore(MAX_OPEN)
         self.link = AsyncLink(engine.source, NAME)
+        self._is_closed = False
         self._idle: list[Connection] = []
         self._idle_async: list[AsyncConnection] = []
 
@@ -84,7 +85,7 @@ class Transactions:
                     await send_async(plain_cursor(connection), self.engine.calls.reset())
                 connection.row_factory = tuple_row
                 connection.cursor_factory = psycopg.AsyncCursor
-            _keep(idle, connection)
+            self._keep(idle, connection)
 
     @contextmanager
     def lent(self, isolation: Isolation | None) -> Iterator[Connection]:
@@ -103,10 +104,18 @@ class Transactions:
                     send(connection, self.engine.calls.reset())
                 connection.row_factory = tuple_row
                 connection.cursor_factory = psycopg.Cursor
-            _keep(idle, connection)
+            self._keep(idle, connection)
+
+    def _keep(self, idle: list[Any], connection: Connection | AsyncConnection) -> None:
+        """Keep a connection for the next one, if its state is known."""
+        if _is_clean(connection) and not self._is_closed:
+            idle.append(connection)
+        else:
+            connection.pgconn.finish()
 
     async def close(self) -> None:
-        """Close the connections; a thread that still works loses its own."""
+        """Close the connections; those that are lent are closed when they come back."""
+        self._is_closed = True
         for connection in (*self._idle, *self._idle_async):
             connection.pgconn.finish()
         self._idle.clear()
@@ -180,7 +189,7 @@ class Attempt:
                 answer = await (self._here() if self._activity.is_async else self._in_thread())
         except Unapplied as unapplied:
             return self._unapplied(unapplied.answer)
-        except BaseException as error:
+        except Exception as error:
             found = await self._what_became() if self._is_committing else None
             if found is not None:
                 return self._told(found)
@@ -213,9 +222,9 @@ class Attempt:
             self._is_final = self._is_committing = False
             self._recorder.turn.take_back()
 
-    def _may_run_again(self, error: BaseException) -> bool:
+    def _may_run_again(self, error: Exception) -> bool:
         """Tell whether nothing is wrong with the function: a conflict, or a lost connection."""
-        if not isinstance(error, Exception) or self._is_abandoned or self._runs >= MAX_RUNS:
+        if self._is_abandoned or self._runs >= MAX_RUNS:
             return False
         if self._is_lost is None:
             return isinstance(error, psycopg.OperationalError)
@@ -350,14 +359,6 @@ def _level(isolation: Isolation | None) -> psycopg.IsolationLevel | None:
 
 def _is_clean(connection: Connection | AsyncConnection) -> bool:
     return connection.info.transaction_status == TransactionStatus.IDLE
-
-
-def _keep(idle: list[Any], connection: Connection | AsyncConnection) -> None:
-    """Keep a connection for the next one, if its state is known."""
-    if _is_clean(connection):
-        idle.append(connection)
-    else:
-        connection.pgconn.finish()
 
 
 def _is_conflict(error: BaseException) -> bool:

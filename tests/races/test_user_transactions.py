@@ -47,18 +47,6 @@ def test_rows_and_fact_are_there_both_or_neither(a: Session, b: Session, end: st
     assert a.advance(task.told(1 if end == "commit" else 0).done()).state == "done"
 
 
-def test_a_session_that_dies_before_its_commit_leaves_neither(a: Session, b: Session) -> None:
-    """(E8): the next holder of the task books."""
-    task = a.held("j")
-    a.begin()
-    assert book(a, task)
-    b.run("select pg_terminate_backend(%s)", a.connection.info.backend_pid)
-    mine = b.stolen(task)
-    with b.open():
-        assert book(b, mine)
-    assert booked(b) == (1, 1)
-
-
 @pytest.mark.parametrize("waiting", [False, True], ids=["after", "during"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_whose_reply_was_lost_asks_again(a: Session, b: Session, end: str, waiting: bool) -> None:
