@@ -84,7 +84,8 @@ class Answer:
     answers: list[Any]
     messages: list[Json]
     error: Json | None
-    again: bool = False
+    again: bool = field(default=False, compare=False)
+    """Whether it was applied before; apart from that a repeated turn has the same answer."""
 
     @property
     def payloads(self) -> list[Any]:
