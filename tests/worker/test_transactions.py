@@ -10,6 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -18,6 +20,10 @@ from psycopg.rows import dict_row
 
 import perdure
 from perdure import calls, transactions
+from perdure.asks import command_ask
+from perdure.memo import Memo
+from perdure.outbox import Outbox
+from perdure.replay import Fact
 
 T = "30 s"
 BOOK = "insert into bookings (what) values (%s) returning id"
@@ -485,6 +491,22 @@ def test_a_commit_without_an_answer_is_asked_for(
         assert bank.facts() == ["activity"]
 
 
+def test_whose_turn_was_applied_before_commits_nothing(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any,
+    at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """[P12]: also if it were to run again without having asked."""
+
+    async def never_asks(_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(transactions.Attempt, "_what_became", never_asks)
+    at_commit("committed, reply lost")
+    work()
+    assert client.start("books", "a").result(T) == "run 1"
+    assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["activity"])
+
+
 def test_a_transaction_that_is_left_open_delays_others_for_a_moment(
     book: Booking, client: perdure.Client, bank: Bank, work: Any,
     at_commit: Callable[[str], None], monkeypatch: pytest.MonkeyPatch,
@@ -567,16 +589,35 @@ def test_a_thread_that_waits_for_a_lock_is_interrupted(
     assert bank.rows() == []
 
 
+@pytest.mark.parametrize("where", ["in a statement", "in its code"])
 def test_a_timeout_rolls_back(
-    app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
+    app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, where: str
 ) -> None:
-    """It counts for each attempt, from when the function begins."""
-    book = Booking(app, kind, timeout=0.3, retry=perdure.Retry(attempts=2, delay=0.01))
-    sleep = "select pg_sleep(60)"
-    book.steps += [lambda connection: executed(connection, sleep)]
+    """It counts for each attempt, from when the function begins; who comes late commits nothing."""
+    book = Booking(app, kind, timeout=0.3, retry=perdure.Retry(attempts=2, delay=0.5))
+    sleep: Step = lambda connection: executed(connection, "select pg_sleep(60)")  # noqa: E731
+    book.steps += [sleep if where == "in a statement" else book.pause(0.6)]
     work()
     assert client.start("books", "a").result(T) == "run 2"
     assert (bank.rows(), bank.facts()) == (["a"], ["attempt", "activity"])
+
+
+def test_a_commit_that_has_begun_is_not_cut_short(
+    app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
+) -> None:
+    """Its outcome is what the database says, however long that takes."""
+    bank.run(
+        "create function slowly() returns trigger language plpgsql as"
+        " 'begin perform pg_sleep(1); return null; end'"
+    )
+    bank.run(
+        "create constraint trigger slow after insert on bookings deferrable initially deferred"
+        " for each row execute function slowly()"
+    )
+    book = Booking(app, kind, timeout=0.5)
+    work()
+    assert client.start("books", "a").result(T) == "run 1"
+    assert (book.runs, bank.rows(), bank.facts()) == (1, ["a"], ["activity"])
 
 
 # Beside other work.
@@ -714,3 +755,31 @@ def test_a_level_of_isolation_is_the_transactions_own(
     work()
     assert client.start("books", "a").result(T) == (None if level == "read committed" else "run 2")
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
+
+
+def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
+    """The answers of commands find them by their places."""
+
+    class Loop:
+        def create_future(self) -> Any:
+            return Future()
+
+    turn: Any = SimpleNamespace(
+        engine=SimpleNamespace(
+            clock=SimpleNamespace(now=lambda: 0), loop=Loop(), call_later=lambda *_: None
+        ),
+        memo=Memo(()),
+        submit=lambda: None,
+    )
+    outbox = Outbox(turn, 0)
+    first, second = (command_ask("increment", ["n"], number, None) for number in (1, 2))
+    outbox.tell("activity", "step#1", value=1)
+    early = outbox.command(first, "first")
+    sent = outbox.send_with(Fact("activity", "book#1", True, None, 0))
+    assert [fact["key"] for fact in sent["facts"]] == ["step#1", "first", "book#1"]
+    late = outbox.command(second, "second")
+    outbox.take_back()
+    assert [fact["key"] for fact in outbox.send()["facts"]] == ["step#1", "first", "second"]
+    assert outbox.acknowledge(5, {"answers": [[7, True, 1], [8, True, 3]]}) == 8
+    assert (early.result().value, late.result().value) == (1, 3)
+    assert turn.memo.told("book#1") is None
