@@ -69,8 +69,7 @@ class Engine:
         self.held: dict[Place, Turn] = {}
         self.threads: Counter[Place] = Counter()
         self.running: Turn | None = None
-        self.is_stopping = False
-        self.hurries = False
+        self.is_stopping = self.hurries = False
         self._emptied = asyncio.Event()
         self.committer = Committer(self, poll)
         self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")

@@ -19,6 +19,7 @@ import pytest
 from psycopg.rows import dict_row
 
 import perdure
+import perdure.testing
 from perdure import calls, transactions
 from perdure.asks import command_ask
 from perdure.memo import Memo
@@ -238,6 +239,26 @@ def test_a_hook_is_told_of_failures_too(
     work()
     assert client.start(hooked).result(T) == ["KeyError", "run 3"]
     assert bank.rows() == ["b"]
+
+
+def test_a_lab_runs_and_mocks_it(dsn: str) -> None:
+    """A mock is given the connection, too, and pauses are skipped."""
+    app = perdure.App()
+
+    @app.transaction(retry=perdure.Retry(attempts=2, delay="1 h"))
+    async def ask(connection: psycopg.AsyncConnection[Any], what: str) -> str:
+        raise ValueError(what)
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, what: str) -> str:
+        return await ask(what)
+
+    with perdure.testing.Lab(app, dsn=dsn) as lab:
+        with pytest.raises(perdure.JobFailed, match="ValueError: a"):
+            lab.run(asks, "a")
+        mocked = lab.mock(ask, lambda connection, what: what + connection.info.dbname)
+        assert lab.run(asks, "b").startswith("bperdure")
+        assert mocked.calls == [("b",)]
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
