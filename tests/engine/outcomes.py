@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import perdure
 from perdure.asks import stored
-from perdure.clock import Clock
-from perdure.coordinators import CoordinatorTurn
-from perdure.engine import Engine
+from perdure.coordinatorcalls import open_run
 from perdure.errors import failure_of
 from perdure.turns import facts_of
 from tests.engine.outside import Outside
@@ -88,11 +85,8 @@ def replay_all(stage: Stage, app: perdure.App) -> int:
 def replay(stage: Stage, app: perdure.App, row: Json) -> None:
     """Replay one journal: it must ask for nothing new and come to the same end."""
     rows = stage.one("select read_journal(%s, %s)", row["job"], row["task"])
-    surroundings = SimpleNamespace(app=app, clock=Clock())
-    turn = CoordinatorTurn(
-        cast(Engine, surroundings), row | {"asked": 0}, app.coordinators[row["name"]]
-    )
-    run: Any = turn._make_run(facts_of(rows))
+    function = app.coordinators[row["name"]]
+    run: Any = open_run(app, function, row | {"asked": 0}, facts_of(rows))
     try:
         assert run.advance(), f"{row['job']} waits for {list(run.ops)} when it is replayed"
         assert run.take_facts() == []
