@@ -23,7 +23,7 @@ from .faults import crash_point
 from .news import News
 from .progress import Pulse
 from .replay import Fact, Op, SyncRun
-from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal
+from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal, unread
 from .work import Coordinator
 
 if TYPE_CHECKING:
@@ -311,7 +311,8 @@ class CoordinatorTurn(Turn):
             ok, value = told.get(seq, (True, None))
             self._append_recorded(op, ok, value)
         self._sent = []
-        self._news.take_mail(answer.get("messages") or [], self.asked_at)
+        taken = {fact.extra for fact in self._unflushed}
+        self._news.take_mail(unread(answer, taken), self.asked_at)
         self._start_calls()
         crash_point("after advance")
         self._step()
@@ -364,6 +365,7 @@ class CoordinatorTurn(Turn):
         self._agenda.stop()
         self._agenda = NOTHING
         self._unflushed = []
+        self._recording = None
         run, self._run = self._run, None
         if run is not None:
             run.close()

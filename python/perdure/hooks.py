@@ -21,7 +21,7 @@ from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Fact, Suspend, current
 from .stillness import is_still
-from .turns import DROPPED, Json, Turn, facts_of, refusal
+from .turns import DROPPED, Json, Turn, facts_of, refusal, unread
 from .waits import Waits
 from .work import Hook
 
@@ -285,7 +285,7 @@ class HookTurn(Turn):
         if self._sent_plan is PARK and not self.hook.is_async:
             self._run()
         if self._plan is None:
-            self.waits.take(answer.get("messages") or [], self.asked_at)
+            self.waits.take(unread(answer, self.outbox.taken()), self.asked_at)
         if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):
             self.submit()
         else:

@@ -145,6 +145,10 @@ class Outbox:
         if self.has_more() and not self._turn.is_over:
             self._turn.submit()
 
+    def taken(self) -> set[Any]:
+        """Name the messages that were taken and still lie open in the inbox."""
+        return {fact.get("message") for fact in self._load.facts}
+
     def has_more(self) -> bool:
         """Tell whether there is anything to send."""
         return not self._load.is_empty()

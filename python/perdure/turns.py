@@ -157,6 +157,11 @@ def refusal(answer: Json) -> PerdureError:
     return kind(message, detail=failure.get("detail"), hint=failure.get("hint"))
 
 
+def unread(answer: Json, taken: set[Any]) -> list[Json]:
+    """Give the messages of an answer but for those that were taken and not recorded yet."""
+    return [message for message in answer.get("messages") or () if message["id"] not in taken]
+
+
 def facts_of(rows: list[list[Any]]) -> list[Fact]:
     """Read the rows of a journal."""
     return [

@@ -203,6 +203,46 @@ def test_one_that_is_sent_to_a_queue_ends_its_task_with_its_rows(
     assert bank.rows() == ["a"]
 
 
+def test_mail_that_was_taken_before_is_not_told_again_meanwhile(
+    app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
+) -> None:
+    """[P5]: it lies open until the transaction records that it was taken."""
+    book = Booking(app, kind)
+
+    async def takes() -> list[Any]:
+        first = await perdure.wait_for("go")
+        told, second = await asyncio.gather(book(f"{first}"), perdure.wait_for("go"))
+        return [first, told, second]
+
+    @app.hook
+    async def hooks(memory: perdure.AsyncEntity) -> Any:
+        return await takes()
+
+    @app.coordinator
+    async def hooked(memory: perdure.AsyncEntity) -> Any:
+        return await hooks(memory)
+
+    @app.coordinator
+    async def direct(memory: perdure.AsyncEntity) -> Any:
+        return [await book(await answers(memory)), await takes()]
+
+    @app.hook
+    async def answers(memory: perdure.AsyncEntity) -> str:
+        return "answer"
+
+    book.steps += [book.pause(0.5)] * 3
+    work()
+    for name, wanted in (("hooked", [1, None, 2]), ("direct", [None, [1, None, 2]])):
+        handle = client.start(name)
+        handle.signal("go", 1)
+        while not bank.run("select 1 from pg_stat_activity where state like 'idle in tr%'"):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        handle.signal("go", 2)
+        assert handle.result(T) == wanted
+    assert (book.runs, bank.rows()) == (3, ["1", "1", "answer"])
+
+
 # Failing.
 
 
