@@ -1,7 +1,7 @@
 -- Lost replies: every call can be repeated, changes nothing the second time, and gives an answer to go on with [P12].
 
 begin;
-select plan(47);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -111,10 +111,19 @@ select is(at_last, then_all, format('a repeated call changes nothing: %s [P12]',
 
 select is(second, first || changed, format('a repeated call is answered like the first: %s [P12]', calls.about))
   from (values
-        ('nothing', '{}'::jsonb), ('requests', '{}'), ('a park', '{"answers": null}'), ('a nap', '{}'),
+        ('nothing', '{}'::jsonb), ('requests', '{}'), ('a park', '{"answers": null, "again": true}'),
+        ('a nap', '{"again": true}'),
         ('a park without facts that finds mail', '{}'), ('a request to cancel', '{}')
        ) as cases (about, changed)
   join calls on cases.about = calls.about;
+
+select set_eq(
+    $$ select about from calls where first -> 'again' = 'true' $$, '{}'::text[], 'what is applied now is not again');
+select set_eq(
+    $$ select about from calls where second -> 'again' = 'true' $$,
+    array['facts', 'commands', 'requests and facts', 'signals sent', 'a signal consumed', 'a park', 'a nap',
+          'a park that finds mail', 'a retry', 'a stuck turn', 'a release'],
+    'what is told of a task again is answered so: who repeats a whole transaction rolls it back [P12]');
 
 select is(
     second -> 'answers',

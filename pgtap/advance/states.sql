@@ -84,7 +84,7 @@ select have_held_job('mail');
 select given(signal('mail', 'go', '{"n": 1}', 'k'));
 select is(
     tell(a_turn('mail', state => 'park', awaits => '{go}', until => clock() + interval '1 h')) #- '{messages,0,id}',
-    jsonb_build_object('state', 'keep', 'answers', null, 'error', null, 'messages',
+    jsonb_build_object('state', 'keep', 'again', null, 'answers', null, 'error', null, 'messages',
                        jsonb_build_array(jsonb_build_object('key', null, 'name', 'go', 'ok', true,
                                                             'payload', '{"n": 1}'::jsonb, 'sent_at', clock()))),
     'a park that finds mail is kept, and the mail is in the answer [P5]');
@@ -114,7 +114,7 @@ select have_held_job('done', '{"n": 1}');
 select time_passes('1 min');
 select is(
     tell(a_turn('done', state => 'done', value => '{"answer": 42}',
-                facts => '[{"op": "set", "path": ["n"], "value": 2}]')) - 'messages' - 'error',
+                facts => '[{"op": "set", "path": ["n"], "value": 2}]')) - '{again,messages,error}'::text[],
     '{"state": "done", "answers": [[1, true, 2]]}',
     'a last turn may still change the memory');
 select is(
@@ -233,7 +233,7 @@ select is(
     tell(a_turn('odd', state => state)) - 'error' || jsonb_build_object('code', tell(a_turn('odd',
                                                                                             state => state))
                                                                             #> '{error,code}'),
-    '{"state": "refused", "answers": null, "messages": null, "code": "PD107"}',
+    '{"state": "refused", "again": null, "answers": null, "messages": null, "code": "PD107"}',
     format('a turn cannot end as %s', coalesce(state, 'null')))
   from unnest(array['finished', '', 'KEEP', null]) as state;
 select is(verdict_of(a_turn('odd', requests => request)), 'refused', format('a request with %s is refused', about))

@@ -75,7 +75,16 @@ from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
 from .streams import StreamItem
 from .typed_memory import TypedAsyncEntity, TypedEntity
-from .work import SQL_QUEUE, Activity, Coordinator, Hook, Pending, SqlHook, sql_hook
+from .work import (
+    SQL_QUEUE,
+    Activity,
+    Coordinator,
+    Hook,
+    Pending,
+    SqlHook,
+    Transaction,
+    sql_hook,
+)
 from .worker import Worker
 
 __version__ = "0.1.0"
@@ -141,6 +150,7 @@ __all__ = [
     "StreamItem",
     "TaskNotHeld",
     "TooManyIndexes",
+    "Transaction",
     "TypedAsyncEntity",
     "TypedEntity",
     "ValueTooDeep",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from .limits import too_late
 from .progress import Pulse
 from .progress import pulse as running_pulse
 from .turns import CANCEL, DROPPED, Json, Turn
-from .work import Activity
+from .work import Activity, Transaction
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -39,11 +39,15 @@ UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt."""
+    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt.
+
+    `is_told`: a transaction has told its turn, with the answer to its commit.
+    """
 
     ok: bool
     value: Any
     again_in: float | None = None
+    is_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,49 @@ class Before:
     failure: Failed | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """How a transaction records its result: `write(value)` gives the turn that does, with all
+    that has accumulated before it; `turn.take_back()` undoes that."""
+
+    turn: Turn
+    write: Callable[[Any], Json]
+
+
+class Escaped(Exception):
+    """What a function has raised and no task may raise: it would end the worker's loop."""
+
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run what may raise anything."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Escaped(error) from error
+
+
 NOTHING = Before()
 
 
 class Attempt:
     """One attempt of an activity; `info.attempt` attempts were made before."""
 
-    def __init__(self, engine: Engine, call: ActivityCall, info: Info, before: Before):
+    def __init__(
+        self,
+        engine: Engine,
+        call: ActivityCall,
+        info: Info,
+        before: Before,
+        recorder: Recorder | None,
+    ):
         self._engine = engine
+        self._call = call
         self._activity = call.activity
-        self._args = call.args
+        self._recorder = recorder
         self._info = info
         self._before = before
         self._what = f"activity {call.activity.name}"
@@ -75,11 +112,11 @@ class Attempt:
             return self._too_late(self._info.attempt, self._before.failure)
         crash_point("before activity")
         allowed, left = self._allowed(), self._time_left()
-        limit = asyncio.timeout(allowed if self._activity.is_async else left)
+        starts_at_once = self._activity.is_async and self._recorder is None
+        limit = asyncio.timeout(allowed if starts_at_once else left)
         try:
             async with limit:
-                value = await self._invoke(limit)
-            outcome = Outcome(True, stored(value))
+                outcome = await self._made(limit)
         except UNSTORABLE as error:
             outcome = Outcome(False, self._failure(error))
         except TimeoutError as error:
@@ -89,6 +126,8 @@ class Attempt:
             if task is not None and task.cancelling():
                 raise
             outcome = self._failed(error)
+        except Escaped as escaped:
+            outcome = self._failed(escaped.error)
         except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
             outcome = self._failed(error)
         crash_point("after activity")
@@ -105,9 +144,16 @@ class Attempt:
         self._is_last = left is not None and (own is None or left <= own)
         return left if self._is_last else own
 
+    async def _made(self, limit: asyncio.Timeout) -> Outcome:
+        if self._recorder is None:
+            return Outcome(True, stored(await self._invoke(limit)))
+        return await self._engine.transactions.run(
+            self._call, self._info, limit, self._allowed, self._recorder
+        )
+
     async def _invoke(self, limit: asyncio.Timeout) -> Any:
         activity, engine, info = self._activity, self._engine, self._info
-        given, named = activity.shape.arguments(self._args)
+        given, named = activity.shape.arguments(self._call.args)
         activity_info.set(info)
         if activity.is_async:
             return await activity.function(*given, **named)
@@ -157,7 +203,7 @@ async def _with_streams(
         await pulse.published()
     except (PerdureError, psycopg.Error) as error:
         failed = Outcome(False, failure_of(error, f"activity {activity.name}"))
-        return failed if outcome.ok else outcome
+        return failed if outcome.ok and not outcome.is_told else outcome
     return outcome
 
 
@@ -167,13 +213,16 @@ def begin_attempt(
     info: Info,
     done: Callable[[Outcome], None] | None = None,
     before: Before = NOTHING,
+    recorder: Recorder | None = None,
     *,
     pulse: Pulse,
 ) -> asyncio.Task[Outcome]:
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     context = engine.context.copy()
     context.run(running_pulse.set, pulse)
-    trying = _with_streams(Attempt(engine, call, info, before).run(), call.activity, pulse)
+    trying = _with_streams(
+        Attempt(engine, call, info, before, recorder).run(), call.activity, pulse
+    )
     task = engine.loop.create_task(trying, context=context)
     engine.attempts.add(task)
     task.add_done_callback(engine.attempts.discard, context=engine.context)
@@ -210,10 +259,19 @@ class ActivityTurn(Turn):
         end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
         before = Before(end, self.row["failure"])
         pulse = Pulse(self, None)
-        self._task = begin_attempt(self.engine, self._call, info, self._done, before, pulse=pulse)
+        is_transaction = isinstance(self._call.activity, Transaction)
+        recorder = Recorder(self, self._record) if is_transaction else None
+        self._task = begin_attempt(
+            self.engine, self._call, info, self._done, before, recorder, pulse=pulse
+        )
+
+    def _record(self, value: Any) -> Json:
+        """Give the turn with which a transaction ends the task."""
+        self._final = self.body("done", value=value)
+        return self._final
 
     def _done(self, outcome: Outcome) -> None:
-        if self.is_over:
+        if self.is_over or outcome.is_told:
             return
         if outcome.ok:
             self._final = self.body("done", value=outcome.value)
@@ -252,7 +310,7 @@ class ActivityTurn(Turn):
 
     def nudge(self) -> None:
         """End the attempt: it is asked to cancel."""
-        if self._task is not None and not self._task.done():
+        if self._task is not None and not self._task.done() and not self.flying:
             self._task.cancel()
             self._cancelled()
 

@@ -12,6 +12,7 @@ from .coordinatorcalls import AnyRun
 from .durations import from_iso
 from .errors import Failed
 from .replay import Fact, Op
+from .work import Transaction
 
 SHORT_PAUSE = 5_000_000
 """Microseconds: a pause between two attempts that is longer parks the coordinator."""
@@ -20,13 +21,14 @@ SHORT_PAUSE = 5_000_000
 class Call:
     """An activity that the code has asked for: its attempts so far, and when the next may begin."""
 
-    __slots__ = ("again_at", "before", "made", "op", "task")
+    __slots__ = ("again_at", "before", "is_transaction", "made", "op", "task")
 
     def __init__(self, op: Op, made: int, again_at: int | None, before: Before):
         self.op = op
         self.made = made
         self.again_at = again_at
         self.before = before
+        self.is_transaction = isinstance(op.spec.activity, Transaction)
         self.task: asyncio.Task[Outcome] | None = None
 
     def needs_end(self) -> bool:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+import psycopg
+
 from .durations import Duration
 from .errors import InvalidArgument, InvalidName
 from .retry import Retry
-from .work import Activity, Coordinator, Hook, Work
+from .work import Activity, Coordinator, Hook, Isolation, Transaction, Work
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W", bound="Work[..., Any]")
+
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 class ActivityDecorator(Protocol):
@@ -25,6 +30,19 @@ class ActivityDecorator(Protocol):
     ) -> Activity[P, Coroutine[Any, Any, T]]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> Activity[P, Any]: ...
+
+
+class TransactionDecorator(Protocol):
+    """What `app.transaction(…)` gives."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, T]], /
+    ) -> Transaction[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Connection, P], T], /
+    ) -> Transaction[P, Any]: ...
 
 
 class HookDecorator(Protocol):
@@ -103,6 +121,36 @@ class App:
         `queue` it runs on the workers of that queue, else where its caller runs.
         """
         return self._register(Activity, self.activities, function, retries, options)
+
+    @overload
+    def transaction(
+        self, function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, T]], /
+    ) -> Transaction[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def transaction(
+        self, function: Callable[Concatenate[Connection, P], T], /
+    ) -> Transaction[P, Any]: ...
+    @overload
+    def transaction(
+        self,
+        *,
+        retries: int = 0,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: Retry | None = None,
+        isolation: Isolation | None = None,
+    ) -> TransactionDecorator: ...
+    def transaction(self, *function: Any, retries: int = 0, **options: Any) -> Any:
+        """Register an activity that is one transaction: `@app.transaction(retries=3)`.
+
+        Its first argument is a connection of psycopg to the app's database (asynchronous for
+        `async def`), in a transaction that is open: what it writes and its result are committed
+        together, exactly once, when it has returned. It must not end the transaction itself.
+        Options as for `activity()`, and `isolation`: "repeatable read" or "serializable".
+        """
+        return self._register(Transaction, self.activities, function, retries, options)
 
     @overload
     def hook(

@@ -9,8 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import psycopg
-
+from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
 from .connections import PATIENCE, AsyncLink, Source
 from .contracts import BrokenContract
@@ -144,9 +143,10 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
             if items is None:
                 return
 
-    async def cancel(self, reason: str | None = None) -> bool:
+    async def cancel(self, reason: str | None = None, *, connection: Any = None) -> bool:
         """Ask the job to cancel; false where it is finished or was asked before."""
-        return bool(await self._client.send(self._client.calls.cancel(self.id, reason)))
+        call = self._client.calls.cancel(self.id, reason)
+        return bool(await self._client.send(call, connection))
 
     async def cancel_hook(self, task: str, reason: str | None = None) -> bool:
         """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
@@ -163,14 +163,17 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         """Give handles of the jobs that this one has asked for. Raises JobNotFound."""
         return [self._client.handle(each.id) for each in await self.family() if each.depth == 1]
 
-    async def terminate(self, reason: str | None = None) -> bool:
+    async def terminate(self, reason: str | None = None, *, connection: Any = None) -> bool:
         """End the job on the spot; none of its code runs any more."""
-        return bool(await self._client.send(self._client.calls.terminate(self.id, reason)))
+        call = self._client.calls.terminate(self.id, reason)
+        return bool(await self._client.send(call, connection))
 
-    async def resume(self, task: str | None = None, *, accept_changes: bool = False) -> int:
+    async def resume(
+        self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
+    ) -> int:
         """Wake what is stuck; gives how many tasks. `accept_changes` lets arguments differ."""
         call = self._client.calls.resume(self.id, task, accept_changes)
-        return int(await self._client.send(call))
+        return int(await self._client.send(call, connection))
 
     async def repin(self, version: str | None) -> int:
         """Let the job keep to another version of the code, or to none; gives how many tasks."""
@@ -238,10 +241,10 @@ class AsyncClient(
         await self._link.close()
         self._source.close()
 
-    async def send(self, call: Call, connection: psycopg.AsyncConnection[Any] | None = None) -> Any:
-        """Send a call, on the caller's connection if it is given."""
+    async def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call, in the transaction of the caller's connection if it is given."""
         if connection is not None:
-            return await send_async(plain_cursor(connection), call)
+            return await send_async(plain_cursor(await borrowed_async(connection)), call)
         return await self._link.call(call)
 
     async def hear(self, look: Look, until: float | None) -> Any:

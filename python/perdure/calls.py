@@ -10,12 +10,15 @@ from datetime import datetime
 from typing import Any, Literal
 
 import psycopg
+from psycopg.adapt import AdaptersMap
 from psycopg.rows import TupleRow, tuple_row
 
 from .errors import InvalidName, InvalidValue, translated
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
+COMMIT_WITHIN = "10 s"
+"""How long a transaction that has recorded its result may keep others waiting for its commit."""
 
 Shape = Literal["value", "row", "rows"]
 Task = dict[str, Any]
@@ -488,6 +491,28 @@ class Calls:
         """Give leases back before their time."""
         return self._call("release", tasks=to_text(tasks))
 
+    @staticmethod
+    def transaction_began() -> Call:
+        """Ask when the open transaction began: any other one began at another time."""
+        return Call("now", b"select extract(epoch from now())::text", ())
+
+    def record(self, turn: Any, began: str) -> Call:
+        """Send a turn as the last statement of the transaction that began then; null in another.
+
+        From here on rows are locked that others need: a commit that never comes is not waited for.
+        """
+        query = (
+            "select case when extract(epoch from now())::text = %s"
+            f" and set_config('idle_in_transaction_session_timeout', '{COMMIT_WITHIN}', true) <> ''"
+            f" then {self._quoted}.advance(turns => %s, waiting => true, protocol => %s) end"
+        )
+        return Call("record", query.encode(), (began, to_text([turn]), PROTOCOL))
+
+    @staticmethod
+    def reset() -> Call:
+        """Undo what was set for a session."""
+        return Call("reset", b"reset all", (), "rows")
+
     def run_task(self, job: str, task: str, token: str) -> Call:
         """Run a held task of the queue `$sql` in the database; answers what became of it."""
         return self._call("run_task", job=job, task=task, token=token)
@@ -628,12 +653,28 @@ def _taken(cursor: Any, shape: Shape) -> Any:
     return row if shape == "row" or row is None else row[0]
 
 
+_ADAPTERS = AdaptersMap(psycopg.adapters)
+
+
+class PlainCursor(psycopg.Cursor[TupleRow]):
+    """A cursor that reads and writes as this package does, whatever its connection makes of rows,
+    parameters and types."""
+
+    adapters = _ADAPTERS
+
+
+class PlainAsyncCursor(psycopg.AsyncCursor[TupleRow]):
+    """The same on an asynchronous connection."""
+
+    adapters = _ADAPTERS
+
+
 def send(connection: psycopg.Connection[Any], call: Call) -> Any:
     """Send a call and give its answer. Raises this package's errors for PDxxx.
 
-    The connection may be the caller's, with rows and parameters of another kind.
+    The connection may be the caller's, with rows, parameters and types of another kind.
     """
-    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+    cursor = PlainCursor(connection, row_factory=tuple_row)
     with translated():
         answer = _taken(cursor.execute(call.query, call.params or None), call.shape)
     return answer if call.read is None else call.read(answer)
@@ -641,7 +682,7 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
 
 def plain_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[TupleRow]:
     """Give a cursor for `send_async`, whatever the caller's connection makes of rows."""
-    return psycopg.AsyncCursor(connection, row_factory=tuple_row)
+    return PlainAsyncCursor(connection, row_factory=tuple_row)
 
 
 async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:

@@ -9,8 +9,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-import psycopg
-
+from .borrowing import borrowed
 from .calls import Call, send
 from .connections import PATIENCE, Link, Source
 from .contracts import BrokenContract
@@ -136,9 +135,10 @@ class Handle(BaseHandle["Client"]):
             if items is None:
                 return
 
-    def cancel(self, reason: str | None = None) -> bool:
+    def cancel(self, reason: str | None = None, *, connection: Any = None) -> bool:
         """Ask the job to cancel; false where it is finished or was asked before."""
-        return bool(self._client.send(self._client.calls.cancel(self.id, reason)))
+        call = self._client.calls.cancel(self.id, reason)
+        return bool(self._client.send(call, connection))
 
     def cancel_hook(self, task: str, reason: str | None = None) -> bool:
         """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
@@ -153,14 +153,17 @@ class Handle(BaseHandle["Client"]):
         """Give handles of the jobs that this one has asked for. Raises JobNotFound."""
         return [self._client.handle(each.id) for each in self.family() if each.depth == 1]
 
-    def terminate(self, reason: str | None = None) -> bool:
+    def terminate(self, reason: str | None = None, *, connection: Any = None) -> bool:
         """End the job on the spot; none of its code runs any more."""
-        return bool(self._client.send(self._client.calls.terminate(self.id, reason)))
+        call = self._client.calls.terminate(self.id, reason)
+        return bool(self._client.send(call, connection))
 
-    def resume(self, task: str | None = None, *, accept_changes: bool = False) -> int:
+    def resume(
+        self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
+    ) -> int:
         """Wake what is stuck; gives how many tasks. `accept_changes` lets arguments differ."""
         call = self._client.calls.resume(self.id, task, accept_changes)
-        return int(self._client.send(call))
+        return int(self._client.send(call, connection))
 
     def repin(self, version: str | None) -> int:
         """Let the job keep to another version of the code, or to none; gives how many tasks."""
@@ -228,10 +231,10 @@ class Client(
             ear.close()
         self._source.close()
 
-    def send(self, call: Call, connection: psycopg.Connection[Any] | None = None) -> Any:
-        """Send a call, on the caller's connection if it is given."""
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call, in the transaction of the caller's connection if it is given."""
         if connection is not None:
-            return send(connection, call)
+            return send(borrowed(connection), call)
         with self._turn:
             return self._link.call(call)
 

@@ -140,7 +140,7 @@ class Committer:
         while self._queue and len(letters) < MAX_TURNS and size < MAX_BYTES:
             turn = self._queue.popleft()
             turn.queued = False
-            if turn.is_over:
+            if turn.is_over or turn.flying:
                 continue
             turn.flying = True
             turn.asked_at = at
@@ -274,7 +274,7 @@ class Committer:
             reply = await self._link.call(self.written([letter]))
         except REFUSALS:
             logger.exception("%r cannot even be parked; its lease will end", turn)
-            turn.flying = False
+            turn.land()
             turn.drop()
             return
         self._engine.clock.heard(reply["at"])

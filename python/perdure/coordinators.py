@@ -13,7 +13,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .activities import Outcome, begin_attempt
+from .activities import Outcome, Recorder, begin_attempt
 from .agenda import SHORT_PAUSE, Agenda, Call
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
@@ -23,7 +23,7 @@ from .faults import crash_point
 from .news import News
 from .progress import Pulse
 from .replay import Fact, Op, SyncRun
-from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal
+from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal, unread
 from .work import Coordinator
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class CoordinatorTurn(Turn):
         self._seen = len(journal)
         self._plan = None
         self._unflushed: list[Fact] = []
+        self._open: asyncio.Task[Outcome] | None = None
+        self._recording: tuple[Call, Fact] | None = None
         self._sent: list[Op] = []
         self._sent_facts = 0
         self._sent_at = 0
@@ -142,11 +144,7 @@ class CoordinatorTurn(Turn):
         if self.engine.is_stopping and agenda.to_start and not is_under_way:
             self._plan = {"state": "release"}
             self.submit()
-        elif (
-            agenda.needs_flush()
-            or self._news.is_timer_unsure(now)
-            or (agenda.to_start and self._unflushed)
-        ):
+        elif self._must_flush(now) and not self._is_transacting():
             self.submit()
         elif agenda.to_start or is_under_way:
             self._start_calls()
@@ -155,19 +153,40 @@ class CoordinatorTurn(Turn):
             self._plan = {"state": PARK}
             self.submit()
 
+    def _must_flush(self, now: int) -> bool:
+        return self._must_flush_first() or self._news.is_timer_unsure(now)
+
+    def _must_flush_first(self) -> bool:
+        """Tell whether the database has to know more before anything begins: a transaction takes
+        along what was told, but not what was asked for."""
+        starts_outside = any(not call.is_transaction for call in self._agenda.to_start)
+        return self._agenda.needs_flush() or bool(starts_outside and self._unflushed)
+
     def _start_calls(self) -> None:
-        for call in self._agenda.to_start:
-            self._start_call(call)
-        self._agenda.to_start.clear()
+        """Begin what can begin: one transaction at a time, so that none waits for another."""
+        if self._must_flush_first():
+            return
+        waiting, self._agenda.to_start = self._agenda.to_start, []
+        for call in waiting:
+            if call.is_transaction and self._is_transacting():
+                self._agenda.to_start.append(call)
+            else:
+                self._start_call(call)
 
     def _start_call(self, call: Call) -> None:
         def done(outcome: Outcome) -> None:
-            self._news.add(call, outcome)
+            if not outcome.is_told:
+                self._news.add(call, outcome)
             self._step()
 
         info = self.info_of_attempt(call.op.key, call.made)
         pulse = Pulse(self, call.op.key)
-        call.task = begin_attempt(self.engine, call.op.spec, info, done, call.before, pulse=pulse)
+        recorder = Recorder(self, partial(self._record, call)) if call.is_transaction else None
+        call.task = begin_attempt(
+            self.engine, call.op.spec, info, done, call.before, recorder, pulse=pulse
+        )
+        if call.is_transaction:
+            self._open = call.task
 
     def _wait_here(self) -> None:
         """Look again at the next deadline, or when it is time to look into the inbox."""
@@ -194,10 +213,50 @@ class CoordinatorTurn(Turn):
         if run.position == before:
             self.nudge()
 
+    # Transactions: while one is open nothing else is recorded, so that whatever its function locks
+    # stands in nobody's way but others'.
+
+    def _is_transacting(self) -> bool:
+        """Tell whether a transaction is open that may still record its result."""
+        return self._open is not None and not (self._open.done() or self._open.cancelling())
+
+    def _record(self, call: Call, value: Any) -> Json:
+        """Give the turn that records a result, behind all that was told before."""
+        op, at = call.op, self._news.next_at()
+        fact = Fact(op.kind, op.key, True, value, at, op.name, op.fingerprint)
+        self._recording = call, fact
+        facts = [fact_body(each) for each in (*self._unflushed, fact)]
+        body = self.body("keep", facts=facts, awaits=self._awaits())
+        if self._run is not None:
+            body["asked"] = self.row["asked"] = self._run.asked
+        return body
+
+    def take_back(self) -> None:
+        """Go on: what was told is still to be recorded."""
+        self._recording = None
+        super().take_back()
+        self._step()
+
+    def _take_recorded(self) -> None:
+        """Tell the code the result that its transaction has committed."""
+        assert self._recording is not None
+        call, fact = self._recording
+        self._recording = self._open = None
+        self._sent, self._sent_facts = [], len(self._unflushed) + 1
+        self._unflushed = []
+        self._agenda.finish(call)
+        self._news.told_at = fact.at
+        if self._run is not None:
+            self._run.append(fact, recorded=True)
+
     # Sending.
 
     def build(self) -> Json:
-        """Give all that has accumulated."""
+        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        if self._plan is None and self._is_transacting():
+            self._stop_waiting()
+            self._sent, self._sent_facts = [], 0
+            return self.body("keep", awaits=self._awaits())
         plan = self._plan or {"state": "keep"}
         state = plan["state"]
         crash_point(f"before {_PHASES.get(state, 'final flush')}")
@@ -215,15 +274,20 @@ class CoordinatorTurn(Turn):
         if agenda.cancels:
             body["cancels"], agenda.cancels = agenda.cancels, []
         if state in _PHASES:
-            body["awaits"] = list({op.name: None for op in agenda.signals.values()})
+            body["awaits"] = self._awaits()
         if state == PARK and (until := agenda.next_deadline()) is not None:
             body["until"] = to_iso(until)
         return body
+
+    def _awaits(self) -> list[str]:
+        return list({op.name: None for op in self._agenda.signals.values()})
 
     def answered(self, answer: Json) -> None:
         """Go on with what the database said."""
         state = answer["state"]
         if state == "keep":
+            if self._recording is not None:
+                self._take_recorded()
             self._kept(answer)
         elif state == "parked":
             crash_point("after park")
@@ -249,7 +313,8 @@ class CoordinatorTurn(Turn):
             ok, value = told.get(seq, (True, None))
             self._append_recorded(op, ok, value)
         self._sent = []
-        self._news.take_mail(answer.get("messages") or [], self.asked_at)
+        taken = {fact.extra for fact in self._unflushed}
+        self._news.take_mail(unread(answer, taken), self.asked_at)
         self._start_calls()
         crash_point("after advance")
         self._step()
@@ -302,6 +367,7 @@ class CoordinatorTurn(Turn):
         self._agenda.stop()
         self._agenda = NOTHING
         self._unflushed = []
+        self._recording = None
         run, self._run = self._run, None
         if run is not None:
             run.close()

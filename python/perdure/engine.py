@@ -24,6 +24,7 @@ from .hooks import HookTurn
 from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
 from .strays import MissingCode, Spoiled, Unknown
+from .transactions import Transactions
 from .turns import Json, Turn
 from .work import SQL_QUEUE, Work
 
@@ -66,14 +67,14 @@ class Engine:
         self.held: dict[Place, Turn] = {}
         self.threads: Counter[Place] = Counter()
         self.running: Turn | None = None
-        self.is_stopping = False
-        self.hurries = False
+        self.is_stopping = self.hurries = False
         self._emptied = asyncio.Event()
         self.committer = Committer(self, poll)
         self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")
         self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
         self._reader = AsyncLink(source, "perdure reads")
         self.sql_lanes = SqlLanes(self)
+        self.transactions = Transactions(self)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
         self.missing = MissingCode(self)
@@ -117,7 +118,7 @@ class Engine:
 
     def answer(self, turn: Turn, answer: Json) -> None:
         """Give a turn the answer to what it sent."""
-        turn.flying = False
+        turn.land()
         if not turn.is_over:
             self._guarded(turn, turn.answered, answer)
 
@@ -284,5 +285,6 @@ class Engine:
         await self._reader.close()
         await self.sql_lanes.close()
         await self.streams.close()
+        await self.transactions.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)

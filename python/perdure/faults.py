@@ -12,11 +12,13 @@ POINTS = frozenset(
         "after activity",
         "after advance",
         "after claim",
+        "after commit",
         "after final flush",
         "after function",
         "after park",
         "after release",
         "before activity",
+        "before commit",
         "before final flush",
         "before flush",
         "before function",
@@ -24,6 +26,7 @@ POINTS = frozenset(
         "before release",
         "before send",
         "in heartbeat",
+        "in transaction",
     }
 )
 """Every name that `crash_point` is called with; a sweep kills at each of them."""

@@ -13,8 +13,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-from .activities import Before, Outcome, begin_attempt
-from .asks import ActivityCall, Ask, expiring
+from .activities import Before, Outcome, Recorder, begin_attempt
+from .asks import Ask, expiring
 from .context import SHIELDED, Info, Runtime, TaskDoor, is_shielded
 from .durations import to_iso
 from .memo import OWN_ATTEMPTS as OWN
@@ -22,8 +22,10 @@ from .memo import what_is_asked
 from .memory import AsyncEntity, Entity
 from .progress import Pulse
 from .replay import Fact
+from .turns import Json
 from .typed import Decode
 from .waits import Open
+from .work import Transaction
 
 if TYPE_CHECKING:
     from .hooks import HookTurn
@@ -147,8 +149,10 @@ class HookRuntime(Runtime):
         while True:
             if again_at is not None:
                 await turn.waits.wait(Open(f"{key}/again", None, again_at))
-            outcome = await self._attempt(ask.spec, key, made, Before(end, failure))
+            outcome = await self._attempt(ask, key, made, Before(end, failure))
             made += 1
+            if outcome.is_told and (fact := turn.memo.told(key)) is not None:
+                return fact
             name, fingerprint, ok, value = ask.name, ask.fingerprint, outcome.ok, outcome.value
             if outcome.again_in is None:
                 turn.submit()  # the code may do anything next, and nobody here would know
@@ -157,10 +161,12 @@ class HookRuntime(Runtime):
             failure, value = value, value | {"again_at": to_iso(again_at)}
             turn.outbox.tell("attempt", key, name, fingerprint, ok=False, value=value)
 
-    async def _attempt(self, call: ActivityCall, key: str, made: int, before: Before) -> Outcome:
-        turn = self.turn
+    async def _attempt(self, ask: Ask, key: str, made: int, before: Before) -> Outcome:
+        turn, call = self.turn, ask.spec
         turn.acting += 1
         try:
+            if isinstance(call.activity, Transaction):
+                return await self._transact(ask, key, made, before)
             await turn.outbox.flushed()
             turn.check_alive()
             info, pulse = turn.info_of_attempt(key, made), Pulse(turn, key)
@@ -168,6 +174,34 @@ class HookRuntime(Runtime):
             turn.check_alive()
         finally:
             turn.acting -= 1
+        return outcome
+
+    async def _transact(self, ask: Ask, key: str, made: int, before: Before) -> Outcome:
+        """Run a transaction; nothing else of the hook is recorded meanwhile, so that what its
+        function locks stands in nobody's way but others'."""
+        turn = self.turn
+
+        def record(value: Any) -> Json:
+            at = turn.outbox.next_at()
+            return turn.record(Fact(ask.kind, key, True, value, at, ask.name, ask.fingerprint))
+
+        try:
+            async with turn.transacting:
+                while turn.flying:
+                    await turn.landing()
+                turn.check_alive()
+                info, pulse = turn.info_of_attempt(key, made), Pulse(turn, key)
+                outcome = await begin_attempt(
+                    turn.engine,
+                    ask.spec,
+                    info,
+                    before=before,
+                    recorder=Recorder(turn, record),
+                    pulse=pulse,
+                )
+        finally:
+            turn.outbox.flush()
+        turn.check_alive()
         return outcome
 
     # Time and signals.

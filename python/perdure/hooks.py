@@ -21,9 +21,9 @@ from .hookcalls import HookRuntime
 from .limits import too_late
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
-from .replay import Evicted, Suspend, current
+from .replay import Evicted, Fact, Suspend, current
 from .stillness import Wait, is_still
-from .turns import DROPPED, ENDED, Json, Turn, facts_of, refusal
+from .turns import DROPPED, ENDED, Json, Turn, facts_of, refusal, unread
 from .waits import AT_ONCE, Waits
 from .work import Hook
 
@@ -51,6 +51,7 @@ class HookTurn(Turn):
         self.tasks: set[asyncio.Task[Any]] = set()
         self.acting = 0
         self.thread_waits = 0
+        self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
         self._root: asyncio.Task[Any] | None = None
         self._plan: Json | None = None
@@ -290,8 +291,23 @@ class HookTurn(Turn):
 
     # Sending.
 
+    def record(self, fact: Fact) -> Json:
+        """Give the turn that records the fact of a transaction, behind all that has accumulated."""
+        self._sent_plan = KEEP
+        return self.body("keep", awaits=self.waits.awaits()) | self.outbox.send_with(fact)
+
+    def take_back(self) -> None:
+        """Go on: what has accumulated is still to be recorded."""
+        self.outbox.take_back()
+        super().take_back()
+        if not self.is_over:
+            self.waits.arm()
+
     def build(self) -> Json:
-        """Give all that has accumulated."""
+        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        if self._plan is None and self.transacting.locked():
+            self._sent_plan = KEEP
+            return self.body("keep", awaits=self.waits.awaits())
         plan, self._plan = self._plan or KEEP, None
         self._sent_plan, state = plan, plan["state"]
         crash_point(f"before {_PHASES.get(state, 'final flush')}")
@@ -328,8 +344,8 @@ class HookTurn(Turn):
         if self._sent_plan is PARK and not self.hook.is_async:
             self._run()
         if self._plan is None:
-            self.waits.take(answer.get("messages") or [], self.asked_at)
-        if self._plan is not None or self.outbox.has_more():
+            self.waits.take(unread(answer, self.outbox.taken()), self.asked_at)
+        if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):
             self.submit()
         else:
             self.waits.arm()

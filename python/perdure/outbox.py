@@ -82,6 +82,7 @@ class Outbox:
         self._told_at = told_at
         self._load = Load()
         self._sent: Load | None = None
+        self._last: Fact | None = None
 
     def next_at(self) -> int:
         """Give the time of the next fact: now, and never before the last one."""
@@ -144,6 +145,10 @@ class Outbox:
         if self.has_more() and not self._turn.is_over:
             self._turn.submit()
 
+    def taken(self) -> set[Any]:
+        """Name the messages that were taken and still lie open in the inbox."""
+        return {fact.get("message") for fact in self._load.facts}
+
     def has_more(self) -> bool:
         """Tell whether there is anything to send."""
         return not self._load.is_empty()
@@ -163,6 +168,22 @@ class Outbox:
         self._sent = sent
         return sent.fields()
 
+    def send_with(self, last: Fact) -> Json:
+        """Give what has gathered, and behind it the fact of a transaction."""
+        fields = self.send()
+        self._last = last
+        return fields | {"facts": [*fields.get("facts", ()), fact_body(last)]}
+
+    def take_back(self) -> None:
+        """Let what was sent gather again, before what has gathered since: it was rolled back."""
+        sent, later = self._sent or Load(), self._load
+        for command in later.commands:
+            command.place += len(sent.facts)
+        for name in ("facts", "commands", "cancels", "acks"):
+            getattr(sent, name).extend(getattr(later, name))
+        sent.requests |= later.requests
+        self._load, self._sent, self._last = sent, None, None
+
     def acknowledge(self, position: int, answer: Json) -> int:
         """Hand out the answers to what was sent; gives the new position."""
         sent, self._sent = self._sent, None
@@ -177,7 +198,10 @@ class Outbox:
         for ack in sent.acks:
             if not ack.done():
                 ack.set_result(None)
-        return position + len(sent.facts)
+        last, self._last = self._last, None
+        if last is not None:
+            self._turn.memo.record(last)
+        return position + len(sent.facts) + (last is not None)
 
     def end(self, error: BaseException) -> None:
         """Let nobody wait any more; nothing that has gathered is sent."""

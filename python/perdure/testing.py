@@ -183,8 +183,9 @@ class Lab:
     ) -> Mocked:
         """Let a function stand in for an activity or hook, until the lab ends.
 
-        `lab.mock(search, lambda query: ["found"])`; a hook's is given the memory first. A name
-        will do. Raises UnknownFunction, and InvalidArgument for what the database runs.
+        `lab.mock(search, lambda query: ["found"])`; a hook's is given the memory first, a
+        transaction's its connection. A name will do. Raises UnknownFunction, and InvalidArgument
+        for what the database runs.
         """
         work = self._known(work) if isinstance(work, str) else work
         if isinstance(work, SqlHook):

@@ -3,6 +3,7 @@ activities are kinds of turns; the committer sends what they have to say and bri
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Turn(ABC):
         self.flying = False
         self.asked_at = 0
         self.is_over = False
+        self._landings: list[asyncio.Future[None]] = []
         self.progress = Progress(row["progress"])
 
     def __repr__(self) -> str:
@@ -88,6 +90,24 @@ class Turn(ABC):
     def submit(self) -> None:
         """Let the committer call `build()` as soon as it can send."""
         self.engine.committer.submit(self)
+
+    async def landing(self) -> None:
+        """Wait until what is on its way was answered; the next turn may be on its way then."""
+        landed: asyncio.Future[None] = self.engine.loop.create_future()
+        self._landings.append(landed)
+        await landed
+
+    def land(self) -> None:
+        """Take note that nothing of it is on its way."""
+        self.flying = False
+        landings, self._landings = self._landings, []
+        for landed in landings:
+            if not landed.done():
+                landed.set_result(None)
+
+    def take_back(self) -> None:
+        """Go on as if the last turn had never been sent: its transaction was rolled back."""
+        self.land()
 
     @abstractmethod
     def begin(self) -> None:
@@ -135,6 +155,11 @@ def refusal(answer: Json) -> PerdureError:
     kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
     message = str(failure.get("message") or f"the turn was answered {answer.get('state')}")
     return kind(message, detail=failure.get("detail"), hint=failure.get("hint"))
+
+
+def unread(answer: Json, taken: set[Any]) -> list[Json]:
+    """Give the messages of an answer but for those that were taken and not recorded yet."""
+    return [message for message in answer.get("messages") or () if message["id"] not in taken]
 
 
 def facts_of(rows: list[list[Any]]) -> list[Fact]:

@@ -6,7 +6,18 @@ import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import cached_property, update_wrapper
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 from . import asks
 from .context import Runtime, runtime
@@ -23,6 +34,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
+
+Isolation = Literal["read committed", "repeatable read", "serializable"]
 
 
 SQL_QUEUE = "$sql"
@@ -108,6 +121,33 @@ class Activity(Work[P, R]):
     def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
         bound = self.shape.bind(args, kwargs)
         return asks.activity_ask(self, bound, serving.pin_of(self))
+
+
+class Transaction(Activity[P, R]):
+    """An activity of the database: its rows and its recorded result are committed together."""
+
+    leading = 1
+
+    def __init__(
+        self, function: Callable[..., Any], *, isolation: Isolation | None = None, **options: Any
+    ):
+        super().__init__(function, **options)
+        if isolation not in (None, *get_args(Isolation)):
+            raise InvalidArgument(
+                f"{isolation!r} is no level of isolation",
+                hint=f"Known levels: {', '.join(get_args(Isolation))}.",
+            )
+        self.isolation = isolation
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it durably; it is given its connection there, before these arguments."""
+        if runtime() is None:
+            raise InvalidArgument(
+                f"{self.name}() was called outside of a coordinator or hook",
+                detail="There is no transaction that it could work in.",
+                hint=f"Give it one of yours: {self.name}.function(connection, …).",
+            )
+        return super().__call__(*args, **kwargs)
 
 
 class Hook(Work[P, R]):

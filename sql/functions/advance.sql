@@ -187,6 +187,7 @@ begin
                                           else r.state end,
                             'answers', case when r.verdict = 'applied' then answers_after(r.job, r.task, r.position)
                                             else t.answers end,
+                            'again', case when r.verdict in ('applied', 'parked') then true end,
                             'messages', a.messages,
                             'error', case when r.verdict = 'untouched' then make_failure(
                                 'PD107', 'InvalidArgument', 'the turn does not name the job of its asker',
@@ -199,7 +200,7 @@ begin
 end
 $$;
 comment on function @extschema@.answer_turns(@extschema@.turn[], @extschema@.fact[], @extschema@.arrival[]) is
-    'Write one answer a turn: its new state, the answers of its commands, and what has arrived. [P12]';
+    'Write one answer a turn: its new state, the answers of its commands, what has arrived, and whether it was applied before (again). [P12]';
 
 
 create function @extschema@.apply_batch(turns jsonb, waiting boolean) returns json

@@ -1,4 +1,4 @@
-"""What a user writes with typed memories; mypy reads it, nobody runs it."""
+"""What a user writes with typed memories and transactions; mypy reads it, nobody runs it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict, assert_type
 
+import psycopg
 from pydantic import BaseModel
 
 import perdure
@@ -126,3 +127,26 @@ async def outside_async(client: perdure.AsyncClient) -> None:
     async with aclosing(memory.watch(after=2)) as changes:
         async for change in changes:
             assert_type(change, perdure.Change)
+
+
+@app.transaction(retries=2, isolation="serializable")
+async def book(connection: psycopg.AsyncConnection[Any], what: str) -> int:
+    return len(what)
+
+
+@app.transaction
+def book_plainly(connection: psycopg.Connection[Any], what: str) -> int:
+    return len(what)
+
+
+@app.transaction  # type: ignore[arg-type]
+def book_wrongly(connection: psycopg.AsyncConnection[Any], what: str) -> int:
+    return len(what)
+
+
+@app.coordinator
+async def books(memory: perdure.AsyncEntity) -> None:
+    assert_type(await book("tea"), int)
+    await book_plainly("tea")
+    await book(5)  # type: ignore[arg-type]
+    await book()  # type: ignore[call-arg]

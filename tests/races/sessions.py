@@ -84,6 +84,8 @@ class Answer:
     answers: list[Any]
     messages: list[Json]
     error: Json | None
+    again: bool = field(default=False, compare=False)
+    """Whether it was applied before; apart from that a repeated turn has the same answer."""
 
     @property
     def payloads(self) -> list[Any]:
@@ -362,7 +364,11 @@ def claimed(reply: Json) -> list[Task]:
 def answered(turn: Json) -> Answer:
     """Read what advance() says of a turn."""
     return Answer(
-        turn["state"], turn.get("answers") or [], turn.get("messages") or [], turn.get("error")
+        turn["state"],
+        turn.get("answers") or [],
+        turn.get("messages") or [],
+        turn.get("error"),
+        turn.get("again") or False,
     )
 
 

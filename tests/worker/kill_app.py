@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 import perdure
 
 app = perdure.App()
@@ -165,6 +167,36 @@ async def reads_far(memory: perdure.AsyncEntity, pages: int) -> int:
 @app.coordinator
 async def reads_in_hook(memory: perdure.AsyncEntity, pages: int) -> int:
     return await read_in_hook(memory, pages)
+
+
+@app.transaction
+async def withdraw(connection: psycopg.AsyncConnection[Any], account: int, amount: int) -> None:
+    query = "update accounts set balance = balance - %s where id = %s"
+    await connection.execute(query, [amount, account])
+
+
+@app.transaction
+def deposit(connection: psycopg.Connection[Any], account: int, amount: int) -> None:
+    connection.execute(
+        "update accounts set balance = balance + %s where id = %s", [amount, account]
+    )
+
+
+@app.transaction
+async def close(connection: psycopg.AsyncConnection[Any]) -> None:
+    await connection.execute("insert into transfers values (%s)", [perdure.info().job])
+
+
+@app.hook
+async def deposits(memory: perdure.AsyncEntity, account: int, amount: int) -> None:
+    await deposit(account, amount)
+
+
+@app.coordinator
+async def transfer(memory: perdure.AsyncEntity, source: int, target: int, amount: int) -> None:
+    await withdraw(source, amount)
+    await deposits(memory, target, amount)
+    await close()
 
 
 @app.coordinator

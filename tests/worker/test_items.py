@@ -314,8 +314,9 @@ def test_a_resolution_whose_reply_is_lost_is_repeated(
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
     (item,) = client.items()
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn) as connection:
         told = [item.resolve("yes", by="jane", connection=connection)]
+        connection.commit()
         assert handle.result(T) == "yes"
         began = time.monotonic()
         while client.handle(handle.id).status().finished_at is None:

@@ -16,6 +16,7 @@ import pytest
 import perdure
 from perdure.embedded import Server
 from perdure.faults import POINTS
+from tests.amount import amount, seed
 from tests.worker.processes import worker_process
 
 T = "40 s"
@@ -29,6 +30,50 @@ def ledger(path: Path) -> Counter[str]:
     return Counter(path.read_text().splitlines()) if path.exists() else Counter()
 
 
+class Bank:
+    """Accounts of the user's, and transfers between them: three transactions each."""
+
+    ACCOUNTS = 5
+
+    def __init__(self, client: perdure.Client, dsn: str):
+        self._client = client
+        self._dsn = dsn
+        self._transfers: dict[str, tuple[int, int, int]] = {}
+        self._run("create table accounts (id integer primary key, balance bigint not null)")
+        self._run(f"insert into accounts select n, 1000 from generate_series(1, {self.ACCOUNTS}) n")
+        self._run("create table transfers (job text)")
+
+    def _run(self, query: str) -> list[Any]:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def begin(self, transfers: int) -> None:
+        """Start so many transfers."""
+        for _ in range(transfers):
+            number = len(self._transfers)
+            source, target = 1 + number % self.ACCOUNTS, 1 + (number + 1) % self.ACCOUNTS
+            given = source, target, 1 + number
+            self._transfers[self._client.start("transfer", *given).id] = given
+
+    def wait(self) -> None:
+        """Wait until all are done."""
+        for job in self._transfers:
+            self._client.handle(job).result(T)
+
+    def check(self) -> None:
+        """Each was made once: every balance is what it must be, and the sum is what it was."""
+        wanted = dict.fromkeys(range(1, self.ACCOUNTS + 1), 1000)
+        for source, target, moved in self._transfers.values():
+            wanted[source] -= moved
+            wanted[target] += moved
+        assert dict(self._run("select id, balance from accounts")) == wanted
+        assert sum(wanted.values()) == 1000 * self.ACCOUNTS
+        assert sorted(self._run("select job from transfers")) == sorted(
+            (job,) for job in self._transfers
+        )
+
+
 @pytest.mark.parametrize("point", sorted(POINTS - NEVER))
 def test_a_worker_killed_anywhere_harms_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
@@ -36,11 +81,15 @@ def test_a_worker_killed_anywhere_harms_nothing(
     path = tmp_path / "ledger"
     handle = client.start("book", PAGES)
     slow = client.start("one_slow")  # so that there is something to keep a lease of
+    bank = Bank(client, dsn)
+    bank.begin(4)
     with worker_process(dsn, crash_at=f"{point}:2", SLOW="3") as process:
         assert process.wait(timeout=30) == -signal.SIGKILL
     with worker_process(dsn, LEDGER=str(path)):
         assert handle.result(T) == RESULT
         assert slow.result(T) == "slow"
+        bank.wait()
+    bank.check()
     memory = handle.memory.get()
     assert sorted(memory["pages"]) == list(range(2 * PAGES))
     assert memory["done"] == 2 * PAGES
@@ -140,6 +189,22 @@ def test_random_kills_under_load(client: perdure.Client, dsn: str, tmp_path: Pat
             assert memory["done"] == 2 * PAGES
             # set, append and increment for each page, set
             assert handle.status().version == 2 + 4 * PAGES
+
+
+@pytest.mark.stress
+def test_money_is_neither_lost_nor_made_while_workers_are_killed(
+    client: perdure.Client, dsn: str
+) -> None:
+    """(E8): PERDURE_TEST_AMOUNT scales how often workers are killed, and the transfers."""
+    bank = Bank(client, dsn)
+    chance = random.Random(seed())
+    for _ in range(amount(5)):
+        bank.begin(20)
+        with worker_process(dsn), worker_process(dsn):
+            time.sleep(chance.uniform(0.5, 1.5))
+    with worker_process(dsn):
+        bank.wait()
+    bank.check()
 
 
 def test_work_goes_on_after_the_server_restarts(app: perdure.App, own_server: Server) -> None:
