@@ -20,11 +20,15 @@
 \ir functions/history.sql
 \ir functions/journal.sql
 \ir functions/inbox.sql
+\ir functions/queues/limits.sql
+\ir functions/tasks/finding.sql
+\ir functions/tasks/admitting.sql
 \ir functions/tasks/claiming.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
+\ir functions/queues/steering.sql
 \ir functions/conditions.sql
 \ir functions/items/asking.sql
 \ir functions/items/resolving.sql

@@ -549,7 +549,7 @@ class Calls:
         query = f"""select exists (
             select from {self._quoted}.tasks
              where due_at < 'infinity' and due_at <= coalesce(%s, 'infinity'::timestamptz)
-               and admitted and not paused
+               and not paused
                and (due_at > {self._quoted}.clock() or queue = any(%s)))"""
         return Call("tasks", query.encode(), (up_to, queues))
 

@@ -107,7 +107,6 @@ begin
       from tasks as t
      where t.due_at = 'infinity'
        and t.stuck_reason is null
-       and t.admitted
        and t.name <> '$schedule'
        and (t.awaits is null
             or t.awaits = '{}' and not exists (
@@ -183,6 +182,37 @@ comment on function @extschema@.broken_schedules() is
     'Find schedules without a task and tasks without their schedule, and schedules that would sleep over their time (I23).';
 
 
+create function @extschema@.broken_queues() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I12', t.job_id, t.task, case when t.paused then 'a task is paused and its job is not'
+                                         else 'a task of a paused job is given to workers' end
+      from tasks as t
+      join jobs as j on j.id = t.job_id
+     where t.paused <> j.paused
+    union all
+    select 'I13', t.job_id, t.task, format('the task stands in line, but queue %s has no limit per key', t.queue)
+      from tasks as t
+      left join queues as q on q.queue = t.queue
+     where t.in_line
+       and q.max_per_key is null
+    union all
+    select 'I15', null, null, format('queue %s has %s slots, but %s tasks are held', q.queue, q.max_running, count(*))
+      from queues as q
+      join tasks as t on t.queue = q.queue and t.token is not null
+     where q.claimed_at > q.set_at
+     group by q.queue
+    having count(*) > q.max_running;
+end
+$$;
+comment on function @extschema@.broken_queues() is
+    'Find tasks whose pause is not that of their job (I12), that are found neither by time nor by key (I13), and queues that have given out more slots than they have since their limits were set (I15).';
+
+
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
 language plpgsql
 stable
@@ -200,7 +230,9 @@ begin
     union all
     select * from broken_schedules()
     union all
-    select * from broken_items();
+    select * from broken_items()
+    union all
+    select * from broken_queues();
 end
 $$;
 comment on function @extschema@.assert_invariants() is

@@ -37,6 +37,7 @@ begin
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
         name_failure(coalesce(request_failure.request ->> 'assignee', 'none'), 'an assignee'),
         value_failure(request_failure.request -> 'payload', 'the payload'),
+        name_failure(coalesce(nullif(request_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(request_failure.request -> 'context', 'the memory'),

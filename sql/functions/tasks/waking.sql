@@ -115,6 +115,40 @@ comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) 
     'Make tasks due that were given back while a request to cancel them lay open: it is not slept through.';
 
 
+create function @extschema@.pause_tasks(job text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t set paused = true where t.job_id = pause_tasks.job;
+end
+$$;
+comment on function @extschema@.pause_tasks(text) is 'Keep all tasks of a job from workers; what is held goes on.';
+
+
+create function @extschema@.lift_pause(job text) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    freed text[];
+begin
+    if not pause_job(lift_pause.job, false) then
+        return '{}'::text[];
+    end if;
+    with moved as (
+        update tasks as t set paused = false where t.job_id = lift_pause.job returning t.queue, t.stuck_reason
+    )
+    select array_agg(m.queue) into freed from moved as m where m.stuck_reason is null;
+    return coalesce(freed, '{}');
+end
+$$;
+comment on function @extschema@.lift_pause(text) is
+    'Give the tasks of a job, which is locked, to workers again; returns a queue for each that is not stuck.';
+
+
 create function @extschema@.resume_tasks(
     job             text,
     task            text,
