@@ -67,6 +67,7 @@ from .indexing import Index
 from .items import AsyncItem, Item
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
+from .queues import QueueDepth
 from .requests import Status
 from .retry import Retry
 from .schedules import Schedule
@@ -128,6 +129,7 @@ __all__ = [
     "NumberOutOfRange",
     "Pending",
     "PerdureError",
+    "QueueDepth",
     "RegisteredSqlHook",
     "ResultTimeout",
     "Retry",

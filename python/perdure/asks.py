@@ -107,7 +107,7 @@ def activity_ask(activity: Activity[..., Any], args: Any) -> Ask:
 def hook_ask(
     hook: Hook[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
-    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached."""
+    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached, limit_key."""
     name, bound, decode = _bound(hook, args, kwargs)
     queue = None if isinstance(hook, str) else hook.queue
     spec = {"kind": "hook", "name": name, "args": bound, "queue": queue} | _given(options)

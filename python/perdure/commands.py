@@ -20,6 +20,7 @@ from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
 from .memory_commands import index
+from .queue_commands import queue
 from .schedule_commands import schedule
 from .terminal import (
     DEFAULT,
@@ -38,6 +39,7 @@ from .terminal import (
 __all__ = ["commands", "item_commands"]
 
 commands.add_typer(index)
+commands.add_typer(queue)
 commands.add_typer(schedule)
 
 

@@ -109,6 +109,7 @@ START_OPTIONS = frozenset(
         "queue",
         "priority",
         "due_at",
+        "limit_key",
         "context",
         "headers",
         "pinned_version",
@@ -116,7 +117,7 @@ START_OPTIONS = frozenset(
         "if_exists",
     }
 )
-HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key"})
+HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key"})
 
 
 def _start_of(
