@@ -15,7 +15,7 @@ select is(
     jsonb_build_object('kind', 'hook', 'name', 'tidy', 'queue', 'agents', 'priority', 2,
                        'due_at', clock() + interval '1 h', 'token', null, 'last_token', null, 'worker', null,
                        'last_worker', null, 'position', 0, 'asked', 0, 'deliveries', 0, 'attempt', 0,
-                       'admitted', true, 'paused', false, 'progress', null, 'limit_key', 'tenant t',
+                       'paused', false, 'in_line', false, 'progress', null, 'limit_key', 'tenant t',
                        'pinned_version', null, 'args', '["x"]'::jsonb,
                        'awaits', null, 'until', null, 'signal', null, 'detached', true, 'accept_changes', false,
                        'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null,

@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(82);
+select plan(89);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -34,6 +34,10 @@ select given(hook('entity', 'h', key => 'h'));
 select given(signal('running', 'go'));
 select given(create_schedule(id, 'w', '@daily')) from unnest('{daily,paused}'::text[]) as id;
 select given(pause_schedule('paused'));
+select set_queue('limited', max_running => 1, max_per_key => 1);
+select given(start('w', id => 'limited-' || n, queue => 'limited')) from generate_series(1, 2) as n;
+select time_passes('1 s');
+select given(take('bob', '{limited}'));
 select is_empty('select * from assert_invariants()', 'a world with something of everything breaks no law');
 
 -- Tells which laws a statement breaks, and undoes it.
@@ -157,6 +161,16 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
         ('a task whose asker is gone',
          $$ update perdure.tasks set asker_task = '1/other' where job_id = 'waiting' and kind = 'hook' $$,
          '{I11,I3}'),
+        ('a task that is paused alone', $$ update perdure.tasks set paused = true where job_id = 'parked' $$, '{I16}'),
+        ('a task that was forgotten when its job was paused',
+         $$ update perdure.jobs set paused = true where id = 'parked' $$, '{I16}'),
+        ('a task in line where there is none',
+         $$ update perdure.tasks set in_line = true where job_id = 'entity' $$, '{I13}'),
+        ('a line that nobody walks any more',
+         $$ update perdure.queues set max_per_key = null where queue = 'limited' $$, '{I13}'),
+        ('a slot that was given out twice',
+         $$ update perdure.tasks set token = token_of('c'), worker = 'c', in_line = false where job_id = 'limited-2' $$,
+         '{I15}'),
         ('a task without a job',
          $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
             values ('nobody', 'x', 'hook', 'h', 'q', clock()) $$,
@@ -201,6 +215,9 @@ select is(error_of(statement), '23514', format('%s is refused by a constraint', 
         ('a version below zero', $$ update perdure.jobs set version = -1 where id = 'empty' $$),
         ('a token without a worker', $$ update perdure.tasks set worker = null where job_id = 'running' $$),
         ('a lease without an end', $$ update perdure.tasks set due_at = 'infinity' where job_id = 'running' $$),
+        ('a held task that stands in line', $$ update perdure.tasks set in_line = true where job_id = 'running' $$),
+        ('a rate without tokens',
+         $$ insert into perdure.queues (queue, rate_per_second, set_at) values ('r', 1, clock()) $$),
         ('a stuck task that is due',
          $$ update perdure.tasks set stuck_reason = '{}', token = null, worker = null where job_id = 'running' $$),
         ('half an asker', $$ update perdure.tasks set asker_key = 'k' where job_id = 'running' $$),

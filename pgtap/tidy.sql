@@ -229,9 +229,9 @@ select is_empty(
     $$
     select f.name
       from functions() as f
-      join unnest('{start,start_many,hook,claim,advance,extend,release,signal,cancel,terminate,resume,run_command,
-                    run_commands,read_journal,run_task,take_sql_task,finish_task,fail_task,resolve_item,claim_item,
-                    release_item,assign_item,publish}'::text[]) as entry (name)
+      join unnest('{start,start_many,hook,claim,advance,extend,release,signal,cancel,terminate,pause,resume,set_queue,
+                    pause_queue,resume_queue,run_command,run_commands,read_journal,run_task,take_sql_task,finish_task,
+                    fail_task,resolve_item,claim_item,release_item,assign_item,publish}'::text[]) as entry (name)
         on f.name ~ ('^(perdure\.)?' || entry.name || '\(')
      where f.settings !~ 'plan_cache_mode=force_generic_plan'
         or f.settings !~ 'enable_seqscan=off'

@@ -22,12 +22,16 @@
 \ir functions/journal.sql
 \ir functions/inbox.sql
 \ir functions/tasks/pinning.sql
+\ir functions/queues/limits.sql
+\ir functions/tasks/finding.sql
+\ir functions/tasks/admitting.sql
 \ir functions/tasks/claiming.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
 \ir functions/tasks/parting.sql
+\ir functions/queues/steering.sql
 \ir functions/conditions.sql
 \ir functions/items/asking.sql
 \ir functions/items/resolving.sql
@@ -68,6 +72,7 @@
 \ir functions/many.sql
 \ir functions/testing/clock.sql
 \ir functions/testing/running.sql
+\ir functions/invariants/neighbours.sql
 \ir functions/invariants.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.

@@ -183,6 +183,51 @@ create type @extschema@.claimed_task as (
 );
 comment on type @extschema@.claimed_task is 'A task that a worker has just claimed.';
 
+create type @extschema@.due_task as (
+    job         text,
+    task        text,
+    queue       text,
+    priority    smallint,
+    place       bigint,
+    due_at      timestamptz,
+    limit_key   text,
+    deliveries  integer,
+    is_held     boolean
+);
+comment on type @extschema@.due_task is
+    'A task of a queue with limits that may be claimed: one for which there is room, or one that is held and whose lease has ended.';
+
+create type @extschema@.queue_limits as (
+    queue            text,
+    max_running      integer,
+    max_per_key      integer,
+    rate_per_second  numeric,
+    burst            numeric,
+    tokens           numeric,
+    claimed_at       timestamptz,
+    last_key         text
+);
+comment on type @extschema@.queue_limits is 'What a claim needs of a queue with limits that it has locked.';
+
+create type @extschema@.queue_depth as (
+    queue            text,
+    paused           boolean,
+    ready            bigint,
+    held_back        bigint,
+    leased           bigint,
+    waiting          bigint,
+    delayed          bigint,
+    stuck            bigint,
+    paused_tasks     bigint,
+    oldest_due_at    timestamptz,
+    max_running      integer,
+    max_per_key      integer,
+    rate_per_second  numeric,
+    burst            numeric
+);
+comment on type @extschema@.queue_depth is
+    'How much work a queue has: ready for a worker, held back by its limits or a pause, leased, and not due.';
+
 create type @extschema@.turn as (
     number      integer,
     job         text,

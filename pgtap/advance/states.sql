@@ -41,7 +41,7 @@ select is(
     the_task('park') - '{asked,job_id,kind,name,queue,task}'::text[],
     jsonb_build_object('priority', 5, 'due_at', 'infinity', 'token', null, 'last_token', token_of('ada'),
                        'worker', null, 'last_worker', 'ada', 'position', 0, 'deliveries', 0, 'attempt', 0,
-                       'admitted', true, 'paused', false, 'progress', null, 'limit_key', null,
+                       'paused', false, 'in_line', false, 'progress', null, 'limit_key', '',
                        'pinned_version', null, 'args', null,
                        'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'detached', false,
                        'accept_changes', false, 'asker_job', null, 'asker_task', null, 'asker_key', null,

@@ -65,7 +65,8 @@ select is(mail_of('p'), '[]', 'asking again for a child that lives is no mistake
 
 select given(take('bob', max_tasks => 10));
 select is(
-    tell(a_turn('p/c#1', state => 'done', value => '{"n": 1}', worker => 'bob')) - 'error' - 'answers' - 'messages',
+    tell(a_turn('p/c#1', state => 'done', value => '{"n": 1}', worker => 'bob'))
+        - '{error,answers,messages,again}'::text[],
     '{"state": "refused"}',
     'a child that ends must say whom it touches: its parent''s job');
 select is(

@@ -29,7 +29,7 @@ select is(
                        'detached', t -> 'detached',
                        'asker', jsonb_build_array(t -> 'asker_job', t -> 'asker_task', t -> 'asker_key')),
     jsonb_build_object('kind', 'hook', 'name', 'plain', 'args', null, 'queue', 'default', 'priority', 5,
-                       'due_at', clock(), 'signal', null, 'pinned_version', null, 'limit_key', null, 'detached', false,
+                       'due_at', clock(), 'signal', null, 'pinned_version', null, 'limit_key', '', 'detached', false,
                        'asker', '["j", "1/main", "plain#1"]'::jsonb) || wanted,
     format('%s has what was asked for', task))
   from (values

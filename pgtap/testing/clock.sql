@@ -1,7 +1,7 @@
 -- The clock of a test: it is moved forward by its owner, goes on from there, and skips to what is due [P7].
 
 begin;
-select plan(28);
+select plan(29);
 
 create function pg_temp.distance(one timestamptz, other timestamptz) returns interval
 language plpgsql
@@ -68,8 +68,15 @@ select is(
     pg_temp.distance(skip_time(), (the_task('waits') ->> 'due_at')::timestamptz), interval '0',
     'a deadline is skipped to');
 select given(start('w', id => 'stays', queue => 'q', due_at => clock() + interval '1 day'));
-update tasks set paused = true where job_id = 'stays';
+select given(pause('stays'));
 select is(skip_time(), null, 'a paused task is not due');
+select set_queue('rate', rate_per_second => 1.0 / 86400);
+select given(start('w', id => 'rate-' || n, queue => 'rate')) from generate_series(1, 2) as n;
+select given(release(jsonb_build_array(a_turn(t ->> 'job')))) from jsonb_array_elements(take('ada', '{rate}')) as t;
+create temporary table before_the_token as select clock() as at;
+select is(pg_temp.distance(skip_time(), at), interval '1 day', 'the next token of a rate is skipped to')
+  from before_the_token;
+select given(terminate(id)) from unnest('{rate-1,rate-2}'::text[]) as id;
 
 -- Never back, whatever was computed before the clock was locked.
 

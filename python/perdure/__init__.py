@@ -69,6 +69,7 @@ from .indexing import Index
 from .items import AsyncItem, Item
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
+from .queues import QueueDepth
 from .requests import Relative, Status
 from .retry import Retry
 from .schedules import Schedule
@@ -139,6 +140,7 @@ __all__ = [
     "NumberOutOfRange",
     "Pending",
     "PerdureError",
+    "QueueDepth",
     "RegisteredSqlHook",
     "Relative",
     "ResultTimeout",

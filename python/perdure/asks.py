@@ -108,7 +108,8 @@ def activity_ask(activity: Activity[..., Any], args: Any, pinned_version: str | 
 def hook_ask(
     hook: Hook[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
-    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached, pinned_version."""
+    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached, pinned_version,
+    limit_key."""
     name, bound, decode = _bound(hook, args, kwargs)
     queue = None if isinstance(hook, str) else hook.queue
     spec = {"kind": "hook", "name": name, "args": bound, "queue": queue} | _given(options)

@@ -21,6 +21,7 @@ from .items import AsyncItem, Items
 from .looks import Look, change_of, condition_on, end_of
 from .memory import AsyncEntity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
+from .queues import QueueDepth, Queues
 from .requests import (
     BaseHandle,
     Door,
@@ -168,10 +169,20 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         call = self._client.calls.terminate(self.id, reason)
         return bool(await self._client.send(call, connection))
 
+    async def pause(self) -> bool:
+        """Keep its tasks from workers until it is resumed; what is held ends its turn.
+
+        False where it was paused before. Raises JobNotFound.
+        """
+        return bool(await self._client.send(self._client.calls.pause(self.id)))
+
     async def resume(
         self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
     ) -> int:
-        """Wake what is stuck; gives how many tasks. `accept_changes` lets arguments differ."""
+        """End a pause, and wake what is stuck; gives how many tasks go on.
+
+        `task` names a stuck one alone. `accept_changes` lets arguments differ.
+        """
         call = self._client.calls.resume(self.id, task, accept_changes)
         return int(await self._client.send(call, connection))
 
@@ -182,7 +193,7 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
     async def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:
-        """Start a hook on the job's memory; options: queue, priority, due_at, key, connection."""
+        """Start a hook on the job's memory; options: queue, priority, due_at, key, limit_key."""
         call = self._client.requests.hook(self.id, hook, args, options)
         return str(await self._client.send(call, connection))
 
@@ -210,6 +221,9 @@ class AsyncClient(
         Coroutine[Any, Any, list[Schedule]],
     ],
     Items[Coroutine[Any, Any, AsyncItem], Coroutine[Any, Any, list[AsyncItem]]],
+    Queues[
+        Coroutine[Any, Any, None], Coroutine[Any, Any, bool], Coroutine[Any, Any, list[QueueDepth]]
+    ],
 ):
     """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""
 
@@ -264,7 +278,7 @@ class AsyncClient(
     ) -> AsyncHandle:
         """Start a job: `await client.start(research, "subsidies", id="agent-jane-001")`.
 
-        Options: id, entity, queue, priority, due_at, context, key, if_exists ("error" or
+        Options: id, entity, queue, priority, due_at, limit_key, context, key, if_exists ("error" or
         "existing"), connection (joins its transaction); other keywords are the workflow's own.
         Raises JobExists.
         """

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 import psycopg
@@ -166,6 +167,10 @@ class Calls:
         query = f"select {self._quoted}.repin(%s, %s)"
         return Call("repin", query.encode(), (job, version))
 
+    def pause(self, job: str) -> Call:
+        """Keep the tasks of a job from workers."""
+        return self._call("pause", id=job)
+
     def result(self, job: str) -> Call:
         """Read how a job ended: (status, result, error)."""
         return self._call("result", "row", id=job)
@@ -173,6 +178,37 @@ class Calls:
     def status(self, job: str) -> Call:
         """Read where a job stands."""
         return self._call("status", "row", id=job)
+
+    # Queues.
+    def set_queue(
+        self,
+        queue: str,
+        max_running: int | None,
+        max_per_key: int | None,
+        rate_per_second: Any,
+        burst: Any,
+    ) -> Call:
+        """Limit a queue; what is None is not limited."""
+        return self._call(
+            "set_queue",
+            queue=queue,
+            max_running=max_running,
+            max_per_key=max_per_key,
+            rate_per_second=_number(rate_per_second),
+            burst=_number(burst),
+        ).reading(lambda _: None)
+
+    def pause_queue(self, queue: str) -> Call:
+        """Keep the tasks of a queue from workers."""
+        return self._call("pause_queue", queue=queue)
+
+    def resume_queue(self, queue: str) -> Call:
+        """Give the tasks of a queue to workers again."""
+        return self._call("resume_queue", queue=queue)
+
+    def queue_depths(self, queue: str | None) -> Call:
+        """Count the tasks of each queue, or of one."""
+        return self._call("queue_depths", "rows", queue=queue)
 
     # Memory.
     def read(self, job: str, path: str) -> Call:
@@ -608,7 +644,7 @@ class Calls:
         query = f"""select exists (
             select from {self._quoted}.tasks
              where due_at < 'infinity' and due_at <= coalesce(%s, 'infinity'::timestamptz)
-               and admitted and not paused
+               and not paused
                and (due_at > {self._quoted}.clock() or queue = any(%s)))"""
         return Call("tasks", query.encode(), (up_to, queues))
 
@@ -642,6 +678,11 @@ class Calls:
 def _argument(name: str, value: Any) -> Any:
     """Write a command's argument: all but an index is JSON (the text of a number is one)."""
     return value if name == "index" else to_text(value)
+
+
+def _number(value: Any) -> Decimal | None:
+    """Give a number as it is written: 0.1 is a tenth."""
+    return None if value is None else Decimal(str(value))
 
 
 def _taken(cursor: Any, shape: Shape) -> Any:

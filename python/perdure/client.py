@@ -21,6 +21,7 @@ from .items import Item, Items
 from .looks import Look, change_of, condition_on, end_of
 from .memory import Entity, Path
 from .past import Authorship, Change, Difference, LogItem, Past, written
+from .queues import QueueDepth, Queues
 from .requests import (
     BaseHandle,
     Door,
@@ -158,10 +159,20 @@ class Handle(BaseHandle["Client"]):
         call = self._client.calls.terminate(self.id, reason)
         return bool(self._client.send(call, connection))
 
+    def pause(self) -> bool:
+        """Keep its tasks from workers until it is resumed; what is held ends its turn.
+
+        False where it was paused before. Raises JobNotFound.
+        """
+        return bool(self._client.send(self._client.calls.pause(self.id)))
+
     def resume(
         self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
     ) -> int:
-        """Wake what is stuck; gives how many tasks. `accept_changes` lets arguments differ."""
+        """End a pause, and wake what is stuck; gives how many tasks go on.
+
+        `task` names a stuck one alone. `accept_changes` lets arguments differ.
+        """
         call = self._client.calls.resume(self.id, task, accept_changes)
         return int(self._client.send(call, connection))
 
@@ -172,7 +183,7 @@ class Handle(BaseHandle["Client"]):
     def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:
-        """Start a hook on the job's memory; options: queue, priority, due_at, key, connection."""
+        """Start a hook on the job's memory; options: queue, priority, due_at, key, limit_key."""
         call = self._client.requests.hook(self.id, hook, args, options)
         return str(self._client.send(call, connection))
 
@@ -196,6 +207,7 @@ class Client(
         list[Schedule],
     ],
     Items[Item, list[Item]],
+    Queues[None, bool, list[QueueDepth]],
 ):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
 
@@ -268,7 +280,7 @@ class Client(
     ) -> Handle:
         """Start a job: `client.start(research, "subsidies", id="agent-jane-001")`.
 
-        Options: id, entity, queue, priority, due_at, context, key, if_exists ("error" or
+        Options: id, entity, queue, priority, due_at, limit_key, context, key, if_exists ("error" or
         "existing"), connection (joins its transaction); other keywords are the workflow's own.
         Raises JobExists.
         """

@@ -83,6 +83,7 @@ def exec_hook(
     signal: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
+    limit_key: str | None = None,
     **kwargs: Any,
 ) -> Any:
     """Run a hook on a worker and wait for it: `await perdure.exec_hook(check, ref, signal="ok")`.
@@ -91,7 +92,7 @@ def exec_hook(
     `signal`. Raises HookFailed if it raises.
     """
     serving = required("exec_hook")
-    options = {"queue": queue, "priority": priority, "signal": signal}
+    options = {"queue": queue, "priority": priority, "signal": signal, "limit_key": limit_key}
     return serving.give(serving.ask(_hook(serving, hook, args, kwargs, options)))
 
 
@@ -101,6 +102,7 @@ def start_hook(
     queue: str | None = None,
     priority: int | None = None,
     due_at: datetime | None = None,
+    limit_key: str | None = None,
     **kwargs: Any,
 ) -> None:
     """Begin a hook that nobody waits for; it outlives its coordinator."""
@@ -110,6 +112,7 @@ def start_hook(
         "priority": priority,
         "due_at": None if due_at is None else micros(due_at),
         "detached": True,
+        "limit_key": limit_key,
     }
     serving.start(_hook(serving, hook, args, kwargs, options))
 
@@ -137,6 +140,7 @@ def child(
     queue: str | None = None,
     priority: int | None = None,
     due_at: datetime | None = None,
+    limit_key: str | None = None,
     context: dict[str, Any] | None = None,
     detached: bool = False,
     on_parent_end: Fate | None = None,
@@ -156,6 +160,7 @@ def child(
         "queue": queue,
         "priority": priority,
         "due_at": None if due_at is None else micros(due_at),
+        "limit_key": limit_key,
         "context": context,
         "detached": detached or None,
         "pinned_version": serving.pin_of(workflow),

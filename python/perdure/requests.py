@@ -132,6 +132,7 @@ START_OPTIONS = frozenset(
         "queue",
         "priority",
         "due_at",
+        "limit_key",
         "context",
         "headers",
         "pinned_version",
@@ -142,7 +143,7 @@ START_OPTIONS = frozenset(
 OWN_OPTIONS = ("queue", "entity", "pinned_version")
 """Options of a start that a registered coordinator says itself."""
 
-HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key"})
+HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key"})
 
 
 def _start_of(

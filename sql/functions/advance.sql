@@ -104,13 +104,13 @@ declare
 begin
     select bool_or(r.requests is not null) as ask, bool_or(r.cancels is not null) as cancel,
            bool_or(r.state in ('done', 'failed', 'cancelled')) as finish, bool_or(r.awaits is not null) as listen,
-           bool_or(r.state not in ('done', 'failed', 'cancelled')) as live_on,
+           bool_or(r.state not in ('done', 'failed', 'cancelled')) as live_on, bool_or(r.state <> 'keep') as let_go,
            bool_or(r.until is not null or r.state in ('retry', 'release')) as give_back,
            bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reach_others
       into does
       from unnest(apply_turns.turns) as r
      where r.verdict in ('apply', 'applied');
-    topics := '{}'::text[];
+    topics := case when does.let_go then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end;
     if facts <> '{}' then
         facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
     end if;

@@ -1,4 +1,5 @@
--- Ending work from outside: cancel asks, terminate ends on the spot, resume lets a stuck task try again.
+-- Work, steered from outside: cancel asks it to end, terminate ends it on the spot, pause keeps it from workers, resume lets
+-- what was paused go on and what is stuck try again.
 
 create function @extschema@.cancel(id text, reason text default null) returns boolean
 language plpgsql
@@ -18,12 +19,12 @@ begin
     if not leave_cancel(held.id, coordinator, to_jsonb(cancel.reason), asked_at) then
         return false;
     end if;
-    perform notify_listeners(wake_cancelled(held.id, coordinator, asked_at));
+    perform notify_listeners(lift_pause(held.id) || wake_cancelled(held.id, coordinator, asked_at));
     return true;
 end
 $$;
 comment on function @extschema@.cancel(text, text) is
-    'Ask a job to cancel: its coordinator wakes at once, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD401.';
+    'Ask a job to cancel: its coordinator wakes at once, also when it was paused, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD401.';
 
 
 create function @extschema@.cancel_hook(id text, task text, reason text default null) returns boolean
@@ -105,6 +106,7 @@ declare
     held memory;
     ended turn;
     ended_at timestamptz;
+    topics text[];
 begin
     perform lock_jobs(array_remove(array[terminate.id, asker.asker_job], null), waiting => true);
     held := lock_job(terminate.id);
@@ -122,13 +124,35 @@ begin
     ended.asker_job := known.asker_job;
     ended.asker_task := known.asker_task;
     ended.asker_key := known.asker_key;
+    topics := freed_queues(array[ended], ended_at) || array['$job/' || held.id, '$memory/' || held.id];
     perform end_tasks(array[ended], ended_at);
-    perform notify_listeners(wake_tasks(array[known.asker_job], ended_at) || array['$job/' || held.id, '$memory/' || held.id]);
+    perform notify_listeners(topics || wake_tasks(array[known.asker_job], ended_at));
     return true;
 end
 $$;
 comment on function @extschema@.terminate(text, text) is
     'End a job on the spot: its tasks are gone and their holders fenced. False when it is finished. PD401. [P6]';
+
+
+create function @extschema@.pause(id text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(pause.id);
+begin
+    if not pause_job(held.id, true) then
+        return false;
+    end if;
+    perform pause_tasks(held.id);
+    return true;
+end
+$$;
+comment on function @extschema@.pause(text) is
+    'Keep all tasks of a job from workers until somebody resumes or cancels it; what is held ends its turn. False when it was paused before. PD401.';
 
 
 create function @extschema@.resume(
@@ -144,11 +168,15 @@ set enable_seqscan = off
 as $$
 declare
     held memory := lock_job(resume.id);
-    queues text[] := resume_tasks(held.id, resume.task, resume.accept_changes, clock());
+    queues text[] := '{}'::text[];
 begin
+    if resume.task is null then
+        queues := lift_pause(held.id);
+    end if;
+    queues := queues || resume_tasks(held.id, resume.task, resume.accept_changes, clock());
     perform notify_listeners(queues);
     return cardinality(queues);
 end
 $$;
 comment on function @extschema@.resume(text, text, boolean) is
-    'Let the stuck tasks of a job try again, after their code was mended or with changed arguments accepted; returns how many. PD401. [P9]';
+    'Let the tasks of a paused job go on, and its stuck tasks try again, after their code was mended or with changed arguments accepted; returns how many. PD401. [P9]';

@@ -71,7 +71,7 @@ begin
         return taken;
     end if;
     if claim_tasks.again then
-        taken := taken_before(claim_tasks.queues, claim_tasks.claim_id, claim_tasks.lease_for);
+        taken := taken_before(claim_tasks.queues, claim_tasks.claim_id);
     end if;
     if taken = '{}' then
         taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id,

@@ -28,6 +28,7 @@ begin
                   hint = 'Use another separator.';
     end if;
     perform check_name(coalesce(hook.key, 'none'), 'a key');
+    perform check_name(coalesce(nullif(hook.limit_key, ''), 'none'), 'a limit key');
     perform raise_failure(call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority));
     if not task_has_ended(held.id, hook_task)
         and insert_hook(held.id, hook_task, hook.name, hook.args, hook.queue, hook.priority,

@@ -114,7 +114,6 @@ begin
       from tasks as t
      where t.due_at = 'infinity'
        and t.stuck_reason is null
-       and t.admitted
        and t.name <> '$schedule'
        and (t.awaits is null
             or t.awaits = '{}' and not exists (
@@ -191,28 +190,6 @@ comment on function @extschema@.broken_schedules() is
     'Find schedules without a task and tasks without their schedule, and schedules that would sleep over their time (I23).';
 
 
-create function @extschema@.broken_families() returns setof @extschema@.broken_invariant
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return query
-    select 'I12', j.id, null::text, format('what asked for it in job %s has ended, and nothing is left to %s it', j.parent, j.on_parent_end)
-      from jobs as j
-     where j.status = 'running'
-       and j.on_parent_end in ('cancel', 'terminate')
-       and not exists (
-        select
-          from tasks as t
-         where t.job_id = j.parent
-           and (starts_with(j.asked_as, t.task || '/') or starts_with('$parent_end/' || j.asked_as, t.task || '/')));
-end
-$$;
-comment on function @extschema@.broken_families() is
-    'Find children that should have been ended with what asked for them, and that nobody will end (I12).';
-
-
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
 language plpgsql
 stable
@@ -232,7 +209,9 @@ begin
     union all
     select * from broken_items()
     union all
-    select * from broken_families();
+    select * from broken_families()
+    union all
+    select * from broken_queues();
 end
 $$;
 comment on function @extschema@.assert_invariants() is

@@ -247,6 +247,31 @@ comment on function @extschema@.pin_job(text, text) is
     'Note which version of the code the runs of a locked job keep to; returns the one before.';
 
 
+create function @extschema@.is_paused(id text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (select from jobs as j where j.id = is_paused.id and j.paused);
+end
+$$;
+comment on function @extschema@.is_paused(text) is 'Tell whether the tasks of a job are kept from workers; its lock decides for how long that is true.';
+
+
+create function @extschema@.pause_job(id text, paused boolean) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update jobs as j set paused = pause_job.paused where j.id = pause_job.id and j.paused <> pause_job.paused;
+    return found;
+end
+$$;
+comment on function @extschema@.pause_job(text, boolean) is 'Note that a locked job is paused, or is so no more; false when nothing changes.';
+
+
 create function @extschema@.forget_rows(ids text[]) returns void
 language plpgsql
 volatile

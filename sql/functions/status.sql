@@ -1,7 +1,13 @@
 -- Status: where a job stands and what it waits for, in words.
 
-create function @extschema@.task_state(token uuid, due_at timestamptz, awaits text[], failure jsonb, stuck_reason jsonb)
-returns text
+create function @extschema@.task_state(
+    token         uuid,
+    due_at        timestamptz,
+    awaits        text[],
+    failure       jsonb,
+    stuck_reason  jsonb,
+    paused        boolean
+) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -10,15 +16,16 @@ declare
     now_at timestamptz := clock();
 begin
     return case when task_state.stuck_reason is not null then 'stuck'
+                when task_state.token is not null and task_state.due_at > now_at then 'leased'
+                when task_state.paused then 'paused'
                 when task_state.due_at <= now_at then 'ready'
-                when task_state.token is not null then 'leased'
                 when task_state.awaits is not null then 'waiting'
                 when task_state.failure is not null then 'retrying'
                 else 'delayed' end;
 end
 $$;
-comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jsonb) is
-    'Name the state of a task: ready, leased, waiting, retrying, delayed or stuck.';
+comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jsonb, boolean) is
+    'Name the state of a task: ready, leased, waiting, retrying, delayed, stuck, or paused with its job.';
 
 
 create function @extschema@.worker_wanted(queue text, version text) returns text
@@ -53,6 +60,33 @@ comment on function @extschema@.code_wanted(text, text, text, text) is
     'Say which worker a task needs that was given back for lack of code.';
 
 
+create function @extschema@.queue_reason(queue text, limit_key text, now_at timestamptz) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select case when l.paused then format('somebody to resume queue %s: it is paused', l.queue)
+                    when l.taken >= l.max_running then format('a slot of queue %s (%s of %s taken)', l.queue, l.taken, l.max_running)
+                    when l.taken_of_key >= l.max_per_key
+                    then format('a slot of queue %s for key %s (%s of %s taken)', l.queue, quote_literal(queue_reason.limit_key),
+                                l.taken_of_key, l.max_per_key)
+                    when l.tokens < 1
+                    then format('a token of queue %s, which gets %s a second', l.queue, l.rate_per_second) end
+          from (select q.queue, q.paused, q.max_running, q.max_per_key, q.rate_per_second, count(t.task) as taken,
+                       count(t.task) filter (where t.limit_key = queue_reason.limit_key) as taken_of_key,
+                       tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, queue_reason.now_at) as tokens
+                  from queues as q
+                  left join tasks as t on t.queue = q.queue and t.token is not null
+                 where q.queue = queue_reason.queue
+                 group by q.queue) as l);
+end
+$$;
+comment on function @extschema@.queue_reason(text, text, timestamptz) is
+    'Say in words why a task of a queue that is due may not be claimed; null when it may.';
+
+
 create function @extschema@.task_reason(job text, task text) returns text
 language plpgsql
 stable
@@ -61,7 +95,7 @@ as $$
 declare
     it record;
 begin
-    select t.*, task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason) as state
+    select t.*, task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused) as state
       into it
       from tasks as t
      where t.job_id = task_reason.job
@@ -70,7 +104,9 @@ begin
         when 'stuck' then format('somebody to resume it: %s', coalesce(
             nullif(concat_ws(': ', it.stuck_reason ->> 'message', it.stuck_reason ->> 'detail'), ''), it.stuck_reason::text))
         when 'leased' then concat_ws(', at ', 'worker ' || it.worker, left(it.progress::text, 200))
-        when 'ready' then worker_wanted(it.queue, it.pinned_version)
+        when 'paused' then 'somebody to resume it: its job is paused'
+        when 'ready' then coalesce(case when it.token is null then queue_reason(it.queue, it.limit_key, clock()) end,
+                                   worker_wanted(it.queue, it.pinned_version))
         when 'retrying' then case
             when it.failure ->> 'code' = 'PD406' then code_wanted(it.queue, it.pinned_version, it.kind, it.name)
             else format('attempt %s at %s, after: %s', it.attempt + 1, it.due_at, it.failure ->> 'message') end

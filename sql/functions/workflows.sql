@@ -13,6 +13,7 @@ begin
         pin_failure(wanted.pinned_version, wanted.queue),
         case when wanted.entity is not null then own_name_failure(wanted.entity, 'an entity') end,
         case when wanted.key is not null then name_failure(wanted.key, 'a key') end,
+        case when wanted.limit_key <> '' then name_failure(wanted.limit_key, 'a limit key') end,
         case when wanted.headers is not null then value_failure(wanted.headers, 'the headers') end,
         case when wanted.context <> '{}' then coalesce(value_failure(wanted.context, 'the memory'),
                                                        argument_failure('set', '{}', wanted.context)) end,

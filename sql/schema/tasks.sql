@@ -6,7 +6,7 @@ create table @extschema@.tasks (
     task            text collate "C"  not null,
     kind            text              not null,
     name            text              not null,
-    queue           text              not null,
+    queue           text collate "C"  not null,
     priority        smallint          not null default 5,
     due_at          timestamptz       not null,
     token           uuid,
@@ -17,9 +17,9 @@ create table @extschema@.tasks (
     asked           integer           not null default 0,
     deliveries      integer           not null default 0,
     attempt         integer           not null default 0,
-    admitted        boolean           not null default true,
     paused          boolean           not null default false,
-    limit_key       text,
+    limit_key       text collate "C"  not null default '',
+    in_line         boolean           not null default false,
     pinned_version  text,
     args            jsonb,
     awaits          text[],
@@ -44,6 +44,7 @@ create table @extschema@.tasks (
         check (pinned_version is not distinct from substr(queue, nullif(strpos(queue, '@'), 0) + 1)),
     constraint detached_when_nobody_asked check (not detached or asker_job is null),
     constraint held_by_a_worker check ((token is null) = (worker is null)),
+    constraint held_task_is_not_in_line check (token is null or not in_line),
     constraint held_task_is_due check (token is null or due_at < 'infinity'),
     constraint stuck_task_is_parked check (stuck_reason is null or (token is null and due_at = 'infinity')),
     constraint counts_are_not_negative check (position >= 0 and asked >= 0 and deliveries >= 0 and attempt >= 0)
@@ -66,9 +67,9 @@ comment on column @extschema@.tasks.position is 'How many rows the journal of th
 comment on column @extschema@.tasks.asked is 'How many operations the code had asked for at its last turn.';
 comment on column @extschema@.tasks.deliveries is 'Claims since the last turn that succeeded.';
 comment on column @extschema@.tasks.attempt is 'How often the function has failed and was tried again.';
-comment on column @extschema@.tasks.admitted is 'Whether the task may be claimed as far as the limits of its queue go: one that needs a slot has it.';
 comment on column @extschema@.tasks.paused is 'Whether the task is kept from workers because its job is paused.';
-comment on column @extschema@.tasks.limit_key is 'The key under which a per-key limit counts the task.';
+comment on column @extschema@.tasks.limit_key is 'The key under which a per-key limit counts the task; empty where none was given.';
+comment on column @extschema@.tasks.in_line is 'Whether it stands in line under its key: a claim of a queue with a limit per key has put it there when it was due.';
 comment on column @extschema@.tasks.pinned_version is 'The version of the code that may run it.';
 comment on column @extschema@.tasks.args is 'Arguments of a hook or activity; a coordinator''s stand in jobs.';
 comment on column @extschema@.tasks.awaits is 'Names of signals that a parked task waits for; empty: answers only; null: it waits for nothing.';
@@ -86,8 +87,14 @@ comment on column @extschema@.tasks.started_at is 'The first claim: workflow tim
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
 
 create index due_tasks on @extschema@.tasks (queue, priority, due_at)
-    where due_at < 'infinity' and admitted and not paused;
+    where due_at < 'infinity' and not paused and not in_line;
 comment on index @extschema@.due_tasks is 'One exact range for each queue and priority; a task that nobody may claim stands in no range.';
+
+create index held_tasks on @extschema@.tasks (queue, limit_key, due_at) where token is not null;
+comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a queue, and of each key; finds the leases that have ended.';
+
+create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;
+comment on index @extschema@.tasks_in_line is 'Lets a claim step from key to key, however many tasks wait under each.';
 
 create index waiting_tasks on @extschema@.tasks (job_id) where token is null and awaits is not null;
 comment on index @extschema@.waiting_tasks is 'Finds the parked tasks of a job among its thousand running hooks.';

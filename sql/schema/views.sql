@@ -8,7 +8,7 @@ comment on view @extschema@.history is 'Every change of every memory: which task
 
 create or replace view @extschema@.waiting as
 select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, null) as queue, t.pinned_version,
-       @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason) as state,
+       @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused) as state,
        t.due_at,
        @extschema@.task_reason(t.job_id, t.task) as waits_for,
        t.worker, t.deliveries, t.attempt, t.progress

@@ -31,7 +31,17 @@ PATIENCE = 20.0  # seconds: how long a test may be stuck before it fails
 JSON_ARGUMENTS = frozenset(
     ("args", "context", "headers", "items", "patch", "payload", "starts", "tasks", "turns", "value")
 )
-TABLES = ("jobs", "tasks", "journal", "inbox", "snapshots", "conditions", "items", "contracts")
+TABLES = (
+    "jobs",
+    "tasks",
+    "journal",
+    "inbox",
+    "snapshots",
+    "conditions",
+    "items",
+    "contracts",
+    "queues",
+)
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ MUTATORS: dict[str, Mutator] = {
     "cancel of a hook": Mutator(verb("cancel_hook", task="1/main/h#1", reason="enough")),
     "terminate": Mutator(verb("terminate", reason="now")),
     "resume": Mutator(verb("resume")),
+    "pause": Mutator(verb("pause")),
     "hook": Mutator(verb("hook", name="h", key="new", queue="other")),
     "hook again": Mutator(verb("hook", name="h", key="ready", queue="other"), is_alike=True),
     "start again": Mutator(
@@ -202,10 +203,11 @@ def passed_by(answer: Any) -> bool:
 
 LEFT = """
 with its as (
-    select id, context, version, watched, status, result, error from jobs where id like %(family)s
+    select id, context, version, watched, paused, status, result, error
+      from jobs where id like %(family)s
 ), tasks_left as (
-    select job_id, task, token is not null as is_held, deliveries, attempt, position, awaits,
-           stuck_reason, case when due_at = 'infinity' then 'never'
+    select job_id, task, token is not null as is_held, paused, deliveries, attempt, position,
+           awaits, stuck_reason, case when due_at = 'infinity' then 'never'
                               when due_at <= clock() then 'now'
                               when due_at < clock() + interval '10 min' then 'lease'
                               else 'later' end as due

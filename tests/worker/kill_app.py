@@ -202,3 +202,19 @@ async def transfer(memory: perdure.AsyncEntity, source: int, target: int, amount
 @app.coordinator
 async def trivial(memory: perdure.AsyncEntity, number: int) -> int:
     return number
+
+
+@app.hook(queue="slots")
+async def counted(memory: perdure.AsyncEntity, number: int) -> None:
+    write_down(f"begin {os.getpid()} {number}")
+    await asyncio.sleep(0.05)
+    write_down(f"end {os.getpid()} {number}")
+    await memory.increment("done")
+
+
+@app.coordinator
+async def count_many(memory: perdure.AsyncEntity, many: int) -> Any:
+    await asyncio.gather(
+        *(perdure.exec_hook(counted, n, limit_key=f"key {n % 3}") for n in range(many))
+    )
+    return await memory.get("done")

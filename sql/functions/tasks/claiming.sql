@@ -13,7 +13,7 @@ as $$
 begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, asker_job, asker_task, asker_key)
     select w.id, '1/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
-           coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, w.limit_key,
+           coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, coalesce(w.limit_key, ''),
            case when w.asker_key is not null then w.parent end,
            case when w.asker_key is not null then w.asker_task end, w.asker_key
       from unnest(insert_coordinators.wanted) as w
@@ -40,9 +40,9 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into tasks (job_id, task, kind, name, queue, priority, due_at, args, detached, limit_key)
+    insert into tasks (job_id, task, kind, name, queue, priority, due_at, args, detached, limit_key, paused)
     values (insert_hook.id, insert_hook.task, 'hook', insert_hook.name, insert_hook.queue, insert_hook.priority,
-            insert_hook.due_at, insert_hook.args, true, insert_hook.limit_key)
+            insert_hook.due_at, insert_hook.args, true, coalesce(insert_hook.limit_key, ''), is_paused(insert_hook.id))
         on conflict on constraint one_task_per_name do nothing;
     return found;
 end
@@ -64,8 +64,24 @@ comment on function @extschema@.max_deliveries() is
     'Tell how often a task is claimed without a successful turn before it is parked as stuck.';
 
 
--- One exact index range for each priority and queue, best first; the scan stops when it has enough. A task that was
--- delivered too often without progress is parked instead of given out: it blocks nobody. [P10]
+create function @extschema@.poison_reason() returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return make_failure(
+        'PD305', 'TooManyDeliveries',
+        format('the task was claimed %s times without a successful turn', max_deliveries()),
+        'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
+end
+$$;
+comment on function @extschema@.poison_reason() is 'Say why a task is parked that was delivered too often.';
+
+
+-- One exact index range for each priority and queue, best first; the scan stops when it has enough. Where a queue has limits,
+-- it is chosen before what may be claimed. A task that was delivered too often without progress is parked instead of given
+-- out: it blocks nobody. [P10]
 create function @extschema@.take_due(
     queues     text[],
     worker     text,
@@ -79,46 +95,54 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    restrained text[] := restrained_queues(take_due.queues);
+    limits queue_limits[] := lock_limits(restrained);
+    open text[] := case when restrained = '{}' then take_due.queues else '{}' end;
     taken_at timestamptz := clock();
-    lease_until timestamptz := taken_at + take_due.lease_for;
     most integer := max_deliveries();
-    poison jsonb := make_failure(
-        'PD305', 'TooManyDeliveries', format('the task was claimed %s times without a successful turn', most),
-        'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
+    chosen due_task[] := '{}'::due_task[];
     parked integer;
     taken claimed_task[];
 begin
     -- A loop: where all that was found had to be parked, others may be due behind it.
     loop
-        with due as materialized (
-            select d.job_id, d.task, d.due_at, d.is_poisoned
+        if restrained <> '{}' then
+            chosen := choose_due(take_due.queues, restrained, limits, take_due.max_tasks, taken_at);
+        end if;
+        with found as materialized (
+            select d.job_id, d.task, d.due_at, d.deliveries
               from (select p.priority, q.queue
                       from generate_series(0, 9) as p (priority)
-                     cross join unnest(take_due.queues) with ordinality as q (queue, place)
+                     cross join unnest(open) with ordinality as q (queue, place)
                      order by p.priority, q.place) as r
              cross join lateral (
-                select t.job_id, t.task, t.due_at, t.deliveries >= most as is_poisoned
+                select t.job_id, t.task, t.due_at, t.deliveries
                   from tasks as t
                  where t.queue = r.queue
                    and t.priority = r.priority
                    and t.due_at >= take_due.since
                    and t.due_at <= taken_at
                    and t.due_at < 'infinity'
-                   and t.admitted
                    and not t.paused
+                   and not t.in_line
                  order by t.due_at
                  limit take_due.max_tasks
                    for no key update skip locked
              ) as d
              limit take_due.max_tasks
+        ), due as materialized (
+            select f.*, f.deliveries >= most as is_poisoned from found as f
+             union all
+            select c.job, c.task, c.due_at, c.deliveries, c.deliveries >= most from unnest(chosen) as c
         ), taking as (
             update tasks as t
                set token = case when not d.is_poisoned then take_due.token end,
                    worker = case when not d.is_poisoned then take_due.worker end,
-                   due_at = case when d.is_poisoned then 'infinity' else lease_until end,
+                   due_at = case when d.is_poisoned then 'infinity' else taken_at + take_due.lease_for end,
                    deliveries = t.deliveries + 1,
+                   in_line = false,
                    started_at = coalesce(t.started_at, taken_at),
-                   stuck_reason = case when d.is_poisoned then poison end
+                   stuck_reason = case when d.is_poisoned then poison_reason() end
               from due as d
              where t.job_id = d.job_id
                and t.task = d.task
@@ -135,18 +159,17 @@ begin
           from taking as g;
         exit when taken is not null or parked = 0;
     end loop;
+    if limits <> '{}' and taken is not null then
+        perform note_claims(limits, chosen, taken, taken_at);
+    end if;
     return taken;
 end
 $$;
 comment on function @extschema@.take_due(text[], text, uuid, integer, interval, timestamptz) is
-    'Lease to a worker the tasks that are due, best first.';
+    'Lease to a worker the tasks that are due, best first, within the limits of their queues.';
 
 
-create function @extschema@.taken_before(
-    queues     text[],
-    token      uuid,
-    lease_for  interval
-) returns @extschema@.claimed_task[]
+create function @extschema@.taken_before(queues text[], token uuid) returns @extschema@.claimed_task[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -158,15 +181,11 @@ begin
                 t.told_at, false, null, t.progress)::claimed_task
           from tasks as t
          where t.queue = any(taken_before.queues)
-           and t.due_at <= clock() + taken_before.lease_for
-           and t.due_at < 'infinity'
-           and t.admitted
-           and not t.paused
            and t.token = taken_before.token);
 end
 $$;
-comment on function @extschema@.taken_before(text[], uuid, interval) is
-    'Find what an earlier call with this token took and still holds: it lies in the due range of the lease. [P12]';
+comment on function @extschema@.taken_before(text[], uuid) is
+    'Find what an earlier call with this token took and still holds. [P12]';
 
 
 create function @extschema@.next_due_at(queues text[]) returns timestamptz
@@ -176,8 +195,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     now_at timestamptz := clock();
+    restrained text[] := restrained_queues(next_due_at.queues);
+    asleep text[] := case when restrained = '{}' then restrained else paused_queues(restrained) end;
+    due_at timestamptz;
 begin
-    return (
+    due_at := (
         select min(d.due_at)
           from unnest(next_due_at.queues) as q (queue)
          cross join generate_series(0, 9) as p (priority)
@@ -188,11 +210,17 @@ begin
                and t.priority = p.priority
                and t.due_at > now_at
                and t.due_at < 'infinity'
-               and t.admitted
                and not t.paused
+               and not t.in_line
              order by t.due_at
              limit 1
-         ) as d);
+         ) as d
+         where q.queue <> all(asleep));
+    if restrained = '{}' then
+        return due_at;
+    end if;
+    return least(due_at, next_admission_at(restrained, now_at));
 end
 $$;
-comment on function @extschema@.next_due_at(text[]) is 'Tell when the next task of these queues is due; null when none is.';
+comment on function @extschema@.next_due_at(text[]) is
+    'Tell when to look for tasks of these queues again, as far as time alone decides; null when it does not.';

@@ -53,6 +53,7 @@ begin
         case when request_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
             'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
             format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
+        name_failure(coalesce(nullif(request_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(request_failure.request -> 'context', 'the memory'),

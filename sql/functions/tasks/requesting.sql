@@ -28,15 +28,16 @@ declare
 begin
     with asked as (
         insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, args, signal, detached, pinned_version,
-                                limit_key, asker_job, asker_task, asker_key)
+                                limit_key, paused, asker_job, asker_task, asker_key)
         select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name,
                versioned_queue(coalesce(q.queue, 'default'), q.pinned_version),
                coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), q.args, q.signal,
-               coalesce(q.detached, false), q.pinned_version, q.limit_key,
+               coalesce(q.detached, false), q.pinned_version, coalesce(q.limit_key, ''), j.paused,
                case when q.detached then null else r.job end,
                case when q.detached then null else r.task end,
                case when q.detached then null else q.key end
           from unnest(request_tasks.turns) as r
+          join jobs as j on j.id = r.job
          cross join jsonb_to_recordset(r.requests) as q (
                key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
                detached boolean, pinned_version text, limit_key text)
@@ -192,7 +193,7 @@ declare
 begin
     -- A loop: cancelling is rare, and each job's message needs its own identity.
     for target in
-        select t.job_id, array_agg(t.task) as tasks
+        select t.job_id, array_agg(t.task) as tasks, bool_or(t.kind = 'coordinator') as is_child
           from unnest(cancel_requests.turns) as r
          cross join jsonb_array_elements_text(r.cancels) as c (key)
           join tasks as t on t.asker_job = r.job and t.asker_task = r.task and t.asker_key = c.key
@@ -201,6 +202,9 @@ begin
          order by t.job_id
     loop
         perform leave_cancel(target.job_id, target.tasks, null, cancel_requests.asked_at);
+        if target.is_child then
+            queues := queues || lift_pause(target.job_id);
+        end if;
         queues := queues || wake_cancelled(target.job_id, target.tasks, cancel_requests.asked_at);
     end loop;
     return queues;

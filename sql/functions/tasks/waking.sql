@@ -139,8 +139,8 @@ begin
                and t.due_at > wake_released.woken_at
                and t.due_at <= wake_released.woken_at + interval '1 min'
                and t.due_at < 'infinity'
-               and t.admitted
                and not t.paused
+               and not t.in_line
                and t.token is null
                and t.awaits is null
                and t.failure ->> 'code' = 'PD406'
@@ -159,6 +159,40 @@ end
 $$;
 comment on function @extschema@.wake_released(text[], text[], timestamptz) is
     'Make tasks due that were given back for lack of code, now that somebody has it.';
+
+
+create function @extschema@.pause_tasks(job text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t set paused = true where t.job_id = pause_tasks.job;
+end
+$$;
+comment on function @extschema@.pause_tasks(text) is 'Keep all tasks of a job from workers; what is held goes on.';
+
+
+create function @extschema@.lift_pause(job text) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    freed text[];
+begin
+    if not pause_job(lift_pause.job, false) then
+        return '{}'::text[];
+    end if;
+    with moved as (
+        update tasks as t set paused = false where t.job_id = lift_pause.job returning t.queue, t.stuck_reason
+    )
+    select array_agg(m.queue) into freed from moved as m where m.stuck_reason is null;
+    return coalesce(freed, '{}');
+end
+$$;
+comment on function @extschema@.lift_pause(text) is
+    'Give the tasks of a job, which is locked, to workers again; returns a queue for each that is not stuck.';
 
 
 create function @extschema@.resume_tasks(

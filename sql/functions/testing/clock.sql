@@ -39,7 +39,7 @@ begin
     $clock$;
     now_at := clock();
     perform notify_listeners(array(
-        select distinct t.queue from tasks as t where t.due_at <= now_at and t.admitted and not t.paused));
+        select distinct t.queue from tasks as t where t.due_at <= now_at and not t.paused));
     return now_at;
 end
 $$;
@@ -87,8 +87,8 @@ begin
       from tasks as t
      where t.due_at > now_at
        and t.due_at < 'infinity'
-       and t.admitted
        and not t.paused;
+    next_at := least(next_at, next_token_at(array(select q.queue from queues as q), now_at));
     -- Who is at work may be about to say something; and a lease is not for a test to end.
     if is_at_work or (next_at <= skip_time.up_to) is not true then
         return null;
@@ -97,7 +97,7 @@ begin
 end
 $$;
 comment on function @extschema@.skip_time(timestamptz) is
-    'Move the clock of this app to when the next task is due; null, and nothing is moved, when none will be, or not before up_to, or while a worker holds one.';
+    'Move the clock of this app to when the next task is due, or the next token of a queue that waits for one; null, and nothing is moved, when none will be, or not before up_to, or while a worker holds one.';
 
 
 create function @extschema@.reset_clock() returns timestamptz

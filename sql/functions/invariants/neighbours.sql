@@ -1,0 +1,54 @@
+-- Invariants of what stands between tasks: families, and the queues that many share. [P8]
+
+create function @extschema@.broken_families() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I12', j.id, null::text, format('what asked for it in job %s has ended, and nothing is left to %s it', j.parent, j.on_parent_end)
+      from jobs as j
+     where j.status = 'running'
+       and j.on_parent_end in ('cancel', 'terminate')
+       and not exists (
+        select
+          from tasks as t
+         where t.job_id = j.parent
+           and (starts_with(j.asked_as, t.task || '/') or starts_with('$parent_end/' || j.asked_as, t.task || '/')));
+end
+$$;
+comment on function @extschema@.broken_families() is
+    'Find children that should have been ended with what asked for them, and that nobody will end (I12).';
+
+
+create function @extschema@.broken_queues() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I16', t.job_id, t.task, case when t.paused then 'a task is paused and its job is not'
+                                         else 'a task of a paused job is given to workers' end
+      from tasks as t
+      join jobs as j on j.id = t.job_id
+     where t.paused <> j.paused
+       and not (j.paused and left(t.name, 1) = '$')
+    union all
+    select 'I13', t.job_id, t.task, format('the task stands in line, but queue %s has no limit per key', t.queue)
+      from tasks as t
+      left join queues as q on q.queue = t.queue
+     where t.in_line
+       and q.max_per_key is null
+    union all
+    select 'I15', null, null, format('queue %s has %s slots, but %s tasks are held', q.queue, q.max_running, count(*))
+      from queues as q
+      join tasks as t on t.queue = q.queue and t.token is not null
+     where q.claimed_at > q.set_at
+     group by q.queue
+    having count(*) > q.max_running;
+end
+$$;
+comment on function @extschema@.broken_queues() is
+    'Find tasks whose pause is not that of their job (I16), that are found neither by time nor by key (I13), and queues that have given out more slots than they have since their limits were set (I15).';

@@ -1,0 +1,123 @@
+-- Queues and their limits, as claims read them. A slot of a queue is a task that is held, nothing else: so there is no count
+-- that could go wrong, and a worker that dies keeps its slots only until its tasks are claimed again. Who claims from a queue
+-- with limits locks its row, counts what is held, and takes as many tasks as there is room for. He never waits for that lock:
+-- who misses it lets the other claim. [P6] [P8]
+
+create function @extschema@.tokens_at(
+    tokens           numeric,
+    rate_per_second  numeric,
+    burst            numeric,
+    counted_at       timestamptz,
+    at               timestamptz
+) returns numeric
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return least(tokens_at.burst, tokens_at.tokens + tokens_at.rate_per_second
+                                                     * greatest(extract(epoch from tokens_at.at - counted_at), 0));
+end
+$$;
+comment on function @extschema@.tokens_at(numeric, numeric, numeric, timestamptz, timestamptz) is
+    'Tell how many tokens a queue has at a time, which had some when they were counted; null when its rate is not limited.';
+
+
+create function @extschema@.lock_queue(queue text) returns @extschema@.queue_limits
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into queues (queue) values (lock_queue.queue) on conflict on constraint one_row_per_queue do nothing;
+    return (
+        select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
+                q.last_key)::queue_limits
+          from queues as q
+         where q.queue = lock_queue.queue
+           for no key update);
+end
+$$;
+comment on function @extschema@.lock_queue(text) is 'Lock the row of a queue, making it where there is none, and read its limits.';
+
+
+create function @extschema@.restrained_queues(queues text[]) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select q.queue
+          from queues as q
+         where q.queue = any(restrained_queues.queues)
+           and (q.paused or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null));
+end
+$$;
+comment on function @extschema@.restrained_queues(text[]) is 'Name those of these queues that are paused or have limits.';
+
+
+create function @extschema@.paused_queues(queues text[]) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(select q.queue from queues as q where q.queue = any(paused_queues.queues) and q.paused);
+end
+$$;
+comment on function @extschema@.paused_queues(text[]) is 'Name those of these queues that are paused.';
+
+
+create function @extschema@.lock_limits(queues text[]) returns @extschema@.queue_limits[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if lock_limits.queues = '{}' then
+        return '{}'::queue_limits[];
+    end if;
+    return array(
+        select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
+                q.last_key)::queue_limits
+          from queues as q
+         where q.queue = any(lock_limits.queues)
+           and not q.paused
+         order by q.queue
+           for no key update skip locked);
+end
+$$;
+comment on function @extschema@.lock_limits(text[]) is
+    'Lock the rows of queues that are not paused, passing over those that another claim has locked; returns their limits.';
+
+
+-- Written also where no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is
+-- refused with 40001.
+create function @extschema@.note_claims(
+    limits      @extschema@.queue_limits[],
+    chosen      @extschema@.due_task[],
+    taken       @extschema@.claimed_task[],
+    claimed_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update queues as q
+       set tokens = tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, note_claims.claimed_at) - g.used,
+           claimed_at = note_claims.claimed_at,
+           last_key = g.last_key
+      from (select c.queue, count(*) as used, (array_agg(c.limit_key order by c.ordinality desc))[1] as last_key
+              from unnest(note_claims.taken) as t
+              join unnest(note_claims.chosen) with ordinality as c on c.job = t.job and c.task = t.task
+             where not c.is_held
+               and c.queue in (select l.queue from unnest(note_claims.limits) as l)
+             group by c.queue) as g
+     where q.queue = g.queue;
+end
+$$;
+comment on function @extschema@.note_claims(@extschema@.queue_limits[], @extschema@.due_task[], @extschema@.claimed_task[], timestamptz) is
+    'Note what was claimed of queues with limits: the tokens that it took, and where their keys take turns.';

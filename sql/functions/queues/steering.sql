@@ -1,0 +1,165 @@
+-- Queues, steered: by limits, and by a pause. Whoever does so holds the row of the queue, as a claim does.
+
+create function @extschema@.limits_failure(
+    queue            text,
+    max_running      integer,
+    max_per_key      integer,
+    rate_per_second  numeric,
+    burst            numeric
+) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        name_failure(limits_failure.queue, 'a queue'),
+        case when least(limits_failure.max_running, limits_failure.max_per_key) < 1 then make_failure(
+            'PD107', 'InvalidArgument', 'at least one task of a queue may run',
+            'The limit was less than one.', 'Say null for no limit; pause_queue() lets none of them begin.') end,
+        case when not (coalesce(limits_failure.rate_per_second, 1) > 0
+                       and coalesce(limits_failure.rate_per_second, 1) <= 1000000) then make_failure(
+            'PD107', 'InvalidArgument', format('%s a second is no rate', limits_failure.rate_per_second),
+            'A rate is more than 0 and at most 1000000.', 'Say null for no limit.') end,
+        case when not (coalesce(limits_failure.burst, 1) between 1 and 1000000) then make_failure(
+            'PD107', 'InvalidArgument', format('%s is no burst', limits_failure.burst),
+            'A burst is at least 1 and at most 1000000.', 'Leave it out: then it is what comes in a second.') end,
+        case when limits_failure.burst is not null and limits_failure.rate_per_second is null then make_failure(
+            'PD107', 'InvalidArgument', 'a burst belongs to a rate', 'There was none.', 'Give rate_per_second too.') end);
+end
+$$;
+comment on function @extschema@.limits_failure(text, integer, integer, numeric, numeric) is
+    'Say what is wrong with the limits of a queue: its name (PD104), or a number (PD107); or null.';
+
+
+create function @extschema@.set_queue(
+    queue            text,
+    max_running      integer  default null,
+    max_per_key      integer  default null,
+    rate_per_second  numeric  default null,
+    burst            numeric  default null
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    full_burst numeric := case when set_queue.rate_per_second is not null
+                               then coalesce(set_queue.burst, greatest(set_queue.rate_per_second, 1)) end;
+    before queue_limits;
+    limits_set_at timestamptz;
+    tokens_left numeric;
+begin
+    perform raise_failure(limits_failure(set_queue.queue, set_queue.max_running, set_queue.max_per_key,
+                                         set_queue.rate_per_second, set_queue.burst));
+    before := lock_queue(set_queue.queue);
+    limits_set_at := clock();
+    -- Who says his limits again at each start gets no new tokens by it.
+    tokens_left := least(coalesce(tokens_at(before.tokens, before.rate_per_second, before.burst, before.claimed_at, limits_set_at), full_burst), full_burst);
+    update queues as q
+       set max_running = set_queue.max_running,
+           max_per_key = set_queue.max_per_key,
+           rate_per_second = set_queue.rate_per_second,
+           burst = full_burst,
+           tokens = case when full_burst is not null then tokens_left end,
+           set_at = limits_set_at,
+           claimed_at = limits_set_at
+     where q.queue = set_queue.queue;
+    if set_queue.max_per_key is null and before.max_per_key is not null then
+        perform leave_line(set_queue.queue);
+    end if;
+    perform notify_listeners(array[set_queue.queue]);
+end
+$$;
+comment on function @extschema@.set_queue(text, integer, integer, numeric, numeric) is
+    'Limit how many tasks of a queue run at a time, at all and for each limit_key, and how many are claimed each second; what is left out is not limited. PD104, PD107.';
+
+
+create function @extschema@.pause_queue(queue text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    perform check_name(pause_queue.queue, 'a queue');
+    perform lock_queue(pause_queue.queue);
+    update queues as q set paused = true where q.queue = pause_queue.queue and not q.paused;
+    return found;
+end
+$$;
+comment on function @extschema@.pause_queue(text) is
+    'Keep the tasks of a queue from workers; what is held goes on. False when it was paused before. PD104.';
+
+
+create function @extschema@.resume_queue(queue text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    update queues as q set paused = false where q.queue = resume_queue.queue and q.paused;
+    if found then
+        perform notify_listeners(array[resume_queue.queue]);
+    end if;
+    return found;
+end
+$$;
+comment on function @extschema@.resume_queue(text) is 'Give the tasks of a queue to workers again; false when it was not paused.';
+
+
+create function @extschema@.queue_depths(queue text default null) returns setof @extschema@.queue_depth
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return query
+    with by_key as (
+        select t.queue, t.limit_key,
+               count(*) filter (where t.token is not null) as leased,
+               count(*) filter (where t.token is null and not t.paused and t.due_at <= now_at) as due,
+               count(*) filter (where t.token is null and not t.paused and t.due_at > now_at and t.awaits is not null
+                                  and t.stuck_reason is null) as waiting,
+               count(*) filter (where t.token is null and not t.paused and t.due_at > now_at and t.awaits is null
+                                  and t.stuck_reason is null) as delayed,
+               count(*) filter (where t.token is null and not t.paused and t.stuck_reason is not null) as stuck,
+               count(*) filter (where t.token is null and t.paused) as paused,
+               min(t.due_at) filter (where t.token is null and not t.paused and t.due_at <= now_at) as oldest_due_at
+          from tasks as t
+         where queue_depths.queue is null
+            or t.queue = queue_depths.queue
+         group by t.queue, t.limit_key
+    ), by_queue as (
+        select k.queue, sum(k.leased)::bigint as leased, sum(k.due)::bigint as due, sum(k.waiting)::bigint as waiting,
+               sum(k.delayed)::bigint as delayed, sum(k.stuck)::bigint as stuck, sum(k.paused)::bigint as paused,
+               min(k.oldest_due_at) as oldest_due_at,
+               sum(case when q.max_per_key is null then k.due
+                        else least(k.due, greatest(q.max_per_key - k.leased, 0)) end)::bigint as within_keys
+          from by_key as k
+          left join queues as q on q.queue = k.queue
+         group by k.queue
+    )
+    select coalesce(q.queue, d.queue), coalesce(q.paused, false), r.ready, coalesce(d.due, 0) - r.ready,
+           coalesce(d.leased, 0), coalesce(d.waiting, 0), coalesce(d.delayed, 0), coalesce(d.stuck, 0),
+           coalesce(d.paused, 0), d.oldest_due_at, q.max_running, q.max_per_key, q.rate_per_second, q.burst
+      from by_queue as d
+      full join (select * from queues as p where queue_depths.queue is null or p.queue = queue_depths.queue) as q
+        on q.queue = d.queue
+     cross join lateral (
+        select case when q.paused then 0
+                    else greatest(0, least(coalesce(d.within_keys, 0), q.max_running - coalesce(d.leased, 0),
+                                           floor(tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, now_at))))::bigint end as ready) as r
+     order by 1;
+end
+$$;
+comment on function @extschema@.queue_depths(text) is
+    'Count the tasks of each queue, or of one: what a worker could claim now, what limits or a pause hold back, what is leased, waiting, delayed, stuck or paused; with its limits.';

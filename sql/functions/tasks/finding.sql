@@ -1,0 +1,256 @@
+-- Tasks, found: those of a queue with limits that are due. They are locked, and passed over where somebody else has locked
+-- them. In a queue with a limit per key, what is due stands in line under its key, and is found by that.
+
+create function @extschema@.priorities_in_line(queue text) returns smallint[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select l.priority
+          from generate_series(0, 9) as p (priority)
+         cross join lateral (
+            select t.priority
+              from tasks as t
+             where t.queue = priorities_in_line.queue
+               and t.priority = p.priority
+               and t.in_line
+               and not t.paused
+             order by t.limit_key
+             limit 1
+         ) as l
+         order by p.priority);
+end
+$$;
+comment on function @extschema@.priorities_in_line(text) is 'Tell with which priorities tasks of a queue stand in line, the best first.';
+
+
+-- One exact range for each priority, as a claim reads them; a plain `exists` is planned as a hash of all that wait.
+create function @extschema@.is_wanted(queue text, now_at timestamptz) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return priorities_in_line(is_wanted.queue) <> '{}' or (
+        select count(*) > 0
+          from (select
+                  from generate_series(0, 9) as p (priority)
+                 cross join lateral (
+                    select
+                      from tasks as t
+                     where t.queue = is_wanted.queue
+                       and t.priority = p.priority
+                       and t.due_at <= is_wanted.now_at
+                       and t.due_at < 'infinity'
+                       and not t.paused
+                       and not t.in_line
+                       and t.token is null
+                     order by t.due_at
+                     limit 1
+                 ) as d
+                 limit 1) as w);
+end
+$$;
+comment on function @extschema@.is_wanted(text, timestamptz) is 'Tell whether a task of a queue is due that nobody holds.';
+
+
+create function @extschema@.slots_taken(queue text, max_slots integer) returns integer
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select count(*)
+          from (select
+                  from tasks as t
+                 where t.queue = slots_taken.queue
+                   and t.token is not null
+                 limit slots_taken.max_slots) as h);
+end
+$$;
+comment on function @extschema@.slots_taken(text, integer) is 'Count the tasks of a queue that are held, up to as many as matter.';
+
+
+create function @extschema@.room_of_key(
+    limits     @extschema@.queue_limits,
+    limit_key  text,
+    chosen     @extschema@.due_task[]
+) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return greatest(0, limits.max_per_key
+        - (select count(*)
+             from (select
+                     from tasks as t
+                    where t.queue = limits.queue
+                      and t.limit_key = room_of_key.limit_key
+                      and t.token is not null
+                    limit limits.max_per_key) as h)
+        - (select count(*) from unnest(room_of_key.chosen) as c where c.limit_key = room_of_key.limit_key));
+end
+$$;
+comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @extschema@.due_task[]) is
+    'Tell how many tasks of a key may be claimed beside those that are held or chosen already.';
+
+
+create function @extschema@.find_ended(queue text, place bigint, max_tasks integer, now_at timestamptz)
+returns @extschema@.due_task[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (t.job_id, t.task, t.queue, t.priority, find_ended.place, t.due_at, t.limit_key, t.deliveries, true)::due_task
+          from tasks as t
+         where t.queue = find_ended.queue
+           and t.token is not null
+           and t.due_at <= find_ended.now_at
+           and not t.paused
+         order by t.priority, t.due_at
+         limit find_ended.max_tasks
+           for no key update skip locked);
+end
+$$;
+comment on function @extschema@.find_ended(text, bigint, integer, timestamptz) is
+    'Lock tasks of a queue whose leases have ended, best first: they have their slots still.';
+
+
+create function @extschema@.find_free(queue text, place bigint, max_tasks integer, now_at timestamptz)
+returns @extschema@.due_task[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (d.job_id, d.task, d.queue, d.priority, find_free.place, d.due_at, d.limit_key, d.deliveries, false)::due_task
+          from generate_series(0, 9) as p (priority)
+         cross join lateral (
+            select t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries
+              from tasks as t
+             where t.queue = find_free.queue
+               and t.priority = p.priority
+               and t.due_at <= find_free.now_at
+               and t.due_at < 'infinity'
+               and not t.paused
+               and not t.in_line
+               and t.token is null
+             order by t.due_at
+             limit find_free.max_tasks
+               for no key update skip locked
+         ) as d
+         limit find_free.max_tasks);
+end
+$$;
+comment on function @extschema@.find_free(text, bigint, integer, timestamptz) is
+    'Lock tasks of a queue that are due and that nobody holds, best first.';
+
+
+-- What has become due is put in line once, a thousand at a time, the best first; from then on a claim finds it by its key.
+-- Two statements: one alone would update rows as they were before they were locked, and look at its constraints with that.
+create function @extschema@.stand_in_line(queue text, now_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    due due_task[] := find_free(stand_in_line.queue, 1, 1000, stand_in_line.now_at);
+begin
+    if due <> '{}' then
+        update tasks as t
+           set in_line = true
+          from unnest(due) as d
+         where t.job_id = d.job
+           and t.task = d.task;
+    end if;
+end
+$$;
+comment on function @extschema@.stand_in_line(text, timestamptz) is
+    'Put tasks of a queue with a limit per key, which are due, in line under their keys.';
+
+
+create function @extschema@.leave_line(queue text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update tasks as t set in_line = false where t.queue = leave_line.queue and t.in_line;
+end
+$$;
+comment on function @extschema@.leave_line(text) is
+    'Let the tasks of a queue be found by their time again: it has no limit per key any more.';
+
+
+-- Keys take turns: the walk sets out behind the key that was served last, steps from key to key by the index, and comes
+-- round to where it began. It ends as soon as enough is found; a key that is full costs it one step.
+create function @extschema@.find_by_key(
+    limits     @extschema@.queue_limits,
+    place      bigint,
+    level      smallint,
+    chosen     @extschema@.due_task[],
+    max_tasks  integer
+) returns @extschema@.due_task[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        with recursive walk as (
+            select limits.last_key collate "C" as limit_key, 0 as lap, false as is_there
+             union all
+            select n.limit_key, n.lap, true
+              from walk as w
+             cross join lateral (
+                (select t.limit_key, w.lap
+                   from tasks as t
+                  where t.queue = limits.queue
+                    and t.priority = find_by_key.level
+                    and t.limit_key > w.limit_key
+                    and t.in_line
+                    and not t.paused
+                  order by t.limit_key
+                  limit 1)
+                 union all
+                (select t.limit_key, 1
+                   from tasks as t
+                  where w.lap = 0
+                    and t.queue = limits.queue
+                    and t.priority = find_by_key.level
+                    and t.in_line
+                    and not t.paused
+                  order by t.limit_key
+                  limit 1)
+                 order by lap
+                 limit 1) as n
+             where n.lap = 0
+                or n.limit_key <= limits.last_key
+        )
+        select (d.job_id, d.task, d.queue, d.priority, find_by_key.place, d.due_at, d.limit_key, d.deliveries, false)::due_task
+          from walk as w
+         cross join lateral (
+            select t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries
+              from tasks as t
+             where t.queue = limits.queue
+               and t.priority = find_by_key.level
+               and t.limit_key = w.limit_key
+               and t.in_line
+               and not t.paused
+             order by t.due_at
+             limit room_of_key(limits, w.limit_key, find_by_key.chosen)
+               for no key update skip locked
+         ) as d
+         where w.is_there
+         limit find_by_key.max_tasks);
+end
+$$;
+comment on function @extschema@.find_by_key(@extschema@.queue_limits, bigint, smallint, @extschema@.due_task[], integer) is
+    'Lock tasks of one priority that stand in line and for whose keys there is room.';

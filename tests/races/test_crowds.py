@@ -1,0 +1,53 @@
+"""A crowd under one key: a claim reads as much as it takes, not as much as waits. (E13)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+Connection = psycopg.Connection[Any]
+
+CROWD = 10_000
+EXPLAIN = b"""
+explain (analyze, buffers, timing off, format json) select claim('{q}', 'a', max_tasks => %s)"""
+
+
+def start(connection: Connection, amount: int, name: str, **options: Any) -> None:
+    """Start jobs of the queue."""
+    starts = [
+        {"id": f"{name} {n}", "workflow": "w", "queue": "q", "limit_key": name} | options
+        for n in range(amount)
+    ]
+    connection.execute("select count(*) from start_many(%s)", [Jsonb(starts)])
+
+
+def pages_of_a_claim(connection: Connection, max_tasks: int) -> int:
+    """Count the pages that a claim touches."""
+    row = connection.execute(EXPLAIN, [max_tasks]).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize("limits", ["max_per_key => 2", "max_running => 2"])
+def test_a_crowd_that_waits_costs_a_claim_nothing(connection: Connection, limits: str) -> None:
+    connection.execute(f"select set_queue('q', {limits})".encode())
+    for _ in range(CROWD // 1000):
+        start(connection, 1000, "crowd", id=None)
+    connection.execute("select claim('{q}', 'a', max_tasks => 100) from generate_series(1, 15)")
+    for n in range(30):
+        start(connection, 1, f"other {n}")
+    pages_of_a_claim(connection, 1)  # what has come since stands in line from now on
+    connection.execute("vacuum tasks")
+    few = min(pages_of_a_claim(connection, 1) for _ in range(5))  # one may pass what just ended
+    many = pages_of_a_claim(connection, 100)
+    none = pages_of_a_claim(connection, 100)
+    connection.execute("analyze")
+
+    row = connection.execute("select count(*) from tasks where token is not null").fetchone()
+    assert row == ((2 + 30,) if "key" in limits else (2,))
+    assert max(few, none) < 500
+    assert many < 3000

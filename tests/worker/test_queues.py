@@ -1,0 +1,214 @@
+"""Queues with limits, and pauses, as Python sees them. (E13)"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.cli import main
+from tests.worker.processes import worker_process
+
+T = "60 s"
+
+
+@pytest.fixture
+def echo(app: perdure.App) -> Any:
+    @app.coordinator(queue="q")
+    async def echo(memory: perdure.AsyncEntity, what: Any = None) -> Any:
+        return what
+
+    return echo
+
+
+def depth(client: perdure.Client, queue: str = "q") -> perdure.QueueDepth:
+    """Give the depth of one queue."""
+    (depth,) = client.queue_depths(queue)
+    return depth
+
+
+def test_limits_are_set_and_told(client: perdure.Client, echo: Any) -> None:
+    client.set_queue("q", max_running=2, max_per_key=1, rate_per_second=0.1)
+    for number in range(3):
+        client.start(echo, number, limit_key="k")
+    told = depth(client)
+    assert (told.ready, told.held_back, told.leased, told.paused) == (1, 2, 0, False)
+    assert (told.max_running, told.max_per_key) == (2, 1)
+    assert (told.rate_per_second, told.burst) == (Decimal("0.1"), 1)
+    client.set_queue("q")
+    told = depth(client)
+    assert (told.ready, told.held_back, told.max_running, told.burst) == (3, 0, None, None)
+    assert [d.queue for d in client.queue_depths()] == ["q"]
+    with pytest.raises(perdure.InvalidArgument):
+        client.set_queue("q", max_running=0)
+
+
+def test_a_paused_queue_waits_until_it_is_resumed(
+    client: perdure.Client, echo: Any, work: Any
+) -> None:
+    assert client.pause_queue("q") is True
+    assert client.pause_queue("q") is False
+    work()
+    handle = client.start(echo, 1)
+    assert handle.status().waiting_for == "somebody to resume queue q: it is paused"
+    with pytest.raises(perdure.ResultTimeout):
+        handle.result(0.3)
+    assert client.resume_queue("q") is True
+    assert handle.result(T) == 1
+
+
+def test_a_paused_job_waits_until_it_is_resumed(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("go")
+
+    work()
+    handle = client.start(asks)
+    assert handle.pause() is True
+    assert handle.pause() is False
+    handle.signal("go", 1)
+    with pytest.raises(perdure.ResultTimeout):
+        handle.result(0.3)
+    assert handle.status().waiting_for == "somebody to resume it: its job is paused"
+    assert handle.resume() == 1
+    assert handle.result(T) == 1
+
+
+def test_the_verbs_are_awaited_in_async_code(dsn: str, app: perdure.App, echo: Any) -> None:
+    async def steer() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            await client.set_queue("q", max_running=1)
+            assert await client.pause_queue("q") is True
+            handle = await client.start(echo, 1)
+            assert await handle.pause() is True
+            (told,) = await client.queue_depths("q")
+            assert (told.paused, told.paused_tasks, told.max_running) == (True, 1, 1)
+            assert await client.resume_queue("q") is True
+            assert await handle.resume() == 1
+            assert await handle.result(T) == 1
+
+    with perdure.Worker(app, dsn=dsn):
+        asyncio.run(steer())
+
+
+def test_the_shell_steers_queues_and_jobs(
+    dsn: str, client: perdure.Client, echo: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+
+    def run(*arguments: str) -> list[Any]:
+        monkeypatch.setattr(sys, "argv", ["perdure", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code in (0, None)
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    client.start(echo, id="j")
+    assert run("queue", "set", "q", "--max-running", "2", "--rate", "0.5") == []
+    assert run("queue", "pause", "q") == [True]
+    (told,) = run("queue", "list")
+    assert (told["queue"], told["paused"], told["held_back"]) == ("q", True, 1)
+    assert (told["max_running"], told["rate_per_second"]) == (2, "0.5")
+    assert run("queue", "resume", "q") == [True]
+    assert run("pause", "j") == [True]
+    assert run("resume", "j") == [1]
+
+
+def test_limits_hold_for_workers_that_share_a_queue(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    running = most = 0
+
+    @app.hook(queue="q")
+    async def slow(memory: perdure.AsyncEntity, number: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    @app.coordinator
+    async def many(memory: perdure.AsyncEntity) -> None:
+        await asyncio.gather(*(slow(memory, n) for n in range(30)))
+
+    client.set_queue("q", max_running=3)
+    handle = client.start(many)
+    for _ in range(3):
+        work(slots=10)
+    assert handle.result(T) is None
+    assert 1 <= most <= 3
+
+
+def test_a_slot_that_becomes_free_is_taken_at_once(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """Long before the poll: who waits for a slot is told. (E13)"""
+
+    @app.coordinator(queue="q")
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await asyncio.sleep(0)
+
+    client.set_queue("q", max_running=1, rate_per_second=20, burst=1)
+    work(slots=1, poll=600)
+    work(slots=1, poll=600)
+    began = time.monotonic()
+    for handle in [client.start(waits) for _ in range(40)]:
+        handle.result(T)
+    assert time.monotonic() - began > 39 / 20 - 0.1
+
+
+def test_workers_that_are_killed_take_no_slot_with_them(
+    client: perdure.Client, dsn: str, tmp_path: Path
+) -> None:
+    """[P6] [P8] (C42): kill -9 in the middle; what runs never exceeds the limits, all is done."""
+    path = tmp_path / "ledger"
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    chance = random.Random(seed)
+    client.set_queue("slots", max_running=4, max_per_key=2)
+    handle = client.start("count_many", 60)
+    for _ in range(4):
+        with (
+            worker_process(dsn, lease=3, LEDGER=str(path)) as one,
+            worker_process(dsn, lease=3, LEDGER=str(path)) as other,
+        ):
+            time.sleep(chance.uniform(0.8, 1.6))
+            for process in (one, other):
+                process.kill()
+                process.wait()
+                with path.open("a") as ledger:
+                    ledger.write(f"killed {process.pid} 0\n")
+    with worker_process(dsn, lease=3, LEDGER=str(path)):
+        assert handle.result(T) == 60
+    most, most_of_a_key = 0, 0
+    for running in running_at(path):
+        most = max(most, len(running))
+        keys = [number % 3 for _, number in running]
+        most_of_a_key = max([most_of_a_key, *map(keys.count, keys)])
+    assert 1 <= most <= 4
+    assert most_of_a_key <= 2
+
+
+def running_at(path: Path) -> Iterator[set[tuple[str, int]]]:
+    """Tell after each line of the ledger which hooks run, by process and number."""
+    running: set[tuple[str, int]] = set()
+    for line in path.read_text().splitlines():
+        what, process, number = line.split()
+        if what == "begin":
+            running.add((process, int(number)))
+        elif what == "end":
+            running.discard((process, int(number)))
+        else:
+            running = {(p, n) for p, n in running if p != process}
+        yield running
