@@ -163,7 +163,6 @@ def child(
         "limit_key": limit_key,
         "context": context,
         "detached": detached or None,
-        "pinned_version": serving.pin_of(workflow),
         "on_parent_end": on_parent_end,
     }
     asked = _child(serving, workflow, args, kwargs, options)
@@ -218,6 +217,7 @@ def _child(
         workflow = serving.app.coordinators.get(workflow, workflow)
     if isinstance(workflow, str) and options["queue"] is None:
         options["queue"] = serving.info.queue
+    options["pinned_version"] = serving.pin_of(workflow)
     return asks.child_ask(workflow, args, kwargs, **options)
 
 

@@ -266,7 +266,9 @@ class Coordinator(Work[P, R]):
 
         Whoever ends without having waited for it asks it to cancel.
         """
-        pending: Pending[Any] = _needed(self).start(asks.child_ask(self, args, kwargs))
+        serving = _needed(self)
+        ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
+        pending: Pending[Any] = serving.start(ask)
         return pending
 
 

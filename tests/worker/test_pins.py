@@ -52,6 +52,7 @@ def app_of(version: str | None, *, pinned: bool = True, queue: str = "q") -> per
             "by name": await perdure.exec_hook("inner"),
             "child": await perdure.child(child),
             "child by name": await perdure.child("child", id=perdure.info().job + "-child"),
+            "children": [await child.start(), await perdure.start_child("child")],
         }
 
     return app
@@ -81,6 +82,7 @@ def answers_of(version: str | None, pinned: str | None) -> dict[str, Any]:
         "by name": [version, pinned],
         "child": [version, pinned],
         "child by name": [version, pinned],
+        "children": [[version, pinned], [version, pinned]],
     }
 
 
