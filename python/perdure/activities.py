@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -194,11 +194,9 @@ class Attempt:
         return Outcome(False, too_late(self._what, self._activity.limits, made, last))
 
 
-async def _with_streams(
-    trying: Coroutine[Any, Any, Outcome], activity: Activity[..., Any], pulse: Pulse
-) -> Outcome:
-    """Tell the outcome of an attempt when all that it has published is there."""
-    outcome = await trying
+async def _with_streams(trying: Attempt, activity: Activity[..., Any], pulse: Pulse) -> Outcome:
+    """Make an attempt, and tell its outcome when all that it has published is there."""
+    outcome = await trying.run()
     try:
         await pulse.published()
     except (PerdureError, psycopg.Error) as error:
@@ -220,9 +218,7 @@ def begin_attempt(
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     context = engine.context.copy()
     context.run(running_pulse.set, pulse)
-    trying = _with_streams(
-        Attempt(engine, call, info, before, recorder).run(), call.activity, pulse
-    )
+    trying = _with_streams(Attempt(engine, call, info, before, recorder), call.activity, pulse)
     task = engine.loop.create_task(trying, context=context)
     engine.attempts.add(task)
     task.add_done_callback(engine.attempts.discard, context=engine.context)
