@@ -171,10 +171,10 @@ as $$
 declare
     name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
 begin
-    if name = '$schedule' then
-        return run_schedule(run_task.job, run_task.task, run_task.token);
-    end if;
-    return run_sql_hook(run_task.job, run_task.task, run_task.token);
+    return case name
+        when '$deadline' then run_deadline(run_task.job, run_task.task, run_task.token)
+        when '$schedule' then run_schedule(run_task.job, run_task.task, run_task.token)
+        else run_sql_hook(run_task.job, run_task.task, run_task.token) end;
 end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is

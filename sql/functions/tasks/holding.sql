@@ -35,6 +35,11 @@ begin
         own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
         own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
         name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
+        case when request_failure.request ->> 'timeout' is not null
+             then written_timeout_failure(request_failure.request ->> 'timeout') end,
+        case when kind = 'job' and request_failure.request ->> 'if_exists' is not null then make_failure(
+            'PD107', 'InvalidArgument', 'a child is a new job',
+            'A new run of a job that exists was wanted, or the job itself.', 'Ask for it without if_exists.') end,
         value_failure(request_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(request_failure.request -> 'context', 'the memory'),
@@ -53,10 +58,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if turn_failure.state is null or turn_failure.state not in
-        ('keep', 'park', 'done', 'failed', 'cancelled', 'retry', 'stuck', 'release') then
+        ('keep', 'park', 'done', 'failed', 'cancelled', 'retry', 'stuck', 'release', 'continue') then
         return make_failure(
             'PD107', 'InvalidArgument', format('a turn cannot end as %s', coalesce(quote_literal(turn_failure.state), 'null')),
-            'Known states: keep, park, done, failed, cancelled, retry, stuck, release.', 'Correct the turn.');
+            'Known states: keep, park, done, failed, cancelled, retry, stuck, release, continue.', 'Correct the turn.');
     end if;
     if value_failure(turn_failure.facts, 'facts') is null and value_failure(turn_failure.requests, 'requests') is null
         and turn_failure.requests is null then
@@ -77,6 +82,24 @@ end
 $$;
 comment on function @extschema@.turn_failure(text, jsonb, jsonb, jsonb) is
     'Say what is wrong with a turn as a whole (PD104, PD107, PD30x), or null.';
+
+
+create function @extschema@.continue_failure(kind text, args jsonb, failure jsonb) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        case when continue_failure.kind <> 'coordinator' then make_failure(
+            'PD107', 'InvalidArgument', format('a turn of a task of the kind %s cannot end as continue', continue_failure.kind),
+            'Only a run of a coordinator has a next one.', 'Say done, or retry.') end,
+        call_failure('a workflow', 'any', coalesce(continue_failure.args, '[]'), 'default', 5),
+        value_failure(continue_failure.failure, 'the failure'));
+end
+$$;
+comment on function @extschema@.continue_failure(text, jsonb, jsonb) is
+    'Say what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';
 
 
 -- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
@@ -103,7 +126,7 @@ begin
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
                      when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.facts) then 'stale'
                      else 'apply' end,
-                f.failure)::turn
+                coalesce(f.failure, case when g.state = 'continue' then g.failure end))::turn
           from (select said.*,
                        hold_tasks.missed <> '{}' and hold_tasks.missed && touched_jobs(
                            jsonb_build_array(hold_tasks.turns -> (said.number - 1)::integer)) as is_missed,
@@ -111,9 +134,10 @@ begin
                                           order by said.number) as nth
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
-                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[])) with ordinality
+                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[],
+                   failure jsonb)) with ordinality
                     as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked, touches,
-                             number)
+                             failure, number)
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
@@ -125,7 +149,10 @@ begin
                and g.nth = 1
                for no key update
          ) as h on true
-         cross join lateral (select turn_failure(g.state, g.facts, g.requests, g.value) as failure offset 0) as f
+         cross join lateral (
+            select coalesce(turn_failure(g.state, g.facts, g.requests, g.value),
+                            case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure) end) as failure
+            offset 0) as f
          order by g.number);
 end
 $$;
