@@ -231,7 +231,8 @@ create type @extschema@.recording as (
     position        integer,
     started_at      timestamptz,
     status          text,
-    result          jsonb
+    result          jsonb,
+    forked_from     jsonb
 );
 comment on type @extschema@.recording is
     'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';

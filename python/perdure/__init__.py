@@ -10,6 +10,7 @@ from .context import Info
 from .contracts import BrokenContract
 from .durable import (
     child,
+    continue_as_new,
     exec_hook,
     info,
     memory,
@@ -65,6 +66,7 @@ from .requests import Status
 from .retry import Retry
 from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
+from .timeline import TimelineItem
 from .typed_memory import TypedAsyncEntity, TypedEntity
 from .work import SQL_QUEUE, Activity, Coordinator, Hook, Pending, SqlHook, sql_hook
 from .worker import Worker
@@ -125,6 +127,7 @@ __all__ = [
     "SqlHook",
     "Status",
     "TaskNotHeld",
+    "TimelineItem",
     "TooManyIndexes",
     "TypedAsyncEntity",
     "TypedEntity",
@@ -137,6 +140,7 @@ __all__ = [
     "child",
     "connect",
     "connect_async",
+    "continue_as_new",
     "exec_hook",
     "info",
     "memory",

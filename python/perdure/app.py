@@ -113,11 +113,22 @@ class App:
     def coordinator(self, function: Callable[Concatenate[Any, P], R], /) -> Coordinator[P, R]: ...
     @overload
     def coordinator(
-        self, *, entity: str | None = None, queue: str = "default", name: str | None = None
+        self,
+        *,
+        entity: str | None = None,
+        queue: str = "default",
+        name: str | None = None,
+        retries: int = 0,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
     ) -> CoordinatorDecorator: ...
-    def coordinator(self, *function: Any, **options: Any) -> Any:
-        """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`."""
-        return self._register(Coordinator, self.coordinators, function, 0, options)
+    def coordinator(self, *function: Any, retries: int = 0, **options: Any) -> Any:
+        """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`.
+
+        With `retries` or `retry` one that raises begins a new run, with its memory and an empty
+        journal. `timeout` is for the job with all its runs, unless its start says another.
+        """
+        return self._register(Coordinator, self.coordinators, function, retries, options)
 
     def _register(
         self,

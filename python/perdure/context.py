@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from . import asks
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Info:
     """Who the running code is: `perdure.info().job`.
 
-    `attempt` is 0 at first; `signal` is the name under which a hook was asked to answer; `key`
-    names one call of an activity for ever (an idempotency key for the outside world).
+    `attempt` is 0 at first; `run` counts the runs of the job, from 1; `signal` is the name under
+    which a hook was asked to answer; `key` names one call of an activity for ever (an idempotency
+    key for the outside world).
     """
 
     job: str
@@ -39,6 +40,7 @@ class Info:
     parent: str | None = None
     headers: Any = None
     key: str | None = None
+    run: int = 1
 
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
@@ -55,6 +57,7 @@ def info_of(row: dict[str, Any], kind: str) -> Info:
         queue=row["queue"],
         parent=row["parent"],
         headers=row["headers"],
+        run=row["run"],
     )
 
 
@@ -96,6 +99,10 @@ class Runtime(ABC):
     @abstractmethod
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait for the own memory to fulfil a condition, at most `timeout` s (TimeoutError)."""
+
+    @abstractmethod
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        """End this run and begin the next. Raises InvalidArgument in a hook, which has none."""
 
     @abstractmethod
     def time(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random as randoms
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from . import asks
@@ -106,12 +106,13 @@ def child(
     due_at: datetime | None = None,
     context: dict[str, Any] | None = None,
     detached: bool = False,
+    timeout: Duration | None = None,
     **kwargs: Any,
 ) -> Any:
     """Run another workflow as a child job and wait for it: `await perdure.child(research, "q")`.
 
     Its id is the parent's id with a suffix unless given. A detached child is only begun: the call
-    gives None. Raises ChildFailed.
+    gives None. With `timeout` it fails if it takes longer, in whatever runs. Raises ChildFailed.
     """
     serving = required("child")
     if isinstance(workflow, str):
@@ -126,9 +127,19 @@ def child(
         "due_at": None if due_at is None else micros(due_at),
         "context": context,
         "detached": detached or None,
+        "timeout": timeout,
     }
     asked = asks.child_ask(workflow, args, kwargs, **options)
     return serving.start(asked) if detached else serving.give(serving.ask(asked))
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this run and begin the next with these arguments: `perdure.continue_as_new(page + 1)`.
+
+    The next run has the memory, the signals that nobody took and the job's time limit, and begins
+    with an empty journal. Nothing that the code does after it has any effect.
+    """
+    required("continue_as_new").continue_as_new(args, kwargs)
 
 
 def signal(job: str, name: str, payload: Any = None) -> Any:

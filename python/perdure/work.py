@@ -195,9 +195,18 @@ class Coordinator(Work[P, R]):
         name: str | None = None,
         queue: str = "default",
         entity: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
     ):
         super().__init__(function, name, queue)
         self.entity = entity
+        self.retry = retry or Retry()
+        self.timeout = None if timeout is None else seconds(timeout)
+
+    def own_options(self) -> dict[str, Any]:
+        """Give what the function itself says of a start: queue, entity and timeout (seconds)."""
+        own = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
+        return {name: value for name, value in own.items() if value is not None}
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as a part of whoever calls it; `child()` makes it a job."""
