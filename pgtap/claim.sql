@@ -95,7 +95,7 @@ select is(
                        'deliveries', 1, 'attempt', 0, 'failure', null,
                        'asked', 0, 'accept_changes', false, 'parent', null,
                        'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v1', 'signal', null, 'asker', null,
-                       'progress', null,
+                       'progress', null, 'forked_from', null,
                        'started_at', clock(), 'told_at', null, 'journal', '[]'::jsonb, 'messages', '[]'::jsonb),
     'a claimed coordinator comes with all that is needed to run it');
 select given(tell(a_turn('shape',
@@ -112,7 +112,7 @@ select is(
                        'deliveries', 1, 'attempt', 0, 'failure', null,
                        'asked', 0, 'accept_changes', false, 'parent', null,
                        'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v2', 'signal', 'done',
-                       'progress', null, 'started_at', clock(),
+                       'progress', null, 'forked_from', null, 'started_at', clock(),
                        'told_at', null, 'asker', '{"job": "shape", "task": "1/main", "key": "h1"}'::jsonb,
                        'journal', '[]'::jsonb, 'messages', '[]'::jsonb),
     'a claimed hook comes with its own arguments, its signal and its asker (C46)');

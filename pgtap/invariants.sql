@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is.
 
 begin;
-select plan(89);
+select plan(92);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -31,6 +31,9 @@ select given(entity_create('long', 'note'));
 select given(
     entity_apply('long', (select jsonb_agg('{"op": "toggle", "path": "b"}'::jsonb) from generate_series(1, 250))));
 select given(hook('entity', 'h', key => 'h'));
+select given(start('w', id => 'again', queue => 'again', timeout => '1 h'));
+select given(take('ada', '{again}'));
+select given(tell(a_turn('again', state => 'continue')));
 select given(signal('running', 'go'));
 select given(create_schedule(id, 'w', '@daily')) from unnest('{daily,paused}'::text[]) as id;
 select given(pause_schedule('paused'));
@@ -91,7 +94,14 @@ select is(laws_broken_by(statement), broken, format('%s breaks %s', about, array
         ('a child that takes itself for one of a parent that has ended',
          $$ update perdure.jobs set on_parent_end = 'terminate' where id = 'ended/c' $$, '{I12}'),
         ('a running job without a coordinator', $$ delete from perdure.tasks where job_id = 'running' $$, '{I3}'),
-        ('a coordinator of another run', $$ update perdure.jobs set run = 2 where id = 'parked' $$, '{I3}'),
+        ('a coordinator of another run', $$ update perdure.jobs set run = 2 where id = 'parked' $$,
+         '{I18,I3,I4}'),
+        ('a coordinator of a run that is over',
+         $$ insert into perdure.tasks (job_id, task, kind, name, queue, due_at)
+            values ('again', '1/main', 'coordinator', 'w', 'q', clock()) $$,
+         '{I4}'),
+        ('a run of which nobody knows how it began', $$ delete from perdure.journal where task = '$run' $$, '{I18}'),
+        ('a job whose time never ends', $$ delete from perdure.tasks where name = '$deadline' $$, '{I7}'),
         ('a coordinator that is none', $$ update perdure.tasks set kind = 'hook' where job_id = 'parked' $$, '{I3}'),
         ('a task that waits for nothing', $$ update perdure.tasks set awaits = null where job_id = 'parked' $$,
          '{I3}'),

@@ -34,8 +34,8 @@ select time_passes('1 min');
 select given(tell(a_turn('live', state => 'done', value => '"found"')));
 select results_eq(
     $$ select r.task, r.queue, r.position, r.asked, r.status, r.result, r.started_at from recording_of('live') as r $$,
-    $$ values ('1/main', null, null::integer, 2147483647, 'completed', '"found"'::jsonb,
-               '2030-01-01 12:00+00'::timestamptz) $$,
+    $$ values ('1/main', 'live', null::integer, 2147483647, 'completed', '"found"'::jsonb,
+               '2030-01-01 12:01+00'::timestamptz) $$,
     'of a job that has ended all was asked for, and the result is known');
 
 select is(error_of($$ select recording_of('nobody') $$), 'PD401', 'a job that does not exist is refused');

@@ -1,7 +1,7 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(60);
+select plan(78);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -14,8 +14,10 @@ select is(
     '(j,t)',
     'a start tells the id of the job, and that it is new (C11)');
 select is(
-    the_job('j') - '{watched,paused,asked_as,on_parent_end}'::text[],
-    jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running',
+    the_job('j') - '{watched,paused,asked_as}'::text[],
+    jsonb_build_object('queue', 'agents', 'priority', 2, 'limit_key', 'tenant t', 'timeout', null, 'forked_from', null,
+                       'started_at', null, 'on_parent_end', null,
+                       'id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running',
                        'context', '{"n": 1}'::jsonb, 'version', 1, 'run', 1, 'args', '["subsidies"]'::jsonb,
                        'result', null, 'error', null, 'parent', null, 'headers', '{"tenant": "t"}'::jsonb,
                        'pinned_version', 'v1', 'start_key', 'k', 'created_at', clock(), 'updated_at', clock(),
@@ -96,6 +98,83 @@ select is(
     'a finished job can be taken too');
 select is(the_job('over') ->> 'status', 'completed', 'taking a finished job does not run it again');
 
+-- A new run, once the last one has ended.
+
+select throws_ok(
+    $$ select start('research', id => 'j', if_exists => 'new_run') $$,
+    'PD402',
+    'job ''j'' runs',
+    'a job that runs does not begin a new run');
+select is(
+    start('report', '["2"]', 'over', queue => 'reports', priority => 3, headers => '{"h": 1}', key => 'again',
+          if_exists => 'new_run', limit_key => 'l', pinned_version => 'v2', timeout => '1 h')::text,
+    '(over,t)',
+    'a job that has ended begins a new run (E5)');
+select is(
+    the_job('over') - '{context,created_at,entity,asked_as,on_parent_end,parent,paused,watched,forked_from}'::text[],
+    jsonb_build_object('id', 'over', 'run', 2, 'workflow', 'report', 'status', 'running', 'version', 0,
+                       'args', '["2"]'::jsonb, 'result', null, 'error', null, 'finished_at', null,
+                       'updated_at', clock(), 'start_key', 'again',
+                       'queue', 'reports', 'priority', 3, 'limit_key', 'l', 'timeout', interval '1 h',
+                       'started_at', null, 'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v2'),
+    'a new run is what its start says, and nothing is left of the end before');
+select is(tasks_of('over'), '{2/main,2/main/$deadline}', 'a new run has a coordinator and a journal of its own');
+select is(
+    the_task('over', '2/main') -> 'position',
+    '0',
+    'the journal of a new run is empty');
+select is(
+    (select jsonb_build_array(f.name, f.value, f.argument)
+       from journal as f
+      where f.job_id = 'over' and f.task = '$run'),
+    '["start", {"status": "completed", "result": 1}, ["2"]]',
+    'the journal tells that a run began, and how the one before ended');
+select is(
+    start('report', '["2"]', 'over', key => 'again', if_exists => 'new_run')::text,
+    '(over,f)',
+    'the same start with the same key finds its own run [P12]');
+select given(take('ada', '{reports@v2}'));
+select given(tell(a_turn('over', '2/main', 'done')));
+select is(
+    start('report', id => 'over', key => 'again', if_exists => 'new_run')::text,
+    '(over,f)',
+    'a repeated start does not begin a third run, also when its own has ended [P12]');
+select is(
+    start('report', id => 'over', key => 'third', if_exists => 'new_run')::text,
+    '(over,t)',
+    'another start begins a third');
+select is(start('report', id => 'over', key => 'again', if_exists => 'new_run')::text, '(over,f)',
+          'a start is known by its key when other runs have begun since [P12]');
+select is(start('research', id => 'fresh', context => '{"n": 1}', if_exists => 'new_run')::text, '(fresh,t)',
+          'an id that is free is a first run, which may have a memory');
+select given(entity_create('notes', 'note', '{"n": 1}'));
+select is(start('research', id => 'notes', entity => 'note', if_exists => 'new_run')::text, '(notes,t)',
+          'a plain entity may have a first run');
+select is(
+    jsonb_build_array(the_job('notes') -> 'run', the_job('notes') -> 'context', the_job('notes') -> 'version',
+                      tasks_of('notes')),
+    '[1, {"n": 1}, 1, ["1/main"]]',
+    'the memory of an entity goes on in its run');
+select is(
+    error_of(format('select start(''w'', id => ''kept'', if_exists => ''new_run'', %s)', options)),
+    'PD107',
+    about)
+  from (values ('entity => ''other''', 'the entity of a memory never changes'),
+               ('context => ''{"n": 2}''', 'a memory that is there does not begin again'),
+               ('timeout => ''-1 s''', 'a run has a time to run')) as cases (options, about)
+  join entity_create('kept', 'note', '{"n": 1}') on true;
+select is(
+    (select array_agg(s::text) from start_many('[{"workflow": "w", "id": "kept", "if_exists": "new_run"},
+        {"workflow": "w", "id": "kept-2", "if_exists": "new_run"}, {"workflow": "w", "id": "m-0"}]') as s),
+    '{"(kept,t)","(kept-2,t)","(m-0,t)"}',
+    'of many starts some may be new runs');
+select throws_ok(
+    $$ select start_many('[{"workflow": "w", "id": "twice", "if_exists": "new_run"},
+                           {"workflow": "w", "id": "twice", "if_exists": "new_run"}]') $$,
+    'PD402',
+    null,
+    'one call begins one run of an id');
+
 -- Bad input leaves nothing.
 
 select is(error_of(statement), code, format('%s is refused', about))
@@ -112,7 +191,10 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('an argument that is no list',       'select start(''w'', ''"subsidies"'')',                'PD103'),
         ('a list of starts that is none',     'select start_many(''{"workflow": "w"}'')',            'PD107')
        ) as cases (about, statement, code);
-select is((select count(*) from jobs where workflow = 'w'), 0::bigint, 'nothing is left of a start that was refused');
+select is(
+    (select count(*) from jobs where workflow = 'w' and id not in ('kept', 'kept-2', 'm-0')),
+    0::bigint,
+    'nothing is left of a start that was refused');
 
 -- Many at once.
 

@@ -12,7 +12,7 @@ create type @extschema@.started as (
     id      text,
     is_new  boolean
 );
-comment on type @extschema@.started is 'The id of a job, and whether this call made it.';
+comment on type @extschema@.started is 'The id of a job, and whether this call made it, or began its run.';
 
 create type @extschema@.job_result as (
     status  text,
@@ -322,7 +322,8 @@ create type @extschema@.recording as (
     position        integer,
     started_at      timestamptz,
     status          text,
-    result          jsonb
+    result          jsonb,
+    forked_from     jsonb
 );
 comment on type @extschema@.recording is
     'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';
@@ -409,3 +410,13 @@ create type @extschema@.found_job as (
     place       jsonb
 );
 comment on type @extschema@.found_job is 'A job that find() found; its place is where the next page begins.';
+
+create type @extschema@.timeline_item as (
+    kind   text,
+    at     timestamptz,
+    task   text,
+    body   jsonb,
+    place  jsonb
+);
+comment on type @extschema@.timeline_item is
+    'Something that belongs to a job: the job itself, a fact, a task or a message; its place is where the next page begins.';

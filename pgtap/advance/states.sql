@@ -119,10 +119,11 @@ select is(
     'a last turn may still change the memory');
 select is(
     the_job('done') - '{args,created_at,entity,headers,id,parent,pinned_version}'::text[]
-        - '{asked_as,on_parent_end,paused,run,start_key,watched,workflow}'::text[],
+        - '{asked_as,forked_from,limit_key,on_parent_end,paused,priority,queue,run,start_key,timeout,watched,
+            workflow}'::text[],
     jsonb_build_object('status', 'completed', 'context', '{"n": 2}'::jsonb, 'version', 2,
                        'result', '{"answer": 42}'::jsonb, 'error', null, 'updated_at', clock(),
-                       'finished_at', clock()),
+                       'started_at', clock() - interval '1 min', 'finished_at', clock()),
     'a job that is done keeps its memory and its result (C12)');
 select is(tasks_of('done'), '{}', 'a job that is done has nothing left to run');
 select is(jsonb_array_length(journal_of('done')), 1, 'the journal outlives its task (C72)');

@@ -10,10 +10,12 @@ select the_time_is('2030-01-01 12:00+00');
 select is(entity_create('e', 'note', '{"n": 1}'), true, 'a memory that is new is made');
 select is(entity_create('e', 'other', '{"n": 2}'), false, 'an id belongs to one memory');
 select is(
-    the_job('e') - '{watched,paused,asked_as,on_parent_end}'::text[],
+    the_job('e') - '{watched,paused,asked_as}'::text[],
     jsonb_build_object('id', 'e', 'entity', 'note', 'context', '{"n": 1}'::jsonb, 'version', 1, 'run', 1,
                        'workflow', null, 'status', null, 'args', null, 'result', null, 'error', null, 'parent', null,
-                       'headers', null, 'pinned_version', null, 'start_key', null, 'created_at', clock(),
+                       'headers', null, 'pinned_version', null, 'start_key', null, 'queue', null, 'priority', null,
+                       'limit_key', null, 'timeout', null, 'started_at', null, 'forked_from', null,
+                       'on_parent_end', null, 'created_at', clock(),
                        'updated_at', clock(), 'finished_at', null),
     'a plain entity has a document and no workflow (C19)');
 select is(tasks_of('e'), '{}', 'a plain entity has nothing to run');

@@ -39,7 +39,7 @@ $$;
 
 select is(
     create_schedule('h', 'research', '30 * * * *', args => '["x"]', queue => 'q', entity => 'report',
-                    headers => '{"tenant": 1}', limit_key => 'k', priority => 3, timeout => '1 h'),
+                    headers => '{"tenant": 1}', limit_key => 'k', priority => 3, timeout => '20 years'),
     '2030-01-01 12:30+00', 'whoever makes a schedule is told when it is due');
 select is(pg_temp.tick('h'), null, 'before, no worker takes it');
 select is(perdure.next_due_at('{$sql}'), '2030-01-01 12:30+00', 'but knows when to come back [P7]');
@@ -48,7 +48,7 @@ select is(pg_temp.tick('h'), 'waiting', 'at its time a worker runs it');
 select is(pg_temp.jobs_of('h'), '{2030-01-01T12:30:00Z}', 'a job is started');
 select ok(
     the_job('h/2030-01-01T12:30:00Z') @> '{
-        "workflow": "research", "args": ["x"], "entity": "report", "status": "running", "parent": null,
+        "workflow": "research", "args": ["x"], "entity": "report", "status": "running", "parent": null, "timeout": "20 years",
         "headers": {"tenant": 1, "schedule": "h", "due_at": "2030-01-01T12:30:00Z"}}',
     'as the schedule says, and it is told which due time it is for');
 select ok(

@@ -18,13 +18,17 @@ select is(
     '{"state": "keep"}',
     'a turn may ask for children');
 select is(
-    the_job('p/c#1') - '{watched,paused,on_parent_end,created_at,updated_at}'::text[],
+    the_job('p/c#1')
+        - '{watched,paused,created_at,updated_at,queue,priority,limit_key,timeout}'::text[]
+        - '{started_at,forked_from,on_parent_end}'::text[],
     '{"id": "p/c#1", "entity": null, "workflow": "child", "status": "running", "context": {}, "version": 0, "run": 1,
     "args": null, "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#1", "headers": null,
      "pinned_version": null, "start_key": null, "finished_at": null}',
     'a child is named after its parent and its key, and knows its parent');
 select is(
-    the_job('named') - '{watched,paused,on_parent_end,created_at,updated_at}'::text[],
+    the_job('named')
+        - '{watched,paused,created_at,updated_at,queue,priority,limit_key,timeout}'::text[]
+        - '{started_at,forked_from,on_parent_end}'::text[],
     '{"id": "named", "entity": "agent", "workflow": "child", "status": "running", "context": {"n": 1}, "version": 1,
     "run": 1, "args": ["x"], "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#2",
     "headers": {"h": 1},

@@ -11,6 +11,7 @@ from .contracts import BrokenContract
 from .durable import (
     ask_people,
     child,
+    continue_as_new,
     exec_hook,
     heartbeat,
     info,
@@ -75,6 +76,7 @@ from .retry import Retry
 from .schedules import Schedule
 from .sqlregistry import RegisteredSqlHook
 from .streams import StreamItem
+from .timeline import TimelineItem
 from .typed_memory import TypedAsyncEntity, TypedEntity
 from .work import (
     SQL_QUEUE,
@@ -151,6 +153,7 @@ __all__ = [
     "Status",
     "StreamItem",
     "TaskNotHeld",
+    "TimelineItem",
     "TooManyIndexes",
     "Transaction",
     "TypedAsyncEntity",
@@ -165,6 +168,7 @@ __all__ = [
     "child",
     "connect",
     "connect_async",
+    "continue_as_new",
     "exec_hook",
     "heartbeat",
     "info",

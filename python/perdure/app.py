@@ -186,12 +186,19 @@ class App:
         entity: str | None = None,
         queue: str = "default",
         name: str | None = None,
+        retries: int = 0,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
         pinned: bool = False,
     ) -> CoordinatorDecorator: ...
-    def coordinator(self, *function: Any, pinned: bool = False, **options: Any) -> Any:
+    def coordinator(
+        self, *function: Any, retries: int = 0, pinned: bool = False, **options: Any
+    ) -> Any:
         """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`.
 
-        A `pinned` one is started to keep to the version of this app: only its workers run it.
+        With `retries` or `retry` one that raises begins a new run, with its memory and an empty
+        journal. `timeout` is for the job with all its runs, unless its start says another. A
+        `pinned` one is started to keep to the version of this app: only its workers run it.
         """
         if pinned and self.version is None:
             raise InvalidArgument(
@@ -199,7 +206,7 @@ class App:
                 hint='Give it one: perdure.App(version="2").',
             )
         options["pinned_version"] = self.version if pinned else None
-        return self._register(Coordinator, self.coordinators, function, 0, options)
+        return self._register(Coordinator, self.coordinators, function, retries, options)
 
     def _register(
         self,

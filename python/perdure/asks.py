@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from .durations import to_iso
+from .durations import as_interval, to_iso
 from .errors import ActivityFailed, ChildFailed, HookFailed, ValueTooLarge, from_failure
 from .stored import as_stored
 from .typed import Decode, bind_unknown, to_json, unchanged
 
 if TYPE_CHECKING:
-    from .work import Activity, Hook, Work
+    from .work import Activity, Coordinator, Hook, Work
 
 Json = dict[str, Any]
 
@@ -117,12 +117,12 @@ def hook_ask(
 
 
 def child_ask(
-    workflow: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
+    workflow: Coordinator[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
     """Ask for a child job; options: id, entity, queue, priority, due_at (µs), context, detached,
-    pinned_version, on_parent_end."""
+    pinned_version, on_parent_end, timeout."""
     name, bound, decode = _bound(workflow, args, kwargs)
-    own = {} if isinstance(workflow, str) else {"queue": workflow.queue, "entity": workflow.entity}
+    own = {} if isinstance(workflow, str) else workflow.own_options()
     spec = {"kind": "job", "name": name, "args": bound} | _given(own) | _given(options)
     return Ask("answer", name, fingerprint_of(bound), spec, decode, ChildFailed)
 
@@ -142,6 +142,8 @@ def _given(options: Json) -> Json:
     given = {name: value for name, value in options.items() if value is not None}
     if "due_at" in given:
         given["due_at"] = to_iso(given["due_at"])
+    if "timeout" in given:
+        given["timeout"] = as_interval(given["timeout"])
     if "context" in given:
         given["context"] = stored(given["context"])
     return given

@@ -40,6 +40,7 @@ from .requests import (
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .streams import END, After, StreamItem, items_behind, place_of
+from .timeline import BATCH, TimelineItem, page_of
 from .waiting import Ears
 from .work import Hook
 
@@ -190,6 +191,48 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         """Let the job keep to another version of the code, or to none; gives how many tasks."""
         return int(await self._client.send(self._client.calls.repin(self.id, version)))
 
+    async def retry(
+        self,
+        args: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        timeout: Duration | None = None,  # noqa: ASYNC109
+        key: str | None = None,
+        connection: Any = None,
+    ) -> bool:
+        """Run the job again, if it has failed or was cancelled: with its last arguments, or `args`.
+
+        The new run has the memory as it is. False where the job runs or has completed. `timeout` is
+        as that of the last start, unless given. Raises JobNotFound.
+        """
+        call = self._client.requests.retry(self.id, args, timeout, key)
+        return bool(await self._client.send(call, connection))
+
+    async def timeline(self) -> AsyncGenerator[TimelineItem, None]:
+        """Give all that belongs to the job but its memory: itself, facts, tasks, open messages.
+
+        `async for item in handle.timeline(): print(item.at, item.task, item.body)`. Facts come in
+        order of time. Raises JobNotFound.
+        """
+        place: list[Any] | None = None
+        while True:
+            call = page_of(self._client.calls, self.id, place)
+            items: list[TimelineItem] = await self._client.send(call)
+            if not items:
+                return
+            for item in items:
+                yield item
+            place = items[-1].place
+
+    async def forget_old_runs(self) -> int:
+        """Drop what the runs before the last one were told; gives how many facts.
+
+        The changes they made of the memory stay in its history. Raises JobNotFound.
+        """
+        dropped = 0
+        while some := await self._client.send(self._client.calls.forget_old_runs(self.id, BATCH)):
+            dropped += some
+        return dropped
+
     async def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:
@@ -278,9 +321,9 @@ class AsyncClient(
     ) -> AsyncHandle:
         """Start a job: `await client.start(research, "subsidies", id="agent-jane-001")`.
 
-        Options: id, entity, queue, priority, due_at, limit_key, context, key, if_exists ("error" or
-        "existing"), connection (joins its transaction); other keywords are the workflow's own.
-        Raises JobExists.
+        Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
+        ("error", "existing", or "new_run" of a job that has ended), connection (joins its
+        transaction); other keywords are the workflow's own. Raises JobExists.
         """
         call = self.requests.start(workflow, args, options)
         started, _ = await self.send(call, connection)
@@ -311,6 +354,27 @@ class AsyncClient(
         starts = [one_of_many(workflow, each) for each in many]
         rows = await self.send(self.calls.start_many(starts), connection)
         return [self.handle(row[0], workflow) for row in rows]
+
+    async def fork(
+        self,
+        job: str,
+        new_id: str | None = None,
+        *,
+        at: int | None = None,
+        context: dict[str, Any] | None = None,
+        workflow: Workflow | None = None,
+        key: str | None = None,
+        connection: Any = None,
+    ) -> AsyncHandle:
+        """Start a job where another stands, or stood: `await client.fork("agent-1", at=12)`.
+
+        It has been told the first `at` facts of the other's coordinator (all, if not given) and has
+        the memory that was there then, or `context`. What was asked for and not answered is asked
+        for again. Raises JobNotFound, JobExists, InvalidArgument.
+        """
+        call = self.requests.fork(job, new_id, at, context, key)
+        started, _ = await self.send(call, connection)
+        return self.handle(started, workflow)
 
     def handle(self, job: str, workflow: Workflow | None = None) -> AsyncHandle:
         """Give a handle of a job; nothing is sent."""

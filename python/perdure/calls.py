@@ -171,6 +171,25 @@ class Calls:
         """Keep the tasks of a job from workers."""
         return self._call("pause", id=job)
 
+    def retry(self, job: str, args: Any, timeout: str | None, key: str) -> Call:
+        """Run a job again that has failed or was cancelled; answers false where it did not."""
+        written = None if args is None else to_text(args)
+        return self._call("retry", id=job, args=written, timeout=timeout, key=key)
+
+    def fork(self, job: str, new_id: str, seq: int | None, context: Any, key: str) -> Call:
+        """Start a job where another stood; answers (id, is_new)."""
+        written = None if context is None else to_text(context)
+        return self._call("fork", "row", id=job, new_id=new_id, seq=seq, context=written, key=key)
+
+    def timeline(self, job: str, after: list[Any] | None, max_rows: int) -> Call:
+        """Read what belongs to a job, after a place; answers a row for each item."""
+        place = None if after is None else to_text(after)
+        return self._call("timeline", "rows", id=job, after=place, max_rows=max_rows)
+
+    def forget_old_runs(self, job: str, max_rows: int) -> Call:
+        """Drop what old runs were told; answers how many facts."""
+        return self._call("forget_old_runs", id=job, max_rows=max_rows)
+
     def result(self, job: str) -> Call:
         """Read how a job ended: (status, result, error)."""
         return self._call("result", "row", id=job)

@@ -40,6 +40,7 @@ from .requests import (
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .streams import END, After, StreamItem, items_behind, place_of
+from .timeline import BATCH, TimelineItem, page_of
 from .waiting import Ear
 from .work import Hook
 
@@ -180,6 +181,47 @@ class Handle(BaseHandle["Client"]):
         """Let the job keep to another version of the code, or to none; gives how many tasks."""
         return int(self._client.send(self._client.calls.repin(self.id, version)))
 
+    def retry(
+        self,
+        args: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        timeout: Duration | None = None,
+        key: str | None = None,
+        connection: Any = None,
+    ) -> bool:
+        """Run the job again, if it has failed or was cancelled: with its last arguments, or `args`.
+
+        The new run has the memory as it is. False where the job runs or has completed. `timeout` is
+        as that of the last start, unless given. Raises JobNotFound.
+        """
+        call = self._client.requests.retry(self.id, args, timeout, key)
+        return bool(self._client.send(call, connection))
+
+    def timeline(self) -> Iterator[TimelineItem]:
+        """Give all that belongs to the job but its memory: itself, facts, tasks, open messages.
+
+        `for item in handle.timeline(): print(item.at, item.task, item.body)`. Facts come in
+        order of time. Raises JobNotFound.
+        """
+        place: list[Any] | None = None
+        while True:
+            call = page_of(self._client.calls, self.id, place)
+            items: list[TimelineItem] = self._client.send(call)
+            if not items:
+                return
+            yield from items
+            place = items[-1].place
+
+    def forget_old_runs(self) -> int:
+        """Drop what the runs before the last one were told; gives how many facts.
+
+        The changes they made of the memory stay in its history. Raises JobNotFound.
+        """
+        dropped = 0
+        while some := self._client.send(self._client.calls.forget_old_runs(self.id, BATCH)):
+            dropped += some
+        return dropped
+
     def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:
@@ -280,9 +322,9 @@ class Client(
     ) -> Handle:
         """Start a job: `client.start(research, "subsidies", id="agent-jane-001")`.
 
-        Options: id, entity, queue, priority, due_at, limit_key, context, key, if_exists ("error" or
-        "existing"), connection (joins its transaction); other keywords are the workflow's own.
-        Raises JobExists.
+        Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
+        ("error", "existing", or "new_run" of a job that has ended), connection (joins its
+        transaction); other keywords are the workflow's own. Raises JobExists.
         """
         call = self.requests.start(workflow, args, options)
         started, _ = self.send(call, connection)
@@ -313,6 +355,27 @@ class Client(
         starts = [one_of_many(workflow, each) for each in many]
         rows = self.send(self.calls.start_many(starts), connection)
         return [self.handle(row[0], workflow) for row in rows]
+
+    def fork(
+        self,
+        job: str,
+        new_id: str | None = None,
+        *,
+        at: int | None = None,
+        context: dict[str, Any] | None = None,
+        workflow: Workflow | None = None,
+        key: str | None = None,
+        connection: Any = None,
+    ) -> Handle:
+        """Start a job where another stands, or stood: `client.fork("agent-1", at=12)`.
+
+        It has been told the first `at` facts of the other's coordinator (all, if not given) and has
+        the memory that was there then, or `context`. What was asked for and not answered is asked
+        for again. Raises JobNotFound, JobExists, InvalidArgument.
+        """
+        call = self.requests.fork(job, new_id, at, context, key)
+        started, _ = self.send(call, connection)
+        return self.handle(started, workflow)
 
     def handle(self, job: str, workflow: Workflow | None = None) -> Handle:
         """Give a handle of a job; nothing is sent."""

@@ -177,6 +177,46 @@ def repin(
 
 
 @commands.command()
+def retry(
+    id: Id,
+    arguments: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON]", help="Other arguments: an array, or one value."),
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(help='For the new run: "2 h".')] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Run a job again that has failed or was cancelled."""
+    given = parsed(arguments)
+    args = given if given is None or isinstance(given, list) else [given]
+    with client(dsn, schema) as opened:
+        show(opened.handle(id).retry(args, timeout=timeout))
+
+
+@commands.command()
+def fork(
+    id: Id,
+    new_id: Annotated[str | None, typer.Option("--id", help="The id of the new job.")] = None,
+    at: Annotated[int | None, typer.Option(help="How many facts it has been told; all.")] = None,
+    context: Annotated[str | None, typer.Option(metavar="JSON", help="Another memory.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Start a job where another stands, or stood, and print its id."""
+    with client(dsn, schema) as opened:
+        print(opened.fork(id, new_id, at=at, context=parsed(context)).id)
+
+
+@commands.command()
+def timeline(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print all that belongs to a job but its memory, a line of JSON each."""
+    with client(dsn, schema) as opened:
+        for item in opened.handle(id).timeline():
+            show(item, indent=None)
+
+
+@commands.command()
 def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print what is wrong in the app's tables; fail if anything is."""
     with connected(dsn) as connection:

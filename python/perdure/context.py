@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from . import asks
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class Info:
     """Who the running code is: `perdure.info().job`.
 
-    `attempt` is 0 at first; `signal` is the name under which a hook was asked to answer; `key`
-    names one call of an activity for ever (an idempotency key for the outside world). `progress` is
-    what an earlier attempt last told with `heartbeat()`, as far as a heartbeat has carried it;
-    `pinned_version` is the version of the code that the job keeps to.
+    `attempt` is 0 at first; `run` counts the runs of the job, from 1; `signal` is the name under
+    which a hook was asked to answer; `key` names one call of an activity for ever (an idempotency
+    key for the outside world). `progress` is what an earlier attempt last told with `heartbeat()`,
+    as far as a heartbeat has carried it; `pinned_version` is the version of the code that the job
+    keeps to.
     """
 
     job: str
@@ -44,6 +45,7 @@ class Info:
     key: str | None = None
     progress: Any = None
     pinned_version: str | None = None
+    run: int = 1
 
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
@@ -61,6 +63,7 @@ def info_of(row: dict[str, Any], kind: str) -> Info:
         parent=row["parent"],
         headers=row["headers"],
         pinned_version=row["pinned_version"],
+        run=row["run"],
     )
 
 
@@ -120,6 +123,10 @@ class Runtime(ABC):
     @abstractmethod
     def beat(self, progress: Any) -> None:
         """Note how far the code is. Raises CancelledError where it was asked to cancel."""
+
+    @abstractmethod
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        """End this run and begin the next. Raises InvalidArgument in a hook, which has none."""
 
     @abstractmethod
     def time(self) -> int:

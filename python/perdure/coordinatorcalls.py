@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from . import asks
@@ -31,12 +31,13 @@ class CoordinatorRuntime(Runtime):
 
     run: AnyRun
 
-    def __init__(self, app: App, row: dict[str, Any], is_async: bool):
+    def __init__(self, app: App, function: Coordinator[..., Any], row: dict[str, Any]):
         self._row = row
+        self._shape = function.shape
         self.app = app
-        self.is_async = is_async
+        self.is_async = function.is_async
         door = TaskDoor(self)
-        self.memory = AsyncEntity(door, row["job"]) if is_async else Entity(door, row["job"])
+        self.memory = AsyncEntity(door, row["job"]) if self.is_async else Entity(door, row["job"])
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
@@ -78,6 +79,10 @@ class CoordinatorRuntime(Runtime):
         if timeout is not None:
             ask = asks.expiring(ask, self.run.now + round(timeout * MICROSECONDS))
         return self._limited(self.ask(ask), timeout)
+
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        """End this run; arguments that the function does not take are refused here."""
+        self.run.continue_with(asks.stored(self._shape.bind(args, kwargs)))
 
     def _limited(self, waiting: Any, timeout: float | None) -> Any:
         if timeout is None:
@@ -145,7 +150,7 @@ def open_run(
     app: App, function: Coordinator[..., Any], row: dict[str, Any], journal: list[Fact]
 ) -> AnyRun:
     """Set out with a coordinator, the row of its task and its journal; no code of it runs yet."""
-    runtime = CoordinatorRuntime(app, row, function.is_async)
+    runtime = CoordinatorRuntime(app, function, row)
 
     def begin() -> Any:
         args, kwargs = function.shape.arguments(row["args"])
@@ -162,5 +167,6 @@ def open_run(
         asked=row["asked"],
         accept_changes=row["accept_changes"],
         runtime=runtime,
+        past=[(f"{one['job']}/{one['task']}", one["position"]) for one in row["forked_from"] or ()],
     )
     return runtime.run

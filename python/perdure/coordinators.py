@@ -13,7 +13,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .activities import Outcome, Recorder, begin_attempt
+from .activities import UNSTORABLE, Outcome, Recorder, begin_attempt
 from .agenda import SHORT_PAUSE, Agenda, Call
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
@@ -45,7 +45,7 @@ class CoordinatorTurn(Turn):
 
     def __init__(self, engine: Engine, row: Json, function: Coordinator[..., Any]):
         super().__init__(engine, row)
-        self._function = function
+        self.function = function
         self._run: AnyRun | None = None
         self._poll_in = FIRST_POLL
         self._wake: asyncio.TimerHandle | None = None
@@ -84,7 +84,7 @@ class CoordinatorTurn(Turn):
         self.position = len(journal)
         self._begin_with(journal)
         self._news.take_mail(mail, self.engine.clock.now())
-        run = self._run = open_run(self.engine.app, self._function, self.row, journal)
+        run = self._run = open_run(self.engine.app, self.function, self.row, journal)
         if isinstance(run, SyncRun):
             run.more = partial(self._tell_next, run)
         self._step()
@@ -341,20 +341,35 @@ class CoordinatorTurn(Turn):
     def _last_words(self, error: BaseException) -> Json:
         return {"state": "failed", "value": failure_of(error)}
 
+    def _again_or_last_words(self, error: BaseException) -> Json:
+        """Begin a new run after a pause, if the policy of the coordinator allows for one more."""
+        retry, made = self.function.retry, self.row["attempt"] + 1
+        if self._news.is_cancelled or not retry.allows(error, made):
+            return self._last_words(error)
+        due = self.engine.clock.now() + int(retry.pause(made) * 1e6)
+        return {"state": "continue", "until": to_iso(due), "failure": failure_of(error)}
+
     # Ending.
 
     def _finish(self, run: AnyRun) -> None:
         self._agenda.take(run)
         self._unflushed += run.take_facts()
-        try:
-            self._plan = {"state": "done", "value": stored(run.outcome())}
-        except asyncio.CancelledError as error:
-            state = "cancelled" if self._news.is_cancelled else "failed"
-            self._plan = {"state": state, "value": failure_of(error)}
-        except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the job ended
-            self._plan = self._last_words(error)
+        self._plan = self._ending(run)
         self._agenda.stop()
         self.submit()
+
+    def _ending(self, run: AnyRun) -> Json:
+        if run.continuation is not None:
+            return {"state": "continue", "value": run.continuation}
+        try:
+            return {"state": "done", "value": stored(run.outcome())}
+        except asyncio.CancelledError as error:
+            state = "cancelled" if self._news.is_cancelled else "failed"
+            return {"state": state, "value": failure_of(error)}
+        except UNSTORABLE as error:
+            return self._last_words(error)
+        except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the run ended
+            return self._again_or_last_words(error)
 
     def _stick(self, error: NonDeterminism) -> None:
         logger.error("%r is stuck: %s", self, error)

@@ -9,7 +9,7 @@ import asyncio
 import random as randoms
 from collections.abc import Awaitable
 from datetime import datetime
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args
 from uuid import UUID
 
 from . import asks
@@ -144,14 +144,15 @@ def child(
     context: dict[str, Any] | None = None,
     detached: bool = False,
     on_parent_end: Fate | None = None,
+    timeout: Duration | None = None,
     **kwargs: Any,
 ) -> Any:
     """Run another workflow as a child job and wait for it: `await perdure.child(research, "q")`.
 
     Its id is the parent's id with a suffix unless given. A detached child is only begun: the call
     gives None. `on_parent_end` says what becomes of it when the coordinator or hook that asks for
-    it ends before: it is asked to cancel, a detached one continues, unless you say otherwise.
-    Raises ChildFailed.
+    it ends before: it is asked to cancel, a detached one continues, unless you say otherwise. With
+    `timeout` it fails if it takes longer, in whatever runs. Raises ChildFailed.
     """
     serving = required("child")
     options: dict[str, Any] = {
@@ -164,6 +165,7 @@ def child(
         "context": context,
         "detached": detached or None,
         "on_parent_end": on_parent_end,
+        "timeout": timeout,
     }
     asked = _child(serving, workflow, args, kwargs, options)
     return serving.start(asked) if detached else serving.give(serving.ask(asked))
@@ -179,6 +181,7 @@ def start_child(
     due_at: datetime | None = None,
     context: dict[str, Any] | None = None,
     on_parent_end: Fate | None = None,
+    timeout: Duration | None = None,
     **kwargs: Any,
 ) -> Pending[Any]:
     """Begin a child job beside others: `reviews = [perdure.start_child(review, r) for r in refs]`.
@@ -195,6 +198,7 @@ def start_child(
         "due_at": None if due_at is None else micros(due_at),
         "context": context,
         "on_parent_end": on_parent_end,
+        "timeout": timeout,
     }
     pending: Pending[Any] = serving.start(_child(serving, workflow, args, kwargs, options))
     return pending
@@ -245,6 +249,15 @@ async def shielded(work: Awaitable[T]) -> T:
         serving.end_shield()
         return inner.result()
     raise interrupted from (None if inner.cancelled() else inner.exception())
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this run and begin the next with these arguments: `perdure.continue_as_new(page + 1)`.
+
+    The next run has the memory, the signals that nobody took and the job's time limit, and begins
+    with an empty journal. Nothing that the code does after it has any effect.
+    """
+    required("continue_as_new").continue_as_new(args, kwargs)
 
 
 def signal(job: str, name: str, payload: Any = None) -> Any:

@@ -68,6 +68,11 @@ def _unreadable(given: object) -> InvalidArgument:
     )
 
 
+def as_interval(duration: Duration) -> str:
+    """Write a duration as SQL reads it, exactly."""
+    return f"{round(seconds(duration) * 1_000_000)} microseconds"
+
+
 def micros(instant: datetime) -> int:
     """Give an aware datetime as microseconds since 1970. Raises InvalidArgument for a naive one."""
     if instant.tzinfo is None:

@@ -10,13 +10,14 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from .activities import Before, Outcome, Recorder, begin_attempt
 from .asks import Ask, expiring
 from .context import SHIELDED, Info, Runtime, TaskDoor, is_shielded
 from .durations import to_iso
+from .errors import InvalidArgument
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
 from .memory import AsyncEntity, Entity
@@ -134,9 +135,9 @@ class HookRuntime(Runtime):
         self.turn.outbox.request(request)
 
     def _child_id(self, key: str) -> str:
-        """Name a child of this hook; other hooks of the job may have one of the same key."""
+        """Name a child of this hook; other hooks and runs may have one of the same key."""
         turn = self.turn
-        own = turn.task.removeprefix(f"{turn.row['run']}/main/")
+        own = turn.task.removeprefix("1/main/")
         named = f"{turn.job}/{own}/{key}"
         short = f"{turn.job}/{blake2b(named.encode(), digest_size=8).hexdigest()}"
         return named if len(named.encode()) <= MAX_ID else short
@@ -262,6 +263,14 @@ class HookRuntime(Runtime):
         if fact.kind == "timer":
             raise TimeoutError
         return ask.decode(fact.value)
+
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:  # noqa: ARG002
+        """Refuse: a hook has no runs."""
+        raise InvalidArgument(
+            "continue_as_new() was called in a hook",
+            detail="Only a coordinator has runs.",
+            hint="Let the coordinator call it.",
+        )
 
     def _deadline(self, key: str, length: int) -> int:
         """Give the deadline that the first call has set, or set it."""

@@ -11,7 +11,7 @@ Pure: no I/O, no clock, no database.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .differences import other_answer, other_arguments, other_end
@@ -36,6 +36,7 @@ class Journal:
         "_last_at",
         "_loaded",
         "_on_cancel",
+        "_past",
         "_patches",
         "_requested",
         "_sent_ahead",
@@ -66,8 +67,10 @@ class Journal:
         accept_changes: bool,
         on_cancel: Callable[[Fact], None],
         rereads: bool = False,
+        past: Sequence[tuple[str, int]] = (),
     ):
         self.identity = identity
+        self._past = past
         self.started_at = started_at
         self._untold = untold = deque(facts)
         self._kept = list(untold) if rereads else None
@@ -119,6 +122,10 @@ class Journal:
         """Tell whether everything that the code asks for is refused."""
         return self._closed_by is not None
 
+    def seed(self) -> str:
+        """Give the identity of who was told this first: a fork's journal begins as another's."""
+        return next((name for name, upto in self._past if self._told < upto), self.identity)
+
     def refuse(self, error: NonDeterminism) -> NonDeterminism:
         """Remember an error that the run must end with, even if the code swallows it."""
         if self.broken is None:
@@ -151,21 +158,21 @@ class Journal:
         deadline: int | None = None,
     ) -> Op:
         """Open an op. Its key is fixed here, when the code calls, not when it awaits."""
-        if self._closed_by is not None:
-            self._turn_away(self._closed_by)
+        self.check_open()
         key = self.key(place, name)
         self.asked += 1
         op = Op(key, kind, name, fingerprint, spec, decode, failure, deadline, self.asked, waiter)
         self.ops[key] = op
-        if key not in self._taken:
+        if key not in self._taken and self._closed_by is None:
             self._requested[key] = op
         return op
 
-    def _turn_away(self, by: type[BaseException]) -> None:
+    def check_open(self) -> None:
         """Raise, to code that is being closed. Code that never gives up is left waiting instead."""
-        self._turned_away += 1
-        if self._turned_away <= MAX_TURNED_AWAY:
-            raise by
+        if self._closed_by is not None:
+            self._turned_away += 1
+            if self._turned_away <= MAX_TURNED_AWAY:
+                raise self._closed_by
 
     def withdraw(self, op: Op) -> None:
         """Close an op that the code no longer waits for. Nothing happens if it was told already."""
@@ -192,8 +199,7 @@ class Journal:
         """
         answer = self._patches.get(name)
         if answer is None:
-            if self._closed_by is not None:
-                self._turn_away(self._closed_by)
+            self.check_open()
             answer = self._told >= self._loaded and self.asked >= self._asked_before
             self._patches[name] = answer
             if answer:

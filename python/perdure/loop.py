@@ -53,7 +53,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._dropped: list[AsyncGenerator[Any, Any]] = []
         # Numbers are hashes: asyncio keeps the tasks of all runs in one set, where runs that all
         # counted from 0 would collide. The start is the same whenever this task is replayed.
-        self._made = crc32(journal.identity.encode())
+        self._made = crc32(journal.seed().encode())
 
     def next_number(self) -> int:
         """Give the number of the next future or task."""

@@ -71,7 +71,7 @@ class AsyncRun(Run):
                 loop.run_ready()
                 if journal.broken is not None:
                     raise journal.broken
-                if root.done():
+                if root.done() or self.continuation is not None:
                     journal.finish()
                     return True
                 if not journal.tell_next():
@@ -81,7 +81,10 @@ class AsyncRun(Run):
         return await self._function(*self._args, **self._kwargs)
 
     def outcome(self) -> Any:
-        """Give what the code returned, or raise what it raised (any BaseException)."""
+        """Give what the code returned, or raise what it raised (any BaseException).
+
+        There is none where the run has a `continuation`.
+        """
         if self._root is None:
             raise asyncio.InvalidStateError("the run has not finished")
         return self._root.result()
@@ -227,7 +230,7 @@ class SyncRun(Run):
             self._error = error
         if journal.broken is not None:
             raise journal.broken
-        if journal.closed:  # suspended, whatever the code has made of it
+        if journal.closed and self.continuation is None:  # suspended, whatever the code made of it
             self._value, self._error = None, None
             return False
         journal.finish()

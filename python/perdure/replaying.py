@@ -80,6 +80,8 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
     """Compare the end of a completed job; others may have been ended from outside."""
     if not has_finished:
         instead = f"waits for {listed(run.ops.values())}"
+    elif run.continuation is not None:
+        instead = f"continues as new with {json.dumps(run.continuation)}"
     else:
         try:
             result = stored(run.outcome())

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from . import typed
 from .asks import stored
 from .calls import Call, Calls
-from .durations import Duration, seconds
+from .durations import Duration, as_interval, seconds
 from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
 from .memory import write_path
 from .past import keyed, rows_of
@@ -103,6 +103,20 @@ class Requests:
         """Give the call that reads who descends from a job."""
         return self.calls.family(job, max_rows).reading(rows_of(Relative))
 
+    def retry(self, job: str, args: Any, timeout: Duration | None, key: str | None) -> Call:
+        """Give the call that runs a job again."""
+        limit = None if timeout is None else as_interval(timeout)
+        given = None if args is None else stored(_listed(args))
+        return self.calls.retry(job, given, limit, key or uuid.uuid4().hex)
+
+    def fork(
+        self, job: str, new_id: str | None, at: int | None, context: Any, key: str | None
+    ) -> Call:
+        """Give the call that forks a job."""
+        memory = None if context is None else stored(context)
+        new_id = new_id or str(uuid.uuid4())
+        return self.calls.fork(job, new_id, at, memory, key or uuid.uuid4().hex)
+
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Give the call that sends a signal."""
         return self.calls.signal(job, name, stored(payload), key or uuid.uuid4().hex)
@@ -138,12 +152,16 @@ START_OPTIONS = frozenset(
         "pinned_version",
         "key",
         "if_exists",
+        "timeout",
     }
 )
-OWN_OPTIONS = ("queue", "entity", "pinned_version")
-"""Options of a start that a registered coordinator says itself."""
-
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key"})
+
+
+def _own(workflow: Coordinator[..., Any]) -> dict[str, Any]:
+    """Give what a registered coordinator says itself of a start."""
+    pin = workflow.pinned_version
+    return workflow.own_options() | ({} if pin is None else {"pinned_version": pin})
 
 
 def _start_of(
@@ -152,13 +170,18 @@ def _start_of(
     """Give a workflow's name, its arguments and the options of its start."""
     known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
     bound = _bound(workflow, args, options)
-    if isinstance(workflow, Work):
-        own = {name: getattr(workflow, name) for name in OWN_OPTIONS}
-        known = {name: value for name, value in own.items() if value is not None} | known
+    if isinstance(workflow, Coordinator):
+        known = _own(workflow) | known
+    if known.get("timeout") is not None:
+        known["timeout"] = as_interval(known["timeout"])
     known["key"] = known.get("key") or uuid.uuid4().hex
     if "context" in known:
         known["context"] = stored(known["context"])
     return workflow if isinstance(workflow, str) else workflow.name, bound, known
+
+
+def _listed(args: Mapping[str, Any] | Sequence[Any]) -> Any:
+    return args if isinstance(args, Mapping) else list(args)
 
 
 def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -223,7 +246,9 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     bound = _bound(workflow, () if named else tuple(args), dict(args) if named else {})
     start = {"key": uuid.uuid4().hex, "id": str(uuid.uuid4())} | start
     if isinstance(workflow, Coordinator):
-        start = {name: getattr(workflow, name) for name in OWN_OPTIONS} | start
+        start = _own(workflow) | start
+    if start.get("timeout") is not None:
+        start["timeout"] = as_interval(start["timeout"])
     name = workflow if isinstance(workflow, str) else workflow.name
     return typed.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]
 

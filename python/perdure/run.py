@@ -9,7 +9,7 @@ import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 from .facts import Evicted, Fact, Op
 from .journal import Journal
@@ -36,15 +36,18 @@ class Run:
         asked: int = 0,
         accept_changes: bool = False,
         runtime: Any = None,
+        past: Sequence[tuple[str, int]] = (),
     ):
         """Prepare a run; no code of the user runs before the first `advance()`.
 
         `identity` seeds `random()` and `uuid()`; `started_at` is where workflow time begins, in µs
         since the epoch; `asked` is what earlier holders had asked for (`run.asked` at their last
-        flush); `accept_changes` lets arguments differ from the journal's.
+        flush); `accept_changes` lets arguments differ from the journal's; `past` lists other
+        identities, each with the position up to which the journal was theirs (a fork's).
         """
         self.runtime = runtime
         self._closed = False
+        self.continuation: Any = None
         self._function = function
         self._args = args
         self._kwargs = kwargs
@@ -56,6 +59,7 @@ class Run:
             accept_changes=accept_changes,
             on_cancel=self._cancelled,
             rereads=self._rereads,
+            past=past,
         )
         self._prepare()
 
@@ -150,6 +154,16 @@ class Run:
         """Tell whether to take the new way: always in new runs, never where old code has been."""
         return self._journal.patched(name)
 
+    def continue_with(self, args: Any) -> NoReturn:
+        """End this run, to be followed by one with these arguments (as stored).
+
+        Nothing that the code does from here on has any effect, as when a run leaves memory.
+        """
+        self._journal.check_open()
+        self.continuation = args
+        self._journal.close(Evicted)
+        raise Evicted
+
     def random(self) -> random.Random:
         """Give a random stream of its own, the same at every replay."""
         return random.Random(self._seed("$random"))
@@ -159,7 +173,7 @@ class Run:
         return uuid.uuid5(uuid.NAMESPACE_OID, self._seed("$uuid"))
 
     def _seed(self, stream: str) -> str:
-        return f"{self._journal.identity}|{self._journal.key(self._place(), stream)}"
+        return f"{self._journal.seed()}|{self._journal.key(self._place(), stream)}"
 
     def _place(self) -> str:
         return ""

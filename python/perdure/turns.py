@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-DROPPED = frozenset({"fenced", "gone", "done", "failed", "cancelled", "retry", "stuck", "released"})
+DROPPED = frozenset(
+    {"fenced", "gone", "done", "failed", "cancelled", "retry", "stuck", "released", "continue"}
+)
 """Answers after which the task is no longer held here."""
 
 CANCEL = "$cancel"
@@ -28,7 +30,7 @@ CANCEL = "$cancel"
 ENDED = frozenset({"done", "failed", "cancelled"})
 """States of a turn that end the task and answer its asker."""
 
-FINAL = frozenset({"done", "failed", "cancelled", "retry", "stuck", "release"})
+FINAL = frozenset({"done", "failed", "cancelled", "retry", "stuck", "release", "continue"})
 """States of a turn that give the task up for certain."""
 
 

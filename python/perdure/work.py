@@ -21,7 +21,7 @@ from typing import (
 
 from . import asks
 from .context import Runtime, runtime
-from .durations import Duration
+from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
 from .retry import Retry
@@ -251,10 +251,19 @@ class Coordinator(Work[P, R]):
         queue: str = "default",
         entity: str | None = None,
         pinned_version: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
     ):
         super().__init__(function, name, queue)
         self.entity = entity
         self.pinned_version = pinned_version
+        self.retry = retry or Retry()
+        self.timeout = None if timeout is None else seconds(timeout)
+
+    def own_options(self) -> dict[str, Any]:
+        """Give what the function itself says of a start: queue, entity and timeout (seconds)."""
+        own = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
+        return {name: value for name, value in own.items() if value is not None}
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as a part of whoever calls it; `child()` makes it a job."""

@@ -40,6 +40,9 @@ declare
     runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
     others turn[] := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
 begin
+    if runs <> '{}' then
+        perform finish_jobs(runs, end_tasks.ended_at);
+    end if;
     perform delete_tasks(ended);
     perform notify_listeners(leave_parent_ends(ended, end_tasks.ended_at));
     perform forget_conditions(ended);
@@ -49,7 +52,6 @@ begin
         perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
     end if;
     if runs <> '{}' then
-        perform finish_jobs(runs, end_tasks.ended_at);
         perform forget_inboxes(array(select r.job from unnest(runs) as r));
     end if;
     perform leave_answers(array(
@@ -105,6 +107,7 @@ begin
     select bool_or(r.requests is not null) as ask, bool_or(r.cancels is not null) as cancel,
            bool_or(r.state in ('done', 'failed', 'cancelled')) as finish, bool_or(r.awaits is not null) as listen,
            bool_or(r.state not in ('done', 'failed', 'cancelled')) as live_on, bool_or(r.state <> 'keep') as let_go,
+           bool_or(r.state = 'continue') as continue,
            bool_or(r.until is not null or r.state in ('retry', 'release')) as give_back,
            bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reach_others
       into does
@@ -131,6 +134,10 @@ begin
         topics := topics || array(select t.topic || r.job from unnest(applied) as r
                                    cross join unnest('{$job/,$memory/}'::text[]) as t (topic)
                                    where r.kind = 'coordinator' and r.state in ('done', 'failed', 'cancelled'));
+    end if;
+    if does.continue then
+        topics := topics || continue_runs(array(select r from unnest(applied) as r where r.state = 'continue'),
+                                          apply_turns.applied_at);
     end if;
     if does.listen then
         arrivals := find_arrivals(array(
@@ -192,7 +199,7 @@ begin
                             'error', case when r.verdict = 'untouched' then make_failure(
                                 'PD107', 'InvalidArgument', 'the turn does not name the job of its asker',
                                 format('The asker belongs to job %s.', r.asker_job), 'Name it in touches.')
-                                          else r.failure end) end
+                                          when r.verdict = 'refused' then r.failure end) end
                    order by r.number)
           from unnest(answer_turns.turns) as r
           left join told as t on t.turn = r.number

@@ -93,6 +93,30 @@ $$;
 comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job; nulls when none does.';
 
 
+create function @extschema@.end_run(
+    held      @extschema@.memory,
+    state     text,
+    failure   jsonb,
+    ended_at  timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    asker record := asker_of(held.id);
+    ended turn := (0, held.id, held.run || '/main', null, 0, end_run.state, null, null, null, null, null, end_run.failure,
+                   null, 'coordinator', null, asker.asker_job, asker.asker_task, asker.asker_key, null, null, null)::turn;
+    topics text[] := freed_queues(array[ended], end_run.ended_at) || array['$job/' || held.id, '$memory/' || held.id];
+begin
+    perform end_tasks(array[ended], end_run.ended_at);
+    perform notify_listeners(topics || wake_tasks(array_remove(array[asker.asker_job], null), end_run.ended_at));
+end
+$$;
+comment on function @extschema@.end_run(@extschema@.memory, text, jsonb, timestamptz) is
+    'End the run of a job on the spot, without any more of its code; its asker''s job is locked too. [P6]';
+
+
 create function @extschema@.terminate(id text, reason text default null) returns boolean
 language plpgsql
 volatile
@@ -104,29 +128,21 @@ declare
     asker record := asker_of(terminate.id);
     known record;
     held memory;
-    ended turn;
-    ended_at timestamptz;
-    topics text[];
 begin
     perform lock_jobs(array_remove(array[terminate.id, asker.asker_job], null), waiting => true);
     held := lock_job(terminate.id);
     if held.status is distinct from 'running' then
         return false;
     end if;
-    -- Who asked for a job never changes, but the job may have been started while we waited for its lock.
+    -- Who asked for a run never changes, but the job may have been started while we waited for its lock.
     known := asker_of(terminate.id);
-    if known.asker_job is distinct from asker.asker_job and lock_jobs(array[known.asker_job], waiting => false) = '{}' then
+    if known.asker_job <> coalesce(asker.asker_job, '') and lock_jobs(array[known.asker_job], waiting => false) = '{}' then
         raise exception 'job % is just being started', quote_literal(terminate.id)
             using errcode = '40001', detail = 'Its parent is locked.', hint = 'Call again.';
     end if;
-    ended_at := clock();
-    ended := terminated_turn(held.id, held.run, terminate.reason);
-    ended.asker_job := known.asker_job;
-    ended.asker_task := known.asker_task;
-    ended.asker_key := known.asker_key;
-    topics := freed_queues(array[ended], ended_at) || array['$job/' || held.id, '$memory/' || held.id];
-    perform end_tasks(array[ended], ended_at);
-    perform notify_listeners(topics || wake_tasks(array[known.asker_job], ended_at));
+    perform end_run(held, 'cancelled', make_failure(
+        'PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
+        'It was ended from outside, without clean-up.', 'Start a new job.'), clock());
     return true;
 end
 $$;

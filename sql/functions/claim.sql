@@ -12,6 +12,7 @@ begin
                    'position', t.position,
                    'args', case t.kind when 'coordinator' then j.args else t.args end,
                    'entity', j.entity, 'workflow', j.workflow, 'run', j.run, 'parent', j.parent, 'headers', j.headers,
+                   'forked_from', case when t.task = '1/main' then j.forked_from end,
                    'pinned_version', t.pinned_version, 'deliveries', t.deliveries, 'attempt', t.attempt, 'asked', t.asked,
                    'accept_changes', t.accept_changes, 'signal', t.signal, 'progress', t.progress,
                    'failure', case when t.attempt > 0 then last_failure(t.job, t.task) end,

@@ -48,12 +48,28 @@ begin
      where j.status = 'running'
        and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run || '/main' and t.kind = 'coordinator')
     union all
-    select 'I4', t.job_id, t.task, 'a finished job has a task of its run'
+    select 'I4', t.job_id, t.task, 'the run of a task has ended'
       from tasks as t
       join jobs as j on j.id = t.job_id
-     where j.finished_at is not null
-       and t.task like j.run || '/main%'
+     where t.task ~ '^\d+/'
        and not is_cleaning_up(t.job_id, t.task, j.run || '/main')
+       and (j.finished_at is not null or split_part(t.task, '/', 1) <> j.run::text)
+    union all
+    select 'I7', j.id, null, format('the job may take %s, and no deadline waits for it', j.timeout)
+      from jobs as j
+     where j.status = 'running'
+       and j.timeout is not null
+       and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run || '/main/$deadline')
+    union all
+    select 'I18', j.id, null, format('the beginnings of %s later runs are told, the last is run %s', k.told, j.run)
+      from jobs as j
+     cross join lateral (
+        select count(*) as told
+          from journal as f
+         where f.job_id = j.id
+           and f.task = '$run'
+           and f.seq between 2 and j.run) as k
+     where k.told <> j.run - 1
     union all
     select 'I24', t.job_id, t.task, format('its version is %s, that of its job %s', t.pinned_version, j.pinned_version)
       from tasks as t
@@ -76,7 +92,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_runs() is
-    'Find running jobs without a coordinator (I3), left-overs of finished ones (I4), coordinators of another version than their job (I24), and rows without a job (I20).';
+    'Find running jobs without a coordinator (I3) or deadline (I7), left-overs of runs that have ended (I4), runs of which nobody knows how they began (I18), coordinators of another version than their job (I24), and rows without a job (I20).';
 
 
 create function @extschema@.broken_waits() returns setof @extschema@.broken_invariant

@@ -118,10 +118,12 @@ declare
 begin
     with inserted as (
         insert into jobs as j (id, entity, workflow, status, context, version, args, parent, asked_as, on_parent_end,
-                               headers, pinned_version, start_key, created_at, updated_at)
+                               headers, pinned_version, start_key, queue, priority, limit_key, timeout, created_at, updated_at)
         select w.id, w.entity, w.workflow, case when w.workflow is not null then 'running' end, w.context,
                case when w.context = '{}' then 0 else 1 end, w.args, w.parent,
-               nullif(concat_ws('/', w.asker_task, w.asker_key), ''), w.on_parent_end, w.headers, w.pinned_version, w.key, insert_jobs.started_at, insert_jobs.started_at
+               nullif(concat_ws('/', w.asker_task, w.asker_key), ''), w.on_parent_end, w.headers, w.pinned_version, w.key,
+               case when w.workflow is not null then w.queue end, case when w.workflow is not null then w.priority end,
+               w.limit_key, w.timeout, insert_jobs.started_at, insert_jobs.started_at
           from unnest(insert_jobs.wanted) as w
          order by w.id
             on conflict on constraint one_job_per_id do nothing
@@ -141,11 +143,17 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return exists (select from jobs as j where j.id = was_started_by.id and j.start_key = was_started_by.key);
+    return exists (select from jobs as j where j.id = was_started_by.id and j.start_key = was_started_by.key)
+        or exists (
+        select
+          from journal as f
+         where f.job_id = was_started_by.id
+           and f.task = '$run'
+           and f.value ->> 'key' = was_started_by.key);
 end
 $$;
 comment on function @extschema@.was_started_by(text, text) is
-    'Tell whether a job was made by the call with this key: the call may be repeated. [P12]';
+    'Tell whether a job, or any run of it, was begun by the call with this key: the call may be repeated. [P12]';
 
 
 create function @extschema@.read_job(id text) returns @extschema@.memory
@@ -219,13 +227,14 @@ begin
        set status = case r.state when 'done' then 'completed' else r.state end,
            result = case r.state when 'done' then r.value end,
            error = case when r.state <> 'done' then coalesce(r.value, '{}') end,
+           started_at = (select t.started_at from tasks as t where t.job_id = r.job and t.task = r.task),
            finished_at = finish_jobs.finished_at,
            updated_at = finish_jobs.finished_at
       from unnest(finish_jobs.turns) as r
      where j.id = r.job;
 end
 $$;
-comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended.';
+comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended; their tasks are not deleted yet.';
 
 
 create function @extschema@.pin_job(id text, version text) returns text

@@ -172,6 +172,7 @@ declare
     name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
 begin
     return case name
+        when '$deadline' then run_deadline(run_task.job, run_task.task, run_task.token)
         when '$schedule' then run_schedule(run_task.job, run_task.task, run_task.token)
         when '$parent_end' then end_children(run_task.job, run_task.task, run_task.token)
         else run_sql_hook(run_task.job, run_task.task, run_task.token) end;

@@ -17,9 +17,10 @@ begin
         case when wanted.headers is not null then value_failure(wanted.headers, 'the headers') end,
         case when wanted.context <> '{}' then coalesce(value_failure(wanted.context, 'the memory'),
                                                        argument_failure('set', '{}', wanted.context)) end,
-        case when (wanted.if_exists in ('error', 'existing')) is not true then make_failure(
-            'PD107', 'InvalidArgument', 'an id that exists is an error, or gives the existing job',
-            format('It was given %s.', quote_nullable(wanted.if_exists)), 'Say error or existing.') end);
+        timeout_failure(wanted.timeout),
+        case when (wanted.if_exists in ('error', 'existing', 'new_run')) is not true then make_failure(
+            'PD107', 'InvalidArgument', 'an id that exists is an error, gives the existing job, or begins a new run',
+            format('It was given %s.', quote_nullable(wanted.if_exists)), 'Say error, existing or new_run.') end);
 end
 $$;
 comment on function @extschema@.start_failure(@extschema@.new_job) is
@@ -32,9 +33,9 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    taken text;
+    taken record;
 begin
-    select min(w.id)
+    select w.id, w.if_exists
       into taken
       from (select v.*, row_number() over (partition by v.id order by v.place) as nth
               from unnest(check_existing.wanted) with ordinality
@@ -42,18 +43,25 @@ begin
                       parent, asker_task, asker_key, limit_key, on_parent_end, timeout, place)) as w
       join jobs as j on j.id = w.id
      where (w.nth > 1 or w.id <> all(check_existing.made))
-       and w.if_exists = 'error'
-       and (w.key is null or j.start_key is distinct from w.key);
-    if taken is not null then
-        raise exception 'job % exists already', quote_literal(taken)
+       and w.if_exists <> 'existing'
+       and not was_started_by(w.id, w.key)
+     order by w.id
+     limit 1;
+    if taken.if_exists = 'new_run' then
+        raise exception 'job % runs', quote_literal(taken.id)
+            using errcode = 'PD402',
+                  detail = 'A new run begins when the last one has ended; nothing was started.',
+                  hint = 'Wait for its result, or terminate() it first.';
+    elsif taken.id is not null then
+        raise exception 'job % exists already', quote_literal(taken.id)
             using errcode = 'PD402',
                   detail = 'An id belongs to one job for ever; nothing was started.',
-                  hint = 'Choose another id, or say if_exists => ''existing'' to get the job that is there.';
+                  hint = 'Choose another id, or say if_exists => ''existing'' to get the job that is there, ''new_run'' to let it run again.';
     end if;
 end
 $$;
 comment on function @extschema@.check_existing(@extschema@.new_job[], text[]) is
-    'Refuse ids that exist (PD402), unless the caller takes the existing job or repeats its own start.';
+    'Refuse ids that exist (PD402), unless the caller takes the existing job, has a new run of it, or repeats its own start.';
 
 
 create function @extschema@.start_jobs(wanted @extschema@.new_job[]) returns text[]
@@ -62,20 +70,28 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    firsts new_job[] := first_of_each(start_jobs.wanted);
+    -- What exists is locked up front: who makes jobs waits for no lock.
+    locked text[] := lock_jobs(array(select w.id from unnest(firsts) as w where w.if_exists = 'new_run'), waiting => true);
     started_at timestamptz := clock();
-    made text[];
+    made text[] := insert_jobs(firsts, started_at);
 begin
-    made := insert_jobs(first_of_each(start_jobs.wanted), started_at);
+    perform insert_coordinators(firsts, made, started_at);
     if cardinality(made) < cardinality(start_jobs.wanted) then
+        made := made || begin_new_runs(array(
+            select w
+              from unnest(firsts) as w
+             where w.if_exists = 'new_run'
+               and w.id <> all(made)
+               and not was_started_by(w.id, w.key)), locked, started_at);
         perform check_existing(start_jobs.wanted, made);
     end if;
-    perform insert_coordinators(first_of_each(start_jobs.wanted), made, started_at);
-    perform notify_listeners(array(select distinct versioned_queue(w.queue, w.pinned_version) from unnest(start_jobs.wanted) as w));
+    perform notify_listeners(queues_of_starts(start_jobs.wanted));
     return made;
 end
 $$;
 comment on function @extschema@.start_jobs(@extschema@.new_job[]) is
-    'Make jobs with their first tasks and tell idle workers; returns the ids that are new. [P1]';
+    'Make jobs, or new runs, with their first tasks and tell idle workers; returns the ids for which a run was begun. [P1]';
 
 
 create function @extschema@.start(
@@ -111,7 +127,7 @@ begin
 end
 $$;
 comment on function @extschema@.start(text, jsonb, text, text, text, integer, timestamptz, jsonb, jsonb, text, text, text, text, interval) is
-    'Start a workflow in the caller''s transaction; returns the id and whether it is new. PD402 when the id exists, PD103, PD104, PD107, PD30x for bad input. [P1]';
+    'Start a workflow in the caller''s transaction; returns the id and whether this call began its run. PD402 when the id exists, or runs; PD103, PD104, PD107, PD30x for bad input. [P1]';
 
 
 create function @extschema@.start_many(starts jsonb) returns setof @extschema@.started

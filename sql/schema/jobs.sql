@@ -19,6 +19,12 @@ create table @extschema@.jobs (
     headers         jsonb,
     pinned_version  text,
     start_key       text,
+    queue           text,
+    priority        smallint,
+    limit_key       text,
+    timeout         interval,
+    forked_from     jsonb,
+    started_at      timestamptz,
     created_at      timestamptz       not null default clock_timestamp(),
     updated_at      timestamptz       not null default clock_timestamp(),
     finished_at     timestamptz,
@@ -34,6 +40,7 @@ create table @extschema@.jobs (
     constraint context_is_an_object check (jsonb_typeof(context) = 'object'),
     constraint asked_for_by_a_parent
         check ((asked_as is null or parent is not null) and (on_parent_end is null or asked_as is not null)),
+    constraint timeout_is_positive check (timeout > interval '0'),
     constraint fate_is_known check (on_parent_end in ('continue', 'cancel', 'terminate')),
     constraint version_counts_from_zero check (version >= 0)
 ) with (fillfactor = 70);
@@ -58,8 +65,14 @@ comment on column @extschema@.jobs.on_parent_end is
     'What becomes of it when the task that asked for it ends: continue, cancel or terminate; null where it has none, or has been asked to cancel.';
 comment on column @extschema@.jobs.headers is 'What the starter passes along beside the arguments (trace context, tenant).';
 comment on column @extschema@.jobs.pinned_version is 'The version of the code that this run keeps to.';
-comment on column @extschema@.jobs.start_key is 'The caller''s key of the start that made this job; the same start may be repeated.';
-comment on column @extschema@.jobs.created_at is 'When the job was started.';
+comment on column @extschema@.jobs.start_key is 'The caller''s key of the start that began this run; the same start may be repeated.';
+comment on column @extschema@.jobs.queue is 'The queue of the coordinator, for the next run; null for a plain entity.';
+comment on column @extschema@.jobs.priority is 'The priority of the coordinator, for the next run.';
+comment on column @extschema@.jobs.limit_key is 'The key under which a per-key limit counts the coordinator, for the next run.';
+comment on column @extschema@.jobs.timeout is 'How long the job may take from its start on, with all runs that begin by themselves; null without a limit.';
+comment on column @extschema@.jobs.forked_from is 'Whose journal the first run of a fork has: a list of jobs and tasks, each with the position up to which it is theirs.';
+comment on column @extschema@.jobs.started_at is 'The first claim of the coordinator whose run ended last; of one that is alive its task knows it.';
+comment on column @extschema@.jobs.created_at is 'When the job was started, or its memory made.';
 comment on column @extschema@.jobs.updated_at is 'When the row was last written.';
 comment on column @extschema@.jobs.finished_at is 'When the run ended.';
 

@@ -23,10 +23,10 @@ create table @extschema@.journal (
 
 comment on table @extschema@.journal is 'What each task has been told, in order; append-only.';
 comment on column @extschema@.journal.job_id is 'The job.';
-comment on column @extschema@.journal.task is 'The task that was told; $outside for commands of nobody''s task.';
-comment on column @extschema@.journal.seq is 'The place in the task''s journal, from 1; for $outside the version.';
+comment on column @extschema@.journal.task is 'The task that was told; $outside for commands of nobody''s task, $run for how later runs began.';
+comment on column @extschema@.journal.seq is 'The place in the task''s journal, from 1; for $outside the version, for $run the run.';
 comment on column @extschema@.journal.kind is
-    'activity, attempt, command, read, send, signal, answer, dropped, cancel, timer, patch, note or end.';
+    'activity, attempt, command, read, send, signal, answer, dropped, cancel, timer, patch, note, end or run.';
 comment on column @extschema@.journal.key is 'The operation that was told: lineage/name#occurrence; or the caller''s key.';
 comment on column @extschema@.journal.name is 'The name of the activity, hook or signal; of an item of a stream, who published it.';
 comment on column @extschema@.journal.fingerprint is 'A hash of the arguments, by which changed code is noticed; of all commands of one call of entity_apply() where it has a key.';

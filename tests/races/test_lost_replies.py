@@ -42,6 +42,14 @@ TURNS: dict[str, tuple[Callable[[Task], Json], str, str]] = {
     "failed": (lambda t: t.turn("failed", value=FAILURE), "failed", "gone"),
     "cancelled": (lambda t: t.turn("cancelled", value=FAILURE), "cancelled", "gone"),
     "retry": (lambda t: t.turn("retry", value=FAILURE, until="2100-01-01"), "retry", "parked"),
+    "continue": (lambda t: t.turn("continue", value=[2]), "continue", "gone"),
+    "continue with facts": (
+        lambda t: t.turn(
+            "continue", increment("n"), value=[2], failure=FAILURE, until="2100-01-01"
+        ),
+        "continue",
+        "gone",
+    ),
     "stuck": (lambda t: t.turn("stuck", value={"message": "?"}), "stuck", "parked"),
     "release": (lambda t: t.turn("release"), "released", "parked"),
 }

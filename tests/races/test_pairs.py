@@ -153,6 +153,10 @@ MUTATORS: dict[str, Mutator] = {
     ),
     "watch": Mutator(watch, locks=False),  # it waits a moment only
     "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01")),
+    "continue": Mutator(say("main", "continue", logged("continue"), value=[2])),
+    "try again": Mutator(
+        say("main", "continue", logged("again"), failure=FAILURE, until="2100-01-01"), is_alike=True
+    ),
     "stuck": Mutator(say("main", "stuck", value={"message": "?"}), is_alike=True),
     "done": Mutator(say("main", "done", logged("done"), value=1)),
     "failed": Mutator(say("main", "failed", value=FAILURE), is_alike=True),
@@ -170,6 +174,10 @@ MUTATORS: dict[str, Mutator] = {
     "hook again": Mutator(verb("hook", name="h", key="ready", queue="other"), is_alike=True),
     "start again": Mutator(
         lambda session, it: session.start(it.job, if_exists="existing"), locks=False
+    ),
+    "retry by hand": Mutator(verb("retry", key="retry")),
+    "fork": Mutator(
+        lambda session, it: session.one("select (fork(%s, %s)).is_new", it.job, f"{it.job}/fork")
     ),
     "extend": Mutator(lambda session, it: session.extend(it.main), locks=False),
     "release": Mutator(lambda session, it: session.release(it.main), locks=False),

@@ -131,7 +131,8 @@ def told(name: str, session: Session, it: Cast) -> Any:
 
 LEFT = """
 select jsonb_build_object(
-    'job', (select to_jsonb(j) - array['created_at', 'updated_at', 'finished_at', 'start_key']
+    'job', (select to_jsonb(j) - array['created_at', 'updated_at', 'finished_at', 'started_at']
+                               - array['start_key']
               from jobs as j where j.id = %(job)s),
     'tasks', (select jsonb_agg(t.task order by t.task) from tasks as t where t.job_id = %(job)s),
     'journal', (select jsonb_agg(to_jsonb(f) - 'at' order by f.task, f.seq)

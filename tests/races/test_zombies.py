@@ -34,6 +34,7 @@ LATE_TURNS: dict[str, Callable[[Task], Json]] = {
     "failed": lambda t: t.turn("failed", value=FAILURE),
     "cancelled": lambda t: t.turn("cancelled", value=FAILURE),
     "retry": lambda t: t.turn("retry", value=FAILURE),
+    "continue": lambda t: t.turn("continue", value=["zombie"]),
     "stuck": lambda t: t.turn("stuck", value={"message": "?"}),
     "release": lambda t: t.turn("release"),
     "a later position": lambda t: t.told(7).done("zombie"),

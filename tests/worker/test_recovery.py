@@ -98,6 +98,24 @@ def test_a_worker_killed_anywhere_harms_nothing(
     assert max(ledger(path).values(), default=0) <= 1  # nothing twice in the second process
 
 
+@pytest.mark.parametrize("time", range(1, 5))
+@pytest.mark.parametrize("point", ["before final flush", "after final flush", "after activity"])
+def test_a_worker_killed_between_two_runs_skips_and_doubles_none(
+    client: perdure.Client, dsn: str, tmp_path: Path, point: str, time: int
+) -> None:
+    """[P6] [P12] (E17) (E4) Three runs go on as the next, one fails and is tried again."""
+    path = tmp_path / "ledger"
+    handle = client.start("laps", 1, 3)
+    with worker_process(dsn, crash_at=f"{point}:{time}") as process:
+        assert process.wait(timeout=30) == -signal.SIGKILL
+    with worker_process(dsn, LEDGER=str(path)):
+        assert handle.result(T) == 4
+    assert handle.status().run == 4
+    assert max(ledger(path).values(), default=0) <= 1
+    begun = [item.body["name"] for item in handle.timeline() if item.task == "$run"]
+    assert begun == ["continue", "retry", "continue"]
+
+
 def test_a_hook_killed_half_way_is_finished_by_another(
     client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ begin
                   join tasks as t
                     on t.job_id = r.job
                    and t.token is not null
-                   and (t.task = r.task or (r.state in ('done', 'failed', 'cancelled')
+                   and (t.task = r.task or (r.state in ('done', 'failed', 'cancelled', 'continue')
                                             and t.task > r.task || '/' and t.task < r.task || '0'))
                  where r.state <> 'keep') as f
           join queues as q on q.queue = f.queue

@@ -11,18 +11,45 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, asker_job, asker_task, asker_key)
-    select w.id, '1/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
+    insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, paused, asker_job,
+                       asker_task, asker_key)
+    select w.id, j.run || '/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
            coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, coalesce(w.limit_key, ''),
+           j.paused,
            case when w.asker_key is not null then w.parent end,
            case when w.asker_key is not null then w.asker_task end, w.asker_key
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
+      join jobs as j on j.id = w.id
      where w.workflow is not null;
+    -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along.
+    insert into tasks (job_id, task, kind, name, queue, due_at)
+    select w.id, j.run || '/main/$deadline', 'hook', '$deadline', '$sql',
+           coalesce(w.due_at, insert_coordinators.started_at) + w.timeout
+      from unnest(insert_coordinators.wanted) as w
+      join unnest(insert_coordinators.made) as n (id) on n.id = w.id
+      join jobs as j on j.id = w.id
+     where w.timeout is not null;
 end
 $$;
 comment on function @extschema@.insert_coordinators(@extschema@.new_job[], text[], timestamptz) is
-    'Make the first task of each job that was made.';
+    'Make the first task of each run that was begun, and its deadline.';
+
+
+create function @extschema@.queues_of_starts(wanted @extschema@.new_job[]) returns text[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select versioned_queue(w.queue, w.pinned_version) from unnest(queues_of_starts.wanted) as w
+         union
+        select '$sql' from unnest(queues_of_starts.wanted) as w where w.timeout is not null);
+end
+$$;
+comment on function @extschema@.queues_of_starts(@extschema@.new_job[]) is
+    'Name the queues on which starts leave something: those of coordinators, and that of deadlines.';
 
 
 create function @extschema@.insert_hook(

@@ -24,80 +24,6 @@ $$;
 comment on function @extschema@.last_failure(text, text) is 'Tell what the last failed attempt of a task said.';
 
 
-create function @extschema@.request_failure(request jsonb) returns jsonb
-language plpgsql
-immutable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    kind text := coalesce(request_failure.request ->> 'kind', 'hook');
-begin
-    return coalesce(
-        name_failure(request_failure.request ->> 'key', 'the key of a request'),
-        case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
-            'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
-            'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
-        case when kind = 'until' then condition_failure(request_failure.request ->> 'condition')
-             else call_failure(case when kind ~ '^[ai]' then 'an ' else 'a ' end || kind, request_failure.request ->> 'name',
-                               coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
-                               coalesce(request_failure.request ->> 'queue', 'default'),
-                               case when request_failure.request ->> 'priority' is null then 5
-                                    when request_failure.request ->> 'priority' ~ '^[0-9]$'
-                                    then (request_failure.request ->> 'priority')::integer end) end,
-        pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
-        own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
-        own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
-        name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
-        name_failure(coalesce(request_failure.request ->> 'assignee', 'none'), 'an assignee'),
-        value_failure(request_failure.request -> 'payload', 'the payload'),
-        case when request_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
-            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
-            format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
-        name_failure(coalesce(nullif(request_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
-        value_failure(request_failure.request -> 'headers', 'the headers'),
-        case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
-            value_failure(request_failure.request -> 'context', 'the memory'),
-            argument_failure('set', '{}', request_failure.request -> 'context')) end);
-end
-$$;
-comment on function @extschema@.request_failure(jsonb) is
-    'Say what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
-
-
--- What a turn may not say, seen before anything is applied.
-create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
-language plpgsql
-immutable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if turn_failure.state is null or turn_failure.state not in
-        ('keep', 'park', 'done', 'failed', 'cancelled', 'retry', 'stuck', 'release') then
-        return make_failure(
-            'PD107', 'InvalidArgument', format('a turn cannot end as %s', coalesce(quote_literal(turn_failure.state), 'null')),
-            'Known states: keep, park, done, failed, cancelled, retry, stuck, release.', 'Correct the turn.');
-    end if;
-    if value_failure(turn_failure.facts, 'facts') is null and value_failure(turn_failure.requests, 'requests') is null
-        and turn_failure.requests is null then
-        return value_failure(turn_failure.value, 'the result');
-    end if;
-    -- Something is large, or suspicious: each part is judged for itself.
-    return coalesce(
-        value_failure(turn_failure.value, 'the result'),
-        (select value_failure(f.fact -> 'value', coalesce('the value of ' || (f.fact ->> 'key'), 'a fact'))
-           from jsonb_array_elements(turn_failure.facts) as f (fact)
-          where value_failure(f.fact -> 'value', '') is not null
-          limit 1),
-        (select request_failure(q.request)
-           from jsonb_array_elements(turn_failure.requests) as q (request)
-          where request_failure(q.request) is not null
-          limit 1));
-end
-$$;
-comment on function @extschema@.turn_failure(text, jsonb, jsonb, jsonb) is
-    'Say what is wrong with a turn as a whole (PD104, PD107, PD30x), or null.';
-
-
 -- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
 -- task, unlike for its job: a claim that saw an old version of a row keeps a lock on the new one until it commits, and
 -- would make others busy for nothing. Tasks are locked in order, after all jobs, so no circle can close. A sub-select
@@ -122,7 +48,7 @@ begin
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
                      when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.facts) then 'stale'
                      else 'apply' end,
-                f.failure)::turn
+                coalesce(f.failure, case when g.state = 'continue' then g.failure end))::turn
           from (select said.*,
                        hold_tasks.missed <> '{}' and hold_tasks.missed && touched_jobs(
                            jsonb_build_array(hold_tasks.turns -> (said.number - 1)::integer)) as is_missed,
@@ -130,9 +56,10 @@ begin
                                           order by said.number) as nth
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
-                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[])) with ordinality
+                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[],
+                   failure jsonb)) with ordinality
                     as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked, touches,
-                             number)
+                             failure, number)
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
@@ -144,7 +71,10 @@ begin
                and g.nth = 1
                for no key update
          ) as h on true
-         cross join lateral (select turn_failure(g.state, g.facts, g.requests, g.value) as failure offset 0) as f
+         cross join lateral (
+            select coalesce(turn_failure(g.state, g.facts, g.requests, g.value),
+                            case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure) end) as failure
+            offset 0) as f
          order by g.number);
 end
 $$;

@@ -55,6 +55,21 @@ comment on function @extschema@.request_tasks(@extschema@.turn[], timestamptz) i
     'Make the hooks and activities that turns ask for; returns their queues.';
 
 
+-- Each run counts its keys from the beginning; the children of those before it are still there.
+create function @extschema@.child_id(job text, task text, key text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return child_id.job || '/' || coalesce(substring(child_id.task || '/', '^(?!1/)\d+/main/'), '') || child_id.key;
+end
+$$;
+comment on function @extschema@.child_id(text, text, text) is
+    'Name a child for which its parent has no name: beneath the parent, by the run unless it is the first, and by the request.';
+
+
 -- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when
 -- he is gone, and is asked to cancel; what was sent on its way goes on.
 create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
@@ -64,7 +79,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (coalesce(q.id, r.job || '/' || q.key), q.name, q.entity, q.args, coalesce(q.context, '{}'),
+        select (coalesce(q.id, child_id(r.job, r.task, q.key)), q.name, q.entity, q.args, coalesce(q.context, '{}'),
                 coalesce(q.queue, 'default'), coalesce(q.priority, 5), q.due_at, q.headers, q.pinned_version,
                 null, null, r.job, case when q.detached then r.task || '/' || q.key else r.task end,
                 case when q.detached then null else q.key end, q.limit_key,
@@ -100,7 +115,7 @@ begin
             select
               from tasks as t
              where t.job_id = w.id
-               and t.task = '1/main'
+               and t.kind = 'coordinator'
                and t.asker_job = w.parent
                and t.asker_task = w.asker_task
                and t.asker_key = w.asker_key)), refuse_children.refused_at);
@@ -174,7 +189,7 @@ begin
     if cardinality(made) < cardinality(wanted) then
         perform refuse_children(wanted, request_children.asked_at);
     end if;
-    return array(select distinct versioned_queue(w.queue, w.pinned_version) from unnest(wanted) as w);
+    return queues_of_starts(wanted);
 end
 $$;
 comment on function @extschema@.request_children(@extschema@.turn[], timestamptz) is

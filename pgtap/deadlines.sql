@@ -1,0 +1,99 @@
+-- Timeouts of jobs: a task beneath the coordinator, which the database runs when time is up.
+
+begin;
+select plan(25);
+
+create function pg_temp.time_is_up(job text, task text default '1/main/$deadline') returns text
+language plpgsql
+as $$
+begin
+    perform take('clock', '{$sql}', 100);
+    return run_task(time_is_up.job, time_is_up.task, token_of('clock'));
+end
+$$;
+
+select the_time_is('2030-01-01 12:00+00');
+
+select given(start('w', id => 'j', queue => 'j', timeout => '1 h'));
+select given(take('ada', '{j}'));
+select given(tell(a_turn('j', requests => '[{"key": "h#1", "name": "h", "queue": "j"}]')));
+select given(take('bob', '{j}'));
+select given(hook('j', 'outside', key => 'k'));
+select is(
+    the_task('j', '1/main/$deadline') - '{job_id,task}'::text[]
+        @> jsonb_build_object('name', '$deadline', 'queue', '$sql', 'due_at', clock() + interval '1 h', 'detached',
+                              false),
+    true,
+    'a job with a timeout has a deadline');
+select time_passes('59 min 59 s');
+select is(take('clock', '{$sql}'), '[]', 'a deadline is not due before its time [P7]');
+select time_passes('1 s');
+select is(pg_temp.time_is_up('j'), 'done', 'a worker runs it then');
+select is(
+    jsonb_build_array(the_job('j') -> 'status', the_job('j') #> '{error,type}', the_job('j') #> '{error,message}'),
+    '["failed", "TimeoutError", "the job took longer than 01:00:00"]',
+    'a job whose time is up has failed [P10]');
+select is(tasks_of('j'), '{$hook/k}', 'nothing of its run is left, hooks from outside go on');
+select is(verdict_of(a_turn('j', worker => who, task => task)), 'gone', format('who held %s is fenced [P6]', task))
+  from (values ('ada', '1/main'), ('bob', '1/main/h#1')) as cases (who, task);
+select is(run_task('j', '1/main/$deadline', token_of('clock')), 'gone', 'a repeated call does nothing [P12]');
+
+-- A parent hears of it.
+
+select have_held_job('p');
+select given(tell(a_turn('p', requests => '[{"key": "c", "kind": "job", "name": "w", "queue": "c", "timeout": "90 s",
+    "due_at": "2030-01-01T14:00:00Z"}]')));
+select given(tell(a_turn('p', state => 'park')));
+select is(
+    (the_task('p/c', '1/main/$deadline') ->> 'due_at')::timestamptz,
+    '2030-01-01 14:01:30+00'::timestamptz,
+    'a timeout counts from when the job may begin');
+select the_time_is('2030-01-01 14:01:30+00');
+select is(pg_temp.time_is_up('p/c'), 'done', 'the time of a child is up');
+select is(
+    take('ada', '{p}') #>> '{0,messages,0,payload,type}',
+    'TimeoutError',
+    'its parent is woken, and told [P8] [P10]');
+
+-- It ends with the job, and goes on with its runs.
+
+select given(start('w', id => 'd', queue => 'd', timeout => '1 h'));
+select given(take('ada', '{d}'));
+select given(tell(a_turn('d', state => 'done')));
+select is(tasks_of('d'), '{}', 'a deadline ends with its job');
+select given(start('w', id => 'l', queue => 'l', timeout => '1 h'));
+select given(take('ada', '{l}'));
+select time_passes('1 h');
+select given(take('clock', '{$sql}'));
+select given(tell(a_turn('l', state => 'continue')));
+select is(
+    run_task('l', '1/main/$deadline', token_of('clock')),
+    'gone',
+    'the deadline of a run that went on does not end the next [P6]');
+select is(
+    (the_task('l', '2/main/$deadline') ->> 'due_at')::timestamptz,
+    clock(),
+    'one that somebody had claimed is due at once in the next run');
+select is(pg_temp.time_is_up('l', '2/main/$deadline'), 'done', 'which is ended then: continuing gives no more time');
+select is(the_job('l') ->> 'status', 'failed', 'a timeout is for the job with all its runs');
+
+-- Bad input.
+
+select is(
+    error_of(format('select start(''w'', timeout => %L)', timeout)),
+    code,
+    format('a timeout of %s is refused', timeout))
+  from (values ('0', 'PD107'), ('-1 s', 'PD107'), ('1001 years', 'PD107')) as cases (timeout, code);
+select have_held_job('bad');
+select is(
+    tell(a_turn('bad', requests => jsonb_build_array(jsonb_build_object('key', 'c', 'kind', 'job', 'name', 'w',
+                                                                        'timeout', timeout))))
+        #>> '{error,code}',
+    'PD107',
+    format('a child with a timeout of %s is refused, and its neighbours are not', timeout))
+  from unnest(array['soon', '0', '-1 s', '99999999999999999 years']) as timeout;
+select is(verdict_of(a_turn('bad', state => 'done')), 'done', 'the parent goes on');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

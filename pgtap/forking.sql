@@ -1,0 +1,130 @@
+-- Forks: a new job that stands where the coordinator of another stood.
+
+begin;
+select plan(40);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- A job with a past: commands of its own, of a hook and from outside; a read that is large; a hook without an answer.
+
+select given(start('w', '["x"]', 'j', 'agent', queue => 'j', context => '{"n": 0}', headers => '{"h": 1}',
+                   priority => 3, limit_key => 'l', timeout => '1 d'));
+select given(take('ada', '{j}'));
+select given(tell(a_turn('j', facts => '[{"op": "set", "path": ["n"], "value": 1, "key": "set#1"}]')));
+select time_passes('1 min');
+select given(tell(a_turn('j', requests => '[{"key": "h#1", "name": "h", "queue": "hooks"},
+                                            {"key": "h#2", "name": "h", "queue": "hooks"}]')));
+select given(take('bob', '{hooks}', 10));
+select given(tell(a_turn('j', '1/main/h#1', 'done', facts => '[{"op": "increment", "path": ["n"], "value": 10}]',
+                         worker => 'bob', value => '"hook"')));
+select given(entity_set('j', to_jsonb(repeat('x', 3000)), 'text'));
+select time_passes('1 min');
+select given(tell(a_turn('j', facts => jsonb_build_array(
+    jsonb_build_object('kind', 'answer', 'key', 'h#1', 'name', 'h', 'message', message_of('j', 'h#1')),
+    jsonb_build_object('op', 'get', 'path', '{text}'::text[], 'key', 'get#1'),
+    jsonb_build_object('op', 'set', 'path', '{n}'::text[], 'value', 99, 'key', 'set#2')))));
+select time_passes('1 min');
+select given(entity_set('j', '"late"', 'text'));
+create temporary table source as select journal_of('j') as journal;
+
+select is(fork('j', 'all')::text, '(all,t)', 'a job is forked');
+select is(
+    the_job('all') - '{created_at,updated_at,watched,paused,context}'::text[],
+    jsonb_build_object('id', 'all', 'entity', 'agent', 'workflow', 'w', 'status', 'running', 'version', 1, 'run', 1,
+                       'args', '["x"]'::jsonb, 'result', null, 'error', null, 'parent', null, 'asked_as', null, 'on_parent_end', null,
+                       'headers', '{"h": 1}'::jsonb, 'pinned_version', null, 'start_key', null, 'queue', 'j',
+                       'priority', 3, 'limit_key', 'l', 'timeout', interval '1 d', 'started_at', null,
+                       'finished_at', null,
+                       'forked_from', '[{"job": "j", "task": "1/main", "position": 4}]'::jsonb),
+    'a fork is a job of its own, with all that the other was given');
+select is(the_job('all') -> 'context', the_job('j') -> 'context', 'it begins with the memory of the other');
+select is(
+    (select jsonb_agg(f - 4 order by f -> 0) from jsonb_array_elements(journal_of('all')) as f),
+    (select jsonb_agg(f - 4 order by f -> 0) from source, jsonb_array_elements(journal) as f),
+    'and with the journal of its coordinator [P9]');
+select is(
+    length(journal_of('all') #>> '{2,4}'),
+    3000,
+    'what was read and is large is written out: the fork has another history');
+select is(
+    jsonb_build_array(the_task('all') -> 'position', the_task('all') -> 'started_at', the_task('all') -> 'told_at'),
+    jsonb_build_array(4, the_task('j') -> 'started_at', the_task('j') -> 'told_at'),
+    'workflow time goes on where it was');
+select is(tasks_of('all'), '{1/main,1/main/$deadline}', 'what was asked for is not there: it is asked for again');
+select is(
+    (select count(*) from history where job_id = 'all'),
+    1::bigint,
+    'commands that were copied made no version of the fork [P3]');
+
+-- At a place: the memory as it was there.
+
+select is(fork('j', 'at ' || seq, seq)::text, format('("at %s",t)', seq), format('a job is forked at place %s', seq))
+  from generate_series(0, 4) as seq;
+select is(
+    jsonb_build_array(the_job('at ' || seq) #> '{context,n}', the_job('at ' || seq) #> '{context,text}' is not null,
+                      the_task('at ' || seq) -> 'position'),
+    jsonb_build_array(n, text, seq),
+    format('the memory at place %s is what it was then', seq))
+  from (values (0, 0, false), (1, 1, false), (2, 11, true), (3, 11, true), (4, 99, true)) as cases (seq, n, text);
+select is(
+    the_job('at 4') #>> '{context,text}',
+    repeat('x', 3000),
+    'what was written later is not in it');
+select is(fork('j', 'edited', 2, '{"n": 7}')::text, '(edited,t)', 'a fork may have another memory');
+select is(the_job('edited') -> 'context', '{"n": 7}', 'which replaces the one that was (E9)');
+
+-- A fork of a fork, and of what has ended.
+
+select given(take('cem', '{j}', 10));
+select given(tell(a_turn('at 2', facts => '[{"kind": "note", "key": "a"}, {"kind": "note", "key": "b"}]',
+                         worker => 'cem')));
+select is(
+    fork('at 2', 'second ' || seq, seq)::text,
+    format('("second %s",t)', seq),
+    format('a fork is forked at %s', seq))
+  from unnest(array[1, 3]) as seq;
+select is(
+    the_job('second ' || seq) -> 'forked_from',
+    authors,
+    format('the journal of a fork at %s is of those who were told it', seq))
+  from (values (1, '[{"job": "j", "task": "1/main", "position": 1}]'::jsonb),
+               (3, '[{"job": "j", "task": "1/main", "position": 2}, {"job": "at 2", "task": "1/main", "position": 3}]')
+       ) as cases (seq, authors);
+select given(tell(a_turn('j', state => 'failed', value => '{"message": "m"}', worker => 'cem')));
+select is(fork('j', 'dead', 4)::text, '(dead,t)', 'a job that has ended may be forked');
+select is((the_task('dead') ->> 'started_at')::timestamptz, '2030-01-01 12:00+00'::timestamptz,
+          'in the workflow time that it had');
+
+-- What others wrote is told by the time; what was read is told by its version, whatever the clocks say.
+
+select have_held_job('r');
+select given(entity_set('r', '1', 'n'));
+select time_passes('1 s');
+select given(entity_set('r', '2', 'n'));
+select given(tell(a_turn('r', facts => jsonb_build_array(
+    jsonb_build_object('op', 'get', 'path', '{n}'::text[], 'key', 'get#1', 'at', clock() - interval '1 s')))));
+select given(entity_set('r', '3', 'n'));
+select given(fork('r', 'of r', 1));
+select is(the_job('of r') -> 'context', '{"n": 2}', 'a memory is at least at the version that was read');
+
+-- Repeats and refusals.
+
+select is(fork('j', 'keyed', key => 'k')::text, '(keyed,t)', 'a fork may have a key');
+select is(fork('j', 'keyed', key => 'k')::text, '(keyed,f)', 'the same fork may be repeated [P12]');
+select given(entity_create('e', 'note'));
+select is(error_of(statement), code, format('%s is refused', about))
+  from (values
+        ('a fork of nothing', 'select fork(''none'')', 'PD401'),
+        ('a fork of a plain entity', 'select fork(''e'')', 'PD107'),
+        ('a fork at a place that is not there', 'select fork(''j'', ''x'', 5)', 'PD107'),
+        ('a fork before the beginning', 'select fork(''j'', ''x'', -1)', 'PD107'),
+        ('a fork with an empty name', 'select fork(''j'', '''')', 'PD104'),
+        ('a fork with a memory that is none', 'select fork(''j'', ''x'', context => ''[1]'')', 'PD103'),
+        ('a fork with the name of another', 'select fork(''j'', ''all'')', 'PD402')
+       ) as cases (about, statement, code);
+select is(the_job('x'), null, 'nothing is left of a fork that was refused');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select is_empty('select * from assert_histories()', 'every memory is the sum of its commands [P3]');
+select finish();
+rollback;

@@ -1,0 +1,189 @@
+-- Runs: a job goes on as its next run, or runs again after it has ended.
+
+begin;
+select plan(53);
+
+select the_time_is('2030-01-01 12:00+00');
+
+-- A run that goes on as the next one.
+
+select have_held_job('p');
+select given(tell(a_turn('p', requests => '[
+    {"key": "c#1", "kind": "job", "name": "loop", "id": "j", "queue": "loops", "priority": 2, "args": [1],
+     "context": {"n": 1}, "entity": "agent", "headers": {"h": 1}, "timeout": "1 d", "limit_key": "l"}]')));
+select given(take('ada', '{loops}'));
+select given(tell(a_turn('j', requests => '[
+    {"key": "h#1", "name": "h"}, {"key": "u#1", "kind": "until", "condition": "$.n > 9"},
+    {"key": "c#1", "kind": "job", "name": "child"}]')));
+select given(take('bob', '{default}', 10));
+select given(hook('j', 'outside', key => 'k'));
+select given(signal('j', 'later', '1', 'kept'));
+select given(signal('j', 'now', '2'));
+select given(tell(a_turn('j/c#1', state => 'done', value => '"late"', touches => '{j}', worker => 'bob')));
+create temporary table before_it as select the_job('j') as job;
+select time_passes('1 min');
+select is(
+    tell(a_turn('j', state => 'continue', value => '{"page": 2}',
+                facts => '[{"op": "set", "path": ["n"], "value": 2}, {"kind": "note", "key": "x"}]',
+                requests => '[{"key": "d#1", "name": "d", "detached": true}]')),
+    '{"state": "continue", "answers": [[1, true, 2]], "messages": null, "error": null, "again": null}',
+    'a run may end as the beginning of the next one, with its last facts (E17)');
+select is(
+    the_job('j'),
+    (select job || jsonb_build_object('run', 2, 'args', '{"page": 2}'::jsonb, 'context', '{"n": 2}'::jsonb,
+                                      'version', 2, 'updated_at', clock())
+       from before_it),
+    'the job is the same, in its next run: its memory goes on');
+select is(
+    tasks_of('j'),
+    '{$hook/1:main:d#1,$hook/k,2/main,2/main/$deadline}',
+    'hooks that are detached or came from outside go on, those of the run end, and its deadline stays [P6]');
+select is(
+    the_task('j', '2/main') - '{job_id,task}'::text[],
+    jsonb_build_object('kind', 'coordinator', 'name', 'loop', 'queue', 'loops', 'priority', 2, 'due_at', clock(),
+                       'token', null, 'last_token', null, 'worker', null, 'last_worker', null, 'position', 0,
+                       'asked', 0, 'deliveries', 0, 'attempt', 0, 'in_line', false, 'paused', false, 'limit_key', 'l',
+                       'pinned_version', null, 'args', null, 'awaits', null, 'until', null, 'signal', null,
+                       'detached', false, 'accept_changes', false,
+                       'asker_job', 'p', 'asker_task', '1/main', 'asker_key', 'c#1', 'progress', null, 'failure', null,
+                       'stuck_reason', null, 'started_at', null, 'told_at', null),
+    'the next run has the place and the asker of the last, and an empty journal');
+select is(
+    (the_task('j', '2/main/$deadline') ->> 'due_at')::timestamptz,
+    clock() - interval '1 min' + interval '1 d',
+    'a next run has no time of its own: the deadline is that of the job');
+select is(mail_of('j'), '[[null, "later", true, 1], [null, "now", true, 2]]',
+          'signals that nobody took go on, answers to the last run are dropped [P5]');
+select is((select count(*) from conditions where job_id = 'j'), 0::bigint, 'a run takes its conditions along');
+select is(
+    (select jsonb_agg(jsonb_build_array(f.seq, f.kind, f.name, f.value, f.argument))
+       from journal as f
+      where f.job_id = 'j' and f.task = '$run'),
+    '[[2, "run", "continue", {"status": "continued"}, {"page": 2}]]',
+    'the journal tells that the run began, and of what');
+select is(jsonb_array_length(journal_of('j')), 2, 'what the last run was told stays until it is forgotten');
+select is((select count(*) from history where job_id = 'j'), 2::bigint, 'history goes on through runs [P3]');
+select is(verdict_of(a_turn('j', state => 'continue', value => '{"page": 2}', seen => 0)), 'gone',
+          'a repeated turn begins no third run [P12]');
+select is(
+    verdict_of(a_turn('j', '1/main/h#1', 'done', worker => 'bob')),
+    'gone',
+    'the hooks of the last run are fenced [P6]');
+select is(the_job('p') ->> 'status', 'running', 'the asker goes on waiting');
+create temporary table taken as select take('ada', '{loops}') -> 0 as task;
+select is((select task -> key from taken), wanted, format('the next run is claimed with its %s', key))
+  from (values ('args', '{"page": 2}'::jsonb), ('run', '2'), ('journal', '[]'), ('attempt', '0'))
+    as cases (key, wanted);
+select is(
+    tell(a_turn('j', '2/main', requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')) ->> 'state',
+    'keep',
+    'the next run may ask for a child under the same key');
+select is(the_job('j/2/main/c#1') ->> 'status', 'running', 'the children of later runs have names of their own');
+select is(
+    tell(a_turn('p', requests => '[{"key": "c#1", "kind": "job", "name": "loop", "id": "j", "queue": "loops"}]'))
+        ->> 'state',
+    'keep',
+    'a request for a child may be repeated in any run of it');
+select is(mail_of('p'), '[]', 'and a child that is at its next run is no stranger [P12]');
+select given(tell(a_turn('j', '2/main', 'done', value => '"all"', touches => '{p}')));
+select is(mail_of('p'), '[["1/main", "c#1", true, "all"]]', 'a parent gets the result of the last run (E17)');
+
+-- What a turn may not say.
+
+select have_held_job('bad');
+select given(tell(a_turn('bad', requests => '[{"key": "h", "name": "h", "queue": "bad"}]')));
+select given(take('bob', '{bad}'));
+select is(
+    tell(turn) #>> '{error,code}',
+    code,
+    format('%s is refused', about))
+  from (values
+        ('an argument that is no list', a_turn('bad', state => 'continue', value => '"x"'), 'PD103'),
+        ('a failure that is too deep', a_turn('bad', state => 'continue') || jsonb_build_object(
+            'failure', (repeat('[', 200) || repeat(']', 200))::jsonb), 'PD302'),
+        ('a hook that wants a next run', a_turn('bad', '1/main/h', 'continue', worker => 'bob'), 'PD107')
+       ) as cases (about, turn, code);
+select is((the_job('bad') ->> 'run')::integer, 1, 'nothing of a turn that was refused is applied');
+
+-- A request to cancel is not lost between runs.
+
+select have_held_job('c');
+select given(cancel('c', 'enough'));
+select given(tell(a_turn('c', state => 'continue', until => clock() + interval '1 h')));
+select is(
+    mail_of('c'),
+    '[["2/main", "$cancel", false, "enough"]]',
+    'a request to cancel that nobody heard goes to the next run (E2)');
+select is(
+    take('ada', '{c}') #>> '{0,messages,0,key}',
+    '$cancel',
+    'and the next run hears it at once, whatever it was to wait for');
+
+-- A run that failed and is tried again.
+
+select have_held_job('r');
+select given(tell(a_turn('r', state => 'continue', until => clock() + interval '10 s')
+                  || '{"failure": {"type": "OSError", "message": "no answer"}}'));
+select is(
+    jsonb_build_array(the_job('r') -> 'run', the_job('r') -> 'args', the_task('r', '2/main') -> 'attempt',
+                      (the_task('r', '2/main') ->> 'due_at')::timestamptz = clock() + interval '10 s'),
+    '[2, [], 1, true]',
+    'a run that failed begins again with its arguments, after a pause (E4)');
+select matches(
+    (status('r')).waiting_for,
+    '^attempt 2 at 2030.*, after: no answer$',
+    'one sees that it is tried again, and why (E6)');
+select is(take('ada', '{r}'), '[]', 'it is not due before its time [P7]');
+select time_passes('10 s');
+select is(take('ada', '{r}') #> '{0,attempt}', '1', 'an attempt knows how many were made before');
+select is(
+    (select f.value from journal as f where f.job_id = 'r' and f.task = '$run'),
+    '{"status": "failed", "error": {"type": "OSError", "message": "no answer"}}',
+    'the failure of each attempt stands in the journal');
+select given(tell(a_turn('r', '2/main', 'failed', value => '{"type": "OSError", "message": "still none"}')));
+
+-- retry().
+
+select is(retry(id), false, format('%s is not tried again', about))
+  from (values ('a job that runs', 'c'), ('a job that has completed', 'j'), ('a plain entity', 'e'))
+    as cases (about, id)
+  join entity_create('e', 'note') on true;
+select given(signal('r', 'old', key => 's')) from hook('r', 'h', key => 'h');
+select given(take('bob', '{default}', 10));
+select given(tell(a_turn('r', '$hook/h', 'done', worker => 'bob')));
+select is(retry('r', key => 'again'), true, 'a job that has failed is tried again');
+select is(
+    jsonb_build_array(the_job('r') -> 'run', the_job('r') -> 'args', the_job('r') -> 'status', the_job('r') -> 'error'),
+    '[3, [], "running", null]',
+    'a retry is a new run with the last arguments');
+select is(the_task('r', '3/main') ->> 'queue', 'r', 'and on the queue of the last');
+select is(mail_of('r'), '[]', 'what was sent to the run that has ended is not sent to the next');
+select is(retry('r', key => 'again'), true, 'a repeated retry gives the same answer [P12]');
+select is((the_job('r') ->> 'run')::integer, 3, 'and begins nothing');
+select given(terminate('r'));
+select is(
+    retry('r', '["other"]', timeout => '1 h'),
+    true,
+    'a job that was cancelled is tried again, with other arguments');
+select is(
+    jsonb_build_array(the_job('r') -> 'args', the_job('r') -> 'timeout', tasks_of('r')),
+    '[["other"], "01:00:00", ["4/main", "4/main/$deadline"]]',
+    'a retry may have another timeout too');
+select is(error_of(statement), code, format('%s is refused', about))
+  from (values ('a retry of nothing', 'select retry(''none'')', 'PD401'),
+               ('a retry with bad arguments', 'select retry(''bad'', ''"x"'') from terminate(''bad'')', 'PD103'),
+               ('a retry without time', 'select retry(''bad'', timeout => ''0'') from terminate(''bad'')', 'PD107'))
+    as cases (about, statement, code);
+
+-- What old runs were told is forgotten, but for what the memory is made of.
+
+select is((select count(*) from generate_series(1, 3) where forget_old_runs('j', 1) = 1), 1::bigint,
+          'what old runs were told is dropped, some at a time (E17)');
+select is(journal_of('j') #> '{0,1}', '"command"', 'the commands of old runs stay');
+select is(jsonb_array_length(journal_of('j')), 1, 'and nothing else of them');
+select is(error_of($$ select forget_old_runs('none') $$), 'PD401', 'a job that is not there has no old runs');
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select is_empty('select * from assert_histories()', 'every memory is the sum of its commands [P3]');
+select finish();
+rollback;

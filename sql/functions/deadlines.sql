@@ -1,0 +1,24 @@
+-- Deadlines: a job that has a timeout has a task beneath its coordinator, due when time is up. The database runs it.
+
+create function @extschema@.run_deadline(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    asker record := asker_of(run_deadline.job);
+begin
+    perform lock_jobs(array_remove(array[run_deadline.job, asker.asker_job], null), waiting => true);
+    -- Who asked for a job stays the same as long as its deadline is held.
+    if hold_task(run_deadline.job, run_deadline.task, run_deadline.token) is null then
+        return 'gone';
+    end if;
+    perform end_run(lock_job(run_deadline.job), 'failed', make_failure(
+        'PD601', 'TimeoutError',
+        format('the job took longer than %s', (select j.timeout from jobs as j where j.id = run_deadline.job)),
+        'It was ended on the spot, without clean-up.', 'Give it more time, or retry() it.'), clock());
+    return 'done';
+end
+$$;
+comment on function @extschema@.run_deadline(text, text, uuid) is
+    'Fail a job whose time is up: its tasks are gone and their holders fenced; gone when it has ended or gone on. [P6] [P7] [P10]';

@@ -1,0 +1,158 @@
+-- Forks: a new job that stands where the coordinator of another stood. What that was told, it has been told; what had been
+-- asked for and not answered, it asks for again.
+
+create function @extschema@.run_began_at(id text) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select coalesce(f.at, j.created_at)
+          from jobs as j
+          left join journal as f on f.job_id = j.id and f.task = '$run' and f.seq = j.run
+         where j.id = run_began_at.id);
+end
+$$;
+comment on function @extschema@.run_began_at(text) is 'Tell when the last run of a job began.';
+
+
+create function @extschema@.run_started_at(id text, task text) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        (select t.started_at from tasks as t where t.job_id = run_started_at.id and t.task = run_started_at.task),
+        (select j.started_at from jobs as j where j.id = run_started_at.id));
+end
+$$;
+comment on function @extschema@.run_started_at(text, text) is
+    'Tell when the coordinator of the last run of a job was first claimed: its workflow time begins there.';
+
+
+-- The commands and reads of the task itself tell versions exactly; what others have written meanwhile is told by the time.
+create function @extschema@.version_at_fact(it @extschema@.memory, task text, seq bigint) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    told record;
+begin
+    select max(f.version) filter (where f.seq <= version_at_fact.seq) as lowest,
+           min(f.version - f.made) filter (where f.seq > version_at_fact.seq) as highest,
+           max(f.at) filter (where f.seq <= version_at_fact.seq) as at
+      into told
+      from (select g.seq, g.at, coalesce(g.version, (g.argument ->> 'version')::bigint) as version,
+                   case when g.version is null then 0 else 1 end as made
+              from journal as g
+             where g.job_id = it.id
+               and g.task = version_at_fact.task
+               and (g.version is not null or g.kind = 'read' or g.seq = version_at_fact.seq)) as f;
+    return least(coalesce(told.highest, it.version),
+                 greatest(coalesce(told.lowest, 0), version_at(it.id, coalesce(told.at, run_began_at(it.id)))));
+end
+$$;
+comment on function @extschema@.version_at_fact(@extschema@.memory, text, bigint) is
+    'Tell which version a memory had when a task was told something; at place 0 when its run began.';
+
+
+-- A job that was forked itself has a journal of several authors.
+create function @extschema@.authors_of(
+    it    @extschema@.memory,
+    task  text,
+    upto  bigint
+) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    known jsonb := coalesce((select j.forked_from from jobs as j where j.id = it.id and j.run = 1), '[]')
+                   || jsonb_build_object('job', it.id, 'task', authors_of.task, 'position', authors_of.upto);
+begin
+    return (
+        select jsonb_agg(a.author || jsonb_build_object('position', least((a.author ->> 'position')::bigint, authors_of.upto))
+                         order by a.place)
+          from (select k.author, k.place, lag((k.author ->> 'position')::bigint, 1, -1::bigint) over (order by k.place) as begins
+                  from jsonb_array_elements(known) with ordinality as k (author, place)) as a
+         where a.begins < authors_of.upto);
+end
+$$;
+comment on function @extschema@.authors_of(@extschema@.memory, text, bigint) is
+    'List whose journal a fork has, each with the position up to which it is theirs.';
+
+
+create function @extschema@.check_fork(
+    it      @extschema@.memory,
+    new_id  text,
+    upto    bigint,
+    seq     bigint,
+    key     text
+) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_name(check_fork.new_id, 'the id of a job');
+    perform check_name(coalesce(check_fork.key, 'none'), 'a key');
+    perform raise_failure(case
+        when it.status is null then make_failure(
+            'PD107', 'InvalidArgument', format('job %s has no coordinator', quote_literal(it.id)),
+            'It is a plain entity.', 'Make another with entity_create(), of entity_at().')
+        when (check_fork.seq between 0 and check_fork.upto) is not true then make_failure(
+            'PD107', 'InvalidArgument', format('job %s was not told %s facts', quote_literal(it.id), check_fork.seq),
+            format('The journal of its coordinator has %s.', check_fork.upto), 'Look into timeline() for the place that you mean.')
+        end);
+end
+$$;
+comment on function @extschema@.check_fork(@extschema@.memory, text, bigint, bigint, text) is
+    'Refuse a fork of what has no coordinator, or at a place that its journal does not have (PD107), or of a bad name (PD104).';
+
+
+create function @extschema@.fork(
+    id       text,
+    new_id   text    default null,
+    seq      bigint  default null,
+    context  jsonb   default null,
+    key      text    default null
+) returns @extschema@.started
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held memory := lock_job(fork.id);
+    source text := held.run || '/main';
+    told bigint := journal_length(held.id, source);
+    upto bigint := coalesce(fork.seq, told);
+    document jsonb := coalesce(fork.context, case when fork.seq is null then held.context
+                                                  else memory_at(held.id, version_at_fact(held, source, upto)) end);
+    wanted new_job;
+begin
+    perform check_fork(held, coalesce(fork.new_id, 'any'), told, upto, fork.key);
+    if fork.context is not null then
+        perform raise_failure(coalesce(value_failure(fork.context, 'the memory'), argument_failure('set', '{}', fork.context)));
+    end if;
+    wanted := (
+        select (coalesce(fork.new_id, gen_random_uuid()::text), j.workflow, j.entity, j.args, document, j.queue, j.priority,
+                null, j.headers, j.pinned_version, fork.key, 'error', null, null, null, j.limit_key, null, j.timeout)::new_job
+          from jobs as j
+         where j.id = held.id);
+    if start_jobs(array[wanted]) = '{}' then
+        return (wanted.id, false)::started;
+    end if;
+    perform copy_journal(held.id, source, wanted.id, upto);
+    perform mark_fork(wanted.id, authors_of(held, source, upto));
+    perform set_out_at(wanted.id, upto::integer, run_started_at(held.id, source), (
+        select max(f.at) from journal as f where f.job_id = wanted.id and f.task = '1/main'));
+    return (wanted.id, true)::started;
+end
+$$;
+comment on function @extschema@.fork(text, text, bigint, jsonb, text) is
+    'Start a job that has been told what the coordinator of another was told, all or up to a place, with the memory as it was then or another; returns its id and whether this call made it. PD103, PD104, PD107, PD109 a contract that came later, PD30x, PD401, PD402. [P9] [P12]';

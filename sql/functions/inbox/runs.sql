@@ -1,0 +1,37 @@
+-- The inbox of a job that runs again: what goes on to the next run, and what does not.
+
+create function @extschema@.carry_cancels(turns @extschema@.turn[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update inbox as i
+       set task = next_run(r.task)
+      from unnest(carry_cancels.turns) as r
+     where i.job_id = r.job
+       and i.task = r.task
+       and i.key = '$cancel'
+       and i.consumed_at is null;
+end
+$$;
+comment on function @extschema@.carry_cancels(@extschema@.turn[]) is
+    'Address the requests to cancel that runs have not heard to the runs that follow them.';
+
+
+create function @extschema@.drop_signals(ids text[], dropped_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update inbox as i
+       set consumed_at = drop_signals.dropped_at
+     where i.job_id = any(drop_signals.ids)
+       and i.consumed_at is null
+       and i.task is null
+       and not exists (select from tasks as t where t.job_id = i.job_id);
+end
+$$;
+comment on function @extschema@.drop_signals(text[], timestamptz) is
+    'Let nobody take the signals that lay open when jobs had ended, and of which the keys alone stand here.';

@@ -1,0 +1,87 @@
+-- The journal of a job that runs again: how its runs began, and what was told to those that are over.
+
+-- What the run before came to stands nowhere else once the job's row tells of the next.
+create function @extschema@.append_runs(
+    ids      text[],
+    reasons  text[],
+    before   jsonb[],
+    at       timestamptz
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into journal (job_id, task, seq, kind, name, value, argument, at)
+    select j.id, '$run', j.run, 'run', b.reason, b.before, j.args, append_runs.at
+      from unnest(append_runs.ids, append_runs.reasons, append_runs.before) as b (id, reason, before)
+      join jobs as j on j.id = b.id;
+end
+$$;
+comment on function @extschema@.append_runs(text[], text[], jsonb[], timestamptz) is
+    'Journal that runs have begun: why, with which arguments, and how the ones before them ended.';
+
+
+create function @extschema@.forget_runs(id text, run integer, max_rows integer) returns integer
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    forgotten integer;
+begin
+    delete from journal as f
+     where f.job_id = forget_runs.id
+       and (f.task, f.seq) in (
+        select g.task, g.seq
+          from journal as g
+         where g.job_id = forget_runs.id
+           and g.version is null
+           and g.task ~ '^\d+/'
+           and split_part(g.task, '/', 1)::integer < forget_runs.run
+         limit forget_runs.max_rows);
+    get diagnostics forgotten = row_count;
+    return forgotten;
+end
+$$;
+comment on function @extschema@.forget_runs(text, integer, integer) is
+    'Drop some of what the runs of a job before one were told; the commands stay, since the memory is made of them.';
+
+
+create function @extschema@.journal_length(job text, task text) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce((select max(f.seq) from journal as f where f.job_id = journal_length.job and f.task = journal_length.task), 0);
+end
+$$;
+comment on function @extschema@.journal_length(text, text) is 'Tell how many facts a task was told.';
+
+
+-- A command is no command of the new job: what it made is in the document that the job begins with. What was read and is
+-- large is written out, since the new job has another history.
+create function @extschema@.copy_journal(
+    job      text,
+    task     text,
+    new_job  text,
+    upto     bigint
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into journal (job_id, task, seq, kind, key, name, fingerprint, ok, value, op, path, argument, at)
+    select copy_journal.new_job, '1/main', f.seq, f.kind, f.key, f.name, f.fingerprint, f.ok, coalesce(f.value, r.value),
+           f.op, f.path, case when f.kind <> 'read' then f.argument end, f.at
+      from journal as f
+      left join large_reads(copy_journal.job, copy_journal.task, 0, copy_journal.upto::integer) as r on r.seq = f.seq
+     where f.job_id = copy_journal.job
+       and f.task = copy_journal.task
+       and f.seq <= copy_journal.upto;
+end
+$$;
+comment on function @extschema@.copy_journal(text, text, text, bigint) is
+    'Let the coordinator of a new job have been told what that of another was, up to a place.';

@@ -1,0 +1,107 @@
+-- Runs: a job runs again, under the same id, with the same memory. A run that goes on as the next one leaves it its asker,
+-- its signals and its deadline; a job that has ended begins anew. What a run was told stays behind under its own tasks.
+
+create function @extschema@.continue_runs(turns @extschema@.turn[], continued_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn[] := array(select r from unnest(continue_runs.turns) as r order by r.job collate "C");
+    queues text[] := continue_coordinators(ended, continue_runs.continued_at);
+begin
+    perform continue_deadlines(ended, continue_runs.continued_at);
+    perform carry_cancels(ended);
+    perform delete_tasks(ended);
+    perform notify_listeners(leave_parent_ends(ended, continue_runs.continued_at));
+    perform forget_conditions(ended);
+    perform forget_open_items(ended);
+    perform forget_messages(ended);
+    perform continue_jobs(ended, continue_runs.continued_at);
+    perform append_runs(
+        array(select r.job from unnest(ended) as r),
+        array(select case when r.failure is null then 'continue' else 'retry' end from unnest(ended) as r),
+        array(select run_ending(case when r.failure is null then 'continued' else 'failed' end, error => r.failure)
+                from unnest(ended) as r),
+        continue_runs.continued_at);
+    return queues;
+end
+$$;
+comment on function @extschema@.continue_runs(@extschema@.turn[], timestamptz) is
+    'End runs and all beneath them, and begin the next ones of the same jobs; returns their queues. [P6] [P8]';
+
+
+create function @extschema@.restart_failure(wanted @extschema@.new_job) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    held memory := read_job(wanted.id);
+begin
+    return case
+        when wanted.context <> '{}' then make_failure(
+            'PD107', 'InvalidArgument', format('job %s has a memory already', quote_literal(wanted.id)),
+            'A new run goes on with it; a context is what a memory begins with.',
+            'Leave the context out, and change the memory by commands.')
+        when wanted.entity <> held.entity or held.entity is null and wanted.entity is not null then make_failure(
+            'PD107', 'InvalidArgument',
+            format('job %s is %s, not %s', quote_literal(wanted.id), coalesce(held.entity, 'of no entity'), wanted.entity),
+            'The type of a memory never changes.', 'Leave the entity out, or choose another id.') end;
+end
+$$;
+comment on function @extschema@.restart_failure(@extschema@.new_job) is
+    'Say why a memory cannot have the new run that is wanted (PD107), or null.';
+
+
+create function @extschema@.restart(wanted @extschema@.new_job[], reason text, started_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ids text[] := array(select w.id from unnest(restart.wanted) as w);
+    endings jsonb[] := endings_of(ids);
+begin
+    perform drop_signals(ids, restart.started_at);
+    perform restart_jobs(restart.wanted, restart.started_at);
+    perform append_runs(ids, array_fill(restart.reason, array[cardinality(ids)]), endings, restart.started_at);
+    perform insert_coordinators(restart.wanted, ids, restart.started_at);
+end
+$$;
+comment on function @extschema@.restart(@extschema@.new_job[], text, timestamptz) is
+    'Begin new runs of jobs that are locked and have none: memory and history go on. [P1] [P3]';
+
+
+create function @extschema@.begin_new_runs(
+    wanted      @extschema@.new_job[],
+    locked      text[],
+    started_at  timestamptz
+) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    -- What was made by others since the locks were taken is not waited for: that could close a circle.
+    missed text[] := array(select w.id from unnest(begin_new_runs.wanted) as w where w.id <> all(begin_new_runs.locked));
+    ready new_job[];
+begin
+    if cardinality(lock_jobs(missed, waiting => false)) < cardinality(missed) then
+        raise exception 'job % is just being started', quote_literal(missed[1])
+            using errcode = '40001', detail = 'Somebody else has made it meanwhile.', hint = 'Call again.';
+    end if;
+    ready := array(
+        select w
+          from unnest(begin_new_runs.wanted) as w
+          join jobs as j on j.id = w.id
+         where j.status is distinct from 'running');
+    if ready <> '{}' then
+        perform raise_failure((select restart_failure(w) from unnest(ready) as w where restart_failure(w) is not null limit 1));
+        perform restart(ready, 'start', begin_new_runs.started_at);
+    end if;
+    return array(select w.id from unnest(ready) as w);
+end
+$$;
+comment on function @extschema@.begin_new_runs(@extschema@.new_job[], text[], timestamptz) is
+    'Begin new runs of those jobs that exist and do not run; returns their ids. PD107, 40001 while one is just being made.';

@@ -1,0 +1,97 @@
+-- Tasks, judged: what a turn may not say, and what it may not ask for, seen before anything is applied.
+
+create function @extschema@.request_failure(request jsonb) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    kind text := coalesce(request_failure.request ->> 'kind', 'hook');
+begin
+    return coalesce(
+        name_failure(request_failure.request ->> 'key', 'the key of a request'),
+        case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
+            'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
+            'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
+        case when kind = 'until' then condition_failure(request_failure.request ->> 'condition')
+             else call_failure(case when kind ~ '^[ai]' then 'an ' else 'a ' end || kind, request_failure.request ->> 'name',
+                               coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
+                               coalesce(request_failure.request ->> 'queue', 'default'),
+                               case when request_failure.request ->> 'priority' is null then 5
+                                    when request_failure.request ->> 'priority' ~ '^[0-9]$'
+                                    then (request_failure.request ->> 'priority')::integer end) end,
+        pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
+        own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
+        own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
+        name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
+        name_failure(coalesce(request_failure.request ->> 'assignee', 'none'), 'an assignee'),
+        value_failure(request_failure.request -> 'payload', 'the payload'),
+        case when request_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
+            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
+            format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
+        name_failure(coalesce(nullif(request_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
+        case when request_failure.request ->> 'timeout' is not null
+             then written_timeout_failure(request_failure.request ->> 'timeout') end,
+        case when kind = 'job' and request_failure.request ->> 'if_exists' is not null then make_failure(
+            'PD107', 'InvalidArgument', 'a child is a new job',
+            'A new run of a job that exists was wanted, or the job itself.', 'Ask for it without if_exists.') end,
+        value_failure(request_failure.request -> 'headers', 'the headers'),
+        case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
+            value_failure(request_failure.request -> 'context', 'the memory'),
+            argument_failure('set', '{}', request_failure.request -> 'context')) end);
+end
+$$;
+comment on function @extschema@.request_failure(jsonb) is
+    'Say what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
+
+
+-- What a turn may not say, seen before anything is applied.
+create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if turn_failure.state is null or turn_failure.state not in
+        ('keep', 'park', 'done', 'failed', 'cancelled', 'retry', 'stuck', 'release', 'continue') then
+        return make_failure(
+            'PD107', 'InvalidArgument', format('a turn cannot end as %s', coalesce(quote_literal(turn_failure.state), 'null')),
+            'Known states: keep, park, done, failed, cancelled, retry, stuck, release, continue.', 'Correct the turn.');
+    end if;
+    if value_failure(turn_failure.facts, 'facts') is null and value_failure(turn_failure.requests, 'requests') is null
+        and turn_failure.requests is null then
+        return value_failure(turn_failure.value, 'the result');
+    end if;
+    -- Something is large, or suspicious: each part is judged for itself.
+    return coalesce(
+        value_failure(turn_failure.value, 'the result'),
+        (select value_failure(f.fact -> 'value', coalesce('the value of ' || (f.fact ->> 'key'), 'a fact'))
+           from jsonb_array_elements(turn_failure.facts) as f (fact)
+          where value_failure(f.fact -> 'value', '') is not null
+          limit 1),
+        (select request_failure(q.request)
+           from jsonb_array_elements(turn_failure.requests) as q (request)
+          where request_failure(q.request) is not null
+          limit 1));
+end
+$$;
+comment on function @extschema@.turn_failure(text, jsonb, jsonb, jsonb) is
+    'Say what is wrong with a turn as a whole (PD104, PD107, PD30x), or null.';
+
+
+create function @extschema@.continue_failure(kind text, args jsonb, failure jsonb) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        case when continue_failure.kind <> 'coordinator' then make_failure(
+            'PD107', 'InvalidArgument', format('a turn of a task of the kind %s cannot end as continue', continue_failure.kind),
+            'Only a run of a coordinator has a next one.', 'Say done, or retry.') end,
+        call_failure('a workflow', 'any', coalesce(continue_failure.args, '[]'), 'default', 5),
+        value_failure(continue_failure.failure, 'the failure'));
+end
+$$;
+comment on function @extschema@.continue_failure(text, jsonb, jsonb) is
+    'Say what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';

@@ -1,0 +1,161 @@
+-- Timeline: all that belongs to a job but its memory, page by page, for people and for export: the job, what its tasks were
+-- told in order of time, the tasks that are alive, the messages that lie open. A place begins with the number of its part.
+
+create function @extschema@.facts_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    last_at timestamptz := (facts_page.after ->> 1)::timestamptz;
+    last_task text := facts_page.after ->> 2;
+    last_seq bigint := (facts_page.after ->> 3)::bigint;
+begin
+    return query
+    select 'fact', f.at, f.task,
+           jsonb_build_object(
+               'seq', f.seq, 'kind', f.kind, 'key', f.key, 'name', f.name, 'fingerprint', f.fingerprint, 'ok', f.ok,
+               'value', case when f.op = 'get' and f.value is null
+                             then (select r.value from large_reads(facts_page.id, f.task, f.seq - 1, 1) as r)
+                             else f.value end,
+               'at', f.at, 'op', f.op, 'path', f.path, 'version', f.version, 'argument', f.argument),
+           jsonb_build_array(1, f.at, f.task, f.seq)
+      from (select g.*, sum(coalesce((case when g.op = 'get' then g.argument ->> 'bytes' end)::bigint,
+                                     pg_column_size(g.value), 0) + coalesce(pg_column_size(g.argument), 0))
+                            over (order by g.at, g.task, g.seq rows between unbounded preceding and 1 preceding) as bytes_before
+              from (select h.*
+                      from journal as h
+                     where h.job_id = facts_page.id
+                       and (last_at is null or (h.at, h.task, h.seq) > (last_at, last_task, last_seq))
+                     order by h.at, h.task, h.seq
+                     limit facts_page.max_rows) as g) as f
+     where coalesce(f.bytes_before, 0) < 8388608
+     order by f.at, f.task, f.seq;
+end
+$$;
+comment on function @extschema@.facts_page(text, jsonb, integer) is
+    'Read facts of all tasks of a job after a place, by time: as many as are asked for, or about 8 MB.';
+
+
+-- The token of a task is the right to speak for it, and nobody else's business.
+create function @extschema@.tasks_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'task', null::timestamptz, t.task,
+           to_jsonb(t) - '{job_id,token,last_token,bytes_before}'::text[]
+               || jsonb_build_object('state', task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused)),
+           jsonb_build_array(2, t.task)
+      from (select g.*, sum(coalesce(pg_column_size(g.args), 0)) over (order by g.task rows between unbounded preceding
+                                                                       and 1 preceding) as bytes_before
+              from (select h.*
+                      from tasks as h
+                     where h.job_id = tasks_page.id
+                       and (tasks_page.after is null or h.task > tasks_page.after ->> 1)
+                     order by h.task
+                     limit tasks_page.max_rows) as g) as t
+     where coalesce(t.bytes_before, 0) < 8388608
+     order by t.task;
+end
+$$;
+comment on function @extschema@.tasks_page(text, jsonb, integer) is
+    'Read live tasks of a job after a place: as many as are asked for, or about 8 MB.';
+
+
+create function @extschema@.messages_page(
+    id        text,
+    after     jsonb,
+    max_rows  integer
+) returns setof @extschema@.timeline_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'message', i.sent_at, i.task, to_jsonb(i) - '{job_id,consumed_at,bytes_before}'::text[],
+           jsonb_build_array(3, i.id)
+      from (select g.*, sum(coalesce(pg_column_size(g.payload), 0)) over (order by g.id rows between unbounded preceding
+                                                                          and 1 preceding) as bytes_before
+              from (select h.*
+                      from inbox as h
+                     where h.job_id = messages_page.id
+                       and h.consumed_at is null
+                       and (messages_page.after is null or h.id > (messages_page.after ->> 1)::bigint)
+                     order by h.id
+                     limit messages_page.max_rows) as g) as i
+     where coalesce(i.bytes_before, 0) < 8388608
+     order by i.id;
+end
+$$;
+comment on function @extschema@.messages_page(text, jsonb, integer) is
+    'Read open messages of a job after a place: as many as are asked for, or about 8 MB.';
+
+
+create function @extschema@.timeline_page(
+    part      integer,
+    id        text,
+    after     jsonb,
+    max_rows  integer
+) returns setof @extschema@.timeline_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    here jsonb := case when timeline_page.after -> 0 = to_jsonb(timeline_page.part) then timeline_page.after end;
+begin
+    case timeline_page.part
+        when 1 then return query select p.* from facts_page(timeline_page.id, here, timeline_page.max_rows) as p;
+        when 2 then return query select p.* from tasks_page(timeline_page.id, here, timeline_page.max_rows) as p;
+        else return query select p.* from messages_page(timeline_page.id, here, timeline_page.max_rows) as p;
+    end case;
+end
+$$;
+comment on function @extschema@.timeline_page(integer, text, jsonb, integer) is
+    'Read a page of a part of a timeline: 1 facts, 2 tasks, 3 messages; from its beginning where the place is in another part.';
+
+
+create function @extschema@.timeline(
+    id        text,
+    after     jsonb    default null,
+    max_rows  integer  default 1000
+) returns setof @extschema@.timeline_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    begin_with integer := array_position('{0,1,2,3}', timeline.after ->> 0) - 1;
+    room integer := greatest(1, least(timeline.max_rows, 10000));
+    items timeline_item[];
+begin
+    if timeline.after is not null and begin_with is null then
+        perform raise_failure(make_failure(
+            'PD107', 'InvalidArgument', 'this is no place of a timeline', format('It is %s.', left(timeline.after::text, 200)),
+            'Give the place of the last item of a page.'));
+    end if;
+    if timeline.after is null then
+        return query
+        select 'job', j.created_at, null::text, to_jsonb(j) - '{context,watched}'::text[], '[0]'::jsonb
+          from jobs as j
+         where j.id = (read_job(timeline.id)).id;
+        room := room - 1;
+    end if;
+    -- A loop: the next part begins on a page only if the part before it has come to its end there.
+    for part in greatest(begin_with, 1) .. 3 loop
+        items := array(select p from timeline_page(part, timeline.id, timeline.after, room) as p);
+        return query select i.* from unnest(items) as i;
+        room := room - cardinality(items);
+        exit when room = 0 or items <> '{}' and exists (
+            select from timeline_page(part, timeline.id, items[cardinality(items)].place, 1));
+    end loop;
+end
+$$;
+comment on function @extschema@.timeline(text, jsonb, integer) is
+    'Return a page of all that belongs to a job but its memory: the job, its facts by time, its live tasks, its open messages. Page with the last place of a page; an empty one is the end. PD107, PD401.';

@@ -1,0 +1,34 @@
+-- Timeouts: what is a length of time in which work may be done.
+
+create function @extschema@.timeout_failure(timeout interval) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when not timeout_failure.timeout between interval '1 microsecond' and interval '1000 years' then make_failure(
+        'PD107', 'InvalidArgument', 'a timeout lies between a microsecond and a thousand years',
+        format('This is %s.', timeout_failure.timeout), 'Leave it out for work that may take any time.') end;
+end
+$$;
+comment on function @extschema@.timeout_failure(interval) is 'Say that a timeout makes no sense (PD107), or null.';
+
+
+-- Where it comes as text, among others, it must not undo its neighbours.
+create function @extschema@.written_timeout_failure(timeout text) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return timeout_failure(written_timeout_failure.timeout::interval);
+exception
+    when data_exception then
+        return make_failure(
+            'PD107', 'InvalidArgument', 'a timeout is a length of time',
+            format('This is %s.', quote_literal(left(written_timeout_failure.timeout, 200))), 'Write it as "90 s" or "2 h".');
+end
+$$;
+comment on function @extschema@.written_timeout_failure(text) is
+    'Say that a text is no timeout (PD107), or null.';

@@ -1,0 +1,509 @@
+"""Runs: a coordinator goes on as its next run, is tried again, runs out of time, is forked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+import perdure
+from perdure.commands import commands
+from perdure.errors import ChildFailed, JobFailed
+from perdure.replaying import recording_of, replay_journal
+
+T = "20 s"
+Work = Callable[..., perdure.Worker]
+
+
+def test_a_run_goes_on_as_the_next(app: perdure.App, client: perdure.Client, work: Work) -> None:
+    """(E17) The memory goes on, each run has a journal of its own, the last one's result counts."""
+    seen = []
+
+    @app.activity
+    async def fetch(page: int) -> int:
+        seen.append(page)
+        return page * 10
+
+    @app.coordinator
+    async def pages(memory: perdure.AsyncEntity, page: int, *, last: int) -> Any:
+        await memory.append("pages", await fetch(page))
+        if page < last:
+            perdure.continue_as_new(page + 1, last=last)
+        return [perdure.info().run, await memory.get("pages")]
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.child(pages, 1, last=3, context={"pages": []})
+
+    work()
+    handle = client.start(parent, id="p")
+    assert handle.result(T) == [3, [10, 20, 30]]
+    assert seen == [1, 2, 3]
+    child = client.handle("p/pages#1")
+    assert child.status().run == 3
+    begun = [item.body for item in child.timeline() if item.task == "$run"]
+    assert [(run["name"], run["argument"]) for run in begun] == [
+        ("continue", {"page": 2, "last": 3}),
+        ("continue", {"page": 3, "last": 3}),
+    ]
+    assert child.forget_old_runs() == 2
+    assert child.forget_old_runs() == 0
+    assert len(child.memory.history()) == 4
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_nothing_after_it_has_any_effect(
+    app: perdure.App, client: perdure.Client, work: Work, kind: str
+) -> None:
+    """What was asked for before is done, what the code does as it unwinds is not. [P9]"""
+    after = []
+
+    async def loops(memory: perdure.AsyncEntity, run: int) -> Any:
+        unawaited = memory.append("log", f"asked {run}")
+        if run < 3:
+            try:
+                perdure.continue_as_new(run + 1)
+            except BaseException:  # noqa: BLE001 - code may do so
+                after.append(run)
+            finally:
+                await memory.append("log", "finally")
+            await memory.append("log", "after")
+        await unawaited
+        return await memory.get("log")
+
+    def plain_loops(memory: perdure.Entity, run: int) -> Any:
+        memory.append("log", f"asked {run}")
+        if run < 3:
+            try:
+                perdure.continue_as_new(run + 1)
+            except BaseException:  # noqa: BLE001 - code may do so
+                after.append(run)
+            finally:
+                memory.append("log", "finally")
+            memory.append("log", "after")
+        return memory.get("log")
+
+    coordinator: Any = app.coordinator(loops if kind == "async" else plain_loops)
+    work()
+    handle = client.start(coordinator, 1, context={"log": []})
+    assert handle.result(T) == ["asked 1", "asked 2", "asked 3"]
+    assert after[0] == 1
+
+
+def test_any_task_of_a_coordinator_may_end_the_run(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    @app.coordinator
+    async def races(memory: perdure.AsyncEntity, run: int = 1) -> Any:
+        async def first() -> None:
+            await perdure.sleep(0.01)
+            perdure.continue_as_new(2)
+
+        async def second() -> None:
+            await perdure.wait_for("never")
+
+        if run == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(first())
+                group.create_task(second())
+        return "second run"
+
+    work()
+    assert client.start(races).result(T) == "second run"
+
+
+def test_a_next_run_takes_what_was_left(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """[P5] Signals that nobody took, hooks that are detached; children have names of their own."""
+
+    @app.hook
+    async def outlives(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("end hook")
+        await memory.set(True, "outlived")
+
+    @app.coordinator
+    async def small(memory: perdure.AsyncEntity) -> str:
+        return perdure.info().job
+
+    @app.coordinator
+    async def takes(memory: perdure.AsyncEntity, taken: list[Any]) -> Any:
+        if not taken:
+            perdure.start_hook(outlives)
+        taken = [*taken, await perdure.wait_for("item"), await perdure.child(small)]
+        if len(taken) < 6:
+            perdure.continue_as_new(taken)
+        return taken
+
+    handle = client.start(takes, [], id="t")
+    for number in range(3):
+        handle.signal("item", number)
+    work()
+    assert handle.result(T) == [0, "t/small#1", 1, "t/2/main/small#1", 2, "t/3/main/small#1"]
+    handle.signal("end hook")
+    assert handle.memory.until("$.outlived == true", timeout=T)
+
+
+def test_a_hook_of_the_next_run_may_ask_for_a_child_as_the_last_one_did(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """The child of the last run is still there, and is another's."""
+
+    @app.coordinator
+    async def small(memory: perdure.AsyncEntity) -> str:
+        return perdure.info().job
+
+    @app.hook
+    async def asks(memory: perdure.AsyncEntity) -> str:
+        name: str = await perdure.child(small)
+        return name
+
+    @app.coordinator
+    async def twice(memory: perdure.AsyncEntity, *names: str) -> Any:
+        names = (*names, await asks(memory))
+        if len(names) < 2:
+            perdure.continue_as_new(*names)
+        return names
+
+    work()
+    first, second = client.start(twice, id="t").result(T)
+    assert first != second
+    assert [client.handle(name).status().status for name in (first, second)] == ["completed"] * 2
+
+
+def test_a_cancel_reaches_the_run_that_comes(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E2) However quickly one run follows the other."""
+
+    @app.coordinator
+    async def for_ever(memory: perdure.AsyncEntity, n: int = 0) -> Any:
+        await memory.set(n, "n")
+        perdure.continue_as_new(n + 1)
+
+    work()
+    handle = client.start(for_ever)
+    handle.memory.until("$.n > 2", timeout=T)
+    handle.cancel("enough")
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+
+
+def test_arguments_that_do_not_fit_fail_where_they_are_given(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    @app.hook
+    async def wants(memory: perdure.AsyncEntity) -> None:
+        perdure.continue_as_new()
+
+    @app.coordinator
+    async def wrong(memory: perdure.AsyncEntity, page: int) -> Any:
+        with suppress(TypeError):
+            perdure.continue_as_new("a", "b", "c")
+        with pytest.raises(perdure.HookFailed) as failed:
+            await wants(memory)
+        return failed.value.type
+
+    work()
+    assert client.start(wrong, 1).result(T) == "InvalidArgument"
+
+
+def test_a_coordinator_that_fails_is_tried_again(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E4) Each attempt is a run: nothing is remembered but the memory."""
+
+    @app.coordinator(retry=perdure.Retry(attempts=4, delay="10 ms", never=(KeyError,)))
+    async def flaky(memory: perdure.AsyncEntity, until: int, kind: str) -> Any:
+        made = await memory.increment("made")
+        if made < until:
+            raise KeyError("k") if kind == "never" else OSError(f"attempt {made}")
+        return [perdure.info().attempt, perdure.info().run]
+
+    work()
+    assert client.start(flaky, 3, "x").result(T) == [2, 3]
+    for kind, made, name in (("never", 1, "KeyError"), ("x", 4, "OSError")):
+        handle = client.start(flaky, 9, kind)
+        with pytest.raises(JobFailed) as failed:
+            handle.result(T)
+        assert failed.value.type == name
+        assert handle.memory.get("made") == made
+
+
+def test_what_another_attempt_would_not_mend_is_not_tried_again(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E4) A result that cannot be stored; whatever comes of a request to cancel."""
+
+    @app.coordinator(retries=3)
+    async def unstorable(memory: perdure.AsyncEntity) -> Any:
+        await memory.increment("made")
+        return float("nan")
+
+    @app.coordinator(retries=3)
+    async def cancelled(memory: perdure.AsyncEntity) -> Any:
+        await memory.increment("made")
+        try:
+            await perdure.sleep("1 h")
+        except asyncio.CancelledError:
+            raise OSError("while cleaning up") from None
+
+    work()
+    handle = client.start(cancelled)
+    handle.memory.until("$.made == 1", timeout=T)
+    handle.cancel()
+    for failing, name in ((client.start(unstorable), "InvalidValue"), (handle, "OSError")):
+        with pytest.raises(JobFailed) as failed:
+            failing.result(T)
+        assert failed.value.type == name
+        assert failing.memory.get("made") == 1
+
+
+def test_a_pause_before_the_next_attempt_is_seen_and_can_be_cancelled(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E6) (E2)"""
+
+    @app.coordinator(retry=perdure.Retry(attempts=2, delay="1 h", max_delay="1 h"))
+    async def fails(memory: perdure.AsyncEntity) -> Any:
+        if perdure.info().attempt:
+            await perdure.sleep("1 h")
+        raise OSError("no answer")
+
+    work()
+    handle = client.start(fails)
+    while "attempt 2 at" not in (handle.status().waiting_for or ""):
+        time.sleep(0.01)
+    assert "after: no answer" in str(handle.status().waiting_for)
+    handle.cancel()
+    with pytest.raises(perdure.JobCancelled):
+        handle.result(T)
+
+
+def test_a_job_runs_again_by_hand(
+    app: perdure.App, client: perdure.Client, work: Work, dsn: str
+) -> None:
+    """(E5) retry() of what failed, a new run of what has ended."""
+
+    @app.coordinator(queue="special")
+    async def adds(memory: perdure.AsyncEntity, what: str) -> Any:
+        await memory.append("seen", what)
+        if what == "bad":
+            raise ValueError(what)
+        return [perdure.info().run, await memory.get("seen")]
+
+    work(queues=["special"])
+    handle = client.start(adds, "bad", id="again", context={"seen": []})
+    with pytest.raises(JobFailed):
+        handle.result(T)
+    assert handle.retry(["good"]) is True
+    assert handle.result(T) == [2, ["bad", "good"]]
+    assert handle.retry() is False
+    with pytest.raises(perdure.JobExists):
+        client.start(adds, "new", id="again")
+    assert client.start(adds, "new", id="again", if_exists="new_run").result(T)[0] == 3
+    (many,) = client.start_many(
+        adds, [{"args": ["many"], "id": "again", "if_exists": "new_run", "timeout": "1 h"}]
+    )
+    assert many.result(T) == [4, ["bad", "good", "new", "many"]]
+    client.start(adds, "bad", id="cli", context={"seen": []})
+    with pytest.raises(JobFailed):
+        client.handle("cli").result(T)
+    told = CliRunner().invoke(commands, ["retry", "cli", '["good"]', "--dsn", dsn])
+    assert told.stdout == "true\n"
+    assert client.handle("cli").result(T) == [2, ["bad", "good"]]
+
+
+def test_a_job_that_takes_too_long_is_ended(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E4) [P6] Its hooks too, and its parent is told; next runs get no time of their own."""
+
+    @app.hook
+    async def long(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("never")
+
+    @app.coordinator(timeout="300 ms")
+    async def slow(memory: perdure.AsyncEntity) -> Any:
+        await long(memory)
+
+    @app.coordinator
+    async def for_ever(memory: perdure.AsyncEntity) -> Any:
+        await perdure.sleep(0.05)
+        perdure.continue_as_new()
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        told = []
+        for workflow in (slow, for_ever):
+            try:
+                await perdure.child(workflow, timeout=0.2)
+            except ChildFailed as error:
+                told.append(error.type)
+        return told
+
+    work()
+    handle = client.start(slow)
+    with pytest.raises(JobFailed, match="longer than") as failed:
+        handle.result(T)
+    assert failed.value.type == "TimeoutError"
+    assert [item for item in handle.timeline() if item.kind == "task"] == []
+    assert client.start(parent).result(T) == ["TimeoutError", "TimeoutError"]
+    with pytest.raises(JobFailed, match=r"00:00:00\.1"):
+        client.start(for_ever, timeout=0.1).result(T)
+    assert client.start(slow, timeout="1 h").status().status == "running"
+
+
+def test_a_fork_goes_on_where_the_other_stood(
+    app: perdure.App, client: perdure.Client, work: Work, dsn: str
+) -> None:
+    """(E9) [P4] [P9] What was told is told again, and the rest is done anew, by itself."""
+    made: list[str] = []
+
+    @app.activity
+    async def think(about: str) -> str:
+        made.append(about)
+        return f"thought about {about}"
+
+    @app.hook
+    async def writes(memory: perdure.AsyncEntity, what: str) -> str:
+        await memory.append("notes", what)
+        return what
+
+    @app.coordinator
+    async def works(memory: perdure.AsyncEntity, text: str) -> Any:
+        name = perdure.uuid()
+        await memory.set({"text": text, "notes": []})
+        one = await think(f"{name} {perdure.random().random()}")
+        await writes(memory, "first")
+        await perdure.sleep(0.01)
+        read = await memory.get("text")
+        second = perdure.uuid()
+        await writes(memory, "second")
+        return [str(name), one, read, str(second), await memory.get("notes")]
+
+    text = "x" * 3000
+    work()
+    handle = client.start(works, text, id="origin")
+    origin = handle.result(T)
+    facts = [item for item in handle.timeline() if item.task == "1/main"]
+    hook = next(f.body["seq"] for f in facts if f.body["name"] == "writes")
+    read = next(f.body["seq"] for f in facts if f.body["kind"] == "read")
+    assert len(made) == 1
+
+    everything = client.fork("origin", workflow=works)
+    assert everything.result(T) == origin
+    before = client.fork("origin", "before", at=hook - 1)
+    assert before.result(T)[:3] == origin[:3]
+    assert before.result(T)[4] == ["first", "second"]
+    assert before.result(T)[3] != origin[3]  # what comes after the fork is its own
+    behind = client.fork("origin", "behind", at=read + 1, context={"notes": ["edited"]})
+    assert behind.result(T) == [*origin[:4], ["edited"]]  # both hooks have answered before
+    again = client.fork("before", at=hook)  # a fork of a fork: two authors, and now a third
+    assert again.result(T)[:3] == origin[:3]
+    assert len(made) == 1
+    for job in ("origin", "before", "behind", again.id):
+        recording = recording_of(client, job)
+        assert replay_journal(app, recording.row, recording.journal) is None
+    told = CliRunner().invoke(
+        commands, ["fork", "origin", "--at", "0", "--id", "anew", "--dsn", dsn]
+    )
+    assert told.stdout == "anew\n"
+    assert client.handle("anew").result(T)[0] != origin[0]
+    assert len(made) == 2
+
+
+def test_a_fork_mends_what_is_stuck(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Work
+) -> None:
+    """[P9] The job that is stuck stays as it is."""
+
+    @app.activity
+    async def step(name: str) -> str:
+        return name
+
+    @app.coordinator(name="changing")
+    async def old(memory: perdure.AsyncEntity) -> Any:
+        await step("a")
+        await step("b")
+        await perdure.wait_for("go")
+
+    mended = perdure.App()
+
+    @mended.activity(name="step")
+    async def new_step(name: str) -> str:
+        return name
+
+    @mended.coordinator(name="changing")
+    async def new(memory: perdure.AsyncEntity) -> Any:
+        await new_step("a")
+        return await new_step("other")
+
+    handle = client.start(old, id="s")
+    with perdure.Worker(app, dsn=dsn):
+        while "signal" not in (handle.status().waiting_for or ""):
+            time.sleep(0.01)
+    handle.signal("go")
+    work(mended)
+    while "somebody to resume" not in (handle.status().waiting_for or ""):
+        time.sleep(0.01)
+    assert client.fork("s", at=1).result(T) == "other"
+    assert handle.terminate()
+
+
+def test_a_timeline_is_a_line_of_json_each(
+    app: perdure.App, client: perdure.Client, work: Work, dsn: str
+) -> None:
+    @app.coordinator
+    async def short(memory: perdure.AsyncEntity) -> Any:
+        for number in range(30):
+            await memory.set(number, "n")
+
+    work()
+    client.start(short, id="j").result(T)
+    told = CliRunner().invoke(commands, ["timeline", "j", "--dsn", dsn])
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [line["kind"] for line in lines] == ["job"] + ["fact"] * 30
+    assert [line["body"]["version"] for line in lines[1:]] == list(range(1, 31))
+
+
+def test_an_async_client_has_the_same(app: perdure.App, dsn: str, work: Work) -> None:
+    @app.coordinator
+    async def fails(memory: perdure.AsyncEntity, fail: bool) -> Any:
+        if fail:
+            raise ValueError("no")
+        return perdure.info().run
+
+    async def main() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            handle = await client.start(fails, True, id="a", timeout="1 h")
+            with pytest.raises(JobFailed):
+                await handle.result(T)
+            assert await handle.retry({"fail": False})
+            assert await handle.result(T) == 2
+            forked = await client.fork("a", "f")
+            assert await forked.result(T) == 1
+            assert [item.kind async for item in handle.timeline()] == ["job", "fact"]
+            assert await handle.forget_old_runs() == 0
+
+    work()
+    asyncio.run(main())
+
+
+def test_a_retry_joins_the_transaction_of_its_caller(
+    app: perdure.App, client: perdure.Client, dsn: str
+) -> None:
+    """(E7)"""
+    handle = client.start("nothing", id="j")
+    handle.terminate()
+    with psycopg.connect(dsn) as connection:
+        assert handle.retry(connection=connection)
+        connection.rollback()
+    assert handle.status().status == "cancelled"
