@@ -1,7 +1,7 @@
 -- Pausing a job: its tasks are kept from workers, whatever happens to them, until somebody resumes or cancels it (E13).
 
 begin;
-select plan(41);
+select plan(44);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -107,6 +107,18 @@ select given(tell(a_turn('parent', requests => '[{"key": "c", "kind": "job", "na
 select given(pause('parent/c'));
 select given(tell(a_turn('parent', cancels => '["c"]')));
 select is(take('bob', '{child}') #>> '{0,messages,0,key}', '$cancel', 'a paused child can be cancelled, too');
+
+select have_held_job('leaving');
+select given(tell(a_turn('leaving', requests => '[{"key": "c", "kind": "job", "name": "c", "queue": "left",
+                                                   "on_parent_end": "cancel"}]')));
+select given(pause(id)) from unnest('{leaving,leaving/c}'::text[]) as id;
+select is(tell(a_turn('leaving', state => 'done')) ->> 'state', 'done', 'a paused job may end');
+select is(
+    (select t.paused from tasks as t where t.job_id = 'leaving' and t.name = '$parent_end'), false,
+    'what the database does by itself is not paused');
+select given(take('bob', '{$sql}', 10));
+select given(run_task('leaving', t.task, token_of('bob'))) from tasks as t where t.job_id = 'leaving';
+select is(take('bob', '{left}') #>> '{0,messages,0,key}', '$cancel', 'so a child hears of the end, though it was paused');
 
 select is(error_of(statement), 'PD401', format('%s needs a job', statement))
   from unnest('{"select pause(''nobody'')","select resume(''nobody'')"}'::text[]) as statement;

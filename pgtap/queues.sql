@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(101);
+select plan(114);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -224,6 +224,37 @@ select ok(not resume_queue('calm'), 'once');
 select ok(not resume_queue('nowhere'), 'a queue that nobody has paused is not resumed');
 select is(pg_temp.taken('calm', worker => 'bob'), '{calm}', 'and goes on, within its limits');
 
+-- Versions of the code: a queue has its limits for all of them together.
+
+create function pg_temp.taken_of(version text, max_tasks integer default 9, worker text default 'ada') returns text[]
+language plpgsql
+as $$
+begin
+    return array(select t ->> 'job' from jsonb_array_elements(
+        take(worker, served_queues('{shared}', version), max_tasks)) as t);
+end
+$$;
+select set_queue('shared', max_running => 3);
+select given(start('w', id => coalesce(v, 'any') || '-' || n, queue => 'shared', pinned_version => v, limit_key => 'k'))
+  from generate_series(1, 3) as n, unnest('{v1,v2,null}'::text[]) as v;
+select is(pg_temp.taken_of('v1', 2), '{v1-1,v1-2}', 'what is pinned to a version takes slots');
+select is(cardinality(pg_temp.taken_of('v2', worker => 'bob')), 1, 'which other versions do not get');
+select is(pg_temp.taken_of(null, worker => 'cid'), '{}', 'nor what is pinned to none');
+select is(pg_temp.depth('shared'), '[0, 6, 3, 0, 0, 0, 0]', 'a depth counts all of them');
+select is((status('v1-3')).waiting_for, 'a slot of queue shared (3 of 3 taken)', 'a status says so to each');
+select is(
+    freed_queues(hold_tasks(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()), '{shared}',
+    'a slot that becomes free is told on the queue that workers of all versions serve');
+select set_queue('shared', max_per_key => 4);
+select is(cardinality(pg_temp.taken_of('v2', worker => 'dan')), 1, 'a key is one key in all versions');
+select is(pg_temp.taken_of('v1', worker => 'dan'), '{}', 'so none is left for others');
+select ok(pause_queue('shared'), 'a queue is paused');
+select set_queue('shared');
+select is(pg_temp.taken_of('v1', worker => 'eve'), '{}', 'for all versions');
+select given(resume_queue('shared'));
+select is(cardinality(pg_temp.taken_of('v1', worker => 'eve') || pg_temp.taken_of('v2', worker => 'eve')), 5,
+          'all that stood in line is found again');
+
 -- A claim that is repeated.
 
 select set_queue('again', max_running => 1);
@@ -274,6 +305,8 @@ select is(pg_temp.tells_of('told-5--1', 'done'), '{beneath}', 'what ends with it
 select is(error_of(statement), code, format('%s is refused', about))
   from (values
         ('a queue without a name', $$ select set_queue('', 1) $$, 'PD104'),
+        ('a queue of a version', $$ select set_queue('q@v1', 1) $$, 'PD104'),
+        ('a pause of a version', $$ select pause_queue('q@v1') $$, 'PD104'),
         ('a pause of no queue', $$ select pause_queue(null) $$, 'PD104'),
         ('no slot', $$ select set_queue('q', max_running => 0) $$, 'PD107'),
         ('less than no slot', $$ select set_queue('q', 5, max_per_key => -1) $$, 'PD107'),

@@ -188,7 +188,6 @@ create type @extschema@.due_task as (
     task        text,
     queue       text,
     priority    smallint,
-    place       bigint,
     due_at      timestamptz,
     limit_key   text,
     deliveries  integer,

@@ -19,7 +19,7 @@ begin
          order by j.id
     loop
         perform leave_cancel(child.id, child.coordinator, '"the parent has ended"', cancel_children.asked_at);
-        queues := queues || wake_cancelled(child.id, child.coordinator, cancel_children.asked_at);
+        queues := queues || lift_pause(child.id) || wake_cancelled(child.id, child.coordinator, cancel_children.asked_at);
     end loop;
     perform part_from_parent(cancel_children.children);
     return queues;

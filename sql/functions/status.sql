@@ -78,8 +78,8 @@ begin
                        count(t.task) filter (where t.limit_key = queue_reason.limit_key) as taken_of_key,
                        tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, queue_reason.now_at) as tokens
                   from queues as q
-                  left join tasks as t on t.queue = q.queue and t.token is not null
-                 where q.queue = queue_reason.queue
+                  left join tasks as t on versioned_queue(t.queue, null) = q.queue and t.token is not null
+                 where q.queue = versioned_queue(queue_reason.queue, null)
                  group by q.queue) as l);
 end
 $$;

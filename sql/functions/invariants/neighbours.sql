@@ -38,13 +38,13 @@ begin
     union all
     select 'I13', t.job_id, t.task, format('the task stands in line, but queue %s has no limit per key', t.queue)
       from tasks as t
-      left join queues as q on q.queue = t.queue
+      left join queues as q on q.queue = versioned_queue(t.queue, null)
      where t.in_line
        and q.max_per_key is null
     union all
     select 'I15', null, null, format('queue %s has %s slots, but %s tasks are held', q.queue, q.max_running, count(*))
       from queues as q
-      join tasks as t on t.queue = q.queue and t.token is not null
+      join tasks as t on versioned_queue(t.queue, null) = q.queue and t.token is not null
      where q.claimed_at > q.set_at
      group by q.queue
     having count(*) > q.max_running;

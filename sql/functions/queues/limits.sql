@@ -49,13 +49,14 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select q.queue
-          from queues as q
-         where q.queue = any(restrained_queues.queues)
-           and (q.paused or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null));
+        select u.queue
+          from unnest(restrained_queues.queues) as u (queue)
+          join queues as q on q.queue = split_part(u.queue, '@', 1)
+         where q.paused
+            or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null);
 end
 $$;
-comment on function @extschema@.restrained_queues(text[]) is 'Name those of these queues that are paused or have limits.';
+comment on function @extschema@.restrained_queues(text[]) is 'Name those of these queues, of whatever version, that are paused or have limits.';
 
 
 create function @extschema@.paused_queues(queues text[]) returns text[]
@@ -64,10 +65,14 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return array(select q.queue from queues as q where q.queue = any(paused_queues.queues) and q.paused);
+    return array(
+        select u.queue
+          from unnest(paused_queues.queues) as u (queue)
+          join queues as q on q.queue = split_part(u.queue, '@', 1)
+         where q.paused);
 end
 $$;
-comment on function @extschema@.paused_queues(text[]) is 'Name those of these queues that are paused.';
+comment on function @extschema@.paused_queues(text[]) is 'Name those of these queues, of whatever version, that are paused.';
 
 
 create function @extschema@.lock_limits(queues text[]) returns @extschema@.queue_limits[]
@@ -83,7 +88,7 @@ begin
         select (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
                 q.last_key)::queue_limits
           from queues as q
-         where q.queue = any(lock_limits.queues)
+         where q.queue = any(array(select split_part(u.queue, '@', 1) from unnest(lock_limits.queues) as u (queue)))
            and not q.paused
          order by q.queue
            for no key update skip locked);
@@ -110,12 +115,12 @@ begin
        set tokens = tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, note_claims.claimed_at) - g.used,
            claimed_at = note_claims.claimed_at,
            last_key = g.last_key
-      from (select c.queue, count(*) as used, (array_agg(c.limit_key order by c.ordinality desc))[1] as last_key
+      from (select l.queue, count(*) as used, (array_agg(c.limit_key order by c.ordinality desc))[1] as last_key
               from unnest(note_claims.taken) as t
               join unnest(note_claims.chosen) with ordinality as c on c.job = t.job and c.task = t.task
+              join unnest(note_claims.limits) as l on l.queue = split_part(c.queue, '@', 1)
              where not c.is_held
-               and c.queue in (select l.queue from unnest(note_claims.limits) as l)
-             group by c.queue) as g
+             group by l.queue) as g
      where q.queue = g.queue;
 end
 $$;

@@ -14,7 +14,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        name_failure(limits_failure.queue, 'a queue'),
+        queue_failure(limits_failure.queue),
         case when least(limits_failure.max_running, limits_failure.max_per_key) < 1 then make_failure(
             'PD107', 'InvalidArgument', 'at least one task of a queue may run',
             'The limit was less than one.', 'Say null for no limit; pause_queue() lets none of them begin.') end,
@@ -86,7 +86,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
-    perform check_name(pause_queue.queue, 'a queue');
+    perform raise_failure(queue_failure(pause_queue.queue));
     perform lock_queue(pause_queue.queue);
     update queues as q set paused = true where q.queue = pause_queue.queue and not q.paused;
     return found;
@@ -124,7 +124,7 @@ declare
 begin
     return query
     with by_key as (
-        select t.queue, t.limit_key,
+        select versioned_queue(t.queue, null) as queue, t.limit_key,
                count(*) filter (where t.token is not null) as leased,
                count(*) filter (where t.token is null and not t.paused and t.due_at <= now_at) as due,
                count(*) filter (where t.token is null and not t.paused and t.due_at > now_at and t.awaits is not null
@@ -136,8 +136,8 @@ begin
                min(t.due_at) filter (where t.token is null and not t.paused and t.due_at <= now_at) as oldest_due_at
           from tasks as t
          where queue_depths.queue is null
-            or t.queue = queue_depths.queue
-         group by t.queue, t.limit_key
+            or versioned_queue(t.queue, null) = queue_depths.queue
+         group by 1, 2
     ), by_queue as (
         select k.queue, sum(k.leased)::bigint as leased, sum(k.due)::bigint as due, sum(k.waiting)::bigint as waiting,
                sum(k.delayed)::bigint as delayed, sum(k.stuck)::bigint as stuck, sum(k.paused)::bigint as paused,

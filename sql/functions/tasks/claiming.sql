@@ -69,7 +69,8 @@ as $$
 begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at, args, detached, limit_key, paused)
     values (insert_hook.id, insert_hook.task, 'hook', insert_hook.name, insert_hook.queue, insert_hook.priority,
-            insert_hook.due_at, insert_hook.args, true, coalesce(insert_hook.limit_key, ''), is_paused(insert_hook.id))
+            insert_hook.due_at, insert_hook.args, true, coalesce(insert_hook.limit_key, ''),
+            left(insert_hook.name, 1) <> '$' and is_paused(insert_hook.id))
         on conflict on constraint one_task_per_name do nothing;
     return found;
 end

@@ -56,6 +56,7 @@ $$;
 comment on function @extschema@.is_wanted(text, timestamptz) is 'Tell whether a task of a queue is due that nobody holds.';
 
 
+-- What is pinned to a version of the code stands on a queue of its own, in the order of names right behind: `llm`, `llm@v2`.
 create function @extschema@.slots_taken(queue text, max_slots integer) returns integer
 language plpgsql
 stable
@@ -64,14 +65,17 @@ as $$
 begin
     return (
         select count(*)
-          from (select
+          from (select from tasks as t where t.queue = slots_taken.queue and t.token is not null
+                 union all
+                select
                   from tasks as t
-                 where t.queue = slots_taken.queue
+                 where t.queue > slots_taken.queue || '@'
+                   and t.queue < slots_taken.queue || 'A'
                    and t.token is not null
                  limit slots_taken.max_slots) as h);
 end
 $$;
-comment on function @extschema@.slots_taken(text, integer) is 'Count the tasks of a queue that are held, up to as many as matter.';
+comment on function @extschema@.slots_taken(text, integer) is 'Count the tasks of a queue that are held, of all versions, up to as many as matter.';
 
 
 create function @extschema@.room_of_key(
@@ -91,6 +95,13 @@ begin
                     where t.queue = limits.queue
                       and t.limit_key = room_of_key.limit_key
                       and t.token is not null
+                    union all
+                   select
+                     from tasks as t
+                    where t.queue > limits.queue || '@'
+                      and t.queue < limits.queue || 'A'
+                      and t.limit_key = room_of_key.limit_key
+                      and t.token is not null
                     limit limits.max_per_key) as h)
         - (select count(*) from unnest(room_of_key.chosen) as c where c.limit_key = room_of_key.limit_key));
 end
@@ -99,7 +110,7 @@ comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @ext
     'Tell how many tasks of a key may be claimed beside those that are held or chosen already.';
 
 
-create function @extschema@.find_ended(queue text, place bigint, max_tasks integer, now_at timestamptz)
+create function @extschema@.find_ended(queue text, max_tasks integer, now_at timestamptz)
 returns @extschema@.due_task[]
 language plpgsql
 volatile
@@ -107,7 +118,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (t.job_id, t.task, t.queue, t.priority, find_ended.place, t.due_at, t.limit_key, t.deliveries, true)::due_task
+        select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, true)::due_task
           from tasks as t
          where t.queue = find_ended.queue
            and t.token is not null
@@ -118,11 +129,11 @@ begin
            for no key update skip locked);
 end
 $$;
-comment on function @extschema@.find_ended(text, bigint, integer, timestamptz) is
+comment on function @extschema@.find_ended(text, integer, timestamptz) is
     'Lock tasks of a queue whose leases have ended, best first: they have their slots still.';
 
 
-create function @extschema@.find_free(queue text, place bigint, max_tasks integer, now_at timestamptz)
+create function @extschema@.find_free(queue text, max_tasks integer, now_at timestamptz)
 returns @extschema@.due_task[]
 language plpgsql
 volatile
@@ -130,7 +141,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (d.job_id, d.task, d.queue, d.priority, find_free.place, d.due_at, d.limit_key, d.deliveries, false)::due_task
+        select (d.job_id, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, false)::due_task
           from generate_series(0, 9) as p (priority)
          cross join lateral (
             select t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries
@@ -149,7 +160,7 @@ begin
          limit find_free.max_tasks);
 end
 $$;
-comment on function @extschema@.find_free(text, bigint, integer, timestamptz) is
+comment on function @extschema@.find_free(text, integer, timestamptz) is
     'Lock tasks of a queue that are due and that nobody holds, best first.';
 
 
@@ -161,7 +172,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    due due_task[] := find_free(stand_in_line.queue, 1, 1000, stand_in_line.now_at);
+    due due_task[] := find_free(stand_in_line.queue, 1000, stand_in_line.now_at);
 begin
     if due <> '{}' then
         update tasks as t
@@ -182,7 +193,10 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    update tasks as t set in_line = false where t.queue = leave_line.queue and t.in_line;
+    update tasks as t
+       set in_line = false
+     where t.in_line
+       and (t.queue = leave_line.queue or t.queue > leave_line.queue || '@' and t.queue < leave_line.queue || 'A');
 end
 $$;
 comment on function @extschema@.leave_line(text) is
@@ -192,8 +206,8 @@ comment on function @extschema@.leave_line(text) is
 -- Keys take turns: the walk sets out behind the key that was served last, steps from key to key by the index, and comes
 -- round to where it began. It ends as soon as enough is found; a key that is full costs it one step.
 create function @extschema@.find_by_key(
+    queue      text,
     limits     @extschema@.queue_limits,
-    place      bigint,
     level      smallint,
     chosen     @extschema@.due_task[],
     max_tasks  integer
@@ -212,7 +226,7 @@ begin
              cross join lateral (
                 (select t.limit_key, w.lap
                    from tasks as t
-                  where t.queue = limits.queue
+                  where t.queue = find_by_key.queue
                     and t.priority = find_by_key.level
                     and t.limit_key > w.limit_key
                     and t.in_line
@@ -223,7 +237,7 @@ begin
                 (select t.limit_key, 1
                    from tasks as t
                   where w.lap = 0
-                    and t.queue = limits.queue
+                    and t.queue = find_by_key.queue
                     and t.priority = find_by_key.level
                     and t.in_line
                     and not t.paused
@@ -234,12 +248,12 @@ begin
              where n.lap = 0
                 or n.limit_key <= limits.last_key
         )
-        select (d.job_id, d.task, d.queue, d.priority, find_by_key.place, d.due_at, d.limit_key, d.deliveries, false)::due_task
+        select (d.job_id, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, false)::due_task
           from walk as w
          cross join lateral (
             select t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries
               from tasks as t
-             where t.queue = limits.queue
+             where t.queue = find_by_key.queue
                and t.priority = find_by_key.level
                and t.limit_key = w.limit_key
                and t.in_line
@@ -252,5 +266,5 @@ begin
          limit find_by_key.max_tasks);
 end
 $$;
-comment on function @extschema@.find_by_key(@extschema@.queue_limits, bigint, smallint, @extschema@.due_task[], integer) is
+comment on function @extschema@.find_by_key(text, @extschema@.queue_limits, smallint, @extschema@.due_task[], integer) is
     'Lock tasks of one priority that stand in line and for whose keys there is room.';

@@ -167,10 +167,10 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    update tasks as t set paused = true where t.job_id = pause_tasks.job;
+    update tasks as t set paused = true where t.job_id = pause_tasks.job and left(t.name, 1) <> '$';
 end
 $$;
-comment on function @extschema@.pause_tasks(text) is 'Keep all tasks of a job from workers; what is held goes on.';
+comment on function @extschema@.pause_tasks(text) is 'Keep the tasks of a job from workers, but for what the database does by itself; what is held goes on.';
 
 
 create function @extschema@.lift_pause(job text) returns text[]
@@ -185,7 +185,7 @@ begin
         return '{}'::text[];
     end if;
     with moved as (
-        update tasks as t set paused = false where t.job_id = lift_pause.job returning t.queue, t.stuck_reason
+        update tasks as t set paused = false where t.job_id = lift_pause.job and t.paused returning t.queue, t.stuck_reason
     )
     select array_agg(m.queue) into freed from moved as m where m.stuck_reason is null;
     return coalesce(freed, '{}');

@@ -88,7 +88,7 @@ begin
      where t.due_at > now_at
        and t.due_at < 'infinity'
        and not t.paused;
-    next_at := least(next_at, next_token_at(array(select q.queue from queues as q), now_at));
+    next_at := least(next_at, next_token_at(array(select distinct t.queue from tasks as t), now_at));
     -- Who is at work may be about to say something; and a lease is not for a test to end.
     if is_at_work or (next_at <= skip_time.up_to) is not true then
         return null;
