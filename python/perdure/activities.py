@@ -67,8 +67,8 @@ class Recorder:
     write: Callable[[Any], Json]
 
 
-class Escaped(Exception):
-    """What a function has raised and no task may raise: it would end the worker's loop."""
+class Final(Exception):
+    """Carry an error that another attempt would not mend, or that no task of a loop may raise."""
 
     def __init__(self, error: BaseException):
         self.error = error
@@ -79,8 +79,8 @@ def contained() -> Iterator[None]:
     """Run what may raise anything."""
     try:
         yield
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise Escaped(error) from error
+    except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
+        raise Final(error) from error
 
 
 NOTHING = Before()
@@ -126,8 +126,8 @@ class Attempt:
             if task is not None and task.cancelling():
                 raise
             outcome = self._failed(error)
-        except Escaped as escaped:
-            outcome = self._failed(escaped.error)
+        except Final as last:
+            outcome = Outcome(False, self._failure(last.error))
         except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
             outcome = self._failed(error)
         crash_point("after activity")

@@ -31,6 +31,11 @@ class Call:
         self.is_transaction = isinstance(op.spec.activity, Transaction)
         self.task: asyncio.Task[Outcome] | None = None
 
+    def needs_record(self) -> bool:
+        """Tell whether all that was told has to be recorded before it begins: a transaction takes
+        it along, unless its limit of time is in it."""
+        return not self.is_transaction or self.before.end is not None
+
     def needs_end(self) -> bool:
         """Tell whether it is not known yet when all attempts have to end."""
         return self.before.end is None and self.op.spec.activity.limits.within is not None

@@ -150,9 +150,12 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
         call = self._client.calls.cancel(self.id, reason)
         return bool(await self._client.send(call, connection))
 
-    async def cancel_hook(self, task: str, reason: str | None = None) -> bool:
+    async def cancel_hook(
+        self, task: str, reason: str | None = None, *, connection: Any = None
+    ) -> bool:
         """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
-        return bool(await self._client.send(self._client.calls.cancel_hook(self.id, task, reason)))
+        call = self._client.calls.cancel_hook(self.id, task, reason)
+        return bool(await self._client.send(call, connection))
 
     async def family(self, max_rows: int = 10_000) -> list[Relative]:
         """List the job and all that descend from it, each after its parent. Raises JobNotFound."""

@@ -157,10 +157,9 @@ class CoordinatorTurn(Turn):
         return self._must_flush_first() or self._news.is_timer_unsure(now)
 
     def _must_flush_first(self) -> bool:
-        """Tell whether the database has to know more before anything begins: a transaction takes
-        along what was told, but not what was asked for."""
-        starts_outside = any(not call.is_transaction for call in self._agenda.to_start)
-        return self._agenda.needs_flush() or bool(starts_outside and self._unflushed)
+        """Tell whether the database has to know more before anything begins."""
+        needs_record = any(call.needs_record() for call in self._agenda.to_start)
+        return self._agenda.needs_flush() or bool(needs_record and self._unflushed)
 
     def _start_calls(self) -> None:
         """Begin what can begin: one transaction at a time, so that none waits for another."""

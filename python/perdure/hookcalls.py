@@ -186,6 +186,8 @@ class HookRuntime(Runtime):
             at = turn.outbox.next_at()
             return turn.record(Fact(ask.kind, key, True, value, at, ask.name, ask.fingerprint))
 
+        if before.end is not None:
+            await turn.outbox.flushed()
         try:
             async with turn.transacting:
                 while turn.flying:

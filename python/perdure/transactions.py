@@ -20,12 +20,12 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from .activities import Outcome, Recorder, contained
+from .activities import Final, Outcome, Recorder, contained
 from .asks import ActivityCall, stored
 from .calls import Call, plain_cursor, send, send_async, to_text
 from .connections import AsyncLink, pauses
 from .context import Info, activity_info
-from .errors import InvalidArgument, failure_of
+from .errors import InvalidArgument
 from .faults import crash_point
 from .turns import Json, refusal
 from .work import Isolation, Transaction
@@ -215,13 +215,12 @@ class Attempt:
         return Outcome(True, None, is_told=True)
 
     def _unapplied(self, answer: Json | None) -> Outcome | None:
-        through = f"activity {self._activity.name}"
         if answer is None:
             self._take_back()
-            return Outcome(False, failure_of(_ended_by_itself(self._activity.name), through))
+            raise Final(_ended_by_itself(self._activity.name))
         if answer["state"] == "refused":
             self._take_back()
-            return Outcome(False, failure_of(refusal(answer), through))
+            raise Final(refusal(answer))
         if answer["state"] == "busy":  # its task has ended meanwhile: the next answer says so
             self._take_back()
             return None

@@ -158,6 +158,7 @@ def all_calls(client: perdure.Client, mine: Any) -> None:
     assert client.handle("a").signal("go", {"x": [1]}, connection=mine)
     assert client.handle("e").hook("h", connection=mine, key="k") == "$hook/k"
     assert client.handle("b").cancel("no", connection=mine)
+    assert client.handle("e").cancel_hook("$hook/k", connection=mine)
     assert client.handle("c").terminate(connection=mine)
     assert client.handle("d").resume(connection=mine) == 0
 
@@ -354,6 +355,7 @@ def test_async_connections_are_joined_too(
             assert await own.handle("a").signal("go", connection=mine)
             assert await own.handle("e").hook("h", connection=mine, key="k") == "$hook/k"
             assert await own.handle("b").cancel("no", connection=mine)
+            assert await own.handle("e").cancel_hook("$hook/k", connection=mine)
             assert await own.handle("c").terminate(connection=mine)
             assert await own.handle("d").resume(connection=mine) == 0
             await getattr(mine, end)()

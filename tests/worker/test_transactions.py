@@ -663,6 +663,35 @@ def test_a_timeout_rolls_back(
     assert (bank.rows(), bank.facts()) == (["a"], ["attempt", "activity"])
 
 
+@pytest.mark.parametrize("caller", ["books", "hooked"])
+def test_all_attempts_have_a_limit_that_is_recorded_before_the_first_begins(
+    app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, caller: str
+) -> None:
+    """Else a crash in that attempt would let the time begin again."""
+    book = Booking(app, kind, within=0.6, retry=perdure.Retry(attempts=9, delay=0.2, factor=1))
+    recorded: list[Any] = []
+
+    @app.hook
+    async def hooks(memory: perdure.AsyncEntity, what: str) -> Any:
+        return await book(what)
+
+    @app.coordinator
+    async def hooked(memory: perdure.AsyncEntity, what: str) -> Any:
+        return await hooks(memory, what)
+
+    def look(_: Any) -> None:
+        recorded.append(bank.run("select count(*) from perdure.journal where kind = 'note'"))
+        raise ValueError("no")
+
+    book.steps += [look] * 9
+    work()
+    with pytest.raises(perdure.JobFailed, match=r"was not done within 0\.6 s"):
+        client.start(caller, "a").result(T)
+    assert 1 < book.runs < 9
+    assert recorded[0] == [(1,)]
+    assert bank.rows() == []
+
+
 def test_a_commit_that_has_begun_is_not_cut_short(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str
 ) -> None:
