@@ -31,7 +31,8 @@ select is(fork('j', 'all')::text, '(all,t)', 'a job is forked');
 select is(
     the_job('all') - '{created_at,updated_at,watched,paused,context}'::text[],
     jsonb_build_object('id', 'all', 'entity', 'agent', 'workflow', 'w', 'status', 'running', 'version', 1, 'run', 1,
-                       'args', '["x"]'::jsonb, 'result', null, 'error', null, 'parent', null, 'asked_as', null, 'on_parent_end', null,
+                       'args', '["x"]'::jsonb, 'result', null, 'error', null, 'parent', null, 'asked_as', null,
+                       'on_parent_end', null,
                        'headers', '{"h": 1}'::jsonb, 'pinned_version', null, 'start_key', null, 'queue', 'j',
                        'priority', 3, 'limit_key', 'l', 'timeout', interval '1 d', 'started_at', null,
                        'finished_at', null,

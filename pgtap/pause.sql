@@ -118,7 +118,8 @@ select is(
     'what the database does by itself is not paused');
 select given(take('bob', '{$sql}', 10));
 select given(run_task('leaving', t.task, token_of('bob'))) from tasks as t where t.job_id = 'leaving';
-select is(take('bob', '{left}') #>> '{0,messages,0,key}', '$cancel', 'so a child hears of the end, though it was paused');
+select is(
+    take('bob', '{left}') #>> '{0,messages,0,key}', '$cancel', 'so a child hears of the end, though it was paused');
 
 select is(error_of(statement), 'PD401', format('%s needs a job', statement))
   from unnest('{"select pause(''nobody'')","select resume(''nobody'')"}'::text[]) as statement;

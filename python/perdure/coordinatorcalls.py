@@ -167,6 +167,8 @@ def open_run(
         asked=row["asked"],
         accept_changes=row["accept_changes"],
         runtime=runtime,
-        past=[(f"{one['job']}/{one['task']}", one["position"]) for one in row["forked_from"] or ()],
+        past=[
+            (f"{one['job']}/{one['task']}", one["position"]) for one in row.get("forked_from") or ()
+        ],
     )
     return runtime.run

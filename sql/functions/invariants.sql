@@ -52,7 +52,7 @@ begin
       from tasks as t
       join jobs as j on j.id = t.job_id
      where t.task ~ '^\d+/'
-       and not is_cleaning_up(t.job_id, t.task, j.run || '/main')
+       and not is_cleaning_up(t.job_id, t.task, split_part(t.task, '/', 1) || '/main')
        and (j.finished_at is not null or split_part(t.task, '/', 1) <> j.run::text)
     union all
     select 'I7', j.id, null, format('the job may take %s, and no deadline waits for it', j.timeout)
