@@ -67,10 +67,11 @@ def sends(name: str, payload: str = "null", when: str = "") -> Step:
 
 
 def resolves(name: str, resolution: str) -> Step:
-    """Answer the most urgent item of a name, once somebody asks for it."""
+    """Answer the most urgent item of a name that the job waits for, once there is one."""
+    own = "select id from list_items(name => %s) where job = %s limit 1"
 
     def step(outside: Outside) -> bool:
-        item = outside.one("select id from list_items(name => %s) limit 1", name)
+        item = outside.one(own, name, outside.job)
         if item is None:
             return False
         outside.many("select resolve_item(%s, %s::jsonb, by => 'jane')", item, resolution)
