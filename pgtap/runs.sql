@@ -1,7 +1,7 @@
 -- Runs: a job goes on as its next run, or runs again after it has ended.
 
 begin;
-select plan(53);
+select plan(58);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -119,6 +119,30 @@ select is(
     '$cancel',
     'and the next run hears it at once, whatever it was to wait for');
 
+-- What a run has asked for ends as at its return.
+
+select have_held_job('f');
+select given(tell(a_turn('f', requests => '[
+    {"key": "h", "name": "h", "queue": "f"}, {"key": "i", "kind": "item", "name": "ask"},
+    {"key": "c", "kind": "job", "name": "child", "queue": "fc"},
+    {"key": "d", "kind": "job", "name": "child", "queue": "fc", "detached": true}]')));
+select given(take('bob', '{f}'));
+select given(cancel_hook('f', '1/main/h'));
+select given(tell(a_turn('f', state => 'continue')));
+select is(
+    tasks_of('f'),
+    '{$parent_end/1/main,1/main/h,2/main}',
+    'a hook that was asked to cancel may clean up, and somebody sees to the children');
+select is(
+    (select count(*) from items where job_id = 'f' and is_open),
+    0::bigint,
+    'nobody is asked any more for a run that is over');
+select given(run_task('f', '$parent_end/1/main', token_of('clock'))) from take('clock', '{$sql}', 100);
+select is(
+    (select jsonb_object_agg(i.job_id, i.task) from inbox as i where i.job_id in ('f/c', 'f/d') and i.key = '$cancel'),
+    '{"f/c": "1/main"}',
+    'the child that the last run waited for is asked to cancel, the detached one goes on (E3)');
+
 -- A run that failed and is tried again.
 
 select have_held_job('r');
@@ -169,6 +193,20 @@ select is(
     jsonb_build_array(the_job('r') -> 'args', the_job('r') -> 'timeout', tasks_of('r')),
     '[["other"], "01:00:00", ["4/main", "4/main/$deadline"]]',
     'a retry may have another timeout too');
+select given(pause('r')) from terminate('r');
+select given(retry('r'));
+select is(
+    (select jsonb_object_agg(t.task, t.paused) from tasks as t where t.job_id = 'r'),
+    '{"5/main": true, "5/main/$deadline": false}',
+    'the new run of a paused job begins when that is resumed, and its time runs');
+select given(resume('r'));
+select given(pause('r')) from take('ada', '{r}');
+select given(tell(a_turn('r', '5/main', 'continue')));
+select is(
+    (select jsonb_object_agg(t.task, t.paused) from tasks as t where t.job_id = 'r'),
+    '{"6/main": true, "6/main/$deadline": false}',
+    'and so does the next run of one that was paused meanwhile');
+select given(resume('r'));
 select is(error_of(statement), code, format('%s is refused', about))
   from (values ('a retry of nothing', 'select retry(''none'')', 'PD401'),
                ('a retry with bad arguments', 'select retry(''bad'', ''"x"'') from terminate(''bad'')', 'PD103'),
