@@ -93,28 +93,25 @@ $$;
 comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job; nulls when none does.';
 
 
-create function @extschema@.end_run(
-    held      @extschema@.memory,
-    state     text,
-    failure   jsonb,
-    ended_at  timestamptz
-) returns void
+create function @extschema@.end_run(ended @extschema@.turn, ended_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    asker record := asker_of(held.id);
-    ended turn := (0, held.id, held.run || '/main', null, 0, end_run.state, null, null, null, null, null, end_run.failure,
-                   null, 'coordinator', null, asker.asker_job, asker.asker_task, asker.asker_key, null, null, null)::turn;
-    topics text[] := freed_queues(array[ended], end_run.ended_at) || array['$job/' || held.id, '$memory/' || held.id];
+    last turn := end_run.ended;
+    asker record := asker_of(last.job);
+    topics text[] := freed_queues(array[last], end_run.ended_at) || array['$job/' || last.job, '$memory/' || last.job];
 begin
-    perform end_tasks(array[ended], end_run.ended_at);
+    last.asker_job := asker.asker_job;
+    last.asker_task := asker.asker_task;
+    last.asker_key := asker.asker_key;
+    perform end_tasks(array[last], end_run.ended_at);
     perform notify_listeners(topics || wake_tasks(array_remove(array[asker.asker_job], null), end_run.ended_at));
 end
 $$;
-comment on function @extschema@.end_run(@extschema@.memory, text, jsonb, timestamptz) is
-    'End the run of a job on the spot, without any more of its code; its asker''s job is locked too. [P6]';
+comment on function @extschema@.end_run(@extschema@.turn, timestamptz) is
+    'End the run of a job on the spot, without any more of its code, and tell who asked for it; both jobs are locked. [P6]';
 
 
 create function @extschema@.terminate(id text, reason text default null) returns boolean
@@ -140,9 +137,7 @@ begin
         raise exception 'job % is just being started', quote_literal(terminate.id)
             using errcode = '40001', detail = 'Its parent is locked.', hint = 'Call again.';
     end if;
-    perform end_run(held, 'cancelled', make_failure(
-        'PD602', 'Terminated', coalesce(terminate.reason, 'the job was terminated'),
-        'It was ended from outside, without clean-up.', 'Start a new job.'), clock());
+    perform end_run(terminated_turn(held.id, held.run, terminate.reason), clock());
     return true;
 end
 $$;

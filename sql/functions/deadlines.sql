@@ -7,16 +7,20 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     asker record := asker_of(run_deadline.job);
+    ended turn;
 begin
     perform lock_jobs(array_remove(array[run_deadline.job, asker.asker_job], null), waiting => true);
     -- Who asked for a job stays the same as long as its deadline is held.
     if hold_task(run_deadline.job, run_deadline.task, run_deadline.token) is null then
         return 'gone';
     end if;
-    perform end_run(lock_job(run_deadline.job), 'failed', make_failure(
+    ended := terminated_turn(run_deadline.job, split_part(run_deadline.task, '/', 1)::integer, null);
+    ended.state := 'failed';
+    ended.value := make_failure(
         'PD601', 'TimeoutError',
         format('the job took longer than %s', (select j.timeout from jobs as j where j.id = run_deadline.job)),
-        'It was ended on the spot, without clean-up.', 'Give it more time, or retry() it.'), clock());
+        'It was ended on the spot, without clean-up.', 'Give it more time, or retry() it.');
+    perform end_run(ended, clock());
     return 'done';
 end
 $$;
