@@ -175,11 +175,19 @@ declare
     due due_task[] := find_free(stand_in_line.queue, 1000, stand_in_line.now_at);
 begin
     if due <> '{}' then
-        update tasks as t
-           set in_line = true
-          from unnest(due) as d
-         where t.job_id = d.job
-           and t.task = d.task;
+        -- One look-up by primary key for each, whatever the statistics say: what is locked is found by its place.
+        with found as materialized (
+            select f.place
+              from unnest(due) as d
+             cross join lateral (
+                select h.ctid as place
+                  from tasks as h
+                 where h.job_id = d.job
+                   and h.task = d.task
+                   for no key update
+             ) as f
+        )
+        update tasks as t set in_line = true from found as f where t.ctid = f.place;
     end if;
 end
 $$;
