@@ -73,11 +73,11 @@ def test_a_paused_job_waits_until_it_is_resumed(
     async def asks(memory: perdure.AsyncEntity) -> Any:
         return await perdure.wait_for("go")
 
-    work()
     handle = client.start(asks)
     assert handle.pause() is True
     assert handle.pause() is False
     handle.signal("go", 1)
+    work()  # now: what a worker holds already would go on to its end
     with pytest.raises(perdure.ResultTimeout):
         handle.result(0.3)
     assert handle.status().waiting_for == "somebody to resume it: its job is paused"
