@@ -50,11 +50,12 @@ begin
        and i.task >= r.task
        and i.task < r.task || '0'
        and (i.task = r.task or i.task > r.task || '/')
-       and i.is_open;
+       and i.is_open
+       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task);
 end
 $$;
 comment on function @extschema@.forget_open_items(@extschema@.turn[]) is
-    'Drop the open items of tasks that have ended, and of all beneath them.';
+    'Drop the open items of tasks that are gone: of these, and of all beneath them.';
 
 
 create function @extschema@.forget_items(ids text[]) returns void

@@ -1,0 +1,50 @@
+"""A hook that was asked to cancel outlives its asker, and keeps what it needs to clean up."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.races.sessions import Json, Session, Task, hook, item, take, until
+
+LAST: dict[str, Json] = {"done": {"value": 1}, "continue": {"value": [2]}}
+
+
+def cleaning_up(session: Session) -> tuple[Task, Task]:
+    """Give a coordinator and a hook of it that has heard that it is cancelled, both held."""
+    main = session.held("j")
+    session.advance(main.keep(requests=[hook("h#1", signal="early")]))
+    running = session.claim_one("hooks")
+    session.advance(main.keep(cancels=["h#1"]))
+    told = session.advance(running.park()).messages
+    assert [message["key"] for message in told] == ["$cancel"]
+    assert session.advance(running.keep(*map(take, told))).state == "keep"
+    return main, running.told()
+
+
+def end(session: Session, main: Task, state: str) -> None:
+    """End the run of a coordinator."""
+    assert session.advance(main.turn(state, **LAST[state]), waiting=True).state == state
+
+
+@pytest.mark.parametrize("state", LAST)
+def test_what_it_asks_of_people_stays(a: Session, state: str) -> None:
+    """[P8] The item was dropped, and the hook waited for ever."""
+    main, running = cleaning_up(a)
+    assert a.advance(running.park(requests=[item("i#1")])).state == "parked"
+    end(a, main, state)
+
+    a.resolve(a.item_of("j"), "yes")
+
+    assert len(a.claim_one("hooks").messages) == 1
+
+
+@pytest.mark.parametrize("state", LAST)
+def test_its_condition_stays(a: Session, state: str) -> None:
+    """[P8]"""
+    main, running = cleaning_up(a)
+    assert a.advance(running.park(requests=[until("$.n == 1")])).state == "parked"
+    end(a, main, state)
+
+    a.call("entity_set", id="j", path="n", value=1)
+
+    assert len(a.claim_one("hooks").messages) == 1
