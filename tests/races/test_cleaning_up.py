@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.races.sessions import Json, Session, Task, hook, item, take, until
+from tests.races.sessions import Json, Session, Task, hook, item, send, take, until
 
 LAST: dict[str, Json] = {"done": {"value": 1}, "continue": {"value": [2]}}
 
@@ -48,3 +48,19 @@ def test_its_condition_stays(a: Session, state: str) -> None:
     a.call("entity_set", id="j", path="n", value=1)
 
     assert len(a.claim_one("hooks").messages) == 1
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback"])
+def test_an_early_answer_behind_the_end_of_its_asker_is_dropped(
+    a: Session, b: Session, how: str
+) -> None:
+    """[P8] It lay addressed to a task that is gone, for ever."""
+    main, running = cleaning_up(a)
+    b.begin()
+    end(b, main, "done")
+    answering = a.later(a.advance, running.keep(send("early", 1)), waiting=True)
+    assert answering.waits()
+    b.end(how)
+
+    assert answering.get().state == "keep"
+    assert a.one("select count(*) from inbox where key = 'h#1'") == (how == "rollback")
