@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.races.sessions import Json, Session, Task, hook, item, send, take, until
+from tests.races.sessions import Json, Session, Task, activity, hook, item, send, take, until
 
 LAST: dict[str, Json] = {"done": {"value": 1}, "continue": {"value": [2]}}
 
@@ -64,3 +64,14 @@ def test_an_early_answer_behind_the_end_of_its_asker_is_dropped(
 
     assert answering.get().state == "keep"
     assert a.one("select count(*) from inbox where key = 'h#1'") == (how == "rollback")
+
+
+def test_what_it_was_told_stays_when_old_runs_are_forgotten(a: Session) -> None:
+    """[P4] It did again what it had done."""
+    main, running = cleaning_up(a)
+    assert a.advance(running.keep(activity("x#1", 1))).state == "keep"
+    end(a, main, "continue")
+
+    assert a.call("forget_old_runs", id="j") == 0
+    assert a.advance(running.told().done()).state == "done"
+    assert a.call("forget_old_runs", id="j") == 2

@@ -39,13 +39,14 @@ begin
            and g.version is null
            and g.task ~ '^\d+/'
            and split_part(g.task, '/', 1)::integer < forget_runs.run
+           and not exists (select from tasks as t where t.job_id = g.job_id and t.task = g.task)
          limit forget_runs.max_rows);
     get diagnostics forgotten = row_count;
     return forgotten;
 end
 $$;
 comment on function @extschema@.forget_runs(text, integer, integer) is
-    'Drop some of what the runs of a job before one were told; the commands stay, since the memory is made of them.';
+    'Drop some of what the runs of a job before one were told; the commands stay, since the memory is made of them, and so does what a hook that still cleans up was told.';
 
 
 create function @extschema@.journal_length(job text, task text) returns bigint
