@@ -210,6 +210,17 @@ def test_a_deadline_beside_the_next_run_goes_on_with_it(a: Session, b: Session) 
     assert a.status("j") == "failed"
 
 
+def test_a_stuck_deadline_is_due_in_the_next_run(a: Session) -> None:
+    """[P7] [P8] It slept there for ever, and nobody saw that it was stuck."""
+    main, deadline = with_deadline(a, "j")
+    a.release(deadline)
+    a.run("update tasks set deliveries = 20 where name = '$deadline'")
+    assert a.claim("$sql") == []
+    assert a.advance(main.turn("continue", value=[2])).state == "continue"
+
+    assert time_is_up(a, a.claim_one("$sql")) == "done"
+
+
 def test_a_deadline_waits_for_the_parent_and_wakes_it(a: Session, b: Session) -> None:
     """[P8] Both jobs are locked up front, in order."""
     parent = a.held("p")

@@ -38,13 +38,13 @@ as $$
 begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at)
     select t.job_id, next_run(t.task) || '/$deadline', t.kind, t.name, t.queue, t.priority,
-           case when t.token is null then t.due_at else continue_deadlines.continued_at end
+           case when t.token is null and t.stuck_reason is null then t.due_at else continue_deadlines.continued_at end
       from unnest(continue_deadlines.turns) as r
       join tasks as t on t.job_id = r.job and t.task = r.task || '/$deadline';
 end
 $$;
 comment on function @extschema@.continue_deadlines(@extschema@.turn[], timestamptz) is
-    'Let the deadlines of jobs go on to their next runs; one that somebody has claimed has passed.';
+    'Let the deadlines of jobs go on to their next runs; one that somebody has claimed, or that is stuck, has passed.';
 
 
 create function @extschema@.set_out_at(
