@@ -163,7 +163,7 @@ def test_two_batches_stopped_half_way_at_a_job_of_a_user_lock_in_one_order(
 
 def three_hooks(a: Session, job: str, *, reverse: bool) -> list[Task]:
     """Give three hooks of a job, in order of name, whose rows lie in the table in another order."""
-    coordinator = a.held(job)
+    coordinator = a.held(job, timeout="1 h")
     a.advance(coordinator.park(requests=[hook("h#1"), hook("h#2"), hook("h#3")]))
     hooks = sorted(a.claim("hooks"), key=lambda task: task.task)
     for task in hooks[:: -1 if reverse else 1]:
@@ -182,6 +182,9 @@ AGAINST: dict[str, Callable[[Session, list[Task]], object]] = {
     "a claim": lambda b, _: b.claim("hooks"),
     "a signal": lambda b, hooks: b.signal(hooks[0].job, "go"),
     "a resume": lambda b, hooks: b.call("resume", id=hooks[0].job),
+    "a pause": lambda b, hooks: b.call("pause", id=hooks[0].job),
+    "the end of a pause": lambda b, hooks: b.call("resume", id=hooks[0].job),
+    "the end of its time": lambda b, hooks: b.call("run_task", **b.claim_one("$sql").lease),
 }
 
 FIRST: dict[str, Callable[[Session, list[Task]], object]] = {
@@ -209,6 +212,9 @@ def test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
         hooks = three_hooks(a, f"j{number}", reverse=reverse)
         if against in LET_GO:
             a.advance_all([LET_GO[against](task) for task in hooks])
+        if against == "the end of a pause":
+            a.call("pause", id=f"j{number}")
+        a.run("update tasks set due_at = clock() where name = '$deadline'")
         h1, h2, h3 = hooks
         c.begin()
         where = "where job_id = %s and task = %s"
