@@ -219,6 +219,47 @@ def test_limits_are_set_after_the_claims_that_go_on(
     assert len(b.claim("q")) == taken
 
 
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_limits_set_with_an_old_snapshot_strand_nobody_in_line(
+    a: Session, b: Session, level: str
+) -> None:
+    """[P8] (E7) They would not see who has been put in line, and nobody would look there again."""
+    a.call("set_queue", queue="q", max_per_key=1)
+    start(a, 2)
+    assert len(a.claim("q", max_tasks=1)) == 1
+    a.start("late", queue="q")
+    b.run(f"begin isolation level {level}")
+    b.one("select count(*) from tasks")  # the snapshot is from here
+    assert a.claim("q") == []
+    refused = b.later(b.call, "set_queue", queue="q").error()
+    b.rollback()
+
+    assert isinstance(refused, psycopg.errors.SerializationFailure)
+    b.call("set_queue", queue="q")
+    assert len(a.claim("q")) == 2
+
+
+@pytest.mark.parametrize("verb", ["pause", "terminate"])
+def test_a_line_is_left_in_the_order_in_which_others_lock_tasks(
+    a: Session, b: Session, c: Session, verb: str
+) -> None:
+    """[P8]: by time the second hook comes first, by name the first."""
+    a.call("set_queue", queue="hooks", max_per_key=1)
+    main = a.held("j")
+    requests = [hook("h#0"), *(hook(f"h#{n}", due_at=f"2020-01-0{9 - n}") for n in (1, 2))]
+    a.advance(main.keep(requests=requests))
+    assert [task.task for task in a.claim("hooks")] == ["1/main/h#2"]
+    c.begin()
+    c.run("select from tasks where task = '1/main/h#0' for no key update")
+    ending = a.later(a.call, verb, id="j")
+    assert ending.waits()
+    leaving = b.later(b.call, "set_queue", queue="hooks")
+    assert leaving.waits()
+    c.commit()
+
+    assert (ending.error(), leaving.error()) == (None, None)
+
+
 def test_limits_that_are_just_being_set_hold_no_claim_up(a: Session, b: Session) -> None:
     """[P8]: a queue gets its first limit when that is committed, without waiting for anybody."""
     start(a, 6)

@@ -98,6 +98,20 @@ comment on function @extschema@.lock_limits(text[]) is
     'Lock the rows of queues that are not paused, passing over those that another claim has locked; returns their limits.';
 
 
+-- New limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001.
+create function @extschema@.note_line(queue text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update queues as q set last_key = q.last_key where q.queue = versioned_queue(note_line.queue, null);
+end
+$$;
+comment on function @extschema@.note_line(text) is
+    'Note in the locked row of a queue, of whatever version, that tasks of it were put in line.';
+
+
 -- Written also where no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is
 -- refused with 40001.
 create function @extschema@.note_claims(

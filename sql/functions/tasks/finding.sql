@@ -188,6 +188,7 @@ begin
              ) as f
         )
         update tasks as t set in_line = true from found as f where t.ctid = f.place;
+        perform note_line(stand_in_line.queue);
     end if;
 end
 $$;
@@ -201,6 +202,13 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    -- In order: whoever ends or pauses a job locks its tasks too.
+    perform
+       from tasks as t
+      where t.in_line
+        and (t.queue = leave_line.queue or t.queue > leave_line.queue || '@' and t.queue < leave_line.queue || 'A')
+      order by t.job_id, t.task
+        for no key update;
     update tasks as t
        set in_line = false
      where t.in_line
