@@ -270,7 +270,7 @@ begin
         select
           from tasks as t
          where t.job_id = i.job_id
-           and (i.task is null or t.task = i.task));
+           and (i.task is null and left(t.name, 1) <> '$' or t.task = i.task));
 end
 $$;
 comment on function @extschema@.forget_inboxes(text[]) is

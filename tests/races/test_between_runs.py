@@ -146,6 +146,27 @@ def test_a_signal_between_two_runs_is_taken_once(a: Session, b: Session) -> None
     assert a.advance(a.claim_one("j").park("go")).payloads == [1]
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_signal_behind_the_end_is_refused_though_children_are_seen_to(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] Nobody could take it but the next run, for which it was not sent."""
+    parent = a.held("p")
+    a.advance(parent.keep(requests=[child("c#1")]))
+    a.signal("p", "go", "early")
+    a.signal("p", "go", "with a key", "k")
+    a.begin()
+    assert a.advance(parent.done(1)).state == "done"
+    sending = b.later(code, b, "signal", id="p", name="go", payload="late")
+    assert sending.waits()
+    a.end(end)
+
+    assert sending.get() == ("PD403" if end == "commit" else True)
+    if end == "commit":
+        a.start("p", if_exists="new_run")
+        assert a.advance(a.claim_one("p").park("go")).state == "parked"
+
+
 def test_the_end_of_a_child_beside_the_next_run_of_its_parent_is_dropped(
     a: Session, b: Session
 ) -> None:

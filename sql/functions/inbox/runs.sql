@@ -30,7 +30,7 @@ begin
      where i.job_id = any(drop_signals.ids)
        and i.consumed_at is null
        and i.task is null
-       and not exists (select from tasks as t where t.job_id = i.job_id);
+       and not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$');
 end
 $$;
 comment on function @extschema@.drop_signals(text[], timestamptz) is
