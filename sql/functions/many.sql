@@ -1,5 +1,60 @@
 -- Verbs on many jobs at once: those that find() finds and that run, a page at a time, in order of id. A page is one
--- transaction; its jobs are locked up front, and judged again under their locks.
+-- transaction; its jobs are locked up front, and judged again under their locks: what was found may have changed meanwhile.
+
+create function @extschema@.running_between(
+    conditions  jsonb,
+    after       text,
+    upto        text default null
+) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return jsonb_build_object('$and', jsonb_build_array(
+        running_between.conditions,
+        jsonb_build_object('$status', 'running', '$id', jsonb_strip_nulls(
+            jsonb_build_object('$gt', running_between.after, '$lte', running_between.upto)))));
+end
+$$;
+comment on function @extschema@.running_between(jsonb, text, text) is
+    'Add to conditions, as find() reads them, that a job runs and stands behind an id, or between two.';
+
+
+create function @extschema@.still_found(
+    entity      text,
+    conditions  jsonb,
+    after       text,
+    locked      text[]
+) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    place text := still_found.after;
+    page text[];
+    met text[] := '{}'::text[];
+begin
+    if still_found.locked = '{}' then
+        return met;
+    end if;
+    -- A loop: others, which are not locked, may stand between by now.
+    loop
+        page := array(
+            select f.id
+              from find(still_found.entity,
+                        running_between(still_found.conditions, place, locked[cardinality(locked)]), '["$id"]', 1000) as f);
+        met := met || array(select id from unnest(page) as id where id = any(locked));
+        exit when cardinality(page) < 1000;
+        place := page[1000];
+    end loop;
+    return met;
+end
+$$;
+comment on function @extschema@.still_found(text, jsonb, text, text[]) is
+    'Judge jobs again that were found behind an id, and have been locked since; returns the ids of those that still run and meet the conditions.';
+
 
 create function @extschema@.lock_found(
     entity      text,
@@ -12,15 +67,22 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    running jsonb := jsonb_build_object('$status', 'running', '$id', jsonb_build_object('$gt', lock_found.after));
+    place text := lock_found.after;
     locked text[];
+    met text[];
 begin
     perform check_conditions(lock_found.conditions);
-    locked := lock_jobs(array(
-        select f.id
-          from find(lock_found.entity, jsonb_build_object('$and', jsonb_build_array(lock_found.conditions, running)),
-                    '["$id"]', lock_found.max_jobs) as f), waiting => true);
-    return array(select j.id from jobs as j where j.id = any(locked) and j.status = 'running' order by j.id);
+    -- A loop: a page of which nothing is left is not the last one. The next ids are behind those that are locked.
+    loop
+        locked := lock_jobs(array(
+            select f.id
+              from find(lock_found.entity, running_between(lock_found.conditions, place), '["$id"]', lock_found.max_jobs) as f),
+            waiting => true);
+        met := still_found(lock_found.entity, lock_found.conditions, place, locked);
+        exit when locked = '{}' or met <> '{}';
+        place := locked[cardinality(locked)];
+    end loop;
+    return met;
 end
 $$;
 comment on function @extschema@.lock_found(text, jsonb, text, integer) is

@@ -33,6 +33,26 @@ def test_a_job_that_ends_while_many_are_signalled_is_passed_over(
     ]
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("page", [1, 3])
+def test_a_job_whose_memory_changes_meanwhile_is_passed_over(
+    a: Session, b: Session, page: int, end: str
+) -> None:
+    """[P3] (E15): it does not meet the conditions any more, and the page does not seem the last."""
+    begun(a, "1", "2")
+    b.begin()
+    b.call("entity_set", id="1", path="busy", value=True)
+    conditions = '{"busy": {"$exists": false}}'
+    options = {"entity": "agent", "conditions": conditions, "max_jobs": page}
+    cancelling = a.later(a.rows, "cancel_found", **options)
+    assert cancelling.waits()
+    b.end(end)
+
+    told = [row[0] for row in cancelling.get()]
+
+    assert told == (["2"] if end == "commit" else ["1", "2"][:page])
+
+
 def test_a_task_that_parks_while_many_are_signalled_is_woken(a: Session, b: Session) -> None:
     """[P5] [P8]"""
     begun(a, "1")
