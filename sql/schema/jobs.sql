@@ -77,7 +77,7 @@ comment on column @extschema@.jobs.updated_at is 'When the row was last written.
 comment on column @extschema@.jobs.finished_at is 'When the run ended.';
 
 create index jobs_of_a_parent on @extschema@.jobs (parent, asked_as) where parent is not null;
-comment on index @extschema@.jobs_of_a_parent is 'Finds the children of a job, and of a task of it; neither column ever changes.';
+comment on index @extschema@.jobs_of_a_parent is 'Finds the children of a job, and of a task of it; neither column changes as long as a run goes on.';
 
 create index jobs_by_age on @extschema@.jobs (created_at) where workflow is not null;
 comment on index @extschema@.jobs_by_age is 'Finds what may be old enough to be forgotten; the column never changes, so the end of a job stays as cheap as it was.';
