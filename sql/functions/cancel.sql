@@ -93,6 +93,25 @@ $$;
 comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job; nulls when none does.';
 
 
+create function @extschema@.turns_left_over(ended @extschema@.turn[]) returns @extschema@.turn[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null, null, null, t.kind, null,
+                t.asker_job, t.asker_task, t.asker_key, null, null, null)::turn
+          from unnest(turns_left_over.ended) as r
+          join tasks as t on t.job_id = r.job
+         where t.task ~ '^\d+/'
+           and split_part(t.task, '/', 1) <> split_part(r.task, '/', 1));
+end
+$$;
+comment on function @extschema@.turns_left_over(@extschema@.turn[]) is
+    'Write the last turns of what still cleans up after earlier runs of jobs that are ended on the spot.';
+
+
 create function @extschema@.end_run(ended @extschema@.turn, ended_at timestamptz) returns void
 language plpgsql
 volatile
@@ -101,12 +120,13 @@ as $$
 declare
     last turn := end_run.ended;
     asker record := asker_of(last.job);
-    topics text[] := freed_queues(array[last], end_run.ended_at) || array['$job/' || last.job, '$memory/' || last.job];
+    others turn[] := turns_left_over(array[last]);
+    topics text[] := freed_queues(last || others, end_run.ended_at) || array['$job/' || last.job, '$memory/' || last.job];
 begin
     last.asker_job := asker.asker_job;
     last.asker_task := asker.asker_task;
     last.asker_key := asker.asker_key;
-    perform end_tasks(array[last], end_run.ended_at);
+    perform end_tasks(last || others, end_run.ended_at);
     perform notify_listeners(topics || wake_tasks(array_remove(array[asker.asker_job], null), end_run.ended_at));
 end
 $$;

@@ -43,7 +43,7 @@ declare
            and j.on_parent_end = 'terminate');
 begin
     if ended <> '{}' then
-        perform end_tasks(ended, terminate_children.ended_at);
+        perform end_tasks(ended || turns_left_over(ended), terminate_children.ended_at);
     end if;
     return array(select '$job/' || r.job from unnest(ended) as r);
 end

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.races.sessions import Json, Session, Task, activity, hook, item, send, take, until
+from tests.races.sessions import (
+    Json,
+    Session,
+    Task,
+    activity,
+    child,
+    hook,
+    item,
+    send,
+    take,
+    until,
+)
 
 LAST: dict[str, Json] = {"done": {"value": 1}, "continue": {"value": [2]}}
 
@@ -75,3 +86,27 @@ def test_what_it_was_told_stays_when_old_runs_are_forgotten(a: Session) -> None:
     assert a.call("forget_old_runs", id="j") == 0
     assert a.advance(running.told().done()).state == "done"
     assert a.call("forget_old_runs", id="j") == 2
+
+
+@pytest.mark.parametrize("how", ["commit", "rollback"])
+def test_with_a_terminated_job_it_ends_whatever_its_run(a: Session, b: Session, how: str) -> None:
+    """[P6] One that cleaned up after the run before went on, with nobody who could stop it."""
+    main, running = cleaning_up(a)
+    requests = [hook("h#2"), item("i#1"), child("c#1", id="c", on_parent_end="terminate")]
+    assert a.advance(running.keep(requests=requests)).state == "keep"
+    end(a, main, "continue")
+    b.begin()
+    assert b.call("terminate", id="j") is True
+    going_on = a.later(a.advance, running.keep(activity("x#1", 1), send("go")), waiting=True)
+    assert going_on.waits()
+    b.end(how)
+
+    state = going_on.get().state
+    if state == "busy":  # its task was deleted while it waited
+        state = a.advance(running.keep(activity("x#1", 1), send("go")), waiting=True).state
+    assert state == ("gone" if how == "commit" else "keep")
+    if how == "commit":
+        assert [name.split("/")[0] for name in a.tasks("j")] == ["$parent_end"]
+        assert a.one("select count(*) from items") == 0
+        assert a.call("run_task", **a.claim_one("$sql").lease) == "done"
+        assert a.status("c") == "cancelled"
