@@ -175,6 +175,15 @@ MUTATORS: dict[str, Mutator] = {
     "start again": Mutator(
         lambda session, it: session.start(it.job, if_exists="existing"), locks=False
     ),
+    "repin": Mutator(verb("repin", version="2")),
+    "forget old runs": Mutator(verb("forget_old_runs")),
+    "new run": Mutator(  # one that is refused, while the job runs, holds nothing any more
+        lambda session, it: session.start(it.job, if_exists="new_run"), locks=False
+    ),
+    "signal with start": Mutator(
+        lambda s, it: s.rows("signal_with_start", workflow="w", id=it.job, name="go")[0][1],
+        is_alike=True,
+    ),
     "retry by hand": Mutator(verb("retry", key="retry")),
     "fork": Mutator(
         lambda session, it: session.one("select (fork(%s, %s)).is_new", it.job, f"{it.job}/fork")
