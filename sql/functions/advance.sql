@@ -118,8 +118,8 @@ begin
         facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
     end if;
     if does.ask then
-        topics := request_tasks(applied, apply_turns.applied_at) || request_children(applied, apply_turns.applied_at)
-            || begin_cancelled(applied, apply_turns.applied_at);
+        topics := topics || request_tasks(applied, apply_turns.applied_at)
+            || request_children(applied, apply_turns.applied_at) || begin_cancelled(applied, apply_turns.applied_at);
         perform await_conditions(applied, apply_turns.applied_at);
         perform ask_people(applied, apply_turns.applied_at);
     end if;

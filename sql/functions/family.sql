@@ -41,11 +41,15 @@ declare
          where j.id = any(terminate_children.children)
            and j.status = 'running'
            and j.on_parent_end = 'terminate');
+    freed text[] := '{}'::text[];
 begin
     if ended <> '{}' then
-        perform end_tasks(ended || turns_left_over(ended), terminate_children.ended_at);
+        ended := ended || turns_left_over(ended);
+        freed := freed_queues(ended, terminate_children.ended_at);
+        perform end_tasks(ended, terminate_children.ended_at);
     end if;
-    return array(select '$job/' || r.job from unnest(ended) as r);
+    return freed || array(
+        select distinct t.topic || r.job from unnest(ended) as r cross join unnest('{$job/,$memory/}'::text[]) as t (topic));
 end
 $$;
 comment on function @extschema@.terminate_children(text[], timestamptz) is

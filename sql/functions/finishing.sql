@@ -48,16 +48,18 @@ as $$
 declare
     ended turn := give_outcome.held;
     ended_at timestamptz := clock();
+    freed text[];
 begin
     ended.state := give_outcome.state;
     ended.value := give_outcome.value;
+    freed := freed_queues(array[ended], ended_at);
     perform end_tasks(array[ended], ended_at);
-    perform notify_listeners(wake_tasks(array_remove(array[ended.asker_job], null), ended_at));
+    perform notify_listeners(freed || wake_tasks(array_remove(array[ended.asker_job], null), ended_at));
     return ended.state;
 end
 $$;
 comment on function @extschema@.give_outcome(@extschema@.turn, text, jsonb) is
-    'End a held task, leave its answer, and wake whoever asked; returns the state.';
+    'End a held task, leave its answer, wake whoever asked, and tell who waits for its slot; returns the state.';
 
 
 create function @extschema@.finish_task(

@@ -152,9 +152,7 @@ begin
     if hold_task(held.job, held.task, held.token) is null then
         return 'gone';
     end if;
-    perform end_tasks(array[held], clock());
-    perform notify_listeners(wake_tasks(array_remove(array[held.asker_job], null), clock()));
-    return held.state;
+    return give_outcome(held, held.state, held.value);
 end
 $$;
 comment on function @extschema@.run_sql_hook(text, text, uuid) is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import PATIENCE, Session, hook
+from tests.races.sessions import PATIENCE, Session, Task, child, hook
 from tests.races.theatre import Theatre, shut
 
 
@@ -151,22 +152,74 @@ def test_a_worker_that_is_lost_keeps_its_slot_until_its_task_is_claimed_again(
     assert b.claim("q") == []
 
 
-@pytest.mark.parametrize("verb", ["advance", "terminate"])
+FREEING: dict[str, Callable[[Session, Task], Any]] = {
+    "park": lambda session, task: session.advance(task.park("go")),
+    "ask and park": lambda session, task: session.advance(task.park(requests=[hook("h#1")])),
+    "terminate": lambda session, task: session.call("terminate", id=task.job),
+}
+ENDING: dict[str, Callable[[Session, Task], Any]] = {
+    "finish": lambda session, task: session.call("finish_task", **task.lease),
+    "fail": lambda session, task: session.call("fail_task", **task.lease),
+    "give an attempt up": lambda session, task: session.call(
+        "fail_task", **task.lease, retry_at="2100-01-01"
+    ),
+}
+
+
+def told_of(session: Session, queue: str) -> Callable[[], list[str]]:
+    """Be idle on a queue that has no room; give the function that waits to be told of some."""
+    session.run(f'listen "{session.call("channel")}"')
+    assert session.claim(queue, idle=True) == []
+
+    def told() -> list[str]:
+        notices = session.connection.notifies(timeout=PATIENCE, stop_after=1)
+        heard = [notice.payload for notice in notices]
+        session.run("unlisten *")
+        return heard
+
+    return told
+
+
+@pytest.mark.parametrize("verb", FREEING)
 def test_who_waits_for_a_slot_is_told(a: Session, b: Session, verb: str) -> None:
     """[P11] (E13): by the call that sets one free, whoever makes it."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 2)
     task = a.claim_one("q")
+    told = told_of(b, "q")
+    FREEING[verb](a, task)
+    assert told() == ["q"]
+
+
+@pytest.mark.parametrize("verb", ENDING)
+def test_who_waits_for_a_slot_is_told_by_workers_without_a_journal(
+    a: Session, b: Session, verb: str
+) -> None:
+    """[P11] (E13)"""
+    a.call("set_queue", queue="q", max_running=1)
+    a.parked("j", requests=[hook("h#1", "q"), hook("h#2", "q")])
+    task = a.claim_one("q")
+    told = told_of(b, "q")
+    ENDING[verb](a, task)
+    assert told() == ["q"]
+
+
+def test_who_waits_for_a_slot_is_told_by_the_end_of_a_parent(a: Session, b: Session) -> None:
+    """[P11] (E13): a child that is terminated with it sets one free."""
+    a.call("set_queue", queue="q", max_running=1)
+    asks = [child(f"c#{n}", "q", on_parent_end="terminate") for n in range(2)]
+    parent = a.held("j")
+    a.advance(parent.keep(requests=asks))
+    task = a.claim_one("q")
+    start(a, 1)
     b.run(f'listen "{b.call("channel")}"')
     assert b.claim("q", idle=True) == []
-
-    if verb == "advance":
-        assert a.advance(task.park("go")).state == "parked"
-    else:
-        assert a.call("terminate", id=task.job) is True
-
-    (told,) = b.connection.notifies(timeout=PATIENCE, stop_after=1)
-    assert told.payload == "q"
+    b.call("listen_for", topic=f"$memory/{task.job}", listener="b")
+    a.advance(parent.done())
+    (ending,) = a.claim("$sql")
+    assert a.call("run_task", **ending.lease) == "done"
+    notices = b.connection.notifies(timeout=PATIENCE, stop_after=2)
+    assert {notice.payload for notice in notices} == {"q", f"$memory/{task.job}"}
     b.run("unlisten *")
 
 
