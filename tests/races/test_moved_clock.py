@@ -23,6 +23,27 @@ def test_two_move_it_at_a_time(theatre: Theatre, end: str) -> None:
 
 
 @ENDS
+def test_who_puts_it_back_waits_for_who_moves_it(theatre: Theatre, end: str) -> None:
+    """The first move makes the row that both lock, a reset takes it away; the last one decides."""
+    with theatre.players() as (a, b, *_):
+        b.call("reset_clock")
+        a.begin()
+        a.call("move_clock", by="3 days 1 min")
+        other = b.later(b.call, "reset_clock")
+        assert other.waits()
+        a.end(end)
+        other.get()
+        assert [s.one(DAYS) for s in (a, b)] == [0, 0]
+        b.begin()
+        b.call("reset_clock")
+        moving = a.later(a.call, "move_clock", by="2 days 1 min")
+        assert moving.waits()
+        b.end(end)
+        moving.get()
+        assert [s.one(DAYS) for s in (a, b)] == [2, 2]
+
+
+@ENDS
 def test_others_write_meanwhile(theatre: Theatre, end: str) -> None:
     """Who writes does not wait for who moves the clock, and has the time that was committed."""
     with theatre.players() as (a, b, *_):

@@ -7,12 +7,16 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into settings (name, value) values ('clock_ahead', '0') on conflict on constraint one_row_per_setting do nothing;
-    perform from settings as s where s.name = 'clock_ahead' for no key update;
+    -- A loop: who puts the clock back takes the row away, maybe before it is locked here.
+    loop
+        insert into settings (name, value) values ('clock_ahead', '0') on conflict on constraint one_row_per_setting do nothing;
+        perform from settings as s where s.name = 'clock_ahead' for no key update;
+        exit when found;
+    end loop;
 end
 $$;
 comment on function @extschema@.lock_clock() is
-    'Lock the setting that says how far the clock of this app is ahead: who moves it reads the time after that.';
+    'Lock the setting that says how far the clock of this app is ahead: who moves it, or puts it back, looks after that.';
 
 
 -- A time that has passed meanwhile is no error: the clock is where it was asked to be, and never goes back.
@@ -108,6 +112,7 @@ as $$
 declare
     late record;
 begin
+    perform lock_clock();
     delete from settings as s where s.name = 'clock_ahead';
     select t.job_id, t.task, greatest(t.told_at, t.started_at) as at
       into late
