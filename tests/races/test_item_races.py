@@ -176,6 +176,31 @@ def test_a_release_and_a_claim_at_once(a: Session, b: Session, c: Session, end: 
     assert a.one("select claimed_by from items") == "c"
 
 
+@ENDS
+@pytest.mark.parametrize("first", ["assign", "resolve"])
+def test_an_assignment_and_a_resolution_at_once(
+    a: Session, b: Session, c: Session, first: str, end: str
+) -> None:
+    """[P5]: an item that is given away is nobody's, so it can be resolved; a resolved one stays."""
+    asked = open_item(a)
+    b.call("claim_item", item=asked, by="b")
+    b.begin()
+    if first == "assign":
+        b.call("assign_item", item=asked, assignee="legal")
+        second = c.later(c.resolve, asked)
+    else:
+        b.resolve(asked)
+        second = c.later(c.call, "assign_item", item=asked, assignee="legal")
+    assert second.waits()
+    b.end(end)
+
+    refusal = {("assign", "rollback"): "PD112", ("resolve", "commit"): "PD411"}.get((first, end))
+    assert code_of(second.error()) == refusal
+    assignee, resolved_by = a.run("select assignee, resolved_by from items")[0]
+    assert assignee == (None if refusal else "legal")
+    assert resolved_by == {"PD112": None, "PD411": "b", None: {"assign": "c"}.get(first)}[refusal]
+
+
 # Nobody waits any more
 
 

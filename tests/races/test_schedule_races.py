@@ -153,6 +153,24 @@ def test_an_edit_takes_nothing_from_who_holds_the_task(a: Session, b: Session) -
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("first", ["trigger", "drop"])
+def test_a_trigger_waits_for_another_verb(a: Session, b: Session, first: str, end: str) -> None:
+    """[P1] [P12]: the same key starts once; what was dropped starts nothing."""
+    make(a)
+    a.begin()
+    VERBS[first](a)
+    triggering = b.later(VERBS["trigger"], b)
+    assert triggering.waits()
+    a.end(end)
+
+    if (first, end) == ("drop", "commit"):
+        assert getattr(triggering.error(), "sqlstate", None) == "PD410"
+    else:
+        assert triggering.get() == [("s/now-k", end == "rollback")]
+    assert jobs(b) == ([] if (first, end) == ("drop", "commit") else ["s/now-k"])
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_schedule_that_is_just_being_made_is_made_once(a: Session, b: Session, end: str) -> None:
     """[P1] [P12]: the second call finds it, or makes it."""
     a.begin()

@@ -130,3 +130,30 @@ def test_two_procedures_hold_one_job_at_a_time(a: Session, b: Session, c: Sessio
         assert b.memory("x") == ({"n": 1}, 1)
     assert b.one("call run_sql_hooks()") == 1
     assert b.memory("y") == ({"m": 1, "n": 1}, 2)
+
+
+@ENDS
+def test_a_hook_is_dropped_while_it_runs(a: Session, b: Session, end: str) -> None:
+    """[P10]: nobody waits; what has begun is done, what comes after the commit has failed."""
+    first, second = claimed(a), claimed(a, "i")
+    with a.open():
+        assert run(a, first) == "done"
+        b.begin()
+        assert b.call("drop_sql_hook", name="add up") is True
+    assert run(a, second) == "done"
+    third = claimed(a, "h")
+    b.end(end)
+    assert run(a, third) == ("failed" if end == "commit" else "done")
+
+
+@ENDS
+def test_two_register_one_hook(a: Session, b: Session, end: str) -> None:
+    """The second waits, and the last word counts."""
+    register = "select register_sql_hook('add up', 'public.add_up', attempts => %s)"
+    a.begin()
+    a.run(register, 5)
+    registering = b.later(b.run, register, 7)
+    assert registering.waits()
+    a.end(end)
+    registering.get()
+    assert a.run("select attempts from sql_hooks where name = 'add up'") == [(7,)]

@@ -1,0 +1,68 @@
+"""Workers say hello while others work, and while others say it, too. [P11] [P12]"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.races.sessions import Session, Stage, together
+
+ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
+
+
+def hello(session: Session, worker: str = "w", *functions: str) -> Any:
+    """Register a worker of the queue `q`."""
+    return session.call("register_worker", worker=worker, queues=["q"], functions=list(functions))
+
+
+def put_aside(session: Session, job: str) -> None:
+    """Start a job whose task nobody has the code for."""
+    task = session.held(job, queue="q")
+    failure = {"code": "PD406", "message": "no such workflow"}
+    turn = task.turn("release", until="2100-01-01T00:00:00Z", value=failure)
+    assert session.advance(turn).state == "released"
+    session.run("update tasks set due_at = clock() + '50 s' where job_id = %s", job)
+
+
+@ENDS
+def test_a_worker_says_hello_twice(a: Session, b: Session, end: str) -> None:
+    """[P12]: the second call waits for the first, and there is one worker."""
+    a.begin()
+    hello(a)
+    again = b.later(hello, b, "w", "coordinator w")
+    assert again.waits()
+    a.end(end)
+    again.get()
+    assert a.run("select worker, functions from workers") == [("w", ["coordinator w"])]
+
+
+@ENDS
+def test_a_hello_waits_for_nobody_who_has_a_task_that_was_put_aside(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P11]: it wakes the others; what is locked is about to move, or comes by itself."""
+    put_aside(a, "i")
+    put_aside(a, "j")
+    with a.open(end):
+        a.call("terminate", id="i")
+        assert not b.later(hello, b, "w", "coordinator w").waits()
+    assert [task.job for task in c.claim("q")] == ["j"]
+    hello(b, "w", "coordinator w")
+    assert [task.job for task in c.claim("q")] == ([] if end == "commit" else ["i"])
+
+
+def test_many_say_hello_at_once_and_each_task_is_woken_once(stage: Stage) -> None:
+    """[P6]: none of them waits for another in a circle, though all forget the lost ones."""
+    a, *sessions = stage.sessions(5)
+    for number in range(20):
+        put_aside(a, f"j{number:02}")
+    for number in range(5):
+        hello(a, f"lost {number}")
+    a.run("update workers set seen_at = '2000-01-01'")
+    together(*(partial(hello, s, s.name, "coordinator w") for s in sessions))
+
+    taken = together(*(partial(s.claim, "q", max_tasks=10) for s in sessions))
+    assert sorted(task.job for tasks in taken for task in tasks) == [f"j{n:02}" for n in range(20)]
+    assert a.one("select count(*) from workers") == len(sessions)
