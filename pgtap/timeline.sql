@@ -1,7 +1,7 @@
 -- Timelines: all that belongs to a job, page by page.
 
 begin;
-select plan(23);
+select plan(24);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -16,6 +16,9 @@ select given(tell(a_turn('j', '1/main/h#1', facts => '[{"op": "increment", "path
 select given(entity_set('j', to_jsonb(repeat('x', 3000)), 'text'));
 select time_passes('1 s');
 select given(tell(a_turn('j', facts => '[{"op": "get", "path": ["text"], "key": "get#1"}]')));
+select given(tell(a_turn('j', requests => '[{"key": "i#1", "kind": "item", "name": "sign"},
+                                          {"key": "i#2", "kind": "item", "name": "sign"}]')));
+select given(resolve_item((select id from items where key = 'i#1'), '"yes"', by => 'jane'));
 select given(signal('j', 'go', '{"n": 1}'));
 create temporary table it as
 select row_number() over () as number, t.kind, t.at, t.task, t.body, t.place from timeline('j') as t;
@@ -26,8 +29,9 @@ select is(
        from it),
     '[["job", null, null], ["fact", "$outside", "set"], ["fact", "1/main", "set"], ["fact", "1/main", "activity"],
       ["fact", "$outside", "set"], ["fact", "1/main/h#1", "increment"], ["fact", "1/main", "get"],
-      ["task", "1/main", "coordinator"], ["task", "1/main/h#1", "hook"], ["message", null, "go"]]',
-    'a timeline has the job, its facts by time, its tasks, its open messages');
+      ["task", "1/main", "coordinator"], ["task", "1/main/h#1", "hook"], ["message", "1/main", null], ["message", null, "go"],
+      ["item", "1/main", "sign"], ["item", "1/main", "sign"]]',
+    'a timeline has the job, its facts by time, its tasks, its open messages, what it asked of people');
 select is(
     (select body from it where kind = 'job'),
     the_job('j') - 'context' - 'watched',
@@ -46,7 +50,11 @@ select is(
     'a task tells its state');
 select is((select count(*) from it where body ?| '{token,last_token}'), 0::bigint, 'a timeline gives no token away');
 select is(
-    (select body -> 'payload' from it where kind = 'message'),
+    (select jsonb_agg(body -> 'resolved_by' order by body ->> 'key') from it where kind = 'item'),
+    '["jane", null]',
+    'an item tells who decided');
+select is(
+    (select body -> 'payload' from it where kind = 'message' and task is null),
     '{"n": 1}',
     'a message is there with what it says');
 

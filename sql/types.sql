@@ -418,4 +418,4 @@ create type @extschema@.timeline_item as (
     place  jsonb
 );
 comment on type @extschema@.timeline_item is
-    'Something that belongs to a job: the job itself, a fact, a task or a message; its place is where the next page begins.';
+    'Something that belongs to a job: the job itself, a fact, a task, a message or an item; its place is where the next page begins.';

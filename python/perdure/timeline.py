@@ -15,7 +15,7 @@ BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class TimelineItem:
-    """Something that belongs to a job: `kind` is job, fact, task or message.
+    """Something that belongs to a job: `kind` is job, fact, task, message or item.
 
     `body` is its row; that of a fact has all that replay needs. The next page begins at `place`.
     """

@@ -1,5 +1,6 @@
 -- Timeline: all that belongs to a job but its memory, page by page, for people and for export: the job, what its tasks were
--- told in order of time, the tasks that are alive, the messages that lie open. A place begins with the number of its part.
+-- told in order of time, the tasks that are alive, the messages that lie open, what was asked of people and who decided. A place
+-- begins with the number of its part.
 
 create function @extschema@.facts_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
 language plpgsql
@@ -95,6 +96,32 @@ comment on function @extschema@.messages_page(text, jsonb, integer) is
     'Read open messages of a job after a place: as many as are asked for, or about 8 MB.';
 
 
+create function @extschema@.items_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'item', i.asked_at, i.task, to_jsonb(i) - '{job_id,bytes_before}'::text[],
+           jsonb_build_array(4, i.asked_at, i.id)
+      from (select g.*, sum(coalesce(pg_column_size(g.payload), 0) + coalesce(pg_column_size(g.resolution), 0))
+                            over (order by g.asked_at, g.id rows between unbounded preceding and 1 preceding) as bytes_before
+              from (select h.*
+                      from items as h
+                     where h.job_id = items_page.id
+                       and (items_page.after is null
+                            or (h.asked_at, h.id) > ((items_page.after ->> 1)::timestamptz, items_page.after ->> 2))
+                     order by h.asked_at, h.id
+                     limit items_page.max_rows) as g) as i
+     where coalesce(i.bytes_before, 0) < 8388608
+     order by i.asked_at, i.id;
+end
+$$;
+comment on function @extschema@.items_page(text, jsonb, integer) is
+    'Read what a job has asked of people, open or resolved, after a place, by time: as many as are asked for, or about 8 MB.';
+
+
 create function @extschema@.timeline_page(
     part      integer,
     id        text,
@@ -111,12 +138,13 @@ begin
     case timeline_page.part
         when 1 then return query select p.* from facts_page(timeline_page.id, here, timeline_page.max_rows) as p;
         when 2 then return query select p.* from tasks_page(timeline_page.id, here, timeline_page.max_rows) as p;
-        else return query select p.* from messages_page(timeline_page.id, here, timeline_page.max_rows) as p;
+        when 3 then return query select p.* from messages_page(timeline_page.id, here, timeline_page.max_rows) as p;
+        else return query select p.* from items_page(timeline_page.id, here, timeline_page.max_rows) as p;
     end case;
 end
 $$;
 comment on function @extschema@.timeline_page(integer, text, jsonb, integer) is
-    'Read a page of a part of a timeline: 1 facts, 2 tasks, 3 messages; from its beginning where the place is in another part.';
+    'Read a page of a part of a timeline: 1 facts, 2 tasks, 3 messages, 4 items; from its beginning where the place is in another part.';
 
 
 create function @extschema@.timeline(
@@ -131,7 +159,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    begin_with integer := array_position('{0,1,2,3}', timeline.after ->> 0) - 1;
+    begin_with integer := array_position('{0,1,2,3,4}', timeline.after ->> 0) - 1;
     room integer := greatest(1, least(timeline.max_rows, 10000));
     items timeline_item[];
 begin
@@ -148,7 +176,7 @@ begin
         room := room - 1;
     end if;
     -- A loop: the next part begins on a page only if the part before it has come to its end there.
-    for part in greatest(begin_with, 1) .. 3 loop
+    for part in greatest(begin_with, 1) .. 4 loop
         items := array(select p from timeline_page(part, timeline.id, timeline.after, room) as p);
         return query select i.* from unnest(items) as i;
         room := room - cardinality(items);
@@ -158,4 +186,4 @@ begin
 end
 $$;
 comment on function @extschema@.timeline(text, jsonb, integer) is
-    'Return a page of all that belongs to a job but its memory: the job, its facts by time, its live tasks, its open messages. Page with the last place of a page; an empty one is the end. PD107, PD401.';
+    'Return a page of all that belongs to a job but its memory: the job, its facts by time, its live tasks, its open messages, what it asked of people. Page with the last place of a page; an empty one is the end. PD107, PD401.';
