@@ -1,7 +1,7 @@
 -- Finishing: a worker without a journal claims activities and hooks, tells how far it is, and ends them. [P4] [P6] [P10] [P12]
 
 begin;
-select plan(42);
+select plan(43);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -142,7 +142,8 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a result that is too large',
          $$ select finish_task('r', 'none', by('ada'), to_jsonb(repeat('x', 1048577))) $$, 'PD301'),
         ('a failure that is too large',
-         $$ select fail_task('r', 'none', by('ada'), to_jsonb(repeat('x', 1048577))) $$, 'PD301')
+         $$ select fail_task('r', 'none', by('ada'), to_jsonb(repeat('x', 1048577))) $$, 'PD301'),
+        ('an attempt that never comes', $$ select fail_task('r', 'none', by('ada'), retry_at => 'infinity') $$, 'PD107')
        ) as cases (about, statement, code);
 select is(finish_task('nobody', '1/main/x', by('ada')), 'gone', 'of a job that is not there nothing is held');
 

@@ -1,7 +1,7 @@
 -- Hooks from outside: work on a memory that no coordinator has asked for.
 
 begin;
-select plan(36);
+select plan(37);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -133,6 +133,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a hook without a queue', $$ select hook('e', 'h', queue => null) $$,    'PD104'),
         ('priority 10',            $$ select hook('e', 'h', priority => 10) $$,   'PD107'),
         ('priority null',          $$ select hook('e', 'h', priority => null) $$, 'PD107'),
+        ('a hook that never comes', $$ select hook('e', 'h', due_at => 'infinity') $$, 'PD107'),
         ('an argument that is no list', $$ select hook('e', 'h', '"x"') $$,       'PD103')
        ) as cases (about, statement, code);
 

@@ -1,7 +1,7 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(78);
+select plan(80);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -189,7 +189,9 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('no word for an id that exists',     'select start(''w'', id => ''j'', if_exists => null)', 'PD107'),
         ('a start without a queue',           'select start(''w'', queue => null)',                  'PD104'),
         ('an argument that is no list',       'select start(''w'', ''"subsidies"'')',                'PD103'),
-        ('a list of starts that is none',     'select start_many(''{"workflow": "w"}'')',            'PD107')
+        ('a list of starts that is none',     'select start_many(''{"workflow": "w"}'')',            'PD107'),
+        ('a start that never comes',          'select start(''w'', due_at => ''infinity'')',         'PD107'),
+        ('one of many that never comes', 'select start_many(''[{"workflow": "w", "due_at": "Infinity"}]'')', 'PD107')
        ) as cases (about, statement, code);
 select is(
     (select count(*) from jobs where workflow = 'w' and id not in ('kept', 'kept-2', 'm-0')),

@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(69);
+select plan(75);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -245,8 +245,15 @@ select is(verdict_of(a_turn('odd', requests => request)), 'refused', format('a r
         ('a priority in between',    '[{"key": "k", "name": "h", "priority": 2.5}]'),
         ('a priority beyond all',    '[{"key": "k", "name": "h", "priority": 1000000000000}]'),
         ('a queue that is no name',  '[{"key": "k", "name": "h", "queue": "a\tb"}]'),
-        ('an id that is no name',    '[{"key": "k", "name": "h", "kind": "job", "id": "a\tb"}]')
+        ('an id that is no name',    '[{"key": "k", "name": "h", "kind": "job", "id": "a\tb"}]'),
+        ('a time that never comes',  '[{"key": "k", "name": "h", "due_at": "infinity"}]'),
+        ('another such time',        '[{"key": "k", "name": "h", "kind": "job", "due_at": " +Infinity"}]')
        ) as cases (about, request);
+select is(
+    verdict_of(a_turn('odd', state => state, until => 'infinity')), 'refused',
+    format('a %s until infinity is refused', state))
+  from unnest('{retry,release,continue}'::text[]) as state;
+select is(verdict_of(a_turn('odd', state => 'keep', until => 'infinity')), 'keep', 'what is held may say so');
 select is(
     error_of(format('select advance(%L)', turns)),
     'PD107',

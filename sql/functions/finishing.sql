@@ -107,7 +107,7 @@ declare
                        else jsonb_build_object('type', 'Failure',
                                                'message', coalesce(fail_task.failure #>> '{}', 'the task has failed')) end;
 begin
-    perform check_value(told, 'the failure');
+    perform raise_failure(coalesce(value_failure(told, 'the failure'), due_failure(fail_task.retry_at)));
     if held.job is null then
         if task_was_given_back(fail_task.job, fail_task.task, fail_task.token) then
             return 'retry';

@@ -29,7 +29,7 @@ begin
     end if;
     perform check_name(coalesce(hook.key, 'none'), 'a key');
     perform check_name(coalesce(nullif(hook.limit_key, ''), 'none'), 'a limit key');
-    perform raise_failure(call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority));
+    perform raise_failure(coalesce(call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority), due_failure(hook.due_at)));
     if not task_has_ended(held.id, hook_task)
         and insert_hook(held.id, hook_task, hook.name, hook.args, hook.queue, hook.priority,
                         coalesce(hook.due_at, asked_at), hook.limit_key) then
@@ -39,4 +39,4 @@ begin
 end
 $$;
 comment on function @extschema@.hook(text, text, jsonb, text, text, integer, timestamptz, text) is
-    'Run a hook on a job from outside; returns the name of its task. The same key is the same hook, once. PD401, PD104, PD30x.';
+    'Run a hook on a job from outside; returns the name of its task. The same key is the same hook, once. PD401, PD103, PD104, PD107, PD30x.';

@@ -1,4 +1,4 @@
--- Timeouts: what is a length of time in which work may be done.
+-- Times: what is a length of time in which work may be done, and a time at which it may begin.
 
 create function @extschema@.timeout_failure(timeout interval) returns jsonb
 language plpgsql
@@ -32,3 +32,18 @@ end
 $$;
 comment on function @extschema@.written_timeout_failure(text) is
     'Say that a text is no timeout (PD107), or null.';
+
+
+create function @extschema@.due_failure(due_at timestamptz) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when due_failure.due_at = 'infinity' then make_failure(
+        'PD107', 'InvalidArgument', 'what is due at infinity is never done', 'Nobody could make it due.',
+        'Give a time; or let work that has begun wait for a signal.') end;
+end
+$$;
+comment on function @extschema@.due_failure(timestamptz) is 'Say that work would never be due (PD107), or null.';

@@ -18,6 +18,7 @@ begin
         case when wanted.context <> '{}' then coalesce(value_failure(wanted.context, 'the memory'),
                                                        argument_failure('set', '{}', wanted.context)) end,
         timeout_failure(wanted.timeout),
+        due_failure(wanted.due_at),
         case when (wanted.if_exists in ('error', 'existing', 'new_run')) is not true then make_failure(
             'PD107', 'InvalidArgument', 'an id that exists is an error, gives the existing job, or begins a new run',
             format('It was given %s.', quote_nullable(wanted.if_exists)), 'Say error, existing or new_run.') end);

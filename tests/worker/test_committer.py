@@ -27,7 +27,7 @@ def test_an_open_transaction_on_one_job_stops_no_other(
         number: int = await memory.get("n")
         return number
 
-    locked = client.start(counts, due_at="infinity")
+    locked = client.start(counts, due_at="2100-01-01")
     with psycopg.connect(dsn) as connection:
         connection.execute("update perdure.tasks set due_at = now()")
         connection.commit()

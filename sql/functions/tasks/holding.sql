@@ -73,6 +73,7 @@ begin
          ) as h on true
          cross join lateral (
             select coalesce(turn_failure(g.state, g.facts, g.requests, g.value),
+                            case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
                             case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure) end) as failure
             offset 0) as f
          order by g.number);

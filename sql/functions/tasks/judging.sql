@@ -30,6 +30,7 @@ begin
             'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
             format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
         name_failure(coalesce(nullif(request_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
+        case when request_failure.request ->> 'due_at' ~* '^\s*\+?inf' then due_failure('infinity') end,
         case when request_failure.request ->> 'timeout' is not null
              then written_timeout_failure(request_failure.request ->> 'timeout') end,
         case when kind = 'job' and request_failure.request ->> 'if_exists' is not null then make_failure(
