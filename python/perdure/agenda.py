@@ -96,7 +96,8 @@ class Agenda:
         kind, key = op.kind, op.key
         if kind == "activity":
             made, again_at, failure = self._attempts.get(key, (0, None, None))
-            end = self._ends.get(key)
+            # Code that has lost its limit since has none.
+            end = None if op.spec.activity.limits.within is None else self._ends.get(key)
             before = NOTHING if end is None and failure is None else Before(end, failure)
             call = self._calls[key] = Call(op, made, again_at, before)
             if call.again_at is None:

@@ -352,3 +352,31 @@ def test_a_limit_that_is_none_is_refused(app: perdure.App, options: Any) -> None
     for decorator in (app.activity, app.hook):
         with pytest.raises(perdure.InvalidArgument):
             decorator(**options)(lambda memory: None)
+
+
+def test_code_that_has_lost_its_limit_has_none(
+    app: perdure.App, client: perdure.Client, dsn: str
+) -> None:
+    """In a pause between two attempts of a coordinator's activity the code is replaced."""
+
+    def app_of(error: Exception | None, **limits: Any) -> perdure.App:
+        app = perdure.App()
+
+        @app.activity(retry=IN_AN_HOUR, **limits)
+        async def act() -> str:
+            if error is not None:
+                raise error
+            return "done"
+
+        @app.coordinator
+        async def asks(memory: perdure.AsyncEntity) -> Any:
+            return await act()
+
+        return app
+
+    handle = client.start("asks")
+    with perdure.Worker(app_of(ConnectionError(), within="90 min"), dsn=dsn):
+        wait_for(dsn, PAUSES.format(1))
+    run(dsn, TWO_HOURS_LATER)
+    with perdure.Worker(app_of(None), dsn=dsn):
+        assert handle.result(T) == "done"
