@@ -300,7 +300,9 @@ class HookTurn(Turn):
         """Go on: what has accumulated is still to be recorded."""
         self.outbox.take_back()
         super().take_back()
-        if not self.is_over:
+        if self._plan is not None:  # its code has ended meanwhile, and could say nothing
+            self.submit()
+        elif not self.is_over:
             self.waits.arm()
 
     def build(self) -> Json:

@@ -25,6 +25,7 @@ from perdure.asks import command_ask
 from perdure.memo import Memo
 from perdure.outbox import Outbox
 from perdure.replay import Fact
+from tests.worker.test_until import wait_for
 
 T = "30 s"
 BOOK = "insert into bookings (what) values (%s) returning id"
@@ -346,6 +347,48 @@ def test_a_constraint_that_fails_at_the_commit_rolls_back(
     with pytest.raises(perdure.JobFailed, match="UniqueViolation"):
         client.start("books", "a").result(T)
     assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["attempt", "activity"])
+
+
+def test_a_hook_ends_while_a_transaction_that_it_has_left_cannot_commit(
+    app: perdure.App, client: perdure.Client, bank: Bank, dsn: str, work: Any
+) -> None:
+    bank.run(
+        "create function no_bookings() returns trigger language plpgsql as"
+        " $$ begin perform pg_advisory_xact_lock(1); raise 'closed'; end $$"
+    )
+    bank.run(
+        "create constraint trigger no_bookings after insert on bookings deferrable"
+        " initially deferred for each row execute function no_bookings()"
+    )
+    left: list[Any] = []
+    is_committing = threading.Event()
+
+    @app.transaction
+    async def book(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute(BOOK, ["a"])
+
+    @app.hook
+    async def leaves_it(memory: perdure.AsyncEntity) -> str:
+        left.append(asyncio.create_task(book()))
+        await asyncio.to_thread(is_committing.wait, 20)
+        return "done"
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await leaves_it(memory)
+
+    bank.run("select pg_advisory_lock(1)")
+    work()
+    handle = client.start(asks)
+    wait_for(dsn, "select count(*) = 1 from pg_locks where locktype = 'advisory' and not granted")
+    is_committing.set()
+    end = time.monotonic() + 20
+    while not left[0].done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    bank.run("select pg_advisory_unlock(1)")
+    assert handle.result(T) == "done"
+    assert bank.rows() == []
 
 
 def test_it_must_not_end_its_transaction(
