@@ -93,7 +93,8 @@ class CoordinatorTurn(Turn):
         """Tell whether the run in memory is where the claimed task is."""
         journal = row["journal"]
         is_fresh = journal is None or (not journal and row["position"] == 0)
-        same = all(self.row[name] == row[name] for name in ("started_at", "attempt", "args"))
+        told = ("started_at", "attempt", "args", "pinned_version")
+        same = all(self.row[name] == row[name] for name in told)
         return is_fresh and same and row["position"] == self.position and not row["accept_changes"]
 
     def resume(self, row: Json) -> None:

@@ -195,6 +195,18 @@ def test_a_job_is_let_free_by_an_async_client(client: perdure.Client, serve: Any
         assert handle.result(T) == answers_of("2", None)
 
 
+def test_a_job_that_waits_in_the_memory_of_its_worker_hears_that_it_is_free(
+    client: perdure.Client, serve: Any, connection: Any
+) -> None:
+    app = app_of("1")
+    with serve(app):
+        handle = client.start(app.coordinators["flow"])
+        until_waiting(connection, handle.id)
+        assert handle.repin(None) == 1
+        handle.signal("go")
+        assert handle.result(T) == answers_of("1", None)
+
+
 def test_a_lab_runs_what_is_pinned_to_its_version_alone(dsn: str) -> None:
     app = perdure.App(version="1")
 
