@@ -55,6 +55,28 @@ def test_the_result_of_a_child_has_the_type_of_its_annotation(
     assert client.start(all_of_them).result(T) == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_child_that_is_begun_takes_the_options_of_one_that_is_awaited(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> str:
+        await perdure.wait_for("go")
+        return perdure.info().job
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        awaited = perdure.child(waits, id="a", limit_key="jane")
+        begun = perdure.start_child(waits, id="b", limit_key="jane")
+        return [await awaited, await begun]
+
+    work()
+    handle = client.start(asks)
+    wait_for(dsn, "select count(*) = 2 from perdure.tasks where limit_key = 'jane'")
+    for child in ("a", "b"):
+        client.handle(child).signal("go")
+    assert handle.result(T) == ["a", "b"]
+
+
 def test_a_failure_is_told_through_all_levels(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
