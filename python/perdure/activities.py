@@ -197,6 +197,7 @@ class Attempt:
 async def _with_streams(trying: Attempt, activity: Activity[..., Any], pulse: Pulse) -> Outcome:
     """Make an attempt, and tell its outcome when all that it has published is there."""
     outcome = await trying.run()
+    pulse.close()  # a thread that goes on would let it never come to an end
     try:
         await pulse.published()
     except (PerdureError, psycopg.Error) as error:

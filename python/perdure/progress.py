@@ -99,6 +99,10 @@ class Pulse:
             return Room(room)
         return None if room is None else room.result()
 
+    def close(self) -> None:
+        """Let nothing more be told: the attempt is over for the others."""
+        self._is_over = True
+
     async def published(self) -> None:
         """Wait until the database has all that was published. Raises what refused it."""
         if self._publisher is not None:
@@ -110,7 +114,7 @@ class Pulse:
 
     def ended(self, attempt: asyncio.Task[Outcome]) -> None:
         """Let nothing more be noted; what will not be tried again needs no progress any more."""
-        self._is_over = True
+        self.close()
         if self._key is None or attempt.cancelled() or attempt.result().again_in is not None:
             return
         self._turn.progress.forget(self._key)

@@ -13,6 +13,7 @@ import pytest
 
 import perdure
 from perdure.calls import Calls
+from perdure.publishing import StreamLinks
 from tests.worker.processes import worker_process
 from tests.worker.test_until import run
 
@@ -389,6 +390,41 @@ def test_what_the_database_refuses_fails_the_activity(
 
     work()
     assert client.start(talks).result(T) == "InvalidPath"
+
+
+def test_a_thread_that_publishes_without_end_does_not_hold_up_the_end_of_its_time(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database takes what there is, more has come; the thread hears of it there."""
+    publish, ended, is_over = StreamLinks.publish, threading.Event(), threading.Event()
+
+    async def publish_slowly(*given: Any) -> None:
+        await asyncio.sleep(0.1)
+        await publish(*given)
+
+    monkeypatch.setattr(StreamLinks, "publish", publish_slowly)
+
+    @app.activity(timeout=0.2, retry=perdure.Retry(attempts=1))
+    def talk() -> None:
+        try:
+            while not is_over.wait(0.001):
+                perdure.publish("words", "again")
+        except asyncio.CancelledError:
+            ended.set()
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await talk()
+        except perdure.ActivityFailed as error:
+            return error.type
+
+    work()
+    try:
+        assert client.start(talks).result(T) == "TimeoutError"
+        assert ended.wait(20)
+    finally:
+        is_over.set()
 
 
 def test_nothing_comes_in_time(client: perdure.Client) -> None:
