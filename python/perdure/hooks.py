@@ -64,6 +64,7 @@ class HookTurn(Turn):
         self._must_cancel = False
         self._hears_later = False
         self._has_begun = False
+        self._asked: int = row["asked"]
 
     # Beginning and ending.
 
@@ -182,7 +183,10 @@ class HookTurn(Turn):
     def claim_key(self, what: str) -> str:
         """Give the key of the next call. Raises Evicted or Suspend where the hook is leaving."""
         self.check_alive()
-        return self.memo.key(what)
+        key = self.memo.key(what)
+        if not (self.memo.is_cancelled or self._is_late):
+            self._asked = max(self._asked, self.memo.asked)
+        return key
 
     def is_leaving(self) -> bool:
         """Tell whether what the code does now has no effect any more."""
@@ -218,8 +222,12 @@ class HookTurn(Turn):
             raise asyncio.CancelledError("the hook was asked to cancel")
 
     def check_cancelled(self) -> None:
-        """Raise CancelledError, once, where the code was asked to cancel and has no shield."""
-        if self._must_cancel and not is_shielded.get():
+        """Raise CancelledError, once, where the code was asked to cancel and has no shield.
+
+        Code that runs again comes first to where it was: else its `finally` blocks would not run.
+        """
+        is_there = self.memo.asked >= self._asked
+        if self._must_cancel and is_there and not is_shielded.get():
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
@@ -291,6 +299,10 @@ class HookTurn(Turn):
 
     # Sending.
 
+    def body(self, state: str, **more: Any) -> Json:
+        """Give a turn, and how much the code had asked for before it was to be cancelled."""
+        return super().body(state, asked=self._asked, **more)
+
     def record(self, fact: Fact) -> Json:
         """Give the turn that records the fact of a transaction, behind all that has accumulated."""
         self._sent_plan = KEEP
@@ -335,7 +347,7 @@ class HookTurn(Turn):
         elif state in ("stale", "replay"):
             logger.info("%r starts over from its journal: %s", self, state)
             self._evict()
-            row = self.row | {"journal": None, "messages": []}
+            row = self.row | {"journal": None, "messages": [], "asked": self._asked}
             self.engine.replace(self, HookTurn(self.engine, row, self.hook))
         else:
             self._refused(refusal(answer))

@@ -29,6 +29,7 @@ class Memo:
         self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
         self._deadlines: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
+        self.asked = 0
         self.is_cancelled = False
         for fact in facts:
             self.record(fact)
@@ -36,9 +37,11 @@ class Memo:
     def restart(self) -> None:
         """Count from the beginning: the code runs again from the top."""
         self._counts.clear()
+        self.asked = 0
 
     def key(self, what: str) -> str:
         """Give the key of the next call of something: `search:1f…#2`."""
+        self.asked += 1
         self._counts[what] += 1
         return f"{what}#{self._counts[what]}"
 

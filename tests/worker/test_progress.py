@@ -248,6 +248,81 @@ def test_a_plain_hook_hears_a_cancel(app: perdure.App, client: perdure.Client, w
     assert ended.wait(20)
 
 
+@pytest.mark.parametrize("kind", ["async", "plain"])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_hook_that_runs_again_hears_a_cancel_where_it_was(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, kind: str, steps: int
+) -> None:
+    """Not at an earlier heartbeat(), before the `try` whose `finally` is to run."""
+    came_to: list[str] = []
+
+    @app.hook(name="async")
+    async def on_the_loop(memory: perdure.AsyncEntity) -> None:
+        perdure.heartbeat("begins")
+        for step in range(steps):
+            await memory.set(step, "step")
+        try:
+            await perdure.wait_for("go")
+        finally:
+            came_to.append("finally")
+            await memory.set(True, "clean")
+            perdure.heartbeat("is clean")
+            await perdure.wait_for("end")  # it leaves memory once more
+            came_to.append("end")
+
+    @app.hook(name="plain")
+    def in_a_thread(memory: perdure.Entity) -> None:
+        perdure.heartbeat("begins")
+        for step in range(steps):
+            memory.set(step, "step")
+        try:
+            perdure.wait_for("go")
+        finally:
+            came_to.append("finally")
+            memory.set(True, "clean")
+            perdure.heartbeat("is clean")
+            perdure.wait_for("end")
+            came_to.append("end")
+
+    parked = (
+        "select count(*) = 1 from perdure.tasks where token is null and due_at > perdure.clock()"
+        " and awaits = '{%s}'"
+    )
+    client.create_entity("e", "e")
+    handle = client.handle("e")
+    work()
+    task = handle.hook(kind)
+    wait_for(dsn, parked % "go")
+    assert handle.cancel_hook(task)
+    wait_for(dsn, parked % "end")
+    handle.signal("end")
+    wait_for(dsn, "select count(*) = 0 from perdure.tasks")
+    assert handle.memory.get("clean") is True
+    assert came_to[-2:] == ["finally", "end"]
+
+
+def test_a_hook_that_asks_for_nothing_hears_a_cancel_at_its_first_heartbeat(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    ended = threading.Event()
+
+    @app.hook
+    def computes(memory: perdure.Entity) -> None:
+        try:
+            while True:
+                perdure.heartbeat()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    client.create_entity("e", "e")
+    handle = client.handle("e")
+    assert handle.cancel_hook(handle.hook(computes))
+    work()
+    wait_for(dsn, "select count(*) = 0 from perdure.tasks")
+    assert ended.is_set()
+
+
 # What is refused.
 
 
