@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .asks import stored
@@ -208,12 +209,27 @@ class HookTurn(Turn):
         if self._must_cancel and is_shielded.get():
             self._hears_later = True
         elif self._must_cancel:
-            self.engine.call_later(AT_ONCE, self._cancel_late)
-            await Wait()
+            await self._stand()
 
-    def _cancel_late(self) -> None:
+    async def _stand(self) -> None:
+        """Stand here until the code is cancelled. What stays, since the cancel was heard elsewhere,
+        goes on; meanwhile the hook does not leave memory."""
+        stands = Wait()
+        self.engine.call_later(AT_ONCE, partial(self._cancel_late, stands))
+        self.acting += 1
+        try:
+            await stands
+        finally:
+            self.acting -= 1
+
+    def _cancel_late(self, stands: Wait) -> None:
         if self._must_cancel and not self.is_leaving():
             self.cancel()
+        self.engine.call_later(AT_ONCE, partial(self._go_on, stands))  # first the cancel goes down
+
+    def _go_on(self, stands: Wait) -> None:
+        if not (stands.done() or self.is_leaving()):
+            stands.set_result(None)
 
     def end_shield(self) -> None:
         """Raise CancelledError where something shielded went on in its place."""

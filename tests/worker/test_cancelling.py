@@ -438,3 +438,33 @@ def test_what_is_asked_for_in_a_shield_says_so(
     wait_for(dsn, "select count(*) = 6 from perdure.tasks where queue = 'nowhere'")
     asked = {request["args"][0]: request.get("shielded") for request in sent if request["args"]}
     assert asked == {1: True, 2: True, 3: None, 4: True, 5: True, 6: None}
+
+
+@pytest.mark.parametrize("hears_at", ["heartbeat", "wait"])
+def test_what_a_hook_awaits_after_it_has_heard_of_a_cancel_goes_on(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, hears_at: str
+) -> None:
+    """It is cancelled before it begins: what it does side by side stands at its first call."""
+
+    async def other() -> Any:
+        return await perdure.wait_for("other")
+
+    @app.hook
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        beside = asyncio.create_task(other())
+        try:
+            await asyncio.sleep(0)  # `beside` is at its call
+            if hears_at == "heartbeat":
+                perdure.heartbeat()
+            await perdure.wait_for("go")
+        finally:
+            await memory.set(await beside, "told")
+
+    client.create_entity("e", "e")
+    handle = client.handle("e")
+    assert handle.cancel_hook(handle.hook(waits))
+    work()
+    wait_for(dsn, "select count(*) = 1 from perdure.tasks where awaits = '{other}'")
+    handle.signal("other", 7)
+    wait_for(dsn, "select count(*) = 0 from perdure.tasks")
+    assert handle.memory.get() == {"told": 7}
