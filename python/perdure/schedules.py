@@ -82,6 +82,8 @@ def schedule_call(
     given = {option: value for option, value in options.items() if value is not None}
     start = one_of_many(workflow, {"args": args} | given)
     known = timing | {option: start.get(option) for option in OPTIONS}
+    if known["timeout"] is None:  # that of the coordinator itself
+        known["timeout"] = start.get("timeout")
     called = start["workflow"]
     return calls.create_schedule(called if name is None else name, called, start["args"], **known)
 

@@ -63,6 +63,21 @@ def test_a_schedule_is_made_looked_at_and_dropped(client: perdure.Client, app: p
     assert client.schedules() == []
 
 
+@pytest.mark.parametrize(("given", "want"), [({}, 3600), ({"timeout": "1 min"}, 60)])
+def test_a_scheduled_job_has_the_limit_of_its_workflow(
+    app: perdure.App, client: perdure.Client, dsn: str, given: Any, want: int
+) -> None:
+    @app.coordinator(timeout="1 h")
+    async def report(memory: perdure.AsyncEntity) -> None:
+        pass
+
+    client.create_schedule(report, NEVER, **given)
+    handle = client.trigger_schedule("report")
+    with psycopg.connect(dsn) as connection:
+        query = "select timeout from perdure.jobs where id = %s"
+        assert connection.execute(query, [handle.id]).fetchall() == [(timedelta(seconds=want),)]
+
+
 async def async_verbs(dsn: str) -> list[perdure.Schedule]:
     async with await perdure.connect_async(dsn) as client:
         starts_at = datetime(2100, 1, 1, tzinfo=UTC)
