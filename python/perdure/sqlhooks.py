@@ -68,7 +68,8 @@ class SqlLanes:
     def run(self, turn: SqlHookTurn) -> None:
         """Run a task when there is a lane for it."""
         self._waiting.setdefault(turn.job, deque()).append(turn)
-        if len(self._lanes) < MAX_LANES and turn.job not in self._at_work:
+        open_lanes = sum(not lane.done() for lane in self._lanes)
+        if open_lanes < MAX_LANES and turn.job not in self._at_work:
             lane = self._engine.spawn(self._run())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 
 import perdure
+from perdure.sqlhooks import MAX_LANES, SqlLanes
 from tests.worker.processes import worker_process
 
 T = "40 s"
@@ -273,6 +275,38 @@ def test_a_worker_that_stops_gives_back_the_others(
         time.sleep(0.02)
     worker.stop()
     assert connection.execute(held).fetchone() == (0,)
+
+
+def test_a_task_that_comes_while_all_lanes_are_ending_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lane that has nothing more to do has ended before anybody is told of it."""
+
+    async def scenario() -> list[str]:
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+        begun: list[str] = []
+
+        async def run_one(lanes: SqlLanes, link: Any, turn: Any) -> None:
+            begun.append(turn.job)
+            await answered
+
+        monkeypatch.setattr(SqlLanes, "_run_one", run_one)
+        engine: Any = SimpleNamespace(source=SimpleNamespace(), spawn=asyncio.ensure_future)
+        lanes = SqlLanes(engine)
+        last: Any = SimpleNamespace(job="last")
+        for number in range(MAX_LANES):
+            turn: Any = SimpleNamespace(job=str(number))
+            lanes.run(turn)
+        while len(begun) < MAX_LANES:
+            await asyncio.sleep(0)
+        answered.set_result(None)
+        loop.call_soon(lanes.run, last)
+        await asyncio.sleep(0.05)
+        await lanes.close()
+        return begun
+
+    assert asyncio.run(scenario())[MAX_LANES:] == ["last"]
 
 
 # Without a worker.
