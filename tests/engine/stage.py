@@ -371,7 +371,8 @@ class Stage(Outside):
         if call.function == "advance":
             turns = json.loads(call.params[0])
             for turn, told in zip(turns, answer["turns"], strict=True):
-                if told["state"] in ("done", "failed", "cancelled") and "asked" in turn:
+                kind = self.rows[turn["job"], turn["task"]]["kind"]
+                if kind == "coordinator" and told["state"] in ("done", "failed", "cancelled"):
                     self.asked[turn["job"]] = turn["asked"]
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: Json) -> None:

@@ -44,6 +44,13 @@ def commits(connection: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
+def commits_within(connection: psycopg.Connection[Any], seconds: float) -> int:
+    """Count the transactions that end within so many seconds."""
+    before = commits(connection)
+    time.sleep(seconds)
+    return commits(connection) - before
+
+
 def test_a_hundred_thousand_sleepers_cost_nothing(
     connect: Callable[[], psycopg.Connection[Any]],
 ) -> None:
@@ -72,9 +79,7 @@ def test_an_idle_worker_beside_sleepers_asks_next_to_nothing(
     fall_asleep(connection, 10_000)
     work()
     time.sleep(1.0)  # it claims a few times before it is idle
-    before = commits(connection)
-    time.sleep(2.0)
-    assert commits(connection) - before <= 4
+    assert min(commits_within(connection, 2.0) for _ in range(2)) <= 4  # autovacuum commits too
 
 
 def test_sleepers_wake_together(
