@@ -37,8 +37,14 @@ SECOND_TRY = 0.05
 """Seconds before a batch that was refused as a whole is sent again."""
 
 LADDER = (0.0, 0.005, 0.025, 0.125)
-"""Seconds between the claims of a worker that becomes idle: a writer may have looked for listeners
-before this one was there, and committed after it had looked for work."""
+"""Seconds between the claims of a worker that begins to listen: a writer may have looked for
+listeners before this one was there, and committed after it had looked for work."""
+
+ASK_EVERY = 60.0
+"""Seconds after which an idle worker asks for hints again, and so says that it is alive."""
+
+BUSY = 3
+"""Claims in a row that find something, after which a worker needs no hints: it looks anyway."""
 
 FATAL = (InstanceNotAdopted, ProtocolNotSupported)
 
@@ -56,11 +62,13 @@ class Committer:
         self._alarm: asyncio.TimerHandle | None = None
         self._lanes = Lanes(engine)
         self._claim_at = 0.0
-        self._calm = 0
+        self._rung = 0
+        self._finds = 0
         self._mark: str | None = None
         self._searched_at = 0.0
         self._is_registered = False
-        self._must_leave = False
+        self._asked_at = 0.0
+        self._was_hinted = False
         self.may_claim = True
 
     # What others say.
@@ -85,14 +93,12 @@ class Committer:
 
     def notified(self) -> None:
         """Look for tasks: somebody said that there are some."""
-        if self._is_registered and self._engine.room() <= 0:
-            self._must_leave = True
+        self._was_hinted = True
         self.claim_in(0)
 
     def _troubled(self, error: psycopg.Error) -> None:
         logger.warning("the database does not answer, trying again: %s", str(error).strip())
         self._is_registered = False
-        self._calm = 0
 
     # The loop.
 
@@ -124,13 +130,15 @@ class Committer:
         letters = self._gather()
         room = self._engine.room() + sum(letter.is_final for letter in letters)
         claims = room if self.may_claim and self._claim_at <= time.monotonic() else 0
-        if self._must_leave and self._is_registered:
-            self._must_leave = self._is_registered = False
+        if self._is_registered and (room <= 0 or self._finds >= BUSY):
+            self._is_registered = False
             await self._link.call(self._calls.stop_listening(self._engine.name))
+        if claims > 0:
+            self._was_hinted = False
         if letters:
-            await self._advance(letters, 0 if self._is_registered else claims)
-        if claims > 0 and (self._is_registered or not letters):
-            await self._claim(self._engine.room())
+            await self._advance(letters, claims)
+        elif claims > 0:
+            await self._claim(claims)
 
     def _gather(self) -> list[Letter]:
         """Let the waiting turns say what they have, up to a size that a call should have."""
@@ -156,11 +164,11 @@ class Committer:
     # Claiming.
 
     async def _claim(self, room: int) -> None:
-        """Take tasks with a call of its own, after which the writers know whether this worker is
-        idle."""
-        if room <= 0:
-            return
+        """Take tasks with a call of its own; a worker that listens for no hints asks for some, should
+        there be nothing to do."""
         engine = self._engine
+        began = time.monotonic()
+        asks_for_hints = not self._is_registered or began - self._asked_at > ASK_EVERY
         call = self._calls.claim(
             engine.queues,
             engine.name,
@@ -168,12 +176,16 @@ class Committer:
             room,
             engine.lease_for,
             since=self._since(),
-            idle=True,
+            idle=asks_for_hints,
             instance=engine.instance,
         )
         reply = await self._link.call(call)
         engine.clock.heard(reply["at"])
-        self._is_registered = not reply["tasks"]
+        if asks_for_hints:
+            if not self._is_registered:
+                self._rung = 0
+            self._is_registered = not reply["tasks"]
+            self._asked_at = began
         self._take(reply, room)
 
     def _since(self) -> str | None:
@@ -190,22 +202,27 @@ class Committer:
         self._mark = reply["since"] if len(tasks) >= room else None
         if tasks:
             crash_point("after claim")
-            self._calm = 0
+            self._finds += 1
             self._claim_at = 0.0
-            self._must_leave = self._is_registered
             for row in tasks:
                 row["token"] = reply["token"]
                 self._engine.admit(row)
             return
-        if self._calm < len(LADDER):
-            delay = LADDER[self._calm]
-            self._calm += 1
-        else:
-            delay = self._poll * random.uniform(0.8, 1.2)
+        self._finds = 0
+        delay = self._pause()
         if reply["next_due_at"] is not None:
             due_in = self._engine.clock.seconds_until(from_iso(reply["next_due_at"]))
             delay = min(delay, due_in + 0.001)
         self._claim_at = time.monotonic() + delay
+
+    def _pause(self) -> float:
+        """Give the seconds until the next look, after one that has found nothing."""
+        if self._was_hinted or not self._is_registered:
+            return 0.0
+        if self._rung < len(LADDER):
+            self._rung += 1
+            return LADDER[self._rung - 1]
+        return self._poll * random.uniform(0.8, 1.2)
 
     # Sending.
 

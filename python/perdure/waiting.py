@@ -17,6 +17,10 @@ from .calls import Call, Calls, send, send_async
 from .connections import AsyncLink, Link, Source
 from .looks import Look
 
+LADDER = (0.005, 0.025, 0.125)
+"""Seconds between the first looks: who ends a job may have looked for listeners just before this
+one was there, and have committed just after it had looked."""
+
 FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
 
 GRACE = 2.0
@@ -30,6 +34,7 @@ def is_over(until: float | None) -> bool:
 
 def delays() -> Iterator[float]:
     """Give the seconds between looks that need no notification."""
+    yield from LADDER
     delay = FIRST_LOOK
     while True:
         yield delay
@@ -85,10 +90,9 @@ class Ear:
 
     def _look(self, connection: psycopg.Connection[Any], look: Look, until: float | None) -> Any:
         """Look; who sees nothing, and has time, says that he waits, and looks once more."""
-        if not self._is_known:
-            seen = send(connection, look.call())
-            if look.is_seen(seen) or is_over(until):
-                return seen
+        seen = send(connection, look.call())
+        if look.is_seen(seen) or is_over(until):
+            return seen
         self._listen(connection)
         self._is_known = True
         send(connection, look.register(self._name))
@@ -167,8 +171,9 @@ class Ears:
         self, look: Look, until: float | None, bell: asyncio.Event, register: Call
     ) -> Any:
         for delay in delays():
+            if not bell.is_set():
+                await self._call(register, until)
             bell.clear()
-            await self._call(register, until)
             seen = await self._call(look.call(), until)
             left = delay if until is None else min(delay, until - time.monotonic())
             if look.is_seen(seen) or left <= 0:
