@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -87,36 +87,65 @@ NOTHING = Before()
 
 
 class Attempt:
-    """One attempt of an activity; `info.attempt` attempts were made before."""
+    """One attempt of an activity for a turn; `made` attempts were made before.
+
+    `key` names it among the activities that run in the same task; a dispatched one has none.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        turn: Turn,
         call: ActivityCall,
-        info: Info,
+        key: str | None,
+        made: int,
         before: Before,
         recorder: Recorder | None,
     ):
-        self._engine = engine
+        self._turn = turn
+        self._engine = turn.engine
         self._call = call
         self._activity = call.activity
-        self._recorder = recorder
-        self._info = info
+        self._key = key
+        self._made = made
         self._before = before
-        self._what = f"activity {call.activity.name}"
+        self._recorder = recorder
+        self._progress = turn.progress.of(key)
         self._is_last = False
+        self.pulse = Pulse(turn, key)
+
+    def _info(self) -> Info:
+        return self._turn.info_of_attempt(self._key, self._made, self._progress)
+
+    @property
+    def _what(self) -> str:
+        return f"activity {self._activity.name}"
 
     async def run(self) -> Outcome:
-        """Make it. Raises only CancelledError."""
+        """Make it, and give its outcome when all that it has published is there.
+
+        Raises only CancelledError.
+        """
+        activity_info.set(self._info)
+        running_pulse.set(self.pulse)
+        outcome = await self._outcome()
+        self.pulse.close()  # a thread that goes on would let it never come to an end
+        try:
+            await self.pulse.published()
+        except (PerdureError, psycopg.Error) as error:
+            failed = Outcome(False, failure_of(error, self._what))
+            return failed if outcome.ok and not outcome.is_told else outcome
+        return outcome
+
+    async def _outcome(self) -> Outcome:
         if self._time_left() == 0:
-            return self._too_late(self._info.attempt, self._before.failure)
+            return self._too_late(self._made, self._before.failure)
         crash_point("before activity")
         allowed, left = self._allowed(), self._time_left()
         starts_at_once = self._activity.is_async and self._recorder is None
         limit = asyncio.timeout(allowed if starts_at_once else left)
         try:
             async with limit:
-                outcome = await self._made(limit)
+                outcome = await self._result(limit)
         except UNSTORABLE as error:
             outcome = Outcome(False, self._failure(error))
         except TimeoutError as error:
@@ -144,17 +173,16 @@ class Attempt:
         self._is_last = left is not None and (own is None or left <= own)
         return left if self._is_last else own
 
-    async def _made(self, limit: asyncio.Timeout) -> Outcome:
+    async def _result(self, limit: asyncio.Timeout) -> Outcome:
         if self._recorder is None:
             return Outcome(True, stored(await self._invoke(limit)))
         return await self._engine.transactions.run(
-            self._call, self._info, limit, self._allowed, self._recorder
+            self._call, self._info(), limit, self._allowed, self._recorder
         )
 
     async def _invoke(self, limit: asyncio.Timeout) -> Any:
-        activity, engine, info = self._activity, self._engine, self._info
+        activity, engine = self._activity, self._engine
         given, named = activity.shape.arguments(self._call.args)
-        activity_info.set(info)
         if activity.is_async:
             return await activity.function(*given, **named)
         inside = contextvars.copy_context()
@@ -169,14 +197,14 @@ class Attempt:
             engine.loop.call_soon_threadsafe(begin)
             return inside.run(activity.function, *given, **named)
 
-        return await engine.in_thread(engine.activity_threads, (info.job, info.task), call)
+        return await engine.in_thread(engine.activity_threads, self._turn.place, call)
 
     def _failure(self, error: BaseException) -> Failed:
-        return failure_of(error, self._what) | {"attempts": self._info.attempt + 1}
+        return failure_of(error, self._what) | {"attempts": self._made + 1}
 
     def _failed(self, error: BaseException) -> Outcome:
         """Give the failure, and the pause before the next attempt where there will be one."""
-        failure, made, retry = self._failure(error), self._info.attempt + 1, self._activity.retry
+        failure, made, retry = self._failure(error), self._made + 1, self._activity.retry
         if not retry.allows(error, made):
             return Outcome(False, failure)
         pause, left = retry.pause(made), self._time_left()
@@ -186,7 +214,7 @@ class Attempt:
 
     def _timed_out(self, error: TimeoutError) -> Outcome:
         if self._is_last:
-            return self._too_late(self._info.attempt + 1, self._before.failure)
+            return self._too_late(self._made + 1, self._before.failure)
         late = f"{self._what} took longer than {self._activity.limits.timeout:g} s"
         return self._failed(TimeoutError(late).with_traceback(error.__traceback__))
 
@@ -194,44 +222,28 @@ class Attempt:
         return Outcome(False, too_late(self._what, self._activity.limits, made, last))
 
 
-async def _with_streams(trying: Attempt, activity: Activity[..., Any], pulse: Pulse) -> Outcome:
-    """Make an attempt, and tell its outcome when all that it has published is there."""
-    outcome = await trying.run()
-    pulse.close()  # a thread that goes on would let it never come to an end
-    try:
-        await pulse.published()
-    except (PerdureError, psycopg.Error) as error:
-        failed = Outcome(False, failure_of(error, f"activity {activity.name}"))
-        return failed if outcome.ok and not outcome.is_told else outcome
-    return outcome
-
-
 def begin_attempt(
-    engine: Engine,
+    turn: Turn,
     call: ActivityCall,
-    info: Info,
+    key: str | None,
+    made: int,
     done: Callable[[Outcome], None] | None = None,
     before: Before = NOTHING,
     recorder: Recorder | None = None,
-    *,
-    pulse: Pulse,
 ) -> asyncio.Task[Outcome]:
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
-    context = engine.context.copy()
-    context.run(running_pulse.set, pulse)
-    trying = _with_streams(Attempt(engine, call, info, before, recorder), call.activity, pulse)
-    task = engine.loop.create_task(trying, context=context)
+    engine = turn.engine
+    attempt = Attempt(turn, call, key, made, before, recorder)
+    task = asyncio.Task(attempt.run(), loop=engine.loop, context=engine.context.copy())
     engine.attempts.add(task)
-    task.add_done_callback(engine.attempts.discard, context=engine.context)
-    task.add_done_callback(pulse.ended, context=engine.context)
-    if done is None:
-        return task
 
-    def told(task: asyncio.Task[Outcome]) -> None:
-        if not task.cancelled():
+    def ended(task: asyncio.Task[Outcome]) -> None:
+        engine.attempts.discard(task)
+        attempt.pulse.ended(task)
+        if done is not None and not task.cancelled():
             done(task.result())
 
-    task.add_done_callback(told, context=engine.context)
+    task.add_done_callback(ended, context=engine.context)
     return task
 
 
@@ -251,16 +263,12 @@ class ActivityTurn(Turn):
         if any(message["key"] == CANCEL for message in self.row["messages"]):
             self._cancelled()
             return
-        place = f"{self.job}/{self.task}"
-        info = replace(self.info(), key=place, progress=self.progress.of(None))
         end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
         before = Before(end, self.row["failure"])
-        pulse = Pulse(self, None)
         is_transaction = isinstance(self._call.activity, Transaction)
         recorder = Recorder(self, self._record) if is_transaction else None
-        self._task = begin_attempt(
-            self.engine, self._call, info, self._done, before, recorder, pulse=pulse
-        )
+        made = self.row["attempt"]
+        self._task = begin_attempt(self, self._call, None, made, self._done, before, recorder)
 
     def _record(self, value: Any) -> Json:
         """Give the turn with which a transaction ends the task."""

@@ -168,7 +168,10 @@ class Agenda:
 
     def call_without_end(self) -> Call | None:
         """Give an activity to start whose end has to be recorded before."""
-        return next((call for call in self.to_start if call.needs_end()), None)
+        for call in self.to_start:
+            if call.needs_end():
+                return call
+        return None
 
     def end_pauses(self, now: int) -> None:
         """Let attempts begin whose pause is over."""
@@ -179,10 +182,15 @@ class Agenda:
 
     def is_under_way(self, now: int, short_pause: int) -> bool:
         """Tell whether something goes on here: an attempt, or a short pause (µs) before one."""
-        return any(
-            call.task is not None or (call.again_at or now + short_pause) < now + short_pause
-            for call in self._calls.values()
-        )
+        soon = now + short_pause
+        for call in self._calls.values():
+            if call.task is not None or (call.again_at or soon) < soon:
+                return True
+        return False
+
+    def holds_all(self, run: AnyRun) -> bool:
+        """Tell whether all that the code waits for happens here: nobody else sends anything."""
+        return len(run.ops) == len(self._calls) + len(self._timers)
 
     def is_open(self, call: Call) -> bool:
         """Tell whether the code still waits for this call."""

@@ -164,8 +164,8 @@ class Committer:
     # Claiming.
 
     async def _claim(self, room: int) -> None:
-        """Take tasks with a call of its own; a worker that listens for no hints asks for some, should
-        there be nothing to do."""
+        """Take tasks with a call of its own; a worker without hints asks for some, should there be
+        nothing to do."""
         engine = self._engine
         began = time.monotonic()
         asks_for_hints = not self._is_registered or began - self._asked_at > ASK_EVERY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -151,8 +152,8 @@ is_shielded: ContextVar[bool] = ContextVar("perdure shielded", default=False)
 SHIELDED = {"shielded": True}
 """What a request says that begins as usual, though its asker was asked to cancel."""
 
-activity_info: ContextVar[Info | None] = ContextVar("perdure activity", default=None)
-"""The activity that runs here; inside one, durable calls are ordinary calls."""
+activity_info: ContextVar[Callable[[], Info] | None] = ContextVar("perdure activity", default=None)
+"""What tells the activity that runs here who it is; few ask."""
 
 
 def runtime() -> Runtime | None:

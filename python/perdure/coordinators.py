@@ -21,7 +21,6 @@ from .durations import to_iso
 from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
 from .news import News
-from .progress import Pulse
 from .replay import Fact, Op, SyncRun
 from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal, unread
 from .work import Coordinator
@@ -34,7 +33,10 @@ logger = logging.getLogger("perdure.worker")
 NOTHING = Agenda()
 """The agenda where no code runs; nothing is ever entered in it."""
 
-FIRST_POLL, LONGEST_POLL = 0.02, 1.0
+FIRST_POLL, FIRST_POLL_ALONE, LONGEST_POLL = 0.02, 0.25, 1.0
+"""Seconds between looks into the inbox while something is under way here: from the first on, twice
+as many each time; at first more where nothing but a cancel is to be expected."""
+
 PARK = "park"
 
 
@@ -48,7 +50,8 @@ class CoordinatorTurn(Turn):
         self.function = function
         self._run: AnyRun | None = None
         self._poll_in = FIRST_POLL
-        self._wake: asyncio.TimerHandle | None = None
+        self._look_at: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._plan: Json | None = None
         self._agenda = NOTHING
 
@@ -137,7 +140,8 @@ class CoordinatorTurn(Turn):
     def _settle(self, run: AnyRun) -> None:
         agenda, now = self._agenda, self.engine.clock.now()
         if run.position != self._seen:
-            self._seen, self._poll_in = run.position, FIRST_POLL
+            is_alone = agenda.holds_all(run)
+            self._seen, self._poll_in = run.position, FIRST_POLL_ALONE if is_alone else FIRST_POLL
         self._unflushed += run.take_facts()
         self._plan = None
         agenda.end_pauses(now)
@@ -159,8 +163,10 @@ class CoordinatorTurn(Turn):
 
     def _must_flush_first(self) -> bool:
         """Tell whether the database has to know more before anything begins."""
-        needs_record = any(call.needs_record() for call in self._agenda.to_start)
-        return self._agenda.needs_flush() or bool(needs_record and self._unflushed)
+        agenda = self._agenda
+        if agenda.needs_flush():
+            return True
+        return bool(self._unflushed) and any(call.needs_record() for call in agenda.to_start)
 
     def _start_calls(self) -> None:
         """Begin what can begin: one transaction at a time, so that none waits for another."""
@@ -179,12 +185,9 @@ class CoordinatorTurn(Turn):
                 self._news.add(call, outcome)
             self._step()
 
-        info = self.info_of_attempt(call.op.key, call.made)
-        pulse = Pulse(self, call.op.key)
+        op = call.op
         recorder = Recorder(self, partial(self._record, call)) if call.is_transaction else None
-        call.task = begin_attempt(
-            self.engine, call.op.spec, info, done, call.before, recorder, pulse=pulse
-        )
+        call.task = begin_attempt(self, op.spec, op.key, call.made, done, call.before, recorder)
         if call.is_transaction:
             self._open = call.task
 
@@ -195,17 +198,28 @@ class CoordinatorTurn(Turn):
         deadline = self._agenda.next_deadline()
         if deadline is not None:
             delay = min(delay, self.engine.clock.seconds_until(deadline) + 0.001)
-        self._stop_waiting()
-        self._wake = self.engine.call_later(delay, self._look)
+        self._look_at = look_at = self.engine.loop.time() + delay
+        if self._alarm is None or self._alarm.when() > look_at:
+            self._set_alarm(delay)
 
-    def _stop_waiting(self) -> None:
-        wake, self._wake = self._wake, None
-        if wake is not None:
-            wake.cancel()
+    def _set_alarm(self, delay: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.engine.call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        """Look if it is time; most flights are so short that the alarm is left to ring early."""
+        self._alarm = None
+        if self._look_at is not None:
+            delay = self._look_at - self.engine.loop.time()
+            if delay > 0:
+                self._set_alarm(delay)
+            else:
+                self._look()
 
     def _look(self) -> None:
         """Tell what is due; without anything new, ask for mail."""
-        run, self._wake = self._run, None
+        run, self._look_at = self._run, None
         if run is None:
             return
         before = run.position
@@ -254,13 +268,13 @@ class CoordinatorTurn(Turn):
     def build(self) -> Json:
         """Give all that has accumulated; only ask for mail while a transaction is open."""
         if self._plan is None and self._is_transacting():
-            self._stop_waiting()
+            self._look_at = None
             self._sent, self._sent_facts = [], 0
             return self.body("keep", awaits=self._awaits())
         plan = self._plan or {"state": "keep"}
         state = plan["state"]
         crash_point(f"before {_PHASES.get(state, 'final flush')}")
-        self._stop_waiting()
+        self._look_at = None
         agenda, at = self._agenda, self._news.next_at()
         facts = [fact_body(fact) for fact in self._unflushed]
         facts += [_command_body(op, at) for op in agenda.commands]
@@ -378,7 +392,10 @@ class CoordinatorTurn(Turn):
         self.submit()
 
     def _discard_run(self) -> None:
-        self._stop_waiting()
+        self._look_at = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self._agenda.stop()
         self._agenda = NOTHING
         self._unflushed = []

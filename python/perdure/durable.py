@@ -326,7 +326,9 @@ def publish(stream: Path, *items: Any) -> Any:
 def info() -> Info:
     """Tell which job, task and attempt is running; also inside of an activity."""
     serving = runtime()
-    known = activity_info.get() if serving is None else serving.info
-    if known is None:
+    if serving is not None:
+        return serving.info
+    tell = activity_info.get()
+    if tell is None:
         raise InvalidArgument("info() was called outside of a coordinator, hook or activity")
-    return known
+    return tell()

@@ -21,7 +21,6 @@ from .errors import InvalidArgument
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
 from .memory import AsyncEntity, Entity
-from .progress import Pulse
 from .replay import Fact
 from .turns import Json
 from .typed import Decode
@@ -170,8 +169,7 @@ class HookRuntime(Runtime):
                 return await self._transact(ask, key, made, before)
             await turn.outbox.flushed()
             turn.check_alive()
-            info, pulse = turn.info_of_attempt(key, made), Pulse(turn, key)
-            outcome = await begin_attempt(turn.engine, call, info, before=before, pulse=pulse)
+            outcome = await begin_attempt(turn, call, key, made, before=before)
             turn.check_alive()
         finally:
             turn.acting -= 1
@@ -193,14 +191,9 @@ class HookRuntime(Runtime):
                 while turn.flying:
                     await turn.landing()
                 turn.check_alive()
-                info, pulse = turn.info_of_attempt(key, made), Pulse(turn, key)
+                recorder = Recorder(turn, record)
                 outcome = await begin_attempt(
-                    turn.engine,
-                    ask.spec,
-                    info,
-                    before=before,
-                    recorder=Recorder(turn, record),
-                    pulse=pulse,
+                    turn, ask.spec, key, made, before=before, recorder=recorder
                 )
         finally:
             turn.outbox.flush()

@@ -242,6 +242,11 @@ class Journal:
 
     # Telling.
 
+    @property
+    def has_news(self) -> bool:
+        """Tell whether there is a fact that the code was not told yet, or an error to end with."""
+        return bool(self._untold) or self.broken is not None
+
     def tell_next(self) -> bool:
         """Tell the code the next fact; false when there is none. The code must be quiescent."""
         if not self._untold:

@@ -62,9 +62,10 @@ class AsyncRun(Run):
         Raises NonDeterminism where the code does not fit the journal; close the run then.
         """
         self._check_open()
-        journal, loop = self._journal, self._loop
+        journal, loop, root = self._journal, self._loop, self._root
+        if root is not None and not (loop.ready or journal.has_news or root.done()):
+            return False  # nothing has happened since
         with Entered(loop):
-            root = self._root
             if root is None:
                 root = self._root = loop.create_root(self._main(), self._new_context())
             while True:

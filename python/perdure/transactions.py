@@ -24,7 +24,7 @@ from .activities import Final, Outcome, Recorder, contained
 from .asks import ActivityCall, stored
 from .calls import Call, plain_cursor, send, send_async, to_text
 from .connections import AsyncLink, pauses
-from .context import Info, activity_info
+from .context import Info
 from .errors import InvalidArgument
 from .faults import crash_point
 from .turns import Json, refusal
@@ -174,7 +174,6 @@ class Attempt:
 
     async def run(self) -> Outcome:
         """Run until it is committed, or fails."""
-        activity_info.set(self._info)
         for pause in pauses():
             outcome = await self._outcome()
             if outcome is not None:

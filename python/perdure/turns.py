@@ -61,14 +61,18 @@ class Turn(ABC):
         """Show which task it is."""
         return f"<{self.kind} {self.row['name']} of {self.job}, task {self.task}>"
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Name the task."""
+        return self.job, self.task
+
     def info(self) -> Info:
         """Tell user code who it is."""
         return info_of(self.row, self.kind)
 
-    def info_of_attempt(self, key: str, made: int) -> Info:
+    def info_of_attempt(self, key: str | None, made: int, progress: Any) -> Info:
         """Tell an activity of this task who it is."""
-        place = f"{self.job}/{self.task}/{key}"
-        progress = self.progress.of(key)
+        place = f"{self.job}/{self.task}" if key is None else f"{self.job}/{self.task}/{key}"
         return replace(self.info(), kind="activity", attempt=made, key=place, progress=progress)
 
     def lease(self) -> Json:

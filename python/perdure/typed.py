@@ -182,6 +182,7 @@ class Shape:
     rest: Decode
     named: Mapping[str, Decode]
     is_plain: bool
+    fitting: range
 
     def arguments(self, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give stored args (array: positional, object: keyword, null: none) for a call."""
@@ -205,6 +206,8 @@ class Shape:
 
         An array where all are positional, else an object. Raises TypeError.
         """
+        if not kwargs and len(args) in self.fitting:
+            return to_json(args)
         bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
         if not kwargs:
             return to_json(args)
@@ -244,4 +247,13 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
                 positional.append(decode)
     result = decoder(hints.get("return"))
     is_plain = all(decode is unchanged for decode in (*positional, rest))
-    return Shape(signature, skip, result, tuple(positional), rest, named, is_plain)
+    fitting = _fitting(list(signature.parameters.values())[skip:])
+    return Shape(signature, skip, result, tuple(positional), rest, named, is_plain, fitting)
+
+
+def _fitting(parameters: list[inspect.Parameter]) -> range:
+    """Tell how many positional arguments fit by their number alone; none where more is needed."""
+    if any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
+        return range(0)
+    needed = sum(one.default is one.empty for one in parameters)
+    return range(needed, len(parameters) + 1)

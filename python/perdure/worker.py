@@ -29,6 +29,10 @@ from .hooks import Family, turn_of
 
 logger = logging.getLogger("perdure.worker")
 
+YOUNG_OBJECTS = 20_000
+"""How many objects may come before the collector looks at them: a batch of turns makes thousands,
+and nearly all of them go by themselves."""
+
 GOODBYE_WITHIN = 5.0
 """Seconds for giving leases back at the end."""
 
@@ -157,6 +161,7 @@ class Worker:
                 "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere"
             )
         gc.freeze()  # what is loaded by now stays: no need to look at it again and again
+        gc.set_threshold(YOUNG_OBJECTS)
         self._run(handles_signals=threading.current_thread() is threading.main_thread())
 
     def _run(self, *, handles_signals: bool) -> None:

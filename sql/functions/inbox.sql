@@ -34,7 +34,11 @@ as $$
 begin
     return array(
         select (r.number, m.messages)::arrival
-          from unnest(find_arrivals.turns) as r
+          -- Most jobs have no mail, and a look-up tells.
+          from (select w.*
+                  from unnest(find_arrivals.turns) as w
+                 where exists (select from inbox as i where i.job_id = w.job and i.consumed_at is null)
+                offset 0) as r
          cross join lateral (select open_messages(r.job, r.task, r.awaits) as messages offset 0) as m
          where m.messages is not null);
 end
