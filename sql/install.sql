@@ -84,6 +84,7 @@
 \ir functions/testing/clock.sql
 \ir functions/testing/running.sql
 \ir functions/invariants/neighbours.sql
+\ir functions/invariants/ground.sql
 \ir functions/invariants.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.

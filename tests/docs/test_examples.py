@@ -17,7 +17,7 @@ import perdure
 from perdure.statements import split
 
 SQL = Path(__file__).parents[2] / "sql"
-PAGES = [SQL / "memory.md", *sorted((SQL / "coordination").glob("*.md"))]
+PAGES = [SQL / "memory.md", SQL / "operating.md", *sorted((SQL / "coordination").glob("*.md"))]
 
 _BLOCK = re.compile(r"```(sql|python)\n(.*?)```", re.DOTALL)
 _ARROW = re.compile(r"-- → ([^\n]*)")

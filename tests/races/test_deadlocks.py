@@ -285,12 +285,16 @@ class Chaos:
     def run(self) -> Counter[str]:
         """Make some batches, with other calls in between."""
         for _ in range(BATCHES):
-            self.held += self.session.claim(*self.queues(), max_tasks=6, **self.idle())
-            self.chance.shuffle(self.held)
-            self.batch()
-            self.other()
+            self.step()
         self.session.release(*self.held)
         return self.seen
+
+    def step(self) -> None:
+        """Make a batch, and some other call."""
+        self.held += self.session.claim(*self.queues(), max_tasks=6, **self.idle())
+        self.chance.shuffle(self.held)
+        self.batch()
+        self.other()
 
     def queues(self) -> list[str]:
         """Name the queues in any order."""

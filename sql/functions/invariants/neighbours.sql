@@ -1,4 +1,4 @@
--- Invariants of what stands between tasks: families, and the queues that many share. [P8]
+-- Invariants of what stands between tasks: families, the queues that many share, and schedules. [P8]
 
 create function @extschema@.broken_families() returns setof @extschema@.broken_invariant
 language plpgsql
@@ -52,3 +52,32 @@ end
 $$;
 comment on function @extschema@.broken_queues() is
     'Find tasks whose pause is not that of their job (I16), that are found neither by time nor by key (I13), and queues that have given out more slots than they have since their limits were set (I15).';
+
+
+create function @extschema@.broken_schedules() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return query
+    select 'I23', coalesce(s.id, t.job_id), t.task,
+           case when t.task is null then 'a schedule has no task'
+                when s.id is null then 'a task follows a schedule that does not exist'
+                when not s.watched then 'the writers of a schedule do not look'
+                else format('a schedule sleeps until %s over what is due at %s', t.due_at, t.until) end
+      from (select j.id, j.context, j.watched from jobs as j where j.entity = '$schedule') as s
+      full join (select * from tasks as k where k.name = '$schedule') as t on s.id = t.job_id
+     where t.task is null
+        or s.id is null
+        or not s.watched
+        or t.token is null
+           and t.stuck_reason is null
+           and (s.context -> 'paused' = 'true') is not true
+           and (t.due_at > now_at and t.due_at > t.until) is not false;
+end
+$$;
+comment on function @extschema@.broken_schedules() is
+    'Find schedules without a task and tasks without their schedule, and schedules that would sleep over their time (I23).';

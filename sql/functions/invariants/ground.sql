@@ -1,0 +1,42 @@
+-- Invariants of what the others stand on: messages that are told once, and tables that the functions know. [P5] [P8] [P13]
+
+create function @extschema@.broken_messages() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    issued bigint := (select case when s.is_called then s.last_value else 0 end from inbox_id_seq as s);
+begin
+    return query
+    select 'I19', i.job_id, i.task, format('message %s was taken, and its journal tells it %s times', i.id, count(f.seq))
+      from inbox as i
+      join tasks as t on t.job_id = i.job_id and t.task = i.task
+      left join journal as f on f.job_id = i.job_id and f.task = i.task and f.key = i.key
+                            and f.kind in ('answer', 'dropped', 'cancel')
+     where i.consumed_at is not null
+     group by i.job_id, i.id, i.task
+    having count(f.seq) <> 1
+    union all
+    select 'I21', i.job_id, i.task, format('message %s is there, but the last that was issued is %s', i.id, issued)
+      from inbox as i
+     where i.id > issued;
+end
+$$;
+comment on function @extschema@.broken_messages() is
+    'Find messages that were taken by a task that was not told of them, or twice (I19), and ids that will be issued again (I21).';
+
+
+create function @extschema@.broken_tables() returns setof @extschema@.broken_invariant
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select 'I22', null::text, null::text, format('the functions are of version %s, to which the tables were not brought', v.version)
+      from perdure_version() as v (version)
+     where not exists (select from migrations as m where m.version = v.version);
+end
+$$;
+comment on function @extschema@.broken_tables() is 'Tell whether the tables are not those of the functions (I22).';
