@@ -21,14 +21,13 @@ from pytest_pgtap.plugin import PgTapFile
 
 from perdure.embedded import Server
 from perdure.install import install
-from tests.fetch_pgtap import NoPgTap, pgtap
+from tests.fetch_pgtap import NoPgTap
 from tests.servers import AnyServer, opened
+from tests.taps import FIXTURES, PGTAP, load_pgtap
 
 Connection = psycopg.Connection[Any]
 
 SCHEMA = "perdure"
-PGTAP = Path(__file__).parent / "pgtap"
-FIXTURES = PGTAP / "fixtures.sql"
 _numbers = itertools.count(1)
 
 
@@ -47,6 +46,18 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     if ours and file_path != FIXTURES and not file_path.name.startswith("test"):
         return PgTapFile.from_parent(parent, path=file_path)
     return None
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Count the weaknesses that were put into the engine, and how many of them were noticed."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    mutants = [
+        report.passed
+        for report in reports
+        if getattr(report, "when", None) == "call" and "mutant" in dict(report.user_properties)
+    ]
+    if mutants:
+        terminalreporter.write_line(f"mutants killed {sum(mutants)}/{len(mutants)}")
 
 
 @pytest.fixture(scope="session")
@@ -118,17 +129,11 @@ def connection(connect: Callable[[], Connection]) -> Connection:
 @pytest.fixture(scope="session")
 def pgtap_connection(server: AnyServer, template: str) -> Iterator[Connection]:
     """Give pytest-pgtap a database with the app, pgTAP and the functions of `fixtures.sql`."""
-    try:
-        script = pgtap()
-    except NoPgTap as error:
-        pytest.fail(str(error), pytrace=False)
     with database_of(server, "pgtap", template) as name, connected(server.url(name)) as connection:
-        connection.execute("create schema tap")
-        connection.execute("set search_path = tap")
-        connection.execute(script.read_bytes())
-        connection.execute(f"set search_path = tap, {SCHEMA}, public")
-        if FIXTURES.exists():
-            connection.execute(FIXTURES.read_bytes())
+        try:
+            load_pgtap(connection, SCHEMA)
+        except NoPgTap as error:
+            pytest.fail(str(error), pytrace=False)
         connection.autocommit = False
         yield connection
 

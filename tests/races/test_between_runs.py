@@ -7,7 +7,7 @@ from functools import partial
 import psycopg
 import pytest
 
-from tests.races.sessions import Session, Stage, Task, child, increment, together
+from tests.races.sessions import Session, Stage, Task, child, increment, take, together
 
 FAILURE = {"type": "OSError", "message": "no"}
 
@@ -144,6 +144,18 @@ def test_a_signal_between_two_runs_is_taken_once(a: Session, b: Session) -> None
 
     assert going_on.get().state == "continue"
     assert a.advance(a.claim_one("j").park("go")).payloads == [1]
+
+
+def test_the_key_of_a_signal_is_remembered_by_the_next_run(a: Session, b: Session) -> None:
+    """[P5] [P12]: who repeats it then, for a reply that was lost, signals nothing."""
+    task = a.held("j")
+    b.signal("j", "go", 1, key="k")
+    (message,) = a.advance(task.park("go")).messages
+    a.advance(task.turn("continue", take(message), value=[2]))
+
+    assert not b.signal("j", "go", 1, key="k")
+
+    assert a.advance(a.claim_one("j").park("go")).state == "parked"
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])

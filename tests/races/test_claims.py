@@ -82,6 +82,18 @@ def test_what_a_claimer_rolls_back_is_there_for_the_next(stage: Stage) -> None:
     assert {task.row["deliveries"] for task in again} == {1}
 
 
+def test_a_lease_begins_with_the_claim_not_with_its_transaction(a: Session) -> None:
+    """[P6] [P7] (H9): its length is that which was asked for."""
+    a.start("j")
+    a.begin()
+    a.one("select pg_sleep(0.3)::text")
+
+    a.claim_one("j", lease_for="250 ms")
+
+    assert a.one("select due_at > clock_timestamp() from tasks")
+    a.commit()
+
+
 def test_open_claims_of_three_workers_do_not_wait_for_each_other(stage: Stage) -> None:
     """[P6]: best first for each of them, of what the others have left."""
     sessions = stage.sessions(3)

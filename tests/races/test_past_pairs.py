@@ -280,6 +280,22 @@ def test_a_hook_that_begins_while_jobs_are_forgotten_keeps_its_job(a: Session, b
     assert other.job != it.job
 
 
+def test_who_forgets_waits_for_nobody_and_needs_no_order(a: Session, b: Session) -> None:
+    """[P8]: jobs are locked by age, others lock them by id; who never waits closes no circle."""
+    finished(a)
+    new = finished(a).job
+
+    a.begin()
+    with b.open():
+        b.call("entity_increment", id=new, path="n")
+        forgetting = a.later(a.one, "select forget_finished('infinity')")
+        assert not forgetting.waits()
+        assert forgetting.get() == 1
+        a.commit()
+
+    assert b.run("select id from jobs") == [(new,)]
+
+
 def test_two_who_forget_share_the_work(a: Session, b: Session) -> None:
     """[P8]"""
     jobs = [finished(a).job for _ in range(6)]

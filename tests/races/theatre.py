@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
+from perdure import PerdureError
 from tests.races.sessions import TABLES, Connection, Session, Stage
 
 PATIENCE = 5.0  # seconds: a broken engine may wait where it should not
-FAILURES = (AssertionError, psycopg.Error, ValueError)  # ValueError: too few rows or tasks
-NO_SQL = ("42601", "42703", "42846", "42883", "42P01")  # syntax, column, cast, function, table
+FAILURES = (AssertionError, psycopg.Error, PerdureError, ValueError)  # too few rows or tasks
+NO_SQL = ("42601", "42703", "42804", "42846", "42883", "42P01")
+"""No SQL at all: syntax, column, type, cast, function, table."""
+
 GATE = 4711
 
 
@@ -26,6 +30,12 @@ class Players(NamedTuple):
     b: Session
     c: Session
     stage: Stage
+
+    @property
+    def dsn(self) -> str:
+        """Give the connection string of the database, for workers and clients."""
+        info = self.a.connection.info
+        return make_conninfo(info.dsn, password=info.password)
 
 
 class Theatre:
@@ -48,6 +58,10 @@ class Theatre:
         changed, places = re.subn(place.replace(" ", r"\s+"), change, row[0], flags=re.DOTALL)
         assert places > 0, f"{function}() has no place {place}"
         self._owner.execute(changed.encode())
+
+    def run(self, statement: str) -> None:
+        """Run a statement as the owner."""
+        self._owner.execute(statement.encode())
 
     def put_gate(self, function: str, place: str) -> None:
         """Let whoever comes to a place in a function wait while the gate is shut."""
@@ -75,6 +89,7 @@ class Theatre:
                 # A change that is no SQL at all proves nothing.
                 if getattr(error, "sqlstate", None) in NO_SQL:
                     raise
+                print(f"{type(error).__name__}: {error}")
                 return False
 
     def _connect(self) -> Connection:

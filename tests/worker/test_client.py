@@ -157,13 +157,20 @@ def test_an_async_client_has_the_same_verbs(
 
 
 def test_results_come_without_any_notification(
-    client: perdure.Client, echo: Any, work: Any, connection: Any
+    app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
+    """[P11]: also when the worker has looked often enough to look seldom."""
+
+    @app.coordinator
+    async def echo(memory: perdure.AsyncEntity, what: Any) -> Any:
+        return what
+
     connection.execute(
         "create or replace function notify_listeners(topics text[]) returns void"
         " language plpgsql as 'begin end'"
     )
     work(poll=0.2)
+    time.sleep(0.5)
     began = time.monotonic()
     assert client.start(echo, 1).result(T) == 1
     assert time.monotonic() - began < 3
