@@ -1,7 +1,7 @@
 -- Verbs on many jobs: those that find() finds and that run. [P5] (E15)
 
 begin;
-select plan(31);
+select plan(42);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -102,6 +102,47 @@ select throws_ok(
     $$ select signal_with_start('agent', 'over', 'go') $$, 'PD403', null, 'a job that has finished takes no signal');
 select throws_ok(
     $$ select signal_with_start('agent', 'never', '') $$, 'PD104', null, 'a start whose signal is refused is none');
+
+-- A signal with which a job that has finished runs again.
+
+select is(
+    signal_with_start('agent', 'over', 'go', '"r"', args => '["again"]', key => 'r', if_exists => 'new_run')::text
+        || (the_job('over') ->> 'run') || mail_of('over'),
+    '(over,t)2[[null, "go", true, "r"]]',
+    'a job that has finished begins a new run, which has the signal [P5] (E5)');
+select is(
+    jsonb_build_array(the_job('over') -> 'args', the_job('over') -> 'context', the_job('over') -> 'start_key'),
+    '[["again"], {"n": 2}, "r"]',
+    'the run is what the call says, and has the memory that is there');
+select is(
+    signal_with_start('agent', 'over', 'go', '"s"', key => 's', if_exists => 'new_run')::text || mail_of('over'),
+    '(over,f)[[null, "go", true, "r"], [null, "go", true, "s"]]',
+    'a job that runs is told, whatever is to be where it has ended');
+select given(terminate('over'));
+select is(
+    signal_with_start('agent', 'over', 'go', '"r"', key => key, if_exists => 'new_run')::text
+        || (the_job('over') ->> 'status'),
+    '(over,f)cancelled',
+    format('a call that has %s may be repeated, and begins nothing when that run has ended [P12]', about))
+  from (values ('r', 'begun a run'), ('s', 'told a run that was there')) as calls (key, about);
+select is(
+    signal_with_start('agent', 'plain', 'go', if_exists => 'new_run')::text || mail_of('plain'),
+    '(plain,t)[[null, "go", true, null]]',
+    'a plain entity may have its first run');
+select is(
+    signal_with_start('agent', 'fresh', 'go', context => '{"n": 1}', if_exists => 'new_run')::text,
+    '(fresh,t)',
+    'an id that is free is a first run, which may have a memory');
+select is(
+    error_of(format('select signal_with_start(''agent'', ''over'', %s)', options)) || (the_job('over') ->> 'run'),
+    code || '2',
+    about)
+  from (values
+        ('''go'', if_exists => ''new_run'', context => ''{"n": 1}''', 'PD107', 'a memory does not begin again'),
+        ('''go'', if_exists => ''error''', 'PD107', 'to signal a job that exists is no error'),
+        ('''go'', if_exists => null', 'PD107', 'what is to be where a job has ended is said in a word'),
+        (''''', if_exists => ''new_run''', 'PD104', 'a run whose signal is refused does not begin'))
+        as cases (options, code, about);
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

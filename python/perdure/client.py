@@ -343,7 +343,8 @@ class Client(
     ) -> Handle:
         """Send a signal to a job, which is started first where there is none; both or neither.
 
-        `args` and options are those of start(), but for `if_exists`. Raises JobFinished.
+        `args` and options are those of start(). With `if_exists="new_run"` a job that has ended
+        begins a new run, to which the signal goes; otherwise it raises JobFinished.
         """
         call = self.requests.signal_with_start(workflow, id, signal, payload, args, options)
         self.send(call, connection)

@@ -82,9 +82,9 @@ class Requests:
         options: dict[str, Any],
     ) -> Call:
         """Give the call that signals a job, and starts it where it is not there."""
-        if refused := {"due_at", "if_exists"} & set(options):
+        if "due_at" in options:
             raise InvalidArgument(
-                f"signal_with_start() does not take {', '.join(sorted(refused))}",
+                "signal_with_start() does not take due_at",
                 hint="It starts a job at once, where there is none; use start() and signal().",
             )
         name, bound, known = _start_of(workflow, args, options)

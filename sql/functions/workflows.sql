@@ -181,6 +181,7 @@ create function @extschema@.signal_with_start(
     headers         jsonb        default null,
     pinned_version  text         default null,
     key             text         default null,
+    if_exists       text         default 'existing',
     limit_key       text         default null,
     timeout         interval     default null
 ) returns @extschema@.started
@@ -191,16 +192,34 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    it started := start(
-        signal_with_start.workflow, args => signal_with_start.args, id => signal_with_start.id,
-        entity => signal_with_start.entity, queue => signal_with_start.queue, priority => signal_with_start.priority,
-        context => signal_with_start.context, headers => signal_with_start.headers,
-        pinned_version => signal_with_start.pinned_version, key => signal_with_start.key, if_exists => 'existing',
-        limit_key => signal_with_start.limit_key, timeout => signal_with_start.timeout);
+    wanted new_job := (coalesce(signal_with_start.id, gen_random_uuid()::text), signal_with_start.workflow,
+                       signal_with_start.entity, coalesce(signal_with_start.args, '[]'),
+                       coalesce(signal_with_start.context, '{}'), signal_with_start.queue, signal_with_start.priority, null,
+                       signal_with_start.headers, signal_with_start.pinned_version, signal_with_start.key, 'existing',
+                       null, null, null, signal_with_start.limit_key, null, signal_with_start.timeout)::new_job;
+    is_new boolean;
 begin
-    perform signal(it.id, signal_with_start.name, signal_with_start.payload, signal_with_start.key);
-    return it;
+    perform raise_failure(coalesce(
+        start_failure(wanted),
+        case when (signal_with_start.if_exists in ('existing', 'new_run')) is not true then make_failure(
+            'PD107', 'InvalidArgument', 'a signal goes to the job that exists, or to a new run where it has ended',
+            format('It was given %s.', quote_nullable(signal_with_start.if_exists)), 'Say existing or new_run.') end));
+    -- A loop: somebody may forget the job that is there before it is locked.
+    loop
+        is_new := start_jobs(array[wanted]) <> '{}';
+        exit when lock_jobs(array[wanted.id], waiting => true) <> '{}';
+    end loop;
+    if signal_with_start.if_exists = 'new_run'
+        and (read_job(wanted.id)).status is distinct from 'running'
+        and not signal_was_left(wanted.id, signal_with_start.key) then
+        wanted.if_exists := 'new_run';
+        is_new := start_jobs(array[wanted]) <> '{}';
+    end if;
+    perform signal(wanted.id, signal_with_start.name, signal_with_start.payload, signal_with_start.key);
+    return (wanted.id, is_new)::started;
 end
 $$;
-comment on function @extschema@.signal_with_start(text, text, text, jsonb, jsonb, text, text, integer, jsonb, jsonb, text, text, text, interval) is
-    'Send a signal to a job, which is started first where there is none; both or neither. Returns the id and whether the job is new. PD403 when it has finished, errors as start() and signal(). [P1] [P5]';
+comment on function @extschema@.signal_with_start(
+    text, text, text, jsonb, jsonb, text, text, integer, jsonb, jsonb, text, text, text, text, interval
+) is
+    'Send a signal to a job, which is started first where there is none, and with if_exists => ''new_run'' runs again where it has ended; both or neither. Returns the id and whether this call began a run. PD403 when it has finished and is to stay so, errors as start() and signal(). [P1] [P5]';

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from tests.races.sessions import Session
+from tests.races.sessions import Session, Stage, together
 
 
 def begun(session: Session, *jobs: str) -> None:
@@ -105,3 +107,91 @@ def test_a_signal_with_start_whose_rival_rolls_back_starts_the_job(a: Session, b
 
     assert second.get() == [("j", True)]
     assert a.run("select name from inbox") == [("two",)]
+
+
+AGAIN = {"workflow": "w", "id": "j", "queue": "j", "name": "go", "if_exists": "new_run"}
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("how", ["done", "terminate"])
+def test_a_signal_that_begins_a_new_run_waits_for_the_end_of_the_last(
+    a: Session, b: Session, how: str, end: str
+) -> None:
+    """[P1] [P5] It goes to the run that there is then: none is begun beside one that lives."""
+    task = a.held("j")
+    a.begin()
+    if how == "done":
+        assert a.advance(task.done(1)).state == "done"
+    else:
+        assert a.call("terminate", id="j")
+    signalling = b.later(b.rows, "signal_with_start", **AGAIN, payload=1)
+    assert signalling.waits()
+    a.end(end)
+
+    assert signalling.get() == [("j", end == "commit")]
+    assert a.tasks("j") == ({"2/main": "ready"} if end == "commit" else {"1/main": "held"})
+    its_run = a.claim_one("j") if end == "commit" else task
+    assert a.advance(its_run.park("go")).payloads == [1]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_the_end_of_a_run_waits_for_a_signal_that_might_have_begun_one(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] It was accepted by a job that runs, and ends with that run as any signal does."""
+    task = a.held("j")
+    b.begin()
+    assert b.rows("signal_with_start", **AGAIN, payload="early") == [("j", False)]
+    ending = a.later(a.advance, task.done(1), waiting=True)
+    assert ending.waits()
+    b.end(end)
+
+    assert ending.get().state == "done"
+    assert a.tasks("j") == {}
+    assert a.rows("signal_with_start", **AGAIN, payload="late") == [("j", True)]
+    assert a.advance(a.claim_one("j").park("go")).payloads == ["late"]
+
+
+@pytest.mark.parametrize("key", ["k", None], ids=["the same call", "calls of their own"])
+def test_signals_from_eight_sessions_at_once_begin_one_new_run(
+    stage: Stage, key: str | None
+) -> None:
+    """[P1] [P5] [P12] A call that is repeated is one call."""
+    sessions = stage.sessions(8)
+    for number in range(5):
+        job = f"j{number}"
+        sessions[0].advance(sessions[0].held(job).done(1))
+        call = AGAIN | {"id": job, "queue": job, "key": key}
+        told = together(*(partial(s.rows, "signal_with_start", **call) for s in sessions))
+
+        assert sorted(rows[0][1] for rows in told) == [False] * 7 + [True]
+        assert sessions[0].tasks(job) == {"2/main": "ready"}
+        heard = sessions[0].advance(sessions[0].claim_one(job).park("go")).payloads
+        assert len(heard) == (1 if key else 8)
+
+
+def test_a_signal_starts_a_job_that_was_forgotten_while_it_waited(a: Session, b: Session) -> None:
+    """[P1] [P5] It was there to be signalled, and is gone when the lock is free."""
+    assert a.advance(a.held("j").done(1)).state == "done"
+    a.begin()
+    assert a.call("forget", id="j")
+    signalling = b.later(b.rows, "signal_with_start", **AGAIN)
+    assert signalling.waits()
+    a.commit()
+
+    assert signalling.get() == [("j", True)]
+    assert a.tasks("j") == {"1/main": "ready"}
+
+
+def test_a_signal_beside_the_start_of_a_new_run_goes_to_it(a: Session, b: Session) -> None:
+    """[P1] [P5]"""
+    assert a.advance(a.held("j").done(1)).state == "done"
+    a.begin()
+    assert a.start("j", if_exists="new_run")
+    signalling = b.later(b.rows, "signal_with_start", **AGAIN, payload=1)
+    assert signalling.waits()
+    a.commit()
+
+    assert signalling.get() == [("j", False)]
+    assert a.tasks("j") == {"2/main": "ready"}
+    assert a.advance(a.claim_one("j").park("go")).payloads == [1]

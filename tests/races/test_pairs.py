@@ -181,8 +181,9 @@ MUTATORS: dict[str, Mutator] = {
         lambda session, it: session.start(it.job, if_exists="new_run"), locks=False
     ),
     "signal with start": Mutator(
-        lambda s, it: s.rows("signal_with_start", workflow="w", id=it.job, name="go")[0][1],
-        is_alike=True,
+        lambda s, it: s.rows(
+            "signal_with_start", workflow="w", id=it.job, name="go", if_exists="new_run"
+        )[0][1]
     ),
     "retry by hand": Mutator(verb("retry", key="retry")),
     "fork": Mutator(

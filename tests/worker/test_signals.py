@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 import psycopg
@@ -160,8 +161,13 @@ def test_a_signal_starts_the_job_it_is_for(
     assert first.result(timeout=30) == ["Jane", "pen", "ink"]
     with pytest.raises(perdure.JobFinished):
         client.signal_with_start("cart", "jane", "add", "cap", "Jane")
-    with pytest.raises(perdure.InvalidArgument):
-        client.signal_with_start(cart, "jane", "add", "cap", "Jane", if_exists="error")
+    again = client.signal_with_start(
+        cart, "jane", "add", "cap", "Jane", size=1, if_exists="new_run"
+    )
+    assert again.result(timeout=30) == ["Jane", "cap"]
+    for wrong in ({"if_exists": "error"}, {"due_at": datetime.now(UTC)}):
+        with pytest.raises(perdure.InvalidArgument):
+            client.signal_with_start(cart, "jane", "add", "cap", "Jane", **wrong)
 
 
 def test_the_same_from_async_code(
