@@ -340,21 +340,22 @@ comment on type @extschema@.cron is
     'A cron expression that was read: its five fields, whether a day or a weekday is enough, and whether time is counted or read from the clock on the wall.';
 
 create type @extschema@.schedule as (
-    workflow   text,
-    args       jsonb,
-    cron       text,
-    every      interval,
-    time_zone  text,
-    starts_at  timestamptz,
-    catch_up   text,
-    overlap    text,
-    paused     boolean,
-    entity     text,
-    queue      text,
-    priority   integer,
-    headers    jsonb,
-    limit_key  text,
-    timeout    interval
+    workflow        text,
+    args            jsonb,
+    cron            text,
+    every           interval,
+    time_zone       text,
+    starts_at       timestamptz,
+    catch_up        text,
+    overlap         text,
+    paused          boolean,
+    entity          text,
+    queue           text,
+    priority        integer,
+    headers         jsonb,
+    limit_key       text,
+    timeout         interval,
+    pinned_version  text
 );
 comment on type @extschema@.schedule is 'What the memory of a schedule says: which workflow to start, when and how.';
 

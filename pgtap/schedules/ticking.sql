@@ -1,7 +1,7 @@
 -- Ticking: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
 
 begin;
-select plan(64);
+select plan(65);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -39,7 +39,8 @@ $$;
 
 select is(
     create_schedule('h', 'research', '30 * * * *', args => '["x"]', queue => 'q', entity => 'report',
-                    headers => '{"tenant": 1}', limit_key => 'k', priority => 3, timeout => '20 years'),
+                    headers => '{"tenant": 1}', limit_key => 'k', priority => 3, timeout => '20 years',
+                    pinned_version => '1'),
     '2030-01-01 12:30+00', 'whoever makes a schedule is told when it is due');
 select is(pg_temp.tick('h'), null, 'before, no worker takes it');
 select is(perdure.next_due_at('{$sql}'), '2030-01-01 12:30+00', 'but knows when to come back [P7]');
@@ -49,11 +50,11 @@ select is(pg_temp.jobs_of('h'), '{2030-01-01T12:30:00Z}', 'a job is started');
 select ok(
     the_job('h/2030-01-01T12:30:00Z') @> '{
         "workflow": "research", "args": ["x"], "entity": "report", "status": "running", "parent": null, "timeout": "20 years",
-        "headers": {"tenant": 1, "schedule": "h", "due_at": "2030-01-01T12:30:00Z"}}',
+        "pinned_version": "1", "headers": {"tenant": 1, "schedule": "h", "due_at": "2030-01-01T12:30:00Z"}}',
     'as the schedule says, and it is told which due time it is for');
 select ok(
-    the_task('h/2030-01-01T12:30:00Z') @> '{"name": "research", "queue": "q", "priority": 3, "limit_key": "k"}',
-    'on its queue');
+    the_task('h/2030-01-01T12:30:00Z') @> '{"name": "research", "queue": "q@1", "priority": 3, "limit_key": "k"}',
+    'on its queue, of its version');
 select is(pg_temp.next_of('h'), '01-01 13:30:00', 'the schedule waits for its next time');
 select is(
     run_task('$schedule/h', '$hook/$schedule', token_of('ada')), 'gone',
@@ -162,6 +163,12 @@ select time_passes('20 hours');
 select given(entity_set('$schedule/e', '[7]', 'args'));
 select is(pg_temp.tick('e'), 'waiting', 'an edit that does not touch the timetable');
 select is(the_job('e/2030-01-05T09:00:00Z') -> 'args', '[7]', 'counts for what is owed');
+select time_passes('1 day');
+select given(create_schedule('e', 'w', '0 9 * * *', pinned_version => '2'));
+select given(pg_temp.tick('e'));
+select is(
+    jsonb_build_array(the_task('e/2030-01-05T09:00:00Z') -> 'queue', the_task('e/2030-01-06T09:00:00Z') -> 'queue'),
+    '["default", "default@2"]', 'a deploy that pins the schedule to its version pins what is owed, not what runs');
 
 -- What is owed when the timetable changes, and when the schedule is paused.
 

@@ -1,7 +1,7 @@
 -- The verbs of schedules: made, changed, paused, resumed, triggered, dropped, and looked at.
 
 begin;
-select plan(74);
+select plan(77);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -100,6 +100,7 @@ select throws_ok(format('select create_schedule(%s)', given), code, null, format
         ($$ '$x', 'w', '@daily' $$, 'PD104'),
         ($$ repeat('x', 151), 'w', '@daily' $$, 'PD104'),
         ($$ 'x', 'w', '@daily', priority => 11 $$, 'PD107'),
+        ($$ 'x', 'w', '@daily', pinned_version => '' $$, 'PD104'),
         ($$ 'n', 'w', '@never' $$, 'PD110')) as cases (given, code);
 select is(the_job('$schedule/x'), null, 'what is refused leaves nothing behind');
 select is(entity_get('$schedule/n', 'cron'), '"45 9 * * *"', 'nor does it change what is there');
@@ -142,6 +143,10 @@ select ok(resume_schedule('n'), 'mended, it is');
 
 -- By hand.
 
+select given(create_schedule('n', 'w', '0 * * * *', pinned_version => '7'));
+select is(the_job((trigger_schedule('n')).id) ->> 'pinned_version', '7', 'a job is pinned as its schedule is');
+select given(create_schedule('n', 'w', '0 * * * *'));
+select is(the_job((trigger_schedule('n')).id) ->> 'pinned_version', null, 'and no more when the schedule is not');
 select given(pause_schedule('n'));
 select is(trigger_schedule('n', 'k'), ('n/now-k', true)::started, 'a start by hand is not held up by a pause');
 select is(the_job('n/now-k') -> 'headers', '{"schedule": "n"}', 'it is for no due time');

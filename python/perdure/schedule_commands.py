@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,14 +27,17 @@ def create_schedule(
     overlap: Annotated[str, typer.Option(help="While a job runs: allow or skip.")] = "allow",
     queue: Annotated[str | None, typer.Option(help="The queue of the coordinator.")] = None,
     entity: Annotated[str | None, typer.Option(help="The type of the memories.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version of the code that its jobs keep to.")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
     """Start a workflow by time, or change when; print when it is due next."""
-    options: dict[str, Any] = {"every": every, "name": name, "queue": queue, "entity": entity}
-    options |= {"time_zone": time_zone, "catch_up": catch_up, "overlap": overlap}
+    timing = {"every": every, "time_zone": time_zone, "catch_up": catch_up, "overlap": overlap}
+    options = {"name": name, "queue": queue, "entity": entity, "pinned_version": version}
     with client(dsn, schema) as opened:
-        show(opened.create_schedule(workflow, cron, args=parsed(args), **options))
+        show(opened.create_schedule(workflow, cron, args=parsed(args), **timing, **options))
 
 
 @schedule.command("list")

@@ -47,7 +47,7 @@ class Schedule:
     waits_for: str
 
 
-OPTIONS = frozenset({"entity", "queue", "priority", "headers", "limit_key"})
+OPTIONS = frozenset({"entity", "queue", "priority", "headers", "limit_key", "pinned_version"})
 """What create_schedule() takes besides what it names, for the jobs that are started."""
 
 
@@ -79,8 +79,7 @@ def schedule_call(
             f"a schedule has no option {min(unknown)}",
             hint=f"Known options: {', '.join(sorted(OPTIONS))}.",
         )
-    given = {option: value for option, value in options.items() if value is not None}
-    start = one_of_many(workflow, {"args": args} | given)
+    start = one_of_many(workflow, {"args": args} | options)
     known = timing | {option: start.get(option) for option in OPTIONS}
     if known["timeout"] is None:  # that of the coordinator itself
         known["timeout"] = start.get("timeout")
@@ -123,8 +122,8 @@ class Schedules(Generic[_Time, _Handle, _Bool, _Schedules]):
         calendar in `time_zone`. `name` is the workflow's, unless given; a schedule of this name is
         changed. `catch_up` says which of the due times that were missed have a job: none, the last
         or all; `overlap="skip"` starts nothing while a job of it runs. Options: entity, queue,
-        priority, headers, limit_key. Gives when it is due next, None while it is paused. Raises
-        InvalidSchedule, InvalidArgument, InvalidName.
+        priority, headers, limit_key, pinned_version. Gives when it is due next, None while it is
+        paused. Raises InvalidSchedule, InvalidArgument, InvalidName.
         """
         timing = {
             "cron": cron,

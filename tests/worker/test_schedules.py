@@ -78,6 +78,28 @@ def test_a_scheduled_job_has_the_limit_of_its_workflow(
         assert connection.execute(query, [handle.id]).fetchall() == [(timedelta(seconds=want),)]
 
 
+@pytest.mark.parametrize("given", [{}, {"pinned_version": "2"}, {"pinned_version": None}])
+def test_the_schedule_of_a_pinned_workflow_keeps_to_its_version(
+    client: perdure.Client, dsn: str, given: Any
+) -> None:
+    """(E16) A worker of another version is there, and leaves the job alone."""
+    wanted = given.get("pinned_version", "1")
+    apps = [perdure.App(version=number) for number in ("1", "2")]
+    for app in apps:
+
+        @app.coordinator(pinned=True)
+        async def report(memory: perdure.AsyncEntity, version: str | None = app.version) -> Any:
+            return version
+
+    (first, second) = (app.coordinators["report"] for app in apps)
+    client.create_schedule(first, NEVER, **given)
+    handle = client.trigger_schedule("report")
+    with perdure.Worker(apps[0], dsn=dsn), perdure.Worker(apps[1], dsn=dsn):
+        assert handle.result(timeout=30) in ([wanted] if wanted else ["1", "2"])
+        client.create_schedule(second, NEVER)  # as the deploy of the next version does
+        assert client.trigger_schedule("report").result(timeout=30) == "2"
+
+
 async def async_verbs(dsn: str) -> list[perdure.Schedule]:
     async with await perdure.connect_async(dsn) as client:
         starts_at = datetime(2100, 1, 1, tzinfo=UTC)

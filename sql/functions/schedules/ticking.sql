@@ -56,6 +56,7 @@ begin
     wanted.priority := it.priority;
     wanted.headers := coalesce(it.headers, '{}')
                       || jsonb_strip_nulls(jsonb_build_object('schedule', scheduled_job.name, 'due_at', written));
+    wanted.pinned_version := it.pinned_version;
     wanted.if_exists := 'existing';
     wanted.limit_key := it.limit_key;
     wanted.timeout := it.timeout;

@@ -67,21 +67,22 @@ comment on function @extschema@.insert_schedule(text) is
 
 
 create function @extschema@.create_schedule(
-    name       text,
-    workflow   text,
-    cron       text         default null,
-    every      interval     default null,
-    args       jsonb        default '[]',
-    time_zone  text         default 'UTC',
-    starts_at  timestamptz  default null,
-    catch_up   text         default 'last',
-    overlap    text         default 'allow',
-    entity     text         default null,
-    queue      text         default 'default',
-    priority   integer      default 5,
-    headers    jsonb        default null,
-    limit_key  text         default null,
-    timeout    interval     default null
+    name            text,
+    workflow        text,
+    cron            text         default null,
+    every           interval     default null,
+    args            jsonb        default '[]',
+    time_zone       text         default 'UTC',
+    starts_at       timestamptz  default null,
+    catch_up        text         default 'last',
+    overlap         text         default 'allow',
+    entity          text         default null,
+    queue           text         default 'default',
+    priority        integer      default 5,
+    headers         jsonb        default null,
+    pinned_version  text         default null,
+    limit_key       text         default null,
+    timeout         interval     default null
 ) returns timestamptz
 language plpgsql
 volatile
@@ -96,7 +97,7 @@ declare
     asked jsonb := jsonb_build_object(
         'workflow', workflow, 'cron', cron, 'every', every, 'args', args, 'time_zone', time_zone, 'starts_at', starts_at,
         'catch_up', catch_up, 'overlap', overlap, 'entity', entity, 'queue', queue, 'priority', priority, 'headers', headers,
-        'limit_key', limit_key, 'timeout', timeout);
+        'pinned_version', pinned_version, 'limit_key', limit_key, 'timeout', timeout);
     it memory;
 begin
     perform raise_failure(schedule_name_failure(create_schedule.name));
@@ -122,7 +123,7 @@ begin
 end
 $$;
 comment on function @extschema@.create_schedule(
-    text, text, text, interval, jsonb, text, timestamptz, text, text, text, text, integer, jsonb, text, interval
+    text, text, text, interval, jsonb, text, timestamptz, text, text, text, text, integer, jsonb, text, text, interval
 ) is
     'Start a workflow whenever a cron expression says, or every so often, or change the schedule of this name; returns when it is due next, or null while it is paused. May be repeated. PD110 for what nobody can follow, else errors as start(). [P1] [P12]';
 
