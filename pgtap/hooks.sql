@@ -1,7 +1,7 @@
 -- Hooks from outside: work on a memory that no coordinator has asked for.
 
 begin;
-select plan(37);
+select plan(42);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -21,6 +21,18 @@ select is(
                        'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null,
                        'stuck_reason', null, 'started_at', null, 'told_at', null),
     'a hook from outside has what it was given, and answers nobody');
+select given(hook('e', 'tidy', queue => 'agents', key => 'pinned', pinned_version => '2'));
+select is(
+    jsonb_build_array(the_task('e', '$hook/pinned') -> 'queue', the_task('e', '$hook/pinned') -> 'pinned_version'),
+    '["agents@2", "2"]',
+    'a hook may keep to a version of the code');
+select is(take('ada', '{agents}'), '[]', 'which only workers of that version run');
+select is(take('ada', '{agents@2}') #>> '{0,pinned_version}', '2', 'and they are told');
+select is(error_of(format($$ select hook('e', 'tidy', %s) $$, options)), code, about)
+  from (values ('pinned_version => ''''', 'PD104', 'a version has a name'),
+               ('queue => ''$sql'', pinned_version => ''2''', 'PD107', 'what the database runs has no version'))
+    as cases (options, code, about);
+select given(tell(a_turn('e', '$hook/pinned', 'done')));
 select matches(hook('e', 'tidy'), '^\$hook/[0-9a-f-]{36}$', 'without a key each hook has its own');
 select is(
     (select jsonb_build_array(t.queue, t.priority, t.due_at, t.args)

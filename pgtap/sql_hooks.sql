@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(36);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -126,6 +126,52 @@ select given(tell(a_turn('t', state => 'keep', cancels => '["not#1"]')));
 select is(pg_temp.run('t', '1/main/not#1'), 'cancelled', 'a hook that is asked to cancel does not begin');
 select is(perdure.run_task('t', '1/main/end#1', token_of('ada')), 'gone', 'a hook may end its own job');
 select is(the_job('t') -> 'status', '"cancelled"', 'and it has ended');
+
+-- Limits of time.
+
+create function pg_temp.take_time(job text, args jsonb) returns jsonb
+language plpgsql
+as $$
+begin
+    perform perdure.entity_increment(job, 'slow');
+    perform set_config('tap.time', (perdure.clock() + (args ->> 0)::interval)::text, true);
+    return '"done"';
+end
+$$;
+select register_sql_hook(
+    'slow', 'pg_temp.take_time', attempts => 3, retry_in => '10 s', timeout => '1 min', within => '150 s');
+select is(error_of(format($$ select register_sql_hook('n', 'pg_temp.say', %s => '0 s') $$, limit_of)), 'PD107',
+          format('a %s of no time lets nothing begin', limit_of))
+  from unnest('{timeout,within}'::text[]) as limit_of;
+select given(entity_create('slow', 'note'));
+select given(hook('slow', 'slow', '["60 s"]', queue => '$sql', key => 'in time'));
+select is(pg_temp.run('slow', '$hook/in time'), 'done', 'an attempt may take its time');
+select given(hook('slow', 'slow', '["61 s"]', queue => '$sql', key => 'k'));
+select is(pg_temp.run('slow', '$hook/k'), 'retry', 'one that takes longer has failed, and is tried again [P10]');
+select is(the_job('slow') -> 'context', '{"slow": 1}', 'what it did is undone');
+select is(
+    the_task('slow', '$hook/k') #>> '{failure,message}', 'hook slow took longer than 00:01:00',
+    'its failure tells why');
+select time_passes('135 s');
+select is(pg_temp.run('slow', '$hook/k'), 'failed', 'where the next attempt would begin too late, there is none');
+select is(
+    (select f.value - 'hint' from journal as f where f.job_id = 'slow' and f.task = '$hook/k' and f.kind = 'end'),
+    '{"code": "PD604", "type": "TimeoutError", "message": "hook slow was not done within 00:02:30",
+      "detail": "It was tried 2 times; the last failed with: hook slow took longer than 00:01:00"}',
+    'and the failure tells of both');
+select given(hook('slow', 'slow', '["1 s"]', queue => '$sql', key => 'lost'));
+select given(take('ada', '{$sql}'));
+select time_passes('150 s');
+select is(pg_temp.run('slow', '$hook/lost'), 'failed', 'nor does one begin when the first was lost and all time is up');
+select is(the_job('slow') -> 'context', '{"slow": 1}', 'nothing of it runs');
+select given(hook('slow', 'slow', '["1 s"]', queue => '$sql', key => 'hung'));
+select given(take('ada', '{$sql}'));
+select is(time_out_task('slow', '$hook/hung', token_of('bob')), 'gone', 'a stranger cannot say that it hangs [P6]');
+select is(time_out_task('slow', '$hook/hung', token_of('ada')), 'retry', 'who has interrupted it counts the attempt');
+select is(time_out_task('slow', '$hook/hung', token_of('ada')), 'gone', 'once [P12]');
+select is(
+    the_task('slow', '$hook/hung') @> jsonb_build_object('attempt', 1, 'due_at', clock() + interval '10 s'), true,
+    'and it is tried again after its pause');
 
 -- Dropping.
 

@@ -67,7 +67,9 @@
 \ir functions/schedules/cron.sql
 \ir functions/schedules/times.sql
 \ir functions/schedules/ticking.sql
-\ir functions/sql_hooks.sql
+\ir functions/sql_hooks/registering.sql
+\ir functions/sql_hooks/trying.sql
+\ir functions/sql_hooks/running.sql
 \ir functions/retention.sql
 \ir functions/status.sql
 \ir functions/timeline.sql

@@ -118,15 +118,9 @@ class Calls:
         """Start a hook from outside; answers the task's name."""
         return self._call("hook", id=job, name=name, args=to_text(args), **options)
 
-    def register_sql_hook(self, name: str, function: str, attempts: int, retry_in: float) -> Call:
+    def register_sql_hook(self, name: str, function: str, **options: Any) -> Call:
         """Let a function of the database be a hook."""
-        return self._call(
-            "register_sql_hook",
-            name=name,
-            function=function,
-            attempts=attempts,
-            retry_in=f"{retry_in} s",
-        )
+        return self._call("register_sql_hook", name=name, function=function, **options)
 
     def drop_sql_hook(self, name: str) -> Call:
         """Let a function be a hook no more; answers false where it was none."""
@@ -134,8 +128,14 @@ class Calls:
 
     def sql_hooks(self) -> Call:
         """Read which functions of the database are hooks."""
-        query = f"select name, schema, function, attempts, retry_in from {self._quoted}.sql_hooks"
-        return Call("sql_hooks", f"{query} order by name".encode(), (), "rows")
+        query = "select name, schema, function, attempts, retry_in, timeout, within"
+        query = f"{query} from {self._quoted}.sql_hooks order by name"
+        return Call("sql_hooks", query.encode(), (), "rows")
+
+    def sql_hook_timeout(self, name: str) -> Call:
+        """Ask how many seconds an attempt of a hook in SQL may take; answers None for any."""
+        query = f"select extract(epoch from timeout) from {self._quoted}.sql_hooks where name = %s"
+        return Call("sql_hook_timeout", query.encode(), (name,))
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Send a signal; answers false where the key was seen before."""
@@ -571,6 +571,10 @@ class Calls:
     def run_task(self, job: str, task: str, token: str) -> Call:
         """Run a held task of the queue `$sql` in the database; answers what became of it."""
         return self._call("run_task", job=job, task=task, token=token)
+
+    def time_out_task(self, job: str, task: str, token: str) -> Call:
+        """Say that a call of run_task was given up, since it took too long; answers as that."""
+        return self._call("time_out_task", job=job, task=task, token=token)
 
     def read_journal(self, job: str, task: str, after: int) -> Call:
         """Read a page of what a task has been told."""

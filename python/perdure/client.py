@@ -226,7 +226,11 @@ class Handle(BaseHandle["Client"]):
     def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> str:
-        """Start a hook on the job's memory; options: queue, priority, due_at, key, limit_key."""
+        """Start a hook on the job's memory, and give the name of its task.
+
+        Options: queue, priority, due_at, key (the same is the same hook, once), limit_key,
+        pinned_version; other keywords are the hook's own. Raises JobNotFound.
+        """
         call = self._client.requests.hook(self.id, hook, args, options)
         return str(self._client.send(call, connection))
 

@@ -155,7 +155,7 @@ START_OPTIONS = frozenset(
         "timeout",
     }
 )
-HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key"})
+HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key", "pinned_version"})
 
 
 def _own(workflow: Coordinator[..., Any]) -> dict[str, Any]:

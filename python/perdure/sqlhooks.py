@@ -116,14 +116,26 @@ class SqlLanes:
         engine, place = self._engine, (turn.job, turn.task)
         engine.threads[place] += 1  # while the database runs it, its lease is not given back
         try:
-            state = await _answer(link, engine.calls.run_task(turn.job, turn.task, turn.token))
-            logger.debug("%r: %s", turn, state)
+            logger.debug("%r: %s", turn, await self._attempt(link, turn))
         except REFUSALS as error:
             logger.warning("%r is tried again when its lease has ended: %s", turn, error)
         finally:
             engine.thread_ended(place)
         turn.over()
         engine.committer.claim_in(0)  # it may have been put off to a time that is near
+
+    async def _attempt(self, link: AsyncLink, turn: SqlHookTurn) -> str:
+        """Let the database run a task, for as long as its hook may take."""
+        calls, held = self._engine.calls, (turn.job, turn.task, turn.token)
+        seconds = await link.call(calls.sql_hook_timeout(turn.row["name"]))
+        limit = asyncio.timeout(None if seconds is None else float(seconds))
+        try:
+            async with limit:  # psycopg then cancels the statement
+                return await _answer(link, calls.run_task(*held))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return await _answer(link, calls.time_out_task(*held))
 
 
 async def _answer(link: AsyncLink, call: Call) -> str:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from .calls import Call, Calls
-from .durations import Duration, seconds
+from .durations import Duration, as_interval
 from .past import rows_of
 from .work import SqlHook
 
@@ -28,6 +28,8 @@ class RegisteredSqlHook:
     function: str
     attempts: int
     retry_in: timedelta
+    timeout: timedelta | None
+    within: timedelta | None
 
 
 class SqlRegistry(Generic[_None, _Bool, _Hooks]):
@@ -46,15 +48,21 @@ class SqlRegistry(Generic[_None, _Bool, _Hooks]):
         *,
         attempts: int = 1,
         retry_in: Duration = 1,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
         connection: Any = None,
     ) -> _None:
         """Let a function of the database be a hook: `client.register_sql_hook(recount, "my.fn")`.
 
         It is a function (text, jsonb) that returns jsonb or nothing, of the id of the job and the
         arguments. It runs as often as `attempts` when it fails, after `retry_in`, then twice that
-        and so on. Raises InvalidName, InvalidArgument and psycopg.errors.UndefinedFunction.
+        and so on. `timeout` is for each attempt, `within` for all of them and the pauses between,
+        from the first one on. Raises InvalidName, InvalidArgument and
+        psycopg.errors.UndefinedFunction.
         """
-        call = self.calls.register_sql_hook(_name(hook), function, attempts, seconds(retry_in))
+        lengths = {"retry_in": retry_in, "timeout": timeout, "within": within}
+        written = {name: as_interval(it) for name, it in lengths.items() if it is not None}
+        call = self.calls.register_sql_hook(_name(hook), function, attempts=attempts, **written)
         nothing: _None = self.send(call.reading(lambda _: None), connection)
         return nothing
 

@@ -20,7 +20,7 @@ ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 def add_up(a: Session) -> Any:
     """Make a hook in SQL that all sessions know."""
     a.run(FUNCTION.replace("pg_temp", "public"))
-    a.run("select register_sql_hook('add up', 'public.add_up', attempts => 2)")
+    a.run("select register_sql_hook('add up', 'public.add_up', attempts => 2, timeout => '1 h')")
     yield
     a.run("select drop_sql_hook('add up')")
     a.run("drop function public.add_up")
@@ -104,6 +104,20 @@ def test_an_asker_parks_while_its_hook_runs(a: Session, b: Session, end: str) ->
     b.end(end)
     answer = parking.get()
     assert (answer.state, answer.payloads) == (("keep", [1]) if end == "commit" else ("parked", []))
+
+
+@ENDS
+def test_a_task_that_is_given_up_while_it_ends(a: Session, b: Session, end: str) -> None:
+    """[P6] [P12] Its end counts, if it came; else the attempt has failed."""
+    task = claimed(a)
+    a.begin()
+    assert run(a, task) == "done"
+    giving_up = b.later(b.call, "time_out_task", **task.lease)
+    assert giving_up.waits()
+    a.end(end)
+    assert giving_up.get() == ("gone" if end == "commit" else "retry")
+    assert run(a, task) == "gone"
+    assert a.memory("j")[0] == {"n": 1 if end == "commit" else 0}
 
 
 def test_procedures_share_the_work(stage: Stage) -> None:

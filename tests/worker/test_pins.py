@@ -64,6 +64,18 @@ def serve(dsn: str) -> Callable[..., perdure.Worker]:
     return lambda app, **options: perdure.Worker(app, dsn=dsn, **options)
 
 
+def test_a_hook_from_outside_keeps_to_its_version(
+    client: perdure.Client, serve: Callable[..., perdure.Worker]
+) -> None:
+    """(E16) A worker of another version is there, and does not see it."""
+    memory = client.create_entity("e", "note")
+    apps = [app_of("1"), app_of("2")]
+    client.handle("e").hook(apps[0].hooks["detached"], pinned_version="2")
+    with serve(apps[0]), serve(apps[1]):
+        assert memory.until("exists($.detached)", timeout=T)
+    assert memory.get() == {"detached": "2"}
+
+
 def until_waiting(connection: Any, job: str) -> None:
     """Wait until a job is parked."""
     query = "select 1 from waiting where job_id = %s and state = 'waiting'"

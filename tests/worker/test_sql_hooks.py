@@ -155,6 +155,11 @@ def test_hooks_are_registered_listed_and_dropped(
     assert names == ["add up", "echo", "kill yourself", "take time"]
     assert (client.sql_hooks()[0].schema, client.sql_hooks()[0].function) == ("public", "add_up")
     assert client.sql_hooks()[0].attempts == 2
+    client.register_sql_hook(echo, "public.echo", timeout=2, within="1 h")
+    assert client.sql_hooks()[1].timeout == timedelta(seconds=2)
+    assert client.sql_hooks()[1].within == timedelta(hours=1)
+    with pytest.raises(perdure.InvalidArgument):
+        client.register_sql_hook(echo, "public.echo", within=0)
     assert client.drop_sql_hook(echo)
     assert not client.drop_sql_hook("echo")
     with pytest.raises(perdure.InvalidArgument):
@@ -307,6 +312,55 @@ def test_a_task_that_comes_while_all_lanes_are_ending_has_one(
         return begun
 
     assert asyncio.run(scenario())[MAX_LANES:] == ["last"]
+
+
+@pytest.mark.parametrize("name", ["take time", "wait for a lock"])
+def test_a_hook_that_takes_too_long_is_interrupted_and_tried_again(
+    app: perdure.App, client: perdure.Client, connection: Connection, work: Work, name: str
+) -> None:
+    """[P10] (E4) Whatever it waits for; its job is free again at once."""
+    connection.execute("create table public.locked ()")
+    connection.execute("""
+        create function public.wait_for_a_lock(job text, args jsonb) returns void language plpgsql
+        as 'begin perform entity_increment(job, ''begun''); lock table public.locked; end'""")
+    limits: Any = {"attempts": 2, "retry_in": "10 ms", "timeout": "300 ms"}
+    client.register_sql_hook(name, f"public.{name.replace(' ', '_')}", **limits)
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await perdure.exec_hook(name, 30, queue=perdure.SQL_QUEUE)
+        except perdure.HookFailed as error:
+            return [error.type, await memory.get()]
+
+    began = time.monotonic()
+    with connection.transaction():
+        connection.execute("lock table public.locked")
+        work()
+        assert client.start(asks).result(T) == ["TimeoutError", {}]
+    assert 0.6 < time.monotonic() - began < 10
+
+
+def test_a_hook_is_not_tried_beyond_its_time(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """[P10] (E4)"""
+    client.register_sql_hook(
+        add_up, "public.add_up", attempts=100, retry_in="20 ms", within="200 ms"
+    )
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await add_up(memory, "no number")
+        except perdure.HookFailed as error:
+            return [error.type, error.message]
+
+    work()
+    assert client.start(asks).result(T) == [
+        "TimeoutError",
+        "hook add up was not done within 00:00:00.2",
+    ]
 
 
 # Without a worker.

@@ -58,7 +58,7 @@ begin
     wanted.context := '{}';
     if insert_jobs(array[wanted], made_at) <> '{}' then
         perform watch_jobs(array[wanted.id]);
-        perform insert_hook(wanted.id, '$hook/$schedule', '$schedule', '{}', '$sql', 5, made_at, null);
+        perform insert_hook(wanted.id, '$hook/$schedule', '$schedule', '{}', '$sql', 5, made_at, null, null);
     end if;
 end
 $$;

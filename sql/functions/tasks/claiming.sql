@@ -53,29 +53,31 @@ comment on function @extschema@.queues_of_starts(@extschema@.new_job[]) is
 
 
 create function @extschema@.insert_hook(
-    id         text,
-    task       text,
-    name       text,
-    args       jsonb,
-    queue      text,
-    priority   integer,
-    due_at     timestamptz,
-    limit_key  text
+    id              text,
+    task            text,
+    name            text,
+    args            jsonb,
+    queue           text,
+    priority        integer,
+    due_at          timestamptz,
+    limit_key       text,
+    pinned_version  text
 ) returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into tasks (job_id, task, kind, name, queue, priority, due_at, args, detached, limit_key, paused)
-    values (insert_hook.id, insert_hook.task, 'hook', insert_hook.name, insert_hook.queue, insert_hook.priority,
-            insert_hook.due_at, insert_hook.args, true, coalesce(insert_hook.limit_key, ''),
+    insert into tasks (job_id, task, kind, name, queue, priority, due_at, args, detached, pinned_version, limit_key, paused)
+    values (insert_hook.id, insert_hook.task, 'hook', insert_hook.name,
+            versioned_queue(insert_hook.queue, insert_hook.pinned_version), insert_hook.priority, insert_hook.due_at,
+            insert_hook.args, true, insert_hook.pinned_version, coalesce(insert_hook.limit_key, ''),
             left(insert_hook.name, 1) <> '$' and is_paused(insert_hook.id))
         on conflict on constraint one_task_per_name do nothing;
     return found;
 end
 $$;
-comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integer, timestamptz, text) is
+comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integer, timestamptz, text, text) is
     'Make the task of a hook from outside; false when it exists.';
 
 

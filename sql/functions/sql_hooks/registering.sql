@@ -1,0 +1,64 @@
+-- Hooks in SQL: functions of the database that run as hooks.
+
+create function @extschema@.register_sql_hook(
+    name      text,
+    function  regproc,
+    attempts  integer   default 1,
+    retry_in  interval  default '1 s',
+    timeout   interval  default null,
+    within    interval  default null
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    known text[] := (
+        select array[n.nspname, p.proname]::text[]
+          from pg_proc as p
+          join pg_namespace as n on n.oid = p.pronamespace
+         where p.oid = register_sql_hook.function
+           and p.proargtypes = '25 3802'
+           and p.prorettype in ('jsonb'::regtype, 'void'::regtype)
+           and p.prokind = 'f'
+           and not p.proretset);
+begin
+    perform check_name(register_sql_hook.name, 'a hook');
+    if known is null or left(register_sql_hook.name, 1) = '$' then
+        raise exception 'function % cannot be the hook %', register_sql_hook.function, quote_literal(register_sql_hook.name)
+            using errcode = 'PD107',
+                  detail = 'A hook in SQL is a function (text, jsonb) that returns jsonb or void; its name does not begin with $.',
+                  hint = 'Let it take the id of the job and the arguments of the hook.';
+    end if;
+    if (register_sql_hook.attempts > 0 and register_sql_hook.retry_in > '0 s') is not true then
+        raise exception 'the hook % cannot be tried % times with a pause of %', quote_literal(register_sql_hook.name),
+              coalesce(register_sql_hook.attempts::text, 'null'), coalesce(register_sql_hook.retry_in::text, 'null')
+            using errcode = 'PD107',
+                  detail = 'It runs once at least, and a pause is longer than nothing.',
+                  hint = 'Give attempts and retry_in that are greater than zero.';
+    end if;
+    perform raise_failure(coalesce(timeout_failure(register_sql_hook.timeout), timeout_failure(register_sql_hook.within)));
+    insert into sql_hooks (name, schema, function, attempts, retry_in, timeout, within)
+    values (register_sql_hook.name, known[1], known[2], register_sql_hook.attempts, register_sql_hook.retry_in,
+            register_sql_hook.timeout, register_sql_hook.within)
+        on conflict on constraint one_row_per_sql_hook
+        do update set schema = excluded.schema, function = excluded.function, attempts = excluded.attempts,
+                      retry_in = excluded.retry_in, timeout = excluded.timeout, within = excluded.within;
+end
+$$;
+comment on function @extschema@.register_sql_hook(text, regproc, integer, interval, interval, interval) is
+    'Let a function (job text, args jsonb) returns jsonb be a hook, run in the database as often as attempts when it fails: each attempt for timeout at most, all of them within a time from the first on. PD104, PD107.';
+
+
+create function @extschema@.drop_sql_hook(name text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from sql_hooks as h where h.name = drop_sql_hook.name;
+    return found;
+end
+$$;
+comment on function @extschema@.drop_sql_hook(text) is
+    'Let a function be a hook no more; false when it was none. What asks for it from now on fails.';

@@ -1,0 +1,124 @@
+-- Hooks in SQL, run: their tasks stand on the queue `$sql`, which every worker serves: it claims a task like any other and
+-- calls run_task(). What the function does, its commands and the end of the task are one transaction. The claim is one
+-- before it, so that a function which takes its backend down is counted. [P10]
+
+create function @extschema@.run_sql_hook(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    held turn;
+    too_late jsonb;
+begin
+    perform lock_jobs(array[run_sql_hook.job], waiting => true);
+    held := hold_task(run_sql_hook.job, run_sql_hook.task, run_sql_hook.token);
+    if held.job is null then
+        return 'gone';
+    end if;
+    if cancel_is_open(held.job, held.task) then
+        return give_outcome(held, 'cancelled', make_failure(
+            'PD602', 'JobCancelled', 'the hook was asked to cancel', 'It had not begun.', 'Ask again.'));
+    end if;
+    select too_late_failure(h.within, h.name, t.attempt, t.failure)
+      into too_late
+      from tasks as t
+      join sql_hooks as h on h.name = t.name
+     where t.job_id = held.job
+       and t.task = held.task
+       and t.started_at + h.within <= clock();
+    if too_late is not null then
+        return give_outcome(held, 'failed', too_late);
+    end if;
+    return settle_sql_hook(try_sql_hook(held));
+end
+$$;
+comment on function @extschema@.run_sql_hook(text, text, uuid) is
+    'Run a hook in SQL whose task is held; tells what became of it: done, failed, cancelled, retry or gone.';
+
+
+create function @extschema@.time_out_task(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    held turn;
+begin
+    perform lock_jobs(array[time_out_task.job], waiting => true);
+    held := hold_task(time_out_task.job, time_out_task.task, time_out_task.token);
+    if held.job is null then
+        return 'gone';
+    end if;
+    held.state := 'failed';
+    held.value := late_failure((select t.name from tasks as t where t.job_id = held.job and t.task = held.task),
+                               'It was interrupted, and is undone.');
+    return settle_sql_hook(held);
+end
+$$;
+comment on function @extschema@.time_out_task(text, text, uuid) is
+    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, or gone when it had come to its end. [P6] [P10] [P12]';
+
+
+create function @extschema@.run_task(job text, task text, token uuid) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+declare
+    name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
+begin
+    return case name
+        when '$deadline' then run_deadline(run_task.job, run_task.task, run_task.token)
+        when '$schedule' then run_schedule(run_task.job, run_task.task, run_task.token)
+        when '$parent_end' then end_children(run_task.job, run_task.task, run_task.token)
+        else run_sql_hook(run_task.job, run_task.task, run_task.token) end;
+end
+$$;
+comment on function @extschema@.run_task(text, text, uuid) is
+    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. [P6] [P10]';
+
+
+create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
+end
+$$;
+comment on function @extschema@.take_sql_task(text, uuid) is
+    'Lease the next due task of the queue $sql; null when none is. [P10]';
+
+
+-- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been
+-- counted, is tried again when its lease has ended, and is stuck in the end. What commits can have no settings of its own,
+-- so every name here is written in full.
+create procedure @extschema@.run_sql_hooks(max_tasks integer default 100, inout ran integer default 0)
+language plpgsql
+as $$
+declare
+    token uuid;
+    taken @extschema@.claimed_task;
+begin
+    ran := 0;
+    for turn in 1 .. run_sql_hooks.max_tasks loop
+        token := pg_catalog.gen_random_uuid();
+        taken := @extschema@.take_sql_task('run_sql_hooks', token);
+        commit;
+        exit when taken.job is null;
+        perform @extschema@.run_task(taken.job, taken.task, token);
+        commit;
+        ran := turn;
+    end loop;
+end
+$$;
+comment on procedure @extschema@.run_sql_hooks(integer, integer) is
+    'Run up to max_tasks due tasks of the queue $sql, each in a transaction of its own; tells how many ran. For pg_cron and psql, where no worker is. [P10]';

@@ -1,0 +1,130 @@
+-- Hooks in SQL, tried: what an attempt does, and what becomes of it. [P10]
+
+create function @extschema@.call_sql_hook(name text, job text, args jsonb) returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    known record;
+    answer jsonb;
+begin
+    select h.schema, h.function into known from sql_hooks as h where h.name = call_sql_hook.name;
+    if not found then
+        perform raise_failure(make_failure(
+            'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
+            'Its task stood on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
+    end if;
+    execute format('select case when pg_typeof(r) <> %L::regtype then to_jsonb(r) end from %I.%I($1, $2) as r',
+                   'void', known.schema, known.function)
+       into answer
+      using call_sql_hook.job, call_sql_hook.args;
+    return answer;
+end
+$$;
+comment on function @extschema@.call_sql_hook(text, text, jsonb) is 'Call the function of a hook in SQL; PD406 when none is registered.';
+
+
+create function @extschema@.late_failure(name text, detail text) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure('PD604', 'TimeoutError', format('hook %s took longer than %s', h.name, h.timeout), late_failure.detail,
+                            'Let it do less at a time, or register it with another timeout.')
+          from sql_hooks as h
+         where h.name = late_failure.name);
+end
+$$;
+comment on function @extschema@.late_failure(text, text) is 'Say that an attempt of a hook in SQL took longer than its timeout.';
+
+
+create function @extschema@.too_late_failure(within interval, name text, made integer, last jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return make_failure(
+        'PD604', 'TimeoutError', format('hook %s was not done within %s', too_late_failure.name, too_late_failure.within),
+        format('It was tried %s times; the last failed with: %s', too_late_failure.made, coalesce(last ->> 'message', 'nothing')),
+        'Give it more time, or see to why it fails.');
+end
+$$;
+comment on function @extschema@.too_late_failure(interval, text, integer, jsonb) is
+    'Say that a hook in SQL was not done within its time, with its last failure if it had one.';
+
+
+-- Serialization failures and deadlocks go to the caller, who repeats the call; all else is the hook's own failure. What
+-- it left for its commit is checked here: a deferred constraint would else fail the transaction after all was said. Nor can
+-- an attempt that took too long be interrupted from within: it is undone when it comes back.
+create function @extschema@.try_sql_hook(inout held @extschema@.turn)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    it record;
+    ends_at timestamptz;
+    detail text;
+    hint text;
+begin
+    select t.name, t.args into it from tasks as t where t.job_id = held.job and t.task = held.task;
+    ends_at := clock() + (select h.timeout from sql_hooks as h where h.name = it.name);
+    held.state := 'done';
+    held.value := call_sql_hook(it.name, held.job, it.args);
+    perform check_value(held.value, 'the result');
+    set constraints all immediate;
+    perform raise_failure(case when clock() > ends_at then late_failure(it.name, 'It was undone when it had come to its end.') end);
+exception
+    when serialization_failure or deadlock_detected then
+        raise;
+    when others or assert_failure then
+        get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
+        held.state := 'failed';
+        held.value := make_failure(sqlstate, case sqlstate when 'PD604' then 'TimeoutError' else 'DatabaseError' end,
+                                   sqlerrm, detail, hint);
+end
+$$;
+comment on function @extschema@.try_sql_hook(@extschema@.turn) is
+    'Run a hook in SQL; what it did is undone when it fails or has taken too long, and its failure is the answer.';
+
+
+create function @extschema@.settle_sql_hook(held @extschema@.turn) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn := settle_sql_hook.held;
+    again_at timestamptz;
+    policy record;
+begin
+    select h.retry_in * power(2, least(t.attempt, 16)) as pause, t.attempt + 1 as made, h.attempts, h.within, h.name,
+           t.started_at + h.within as ends_at
+      into policy
+      from tasks as t
+      join sql_hooks as h on h.name = t.name
+     where t.job_id = held.job
+       and t.task = held.task
+       and t.token = held.token;
+    if ended.state = 'failed' and policy.made < policy.attempts then
+        again_at := clock() + policy.pause;
+        if (again_at >= policy.ends_at) is not true then
+            perform put_off_task(held, again_at, ended.value);
+            return 'retry';
+        end if;
+        ended.value := too_late_failure(policy.within, policy.name, policy.made, ended.value);
+    end if;
+    -- The function may have ended the job, and its own task with it.
+    if hold_task(held.job, held.task, held.token) is null then
+        return 'gone';
+    end if;
+    return give_outcome(held, ended.state, ended.value);
+end
+$$;
+comment on function @extschema@.settle_sql_hook(@extschema@.turn) is
+    'Put a hook in SQL off to its next attempt, where it has failed and has one left within its time, or end it; tells which.';
