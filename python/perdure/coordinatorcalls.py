@@ -141,6 +141,11 @@ class Either:
         self._message.cancel()
         raise TimeoutError
 
+    def cancel(self) -> bool:
+        """Withdraw both; false if the message has come."""
+        self._timer.cancel()
+        return bool(self._message.cancel())
+
     def result(self) -> Any:
         """Wait for one of the two."""
         return self._run.wait(self)

@@ -190,6 +190,9 @@ class Waitable(Protocol):
     def take(self) -> Any:
         """Give it, or raise."""
 
+    def cancel(self) -> bool:
+        """Withdraw it; false if it was answered."""
+
 
 class SyncRun(Run):
     """Run a plain function: from the top at each `advance()` that has something new to tell.
@@ -273,9 +276,16 @@ class SyncRun(Run):
         )
 
     def wait(self, pending: Waitable) -> Any:
-        """Tell facts until what is waited for is done, and give it; suspend if there are none."""
-        while not pending.done:
-            self._tell_or_suspend()
+        """Tell facts until what is waited for is done, and give it; suspend if there are none.
+
+        Who is cancelled here no longer waits: what was asked for is withdrawn, as asyncio does it.
+        """
+        try:
+            while not pending.done:
+                self._tell_or_suspend()
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
         return pending.take()
 
     def _tell_or_suspend(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,53 @@ def test_a_pause_between_attempts_is_not_slept_through(
     wait_for(dsn, PARKED.replace("%s", "3"))
     handle.cancel("enough")
     assert is_cancelled(handle) == "enough"
+
+
+def test_a_cancel_goes_down_to_what_plain_code_waits_for(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """A hook, a child, a limited wait: as where it is awaited."""
+
+    @app.hook
+    async def tidies(memory: perdure.AsyncEntity, what: str) -> None:
+        try:
+            await memory.set(True, "ready")
+            await perdure.wait_for("never")
+        finally:
+            await memory.set("clean", what)
+            await memory.signal("clean")
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity) -> None:
+        await tidies(memory, "child")
+
+    @app.coordinator
+    def waits(memory: perdure.Entity, what: str) -> Any:
+        try:
+            if what == "child":
+                perdure.child(child, id="the child")
+            elif what == "until":
+                memory.set(True, "ready")
+                memory.until("exists($.more)", timeout="1 d")
+            else:
+                tidies(memory, what)
+        finally:
+            if what == "hook":
+                perdure.wait_for("clean")
+
+    work()
+    handles = [client.start(waits, what, id=what) for what in ("hook", "child", "until")]
+    the_child = client.handle("the child")
+    for memory in (handles[0].memory, handles[2].memory):
+        memory.until("$.ready == true", timeout=T)
+    while client.handle("child").family()[1:] == []:
+        time.sleep(0.01)
+    the_child.memory.until("$.ready == true", timeout=T)
+    for handle in handles:
+        assert handle.cancel("enough")
+        assert is_cancelled(handle) == "enough"
+    assert handles[0].memory.get("hook") == "clean"
+    is_cancelled(the_child)
 
 
 def test_a_second_cancel_disturbs_nobody_who_cleans_up(
