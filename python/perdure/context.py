@@ -77,6 +77,7 @@ class Runtime(ABC):
 
     app: App
     info: Info
+    is_async: bool
     memory: AsyncEntity | Entity
 
     def pin_of(self, work: Work[..., Any] | str) -> str | None:
@@ -102,7 +103,7 @@ class Runtime(ABC):
     def give(self, pending: Any) -> Any:
         """Give user code what it gets from a call: a value in plain code, else the awaitable."""
 
-    def end_shield(self) -> None:  # noqa: B027 - only hooks have anything to say
+    def end_shield(self) -> None:  # noqa: B027 - an async coordinator has nothing to say
         """Raise CancelledError where the code was cancelled while something was shielded."""
 
     @abstractmethod

@@ -91,6 +91,11 @@ class CoordinatorRuntime(Runtime):
             return _within(waiting, timeout)
         return Either(self.run, waiting, self.sleep(round(timeout * MICROSECONDS)))
 
+    def end_shield(self) -> None:
+        """Let plain code that was cancelled meanwhile hear of it."""
+        if isinstance(self.run, SyncRun):
+            self.run.end_shield()
+
     def beat(self, progress: Any) -> None:  # noqa: ARG002
         """Refuse: a coordinator does nothing that takes long."""
         raise InvalidArgument(
@@ -176,4 +181,6 @@ def open_run(
             (f"{one['job']}/{one['task']}", one["position"]) for one in row.get("forked_from") or ()
         ],
     )
+    if isinstance(runtime.run, SyncRun):
+        runtime.run.is_shielded = is_shielded.get
     return runtime.run

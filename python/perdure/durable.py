@@ -6,10 +6,11 @@ In `async def` code everything that waits is awaited; in `def` code the same cal
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random as randoms
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Any, Literal, NoReturn, TypeVar, get_args
+from typing import Any, Literal, NoReturn, TypeVar, get_args, overload
 from uuid import UUID
 
 from . import asks
@@ -227,13 +228,56 @@ def _child(
     return asks.child_ask(workflow, args, kwargs, **options)
 
 
-async def shielded(work: Awaitable[T]) -> T:
+@overload
+def shielded(work: Awaitable[T]) -> Coroutine[Any, Any, T]: ...
+@overload
+def shielded(work: Callable[[], T]) -> T: ...
+def shielded(work: Any) -> Any:
     """Do what a cancel must not interrupt: `await perdure.shielded(pay(memory, order))`.
 
-    Whoever is cancelled meanwhile hears of it when the work has ended: CancelledError is raised
-    then, in place of its result. In coordinators and hooks that are `async def`.
+    In plain code it takes a function: `perdure.shielded(lambda: pay(memory, order))`. Whoever is
+    cancelled meanwhile hears of it when the work has ended: CancelledError is raised then, in place
+    of its result.
     """
     serving = required("shielded")
+    if serving.is_async:
+        if not inspect.isawaitable(work):
+            raise InvalidArgument(
+                f"shielded() was given {work!r}, not something to be awaited"[:500],
+                hint="await perdure.shielded(pay(memory, order))",
+            )
+        return _awaited(serving, work)
+    if not callable(work):
+        raise InvalidArgument(
+            f"shielded() was given {work!r} in plain code, not a function"[:500],
+            detail="What stands between its parentheses was done before, without a shield.",
+            hint="perdure.shielded(lambda: pay(memory, order))",
+        )
+    return _called(serving, work)
+
+
+def _called(serving: Runtime, work: Callable[[], T]) -> T:
+    before = is_shielded.set(True)
+    try:
+        answer = work()
+    except Exception:
+        is_shielded.reset(before)
+        _end_shield(serving)
+        raise
+    except BaseException:  # it leaves memory, and will come here again
+        is_shielded.reset(before)
+        raise
+    is_shielded.reset(before)
+    _end_shield(serving)
+    return answer
+
+
+def _end_shield(serving: Runtime) -> None:
+    if not is_shielded.get():  # the outer of two shields tells
+        serving.end_shield()
+
+
+async def _awaited(serving: Runtime, work: Awaitable[T]) -> T:
     before = is_shielded.set(True)
     try:
         inner = asyncio.ensure_future(work)
@@ -248,7 +292,7 @@ async def shielded(work: Awaitable[T]) -> T:
         except asyncio.CancelledError as error:
             interrupted = error
     if interrupted is None:
-        serving.end_shield()
+        _end_shield(serving)
         return inner.result()
     raise interrupted from (None if inner.cancelled() else inner.exception())
 

@@ -315,10 +315,13 @@ class InThread:
 
     def result(self) -> Any:
         """Wait for the answer; meanwhile the hook can leave memory."""
+        shields = int(is_shielded.get())
         self._turn.thread_waits += 1
+        self._turn.shielded_waits += shields
         try:
             return self._future.result()
         except CancelledError:  # concurrent.futures has its own
             raise asyncio.CancelledError("the hook was asked to cancel, or withdrew this") from None
         finally:
             self._turn.thread_waits -= 1
+            self._turn.shielded_waits -= shields

@@ -50,8 +50,10 @@ class HookTurn(Turn):
         self.outbox = Outbox(self, 0)
         self.waits = Waits(self)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self._shielded: set[asyncio.Task[Any]] = set()
         self.acting = 0
         self.thread_waits = 0
+        self.shielded_waits = 0
         self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
         self._root: asyncio.Task[Any] | None = None
@@ -251,16 +253,18 @@ class HookTurn(Turn):
         """Cancel the code: an async hook where it is, a thread where it waits next.
 
         A task that is cancelled before its first step never runs its `finally` blocks: code that
-        has not begun is cancelled at the first call that its memo cannot answer.
+        has not begun is cancelled at the first call that its memo cannot answer. A thread in a
+        shield hears of it when that ends.
         """
-        is_async = self.hook.is_async
-        waiting = {self._root} if is_async else self.tasks - {self._root}
-        if is_async and not self._has_begun:
-            waiting = set()
+        waiting: set[Any] = set()
+        if self.hook.is_async and self._has_begun:
+            waiting = {self._root}
+        elif not (self.hook.is_async or self.shielded_waits):
+            waiting = self.tasks - {self._root} - self._shielded
         self._must_cancel = not waiting
+        self._hears_later = self._hears_later or bool(self._must_cancel and self._shielded)
         for task in waiting:
-            if task is not None:
-                task.cancel()
+            task.cancel()
 
     # Its tasks and timers.
 
@@ -274,10 +278,13 @@ class HookTurn(Turn):
     def note_task(self, task: asyncio.Task[Any]) -> None:
         """Remember a task of the hook."""
         self.tasks.add(task)
+        if is_shielded.get() and not self.hook.is_async:
+            self._shielded.add(task)
         task.add_done_callback(self._task_done, context=self.engine.context)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
+        self._shielded.discard(task)
         if self.is_leaving():
             _retrieve(task)
 

@@ -198,13 +198,16 @@ class SyncRun(Run):
     """Run a plain function: from the top at each `advance()` that has something new to tell.
 
     `more` is asked before the code has to unwind: it may append a fact, and tells whether it did.
-    Without it a thousand answers would be a thousand runs from the top.
+    Without it a thousand answers would be a thousand runs from the top. What `is_shielded` is not
+    interrupted by a cancel; `end_shield()` tells of it then.
     """
 
     _rereads = True
     more: Callable[[], bool] = staticmethod(lambda: False)
+    is_shielded: Callable[[], bool] = staticmethod(lambda: False)
 
     def _prepare(self) -> None:
+        self._interrupted: asyncio.CancelledError | None = None
         self._seen = -1
         self._finished = False
         self._value: Any = None
@@ -224,7 +227,7 @@ class SyncRun(Run):
     def _run_from_the_top(self) -> bool:
         journal = self._journal
         journal.rewind()
-        self._value, self._error = None, None
+        self._value, self._error, self._interrupted = None, None, None
         try:
             with Entered(None):
                 self._value = self._new_context().run(self._function, *self._args, **self._kwargs)
@@ -303,4 +306,13 @@ class SyncRun(Run):
         self._journal.withdraw(op)
 
     def _cancelled(self, fact: Fact) -> None:
-        raise asyncio.CancelledError(*([fact.value] if isinstance(fact.value, str) else []))
+        error = asyncio.CancelledError(*([fact.value] if isinstance(fact.value, str) else []))
+        if not self.is_shielded():
+            raise error
+        self._interrupted = error
+
+    def end_shield(self) -> None:
+        """Raise CancelledError where something that was shielded has kept it back."""
+        error, self._interrupted = self._interrupted, None
+        if error is not None:
+            raise error

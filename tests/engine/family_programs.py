@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tests.engine.programs import Parts
 
 Memory = perdure.AsyncEntity
+PlainMemory = perdure.Entity
 
 DAY = "1 day"
 QUICK = perdure.Retry(attempts=3, delay=0.002, jitter=0)
@@ -56,6 +57,44 @@ def shelters(app: perdure.App, parts: Parts) -> None:
             await sheltering(memory)
         finally:
             await perdure.wait_for("clean")
+
+
+def plain_shelters(app: perdure.App, parts: Parts) -> None:
+    """The same in plain code."""
+
+    @app.coordinator
+    def plain_sheltered(memory: PlainMemory) -> Any:
+        def pay() -> None:
+            memory.set(True, "ready")
+            paid = [parts.double(2), parts.page(memory, 5)]
+            memory.set([*paid, perdure.child("small", 2)], "paid")
+
+        try:
+            perdure.shielded(pay)
+            perdure.sleep(DAY)
+        finally:
+            perdure.sleep(0.003)
+            memory.set([parts.plus(1), parts.page(memory, 3), perdure.child("small", 4)], "clean")
+
+    @app.hook
+    def plain_sheltering(memory: PlainMemory) -> Any:
+        def pay() -> None:
+            memory.set(True, "ready")
+            memory.set([parts.double(2), parts.page(memory, 5)], "paid")
+
+        try:
+            perdure.shielded(pay)
+            perdure.wait_for("never")
+        finally:
+            memory.set(parts.plus(3), "clean")
+            memory.signal("clean")
+
+    @app.coordinator
+    def plain_sheltered_hook(memory: PlainMemory) -> Any:
+        try:
+            plain_sheltering(memory)
+        finally:
+            perdure.wait_for("clean")
 
 
 def left_behind(app: perdure.App, parts: Parts) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import perdure
 from tests.engine.condition_programs import conditions
-from tests.engine.family_programs import left_behind, limits, shelters
+from tests.engine.family_programs import left_behind, limits, plain_shelters, shelters
 from tests.engine.ledger import Book
 from tests.engine.outside import Step, cancels, increments, resolves, sends, writes
 from tests.engine.people_programs import people
@@ -42,7 +42,7 @@ def app_of(ledger: Book) -> perdure.App:
     app = perdure.App()
     parts = Parts(app, ledger)
     for define in (flows, waits, orders, families, signals, hook_flows, plain, cancelled,
-                   conditions, people, shelters, left_behind, limits):  # fmt: skip
+                   conditions, people, shelters, plain_shelters, left_behind, limits):  # fmt: skip
         define(app, parts)
     return app
 
@@ -688,6 +688,8 @@ PROGRAMS = [
     Program("cleaning", (cancels("ready"),), ends="cancelled"),
     Program("sheltered", (cancels("ready"),), ends="cancelled"),
     Program("sheltered_hook", (cancels("ready"),), ends="cancelled"),
+    Program("plain_sheltered", (cancels("ready"),), ends="cancelled"),
+    Program("plain_sheltered_hook", (cancels("ready"),), ends="cancelled"),
     Program("stubborn", (cancels("ready"),)),
     Program("plain_cleaning", (cancels("ready"),)),
 ]  # fmt: skip

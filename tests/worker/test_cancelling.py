@@ -413,6 +413,93 @@ def test_what_is_shielded_is_done_to_its_end(
     assert handle.memory.get() == want
 
 
+@pytest.mark.parametrize("cache", [0, 100])
+def test_what_plain_code_shields_is_done_to_its_end(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, cache: int
+) -> None:
+    """It runs again from the top, in a coordinator and in a hook, and hears of it behind."""
+
+    @app.hook
+    def part(memory: perdure.Entity, who: str) -> str:
+        return f"part of {who}"
+
+    def pay(memory: perdure.Entity, who: str) -> str:
+        told = perdure.wait_for(f"go {who}")
+        memory.set([told, perdure.shielded(lambda: part(memory, who))], who)
+        return "paid"
+
+    @app.hook
+    def pays(memory: perdure.Entity) -> None:
+        perdure.shielded(lambda: pay(memory, "hook"))
+        memory.set(True, "went_on")
+
+    @app.coordinator
+    def orders(memory: perdure.Entity) -> None:
+        paying = pays.start()
+        try:
+            perdure.shielded(lambda: pay(memory, "coordinator"))
+            memory.set(True, "went_on")
+        except asyncio.CancelledError as error:
+            memory.set(str(error), "heard")
+            paying.cancel()
+            memory.until("exists($.hook)")
+            raise
+
+    work(cache=cache)
+    handle = client.start(orders)
+    wait_for(dsn, "select count(*) = 2 from perdure.tasks where array_length(awaits, 1) > 0")
+    client.handle(handle.id).cancel_hook("1/main/pays#1")
+    handle.cancel("enough")
+    heard = "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
+    wait_for(dsn, heard)
+    handle.signal("go hook", 1)
+    handle.signal("go coordinator", 2)
+    assert is_cancelled(handle) == "enough"
+    want = {"hook": [1, "part of hook"], "coordinator": [2, "part of coordinator"]}
+    assert handle.memory.get() == want | {"heard": "enough"}
+
+
+def test_a_shield_of_plain_code_gives_what_its_work_gives(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.activity
+    def fails() -> None:
+        raise LookupError("no")
+
+    def tries() -> list[Any]:
+        out: list[Any] = [perdure.shielded(lambda: 7)]
+        try:
+            perdure.shielded(fails)
+        except perdure.ActivityFailed as error:
+            out.append(error.message)
+        try:
+            perdure.shielded(fails.start())
+        except perdure.InvalidArgument as error:
+            out.append(error.hint)
+        return out
+
+    @app.hook
+    def in_a_hook(memory: perdure.Entity) -> list[Any]:
+        return tries()
+
+    @app.hook
+    async def in_async_code(memory: perdure.AsyncEntity) -> str | None:
+        try:
+            await perdure.shielded(lambda: 7)  # type: ignore[misc]
+        except perdure.InvalidArgument as error:
+            return error.hint
+        return None
+
+    @app.coordinator
+    def both(memory: perdure.Entity) -> Any:
+        return [tries(), in_a_hook(memory), in_async_code(memory)]
+
+    work()
+    want = [7, "no", "perdure.shielded(lambda: pay(memory, order))"]
+    hint = "await perdure.shielded(pay(memory, order))"
+    assert client.start(both).result(T) == [want, want, hint]
+
+
 def test_a_shield_gives_what_its_work_gives(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
@@ -476,16 +563,37 @@ def test_what_is_asked_for_in_a_shield_says_so(
     async def in_a_hook(memory: perdure.AsyncEntity) -> None:
         await several(4)
 
+    @app.hook(queue="nowhere")
+    async def nowhere(memory: perdure.AsyncEntity, number: int) -> None:
+        pass
+
+    def plainly(number: int) -> None:
+        begun = nowhere.start(number)
+        perdure.shielded(lambda: nowhere.start(number + 1).result())
+        begun.result()
+
+    @app.hook
+    def in_a_plain_hook(memory: perdure.Entity) -> None:
+        plainly(7)
+
+    @app.coordinator
+    def plain(memory: perdure.Entity) -> None:
+        plainly(9)
+
     @app.coordinator
     async def both(memory: perdure.AsyncEntity) -> None:
         perdure.start_hook(in_a_hook)
+        perdure.start_hook(in_a_plain_hook)
+        plain.start()
         await several(1)
 
     work(queues=["default"])
     client.start(both)
-    wait_for(dsn, "select count(*) = 6 from perdure.tasks where queue = 'nowhere'")
+    wait_for(dsn, "select count(*) = 10 from perdure.tasks where queue = 'nowhere'")
     asked = {request["args"][0]: request.get("shielded") for request in sent if request["args"]}
-    assert asked == {1: True, 2: True, 3: None, 4: True, 5: True, 6: None}
+    assert asked == {1: True, 2: True, 3: None, 4: True, 5: True, 6: None} | {
+        7: None, 8: True, 9: None, 10: True
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("hears_at", ["heartbeat", "wait"])
