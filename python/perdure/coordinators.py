@@ -17,7 +17,7 @@ from .activities import UNSTORABLE, Outcome, Recorder, begin_attempt
 from .agenda import SHORT_PAUSE, Agenda, Call
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
-from .durations import to_iso
+from .durations import from_iso, to_iso
 from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
 from .news import News
@@ -98,7 +98,9 @@ class CoordinatorTurn(Turn):
         is_fresh = journal is None or (not journal and row["position"] == 0)
         told = ("started_at", "attempt", "args", "pinned_version")
         same = all(self.row[name] == row[name] for name in told)
-        return is_fresh and same and row["position"] == self.position and not row["accept_changes"]
+        there = (row["position"], row["asked"], row["told_at"] and from_iso(row["told_at"]))
+        here = (self.position, self.asked_before, self._news.told_at or None)
+        return is_fresh and same and there == here and not row["accept_changes"]
 
     def resume(self, row: Json) -> None:
         """Go on with the run in memory: nothing was told to the task meanwhile."""
@@ -240,10 +242,7 @@ class CoordinatorTurn(Turn):
         fact = Fact(op.kind, op.key, True, value, at, op.name, op.fingerprint)
         self._recording = call, fact
         facts = [fact_body(each) for each in (*self._unflushed, fact)]
-        body = self.body("keep", facts=facts, awaits=self._awaits())
-        if self._run is not None:
-            body["asked"] = self.row["asked"] = self._run.asked
-        return body
+        return self.body("keep", facts=facts, awaits=self._awaits(), asked=self._count_asked())
 
     def take_back(self) -> None:
         """Go on: what was told is still to be recorded."""
@@ -280,9 +279,7 @@ class CoordinatorTurn(Turn):
         facts += [_command_body(op, at) for op in agenda.commands]
         self._sent, self._sent_facts, self._sent_at = agenda.commands, len(facts), at
         self._unflushed, agenda.commands = [], []
-        body = self.body(**plan, facts=facts or None)
-        if self._run is not None:
-            body["asked"] = self.row["asked"] = self._run.asked
+        body = self.body(**plan, facts=facts or None, asked=self._count_asked())
         if requests := agenda.take_requests(final=state not in _PHASES):
             body["requests"] = requests
         if agenda.cancels:
@@ -292,6 +289,13 @@ class CoordinatorTurn(Turn):
         if state == PARK and (until := agenda.next_deadline()) is not None:
             body["until"] = to_iso(until)
         return body
+
+    def _count_asked(self) -> int | None:
+        """Tell how much the code has asked for; a run that begins anew is to get as far."""
+        if self._run is None:
+            return None
+        self.row["asked"] = self._run.asked
+        return self._run.asked
 
     def _awaits(self) -> list[str]:
         return list({op.name: None for op in self._agenda.signals.values()})
@@ -305,7 +309,7 @@ class CoordinatorTurn(Turn):
             self._kept(answer)
         elif state == "parked":
             crash_point("after park")
-            self.position += self._sent_facts
+            self.applied(self.position + self._sent_facts)
             self._plan = None
             self.engine.park(self, self._agenda.next_deadline())
         elif state in DROPPED:
@@ -321,7 +325,7 @@ class CoordinatorTurn(Turn):
     def _kept(self, answer: Json) -> None:
         self._plan = None
         first = self.position + self._sent_facts - len(self._sent) + 1
-        self.position += self._sent_facts
+        self.applied(self.position + self._sent_facts)
         told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
         for seq, op in enumerate(self._sent, first):
             ok, value = told.get(seq, (True, None))

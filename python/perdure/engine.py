@@ -132,7 +132,7 @@ class Engine:
 
     def _park_spoiled(self, turn: Turn, error: Exception) -> None:
         spoiled = Spoiled(self, turn.row, turn.spoiled(error))
-        spoiled.position = turn.position
+        spoiled.position, spoiled.asked_before = turn.position, turn.asked_before
         turn.drop()
         self.held[turn.job, turn.task] = spoiled
         spoiled.begin()

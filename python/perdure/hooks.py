@@ -371,12 +371,14 @@ class HookTurn(Turn):
             logger.info("%r starts over from its journal: %s", self, state)
             self._evict()
             row = self.row | {"journal": None, "messages": [], "asked": self._asked}
-            self.engine.replace(self, HookTurn(self.engine, row, self.hook))
+            again = HookTurn(self.engine, row, self.hook)
+            again.asked_before = self.asked_before
+            self.engine.replace(self, again)
         else:
             self._refused(refusal(answer))
 
     def _kept(self, answer: Json) -> None:
-        self.position = self.outbox.acknowledge(self.position, answer)
+        self.applied(self.outbox.acknowledge(self.position, answer))
         crash_point("after advance")
         if self._sent_plan is PARK and not self.hook.is_async:
             self._run()

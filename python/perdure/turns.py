@@ -37,8 +37,9 @@ FINAL = frozenset({"done", "failed", "cancelled", "retry", "stuck", "release", "
 class Turn(ABC):
     """A task that this worker holds.
 
-    `position` is the number of journal rows that the database is known to have. `queued`, `flying`
-    and `asked_at` belong to the committer: waiting to be sent, sent but not answered, since when.
+    `position` is the number of journal rows that the database is known to have, `asked_before` how
+    much it knows to be asked for: who knows more than it is fenced. `queued`, `flying` and
+    `asked_at` belong to the committer: waiting to be sent, sent but not answered, since when.
     """
 
     kind: str
@@ -50,6 +51,8 @@ class Turn(ABC):
         self.task: str = row["task"]
         self.token: str = row["token"]
         self.position: int = row["position"]
+        self.asked_before: int = row["asked"]
+        self._asks = 0
         self.queued = False
         self.flying = False
         self.asked_at = 0
@@ -85,13 +88,20 @@ class Turn(ABC):
         asker = self.row["asker"]
         if asker is not None and asker["job"] != self.job and state in ENDED:
             given["touches"] = [asker["job"]]
+        self._asks = given.get("asked", 0)
         return {
             "job": self.job,
             "task": self.task,
             "token": self.token,
             "position": self.position,
+            "asked_before": self.asked_before,
             "state": state,
         } | given
+
+    def applied(self, position: int) -> None:
+        """Take note that the database has what was sent; the journal is as long as this now."""
+        self.position = position
+        self.asked_before = max(self.asked_before, self._asks)
 
     def submit(self) -> None:
         """Let the committer call `build()` as soon as it can send."""

@@ -42,7 +42,8 @@ begin
                 case when g.is_missed or g.nth > 1 then 'busy'
                      when h.task is null then case when task_exists(g.job, g.task) then 'busy' else 'gone' end
                      when h.token is null and h.last_token = g.token then 'parked'
-                     when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) then 'fenced'
+                     when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) or h.asked < g.asked_before
+                     then 'fenced'
                      when h.position > coalesce(g.position, 0) then 'applied'
                      when f.failure is not null then 'refused'
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
@@ -56,14 +57,14 @@ begin
                                           order by said.number) as nth
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
-                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, touches text[],
-                   failure jsonb)) with ordinality
-                    as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked, touches,
-                             failure, number)
+                   cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, asked_before integer,
+                   touches text[], failure jsonb)) with ordinality
+                    as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked,
+                             asked_before, touches, failure, number)
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
-            select t.task, t.token, t.last_token, t.position, t.kind, t.signal, t.asker_job, t.asker_task, t.asker_key,
-                   t.told_at, t.started_at
+            select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
+                   t.asker_key, t.told_at, t.started_at
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
@@ -80,7 +81,7 @@ begin
 end
 $$;
 comment on function @extschema@.hold_tasks(jsonb, text[], text[]) is
-    'Lock the tasks of turns and judge each turn by its token and position. [P6]';
+    'Lock the tasks of turns and judge each turn by its token, and by what its holder has seen. [P6]';
 
 
 -- The job is locked before: whoever acts for a single task that he holds, outside of any batch.

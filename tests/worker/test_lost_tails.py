@@ -1,0 +1,111 @@
+"""A server takes over that never heard of the last turns: what a worker has in memory is more than
+the database knows of. Here the owner takes back what was lost; `tests/cluster` loses it. (T13)"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from tests.cluster.machines import wait_for
+
+Connection = psycopg.Connection[Any]
+T = "20 s"
+
+PARKED = "name = 'ask' and token is null and due_at = 'infinity'"
+ASKED = "name = 'answer'"
+
+LOSE_THE_REQUEST = """
+with lost as (delete from tasks where name = 'answer' returning asker_job, asker_task)
+update tasks as t
+   set asked = 0, awaits = null, until = null, due_at = least(t.due_at, clock() + '1 s')
+  from lost as l
+ where (t.job_id, t.task) = (l.asker_job, l.asker_task)
+"""
+
+
+@pytest.fixture
+def asking(app: perdure.App) -> perdure.App:
+    """Give an app in which a hook is asked for, on a queue of its own, before any fact is told."""
+
+    @app.activity
+    async def work_on() -> None:
+        await asyncio.sleep(0.5)
+
+    @app.hook(queue="later")
+    async def answer(memory: perdure.AsyncEntity) -> int:
+        return 42
+
+    @app.hook
+    async def middle(memory: perdure.AsyncEntity) -> int:
+        return await answer(memory)
+
+    @app.coordinator
+    async def ask(memory: perdure.AsyncEntity) -> int:
+        return await answer(memory)
+
+    @app.coordinator
+    async def ask_beside_work(memory: perdure.AsyncEntity) -> int:
+        told, _ = await asyncio.gather(answer(memory), work_on())
+        return told
+
+    @app.coordinator
+    async def ask_in_hook(memory: perdure.AsyncEntity) -> int:
+        return await middle(memory)
+
+    return app
+
+
+def is_there(connection: Connection, which: str) -> bool:
+    """Tell whether there is such a task."""
+    return connection.execute(f"select from tasks where {which}".encode()).rowcount > 0
+
+
+@pytest.mark.parametrize(
+    ("workflow", "moment"),
+    [("ask", PARKED), ("ask_beside_work", ASKED), ("ask_in_hook", ASKED)],
+    ids=["parked in memory", "held by a coordinator", "held by a hook"],
+)
+def test_what_was_asked_for_and_lost_is_asked_for_again(
+    asking: perdure.App,
+    work: Callable[..., perdure.Worker],
+    client: perdure.Client,
+    connection: Connection,
+    workflow: str,
+    moment: str,
+) -> None:
+    """[P5] The journal is as long as the worker thinks: no fact was lost with the request."""
+    work(queues=["default"], poll=0.1, lease=1)
+    handle = client.start(workflow)
+    wait_for(lambda: is_there(connection, moment))
+    assert connection.execute(LOSE_THE_REQUEST).rowcount == 1
+    wait_for(lambda: is_there(connection, ASKED))
+    work(queues=["later"])
+    assert handle.result(T) == 42
+
+
+def test_who_has_asked_for_more_than_the_database_knows_of_is_fenced(
+    client: perdure.Client, connection: Connection
+) -> None:
+    """[P6]"""
+    client.start("ask", id="job")
+    (claimed,) = connection.execute("select claim('{default}', 'w')").fetchone() or ()
+    turn = {"job": "job", "task": "1/main", "token": claimed["token"], "position": 0}
+
+    def answer(**said: Any) -> str:
+        text = json.dumps([turn | said])
+        ((reply,),) = connection.execute("select advance(%s)", [text]).fetchall()
+        return str(reply["turns"][0]["state"])
+
+    request = {"key": "a", "kind": "hook", "name": "answer"}
+    asks = {"state": "keep", "requests": [request], "asked": 1, "asked_before": 0}
+    assert [answer(**asks), answer(**asks)] == ["keep", "keep"]
+    assert connection.execute(LOSE_THE_REQUEST).rowcount == 1
+    assert answer(state="park", asked=1, asked_before=1) == "fenced"
+    assert answer(**asks) == "keep"
+    assert answer(state="park", asked=1, asked_before=1) == "parked"
