@@ -1,8 +1,9 @@
 """Connections: where the database is, how it is reached, and when a call is sent again.
 
-Every connection is in autocommit mode (one call = one transaction) and speaks UTF-8. A call that
-meets a broken connection, a server that goes down or a conflict is repeated unchanged: every call
-of the package can be. [P12]
+Every connection is in autocommit mode (one call = one transaction), speaks UTF-8, and is one to a
+server that takes writes: of several that a DSN names, to the primary. A call that meets a broken
+connection, a server that goes down or a conflict is repeated unchanged: every call of the package
+can be. [P12]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from .calls import Call, send, send_async
@@ -32,6 +34,11 @@ SETTINGS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+
+PRIMARY_ONLY = {"target_session_attrs": "read-write"}
+"""A standby takes no writes, and may not know what was just written. A DSN may say otherwise, or
+libpq's variable."""
+ANY_SERVER = "PGTARGETSESSIONATTRS"
 
 _AGAIN_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _AGAIN = frozenset({"55P03", "25006"})
@@ -58,6 +65,8 @@ class Source:
         self.prepare_threshold = prepare_threshold
         self._server: Any = None
         self.dsn = dsn or os.environ.get(DATABASE_URL) or self._embedded()
+        says_which = ANY_SERVER in os.environ or PRIMARY_ONLY.keys() & conninfo_to_dict(self.dsn)
+        self._settings = SETTINGS if says_which else SETTINGS | PRIMARY_ONLY
 
     def _embedded(self) -> str:
         from . import embedded
@@ -80,14 +89,14 @@ class Source:
 
     def connect(self, name: str) -> psycopg.Connection[TupleRow]:
         """Open a connection. Raises psycopg.OperationalError."""
-        connection = psycopg.connect(self.dsn, application_name=name, **SETTINGS)
+        connection = psycopg.connect(self.dsn, application_name=name, **self._settings)
         connection.prepare_threshold = self.prepare_threshold
         return connection
 
     async def connect_async(self, name: str) -> psycopg.AsyncConnection[TupleRow]:
         """Open an asynchronous connection. Raises psycopg.OperationalError."""
         connection = await psycopg.AsyncConnection.connect(
-            self.dsn, application_name=name, **SETTINGS
+            self.dsn, application_name=name, **self._settings
         )
         connection.prepare_threshold = self.prepare_threshold
         return connection
@@ -130,14 +139,15 @@ class Link:
                 return send(self.connection(), call)
             except psycopg.Error as error:
                 late = self._patience is not None and time.monotonic() - began > self._patience
-                if late or not can_be_repeated(error, self._is_connected()):
+                if late or not can_be_repeated(error, self.is_connected()):
                     raise
                 self._look_elsewhere(error)
             call = call.again or call
             time.sleep(pause)
         raise AssertionError("pauses never end")
 
-    def _is_connected(self) -> bool:
+    def is_connected(self) -> bool:
+        """Tell whether there is a connection that has not broken."""
         return self._connection is not None and not self._connection.closed
 
     def _look_elsewhere(self, error: psycopg.Error) -> None:

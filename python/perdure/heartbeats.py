@@ -47,7 +47,7 @@ class Heartbeat:
     def stop(self) -> None:
         """End; leases are not kept any more."""
         self._stopped.set()
-        if threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
 
     def _run(self) -> None:

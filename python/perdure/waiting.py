@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from .calls import Call, Calls, send, send_async
-from .connections import AsyncLink, Link, Source
+from .connections import AsyncLink, Link, Source, can_be_repeated
 from .looks import Look
 
 LADDER = (0.005, 0.025, 0.125)
@@ -81,10 +81,12 @@ class Ear:
                 if look.is_seen(seen) or left <= 0:
                     return seen if look.is_seen(seen) else None
                 self._hear(connection, look.topic, left)
-            except psycopg.OperationalError:
+            except psycopg.Error as error:
+                if not can_be_repeated(error, self._link.is_connected()):
+                    raise
                 self._link.close()
                 time.sleep(min(delay, FIRST_LOOK))
-                if until is not None and time.monotonic() > until:
+                if is_over(until):
                     raise
         raise AssertionError("delays never end")
 
@@ -185,7 +187,7 @@ class Ears:
     async def _run(self) -> None:
         """Hear notifications and ring the bells of whom they are for."""
         while True:
-            with suppress(psycopg.OperationalError):
+            with suppress(psycopg.Error):
                 connection = await self._source.connect_async("perdure listens")
                 async with connection:
                     cursor = connection.cursor()

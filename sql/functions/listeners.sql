@@ -66,16 +66,23 @@ comment on function @extschema@.is_listened_for(text, text, timestamptz) is
     'Tell whether a listener, or with null anybody, has asked for a topic since a time.';
 
 
+-- On a standby nothing unlogged can even be planned, which no caller would take for what it is.
 create function @extschema@.stop_listening(listener text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if pg_is_in_recovery() then
+        raise exception 'a standby takes no writes'
+            using errcode = 'read_only_sql_transaction',
+                  detail = 'This server follows another one.',
+                  hint = 'Call the primary.';
+    end if;
     delete from listeners as l where l.listener = stop_listening.listener;
 end
 $$;
-comment on function @extschema@.stop_listening(text) is 'Ask for no more hints.';
+comment on function @extschema@.stop_listening(text) is 'Ask for no more hints. A standby refuses as it refuses all writes: 25006.';
 
 
 create function @extschema@.forget_listeners(before timestamptz) returns void

@@ -13,14 +13,15 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 RUN = """
-import logging, os, sys
+import json, logging, os, sys
 logging.basicConfig(level=logging.INFO)
 import perdure
 from kill_app import app
 version = os.environ.get("VERSION")
 queues = sys.argv[3:] or None
 lease = float(sys.argv[2])
-perdure.Worker(app, queues, dsn=sys.argv[1], version=version, lease=lease, grace=2).run()
+more = json.loads(os.environ.get("WORKER", "{}"))
+perdure.Worker(app, queues, dsn=sys.argv[1], version=version, lease=lease, grace=2, **more).run()
 """
 
 
@@ -30,7 +31,8 @@ def worker_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker of `kill_app` in a process; it is killed at the end, if it still lives.
 
-    It serves these queues, or without any all that the app names.
+    It serves these queues, or without any all that the app names; WORKER may hold more of its
+    arguments, as JSON.
     """
     environment = dict(os.environ, PYTHONHASHSEED="0", **settings)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(HERE)])

@@ -1,0 +1,92 @@
+"""A load of clients, and what was acknowledged to them: nobody may lose it, or do it twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import perdure
+from tests.cluster.machines import wait_for
+
+T = "60 s"
+PAGES = 2
+BOOK = [list(range(2 * PAGES)), list(range(PAGES)), 2 * PAGES]
+"""What the workflow `book` of `kill_app` gives for so many pages."""
+
+
+class Load:
+    """Clients that count, each on a memory of its own, and start jobs between: `with Load(dsn)`."""
+
+    def __init__(self, dsn: str, clients: int = 2, **options: Any):
+        self._dsn = dsn
+        self._options = options
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=[n], daemon=True) for n in range(clients)
+        ]
+        self.counted: dict[str, list[int]] = {f"counter {n}": [] for n in range(clients)}
+        self.started: list[str] = []
+        self.errors: list[Exception] = []
+        self.slowest = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End, once each client has the answer to its last call."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(90)
+            assert not thread.is_alive()
+
+    def go_on(self, calls: int) -> None:
+        """Wait until so many more calls were acknowledged."""
+        enough = self._acknowledged() + calls
+        wait_for(lambda: self.errors or self._acknowledged() >= enough)
+        assert self.errors == []
+
+    def _acknowledged(self) -> int:
+        return sum(map(len, self.counted.values())) + len(self.started)
+
+    def _guarded(self, number: int) -> None:
+        try:
+            self._run(number)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the test is to be told
+            self.errors.append(error)
+
+    def _run(self, number: int) -> None:
+        name = f"counter {number}"
+        with perdure.connect(self._dsn, provision=False, **self._options) as client:
+            client.create_entity(name, "counter", {"n": 0})
+            counter, counted = client.entity(name), self.counted[name]
+            while not self._stopped.is_set():
+                began = time.monotonic()
+                counted.append(int(counter.increment("n")))
+                if len(counted) % 10 == 1:
+                    job = f"book {number}.{len(counted)}"
+                    client.start("book", PAGES, id=job)
+                    self.started.append(job)
+                self.slowest = max(self.slowest, time.monotonic() - began)
+
+    def check(self, client: perdure.Client) -> None:
+        """Each call that was acknowledged has been done, once; every job ends right."""
+        assert self.errors == []
+        for name, counted in self.counted.items():
+            assert counted == list(range(1, len(counted) + 1))
+            assert client.entity(name).get("n") == len(counted)
+        for job in self.started:
+            assert client.handle(job).result(T) == BOOK, job
