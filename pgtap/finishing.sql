@@ -1,7 +1,7 @@
 -- Finishing: a worker without a journal claims activities and hooks, tells how far it is, and ends them. [P4] [P6] [P10] [P12]
 
 begin;
-select plan(43);
+select plan(46);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -100,6 +100,23 @@ select is(fail_task('plain', '1/main/x', by('psql')), 'failed', 'a failure needs
 select is(
     mail_of('plain'), '[["1/main", "x", false, {"type": "Failure", "message": "the task has failed"}]]',
     'they are made for it');
+
+-- What a hook had listened for in an earlier turn, as a worker with a journal, wakes no attempt that is to come later.
+
+select have_asked('w', 'hook');
+select given(tell(a_turn('w', '1/main/x', state => 'park', worker => 'psql', awaits => '{go}',
+                         until => clock() + interval '1 min')));
+select time_passes('1 min');
+select given(take('psql', '{far w}'));
+select given(signal('w', 'go'));
+select is(
+    fail_task('w', '1/main/x', by('psql'), '"no connection"', clock() + interval '1 min'), 'retry',
+    'an attempt fails while mail lies open that was listened for');
+select is_empty('select * from assert_invariants()', 'it sleeps over nothing [P8]');
+select given(signal('w', 'go'));
+select is(
+    (the_task('w', '1/main/x') ->> 'due_at')::timestamptz, clock() + interval '1 min',
+    'the next attempt is due at its time, whatever comes');
 
 -- A lease that ends.
 

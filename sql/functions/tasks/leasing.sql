@@ -151,7 +151,8 @@ begin
            deliveries = 0,
            last_token = t.token,
            token = null,
-           worker = null
+           worker = null,
+           awaits = null
      where t.job_id = held.job
        and t.task = held.task;
 end
