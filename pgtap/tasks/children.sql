@@ -1,7 +1,7 @@
 -- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
 
 begin;
-select plan(39);
+select plan(40);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -131,10 +131,11 @@ select is(
 select have_held_job('r');
 select is(
     verdict_of(a_turn('r',
-                      requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "r-child"},
-                                    {"key": "c#2", "kind": "job", "name": "child", "id": "r-child"}]')),
+                      requests => '[{"key": "c#1", "kind": "job", "name": "second", "id": "r-child"},
+                                    {"key": "c#2", "kind": "job", "name": "first", "id": "r-child"}]')),
     'keep',
     'one turn may ask twice for one id');
+select is(the_job('r-child') ->> 'asked_as', '1/main/c#1', 'who asked first has the child, whatever it is');
 select is(
     (select jsonb_agg(m #> '{3,code}') from jsonb_array_elements(mail_of('r')) as m),
     '["PD402"]',

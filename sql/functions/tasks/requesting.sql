@@ -85,17 +85,19 @@ begin
                 case when q.detached then null else q.key end, q.limit_key,
                 coalesce(q.on_parent_end, case when q.detached then 'continue' else 'cancel' end), q.timeout)::new_job
           from unnest(wanted_children.turns) as r
-         cross join jsonb_to_recordset(r.requests) as q (
-               key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text, priority integer,
-               due_at timestamptz, headers jsonb, pinned_version text, detached boolean, limit_key text,
-               on_parent_end text, timeout interval)
+         cross join rows from (jsonb_to_recordset(r.requests) as (
+                   key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text,
+                   priority integer, due_at timestamptz, headers jsonb, pinned_version text, detached boolean,
+                   limit_key text, on_parent_end text, timeout interval)) with ordinality
+            as q (key, kind, id, name, entity, args, context, queue, priority, due_at, headers, pinned_version, detached,
+                  limit_key, on_parent_end, timeout, place)
          where q.kind = 'job'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
-         order by 1);
+         order by r.number, q.place);
 end
 $$;
 comment on function @extschema@.wanted_children(@extschema@.turn[]) is
-    'Read the children that turns ask for and that have not answered yet.';
+    'Read the children that turns ask for and that have not answered yet, in the order of the requests.';
 
 
 create function @extschema@.refuse_children(wanted @extschema@.new_job[], refused_at timestamptz) returns void
