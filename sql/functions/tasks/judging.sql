@@ -1,5 +1,37 @@
 -- Tasks, judged: what a turn may not say, and what it may not ask for, seen before anything is applied.
 
+create function @extschema@.option_failure(request jsonb) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        own_name_failure(coalesce(option_failure.request ->> 'id', 'none'), 'the id of a child'),
+        own_name_failure(coalesce(option_failure.request ->> 'entity', 'none'), 'an entity'),
+        name_failure(coalesce(option_failure.request ->> 'signal', 'none'), 'a signal'),
+        name_failure(coalesce(option_failure.request ->> 'assignee', 'none'), 'an assignee'),
+        value_failure(option_failure.request -> 'payload', 'the payload'),
+        case when option_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
+            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
+            format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
+        name_failure(coalesce(nullif(option_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
+        case when option_failure.request ->> 'due_at' ~* '^\s*\+?inf' then due_failure('infinity') end,
+        case when option_failure.request ->> 'timeout' is not null
+             then written_timeout_failure(option_failure.request ->> 'timeout') end,
+        case when option_failure.request ->> 'kind' = 'job' and option_failure.request ->> 'if_exists' is not null then make_failure(
+            'PD107', 'InvalidArgument', 'a child is a new job',
+            'A new run of a job that exists was wanted, or the job itself.', 'Ask for it without if_exists.') end,
+        value_failure(option_failure.request -> 'headers', 'the headers'),
+        case when jsonb_typeof(option_failure.request -> 'context') <> 'null' then coalesce(
+            value_failure(option_failure.request -> 'context', 'the memory'),
+            argument_failure('set', '{}', option_failure.request -> 'context')) end);
+end
+$$;
+comment on function @extschema@.option_failure(jsonb) is
+    'Say what is wrong with what a request may say besides: names (PD104), values (PD103, PD30x) or options (PD107); or null.';
+
+
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
 immutable
@@ -7,6 +39,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     kind text := coalesce(request_failure.request ->> 'kind', 'hook');
+    options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,timeout,if_exists,headers,context}';
 begin
     return coalesce(
         name_failure(request_failure.request ->> 'key', 'the key of a request'),
@@ -21,25 +54,8 @@ begin
                                     when request_failure.request ->> 'priority' ~ '^[0-9]$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
-        own_name_failure(coalesce(request_failure.request ->> 'id', 'none'), 'the id of a child'),
-        own_name_failure(coalesce(request_failure.request ->> 'entity', 'none'), 'an entity'),
-        name_failure(coalesce(request_failure.request ->> 'signal', 'none'), 'a signal'),
-        name_failure(coalesce(request_failure.request ->> 'assignee', 'none'), 'an assignee'),
-        value_failure(request_failure.request -> 'payload', 'the payload'),
-        case when request_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
-            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
-            format('It was given %s.', request_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
-        name_failure(coalesce(nullif(request_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
-        case when request_failure.request ->> 'due_at' ~* '^\s*\+?inf' then due_failure('infinity') end,
-        case when request_failure.request ->> 'timeout' is not null
-             then written_timeout_failure(request_failure.request ->> 'timeout') end,
-        case when kind = 'job' and request_failure.request ->> 'if_exists' is not null then make_failure(
-            'PD107', 'InvalidArgument', 'a child is a new job',
-            'A new run of a job that exists was wanted, or the job itself.', 'Ask for it without if_exists.') end,
-        value_failure(request_failure.request -> 'headers', 'the headers'),
-        case when jsonb_typeof(request_failure.request -> 'context') <> 'null' then coalesce(
-            value_failure(request_failure.request -> 'context', 'the memory'),
-            argument_failure('set', '{}', request_failure.request -> 'context')) end);
+        -- Most requests have none.
+        case when request_failure.request ?| options then option_failure(request_failure.request) end);
 end
 $$;
 comment on function @extschema@.request_failure(jsonb) is
@@ -59,20 +75,23 @@ begin
             'PD107', 'InvalidArgument', format('a turn cannot end as %s', coalesce(quote_literal(turn_failure.state), 'null')),
             'Known states: keep, park, done, failed, cancelled, retry, stuck, release, continue.', 'Correct the turn.');
     end if;
-    if value_failure(turn_failure.facts, 'facts') is null and value_failure(turn_failure.requests, 'requests') is null
-        and turn_failure.requests is null then
+    if turn_failure.requests is null and value_failure(turn_failure.facts, 'facts') is null then
         return value_failure(turn_failure.value, 'the result');
     end if;
     -- Something is large, or suspicious: each part is judged for itself.
     return coalesce(
         value_failure(turn_failure.value, 'the result'),
-        (select value_failure(f.fact -> 'value', coalesce('the value of ' || (f.fact ->> 'key'), 'a fact'))
+        (select j.failure
            from jsonb_array_elements(turn_failure.facts) as f (fact)
-          where value_failure(f.fact -> 'value', '') is not null
+          cross join lateral (
+            select value_failure(f.fact -> 'value', coalesce('the value of ' || (f.fact ->> 'key'), 'a fact')) as failure
+            offset 0) as j
+          where j.failure is not null
           limit 1),
-        (select request_failure(q.request)
+        (select j.failure
            from jsonb_array_elements(turn_failure.requests) as q (request)
-          where request_failure(q.request) is not null
+          cross join lateral (select request_failure(q.request) as failure offset 0) as j
+          where j.failure is not null
           limit 1));
 end
 $$;
