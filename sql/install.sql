@@ -29,6 +29,7 @@
 \ir functions/tasks/finding.sql
 \ir functions/tasks/admitting.sql
 \ir functions/inbox/runs.sql
+\ir functions/tasks/due.sql
 \ir functions/tasks/claiming.sql
 \ir functions/tasks/judging.sql
 \ir functions/tasks/holding.sql

@@ -1,0 +1,164 @@
+-- Tasks, due: which tasks of queues may be claimed now, and when the next may be.
+
+create function @extschema@.max_deliveries() returns integer
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce((select s.value::integer from settings as s where s.name = 'max_deliveries'), 20);
+end
+$$;
+comment on function @extschema@.max_deliveries() is
+    'Tell how often a task is claimed without a successful turn before it is parked as stuck.';
+
+
+create function @extschema@.poison_reason() returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return make_failure(
+        'PD305', 'TooManyDeliveries',
+        format('the task was claimed %s times without a successful turn', max_deliveries()),
+        'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
+end
+$$;
+comment on function @extschema@.poison_reason() is 'Say why a task is parked that was delivered too often.';
+
+
+-- One exact index range for each queue and priority that is in use, best first; the scan stops when it has enough. Steps from
+-- priority to priority find these: most queues have one. A task that was delivered too often without progress is parked instead
+-- of given out: it blocks nobody. [P10]
+create function @extschema@.lease_due(
+    queues     text[],
+    chosen     @extschema@.due_task[],
+    worker     text,
+    token      uuid,
+    max_tasks  integer,
+    lease_for  interval,
+    since      timestamptz,
+    leased_at  timestamptz,
+    out taken  @extschema@.claimed_task[],
+    out parked integer
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    most integer := max_deliveries();
+begin
+    with recursive ranges as (
+        select q.queue, q.place, (-1)::smallint as priority, 'infinity'::timestamptz as due_at
+          from unnest(lease_due.queues) with ordinality as q (queue, place)
+         union all
+        select r.queue, r.place, f.*
+          from ranges as r
+         cross join lateral (
+            select t.priority, t.due_at
+              from tasks as t
+             where t.queue = r.queue
+               and (t.priority, t.due_at) >= (r.priority + 1, lease_due.since)
+               and t.due_at < 'infinity'
+               and not t.paused
+               and not t.in_line
+             order by t.priority, t.due_at
+             limit 1
+         ) as f
+    ), found as materialized (
+        select d.job_id, d.task, d.due_at, d.deliveries
+          from (select r.queue, r.priority
+                  from ranges as r
+                 where r.due_at <= leased_at
+                 order by r.priority, r.place) as r
+         cross join lateral (
+            select t.job_id, t.task, t.due_at, t.deliveries
+              from tasks as t
+             where t.queue = r.queue
+               and t.priority = r.priority
+               and t.due_at >= lease_due.since
+               and t.due_at <= leased_at
+               and t.due_at < 'infinity'
+               and not t.paused
+               and not t.in_line
+             order by t.due_at
+             limit lease_due.max_tasks
+               for no key update skip locked
+         ) as d
+         limit lease_due.max_tasks
+    ), due as materialized (
+        select f.*, f.deliveries >= most as is_poisoned from found as f
+         union all
+        select c.job, c.task, c.due_at, c.deliveries, c.deliveries >= most from unnest(lease_due.chosen) as c
+    ), taking as (
+        update tasks as t
+           set token = case when not d.is_poisoned then lease_due.token end,
+               worker = case when not d.is_poisoned then lease_due.worker end,
+               due_at = case when d.is_poisoned then 'infinity' else leased_at + lease_due.lease_for end,
+               deliveries = t.deliveries + 1,
+               in_line = false,
+               started_at = coalesce(t.started_at, leased_at),
+               stuck_reason = case when d.is_poisoned then poison_reason() end
+          from due as d
+         where t.job_id = d.job_id
+           and t.task = d.task
+        returning t.*, d.due_at as was_due_at
+    )
+    select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
+                      g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
+                      g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at,
+                      g.progress)::claimed_task
+                     order by g.priority, g.was_due_at)
+           filter (where g.token is not null),
+           count(*) filter (where g.token is null)
+      into taken, parked
+      from taking as g;
+end
+$$;
+comment on function @extschema@.lease_due(text[], @extschema@.due_task[], text, uuid, integer, interval, timestamptz, timestamptz) is
+    'Lease what is due on queues without limits, and what was chosen of others; returns them, and how many were parked instead.';
+
+
+-- A step that finds what is due already goes on behind it, in the same priority.
+create function @extschema@.next_due_at(queues text[]) returns timestamptz
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+    restrained text[] := restrained_queues(next_due_at.queues);
+    asleep text[] := case when restrained = '{}' then restrained else paused_queues(restrained) end;
+    due_at timestamptz;
+begin
+    due_at := (
+        with recursive ranges as (
+            select q.queue, (-1)::smallint as priority, 'infinity'::timestamptz as due_at
+              from unnest(next_due_at.queues) as q (queue)
+             where q.queue <> all(asleep)
+             union all
+            select r.queue, f.*
+              from ranges as r
+             cross join lateral (
+                select t.priority, t.due_at
+                  from tasks as t
+                 where t.queue = r.queue
+                   and (t.priority, t.due_at) > (case when r.due_at <= now_at then r.priority else r.priority + 1 end, now_at)
+                   and t.due_at < 'infinity'
+                   and not t.paused
+                   and not t.in_line
+                 order by t.priority, t.due_at
+                 limit 1
+             ) as f
+        )
+        select min(r.due_at) from ranges as r where r.due_at > now_at and r.due_at < 'infinity');
+    if restrained = '{}' then
+        return due_at;
+    end if;
+    return least(due_at, next_admission_at(restrained, now_at));
+end
+$$;
+comment on function @extschema@.next_due_at(text[]) is
+    'Tell when to look for tasks of these queues again, as far as time alone decides; null when it does not.';
