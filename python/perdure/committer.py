@@ -43,6 +43,9 @@ listeners before this one was there, and committed after it had looked for work.
 ASK_EVERY = 60.0
 """Seconds after which an idle worker asks for hints again, and so says that it is alive."""
 
+ASK_AGAIN = 0.02
+"""Seconds after a claim that found something until the next, unless a turn takes one along."""
+
 BUSY = 3
 """Claims in a row that find something, after which a worker needs no hints: it looks anyway."""
 
@@ -129,7 +132,8 @@ class Committer:
     async def _round(self) -> None:
         letters = self._gather()
         room = self._engine.room() + sum(letter.is_final for letter in letters)
-        claims = room if self.may_claim and self._claim_at <= time.monotonic() else 0
+        is_time = bool(letters) or self._claim_at <= time.monotonic()
+        claims = room if self.may_claim and is_time else 0
         if self._is_registered and (room <= 0 or self._finds >= BUSY):
             self._is_registered = False
             await self._link.call(self._calls.stop_listening(self._engine.name))
@@ -199,24 +203,24 @@ class Committer:
     def _take(self, reply: Json, room: int) -> None:
         """Begin with the claimed tasks, and decide when to look again."""
         tasks = reply["tasks"]
-        self._mark = reply["since"] if len(tasks) >= room else None
-        if tasks:
-            crash_point("after claim")
-            self._finds += 1
-            self._claim_at = 0.0
-            for row in tasks:
-                row["token"] = reply["token"]
-                self._engine.admit(row)
-            return
-        self._finds = 0
-        delay = self._pause()
+        is_full = len(tasks) >= room
+        self._mark = reply["since"] if is_full else None
+        self._finds = self._finds + 1 if tasks else 0
+        delay = 0.0 if is_full else self._pause()
+        if tasks:  # who gets some is not told when the next are due; the next turn may ask
+            delay = min(delay, ASK_AGAIN)
         if reply["next_due_at"] is not None:
             due_in = self._engine.clock.seconds_until(from_iso(reply["next_due_at"]))
             delay = min(delay, due_in + 0.001)
         self._claim_at = time.monotonic() + delay
+        if tasks:
+            crash_point("after claim")
+        for row in tasks:
+            row["token"] = reply["token"]
+            self._engine.admit(row)
 
     def _pause(self) -> float:
-        """Give the seconds until the next look, after one that has found nothing."""
+        """Give the seconds until the next look, after one that has found all there was."""
         if self._was_hinted or not self._is_registered:
             return 0.0
         if self._rung < len(LADDER):

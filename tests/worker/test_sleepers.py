@@ -12,9 +12,7 @@ import psycopg
 import perdure
 
 SLEEPERS = 100_000
-CLAIM_BUFFERS = (
-    100  # of two queues with ten priorities each, the look at the next due time included
-)
+CLAIM_BUFFERS = 50  # of two queues, the look at the next due time included
 
 SLEEP = """
 insert into jobs (id, workflow, status, args)

@@ -303,8 +303,8 @@ def test_a_task_that_comes_while_all_lanes_are_ending_has_one(
         for number in range(MAX_LANES):
             turn: Any = SimpleNamespace(job=str(number))
             lanes.run(turn)
-        while len(begun) < MAX_LANES:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        assert len(begun) == MAX_LANES
         answered.set_result(None)
         loop.call_soon(lanes.run, last)
         await asyncio.sleep(0.05)

@@ -1,0 +1,115 @@
+"""What the verbs cost, in counts that no noise of a machine changes: calls and pages."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from tests.amount import amount
+
+Connection = psycopg.Connection[Any]
+
+MANY = amount(50_000)
+"""Jobs that sleep, and jobs that have finished, beside the one that is measured."""
+
+MOST_PAGES = {"start": 22, "claim": 40, "command": 18, "signal": 14, "advance": 46}
+"""The claim is of one task, for a worker of two queues."""
+
+BESIDE = """
+insert into jobs (id, workflow, status, finished_at, result)
+select 'finished ' || n, 'other', 'completed', clock(), '1' from generate_series(1, %(many)s) as n;
+insert into jobs (id, workflow, status, args)
+select 'asleep ' || n, 'other', 'running', '[]' from generate_series(1, %(many)s) as n;
+insert into tasks (job_id, task, kind, name, queue, due_at, until, awaits, started_at, last_token)
+select j.id, '1/main', 'coordinator', 'other', 'default', clock() + interval '1 h',
+       clock() + interval '1 h', '{}', clock(), gen_random_uuid()
+  from jobs as j
+ where j.status = 'running'
+"""
+
+CALLS = """
+select coalesce(sum(calls), 0)::integer
+  from pg_stat_user_functions
+ where schemaname = 'perdure' and funcname in ('start', 'claim', 'advance')
+"""
+
+
+def calls(connection: Connection) -> int:
+    """Count the calls of workers and clients, once their sessions have reported them."""
+    time.sleep(1.2)
+    connection.execute("select pg_stat_clear_snapshot()")
+    row = connection.execute(CALLS).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.parametrize("activities", [1, 10])
+def test_k_activities_in_a_row_take_two_calls_and_k(
+    app: perdure.App, client: perdure.Client, connection: Connection, work: Any, activities: int
+) -> None:
+    """(C1) To start, to claim, and one for each result: the last one ends the job."""
+
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.coordinator
+    async def chain(memory: perdure.AsyncEntity) -> int:
+        return sum([await step(number) for number in range(activities)])
+
+    connection.execute(
+        "do $$ begin execute format("
+        "'alter database %I set track_functions = pl', current_database()); end $$"
+    )
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    work()
+    client.start(chain).result("20 s")
+    counts = []
+    for _ in range(3):  # an idle worker may look by itself meanwhile, now and then
+        before = calls(connection)
+        assert client.start(chain).result("20 s") == sum(range(activities))
+        counts.append(calls(connection) - before)
+        if counts[-1] == 2 + activities:
+            return
+    raise AssertionError(counts)
+
+
+def pages(connection: Connection, statement: str) -> int:
+    """Count the pages that a statement reads and writes, its plans made before."""
+    row = connection.execute(
+        f"explain (analyze, buffers, format json) {statement}".encode()
+    ).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+def test_pages_beside_many_jobs(connect: Callable[[], Connection]) -> None:
+    """(E1) Whatever sleeps, or has finished, costs the others nothing but a level of an index."""
+    connection = connect()
+    for statement in BESIDE.split(";"):
+        connection.execute(statement.replace("%(many)s", str(MANY)).encode())
+    for table in ("jobs", "tasks"):
+        connection.execute(f"vacuum analyze {table}".encode())
+    costs: dict[str, int] = {}
+    for turn in range(3):  # the first one makes the plans, and reads the catalogue
+        job = f"measured {turn}"
+        costs["start"] = pages(connection, f"select start('w', id => '{job}')")
+        token = f"00000000-0000-4000-8000-{turn:012}"
+        claim = f"select claim('{{default,$sql}}', 'me', '{token}')"
+        costs["claim"] = pages(connection, claim)
+        costs["command"] = pages(connection, f"select entity_set('{job}', '1', 'n')")
+        costs["signal"] = pages(connection, f"select signal('{job}', 'go')")
+        done = {"job": job, "task": "1/main", "token": token, "position": 0, "state": "done"}
+        costs["advance"] = pages(connection, f"select advance('{json.dumps([done])}')")
+    above = {verb: cost for verb, cost in costs.items() if cost > MOST_PAGES[verb]}
+    assert above == {}
