@@ -18,12 +18,14 @@ ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 
 @pytest.fixture(autouse=True)
 def add_up(a: Session) -> Any:
-    """Make a hook in SQL that all sessions know."""
+    """Make a hook in SQL that all sessions know.
+
+    Its function stays: a statement that has become a prepared one knows it by its oid.
+    """
     a.run(FUNCTION.replace("pg_temp", "public"))
     a.run("select register_sql_hook('add up', 'public.add_up', attempts => 2, timeout => '1 h')")
     yield
     a.run("select drop_sql_hook('add up')")
-    a.run("drop function public.add_up")
 
 
 def claimed(session: Session, job: str = "j") -> Task:
