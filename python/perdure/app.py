@@ -10,7 +10,7 @@ import psycopg
 from .durations import Duration
 from .errors import InvalidArgument, InvalidName
 from .retry import Retry
-from .work import Activity, Coordinator, Hook, Isolation, Transaction, Work
+from .work import Activity, Coordinator, Hook, Isolation, LimitKey, Transaction, Work
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,6 +111,7 @@ class App:
         within: Duration | None = None,
         name: str | None = None,
         queue: str | None = None,
+        limit_key: LimitKey | None = None,
         retry: Retry | None = None,
     ) -> ActivityDecorator: ...
     def activity(self, *function: Any, retries: int = 0, **options: Any) -> Any:
@@ -118,7 +119,9 @@ class App:
 
         `retries=3` makes up to 1 + 3 attempts; `retry=Retry(…)` says more. `timeout` is for each
         attempt, `within` for all of them and the pauses between, from the first one on. With
-        `queue` it runs on the workers of that queue, else where its caller runs.
+        `queue` it runs on the workers of that queue, else where its caller runs; `limit_key` is its
+        key where that queue limits keys: a text, or a function of the arguments,
+        `limit_key=lambda user, question: user`.
         """
         return self._register(Activity, self.activities, function, retries, options)
 
@@ -139,6 +142,7 @@ class App:
         within: Duration | None = None,
         name: str | None = None,
         queue: str | None = None,
+        limit_key: LimitKey | None = None,
         retry: Retry | None = None,
         isolation: Isolation | None = None,
     ) -> TransactionDecorator: ...
@@ -167,13 +171,14 @@ class App:
         timeout: Duration | None = None,
         within: Duration | None = None,
         name: str | None = None,
+        limit_key: LimitKey | None = None,
         retry: Retry | None = None,
     ) -> HookDecorator: ...
     def hook(self, *function: Any, retries: int = 0, **options: Any) -> Any:
         """Register a hook, a function of the memory and its arguments: `@app.hook(queue="ai")`.
 
-        `retries`, `retry`, `timeout` and `within` as for an activity. A hook whose time is up is
-        cancelled, may clean up, and has failed with TimeoutError.
+        `retries`, `retry`, `timeout`, `within` and `limit_key` as for an activity. A hook whose
+        time is up is cancelled, may clean up, and has failed with TimeoutError.
         """
         return self._register(Hook, self.hooks, function, retries, options)
 
@@ -189,6 +194,7 @@ class App:
         retries: int = 0,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        limit_key: LimitKey | None = None,
         pinned: bool = False,
     ) -> CoordinatorDecorator: ...
     def coordinator(
@@ -199,6 +205,7 @@ class App:
         With `retries` or `retry` one that raises begins a new run, with its memory and an empty
         journal. `timeout` is for the job with all its runs, unless its start says another. A
         `pinned` one is started to keep to the version of this app: only its workers run it.
+        `limit_key` as for an activity.
         """
         if pinned and self.version is None:
             raise InvalidArgument(

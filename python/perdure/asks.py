@@ -93,7 +93,12 @@ def _written(stored: Any) -> str:
     return text
 
 
-def activity_ask(activity: Activity[..., Any], args: Any, pinned_version: str | None = None) -> Ask:
+def activity_ask(
+    activity: Activity[..., Any],
+    args: Any,
+    pinned_version: str | None = None,
+    limit_key: str | None = None,
+) -> Ask:
     """Ask for an activity: run here, or sent to the queue it names."""
     args = as_stored(args)
     decode, name = activity.shape.result, activity.name
@@ -101,7 +106,7 @@ def activity_ask(activity: Activity[..., Any], args: Any, pinned_version: str | 
         spec: Any = ActivityCall(activity, args)
         return Ask("activity", name, fingerprint_of(args), spec, decode, ActivityFailed)
     spec = {"kind": "activity", "name": name, "queue": activity.queue, "args": args}
-    spec |= _given({"pinned_version": pinned_version})
+    spec |= _given({"pinned_version": pinned_version, "limit_key": limit_key})
     return Ask("answer", name, fingerprint_of(args), spec, decode, ActivityFailed)
 
 
@@ -111,8 +116,10 @@ def hook_ask(
     """Ask for a hook; options: queue, priority, due_at (µs), signal, detached, pinned_version,
     limit_key."""
     name, bound, decode = _bound(hook, args, kwargs)
+    own = {} if isinstance(hook, str) else {"limit_key": hook.key_of(args, kwargs)}
     queue = None if isinstance(hook, str) else hook.queue
-    spec = {"kind": "hook", "name": name, "args": bound, "queue": queue} | _given(options)
+    spec = {"kind": "hook", "name": name, "args": bound, "queue": queue}
+    spec |= _given(own) | _given(options)
     return Ask("answer", name, fingerprint_of(bound), spec, decode, HookFailed)
 
 
@@ -120,9 +127,9 @@ def child_ask(
     workflow: Coordinator[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
     """Ask for a child job; options: id, entity, queue, priority, due_at (µs), context, detached,
-    pinned_version, on_parent_end, timeout."""
+    pinned_version, on_parent_end, timeout, limit_key."""
     name, bound, decode = _bound(workflow, args, kwargs)
-    own = {} if isinstance(workflow, str) else workflow.own_options()
+    own = {} if isinstance(workflow, str) else workflow.own_options(args, kwargs)
     spec = {"kind": "job", "name": name, "args": bound} | _given(own) | _given(options)
     return Ask("answer", name, fingerprint_of(bound), spec, decode, ChildFailed)
 

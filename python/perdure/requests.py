@@ -95,7 +95,7 @@ class Requests:
         known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
         bound = _bound(hook, args, options)
         if isinstance(hook, Work):
-            known.setdefault("queue", hook.queue)
+            known = {"queue": hook.queue, "limit_key": hook.key_of(args, options)} | known
         known["key"] = known.get("key") or uuid.uuid4().hex
         return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)
 
@@ -158,10 +158,11 @@ START_OPTIONS = frozenset(
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key", "pinned_version"})
 
 
-def _own(workflow: Coordinator[..., Any]) -> dict[str, Any]:
-    """Give what a registered coordinator says itself of a start."""
+def _own(workflow: Coordinator[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """Give what a registered coordinator says itself of a start with these arguments."""
     pin = workflow.pinned_version
-    return workflow.own_options() | ({} if pin is None else {"pinned_version": pin})
+    own = workflow.own_options(args, kwargs)
+    return own if pin is None else own | {"pinned_version": pin}
 
 
 def _start_of(
@@ -171,7 +172,7 @@ def _start_of(
     known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
     bound = _bound(workflow, args, options)
     if isinstance(workflow, Coordinator):
-        known = _own(workflow) | known
+        known = _own(workflow, args, options) | known
     if known.get("timeout") is not None:
         known["timeout"] = as_interval(known["timeout"])
     known["key"] = known.get("key") or uuid.uuid4().hex
@@ -243,10 +244,11 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     start = dict(given)
     args = start.pop("args", ())
     named = isinstance(args, Mapping)
-    bound = _bound(workflow, () if named else tuple(args), dict(args) if named else {})
+    called: tuple[Any, dict[str, Any]] = ((), dict(args)) if named else (tuple(args), {})
+    bound = _bound(workflow, *called)
     start = {"key": uuid.uuid4().hex, "id": str(uuid.uuid4())} | start
     if isinstance(workflow, Coordinator):
-        start = _own(workflow) | start
+        start = _own(workflow, *called) | start
     if start.get("timeout") is not None:
         start["timeout"] = as_interval(start["timeout"])
     name = workflow if isinstance(workflow, str) else workflow.name

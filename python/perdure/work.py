@@ -37,6 +37,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 
+LimitKey = str | Callable[..., str]
+"""Under which key work counts on a queue that limits keys: a text, or a function of the arguments
+of each call."""
+
 
 SQL_QUEUE = "$sql"
 """Where tasks stand that the database runs itself; every worker serves it."""
@@ -61,10 +65,17 @@ class Work(Generic[P, R]):
     kind: ClassVar[str] = "work"
     leading: ClassVar[int] = 0
 
-    def __init__(self, function: Callable[..., Any], name: str | None, queue: str | None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str | None,
+        queue: str | None,
+        limit_key: LimitKey | None = None,
+    ):
         self.function = function
         self.name = name or function.__name__
         self.queue = queue
+        self.limit_key = limit_key
         self.entity: str | None = None
         self.pinned_version: str | None = None
         self.is_async = inspect.iscoroutinefunction(function)
@@ -77,6 +88,16 @@ class Work(Generic[P, R]):
     def shape(self) -> Shape:
         """Tell how arguments and result pass the wire."""
         return shape_of(self.function, self.leading)
+
+    def key_of(self, args: Any, kwargs: Any) -> str | None:
+        """Give the key under which a call counts where keys are limited. Raises InvalidArgument."""
+        key = self.limit_key(*args, **kwargs) if callable(self.limit_key) else self.limit_key
+        if not isinstance(key, str | None):
+            raise InvalidArgument(
+                f"the limit key of {self.name} is {key!r}, not a text"[:500],
+                hint="Let limit_key give a str: limit_key=lambda user, question: user.",
+            )
+        return key
 
     def __repr__(self) -> str:
         """Show kind and name."""
@@ -97,10 +118,17 @@ class Activity(Work[P, R]):
         retry: Retry | None = None,
         timeout: Duration | None = None,
         within: Duration | None = None,
+        limit_key: LimitKey | None = None,
     ):
-        super().__init__(function, name, queue)
+        super().__init__(function, name, queue, limit_key)
         self.retry = retry or Retry()
         self.limits = limits_of(timeout, within)
+        if limit_key is not None and queue is None:
+            raise InvalidArgument(
+                f"the activity {self.name} has a limit_key and no queue",
+                detail="It runs where its caller runs, on no queue of its own that could limit it.",
+                hint='Give it one: @app.activity(queue="llm", limit_key=…).',
+            )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it durably in a coordinator or hook; elsewhere simply run the function."""
@@ -120,7 +148,7 @@ class Activity(Work[P, R]):
 
     def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
         bound = self.shape.bind(args, kwargs)
-        return asks.activity_ask(self, bound, serving.pin_of(self))
+        return asks.activity_ask(self, bound, serving.pin_of(self), self.key_of(args, kwargs))
 
 
 class Transaction(Activity[P, R]):
@@ -165,8 +193,9 @@ class Hook(Work[P, R]):
         retry: Retry | None = None,
         timeout: Duration | None = None,
         within: Duration | None = None,
+        limit_key: LimitKey | None = None,
     ):
-        super().__init__(function, name, queue)
+        super().__init__(function, name, queue, limit_key)
         self.retry = retry or Retry()
         self.limits = limits_of(timeout, within)
 
@@ -253,16 +282,19 @@ class Coordinator(Work[P, R]):
         pinned_version: str | None = None,
         retry: Retry | None = None,
         timeout: Duration | None = None,
+        limit_key: LimitKey | None = None,
     ):
-        super().__init__(function, name, queue)
+        super().__init__(function, name, queue, limit_key)
         self.entity = entity
         self.pinned_version = pinned_version
         self.retry = retry or Retry()
         self.timeout = None if timeout is None else seconds(timeout)
 
-    def own_options(self) -> dict[str, Any]:
-        """Give what the function itself says of a start: queue, entity and timeout (seconds)."""
-        own = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
+    def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Give what the function itself says of a start with these arguments: queue, entity,
+        timeout (seconds) and limit key."""
+        own: dict[str, Any] = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
+        own["limit_key"] = self.key_of(args, kwargs)
         return {name: value for name, value in own.items() if value is not None}
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -52,6 +52,85 @@ def test_limits_are_set_and_told(client: perdure.Client, echo: Any) -> None:
         client.set_queue("q", max_running=0)
 
 
+def test_work_says_itself_under_which_key_it_counts(
+    client: perdure.Client, app: perdure.App, work: Any, connection: Any
+) -> None:
+    """A text, or a function of the arguments; a key that is given with a call comes first."""
+
+    @app.activity(queue="far", limit_key=lambda user, *, about: f"{user} {about}")
+    async def dispatched(user: str, *, about: str) -> None:
+        pass
+
+    @app.hook(queue="far", limit_key=lambda user: user)
+    async def hook(memory: perdure.AsyncEntity, user: str) -> None:
+        pass
+
+    @app.coordinator(queue="far", limit_key="one for all")
+    async def child(memory: perdure.AsyncEntity, user: str) -> None:
+        pass
+
+    @app.coordinator(queue="near")
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        dispatched.start("a", about="b")
+        hook.start("c")
+        perdure.start_hook(hook, "d")
+        perdure.start_hook(hook, "no", limit_key="e")
+        perdure.start_child(child, "f", id="f")
+        perdure.start_child(child, "g", id="g", limit_key="g")
+        child.start("h")
+        await perdure.wait_for("never")
+
+    work(queues=["near"])
+    client.start(asks)
+    client.start(child, "i")
+    client.start(child, "j", limit_key="j")
+    client.start_many(child, [{"args": ["k"]}, {"args": {"user": "l"}, "limit_key": "l"}])
+    client.signal_with_start(child, "m", "go", None, "m")
+    client.create_schedule(child, "0 0 29 2 *", args=["n"])
+    client.trigger_schedule("child")
+    client.create_entity("e", "note")
+    client.handle("e").hook(hook, "o")
+    client.handle("e").hook(hook, user="no", limit_key="p")
+    query = "select array_agg(limit_key order by limit_key) from tasks where queue = 'far'"
+    want = sorted(["a b", *"cdegjlop", *["one for all"] * 6])
+    end = time.monotonic() + 20
+    while (told := connection.execute(query).fetchone()[0]) is None or len(told) < len(want):
+        assert time.monotonic() < end, told
+        time.sleep(0.01)
+    assert sorted(told) == want
+
+    wrong = app.hook(limit_key=lambda user: 5)(lambda memory, user: None)  # type: ignore[arg-type]
+    with pytest.raises(perdure.InvalidArgument, match="not a text"):
+        client.handle("e").hook(wrong, "q")
+    with pytest.raises(perdure.InvalidArgument, match="no queue"):
+        app.activity(limit_key="k")(lambda: None)
+
+
+def test_a_limit_for_each_key_holds_for_activities(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """(E13)"""
+    running: list[str] = []
+    most = 0
+
+    @app.activity(queue="far", limit_key=lambda user: user)
+    async def call(user: str) -> None:
+        nonlocal most
+        running.append(user)
+        most = max(most, running.count(user))
+        await asyncio.sleep(0.02)
+        running.remove(user)
+
+    @app.coordinator
+    async def calls(memory: perdure.AsyncEntity) -> None:
+        await asyncio.gather(*(call(user) for user in "ababab"))
+
+    client.set_queue("far", max_per_key=1)
+    work()
+    client.start(calls).result(T)
+    assert most == 1
+
+
 def test_a_paused_queue_waits_until_it_is_resumed(
     client: perdure.Client, echo: Any, work: Any
 ) -> None:
