@@ -1,7 +1,7 @@
 -- Forks: a new job that stands where the coordinator of another stood.
 
 begin;
-select plan(40);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -107,6 +107,31 @@ select given(tell(a_turn('r', facts => jsonb_build_array(
 select given(entity_set('r', '3', 'n'));
 select given(fork('r', 'of r', 1));
 select is(the_job('of r') -> 'context', '{"n": 2}', 'a memory is at least at the version that was read');
+
+-- Logs are a part of the memory.
+
+select have_held_job('l', '{"n": 1}');
+select given(entity_log('l', 'messages', '"a"', key => 'k'));
+select given(publish('l', '1/main', token_of('ada'), 'tokens', '["t", "u"]', key => '1/1', source => 'writer'));
+select given(tell(a_turn('l', facts => '[
+    {"op": "log", "path": ["messages"], "value": ["b"], "key": "log#1"}, {"op": "get", "path": ["messages"], "key": "get#1"}]')));
+select time_passes('1 s');
+select given(entity_log('l', 'messages', to_jsonb(n))) from generate_series(1, 250) as n;
+select given(tell(a_turn('l', facts => '[{"op": "get", "path": ["messages"], "key": "get#2"}]')));
+select given(fork('l', 'logs at 2', 2));
+select given(fork('l', 'logs', context => '{"m": 1}'));
+select is(entity_get('logs at 2', 'messages'), '["a", "b"]', 'a fork has the logs as they were at its place (E9)');
+select is(entity_get('logs', path), entity_get('l', path), format('all of %s, whatever document it is given', path))
+  from unnest('{messages,tokens}'::text[]) as path;
+select is(
+    (select array_agg(s.source order by s.place) from stream_items('logs', 'tokens') as s),
+    '{writer,writer}',
+    'with the names of those who wrote them');
+select is(the_job('logs') -> 'version', '254', 'each of their commands is a version of the fork');
+select is(entity_at('logs', 100), '{"m": 1}', 'whose document they leave as it is');
+select is(entity_log('logs at 2', 'messages', '"c"', key => 'k'), '5', 'keys of the other do not count in a fork');
+select given(fork('logs at 2', 'logs again'));
+select is(entity_get('logs again', 'messages'), '["a", "b", "c"]', 'a fork of a fork has them all');
 
 -- Repeats and refusals.
 

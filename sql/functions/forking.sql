@@ -113,6 +113,28 @@ comment on function @extschema@.check_fork(@extschema@.memory, text, bigint, big
     'Refuse a fork of what has no coordinator, or at a place that its journal does not have (PD107), or of a bad name (PD104).';
 
 
+create function @extschema@.fork_logs(id text, job text, upto bigint) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    held memory := lock_job(fork_logs.id);
+    forked_at timestamptz := clock();
+    last bigint := copy_logs(fork_logs.job, fork_logs.upto, held, forked_at);
+begin
+    for hundred in held.version / 100 + 1 .. last / 100 loop
+        held.version := 100 * hundred;
+        perform keep_snapshot(held);
+    end loop;
+    held.version := last;
+    perform write_memory(held, forked_at, is_as_before => true);
+end
+$$;
+comment on function @extschema@.fork_logs(text, text, bigint) is
+    'Let the memory of a fork have the logs that the other had at a version: each of their commands is a version of its own.';
+
+
 create function @extschema@.fork(
     id       text,
     new_id   text    default null,
@@ -131,8 +153,8 @@ declare
     source text := held.run || '/main';
     told bigint := journal_length(held.id, source);
     upto bigint := coalesce(fork.seq, told);
-    document jsonb := coalesce(fork.context, case when fork.seq is null then held.context
-                                                  else memory_at(held.id, version_at_fact(held, source, upto)) end);
+    version bigint := case when fork.seq is null then held.version else version_at_fact(held, source, upto) end;
+    document jsonb := coalesce(fork.context, case when fork.seq is null then held.context else memory_at(held.id, version) end);
     wanted new_job;
 begin
     perform check_fork(held, coalesce(fork.new_id, 'any'), told, upto, fork.key);
@@ -147,6 +169,7 @@ begin
     if start_jobs(array[wanted]) = '{}' then
         return (wanted.id, false)::started;
     end if;
+    perform fork_logs(wanted.id, held.id, version);
     perform copy_journal(held.id, source, wanted.id, upto);
     perform mark_fork(wanted.id, authors_of(held, source, upto));
     perform set_out_at(wanted.id, upto::integer, run_started_at(held.id, source), (

@@ -420,6 +420,32 @@ def test_a_fork_goes_on_where_the_other_stood(
     assert len(made) == 2
 
 
+def test_a_fork_reads_the_logs_that_the_other_had(
+    app: perdure.App, client: perdure.Client, work: Work
+) -> None:
+    """(E9) [P9] A conversation that is a log goes on in the fork as it would have in the other."""
+
+    @app.activity
+    async def answer(messages: list[str]) -> str:
+        return f"answer {len(messages)}"
+
+    @app.coordinator
+    async def chat(memory: perdure.AsyncEntity, turns: int) -> list[str]:
+        for turn in range(turns):
+            await memory.log("messages", f"question {turn}")
+            await memory.log("messages", await answer(await memory.get("messages")))
+        messages: list[str] = await memory.get("messages")
+        return messages
+
+    work()
+    whole = client.start(chat, 3, id="chat")
+    want = ["question 0", "answer 1", "question 1", "answer 3", "question 2", "answer 5"]
+    assert whole.result(T) == want
+    length = sum(item.task == "1/main" for item in whole.timeline() if item.kind == "fact")
+    for place in range(length):
+        assert client.fork("chat", at=place).result(T) == want
+
+
 def test_a_fork_mends_what_is_stuck(
     app: perdure.App, client: perdure.Client, dsn: str, work: Work
 ) -> None:

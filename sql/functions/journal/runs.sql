@@ -86,3 +86,33 @@ end
 $$;
 comment on function @extschema@.copy_journal(text, text, text, bigint) is
     'Let the coordinator of a new job have been told what that of another was, up to a place.';
+
+
+-- They have the names of those who wrote them, and no keys: the same would keep the fork from writing its own.
+create function @extschema@.copy_logs(
+    job        text,
+    upto       bigint,
+    held       @extschema@.memory,
+    copied_at  timestamptz
+) returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    copied bigint;
+begin
+    insert into journal (job_id, task, seq, kind, name, value, version, op, path, argument, at)
+    select held.id, '$outside', held.version + g.place, 'command', coalesce(g.name, g.task), to_jsonb(held.version + g.place),
+           held.version + g.place, 'log', g.path, g.argument, copy_logs.copied_at
+      from (select f.name, nullif(f.task, '$outside') as task, f.path, f.argument, row_number() over (order by f.version) as place
+              from journal as f
+             where f.job_id = copy_logs.job
+               and f.op = 'log'
+               and f.version <= copy_logs.upto) as g;
+    get diagnostics copied = row_count;
+    return held.version + copied;
+end
+$$;
+comment on function @extschema@.copy_logs(text, bigint, @extschema@.memory, timestamptz) is
+    'Let the memory of a locked job have the logs that another had at a version; returns the version that it has then.';
