@@ -7,7 +7,7 @@ asked no more. `check_journals(app, "journals.jsonl")` in a test, `perdure repla
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,6 +28,12 @@ Rows = list[list[Any]]
 
 PAGE = 100
 """How many running coordinators are read at a time."""
+
+ALL_ASKED = 2_147_483_647
+"""How much the code of a run has asked for that has ended, as the database has it."""
+
+_COMPARED = {"completed": "returned", "continued": "continued as new with"}
+"""How runs ended whose code must end so again, and what the code did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
     run = open_run(app, function, known, facts_of(journal))
     try:
         has_finished = run.advance()
-        return _other_ending(row, run, has_finished) if row["status"] == "completed" else None
+        return _other_ending(row, run, has_finished) if row["status"] in _COMPARED else None
     except NonDeterminism as difference:
         return difference
     finally:
@@ -77,10 +83,13 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
 
 
 def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism | None:
-    """Compare the end of a completed job; others may have been ended from outside."""
+    """Compare the end of a run that ended by itself; others may have been ended from outside."""
+    is_continued = row["status"] == "continued"
     if not has_finished:
         instead = f"waits for {listed(run.ops.values())}"
     elif run.continuation is not None:
+        if is_continued and run.continuation == row["result"]:
+            return None
         instead = f"continues as new with {json.dumps(run.continuation)}"
     else:
         try:
@@ -88,10 +97,10 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
         except BaseException as error:  # noqa: BLE001 - whatever the code raised, it is the outcome
             instead = f"raises {error!r}"
         else:
-            if result == row["result"]:
+            if result == row["result"] and not is_continued:
                 return None
             instead = f"returns {json.dumps(result)}"
-    outcome = f"returned {json.dumps(row['result'])}"
+    outcome = f"{_COMPARED[row['status']]} {json.dumps(row['result'])}"
     return other_outcome(f"{row['job']}/{row['task']}", outcome, instead)
 
 
@@ -125,6 +134,36 @@ def recordings(
             return
         after = rows[-1][0]["job"]
         left = None if left is None else left - len(rows)
+
+
+def recordings_of_runs(client: Client, job: str, seen: Mapping[str, Json]) -> Iterator[Recording]:
+    """Read all runs of a job that a worker has seen: the rows of their claims, by their tasks.
+
+    The database knows how each run ended, but of those before the last not with what arguments it
+    had begun. Runs of which nothing is left (`forget_old_runs`) are passed over.
+    """
+    last = recording_of(client, job)
+    for number, (*_, ending, _, _, _) in enumerate(_rows_of(client, job, "$run"), start=1):
+        task, next_task = f"{number}/main", f"{number + 1}/main"
+        journal = _rows_of(client, job, task)
+        is_whole = journal != [] and journal[-1][0] == len(journal)
+        if task in seen and next_task in seen and is_whole:
+            status, result = ending["status"], ending.get("result")
+            ended = {"status": status, "asked": ALL_ASKED, "accept_changes": False}
+            ended["result"] = seen[next_task]["args"] if status == "continued" else result
+            yield Recording(last.row | seen[task] | ended, journal)
+    began = seen.get(last.row["task"])
+    if began is not None:  # after its end the database does not know these two
+        known = {name: began[name] for name in ("started_at", "attempt")}
+        yield Recording(last.row | known, last.journal)
+
+
+def _rows_of(client: Client, job: str, task: str) -> Rows:
+    """Read what a task was told, though some of it may be forgotten."""
+    rows: Rows = []
+    while page := client.send(client.calls.read_journal(job, task, rows[-1][0] if rows else 0)):
+        rows += page
+    return rows
 
 
 def recording_of(client: Client, job: str) -> Recording:

@@ -26,7 +26,7 @@ from .connections import Source
 from .durations import Duration, seconds
 from .engine import Engine
 from .errors import InvalidArgument, NonDeterminism, ResultTimeout, UnknownFunction
-from .replaying import recording_of, replay_journal
+from .replaying import recordings_of_runs, replay_journal
 from .turns import Json
 from .work import SQL_QUEUE, Activity, Coordinator, Hook, SqlHook
 from .worker import Worker
@@ -60,7 +60,7 @@ class Lab:
         self.app = app
         self.schema = f"perdure_test_{uuid.uuid4().hex[:12]}"
         self._patience = seconds(patience)
-        self._began: dict[tuple[str, str], str] = {}
+        self._seen: dict[str, dict[str, Json]] = {}
         self._given = dsn
         self._queues: list[str] = []
         self._ending = ExitStack()
@@ -224,7 +224,7 @@ class Lab:
     # The end.
 
     def check(self) -> None:
-        """Check that all jobs replay as they ran, and that the database is sound.
+        """Check that all runs of all jobs replay as they ran, and that the database is sound.
 
         Raises NonDeterminism and AssertionError.
         """
@@ -243,18 +243,18 @@ class Lab:
     def _replayed(self) -> Iterator[NonDeterminism | None]:
         for job, workflow in self.client.send(self.client.calls.workflows()):
             if workflow in self.app.coordinators:
-                recording = recording_of(self.client, job)
-                place = (job, recording.row["task"])
-                if place in self._began:  # after its end the database does not know it any more
-                    row = recording.row | {"started_at": self._began[place]}
-                    yield replay_journal(self.app, row, recording.journal)
+                seen = self._seen.get(job, {})
+                for recording in recordings_of_runs(self.client, job, seen):
+                    yield replay_journal(self.app, recording.row, recording.journal)
 
     def _drop(self) -> None:
         self.client.send(self.client.calls.drop_schema())
 
     def note(self, row: Json) -> None:
-        """Take note of when a coordinator was claimed first."""
-        self._began[row["job"], row["task"]] = row["started_at"]
+        """Take note of how a coordinator began; an id that was forgotten begins again."""
+        seen = self._seen.setdefault(row["job"], {})
+        if row["position"] == 0 or row["task"] not in seen:
+            seen[row["task"]] = row
 
 
 class _LabEngine(Engine):

@@ -133,6 +133,26 @@ async def by_chance(memory: perdure.AsyncEntity, ends: bool) -> Any:
 
 
 @app.coordinator
+async def in_runs(
+    memory: perdure.AsyncEntity, number: int, by_chance_in: int, step: int = 1
+) -> Any:
+    await stamped(str(random.random()) if number == by_chance_in else perdure.now().isoformat())
+    await perdure.sleep("1 d")
+    if number < 3:
+        perdure.continue_as_new(number + step, by_chance_in, step)
+    return [number, perdure.info().run, str(perdure.uuid())]
+
+
+@app.coordinator(retry=perdure.Retry(attempts=2, delay="1 h"))
+async def in_two_attempts(memory: perdure.AsyncEntity, by_chance_in: int) -> Any:
+    run = perdure.info().run
+    await stamped(str(random.random()) if run == by_chance_in else "")
+    if perdure.info().attempt == 0:
+        raise OSError("once more")
+    return run
+
+
+@app.coordinator
 async def hanging(memory: perdure.AsyncEntity) -> None:
     await hangs.start()
 
@@ -347,6 +367,42 @@ def test_chance_is_found(lab: Lab, ends: bool) -> None:
     assert handle.status().status == ("completed" if ends else "running")
     with pytest.raises(perdure.NonDeterminism, match=r"does not replay(?s:.*)stamped"):
         lab.check()
+
+
+@pytest.mark.parametrize("workflow", [in_runs, in_two_attempts])
+def test_chance_is_found_in_every_run(lab: Lab, workflow: Any) -> None:
+    """[P9] In one that went on as the next, one that was tried again, and one before a new run."""
+    args = (1, 0) if workflow is in_runs else (0,)
+    lab.run(workflow, *args, id="sound")
+    lab.run(workflow, *args, id="sound", if_exists="new_run")
+    lab.client.fork("sound")
+    lab.settle()
+    lab.check()
+    for found_in in (2, 1):
+        args = (1, found_in) if workflow is in_runs else (found_in,)
+        lab.run(workflow, *args, id=f"by chance in {found_in}")
+        with pytest.raises(perdure.NonDeterminism, match=rf"(?s)in {found_in}/{found_in}/main"):
+            lab.check()
+
+
+def test_another_next_run_is_found(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[P9] The code that is replayed would begin it with other arguments."""
+    lab.run(in_runs, 1, 0)
+    function = in_runs.function
+
+    async def other(memory: Any, number: int, by_chance_in: int, step: int = 1) -> Any:
+        return await function(memory, number, by_chance_in, step + 1)
+
+    monkeypatch.setattr(in_runs, "function", other)
+    with pytest.raises(perdure.NonDeterminism, match=r"continued as new with \[2, 0, 1\], but"):
+        lab.check()
+
+
+def test_runs_that_are_forgotten_are_not_looked_at(lab: Lab) -> None:
+    handle = lab.start(in_runs, 1, 1)
+    lab.result(handle)
+    assert handle.forget_old_runs() > 0
+    lab.check()
 
 
 @pytest.mark.parametrize(
