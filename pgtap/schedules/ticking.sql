@@ -1,7 +1,7 @@
 -- Ticking: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
 
 begin;
-select plan(65);
+select plan(78);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -192,6 +192,32 @@ select given(resume_schedule('pause'));
 select is(pg_temp.tick('pause'), 'waiting', 'when it is resumed');
 select is(pg_temp.jobs_of('pause'), '{2030-01-07T09:00:00Z}', 'what was owed is started');
 select given((select array_agg(drop_schedule(how)) from unnest('{command,verb,pause}'::text[]) as how));
+
+-- A pause of its memory is downtime.
+
+select the_time_is('2030-01-08 00:30+00');
+select given(create_schedule(p, 'w', '0 * * * *', catch_up => p)) from unnest('{all,last,none}'::text[]) as p;
+select ok(pause('$schedule/' || p) and not pause('$schedule/' || p), 'the memory of a schedule is paused, once')
+  from unnest('{all,last,none}'::text[]) as p;
+select is(
+    (select array_agg(distinct array[s.paused::text, s.next_due_at::text, s.waits_for])
+       from schedules as s
+      where s.name <> 'e'),
+    '{{true,NULL,somebody to resume it: its job is paused}}', 'the view says so');
+select time_passes('2 h');
+select is(pg_temp.tick('all'), null, 'nobody takes it when it is due');
+select is_empty('select * from assert_invariants()', 'which breaks no law [P8]');
+select is(
+    create_schedule('all', 'w', '0 * * * *', catch_up => 'all', queue => 'q'), '2030-01-08 01:00+00',
+    'it may be changed meanwhile');
+select is(resume('$schedule/' || p), 1, 'it goes on when it is resumed') from unnest('{all,last}'::text[]) as p;
+select ok(resume_schedule('none') and not resume_schedule('none'), 'also as a schedule, once');
+select given((select array_agg(run_task(t.job, '$hook/$schedule', token_of('bob')))
+                from jsonb_to_recordset(take('bob', '{$sql}', 9)) as t (job text)));
+select is((pg_temp.jobs_of('all'))[4:], '{2030-01-08T01:00:00Z,2030-01-08T02:00:00Z}', 'and catches up with all');
+select is((pg_temp.jobs_of('last'))[2:], '{2030-01-08T02:00:00Z}', 'with the last');
+select is(pg_temp.jobs_of('none'), '{}', 'or with none');
+select given((select array_agg(drop_schedule(p)) from unnest('{all,last,none}'::text[]) as p));
 
 -- Nonsense.
 

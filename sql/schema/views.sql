@@ -23,12 +23,12 @@ select s.name,
        coalesce(s.context ->> 'time_zone', 'UTC') as time_zone,
        coalesce(s.context ->> 'catch_up', 'last') as catch_up,
        coalesce(s.context ->> 'overlap', 'allow') as overlap,
-       coalesce(s.context -> 'paused' = 'true', false) as paused,
-       case when t.due_at < 'infinity' then t.until end as next_due_at,
+       coalesce(s.context -> 'paused' = 'true', false) or s.paused as paused,
+       case when t.due_at < 'infinity' and not s.paused then t.until end as next_due_at,
        l.id as last_job,
        l.created_at as last_started_at,
        @extschema@.task_reason(t.job_id, t.task) as waits_for
-  from (select j.id, j.context, @extschema@.schedule_name(j.id) as name
+  from (select j.id, j.context, j.paused, @extschema@.schedule_name(j.id) as name
           from @extschema@.jobs as j
          where j.entity = '$schedule') as s
   left join @extschema@.tasks as t on s.id = t.job_id and t.task = '$hook/$schedule'

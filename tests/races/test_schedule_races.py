@@ -92,6 +92,8 @@ def test_many_workers_at_one_due_time_start_one_job(stage: Stage) -> None:
 VERBS: dict[str, Callable[[Session], Any]] = {
     "pause": lambda session: session.call("pause_schedule", name="s"),
     "resume": lambda session: session.call("resume_schedule", name="s"),
+    "pause of the memory": lambda session: session.call("pause", id=JOB),
+    "resume of the memory": lambda session: session.call("resume", id=JOB),
     "trigger": lambda session: session.rows("trigger_schedule", name="s", key="k"),
     "drop": lambda session: session.call("drop_schedule", name="s"),
     "create": lambda session: make(session, every="2 h"),

@@ -161,14 +161,15 @@ set enable_seqscan = off
 as $$
 declare
     it memory := lock_schedule(resume_schedule.name);
-    is_paused boolean := it.context -> 'paused' = 'true';
+    is_paused boolean := coalesce(it.context -> 'paused' = 'true', false);
+    has_rested boolean := lift_pause(it.id) <> '{}';
 begin
     perform raise_failure(schedule_failure(resume_schedule.name, it.context || '{"paused": false}'));
     if is_paused then
         perform run_command(it.id, 'set', '{paused}', 'false', null, null);
     end if;
     perform resettle_schedule(it.id);
-    return coalesce(is_paused, false);
+    return is_paused or has_rested;
 end
 $$;
 comment on function @extschema@.resume_schedule(text) is

@@ -167,10 +167,13 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    update tasks as t set paused = true where t.job_id = pause_tasks.job and left(t.name, 1) <> '$';
+    update tasks as t
+       set paused = true
+     where t.job_id = pause_tasks.job
+       and (left(t.name, 1) <> '$' or t.name = '$schedule');
 end
 $$;
-comment on function @extschema@.pause_tasks(text) is 'Keep the tasks of a job from workers, but for what the database does by itself; what is held goes on.';
+comment on function @extschema@.pause_tasks(text) is 'Keep the tasks of a job from workers, also that of a schedule, but for what else the database does by itself; what is held goes on.';
 
 
 create function @extschema@.lift_pause(job text) returns text[]
