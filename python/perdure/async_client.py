@@ -330,7 +330,8 @@ class AsyncClient(
 
         Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
         ("error", "existing", or "new_run" of a job that has ended), connection (joins its
-        transaction); other keywords are the workflow's own. Raises JobExists.
+        transaction); other keywords are the workflow's own, and one that might be meant so is
+        refused. Raises JobExists, InvalidArgument.
         """
         call = self.requests.start(workflow, args, options)
         started, _ = await self.send(call, connection)

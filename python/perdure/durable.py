@@ -127,10 +127,16 @@ def _hook(
 ) -> asks.Ask:
     if isinstance(hook, str):
         hook = serving.app.hooks.get(hook, hook)
+    if not isinstance(hook, str):
+        hook.refuse_options(args, _given(options) - {"detached"})
     if isinstance(hook, str) and options["queue"] is None:
         options["queue"] = serving.info.queue
     options["pinned_version"] = serving.pin_of(hook)
     return asks.hook_ask(hook, args, kwargs, **options)
+
+
+def _given(options: dict[str, Any]) -> set[str]:
+    return {name for name, value in options.items() if value is not None}
 
 
 def child(
@@ -222,6 +228,8 @@ def _child(
         )
     if isinstance(workflow, str):
         workflow = serving.app.coordinators.get(workflow, workflow)
+    if not isinstance(workflow, str):
+        workflow.refuse_options(args, _given(options))
     if isinstance(workflow, str) and options["queue"] is None:
         options["queue"] = serving.info.queue
     options["pinned_version"] = serving.pin_of(workflow)

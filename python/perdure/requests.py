@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -93,7 +93,7 @@ class Requests:
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
         """Give the call that starts a hook."""
         known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
-        bound = _bound(hook, args, options)
+        bound = _bound(hook, args, options, known)
         if isinstance(hook, Work):
             known = {"queue": hook.queue, "limit_key": hook.key_of(args, options)} | known
         known["key"] = known.get("key") or uuid.uuid4().hex
@@ -170,7 +170,7 @@ def _start_of(
 ) -> tuple[str, Any, dict[str, Any]]:
     """Give a workflow's name, its arguments and the options of its start."""
     known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
-    bound = _bound(workflow, args, options)
+    bound = _bound(workflow, args, options, known)
     if isinstance(workflow, Coordinator):
         known = _own(workflow, args, options) | known
     if known.get("timeout") is not None:
@@ -185,9 +185,16 @@ def _listed(args: Mapping[str, Any] | Sequence[Any]) -> Any:
     return args if isinstance(args, Mapping) else list(args)
 
 
-def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _bound(
+    work: Work[..., Any] | str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Iterable[str] = (),
+) -> Any:
+    """Give the arguments of a call as JSON, beside which these options were given."""
     if isinstance(work, str):
         return stored(typed.bind_unknown(args, kwargs))
+    work.refuse_options(args, options)
     return stored(work.shape.bind(args, kwargs))
 
 

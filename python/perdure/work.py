@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import cached_property, update_wrapper
 from typing import (
@@ -41,6 +41,8 @@ LimitKey = str | Callable[..., str]
 """Under which key work counts on a queue that limits keys: a text, or a function of the arguments
 of each call."""
 
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 SQL_QUEUE = "$sql"
 """Where tasks stand that the database runs itself; every worker serves it."""
@@ -88,6 +90,18 @@ class Work(Generic[P, R]):
     def shape(self) -> Shape:
         """Tell how arguments and result pass the wire."""
         return shape_of(self.function, self.leading)
+
+    def refuse_options(self, args: Any, given: Iterable[str]) -> None:
+        """Refuse a keyword that is an option of the call and might be meant as an argument: one of
+        the function's own that is not given by position. Raises InvalidArgument."""
+        own = list(self.shape.signature.parameters.values())[self.leading + len(args) :]
+        names = {each.name for each in own if each.kind in _BY_NAME}
+        for name in names.intersection(given):
+            raise InvalidArgument(
+                f"{name} is an option of this call, and an argument of {self.name}()",
+                detail="It would be taken as the option, and the function would not see it.",
+                hint="Give the argument by position, or rename it.",
+            )
 
     def key_of(self, args: Any, kwargs: Any) -> str | None:
         """Give the key under which a call counts where keys are limited. Raises InvalidArgument."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 
 import perdure
+from perdure.requests import START_OPTIONS
 
 T = "15 s"
 
@@ -51,6 +53,55 @@ def test_a_job_is_started_once(client: perdure.Client, echo: Any, work: Any) -> 
     assert client.start(echo, 2, id="one", if_exists="existing").id == "one"
     work()
     assert handle.result(T) == 1
+
+
+@pytest.mark.parametrize("option", sorted(START_OPTIONS))
+def test_an_option_is_not_taken_for_an_argument_of_the_workflow(
+    client: perdure.Client, app: perdure.App, option: str
+) -> None:
+    """Nor an argument for an option: whoever could mean both is told."""
+    names: dict[str, Any] = {}
+    exec(f"async def works(memory, what, {option}=None): return {option}", names)
+    works = app.coordinator(names["works"])
+    with pytest.raises(perdure.InvalidArgument, match=f"{option} is an option .* of works"):
+        client.start(works, "x", **{option: "5"})
+    value = {"priority": 5, "due_at": datetime.now(UTC), "timeout": "1 h", "context": {}}
+    given = value.get(option, "error" if option == "if_exists" else None)
+    handle = client.start(works, "x", "by position", **{option: given})
+    assert handle.status().status == "running"
+
+
+def test_options_of_hooks_and_children_are_told_from_arguments(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity, what: str, queue: str = "none") -> str:
+        return queue
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity, *, timeout: int = 0) -> int:  # noqa: ASYNC109
+        return timeout
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        refused = 0
+        for call in (
+            lambda: perdure.exec_hook(hook, "x", queue="q"),
+            lambda: perdure.start_hook("hook", "x", queue="q"),
+            lambda: perdure.child(child, timeout=5),
+            lambda: perdure.start_child("child", timeout=5),
+        ):
+            try:
+                call()
+            except perdure.InvalidArgument:
+                refused += 1
+        named = await hook.start("x", queue="named"), await child.start(timeout=7)
+        return [refused, *named, await perdure.exec_hook(hook, "x", "own", queue="default")]
+
+    work()
+    assert client.start(asks, id="j").result("30 s") == [4, "named", 7, "own"]
+    with pytest.raises(perdure.InvalidArgument, match="queue is an option"):
+        client.handle("j").hook(hook, "x", queue="q")
 
 
 def test_results_are_there_for_late_and_other_askers(
