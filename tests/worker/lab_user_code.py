@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 import perdure
-from perdure.testing import Lab, Mocked
+from perdure.testing import AsyncLab, Lab, Mocked
 
 app = perdure.App()
 recount = perdure.sql_hook("count reviews", int)
@@ -29,6 +29,13 @@ async def research(memory: perdure.AsyncEntity, query: str) -> list[str]:
 def plain(memory: perdure.Entity) -> int:
     assert_type(recount(memory), int)
     return recount(memory)
+
+
+async def async_tests(lab: AsyncLab) -> None:
+    assert_type(await lab.run(research, "subsidies"), list[str])
+    assert_type(await lab.run("research", "subsidies"), Any)
+    assert_type(await lab.start(plain), perdure.AsyncHandle)
+    assert_type(lab.memory("j"), perdure.AsyncMemory)
 
 
 def tests(lab: Lab) -> None:

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.testing import Lab
+from perdure.testing import AsyncLab, Lab
 
 app = perdure.App()
 released = threading.Event()
@@ -442,6 +442,43 @@ def test_two_labs_do_not_meet(dsn: str) -> None:
         other.start(approval, id="same").signal("approve", "other")
         assert other.result("same") == "other"
         assert one.result(handle) == "too late"
+
+
+def test_an_async_test_does_the_same_and_its_loop_goes_on(dsn: str) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.001)
+            ticks += 1
+
+    async def test() -> None:
+        ticking = asyncio.create_task(tick())
+        async with AsyncLab(app, dsn=dsn) as lab:
+            searched = lab.mock(search, found("a"))
+            began = await lab.now()
+            assert await lab.run(research, "q", id="j") == ["a"]
+            assert await lab.memory("j").get("query") == "q"
+            assert await lab.now() - began >= timedelta(days=30)
+            assert searched.calls == [("q",)]
+            handle = await lab.start(approval)
+            await lab.settle()
+            await lab.pass_time("6 d")
+            await handle.signal("approve", "yes")
+            assert await lab.result(handle) == "yes"
+            with pytest.raises(perdure.ResultTimeout):
+                await lab.result(await lab.start(forgets_nothing))
+            await lab.check()
+            await lab.run(by_chance, True)
+            with pytest.raises(perdure.NonDeterminism):
+                await lab.check()
+        ticking.cancel()
+
+    before = search.function
+    asyncio.run(test())
+    assert ticks > 10
+    assert search.function is before
 
 
 def test_the_types_of_user_code_are_checked() -> None:

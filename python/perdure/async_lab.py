@@ -1,0 +1,114 @@
+"""The lab of async tests: a lab that waits in threads, so that the loop of the test goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from .app import App
+from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
+from .durations import Duration
+from .lab import Lab, Mocked
+from .work import Activity, Coordinator, Hook
+
+T = TypeVar("T")
+
+
+class AsyncLab:
+    """A laboratory for one async test: `async with AsyncLab(app) as lab: await lab.run(research)`.
+
+    Its verbs are those of a Lab, awaited; `plain` is the lab itself, whose worker runs in a thread,
+    `client` an async client of its app.
+    """
+
+    client: AsyncClient
+
+    def __init__(self, app: App, *, dsn: str | None = None, patience: Duration = 60):
+        self.plain = Lab(app, dsn=dsn, patience=patience)
+        self._ending = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Make the app, and start its worker."""
+        async with AsyncExitStack() as stack:
+            await asyncio.to_thread(self.plain.__enter__)
+            stack.push_async_callback(asyncio.to_thread, self.plain.__exit__, None, None, None)
+            opened = await connect_async(self.plain.dsn, self.plain.schema, provision=False)
+            self.client = await stack.enter_async_context(opened)
+            self._ending = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the worker, put back what was mocked, and drop the app."""
+        await self._ending.aclose()
+
+    async def start(
+        self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any
+    ) -> AsyncHandle:
+        """Start a job as `client.start` does; it goes as far as it can without skipped time."""
+        return await self.client.start(workflow, *args, **options)
+
+    @overload
+    async def run(
+        self, workflow: Coordinator[..., Coroutine[Any, Any, T]], *args: Any, **options: Any
+    ) -> T: ...
+    @overload
+    async def run(
+        self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any
+    ) -> Any: ...
+    async def run(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Any:
+        """Start a job and give its result, as `start` and `result` do."""
+        return await self.result(await self.start(workflow, *args, **options))
+
+    async def result(self, job: AsyncHandle | str) -> Any:
+        """Give the result of a job, skipping time as often as it takes.
+
+        Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could
+        wait for, as when it wants a signal.
+        """
+        handle = job if isinstance(job, AsyncHandle) else self.client.handle(job)
+        await asyncio.to_thread(self.plain.finish, handle.id)
+        return await handle.result(timeout=0)
+
+    def memory(self, job: AsyncHandle | str) -> AsyncMemory:
+        """Give the memory of a job."""
+        return self.client.entity(job if isinstance(job, str) else job.id)
+
+    async def now(self) -> datetime:
+        """Give the time of this app."""
+        return await asyncio.to_thread(self.plain.now)
+
+    async def settle(self) -> None:
+        """Wait until nobody is at work and nothing is due; no time is skipped.
+
+        Raises ResultTimeout.
+        """
+        await asyncio.to_thread(self.plain.settle)
+
+    async def pass_time(self, length: Duration) -> datetime:
+        """Let time pass: what is due meanwhile happens, each at its time. Gives the new time."""
+        return await asyncio.to_thread(self.plain.pass_time, length)
+
+    def mock(
+        self, work: Activity[..., Any] | Hook[..., Any] | str, function: Callable[..., Any]
+    ) -> Mocked:
+        """Let a function stand in for an activity or hook, until the lab ends.
+
+        It runs on the loop of the lab's worker, not on that of the test. Else as `Lab.mock`.
+        """
+        return self.plain.mock(work, function)
+
+    async def check(self) -> None:
+        """Check that all runs of all jobs replay as they ran, and that the database is sound.
+
+        Raises NonDeterminism and AssertionError.
+        """
+        await asyncio.to_thread(self.plain.check)

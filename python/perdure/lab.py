@@ -1,0 +1,280 @@
+"""The lab: an app of a test's own, with a worker in a thread. See `testing`."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from .app import App
+from .client import Client, Handle, Memory, connect
+from .connections import Source
+from .durations import Duration, seconds
+from .engine import Engine
+from .errors import InvalidArgument, NonDeterminism, ResultTimeout, UnknownFunction
+from .replaying import recordings_of_runs, replay_journal
+from .turns import Json
+from .work import SQL_QUEUE, Activity, Coordinator, Hook, SqlHook
+from .worker import Worker
+
+T = TypeVar("T")
+
+LOOK_EVERY = 0.002
+"""Seconds between two looks whether work is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mocked:
+    """What stands in for an activity or a hook; `calls` has the arguments of each call."""
+
+    function: Callable[..., Any]
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+class Lab:
+    """A laboratory for one test: `with Lab(app) as lab: lab.run(research, "subsidies")`.
+
+    The app has a schema of its own, which is dropped at the end, in the database `dsn`, else
+    `$PERDURE_DATABASE_URL`, else the embedded server. A worker of it runs in a thread. While the
+    test waits in `run`, `result` or `pass_time`, time is skipped to what is due next, whenever
+    nobody is at work. `patience` is how long work may really take.
+    """
+
+    def __init__(self, app: App, *, dsn: str | None = None, patience: Duration = 60):
+        self.app = app
+        self.schema = f"perdure_test_{uuid.uuid4().hex[:12]}"
+        self._patience = seconds(patience)
+        self._seen: dict[str, dict[str, Json]] = {}
+        self._given = dsn
+        self._queues: list[str] = []
+        self._ending = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Make the app, and start its worker."""
+        with ExitStack() as stack:
+            source = Source(self._given, self.schema)
+            stack.callback(source.close)
+            self.dsn = source.dsn
+            self.client: Client = stack.enter_context(connect(self.dsn, self.schema))
+            stack.callback(self._drop)
+            served = self.client.calls.served_queues(
+                [*self.app.queues(), SQL_QUEUE], self.app.version
+            )
+            self._queues = self.client.send(served)
+            stack.enter_context(_LabWorker(self))
+            self._ending = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the worker, put back what was mocked, and drop the app."""
+        self._ending.close()
+
+    # Jobs.
+
+    def start(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Handle:
+        """Start a job as `client.start` does; it goes as far as it can without skipped time."""
+        return self.client.start(workflow, *args, **options)
+
+    @overload
+    def run(
+        self, workflow: Coordinator[..., Coroutine[Any, Any, T]], *args: Any, **options: Any
+    ) -> T: ...
+    @overload
+    def run(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Any: ...
+    def run(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Any:
+        """Start a job and give its result, as `start` and `result` do."""
+        return self.result(self.start(workflow, *args, **options))
+
+    def result(self, job: Handle | str) -> Any:
+        """Give the result of a job, skipping time as often as it takes.
+
+        Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could
+        wait for, as when it wants a signal.
+        """
+        handle = job if isinstance(job, Handle) else self.client.handle(job)
+        self.finish(handle.id)
+        return handle.result(timeout=0)
+
+    def finish(self, job: str) -> None:
+        """Wait for the end of a job, skipping time as often as it takes. Raises ResultTimeout."""
+        handle = self.client.handle(job)
+        until = time.monotonic() + self._patience
+        self.settle()
+        while (status := handle.status()).status == "running":
+            is_late = time.monotonic() > until
+            if is_late or not self._skip():
+                why = f" after {self._patience} s of work" if is_late else ", and nothing is due"
+                raise ResultTimeout(
+                    f"job {handle.id} has not ended{why}",
+                    detail=f"It waits for {status.waiting_for}.",
+                    hint="Send it what it waits for, and call result() again.",
+                )
+            self.settle()
+
+    def memory(self, job: Handle | str) -> Memory:
+        """Give the memory of a job."""
+        return self.client.entity(job if isinstance(job, str) else job.id)
+
+    # Time.
+
+    def now(self) -> datetime:
+        """Give the time of this app."""
+        now: datetime = self.client.send(self.client.calls.clock())
+        return now
+
+    def settle(self) -> None:
+        """Wait until nobody is at work and nothing is due; no time is skipped.
+
+        Raises ResultTimeout.
+        """
+        until = time.monotonic() + self._patience
+        while (task := self.client.send(self.client.calls.at_work(self._queues))) is not None:
+            if time.monotonic() > until:
+                job, name, state, worker = task
+                raise ResultTimeout(
+                    f"there is still work after {self._patience} s",
+                    detail=f"{name} of job {job} is {state}"
+                    + (f" by {worker}." if worker else "."),
+                    hint="Mock what is slow, or give the lab more patience.",
+                )
+            time.sleep(LOOK_EVERY)
+
+    def pass_time(self, length: Duration) -> datetime:
+        """Let time pass: what is due meanwhile happens, each at its time. Gives the new time."""
+        until = self.now() + timedelta(seconds=seconds(length))
+        self.settle()
+        while self._skip(until):
+            self.settle()
+        left = (until - self.now()).total_seconds()
+        if left > 0:
+            self.client.send(self.client.calls.move_clock(left))
+        self.settle()
+        return self.now()
+
+    def _skip(self, up_to: datetime | None = None) -> bool:
+        """Skip time to what is due next; false where nothing will be."""
+        send, calls = self.client.send, self.client.calls
+        while send(calls.skip_time(up_to)) is None:
+            if not send(calls.will_be_due(self._queues, up_to)):
+                return False
+            self.settle()  # somebody has begun meanwhile
+        return True
+
+    # Doubles.
+
+    def mock(
+        self, work: Activity[..., Any] | Hook[..., Any] | str, function: Callable[..., Any]
+    ) -> Mocked:
+        """Let a function stand in for an activity or hook, until the lab ends.
+
+        `lab.mock(search, lambda query: ["found"])`; a hook's is given the memory first, a
+        transaction's its connection. A name will do. Raises UnknownFunction, and InvalidArgument
+        for what the database runs.
+        """
+        work = self._known(work) if isinstance(work, str) else work
+        if isinstance(work, SqlHook):
+            raise InvalidArgument(
+                "a hook in SQL is not mocked from Python",
+                hint="Register another function under its name: lab.client.register_sql_hook().",
+            )
+        mocked, skipped = Mocked(function), work.leading
+        shape, before = work.shape, (work.function, work.is_async)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            mocked.calls.append((*args[skipped:], *kwargs.values()))
+            return function(*args, **kwargs)
+
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            return await call(*args, **kwargs)
+
+        def restore() -> None:
+            work.function, work.is_async = before
+
+        self._ending.callback(restore)
+        is_async = inspect.iscoroutinefunction(function)
+        work.function, work.is_async = call_async if is_async else call, is_async
+        assert work.shape is shape  # arguments and results pass as those of the real one
+        return mocked
+
+    def _known(self, name: str) -> Activity[..., Any] | Hook[..., Any]:
+        work = self.app.activities.get(name) or self.app.hooks.get(name)
+        if work is None:
+            raise UnknownFunction(
+                f"this app has no activity or hook named {name!r}",
+                hint="Register it first; a coordinator is not mocked, but what it calls.",
+            )
+        return work
+
+    # The end.
+
+    def check(self) -> None:
+        """Check that all runs of all jobs replay as they ran, and that the database is sound.
+
+        Raises NonDeterminism and AssertionError.
+        """
+        differences = [found for found in self._replayed() if found is not None]
+        if differences:
+            raise NonDeterminism(
+                "the code does not replay as it ran",
+                detail="\n".join(f"{each.message} {each.detail or ''}" for each in differences),
+                hint=differences[0].hint,
+            )
+        calls = self.client.calls
+        broken = self.client.send(calls.broken_invariants())
+        broken += self.client.send(calls.broken_histories())
+        assert not broken, f"the database is not sound: {broken}"
+
+    def _replayed(self) -> Iterator[NonDeterminism | None]:
+        for job, workflow in self.client.send(self.client.calls.workflows()):
+            if workflow in self.app.coordinators:
+                seen = self._seen.get(job, {})
+                for recording in recordings_of_runs(self.client, job, seen):
+                    yield replay_journal(self.app, recording.row, recording.journal)
+
+    def _drop(self) -> None:
+        self.client.send(self.client.calls.drop_schema())
+
+    def note(self, row: Json) -> None:
+        """Take note of how a coordinator began; an id that was forgotten begins again."""
+        seen = self._seen.setdefault(row["job"], {})
+        if row["position"] == 0 or row["task"] not in seen:
+            seen[row["task"]] = row
+
+
+class _LabEngine(Engine):
+    lab: Lab
+
+    def admit(self, row: Json) -> None:
+        if row["kind"] == "coordinator":
+            self.lab.note(row)
+        super().admit(row)
+
+
+class _LabWorker(Worker):
+    """A worker that keeps nothing waiting in memory, and tells what it has begun."""
+
+    _engine_class = _LabEngine
+
+    def __init__(self, lab: Lab):
+        super().__init__(
+            lab.app, dsn=lab.dsn, schema=lab.schema, poll=0.5, grace=1, provision=False
+        )
+        self._lab = lab
+
+    def _engine(self, source: Source) -> Engine:
+        engine = super()._engine(source)
+        assert isinstance(engine, _LabEngine)
+        engine.lab = self._lab
+        engine.hurries = True
+        return engine
