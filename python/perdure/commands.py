@@ -17,6 +17,7 @@ from . import binaries, embedded, item_commands
 from . import install as installer
 from .calls import Calls, send
 from .errors import ServerUnavailable
+from .hook_commands import hook
 from .memory_commands import index
 from .queue_commands import queue
 from .replay_command import replay
@@ -39,6 +40,7 @@ from .terminal import (
 
 __all__ = ["commands", "item_commands", "replay"]
 
+commands.add_typer(hook)
 commands.add_typer(index)
 commands.add_typer(queue)
 commands.add_typer(schedule)

@@ -197,6 +197,24 @@ def test_a_worker_runs_until_it_is_told_to_stop(shell: Shell, dsn: str, tmp_path
     assert worker.wait(30) == 0
 
 
+def test_hooks_in_sql_are_registered_looked_at_and_dropped(shell: Shell, dsn: str) -> None:
+    named = ["hook", "register", "recount", "perdure.recount"]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("""
+            create function perdure.recount(job text, args jsonb) returns void
+            language sql as 'select'""")
+    assert shell(*named, "--attempts", "3", "--retry-in", "5 s", "--timeout", "1 min") == ""
+    listed = json.loads(shell("hook", "list"))
+    assert (listed["name"], listed["function"], listed["attempts"]) == ("recount", "recount", 3)
+    assert (listed["retry_in"], listed["timeout"]) == ("0:00:05", "0:01:00")
+    assert listed["within"] is None
+    status, _, complaint = shell.run("hook", "register", "wrong", "perdure.clock")
+    assert status == 1
+    assert "cannot be the hook" in complaint
+    assert shell("hook", "drop", "recount") == "true"
+    assert shell("hook", "list") == ""
+
+
 def test_schedules_are_made_looked_at_and_dropped(shell: Shell) -> None:
     options = ["--args", '["wind"]', "--time-zone", "Europe/Berlin", "--queue", "q"]
     due_at = json.loads(shell("schedule", "create", "report", "0 0 29 2 *", *options))

@@ -1,0 +1,46 @@
+"""The commands of the command line for hooks in SQL: each calls one verb of the client."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .terminal import DEFAULT, Dsn, Schema, client, show
+
+hook = typer.Typer(name="hook", help="Functions of the database as hooks.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the hook.")]
+
+
+@hook.command("list")
+def list_sql_hooks(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print which functions are hooks, and how often they are tried, a line of JSON each."""
+    with client(dsn, schema) as opened:
+        for each in opened.sql_hooks():
+            show(each, indent=None)
+
+
+@hook.command("register")
+def register_sql_hook(
+    name: Name,
+    function: Annotated[str, typer.Argument(help="A function (text, jsonb): my_app.recount")],
+    attempts: Annotated[int, typer.Option(help="How often it runs when it fails.")] = 1,
+    retry_in: Annotated[str, typer.Option(help='The first pause: "5 s"; then twice that.')] = "1 s",
+    timeout: Annotated[str | None, typer.Option(help="How long an attempt may take.")] = None,
+    within: Annotated[str | None, typer.Option(help="… all of them, with the pauses.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Let a function of the database be a hook, or change how often it is tried."""
+    with client(dsn, schema) as opened:
+        opened.register_sql_hook(
+            name, function, attempts=attempts, retry_in=retry_in, timeout=timeout, within=within
+        )
+
+
+@hook.command("drop")
+def drop_sql_hook(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Let a function be a hook no more; print whether it was one."""
+    with client(dsn, schema) as opened:
+        show(opened.drop_sql_hook(name))
