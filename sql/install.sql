@@ -2,7 +2,9 @@
 -- A file may use only what stands above it. `@extschema@` is the app's schema.
 
 -- Shapes that functions pass to each other.
-\ir types.sql
+\ir types/memories.sql
+\ir types/jobs.sql
+\ir types/tasks.sql
 
 -- Verbs: replaced whole on every upgrade.
 \ir functions/clock.sql

@@ -1,0 +1,158 @@
+-- Shapes: jobs, how they come to be, and what is told of them.
+
+create type @extschema@.started as (
+    id      text,
+    is_new  boolean
+);
+comment on type @extschema@.started is 'The id of a job, and whether this call made it, or began its run.';
+
+create type @extschema@.new_job as (
+    id              text,
+    workflow        text,
+    entity          text,
+    args            jsonb,
+    context         jsonb,
+    queue           text,
+    priority        integer,
+    due_at          timestamptz,
+    headers         jsonb,
+    pinned_version  text,
+    key             text,
+    if_exists       text,
+    parent          text,
+    asker_task      text,
+    asker_key       text,
+    limit_key       text,
+    on_parent_end   text,
+    timeout         interval
+);
+comment on type @extschema@.new_job is 'A job that somebody wants to start: a client, or a parent that asks for a child.';
+
+create type @extschema@.job_result as (
+    status  text,
+    result  jsonb,
+    error   jsonb
+);
+comment on type @extschema@.job_result is 'How a job ended; its result and error are null while it runs.';
+
+create type @extschema@.job_status as (
+    id           text,
+    entity       text,
+    workflow     text,
+    status       text,
+    version      bigint,
+    run          integer,
+    waiting_for  text,
+    created_at   timestamptz,
+    updated_at   timestamptz,
+    finished_at  timestamptz
+);
+comment on type @extschema@.job_status is 'Where a job stands, with what it waits for in words.';
+
+create type @extschema@.relative as (
+    id             text,
+    parent         text,
+    depth          integer,
+    workflow       text,
+    status         text,
+    asked_as       text,
+    on_parent_end  text,
+    created_at     timestamptz,
+    finished_at    timestamptz
+);
+comment on type @extschema@.relative is 'A job of a family: how far beneath its head, and by which request it came to be.';
+
+create type @extschema@.asked_item as (
+    id           text,
+    job          text,
+    task         text,
+    key          text,
+    name         text,
+    payload      jsonb,
+    assignee     text,
+    priority     integer,
+    status       text,
+    asked_at     timestamptz,
+    expires_at   timestamptz,
+    claimed_by   text,
+    claimed_at   timestamptz,
+    resolution   jsonb,
+    resolved_by  text,
+    resolved_at  timestamptz,
+    place        jsonb
+);
+comment on type @extschema@.asked_item is
+    'What a job asks of people, and what became of it; its place is where the next page of a list begins.';
+
+create type @extschema@.recording as (
+    job             text,
+    task            text,
+    name            text,
+    entity          text,
+    queue           text,
+    parent          text,
+    headers         jsonb,
+    pinned_version  text,
+    run             integer,
+    args            jsonb,
+    attempt         integer,
+    asked           integer,
+    accept_changes  boolean,
+    position        integer,
+    started_at      timestamptz,
+    status          text,
+    result          jsonb,
+    forked_from     jsonb
+);
+comment on type @extschema@.recording is
+    'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';
+
+create type @extschema@.timeline_item as (
+    kind   text,
+    at     timestamptz,
+    task   text,
+    body   jsonb,
+    place  jsonb
+);
+comment on type @extschema@.timeline_item is
+    'Something that belongs to a job: the job itself, a fact, a task, a message or an item; its place is where the next page begins.';
+
+create type @extschema@.cron as (
+    minutes         integer[],
+    hours           integer[],
+    days            integer[],
+    months          integer[],
+    weekdays        integer[],
+    matches_either  boolean,
+    is_elapsed      boolean
+);
+comment on type @extschema@.cron is
+    'A cron expression that was read: its five fields, whether a day or a weekday is enough, and whether time is counted or read from the clock on the wall.';
+
+create type @extschema@.schedule as (
+    workflow        text,
+    args            jsonb,
+    cron            text,
+    every           interval,
+    time_zone       text,
+    starts_at       timestamptz,
+    catch_up        text,
+    overlap         text,
+    paused          boolean,
+    entity          text,
+    queue           text,
+    priority        integer,
+    headers         jsonb,
+    limit_key       text,
+    timeout         interval,
+    pinned_version  text
+);
+comment on type @extschema@.schedule is 'What the memory of a schedule says: which workflow to start, when and how.';
+
+create type @extschema@.broken_invariant as (
+    code    text,
+    job     text,
+    task    text,
+    detail  text
+);
+comment on type @extschema@.broken_invariant is 'A law of the tables that a row breaks.';
