@@ -7,7 +7,6 @@ installed; when it has ended, the invariants of that app must hold.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,19 +15,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from pytest_pgtap.plugin import PgTapFile
 
 from perdure.embedded import Server
 from perdure.install import install
 from tests.fetch_pgtap import NoPgTap
-from tests.servers import AnyServer, opened
+from tests.servers import AnyServer, database_of, opened
 from tests.taps import FIXTURES, PGTAP, load_pgtap
 
 Connection = psycopg.Connection[Any]
 
 SCHEMA = "perdure"
-_numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -144,22 +141,6 @@ def connected(dsn: str) -> Iterator[Connection]:
     with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
         connection.execute(f"set search_path = pg_catalog, {SCHEMA}, public")
         yield connection
-
-
-@contextmanager
-def database_of(server: AnyServer, purpose: str, template: str = "template0") -> Iterator[str]:
-    """Make a database, in which sloppy PL/pgSQL is an error, and drop it afterwards."""
-    name = f"perdure_{purpose}_{os.getpid()}_{next(_numbers)}"
-    database, source = sql.Identifier(name), sql.Identifier(template)
-    with psycopg.connect(server.url(), autocommit=True) as admin:
-        create = sql.SQL("create database {} template {} strategy file_copy")
-        admin.execute(create.format(database, source))
-        strict = sql.SQL("alter database {} set plpgsql.extra_errors = 'all'")
-        admin.execute(strict.format(database))
-        try:
-            yield name
-        finally:
-            admin.execute(sql.SQL("drop database if exists {} with (force)").format(database))
 
 
 def broken_invariants(dsn: str) -> list[tuple[Any, ...]]:

@@ -17,6 +17,7 @@
 \ir functions/contracts/checking.sql
 \ir functions/contracts/schemas.sql
 \ir functions/contracts/defining.sql
+\ir functions/instances/checking.sql
 \ir functions/listeners.sql
 \ir functions/jobs.sql
 \ir functions/jobs/children.sql
@@ -86,6 +87,7 @@
 \ir functions/indexing/defining.sql
 \ir functions/indexing/indexes.sql
 \ir functions/many.sql
+\ir functions/instances/adopting.sql
 \ir functions/testing/clock.sql
 \ir functions/testing/running.sql
 \ir functions/invariants/neighbours.sql
@@ -107,6 +109,7 @@
 \ir schema/sql_hooks.sql
 \ir schema/indexes.sql
 \ir schema/views.sql
+
 
 -- Assertions for tests: the body of create_test_helpers(), which a test calls.
 \ir testing/helpers.sql

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import psycopg
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from perdure.embedded import Server
+
+_numbers = itertools.count(1)
 
 EMBEDDED_SETTINGS = {"max_connections": "200", "log_min_messages": "fatal"}
 
@@ -60,3 +66,32 @@ def container(image: str) -> Iterator[RunningServer]:
     named = image if ":" in image or "/" in image else f"postgres:{image}"
     with PostgresContainer(named, driver=None) as running:
         yield RunningServer(running.get_connection_url())
+
+
+@contextmanager
+def database_of(
+    server: AnyServer, purpose: str, template: str = "template0", app: str = "perdure"
+) -> Iterator[str]:
+    """Make a database, in which sloppy PL/pgSQL is an error, and drop it afterwards.
+
+    The app that comes with a template is a copy: it is adopted.
+    """
+    name = f"perdure_{purpose}_{os.getpid()}_{next(_numbers)}"
+    database, source = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        create = sql.SQL("create database {} template {} strategy file_copy")
+        admin.execute(create.format(database, source))
+        strict = sql.SQL("alter database {} set plpgsql.extra_errors = 'all'")
+        admin.execute(strict.format(database))
+        if template != "template0":
+            adopt(server.url(name), app)
+        try:
+            yield name
+        finally:
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(database))
+
+
+def adopt(dsn: str, app: str = "perdure") -> None:
+    """Let an app execute in a database that was made of another: it is a copy."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("select {}.adopt_instance()").format(sql.Identifier(app)))

@@ -31,7 +31,7 @@ MAX_PYTHON_FUNCTION = 40
 # A table is written by the file (or folder) of its name, but for these.
 WRITERS = {
     "workers": {"workers", "listeners"},
-    "settings": {"migrations", "testing"},
+    "settings": {"instances", "testing"},
     "wanted_indexes": {"indexing"},
 }
 

@@ -242,7 +242,7 @@ class Committer:
             lease_for=engine.lease_for if room > 0 else None,
             since=self._since() if room > 0 else None,
             waiting=waiting,
-            instance=engine.instance if room > 0 else None,
+            instance=engine.instance,
         )
 
     async def _advance(self, letters: list[Letter], room: int) -> None:

@@ -61,7 +61,8 @@ class TaskNotHeld(PerdureError, code="PD001"):
 
 
 class InstanceNotAdopted(PerdureError, code="PD003"):
-    """The schema is a restored copy that nobody has adopted yet: it does not execute."""
+    """The app is a copy that nobody has adopted, or not the instance that a worker was told to
+    serve: it does not execute."""
 
 
 class ProtocolNotSupported(PerdureError, code="PD004"):
@@ -204,8 +205,8 @@ class ExtensionOutdated(PerdureError, code="PD504"):
     """The schema holds the extension in another version than this package's."""
 
 
-class NoUpgradePath(PerdureError, code="PD505"):
-    """No chain of upgrade scripts leads from the schema's version to this package's."""
+class NotMigrated(PerdureError, code="PD505"):
+    """The tables are of another version than the functions: nothing is executed on them."""
 
 
 class ServerUnavailable(PerdureError, code="PD506"):

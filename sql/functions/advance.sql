@@ -265,6 +265,7 @@ declare
     taken claimed_task[] := '{}'::claimed_task[];
 begin
     perform check_protocol(advance.protocol);
+    perform check_instance(advance.instance);
     if jsonb_typeof(advance.turns) is distinct from 'array' then
         raise exception 'turns must be a JSON array'
             using errcode = 'PD107', detail = format('It was %s.', type_found(advance.turns)), hint = 'Correct the call.';
@@ -287,4 +288,4 @@ begin
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
-    'Advance tasks by a batch of turns, in one commit, then claim up to max_tasks more; each turn is answered by itself, and the call can be repeated. PD003, PD004, PD104, PD107. [P4] [P5] [P6] [P12]';
+    'Advance tasks by a batch of turns, in one commit, then claim up to max_tasks more; each turn is answered by itself, and the call can be repeated. PD003, PD004, PD104, PD107, PD505. [P4] [P5] [P6] [P12]';

@@ -110,7 +110,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_claim(text[], text, interval, integer, uuid) is
-    'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease).';
+    'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease, PD505 tables).';
 
 
 create function @extschema@.claim(
@@ -149,4 +149,4 @@ begin
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
-    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. PD003, PD004, PD104, PD107. [P6] [P12]';
+    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. PD003, PD004, PD104, PD107, PD505. [P6] [P12]';

@@ -133,22 +133,3 @@ begin
 end
 $$;
 comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues, or works again.';
-
-
-create function @extschema@.check_instance(instance uuid) returns void
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if check_instance.instance is null
-        or exists (select from settings as s where s.name = 'instance' and s.value = to_jsonb(check_instance.instance)) then
-        return;
-    end if;
-    raise exception 'this app is not the instance that the worker was told to serve'
-        using errcode = 'PD003',
-              detail = format('The worker serves instance %s.', check_instance.instance),
-              hint = 'It may be a restored copy: register the worker again if it is meant to execute here.';
-end
-$$;
-comment on function @extschema@.check_instance(uuid) is 'Refuse a worker that was told to serve another instance (PD003); null accepts any.';

@@ -1,5 +1,34 @@
 -- Migrations: the tables of an app, made and changed outside the extension, so that pg_dump keeps all that is in them.
 
+-- A lock that does not come soon is given up: whoever waits for one keeps others from the table behind it.
+create function @extschema@.bring_tables_up_to_date() returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set lock_timeout = '2 s'
+as $$
+begin
+    perform change_tables(string_to_array(tables_version(), '.')::integer[]);
+    perform create_views();
+exception
+    when lock_not_available then
+        raise exception 'somebody has the tables of this app in use for longer than a migration may wait'
+            using errcode = 'lock_not_available',
+                  detail = format('Processes at work in it: %s.', array(
+                      select distinct l.pid
+                        from pg_locks as l
+                        join pg_class as c on c.oid = l.relation
+                       where c.relnamespace = '@extschema@'::regnamespace
+                         and l.granted
+                         and l.pid <> pg_backend_pid()
+                       order by l.pid)),
+                  hint = 'Nothing was changed. Try again, or end what pg_stat_activity shows of these processes.';
+end
+$$;
+comment on function @extschema@.bring_tables_up_to_date() is
+    'Change the tables to this version; gives up (55P03) where a lock takes longer than two seconds. [P13]';
+
+
 create function @extschema@.migrate() returns text
 language plpgsql
 volatile
@@ -9,9 +38,18 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('perdure migrate @extschema@', 0));
     if to_regclass('@extschema@.migrations') is null then
         perform create_tables();
-        insert into settings (name, value) values ('instance', to_jsonb(gen_random_uuid()));
+        perform create_views();
+        perform adopt_instance();
+    elsif tables_version() = perdure_version() then
+        return perdure_version();
+    elsif string_to_array(tables_version(), '.')::integer[] > string_to_array(perdure_version(), '.')::integer[] then
+        raise exception 'the tables of this app are of version %, newer than its functions', tables_version()
+            using errcode = 'PD503',
+                  detail = format('The functions are of version %s.', perdure_version()),
+                  hint = 'There is no way back: install the newer version, or restore a dump that is older.';
+    else
+        perform bring_tables_up_to_date();
     end if;
-    perform create_views();
     insert into migrations (version, applied_at)
     values (perdure_version(), clock())
         on conflict on constraint one_row_per_migration do nothing;
@@ -19,4 +57,4 @@ begin
 end
 $$;
 comment on function @extschema@.migrate() is
-    'Create the tables of this app, or bring them to this version; returns it. May be repeated, and called by many at once. [P13]';
+    'Create the tables of this app, or bring them to this version; returns it. May be repeated, and called by many at once. PD503. [P13]';

@@ -17,6 +17,7 @@ declare
     served text[] := served_queues(register_worker.queues, register_worker.version);
 begin
     perform check_protocol(register_worker.protocol);
+    perform check_instance(null);
     perform check_name(register_worker.worker, 'a worker');
     perform raise_failure(pin_failure(register_worker.version, null));
     perform stop_listening(register_worker.worker);
@@ -37,7 +38,7 @@ begin
 end
 $$;
 comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[]) is
-    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"); returns the time, the version of perdure, and the queues and the instance to give to claim(). PD004, PD104.';
+    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"); returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD505.';
 
 
 create function @extschema@.forget_worker(worker text) returns void

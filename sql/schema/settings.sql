@@ -7,7 +7,8 @@ create table @extschema@.settings (
     constraint one_row_per_setting primary key (name)
 );
 comment on table @extschema@.settings is 'What an app knows of itself, one row a setting.';
-comment on column @extschema@.settings.name is 'instance: who this app is, so that a restored copy does not execute by surprise.';
+comment on column @extschema@.settings.name is
+    'instance: who this app is; place: where it was adopted, so that a copy does not execute by surprise; clock_ahead: by how many seconds its clock was moved.';
 comment on column @extschema@.settings.value is 'The setting.';
 
 create table @extschema@.migrations (

@@ -14,7 +14,7 @@ import perdure
 from tests.engine.programs import app_of
 from tests.engine.references import References
 from tests.engine.stage import Stage, stage_on
-from tests.servers import AnyServer
+from tests.servers import AnyServer, adopt
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,7 @@ def crash_dsn(server: AnyServer, template: str) -> Iterator[str]:
     with psycopg.connect(server.url(), autocommit=True) as admin:
         create = sql.SQL("create database {} template {} strategy file_copy")
         admin.execute(create.format(database, source))
+        adopt(server.url(name))
         yield server.url(name)
         admin.execute(sql.SQL("drop database {} with (force)").format(database))
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.servers import AnyServer
+from tests.servers import AnyServer, adopt
 
 Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
@@ -59,6 +59,7 @@ def jobs(server: AnyServer, template: str) -> Iterator[Connection]:
         admin.execute(sql.SQL("drop database if exists {} with (force)").format(database))
         create = sql.SQL("create database {} template {} strategy file_copy")
         admin.execute(create.format(database, source))
+        adopt(server.url(NAME))
         with psycopg.connect(server.url(NAME), autocommit=True) as connection:
             connection.execute("set search_path = pg_catalog, perdure")
             connection.execute("set maintenance_work_mem = '256MB'; set synchronous_commit = off")

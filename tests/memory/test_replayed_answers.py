@@ -17,7 +17,7 @@ from psycopg import sql
 
 import perdure
 from tests.engine.stage import Faults, Stage, stage_on, with_settings
-from tests.servers import AnyServer
+from tests.servers import AnyServer, adopt
 
 DOCUMENT: dict[str, Any] = {
     "int": 1,
@@ -171,6 +171,7 @@ def stage(server: AnyServer, template: str) -> Iterator[Stage]:
     with psycopg.connect(server.url(), autocommit=True) as admin:
         create = sql.SQL("create database {} template {} strategy file_copy")
         admin.execute(create.format(name, sql.Identifier(template)))
+        adopt(server.url(f"{template}_answers"))
         with stage_on(server.url(f"{template}_answers")) as stage:
             yield stage
         admin.execute(sql.SQL("drop database {} with (force)").format(name))

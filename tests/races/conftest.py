@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from tests.races.sessions import TABLES, Connection, Session, Stage
 from tests.races.theatre import Theatre
-from tests.servers import AnyServer
+from tests.servers import AnyServer, adopt
 
 _tests = count(1)
 
@@ -68,6 +68,7 @@ def pool(server: AnyServer, template: str) -> Iterator[Pool]:
     with psycopg.connect(server.url(), autocommit=True) as admin:
         create = sql.SQL("create database {} template {} strategy file_copy")
         admin.execute(create.format(database, source))
+        adopt(server.url(name))
         connections = Pool(server.url(name), "perdure")
         yield connections
         connections.close()

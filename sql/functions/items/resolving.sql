@@ -179,3 +179,19 @@ end
 $$;
 comment on function @extschema@.resolve_item(text, jsonb, text) is
     'Answer an item: whoever asked gets the resolution, once. Returns it; the same call gets the same answer again. PD104, PD112 when somebody else has it, PD30x, PD411 when it is not open. [P5] [P12]';
+
+
+create function @extschema@.delay_items(expiring_after timestamptz, by interval) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update items as i
+       set expires_at = i.expires_at + delay_items.by
+     where i.is_open
+       and i.asked_at <= delay_items.expiring_after
+       and i.expires_at > delay_items.expiring_after;
+end
+$$;
+comment on function @extschema@.delay_items(timestamptz, interval) is 'Let open items that expire later be open longer.';

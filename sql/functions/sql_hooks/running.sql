@@ -91,11 +91,12 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform check_instance(null);
     return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
 end
 $$;
 comment on function @extschema@.take_sql_task(text, uuid) is
-    'Lease the next due task of the queue $sql; null when none is. [P10]';
+    'Lease the next due task of the queue $sql; null when none is. PD003, PD505. [P10]';
 
 
 -- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been

@@ -255,3 +255,28 @@ end
 $$;
 comment on function @extschema@.wake_task(text, text, timestamptz) is
     'Make a parked task due that is to look at its memory again, also when it is stuck; returns its queue.';
+
+
+create function @extschema@.delay_tasks(due_after timestamptz, by interval) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    -- Who has mail does not wait for a time any more, nor does a job wait that was started later.
+    update tasks as t
+       set due_at = t.due_at + delay_tasks.by,
+           until = case when t.until > delay_tasks.due_after then t.until + delay_tasks.by else t.until end
+      from jobs as j
+     where j.id = t.job_id
+       and j.created_at <= delay_tasks.due_after
+       and t.due_at > delay_tasks.due_after
+       and t.due_at < 'infinity'
+       and t.token is null
+       and not t.in_line
+       and t.name <> '$schedule'
+       and open_messages(t.job_id, t.task, t.awaits) is null;
+end
+$$;
+comment on function @extschema@.delay_tasks(timestamptz, interval) is
+    'Let what waits for a later time wait longer; schedules and held tasks stay as they are.';

@@ -1,0 +1,32 @@
+-- Adopting: what makes a copy an app of its own.
+
+create function @extschema@.adopt_instance(copied_at timestamptz default null) returns uuid
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    instance uuid := gen_random_uuid();
+    now_at timestamptz;
+begin
+    -- Clients may write in a copy meanwhile; who waits for what is settled under the locks of the jobs.
+    perform from jobs as j where adopt_instance.copied_at is not null order by j.id for no key update;
+    now_at := clock();
+    if adopt_instance.copied_at > now_at then
+        raise exception 'a copy cannot have been made at %', adopt_instance.copied_at
+            using errcode = 'PD107',
+                  detail = format('It is %s.', now_at),
+                  hint = 'Say when it was made, or nothing: then all is due when it would have been.';
+    end if;
+    if adopt_instance.copied_at is not null then
+        perform delay_tasks(adopt_instance.copied_at, now_at - adopt_instance.copied_at);
+        perform delay_items(adopt_instance.copied_at, now_at - adopt_instance.copied_at);
+    end if;
+    insert into settings (name, value)
+    values ('instance', to_jsonb(instance)), ('place', present_place())
+        on conflict on constraint one_row_per_setting do update set value = excluded.value;
+    return instance;
+end
+$$;
+comment on function @extschema@.adopt_instance(timestamptz) is
+    'Let this app execute where it stands, as an instance of its own: workers of what it was copied from are refused. With copied_at no time has passed since then for what waits, but for schedules, which catch up as they say; else what became due meanwhile is due at once. Returns the instance. PD107. [P7] [P13]';

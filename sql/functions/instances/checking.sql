@@ -1,0 +1,92 @@
+-- Instances: who an app is, and where. A copy (a restored dump, a database made of another as template) has the name of what
+-- it was copied from, and stands somewhere else: it executes nothing until its owner adopts it. Nor does an app whose
+-- tables are of another version than its functions. Memories can be read and changed meanwhile.
+
+create function @extschema@.present_place() returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return jsonb_build_object(
+        'cluster', (select c.system_identifier::text from pg_control_system() as c),
+        'database', (select d.oid::bigint from pg_database as d where d.datname = current_database()),
+        'settings', 'settings'::regclass::oid::bigint);
+end
+$$;
+comment on function @extschema@.present_place() is
+    'Tell where this app stands: in which cluster and database, and as which table. A standby that takes over is the same place.';
+
+
+create function @extschema@.check_adopted() returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    adopted_at_place jsonb := (select s.value from settings as s where s.name = 'place');
+begin
+    if adopted_at_place = present_place() then
+        return;
+    end if;
+    raise exception 'this app is a copy that nobody has adopted'
+        using errcode = 'PD003',
+              detail = format('It was adopted at %s and stands at %s.', adopted_at_place, present_place()),
+              hint = 'If it is to execute here, call adopt_instance() as its owner, or run: perdure adopt.';
+end
+$$;
+comment on function @extschema@.check_adopted() is 'Refuse to execute in a copy that nobody has adopted (PD003).';
+
+
+create function @extschema@.tables_version() returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select m.version from migrations as m order by string_to_array(m.version, '.')::integer[] desc limit 1);
+end
+$$;
+comment on function @extschema@.tables_version() is 'Tell the version of the tables; null when there is none.';
+
+
+create function @extschema@.check_tables() returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    found_version text := tables_version();
+begin
+    if found_version = perdure_version() then
+        return;
+    end if;
+    raise exception 'the tables of this app are of another version than its functions'
+        using errcode = 'PD505',
+              detail = format('The tables are of version %s, the functions of %s.', found_version, perdure_version()),
+              hint = 'Call migrate() as the owner, or run: perdure install. Tables that are newer need newer functions.';
+end
+$$;
+comment on function @extschema@.check_tables() is 'Refuse to execute on tables of another version (PD505).';
+
+
+create function @extschema@.check_instance(instance uuid) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_tables();
+    perform check_adopted();
+    if check_instance.instance is null
+        or exists (select from settings as s where s.name = 'instance' and s.value = to_jsonb(check_instance.instance)) then
+        return;
+    end if;
+    raise exception 'this app is not the instance that the worker was told to serve'
+        using errcode = 'PD003',
+              detail = format('The worker serves instance %s.', check_instance.instance),
+              hint = 'It may be a restored copy: register the worker again if it is meant to execute here.';
+end
+$$;
+comment on function @extschema@.check_instance(uuid) is
+    'Refuse to execute here: in a copy that nobody has adopted, or in another instance than a worker was told to serve (PD003; null accepts any), or on tables of another version (PD505).';
