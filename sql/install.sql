@@ -1,5 +1,6 @@
 -- Table of contents: what perdure installs, in the order of its layers.
--- A file may use only what stands above it. `@extschema@` is the app's schema.
+-- A file may use only what stands above it. `@extschema@` is the app's schema. An upgrade puts the same in place of what
+-- is there (replacing.sql) and drops what is no more (retired.sql).
 
 -- Shapes that functions pass to each other.
 \ir types/memories.sql
@@ -110,6 +111,8 @@
 \ir schema/indexes.sql
 \ir schema/views.sql
 
+-- What makes tables of an earlier version those above, a file a version: the body of change_tables(), which migrate() calls.
+\ir migrations/0.1.0.sql
 
 -- Assertions for tests: the body of create_test_helpers(), which a test calls.
 \ir testing/helpers.sql

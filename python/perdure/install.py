@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
@@ -25,15 +26,24 @@ IDLE = psycopg.pq.TransactionStatus.IDLE
 
 MAX_NAME = 63  # bytes
 
-_CREATE = re.compile(r"\A((?:\s|--[^\n]*\n)*)create (?=(?:function|procedure)\b)")
+PATIENCE = 60.0
+"""Seconds for which a migration is tried again while somebody has the tables in use."""
 
-_VERSION = "select {schema}.perdure_version(), true"
+PAUSE = 1.0
+"""Seconds between two tries: longer than a migration keeps others waiting."""
+
+_VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), true"
+
+# What is installed finds its names by the schema's name, and loses them when the schema is renamed.
 _VERSIONS = """
-select code.version,
-       exists (select
-                 from {schema}.migrations as m
-                where m.version = code.version)
-  from {schema}.perdure_version() as code (version)
+select {schema}.perdure_version(),
+       (select m.version
+          from {schema}.migrations as m
+         order by string_to_array(m.version, '.')::integer[] desc
+         limit 1),
+       (select p.proconfig = array['search_path=pg_catalog, ' || quote_ident({name}) || ', pg_temp']
+          from pg_catalog.pg_proc as p
+         where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
 """
 _NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
 
@@ -50,7 +60,19 @@ select quote_ident(wanted.name),
                  from pg_proc as p
                 where p.pronamespace = found.oid
                   and p.proname = 'perdure_version'
-                  and p.pronargs = 0)
+                  and p.pronargs = 0),
+       (select quote_ident(p.proowner::regrole::name)
+          from pg_proc as p
+         where p.pronamespace = found.oid
+           and p.proname = 'perdure_version'
+           and p.pronargs = 0
+           and p.proowner <> current_user::regrole),
+       (select p.proconfig =
+               array['search_path=pg_catalog, ' || quote_ident(wanted.name) || ', pg_temp']
+          from pg_proc as p
+         where p.pronamespace = found.oid
+           and p.proname = 'perdure_version'
+           and p.pronargs = 0)
   from (values (%s::text)) as wanted (name)
   left join pg_namespace as found on found.nspname = wanted.name
 """
@@ -64,11 +86,12 @@ select pg_describe_object(d.classid, d.objid, d.objsubid)
  limit 4
 """
 
-_FUNCTIONS = """
-select p.oid, p.xmin::text, p.oid::regprocedure::text
+_STRANGERS = """
+select p.oid::regprocedure::text
   from pg_proc as p
   join pg_namespace as n on n.oid = p.pronamespace
  where n.nspname = %s
+   and p.proname <> all(%s)
 """
 
 
@@ -79,33 +102,49 @@ class _State(NamedTuple):
     oid: int | None
     extension: str | None  # its version, where perdure is installed there as an extension
     installed: bool
+    owner: str | None  # of the functions that are there, where it is somebody else
+    is_at_home: bool | None  # whether they know the schema by its name
 
 
 def install(connection: Connection, schema: str, *, source: Traversable | None = None) -> str:
     """Create or upgrade the app in a schema and return its version; do nothing when it is current.
 
-    Joins the connection's open transaction, else makes its own. `source` is another `sql/` tree;
-    its `upgrades/` holds the scripts `perdure--A--B.sql` that lead from one version to the next.
+    Joins the connection's open transaction, else makes its own, and then tries again for a minute
+    where a table is in use. `source` is another `sql/` tree.
 
-    Raises InvalidSchema, SchemaOccupied, NewerSchema, ExtensionOutdated or NoUpgradePath.
+    Raises InvalidSchema, SchemaOccupied, NewerSchema or ExtensionOutdated.
 
     `install(connection, "my_app")`
     """
     check_name(schema)
     root = script.source() if source is None else source
     wanted = script.default_version(root)
-    if _is_current(connection, schema, wanted):
-        return wanted
+    if not _is_current(connection, schema, wanted):
+        began = time.monotonic()
+        is_own = connection.info.transaction_status == IDLE
+        while True:
+            try:
+                _install(connection, schema, root, wanted)
+                break
+            except errors.LockNotAvailable:
+                if not is_own or time.monotonic() - began > PATIENCE:
+                    raise
+            time.sleep(PAUSE)
+    return wanted
+
+
+def _install(connection: Connection, schema: str, root: Traversable, wanted: str) -> None:
     with _installing(connection, schema):
+        if _is_current(connection, schema, wanted):
+            return  # somebody else was faster
         state = _look(connection, schema)
         if state.extension is not None:
             _accept_extension(schema, state.extension, wanted)
-        elif state.installed:
-            _upgrade(connection, state, wanted, root / "upgrades")
-        else:
+        if not state.installed:
             _create(connection, schema, state, root)
+        elif state.extension is None or not state.is_at_home:
+            _replace(connection, state, root)
         connection.execute(_trusted(f"select {state.quoted}.migrate()"))
-    return wanted
 
 
 def reload_functions(
@@ -117,21 +156,16 @@ def reload_functions(
 
     `reload_functions(connection, "my_app")`
     """
-    replaced = 0
+    root = script.source() if source is None else source
     with _installing(connection, schema):
         state = _look(connection, schema)
-        before = {row[:2]: row[2] for row in connection.execute(_FUNCTIONS, [schema])}
-        for part in script.code(source):
-            for statement in split(part.text):
-                text = _CREATE.sub(r"\1create or replace ", statement.text)
-                replaced += text != statement.text
-                _run(connection, text, state.quoted, f"{part.file}, line {statement.line}")
-        after = {row[:2] for row in connection.execute(_FUNCTIONS, [schema])}
-        for untouched in sorted(before[row] for row in before.keys() & after):
-            connection.execute(_trusted(f"drop routine {untouched}"))
-        _run_all(connection, script.grants(source), state.quoted)
+        _replace(connection, state, root)
+        wanted = script.routines(root)
+        for (gone,) in connection.execute(_STRANGERS, [schema, list(wanted)]).fetchall():
+            connection.execute(_trusted(f"drop routine {gone}"))
+        connection.execute(_trusted(f"select {state.quoted}.create_views()"))
         connection.execute(_trusted(f"select {state.quoted}.migrate()"))
-    return replaced
+    return len(wanted)
 
 
 def check_name(schema: str) -> None:
@@ -157,25 +191,31 @@ def check_name(schema: str) -> None:
 def _is_current(connection: Connection, schema: str, wanted: str) -> bool:
     """Ask with one query, and without a lock, whether functions and tables are of this version."""
     try:
-        version, is_migrated = _ask(connection, _VERSIONS, schema)
+        code, tables, is_at_home = _ask(connection, _VERSIONS, schema)
     except _NOT_THERE:
         return False
     except errors.InsufficientPrivilege:  # a client's role, which could change nothing anyway
-        version, is_migrated = _ask(connection, _VERSION, schema)
-    if _numbers(version) > _numbers(wanted):
-        raise NewerSchema(
-            f"schema {schema!r} holds version {version}, which is newer than this package",
-            detail=f"The package is version {wanted}.",
-            hint=f"Install version {version} of the package.",
-        )
-    return bool(is_migrated) and version == wanted
+        code, tables, is_at_home = _ask(connection, _VERSION, schema)
+    for what, version in (("functions", code), ("tables", tables)):
+        if _numbers(version) > _numbers(wanted):
+            raise _newer(schema, what, version, wanted)
+    return bool(is_at_home) and code == tables == wanted
 
 
-def _ask(connection: Connection, query: LiteralString, schema: str) -> tuple[str, bool]:
+def _newer(schema: str, what: str, version: str, wanted: str) -> NewerSchema:
+    return NewerSchema(
+        f"schema {schema!r} holds {what} of version {version}, newer than this package",
+        detail=f"The package is version {wanted}; there is no way back.",
+        hint=f"Install version {version} of the package.",
+    )
+
+
+def _ask(connection: Connection, query: LiteralString, schema: str) -> tuple[str, str, bool | None]:
+    names = {"schema": sql.Identifier(schema), "name": sql.Literal(schema)}
     with _undone_if_it_fails(connection):
-        asked = connection.execute(sql.SQL(query).format(schema=sql.Identifier(schema)))
-        version, is_migrated = asked.fetchone() or ("", False)
-    return version, is_migrated
+        asked = connection.execute(sql.SQL(query).format(**names))
+        code, tables, is_at_home = asked.fetchone() or ("", "", False)
+    return code, tables or "", is_at_home
 
 
 @contextmanager
@@ -219,20 +259,22 @@ def _create(connection: Connection, schema: str, state: _State, root: Traversabl
         _run_all(connection, part, state.quoted)
 
 
-def _upgrade(connection: Connection, state: _State, wanted: str, folder: Traversable) -> None:
-    row = connection.execute(_trusted(f"select {state.quoted}.perdure_version()")).fetchone()
-    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    for name in script.upgrade_path(names, row[0] if row else "", wanted):
-        part = script.Part(f"upgrades/{name}", (folder / name).read_text("utf-8"))
+def _replace(connection: Connection, state: _State, root: Traversable) -> None:
+    """Put the code of this version in the place of what is there, as the owner of that."""
+    if state.owner is not None:
+        connection.execute(_trusted(f"set local role {state.owner}"))
+    for part in script.upgrade(root):
         _run_all(connection, part, state.quoted)
 
 
 def _accept_extension(schema: str, found: str, wanted: str) -> None:
+    if _numbers(found) > _numbers(wanted):
+        raise _newer(schema, "the extension", found, wanted)
     if found != wanted:
         raise ExtensionOutdated(
             f"schema {schema!r} holds the extension perdure in version {found}",
             detail=f"The package is version {wanted}.",
-            hint=f"Run: alter extension perdure update to '{wanted}'",
+            hint=f"Run: alter extension perdure update to '{wanted}'; select {schema}.migrate()",
         )
 
 

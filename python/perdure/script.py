@@ -2,8 +2,11 @@
 
 The extension and the plain install run the same script. Functions and types stand in it as they
 are written. The tables are the app's data, which no extension may own: their files become the body
-of the function `create_tables()`, that of the views the body of `create_views()`, and `migrate()`
-calls both. What tests may want beside becomes the body of `create_test_helpers()`.
+of the function `create_tables()`, that of the views the body of `create_views()`, what brings older
+tables up to date that of `change_tables()`, and `migrate()` calls them. What tests may want beside
+becomes the body of `create_test_helpers()`.
+
+An upgrade replaces all code, whatever was there, so one script serves every earlier version.
 
 `python -m perdure.script FOLDER` writes the extension's files into a folder.
 """
@@ -12,7 +15,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -20,16 +22,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import NoUpgradePath
+from .statements import split
 
 SCHEMA = "@extschema@"
-_UPGRADE = re.compile(r"perdure--([^-]+)--([^-]+)\.sql")
 GUARD = '\\echo Use "create extension perdure" to load this file. \\quit\n'
 
 _INCLUDE = re.compile(r"^\\ir\s+(\S+)\s*$", re.MULTILINE)
+_REPLACED = re.compile(
+    r"\A(?P<head>(?:\s|--[^\n]*\n)*)"
+    r"(?P<definition>create (?P<kind>type|function|procedure) @extschema@\.(?P<name>\w+).*)\Z",
+    re.DOTALL,
+)
+_QUOTE = "$replaced$"
 
 _CREATOR = """\
-create function @extschema@.{name}() returns void
+create function @extschema@.{name}({parameters}) returns void
 language plpgsql volatile parallel unsafe security invoker
 set search_path = pg_catalog, @extschema@, pg_temp
 as ${name}$
@@ -38,9 +45,14 @@ begin
 end
 ${name}$;
 
-comment on function @extschema@.{name}() is '{comment}';
+comment on function @extschema@.{name} is '{comment}';
 
-revoke all on function @extschema@.{name}() from public;
+revoke all on function @extschema@.{name} from public;
+"""
+_STEP = """\
+if change_tables.from_version < '{version}' then
+{text}
+end if;
 """
 
 
@@ -60,8 +72,7 @@ def source() -> Traversable:
 def parts(sql: Traversable | None = None) -> Iterator[Part]:
     """Yield the parts of the install script in the order of `install.sql`."""
     root = source() if sql is None else sql
-    contents = _INCLUDE.findall(_read(root, "install.sql"))
-    for creator, files in groupby(contents, _creator):
+    for creator, files in groupby(_contents(root), _creator):
         pieces = [Part(file, _read(root, file)) for file in files]
         if creator is None:
             yield from pieces
@@ -69,14 +80,22 @@ def parts(sql: Traversable | None = None) -> Iterator[Part]:
             yield _created_by(creator, pieces)
 
 
-def code(sql: Traversable | None = None) -> Iterator[Part]:
-    """Yield the parts that can be replaced whole in a live database: the functions."""
-    return (part for part in parts(sql) if part.file.startswith(("functions/", "schema/")))
+def upgrade(sql: Traversable | None = None) -> Iterator[Part]:
+    """Yield the parts of the script that makes the code of any version that of this one.
+
+    It changes no table: `migrate()` does, afterwards.
+    """
+    root = source() if sql is None else sql
+    yield Part("replacing.sql", _read(root, "replacing.sql"))
+    for part in parts(root):
+        yield _replacing(part)
+    yield Part("retired.sql", _read(root, "retired.sql"))
 
 
-def grants(sql: Traversable | None = None) -> Part:
-    """Give the part that says who may do what; it follows the code."""
-    return Part("grants.sql", _read(source() if sql is None else sql, "grants.sql"))
+def routines(sql: Traversable | None = None) -> set[str]:
+    """Name the functions and procedures of this version."""
+    statements = (_REPLACED.match(found.text) for part in parts(sql) for found in split(part.text))
+    return {found["name"] for found in statements if found and found["kind"] != "type"}
 
 
 def render(wanted: Iterable[Part]) -> str:
@@ -92,45 +111,66 @@ def default_version(sql: Traversable | None = None) -> str:
     raise ValueError("perdure.control names no default_version")
 
 
+def earlier_versions(sql: Traversable | None = None) -> list[str]:
+    """List the versions before this one, oldest first: each has its file in `migrations/`."""
+    root = source() if sql is None else sql
+    names = [file.removeprefix("migrations/") for file in _contents(root) if _is_migration(file)]
+    return [name for name in map(_version, names) if name != default_version(root)]
+
+
 def write_extension(folder: Path, sql: Traversable | None = None) -> Path:
-    """Write the script and the control file of the extension into a folder; return the script."""
+    """Write the scripts and the control file of the extension into a folder; return the script
+    that installs it. Those that upgrade it from earlier versions are all the same."""
     root = source() if sql is None else sql
     folder.mkdir(parents=True, exist_ok=True)
-    script = folder / f"perdure--{default_version(root)}.sql"
+    version = default_version(root)
+    script = folder / f"perdure--{version}.sql"
     script.write_text(f"{GUARD}\n{render(parts(root))}", "utf-8")
+    for old in earlier_versions(root):
+        again = folder / f"perdure--{old}--{version}.sql"
+        again.write_text(f"{GUARD}\n{render(upgrade(root))}", "utf-8")
     (folder / "perdure.control").write_text(_read(root, "perdure.control"), "utf-8")
     return script
 
 
-def upgrade_path(names: Iterable[str], old: str, new: str) -> list[str]:
-    """Find the shortest chain of scripts from one version to another, as `alter extension` does.
+def _replacing(part: Part) -> Part:
+    """Write a part so that it replaces what is there, each statement on the lines where it was."""
+    if _QUOTE in part.text:
+        raise ValueError(f"{part.file} contains {_QUOTE}, which quotes what an upgrade replaces")
+    written, rest = "", part.text
+    for statement in split(part.text):
+        before, _, rest = rest.partition(statement.text)
+        written += before + _REPLACED.sub(_replacement, statement.text)
+    return Part(part.file, written + rest)
 
-    Raises NoUpgradePath.
 
-    >>> upgrade_path(["perdure--1.0--1.1.sql", "perdure--1.1--2.0.sql"], "1.0", "2.0")
-    ['perdure--1.0--1.1.sql', 'perdure--1.1--2.0.sql']
-    """
-    steps = [(found[1], found[2], found[0]) for found in map(_UPGRADE.fullmatch, names) if found]
-    waiting: deque[tuple[str, list[str]]] = deque([(old, [])])
-    seen = {old}
-    while waiting:
-        version, chain = waiting.popleft()
-        if version == new:
-            return chain
-        for start, end, name in sorted(steps):
-            if start == version and end not in seen:
-                seen.add(end)
-                waiting.append((end, [*chain, name]))
-    raise NoUpgradePath(
-        f"no upgrade leads from version {old} to {new}",
-        detail=f"Known steps: {', '.join(sorted(name for *_, name in steps)) or 'none'}.",
-        hint="Upgrade to a version in between first.",
-    )
+def _replacement(found: re.Match[str]) -> str:
+    what = "type" if found["kind"] == "type" else "routine"
+    definition = found["definition"]
+    if what == "routine":
+        definition = definition.replace("create", "create or replace", 1)
+    call = f"select {SCHEMA}.replace_{what}('{found['name']}', {_QUOTE}{definition}{_QUOTE})"
+    return found["head"] + call
+
+
+def _contents(root: Traversable) -> list[str]:
+    return _INCLUDE.findall(_read(root, "install.sql"))
+
+
+def _is_migration(file: str) -> bool:
+    return file.startswith("migrations/")
+
+
+def _version(file: str) -> str:
+    """Give the version whose file it is: `migrations/0.2.0.sql`."""
+    return file.rpartition("/")[2].removesuffix(".sql")
 
 
 def _creator(file: str) -> str | None:
     if file == "testing/helpers.sql":
         return "create_test_helpers"
+    if _is_migration(file):
+        return "change_tables"
     if not file.startswith("schema/"):
         return None
     return "create_views" if file == "schema/views.sql" else "create_tables"
@@ -139,16 +179,26 @@ def _creator(file: str) -> str | None:
 _COMMENTS = {
     "create_tables": "Create the tables of the app; migrate() calls it.",
     "create_views": "Create the views of the app; migrate() calls it.",
+    "change_tables": "Change the tables of an earlier version; migrate() calls it.",
     "create_test_helpers": "Create assertions for tests with pgTAP, in the transaction of a test.",
 }
 
 
 def _created_by(name: str, pieces: list[Part]) -> Part:
-    body = render(pieces)
+    is_change = name == "change_tables"
+    body = render(map(_step, pieces) if is_change else pieces)
     if f"${name}$" in body:
         raise ValueError(f"a file of {name}() contains ${name}$, which quotes the body")
-    text = _CREATOR.format(name=name, body=body, comment=_COMMENTS[name])
-    return Part(f"schema/{name.removeprefix('create_')}", text)
+    parameters = "from_version integer[]" if is_change else ""
+    text = _CREATOR.format(name=name, parameters=parameters, body=body, comment=_COMMENTS[name])
+    folder = pieces[0].file.partition("/")[0]
+    return Part(f"{folder}/{name.removeprefix('create_')}", text)
+
+
+def _step(piece: Part) -> Part:
+    """Let what changes the tables to a version run where they are of an earlier one."""
+    numbers = "{" + _version(piece.file).replace(".", ",") + "}"
+    return Part(piece.file, _STEP.format(version=numbers, text=piece.text))
 
 
 def _read(root: Traversable, file: str) -> str:

@@ -18,11 +18,12 @@ line (text) as (
       from relation as r
     union all
     select format('column %%s.%%s %%s %%s collate=%%s not null=%%s default=%%s -- %%s',
-                  r.name, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+                  r.name, row_number() over (partition by r.oid order by a.attnum), a.attname,
+                  format_type(a.atttypid, a.atttypmod),
                   a.attcollation::regcollation, a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
                   col_description(r.oid, a.attnum))
       from relation as r
-      join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0
+      join pg_attribute as a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
       left join pg_attrdef as d on d.adrelid = r.oid and d.adnum = a.attnum
      where r.relkind in ('r', 'p', 'v', 'c')
     union all
@@ -34,7 +35,11 @@ line (text) as (
       from relation as r
      where r.relkind = 'i'
     union all
-    select pg_get_triggerdef(t.oid)
+    select pg_get_statisticsobjdef(s.oid)
+      from pg_statistic_ext as s
+     where s.stxnamespace = %(schema)s::regnamespace
+    union all
+    select pg_get_triggerdef(t.oid) || ' -- ' || obj_description(t.oid, 'pg_trigger')
       from relation as r
       join pg_trigger as t on t.tgrelid = r.oid
      where not t.tgisinternal

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,41 +18,6 @@ from perdure.errors import ExtensionOutdated
 from perdure.install import install
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture(scope="module")
-def extended() -> Iterator[Server]:
-    """Give a server that knows the extension: by a path since PostgreSQL 18, else by a copy."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        built = script.write_extension(Path(folder, "extension")).parent
-        for file in (built, *built.iterdir()):
-            file.chmod(0o755)
-        with Server() as server:
-            modern, bindir = version_of(server) >= 18, server.bindir
-        settings = {"extension_control_path": f"{folder}:$system"} if modern else {}
-        copies = [] if modern else copied(built, bindir)
-        try:
-            with Server(settings=settings) as server:
-                yield server
-        finally:
-            for file in copies:
-                file.unlink()
-
-
-def version_of(server: Server) -> int:
-    """Tell the major version of a server."""
-    with psycopg.connect(server.url()) as connection:
-        return connection.info.server_version // 10000
-
-
-def copied(built: Path, bindir: Path) -> list[Path]:
-    """Copy the extension's files to where the server looks for them."""
-    asked = subprocess.check_output([bindir / "pg_config", "--sharedir"], text=True)
-    place = Path(asked.strip(), "extension")
-    if not os.access(place, os.W_OK):
-        pytest.skip(f"before PostgreSQL 18 this needs the right to write to {place}")
-    return [Path(shutil.copy(file, place)) for file in built.iterdir()]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fingerprint import fingerprint
 
 import perdure.install
 from perdure import script
-from perdure.errors import InvalidSchema, NewerSchema, NoUpgradePath, SchemaOccupied
+from perdure.errors import InvalidSchema, NewerSchema, SchemaOccupied
 from perdure.install import install, reload_functions
 
 Connection = psycopg.Connection[Any]
@@ -80,14 +80,6 @@ def test_a_current_app_is_found_with_one_query_and_no_lock(
     monkeypatch.setattr(empty, "execute", lambda query: asked.append(query) or execute(query))
     assert install(empty, "my_app") == VERSION
     assert len(asked) == 1
-
-
-def test_tables_that_are_behind_the_functions_are_migrated(empty: Connection) -> None:
-    """As after a dump is restored where the extension is newer. [P13]"""
-    install(empty, "my_app")
-    empty.execute("delete from my_app.migrations")
-    install(empty, "my_app")
-    assert value(empty, "select version from my_app.migrations") == VERSION
 
 
 def test_a_client_without_the_owners_rights_is_content_with_a_current_app(
@@ -217,56 +209,6 @@ def test_a_schema_that_is_newer_than_the_package_is_refused(
     control.write_text(control.read_text().replace(VERSION, "0.0.9"))
     with pytest.raises(NewerSchema, match=VERSION):
         install(empty, "my_app", source=source)
-
-
-def upgraded_to(version: str, source: Path) -> None:
-    """Make a source tree one of a later version, with steps that lead to it."""
-    control = source / "perdure.control"
-    control.write_text(control.read_text().replace(VERSION, version))
-    steps = source / "upgrades"
-    steps.mkdir(exist_ok=True)
-    middle, create = "0.10.0", "create or replace function @extschema@.perdure_version()"
-    for old, new in ((VERSION, middle), (middle, version), (middle, "3.0")):
-        (steps / f"perdure--{old}--{new}.sql").write_text(
-            f"-- {new};\n{create} returns text language sql return '{new}';\n"
-            f"select @extschema@.entity_append('log', 'steps', '\"{new}\"');\n"
-        )
-
-
-def test_an_older_schema_is_upgraded_step_by_step_and_keeps_its_data(
-    empty: Connection, source: Path
-) -> None:
-    install(empty, "my app")
-    empty.execute("select \"my app\".entity_create('log', 'note', '{\"steps\": []}')")
-    upgraded_to("2.0", source)
-    assert install(empty, "my app", source=source) == "2.0"
-    assert value(empty, 'select "my app".perdure_version()') == "2.0"
-    assert value(empty, "select \"my app\".entity_get('log', 'steps')") == ["0.10.0", "2.0"]
-    assert install(empty, "my app", source=source) == "2.0"
-    with pytest.raises(NewerSchema):
-        install(empty, "my app")
-
-
-def test_without_a_way_up_nothing_changes(empty: Connection, source: Path) -> None:
-    install(empty, "my_app")
-    upgraded_to("2.0", source)
-    (source / "upgrades" / "perdure--0.10.0--2.0.sql").unlink()
-    with pytest.raises(NoUpgradePath, match=r"to 2\.0"):
-        install(empty, "my_app", source=source)
-    assert value(empty, "select my_app.perdure_version()") == VERSION
-
-
-def test_the_shortest_way_up_is_taken() -> None:
-    names = [
-        "perdure--1--2.sql",
-        "perdure--2--3.sql",
-        "perdure--1--3.sql",
-        "perdure--3--1.sql",
-        "README.md",
-    ]
-    assert script.upgrade_path(names, "1", "3") == ["perdure--1--3.sql"]
-    assert script.upgrade_path(names, "2", "1") == ["perdure--2--3.sql", "perdure--3--1.sql"]
-    assert script.upgrade_path(names, "3", "3") == []
 
 
 def test_functions_are_reloaded_in_place(empty: Connection, source: Path) -> None:

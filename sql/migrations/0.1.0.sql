@@ -1,0 +1,3 @@
+-- The tables of 0.1.0 are the first: there is nothing to change. Each later version has a file of this kind, with what
+-- makes its tables of those of the version before: small statements, each of which needs its locks for a moment only. A
+-- column is added last, here and in schema/ alike; a test compares what is upgraded with what is installed.

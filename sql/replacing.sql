@@ -1,0 +1,129 @@
+-- Replacing: how an upgrade puts the code of this version in the place of the code that is there, whichever version that
+-- is of. These two functions live as long as the upgrade. A routine is replaced in its place, so that who calls it at the
+-- moment goes on; it is made anew only where its signature has changed. Owners and grants stay. A type gains attributes.
+
+create or replace function @extschema@.replace_type(name text, definition text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    before text[];
+    wanted text[];
+begin
+    if to_regtype(format('@extschema@.%I', replace_type.name)) is null then
+        execute replace_type.definition;
+        return;
+    end if;
+    -- The type of this version is made beside, only to be compared.
+    execute replace(replace_type.definition, format('create type @extschema@.%s ', replace_type.name),
+                    format('create type pg_temp.%s ', replace_type.name));
+    before := @extschema@.attributes_of(format('@extschema@.%I', replace_type.name)::regtype);
+    wanted := @extschema@.attributes_of(format('pg_temp.%I', replace_type.name)::regtype);
+    execute format('drop type pg_temp.%I', replace_type.name);
+    if before <> wanted[:cardinality(before)] then
+        raise exception 'type % cannot become that of this version', replace_type.name
+            using errcode = 'feature_not_supported',
+                  detail = format('It has %s, and should have %s.', before, wanted),
+                  hint = 'A type may only gain attributes, behind those that it has: give another meaning another name.';
+    end if;
+    for place in cardinality(before) + 1 .. cardinality(wanted) loop
+        execute format('alter type @extschema@.%I add attribute %s', replace_type.name, wanted[place]);
+    end loop;
+end
+$$;
+
+
+create or replace function @extschema@.attributes_of(type regtype) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
+               || case when a.attcollation <> t.typcollation then ' collate ' || a.attcollation::regcollation else '' end
+          from pg_attribute as a
+          join pg_type as t on t.oid = a.atttypid
+         where a.attrelid = (select o.typrelid from pg_type as o where o.oid = attributes_of.type)
+           and a.attnum > 0
+           and not a.attisdropped
+         order by a.attnum);
+end
+$$;
+
+
+create or replace function @extschema@.replace_routine(name text, definition text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    before regprocedure[] := @extschema@.routines_named(replace_routine.name);
+    entitled text[] := array(
+        select distinct format('%s%s', case when a.grantee = 0 then 'public' else a.grantee::regrole::text end,
+                               case when a.is_grantable then ' with grant option' else '' end)
+          from pg_proc as p
+         cross join lateral aclexplode(p.proacl) as a
+         where p.oid = any(before)
+           and a.grantee <> p.proowner);
+    made regprocedure;
+    role text;
+begin
+    begin
+        execute replace_routine.definition;
+    exception
+        -- Another result, another kind, another name of a parameter, or a default less.
+        when invalid_function_definition or wrong_object_type then
+            perform @extschema@.drop_routines(before);
+            execute replace_routine.definition;
+    end;
+    select r.routine into made
+      from unnest(@extschema@.routines_named(replace_routine.name)) as r (routine)
+     where r.routine <> all(before);
+    if made is null or before = '{}' then
+        return;
+    end if;
+    perform @extschema@.drop_routines(before);
+    foreach role in array entitled loop
+        execute format('grant execute on routine %s to %s', made, role);
+    end loop;
+end
+$$;
+
+
+create or replace function @extschema@.routines_named(name text) returns regprocedure[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select p.oid::regprocedure
+          from pg_proc as p
+         where p.pronamespace = '@extschema@'::regnamespace
+           and p.proname = routines_named.name
+         order by p.oid);
+end
+$$;
+
+
+create or replace function @extschema@.drop_routines(routines regprocedure[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    routine regprocedure;
+begin
+    if cardinality(drop_routines.routines) > 1 then
+        raise exception 'perdure has one function of this name, and there are several: %', drop_routines.routines
+            using errcode = 'duplicate_function',
+                  detail = 'Its signature is another in this version.',
+                  hint = 'Drop those that are your own: an app has its schema for itself.';
+    end if;
+    for routine in select p.oid::regprocedure from pg_proc as p where p.oid = any(drop_routines.routines) loop
+        execute format('drop routine %s', routine);
+    end loop;
+end
+$$;

@@ -1,0 +1,373 @@
+"""An upgrade gives what an install gives, by either route, whatever was there before. [P13] (T19)
+
+There are no later releases yet; `releases.py` makes two, with all kinds of changes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fingerprint import fingerprint
+from psycopg import errors
+from releases import LATER, NOW
+
+import perdure.install
+from perdure import script
+from perdure.embedded import Server
+from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, translated
+from perdure.install import install
+from perdure.statements import split
+from tests.amount import amount
+from tests.servers import AnyServer, database_of
+
+Connection = psycopg.Connection[Any]
+Trees = dict[str, Path]
+
+NEXT, LAST = LATER
+WAYS = [[NOW, LAST], [NOW, NEXT, LAST]]
+GRANTED = """
+grant usage on schema my_app to {role};
+grant select on my_app.jobs, my_app.history to {role};
+grant execute on function my_app.notify_listeners, my_app.low_water_mark, my_app.claim to {role};
+grant execute on function my_app.check_protocol to {role} with grant option;
+"""
+
+
+@pytest.fixture(scope="module")
+def role(server: AnyServer) -> Iterator[str]:
+    """Give a role that may call a few functions, and read a few relations, of what is lived in."""
+    name = f"role_{os.getpid()}"
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        admin.execute(f"create role {name}")
+        yield name
+        admin.execute(f"drop role {name}")
+
+
+@pytest.fixture(scope="module")
+def lived_in(server: AnyServer, role: str, trees: Trees) -> Iterator[str]:
+    """Name a database with an app of this version that is at work."""
+    with database_of(server, "lived") as name:
+        with psycopg.connect(server.url(name), autocommit=True) as connection:
+            install(connection, "my_app")
+            live(connection, role)
+        yield name
+
+
+@pytest.fixture
+def dsn(server: AnyServer, lived_in: str) -> Iterator[str]:
+    """Give the connection string of a copy of it."""
+    with database_of(server, "upgraded", lived_in, "my_app") as name:
+        yield server.url(name)
+
+
+@pytest.fixture
+def app(dsn: str) -> Iterator[Connection]:
+    """Give a connection to it."""
+    with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
+        yield connection
+
+
+def value(connection: Connection, query: str) -> Any:
+    """Give the one value that a query answers."""
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def live(connection: Connection, role: str) -> None:
+    """Give an app what an upgrade must keep: memories, an index, a job at work, grants."""
+    connection.execute(GRANTED.format(role=role).encode())
+    for call in (
+        """entity_create('note', 'note', '{"n": 1}')""",
+        "entity_increment('note', 'n')",
+        "start('w', id => 'job', queue => 'q')",
+        "signal('job', 'go')",
+        "create_index('note', 'n', 'number')",
+        "claim('{q}', 'ada')",
+    ):
+        connection.execute(f"select my_app.{call}".encode())
+
+
+def rows(connection: Connection) -> list[Any]:
+    """Read what upgrades must keep."""
+    tables = ("jobs", "tasks", "journal", "inbox", "wanted_indexes")
+    known = "array_agg(to_jsonb(t) - 'colour' - 'shade' order by t::text)"
+    return [value(connection, f"select {known} from my_app.{table} as t") for table in tables]
+
+
+@pytest.fixture(scope="module")
+def fresh(server: AnyServer, role: str, trees: Trees) -> list[str]:
+    """Give the fingerprint of an install of the last version, lived in as the others."""
+    with (
+        database_of(server, "fresh") as name,
+        psycopg.connect(server.url(name), autocommit=True) as connection,
+    ):
+        install(connection, "my_app", source=trees[LAST])
+        live(connection, role)
+        return fingerprint(connection, "my_app")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=" → ".join)
+def test_upgraded_is_installed(
+    app: Connection, trees: Trees, fresh: list[str], way: list[str]
+) -> None:
+    """Columns in their order, types, signatures, comments, owners, grants: all of it."""
+    kept = rows(app)
+    for version in way[1:]:
+        assert install(app, "my_app", source=trees[version]) == version
+        assert rows(app) == kept
+    assert fingerprint(app, "my_app") == fresh
+    assert value(app, "select count(*) from my_app.assert_invariants()") == 0
+    assert value(app, "select array_agg(version order by applied_at) from my_app.migrations") == way
+
+
+@pytest.fixture
+def extension(extended: Server, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """Give a connection to a database of the server that knows the extension."""
+    name = f"u{abs(hash(request.node.name))}"
+    with psycopg.connect(extended.url(), autocommit=True) as admin:
+        admin.execute(f"create database {name}")
+    with psycopg.connect(extended.url(name), autocommit=True) as connection:
+        connection.execute("create schema my_app")
+        yield connection
+
+
+def test_an_extension_is_upgraded_to_what_is_installed_plainly(
+    extension: Connection, extended: Server, server: AnyServer, fresh: list[str], role: str
+) -> None:
+    extension.execute(f"create extension perdure schema my_app version '{NOW}'")
+    extension.execute(f"select my_app.migrate(); create role {role}_2")
+    live(extension, f"{role}_2")
+    kept = rows(extension)
+    with extension.transaction():
+        extension.execute(f"alter extension perdure update to '{LAST}'")
+        extension.execute("select my_app.migrate()")
+    assert rows(extension) == kept
+    assert [line.replace(f"{role}_2", role) for line in fingerprint(extension, "my_app")] == fresh
+    assert strangers(extension) == []
+
+
+def strangers(connection: Connection) -> list[Any]:
+    """List what of the app's code is not the extension's, and what of its data is."""
+    return connection.execute("""
+        select o.what, o.name
+          from (select 'function' as what, p.proname as name, 'pg_proc'::regclass as class, p.oid
+                  from pg_proc as p
+                 where p.pronamespace = 'my_app'::regnamespace
+                union all
+                select c.relkind::text, c.relname, 'pg_class'::regclass, c.oid
+                  from pg_class as c
+                 where c.relnamespace = 'my_app'::regnamespace
+                   and c.relkind in ('r', 'v', 'S')) as o
+         where (o.what = 'function') <> exists (
+            select from pg_depend as d
+             where d.classid = o.class and d.objid = o.oid and d.deptype = 'e')
+    """).fetchall()
+
+
+def test_nothing_is_executed_between_the_code_and_the_tables(extension: Connection) -> None:
+    """Who forgets migrate() is told by every claim, and no task is delivered."""
+    extension.execute(f"create extension perdure schema my_app version '{NOW}'")
+    extension.execute("select my_app.migrate(); select my_app.start('w', queue => 'q')")
+    extension.execute(f"alter extension perdure update to '{LAST}'")
+    for call in ("register_worker('ada', '{q}')", "claim('{q}', 'ada')", "advance('[]')"):
+        with pytest.raises(NotMigrated, match=f"version {NOW}, the functions of {LAST}"):
+            ask(extension, call)
+    assert value(extension, "select deliveries from my_app.tasks") == 0
+    extension.execute("select my_app.migrate()")
+    ask(extension, "claim('{q}', 'ada')")
+    assert value(extension, "select deliveries from my_app.tasks") == 1
+
+
+def ask(connection: Connection, call: str) -> None:
+    """Call a function; its refusal is an error of the package."""
+    with translated():
+        connection.execute(f"select my_app.{call}".encode())
+
+
+def test_no_extension_goes_back(extension: Connection, trees: Trees) -> None:
+    extension.execute(f"create extension perdure schema my_app version '{LAST}'")
+    with pytest.raises(errors.InvalidParameterValue, match="no update path"):
+        extension.execute(f"alter extension perdure update to '{NOW}'")
+    with pytest.raises(NewerSchema, match=f"extension of version {LAST}"):
+        install(extension, "my_app")
+    extension.execute("drop extension perdure")
+    extension.execute(f"create extension perdure schema my_app version '{NOW}'")
+    with pytest.raises(ExtensionOutdated) as refused:
+        install(extension, "my_app", source=trees[LAST])
+    assert f"update to '{LAST}'; select my_app.migrate()" in str(refused.value)
+
+
+def test_newer_tables_are_refused_by_older_functions(app: Connection) -> None:
+    """As where a dump is restored on a server that has an older version of the extension."""
+    app.execute(f"insert into my_app.migrations values ('{NEXT}', now())")
+    with pytest.raises(NewerSchema, match=f"version {NEXT}, newer than its functions"):
+        ask(app, "migrate()")
+    with pytest.raises(NotMigrated):
+        ask(app, "claim('{q}', 'ada')")
+    with pytest.raises(NewerSchema, match=f"tables of version {NEXT}"):
+        install(app, "my_app")
+
+
+def test_there_is_no_way_back_and_what_users_made_stays(app: Connection, trees: Trees) -> None:
+    """Functions of an earlier version go by name; an upgrade drops nothing else."""
+    app.execute("create function my_app.own(text, jsonb) returns jsonb language sql return $2")
+    install(app, "my_app", source=trees[NEXT])
+    before = fingerprint(app, "my_app")
+    with pytest.raises(NewerSchema, match=r"no way back") as refused:
+        install(app, "my_app")
+    assert refused.value.hint == f"Install version {NEXT} of the package."
+    assert fingerprint(app, "my_app") == before
+    assert value(app, "select to_regproc('my_app.passing') is not null")
+    install(app, "my_app", source=trees[LAST])
+    assert value(app, "select to_regproc('my_app.own') is not null")
+    assert value(app, "select to_regproc('my_app.passing') is null")
+
+
+def test_a_type_only_gains_attributes(app: Connection, trees: Trees, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(trees[LAST], tmp_path / "sql"))
+    types = root / "types.sql"
+    types.write_text(re.sub(r"\bis_new ", "novel ", types.read_text()))
+    with pytest.raises(errors.FeatureNotSupported, match="started cannot become"):
+        install(app, "my_app", source=root)
+    assert value(app, "select my_app.perdure_version()") == NOW
+
+
+def test_an_upgrade_by_another_leaves_all_to_the_owner(
+    app: Connection, role: str, trees: Trees
+) -> None:
+    """As when a superuser upgrades what the owner of the app has installed."""
+    app.execute(f"alter schema my_app owner to {role}")
+    app.execute(f"grant create on database {app.info.dbname} to {role}")
+    for (owned,) in app.execute(OWNED).fetchall():
+        app.execute(f"alter {owned} owner to {role}".encode())
+    install(app, "my_app", source=trees[LAST])
+    owners = {row[0] for row in app.execute(OWNERS)}
+    app.execute(f"drop owned by {role} cascade")
+    assert owners == {role}
+
+
+OWNED = """
+select 'routine ' || p.oid::regprocedure from pg_proc as p
+ where p.pronamespace = 'my_app'::regnamespace
+union all
+select 'table ' || c.oid::regclass from pg_class as c
+ where c.relnamespace = 'my_app'::regnamespace and c.relkind = 'r'
+union all
+select 'view ' || c.oid::regclass from pg_class as c
+ where c.relnamespace = 'my_app'::regnamespace and c.relkind = 'v'
+union all
+select 'type ' || c.oid::regclass from pg_class as c
+ where c.relnamespace = 'my_app'::regnamespace and c.relkind = 'c'
+"""
+OWNERS = """
+select proowner::regrole::text from pg_proc where pronamespace = 'my_app'::regnamespace
+union
+select relowner::regrole::text from pg_class where relnamespace = 'my_app'::regnamespace
+union
+select typowner::regrole::text from pg_type where typnamespace = 'my_app'::regnamespace
+"""
+
+
+def test_a_migrator_that_is_killed_anywhere_has_changed_nothing(
+    dsn: str, app: Connection, trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction is one: all of it, or nothing."""
+    before, kept = fingerprint(app, "my_app"), rows(app)
+    statements = [s for part in script.upgrade(trees[LAST]) for s in split(part.text)]
+    run = perdure.install._run
+    for place in range(some := amount(3)):
+        left = (len(statements) * (place + 1)) // some - 1
+
+        def cut(connection: Connection, *statement: str) -> None:
+            nonlocal left
+            if left == 0:
+                connection.pgconn.finish()
+            left -= 1
+            run(connection, *statement)
+
+        with psycopg.connect(dsn, autocommit=True) as victim:
+            monkeypatch.setattr(perdure.install, "_run", cut)
+            with pytest.raises(psycopg.OperationalError):
+                install(victim, "my_app", source=trees[LAST])
+        assert fingerprint(app, "my_app") == before
+        assert rows(app) == kept
+
+
+def test_ten_upgrade_at_once(dsn: str, app: Connection, trees: Trees, fresh: list[str]) -> None:
+    kept = rows(app)
+    told: list[Any] = []
+
+    def upgrade() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            told.append(install(connection, "my_app", source=trees[LAST]))
+
+    threads = [threading.Thread(target=upgrade) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [LAST] * 10
+    assert rows(app) == kept
+    assert fingerprint(app, "my_app") == fresh
+
+
+def test_a_table_in_use_is_not_waited_for_and_nobody_queues_behind(
+    dsn: str, app: Connection, trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump or a report holds tables for hours; who waits for them holds up all others. It is
+    tried again, until the table is free."""
+    with psycopg.connect(dsn) as reader:
+        reader.execute("select count(*) from my_app.jobs")
+        with app.transaction(), pytest.raises(errors.LockNotAvailable) as refused:
+            install(app, "my_app", source=trees[NEXT])  # in a transaction of ours: at once
+        assert str(reader.info.backend_pid) in (refused.value.diag.message_detail or "")
+        assert refused.value.diag.message_hint
+        assert value(app, "select my_app.perdure_version()") == NOW
+        later = threading.Timer(1.0, reader.rollback)
+        later.start()
+        assert install(app, "my_app", source=trees[NEXT]) == NEXT
+        later.join()
+
+
+def test_a_migration_again_needs_no_lock(dsn: str, app: Connection) -> None:
+    with psycopg.connect(dsn) as reader:
+        reader.execute("lock table my_app.jobs, my_app.history in access exclusive mode")
+        app.execute("set statement_timeout = '5 s'")
+        assert value(app, "select my_app.migrate()") == NOW
+
+
+@pytest.mark.parametrize("name", ["An Other"])
+def test_a_schema_that_was_renamed_is_at_home_after_an_install(app: Connection, name: str) -> None:
+    """Functions find their tables by the schema's name; until then they find nothing."""
+    quoted = psycopg.sql.Identifier(name).as_string()
+    app.execute(f"alter schema my_app rename to {quoted}")
+    with pytest.raises(errors.UndefinedFunction):
+        app.execute(f"select {quoted}.entity_increment('note', 'n')")
+    install(app, name)
+    assert value(app, f"select {quoted}.entity_increment('note', 'n')") == 3
+    assert value(app, f"select state from {quoted}.indexes") == "valid"
+    assert value(app, f"select count(*) from {quoted}.assert_invariants()") == 0
+    assert value(app, f"select count(*) from {quoted}.find('note', '{{\"n\": 3}}')") == 1
+    assert value(app, f"select {quoted}.claim('{{q}}', 'bob')")
+
+
+def test_an_extension_in_a_renamed_schema_is_at_home_after_an_install(
+    extension: Connection,
+) -> None:
+    extension.execute("create extension perdure schema my_app")
+    extension.execute("select my_app.migrate(); select my_app.entity_create('note', 'note')")
+    extension.execute("alter schema my_app rename to another")
+    install(extension, "another")
+    assert value(extension, "select another.entity_increment('note', 'n')") == 1
+    extension.execute("alter schema another rename to my_app")
+    install(extension, "my_app")
+    assert strangers(extension) == []
+    assert value(extension, "select my_app.entity_increment('note', 'n')") == 2
