@@ -1,35 +1,55 @@
 -- Replacing: how an upgrade puts the code of this version in the place of the code that is there, whichever version that
--- is of. These two functions live as long as the upgrade. A routine is replaced in its place, so that who calls it at the
+-- is of. These functions live as long as the upgrade. A routine is replaced in its place, so that who calls it at the
 -- moment goes on; it is made anew only where its signature has changed. Owners and grants stay. A type gains attributes.
 
-create or replace function @extschema@.replace_type(name text, definition text) returns void
+create or replace function @extschema@.add_type(name text, definition text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+begin
+    if to_regtype(format('@extschema@.%I', add_type.name)) is null then
+        execute add_type.definition;
+    end if;
+end
+$$;
+
+
+-- Whoever is at work in the tables may need the type in a moment: the tables are locked first, so that no circle closes,
+-- and both as late as possible, so that nobody waits for long.
+create or replace function @extschema@.extend_type(name text, definition text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set lock_timeout = '2 s'
+as $$
 declare
-    before text[];
+    before text[] := @extschema@.attributes_of(format('@extschema@.%I', extend_type.name)::regtype);
     wanted text[];
 begin
-    if to_regtype(format('@extschema@.%I', replace_type.name)) is null then
-        execute replace_type.definition;
+    -- The type of this version is made beside, only to be compared.
+    execute replace(extend_type.definition, format('create type @extschema@.%s ', extend_type.name),
+                    format('create type pg_temp.%s ', extend_type.name));
+    wanted := @extschema@.attributes_of(format('pg_temp.%I', extend_type.name)::regtype);
+    execute format('drop type pg_temp.%I', extend_type.name);
+    if before = wanted then
         return;
     end if;
-    -- The type of this version is made beside, only to be compared.
-    execute replace(replace_type.definition, format('create type @extschema@.%s ', replace_type.name),
-                    format('create type pg_temp.%s ', replace_type.name));
-    before := @extschema@.attributes_of(format('@extschema@.%I', replace_type.name)::regtype);
-    wanted := @extschema@.attributes_of(format('pg_temp.%I', replace_type.name)::regtype);
-    execute format('drop type pg_temp.%I', replace_type.name);
     if before <> wanted[:cardinality(before)] then
-        raise exception 'type % cannot become that of this version', replace_type.name
+        raise exception 'type % cannot become that of this version', extend_type.name
             using errcode = 'feature_not_supported',
                   detail = format('It has %s, and should have %s.', before, wanted),
                   hint = 'A type may only gain attributes, behind those that it has: give another meaning another name.';
     end if;
+    if to_regclass('@extschema@.jobs') is not null then
+        lock table @extschema@.jobs, @extschema@.tasks in access exclusive mode;
+    end if;
     for place in cardinality(before) + 1 .. cardinality(wanted) loop
-        execute format('alter type @extschema@.%I add attribute %s', replace_type.name, wanted[place]);
+        execute format('alter type @extschema@.%I add attribute %s', extend_type.name, wanted[place]);
     end loop;
+exception
+    when lock_not_available then
+        perform @extschema@.refuse_to_wait();
 end
 $$;
 

@@ -20,7 +20,7 @@ from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
 from .items import AsyncItem, Items
 from .looks import Look, change_of, condition_on, end_of
 from .memory import AsyncEntity, Path
-from .past import Authorship, Change, Difference, LogItem, Past, written
+from .past import Authorship, Change, Difference, LogItem, Past, row_of, written
 from .queues import QueueDepth, Queues
 from .requests import (
     BaseHandle,
@@ -110,7 +110,9 @@ class AsyncHandle(BaseHandle["AsyncClient"]):
 
     async def status(self) -> Status:
         """Tell where the job stands. Raises JobNotFound."""
-        return Status(*await self._client.send(self._client.calls.status(self.id)))
+        call = self._client.calls.status(self.id).reading(row_of(Status))
+        status: Status = await self._client.send(call)
+        return status
 
     async def signal(
         self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
@@ -334,7 +336,7 @@ class AsyncClient(
         refused. Raises JobExists, InvalidArgument.
         """
         call = self.requests.start(workflow, args, options)
-        started, _ = await self.send(call, connection)
+        started, *_ = await self.send(call, connection)
         return self.handle(started, workflow)
 
     async def signal_with_start(
@@ -382,7 +384,7 @@ class AsyncClient(
         for again. Raises JobNotFound, JobExists, InvalidArgument.
         """
         call = self.requests.fork(job, new_id, at, context, key)
-        started, _ = await self.send(call, connection)
+        started, *_ = await self.send(call, connection)
         return self.handle(started, workflow)
 
     def handle(self, job: str, workflow: Workflow | None = None) -> AsyncHandle:

@@ -20,7 +20,7 @@ from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
 from .items import Item, Items
 from .looks import Look, change_of, condition_on, end_of
 from .memory import Entity, Path
-from .past import Authorship, Change, Difference, LogItem, Past, written
+from .past import Authorship, Change, Difference, LogItem, Past, row_of, written
 from .queues import QueueDepth, Queues
 from .requests import (
     BaseHandle,
@@ -106,7 +106,10 @@ class Handle(BaseHandle["Client"]):
 
     def status(self) -> Status:
         """Tell where the job stands. Raises JobNotFound."""
-        return Status(*self._client.send(self._client.calls.status(self.id)))
+        status: Status = self._client.send(
+            self._client.calls.status(self.id).reading(row_of(Status))
+        )
+        return status
 
     def signal(
         self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
@@ -333,7 +336,7 @@ class Client(
         refused. Raises JobExists, InvalidArgument.
         """
         call = self.requests.start(workflow, args, options)
-        started, _ = self.send(call, connection)
+        started, *_ = self.send(call, connection)
         return self.handle(started, workflow)
 
     def signal_with_start(
@@ -381,7 +384,7 @@ class Client(
         for again. Raises JobNotFound, JobExists, InvalidArgument.
         """
         call = self.requests.fork(job, new_id, at, context, key)
-        started, _ = self.send(call, connection)
+        started, *_ = self.send(call, connection)
         return self.handle(started, workflow)
 
     def handle(self, job: str, workflow: Workflow | None = None) -> Handle:

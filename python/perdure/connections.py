@@ -45,6 +45,11 @@ _AGAIN = frozenset({"55P03", "25006"})
 _ELSEWHERE = frozenset({"25006"})
 """States of a server that has become a standby: the call belongs to another one."""
 
+_STALE_CLASSES = frozenset({"0A", "42", "XX"})
+_NEVER_STALE = frozenset({"42501"})
+"""What a call meets whose functions are replaced at the moment, or were since its connection has
+prepared it: another result, no such function, none under the number it had. Rights are no such."""
+
 REFUSALS = (PerdureError, psycopg.Error)
 """What a call may raise: this package's errors, and psycopg's."""
 
@@ -108,6 +113,13 @@ def can_be_repeated(error: psycopg.Error, is_connected: bool) -> bool:
     return not is_connected or state[:2] in _AGAIN_CLASSES or state in _AGAIN
 
 
+def may_be_stale(error: psycopg.Error) -> bool:
+    """Tell whether the same call may go through on a new connection: an upgrade has replaced what
+    it calls. [P13]"""
+    state = error.sqlstate or ""
+    return state[:2] in _STALE_CLASSES and state not in _NEVER_STALE
+
+
 def pauses() -> Iterator[float]:
     """Give the seconds to wait before each repetition: growing, with jitter."""
     pause = FIRST_PAUSE
@@ -134,12 +146,16 @@ class Link:
     def call(self, call: Call) -> Any:
         """Send a call and give its answer. Raises this package's errors, and psycopg's."""
         began = time.monotonic()
+        is_renewed = False
         for pause in pauses():
             try:
                 return send(self.connection(), call)
             except psycopg.Error as error:
                 late = self._patience is not None and time.monotonic() - began > self._patience
-                if late or not can_be_repeated(error, self.is_connected()):
+                if not is_renewed and may_be_stale(error):
+                    is_renewed = True
+                    self.close()
+                elif late or not can_be_repeated(error, self.is_connected()):
                     raise
                 self._look_elsewhere(error)
             call = call.again or call
@@ -182,11 +198,16 @@ class AsyncLink:
         """Send a call and give its answer. Raises this package's errors, and psycopg's."""
         async with self._turn:
             began = time.monotonic()
+            is_renewed = False
             for pause in pauses():
                 try:
                     return await send_async(self._cursor or await self._connected(), call)
                 except psycopg.Error as error:
-                    self._note(error, began)
+                    if not is_renewed and may_be_stale(error):
+                        is_renewed = True
+                        self._forget()
+                    else:
+                        self._note(error, began)
                 call = call.again or call
                 await asyncio.sleep(pause)
             raise AssertionError("pauses never end")

@@ -126,7 +126,7 @@ def install(connection: Connection, schema: str, *, source: Traversable | None =
             try:
                 _install(connection, schema, root, wanted)
                 break
-            except errors.LockNotAvailable:
+            except (errors.LockNotAvailable, errors.DeadlockDetected):
                 if not is_own or time.monotonic() - began > PATIENCE:
                     raise
             time.sleep(PAUSE)

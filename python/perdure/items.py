@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from .asks import stored
 from .calls import Call, Calls
+from .past import row_of, rows_of
 
 _Told = TypeVar("_Told")
 _Item = TypeVar("_Item")
@@ -76,7 +77,7 @@ class _Asked(Generic[_Told]):
 
     def _send(self, call: Call, connection: Any) -> _Told:
         client, kind = self._client, type(self)
-        told: _Told = client.send(call.reading(lambda row: kind(client, *row)), connection)
+        told: _Told = client.send(call.reading(row_of(kind, client)), connection)
         return told
 
 
@@ -118,11 +119,11 @@ class Items(Generic[_Item, _List]):
         """
         call = self.calls.list_items(assignee, name, status, after, limit)
         make = self._make_item
-        found: _List = self.send(call.reading(lambda rows: [make(self, *row) for row in rows]))
+        found: _List = self.send(call.reading(rows_of(make, self)))
         return found
 
     def item(self, id: str) -> _Item:
         """Read an item, open or resolved. Raises ItemNotFound."""
         make = self._make_item
-        found: _Item = self.send(self.calls.read_item(id).reading(lambda row: make(self, *row)))
+        found: _Item = self.send(self.calls.read_item(id).reading(row_of(make, self)))
         return found

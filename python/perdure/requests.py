@@ -200,7 +200,7 @@ def _bound(
 
 def ending(row: Sequence[Any], decode: typed.Decode) -> Any:
     """Give a finished job's result. Raises JobFailed, JobCancelled, InvalidArgument (no job)."""
-    status, result, error = row
+    status, result, error, *_ = row
     if status is None:
         raise InvalidArgument("this is a plain entity: no workflow of it will give a result")
     if status == "completed":

@@ -89,6 +89,7 @@ def upgrade(sql: Traversable | None = None) -> Iterator[Part]:
     yield Part("replacing.sql", _read(root, "replacing.sql"))
     for part in parts(root):
         yield _replacing(part)
+    yield _extending(Part("types.sql", _read(root, "types.sql")))
     yield Part("retired.sql", _read(root, "retired.sql"))
 
 
@@ -145,11 +146,21 @@ def _replacing(part: Part) -> Part:
 
 
 def _replacement(found: re.Match[str]) -> str:
-    what = "type" if found["kind"] == "type" else "routine"
-    definition = found["definition"]
-    if what == "routine":
-        definition = definition.replace("create", "create or replace", 1)
-    call = f"select {SCHEMA}.replace_{what}('{found['name']}', {_QUOTE}{definition}{_QUOTE})"
+    if found["kind"] == "type":
+        return _called("add_type", found, found["definition"])
+    definition = found["definition"].replace("create", "create or replace", 1)
+    return _called("replace_routine", found, definition)
+
+
+def _extending(part: Part) -> Part:
+    """Write what adds to types that are there already, when all else is done."""
+    types = (_REPLACED.match(found.text) for found in split(part.text))
+    calls = (_called("extend_type", found, found["definition"]) for found in types if found)
+    return Part(part.file, "".join(f"{call};\n" for call in calls))
+
+
+def _called(function: str, found: re.Match[str], definition: str) -> str:
+    call = f"select {SCHEMA}.{function}('{found['name']}', {_QUOTE}{definition}{_QUOTE})"
     return found["head"] + call
 
 

@@ -1,5 +1,28 @@
 -- Migrations: the tables of an app, made and changed outside the extension, so that pg_dump keeps all that is in them.
 
+create function @extschema@.refuse_to_wait() returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    raise exception 'somebody has the tables of this app in use for longer than an upgrade may wait'
+        using errcode = 'lock_not_available',
+              detail = format('Processes at work in it: %s.', array_to_string(array(
+                  select distinct l.pid
+                    from pg_locks as l
+                    join pg_class as c on c.oid = l.relation
+                   where c.relnamespace = '@extschema@'::regnamespace
+                     and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+                     and l.granted
+                     and l.pid <> pg_backend_pid()
+                   order by l.pid), ', ')),
+              hint = 'Nothing was changed. Try again, or end what pg_stat_activity shows of these processes.';
+end
+$$;
+comment on function @extschema@.refuse_to_wait() is 'Give up an upgrade (55P03) and tell who has the tables in use.';
+
+
 -- A lock that does not come soon is given up: whoever waits for one keeps others from the table behind it.
 create function @extschema@.bring_tables_up_to_date() returns void
 language plpgsql
@@ -12,17 +35,7 @@ begin
     perform create_views();
 exception
     when lock_not_available then
-        raise exception 'somebody has the tables of this app in use for longer than a migration may wait'
-            using errcode = 'lock_not_available',
-                  detail = format('Processes at work in it: %s.', array(
-                      select distinct l.pid
-                        from pg_locks as l
-                        join pg_class as c on c.oid = l.relation
-                       where c.relnamespace = '@extschema@'::regnamespace
-                         and l.granted
-                         and l.pid <> pg_backend_pid()
-                       order by l.pid)),
-                  hint = 'Nothing was changed. Try again, or end what pg_stat_activity shows of these processes.';
+        perform refuse_to_wait();
 end
 $$;
 comment on function @extschema@.bring_tables_up_to_date() is
