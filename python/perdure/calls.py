@@ -590,6 +590,10 @@ class Calls:
         query = f"select to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
         return Call("recording_of", query.encode(), (job,))
 
+    def adopt_instance(self, copied_at: str | None) -> Call:
+        """Let the app execute where it stands; answers who it is from now on."""
+        return self._call("adopt_instance", copied_at=copied_at)
+
     def register_worker(
         self,
         worker: str,
@@ -597,6 +601,7 @@ class Calls:
         details: dict[str, Any],
         version: str | None = None,
         functions: list[str] | None = None,
+        instance: str | None = None,
     ) -> Call:
         """Say hello; answers {"instance", "version", "at", "queues"}."""
         return self._call(
@@ -607,6 +612,7 @@ class Calls:
             protocol=PROTOCOL,
             version=version,
             functions=functions,
+            instance=instance,
         )
 
     def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> Call:

@@ -54,6 +54,22 @@ def install(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 
 
 @commands.command()
+def adopt(
+    copied_at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="When the copy was made: what waits has waited no longer."
+        ),
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Let an app that is a copy execute where it stands, and print who it is from now on."""
+    with connected(dsn) as connection:
+        print(send(connection, Calls(schema).adopt_instance(copied_at)))
+
+
+@commands.command()
 def worker(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the perdure.App is.")],
     queue: Annotated[list[str], typer.Option("--queue", "-q", help="May be repeated.")],
@@ -64,6 +80,12 @@ def worker(
     version: Annotated[
         str | None, typer.Option(help="The version of the code, where the app does not say it.")
     ] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PERDURE_INSTANCE", help="The one instance of the app that it is to serve."
+        ),
+    ] = None,
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back."""
     fix_hash_seed()
@@ -73,7 +95,7 @@ def worker(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
-    Worker(loaded(app), queues=queue, version=version, **options).run()
+    Worker(loaded(app), queues=queue, version=version, instance=instance, **options).run()
 
 
 @commands.command()

@@ -29,6 +29,8 @@ from .hooks import Family, turn_of
 
 logger = logging.getLogger("perdure.worker")
 
+INSTANCE = "PERDURE_INSTANCE"
+
 YOUNG_OBJECTS = 20_000
 """How many objects may come before the collector looks at them: a batch of turns makes thousands,
 and nearly all of them go by themselves."""
@@ -60,7 +62,8 @@ class Worker:
     these queues. `slots` bounds what is in hand at a time, `cache` how many parked coordinators
     stay in memory. `lease` is how long a task is safe from others without a sign of life, `poll`
     how often queues are looked at without any hint, `grace` how long running work may take to end
-    at a stop. `prepare_threshold=None` is for connection poolers.
+    at a stop. `prepare_threshold=None` is for connection poolers. Told of an `instance`, else
+    `$PERDURE_INSTANCE`, it serves no other: `perdure adopt` says which one an app is.
     """
 
     _engine_class: ClassVar[type[Engine]] = Engine
@@ -80,6 +83,7 @@ class Worker:
         cache: int = 1000,
         prepare_threshold: int | None = 0,
         provision: bool = True,
+        instance: str | None = None,
     ):
         queues = app.queues() if queues is None else queues
         if isinstance(queues, str) or not queues or slots < 1:
@@ -97,6 +101,7 @@ class Worker:
         self._cache = cache
         self._prepare_threshold = prepare_threshold
         self._provision = provision
+        self._instance = instance or os.environ.get(INSTANCE)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._started = threading.Event()
@@ -219,7 +224,12 @@ class Worker:
     async def _register(self, engine: Engine, link: AsyncLink) -> None:
         details = {"python": sys.version.split()[0], "pid": os.getpid(), "slots": self._slots}
         call = engine.calls.register_worker(
-            self.name, engine.queues, details, self._version, self._app.functions()
+            self.name,
+            engine.queues,
+            details,
+            self._version,
+            self._app.functions(),
+            self._instance,
         )
         hello = await link.call(call)
         engine.clock.heard(hello["at"])

@@ -6,7 +6,8 @@ create function @extschema@.register_worker(
     details    jsonb    default '{}',
     protocol   integer  default 1,
     version    text     default null,
-    functions  text[]   default '{}'
+    functions  text[]   default '{}',
+    instance   uuid     default null
 ) returns json
 language plpgsql
 volatile
@@ -17,7 +18,7 @@ declare
     served text[] := served_queues(register_worker.queues, register_worker.version);
 begin
     perform check_protocol(register_worker.protocol);
-    perform check_instance(null);
+    perform check_instance(register_worker.instance);
     perform check_name(register_worker.worker, 'a worker');
     perform raise_failure(pin_failure(register_worker.version, null));
     perform stop_listening(register_worker.worker);
@@ -37,8 +38,8 @@ begin
         'instance', (select s.value from settings as s where s.name = 'instance'));
 end
 $$;
-comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[]) is
-    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"); returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD505.';
+comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[], uuid) is
+    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD505.';
 
 
 create function @extschema@.forget_worker(worker text) returns void

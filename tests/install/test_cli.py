@@ -74,6 +74,20 @@ def test_an_app_is_installed(shell: Shell) -> None:
     assert shell("check", "--schema", "my_app") == ""
 
 
+def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None:
+    connection.execute("update settings set value = '{}' where name = 'place'")
+    shell.monkeypatch.setattr("perdure.commands.loaded", lambda place: perdure.App())
+    status, _, complained = shell.run("worker", "here:app", "--queue", "q")
+    assert status == 1
+    assert "hint: If it is to execute here, call adopt_instance()" in complained
+    instance = shell("adopt", "--copied-at", "2026-01-01")
+    kept = "select value #>> '{}' from settings where name = 'instance'"
+    assert connection.execute(kept).fetchone() == (instance,)
+    other = "00000000-0000-0000-0000-000000000000"
+    status, _, complained = shell.run("worker", "here:app", "-q", "q", "--instance", other)
+    assert f"detail: The worker serves instance {other}." in complained
+
+
 def test_a_job_is_started_looked_at_and_ended(shell: Shell) -> None:
     assert (
         shell("start", "research", '["subsidies"]', "--id", "jane", "--queue", "agents") == "jane"

@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
+from load import Load
 from releases import LATER, NOW, speaking
 
 import perdure
@@ -26,92 +22,6 @@ from tests.amount import amount
 Trees = dict[str, Path]
 
 LAST = LATER[-1]
-T = "60 s"
-
-
-class Load:
-    """Clients that start jobs and signal them, and workers that run them, through an upgrade."""
-
-    def __init__(self, dsn: str):
-        self.dsn = dsn
-        self.done: Counter[int] = Counter()
-        self.started: list[int] = []
-        self.app = perdure.App()
-        self._stopped = threading.Event()
-        self._errors: list[BaseException] = []
-        self._define()
-
-    def _define(self) -> None:
-        @self.app.activity
-        async def step(number: int) -> int:
-            self.done[number] += 1
-            await asyncio.sleep(0.001)
-            return number
-
-        @self.app.hook(queue="q")
-        async def page(memory: perdure.AsyncEntity, number: int) -> int:
-            await memory.increment("hooks")
-            return await step(number)
-
-        @self.app.coordinator(queue="q", entity="load")
-        async def book(memory: perdure.AsyncEntity, number: int) -> int:
-            await memory.increment("n")
-            told: int = await perdure.wait_for("go")
-            return told + await page(memory, number)
-
-        self.book = book
-
-    def worker(self, **options: Any) -> perdure.Worker:
-        """Give a worker that does not upgrade anything."""
-        return perdure.Worker(self.app, dsn=self.dsn, provision=False, lease="2 s", **options)
-
-    def client(self) -> perdure.Client:
-        """Give a client that does not upgrade anything."""
-        return perdure.connect(self.dsn, provision=False)
-
-    def _drive(self, first: int) -> None:
-        try:
-            with self.client() as client:
-                for number in range(first, first + 100_000):
-                    if self._stopped.is_set():
-                        return
-                    handle = client.start(self.book, number, id=str(number))
-                    self.started.append(number)
-                    handle.signal("go", 1)
-                    client.entity(f"note {first}").increment("n")
-                    assert handle.status().status in ("running", "completed")
-                    time.sleep(0.01)
-        except Exception as error:  # noqa: BLE001 - it is told when the load ends
-            self._errors.append(error)
-
-    @contextmanager
-    def clients(self) -> Iterator[None]:
-        """Start jobs all the time; what a client is refused fails the test."""
-        with self.client() as client:
-            for first in (0, 100_000):
-                client.create_entity(f"note {first}", "note")
-        drivers = [threading.Thread(target=self._drive, args=(n,)) for n in (0, 100_000)]
-        for driver in drivers:
-            driver.start()
-        try:
-            yield
-        finally:
-            self._stopped.set()
-            for driver in drivers:
-                driver.join()
-        assert self._errors == []
-
-    def check(self) -> None:
-        """See that each job has come to its end once, with each step done."""
-        with self.client() as client:
-            ended = [client.handle(str(number)).result(T) for number in self.started]
-            notes = [client.entity(f"note {first}").get("n") for first in (0, 100_000)]
-        assert ended == [number + 1 for number in self.started]
-        assert sum(notes) == len(self.started)
-        assert sorted(self.done) == sorted(self.started)
-        with psycopg.connect(self.dsn) as connection:
-            odd = "select id, context from perdure.jobs where workflow = 'book' and context <> %s"
-            assert connection.execute(odd, ['{"n": 1, "hooks": 1}']).fetchall() == []
 
 
 def test_workers_and_clients_go_on_through_an_upgrade(dsn: str, trees: Trees) -> None:

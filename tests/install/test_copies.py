@@ -1,0 +1,258 @@
+"""Dumps, restores and clones: all is kept, and nothing executes by surprise. [P13] (T20)"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from fingerprint import fingerprint
+from load import Load, T
+from releases import LATER, NOW
+
+from perdure.embedded import Server
+from perdure.errors import InstanceNotAdopted, JobFinished, NotMigrated, translated
+from perdure.install import install
+
+Connection = psycopg.Connection[Any]
+Trees = dict[str, Path]
+
+LAST = LATER[-1]
+PG_15 = Path("/usr/lib/postgresql/15/bin")
+ROLE = f"reader_{os.getpid()}"
+
+
+class Database:
+    """A database of a server, with the app `my_app` or without."""
+
+    def __init__(self, server: Server, name: str):
+        self.server = server
+        self.name = name
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute(f"create database {name}")
+
+    @property
+    def url(self) -> str:
+        """Give its connection string."""
+        return self.server.url(self.name)
+
+    def connect(self) -> Connection:
+        """Open a connection that commits each statement."""
+        return psycopg.connect(self.url, autocommit=True)
+
+    def dumped(self, *options: str, programs: Path | None = None) -> str:
+        """Dump it, as SQL."""
+        command = [(programs or self.server.bindir) / "pg_dump", *options, self.url]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def restore(self, dump: str) -> None:
+        """Restore a dump; no statement may fail."""
+        command = [self.server.bindir / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", self.url]
+        subprocess.run(command, input=dump, check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def databases(extended: Server, request: pytest.FixtureRequest) -> Iterator[list[Database]]:
+    """Give a database, and an empty one to restore it in."""
+    stem = f"d{abs(hash(request.node.name)) % 10**9}"
+    with psycopg.connect(extended.url(), autocommit=True) as admin:
+        admin.execute(f"drop role if exists {ROLE}; create role {ROLE}")
+    yield [Database(extended, f"{stem}_{place}") for place in ("here", "there")]
+    with psycopg.connect(extended.url(), autocommit=True) as admin:
+        for place in ("here", "there"):
+            admin.execute(f"drop database {stem}_{place} with (force)")
+        admin.execute(f"drop role {ROLE}")
+
+
+def value(connection: Connection, query: str) -> Any:
+    """Give the one value that a query answers."""
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def installed(database: Database, route: str) -> None:
+    """Install the app by a route, with grants, and with indexes of a user's own."""
+    with database.connect() as connection:
+        if route == "extension":
+            connection.execute("create schema my_app; create extension perdure schema my_app")
+        install(connection, "my_app")
+        connection.execute(f"""
+            grant usage on schema my_app to {ROLE};
+            grant select on my_app.jobs, my_app.history to {ROLE};
+            grant execute on function my_app.start, my_app.signal to {ROLE};
+            select my_app.create_index('load', 'n', 'number');
+            create index plainly on my_app.jobs (id) where context @> '{{"n": 1}}';
+        """)
+
+
+def refuses(connection: Connection, schema: str = "my_app") -> None:
+    """See that nothing is executed: not for workers, nor by the database itself."""
+    for call in (f"select {schema}.claim('{{q}}', 'ada')", f"call {schema}.run_sql_hooks()"):
+        with (
+            pytest.raises(InstanceNotAdopted, match="a copy that nobody has adopted"),
+            translated(),
+        ):
+            connection.execute(call.encode())
+
+
+def sound(connection: Connection, schema: str = "my_app") -> bool:
+    """Tell whether all invariants hold, and each memory is the sum of its commands."""
+    broken = f"select count(*) from {schema}.assert_invariants()"
+    histories = f"select count(*) from {schema}.assert_histories('')"
+    return bool(value(connection, broken) == value(connection, histories) == 0)
+
+
+def come_to_their_end(load: Load, connection: Connection) -> None:
+    """See that the jobs of a copy end as those of the original do."""
+    jobs = "select id from my_app.jobs where workflow = 'book'"
+    numbers = [int(row[0]) for row in connection.execute(jobs)]
+    assert numbers
+    with load.client() as client:
+        for number in numbers:
+            with suppress(JobFinished):  # else it may have been dumped before its own
+                client.handle(str(number)).signal("go", 1)
+            assert client.handle(str(number)).result(T) == number + 1
+
+
+@pytest.mark.parametrize("route", ["plain", "extension"])
+def test_a_dump_taken_under_load_is_whole_and_executes_when_it_is_adopted(
+    databases: list[Database], route: str
+) -> None:
+    here, there = databases
+    installed(here, route)
+    load = Load(here.url, "my_app")
+    with load.worker(), load.clients():
+        time.sleep(0.3)
+        dump = here.dumped()
+    there.restore(dump)
+    copied = Load(there.url, "my_app")
+    with here.connect() as original, there.connect() as copy:
+        assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
+        assert value(copy, "select state from my_app.indexes") == "valid"
+        assert sound(copy)
+        refuses(copy)
+        with pytest.raises(InstanceNotAdopted, match="perdure adopt"):
+            copied.worker().start()
+        assert value(copy, "select max(attempt) from my_app.tasks") in (0, None)
+        copy.execute("select my_app.adopt_instance()")
+        with copied.worker():
+            come_to_their_end(copied, copy)
+        assert sound(copy)
+    with load.worker():
+        load.check()
+
+
+def test_a_dump_is_restored_where_the_extension_is_newer(
+    databases: list[Database], trees: Trees
+) -> None:
+    here, there = databases
+    installed(here, "extension")
+    dump, times = re.subn(
+        r"(create extension .*);", rf"\1 version '{LAST}';", here.dumped(), flags=re.IGNORECASE
+    )
+    assert times == 1
+    there.restore(dump)
+    with here.connect() as original, there.connect() as copy:
+        with (
+            pytest.raises(NotMigrated, match=f"version {NOW}, the functions of {LAST}"),
+            translated(),
+        ):
+            copy.execute("select my_app.claim('{q}', 'ada')")
+        assert install(copy, "my_app", source=trees[LAST]) == LAST
+        refuses(copy)
+        with original.transaction():
+            original.execute(f"alter extension perdure update to '{LAST}'")
+            original.execute("select my_app.migrate()")
+        assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
+        assert sound(copy)
+
+
+def test_a_dump_of_one_app_is_restored_under_another_name(databases: list[Database]) -> None:
+    """Beside the original, in the same database: by way of another one."""
+    here, there = databases
+    installed(here, "plain")
+    with here.connect() as original:
+        original.execute(
+            "select my_app.start('book', '[1]', id => '1', entity => 'load', queue => 'q')"
+        )
+    there.restore(here.dumped("--schema=my_app"))
+    with there.connect() as copy:
+        copy.execute("alter schema my_app rename to staging")
+        install(copy, "staging")
+    here.restore(there.dumped("--schema=staging"))
+    with here.connect() as both:
+        assert fingerprint(both, "staging") == fingerprint(both, "my_app")
+        refuses(both, "staging")
+        both.execute("select staging.adopt_instance(); select staging.signal('1', 'go', '1')")
+        load = Load(here.url, "staging")
+        with load.worker(), load.client() as client:
+            assert client.handle("1").result(T) == 2
+        assert sound(both, "staging")
+        assert value(both, "select my_app.claim('{q}', 'ada') -> 'tasks' ->> 0") is not None
+
+
+@pytest.mark.skipif(not PG_15.exists(), reason="there is no PostgreSQL 15 here")
+def test_a_dump_of_postgresql_15_is_restored_in_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PERDURE_PG_BINDIR", os.fspath(PG_15))
+    with Server() as older:
+        monkeypatch.delenv("PERDURE_PG_BINDIR")
+        with Server() as newer:
+            for server in (older, newer):
+                with psycopg.connect(server.url(), autocommit=True) as admin:
+                    admin.execute(f"create role {ROLE}")
+            here, there = Database(older, "here"), Database(newer, "there")
+            installed(here, "plain")
+            load = Load(here.url, "my_app")
+            with load.worker(), load.clients():
+                time.sleep(0.3)
+                dump = here.dumped(programs=newer.bindir)
+            there.restore(dump)
+            with there.connect() as copy:
+                assert copy.info.server_version // 10000 > 15
+                assert sound(copy)
+                refuses(copy)
+                copied = Load(there.url, "my_app")
+                install(copy, "my_app")
+                copy.execute("select my_app.adopt_instance()")
+                with copied.worker():
+                    come_to_their_end(copied, copy)
+                assert sound(copy)
+
+
+@pytest.fixture
+def shelf() -> Iterator[Path]:
+    """Give a folder that the server's account can enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_physical_copy_is_not_noticed_but_by_workers_that_know_whom_they_serve(
+    shelf: Path,
+) -> None:
+    """It has all marks of the original, as a standby that takes over must have."""
+    with Server(shelf / "original") as original:
+        with psycopg.connect(original.url(), autocommit=True) as connection:
+            install(connection, "my_app")
+        original.stop()
+        subprocess.run(["cp", "-a", shelf / "original", shelf / "clone"], check=True)
+    with Server(shelf / "clone") as clone, psycopg.connect(clone.url(), autocommit=True) as copy:
+        load = Load(clone.url(), "my_app")
+        before = value(copy, "select value #>> '{}' from my_app.settings where name = 'instance'")
+        with load.worker(instance=before):
+            pass
+        copy.execute("select my_app.adopt_instance()")
+        with pytest.raises(InstanceNotAdopted, match="not the instance"):
+            load.worker(instance=before).start()
+        with load.worker():
+            pass
