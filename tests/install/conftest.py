@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import psycopg
@@ -39,13 +41,11 @@ def extended(trees: dict[str, Path]) -> Iterator[Server]:
         with Server() as server:
             modern, bindir = version_of(server) >= 18, server.bindir
         settings = {"extension_control_path": f"{folder}:$system"} if modern else {}
-        copies = [] if modern else copied(built, bindir)
-        try:
-            with Server(settings=settings) as server:
-                yield server
-        finally:
-            for file in copies:
-                file.unlink()
+        with (
+            nullcontext() if modern else copied(built, bindir),
+            Server(settings=settings) as server,
+        ):
+            yield server
 
 
 def version_of(server: Server) -> int:
@@ -54,10 +54,20 @@ def version_of(server: Server) -> int:
         return connection.info.server_version // 10000
 
 
-def copied(built: Path, bindir: Path) -> list[Path]:
-    """Copy the extension's files to where the server looks for them."""
+@contextmanager
+def copied(built: Path, bindir: Path) -> Iterator[None]:
+    """Copy the extension to where the server looks for it; who leaves last removes it."""
     asked = subprocess.check_output([bindir / "pg_config", "--sharedir"], text=True)
     place = Path(asked.strip(), "extension")
     if not os.access(place, os.W_OK):
         pytest.skip(f"before PostgreSQL 18 this needs the right to write to {place}")
-    return [Path(shutil.copy(file, place)) for file in built.iterdir()]
+    with Path(tempfile.gettempdir(), "perdure-extension.lock").open("w") as used:
+        fcntl.flock(used, fcntl.LOCK_SH)
+        copies = [Path(shutil.copy(file, place)) for file in built.iterdir()]
+        try:
+            yield
+        finally:
+            with suppress(BlockingIOError):  # another run of tests needs them
+                fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                for file in copies:
+                    file.unlink()
