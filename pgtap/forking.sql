@@ -87,8 +87,9 @@ select is(
 select is(
     the_job('second ' || seq) -> 'forked_from',
     authors,
-    format('the journal of a fork at %s is of those who were told it', seq))
-  from (values (1, '[{"job": "j", "task": "1/main", "position": 1}]'::jsonb),
+    format('a fork at %s knows whose journal it has, and who they were forked from', seq))
+  from (values (1, '[{"job": "j", "task": "1/main", "position": 1},
+                    {"job": "at 2", "task": "1/main", "position": 1}]'::jsonb),
                (3, '[{"job": "j", "task": "1/main", "position": 2}, {"job": "at 2", "task": "1/main", "position": 3}]')
        ) as cases (seq, authors);
 select given(tell(a_turn('j', state => 'failed', value => '{"message": "m"}', worker => 'cem')));

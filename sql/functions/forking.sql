@@ -59,7 +59,8 @@ comment on function @extschema@.version_at_fact(@extschema@.memory, text, bigint
     'Tell which version a memory had when a task was told something; at place 0 when its run began.';
 
 
--- A job that was forked itself has a journal of several authors.
+-- A job that was forked itself has a journal of several authors. One that wrote nothing of what is taken over is listed too:
+-- the memory and the arguments may be its own, and whoever sealed them did it for that job.
 create function @extschema@.authors_of(
     it    @extschema@.memory,
     task  text,
@@ -74,11 +75,9 @@ declare
                    || jsonb_build_object('job', it.id, 'task', authors_of.task, 'position', authors_of.upto);
 begin
     return (
-        select jsonb_agg(a.author || jsonb_build_object('position', least((a.author ->> 'position')::bigint, authors_of.upto))
-                         order by a.place)
-          from (select k.author, k.place, lag((k.author ->> 'position')::bigint, 1, -1::bigint) over (order by k.place) as begins
-                  from jsonb_array_elements(known) with ordinality as k (author, place)) as a
-         where a.begins < authors_of.upto);
+        select jsonb_agg(k.author || jsonb_build_object('position', least((k.author ->> 'position')::bigint, authors_of.upto))
+                         order by k.place)
+          from jsonb_array_elements(known) with ordinality as k (author, place));
 end
 $$;
 comment on function @extschema@.authors_of(@extschema@.memory, text, bigint) is
