@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(17);
+select plan(18);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -81,6 +81,15 @@ select given(register_worker('two', '{q}', version => '2', functions => '{"coord
 select is(pg_temp.due(), '{d}', 'another version does not wake it');
 select given(register_worker('one', '{q}', version => '1', functions => '{"coordinator w"}'));
 select is(pg_temp.due(), '{d,p}', 'its own does');
+
+-- What could not be opened.
+
+select pg_temp.lacking('sealed', code => 'PD113');
+select pg_temp.lacking('broken seal', code => 'PD114');
+select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
+select is(
+    pg_temp.due(), '{"broken seal",p,sealed}',
+    'what could not be opened is tried by whoever comes, who may have the key');
 
 -- Who was not seen for long may be dead.
 

@@ -175,7 +175,8 @@ class Attempt:
 
     async def _result(self, limit: asyncio.Timeout) -> Outcome:
         if self._recorder is None:
-            return Outcome(True, stored(await self._invoke(limit)))
+            value = stored(await self._invoke(limit))
+            return Outcome(True, self._engine.calls.sealable(value))
         return await self._engine.transactions.run(
             self._call, self._info(), limit, self._allowed, self._recorder
         )

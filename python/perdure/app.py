@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import psycopg
 
+from .codecs import Codec
 from .durations import Duration
 from .errors import InvalidArgument, InvalidName
 from .retry import Retry
@@ -66,13 +67,15 @@ class CoordinatorDecorator(Protocol):
 class App:
     """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`.
 
-    `version` names this version of the code; pinned coordinators keep to it.
+    `version` names this version of the code; pinned coordinators keep to it. `codec` encrypts what
+    its workers tell the database, such as `perdure.codecs.AesGcm`.
     """
 
-    def __init__(self, version: str | None = None) -> None:
+    def __init__(self, version: str | None = None, *, codec: Codec | None = None) -> None:
         if version is not None and not 0 < len(version.encode()) <= 200:
             raise InvalidName(f"{version!r} is no name for a version")
         self.version = version
+        self.codec = codec
         self.activities: dict[str, Activity[..., Any]] = {}
         self.hooks: dict[str, Hook[..., Any]] = {}
         self.coordinators: dict[str, Coordinator[..., Any]] = {}

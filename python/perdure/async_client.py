@@ -9,12 +9,15 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from . import resealing
 from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
+from .codecs import Codec
 from .connections import PATIENCE, AsyncLink, Source
 from .contracts import BrokenContract
 from .durations import Duration, seconds
 from .entities import Entities
+from .errors import VersionConflict
 from .finding import Found
 from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
 from .items import AsyncItem, Items
@@ -281,9 +284,9 @@ class AsyncClient(
 
     _make_item = AsyncItem
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, codec: Codec | None = None):
         self._source = source
-        self.requests = Requests(source.schema)
+        self.requests = Requests(source.schema, codec)
         self.calls = self.requests.calls
         self._link = AsyncLink(source, "perdure client", PATIENCE)
         self._ears = Ears(source, self.calls)
@@ -402,6 +405,25 @@ class AsyncClient(
         await self.send(self.requests.create(id, entity, context), connection)
         return self.entity(id, connection=connection)
 
+    async def reseal(self, job: str) -> int:
+        """Encrypt a memory anew, with the current key and as the codec says now; gives how many
+        fields were not so.
+
+        Its history keeps what it was. Raises InvalidArgument without a codec, and JobNotFound.
+        """
+        steps, answer = resealing.steps(self.calls, job), None
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    answer = await self.send(call)
+                except VersionConflict as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(answer)
+        except StopIteration as end:
+            return int(end.value)
+
     async def forget(self, job: str) -> bool:
         """Delete a finished job or an entity, with its whole history; false where there is none.
 
@@ -435,6 +457,7 @@ async def connect_async(
     dsn: str | None = None,
     schema: str = "perdure",
     *,
+    codec: Codec | None = None,
     prepare_threshold: int | None = 0,
     provision: bool = True,
 ) -> AsyncClient:
@@ -445,4 +468,4 @@ async def connect_async(
     source = await asyncio.to_thread(Source, dsn, schema, prepare_threshold)
     if provision:
         await asyncio.to_thread(source.provision)
-    return AsyncClient(source)
+    return AsyncClient(source, codec)

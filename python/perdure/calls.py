@@ -4,17 +4,24 @@ here, sent by whoever holds a connection."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.rows import TupleRow, tuple_row
 
-from .errors import InvalidName, InvalidValue, translated
+from . import openers
+from .codecs import Codec
+from .envelopes import MAIN, mark_envelopes, request_place
+from .errors import InvalidArgument, InvalidName, InvalidValue, translated
+from .memory import parse_path
+from .opening import Kin, Opener, Opening, Opens, as_it_is, opened
+from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
@@ -31,7 +38,7 @@ Task = dict[str, Any]
 class Call:
     """A call of one SQL function; `again` is set when a claim is repeated after a lost reply.
 
-    `read` makes the answer of what the server has sent.
+    `opens` decrypts what the server has sent, `read` makes the answer of that.
     """
 
     function: str
@@ -40,6 +47,11 @@ class Call:
     shape: Shape = "value"
     again: Call | None = None
     read: Callable[[Any], Any] | None = None
+    opens: Callable[[Any], Opens] | None = None
+
+    def as_it_is(self) -> Call:
+        """Give the same call with an answer in which envelopes stand as they are."""
+        return replace(self, opens=None)
 
     def reading(self, read: Callable[[Any], Any]) -> Call:
         """Give the same call with a way to read its answer."""
@@ -63,14 +75,45 @@ _write = json.JSONEncoder(
 
 
 class Calls:
-    """The statements of one app: `Calls("my_app").claim(…)`."""
+    """The statements of one app: `Calls("my_app").claim(…)`.
 
-    def __init__(self, schema: str):
+    With a codec, values are sealed here on their way in, and opened on their way out, nowhere else.
+    `shows_envelopes` leaves them as they are, for people who look on.
+    """
+
+    def __init__(self, schema: str, codec: Codec | None = None):
         if not schema or "\0" in schema or len(schema.encode()) > 63:
             raise InvalidName(f"{schema!r} is no name for a schema")
         self.schema = schema
+        self.codec = codec
+        self.fields = Fields(() if codec is None else codec.memory)
+        self.shows_envelopes = False
         self._quoted = '"' + schema.replace('"', '""') + '"'
         self._texts: dict[tuple[str, ...], bytes] = {}
+
+    def _seal(self, key: str | None = None) -> Sealer:
+        """Give what seals the values of a call; `key` is that under which it may be repeated."""
+        return UNSEALED if self.codec is None else Sealer(self.codec, self.fields, key)
+
+    def _opens(self, opener: Opener) -> Callable[[Any], Opens] | None:
+        if self.shows_envelopes:
+            return None
+        return partial(opened, self.codec, self.fields, self.kin, opener)
+
+    def _opened(self, call: Call, opener: Opener) -> Call:
+        """Give the same call with a way to open its answer."""
+        return replace(call, opens=self._opens(opener))
+
+    def kin(self, jobs: Iterable[str]) -> Call:
+        """Read of which jobs some jobs come; answers a Kin for each that has any."""
+        query = f"""
+            select j.id,
+                   array(select f ->> 'job' from jsonb_array_elements(j.forked_from) as f),
+                   j.parent, j.asked_as
+              from {self._quoted}.jobs as j
+             where j.id = any(%s) and (j.forked_from is not null or j.parent is not null)"""
+        call = Call("jobs", query.encode(), (sorted(jobs),), "rows")
+        return call.reading(lambda rows: {job: Kin(*others) for job, *others in rows})
 
     def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:
         """Call with the arguments that are not None; SQL has defaults for the others."""
@@ -86,37 +129,42 @@ class Calls:
     # Jobs.
     def start(self, workflow: str, args: Any, **options: Any) -> Call:
         """Start a job; answers (id, is_new)."""
-        for name in ("context", "headers"):
-            if options.get(name) is not None:
-                options[name] = to_text(options[name])
-        return self._call("start", "row", workflow=workflow, args=to_text(args), **options)
+        return self._call(
+            "start", "row", **self._started({"workflow": workflow, "args": args} | options)
+        )
+
+    def _started(self, start: dict[str, Any]) -> dict[str, Any]:
+        """Write the arguments of a start."""
+        written = self._sealed_start(start)
+        for name in ("args", "context", "headers"):
+            if written.get(name) is not None:
+                written[name] = to_text(written[name])
+        return written
+
+    def _sealed_start(self, start: dict[str, Any]) -> dict[str, Any]:
+        seal, job = self._seal(start.get("key")), start["id"]
+        sealed = start | {"args": seal.args(job, MAIN, start["args"])}
+        if start.get("context") is not None:
+            sealed["context"] = seal.document(job, [], start["context"])
+        return sealed
 
     def signal_with_start(
         self, workflow: str, args: Any, job: str, name: str, payload: Any, **options: Any
     ) -> Call:
         """Send a signal to a job that is started if it is not there; answers (id, is_new)."""
-        for option in ("context", "headers"):
-            if options.get(option) is not None:
-                options[option] = to_text(options[option])
-        written = None if payload is None else to_text(payload)
-        return self._call(
-            "signal_with_start",
-            "row",
-            workflow=workflow,
-            args=to_text(args),
-            id=job,
-            name=name,
-            payload=written,
-            **options,
-        )
+        start = self._started({"workflow": workflow, "args": args, "id": job} | options)
+        sealed = self._seal(options.get("key")).whole("signal", job, name, payload)
+        return self._call("signal_with_start", "row", name=name, payload=_or_null(sealed), **start)
 
     def start_many(self, starts: Sequence[dict[str, Any]]) -> Call:
         """Start jobs; answers a row (id, is_new) for each."""
-        return self._call("start_many", "rows", starts=to_text(starts))
+        sealed = [self._sealed_start(start) for start in starts]
+        return self._call("start_many", "rows", starts=to_text(sealed))
 
     def hook(self, job: str, name: str, args: Any, **options: Any) -> Call:
         """Start a hook from outside; answers the task's name."""
-        return self._call("hook", id=job, name=name, args=to_text(args), **options)
+        sealed = self._seal(options.get("key")).args(job, name, args)
+        return self._call("hook", id=job, name=name, args=to_text(sealed), **options)
 
     def register_sql_hook(self, name: str, function: str, **options: Any) -> Call:
         """Let a function of the database be a hook."""
@@ -139,16 +187,19 @@ class Calls:
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Send a signal; answers false where the key was seen before."""
-        written = None if payload is None else to_text(payload)
-        return self._call("signal", id=job, name=name, payload=written, key=key)
+        sealed = self._seal(key).whole("signal", job, name, payload)
+        return self._call("signal", id=job, name=name, payload=_or_null(sealed), key=key)
+
+    def _reason(self, job: str, reason: str | None) -> Any:
+        return self._seal().whole("reason", job, "", reason)
 
     def cancel(self, job: str, reason: str | None) -> Call:
         """Ask a job to cancel."""
-        return self._call("cancel", id=job, reason=reason)
+        return self._call("cancel", id=job, reason=self._reason(job, reason))
 
     def cancel_hook(self, job: str, task: str, reason: str | None) -> Call:
         """Ask a hook or activity of a job to cancel."""
-        return self._call("cancel_hook", id=job, task=task, reason=reason)
+        return self._call("cancel_hook", id=job, task=task, reason=self._reason(job, reason))
 
     def family(self, job: str, max_rows: int) -> Call:
         """Read who descends from a job; answers a row for each, itself first."""
@@ -156,7 +207,7 @@ class Calls:
 
     def terminate(self, job: str, reason: str | None) -> Call:
         """End a job on the spot."""
-        return self._call("terminate", id=job, reason=reason)
+        return self._call("terminate", id=job, reason=self._reason(job, reason))
 
     def resume(self, job: str, task: str | None, accept_changes: bool) -> Call:
         """Wake what is stuck; answers how many tasks."""
@@ -173,18 +224,20 @@ class Calls:
 
     def retry(self, job: str, args: Any, timeout: str | None, key: str) -> Call:
         """Run a job again that has failed or was cancelled; answers false where it did not."""
-        written = None if args is None else to_text(args)
-        return self._call("retry", id=job, args=written, timeout=timeout, key=key)
+        sealed = self._seal(key).args(job, MAIN, args)
+        return self._call("retry", id=job, args=_or_null(sealed), timeout=timeout, key=key)
 
     def fork(self, job: str, new_id: str, seq: int | None, context: Any, key: str) -> Call:
         """Start a job where another stood; answers (id, is_new)."""
-        written = None if context is None else to_text(context)
+        sealed = self._seal(key).document(new_id, [], context)
+        written = _or_null(sealed)
         return self._call("fork", "row", id=job, new_id=new_id, seq=seq, context=written, key=key)
 
     def timeline(self, job: str, after: list[Any] | None, max_rows: int) -> Call:
         """Read what belongs to a job, after a place; answers a row for each item."""
         place = None if after is None else to_text(after)
-        return self._call("timeline", "rows", id=job, after=place, max_rows=max_rows)
+        call = self._call("timeline", "rows", id=job, after=place, max_rows=max_rows)
+        return self._opened(call, partial(openers.timeline, job))
 
     def forget_old_runs(self, job: str, max_rows: int) -> Call:
         """Drop what old runs were told; answers how many facts."""
@@ -192,7 +245,7 @@ class Calls:
 
     def result(self, job: str) -> Call:
         """Read how a job ended: (status, result, error)."""
-        return self._call("result", "row", id=job)
+        return self._opened(self._call("result", "row", id=job), partial(openers.result, job))
 
     def status(self, job: str) -> Call:
         """Read where a job stands."""
@@ -232,20 +285,34 @@ class Calls:
     # Memory.
     def read(self, job: str, path: str) -> Call:
         """Read from the memory."""
-        return self._call("entity_get", id=job, path=path)
+        return self._part(job, path, self._call("entity_get", id=job, path=path))
+
+    def _part(self, job: str, path: str, call: Call) -> Call:
+        """Give the same call with a way to open the part of a memory that it answers."""
+        return self._opened(call, partial(openers.document, job, parse_path(path)))
 
     def create(self, job: str, entity: str, context: Any, key: str) -> Call:
         """Make a memory without a workflow."""
-        return self._call("entity_create", id=job, entity=entity, context=to_text(context), key=key)
+        sealed = self._seal(key).document(job, [], context)
+        return self._call("entity_create", id=job, entity=entity, context=to_text(sealed), key=key)
 
     def command(self, job: str, op: str, path: str, value: Any, options: dict[str, Any]) -> Call:
         """Change the memory; `value` is the command's argument, named as SQL names it."""
-        arguments = {name: _argument(name, given) for name, given in value.items()}
-        return self._call(f"entity_{op}", id=job, path=path, **arguments, **options)
+        seal, keys = self._seal(options.get("key")), parse_path(path)
+        seal.check(op, keys)
+        sealed = {name: seal.argument(job, op, keys, given) for name, given in value.items()}
+        arguments = {name: _argument(name, given) for name, given in sealed.items()}
+        call = self._call(f"entity_{op}", id=job, path=path, **arguments, **options)
+        return self._part(job, path, call)
 
     def apply(self, job: str, commands: Any, options: dict[str, Any]) -> Call:
         """Carry out several commands, all or none; answers an array of their answers."""
-        return self._call("entity_apply", id=job, commands=to_text(commands), **options)
+        seal = self._seal(options.get("key"))
+        sealed = [seal.command(job, command) for command in commands]
+        call = self._call("entity_apply", id=job, commands=to_text(sealed), **options)
+        return self._opened(
+            call, partial(openers.answers, job, [each["path"] for each in commands])
+        )
 
     def restore(self, job: str, version: int, options: dict[str, Any]) -> Call:
         """Make a memory again what it was."""
@@ -261,34 +328,41 @@ class Calls:
 
     def changes(self, job: str, path: str, after: int, max_rows: int) -> Call:
         """Read changes of a memory after a version."""
-        return self._call(
+        call = self._call(
             "entity_history", "rows", id=job, path=path, after=after, max_rows=max_rows
         )
+        return self._opened(call, partial(openers.changes, job))
 
     def memory_at(self, job: str, version: int | None, at: Any, path: str) -> Call:
         """Read what a memory was at a version or a time."""
-        return self._call("entity_at", id=job, version=version, at=at, path=path)
+        call = self._call("entity_at", id=job, version=version, at=at, path=path)
+        return self._part(job, path, call)
 
     def diff(self, job: str, version: int, to_version: int | None) -> Call:
         """Read where a memory differs between versions."""
-        return self._call("entity_diff", "rows", id=job, version=version, to_version=to_version)
+        call = self._call("entity_diff", "rows", id=job, version=version, to_version=to_version)
+        return self._opened(call, partial(openers.parts, job, (2, 3)))
 
     def blame(self, job: str, path: str) -> Call:
         """Read who wrote what stands in a memory."""
-        return self._call("entity_blame", "rows", id=job, path=path)
+        call = self._call("entity_blame", "rows", id=job, path=path)
+        return self._opened(call, partial(openers.parts, job, (1,)))
 
     def items(self, job: str, path: str, after: int, max_rows: int) -> Call:
         """Read items of a log after a version."""
-        return self._call("entity_items", "rows", id=job, path=path, after=after, max_rows=max_rows)
+        call = self._call("entity_items", "rows", id=job, path=path, after=after, max_rows=max_rows)
+        return self._opened(call, partial(openers.items, job, parse_path(path)))
 
     def publish(self, task: Task, stream: str, items: Any, key: str, source: str) -> Call:
         """Add items to a stream for a held task; answers the version."""
-        given = {"stream": stream, "items": to_text(items), "key": key, "source": source}
+        sealed = self._seal(key).items(task["job"], parse_path(stream), items)
+        given = {"stream": stream, "items": to_text(sealed), "key": key, "source": source}
         return self._call("publish", **task, **given)
 
     def stream_items(self, job: str, stream: str, after: int, place: int | None) -> Call:
         """Read the items of a stream behind a place."""
-        return self._call("stream_items", "rows", id=job, stream=stream, after=after, place=place)
+        call = self._call("stream_items", "rows", id=job, stream=stream, after=after, place=place)
+        return self._opened(call, partial(openers.items, job, parse_path(stream)))
 
     def forget(self, job: str) -> Call:
         """Delete a finished job or an entity with all that belongs to it."""
@@ -299,8 +373,9 @@ class Calls:
         """Make or change a schedule; answers when it is due next."""
         if options.get("headers") is not None:
             options["headers"] = to_text(options["headers"])
+        sealed = self._seal(f"schedule {name}").args("", workflow, args)
         return self._call(
-            "create_schedule", name=name, workflow=workflow, args=to_text(args), **options
+            "create_schedule", name=name, workflow=workflow, args=to_text(sealed), **options
         )
 
     def pause_schedule(self, name: str) -> Call:
@@ -334,7 +409,7 @@ class Calls:
         max_rows: int,
     ) -> Call:
         """List items; answers a row for each."""
-        return self._call(
+        call = self._call(
             "list_items",
             "rows",
             assignee=assignee,
@@ -343,27 +418,35 @@ class Calls:
             after=None if after is None else to_text(after),
             max_rows=max_rows,
         )
+        return self._opened(call, openers.asked_items)
+
+    def _item(self, verb: str, item: str, **given: Any) -> Call:
+        return self._opened(self._call(verb, "row", item=item, **given), openers.asked_item)
 
     def read_item(self, item: str) -> Call:
         """Read an item, open or resolved."""
-        return self._call("read_item", "row", item=item)
+        return self._item("read_item", item)
 
     def claim_item(self, item: str, by: str) -> Call:
         """Take an item for a person; answers it, as all these do."""
-        return self._call("claim_item", "row", item=item, by=by)
+        return self._item("claim_item", item, by=by)
 
     def release_item(self, item: str, by: str | None) -> Call:
         """Give an item back."""
-        return self._call("release_item", "row", item=item, by=by)
+        return self._item("release_item", item, by=by)
 
     def assign_item(self, item: str, assignee: str | None) -> Call:
         """Give an item to somebody else, or to anybody."""
-        return self._call("assign_item", "row", item=item, assignee=assignee)
+        return self._item("assign_item", item, assignee=assignee)
 
-    def resolve_item(self, item: str, resolution: Any, by: str | None) -> Call:
-        """Answer an item."""
-        written = None if resolution is None else to_text(resolution)
-        return self._call("resolve_item", "row", item=item, resolution=written, by=by)
+    def resolve_item(
+        self, item: str, asked_by: tuple[str, str, str], resolution: Any, by: str | None
+    ) -> Call:
+        """Answer an item that a job, a task of it and a key of that name."""
+        job, task, key = asked_by
+        # The same call may be repeated, with nothing else to tell it by.
+        sealed = self._seal(f"item {item}").result(job, request_place(task, key), resolution)
+        return self._item("resolve_item", item, resolution=_or_null(sealed), by=by)
 
     # Contracts.
     def define_contract(self, entity: str, schema: Any) -> Call:
@@ -398,10 +481,21 @@ class Calls:
             name: to_text(value) if name in json and value is not None else value
             for name, value in asked.items()
         }
-        return self._call("find", "rows", entity=entity, **written)
+        self._check_conditions(asked.get("conditions"))
+        return self._opened(self._call("find", "rows", entity=entity, **written), openers.found)
+
+    def _check_conditions(self, conditions: Any) -> None:
+        """Refuse to look for what the database cannot read. Raises InvalidArgument."""
+        for path in condition_paths(conditions) if self.codec is not None else ():
+            if self.fields.has(parse_path(path)):
+                raise InvalidArgument(
+                    f"{path} is encrypted: nothing can be found by it",
+                    hint="Keep what is to be found by in a field of its own, or a hash of it.",
+                )
 
     def count_found(self, entity: str, conditions: Any) -> Call:
         """Count memories."""
+        self._check_conditions(conditions)
         return self._call("count_found", entity=entity, conditions=to_text(conditions))
 
     def signal_found(
@@ -415,13 +509,15 @@ class Calls:
         max_jobs: int,
     ) -> Call:
         """Send a signal to jobs of an entity; answers a row (id, is_new) for each."""
+        self._check_conditions(conditions)
+        sealed = self._seal(key).whole("signal", "", name, payload)
         return self._call(
             "signal_found",
             "rows",
             entity=entity,
             conditions=to_text(conditions),
             name=name,
-            payload=None if payload is None else to_text(payload),
+            payload=_or_null(sealed),
             key=key,
             after=after,
             max_jobs=max_jobs,
@@ -431,6 +527,8 @@ class Calls:
         self, entity: str, conditions: Any, reason: str | None, after: str, max_jobs: int
     ) -> Call:
         """Ask jobs of an entity to cancel; answers a row (id, is_new) for each."""
+        self._check_conditions(conditions)
+        reason = self._reason("", reason)
         return self._call(
             "cancel_found",
             "rows",
@@ -499,11 +597,22 @@ class Calls:
             "protocol": PROTOCOL,
             "instance": instance,
         }
-        return self._repeatable("claim", arguments)
+        return self._repeatable("claim", arguments, self._opens(Opening.claimed))
+
+    def sealable(self, value: Any) -> Any:
+        """Give a value that can be sealed. Raises ValueTooLarge."""
+        if self.codec is not None:
+            check_size(value)
+        return value
+
+    def turn(self, body: Any, row: Task) -> str:
+        """Write a turn of a claimed task for advance()."""
+        return to_text(self._seal().turn(body, row))
 
     def advance(
         self,
         turns: str,
+        bodies: Sequence[Any],
         *,
         queues: list[str] | None = None,
         worker: str | None = None,
@@ -514,7 +623,10 @@ class Calls:
         waiting: bool = False,
         instance: str | None = None,
     ) -> Call:
-        """Send turns (a JSON array), and take tasks in the same round trip when `max_tasks` > 0."""
+        """Send turns (a JSON array), and take tasks in the same round trip when `max_tasks` > 0.
+
+        The bodies are those of which the turns were written.
+        """
         arguments: dict[str, Any] = {
             "turns": turns,
             "queues": queues,
@@ -527,31 +639,45 @@ class Calls:
             "protocol": PROTOCOL,
             "instance": instance,
         }
-        return (
-            self._repeatable("advance", arguments)
-            if max_tasks
-            else self._call("advance", **arguments)
-        )
+        opens = self._opens(lambda opening, reply: opening.advanced(bodies, reply))
+        if max_tasks:
+            return self._repeatable("advance", arguments, opens)
+        call = self._call("advance", **arguments)
+        return Call("advance", call.query, call.params, opens=opens)
 
-    def _repeatable(self, function: str, arguments: dict[str, Any]) -> Call:
+    def _repeatable(
+        self, function: str, arguments: dict[str, Any], opens: Callable[[Any], Opens] | None
+    ) -> Call:
         again = self._call(function, **arguments, again=True)
+        again = Call(function, again.query, again.params, opens=opens)
         call = self._call(function, **arguments)
-        return Call(function, call.query, call.params, again=again)
+        return Call(function, call.query, call.params, again=again, opens=opens)
 
     def extend(self, tasks: list[Task], lease_for: float) -> Call:
         """Move the end of leases."""
-        return self._call("extend", tasks=to_text(tasks), lease_for=f"{lease_for} s")
+        sealed = self._leases(tasks)
+        return self._call("extend", tasks=to_text(sealed), lease_for=f"{lease_for} s")
+
+    def _leases(self, tasks: list[Task]) -> list[Task]:
+        """Seal how far tasks are."""
+        if self.codec is None:
+            return tasks
+        seal = self._seal()
+        return [
+            task | {"progress": seal.progress(task)} if "progress" in task else task
+            for task in tasks
+        ]
 
     def release(self, tasks: list[Task]) -> Call:
         """Give leases back before their time."""
-        return self._call("release", tasks=to_text(tasks))
+        return self._call("release", tasks=to_text(self._leases(tasks)))
 
     @staticmethod
     def transaction_began() -> Call:
         """Ask when the open transaction began: any other one began at another time."""
         return Call("now", b"select extract(epoch from now())::text", ())
 
-    def record(self, turn: Any, began: str) -> Call:
+    def record(self, turn: Any, row: Task, began: str) -> Call:
         """Send a turn as the last statement of the transaction that began then; null in another.
 
         From here on rows are locked that others need: a commit that never comes is not waited for.
@@ -561,7 +687,9 @@ class Calls:
             f" and set_config('idle_in_transaction_session_timeout', '{COMMIT_WITHIN}', true) <> ''"
             f" then {self._quoted}.advance(turns => %s, waiting => true, protocol => %s) end"
         )
-        return Call("record", query.encode(), (began, to_text([turn]), PROTOCOL))
+        params = began, f"[{self.turn(turn, row)}]", PROTOCOL
+        opens = self._opens(lambda opening, reply: reply and opening.advanced([turn], reply))
+        return Call("record", query.encode(), params, opens=opens)
 
     @staticmethod
     def reset() -> Call:
@@ -578,7 +706,8 @@ class Calls:
 
     def read_journal(self, job: str, task: str, after: int) -> Call:
         """Read a page of what a task has been told."""
-        return self._call("read_journal", job=job, task=task, after=after, max_rows=JOURNAL_PAGE)
+        call = self._call("read_journal", job=job, task=task, after=after, max_rows=JOURNAL_PAGE)
+        return self._opened(call, partial(openers.journal, job, task))
 
     def running_coordinators(self, after: str, max_rows: int, workflow: str | None) -> Call:
         """Read a page of what replays of running jobs need; answers a row (json) for each."""
@@ -704,6 +833,15 @@ class Calls:
         return Call("listen", f'listen "{quoted}"'.encode(), (), "rows")
 
 
+UNSEALED = Unsealed()
+"""What seals where there is no codec."""
+
+
+def _or_null(value: Any) -> str | None:
+    """Write a value as JSON; None is the null of SQL."""
+    return None if value is None else to_text(value)
+
+
 def _argument(name: str, value: Any) -> Any:
     """Write a command's argument: all but an index is JSON (the text of a number is one)."""
     return value if name == "index" else to_text(value)
@@ -724,6 +862,7 @@ def _taken(cursor: Any, shape: Shape) -> Any:
 
 
 _ADAPTERS = AdaptersMap(psycopg.adapters)
+mark_envelopes(_ADAPTERS)
 
 
 class PlainCursor(psycopg.Cursor[TupleRow]):
@@ -747,6 +886,15 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
     cursor = PlainCursor(connection, row_factory=tuple_row)
     with translated():
         answer = _taken(cursor.execute(call.query, call.params or None), call.shape)
+    if call.opens is None:
+        answer = as_it_is(answer)
+    else:
+        opens, told = call.opens(answer), None
+        try:
+            while True:
+                told = send(connection, opens.send(told))
+        except StopIteration as end:
+            answer = end.value
     return answer if call.read is None else call.read(answer)
 
 
@@ -760,6 +908,15 @@ async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:
     with translated():
         await cursor.execute(call.query, call.params or None)
         answer = await _taken_async(cursor, call.shape)
+    if call.opens is None:
+        answer = as_it_is(answer)
+    else:
+        opens, told = call.opens(answer), None
+        try:
+            while True:
+                told = await send_async(cursor, opens.send(told))
+        except StopIteration as end:
+            answer = end.value
     return answer if call.read is None else call.read(answer)
 
 

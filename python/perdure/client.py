@@ -9,12 +9,15 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+from . import resealing
 from .borrowing import borrowed
 from .calls import Call, send
+from .codecs import Codec
 from .connections import PATIENCE, Link, Source
 from .contracts import BrokenContract
 from .durations import Duration, seconds
 from .entities import Entities
+from .errors import VersionConflict
 from .finding import Found
 from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
 from .items import Item, Items
@@ -263,9 +266,9 @@ class Client(
 
     _make_item = Item
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, codec: Codec | None = None):
         self._source = source
-        self.requests = Requests(source.schema)
+        self.requests = Requests(source.schema, codec)
         self.calls = self.requests.calls
         self._link = Link(source, "perdure client", PATIENCE)
         self._turn = threading.Lock()
@@ -402,6 +405,25 @@ class Client(
         self.send(self.requests.create(id, entity, context), connection)
         return self.entity(id, connection=connection)
 
+    def reseal(self, job: str) -> int:
+        """Encrypt a memory anew, with the current key and as the codec says now; gives how many
+        fields were not so.
+
+        Its history keeps what it was. Raises InvalidArgument without a codec, and JobNotFound.
+        """
+        steps, answer = resealing.steps(self.calls, job), None
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    answer = self.send(call)
+                except VersionConflict as error:
+                    call = steps.throw(error)
+                else:
+                    call = steps.send(answer)
+        except StopIteration as end:
+            return int(end.value)
+
     def forget(self, job: str) -> bool:
         """Delete a finished job or an entity, with its whole history; false where there is none.
 
@@ -431,15 +453,17 @@ def connect(
     dsn: str | None = None,
     schema: str = "perdure",
     *,
+    codec: Codec | None = None,
     prepare_threshold: int | None = 0,
     provision: bool = True,
 ) -> Client:
     """Connect to an app, making it where it is not there: `with perdure.connect() as client: …`.
 
     The database is `dsn`, else `$PERDURE_DATABASE_URL`, else the embedded server; the schema is the
-    app's name. `prepare_threshold=None` is for connection poolers.
+    app's name. `codec` encrypts what is sent: the one that the app has. `prepare_threshold=None` is
+    for connection poolers.
     """
     source = Source(dsn, schema, prepare_threshold)
     if provision:
         source.provision()
-    return Client(source)
+    return Client(source, codec)

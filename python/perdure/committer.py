@@ -235,6 +235,7 @@ class Committer:
         engine = self._engine
         return self._calls.advance(
             "[" + ",".join(letter.text for letter in letters) + "]",
+            [letter.body for letter in letters],
             queues=engine.queues if room > 0 else None,
             worker=engine.name if room > 0 else None,
             claim_id=str(uuid.uuid4()) if room > 0 else None,

@@ -20,7 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from .calls import Call, send, send_async
+from .calls import Call, plain_cursor, send, send_async
 from .errors import PerdureError
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
@@ -225,7 +225,7 @@ class AsyncLink:
 
     async def _connected(self) -> psycopg.AsyncCursor[TupleRow]:
         connection = await self._source.connect_async(self._name)
-        self._cursor = connection.cursor()
+        self._cursor = plain_cursor(connection)
         return self._cursor
 
     def _forget(self) -> None:

@@ -33,6 +33,7 @@ class CoordinatorRuntime(Runtime):
 
     def __init__(self, app: App, function: Coordinator[..., Any], row: dict[str, Any]):
         self._row = row
+        self._discretion = row.get("discretion")
         self._shape = function.shape
         self.app = app
         self.is_async = function.is_async
@@ -46,6 +47,8 @@ class CoordinatorRuntime(Runtime):
 
     def ask(self, ask: Ask) -> Any:
         """Open an op; its key is fixed now."""
+        if self._discretion is not None:
+            ask = self._discretion.keeps(ask)
         is_request = ask.kind == "answer" and is_shielded.get()
         return self.run.request(
             ask.kind,

@@ -380,7 +380,7 @@ class CoordinatorTurn(Turn):
         if run.continuation is not None:
             return {"state": "continue", "value": run.continuation}
         try:
-            return {"state": "done", "value": stored(run.outcome())}
+            return {"state": "done", "value": self.engine.calls.sealable(stored(run.outcome()))}
         except asyncio.CancelledError as error:
             state = "cancelled" if self._news.is_cancelled else "failed"
             return {"state": state, "value": failure_of(error)}

@@ -20,10 +20,12 @@ from .clock import Clock
 from .committer import Committer
 from .connections import AsyncLink, Source
 from .coordinators import CoordinatorTurn
+from .errors import PerdureError, SealBroken, ValueSealed
 from .hooks import HookTurn
+from .opening import UNOPENED
 from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
-from .strays import MissingCode, Spoiled, Unknown
+from .strays import MissingCode, Sealed, Spoiled, Unknown
 from .transactions import Transactions
 from .turns import Json, Turn
 from .work import SQL_QUEUE, Work
@@ -63,7 +65,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.context = Context()
         self.clock = Clock()
-        self.calls = Calls(source.schema)
+        self.calls = Calls(source.schema, app.codec)
         self.held: dict[Place, Turn] = {}
         self.threads: Counter[Place] = Counter()
         self.running: Turn | None = None
@@ -93,7 +95,7 @@ class Engine:
         if before is not None:  # its lease had ended without anybody here noticing
             before.drop()
         parked = self._parked.pop(place, None)
-        if parked is not None and parked.is_as_parked(row):
+        if parked is not None and UNOPENED not in row and parked.is_as_parked(row):
             self.held[place] = parked
             self._guarded(parked, parked.resume, row)
             return
@@ -106,6 +108,8 @@ class Engine:
     def _turn_for(self, row: Json) -> Turn:
         if row["queue"] == SQL_QUEUE:
             return SqlHookTurn(self, row)
+        if UNOPENED in row:
+            return Sealed(self, row, row[UNOPENED])
         kind, name = row["kind"], row["name"]
         work: Work[..., Any] | None = self._tables[kind].get(name)
         if work is None:
@@ -119,8 +123,21 @@ class Engine:
     def answer(self, turn: Turn, answer: Json) -> None:
         """Give a turn the answer to what it sent."""
         turn.land()
-        if not turn.is_over:
+        if turn.is_over:
+            return
+        if UNOPENED in answer:
+            turn.position = answer["position"]
+            self.seal(turn, answer[UNOPENED])
+        else:
             self._guarded(turn, turn.answered, answer)
+
+    def seal(self, turn: Turn, error: PerdureError) -> None:
+        """Give a task back of which something has come that cannot be opened here."""
+        sealed = Sealed(self, turn.row, error)
+        sealed.position = turn.position
+        turn.drop()
+        self.held[turn.job, turn.task] = sealed
+        sealed.begin()
 
     def _guarded(self, turn: Turn, step: Callable[..., None], *given: Json) -> None:
         """Let a turn take a step; an error of this package must not stop the others."""
@@ -181,7 +198,11 @@ class Engine:
 
         def done(task: asyncio.Task[Any]) -> None:
             self._spawned.discard(task)
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if task.cancelled() or (error := task.exception()) is None:
+                return
+            if turn is not None and isinstance(error, ValueSealed | SealBroken):
+                self.seal(turn, error)
+            else:
                 logger.error("an unforeseen error for %r", turn, exc_info=error)
                 if turn is not None:
                     turn.drop()

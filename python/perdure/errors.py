@@ -117,6 +117,14 @@ class ItemNotYours(PerdureError, code="PD112"):
     """Somebody else has claimed the item."""
 
 
+class ValueSealed(PerdureError, code="PD113"):
+    """A value is encrypted, and there is no codec here, or none with its key."""
+
+
+class SealBroken(PerdureError, code="PD114"):
+    """An encrypted value is not what was written there: changed, moved, or of another key."""
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""

@@ -45,6 +45,7 @@ class HookRuntime(Runtime):
         self.app = turn.engine.app
         self.is_async = turn.hook.is_async
         self._known = turn.progress.of(OWN)
+        self._discretion = turn.row.get("discretion")
         door = TaskDoor(self)
         self.memory = AsyncEntity(door, turn.job) if self.is_async else Entity(door, turn.job)
 
@@ -57,11 +58,14 @@ class HookRuntime(Runtime):
 
     def ask(self, ask: Ask) -> Any:
         """Ask when it is awaited."""
-        return self._ask(ask)
+        return self._ask(self._discreet(ask))
+
+    def _discreet(self, ask: Ask) -> Ask:
+        return ask if self._discretion is None else self._discretion.keeps(ask)
 
     def start(self, ask: Ask) -> Any:
         """Ask now."""
-        loop = self.turn.engine.loop
+        ask, loop = self._discreet(ask), self.turn.engine.loop
         if not (isinstance(ask.spec, dict) and ask.spec.get("detached")):
             asked = self._ask(ask)
             return loop.create_task(asked) if self.is_async else InThread(self.turn, asked)
@@ -241,7 +245,7 @@ class HookRuntime(Runtime):
 
     def within(self, ask: Ask, timeout: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
-        return self._within(ask, timeout)
+        return self._within(self._discreet(ask), timeout)
 
     async def _within(self, ask: Ask, limit: float | None) -> Any:
         turn = self.turn

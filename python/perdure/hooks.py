@@ -119,9 +119,11 @@ class HookTurn(Turn):
 
         try:
             if hook.is_async:
-                return stored(await hook.function(runtime.memory, *args, **kwargs))
-            place, threads = (self.job, self.task), self.engine.hook_threads
-            return stored(await self.engine.in_thread(threads, place, call))
+                value = await hook.function(runtime.memory, *args, **kwargs)
+            else:
+                place, threads = (self.job, self.task), self.engine.hook_threads
+                value = await self.engine.in_thread(threads, place, call)
+            return self.engine.calls.sealable(stored(value))
         except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
             return Escaped(error)
 

@@ -72,7 +72,9 @@ class _Asked(Generic[_Told]):
         The same call may be repeated. Raises ItemNotFound where somebody else was first or nobody
         waits any more, and ItemNotYours where somebody else has claimed it.
         """
-        call = self._client.calls.resolve_item(self.id, stored(resolution), by)
+        call = self._client.calls.resolve_item(
+            self.id, (self.job, self.task, self.key), stored(resolution), by
+        )
         return self._send(call, connection)
 
     def _send(self, call: Call, connection: Any) -> _Told:

@@ -61,7 +61,9 @@ class Lab:
             source = Source(self._given, self.schema)
             stack.callback(source.close)
             self.dsn = source.dsn
-            self.client: Client = stack.enter_context(connect(self.dsn, self.schema))
+            self.client: Client = stack.enter_context(
+                connect(self.dsn, self.schema, codec=self.app.codec)
+            )
             stack.callback(self._drop)
             served = self.client.calls.served_queues(
                 [*self.app.queues(), SQL_QUEUE], self.app.version

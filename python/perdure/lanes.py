@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .calls import to_text
 from .connections import REFUSALS, AsyncLink
 from .turns import FINAL, Json, Turn
 
@@ -17,11 +16,12 @@ MAX_LANES = 4
 class Letter:
     """A turn on its way: what it says, written."""
 
-    __slots__ = ("is_final", "text", "turn")
+    __slots__ = ("body", "is_final", "text", "turn")
 
     def __init__(self, turn: Turn, body: Json):
         self.turn = turn
-        self.text = to_text(body)
+        self.body = body
+        self.text = turn.engine.calls.turn(body, turn.row)
         self.is_final = body["state"] in FINAL or body["state"] == "park"
 
 

@@ -21,16 +21,21 @@ MAX_BYTES = 10_000
 """The size of a task's progress as JSON; the SQL functions have the same limit."""
 
 
+MAX_SEALED = 7_000
+"""The same of one that is encrypted, which makes it larger."""
+
+
 class Progress:
     """How far a task is; other than for a dispatched activity, by the keys of what runs in it.
 
     The code notes it from any thread; heartbeats and releases say it.
     """
 
-    __slots__ = ("_lock", "_noted", "_said", "_value")
+    __slots__ = ("_lock", "_max_bytes", "_noted", "_said", "_value")
 
-    def __init__(self, known: Any):
+    def __init__(self, known: Any, max_bytes: int = MAX_BYTES):
         self._lock = threading.Lock()
+        self._max_bytes = max_bytes
         self._value = known
         self._noted = self._said = 0
 
@@ -40,7 +45,7 @@ class Progress:
 
     def note(self, key: str | None, value: Any) -> None:
         """Take note of how far something is. Raises what a value may be refused for."""
-        value = small(value)
+        value = small(value, self._max_bytes)
         with self._lock:
             self._value = value if key is None else self._parts() | {key: value}
             self._noted += 1
@@ -133,14 +138,14 @@ pulse: ContextVar[Pulse | None] = ContextVar("perdure pulse", default=None)
 """That of the attempt which runs here."""
 
 
-def small(value: Any) -> Any:
+def small(value: Any, max_bytes: int = MAX_BYTES) -> Any:
     """Give a typed value as the database keeps it. Raises ValueTooLarge and others."""
     value = stored(value)
     size = size_of(value)
-    if size > MAX_BYTES:
+    if size > max_bytes:
         raise ValueTooLarge(
             "the progress is too large",
-            detail=f"It has {size} bytes as JSON; at most {MAX_BYTES} are allowed.",
+            detail=f"It has {size} bytes as JSON; at most {max_bytes} are allowed.",
             hint="Tell a place to go on from; keep what was made in the memory.",
         )
     return value

@@ -13,10 +13,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import openers
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
 from .differences import listed, other_outcome
-from .errors import NonDeterminism, UnknownFunction
+from .errors import NonDeterminism, PerdureError, SealBroken, UnknownFunction, ValueSealed
+from .opening import Opening
+from .sealing import Fields
 from .turns import facts_of
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
             f"this app has no coordinator named {row['name']!r}",
             hint="Replay it with the app that registers it.",
         )
+    row, journal = opened(app, row, journal)
     known = row | {"workflow": row["name"], "signal": None, "queue": row["queue"] or "default"}
     run = open_run(app, function, known, facts_of(journal))
     try:
@@ -80,6 +84,12 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
         return difference
     finally:
         run.close()
+
+
+def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
+    """Open what was recorded, with the codec of the app. Raises ValueSealed, SealBroken."""
+    fields = Fields(() if app.codec is None else app.codec.memory)
+    return openers.recording(Opening(app.codec, fields, {}), row, journal)
 
 
 def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism | None:
@@ -106,12 +116,12 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
 
 def replay(
     app: App, recorded: Iterable[Recording]
-) -> Iterator[tuple[Recording, NonDeterminism | UnknownFunction | None]]:
+) -> Iterator[tuple[Recording, PerdureError | None]]:
     """Replay recordings one after the other; gives each with what is wrong with it, or None."""
     for recording in recorded:
         try:
             yield recording, replay_journal(app, recording.row, recording.journal)
-        except UnknownFunction as error:
+        except (UnknownFunction, ValueSealed, SealBroken) as error:
             yield recording, error
 
 
@@ -127,6 +137,7 @@ def recordings(
     after, left = "", limit
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
+        # As it is: an export is no place for what was sealed, and the replay has the codec.
         rows = client.send(client.calls.running_coordinators(after, size, workflow))
         for (row,) in rows:
             yield Recording(row, _journal_of(client, row))
@@ -177,7 +188,8 @@ def _journal_of(client: Client, row: Json) -> Rows:
     journal: Rows = []
     end = row["position"]
     while end is None or len(journal) < end:
-        page = client.send(client.calls.read_journal(row["job"], row["task"], len(journal)))
+        call = client.calls.read_journal(row["job"], row["task"], len(journal))
+        page = client.send(call.as_it_is())
         journal += page
         if not page:
             break

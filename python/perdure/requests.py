@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from . import typed
 from .asks import stored
 from .calls import Call, Calls
+from .codecs import Codec
 from .durations import Duration, as_interval, seconds
 from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
 from .memory import write_path
@@ -63,8 +64,8 @@ class Relative:
 class Requests:
     """Makes the calls of both kinds of clients."""
 
-    def __init__(self, schema: str):
-        self.calls = Calls(schema)
+    def __init__(self, schema: str, codec: Codec | None = None):
+        self.calls = Calls(schema, codec)
 
     def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
         """Give the call that starts a job."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .durations import to_iso
-from .errors import UnknownFunction, failure_of
+from .errors import PerdureError, UnknownFunction, failure_of
 from .turns import DROPPED, Json, Turn
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ it wakes what others have given back: `wake_released()` in SQL looks a minute ah
 KNOWN_FOR = 5.0
 """Seconds for which it is believed that another worker has a function."""
 
+MAX_KNOWN = 10_000
+"""Tasks of which a worker remembers since when it cannot open them."""
+
 Code = tuple[str, str | None, str, str]
 
 
@@ -34,6 +37,7 @@ class MissingCode:
         self._engine = engine
         self._missed_since: dict[Code, float] = {}
         self._seen_elsewhere: dict[Code, float] = {}
+        self._sealed_since: dict[tuple[str, str], float] = {}
 
     async def pause_for(self, row: Json) -> float:
         """Tell for how many seconds a task goes back: for as long as its code has been missing, so
@@ -46,6 +50,15 @@ class MissingCode:
             "this worker has no function named %s: such tasks go back for %.2f s", code[-1], pause
         )
         return pause
+
+    def pause_for_key(self, row: Json) -> float:
+        """Tell for how many seconds a task goes back that cannot be opened: briefly at first, since
+        another worker may have the key, and longer as it comes here again and again."""
+        place = row["job"], row["task"]
+        if len(self._sealed_since) > MAX_KNOWN:
+            self._sealed_since.clear()
+        missed_for = time.monotonic() - self._sealed_since.setdefault(place, time.monotonic())
+        return min(max(FIRST_PAUSE, missed_for), LONGEST_PAUSE)
 
     async def _is_elsewhere(self, code: Code) -> bool:
         """Ask the database; that somebody has it is believed for a while, that nobody has is not:
@@ -73,14 +86,16 @@ class Unknown(Turn):
 
     def build(self) -> Json:
         """Give the task back, to be tried later, and say why; no attempt is lost."""
-        name = self.row["name"]
         due = self.engine.clock.now() + int(self._pause * 1e6)
-        error = UnknownFunction(
+        return self.body("release", until=to_iso(due), value=failure_of(self._reason()))
+
+    def _reason(self) -> PerdureError:
+        name = self.row["name"]
+        return UnknownFunction(
             f"worker {self.engine.name} has no {self.row['kind']} named {name!r}",
             detail="The task went back to its queue; no attempt was counted.",
             hint="Start a worker whose App registers it, or correct the name.",
         )
-        return self.body("release", until=to_iso(due), value=failure_of(error))
 
     def answered(self, answer: Json) -> None:
         """Let go, whatever was said."""
@@ -97,6 +112,25 @@ class Unknown(Turn):
 
     def drain(self) -> None:
         """Go on: it goes by itself."""
+
+
+class Sealed(Unknown):
+    """A task of which something cannot be opened here: it is given back for others, who have the
+    key, or until this worker gets it."""
+
+    kind = "sealed"
+
+    def __init__(self, engine: Engine, row: Json, error: PerdureError):
+        super().__init__(engine, row)
+        self._error = error
+
+    async def _begin(self) -> None:
+        self._pause = self.engine.missing.pause_for_key(self.row)
+        logger.warning("%r goes back for %.2f s: %s", self, self._pause, self._error)
+        self.submit()
+
+    def _reason(self) -> PerdureError:
+        return self._error
 
 
 class Spoiled(Unknown):

@@ -69,6 +69,7 @@ def client(dsn: str | None, schema: str, *, provision: bool = True) -> Iterator[
     import perdure
 
     with perdure.connect(dsn, schema=schema, provision=provision) as opened:
+        opened.calls.shows_envelopes = True  # as psql does: there are no keys here
         yield opened
 
 

@@ -245,7 +245,8 @@ class Attempt:
         """
         names = ("job", "task", "token", "position", "awaits")
         turn = {name: self._body[name] for name in names if name in self._body}
-        call = self._engine.calls.advance(to_text([turn | {"state": "keep"}]), waiting=True)
+        body = turn | {"state": "keep"}
+        call = self._engine.calls.advance(to_text([body]), [body], waiting=True)
         answer: Json = (await self._transactions.link.call(call))["turns"][0]
         return answer if answer.get("again") or answer["state"] != "keep" else None
 
@@ -260,7 +261,7 @@ class Attempt:
                     self._set_limit()
                     with contained():
                         value = await self._activity.function(connection, *given, **named)
-                    call = await self._ending(stored(value), began)
+                    call = await self._ending(self._stored(value), began)
                     answer = self._judged(await send_async(plain_cursor(connection), call))
             finally:
                 self._leave(connection)
@@ -291,12 +292,15 @@ class Attempt:
                     loop.call_soon_threadsafe(self._set_limit)
                     with contained():
                         value = self._activity.function(connection, *given, **named)
-                    ending = self._ending(stored(value), began)
+                    ending = self._ending(self._stored(value), began)
                     call = asyncio.run_coroutine_threadsafe(ending, loop).result()
                     answer = self._judged(send(connection, call))
             finally:
                 self._leave(connection)
             return answer
+
+    def _stored(self, value: Any) -> Any:
+        return self._engine.calls.sealable(stored(value))
 
     def _beginning(self, connection: Connection | AsyncConnection) -> Call:
         self._connection = connection
@@ -315,7 +319,7 @@ class Attempt:
         turn.flying = self._is_final = True
         turn.asked_at = self._read_at
         self._limit.reschedule(None)
-        return self._engine.calls.record(self._body, began)
+        return self._engine.calls.record(self._body, turn.row, began)
 
     def _check_wanted(self) -> None:
         """Stop where nobody waits for the result any more. Raises CancelledError."""

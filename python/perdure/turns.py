@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .context import Info, info_of
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
-from .progress import Progress
+from .progress import MAX_BYTES, MAX_SEALED, Progress
 from .replay import Fact
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Turn(ABC):
         self.asked_at = 0
         self.is_over = False
         self._landings: list[asyncio.Future[None]] = []
-        self.progress = Progress(row["progress"])
+        self.progress = Progress(row["progress"], MAX_SEALED if "discretion" in row else MAX_BYTES)
 
     def __repr__(self) -> str:
         """Show which task it is."""

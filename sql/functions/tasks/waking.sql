@@ -116,8 +116,8 @@ comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) 
     'Make tasks due that were given back while a request to cancel them lay open: it is not slept through.';
 
 
--- A task that no worker had the code for lies aside for a minute at most: in the ranges that are searched here. What is locked
--- is about to move anyway, and what is left comes by itself.
+-- A task that no worker had the code for, or could open (PD113, PD114), lies aside for a minute at most: in the ranges that are
+-- searched here. What is locked is about to move anyway, and what is left comes by itself.
 create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
 language plpgsql
 volatile
@@ -143,7 +143,7 @@ begin
                and not t.in_line
                and t.token is null
                and t.awaits is null
-               and t.failure ->> 'code' = 'PD406'
+               and t.failure ->> 'code' in ('PD406', 'PD113', 'PD114')
                and t.kind || ' ' || t.name = any(wake_released.functions)
              order by t.due_at
              limit 1000
@@ -158,7 +158,7 @@ begin
 end
 $$;
 comment on function @extschema@.wake_released(text[], text[], timestamptz) is
-    'Make tasks due that were given back for lack of code, now that somebody has it.';
+    'Make tasks due that were given back for lack of code or of a key, now that somebody comes who may have it.';
 
 
 create function @extschema@.pause_tasks(job text) returns void

@@ -1,0 +1,151 @@
+"""Codecs: how values are encrypted before they leave the process. `AesGcm` is ready to use.
+
+    codec = AesGcm(keys={"2026": key}, current="2026", memory=["notes", "patient.name"])
+    app = perdure.App(codec=codec)
+    client = perdure.connect(codec=codec)
+
+The database never sees a key. What is sealed, and what each value is bound to, is in
+`sql/coordination/encryption.md`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from .errors import InvalidArgument
+
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+_MAX_ID = 40
+
+
+class Codec(Protocol):
+    """What an app asks of a codec; one of your own may keep its keys wherever you like.
+
+    `memory` names the paths of memories whose values are sealed, those beneath them too. `place`
+    tells what a value is and whose: what was sealed for one place must not be opened at another.
+    """
+
+    memory: Sequence[str]
+
+    def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
+        """Seal a value; gives the id of the key (letters, digits, `.`, `_`, `-`) and the rest.
+
+        The same three give the same: a call that is repeated says the same twice. Another salt
+        must give something else, so that nobody sees which values are equal.
+        """
+
+    def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
+        """Open a value. Raises LookupError for a key that is not known, ValueError for a value that
+        was not sealed with it for this place."""
+
+    def digest(self, key: str, data: bytes) -> bytes:
+        """Give at least 8 bytes that tell data from other data, and nothing to who has not the key.
+
+        Raises LookupError for a key that is not known.
+        """
+
+
+class AesGcm:
+    """AES-256 in Galois counter mode: `AesGcm(keys={"2026": key}, current="2026")`.
+
+    A key is 32 random bytes: `AesGcm.new_key()`. Values are sealed with the `current` one and
+    opened with whichever they name. `memory` lists the paths of memories that are sealed. Needs
+    `pip install "perdure[codec]"`. Raises InvalidArgument for a key of another length.
+    """
+
+    def __init__(
+        self, keys: Mapping[str, bytes], current: str, *, memory: Sequence[str] = ()
+    ) -> None:
+        if current not in keys:
+            raise InvalidArgument(f"the current key {current!r} is not among the keys")
+        if isinstance(memory, str):
+            raise InvalidArgument("memory is a list of paths", hint=f"Write memory=[{memory!r}].")
+        self._keys = {name: _Key(name, secret) for name, secret in keys.items()}
+        self.current = current
+        self.memory = tuple(memory)
+
+    def __repr__(self) -> str:
+        """Show the names of its keys, and none of them."""
+        return f"AesGcm(keys={sorted(self._keys)}, current={self.current!r})"
+
+    @staticmethod
+    def new_key() -> bytes:
+        """Draw a key."""
+        import secrets
+
+        return secrets.token_bytes(KEY_BYTES)
+
+    def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
+        """Seal with the current key."""
+        return self.current, self._keys[self.current].encrypt(plain, place, salt)
+
+    def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
+        """Open with the key that is named. Raises LookupError, ValueError."""
+        return self._keys[key].decrypt(sealed, place)
+
+    def digest(self, key: str, data: bytes) -> bytes:
+        """Give a keyed hash. Raises LookupError."""
+        return _mac(self._keys[key].for_digests, data)
+
+
+class _Key:
+    """A key, and what is derived from it: no two uses share one.
+
+    The nonce is a keyed hash of all that is sealed, so it comes again only with the same value at
+    the same place under the same salt, after however many values, forks and restored machines.
+    """
+
+    __slots__ = ("_cipher", "_for_nonces", "_name", "for_digests")
+
+    def __init__(self, name: str, secret: bytes):
+        if len(secret) != KEY_BYTES:
+            raise InvalidArgument(
+                f"key {name!r} is not made of {KEY_BYTES} bytes",
+                hint="Draw one with AesGcm.new_key(), and keep it where your secrets are.",
+            )
+        if not 0 < len(name) <= _MAX_ID or not _is_plain(name):
+            raise InvalidArgument(
+                f"{name!r} is no name for a key",
+                hint=f"At most {_MAX_ID} letters, digits, dots, dashes and underscores.",
+            )
+        self._name = name.encode()
+        self._cipher = _aes_gcm(_mac(secret, b"perdure: encrypt"))
+        self._for_nonces = _mac(secret, b"perdure: nonces")
+        self.for_digests = _mac(secret, b"perdure: digests")
+
+    def encrypt(self, plain: bytes, place: bytes, salt: bytes) -> bytes:
+        lengths = b"%d %d " % (len(place), len(salt))
+        nonce = _mac(self._for_nonces, lengths + place + salt + plain)[:_NONCE_BYTES]
+        sealed: bytes = self._cipher.encrypt(nonce, plain, self._name + b" " + place)
+        return nonce + sealed
+
+    def decrypt(self, sealed: bytes, place: bytes) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            plain: bytes = self._cipher.decrypt(nonce, rest, self._name + b" " + place)
+        except InvalidTag as error:
+            raise ValueError("not sealed with this key for this place") from error
+        return plain
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and all(letter.isalnum() or letter in "._-" for letter in name)
+
+
+def _mac(secret: bytes, data: bytes) -> bytes:
+    return hmac.digest(secret, data, "sha256")
+
+
+def _aes_gcm(secret: bytes) -> Any:
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError as error:
+        raise InvalidArgument(
+            "AesGcm needs the package cryptography", hint='pip install "perdure[codec]"'
+        ) from error
+    return AESGCM(secret)

@@ -1,0 +1,143 @@
+"""Envelopes: the form of a sealed value, text like any other to the database.
+
+`$c1:key:base64`: text, so that a sealed leaf of a memory behaves as the scalar that it is under
+every command and contract. Whoever reads JSON here notices a mark in its bytes before anything
+looks into it; without one, nothing else is spent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg.adapt import AdaptersMap, Loader
+
+from .errors import ValueSealed
+
+MARK = b'"$c1:'
+SEALED = "sealed"
+"""The field of a failure in which its sealed part stands, and the message beside it."""
+
+MAIN = "main"
+"""The name of a coordinator among the tasks of its job."""
+
+_START = "$c1:"
+_FORM = re.compile(r"\$c1:([A-Za-z0-9._-]{1,40}):([A-Za-z0-9+/]{16,}={0,2})")
+_RUN = re.compile(r"\d+/")
+
+
+class Envelope(NamedTuple):
+    """A sealed value: the key that opens it, and what it opens."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a value is, whose, and which of those: it opens nowhere else."""
+
+    kind: str
+    job: str
+    name: Any
+
+    def to_bytes(self) -> bytes:
+        """Write it as what the codec binds a value to."""
+        return json.dumps(["perdure", 1, self.kind, self.job, self.name]).encode()
+
+
+def request_place(task: str, key: str | None = None) -> str:
+    """Name a request, or without a key a task, by what a fork does not change: not by the run."""
+    named = task if key is None else f"{task}/{key}"
+    return _RUN.sub("", named, count=1) if _RUN.match(named) else named
+
+
+def field_place(path: list[str]) -> list[str]:
+    """Name a field of a memory by its keys but for those that count elements, which move."""
+    return [key for key in path if not key.lstrip("+-").isdecimal()]
+
+
+def written(key: str, data: bytes) -> str:
+    """Write an envelope."""
+    return f"{_START}{key}:{b64encode(data).decode()}"
+
+
+def envelope_of(value: Any) -> Envelope | None:
+    """Read an envelope; None where the value is none."""
+    if not (isinstance(value, str) and value.startswith(_START)):
+        return None
+    found = _FORM.fullmatch(value)
+    if found is None:
+        return None
+    try:
+        return Envelope(found[1], b64decode(found[2], validate=True))
+    except ValueError:
+        return None
+
+
+def leaves(value: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """Give what is no object and no array in a document, each with its path."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(part, [*path, key])
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from leaves(part, [*path, str(place)])
+    else:
+        yield path, value
+
+
+def is_sealed(value: Any) -> bool:
+    """Tell whether an envelope stands anywhere in a value."""
+    return any(envelope_of(leaf) is not None for _, leaf in leaves(value, []))
+
+
+def no_codec() -> ValueSealed:
+    """Tell that a value is sealed, and that nobody here has a codec."""
+    return ValueSealed(
+        "a value is encrypted, and there is no codec here",
+        detail="It was written by a process that has one.",
+        hint="Give it: App(codec=…) for workers and replays, connect(codec=…) for clients.",
+    )
+
+
+def no_key(key: str) -> ValueSealed:
+    """Tell that a value is sealed with a key that the codec does not know."""
+    return ValueSealed(
+        f"a value is encrypted with the key {key!r}, which this codec does not know",
+        detail="Nothing was lost: the value is as it was.",
+        hint="Add the key to those of the codec; it need not be the current one.",
+    )
+
+
+class Marked:
+    """JSON in which an envelope may stand: nobody takes it for a value by accident."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def unmarked(cell: Any) -> Any:
+    """Give a cell of an answer as it is in the database."""
+    return cell.value if cell.__class__ is Marked else cell
+
+
+class _Json(Loader):
+    """Reads JSON as psycopg does, and marks what an envelope may stand in."""
+
+    def load(self, data: Any) -> Any:
+        data = bytes(data)
+        value = json.loads(data)
+        return Marked(value) if MARK in data else value
+
+
+def mark_envelopes(adapters: AdaptersMap) -> None:
+    """Let cursors of these adapters mark what they read."""
+    adapters.register_loader("json", _Json)
+    adapters.register_loader("jsonb", _Json)

@@ -1,0 +1,304 @@
+"""Keys that are missing, wrong, changed or lost; values that are moved: nothing is lost, and nobody
+is told what was not written there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+import perdure
+from perdure import replaying
+from tests.codec.programs import NEW, OLD, SECRET, app_with, codec, secret
+
+T = "20 s"
+Connection = psycopg.Connection[Any]
+Connect = Callable[..., perdure.Client]
+WRONG = bytes(reversed(OLD))
+
+
+def until(connection: Connection, query: str, *given: Any) -> None:
+    """Wait until something is true in the database."""
+    end = time.monotonic() + 20
+    while not (row := connection.execute(query.encode(), given).fetchone()) or not row[0]:
+        assert time.monotonic() < end, query
+        time.sleep(0.02)
+
+
+# Without the key.
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (None, "there is no codec here"),
+        (codec("new", new=NEW), "the key 'old', which this codec does not know"),
+        (codec(old=WRONG), "cannot be opened"),
+    ],
+    ids=["no codec", "another key", "wrong key"],
+)
+def test_a_task_waits_for_a_worker_with_its_key(
+    connection: Connection, client: perdure.Client, work: Any, other: Any, why: str
+) -> None:
+    """[P10] No attempt is lost, nobody else's work held up, and its status says what is wrong."""
+    job = client.start("child", secret("query"), id="sealed", context={"notes": secret("known")})
+    without = app_with(other)
+
+    @without.coordinator
+    async def plain(memory: perdure.AsyncEntity) -> str:
+        return "done"
+
+    with perdure.Worker(without, dsn=client._source.dsn, poll=0.1):
+        assert connection.execute("select start('plain', id => 'plain')").fetchone()
+        until(connection, "select status = 'completed' from jobs where id = 'plain'")
+        until(connection, "select failure is not null from tasks where job_id = 'sealed'")
+        time.sleep(0.6)  # it has come again, and gone back
+    row = connection.execute(
+        "select failure ->> 'message', attempt, deliveries, stuck_reason from tasks"
+    ).fetchone()
+    assert row is not None
+    assert why in row[0]
+    assert row[1:] == (0, 0, None)
+    assert SECRET not in str(job.status())
+    work()  # it wakes what others could not open
+    assert job.result(timeout=T) == f"{secret('query')}, {secret('known')}"
+
+
+def test_a_signal_that_cannot_be_opened_stops_its_task_alone(
+    connection: Connection, client: perdure.Client, client_with: Connect, work: Any
+) -> None:
+    """[P5] What was told before stands, and the signal lies in the inbox until somebody can."""
+    wrong = client_with(codec(old=WRONG))
+    job = client.start("waiter", secret("mine"), id="w")
+    worker = work()
+    until(connection, "select token is null and due_at = 'infinity' from tasks")
+    wrong.handle("w").signal("go", secret("sealed with another key"))
+    until(connection, "select failure ->> 'code' = 'PD114' from tasks")
+    assert connection.execute("select attempt, deliveries from tasks").fetchone() == (0, 0)
+    assert connection.execute(
+        "select count(*) from inbox where consumed_at is null"
+    ).fetchone() == (1,)
+    client.start("waiter", secret("other"), id="x").signal("go", 1)
+    assert client.handle("x").result(timeout=T) == [secret("other"), 1]
+    worker.stop()
+    connection.execute("select move_clock('2 min')")
+    with pytest.raises(perdure.SealBroken):
+        list(wrong.handle("w").timeline())
+    connection.execute("delete from inbox where job_id = 'w'")
+    job.signal("go", secret("right"))
+    work()
+    assert job.result(timeout=T) == [secret("mine"), secret("right")]
+
+
+READS: list[Callable[[perdure.Client], Any]] = [
+    lambda client: client.entity("jane").get(),
+    lambda client: client.entity("jane").get("notes"),
+    lambda client: client.entity("jane").history(),
+    lambda client: client.find("patient"),
+    lambda client: client.handle("bad").result(timeout=0),
+    lambda client: list(client.handle("bad").timeline()),
+]
+
+
+def test_a_client_without_the_key_is_told_what_it_needs(
+    client: perdure.Client, client_with: Connect, work: Any, app: perdure.App
+) -> None:
+    """And reads whatever was not encrypted."""
+    work()
+    document = {"notes": secret("a note"), "status": "open"}
+    memory = client.create_entity("jane", "patient", document)
+    job = client.start("bad_child", secret("why"), id="bad")
+    with pytest.raises(perdure.JobFailed):
+        job.result(timeout=T)
+    for other, error, hint in (
+        (None, perdure.ValueSealed, "connect(codec=…)"),
+        (codec("new", new=NEW), perdure.ValueSealed, "Add the key"),
+        (codec(old=WRONG), perdure.SealBroken, "right key"),
+    ):
+        stranger = client_with(other)
+        for read in READS:
+            with pytest.raises(error) as refused:
+                read(stranger)
+            assert hint in str(refused.value.hint)
+        assert stranger.entity("jane").get("status") == "open"
+    assert memory.get() == document
+
+
+def test_a_replay_needs_the_key(client: perdure.Client, app: perdure.App, work: Any) -> None:
+    """[P9] Without it, it says so instead of telling a difference."""
+    work()
+    client.start("waiter", secret("x"), id="w").signal("go", secret("y"))
+    client.handle("w").result(timeout=T)
+    recording = replaying.recording_of(client, "w")
+    ((_, difference),) = replaying.replay(app, [recording])
+    assert difference is None
+    ((_, error),) = replaying.replay(app_with(None), [recording])
+    assert isinstance(error, perdure.ValueSealed)
+
+
+# Another key.
+
+
+def test_a_key_is_changed_while_jobs_run(
+    connection: Connection, client: perdure.Client, client_with: Connect, work: Any
+) -> None:
+    """What is asked for goes by the same hashes; what is written anew has the new key."""
+    both = codec("new", old=OLD, new=NEW)
+    job = client.start("waiter", secret("before"), id="w")
+    app = app_with(codec())
+
+    @app.coordinator
+    async def long(memory: perdure.AsyncEntity, query: str) -> list[Any]:
+        found = await app.activities["look"](query)
+        hook = await app.hooks["gathers"](memory, query)
+        return [found, hook, await perdure.wait_for("go"), await memory.get("found")]
+
+    old = work(app)
+    client.start("long", secret("q"), id="long")
+    until(connection, "select awaits = '{go}' and token is null from tasks where job_id = 'long'")
+    old.stop()
+    later = app_with(both)
+    later.coordinators["long"] = app.coordinators["long"]
+    app.activities, app.hooks = later.activities, later.hooks
+    work(later)
+    newer = client_with(both)
+    newer.handle("long").signal("go", secret("after"))
+    newer.handle("w").signal("go", secret("after"))
+    assert newer.handle("w").result(timeout=T) == [secret("before"), secret("after")]
+    found = {"found": secret(secret("q")), "n": 1.5}
+    told = newer.handle("long").result(timeout=T)
+    assert told == [found, {"gathered": found}, secret("after"), {"by": found["found"]}]
+    with pytest.raises(perdure.ValueSealed):  # its result has the new key
+        job.result(timeout=T)
+
+
+def test_a_hook_keeps_its_hashes_over_a_change_of_keys(
+    connection: Connection, client: perdure.Client, client_with: Connect, work: Any, dsn: str
+) -> None:
+    """[P4] An activity that a hook has done is not done again because there is a new key."""
+    done: list[str] = []
+
+    def with_codec(given: Any) -> perdure.App:
+        app = perdure.App(codec=given)
+
+        @app.activity
+        async def counted(what: str) -> int:
+            done.append(what)
+            return len(done)
+
+        @app.hook
+        async def waits(memory: perdure.AsyncEntity, what: str) -> list[Any]:
+            return [await counted(what), await perdure.wait_for("go"), await counted(what + "!")]
+
+        @app.coordinator
+        async def asks(memory: perdure.AsyncEntity, what: str) -> Any:
+            return await waits(memory, what)
+
+        return app
+
+    worker = work(with_codec(codec()), queues=["default"])
+    client.start("asks", secret("x"), id="j")
+    until(connection, "select token is null and awaits = '{go}' from tasks where kind = 'hook'")
+    worker.stop()
+    both = codec("new", old=OLD, new=NEW)
+    work(with_codec(both), queues=["default"])
+    newer = client_with(both).handle("j")
+    newer.signal("go", 0)
+    assert newer.result(timeout=T) == [1, 0, 2]
+    assert done == [secret("x"), secret("x") + "!"]
+
+
+def test_a_codec_may_come_to_jobs_that_run(
+    connection: Connection, client: perdure.Client, client_with: Connect, work: Any
+) -> None:
+    """[P9] What was written plainly goes on as it is; what comes is encrypted."""
+    plain = client_with(None)
+    app = app_with(None)
+    worker = work(app)
+    plain.start("everything", "before", id="all")
+    until(connection, "select exists (select from items)")
+    worker.stop()
+    work()
+    client.handle("all").signal("from outside", secret("after"))
+    client.items()[0].resolve(secret("after"))
+    assert client.handle("all").result(timeout=T)["person"] == secret("after")
+    row = connection.execute("select result #>> '{}' from jobs where id = 'all'").fetchone()
+    assert row is not None
+    assert row[0].startswith("$c1:old:")
+
+
+# Moved values.
+
+
+def test_a_value_opens_only_where_it_was_written(
+    connection: Connection, client: perdure.Client
+) -> None:
+    """Neither in another memory nor in another field, whoever moves it there."""
+    fields = {"notes": secret("a"), "patient": {"name": secret("b")}}
+    jane, john = (client.create_entity(name, "patient", fields) for name in ("jane", "john"))
+    note = "(select context -> 'notes' from jobs where id = 'jane')"
+    connection.execute(f"select entity_set('john', {note}, 'notes')".encode())
+    connection.execute(f"select entity_set('jane', {note}, 'patient.name')".encode())
+    connection.execute(f"select entity_set('jane', {note}, 'free')".encode())
+    for broken in (
+        lambda: john.get("notes"),
+        lambda: jane.get("patient.name"),
+        lambda: jane.get("free"),
+        john.history,
+    ):
+        with pytest.raises(perdure.SealBroken, match="cannot be opened"):
+            broken()
+    assert jane.get("notes") == john.at(1, path="notes") == secret("a")
+
+
+def test_what_was_swapped_between_jobs_is_refused(
+    connection: Connection, client: perdure.Client, work: Any
+) -> None:
+    """Arguments, signals, results and what people said: no task runs with another's."""
+    for job in ("a", "b"):
+        client.start("waiter", secret(job), id=job)
+        client.handle(job).signal("go", secret(f"to {job}"))
+    swap = """update {0} as t set {1} = o.{1} from {0} as o
+               where (t.{2}, o.{2}) in (('a', 'b'), ('b', 'a'))"""
+    connection.execute(swap.format("inbox", "payload", "job_id").encode())
+    work()
+    until(connection, "select bool_and(failure ->> 'code' = 'PD114') from tasks")
+    connection.execute(swap.format("inbox", "payload", "job_id").encode())
+    connection.execute(swap.format("jobs", "args", "id").encode())
+    connection.execute("select move_clock('2 min')")
+    time.sleep(0.5)
+    assert connection.execute("select count(*) from tasks").fetchone() == (2,)
+    connection.execute(swap.format("jobs", "args", "id").encode())
+    connection.execute("select move_clock('2 min')")
+    assert client.handle("a").result(timeout=T) == [secret("a"), secret("to a")]
+    assert client.handle("b").result(timeout=T) == [secret("b"), secret("to b")]
+    connection.execute(swap.format("jobs", "result", "id").encode())
+    with pytest.raises(perdure.SealBroken):
+        client.handle("a").result(timeout=T)
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "another key", "no base64"])
+def test_a_changed_value_is_refused(
+    connection: Connection, client: perdure.Client, change: str
+) -> None:
+    """Whatever was done to it, nothing is made of it that nobody has written."""
+    memory = client.create_entity("jane", "patient", {"notes": secret("a note")})
+    row = connection.execute("select context ->> 'notes' from jobs").fetchone()
+    assert row is not None
+    start, key, data = row[0].rsplit(":", 2)
+    changed = {
+        "flip": f"{start}:{key}:{data[:30]}{'B' if data[30] == 'A' else 'A'}{data[31:]}",
+        "cut": f"{start}:{key}:{data[:-4]}",
+        "another key": f"{start}:{key}er:{data}",
+        "no base64": f"{start}:{key}:{data}*",
+    }[change]
+    connection.execute("select entity_set('jane', %s, 'notes')", [Jsonb(changed)])
+    if change == "no base64":
+        assert memory.get("notes") == changed, "that is no envelope, but a text like any other"
+    else:
+        with pytest.raises((perdure.SealBroken, perdure.ValueSealed)):
+            memory.get()

@@ -1,0 +1,283 @@
+"""Fields of memories that are encrypted: which commands work on them, forks, and new keys."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.codecs import AesGcm
+from tests.codec.programs import NEW, OLD, SECRET, secret
+from tests.codec.test_keys import until
+from tests.codec.test_secrets import rows_with, until_asked
+
+T = "20 s"
+ROOT = Path(__file__).parents[2]
+RUN = """
+import sys
+import perdure
+from tests.codec.programs import app_with, codec
+perdure.Worker(app_with(codec()), dsn=sys.argv[1], lease=1, poll=0.1).run()
+"""
+Connection = psycopg.Connection[Any]
+Connect = Callable[..., perdure.Client]
+
+
+def test_commands_work_on_what_the_database_cannot_read(
+    connection: Connection, client: perdure.Client
+) -> None:
+    """[P3] set, merge, append, prepend, remove, set_if_not_exists, delete, restore: as ever."""
+    memory = client.create_entity("jane", "patient", {"patient": {"name": secret("a"), "age": 7}})
+    memory.merge({"patient": {"name": {"first": secret("b"), "last": secret("c")}}})
+    memory.merge({"patient": {"name": {"last": secret("d")}}})
+    name = {"first": secret("b"), "last": secret("d")}
+    assert memory.get("patient") == {"age": 7, "name": name}
+    memory.set(secret("e"), "patient.name")
+    assert memory.set_if_not_exists("patient.name", "x") == secret("e")
+    assert memory.append("notes", secret("1"), 2, 3.5, True, None, [], {}) == 7
+    assert memory.prepend("notes", secret("0")) == 8
+    assert memory.remove("notes", 1) == secret("1")
+    assert memory.get("notes") == [secret("0"), 2, 3.5, True, None, [], {}]
+    assert memory.get("notes.0") == memory.get("notes.-7") == secret("0")
+    assert memory.delete("notes") == [secret("0"), 2, 3.5, True, None, [], {}]
+    assert memory.append("visits", {"at": 1, "note": secret("f")}) == 1
+    memory.set(secret("g"), "visits.0.note")
+    assert memory.apply([{"op": "delete", "path": "visits"}]) == [[{"at": 1, "note": secret("g")}]]
+    memory.restore(3)
+    assert memory.get() == {"patient": {"age": 7, "name": name}}
+    assert rows_with(connection, SECRET) == []
+    row = connection.execute("select context #>> '{patient,age}' from jobs").fetchone()
+    assert row == ("7",)
+
+
+def test_what_the_database_would_have_to_read_is_refused(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """Before it is sent: increment would leave a plain number, find() would find nothing."""
+
+    @app.coordinator
+    async def counts(memory: perdure.AsyncEntity) -> str:
+        try:
+            await memory.increment("notes.count")
+        except perdure.WrongType as error:
+            return error.message
+        return "counted"
+
+    @app.hook
+    async def toggles(memory: perdure.AsyncEntity) -> str:
+        try:
+            await memory.toggle("notes.flag")
+        except perdure.WrongType as error:
+            return error.message
+        return "toggled"
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await toggles(memory)
+
+    work()
+    memory = client.create_entity("jane", "patient", {"notes": {"count": 1, "flag": True}, "n": 1})
+    for refused in (
+        lambda: memory.increment("notes.count"),
+        lambda: memory.toggle("notes.flag"),
+        lambda: memory.apply([{"op": "increment", "path": "notes.count", "value": 1}]),
+        lambda: memory.apply([{"op": "toggle", "path": "notes.flag"}]),
+    ):
+        with pytest.raises(perdure.WrongType, match="is encrypted"):
+            refused()
+    assert memory.increment("n") == 2
+    assert client.start("counts").result(timeout=T) == (
+        "increment does not work on notes.count, which is encrypted"
+    )
+    assert client.start("asks").result(timeout=T) == (
+        "toggle does not work on notes.flag, which is encrypted"
+    )
+    for conditions in (
+        {"notes.count": 1},
+        {"$or": [{"n": 1}, {"patient.name": {"$exists": True}}]},
+    ):
+        with pytest.raises(perdure.InvalidArgument, match="is encrypted"):
+            client.find("patient", conditions)
+    assert len(client.find("patient", {"n": 2})) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["$c1:old:AAAAAAAAAAAAAAAAAAAAAAAA", "$c1:", "$c1:old:short", "$c1"]
+)
+def test_a_text_that_looks_like_an_envelope_is_read_as_it_was_written(
+    connection: Connection, client: perdure.Client, client_with: Connect, text: str
+) -> None:
+    """In a field that is not encrypted, too: else anybody could spoil a memory with it."""
+    memory = client.create_entity("jane", "patient", {"free": text})
+    memory.append("texts", text)
+    assert memory.get() == {"free": text, "texts": [text]}
+    plain = client_with(None).create_entity("john", "patient", {"free": text[:13]})
+    assert plain.get("free") == text[:13]
+
+
+def test_a_contract_holds_for_encrypted_fields(client: perdure.Client) -> None:
+    """A sealed text is a text; what a rule would have to read is not."""
+    schema = {"properties": {"notes": {"type": "string"}, "age": {"minimum": 0}}}
+    client.define_contract("patient", schema)
+    memory = client.create_entity("jane", "patient", {"notes": secret("a"), "age": 1})
+    with pytest.raises(perdure.ContractBroken):
+        memory.set([1], "notes")
+    with pytest.raises(perdure.ContractBroken):
+        memory.set(-1, "age")
+    assert memory.get("notes") == secret("a")
+
+
+def test_a_fork_and_its_fork_read_what_was_sealed_before_them(
+    connection: Connection, client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """[P9] Journal, arguments and memory of whom they come from; with hashes that still match."""
+    work(cache=0)
+    client.start("everything", secret("q"), id="a", context={"notes": secret("first")})
+    until_asked(client)
+    client.fork("a", "b")
+    b = client.entity("b")
+    assert b.get("notes") == client.entity("a").get("notes")
+    b.set(secret("of b"), "notes")
+    position = connection.execute("select position from tasks where job_id = 'b'").fetchone()
+    assert position is not None
+    client.fork("b", "c", at=0)
+    assert client.entity("c").history()[0].argument["patient"]["name"] == secret("new name")
+    client.fork("b", "d", context={"notes": secret("given")})
+    assert client.entity("d").get() == {"notes": secret("given")}
+    for job in ("a", "b", "d"):
+        client.handle(job).signal("from outside", secret("out"))
+    until(connection, "select count(distinct job_id) >= 3 from items where job_id in ('a','b','d')")
+    for item in client.items():
+        if item.job != "c":
+            item.resolve(secret("in"))
+    results = [client.handle(job).result(timeout=T) for job in ("a", "b", "d")]
+    assert results[0]["look"] == results[1]["look"] == results[2]["look"]
+    assert rows_with(connection, SECRET) == []
+    assert "$c1:" not in str(client.entity("b").history())
+
+
+def test_a_job_that_runs_again_has_its_arguments(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """[P12] Those that it had, or others."""
+
+    @app.coordinator
+    async def fails(memory: perdure.AsyncEntity, query: str) -> None:
+        raise ValueError(query)
+
+    work()
+    job = client.start(fails, secret("one"), id="j")
+    for given, told in ((None, "one"), ([secret("two")], "two"), (None, "two")):
+        with pytest.raises(
+            perdure.JobFailed, match=secret("one" if given or told == "one" else "two")
+        ):
+            job.result(timeout=T)
+        assert job.retry(given)
+        with pytest.raises(perdure.JobFailed, match=secret(told)):
+            job.result(timeout=T)
+
+
+def test_a_repeated_call_of_a_client_is_the_same_call(client: perdure.Client) -> None:
+    """[P2] [P12] Though its value was encrypted twice; another value under the key is refused."""
+    memory = client.create_entity("jane", "patient")
+    assert memory.append("notes", secret("a"), key="k") == 1
+    assert memory.append("notes", secret("a"), key="k") == 1
+    with pytest.raises(perdure.KeyReused):
+        memory.append("notes", secret("b"), key="k")
+    assert memory.get("notes") == [secret("a")]
+    batch = [{"op": "set", "path": "notes", "value": secret("c")}]
+    assert memory.apply(batch, key="batch") == memory.apply(batch, key="batch")
+
+
+def test_a_memory_is_encrypted_anew_while_others_write(
+    connection: Connection, client: perdure.Client, client_with: Connect
+) -> None:
+    """With the new key, and with fields that were plain; nothing that others write is lost."""
+    document = {
+        "notes": [secret("a"), {"b": secret("b")}],
+        "free": "plain",
+        "n": 0,
+        "p.q": {"r": 1},
+    }
+    old = client.create_entity("jane", "patient", document)
+    both = AesGcm({"old": OLD, "new": NEW}, "new", memory=["notes", "free", '"p.q".r'])
+    newer = client_with(both)
+    assert newer.entity("jane").get() == document
+    writing = threading.Thread(target=lambda: [old.increment("n") for _ in range(50)])
+    writing.start()
+    assert newer.reseal("jane") == 4
+    writing.join()
+    assert newer.reseal("jane") == 0
+    only_new = client_with(AesGcm({"new": NEW}, "new"))
+    assert only_new.entity("jane").get() == document | {"n": 50}
+    row = connection.execute("select context::text from jobs").fetchone()
+    assert row is not None
+    assert "plain" not in row[0]
+    assert "$c1:old:" not in row[0]
+    with pytest.raises(perdure.ValueSealed):
+        only_new.entity("jane").history()
+    with pytest.raises(perdure.InvalidArgument):
+        client_with(None).reseal("jane")
+
+
+def test_a_crash_loses_nothing_that_was_encrypted(
+    connection: Connection, client: perdure.Client, dsn: str, work: Any, app: perdure.App
+) -> None:
+    """[P2] [P4] [P6] kill -9 in the middle of it; the next worker goes on with its values."""
+    with codec_worker(dsn, "before final flush:3"):
+        handle = client.start("everything", secret("q"), id="all")
+    work()
+    handle.signal("from outside", secret("out"))
+    until_asked(client).resolve(secret("in"))
+    told = handle.result(timeout=T)
+    assert (told["person"], told["outside"]) == (secret("in"), secret("out"))
+    assert rows_with(connection, SECRET) == []
+
+
+@contextmanager
+def codec_worker(dsn: str, crash_at: str) -> Iterator[None]:
+    """Run a worker in a process that dies at a place."""
+    paths = os.pathsep.join([str(ROOT / "python"), str(ROOT)])
+    environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": paths}
+    environment["PERDURE_CRASH_AT"] = crash_at
+    with subprocess.Popen([sys.executable, "-c", RUN, dsn], env=environment) as process:
+        try:
+            yield
+            assert process.wait(timeout=20) != 0
+        finally:
+            process.kill()
+
+
+def test_what_is_too_large_to_be_encrypted_fails_where_it_is_made(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """[P10] Encryption makes a value a third larger; whoever made it is told, and no task stuck."""
+
+    @app.activity
+    async def makes(size: int) -> str:
+        return "x" * size
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, size: int) -> list[str]:
+        told = []
+        for ask in (lambda: makes(size), lambda: perdure.child("asks", "x" * size)):
+            try:
+                await ask()
+            except (perdure.ActivityFailed, perdure.ValueTooLarge) as error:
+                told.append(error.message)
+        return told
+
+    work()
+    told = client.start(asks, 790_000).result(timeout=T)
+    assert told == ["a value is too large to be encrypted"] * 2
+    with pytest.raises(perdure.ValueTooLarge):
+        client.start(asks, "x" * 790_000)
