@@ -91,11 +91,6 @@ def leaves(value: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
         yield path, value
 
 
-def is_sealed(value: Any) -> bool:
-    """Tell whether an envelope stands anywhere in a value."""
-    return any(envelope_of(leaf) is not None for _, leaf in leaves(value, []))
-
-
 def no_codec() -> ValueSealed:
     """Tell that a value is sealed, and that nobody here has a codec."""
     return ValueSealed(

@@ -159,8 +159,8 @@ class Opening:
     def task(self, row: Json) -> Json:
         """Open a claimed task: its arguments, its journal, its mail, and what came before."""
         job, task = row["job"], row["task"]
-        if row.get("forked_from"):
-            self._kin.setdefault(job, _kin_of_fork(row))
+        if row.get("forked_from") or row.get("asked_as"):
+            self._kin.setdefault(job, _kin_in(row))
         journal, failure = row.get("journal"), row.get("failure")
         is_coordinator = row.get("kind", "coordinator") == "coordinator"
         name = MAIN if is_coordinator else row["name"]
@@ -231,8 +231,9 @@ def sealed_args(args: Any) -> Any:
     return args[0] if is_one and envelope_of(args[0]) is not None else None
 
 
-def _kin_of_fork(row: Json) -> Kin:
-    return Kin([each["job"] for each in row["forked_from"]])
+def _kin_in(row: Json) -> Kin:
+    forked_from = [each["job"] for each in row.get("forked_from") or ()]
+    return Kin(forked_from, row.get("parent"), row.get("asked_as"))
 
 
 Opener = Callable[[Opening, Any], Any]

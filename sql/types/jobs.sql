@@ -102,7 +102,8 @@ create type @extschema@.recording as (
     started_at      timestamptz,
     status          text,
     result          jsonb,
-    forked_from     jsonb
+    forked_from     jsonb,
+    asked_as        text
 );
 comment on type @extschema@.recording is
     'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';

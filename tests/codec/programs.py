@@ -169,3 +169,7 @@ async def _uses_memory(memory: perdure.AsyncEntity) -> dict[str, Any]:
     removed = await memory.remove("visits", 1)
     document: dict[str, Any] = await memory.get()
     return document | {"removed": removed, "log": await memory.get("log")}
+
+
+app = app_with(codec())
+"""The app for whoever imports it by name."""

@@ -3,8 +3,12 @@ is told what was not written there."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,8 +18,10 @@ from psycopg.types.json import Jsonb
 import perdure
 from perdure import replaying
 from tests.codec.programs import NEW, OLD, SECRET, app_with, codec, secret
+from tests.codec.test_secrets import until_asked
 
 T = "20 s"
+ROOT = Path(__file__).parents[2]
 Connection = psycopg.Connection[Any]
 Connect = Callable[..., perdure.Client]
 WRONG = bytes(reversed(OLD))
@@ -138,6 +144,45 @@ def test_a_replay_needs_the_key(client: perdure.Client, app: perdure.App, work: 
     assert difference is None
     ((_, error),) = replaying.replay(app_with(None), [recording])
     assert isinstance(error, perdure.ValueSealed)
+
+
+def test_whatever_ran_is_replayed_with_the_key(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    """[P9] Children, forks, later runs and jobs that run again: each comes to what it came to."""
+    work(cache=0)
+    client.start("everything", secret("q"), id="all").signal("from outside", secret("out"))
+    until_asked(client)
+    client.fork("all", "fork").signal("from outside", secret("out"))
+    while len(items := client.items()) < 2:
+        time.sleep(0.02)
+    for item in items:
+        item.resolve(secret("in"))
+    for job in ("all", "fork"):
+        client.handle(job).result(timeout=T)
+    children = [each.id for each in client.handle("all").children()]
+    assert len(children) == 2
+    recorded = [replaying.recording_of(client, job) for job in ("all", "fork", *children)]
+    assert [wrong for _, wrong in replaying.replay(app, recorded)] == [None] * 4
+
+
+def test_the_command_line_shows_envelopes_and_replays_with_the_codec_of_the_app(
+    client: perdure.Client, work: Any, dsn: str
+) -> None:
+    """[P9] It has no keys of its own."""
+    work()
+    client.start("waiter", secret("x"), id="w").signal("go", secret("y"))
+    client.handle("w").result(timeout=T)
+    paths = os.pathsep.join([str(ROOT / "python"), str(ROOT)])
+    environment = os.environ | {"PERDURE_DATABASE_URL": dsn, "PYTHONPATH": paths}
+    for arguments, told in (
+        (["replay", "tests.codec.programs:app", "--job", "w"], "1 journals replayed, 0 different"),
+        (["timeline", "w"], "$c1:old:"),
+    ):
+        command = [sys.executable, "-m", "perdure", *arguments]
+        printed = subprocess.check_output(command, env=environment, text=True, timeout=60)
+        assert told in printed
+        assert SECRET not in printed
 
 
 # Another key.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 import perdure
 from perdure.codecs import AesGcm
+from perdure.testing import Lab
 from tests.codec.programs import NEW, OLD, SECRET, secret
 from tests.codec.test_keys import until
 from tests.codec.test_secrets import rows_with, until_asked
@@ -281,3 +283,37 @@ def test_what_is_too_large_to_be_encrypted_fails_where_it_is_made(
     assert told == ["a value is too large to be encrypted"] * 2
     with pytest.raises(perdure.ValueTooLarge):
         client.start(asks, "x" * 790_000)
+
+
+def test_async_code_reads_and_writes_the_same(dsn: str, client: perdure.Client, work: Any) -> None:
+    """What one client has sealed the other opens; a fork's memory, too."""
+    work()
+    client.start("waiter", secret("x"), id="w", context={"notes": secret("a note")})
+
+    async def uses() -> None:
+        both = AesGcm({"old": OLD, "new": NEW}, "new", memory=["notes"])
+        async with await perdure.connect_async(dsn, codec=both) as other:
+            await other.fork("w", "fork")
+            memory = other.entity("fork")
+            assert await memory.get("notes") == secret("a note")
+            assert await other.reseal("fork") == 1
+            assert await other.reseal("fork") == 0
+            assert [each.argument for each in await memory.history("notes")] == [
+                {"notes": secret("a note")},
+                secret("a note"),
+            ]
+
+    asyncio.run(uses())
+    client.handle("w").signal("go", secret("go"))
+    assert client.handle("w").result(timeout=T) == [secret("x"), secret("go")]
+
+
+def test_a_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None:
+    """Tests need not know that values are encrypted."""
+    with Lab(app, dsn=database) as lab:
+        lab.client.create_entity("jane", "patient", {"notes": secret("a note")})
+        job = lab.start("waiter", secret("x"))
+        job.signal("go", secret("y"))
+        assert lab.result(job) == [secret("x"), secret("y")]
+        lab.check()
+        assert lab.memory("jane").get("notes") == secret("a note")
