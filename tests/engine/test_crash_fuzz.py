@@ -19,8 +19,10 @@ from tests.engine.outcomes import differences
 from tests.engine.programs import PROGRAMS, Program
 from tests.engine.references import References, run
 from tests.engine.stage import Faults, Stage, some_faults
+from tests.engine.veils import Veil
 
 SEEDS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "3"))
+ENCRYPTED = PROGRAMS if SEEDS > 3 else PROGRAMS[::4]
 MAX_LIVES = 5  # of a storm, before the last one, which has no faults
 
 of_every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda each: each.workflow)
@@ -65,3 +67,19 @@ def test_a_worker_that_loses_every_reply_comes_to_the_same(
     """Every call is committed, its reply lost, and it is sent again; no delivery counts. [P12]"""
     want, _ = references.of(program)
     assert differences(run(stage, programs, program, [Faults(lose_every=1)]), want) == []
+
+
+@pytest.mark.parametrize("program", ENCRYPTED, ids=lambda each: each.workflow)
+def test_a_worker_that_encrypts_comes_to_the_same(
+    stage: Stage, programs: perdure.App, references: References, program: Program
+) -> None:
+    """Killed, and without anything in memory: every value was sealed for the place at which it is
+    opened, or it would not be. [P9]"""
+    want, points = references.of(program)
+    chance = random.Random(f"veil {program.workflow}")
+    programs.codec = Veil()
+    try:
+        lives = [Faults(kill_at=chance.randint(1, points)), Faults(cache=0, grace=0)]
+        assert differences(run(stage, programs, program, lives), want) == []
+    finally:
+        programs.codec = None
