@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import perdure
 from perdure.codecs import AesGcm
 from perdure.testing import Lab
+from tests.amount import amount, seed
 from tests.codec.programs import NEW, OLD, SECRET, secret
 from tests.codec.test_keys import until
 from tests.codec.test_secrets import rows_with, until_asked
@@ -317,3 +319,63 @@ def test_a_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None
         assert lab.result(job) == [secret("x"), secret("y")]
         lab.check()
         assert lab.memory("jane").get("notes") == secret("a note")
+
+
+@pytest.mark.stress
+def test_encrypted_memories_do_what_plain_ones_do(
+    client: perdure.Client, client_with: Connect
+) -> None:
+    """[P3] Any commands, in any order: the same documents, answers, refusals and pasts."""
+    chance = random.Random(seed())
+    some = client_with(AesGcm({"old": OLD}, "old", memory=["a", "b.a", "c.b"]))
+    memories = [
+        opened.create_entity(name, "any", {"a": {"b": 1}, "c": [{"b": "x"}]})
+        for name, opened in (("encrypted", some), ("plain", client_with(None)))
+    ]
+    for _ in range(amount(60)):
+        path = [chance.choice(["a", "b", "c", 0, -1]) for _ in range(chance.randint(1, 3))]
+        op, arguments = chance.choice(COMMANDS)(path, lambda: some_value(chance))
+        told, wanted = (outcome(getattr(memory, op), arguments) for memory in memories)
+        if told == "is encrypted":  # a plain one is not to do it either
+            continue
+        assert told == wanted, (op, arguments)
+    ours, plain = memories
+    assert ours.get() == plain.get()
+    version = client.handle("plain").status().version
+    assert [ours.at(n) for n in range(1, version + 1)] == [
+        plain.at(n) for n in range(1, version + 1)
+    ]
+    assert ours.diff(1) == plain.diff(1)
+    assert [(each.path, each.value) for each in ours.blame()] == [
+        (each.path, each.value) for each in plain.blame()
+    ]
+
+
+COMMANDS: list[Callable[[Any, Callable[[], Any]], tuple[str, tuple[Any, ...]]]] = [
+    lambda path, value: ("set", (value(), path)),
+    lambda path, value: ("merge", ({"a": value(), "b": value()}, path)),
+    lambda path, value: ("append", (path, value(), value())),
+    lambda path, value: ("prepend", (path, value())),
+    lambda path, _: ("remove", (path, 0)),
+    lambda path, value: ("set_if_not_exists", (path, value())),
+    lambda path, _: ("delete", (path,)),
+    lambda path, _: ("get", (path,)),
+]
+
+
+def some_value(chance: random.Random, depth: int = 0) -> Any:
+    """Draw a value."""
+    kind = chance.randrange(8 if depth < 2 else 5)
+    if kind < 5:
+        return chance.choice(["", "text", "$c1:old:AAAA", 7, -1.5, True, False, None])
+    if kind == 5:
+        return [some_value(chance, depth + 1) for _ in range(chance.randrange(3))]
+    return {key: some_value(chance, depth + 1) for key in chance.sample(["a", "b", "1"], 2)}
+
+
+def outcome(command: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Give the answer to a command, or the kind of its refusal."""
+    try:
+        return command(*arguments)
+    except perdure.PerdureError as error:
+        return "is encrypted" if "is encrypted" in error.message else type(error)
