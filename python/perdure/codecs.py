@@ -11,6 +11,7 @@ The database never sees a key. What is sealed, and what each value is bound to, 
 from __future__ import annotations
 
 import hmac
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -24,11 +25,13 @@ _MAX_ID = 40
 class Codec(Protocol):
     """What an app asks of a codec; one of your own may keep its keys wherever you like.
 
-    `memory` names the paths of memories whose values are sealed, those beneath them too. `place`
-    tells what a value is and whose: what was sealed for one place must not be opened at another.
+    `place` tells what a value is and whose: what was sealed for one place must not be opened at
+    another.
     """
 
-    memory: Sequence[str]
+    @property
+    def memory(self) -> Sequence[str]:
+        """Name the paths of memories whose values are sealed, and those beneath them."""
 
     def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
         """Seal a value; gives the id of the key (letters, digits, `.`, `_`, `-`) and the rest.
@@ -74,8 +77,6 @@ class AesGcm:
     @staticmethod
     def new_key() -> bytes:
         """Draw a key."""
-        import secrets
-
         return secrets.token_bytes(KEY_BYTES)
 
     def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
