@@ -2,7 +2,8 @@
 
 `--postgres embedded | docker:16 | url:postgresql://…` or `$PERDURE_TEST_DATABASE_URL` chooses the
 server. A test that asks for `dsn` gets a database of its own in which the app `perdure` is
-installed; when it has ended, the invariants of that app must hold.
+installed; when it has ended, the invariants of that app must hold. With `PERDURE_TEST_POOLER=1`
+workers and clients go through PgBouncer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pytest_pgtap.plugin import PgTapFile
 
 from perdure.embedded import Server
 from perdure.install import install
+from tests.cluster.poolers import Pooler, pooler
 from tests.fetch_pgtap import NoPgTap
 from tests.servers import AnyServer, database_of, opened
 from tests.taps import FIXTURES, PGTAP, load_pgtap
@@ -96,12 +98,30 @@ def database(server: AnyServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def dsn(request: pytest.FixtureRequest, server: AnyServer, template: str) -> Iterator[str]:
-    """Give the connection string of a fresh database in which the app `perdure` is installed."""
+def own_database(request: pytest.FixtureRequest, server: AnyServer, template: str) -> Iterator[str]:
+    """Name a fresh database in which the app `perdure` is installed."""
     with database_of(server, "test", template) as name:
-        yield server.url(name)
+        yield name
         if request.node.get_closest_marker("broken_invariants") is None:
             assert broken_invariants(server.url(name)) == []
+
+
+@pytest.fixture(scope="session")
+def entrance(server: AnyServer) -> Iterator[AnyServer]:
+    """Give what workers and clients connect to: the server; a pooler, if $PERDURE_TEST_POOLER."""
+    if os.environ.get("PERDURE_TEST_POOLER"):
+        with pooler(server.url()) as entrance:
+            yield entrance
+    else:
+        yield server
+
+
+@pytest.fixture
+def dsn(request: pytest.FixtureRequest, own_database: str, entrance: AnyServer) -> str:
+    """Give the connection string of a fresh database in which the app `perdure` is installed."""
+    if isinstance(entrance, Pooler) and request.node.get_closest_marker("direct"):
+        pytest.skip("a pooler stands between")
+    return entrance.url(own_database)
 
 
 @pytest.fixture
@@ -111,10 +131,10 @@ def schema() -> str:
 
 
 @pytest.fixture
-def connect(dsn: str) -> Iterator[Callable[[], Connection]]:
+def connect(own_database: str, server: AnyServer) -> Iterator[Callable[[], Connection]]:
     """Give a function that opens one more connection to the test's database."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(connected(dsn))
+        yield lambda: stack.enter_context(connected(server.url(own_database)))
 
 
 @pytest.fixture

@@ -772,6 +772,11 @@ class Calls:
         return self._call("channel")
 
     @staticmethod
+    def backend() -> Call:
+        """Ask which process of the server answers."""
+        return Call("backend", b"select pg_backend_pid()", (), "value")
+
+    @staticmethod
     def unlisten() -> Call:
         """Hear nothing more on this connection."""
         return Call("unlisten", b"unlisten *", (), "rows")

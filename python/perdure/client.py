@@ -460,8 +460,8 @@ def connect(
     """Connect to an app, making it where it is not there: `with perdure.connect() as client: …`.
 
     The database is `dsn`, else `$PERDURE_DATABASE_URL`, else the embedded server; the schema is the
-    app's name. `codec` encrypts what is sent: the one that the app has. `prepare_threshold=None` is
-    for connection poolers.
+    app's name. `codec` encrypts what is sent: the one that the app has. With
+    `prepare_threshold=None`, and through a pooler, no statement is prepared.
     """
     source = Source(dsn, schema, prepare_threshold)
     if provision:

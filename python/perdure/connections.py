@@ -13,14 +13,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from .calls import Call, plain_cursor, send, send_async
+from .calls import Call, Calls, plain_cursor, send, send_async
 from .errors import PerdureError
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
@@ -59,15 +59,20 @@ PATIENCE = 60.0
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 5.0
 
+AnyConnection = psycopg.Connection[TupleRow] | psycopg.AsyncConnection[TupleRow]
 OnTrouble = Callable[[psycopg.Error], None]
 
 
 class Source:
-    """Where an app's data is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server."""
+    """Where an app's data is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server.
+
+    `is_pooled` tells, once there is a connection, whether a pooler stands between.
+    """
 
     def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
         self.schema = schema
         self.prepare_threshold = prepare_threshold
+        self.is_pooled = False
         self._server: Any = None
         self.dsn = dsn or os.environ.get(DATABASE_URL) or self._embedded()
         says_which = ANY_SERVER in os.environ or PRIMARY_ONLY.keys() & conninfo_to_dict(self.dsn)
@@ -95,7 +100,9 @@ class Source:
     def connect(self, name: str) -> psycopg.Connection[TupleRow]:
         """Open a connection. Raises psycopg.OperationalError."""
         connection = psycopg.connect(self.dsn, application_name=name, **self._settings)
-        connection.prepare_threshold = self.prepare_threshold
+        connection.prepare_threshold = None
+        with _given_up_on_error(connection):
+            self._note_pooler(connection, send(connection, Calls.backend()))
         return connection
 
     async def connect_async(self, name: str) -> psycopg.AsyncConnection[TupleRow]:
@@ -103,8 +110,28 @@ class Source:
         connection = await psycopg.AsyncConnection.connect(
             self.dsn, application_name=name, **self._settings
         )
-        connection.prepare_threshold = self.prepare_threshold
+        connection.prepare_threshold = None
+        with _given_up_on_error(connection):
+            answering = await send_async(connection.cursor(), Calls.backend())
+            self._note_pooler(connection, answering)
         return connection
+
+    def _note_pooler(self, connection: AnyConnection, answering: int) -> None:
+        """Prepare statements where the process that answers is the one that the server named; else
+        a pooler stands between, and the next statement may be for another process."""
+        self.is_pooled = answering != connection.info.backend_pid
+        if not self.is_pooled:
+            connection.prepare_threshold = self.prepare_threshold
+
+
+@contextmanager
+def _given_up_on_error(connection: AnyConnection) -> Iterator[None]:
+    """Close a connection that nobody will get."""
+    try:
+        yield
+    except BaseException:
+        connection.pgconn.finish()
+        raise
 
 
 def can_be_repeated(error: psycopg.Error, is_connected: bool) -> bool:

@@ -1,8 +1,8 @@
 """Indexing: indexes on memories, made and dropped while others write.
 
-PostgreSQL builds such an index in several transactions, so the statements run one by one, on a
-connection of their own. A build that was broken off leaves an invalid index; the next call finds
-it, drops it and builds again.
+PostgreSQL builds such an index in several transactions, so the statements run one by one, in a
+session of their own, which no pooler can promise. A build that was broken off leaves an invalid
+index; the next call finds it, drops it and builds again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from psycopg import errors
 from .calls import Call, Calls, send
 from .connections import Source, pauses
 from .durations import Duration, seconds
+from .errors import InvalidArgument
 from .memory import Path, parse_path, write_path
 from .past import rows_of
 
@@ -73,6 +74,13 @@ def drop_index(
 
 def _connected(source: Source, calls: Calls, lock_timeout: Duration) -> psycopg.Connection[Any]:
     connection = source.connect("perdure index")
+    if source.is_pooled:
+        connection.close()
+        raise InvalidArgument(
+            "an index is not made through a pooler",
+            detail="How long it may wait for others is a setting of the session.",
+            hint="Give this client a DSN that leads to the server itself.",
+        )
     connection.prepare_threshold = None
     send(connection, calls.lock_timeout(seconds(lock_timeout)))
     return connection

@@ -1,5 +1,6 @@
 """Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
-[P11]"""
+Through a pooler it is the only one: a session that listens would be somebody else's next. [P11]
+"""
 
 from __future__ import annotations
 
@@ -49,6 +50,7 @@ class Ear:
     """
 
     def __init__(self, source: Source, calls: Calls):
+        self._source = source
         self._calls = calls
         self._name = uuid.uuid4().hex
         self._link = Link(source, "perdure result")
@@ -93,7 +95,7 @@ class Ear:
     def _look(self, connection: psycopg.Connection[Any], look: Look, until: float | None) -> Any:
         """Look; who sees nothing, and has time, says that he waits, and looks once more."""
         seen = send(connection, look.call())
-        if look.is_seen(seen) or is_over(until):
+        if look.is_seen(seen) or is_over(until) or self._source.is_pooled:
             return seen
         self._listen(connection)
         self._is_known = True
@@ -139,6 +141,8 @@ class Ears:
         seen = await self._call(look.call(), until)
         if look.is_seen(seen) or is_over(until):
             return seen if look.is_seen(seen) else None
+        if self._source.is_pooled:
+            return await self._wait(look, until, asyncio.Event())
         bell = asyncio.Event()
         topic = look.topic
         listener = f"{self._name}:{uuid.uuid4().hex}"
@@ -170,10 +174,10 @@ class Ears:
             raise psycopg.OperationalError("the database did not answer in time") from error
 
     async def _wait(
-        self, look: Look, until: float | None, bell: asyncio.Event, register: Call
+        self, look: Look, until: float | None, bell: asyncio.Event, register: Call | None = None
     ) -> Any:
         for delay in delays():
-            if not bell.is_set():
+            if register is not None and not bell.is_set():
                 await self._call(register, until)
             bell.clear()
             seen = await self._call(look.call(), until)

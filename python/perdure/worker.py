@@ -62,8 +62,9 @@ class Worker:
     these queues. `slots` bounds what is in hand at a time, `cache` how many parked coordinators
     stay in memory. `lease` is how long a task is safe from others without a sign of life, `poll`
     how often queues are looked at without any hint, `grace` how long running work may take to end
-    at a stop. `prepare_threshold=None` is for connection poolers. Told of an `instance`, else
-    `$PERDURE_INSTANCE`, it serves no other: `perdure adopt` says which one an app is.
+    at a stop. Through a connection pooler there are no hints, and no statement is prepared; nor is
+    one with `prepare_threshold=None`. Told of an `instance`, else `$PERDURE_INSTANCE`, it serves no
+    other: `perdure adopt` says which one an app is.
     """
 
     _engine_class: ClassVar[type[Engine]] = Engine
@@ -275,10 +276,14 @@ class Worker:
 
     async def _listen(self, engine: Engine) -> None:
         """Hear when there is work; without this connection the worker polls."""
+        assert self._stopping is not None
         waiting = pauses()
         while True:
             try:
                 async with await engine.source.connect_async("perdure listens") as connection:
+                    if engine.source.is_pooled:
+                        logger.info("a pooler hides notifications: work is looked for by polling")
+                        break
                     cursor = connection.cursor()
                     channel = await send_async(cursor, engine.calls.channel())
                     await send_async(cursor, engine.calls.listen(channel))
@@ -290,6 +295,7 @@ class Worker:
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())
             await asyncio.sleep(next(waiting))
+        await self._stopping.wait()
 
 
 def _version_of(app: App, version: str | None) -> str | None:

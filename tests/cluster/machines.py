@@ -32,7 +32,9 @@ SOON = 20.0
 
 
 CAUGHT_UP = """
-select bool_and(flush_lsn >= pg_current_wal_lsn()) from pg_stat_replication where state = 'streaming'
+select bool_and(flush_lsn >= pg_current_wal_lsn())
+  from pg_stat_replication
+ where state = 'streaming'
 """
 
 

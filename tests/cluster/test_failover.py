@@ -32,7 +32,7 @@ def be_synchronous(primary: Machine) -> None:
 def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(
     machines: Callable[..., Machine], primary: Machine, standby: Machine
 ) -> None:
-    """[P1] [P12] (T34) Nobody is told; each finds the new primary by the names that he was given."""
+    """[P1] [P12] (T34) Nobody is told; each finds the new primary by the names he was given."""
     dsn = dsn_of([primary, standby])
     old, new = primary, standby
     with ExitStack() as stack:
@@ -106,7 +106,7 @@ def test_a_standby_that_missed_the_end_goes_on_from_before(
 def test_a_worker_that_was_cut_off_with_the_old_primary_harms_nothing(
     machines: Callable[..., Machine], primary: Machine, standby: Machine
 ) -> None:
-    """[P6] Two servers take writes, and each has a worker that ends the same jobs; then one is gone,
+    """[P6] Two servers take writes, each has a worker that ends the same jobs; then one is gone,
     and its worker comes over with all that it holds."""
     with ExitStack() as stack:
         old = stack.enter_context(perdure.connect(primary.url(), provision=False))

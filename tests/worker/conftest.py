@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -27,9 +28,10 @@ def client(dsn: str) -> Iterator[perdure.Client]:
 @pytest.fixture
 def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
     """Give a function that starts a worker of the app: `work(slots=1)`."""
+    usual = {"poll": 0.1} if os.environ.get("PERDURE_TEST_POOLER") else {}  # nothing else wakes it
     with ExitStack() as stack:
 
         def start(app: perdure.App = app, **options: Any) -> perdure.Worker:
-            return stack.enter_context(perdure.Worker(app, dsn=dsn, **options))
+            return stack.enter_context(perdure.Worker(app, dsn=dsn, **usual | options))
 
         yield start

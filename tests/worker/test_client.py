@@ -227,6 +227,7 @@ def test_results_come_without_any_notification(
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.direct
 def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)
@@ -248,6 +249,7 @@ def _transactions(connection: Any) -> int:
     return int(count)
 
 
+@pytest.mark.direct
 def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) -> None:
     work()
     times = []

@@ -94,7 +94,7 @@ class Booking:
 
 @pytest.fixture
 def bank(dsn: str) -> Iterator[Bank]:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         yield Bank(connection)
 
 
@@ -503,6 +503,7 @@ def test_a_deadlock_of_two_is_broken_by_the_server(
     assert [handle.result(T) for handle in handles] == [None, None]
 
 
+@pytest.mark.direct
 def test_a_lost_connection_runs_the_function_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:

@@ -1,0 +1,142 @@
+"""PgBouncer in transaction mode stands between: all goes on, and nothing is left in its sessions.
+(T14)"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.errors import InvalidArgument
+from tests.amount import amount
+from tests.cluster.load import Load, T
+from tests.cluster.machines import Machine, program, wait_for
+from tests.cluster.poolers import POOL, Pooler, pooler
+from tests.worker.processes import worker_process
+
+ROOT = Path(__file__).parent.parent.parent
+PART = ["tests/worker/test_client.py"]
+ALL = ["tests/worker", "tests/memory", "tests/races/test_lost_replies.py"]
+
+# What a session of the server may have been left with by those who had it before.
+LEFT = """
+select name from pg_settings where source = 'session'
+   and name not in ('application_name', 'client_encoding', 'DateStyle', 'TimeZone',
+                    'standard_conforming_strings', 'IntervalStyle')
+ union all
+select 'listens: ' || channel from pg_listening_channels() as l (channel)
+ union all
+select 'prepared: ' || statement from pg_prepared_statements
+ union all
+select 'holds: ' || locktype from pg_locks where pid = pg_backend_pid() and locktype = 'advisory'
+"""
+
+
+@pytest.fixture
+def pool(primary: Machine) -> Iterator[Pooler]:
+    """Give a pooler in front of the primary."""
+    with pooler(primary.url()) as running:
+        yield running
+
+
+def left_in(pool: Pooler) -> list[Any]:
+    """List what is left in the sessions of a pool, all of which are taken at once."""
+    left: list[Any] = []
+    with ExitStack() as stack:
+        for _ in range(POOL):
+            connection = stack.enter_context(psycopg.connect(pool.url("postgres")))
+            left += connection.execute(LEFT, prepare=False).fetchall()
+    return left
+
+
+@pytest.fixture
+def client(pool: Pooler) -> Iterator[perdure.Client]:
+    """Give a client that goes through the pooler."""
+    with perdure.connect(pool.url()) as client:
+        yield client
+
+
+def test_workers_and_clients_share_five_sessions(client: perdure.Client, pool: Pooler) -> None:
+    """[P1] [P2] [P12]"""
+    with ExitStack() as stack:
+        for _ in range(2):
+            more = json.dumps({"poll": 0.1})
+            stack.enter_context(worker_process(pool.url(), lease=1, WORKER=more))
+        with Load(pool.url(), clients=3) as load:
+            load.go_on(200)
+        load.check(client)
+        assert len(pool.show("servers")) <= POOL
+    assert left_in(pool) == []
+
+
+def test_who_waits_looks_now_and_then(client: perdure.Client, pool: Pooler) -> None:
+    """[P11] Nobody listens: a session of the pool is somebody else's in the next moment."""
+    memory = client.create_entity("m", "counter", {"n": 0})
+
+    async def count() -> list[int]:
+        seen = []
+        async with await perdure.connect_async(pool.url(), provision=False) as other:
+            async for change in other.entity("m").watch(after=1, timeout="5 s"):
+                seen.append(change.version)
+                if len(seen) == 3:
+                    return seen
+        return seen
+
+    with ThreadPoolExecutor() as threads:
+        watching = threads.submit(asyncio.run, count())
+        reached = threads.submit(memory.until, "$.n == 3", timeout="5 s")
+        for _ in range(3):
+            time.sleep(0.2)
+            memory.increment("n")
+        assert watching.result() == [2, 3, 4]
+        assert reached.result() == 4
+    assert left_in(pool) == []
+
+
+def test_an_idle_worker_finds_work_within_its_poll(
+    client: perdure.Client, pool: Pooler, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[P11] It says that it does not hear of work."""
+    app = perdure.App()
+
+    @app.coordinator
+    async def trivial(memory: perdure.AsyncEntity) -> str:
+        return "done"
+
+    with caplog.at_level("INFO", "perdure.worker"), perdure.Worker(app, dsn=pool.url(), poll=0.3):
+        wait_for(lambda: "a pooler hides notifications" in caplog.text)
+        time.sleep(1)
+        began = time.monotonic()
+        assert client.start(trivial).result(T) == "done"
+        assert time.monotonic() - began < 0.3 * 1.2 + 2.0  # the client looks every 2 s at most
+    assert left_in(pool) == []
+
+
+def test_an_index_is_not_made_through_a_pooler(client: perdure.Client, pool: Pooler) -> None:
+    with pytest.raises(InvalidArgument, match="not made through a pooler"):
+        client.create_index("counter", "n", "number")
+    assert left_in(pool) == []
+
+
+def test_the_tests_of_workers_hold_through_a_pooler() -> None:
+    """All of them, and those of memories, where the amount is more than usual."""
+    chosen = ALL if amount(10) > 10 else PART
+    program("pgbouncer", "pgbouncer")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
+    environment = dict(os.environ, PERDURE_TEST_POOLER="1")
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
