@@ -58,7 +58,8 @@ class CoordinatorTurn(Turn):
     def _begin_with(self, journal: list[Fact]) -> None:
         """Set out with what the journal tells, and with nothing of an earlier run."""
         self._agenda = Agenda(journal, self.row["asked"])
-        self._news = News(journal, self._agenda, self.engine.clock)
+        began = from_iso(self.row["started_at"])
+        self._news = News(journal, self._agenda, self.engine.clock, began)
         self._seen = len(journal)
         self._plan = None
         self._unflushed: list[Fact] = []
@@ -98,8 +99,9 @@ class CoordinatorTurn(Turn):
         is_fresh = journal is None or (not journal and row["position"] == 0)
         told = ("started_at", "attempt", "args", "pinned_version")
         same = all(self.row[name] == row[name] for name in told)
-        there = (row["position"], row["asked"], row["told_at"] and from_iso(row["told_at"]))
-        here = (self.position, self.asked_before, self._news.told_at or None)
+        told_at = from_iso(row["told_at"] or row["started_at"])
+        there = (row["position"], row["asked"], told_at)
+        here = (self.position, self.asked_before, self._news.told_at)
         return is_fresh and same and there == here and not row["accept_changes"]
 
     def resume(self, row: Json) -> None:

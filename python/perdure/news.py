@@ -19,17 +19,17 @@ from .turns import CANCEL, Json
 
 
 class News:
-    """What waits to be told; `told_at` is the time of the last fact (µs)."""
+    """What waits to be told; `told_at` is the time of the last fact, or of the beginning (µs)."""
 
     __slots__ = ("_agenda", "_clock", "_mail", "_mail_at", "_outcomes", "is_cancelled", "told_at")
 
-    def __init__(self, journal: list[Fact], agenda: Agenda, clock: Clock):
+    def __init__(self, journal: list[Fact], agenda: Agenda, clock: Clock, began: int):
         self._agenda = agenda
         self._clock = clock
         self._mail: list[Json] = []
         self._mail_at = 0
         self._outcomes: deque[tuple[int, Call, Outcome]] = deque()
-        self.told_at = journal[-1].at if journal else 0
+        self.told_at = journal[-1].at if journal else began
         self.is_cancelled = any(fact.kind == "cancel" for fact in journal)
 
     def take_mail(self, messages: list[Json], read_at: int) -> None:

@@ -13,8 +13,16 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 RUN = """
-import json, logging, os, sys
+import datetime, json, logging, os, sys, time
 logging.basicConfig(level=logging.INFO)
+if skew := float(os.environ.get("SKEW", "0")):
+    true = time.time
+    time.time = lambda: true() + skew
+    class Skewed(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls.fromtimestamp(time.time(), tz)
+    datetime.datetime = Skewed
 import perdure
 from kill_app import app
 version = os.environ.get("VERSION")
@@ -32,7 +40,7 @@ def worker_process(
     """Run a worker of `kill_app` in a process; it is killed at the end, if it still lives.
 
     It serves these queues, or without any all that the app names; WORKER may hold more of its
-    arguments, as JSON.
+    arguments, as JSON, and SKEW say by how many seconds its clock is wrong.
     """
     environment = dict(os.environ, PYTHONHASHSEED="0", **settings)
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(HERE)])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
+from tests.worker.test_until import wait_for
 
 T = "10 s"
 
@@ -441,3 +442,23 @@ def test_signals_go_to_other_jobs(app: perdure.App, client: perdure.Client, work
     heard = client.start(listener)
     assert client.start(teller, heard.id).result(T) == "PD401"
     assert heard.result(T) == {"n": 1}
+
+
+def test_a_clock_that_was_set_back_before_the_first_fact_holds_up_nobody(
+    app: perdure.App, client: perdure.Client, work: Any, connection: Any, dsn: str
+) -> None:
+    """[P9] (T11) The first fact has the time of the beginning at least: it was refused for ever."""
+
+    @app.coordinator
+    async def hear(memory: perdure.AsyncEntity) -> Any:
+        told = await perdure.wait_for("go")
+        return [told, perdure.now().isoformat()]
+
+    work()
+    handle = client.start(hear)
+    parked = "select from perdure.tasks where token is null and awaits = '{go}'"
+    wait_for(dsn, f"select exists ({parked})")
+    later = "update tasks set started_at = clock() + '1 hour' returning started_at"
+    ((began,),) = connection.execute(later).fetchall()
+    handle.signal("go", 1)
+    assert handle.result(T) == [1, began.isoformat()]
