@@ -3,7 +3,7 @@
 `--postgres embedded | docker:16 | url:postgresql://…` or `$PERDURE_TEST_DATABASE_URL` chooses the
 server. A test that asks for `dsn` gets a database of its own in which the app `perdure` is
 installed; when it has ended, the invariants of that app must hold. With `PERDURE_TEST_POOLER=1`
-workers and clients go through PgBouncer.
+workers and clients go through PgBouncer; with `PERDURE_TEST_SILENCE=1` nobody is ever notified.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perdure.embedded import Server
 from perdure.install import install
 from tests.cluster.poolers import Pooler, pooler
 from tests.fetch_pgtap import NoPgTap
-from tests.servers import AnyServer, database_of, opened
+from tests.servers import SILENCE, AnyServer, database_of, opened
 from tests.taps import FIXTURES, PGTAP, load_pgtap
 
 Connection = psycopg.Connection[Any]
@@ -87,6 +87,8 @@ def template(server: AnyServer) -> Iterator[str]:
     with database_of(server, "template") as name:
         with psycopg.connect(server.url(name), autocommit=True) as connection:
             install(connection, SCHEMA)
+            if os.environ.get("PERDURE_TEST_SILENCE"):
+                connection.execute(SILENCE)
         yield name
 
 
@@ -119,8 +121,9 @@ def entrance(server: AnyServer) -> Iterator[AnyServer]:
 @pytest.fixture
 def dsn(request: pytest.FixtureRequest, own_database: str, entrance: AnyServer) -> str:
     """Give the connection string of a fresh database in which the app `perdure` is installed."""
-    if isinstance(entrance, Pooler) and request.node.get_closest_marker("direct"):
-        pytest.skip("a pooler stands between")
+    is_hushed = isinstance(entrance, Pooler) or os.environ.get("PERDURE_TEST_SILENCE")
+    if is_hushed and request.node.get_closest_marker("direct"):
+        pytest.skip("notifications do not come")
     return entrance.url(own_database)
 
 

@@ -19,6 +19,14 @@ _numbers = itertools.count(1)
 
 EMBEDDED_SETTINGS = {"max_connections": "200", "log_min_messages": "fatal"}
 
+SILENCE = """
+create or replace function perdure.notify_listeners(topics text[]) returns void
+language sql
+begin atomic
+end
+"""
+"""Takes from the app `perdure` the way to notify anybody."""
+
 
 class AnyServer(Protocol):
     """What the tests need of a server."""

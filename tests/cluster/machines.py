@@ -26,7 +26,7 @@ DURABLE_ENOUGH = {
     "full_page_writes": "off",
     "max_connections": "60",
     "wal_receiver_status_interval": "1s",
-    "log_min_messages": "fatal",
+    "log_min_messages": "log",
 }
 SOON = 20.0
 
@@ -60,9 +60,9 @@ class Machine(Postmaster):
         """Give the connection string of a database."""
         return dsn_of([self], dbname)
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self, dbname: str = "postgres") -> psycopg.Connection[Any]:
         """Connect as tests do."""
-        connection = psycopg.connect(self.url(), autocommit=True)
+        connection = psycopg.connect(self.url(dbname), autocommit=True)
         connection.execute("set search_path = pg_catalog, perdure, public")
         return connection
 
@@ -75,9 +75,32 @@ class Machine(Postmaster):
         """Take the data of a server that is stopped."""
         subprocess.run(["cp", "-a", other.data, self.data], check=True)
 
-    def check(self) -> None:
+    def await_workers(self, count: int, dbname: str = "postgres") -> None:
+        """Wait until so many workers have said hello."""
+        with self.connect(dbname) as connection:
+            query = "select count(*) from workers"
+            wait_for(lambda: connection.execute(query).fetchall() == [(count,)])
+
+    def move_log(self, folder: Path) -> None:
+        """Let what is written ahead stand elsewhere."""
+        log = self.data / "pg_wal"
+        subprocess.run(["cp", "-a", log, folder], check=True)
+        shutil.rmtree(log)
+        log.symlink_to(folder)
+
+    def writes(self) -> bool:
+        """Begin a new segment of the log, and tell whether that was possible."""
+        try:
+            with self.connect() as connection:
+                connection.execute("select pg_logical_emit_message(false, '', 'x')")
+                connection.execute("select pg_switch_wal()")
+        except psycopg.Error:
+            return False
+        return True
+
+    def check(self, dbname: str = "postgres") -> None:
         """The invariants of the app hold, and each memory is the sum of its commands."""
-        with self.connect() as connection:
+        with self.connect(dbname) as connection:
             assert connection.execute("select * from assert_invariants()").fetchall() == []
             assert (
                 connection.execute("select * from assert_histories(max_jobs => 100000)").fetchall()

@@ -39,6 +39,7 @@ def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(
         workers = [
             stack.enter_context(worker_process(dsn, lease=2, WORKER=QUICK)) for _ in range(2)
         ]
+        primary.await_workers(2)
         load = stack.enter_context(Load(dsn))
         for turn in range(amount(1)):
             if turn > 0:
@@ -74,6 +75,7 @@ def test_a_standby_that_missed_the_end_goes_on_from_before(
         client = stack.enter_context(perdure.connect(dsn, provision=False))
         for _ in range(2):
             stack.enter_context(worker_process(dsn, lease=1, WORKER=QUICK))
+        primary.await_workers(2)
         client.create_entity("tally", "counter", {"n": 0})
         before = [client.start("book", PAGES, id=f"before {n}") for n in range(10)]
         client.start("trivial", 1, id="stolen", queue="nobody's")

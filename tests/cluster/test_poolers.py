@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -24,11 +20,8 @@ from tests.amount import amount
 from tests.cluster.load import Load, T
 from tests.cluster.machines import Machine, program, wait_for
 from tests.cluster.poolers import POOL, Pooler, pooler
+from tests.cluster.suites import run_tests
 from tests.worker.processes import worker_process
-
-ROOT = Path(__file__).parent.parent.parent
-PART = ["tests/worker/test_client.py"]
-ALL = ["tests/worker", "tests/memory", "tests/races/test_lost_replies.py"]
 
 # What a session of the server may have been left with by those who had it before.
 LEFT = """
@@ -132,11 +125,8 @@ def test_an_index_is_not_made_through_a_pooler(client: perdure.Client, pool: Poo
 
 def test_the_tests_of_workers_hold_through_a_pooler() -> None:
     """All of them, and those of memories, where the amount is more than usual."""
-    chosen = ALL if amount(10) > 10 else PART
     program("pgbouncer", "pgbouncer")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
-    environment = dict(os.environ, PERDURE_TEST_POOLER="1")
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
+    if amount(10) > 10:
+        run_tests("tests/worker", "tests/memory", PERDURE_TEST_POOLER="1")
+    else:
+        run_tests("tests/worker/test_client.py", PERDURE_TEST_POOLER="1")

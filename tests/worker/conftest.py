@@ -28,7 +28,8 @@ def client(dsn: str) -> Iterator[perdure.Client]:
 @pytest.fixture
 def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
     """Give a function that starts a worker of the app: `work(slots=1)`."""
-    usual = {"poll": 0.1} if os.environ.get("PERDURE_TEST_POOLER") else {}  # nothing else wakes it
+    hushed = {"PERDURE_TEST_POOLER", "PERDURE_TEST_SILENCE"} & os.environ.keys()
+    usual = {"poll": 0.1} if hushed else {}  # nothing else wakes it
     with ExitStack() as stack:
 
         def start(app: perdure.App = app, **options: Any) -> perdure.Worker:

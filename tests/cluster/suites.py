@@ -1,0 +1,20 @@
+"""Other tests of this project, run once more under conditions that the environment names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_tests(*chosen: str, **conditions: str) -> None:
+    """Run tests in a process of their own; what fails there fails here."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
+    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment | conditions, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-5000:]

@@ -1,0 +1,72 @@
+"""No notification ever comes: work, signals, ends and changes are found by looking. (T29)"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+import perdure
+from tests.amount import amount
+from tests.cluster.load import T
+from tests.cluster.suites import run_tests
+from tests.servers import SILENCE
+
+POLL = 0.2
+LOOK = 2.0  # seconds between two looks of a client, at most
+SLACK = 1.0
+
+
+@pytest.fixture
+def app(dsn: str) -> perdure.App:
+    """Give an app of a database in which nobody is told of anything."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(SILENCE.encode())
+    app = perdure.App()
+
+    @app.hook
+    async def answer(memory: perdure.AsyncEntity) -> int:
+        await memory.set(True, "answered")
+        return 42
+
+    @app.coordinator
+    async def ask(memory: perdure.AsyncEntity) -> list[int]:
+        heard: int = await perdure.wait_for("go")
+        return [heard, await answer(memory)]
+
+    return app
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds + SLACK
+
+
+def test_nobody_waits_longer_than_his_poll(app: perdure.App, dsn: str) -> None:
+    """[P11]"""
+    with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn, poll=POLL):
+        time.sleep(4 * POLL)  # the worker is idle
+        with within(1.2 * POLL):
+            handle = client.start("ask")
+            while handle.status().waiting_for != "signal go":
+                time.sleep(0.01)
+        time.sleep(4 * POLL)
+        with within(3 * 1.2 * POLL + LOOK):
+            handle.signal("go", 1)
+            assert handle.memory.until("$.answered == true", timeout=T) > 0
+            assert handle.result(T) == [1, 42]
+        with psycopg.connect(dsn) as connection:
+            heard = connection.execute("select count(*) from pg_listening_channels()").fetchone()
+    assert heard == (0,)
+
+
+def test_the_tests_of_workers_hold_in_silence() -> None:
+    if amount(10) > 10:
+        run_tests("tests/worker", "tests/memory", PERDURE_TEST_SILENCE="1")
+    else:
+        run_tests("tests/worker/test_runs.py", PERDURE_TEST_SILENCE="1")
