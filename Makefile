@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress lint format verify golden bench build release dev psql install-extension clean
+.PHONY: help demo test test-15 stress cluster lint format verify golden bench build release dev psql install-extension clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-15: $(READY) ## Run every test on PostgreSQL 15 (PG_15=folder of its progra
 AMOUNT ?= 10
 stress: $(READY) ## Run the random tests of the memory with more commands (AMOUNT=10 times as many)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest -m stress -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+cluster: $(READY) ## Treat servers badly for longer: failovers, poolers, clocks, disks (AMOUNT=10)
+	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/cluster -rPs -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 lint: $(READY) ## Check the style of SQL and Python, and the types
 	@$(BIN)/sqlfluff lint --processes 2 sql pgtap

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from tests.cluster.machines import Machine, wait_for
 from tests.worker.processes import worker_process
 
 HOUR = 3600
+PAGE = Path(__file__).parent.parent.parent / "sql" / "servers.md"
 
 
 @pytest.fixture
@@ -161,6 +163,31 @@ def test_half_an_hour_back_holds_up_nothing_that_begins_or_is_woken(
     work()
     left.signal("go", "again")
     assert left.result(T) == "again"
+    assert not is_ended(sleeping)
+    clock.set("+61")
+    assert sleeping.result(T) >= 60
+    server.check()
+
+
+def test_who_cannot_wait_for_the_old_time_lets_all_look_at_the_new(
+    server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
+) -> None:
+    """[P8] As `sql/servers.md` says."""
+    worker = work()
+    sleeping = client.start("sleep", 60)
+    wait_for(lambda: parked(server, 1))
+    worker.stop()
+    clock.set("+7200")
+    ready = client.start("naps", 1)
+    clock.set("+0")
+    work()
+    time.sleep(0.5)
+    assert not is_ended(ready)
+    (remedy,) = re.findall(r"```sql\n(update .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    with server.connect() as connection:
+        assert connection.execute(remedy.replace("my_app.", "perdure.")).rowcount == 2
+    assert ready.result(T) is True
+    wait_for(lambda: parked(server, 1))
     assert not is_ended(sleeping)
     clock.set("+61")
     assert sleeping.result(T) >= 60
