@@ -89,7 +89,9 @@ def upgrade(sql: Traversable | None = None) -> Iterator[Part]:
     yield Part("replacing.sql", _read(root, "replacing.sql"))
     for part in parts(root):
         yield _replacing(part)
-    yield _extending(Part("types.sql", _read(root, "types.sql")))
+    for part in parts(root):
+        if part.file.startswith("types/"):
+            yield _extending(part)
     yield Part("retired.sql", _read(root, "retired.sql"))
 
 

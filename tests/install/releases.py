@@ -109,14 +109,16 @@ def _change_signatures(root: Path) -> None:
     _edit(root, limits, "(protocol integer) returns void", "(protocol integer) returns integer")
     _edit(root, limits, end, f"{end}    return check_protocol.protocol;\n")
     # Types gain an attribute, and whoever makes a row of them has a value more.
-    types = root / "types.sql"
-    text, times = re.subn(
-        r"(create type @extschema@\.(?:started|claimed_task) as \([^)]*[^\s)])\s*\);",
-        r"\1,\n    colour text\n);",
-        types.read_text(),
-    )
-    assert times == 2
-    types.write_text(text)
+    more = 0
+    for types in (root / "types").iterdir():
+        text, times = re.subn(
+            r"(create type @extschema@\.(?:started|claimed_task) as \([^)]*[^\s)])\s*\);",
+            r"\1,\n    colour text\n);",
+            types.read_text(),
+        )
+        more += times
+        types.write_text(text)
+    assert more == 2
     for file in (root / "functions").rglob("*.sql"):
         text = file.read_text()
         file.write_text(re.sub(r"\)::(started|claimed_task)\b", r", null)::\1", text))

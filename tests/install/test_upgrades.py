@@ -233,7 +233,7 @@ def test_there_is_no_way_back_and_what_users_made_stays(app: Connection, trees: 
 
 def test_a_type_only_gains_attributes(app: Connection, trees: Trees, tmp_path: Path) -> None:
     root = Path(shutil.copytree(trees[LAST], tmp_path / "sql"))
-    types = root / "types.sql"
+    types = root / "types" / "jobs.sql"
     types.write_text(re.sub(r"\bis_new ", "novel ", types.read_text()))
     with pytest.raises(errors.FeatureNotSupported, match="started cannot become"):
         install(app, "my_app", source=root)

@@ -126,7 +126,8 @@ CLAIM_BY_SUBSELECT = r"""
              where (t.job_id, t.task) in (
                 select i.job_id, i.task
                   from tasks as i
-                 where i.queue = t.queue and i.queue = any(lease_due.queues) and i.due_at <= leased_at
+                 where i.queue = t.queue and i.queue = any(lease_due.queues)
+                   and i.due_at <= leased_at
                  limit lease_due.max_tasks
                    for no key update skip locked)
             returning t.*, t.due_at as was_due_at)"""
@@ -184,7 +185,7 @@ WEAKNESSES = {
     "M9 timer deleted before wake": Weakness(
         "a timer is the time at which its task is due, so it cannot be deleted alone; here a claim"
         " leaves no time at which the task of a worker that dies is due again",
-        sql("lease_due", r"else leased_at \+ lease_due\.lease_for", "else timestamptz '9999-01-01'"),
+        sql("lease_due", r"leased_at \+ lease_due\.lease_for", "timestamptz '9999-01-01'"),
         taps("claim.sql"),
     ),
     "M10 retry classification wrong": Weakness(
