@@ -61,6 +61,7 @@ golden: $(READY) ## Make the golden journals of this version anew, before it is 
 	@$(BIN)/python tests/golden/make.py
 
 bench: $(READY) ## Measure throughput and latency on this machine (BENCH_ARGS=…)
+	@$(INSTALL) '.[bench]'
 	@$(BIN)/python tests/bench/bench.py $(BENCH_ARGS)
 
 build: $(RUN) ## Write the extension's script and control file into build/

@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import curves
 import memory
 import psycopg
 from figures import Counts, Figure, table
@@ -54,6 +55,7 @@ class Bench:
         install(self.connection, SCHEMA)
         self.client = perdure.connect(url, schema=SCHEMA)
         self.last_id = 0
+        self.latencies: dict[str, list[float]] = {}
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
@@ -88,14 +90,15 @@ class Bench:
         self.connection.execute(f"select {self.schema}.{call}", values)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self, *, slots: int = 400, workers: int | None = None) -> Iterator[None]:
         """Run the workers, each a process of its own, until the block ends."""
         command = [
             sys.executable, "-m", "perdure", "worker", "flows:app",
-            "--queue", "bench", "--schema", SCHEMA, "--dsn", self.url, "--slots", "400",
+            "--queue", "bench", "--schema", SCHEMA, "--dsn", self.url, "--slots", str(slots),
         ]  # fmt: skip
         with ExitStack() as stack:
-            for _ in range(self.workers):
+            stack.callback(self.processes.clear)
+            for _ in range(workers or self.workers):
                 process = subprocess.Popen(command, cwd=HERE)
                 stack.callback(process.wait)
                 stack.callback(process.terminate)
@@ -209,22 +212,56 @@ class Bench:
 
     # ------------------------------------------------------------------ latency
 
-    def start_to_result(self, half: Figure, tail: Figure, wanted: int) -> None:
-        """Measure the time from start() to the result on an idle system, in ms."""
+    def start_to_result(self, half: Figure, tail: Figure, pause: float, wanted: int) -> None:
+        """Measure the time from start() to the result of one job at a time, in ms.
+
+        A processor and a disk that have slept take longer, for the limits as well: three calls.
+        """
         number = self.number(wanted, least=20)
         self.tidy()
-        times = []
+        self.client.start("trivial", queue="bench").result(timeout=10)
+        times, limits = [], []
         for _ in range(number):
-            time.sleep(0.02)  # idle again
+            time.sleep(pause)
             began = time.perf_counter()
             self.client.start("trivial", queue="bench").result(timeout=10)
             times.append((time.perf_counter() - began) * 1e3)
-        times.sort()
-        half.values.append(times[number // 2])
-        tail.values.append(times[min(number - 1, number * 99 // 100)])
-        three_calls = sorted(self.bare_call() * 3 for _ in range(200))
-        half.limits.append(three_calls[100])
-        tail.limits.append(three_calls[198])
+        for _ in range(number):
+            time.sleep(pause)
+            limits.append(sum(self.bare_call() for _ in range(3)))
+        name = f"after {pause * 1e3:.0f} ms of rest" if pause else "one after the other"
+        self.latencies.setdefault(name, []).extend(times)
+        for figure, share in ((half, 0.5), (tail, 0.99)):
+            figure.values.append(quantile(times, share))
+            figure.limits.append(quantile(limits, share))
+
+    def starts(self, figure: Figure, wanted: int) -> None:
+        """Measure starts a second, 500 in a call, which nobody claims."""
+        number = self.number(wanted, least=500)
+        self.tidy()
+        batch = json.dumps([{"workflow": "trivial", "queue": "nobody"}] * 500)
+        with self.costs(figure, number):
+            began = time.perf_counter()
+            for _ in range(number // 500):
+                self.connection.execute(f"select count(*) from {SCHEMA}.start_many(%s)", [batch])
+            figure.values.append(number / (time.perf_counter() - began))
+        began = time.perf_counter()
+        for first in range(1, number + 1, 500):
+            self.connection.execute("select bare.start(%s, %s)", [first, first + 499])
+        figure.limits.append(number / (time.perf_counter() - began))
+
+    def thousand_hooks(self, figure: Figure) -> None:
+        """Measure one job that runs a thousand hooks and joins them, in ms."""
+        self.tidy()
+        figure.values.append(self.run("fan_out_thousand", 1) * 1e3)
+
+    def lateness(self, figure: Figure, wanted: int) -> None:
+        """Measure how late code wakes from its sleep: all but one in a hundred, in ms."""
+        number = self.number(wanted, least=20)
+        self.tidy()
+        handles = [self.client.start("wake_up", n / number, queue="bench") for n in range(number)]
+        late = [handle.result(timeout=30) * 1e3 for handle in handles]
+        figure.values.append(quantile(late, 0.99))
 
     def signal_to_resume(self, figure: Figure, wanted: int) -> None:
         """Measure the time from signal() to the code behind the wait, seen by the result, in ms."""
@@ -250,13 +287,23 @@ class Bench:
         return (time.perf_counter() - began) * 1e3
 
 
+def quantile(times: list[float], share: float) -> float:
+    """Give the time that this share of all does not exceed."""
+    return sorted(times)[min(len(times) - 1, int(len(times) * share))]
+
+
 def measure(bench: Bench, rounds: int) -> list[Figure]:
     """Take all figures, round after round, each beside its limit."""
     trivial, ten, fan = (
         Figure(name, "workflows/s")
         for name in ("trivial_workflows", "ten_activities", "fan_out_ten_hooks")
     )
-    half, tail = Figure("start_to_result_p50_ms", "ms"), Figure("start_to_result_p99_ms", "ms")
+    starts = Figure("starts_batched", "starts/s")
+    thousand, late = Figure("fan_out_thousand_ms", "ms"), Figure("timer_lateness_p99_ms", "ms")
+    half, tail, rested_half, rested_tail = (
+        Figure(f"start_to_result_{name}_ms", "ms")
+        for name in ("p50", "p99", "rested_p50", "rested_p99")
+    )
     resume = Figure("signal_to_resume_p50_ms", "ms")
     tokens = Figure("streamed_items", "items/s")
     steps: list[Callable[[], None]] = [
@@ -266,13 +313,18 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
         lambda: bench.bare_workflows(ten, 3_000, facts=9),
         lambda: bench.workflows(fan, "fan_out", 1_000),
         lambda: bench.bare_workflows(fan, 1_000, facts=1, turns=11),
+        lambda: bench.starts(starts, 40_000),
+        lambda: bench.thousand_hooks(thousand),
         lambda: bench.stream(tokens, 20),
-        lambda: bench.start_to_result(half, tail, 200),
+        lambda: bench.start_to_result(half, tail, 0, 400),
+        lambda: bench.start_to_result(rested_half, rested_tail, 0.02, 200),
+        lambda: bench.lateness(late, 200),
         lambda: bench.signal_to_resume(resume, 60),
     ]
     repeat(steps, rounds)
     latency_costs(bench, half, resume)
-    return [trivial, ten, fan, tokens, half, tail, resume]
+    latencies = [half, tail, rested_half, rested_tail, resume, late]
+    return [trivial, ten, fan, thousand, starts, tokens, *latencies]
 
 
 def repeat(steps: list[Callable[[], None]], rounds: int) -> None:
@@ -312,13 +364,14 @@ def one_signal(client: perdure.Client) -> None:
 
 
 def main() -> None:
-    """Measure, print the table, and write bench.json."""
+    """Measure, print the table, and write bench.json and bench.svg."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--amount", type=float, default=1.0, help="how much of the full amount")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--only", choices=("workflows", "memory"), help="leave out the rest")
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
+    parser.add_argument("--svg", type=Path, default=Path("bench.svg"))
     options = parser.parse_args()
     settings = {
         "shared_preload_libraries": "pg_stat_statements",
@@ -336,6 +389,9 @@ def main() -> None:
             if options.only != "memory":
                 with bench.working():
                     figures += measure(bench, options.rounds)
+                latencies = {name: curves.spread(times) for name, times in bench.latencies.items()}
+                by_slots = curves.throughput(bench)
+                curves.draw(options.svg, by_slots, latencies, curves.claims(bench))
             if options.only != "workflows":
                 figures += measure_memory(bench, options.rounds)
         finally:

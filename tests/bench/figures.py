@@ -43,7 +43,7 @@ class Figure:
     def row(self) -> dict[str, Any]:
         """Give the figure as it stands in bench.json."""
         median = statistics.median(self.values)
-        limit = statistics.median(self.limits)
+        limit = statistics.median(self.limits) if self.limits else None
         cost = self.cost
         return {
             "name": self.name,
@@ -54,9 +54,13 @@ class Figure:
             "statements": None if cost is None else round(cost.statements, 2),
             "commits": None if cost is None else round(cost.commits, 2),
             "wal_bytes": None if cost is None else round(cost.wal_bytes, 2),
-            "limit": round(limit, 3),
-            "ratio": round(limit / median if self.is_latency else median / limit, 3),
+            "limit": None if limit is None else round(limit, 3),
+            "ratio": None if limit is None else round(self.ratio(median, limit), 3),
         }
+
+    def ratio(self, median: float, limit: float) -> float:
+        """Tell how near perdure comes to bare SQL: 1 is as quick."""
+        return limit / median if self.is_latency else median / limit
 
 
 TITLES = (
@@ -80,7 +84,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{shown(row['median'])} {row['unit']}",
             f"{shown(row['min'])} – {shown(row['max'])}",
             shown(row["limit"]),
-            f"{row['ratio']:.2f}",
+            shown(row["ratio"]),
             *(shown(row[name]) for name in ("statements", "commits", "wal_bytes")),
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import perdure
@@ -41,6 +42,27 @@ async def fan_out(memory: perdure.AsyncEntity) -> Any:
     """Run ten hooks that write one memory at the same time, and return what they made of it."""
     await asyncio.gather(*(add(memory, number) for number in range(10)))
     return await memory.get("sum")
+
+
+@app.coordinator(queue="bench")
+async def fan_out_thousand(memory: perdure.AsyncEntity) -> Any:
+    """Run a thousand hooks that write one memory."""
+    await asyncio.gather(*(add(memory, number) for number in range(1000)))
+    return await memory.get("sum")
+
+
+@app.activity
+async def instant() -> float:
+    """Tell the time."""
+    return time.time()
+
+
+@app.coordinator(queue="bench")
+async def wake_up(memory: perdure.AsyncEntity, seconds: float) -> float:
+    """Sleep, and tell how many seconds too late the next activity began."""
+    due = perdure.now().timestamp() + seconds
+    await perdure.sleep(seconds)
+    return await instant() - due
 
 
 @app.activity
