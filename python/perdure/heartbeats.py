@@ -45,7 +45,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End; leases are not kept any more."""
+        """End, also where it has not begun; leases are not kept any more."""
         self._stopped.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
