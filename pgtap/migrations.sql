@@ -46,7 +46,7 @@ select is(
     (select array_agg(relname::text order by relname)
        from pg_class
       where relnamespace = 'perdure'::regnamespace and relkind = 'r'),
-    array['conditions', 'contracts', 'inbox', 'items', 'jobs', 'journal', 'listeners', 'migrations', 'queues',
+    array['access', 'conditions', 'contracts', 'inbox', 'items', 'jobs', 'journal', 'listeners', 'migrations', 'queues',
           'settings', 'snapshots', 'sql_hooks', 'tasks', 'wanted_indexes', 'workers'],
     'an app has four tables, and the small ones');
 select is(

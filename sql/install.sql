@@ -20,6 +20,7 @@
 \ir functions/contracts/defining.sql
 \ir functions/instances/checking.sql
 \ir functions/listeners.sql
+\ir functions/access/serving.sql
 \ir functions/jobs.sql
 \ir functions/jobs/children.sql
 \ir functions/jobs/runs.sql
@@ -94,6 +95,7 @@
 \ir functions/invariants/neighbours.sql
 \ir functions/invariants/ground.sql
 \ir functions/invariants.sql
+\ir functions/access/granting.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.
 \ir schema/jobs.sql
@@ -105,6 +107,7 @@
 \ir schema/items.sql
 \ir schema/workers.sql
 \ir schema/contracts.sql
+\ir schema/access.sql
 \ir schema/settings.sql
 \ir schema/queues.sql
 \ir schema/sql_hooks.sql

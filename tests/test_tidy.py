@@ -36,7 +36,7 @@ WRITERS = {
 }
 
 # Where a statement may be put together at run time.
-DYNAMIC = {"indexing", "migrations", "sql_hooks"}
+DYNAMIC = {"access", "indexing", "migrations", "sql_hooks"}
 
 # The modules that may hold SQL: the calls, the installer, and the script that it runs.
 WITH_SQL = {"calls.py", "install.py", "script.py"}

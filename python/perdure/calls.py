@@ -106,13 +106,7 @@ class Calls:
 
     def kin(self, jobs: Iterable[str]) -> Call:
         """Read of which jobs some jobs come; answers a Kin for each that has any."""
-        query = f"""
-            select j.id,
-                   array(select f ->> 'job' from jsonb_array_elements(j.forked_from) as f),
-                   j.parent, j.asked_as
-              from {self._quoted}.jobs as j
-             where j.id = any(%s) and (j.forked_from is not null or j.parent is not null)"""
-        call = Call("jobs", query.encode(), (sorted(jobs),), "rows")
+        call = self._call("kin_of", "rows", ids=sorted(jobs))
         return call.reading(lambda rows: {job: Kin(*others) for job, *others in rows})
 
     def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:
@@ -182,7 +176,7 @@ class Calls:
 
     def sql_hook_timeout(self, name: str) -> Call:
         """Ask how many seconds an attempt of a hook in SQL may take; answers None for any."""
-        query = f"select extract(epoch from timeout) from {self._quoted}.sql_hooks where name = %s"
+        query = f"select extract(epoch from {self._quoted}.sql_hook_timeout(%s))"
         return Call("sql_hook_timeout", query.encode(), (name,))
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:

@@ -125,6 +125,10 @@ class SealBroken(PerdureError, code="PD114"):
     """An encrypted value is not what was written there: changed, moved, or of another key."""
 
 
+class QueueNotYours(PerdureError, code="PD115"):
+    """The role that logged in has no access to the tasks of the queue: see `grant_access()`."""
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""

@@ -255,6 +255,7 @@ create function @extschema@.advance(
 ) returns json
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -266,14 +267,12 @@ declare
 begin
     perform check_protocol(advance.protocol);
     perform check_instance(advance.instance);
-    if jsonb_typeof(advance.turns) is distinct from 'array' then
-        raise exception 'turns must be a JSON array'
-            using errcode = 'PD107', detail = format('It was %s.', type_found(advance.turns)), hint = 'Correct the call.';
-    end if;
+    perform check_list(advance.turns, 'turns');
     if advance.max_tasks > 0 then
         perform check_claim(advance.queues, advance.worker, advance.lease_for, advance.protocol, advance.instance);
     end if;
     if advance.turns <> '[]' then
+        perform check_tasks(advance.turns);
         answers := apply_batch(advance.turns, advance.waiting);
     end if;
     taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
@@ -288,4 +287,4 @@ begin
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
-    'Advance tasks by a batch of turns, in one commit, then claim up to max_tasks more; each turn is answered by itself, and the call can be repeated. PD003, PD004, PD104, PD107, PD505. [P4] [P5] [P6] [P12]';
+    'Advance tasks by a batch of turns, in one commit, then claim up to max_tasks more; each turn is answered by itself, and the call can be repeated. PD003, PD004, PD104, PD107, PD115, PD505. [P4] [P5] [P6] [P12]';

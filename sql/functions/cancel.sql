@@ -4,6 +4,7 @@
 create function @extschema@.cancel(id text, reason text default null) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -30,6 +31,7 @@ comment on function @extschema@.cancel(text, text) is
 create function @extschema@.cancel_hook(id text, task text, reason text default null) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -137,6 +139,7 @@ comment on function @extschema@.end_run(@extschema@.turn, timestamptz) is
 create function @extschema@.terminate(id text, reason text default null) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -168,6 +171,7 @@ comment on function @extschema@.terminate(text, text) is
 create function @extschema@.pause(id text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -193,6 +197,7 @@ create function @extschema@.resume(
 ) returns integer
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

@@ -107,10 +107,11 @@ begin
                   detail = 'It was given null.',
                   hint = 'Name the queues that the worker serves.';
     end if;
+    perform check_queues(check_claim.queues);
 end
 $$;
 comment on function @extschema@.check_claim(text[], text, interval, integer, uuid) is
-    'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease, PD505 tables).';
+    'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease, PD115 queues, PD505 tables).';
 
 
 create function @extschema@.claim(
@@ -127,6 +128,7 @@ create function @extschema@.claim(
 ) returns json
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -149,4 +151,4 @@ begin
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
-    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. PD003, PD004, PD104, PD107, PD505. [P6] [P12]';
+    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. PD003, PD004, PD104, PD107, PD115, PD505. [P6] [P12]';

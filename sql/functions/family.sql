@@ -93,6 +93,7 @@ comment on function @extschema@.end_children(text, text, uuid) is
 create function @extschema@.family(id text, max_rows integer default 10000) returns setof @extschema@.relative
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

@@ -9,6 +9,7 @@ as $$
 declare
     held turn;
 begin
+    perform check_task(hold_to_finish.job, hold_to_finish.task);
     perform lock_jobs(array[hold_to_finish.job], waiting => true);
     held := hold_task(hold_to_finish.job, hold_to_finish.task, hold_to_finish.token);
     if held.kind = 'coordinator' then
@@ -21,7 +22,7 @@ begin
 end
 $$;
 comment on function @extschema@.hold_to_finish(text, text, uuid) is
-    'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator.';
+    'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator, PD115.';
 
 
 create function @extschema@.answer_gone(job text, task text) returns text
@@ -70,6 +71,7 @@ create function @extschema@.finish_task(
 ) returns text
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -85,7 +87,7 @@ begin
 end
 $$;
 comment on function @extschema@.finish_task(text, text, uuid, jsonb) is
-    'End a held activity or hook with its result: done, or gone when it has ended before, maybe by this very call. PD001, PD107, PD30x. [P6] [P12]';
+    'End a held activity or hook with its result: done, or gone when it has ended before, maybe by this very call. PD001, PD107, PD115, PD30x. [P6] [P12]';
 
 
 create function @extschema@.fail_task(
@@ -97,6 +99,7 @@ create function @extschema@.fail_task(
 ) returns text
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -126,4 +129,4 @@ begin
 end
 $$;
 comment on function @extschema@.fail_task(text, text, uuid, jsonb, timestamptz) is
-    'Tell that a held activity or hook has failed: retry when it is due again at a time, else failed, cancelled where that was asked, or gone. PD001, PD107, PD30x. [P6] [P10] [P12]';
+    'Tell that a held activity or hook has failed: retry when it is due again at a time, else failed, cancelled where that was asked, or gone. PD001, PD107, PD115, PD30x. [P6] [P10] [P12]';

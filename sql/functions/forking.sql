@@ -143,6 +143,7 @@ create function @extschema@.fork(
 ) returns @extschema@.started
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -178,3 +179,23 @@ end
 $$;
 comment on function @extschema@.fork(text, text, bigint, jsonb, text) is
     'Start a job that has been told what the coordinator of another was told, all or up to a place, with the memory as it was then or another; returns its id and whether this call made it. PD103, PD104, PD107, PD109 a contract that came later, PD30x, PD401, PD402. [P9] [P12]';
+
+
+create function @extschema@.kin_of(ids text[]) returns setof @extschema@.kinship
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+as $$
+begin
+    return query
+    select j.id, array(select f.author ->> 'job' from jsonb_array_elements(j.forked_from) as f (author)),
+           j.parent, j.asked_as
+      from jobs as j
+     where j.id = any(kin_of.ids)
+       and (j.forked_from is not null or j.parent is not null);
+end
+$$;
+comment on function @extschema@.kin_of(text[]) is 'Tell of which jobs some jobs come; a row for each that was forked, or has a parent.';

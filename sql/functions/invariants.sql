@@ -186,6 +186,7 @@ comment on function @extschema@.broken_tasks() is
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -254,6 +255,7 @@ create function @extschema@.assert_histories(after text default '', max_jobs int
 returns setof @extschema@.broken_invariant
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

@@ -146,17 +146,19 @@ create function @extschema@.read_journal(
 ) returns json
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
+    perform check_reading(read_journal.job, read_journal.task);
     return journal_rows(read_journal.job, read_journal.task, read_journal.after,
                         page_size(read_journal.job, read_journal.task, read_journal.after, read_journal.max_rows));
 end
 $$;
 comment on function @extschema@.read_journal(text, text, bigint, integer) is
-    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty one is the end.';
+    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty one is the end. PD001, PD115.';
 
 
 create function @extschema@.answers_after(job text, task text, place integer) returns json

@@ -3,12 +3,15 @@
 create function @extschema@.extend(tasks jsonb, lease_for interval default '30 s') returns json
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
     perform check_lease(extend.lease_for);
+    perform check_list(extend.tasks, 'tasks');
+    perform check_tasks(extend.tasks);
     perform see_workers(array(
         select distinct t.worker
           from jsonb_to_recordset(extend.tasks) as h (job text, task text, token uuid)
@@ -17,19 +20,23 @@ begin
 end
 $$;
 comment on function @extschema@.extend(jsonb, interval) is
-    'Renew the leases of [{job, task, token, progress}]; answers for each held, busy (locked now, still held) or lost, whether it is asked to cancel, and an error where the progress cannot be kept (PD30x). PD107.';
+    'Renew the leases of [{job, task, token, progress}]; answers for each held, busy (locked now, still held) or lost, whether it is asked to cancel, and an error where the progress cannot be kept (PD30x). PD107, PD115.';
 
 
 create function @extschema@.release(tasks jsonb) returns json
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 declare
-    queues text[] := give_back(release.tasks, clock());
+    queues text[];
 begin
+    perform check_list(release.tasks, 'tasks');
+    perform check_tasks(release.tasks);
+    queues := give_back(release.tasks, clock());
     perform notify_listeners(queues);
     return coalesce((
         select json_agg(json_build_object('job', g.job, 'task', g.task,
@@ -41,4 +48,4 @@ begin
 end
 $$;
 comment on function @extschema@.release(jsonb) is
-    'Give back the leases of [{job, task, token, progress}] so that others may claim the tasks at once; answers released or lost.';
+    'Give back the leases of [{job, task, token, progress}] so that others may claim the tasks at once; answers released or lost. PD107, PD115.';

@@ -5,6 +5,7 @@ create function @extschema@.perdure_version() returns text
 language plpgsql
 immutable
 parallel safe
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -5,6 +5,7 @@ create function @extschema@.channel() returns text
 language plpgsql
 immutable
 parallel safe
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -35,6 +36,7 @@ comment on function @extschema@.notify_listeners(text[]) is 'Send a hint on each
 create function @extschema@.listen_for(topic text, listener text) returns void
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -70,6 +72,7 @@ comment on function @extschema@.is_listened_for(text, text, timestamptz) is
 create function @extschema@.stop_listening(listener text) returns void
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

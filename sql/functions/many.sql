@@ -100,6 +100,7 @@ create function @extschema@.signal_found(
 ) returns table (id text, is_new boolean)
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -122,6 +123,7 @@ create function @extschema@.cancel_found(
 ) returns table (id text, is_new boolean)
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -33,6 +33,7 @@ as $$
 begin
     perform change_tables(string_to_array(tables_version(), '.')::integer[]);
     perform create_views();
+    perform restore_access();
 exception
     when lock_not_available then
         perform refuse_to_wait();

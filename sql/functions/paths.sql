@@ -56,6 +56,7 @@ create function @extschema@.write_path(path text[]) returns text
 language plpgsql
 immutable
 parallel safe
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

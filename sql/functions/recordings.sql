@@ -31,6 +31,7 @@ create function @extschema@.running_coordinators(
 ) returns setof @extschema@.recording
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -55,6 +56,7 @@ comment on function @extschema@.running_coordinators(text, integer, text) is
 create function @extschema@.recording_of(id text) returns @extschema@.recording
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

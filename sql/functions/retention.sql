@@ -34,6 +34,7 @@ comment on function @extschema@.forget_jobs(text[]) is 'Delete jobs that are loc
 create function @extschema@.forget(id text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -64,6 +65,7 @@ create function @extschema@.forget_finished(
 ) returns integer
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

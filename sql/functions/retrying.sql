@@ -8,6 +8,7 @@ create function @extschema@.retry(
 ) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -43,6 +44,7 @@ comment on function @extschema@.retry(text, jsonb, text, interval) is
 create function @extschema@.forget_old_runs(id text, max_rows integer default 10000) returns integer
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

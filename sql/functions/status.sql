@@ -10,6 +10,7 @@ create function @extschema@.task_state(
 ) returns text
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -90,6 +91,7 @@ comment on function @extschema@.queue_reason(text, text, timestamptz) is
 create function @extschema@.task_reason(job text, task text) returns text
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -141,6 +143,7 @@ comment on function @extschema@.task_reason(text, text) is 'Say in words what a 
 create function @extschema@.result(id text) returns @extschema@.job_result
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -161,6 +164,7 @@ comment on function @extschema@.result(text) is
 create function @extschema@.status(id text) returns @extschema@.job_status
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

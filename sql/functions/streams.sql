@@ -12,6 +12,7 @@ create function @extschema@.publish(
 ) returns bigint
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -19,6 +20,7 @@ as $$
 declare
     held turn;
 begin
+    perform check_task(publish.job, publish.task);
     perform lock_jobs(array[publish.job], waiting => true);
     held := hold_task(publish.job, publish.task, publish.token);
     if held.job is null then
@@ -29,7 +31,7 @@ begin
 end
 $$;
 comment on function @extschema@.publish(text, text, uuid, text, jsonb, text, text) is
-    'Add the items of an array to a stream of the job whose task is held, none of them to end it; returns the version. The key, an attempt/a number, is accepted once. PD001, PD101, PD104, PD106, PD30x. [P2] [P6] [P12]';
+    'Add the items of an array to a stream of the job whose task is held, none of them to end it; returns the version. The key, an attempt/a number, is accepted once. PD001, PD101, PD104, PD106, PD115, PD30x. [P2] [P6] [P12]';
 
 
 create function @extschema@.stream_items(
@@ -41,6 +43,7 @@ create function @extschema@.stream_items(
 ) returns setof @extschema@.stream_item
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

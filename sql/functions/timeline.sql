@@ -154,6 +154,7 @@ create function @extschema@.timeline(
 ) returns setof @extschema@.timeline_item
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

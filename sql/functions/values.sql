@@ -19,6 +19,25 @@ $$;
 comment on function @extschema@.type_found(jsonb) is 'Name the type of a value as an error message says it.';
 
 
+create function @extschema@.check_list(list jsonb, what text) returns void
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    stranger jsonb := jsonb_path_query_first(check_list.list, 'strict $[*] ? (@.type() != "object")', silent => true);
+begin
+    if jsonb_typeof(check_list.list) is distinct from 'array' or stranger is not null then
+        perform raise_failure(make_failure(
+            'PD107', 'InvalidArgument', format('%s must be a JSON array of objects', check_list.what),
+            format('There was %s.', type_found(coalesce(stranger, check_list.list))), 'Correct the call.'));
+    end if;
+end
+$$;
+comment on function @extschema@.check_list(jsonb, text) is 'Refuse what is no JSON array of objects (PD107).';
+
+
 create function @extschema@.queue_failure(queue text) returns jsonb
 language plpgsql
 immutable

@@ -3,6 +3,7 @@
 create function @extschema@.repin(id text, version text) returns integer
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

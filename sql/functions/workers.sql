@@ -11,16 +11,19 @@ create function @extschema@.register_worker(
 ) returns json
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     now_at timestamptz := clock();
-    served text[] := served_queues(register_worker.queues, register_worker.version);
+    served text[] := served_queues(without_sql_queue(register_worker.queues), register_worker.version);
 begin
     perform check_protocol(register_worker.protocol);
     perform check_instance(register_worker.instance);
     perform check_name(register_worker.worker, 'a worker');
+    perform check_value(register_worker.details, 'the details');
     perform raise_failure(pin_failure(register_worker.version, null));
+    perform check_queues(served);
     perform stop_listening(register_worker.worker);
     delete from workers as w where w.seen_at < now_at - interval '1 hour';
     perform forget_listeners(now_at - interval '1 day');
@@ -39,12 +42,13 @@ begin
 end
 $$;
 comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[], uuid) is
-    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD505.';
+    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD115, PD30x, PD505.';
 
 
 create function @extschema@.forget_worker(worker text) returns void
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -58,6 +62,7 @@ comment on function @extschema@.forget_worker(text) is 'Say goodbye as a worker.
 create function @extschema@.has_worker(queue text, version text, kind text, name text) returns boolean
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

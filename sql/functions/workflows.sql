@@ -113,6 +113,7 @@ create function @extschema@.start(
 ) returns @extschema@.started
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -134,6 +135,7 @@ comment on function @extschema@.start(text, jsonb, text, text, text, integer, ti
 create function @extschema@.start_many(starts jsonb) returns setof @extschema@.started
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -142,10 +144,7 @@ declare
     wanted new_job[];
     made text[];
 begin
-    if jsonb_typeof(start_many.starts) is distinct from 'array' then
-        raise exception 'starts must be a JSON array'
-            using errcode = 'PD107', detail = format('It was %s.', type_found(start_many.starts)), hint = 'Correct the call.';
-    end if;
+    perform check_list(start_many.starts, 'starts');
     wanted := array(
         select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
                 coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
@@ -187,6 +186,7 @@ create function @extschema@.signal_with_start(
 ) returns @extschema@.started
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

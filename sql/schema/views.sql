@@ -1,12 +1,12 @@
 -- Views: for people and dashboards. Nothing in the code depends on them.
 
-create or replace view @extschema@.history as
+create or replace view @extschema@.history with (security_barrier = true) as
 select f.job_id, f.version, f.at, f.task, f.op, f.path, f.argument, f.value, f.key
   from @extschema@.journal as f
  where f.version is not null;
 comment on view @extschema@.history is 'Every change of every memory: which task made which version, when, and how.';
 
-create or replace view @extschema@.waiting as
+create or replace view @extschema@.waiting with (security_barrier = true) as
 select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, null) as queue, t.pinned_version,
        @extschema@.task_state(t.token, t.due_at, t.awaits, t.failure, t.stuck_reason, t.paused) as state,
        t.due_at,
@@ -15,7 +15,7 @@ select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, nu
   from @extschema@.tasks as t;
 comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words, and how far it is.';
 
-create or replace view @extschema@.schedules as
+create or replace view @extschema@.schedules with (security_barrier = true) as
 select s.name,
        s.context ->> 'workflow' as workflow,
        s.context ->> 'cron' as cron,
@@ -44,7 +44,7 @@ select s.name,
 comment on view @extschema@.schedules is
     'Every schedule: what it starts and when, its next due time, the job it has started last for one, and what it waits for, in words.';
 
-create or replace view @extschema@.indexes as
+create or replace view @extschema@.indexes with (security_barrier = true) as
 select w.entity,
        case when w.path = '{}' then '' else @extschema@.write_path(w.path) end as path,
        w.kind,

@@ -157,3 +157,11 @@ create type @extschema@.broken_invariant as (
     detail  text
 );
 comment on type @extschema@.broken_invariant is 'A law of the tables that a row breaks.';
+
+create type @extschema@.kinship as (
+    id        text,
+    sources   text[],
+    parent    text,
+    asked_as  text
+);
+comment on type @extschema@.kinship is 'Of which jobs a job comes: those that it was forked from, the first last, and its parent, with the task that asked.';

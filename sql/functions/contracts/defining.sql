@@ -62,6 +62,7 @@ comment on function @extschema@.rules_of(jsonb) is
 create function @extschema@.define_contract(entity text, schema jsonb) returns void
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -86,6 +87,7 @@ comment on function @extschema@.define_contract(text, jsonb) is
 create function @extschema@.drop_contract(entity text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -99,6 +101,7 @@ comment on function @extschema@.drop_contract(text) is 'Let the memories of an e
 create function @extschema@.contract_of(entity text) returns jsonb
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -116,6 +119,7 @@ create function @extschema@.broken_contracts(
 ) returns setof @extschema@.broken_contract
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

@@ -100,6 +100,7 @@ create function @extschema@.entity_history(
 ) returns setof @extschema@.change
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -219,6 +220,7 @@ comment on function @extschema@.authors(text, jsonb, text[]) is
 create function @extschema@.entity_blame(id text, path text default '') returns setof @extschema@.authorship
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -246,6 +248,7 @@ create function @extschema@.entity_items(
 ) returns setof @extschema@.log_item
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -265,6 +268,7 @@ comment on function @extschema@.entity_items(text, text, bigint, integer) is
 create function @extschema@.entity_watch(id text, listener text) returns bigint
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

@@ -50,6 +50,7 @@ create function @extschema@.entity_at(
 ) returns jsonb
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -110,6 +111,7 @@ create function @extschema@.entity_diff(
 ) returns setof @extschema@.difference
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -138,6 +140,7 @@ create function @extschema@.entity_restore(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

@@ -8,6 +8,7 @@ create function @extschema@.entity_create(
 ) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -33,6 +34,7 @@ comment on function @extschema@.entity_create(text, text, jsonb, text) is
 create function @extschema@.entity_get(id text, path text default '') returns jsonb
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -55,6 +57,7 @@ create function @extschema@.entity_set(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -75,6 +78,7 @@ create function @extschema@.entity_merge(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -95,6 +99,7 @@ create function @extschema@.entity_append(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -115,6 +120,7 @@ create function @extschema@.entity_prepend(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -135,6 +141,7 @@ create function @extschema@.entity_remove(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -155,6 +162,7 @@ create function @extschema@.entity_increment(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -174,6 +182,7 @@ create function @extschema@.entity_toggle(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -194,6 +203,7 @@ create function @extschema@.entity_set_if_not_exists(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -214,6 +224,7 @@ create function @extschema@.entity_delete(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -234,6 +245,7 @@ create function @extschema@.entity_log(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -253,6 +265,7 @@ create function @extschema@.entity_apply(
 ) returns jsonb
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -269,6 +282,7 @@ comment on function @extschema@.entity_apply(text, jsonb, bigint, text) is
 create function @extschema@.entity_meets(id text, condition text) returns bigint
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

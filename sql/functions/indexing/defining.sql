@@ -53,6 +53,7 @@ comment on function @extschema@.index_name(text, text[], text) is 'Name an index
 create function @extschema@.index_state(name text) returns text
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

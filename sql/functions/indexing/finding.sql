@@ -108,6 +108,7 @@ create function @extschema@.find(
 ) returns setof @extschema@.found_job
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set jit = off
 as $$
@@ -122,6 +123,7 @@ comment on function @extschema@.find(text, jsonb, jsonb, integer, jsonb) is
 create function @extschema@.count_found(entity text, conditions jsonb default '{}') returns bigint
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set jit = off
 as $$

@@ -31,6 +31,7 @@ create function @extschema@.list_items(
 ) returns setof @extschema@.asked_item
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_custom_plan
 set enable_seqscan = off

@@ -3,6 +3,7 @@
 create function @extschema@.read_item(item text) returns @extschema@.asked_item
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -73,6 +74,7 @@ comment on function @extschema@.item_failure(@extschema@.asked_item, text, times
 create function @extschema@.claim_item(item text, by text) returns @extschema@.asked_item
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -98,6 +100,7 @@ comment on function @extschema@.claim_item(text, text) is
 create function @extschema@.release_item(item text, by text default null) returns @extschema@.asked_item
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -121,6 +124,7 @@ comment on function @extschema@.release_item(text, text) is
 create function @extschema@.assign_item(item text, assignee text default null) returns @extschema@.asked_item
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -150,6 +154,7 @@ create function @extschema@.resolve_item(
 ) returns @extschema@.asked_item
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

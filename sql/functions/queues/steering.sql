@@ -42,6 +42,7 @@ create function @extschema@.set_queue(
 ) returns void
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -81,6 +82,7 @@ comment on function @extschema@.set_queue(text, integer, integer, numeric, numer
 create function @extschema@.pause_queue(queue text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -99,6 +101,7 @@ comment on function @extschema@.pause_queue(text) is
 create function @extschema@.resume_queue(queue text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -117,6 +120,7 @@ comment on function @extschema@.resume_queue(text) is 'Give the tasks of a queue
 create function @extschema@.queue_depths(queue text default null) returns setof @extschema@.queue_depth
 language plpgsql
 stable
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare

@@ -7,6 +7,7 @@ create function @extschema@.schedule_name(id text) returns text
 language plpgsql
 immutable
 parallel safe
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -86,6 +86,7 @@ create function @extschema@.create_schedule(
 ) returns timestamptz
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -131,6 +132,7 @@ comment on function @extschema@.create_schedule(
 create function @extschema@.pause_schedule(name text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -155,6 +157,7 @@ comment on function @extschema@.pause_schedule(text) is
 create function @extschema@.resume_schedule(name text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -179,6 +182,7 @@ comment on function @extschema@.resume_schedule(text) is
 create function @extschema@.trigger_schedule(name text, key text default null) returns @extschema@.started
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -201,6 +205,7 @@ comment on function @extschema@.trigger_schedule(text, text) is
 create function @extschema@.drop_schedule(name text) returns boolean
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off

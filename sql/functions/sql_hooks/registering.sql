@@ -62,3 +62,17 @@ end
 $$;
 comment on function @extschema@.drop_sql_hook(text) is
     'Let a function be a hook no more; false when it was none. What asks for it from now on fails.';
+
+
+create function @extschema@.sql_hook_timeout(name text) returns interval
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select h.timeout from sql_hooks as h where h.name = sql_hook_timeout.name);
+end
+$$;
+comment on function @extschema@.sql_hook_timeout(text) is
+    'Tell how long an attempt of a hook in SQL may take; null when nothing limits it, or there is none of this name.';

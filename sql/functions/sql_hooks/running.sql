@@ -40,6 +40,7 @@ comment on function @extschema@.run_sql_hook(text, text, uuid) is
 create function @extschema@.time_out_task(job text, task text, token uuid) returns text
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -47,6 +48,7 @@ as $$
 declare
     held turn;
 begin
+    perform check_task(time_out_task.job, time_out_task.task);
     perform lock_jobs(array[time_out_task.job], waiting => true);
     held := hold_task(time_out_task.job, time_out_task.task, time_out_task.token);
     if held.job is null then
@@ -59,12 +61,13 @@ begin
 end
 $$;
 comment on function @extschema@.time_out_task(text, text, uuid) is
-    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, or gone when it had come to its end. [P6] [P10] [P12]';
+    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, or gone when it had come to its end. PD115. [P6] [P10] [P12]';
 
 
 create function @extschema@.run_task(job text, task text, token uuid) returns text
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
@@ -72,6 +75,7 @@ as $$
 declare
     name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
 begin
+    perform check_task(run_task.job, run_task.task);
     return case name
         when '$deadline' then run_deadline(run_task.job, run_task.task, run_task.token)
         when '$schedule' then run_schedule(run_task.job, run_task.task, run_task.token)
@@ -80,23 +84,25 @@ begin
 end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is
-    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. [P6] [P10]';
+    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. PD115. [P6] [P10]';
 
 
 create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task
 language plpgsql
 volatile
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 as $$
 begin
     perform check_instance(null);
+    perform check_queues('{$sql}');
     return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
 end
 $$;
 comment on function @extschema@.take_sql_task(text, uuid) is
-    'Lease the next due task of the queue $sql; null when none is. PD003, PD505. [P10]';
+    'Lease the next due task of the queue $sql; null when none is. PD003, PD115, PD505. [P10]';
 
 
 -- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been

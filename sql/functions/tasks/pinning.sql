@@ -5,6 +5,7 @@ create function @extschema@.versioned_queue(queue text, version text) returns te
 language plpgsql
 immutable
 parallel safe
+security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -1,0 +1,161 @@
+-- Access, given and taken by the owner. What stands in a list of granted_verbs() is SECURITY DEFINER, and nothing else is: the
+-- verbs are all that a role gets, with no privilege on any table. tests/security/matrix.txt shows who has what.
+
+create function @extschema@.granted_verbs(kind text) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case granted_verbs.kind
+        when 'worker' then '{perdure_version,channel,register_worker,forget_worker,claim,advance,extend,release,read_journal,
+                             has_worker,listen_for,stop_listening,publish,finish_task,fail_task,take_sql_task,run_task,
+                             sql_hook_timeout,time_out_task,run_sql_hooks,kin_of}'::text[]
+        when 'client' then '{perdure_version,channel,start,start_many,signal,signal_with_start,signal_found,cancel,cancel_hook,
+                             cancel_found,hook,result,status,family,entity_create,entity_get,entity_set,
+                             entity_set_if_not_exists,entity_delete,entity_merge,entity_increment,entity_toggle,entity_append,
+                             entity_prepend,entity_remove,entity_log,entity_apply,entity_items,entity_history,entity_at,
+                             entity_diff,entity_blame,entity_restore,entity_meets,entity_watch,find,count_found,stream_items,
+                             list_items,read_item,claim_item,release_item,assign_item,resolve_item,contract_of,has_worker,
+                             listen_for,stop_listening,kin_of}'
+        when 'reader' then '{perdure_version,channel,result,status,family,timeline,read_journal,recording_of,
+                             running_coordinators,entity_get,entity_items,entity_history,entity_at,entity_diff,entity_blame,
+                             entity_meets,find,count_found,stream_items,list_items,read_item,contract_of,broken_contracts,
+                             queue_depths,has_worker,assert_invariants,assert_histories,kin_of,versioned_queue,task_state,
+                             task_reason,schedule_name,write_path,index_state}'
+        when 'operator' then '{perdure_version,status,family,queue_depths,has_worker,assert_invariants,cancel,cancel_hook,
+                               terminate,pause,resume,retry,fork,repin,forget,forget_finished,forget_old_runs,set_queue,
+                               pause_queue,resume_queue,create_schedule,pause_schedule,resume_schedule,trigger_schedule,
+                               drop_schedule,define_contract,drop_contract,contract_of,versioned_queue,task_state,
+                               task_reason,schedule_name,write_path,index_state}'
+        when 'monitor' then '{perdure_version,queue_depths,versioned_queue,task_state,schedule_name,write_path,index_state}'
+        end;
+end
+$$;
+comment on function @extschema@.granted_verbs(text) is
+    'List the functions that a kind of role may call, those that its views call among them; null for a kind that is not known.';
+
+
+create function @extschema@.granted_views(kind text) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case granted_views.kind
+        when 'reader' then array['select on history, waiting, schedules, indexes']
+        when 'operator' then array['select on waiting, schedules, indexes']
+        when 'monitor' then array[
+            'select (job_id, task, kind, name, queue, pinned_version, state, due_at, worker, deliveries, attempt) on waiting',
+            'select (name, workflow, cron, every, time_zone, catch_up, overlap, paused, next_due_at, last_job) on schedules',
+            'select on indexes']
+        else '{}' end;
+end
+$$;
+comment on function @extschema@.granted_views(text) is
+    'Write what a kind of role may read of the views, as grants do; a monitor is shown no payload.';
+
+
+create function @extschema@.give_access(role text, kind text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    given text;
+begin
+    execute format('grant usage on schema @extschema@ to %I', give_access.role);
+    execute format('grant execute on routine %s to %I',
+                   (select string_agg(p.oid::regprocedure::text, ', ' order by p.proname)
+                      from pg_proc as p
+                     where p.pronamespace = '@extschema@'::regnamespace
+                       and p.proname = any(granted_verbs(give_access.kind))),
+                   give_access.role);
+    -- A statement each, since columns are named for one view at a time.
+    foreach given in array granted_views(give_access.kind) loop
+        execute format('grant %s to %I', given, give_access.role);
+    end loop;
+end
+$$;
+comment on function @extschema@.give_access(text, text) is 'Grant a role what its kind may call and read.';
+
+
+create function @extschema@.grant_access(
+    role    text,
+    kind    text,
+    queues  text[]  default null
+) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    lock table access in share row exclusive mode;
+    if not exists (select from pg_roles as r where r.rolname = grant_access.role) then
+        perform refuse_argument(format('there is no role %s', quote_literal(left(grant_access.role, 200))),
+                                'Access is given to a role that exists.', 'Create the role first.');
+    end if;
+    if granted_verbs(grant_access.kind) is null then
+        perform refuse_argument(format('%s is no kind of role', quote_literal(left(grant_access.kind, 200))),
+                                'It is worker, client, operator, reader or monitor.', 'Name one of these.');
+    end if;
+    if grant_access.queues is not null and (grant_access.kind <> 'worker' or grant_access.queues = '{}') then
+        perform refuse_argument('these queues limit nobody',
+                                'A worker may be limited to queues, to one at least.', 'Leave them out, or name some.');
+    end if;
+    perform raise_failure(queue_failure(q.queue)) from unnest(grant_access.queues) as q (queue);
+    insert into access (role, kind, queues, granted_at)
+    values (grant_access.role, grant_access.kind, grant_access.queues, clock())
+        on conflict on constraint one_row_per_kind_of_access
+        do update set queues = excluded.queues, granted_at = excluded.granted_at;
+    perform give_access(grant_access.role, grant_access.kind);
+end
+$$;
+comment on function @extschema@.grant_access(text, text, text[]) is
+    'Let a role be a worker, of all queues or of some, a client, an operator, a reader or a monitor of this app, by its owner; a call for each. PD104, PD107.';
+
+
+create function @extschema@.revoke_access(role text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    lock table access in share row exclusive mode;
+    if exists (select from pg_roles as r where r.rolname = revoke_access.role) then
+        execute format('revoke all on all routines in schema @extschema@ from %I', revoke_access.role);
+        execute format('revoke all on all tables in schema @extschema@ from %I', revoke_access.role);
+        execute format('revoke all on schema @extschema@ from %I', revoke_access.role);
+    end if;
+    delete from access as a where a.role = revoke_access.role;
+    return found;
+end
+$$;
+comment on function @extschema@.revoke_access(text) is
+    'Take from a role all that it was given in this app, by its owner, also what was granted by hand; false when it had no access.';
+
+
+-- A role that was dropped, or one that has taken its name, has no USAGE of the schema and is passed over.
+create function @extschema@.restore_access() returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform give_access(a.role, a.kind)
+       from access as a
+       join pg_roles as r on r.rolname = a.role
+      where exists (
+          select
+            from pg_namespace as n
+           cross join aclexplode(n.nspacl) as g
+           where n.oid = '@extschema@'::regnamespace
+             and g.grantee = r.oid
+             and g.privilege_type = 'USAGE')
+      order by a.role, a.kind;
+end
+$$;
+comment on function @extschema@.restore_access() is
+    'Grant every role again what its kind may do, since an upgrade may have brought new functions; migrate() calls it.';

@@ -1,0 +1,147 @@
+-- Access, as workers are held to it: a role may have the tasks of certain queues alone. Who asks is the role that logged in,
+-- session_user, which nobody but a superuser can change; inside of a verb, current_user is the owner of the app.
+
+create function @extschema@.has_access(kinds text[]) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if pg_has_role(session_user, current_user, 'member') then
+        return true;
+    end if;
+    return exists (
+        select
+          from access as a
+          join pg_roles as r on r.rolname = a.role
+         where a.kind = any(has_access.kinds)
+           and a.queues is null
+           and pg_has_role(session_user, r.oid, 'member'));
+end
+$$;
+comment on function @extschema@.has_access(text[]) is
+    'Tell whether whoever logged in is the owner, or has one of these kinds of access to all queues, by a role that he is a member of.';
+
+
+create function @extschema@.own_queues() returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select distinct q.queue collate "C"
+          from access as a
+          join pg_roles as r on r.rolname = a.role
+         cross join unnest(a.queues) as q (queue)
+         where a.kind = 'worker'
+           and pg_has_role(session_user, r.oid, 'member')
+         order by 1);
+end
+$$;
+comment on function @extschema@.own_queues() is 'Name the queues to which the roles of whoever logged in are limited.';
+
+
+create function @extschema@.check_queues(queues text[]) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    own text[];
+    foreign_queue text;
+begin
+    if has_access('{worker}') then
+        return;
+    end if;
+    own := own_queues();
+    foreign_queue := (
+        select coalesce(q.queue, 'null')
+          from unnest(check_queues.queues) as q (queue)
+         where (split_part(q.queue, '@', 1) = any(own)) is not true
+         limit 1);
+    if foreign_queue is not null then
+        raise exception 'role % has no access to the tasks of queue %', quote_ident(session_user),
+              quote_literal(left(foreign_queue, 200))
+            using errcode = 'PD115',
+                  detail = format('It was given the queues %s.', own::text),
+                  hint = 'Leave this queue to others, or let the owner of the app call grant_access().';
+    end if;
+end
+$$;
+comment on function @extschema@.check_queues(text[]) is
+    'Refuse queues to whose tasks the role that logged in has no access (PD115).';
+
+
+-- Every worker asks for the queue of what the database runs itself; one that was not given it does without.
+create function @extschema@.without_sql_queue(queues text[]) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if '$sql' <> all(without_sql_queue.queues) or has_access('{worker}') or '$sql' = any(own_queues()) then
+        return without_sql_queue.queues;
+    end if;
+    return array_remove(without_sql_queue.queues, '$sql');
+end
+$$;
+comment on function @extschema@.without_sql_queue(text[]) is
+    'Leave out the queue $sql where the role that logged in has no access to its tasks.';
+
+
+-- Beside the token, which is a secret: who has come by one of another queue can do nothing with it. A task that is gone has no
+-- queue, and whoever speaks of it is told so.
+create function @extschema@.check_tasks(tasks jsonb) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if not has_access('{worker}') then
+        perform check_queues(array(
+            select t.queue
+              from jsonb_to_recordset(check_tasks.tasks) as h (job text, task text)
+              join tasks as t on t.job_id = h.job and t.task = h.task));
+    end if;
+end
+$$;
+comment on function @extschema@.check_tasks(jsonb) is
+    'Refuse [{job, task}] to which the role that logged in has no access, whatever token is named (PD115). [P6]';
+
+
+create function @extschema@.check_task(job text, task text) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if not has_access('{worker}') then
+        perform check_tasks(jsonb_build_array(jsonb_build_object('job', check_task.job, 'task', check_task.task)));
+    end if;
+end
+$$;
+comment on function @extschema@.check_task(text, text) is
+    'Refuse a task to which the role that logged in has no access (PD115). [P6]';
+
+
+create function @extschema@.check_reading(job text, task text) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if has_access('{worker,reader}') then
+        return;
+    end if;
+    perform check_task(check_reading.job, check_reading.task);
+    if not exists (select from tasks as t where t.job_id = check_reading.job and t.task = check_reading.task) then
+        perform raise_failure(make_failure(
+            'PD001', 'TaskNotHeld', format('task %s of job %s is gone', quote_literal(left(check_reading.task, 200)),
+                                           quote_literal(left(check_reading.job, 200))),
+            'A role that is limited to queues reads what live tasks of its queues were told.', 'Drop this turn.'));
+    end if;
+end
+$$;
+comment on function @extschema@.check_reading(text, text) is
+    'Refuse the journal of a task to whose queue the role that logged in has no access (PD115), or that is gone (PD001).';

@@ -1,0 +1,17 @@
+-- Access: which roles were given what by grant_access(). Whether a role has it still, the catalogue says.
+
+create table @extschema@.access (
+    role        text collate "C"  not null,
+    kind        text              not null,
+    queues      text[],
+    granted_at  timestamptz       not null,
+
+    constraint one_row_per_kind_of_access primary key (role, kind),
+    constraint kind_is_known check (kind in ('worker', 'client', 'operator', 'reader', 'monitor')),
+    constraint queues_are_for_workers check (queues is null or (kind = 'worker' and queues <> '{}'))
+);
+comment on table @extschema@.access is 'The roles that were given access to the app; what they may do, the catalogue says.';
+comment on column @extschema@.access.role is 'The role, by its name.';
+comment on column @extschema@.access.kind is 'What it was given: worker, client, operator, reader or monitor.';
+comment on column @extschema@.access.queues is 'The queues whose tasks a worker may have, of every version; null for all.';
+comment on column @extschema@.access.granted_at is 'When it was given, or last changed.';

@@ -1,0 +1,258 @@
+"""A worker, a client and a reader do all their work as roles that may touch no table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.install import install, reload_functions
+from tests.security.house import KINDS, Connection, House
+from tests.security.test_queues import claimed, code, started, value
+
+Enter = Callable[[str], Connection]
+T = "20 s"
+
+
+def program() -> perdure.App:
+    """Give an app that uses everything a coordinator, a hook and an activity can."""
+    app = perdure.App()
+
+    @app.activity
+    async def double(number: int) -> int:
+        await perdure.publish("numbers", number)
+        return number * 2
+
+    @app.transaction
+    async def note(connection: Any, number: int) -> int:
+        await connection.execute("select 1")
+        return number
+
+    @app.hook
+    async def reads(memory: perdure.AsyncEntity, key: str) -> Any:
+        await memory.log([key], "read")
+        return await memory.get(key)
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity, number: int) -> int:
+        return number + await double(number)
+
+    @app.coordinator
+    async def flow(memory: perdure.AsyncEntity) -> Any:
+        await memory.set(await double(2), "doubled")
+        await perdure.sleep("10 ms")
+        await memory.set(await perdure.child(child, 3), "child")
+        signal = await perdure.wait_for("go")
+        until = await memory.until("$.open == true")
+        return [await reads(memory, "doubled"), await note(5), signal, until > 0]
+
+    return app
+
+
+def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: Enter) -> None:
+    owner = enter("owner")
+    owner.execute("""
+        create function perdure.count_up(job text, args jsonb) returns jsonb language plpgsql as $$
+        begin return to_jsonb(perdure.entity_increment(job, 'n')); end $$""")
+    owner.execute("select register_sql_hook('count up', 'count_up', timeout => '5 s')")
+    with (
+        perdure.Worker(program(), dsn=house.dsn("worker")),
+        perdure.connect(house.dsn("client")) as client,
+    ):
+        handle = client.start("flow", id="whole", entity="flow")
+        handle.signal("go", {"by": "client"})
+        handle.memory.set(True, "open")
+        assert [item.item for item in handle.stream("numbers", timeout=T)] == [2]
+        assert handle.result(T) == [4, 5, {"by": "client"}, True]
+        assert handle.memory.get() == {"doubled": 4, "child": 9, "open": True}
+        assert [found.id for found in client.find("flow", {"doubled": 4})] == ["whole"]
+        client.create_entity("note-1", "note", {"n": 1})
+        assert client.entity("note-1").increment("n") == 2
+        client.handle("note-1").hook("count up", queue="$sql")
+        assert client.entity("note-1").until("$.n == 3", timeout=T) > 0
+        child = client.send(client.calls.family("whole", 10))[1][0]
+        assert client.send(client.calls.kin([child]))[child].parent == "whole"
+        for refused in (handle.terminate, handle.pause, lambda: client.set_queue("default")):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                refused()
+    with perdure.connect(house.dsn("reader")) as reader:
+        handle = reader.handle("whole")
+        assert handle.status().status == "completed"
+        assert handle.memory.get("child") == 9
+        assert [change.version for change in handle.memory.history()][:1] == [1]
+        for refused in (handle.cancel, lambda: handle.memory.set(1, "n")):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                refused()
+
+
+def test_a_limited_worker_runs_its_queue_and_leaves_the_others(house: House) -> None:
+    app = perdure.App()
+
+    @app.activity
+    async def double(number: int) -> int:
+        return number * 2
+
+    @app.coordinator(queue="a")
+    async def own(memory: perdure.AsyncEntity) -> int:
+        await memory.set(await double(2), "doubled")
+        return await perdure.wait_for("go", type=int)
+
+    with (
+        perdure.connect(house.dsn("client")) as client,
+        perdure.Worker(app, dsn=house.dsn("limited"), queues=["a"]),
+    ):
+        other = client.start(own, id="other", queue="c")
+        handle = client.start(own, id="own")
+        handle.signal("go", 1)
+        assert handle.result(T) == 1
+        assert handle.memory.get("doubled") == 4
+        assert "queue c" in (other.status().waiting_for or "")
+        other.cancel()
+
+
+def test_a_worker_that_is_refused_ends_with_the_reason(house: House) -> None:
+    refused = perdure.Worker(perdure.App(), dsn=house.dsn("limited"), queues=["a", "c"])
+    with pytest.raises(perdure.QueueNotYours), refused:
+        pass
+
+
+# What reads everything that a reader may read, so that nothing is missed.
+READ = [
+    "select w::text from waiting as w",
+    "select h::text from history as h",
+    "select s::text from schedules as s",
+    "select i::text from indexes as i",
+    "select t::text from timeline(%(job)s) as t",
+    "select s::text from status(%(job)s) as s",
+    "select f::text from family(%(job)s) as f",
+    "select r::text from recording_of(%(job)s) as r",
+    "select r::text from running_coordinators('', 100) as r",
+    "select read_journal(%(job)s, '1/main')::text",
+    "select q::text from queue_depths() as q",
+    "select task_reason(%(job)s, '1/main')",
+    "select a::text from assert_invariants() as a",
+]
+
+
+def test_a_token_is_told_to_whom_claims_and_to_nobody_else(house: House, enter: Enter) -> None:
+    """Not in views, journals, hints or refusals (S19)."""
+    owner, worker, client, reader = map(enter, ("owner", "worker", "client", "reader"))
+    job, token = started(owner, "secret"), str(uuid4())
+    listener = enter("nobody")
+    channel = value(owner, "select channel()")
+    listener.execute(f'listen "{channel}"'.encode())
+    client.execute("select entity_watch(%s, 'me')", [job])
+    client.execute("select listen_for('$job/' || %s, 'me')", [job])
+    worker.execute("select claim('{secret,other}', 'idler', idle => true, max_tasks => 0)")
+    assert claimed(worker, "secret", token) == [(job, "1/main")]
+    client.execute("select entity_set(%s, '1', 'n')", [job])
+    client.execute("select start('w', queue => 'other')")
+    told = [row[0] for query in READ for row in reader.execute(query.encode(), {"job": job})]
+    assert len(told) > len(READ) / 2
+    assert [text for text in told if text and token in text] == []
+    with pytest.raises(psycopg.Error) as refused:
+        worker.execute("select publish(%s, '1/main', %s, 's', '[1]')", [job, str(uuid4())])
+    assert refused.value.sqlstate == "PD001"
+    assert token not in str(refused.value) + (refused.value.diag.message_detail or "")
+    owner.execute("select terminate(j.id) from jobs as j where j.status = 'running'")
+    heard = {note.payload for note in listener.notifies(timeout=0.5, stop_after=None)}
+    assert {f"$memory/{job}", f"$job/{job}"} <= heard
+    assert heard <= {f"$memory/{job}", f"$job/{job}", "secret", "other"}
+
+
+def test_a_monitor_sees_states_and_no_payload(enter: Enter) -> None:
+    owner, monitor = enter("owner"), enter("monitor")
+    job = value(owner, "select id from start('w', '[\"secret\"]', queue => 'm', context => %s)",
+                json.dumps({"secret": "secret"}))  # fmt: skip
+    assert value(monitor, "select state from waiting where job_id = %s", job) == "ready"
+    assert value(monitor, "select ready from queue_depths('m')") == 1
+    for query in (
+        "select * from waiting",
+        "select progress from waiting",
+        "select waits_for from waiting",
+        "select * from history",
+        "select waits_for from schedules",
+    ):
+        assert code(monitor, query) == "42501"
+    owner.execute("select terminate(%s)", [job])
+
+
+PLANTED = """
+create temporary table jobs (id text, status text, context jsonb, version bigint);
+create temporary table tasks (like jobs);
+create temporary table access (role text, kind text, queues text[]);
+create temporary table queues (like jobs);
+insert into access values (session_user, 'worker', null);
+create temporary table pg_roles (rolname name, oid oid);
+create function pg_temp.clock() returns timestamptz language sql as 'select null::timestamptz';
+create function pg_temp.raise_failure(f jsonb) returns void language sql as 'select null::void';
+create function pg_temp.has_access(k text[]) returns boolean language sql as 'select true';
+set search_path = pg_temp, perdure, pg_catalog;
+"""
+
+
+def test_what_a_session_plants_before_the_names_is_not_found(house: House, enter: Enter) -> None:
+    """Temporary tables and functions, and a search path that has them first (S1) (S2)."""
+    owner, limited, client = enter("owner"), enter("limited"), enter("client")
+    with psycopg.connect(house.url, autocommit=True) as admin:
+        admin.execute(f'grant temporary on database "{house.prefix}" to public'.encode())
+    for connection in (limited, client):
+        connection.execute(PLANTED.encode())
+    assert code(limited, "select perdure.claim('{c}', 'me')") == "PD115"
+    assert code(client, "select perdure.entity_set('not there', '1')") == "PD401"
+    assert value(client, "select perdure.entity_create('real', 'thing', '{\"a\": 1}')")
+    assert value(client, "select count(*) from pg_temp.jobs") == 0
+    assert value(owner, "select context from jobs where id = 'real'") == {"a": 1}
+
+
+def test_access_outlives_new_functions_and_a_migration(house: House, enter: Enter) -> None:
+    owner, client = enter("owner"), enter("client")
+    by_hand = house.role("reader")
+    owner.execute(f"grant execute on function pause to {by_hand}".encode())
+    assert reload_functions(owner, "perdure") > 300
+    assert install(owner, "perdure") == value(owner, "select migrate()")
+    assert value(client, "select id from start('w', id => 'outlives', queue => 'x')") == "outlives"
+    assert value(enter("reader"), "select pause('outlives')") is True
+    assert value(enter("operator"), "select terminate('outlives')") is True
+    owner.execute(f"revoke execute on function pause from {by_hand}".encode())
+
+
+def test_an_upgrade_gives_each_role_the_verbs_that_it_brings(house: House, enter: Enter) -> None:
+    """As if `signal` were new and the tables old: whoever had the kind has it after migrate()."""
+    owner, client = enter("owner"), enter("client")
+    owner.execute(f"revoke execute on function signal from {house.role('client')}".encode())
+    assert code(client, "select signal('x', 'go')") == "42501"
+    owner.execute("update migrations set version = '0.0.1'")
+    owner.execute("select migrate()")
+    assert code(client, "select signal('x', 'go')") == "PD401"
+
+
+def test_a_role_that_was_dropped_gives_its_name_no_access(house: House, enter: Enter) -> None:
+    owner = enter("owner")
+    role = house.add_role("passing")
+    owner.execute("select grant_access(%s, 'client')", [role])
+    house.drop_role("passing")
+    house.stack.push(lambda *_: None)
+    with psycopg.connect(house.url, autocommit=True) as admin:
+        admin.execute(f"create role {role} login password '{house.prefix}'".encode())
+    owner.execute("select restore_access()")
+    assert code(enter("passing"), "select perdure.result('x')") == "42501"
+    assert value(owner, "select revoke_access(%s)", role) is True
+
+
+@pytest.mark.parametrize("role", ["nobody", *KINDS])
+def test_only_the_owner_gives_access(house: House, enter: Enter, role: str) -> None:
+    """Also where somebody was granted the verb itself: it has no rights of its own."""
+    owner, connection = enter("owner"), enter(role)
+    target = house.role(role)
+    owner.execute(f"grant usage on schema perdure to {target}".encode())
+    owner.execute(f"grant execute on function grant_access, refuse_argument to {target}".encode())
+    assert code(connection, "select perdure.grant_access(%s, 'worker')", target) == "42501"
+    owner.execute(f"revoke all on function grant_access, refuse_argument from {target}".encode())
+    if role == "nobody":
+        owner.execute("select revoke_access(%s)", [target])
