@@ -26,7 +26,8 @@ MAIN = "main"
 """The name of a coordinator among the tasks of its job."""
 
 _START = "$c1:"
-_FORM = re.compile(r"\$c1:([A-Za-z0-9._-]{1,40}):([A-Za-z0-9+/]{16,}={0,2})")
+_HEAD = re.compile(r"\$c1:([A-Za-z0-9._-]{1,40}):")
+_MIN_BYTES = 12
 _RUN = re.compile(r"\d+/")
 
 
@@ -70,13 +71,14 @@ def envelope_of(value: Any) -> Envelope | None:
     """Read an envelope; None where the value is none."""
     if not (isinstance(value, str) and value.startswith(_START)):
         return None
-    found = _FORM.fullmatch(value)
-    if found is None:
+    head = _HEAD.match(value)
+    if head is None:
         return None
     try:
-        return Envelope(found[1], b64decode(found[2], validate=True))
+        data = b64decode(value[head.end() :], validate=True)
     except ValueError:
         return None
+    return Envelope(head[1], data) if len(data) >= _MIN_BYTES else None
 
 
 def leaves(value: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
