@@ -36,7 +36,9 @@ class AsyncLab:
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(self.plain.__enter__)
             stack.push_async_callback(asyncio.to_thread, self.plain.__exit__, None, None, None)
-            opened = await connect_async(self.plain.dsn, self.plain.schema, provision=False)
+            opened = await connect_async(
+                self.plain.dsn, self.plain.schema, codec=self.plain.app.codec, provision=False
+            )
             self.client = await stack.enter_async_context(opened)
             self._ending = stack.pop_all()
         return self

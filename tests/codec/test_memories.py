@@ -18,7 +18,7 @@ import pytest
 
 import perdure
 from perdure.codecs import AesGcm
-from perdure.testing import Lab
+from perdure.testing import AsyncLab, Lab
 from tests.amount import amount, seed
 from tests.codec.programs import NEW, OLD, SECRET, secret
 from tests.codec.test_keys import until
@@ -150,6 +150,8 @@ def test_a_fork_and_its_fork_read_what_was_sealed_before_them(
     client.fork("a", "b")
     b = client.entity("b")
     assert b.get("notes") == client.entity("a").get("notes")
+    logged = [secret("logged"), {"text": secret("logged, too")}]
+    assert b.get("log") == [each.item for each in b.items("log")] == logged
     b.set(secret("of b"), "notes")
     position = connection.execute("select position from tasks where job_id = 'b'").fetchone()
     assert position is not None
@@ -319,6 +321,19 @@ def test_a_lab_has_the_codec_of_its_app(database: str, app: perdure.App) -> None
         assert lab.result(job) == [secret("x"), secret("y")]
         lab.check()
         assert lab.memory("jane").get("notes") == secret("a note")
+
+
+def test_an_asynchronous_lab_has_it_too(database: str, app: perdure.App) -> None:
+    """[P9] And checks that all replays."""
+
+    async def uses() -> None:
+        async with AsyncLab(app, dsn=database) as lab:
+            job = await lab.start("waiter", secret("x"))
+            await job.signal("go", secret("y"))
+            assert await lab.result(job) == [secret("x"), secret("y")]
+            await lab.check()
+
+    asyncio.run(uses())
 
 
 @pytest.mark.stress
