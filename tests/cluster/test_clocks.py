@@ -24,6 +24,7 @@ from tests.cluster.machines import Machine, wait_for
 from tests.worker.processes import worker_process
 
 HOUR = 3600
+SLOW = 15  # seconds that a busy machine may take besides
 PAGE = Path(__file__).parent.parent.parent / "sql" / "servers.md"
 
 
@@ -141,7 +142,7 @@ def test_a_clock_that_jumps_back_delays_by_as_much_at_most(
         assert handle.result(T) >= 0.5
     for handle in napping:
         assert handle.result(T) is True
-    assert time.monotonic() - began < 3 + 20 * 0.1 + 5
+    assert time.monotonic() - began < 3 + 20 * 0.1 + SLOW
     server.check()
 
 
@@ -208,7 +209,7 @@ def test_leases_outlive_no_dead_worker_by_more_than_the_jump(
         began = time.monotonic()
     with worker_process(server.url(), lease=1, WORKER='{"poll": 0.2}'):
         assert handle.result(T) == "slow"
-    assert time.monotonic() - began < 3 + 1 + 4
+    assert time.monotonic() - began < 3 + 1 + SLOW
     server.check()
 
 

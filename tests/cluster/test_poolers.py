@@ -113,7 +113,7 @@ def test_an_idle_worker_finds_work_within_its_poll(
         time.sleep(1)
         began = time.monotonic()
         assert client.start(trivial).result(T) == "done"
-        assert time.monotonic() - began < 0.3 * 1.2 + 2.0  # the client looks every 2 s at most
+        assert time.monotonic() - began < 4  # without a poll of its own it would be 5 s
     assert left_in(pool) == []
 
 
@@ -129,4 +129,4 @@ def test_the_tests_of_workers_hold_through_a_pooler() -> None:
     if amount(10) > 10:
         run_tests("tests/worker", "tests/memory", PERDURE_TEST_POOLER="1")
     else:
-        run_tests("tests/worker/test_client.py", PERDURE_TEST_POOLER="1")
+        run_tests("tests/worker/test_signals.py", PERDURE_TEST_POOLER="1")
