@@ -34,6 +34,7 @@ pool_mode = transaction
 default_pool_size = {pool}
 max_client_conn = 500
 server_lifetime = 3600
+server_login_retry = 1
 """
 
 

@@ -61,15 +61,23 @@ def client(pool: Pooler) -> Iterator[perdure.Client]:
         yield client
 
 
-def test_workers_and_clients_share_five_sessions(client: perdure.Client, pool: Pooler) -> None:
-    """[P1] [P2] [P12]"""
+def test_workers_and_clients_share_five_sessions_of_a_server_that_falls(
+    client: perdure.Client, pool: Pooler, primary: Machine
+) -> None:
+    """[P1] [P2] [P12] (T34) The pooler stays, and their connections to it may."""
+    more = json.dumps({"poll": 0.1})
     with ExitStack() as stack:
-        for _ in range(2):
-            more = json.dumps({"poll": 0.1})
-            stack.enter_context(worker_process(pool.url(), lease=1, WORKER=more))
+        workers = [
+            stack.enter_context(worker_process(pool.url(), lease=1, WORKER=more)) for _ in range(2)
+        ]
+        primary.await_workers(2)
         with Load(pool.url(), clients=3) as load:
-            load.go_on(200)
+            load.go_on(100)
+            primary.kill()
+            primary.start()
+            load.go_on(100)
         load.check(client)
+        assert [worker.poll() for worker in workers] == [None, None]
         assert len(pool.show("servers")) <= POOL
     assert left_in(pool) == []
 
