@@ -75,7 +75,7 @@
 \ir functions/schedules/ticking.sql
 \ir functions/sql_hooks/registering.sql
 \ir functions/sql_hooks/trying.sql
-\ir functions/sql_hooks/running.sql
+\ir functions/sql_hooks.sql
 \ir functions/retention.sql
 \ir functions/status.sql
 \ir functions/timeline.sql

@@ -25,6 +25,19 @@ $$;
 comment on function @extschema@.call_sql_hook(text, text, jsonb) is 'Call the function of a hook in SQL; PD406 when none is registered.';
 
 
+create function @extschema@.sql_hook_timeout(name text) returns interval
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (select h.timeout from sql_hooks as h where h.name = sql_hook_timeout.name);
+end
+$$;
+comment on function @extschema@.sql_hook_timeout(text) is
+    'Tell how long an attempt of a hook in SQL may take, for whoever calls run_task() and can interrupt it; null for any time.';
+
+
 create function @extschema@.late_failure(name text, detail text) returns jsonb
 language plpgsql
 stable
@@ -73,7 +86,7 @@ declare
     hint text;
 begin
     select t.name, t.args into it from tasks as t where t.job_id = held.job and t.task = held.task;
-    ends_at := clock() + (select h.timeout from sql_hooks as h where h.name = it.name);
+    ends_at := clock() + sql_hook_timeout(it.name);
     held.state := 'done';
     held.value := call_sql_hook(it.name, held.job, it.args);
     perform check_value(held.value, 'the result');
