@@ -89,7 +89,9 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
 def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
     """Open what was recorded, with the codec of the app. Raises ValueSealed, SealBroken."""
     fields = Fields(() if app.codec is None else app.codec.memory)
-    return openers.recording(Opening(app.codec, fields, {}), row, journal)
+    known, rows = openers.recording(Opening(app.codec, fields, {}), row, journal)
+    # A row that a worker has claimed was opened there, where it was seen what its arguments hide.
+    return known | ({"discretion": row["discretion"]} if "discretion" in row else {}), rows
 
 
 def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism | None:
@@ -172,9 +174,12 @@ def recordings_of_runs(client: Client, job: str, seen: Mapping[str, Json]) -> It
 def _rows_of(client: Client, job: str, task: str) -> Rows:
     """Read what a task was told, though some of it may be forgotten."""
     rows: Rows = []
-    while page := client.send(client.calls.read_journal(job, task, rows[-1][0] if rows else 0)):
+    while True:
+        call = client.calls.read_journal(job, task, rows[-1][0] if rows else 0)
+        page = client.send(call.as_it_is())
+        if not page:
+            return rows
         rows += page
-    return rows
 
 
 def recording_of(client: Client, job: str) -> Recording:
