@@ -25,19 +25,6 @@ $$;
 comment on function @extschema@.call_sql_hook(text, text, jsonb) is 'Call the function of a hook in SQL; PD406 when none is registered.';
 
 
-create function @extschema@.sql_hook_timeout(name text) returns interval
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return (select h.timeout from sql_hooks as h where h.name = sql_hook_timeout.name);
-end
-$$;
-comment on function @extschema@.sql_hook_timeout(text) is
-    'Tell how long an attempt of a hook in SQL may take, for whoever calls run_task() and can interrupt it; null for any time.';
-
-
 create function @extschema@.late_failure(name text, detail text) returns jsonb
 language plpgsql
 stable
