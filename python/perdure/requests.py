@@ -1,6 +1,8 @@
 """Requests: what clients of both kinds have in common. It makes calls and reads their answers.
 
-A call carries a key, so that it can be sent again when its connection breaks. [P12]
+A call carries a key, so that it can be sent again when its connection breaks. [P12] Verbs that have
+none (`cancel`, `terminate`, `pause`, `resume`, `forget`, `drop_…`) do nothing twice either; what
+they give is then true of the second time: that there was nothing left to do.
 """
 
 from __future__ import annotations
@@ -119,8 +121,12 @@ class Requests:
         return self.calls.fork(job, new_id, at, memory, key or uuid.uuid4().hex)
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
-        """Give the call that sends a signal."""
-        return self.calls.signal(job, name, stored(payload), key or uuid.uuid4().hex)
+        """Give the call that sends a signal.
+
+        A key of its own was seen before only if the reply was lost: it is sent all the same.
+        """
+        call = self.calls.signal(job, name, stored(payload), key or uuid.uuid4().hex)
+        return call if key else call.reading(lambda _: True)
 
     def command(self, job: str, op: str, path: list[str], named: Any, options: Any) -> Call:
         """Give the call that changes a memory."""

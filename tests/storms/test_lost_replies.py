@@ -1,0 +1,141 @@
+"""The Python client loses the reply of each of its verbs, to what was committed. [P12]
+
+It sends the call again by itself. What the verb gives then is what it gives where nothing is lost,
+and was done once. The same in SQL: `tests/races/test_lost_replies.py`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import perdure
+from tests.databases import connected
+from tests.races.sessions import Session
+from tests.storms.cluster import Cluster
+from tests.storms.proxy import Proxy, proxy_to
+
+Verb = Callable[[perdure.Client, str], Any]
+
+ADD = {"op": "increment", "path": "n", "value": 1}
+
+# What each is asked of a job that runs, whose memory is {"n": 1, "list": [1, 2]}.
+VERBS: dict[str, Verb] = {
+    "start": lambda client, job: client.start("w", id=f"{job} new").id[len(job) :],
+    "start_many": lambda client, job: len(client.start_many("w", [{"id": f"{job} 1"}, {}])),
+    "signal": lambda client, job: client.handle(job).signal("go", 1),
+    "signal_with_start": lambda client, job: client.signal_with_start("w", job, "go", 1).id == job,
+    "hook": lambda client, job: client.handle(job).hook("h", key="k"),
+    "fork": lambda client, job: client.fork(job, f"{job} fork").id[len(job) :],
+    "create_entity": lambda client, job: client.create_entity(f"{job} e", "e", {"a": 1}).get(),
+    "set": lambda client, job: client.entity(job).set(2, "n"),
+    "merge": lambda client, job: client.entity(job).merge({"n": {"x": 1}}),
+    "append": lambda client, job: client.entity(job).append("list", 3),
+    "prepend": lambda client, job: client.entity(job).prepend("list", 0),
+    "remove": lambda client, job: client.entity(job).remove("list", 0),
+    "increment": lambda client, job: client.entity(job).increment("n", 5),
+    "toggle": lambda client, job: client.entity(job).toggle("flag"),
+    "set_if_not_exists": lambda client, job: client.entity(job).set_if_not_exists("m", 1),
+    "delete": lambda client, job: client.entity(job).delete("n"),
+    "log": lambda client, job: client.entity(job).log("log", "line"),
+    "expected_version": lambda client, job: client.entity(job).set(2, "n", expected_version=1),
+    "apply": lambda client, job: client.entity(job).apply([ADD]),
+    "restore": lambda client, job: client.entity(job).restore(0),
+    "retry": lambda client, job: client.handle(f"{job} ended").retry(),
+}
+
+# These have no key: what they give is true of the second time.
+WITHOUT_KEY: dict[str, Verb] = {
+    "cancel": lambda client, job: client.handle(job).cancel("enough"),
+    "terminate": lambda client, job: client.handle(job).terminate("enough"),
+    "pause": lambda client, job: client.handle(job).pause(),
+    "resume": lambda client, job: client.handle(f"{job} paused").resume(),
+    "forget": lambda client, job: client.forget(f"{job} ended"),
+}
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster, storm_template: str) -> Iterator[str]:
+    """Name one database for all verbs, to be quick."""
+    with cluster.database(storm_template) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def lossy(cluster: Cluster, database: str) -> Iterator[tuple[Proxy, perdure.Client]]:
+    """Give a proxy, and a client that is connected through it."""
+    with proxy_to(cluster.server.url(database)) as (proxy, dsn), perdure.connect(dsn) as client:
+        yield proxy, client
+
+
+@pytest.fixture(scope="module")
+def look(cluster: Cluster, database: str) -> Iterator[Session]:
+    """Give a session that nothing disturbs."""
+    with connected(cluster.url(database)) as connection:
+        yield Session(connection, connection, "storm")
+
+
+def left(look: Session, job: str) -> list[Any]:
+    """Count what a verb may leave."""
+    return look.run(
+        """select substr(j.id, 1 + length(%s)), j.context, j.version, j.status,
+                  (select count(*) from tasks as t where t.job_id = j.id),
+                  (select count(*) from journal as f where f.job_id = j.id),
+                  (select count(*) from inbox as i where i.job_id = j.id)
+             from jobs as j where starts_with(j.id, %s) order by j.id""",
+        job, job,
+    )  # fmt: skip
+
+
+def asked(name: str, verb: Verb, proxy: Proxy, client: perdure.Client) -> tuple[Any, Any]:
+    """Ask twice: of a job, and of one like it where the reply is lost."""
+    before = proxy.lost
+    for job in (f"told {name}", f"lost {name}"):
+        client.start("w", id=job, context={"n": 1, "list": [1, 2]})
+        client.start("w", id=f"{job} paused")
+        client.handle(f"{job} paused").pause()
+        client.start("w", id=f"{job} ended")
+        client.handle(f"{job} ended").terminate()
+    told = verb(client, f"told {name}")
+    proxy.lose_replies(1)
+    lost = verb(client, f"lost {name}")
+    assert proxy.lost == before + 1
+    return told, lost
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_whose_reply_is_lost_gives_what_it_would_have_given(
+    verb: str, lossy: tuple[Proxy, perdure.Client], look: Session
+) -> None:
+    """[P1] [P2] [P5] [P12] (T8)"""
+    told, lost = asked(verb, VERBS[verb], *lossy)
+    assert lost == told
+    assert left(look, f"lost {verb}") == left(look, f"told {verb}")
+
+
+@pytest.mark.parametrize("verb", WITHOUT_KEY)
+def test_a_verb_without_a_key_is_done_once_and_says_that_nothing_was_left_to_do(
+    verb: str, lossy: tuple[Proxy, perdure.Client], look: Session
+) -> None:
+    """[P12] (T8)"""
+    told, lost = asked(verb, WITHOUT_KEY[verb], *lossy)
+    assert (bool(told), bool(lost)) == (True, False)
+    assert left(look, f"lost {verb}") == left(look, f"told {verb}")
+
+
+@pytest.mark.parametrize("timeout", [0, 0.1])
+def test_who_looks_once_looks_again_where_the_connection_was_lost(
+    lossy: tuple[Proxy, perdure.Client], timeout: float
+) -> None:
+    """[P12]: the connection on which a client waited before is no good any more."""
+    proxy, client = lossy
+    handle = client.start("w", id=f"looked at for {timeout} s", context={"n": 1})
+    assert handle.memory.until("$.n == 1", timeout) == 1
+    proxy.cut(random.Random(0), 1.0)
+    assert handle.memory.until("$.n == 1", timeout) == 1
+    proxy.cut(random.Random(0), 1.0)
+    with pytest.raises(perdure.ResultTimeout):
+        handle.result(timeout)
