@@ -49,6 +49,12 @@ _NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.Undefin
 
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
+_SETTINGS = """
+select s.name, pg_catalog.current_setting(s.name)
+  from (values ('role'), ('search_path'), ('check_function_bodies'), ('client_min_messages'))
+    as s (name)
+"""
+
 _STATE = """
 select quote_ident(wanted.name),
        found.oid,
@@ -230,13 +236,17 @@ def _undone_if_it_fails(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _installing(connection: Connection, schema: str) -> Iterator[None]:
-    """Hold the schema's install lock and safe settings for one transaction."""
+    """Hold the schema's install lock and safe settings for one transaction; what a caller has set
+    for a transaction of his own is set again."""
     with connection.transaction():
+        before = connection.execute(_SETTINGS).fetchall()
         connection.execute("set local search_path = pg_catalog, pg_temp")
         connection.execute(_LOCK, [f"perdure install {schema}"])
         connection.execute("set local check_function_bodies = off")
         connection.execute("set local client_min_messages = warning")
         yield
+        for name, value in before:
+            connection.execute("select pg_catalog.set_config(%s, %s, true)", [name, value])
 
 
 def _look(connection: Connection, schema: str) -> _State:

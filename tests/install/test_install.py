@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,14 @@ def test_a_failed_install_leaves_nothing_and_names_the_place(
     assert value(empty, "select to_regnamespace('my_app') is null")
 
 
-def test_the_callers_settings_are_left_alone(empty: Connection) -> None:
+@pytest.mark.parametrize("is_joined", [False, True], ids=["alone", "in his transaction"])
+def test_the_callers_settings_are_left_alone(empty: Connection, is_joined: bool) -> None:
     empty.execute("set search_path = public; set check_function_bodies = on")
-    install(empty, "my_app")
-    assert value(empty, "show search_path") == "public"
-    assert value(empty, "show check_function_bodies") == "on"
+    with empty.transaction() if is_joined else nullcontext():
+        install(empty, "my_app")
+        assert value(empty, "show search_path") == "public"
+        assert value(empty, "show check_function_bodies") == "on"
+        assert value(empty, "show client_min_messages") == "notice"
 
 
 @pytest.mark.parametrize(

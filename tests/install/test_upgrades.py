@@ -248,7 +248,9 @@ def test_an_upgrade_by_another_leaves_all_to_the_owner(
     app.execute(f"grant create on database {app.info.dbname} to {role}")
     for (owned,) in app.execute(OWNED).fetchall():
         app.execute(f"alter {owned} owner to {role}".encode())
-    install(app, "my_app", source=trees[LAST])
+    with app.transaction():
+        install(app, "my_app", source=trees[LAST])
+        assert value(app, "show role") == "none"
     owners = {row[0] for row in app.execute(OWNERS)}
     app.execute(f"drop owned by {role} cascade")
     assert owners == {role}
