@@ -1,7 +1,7 @@
 -- Instances: a copy of an app executes nothing until it is adopted; what waits in it waits as its owner says. [P7] [P13]
 
 begin;
-select plan(38);
+select plan(40);
 
 create function pg_temp.echo(job text, args jsonb) returns jsonb language sql as 'select args';
 
@@ -58,7 +58,9 @@ select throws_ok(call, 'PD003', 'this app is a copy that nobody has adopted', 'a
         ('a turn, of who held its task in the original', $$ select advance(jsonb_build_array(a_turn('held'))) $$),
         ('a claim with turns', $$ select advance('[]', '{ready}', 'ada', max_tasks => 1) $$),
         ('run_sql_hooks(), with all schedules and deadlines',
-         $$ select take_sql_task('run_sql_hooks', gen_random_uuid()) $$))
+         $$ select take_sql_task('run_sql_hooks', gen_random_uuid()) $$),
+        ('what the database runs itself', $$ select run_task('note', '$hook/h', token_of('ada')) $$),
+        ('an end, of who held its task in the original', $$ select finish_task('held', '1/main', token_of('ada')) $$))
     as c (refused, call);
 select is((the_task('ready') ->> 'deliveries')::integer, 0, 'a refused claim delivers nothing');
 select is(entity_increment('note', 'n'), '1'::jsonb, 'its memories can be changed');

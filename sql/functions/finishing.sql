@@ -9,6 +9,7 @@ as $$
 declare
     held turn;
 begin
+    perform check_instance(null);
     perform check_task(hold_to_finish.job, hold_to_finish.task);
     perform lock_jobs(array[hold_to_finish.job], waiting => true);
     held := hold_task(hold_to_finish.job, hold_to_finish.task, hold_to_finish.token);

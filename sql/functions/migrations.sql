@@ -63,6 +63,8 @@ begin
                   hint = 'There is no way back: install the newer version, or restore a dump that is older.';
     else
         perform bring_tables_up_to_date();
+        -- The upgrade has replaced a clock that was moved, as all functions.
+        perform turn_clock_to(clock()) from settings as s where s.name = 'clock_ahead';
     end if;
     insert into migrations (version, applied_at)
     values (perdure_version(), clock())

@@ -75,6 +75,7 @@ as $$
 declare
     name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
 begin
+    perform check_instance(null);
     perform check_task(run_task.job, run_task.task);
     return case name
         when '$deadline' then run_deadline(run_task.job, run_task.task, run_task.token)
