@@ -7,14 +7,41 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psycopg
 
 import perdure
+from perdure import install as installer
+from perdure import script
+from perdure.statements import split
 
 T = "60 s"
+
+
+def die_upgrading(dsn: str, schema: str, source: Path, share: float) -> None:
+    """Upgrade an app, and lose the connection after a share of the statements."""
+    statements = [found for part in script.upgrade(source) for found in split(part.text)]
+    left = int(len(statements) * share)
+    run = installer._run
+
+    def cut(connection: psycopg.Connection[Any], *statement: str) -> None:
+        nonlocal left
+        if left == 0:
+            connection.pgconn.finish()
+        left -= 1
+        run(connection, *statement)
+
+    with (
+        psycopg.connect(dsn, autocommit=True) as victim,
+        patch.object(installer, "_run", cut),
+        suppress(psycopg.OperationalError),
+    ):
+        installer.install(victim, schema, source=source)
+        raise AssertionError("it has not died")
 
 
 class Load:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from load import Load
+from load import Load, die_upgrading
 from releases import LATER, NOW, speaking
 
 import perdure
@@ -25,18 +25,29 @@ LAST = LATER[-1]
 
 
 def test_workers_and_clients_go_on_through_an_upgrade(dsn: str, trees: Trees) -> None:
-    """Hot functions change their signatures and types under them; no attempt is burned."""
+    """Hot functions change their signatures and types under them, migrators die, and several come
+    at once; no attempt is burned."""
     load = Load(dsn)
+
+    def upgrade() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            install(connection, "perdure", source=trees[LAST])
+
     with load.worker(), load.worker():
         with load.clients():
+            for dying in range(some := amount(2)):
+                die_upgrading(dsn, "perdure", trees[LAST], 0.999 * (dying + 1) / some)
+            migrators = [threading.Thread(target=upgrade) for _ in range(3)]
+            for migrator in migrators:
+                migrator.start()
+            for migrator in migrators:
+                migrator.join()
             time.sleep(0.3)
-            for version in LATER[-amount(1) :]:
-                with psycopg.connect(dsn, autocommit=True) as connection:
-                    assert install(connection, "perdure", source=trees[version]) == version
-                time.sleep(0.3)
         load.check()
     assert set(load.done.values()) == {1}
     assert len(load.started) > 10
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("select perdure.perdure_version()").fetchone() == (LAST,)
 
 
 def test_a_worker_of_another_protocol_ends_and_its_jobs_go_on_with_a_newer_one(

@@ -16,15 +16,13 @@ from typing import Any
 import psycopg
 import pytest
 from fingerprint import fingerprint
+from load import die_upgrading
 from psycopg import errors
 from releases import LATER, NOW
 
-import perdure.install
-from perdure import script
 from perdure.embedded import Server
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, translated
 from perdure.install import install
-from perdure.statements import split
 from tests.amount import amount
 from tests.servers import AnyServer, database_of
 
@@ -279,26 +277,12 @@ select typowner::regrole::text from pg_type where typnamespace = 'my_app'::regna
 
 
 def test_a_migrator_that_is_killed_anywhere_has_changed_nothing(
-    dsn: str, app: Connection, trees: Trees, monkeypatch: pytest.MonkeyPatch
+    dsn: str, app: Connection, trees: Trees
 ) -> None:
     """Its transaction is one: all of it, or nothing."""
     before, kept = fingerprint(app, "my_app"), rows(app)
-    statements = [s for part in script.upgrade(trees[LAST]) for s in split(part.text)]
-    run = perdure.install._run
     for place in range(some := amount(3)):
-        left = (len(statements) * (place + 1)) // some - 1
-
-        def cut(connection: Connection, *statement: str) -> None:
-            nonlocal left
-            if left == 0:
-                connection.pgconn.finish()
-            left -= 1
-            run(connection, *statement)
-
-        with psycopg.connect(dsn, autocommit=True) as victim:
-            monkeypatch.setattr(perdure.install, "_run", cut)
-            with pytest.raises(psycopg.OperationalError):
-                install(victim, "my_app", source=trees[LAST])
+        die_upgrading(dsn, "my_app", trees[LAST], 0.999 * (place + 1) / some)
         assert fingerprint(app, "my_app") == before
         assert rows(app) == kept
 
