@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import psycopg
 
 from perdure import script
 
@@ -113,3 +116,29 @@ def imported(file: Path) -> set[str]:
             module = (node.module or "").removeprefix("perdure").strip(".")
             names |= {module} if module else {alias.name for alias in node.names}
     return names
+
+
+# Volatile as verbs are, though only other verbs call them.
+_PARTS_OF_VERBS = {
+    "run_command", "run_commands", "take_sql_task", "create_tables", "create_views",
+    "change_tables",
+}  # fmt: skip
+
+
+def mutators(connection: psycopg.Connection[Any]) -> set[str]:
+    """Name the verbs that may change something: what is volatile, and is called from outside.
+
+    A verb is what no other function calls, or what has settings of its own, as entry points have.
+    """
+    query = """
+        select proname,
+               exists (select from unnest(proconfig) as c where c like 'plan_cache_mode=%')
+          from pg_proc
+         where pronamespace = 'perdure'::regnamespace
+           and provolatile = 'v'
+           and prorettype <> 'trigger'::regtype"""
+    functions = sql_functions()
+    names = {function.name for function in functions}
+    called = {name for function in functions for name in function.called(names)}
+    known = connection.execute(query).fetchall()
+    return {name for name, is_entry in known if is_entry or name not in called} - _PARTS_OF_VERBS

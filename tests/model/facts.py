@@ -1,0 +1,96 @@
+"""Facts in the model: what turns tell, and what it does to the memory and to inboxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.model.judging import Fact, Turn
+from tests.model.state import State, failure
+from tests.races.memory_model import MISSING, Refused, found
+
+
+def run_facts(s: State, facts: list[Fact], turns: list[Turn], known: set[str]) -> None:
+    """Carry out what facts do, then write them."""
+    for place, fact in enumerate(facts):
+        if fact.row["op"] == "get":
+            read(s, fact, facts[:place])
+        elif fact.row["op"] is not None:
+            command(s, fact)
+    for fact in facts:
+        if fact.message is not None:
+            for message in s.inbox.values():
+                if (message["job_id"], message["id"]) == (fact.turn.job, fact.message):
+                    message["consumed_at"] = s.now
+                    fact.row |= {"ok": message["ok"], "value": message["payload"]}
+    send_signals(s, [fact for fact in facts if fact.said.get("signal")], known)
+    for fact in facts:
+        s.tell(fact.turn.job, fact.turn.task, fact.seq, **fact.row)
+
+
+def command(s: State, fact: Fact) -> None:
+    """Carry out a command; a refusal is an answer."""
+    job = fact.turn.job
+    expects = fact.said.get("expected_version")
+    try:
+        s.check_version(job, expects)
+        answer = s.carry_out(job, fact.row["op"], fact.row["path"], fact.row["argument"])
+        fact.row |= {"value": answer, "version": s.jobs[job]["version"]}
+    except Refused as refused:
+        fact.row |= {"ok": False, "value": failure(refused.code)}
+
+
+def read(s: State, fact: Fact, before: list[Fact]) -> None:
+    """Read the memory; the journal keeps the version that was read."""
+    job, path = s.jobs[fact.turn.job], fact.row["path"]
+    here = found(job["context"], path)
+    if here is MISSING:
+        here = log_items(s, fact.turn.job, path)
+        for other in before:
+            is_its = (other.turn.job, other.row["op"], other.row["path"]) == (
+                fact.turn.job,
+                "log",
+                path,
+            )
+            here += other.row["argument"] if is_its and other.row["ok"] else []
+        here = here or None
+    fact.row |= {"value": here, "argument": {"version": job["version"]}}
+
+
+def log_items(s: State, job: str, path: list[str]) -> list[Any]:
+    """Read a log as a list."""
+    return [
+        item
+        for _, argument in sorted(
+            (row["version"], row["argument"])
+            for (owner, _, _), row in s.journal.items()
+            if owner == job and row["op"] == "log" and row["path"] == path and row["version"]
+        )
+        for item in argument
+    ]
+
+
+def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
+    """Send the signals of turns: a hook's own answers its asker, others go to whoever waits."""
+    for fact in facts:
+        job = s.jobs.get(fact.target) if fact.target in known else None
+        code = "PD401" if job is None else None
+        if job is not None and job["status"] != "running" and not s.user_tasks(fact.target):
+            code = "PD403"
+        fact.row |= {"ok": code is None, "value": None if code is None else failure(code)}
+    own = [fact for fact in facts if is_own(fact)]
+    for fact in sorted(own, key=lambda fact: fact.turn.number):
+        job, task, key = fact.turn.asker
+        if (job, task) in s.tasks:
+            sender = f"{fact.turn.job} {fact.turn.task}"
+            name, payload = fact.said["signal"], fact.said.get("value")
+            s.leave(job, task=task, key=key, name=name, payload=payload, sender=sender)
+    for fact in sorted(facts, key=lambda fact: (fact.turn.number, fact.seq)):
+        if fact.row["ok"] and not is_own(fact):
+            sender = f"{fact.turn.job} {fact.turn.task}"
+            name, payload = fact.said["signal"], fact.said.get("value")
+            s.leave(fact.target, name=name, payload=payload, sender=sender)
+
+
+def is_own(fact: Fact) -> bool:
+    """Tell whether a signal is the one by which a hook answers its asker early."""
+    return fact.turn.signal == fact.said["signal"] and fact.target == fact.turn.job

@@ -1,0 +1,260 @@
+"""Turns, judged in the model: what they say, and what the row of the task says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.model.state import (
+    CONDITIONS,
+    ENDS,
+    Row,
+    State,
+    check_call,
+    check_name,
+    check_own_name,
+    check_pin,
+    check_value,
+    failure,
+    moment,
+)
+from tests.races.memory_model import Refused
+
+STATES = ("keep", "park", *ENDS, "retry", "stuck", "release", "continue")
+
+
+@dataclass
+class Turn:
+    """A turn with the row of the task that it holds, and the verdict on it."""
+
+    number: int
+    job: str
+    task: str
+    said: Row
+    row: Row | None = None
+    verdict: str = "apply"
+    failure: Row | None = None
+    told_at: int = 0
+    is_from_outside: bool = False
+
+    @property
+    def state(self) -> str:
+        return self.said["state"]
+
+    @property
+    def kind(self) -> str:
+        return self.row["kind"]
+
+    @property
+    def asker(self) -> tuple[str, str, str] | None:
+        return self.row["asker"]
+
+    @property
+    def signal(self) -> str | None:
+        return self.row["signal"] if self.asker else None
+
+    @property
+    def position(self) -> int:
+        return self.said.get("position") or 0
+
+    def get(self, name: str) -> Any:
+        return self.said.get(name)
+
+    def list(self, name: str) -> Any:
+        return self.said.get(name) or []
+
+    @property
+    def awaits(self) -> list[str] | None:
+        given = self.said.get("awaits")
+        return [] if given is None and self.state == "park" else given
+
+
+@dataclass
+class Fact:
+    """A row of the journal on its way, with what it does besides being told."""
+
+    turn: Turn
+    seq: int
+    said: Row
+    row: Row
+    is_untimely: bool
+
+    @property
+    def message(self) -> int | None:
+        return self.said.get("message")
+
+    @property
+    def target(self) -> str:
+        return self.said.get("target") or self.turn.job
+
+
+def touched_jobs(s: State, turns: list[Row]) -> set[str]:
+    """Name the jobs that turns touch."""
+    names: set[str] = set()
+    for said in turns:
+        facts = said.get("facts") or []
+        says_more = any(
+            fact.get("op") or fact.get("message") is not None or fact.get("signal")
+            for fact in facts
+        )
+        asks = "requests" in said or "cancels" in said
+        if said["state"] != "keep" or asks or says_more:
+            names.add(said["job"])
+        names |= set(said.get("touches") or ()) | {
+            fact["target"] for fact in facts if "target" in fact
+        }
+        if "cancels" in said:
+            names |= {job for job, row in s.jobs.items() if row["parent"] == said["job"]}
+    return names
+
+
+def check_request(request: Row) -> None:
+    """Refuse a request that makes no sense."""
+    check_name(request.get("key"))
+    kind = request.get("kind", "hook")
+    if kind not in ("hook", "activity", "job", "until", "item"):
+        raise Refused("PD107")
+    if kind == "until":
+        if request.get("condition") not in CONDITIONS:
+            raise Refused("PD108")
+    else:
+        args = request.get("args")
+        name, queue = request.get("name"), request.get("queue", "default")
+        check_call(name, [] if args is None else args, queue, request.get("priority", 5))
+    check_pin(request.get("pinned_version"), request.get("queue"))
+    check_own_name(request.get("id", "none"))
+    check_own_name(request.get("entity", "none"))
+    check_name(request.get("assignee", "none"))
+    check_value(request.get("payload"))
+    if request.get("on_parent_end") not in (None, "continue", "cancel", "terminate"):
+        raise Refused("PD107")
+    if request.get("due_at") == "infinity" or (kind == "job" and "if_exists" in request):
+        raise Refused("PD107")
+
+
+def check_turn(turn: Turn) -> None:
+    """Refuse a turn that makes no sense."""
+    if turn.state not in STATES:
+        raise Refused("PD107")
+    check_value(turn.get("value"))
+    for fact in turn.list("facts"):
+        check_value(fact.get("value"))
+    for request in turn.list("requests"):
+        check_request(request)
+    if turn.state in ("retry", "release", "continue") and turn.get("until") == "infinity":
+        raise Refused("PD107")
+    if turn.state == "continue":
+        if turn.kind != "coordinator":
+            raise Refused("PD107")
+        if not isinstance(turn.get("value"), list | dict | None):
+            raise Refused("PD103")
+
+
+def messages_are_open(s: State, turn: Turn) -> bool:
+    """Tell whether all messages that a turn takes are still open."""
+    named = [fact["message"] for fact in turn.list("facts") if fact.get("message") is not None]
+    known = [
+        message["id"]
+        for message in s.inbox.values()
+        if message["job_id"] == turn.job
+        and message["id"] in named
+        and message["consumed_at"] is None
+    ]
+    return len(named) == len(known)
+
+
+def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:
+    """Judge a turn by the token and the position of its task; refusals raise."""
+    row, token = turn.row, turn.get("token")
+    if is_second:
+        return "busy"
+    if row is None:
+        return "gone"
+    if row["token"] is None and row["last_token"] == token:
+        return "parked"
+    if row["token"] != token or row["position"] < turn.position:
+        return "fenced"
+    if row["position"] > turn.position:
+        return "applied"
+    check_turn(turn)
+    if turn.state in ENDS and turn.asker and turn.asker[0] not in touched:
+        return "untouched"
+    if not messages_are_open(s, turn):
+        return "stale"
+    return "apply"
+
+
+def hold(s: State, turns: list[Row]) -> list[Turn]:
+    """Lock the tasks of turns and judge each turn."""
+    touched = touched_jobs(s, turns)
+    held: list[Turn] = []
+    for number, said in enumerate(turns):
+        row = s.tasks.get((said["job"], said["task"]))
+        turn = Turn(number, said["job"], said["task"], said, row)
+        is_second = any((one.job, one.task) == (turn.job, turn.task) for one in held)
+        if row is not None:
+            told_at = row["told_at"] if row["told_at"] is not None else row["started_at"]
+            turn.told_at = told_at or 0
+        try:
+            turn.verdict = judged(s, turn, touched, is_second)
+        except Refused as refused:
+            turn.verdict, turn.failure = "refused", failure(refused.code)
+        held.append(turn)
+    return held
+
+
+def read_facts(s: State, turns: list[Turn]) -> list[Fact]:
+    """Read the facts of turns that apply, job by job."""
+    facts: list[Fact] = []
+    for turn in sorted(turns, key=lambda turn: (turn.job, turn.number)):
+        latest = turn.told_at
+        for place, said in enumerate(turn.list("facts") if turn.verdict == "apply" else (), 1):
+            facts.append(read_fact(s, turn, place, said, latest))
+            latest = max(latest, moment(said.get("at")) or 0)
+    return facts
+
+
+def read_fact(s: State, turn: Turn, place: int, said: Row, latest: int) -> Fact:
+    """Read a fact of a turn."""
+    op, signal, at = said.get("op"), said.get("signal"), moment(said.get("at"))
+    now = max(s.now, turn.told_at)
+    kind = (
+        "read"
+        if op == "get"
+        else "command"
+        if op
+        else "send"
+        if signal
+        else said.get("kind", "note")
+    )
+    row = {
+        "kind": kind,
+        "key": said.get("key"),
+        "name": said.get("name"),
+        "ok": said.get("ok", True),
+        "value": None if op or signal else said.get("value"),
+        "op": op,
+        "path": said.get("path", []) if op else None,
+        "argument": said.get("value") if op or signal else None,
+        "at": now if at is None else at,
+    }
+    is_untimely = at is not None and (at > now or at < latest)
+    return Fact(turn, turn.position + place, said, row, is_untimely)
+
+
+def put_off(facts: list[Fact]) -> bool:
+    """Send back turns whose facts are untimely, or take what another turn of the batch has."""
+    first: dict[Any, int] = {}
+    for fact in facts:
+        if fact.message is not None:
+            place = (fact.turn.job, fact.message)
+            first[place] = min(first.get(place, fact.turn.number), fact.turn.number)
+    late: dict[int, tuple[Turn, bool]] = {}
+    for fact in facts:
+        taken = fact.message is not None and fact.turn.number > first[fact.turn.job, fact.message]
+        if fact.is_untimely or taken:
+            was = late.get(fact.turn.number, (fact.turn, False))[1]
+            late[fact.turn.number] = (fact.turn, was or fact.is_untimely)
+    for turn, is_untimely in late.values():
+        turn.verdict = "replay" if is_untimely else "stale"
+    return bool(late)

@@ -1,0 +1,156 @@
+"""Queues in the model: their limits, when they have room, and the clock that all go by."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from tests.model.state import NEVER, SECOND, Row, State, check_queue, moment, seconds
+from tests.races.memory_model import Refused
+
+NEW_QUEUE: Row = {
+    "paused": False, "max_running": None, "max_per_key": None, "rate_per_second": None,
+    "burst": None, "tokens": None, "set_at": None, "claimed_at": None, "last_key": "",
+}  # fmt: skip
+
+
+def base(queue: str) -> str:
+    """Name the queue without its version."""
+    return queue.split("@", maxsplit=1)[0]
+
+
+def tokens_at(queue: Row, now: int) -> Decimal | None:
+    """Tell how many tokens a queue has; None when its rate is not limited."""
+    if queue["rate_per_second"] is None:
+        return None
+    passed = Decimal(max(now - queue["claimed_at"], 0)) / SECOND
+    return min(queue["burst"], queue["tokens"] + queue["rate_per_second"] * passed)
+
+
+def restrained(s: State, queues: list[str]) -> list[str]:
+    """Name those of these queues that are paused or have limits."""
+    limits = ("max_running", "max_per_key", "rate_per_second")
+    return [
+        queue
+        for queue in queues
+        if (row := s.queues.get(base(queue))) is not None
+        and (row["paused"] or any(row[limit] is not None for limit in limits))
+    ]
+
+
+def next_due_at(s: State, queues: list[str]) -> int | None:
+    """Tell when to look for tasks of these queues again."""
+    asleep = [queue for queue in queues if s.queues.get(base(queue), NEW_QUEUE)["paused"]]
+    due = [
+        task["due_at"]
+        for task in s.tasks.values()
+        if task["queue"] in queues
+        and task["queue"] not in asleep
+        and s.now < task["due_at"] < NEVER
+        and not task["paused"]
+        and not task["in_line"]
+    ]
+    token_at = next_token_at(s, queues)
+    soon = [s.now + SECOND // 100] if has_room(s, queues) else []
+    return min([*due, *soon, *([] if token_at is None else [token_at])], default=None)
+
+
+def has_room(s: State, queues: list[str]) -> bool:
+    """Tell whether something waits in a queue with limits that has room for it."""
+    for queue in queues:
+        row = s.queues.get(base(queue), NEW_QUEUE)
+        is_limited = row["max_running"] is not None or row["rate_per_second"] is not None
+        if row["paused"] or row["max_per_key"] is not None or not is_limited:
+            continue
+        held = [
+            task
+            for task in s.tasks.values()
+            if base(task["queue"]) == base(queue) and task["token"] is not None
+        ]
+        is_full = row["max_running"] is not None and len(held) >= row["max_running"]
+        tokens = tokens_at(row, s.now)
+        if not is_full and (tokens is None or tokens >= 1) and is_wanted(s, queue):
+            return True
+    return False
+
+
+def next_token_at(s: State, queues: list[str]) -> int | None:
+    """Tell when the next token comes for which tasks of these queues wait."""
+    times = []
+    for queue in queues:
+        row = s.queues.get(base(queue))
+        tokens = None if row is None or row["paused"] else tokens_at(row, s.now)
+        if tokens is not None and tokens < 1 and is_wanted(s, queue):
+            times.append(s.now + round((1 - tokens) / row["rate_per_second"] * SECOND))
+    return min(times, default=None)
+
+
+def is_wanted(s: State, queue: str) -> bool:
+    """Tell whether a task of a queue is due, or stands in line, that nobody holds."""
+    return any(
+        task["queue"] == queue
+        and not task["paused"]
+        and (task["in_line"] or (task["token"] is None and task["due_at"] <= s.now))
+        for task in s.tasks.values()
+    )
+
+
+def set_queue(
+    s: State,
+    queue: str,
+    max_running: int | None = None,
+    max_per_key: int | None = None,
+    rate_per_second: float | None = None,
+    burst: float | None = None,
+) -> None:
+    check_queue(queue)
+    if min(max_running or 1, max_per_key or 1) < 1 or max_running == 0 or max_per_key == 0:
+        raise Refused("PD107")
+    if (rate_per_second is not None and rate_per_second <= 0) or (burst and not rate_per_second):
+        raise Refused("PD107")
+    row = s.queues.setdefault(queue, dict(NEW_QUEUE))
+    rate = None if rate_per_second is None else Decimal(str(rate_per_second))
+    full = None if rate is None else Decimal(burst or max(rate, 1))
+    before, tokens = row["max_per_key"], tokens_at(row, s.now)
+    row |= {"max_running": max_running, "max_per_key": max_per_key, "burst": full}
+    row |= {"rate_per_second": rate, "set_at": s.now, "claimed_at": s.now}
+    row["tokens"] = None if full is None else min(full if tokens is None else tokens, full)
+    if max_per_key is None and before is not None:
+        for task in s.tasks.values():
+            if base(task["queue"]) == queue:
+                task["in_line"] = False
+
+
+def pause_queue(s: State, queue: str) -> bool:
+    check_queue(queue)
+    row = s.queues.setdefault(queue, dict(NEW_QUEUE))
+    was_paused, row["paused"] = row["paused"], True
+    return not was_paused
+
+
+def resume_queue(s: State, queue: str) -> bool:
+    row = s.queues.get(queue, NEW_QUEUE)
+    if not row["paused"]:
+        return False
+    row["paused"] = False
+    return True
+
+
+def move_clock(s: State, by: str) -> int:
+    if seconds(by) < 0:
+        raise Refused("PD107")
+    s.now += seconds(by)
+    return s.now
+
+
+def skip_time(s: State, up_to: str = "infinity") -> int | None:
+    waiting = [
+        task for task in s.tasks.values() if s.now < task["due_at"] < NEVER and not task["paused"]
+    ]
+    token_at = next_token_at(s, sorted({task["queue"] for task in s.tasks.values()}))
+    times = [task["due_at"] for task in waiting] + ([] if token_at is None else [token_at])
+    if any(task["token"] is not None for task in waiting) or not times:
+        return None
+    if min(times) > moment(up_to):
+        return None
+    s.now = min(times)
+    return s.now

@@ -1,0 +1,139 @@
+"""Turns in the model: what workers say of the tasks they hold, and what comes of it.
+
+A batch is judged turn by turn, then applied in the order that `sql/README.md` names: facts, then
+requests, then cancels, then ends, then each task's own fate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.model.ends import continue_runs, end_tasks
+from tests.model.facts import run_facts
+from tests.model.judging import Fact, Turn, hold, put_off, read_facts, touched_jobs
+from tests.model.requests import (
+    ask_people,
+    await_conditions,
+    begin_cancelled,
+    request_children,
+    request_tasks,
+    withdraw,
+)
+from tests.model.state import ENDS, NEVER, Row, State, failure, moment
+
+
+def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
+    """Write the fate of a task that lives on."""
+    row, state, facts = turn.row, turn.state, turn.get("facts")
+    lets_go = state != "keep" and not (state == "park" and has_mail)
+    until = moment(turn.get("until"))
+    row["position"] += len(facts or [])
+    row["asked"] = max(row["asked"], turn.get("asked") or 0)
+    if facts is not None:
+        last = moment(facts[-1].get("at")) if facts else None
+        row["told_at"] = max(row["told_at"] or 0, s.now if last is None else last)
+    row |= {"deliveries": 0, "awaits": turn.awaits, "until": until}
+    row["attempt"] += state == "retry"
+    if state in ("retry", "release") and turn.get("value") is not None:
+        row["failure"] = turn.get("value")
+    row["stuck_reason"] = None
+    if state == "stuck":
+        row["stuck_reason"] = {} if turn.get("value") is None else turn.get("value")
+    if not lets_go:
+        return
+    row |= {"last_token": row["token"], "last_worker": row["worker"], "token": None, "worker": None}
+    if state in ("stuck", "park"):
+        row["due_at"] = NEVER if until is None or state == "stuck" else until
+    else:
+        row["due_at"] = s.now if until is None else until
+
+
+def apply_turns(
+    s: State, turns: list[Turn], facts: list[Fact], known: set[str]
+) -> dict[int, list[Row]]:
+    """Apply the turns that hold their tasks; return what has arrived for each."""
+    applied = [turn for turn in turns if turn.verdict == "apply"]
+    going_on = [turn for turn in turns if turn.verdict in ("apply", "applied")]
+    run_facts(s, facts, applied, known)
+    request_tasks(s, applied)
+    request_children(s, applied)
+    begin_cancelled(s, applied)
+    await_conditions(s, applied)
+    ask_people(s, applied)
+    withdraw(s, applied)
+    end_tasks(s, [turn for turn in applied if turn.state in ENDS])
+    continue_runs(s, [turn for turn in applied if turn.state == "continue"])
+    arrivals: dict[int, list[Row]] = {}
+    if any(turn.awaits is not None for turn in going_on):
+        for turn in going_on:
+            mail = (
+                s.mail(turn.job, turn.task, turn.awaits) if turn.state in ("keep", "park") else []
+            )
+            arrivals |= {turn.number: mail} if mail else {}
+    for turn in applied:
+        if turn.state in ("keep", "park", "retry", "stuck", "release"):
+            keep_or_park(s, turn, turn.number in arrivals)
+    s.wake(*touched_by(applied, facts))
+    for turn in applied:
+        if turn.state in ("retry", "release") and s.cancel_is_open(turn.job, turn.task):
+            turn.row["due_at"] = min(turn.row["due_at"], s.now)
+            turn.row["awaits"] = turn.row["awaits"] or []
+    return arrivals
+
+
+def touched_by(turns: list[Turn], facts: list[Fact]) -> set[str]:
+    """Name the jobs in whose inboxes turns may have left something."""
+    jobs = {fact.target for fact in facts if fact.said.get("signal")}
+    jobs |= {turn.job for turn in turns if turn.get("requests") is not None}
+    return jobs | {
+        turn.asker[0] for turn in turns if turn.asker and (turn.state in ENDS or turn.signal)
+    }
+
+
+def answer(s: State, turn: Turn, facts: list[Fact], arrivals: dict[int, list[Row]]) -> Row:
+    """Write the answer to a turn."""
+    mail = arrivals.get(turn.number, [])
+    names = {"applied": "keep", "untouched": "refused"}
+    state = names.get(turn.verdict, turn.verdict)
+    answers: list[Any] = []
+    if turn.verdict == "apply":
+        kept = "keep" if mail else "parked"
+        state = {"park": kept, "release": "released"}.get(turn.state, turn.state)
+        answers = [
+            [fact.seq, fact.row["ok"], fact.row["value"]]
+            for fact in facts
+            if fact.turn is turn and (fact.row["op"] or fact.said.get("signal"))
+        ]
+    elif turn.verdict == "applied":
+        answers = [
+            [seq, row["ok"], row["value"]]
+            for (job, task, seq), row in sorted(s.journal.items())
+            if (job, task) == (turn.job, turn.task)
+            and seq > turn.position
+            and (row["op"] is not None or row["kind"] == "send")
+        ]
+    error = failure("PD107") if turn.verdict == "untouched" else turn.failure
+    return {
+        "state": state,
+        "answers": answers,
+        "messages": [told_message(message) for message in mail],
+        "again": turn.verdict in ("applied", "parked"),
+        "error": error if state == "refused" else None,
+    }
+
+
+def told_message(message: Row) -> Row:
+    """Tell a message as a worker gets it."""
+    names = ("id", "key", "name", "ok", "payload", "sent_at")
+    return {name: message[name] for name in names}
+
+
+def advance_turns(s: State, turns: list[Row]) -> list[Row]:
+    """Judge and apply a batch of turns; return the answers."""
+    known = touched_jobs(s, turns) & s.jobs.keys()
+    held = hold(s, turns)
+    facts = read_facts(s, held)
+    if put_off(facts):
+        facts = read_facts(s, held)
+    arrivals = apply_turns(s, held, facts, known)
+    return [answer(s, turn, facts, arrivals) for turn in held]
