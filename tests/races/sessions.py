@@ -29,7 +29,19 @@ T = TypeVar("T")
 
 PATIENCE = 20.0  # seconds: how long a test may be stuck before it fails
 JSON_ARGUMENTS = frozenset(
-    ("args", "context", "headers", "items", "patch", "payload", "starts", "tasks", "turns", "value")
+    (
+        "args",
+        "conditions",
+        "context",
+        "headers",
+        "items",
+        "patch",
+        "payload",
+        "starts",
+        "tasks",
+        "turns",
+        "value",
+    )
 )
 TABLES = (
     "jobs",

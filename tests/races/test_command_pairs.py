@@ -73,7 +73,7 @@ def cast(session: Session) -> Cast:
     """Start a job whose coordinator is held, with the document in which all meet."""
     job = f"pair {next(_numbers):06}"
     main = session.held(job, context=DOCUMENT)
-    return Cast(job, main, main, main)
+    return Cast(job, main, main, main, main)
 
 
 _alone: dict[tuple[str, ...], Outcome] = {}

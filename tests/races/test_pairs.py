@@ -3,8 +3,8 @@
 A runs in an open transaction; B comes meanwhile and may have to wait; then A commits or rolls back.
 What both were told and what is left in the tables must equal `A, then B` or `B, then A` as they
 come out one after the other on a job of their own; after a rollback, B alone. The mutators stand in
-a table, and the pairs are made from it. PERDURE_RACE_PAIRS=all also takes the mutators that differ
-little from others, and tries every pair with a rollback. [P3] [P5] [P6] [P8]
+a table, and the pairs are made from it. PERDURE_RACE_PAIRS=all takes the mutators that differ
+little from others against all too, and tries every pair with a rollback. [P3] [P5] [P6] [P8]
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Cast:
     main: Task  # held
     hook: Task  # held; main has asked for it
     child: Task  # held; main has asked for it
+    deadline: Task  # held; the time of the job is up
     item: str = ""  # main has asked people
     other_item: str = ""  # the hook that is parked waits for it
 
@@ -55,7 +56,7 @@ def cast(session: Session) -> Cast:
     The one that is parked waits for a signal, for the first writer, or for people.
     """
     job = f"job {next(_numbers):06}"
-    session.start(job, context={"n": 0, "log": []})
+    session.start(job, entity=job, context={"n": 0, "log": []}, timeout="1 h")
     for key in ("parked", "stuck"):
         session.call("hook", id=job, name="h", key=key, queue=job)
     parked, stuck, main = sorted(session.claim(job), key=lambda task: task.task)
@@ -70,7 +71,15 @@ def cast(session: Session) -> Cast:
     its_child, its_hook = sorted(session.claim(job), key=lambda task: task.task)
     session.call("hook", id=job, name="h", key="ready", queue=job)
     items = (session.item_of(job, key) for key in ("i#0", "i#1"))
-    return Cast(job, main, its_hook, its_child, *items)
+    return Cast(job, main, its_hook, its_child, due_deadline(session, job), *items)
+
+
+def due_deadline(session: Session, job: str) -> Task:
+    """Let the time of a job be up, and claim its deadline."""
+    deadline = "job_id = %s and task = '1/main/$deadline'"
+    session.run(f"update tasks set due_at = clock() where {deadline}", job)
+    (task,) = [task for task in session.claim("$sql") if task.job == job]
+    return task
 
 
 # What can be done to the job
@@ -95,6 +104,47 @@ def verb(function: str, **arguments: Any) -> Callable[[Session, Cast], Any]:
 def claim_item(session: Session, it: Cast) -> Any:
     """Take an item for a person."""
     return session.call("claim_item", item=it.item, by="jane") == it.item
+
+
+def release_item(session: Session, it: Cast) -> Any:
+    """Give an item back, whoever has it."""
+    return session.call("release_item", item=it.item) == it.item
+
+
+def assign_item(session: Session, it: Cast) -> Any:
+    """Give an item to somebody else."""
+    return session.call("assign_item", item=it.item, assignee="bob") == it.item
+
+
+def publish(session: Session, it: Cast) -> Any:
+    """Add to a stream beside the facts of the coordinator."""
+    return session.call("publish", **it.main.lease, stream="told", items=["published"])
+
+
+def signal_found(session: Session, it: Cast) -> Any:
+    """Signal the job, which is found by its memory."""
+    arguments = {"entity": it.job, "conditions": {"n": 0}, "name": "go", "payload": "found"}
+    return [is_new for _, is_new in session.rows("signal_found", **arguments)]
+
+
+def cancel_found(session: Session, it: Cast) -> Any:
+    """Ask the job to cancel, which is found by its memory."""
+    rows = session.rows("cancel_found", entity=it.job, conditions={"n": 0}, reason="found")
+    return [is_new for _, is_new in rows]
+
+
+def start_many(session: Session, it: Cast) -> Any:
+    """Start the job again, and another."""
+    starts = [
+        {"workflow": "w", "id": job, "queue": "other", "if_exists": "existing"}
+        for job in (f"{it.job}/other", it.job)
+    ]
+    return [is_new for _, is_new in session.rows("start_many", starts=starts)]
+
+
+def run_deadline(session: Session, it: Cast) -> Any:
+    """Let the time of the job be up, as the worker does who has claimed its deadline."""
+    return session.call("run_task", **it.deadline.lease)
 
 
 def finish_task(session: Session, it: Cast) -> Any:
@@ -146,6 +196,8 @@ MUTATORS: dict[str, Mutator] = {
     "withdraw": Mutator(say("main", "keep", cancels=["u#0"])),
     "withdraw an item": Mutator(say("main", "keep", cancels=["i#0"])),
     "claim an item": Mutator(claim_item),
+    "release an item": Mutator(release_item, is_alike=True),
+    "assign an item": Mutator(assign_item, is_alike=True),
     "resolve an item": Mutator(lambda session, it: session.resolve(it.item, by="jane")),
     "resolve too": Mutator(lambda session, it: session.resolve(it.item, "no", "bob")),
     "resolve what is slept for": Mutator(
@@ -165,9 +217,13 @@ MUTATORS: dict[str, Mutator] = {
     "hook failed": Mutator(fail_task),
     "end of a child": Mutator(say("child", "done", value="c")),
     "signal": Mutator(verb("signal", name="go", payload="outside")),
+    "signal found": Mutator(signal_found, is_alike=True),
+    "publish": Mutator(publish, is_alike=True),
     "cancel": Mutator(verb("cancel", reason="enough")),
+    "cancel found": Mutator(cancel_found, is_alike=True),
     "cancel of a hook": Mutator(verb("cancel_hook", task="1/main/h#1", reason="enough")),
     "terminate": Mutator(verb("terminate", reason="now")),
+    "deadline": Mutator(run_deadline),
     "resume": Mutator(verb("resume")),
     "pause": Mutator(verb("pause")),
     "hook": Mutator(verb("hook", name="h", key="new", queue="other")),
@@ -175,6 +231,7 @@ MUTATORS: dict[str, Mutator] = {
     "start again": Mutator(
         lambda session, it: session.start(it.job, if_exists="existing"), locks=False
     ),
+    "start of many": Mutator(start_many, locks=False, is_alike=True),
     "repin": Mutator(verb("repin", version="2")),
     "forget old runs": Mutator(verb("forget_old_runs")),
     "new run": Mutator(  # one that is refused, while the job runs, holds nothing any more
@@ -195,6 +252,7 @@ MUTATORS: dict[str, Mutator] = {
 }
 
 NEVER_WAITS = ("extend", "claim")
+MEET_ALL = ("command", "terminate")  # who meets also the mutators that differ little from others
 
 
 # What comes out
@@ -288,7 +346,10 @@ def pairs() -> Iterator[tuple[str, str, str]]:
     """Make the pairs: first, second, and how the first ends."""
     everything = os.environ.get("PERDURE_RACE_PAIRS") == "all"
     chosen = [name for name, mutator in MUTATORS.items() if everything or not mutator.is_alike]
-    for number, (first, second) in enumerate(product(chosen, chosen)):
+    alike = [name for name in MUTATORS if name not in chosen]
+    some = [(name, name) for name in alike]
+    some += [*product(alike, MEET_ALL), *product(MEET_ALL, alike)]
+    for number, (first, second) in enumerate([*product(chosen, chosen), *some]):
         yield first, second, "commit"
         if everything or number % 7 == 0:
             yield first, second, "rollback"
