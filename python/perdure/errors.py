@@ -206,7 +206,7 @@ class InvalidSchema(PerdureError, ValueError, code="PD501"):
 
 
 class SchemaOccupied(PerdureError, code="PD502"):
-    """The schema holds objects that are not perdure's."""
+    """The schema holds objects that are not perdure's, or others may create in it."""
 
 
 class NewerSchema(PerdureError, code="PD503"):

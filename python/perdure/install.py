@@ -83,6 +83,17 @@ select quote_ident(wanted.name),
   left join pg_namespace as found on found.nspname = wanted.name
 """
 
+_INTRUDERS = """
+select quote_ident(r.rolname)
+  from pg_roles as r
+ where has_schema_privilege(r.oid, %s::oid, 'create')
+   and not r.rolsuper
+   and r.rolname !~ '^pg_'
+   and not pg_has_role(r.oid, current_user, 'member')
+ order by 1
+ limit 4
+"""
+
 _OCCUPANTS = """
 select pg_describe_object(d.classid, d.objid, d.objsubid)
   from pg_depend as d
@@ -258,15 +269,32 @@ def _look(connection: Connection, schema: str) -> _State:
 def _create(connection: Connection, schema: str, state: _State, root: Traversable) -> None:
     if state.oid is None:
         connection.execute(_trusted(f"create schema {state.quoted}"))
-    elif found := [row[0] for row in connection.execute(_OCCUPANTS, [state.oid])]:
-        more = ", …" if len(found) > 3 else ""
-        raise SchemaOccupied(
-            f"schema {schema!r} holds something that is not perdure's",
-            detail=f"Found: {', '.join(found[:3])}{more}.",
-            hint="Take another schema's name; an app has its schema for itself.",
-        )
+    else:
+        _check_empty(connection, schema, state.oid)
     for part in script.parts(root):
         _run_all(connection, part, state.quoted)
+
+
+def _check_empty(connection: Connection, schema: str, oid: int) -> None:
+    """Refuse a schema that was there and holds anything, or in which others may create: what they
+    put beside the functions would be found by them, and run with the rights of their owner."""
+    if found := _some(connection, _OCCUPANTS, oid):
+        raise SchemaOccupied(
+            f"schema {schema!r} holds something that is not perdure's",
+            detail=f"Found: {found}.",
+            hint="Take another schema's name; an app has its schema for itself.",
+        )
+    if found := _some(connection, _INTRUDERS, oid):
+        raise SchemaOccupied(
+            f"in schema {schema!r} others may create functions, which would run as you",
+            detail=f"They are: {found}.",
+            hint="Install as the owner of the schema, or own it, and revoke create from others.",
+        )
+
+
+def _some(connection: Connection, query: LiteralString, oid: int) -> str:
+    found = [row[0] for row in connection.execute(query, [oid])]
+    return ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
 
 
 def _replace(connection: Connection, state: _State, root: Traversable) -> None:
