@@ -39,7 +39,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     kind text := coalesce(request_failure.request ->> 'kind', 'hook');
-    options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,timeout,if_exists,headers,context}';
+    options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,timeout,if_exists,headers,
+                        context}'::text[];
 begin
     return coalesce(
         name_failure(request_failure.request ->> 'key', 'the key of a request'),
