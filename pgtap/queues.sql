@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(114);
+select plan(117);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -145,6 +145,13 @@ select is(pg_temp.taken('rate', worker => 'bob'), '{rate-5--7}', 'it comes in it
 select set_queue('rate', rate_per_second => 0.001);
 select time_passes('31 s');
 select is(cardinality(pg_temp.taken('rate', worker => 'cid')), 7, 'a task whose worker was lost pays no second token');
+
+select set_queue('back', rate_per_second => 0.001);
+select pg_temp.have_tasks('back', 3);
+select is(cardinality(pg_temp.taken('back')), 1, 'a queue of a small rate has one token at first');
+update queues set claimed_at = clock() + interval '1 hour' where queue = 'back';
+select is(cardinality(pg_temp.taken('back')), 1, 'a clock that was set back keeps nobody waiting for a token');
+select is(pg_temp.taken('back'), '{}', 'nor does it give more than one');
 
 select set_queue('three', rate_per_second => 10);
 select pg_temp.have_tasks('three', 60);

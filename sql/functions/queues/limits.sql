@@ -3,6 +3,8 @@
 -- with limits locks its row, counts what is held, and takes as many tasks as there is room for. He never waits for that lock:
 -- who misses it lets the other claim. [P6] [P8]
 
+-- Tokens that were counted later than now were counted before the clock was set back: one comes at once, and with the
+-- claim that takes it they are counted anew. Else a queue would have none until the clock is there again.
 create function @extschema@.tokens_at(
     tokens           numeric,
     rate_per_second  numeric,
@@ -16,8 +18,9 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return least(tokens_at.burst, tokens_at.tokens + tokens_at.rate_per_second
-                                                     * greatest(extract(epoch from tokens_at.at - counted_at), 0));
+    return least(tokens_at.burst, tokens_at.tokens + case
+        when tokens_at.at < tokens_at.counted_at then 1
+        else tokens_at.rate_per_second * extract(epoch from tokens_at.at - tokens_at.counted_at) end);
 end
 $$;
 comment on function @extschema@.tokens_at(numeric, numeric, numeric, timestamptz, timestamptz) is
