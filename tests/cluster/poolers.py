@@ -48,6 +48,13 @@ class Pooler:
         """Give the connection string of a database, through the pooler."""
         return make_conninfo(host=os.fspath(self.folder), port=PORT, dbname=dbname, user="postgres")
 
+    def answers(self) -> bool:
+        """Tell whether it takes connections by now."""
+        try:
+            return bool(self.show("version"))
+        except psycopg.OperationalError:
+            return False
+
     def show(self, what: str) -> list[dict[str, Any]]:
         """Ask the pooler about itself."""
         with psycopg.connect(self.url("pgbouncer"), autocommit=True) as admin:
@@ -72,8 +79,9 @@ def pooler(server: str, pool: int = POOL) -> Iterator[Pooler]:
             [name, "-q", ini], user=account, extra_groups=[] if account else None
         )
         try:
-            wait_for(lambda: (folder / f".s.PGSQL.{PORT}").exists() or process.poll() is not None)
-            yield Pooler(folder)
+            running = Pooler(folder)
+            wait_for(running.answers)
+            yield running
         finally:
             process.kill()
             process.wait()
