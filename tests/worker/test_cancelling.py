@@ -543,9 +543,9 @@ def test_what_is_asked_for_in_a_shield_says_so(
     sent = []
     advance = Calls.advance
 
-    def seen(self: Calls, turns: str, **options: Any) -> Any:
+    def seen(self: Calls, turns: str, *bodies: Any, **options: Any) -> Any:
         sent.extend(request for turn in json.loads(turns) for request in turn.get("requests", ()))
-        return advance(self, turns, **options)
+        return advance(self, turns, *bodies, **options)
 
     monkeypatch.setattr(Calls, "advance", seen)
 
