@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,10 @@ from pytest_pgtap.plugin import PgTapFile
 from perdure.embedded import Server
 from perdure.install import install
 from tests.cluster.poolers import Pooler, pooler
+from tests.databases import SCHEMA, Connection, broken_invariants, connected
 from tests.fetch_pgtap import NoPgTap
 from tests.servers import SILENCE, AnyServer, database_of, opened
 from tests.taps import FIXTURES, PGTAP, load_pgtap
-
-Connection = psycopg.Connection[Any]
-
-SCHEMA = "perdure"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -156,29 +153,3 @@ def pgtap_connection(server: AnyServer, template: str) -> Iterator[Connection]:
             pytest.fail(str(error), pytrace=False)
         connection.autocommit = False
         yield connection
-
-
-@contextmanager
-def connected(dsn: str) -> Iterator[Connection]:
-    """Connect as tests do: autocommit, UTF-8, the app in the search path."""
-    with psycopg.connect(dsn, autocommit=True, client_encoding="utf8") as connection:
-        connection.execute(f"set search_path = pg_catalog, {SCHEMA}, public")
-        yield connection
-
-
-def broken_invariants(dsn: str) -> list[tuple[Any, ...]]:
-    """List what is wrong in the app of a database."""
-    with connected(dsn) as connection:
-        laws = connection.execute("select * from assert_invariants()").fetchall()
-        return laws + broken_histories(connection)
-
-
-def broken_histories(connection: Connection) -> list[tuple[Any, ...]]:
-    """List the memories of an app that are not the sum of their commands."""
-    page = "select id from jobs where id > %s order by id limit 1000"
-    broken: list[tuple[Any, ...]] = []
-    last = ""
-    while ids := connection.execute(page, [last]).fetchall():
-        broken += connection.execute("select * from assert_histories(%s)", [last]).fetchall()
-        last = ids[-1][0]
-    return broken
