@@ -23,7 +23,7 @@ from psycopg.rows import tuple_row
 from .activities import Final, Outcome, Recorder, contained
 from .asks import ActivityCall, stored
 from .calls import Call, plain_cursor, send, send_async, to_text
-from .connections import AsyncLink, pauses
+from .connections import AsyncLink, can_be_repeated, pauses
 from .context import Info
 from .errors import InvalidArgument
 from .faults import crash_point
@@ -168,6 +168,7 @@ class Attempt:
         self._is_final = False
         self._is_committing = False
         self._is_abandoned = False
+        self._is_inside = False  # its function runs: what is raised now is the function's own
         self._is_lost: bool | None = None  # of the connection; None: there was none
         self._connection: Connection | AsyncConnection | None = None
         self._leaving = threading.Lock()
@@ -231,12 +232,16 @@ class Attempt:
             self._recorder.turn.take_back()
 
     def _may_run_again(self, error: Exception) -> bool:
-        """Tell whether nothing is wrong with the function: a conflict, or a lost connection."""
+        """Tell whether nothing is wrong with the function: a conflict, a lost connection, or a
+        statement of the worker's own that a limit or an operator has ended."""
         if self._is_abandoned or self._runs >= MAX_RUNS:
             return False
         if self._is_lost is None:
             return isinstance(error, psycopg.OperationalError)
-        return self._is_lost or _is_conflict(error)
+        if self._is_lost or _is_conflict(error):
+            return True
+        is_answer = isinstance(error, psycopg.Error) and can_be_repeated(error, is_connected=True)
+        return is_answer and not self._is_inside
 
     async def _what_became(self) -> Json | None:
         """Ask whether a turn was applied whose commit has no answer; None where it was not.
@@ -259,7 +264,7 @@ class Attempt:
                 async with connection.transaction():
                     began = await send_async(plain_cursor(connection), self._beginning(connection))
                     self._set_limit()
-                    with contained():
+                    with contained(), self._inside():
                         value = await self._activity.function(connection, *given, **named)
                     call = await self._ending(self._stored(value), began)
                     answer = self._judged(await send_async(plain_cursor(connection), call))
@@ -290,7 +295,7 @@ class Attempt:
                 with connection.transaction():
                     began = send(connection, self._beginning(connection))
                     loop.call_soon_threadsafe(self._set_limit)
-                    with contained():
+                    with contained(), self._inside():
                         value = self._activity.function(connection, *given, **named)
                     ending = self._ending(self._stored(value), began)
                     call = asyncio.run_coroutine_threadsafe(ending, loop).result()
@@ -305,7 +310,14 @@ class Attempt:
     def _beginning(self, connection: Connection | AsyncConnection) -> Call:
         self._connection = connection
         self._runs += 1
+        self._is_inside = False
         return self._engine.calls.transaction_began()
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self._is_inside = True
+        yield
+        self._is_inside = False
 
     async def _ending(self, value: Any, began: str) -> Call:
         """Take the turn, and give the call that records the result: nothing else goes now."""

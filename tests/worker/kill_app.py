@@ -15,6 +15,9 @@ import perdure
 
 app = perdure.App()
 
+PATIENT = perdure.Retry(attempts=1000, delay="10 ms", max_delay="0.2 s")
+"""Where a statement may be cancelled from outside."""
+
 
 def write_down(what: str) -> None:
     """Note an effect in the ledger, a file outside of the database."""
@@ -169,20 +172,20 @@ async def reads_in_hook(memory: perdure.AsyncEntity, pages: int) -> int:
     return await read_in_hook(memory, pages)
 
 
-@app.transaction
+@app.transaction(retry=PATIENT)
 async def withdraw(connection: psycopg.AsyncConnection[Any], account: int, amount: int) -> None:
     query = "update accounts set balance = balance - %s where id = %s"
     await connection.execute(query, [amount, account])
 
 
-@app.transaction
+@app.transaction(retry=PATIENT)
 def deposit(connection: psycopg.Connection[Any], account: int, amount: int) -> None:
     connection.execute(
         "update accounts set balance = balance + %s where id = %s", [amount, account]
     )
 
 
-@app.transaction
+@app.transaction(retry=PATIENT)
 async def close(connection: psycopg.AsyncConnection[Any]) -> None:
     await connection.execute("insert into transfers values (%s)", [perdure.info().job])
 

@@ -517,6 +517,37 @@ def test_a_lost_connection_runs_the_function_again(
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
+@pytest.mark.parametrize(
+    "code", ["57014", "55P03", "53200"], ids=["cancelled", "lock timeout", "no memory"]
+)
+def test_what_ends_the_recording_runs_the_function_again(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any,
+    monkeypatch: pytest.MonkeyPatch, code: str,
+) -> None:  # fmt: skip
+    """(T6): the function is not to blame for what the worker itself asks; no attempt has failed."""
+    record = calls.Calls.record
+
+    def spoiled(self: calls.Calls, turn: Any, began: str) -> calls.Call:
+        monkeypatch.setattr(calls.Calls, "record", record)
+        spoil = f"do $$ begin raise 'not now' using errcode = '{code}'; end $$"
+        return calls.Call("record", spoil.encode(), ())
+
+    monkeypatch.setattr(calls.Calls, "record", spoiled)
+    work()
+    assert client.start("books", "a").result(T) == "run 2"
+    assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
+
+
+def test_what_ends_a_statement_of_the_function_is_its_own_failure(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any
+) -> None:
+    book.steps += [fail(psycopg.errors.QueryCanceled("a limit"))] * 2
+    work()
+    with pytest.raises(perdure.JobFailed, match="QueryCanceled"):
+        client.start("books", "a").result(T)
+    assert (book.runs, bank.rows(), bank.facts()) == (2, [], ["attempt", "activity"])
+
+
 def cut(connection: Any, cables: list[int]) -> None:
     """Cut the network: the server sees nothing of it, and holds the connection open."""
     here, there = socket.socketpair()
