@@ -8,7 +8,8 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress cluster lint format verify golden bench build release dev psql install-extension clean
+.PHONY: help demo test test-15 stress cluster storm faults lint format verify golden bench build release dev psql \
+  install-extension clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,14 @@ stress: $(READY) ## Run the random tests of the memory with more commands (AMOUN
 
 cluster: $(READY) ## Treat servers badly for longer: failovers, poolers, clocks, disks (AMOUNT=10)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/cluster -rPs -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+storm: $(READY) ## Kill workers and servers, cut connections and lose replies for long (AMOUNT=10 times)
+	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/storms -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+SHARE  ?= 0.01
+FAULTY ?= tests/worker tests/engine --ignore tests/worker/test_costs.py
+faults: $(READY) ## Run tests on a driver that fails, and loses answers, now and then (SHARE=0.01, FAULTY=tests/worker)
+	@PERDURE_FAULTS=$(SHARE) $(BIN)/python -m pytest -p tests.storms.faulty $(FAULTY) $(PYTEST_ARGS)
 
 lint: $(READY) ## Check the style of SQL and Python, and the types
 	@$(BIN)/sqlfluff lint --processes 2 sql pgtap

@@ -34,6 +34,9 @@ class Event:
 
 def violations(events: Sequence[Event], first: State, last: State) -> list[str]:
     """Say where a history cannot be explained; an empty list is what is wanted."""
+    lost = [e for e in events if e.command and e.version is None and e.refused is None]
+    if lost:
+        return [f"acknowledged, and lost: {event}" for event in lost]
     done = sorted((e for e in events if e.command and e.version), key=lambda e: e.version or 0)
     versions = [event.version for event in done]
     if versions != list(range(first.version + 1, last.version + 1)):

@@ -282,9 +282,9 @@ class Chaos:
         self.asked: dict[tuple[str, str], list[str]] = {}
         self.seen: Counter[str] = Counter()
 
-    def run(self) -> Counter[str]:
+    def run(self, batches: int = BATCHES) -> Counter[str]:
         """Make some batches, with other calls in between."""
-        for _ in range(BATCHES):
+        for _ in range(batches):
             self.step()
         self.session.release(*self.held)
         return self.seen

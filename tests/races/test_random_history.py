@@ -172,13 +172,14 @@ class Holder(Writer):
 
 
 def with_versions(session: Session, job: str, writers: list[Writer]) -> list[Event]:
-    """Give the events of a job; the journal has the versions of those that were told none."""
+    """Give the events of a job; the journal has the versions of those that were told none, but for
+    what is lost."""
     query = """
         select case when task = '$outside' then key else 'turn ' || seq end, version
           from journal where job_id = %s and (task <> '$outside' or key is not null)"""
     made = dict(session.run(query, job))
     return [
-        replace(event, version=made[key]) if key else event
+        replace(event, version=made.get(key)) if key else event
         for writer in writers
         for about, key, event in writer.told
         if about == job

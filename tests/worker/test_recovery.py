@@ -56,10 +56,10 @@ class Bank:
             given = source, target, 1 + number
             self._transfers[self._client.start("transfer", *given).id] = given
 
-    def wait(self) -> None:
+    def wait(self, timeout: str | float = T) -> None:
         """Wait until all are done."""
         for job in self._transfers:
-            self._client.handle(job).result(T)
+            self._client.handle(job).result(timeout)
 
     def check(self) -> None:
         """Each was made once: every balance is what it must be, and the sum is what it was."""

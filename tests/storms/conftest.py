@@ -1,0 +1,91 @@
+"""Fixtures of the storms: a cluster that is crashed, databases in it, and the table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure import connections
+from perdure.install import install
+from tests.databases import SCHEMA, connected
+from tests.storms.cluster import Cluster, own_cluster
+from tests.storms.proxy import Proxy, proxy_to
+from tests.storms.storm import HEAD, Storm
+from tests.storms.workers import LONGEST_PAUSE
+
+FIGURES = "figures of a storm"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Give the cluster of the storms."""
+    with own_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients be impatient: a test does not wait for 5 s."""
+    monkeypatch.setattr(connections, "LONGEST_PAUSE", LONGEST_PAUSE)
+
+
+@pytest.fixture(scope="session")
+def storm_template(cluster: Cluster) -> Iterator[str]:
+    """Name a database of that cluster in which the app is installed."""
+    with cluster.database() as name:
+        with connected(cluster.url(name)) as connection:
+            install(connection, SCHEMA)
+        yield name
+
+
+@pytest.fixture
+def storm_database(cluster: Cluster, storm_template: str) -> Iterator[str]:
+    """Name a fresh database of that cluster."""
+    with cluster.database(storm_template) as name:
+        yield name
+
+
+@pytest.fixture
+def proxy(cluster: Cluster, storm_database: str) -> Iterator[tuple[Proxy, str]]:
+    """Give a proxy to that database, and the DSN that leads through it."""
+    with proxy_to(cluster.server.url(storm_database)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def brewing(
+    request: pytest.FixtureRequest, cluster: Cluster, storm_database: str, tmp_path: Path
+) -> Iterator[Callable[..., Storm]]:
+    """Give a function that makes a storm; what it has done stands in the table at the end."""
+    storms: list[Storm] = []
+
+    def brew(name: str, dsn: str | None = None, **options: Any) -> Storm:
+        direct, ordinary = cluster.url(storm_database), cluster.server.url(storm_database)
+        storms.append(Storm(name, cluster, direct, dsn or ordinary, tmp_path, **options))
+        return storms[-1]
+
+    yield brew
+    for storm in storms:
+        storm.history.close()
+        request.node.user_properties.append((FIGURES, storm.figures.row()))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the storms have done."""
+    rows = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == FIGURES and report.when == "teardown"
+    ]
+    if not rows:
+        return
+    terminalreporter.section("storms")
+    widths = [max(len(row[place]) for row in [HEAD, *rows]) for place in range(len(HEAD))]
+    for row in [HEAD, *rows]:
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        terminalreporter.line("  ".join([f"{row[0]:<{widths[0]}}", *cells]))

@@ -1,0 +1,135 @@
+"""A driver that cannot be relied on, and a plugin of pytest that gives it to tests that were
+written without a fault in mind (T9): `PERDURE_FAULTS=0.01 pytest -p tests.storms.faulty …`
+
+Of the statements that the package sends on connections of its own, that share meets one of these:
+
+- an error before it was sent: the connection is lost, or the server refuses for the moment;
+- a timeout: it was not carried out, and the connection is good;
+- carried out, and the answer lost, with the connection: whoever asked cannot know.
+
+Connections of the tests and of users are left alone, and those that install the app or build an
+index: there the caller repeats the whole. PERDURE_RACE_SEED repeats a run as far as threads let it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.pq import TransactionStatus
+
+NAMES = frozenset(
+    f"perdure {what}"
+    for what in (
+        "client", "heartbeat", "listens", "reads", "result", "streams", "transaction", "waits",
+        "worker",
+    )
+)  # fmt: skip
+"""Connections whose statements the package repeats."""
+
+FAULTS = ("connection lost", "refused", "timeout", "carried out, answer lost")
+REFUSALS = (
+    psycopg.errors.TooManyConnections,
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+)
+
+
+@dataclass
+class Driver:
+    """psycopg, but for a share of the statements."""
+
+    share: float
+    chance: random.Random
+    done: Counter[str] = field(default_factory=Counter)
+    """Statements, and faults by name."""
+
+    @contextmanager
+    def in_place(self) -> Iterator[Counter[str]]:
+        """Take the place of psycopg."""
+        execute, execute_async = psycopg.Cursor.execute, psycopg.AsyncCursor.execute
+
+        def faulty(cursor: Any, *args: Any, **options: Any) -> Any:
+            fault = self._before(cursor)
+            answer = execute(cursor, *args, **options)
+            self._after(cursor, fault)
+            return answer
+
+        async def faulty_async(cursor: Any, *args: Any, **options: Any) -> Any:
+            fault = self._before(cursor)
+            answer = await execute_async(cursor, *args, **options)
+            self._after(cursor, fault)
+            return answer
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(psycopg.Cursor, "execute", faulty)
+            patch.setattr(psycopg.AsyncCursor, "execute", faulty_async)
+            yield self.done
+
+    def _drawn(self, connection: Any) -> str | None:
+        """Draw what happens to a statement; mostly nothing.
+
+        In an open transaction only the connection can be lost: the server would know of the rest.
+        """
+        if connection.info.parameter_status("application_name") not in NAMES:
+            return None
+        self.done["statements"] += 1
+        if self.chance.random() >= self.share:
+            return None
+        if connection.info.transaction_status == TransactionStatus.INTRANS:
+            return "connection lost"
+        return self.chance.choice(FAULTS)
+
+    def _before(self, cursor: Any) -> str | None:
+        """Raise what happens instead of the statement, or give what happens after it."""
+        fault = self._drawn(cursor.connection)
+        if fault is None:
+            return None
+        self.done[fault] += 1
+        if fault == "connection lost":
+            cursor.connection.pgconn.finish()
+            raise psycopg.OperationalError("the connection is lost (a fault)")
+        if fault == "refused":
+            raise self.chance.choice(REFUSALS)("not now (a fault)")
+        if fault == "timeout":
+            raise psycopg.errors.QueryCanceled("canceled due to statement timeout (a fault)")
+        return fault
+
+    def _after(self, cursor: Any, fault: str | None) -> None:
+        """Lose the answer."""
+        if fault is not None:
+            cursor.connection.pgconn.finish()
+            raise psycopg.OperationalError("the answer is lost (a fault)")
+
+
+# The plugin.
+
+SEED = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
+DRIVER = Driver(float(os.environ.get("PERDURE_FAULTS", "0.01")), random.Random(SEED))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unreliable_driver() -> Iterator[None]:
+    """Let every test meet faults."""
+    with DRIVER.in_place():
+        yield
+
+
+def pytest_report_header() -> str:
+    """Tell what is wrong with this run."""
+    return f"faults: {DRIVER.share:.1%} of the statements, PERDURE_RACE_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell how many faults there were."""
+    terminalreporter.section("faults")
+    for name in ("statements", *FAULTS):
+        terminalreporter.line(f"{DRIVER.done[name]:>8,}  {name}")

@@ -1,0 +1,99 @@
+"""Crash points: which there are in the code, and what a worker does that comes to one."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perdure import faults
+from tests.source import python_files
+
+ORDERLY = frozenset({"before release", "after release"})
+"""Points that only a worker passes which was asked to stop."""
+
+
+def points_in_code() -> set[str]:
+    """Name every point that the package passes, as its source says it."""
+    return {point for file in python_files() for point in points_in(file)}
+
+
+def points_in(file: Path) -> Iterator[str]:
+    """Name the points of a module: `crash_point("…")`, or one that begins so and ends with an entry
+    of a dict of the module, or its default: `crash_point(f"before {_PHASES.get(state, "…")}")`."""
+    tree = ast.parse(file.read_text())
+    dicts = {
+        target.id: [one.value for one in node.value.values if isinstance(one, ast.Constant)]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="crash_point"), args=[ast.Constant(value=str(name))]):
+                yield name
+            case ast.Call(
+                func=ast.Name(id="crash_point"),
+                args=[
+                    ast.JoinedStr(
+                        values=[
+                            ast.Constant(value=str(start)),
+                            ast.FormattedValue(
+                                value=ast.Call(
+                                    func=ast.Attribute(value=ast.Name(id=named)),
+                                    args=[_, ast.Constant(value=default)],
+                                )
+                            ),
+                        ]
+                    )
+                ],
+            ):
+                yield from (f"{start}{end}" for end in (*dicts[named], default))
+            case ast.Call(func=ast.Name(id="crash_point")):
+                raise AssertionError(f"{file.name}:{node.lineno}: what is this point called?")
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """What happens to a worker at the n-th passage of a point: `kill -9`, or it stands still."""
+
+    point: str
+    passage: int = 1
+    signal: int = signal.SIGKILL
+
+
+@dataclass
+class Passages:
+    """The points that a worker process passes; burns its fuse, and writes that down before."""
+
+    fuse: Fuse
+    path: str
+    passed: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, point: str) -> None:
+        """Pass a point."""
+        self.passed[point] += 1
+        if point == self.fuse.point and self.passed[point] == self.fuse.passage:
+            with Path(self.path).open("a") as file:
+                file.write(f"{os.getpid()} {point}\n")
+            os.kill(os.getpid(), self.fuse.signal)
+
+
+def burnt(folder: Path) -> list[str]:
+    """Name the points at which something happened."""
+    path = folder / "points"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.partition(" ")[2] for line in lines]
+
+
+def pass_through(passages: Passages) -> None:
+    """Let every module of the package pass its points through these, in this process."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("perdure.") and module is not faults and hasattr(module, "crash_point"):
+            module.crash_point = passages  # type: ignore[attr-defined]

@@ -1,0 +1,208 @@
+"""Storms under load. PERDURE_TEST_AMOUNT makes them longer, PERDURE_RACE_SEED repeats one."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import perdure
+from perdure.faults import POINTS
+from tests.amount import amount
+from tests.databases import connected
+from tests.races.sessions import Session, Stage, together
+from tests.races.test_deadlocks import Chaos
+from tests.storms.cluster import Cluster
+from tests.storms.faulty import FAULTS, Driver
+from tests.storms.load import BOUND
+from tests.storms.points import ORDERLY, Fuse, burnt, points_in_code
+from tests.storms.proxy import Proxy
+from tests.storms.storm import Faults, Storm
+from tests.storms.storm_app import app
+from tests.storms.workers import LEASE, PATIENCE
+
+Brew = Callable[..., Storm]
+
+
+def test_every_crash_point_of_the_code_is_known_by_name() -> None:
+    """(T5): the list that sweeps go by is that of the source."""
+    assert points_in_code() == POINTS
+
+
+def test_sessions_that_are_ended_cancelled_and_limited_harm_nothing(
+    brewing: Brew, cluster: Cluster, storm_database: str
+) -> None:
+    """[P2] [P3] [P5] [P12] (T6): also statements that come to the end of a short time limit."""
+    storm = brewing("T6 sessions")
+
+    def limit(chance: random.Random) -> None:
+        cluster.limit_sessions(
+            storm_database,
+            statement_timeout=f"{chance.randint(2, 50)}ms" if chance.random() < 0.5 else "",
+            lock_timeout=f"{chance.randint(1, 20)}ms" if chance.random() < 0.5 else "",
+        )
+        cluster.end_sessions(chance, 0.3)
+
+    deeds = {
+        "terminate": lambda chance: cluster.end_sessions(chance, 0.3),
+        "cancel": lambda chance: cluster.cancel_statements(chance, 0.7),
+        "limit": limit,
+    }
+    with storm.crew(2), storm.load():
+        storm.blow(Faults(deeds, (0.02, 0.1)), amount(20))
+        cluster.limit_sessions(storm_database, statement_timeout="", lock_timeout="")
+        cluster.end_sessions(random.Random(0), 1.0)
+    assert storm.judge() == []
+
+
+def test_the_server_is_crashed_and_killed_under_load(brewing: Brew, cluster: Cluster) -> None:
+    """[P2] [P3] [P5] [P12] [P13] (T7): stopped on the spot, `kill -9` of the postmaster and of one
+    backend, a checkpointer that stands still; nothing that was acknowledged is lost.
+    """
+    storm = brewing("T7 server")
+    deeds: dict[str, Callable[[random.Random], object]] = {
+        "crash": lambda _: cluster.crash(),
+        "kill the postmaster": lambda _: cluster.kill(),
+        "kill a backend": cluster.kill_backend,
+        "stop the checkpointer": lambda _: cluster.stop_process("checkpointer", 0.3),
+        "stop the walwriter": lambda _: cluster.stop_process("walwriter", 0.3),
+    }
+    with storm.crew(2), storm.load():
+        storm.blow(Faults(deeds, (0.1, 0.5)), amount(5))
+    assert storm.judge() == []
+
+
+def test_a_network_that_loses_replies_harms_nothing(
+    brewing: Brew, proxy: tuple[Proxy, str]
+) -> None:
+    """[P2] [P5] [P12] (T8): connections are cut, held up and swallowed, and replies are lost to
+    what was committed.
+    """
+    through, dsn = proxy
+    storm = brewing("T8 network", dsn)
+
+    def hold_up(chance: random.Random) -> None:
+        through.delay(chance.uniform(0.005, 0.05))
+        time.sleep(0.3)
+        through.heal()
+
+    def slice_(chance: random.Random) -> None:
+        through.slice(True)
+        time.sleep(0.1)
+        through.heal()
+
+    def swallow(chance: random.Random) -> None:
+        through.swallow()
+        time.sleep(chance.uniform(0.1, 2 * LEASE))
+        through.heal()
+
+    lose: Callable[[random.Random], object] = lambda chance: through.lose_replies(  # noqa: E731
+        chance.randint(1, 20)
+    )
+    deeds: dict[str, Callable[[random.Random], object]] = {
+        "cut": lambda chance: through.cut(chance, 0.5),
+        "hold up": hold_up,
+        "slice": slice_,
+        "swallow": swallow,
+        "lose replies": lose,
+        "lose more replies": lose,
+    }
+    with storm.crew(2), storm.load():
+        storm.blow(Faults(deeds, (0.02, 0.1)), amount(12))
+        through.heal()
+    storm.figures.faults += through.lost
+    assert storm.judge() == []
+    assert through.lost > 0
+
+
+def test_workers_are_killed_at_every_crash_point(brewing: Brew, tmp_path: Path) -> None:
+    """[P4] [P5] [P6] [P8] (T5): each point of the code kills a worker, under load."""
+    storm = brewing("T5 workers")
+    chance = storm.random("fuses")
+    points = sorted(points_in_code())
+    fuses = [Fuse(point, chance.choice((1, 1, 2))) for point in amount(1) * points]
+    chance.shuffle(fuses)
+    with storm.crew(3, fuses) as crew, storm.load():
+        crew.wait_for_fuses(60 + len(fuses) * PATIENCE)
+    storm.figures.faults += len(burnt(tmp_path))
+    assert storm.judge() == []
+    assert set(points) - set(burnt(tmp_path)) == set(), "points that nobody came to"
+
+
+def test_a_zombie_changes_nothing_wherever_it_stood_still(
+    brewing: Brew, tmp_path: Path, cluster: Cluster, storm_database: str
+) -> None:
+    """[P6] (T10): at each point a worker stands still until others have done everything.
+
+    In the middle of a user's transaction it holds the user's locks: for this there is a limit.
+    """
+    cluster.limit_sessions(storm_database, idle_in_transaction_session_timeout=f"{2 * LEASE}s")
+    storm = brewing("T10 points")
+    points = points_in_code() - ORDERLY
+    fuses = [Fuse(point, signal=signal.SIGSTOP) for point in sorted(points)]
+    with storm.crew(len(fuses) + 1, fuses) as crew, connected(storm.direct) as connection:
+        with storm.load():
+            until = time.monotonic() + BOUND
+            while time.monotonic() < until and set(burnt(tmp_path)) != points:
+                time.sleep(0.02)
+        assert storm.wind.wrong == []
+        look = Session(connection, connection, "storm")
+        while look.one("select count(*) from tasks"):  # of hooks that cleaned up
+            assert storm.wind.seconds_left() > 0
+            time.sleep(0.02)
+        before = look.everything()
+        crew.wake()
+        time.sleep(LEASE)
+        assert look.everything() == before
+    storm.figures.faults += len(burnt(tmp_path))
+    assert storm.judge() == []
+    assert points - set(burnt(tmp_path)) == set(), "points that nobody came to"
+
+
+def test_zombies_across_leases_and_parks_have_no_effect(brewing: Brew) -> None:
+    """[P6] (T10): workers stand still for longer than their leases, and then go on."""
+    storm = brewing("T10 zombies")
+    with storm.crew(4) as crew, storm.load():
+        deeds: dict[str, Callable[[random.Random], object]] = {
+            "stop": lambda chance: crew.stop(chance, chance.uniform(0.5, 2) * LEASE),
+            "kill": crew.kill,
+            "retire": crew.retire,
+        }
+        storm.blow(Faults(deeds, (0.1, 0.4)), amount(8))
+    assert storm.judge() == []
+
+
+def test_nobody_waits_in_a_circle(brewing: Brew) -> None:
+    """[P3] [P5] [P8] (T16): with a deadlock_timeout of 10 ms; nothing is broken but the peace.
+
+    Four sessions do anything to anybody's tasks, in batches, beside workers and clients.
+    """
+    storm = brewing("T16 deadlocks", customers=6, avoid=frozenset({"sums"}))  # chaos ends children
+    jobs = [f"q {number}" for number in range(8)]
+    with storm.crew(2), storm.load(), ExitStack() as stack:
+        stage = Stage(lambda: stack.enter_context(connected(storm.direct)), patience=BOUND)
+        sessions = stage.sessions(4)
+        for job in jobs:
+            sessions[0].start(job, queue="q")
+        chaos = [Chaos(session, jobs, storm.random(session.name)) for session in sessions]
+        seen = together(*(partial(each.run, amount(15)) for each in chaos), patience=amount(60))
+    storm.figures.operations += sum(seen, Counter()).total()
+    assert storm.judge() == []
+
+
+def test_a_driver_that_fails_and_executes_without_an_answer_harms_nothing(brewing: Brew) -> None:
+    """[P2] [P4] [P5] [P12] (T9): under a worker and a client in this process. `make faults` gives
+    the same driver to other tests.
+    """
+    storm = brewing("T9 driver")
+    driver = Driver(0.05, storm.random("driver"))
+    with driver.in_place(), perdure.Worker(app, dsn=storm.dsn, lease=LEASE, poll=1), storm.load():
+        time.sleep(amount(2))
+    storm.figures.faults += driver.done.total() - driver.done["statements"]
+    assert storm.judge() == []
+    assert all(driver.done[fault] for fault in FAULTS)

@@ -1,0 +1,227 @@
+"""Worker processes that die: forked from one that has everything loaded, so that they are cheap.
+
+The process that forks is Python's own fork server. It is started with a fixed PYTHONHASHSEED, as
+the command line starts workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure import calls, connections
+from tests.databases import SCHEMA
+from tests.storms.points import ORDERLY, Fuse, Passages, pass_through
+
+ROOT = Path(__file__).parents[2]
+LEASE = 0.8
+"""Seconds: how long the task of a worker that has died is lost."""
+LONGEST_PAUSE = 0.2
+"""Seconds between two times that a call is sent, in storms; else up to 5."""
+AT_WORK = 0.4
+"""Seconds that a worker lives before it is asked to stop, where its fuse needs that."""
+PATIENCE = 2.5
+"""Seconds after which a worker whose fuse has not burnt is replaced by one with a shorter fuse."""
+
+
+def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
+    """Run a worker in this process, until it is killed."""
+    log = os.open(f"{folder}/worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.WARNING, format="%(process)d %(asctime)s %(message)s")
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+    os.environ |= {"LEDGER": f"{folder}/ledger", "SLOW": str(LEASE / 2)}
+    connections.LONGEST_PAUSE = LONGEST_PAUSE
+    calls.COMMIT_WITHIN = f"{2 * LEASE} s"
+    if fuse is not None:
+        pass_through(Passages(fuse, f"{folder}/points"))
+    from tests.storms.storm_app import app
+
+    provide(dsn)
+    perdure.Worker(app, dsn=dsn, lease=LEASE, poll=1, grace=1, provision=False).run()
+
+
+def provide(dsn: str) -> None:
+    """Look whether the app is installed, as a worker does first; that is repeated by its caller."""
+    while True:
+        with suppress(psycopg.OperationalError):
+            connections.Source(dsn, SCHEMA).provision()
+            return
+        time.sleep(LONGEST_PAUSE)
+
+
+def _end_with(parent: int) -> None:
+    """End when the process that has forked this one has ended."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def prepared() -> Any:
+    """Give what forks workers: it runs with all modules loaded."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.storms.storm_app", "tests.storms.workers"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONHASHSEED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "python"), str(ROOT)]))
+        patch.chdir(ROOT)
+        forkserver.ensure_running()
+    return context
+
+
+@dataclass
+class Hand:
+    """A worker process, and what is to happen to it."""
+
+    process: BaseProcess
+    fuse: Fuse | None
+    began: float
+    is_asked_to_stop: bool = False
+    is_late: bool = False
+
+    @property
+    def pid(self) -> int:
+        """Give its process id."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def age(self) -> float:
+        """Give the seconds that it has lived."""
+        return time.monotonic() - self.began
+
+    def tell(self, number: int) -> None:
+        """Send it a signal, if it lives."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+
+class Crew:
+    """So many worker processes: one that has died is replaced, as a service manager would.
+
+    As long as there are fuses, each new one is given the next of them.
+    """
+
+    def __init__(self, dsn: str, folder: Path, size: int, fuses: Sequence[Fuse] = ()) -> None:
+        self.size = size
+        self.hands: list[Hand] = []
+        self.fuses = deque(fuses)
+        self.deaths = 0
+        self.failures: list[str] = []
+        self._dsn = dsn
+        self._folder = folder
+        self._context = prepared()
+        self._lock = threading.RLock()
+        self._ends = threading.Event()
+
+    # What happens to them.
+
+    def kill(self, chance: random.Random) -> None:
+        """Kill one by `kill -9`."""
+        self._any(chance).tell(signal.SIGKILL)
+
+    def retire(self, chance: random.Random) -> None:
+        """Ask one to stop."""
+        hand = self._any(chance)
+        if not hand.is_asked_to_stop:  # a second time would be an order
+            hand.is_asked_to_stop = True
+            hand.tell(signal.SIGTERM)
+
+    def wake(self) -> None:
+        """Let those that stand still go on."""
+        for hand in list(self.hands):
+            hand.tell(signal.SIGCONT)
+
+    def stop(self, chance: random.Random, seconds: float) -> None:
+        """Let one stand still for a while, longer than its leases last, then go on as a zombie."""
+        hand = self._any(chance)
+        hand.tell(signal.SIGSTOP)
+        threading.Timer(seconds, hand.tell, [signal.SIGCONT]).start()
+
+    def _any(self, chance: random.Random) -> Hand:
+        with self._lock:
+            return chance.choice(self.hands)
+
+    def wait_for_fuses(self, seconds: float) -> None:
+        """Wait until all fuses have burnt."""
+        until = time.monotonic() + seconds
+        while left := self._fuses_left():
+            assert time.monotonic() < until, left
+            time.sleep(0.02)
+
+    def _fuses_left(self) -> list[Fuse]:
+        with self._lock:
+            return [*self.fuses, *(hand.fuse for hand in self.hands if hand.fuse is not None)]
+
+    # How they are replaced.
+
+    @contextmanager
+    def at_work(self) -> Iterator[Crew]:
+        """Keep the number of workers during a block; then all are killed."""
+        tender = threading.Thread(target=self._tend_all, daemon=True)
+        tender.start()
+        try:
+            yield self
+        finally:
+            self._ends.set()
+            tender.join()
+            self._close()
+
+    def _tend_all(self) -> None:
+        while not self._ends.wait(0.02):
+            with self._lock:
+                for hand in list(self.hands):
+                    self._tend(hand)
+                while len(self.hands) < self.size:
+                    self._start()
+
+    def _tend(self, hand: Hand) -> None:
+        """Look after one: is it dead, is it time to ask it to stop, will its fuse ever burn?"""
+        if hand.process.exitcode is not None:
+            self.hands.remove(hand)
+            self.deaths += 1
+            if hand.process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
+                self.failures.append(f"a worker has ended by itself: {hand.process.exitcode}")
+            has_burnt = hand.process.exitcode == -signal.SIGKILL and not hand.is_late
+            if hand.fuse is not None and not has_burnt:
+                self.fuses.append(Fuse(hand.fuse.point))
+        elif hand.fuse is not None:
+            if hand.fuse.point in ORDERLY and hand.age > AT_WORK and not hand.is_asked_to_stop:
+                hand.is_asked_to_stop = True
+                hand.tell(signal.SIGTERM)
+            if (
+                hand.age > PATIENCE and hand.fuse.signal == signal.SIGKILL
+            ):  # it never comes to so late a passage
+                hand.is_late = True
+                hand.tell(signal.SIGKILL)
+
+    def _start(self) -> None:
+        fuse = self.fuses.popleft() if self.fuses else None
+        process = self._context.Process(
+            target=work, args=(self._dsn, str(self._folder), fuse), daemon=True
+        )
+        process.start()
+        self.hands.append(Hand(process, fuse, time.monotonic()))
+
+    def _close(self) -> None:
+        for hand in self.hands:
+            hand.process.kill()
+            hand.process.join(5)
