@@ -68,4 +68,5 @@ def test_nobody_waits_longer_than_his_poll(app: perdure.App, dsn: str) -> None:
 def test_the_tests_of_workers_hold_in_silence() -> None:
     if amount(10) <= 10:
         pytest.skip("`make cluster` runs them")
-    run_tests("tests/worker", "tests/memory", PERDURE_TEST_SILENCE="1")
+    names = [f"tests/worker/test_{name}.py" for name in ("signals", "runs")]
+    run_tests(*names, PERDURE_TEST_SILENCE="1")

@@ -349,6 +349,7 @@ def test_a_constraint_that_fails_at_the_commit_rolls_back(
     assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["attempt", "activity"])
 
 
+@pytest.mark.direct
 def test_a_hook_ends_while_a_transaction_that_it_has_left_cannot_commit(
     app: perdure.App, client: perdure.Client, bank: Bank, dsn: str, work: Any
 ) -> None:
