@@ -64,10 +64,16 @@ def test_a_dump_keeps_the_data_and_can_be_restored(
         [extended.bindir / "pg_dump", url], capture_output=True, text=True, check=True
     )
     before = fingerprint(connection, "my_app")
-    connection.execute("create database restored")
-    command = [extended.bindir / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", extended.url("restored")]
+    connection.execute("create database restored_data")
+    command = [
+        extended.bindir / "psql",
+        "-Xq",
+        "-v",
+        "ON_ERROR_STOP=1",
+        extended.url("restored_data"),
+    ]
     subprocess.run(command, input=dumped.stdout, text=True, check=True, capture_output=True)
-    with psycopg.connect(extended.url("restored"), autocommit=True) as restored:
+    with psycopg.connect(extended.url("restored_data"), autocommit=True) as restored:
         assert install(restored, "my_app") == script.default_version()
         assert fingerprint(restored, "my_app") == before
         row = restored.execute("select my_app.entity_increment('kept', 'n')").fetchone()

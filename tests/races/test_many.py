@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.races.sessions import Session, Stage, together
+from tests.races.sessions import Json, Session, Stage, together
 
 
 def begun(session: Session, *jobs: str) -> None:
@@ -23,7 +23,7 @@ def test_a_job_that_ends_while_many_are_signalled_is_passed_over(
     begun(a, "1", "2", "3")
     b.begin()
     b.call("terminate", id="2")
-    signalling = a.later(a.rows, "signal_found", entity="agent", conditions="{}", name="go")
+    signalling = a.later(a.rows, "signal_found", entity="agent", conditions={}, name="go")
     assert signalling.waits()
     b.end(end)
 
@@ -44,8 +44,8 @@ def test_a_job_whose_memory_changes_meanwhile_is_passed_over(
     begun(a, "1", "2")
     b.begin()
     b.call("entity_set", id="1", path="busy", value=True)
-    conditions = '{"busy": {"$exists": false}}'
-    options = {"entity": "agent", "conditions": conditions, "max_jobs": page}
+    conditions = {"busy": {"$exists": False}}
+    options: Json = {"entity": "agent", "conditions": conditions, "max_jobs": page}
     cancelling = a.later(a.rows, "cancel_found", **options)
     assert cancelling.waits()
     b.end(end)
@@ -61,7 +61,7 @@ def test_a_task_that_parks_while_many_are_signalled_is_woken(a: Session, b: Sess
     task = b.held("2", entity="agent")
     b.begin()
     assert b.advance(task.park("go")).state == "parked"
-    signalling = a.later(a.rows, "signal_found", entity="agent", conditions="{}", name="go")
+    signalling = a.later(a.rows, "signal_found", entity="agent", conditions={}, name="go")
     assert signalling.waits()
     b.commit()
 
@@ -73,10 +73,10 @@ def test_two_pages_that_overlap_do_not_block_each_other_for_ever(a: Session, b: 
     """Both lock in order of id: one waits, none is broken."""
     begun(a, *"123456")
     a.begin()
-    a.rows("signal_found", entity="agent", conditions="{}", name="x", after="2")
-    other = b.later(b.rows, "cancel_found", entity="agent", conditions="{}")
+    a.rows("signal_found", entity="agent", conditions={}, name="x", after="2")
+    other = b.later(b.rows, "cancel_found", entity="agent", conditions={})
     assert other.waits()
-    a.rows("signal_found", entity="agent", conditions="{}", name="x", after="4")
+    a.rows("signal_found", entity="agent", conditions={}, name="x", after="4")
     a.commit()
 
     assert len(other.get()) == 6

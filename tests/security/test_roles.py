@@ -13,7 +13,7 @@ import pytest
 import perdure
 from perdure.install import install, reload_functions
 from tests.security.house import KINDS, Connection, House
-from tests.security.test_queues import claimed, code, started, value
+from tests.security.test_queues_of_workers import claimed, code, started, value
 
 Enter = Callable[[str], Connection]
 T = "20 s"

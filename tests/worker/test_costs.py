@@ -18,7 +18,7 @@ Connection = psycopg.Connection[Any]
 MANY = amount(50_000)
 """Jobs that sleep, and jobs that have finished, beside the one that is measured."""
 
-MOST_PAGES = {"start": 22, "claim": 40, "command": 18, "signal": 14, "advance": 46}
+MOST_PAGES = {"start": 22, "claim": 46, "command": 18, "signal": 14, "advance": 52}
 """The claim is of one task, for a worker of two queues."""
 
 BESIDE = """
