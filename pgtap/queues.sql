@@ -50,8 +50,8 @@ select is(pg_temp.taken('few', worker => 'cid'), '{few-5--4}', '… sets its slo
 select given(signal('few-5--2', 'go'));
 select is(pg_temp.taken('few'), '{}', 'a task that wakes needs a slot again');
 select time_passes('30 s');
-select is((select array_agg(t order by t) from unnest(pg_temp.taken('few', worker => 'dan')) as t), '{few-5--3,few-5--4}',
-          'a task whose lease has ended has its slot, and is claimed again');
+select is((select array_agg(t order by t) from unnest(pg_temp.taken('few', worker => 'dan')) as t),
+          '{few-5--3,few-5--4}', 'a task whose lease has ended has its slot, and is claimed again');
 select is(cardinality(pg_temp.taken('few', worker => 'dan')), 0, 'and no other is [P6]');
 select is(
     tell(a_turn('few-5--3', state => 'retry', until => clock() + interval '1 h', worker => 'dan')) ->> 'state', 'retry',

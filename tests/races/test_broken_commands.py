@@ -72,6 +72,13 @@ def a_sum(it: Players) -> Any:
     assert it.a.one("select entity_increment('e', 'n', 0.2)::text") == "0.3"
 
 
+def a_merge_beneath(it: Players) -> Any:
+    """Merge into an object that stands in another, and beside it."""
+    it.a.call("entity_create", id="e", entity="deep", context={"a": {"b": 1}})
+    it.a.one("""select entity_merge('e', '{"a": {"c": 2}, "z": 3}')""")
+    assert it.a.one("select entity_get('e')") == {"a": {"b": 1, "c": 2}, "z": 3}
+
+
 MUTANTS: dict[str, Mutant] = {
     # The lock. [P3]
     "the memory is read in a sub-select of its update": Mutant(
@@ -160,7 +167,7 @@ MUTANTS: dict[str, Mutant] = {
         "merge_values",
         r"\|\| coalesce\(deeper, '{}'\)",
         "",
-        the_model,
+        a_merge_beneath,
     ),
     "merge replaces": Mutant(
         "merge_at",

@@ -528,7 +528,7 @@ def test_what_ends_the_recording_runs_the_function_again(
     """(T6): the function is not to blame for what the worker itself asks; no attempt has failed."""
     record = calls.Calls.record
 
-    def spoiled(self: calls.Calls, turn: Any, began: str) -> calls.Call:
+    def spoiled(self: calls.Calls, *given: Any) -> calls.Call:
         monkeypatch.setattr(calls.Calls, "record", record)
         spoil = f"do $$ begin raise 'not now' using errcode = '{code}'; end $$"
         return calls.Call("record", spoil.encode(), ())
