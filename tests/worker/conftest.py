@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.calls import Call
+from perdure.connections import AsyncLink
 
 
 @pytest.fixture
@@ -23,6 +25,20 @@ def client(dsn: str) -> Iterator[perdure.Client]:
     """Give a client of the test's database."""
     with perdure.connect(dsn) as client:
         yield client
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """List the calls that workers of this process send, but for their heartbeats."""
+    functions: list[str] = []
+    call_of = AsyncLink.call
+
+    async def call(link: AsyncLink, call: Call) -> Any:
+        functions.append(call.function)
+        return await call_of(link, call)
+
+    monkeypatch.setattr(AsyncLink, "call", call)
+    return functions
 
 
 @pytest.fixture

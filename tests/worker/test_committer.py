@@ -43,6 +43,40 @@ def test_an_open_transaction_on_one_job_stops_no_other(
     assert locked.result(T) == 13
 
 
+def test_a_hint_that_comes_while_a_claim_is_on_its_way_is_kept(
+    app: perdure.App,
+    client: perdure.Client,
+    connection: Any,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """[P11] The claim has seen nothing yet, and the worker would not look again for an hour."""
+
+    @app.coordinator
+    async def quick(memory: perdure.AsyncEntity) -> int:
+        return 1
+
+    begins, begun = threading.Event(), threading.Event()
+    handles: list[Any] = []
+    call_of = connections.AsyncLink.call
+
+    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+        reply = await call_of(link, call)
+        if call.function == "claim" and begins.is_set() and not begun.is_set():
+            handles.append(await asyncio.to_thread(client.start, quick))
+            await asyncio.sleep(0.3)  # the hint comes
+            begun.set()
+        return reply
+
+    monkeypatch.setattr(connections.AsyncLink, "call", call)
+    work(poll=3600)
+    time.sleep(0.5)  # it has looked for the last time
+    begins.set()
+    connection.execute("select pg_notify(perdure.channel(), 'default')")
+    assert begun.wait(20)
+    assert handles[0].result("5 s") == 1
+
+
 def test_a_turn_that_the_server_cannot_take_spoils_no_other(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
