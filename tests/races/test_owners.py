@@ -1,0 +1,89 @@
+"""What owners do to an app as a whole, while others do it, or work in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.races.sessions import Session
+
+ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
+
+INSTANCE = "select value #>> '{}' from settings where name = 'instance'"
+HOUR_AGO = "clock() - interval '1 h'"
+
+
+@pytest.fixture
+def role(a: Session) -> Iterator[str]:
+    """Give a role of the cluster that is gone after the test."""
+    name = f"perdure_{uuid4().hex[:8]}"
+    a.run(f"create role {name}")
+    yield name
+    a.call("revoke_access", role=name)
+    a.run(f"drop role {name}")
+
+
+@ENDS
+def test_of_two_who_adopt_a_copy_the_last_one_names_it(a: Session, b: Session, end: str) -> None:
+    """[P13]"""
+    a.begin()
+    a.call("adopt_instance")
+    second = b.later(b.call, "adopt_instance")
+    assert second.waits()
+    a.end(end)
+    assert str(second.get()) == a.one(INSTANCE)
+
+
+@ENDS
+def test_who_adopts_waits_for_a_command_and_puts_off_what_waits(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P3] [P7]: under the locks of the jobs, whose memories others may change in a copy."""
+    a.call("start", workflow="w", id="j", queue="q")
+    a.run("update tasks set due_at = clock() + interval '1 h'")
+    a.run(f"update jobs set created_at = {HOUR_AGO} - interval '1 h'")
+    due_at = a.one("select due_at from tasks")
+    a.begin()
+    a.call("entity_set", id="j", path="n", value=1)
+    adopting = b.later(b.one, f"select adopt_instance({HOUR_AGO})")
+    assert adopting.waits()
+    a.end(end)
+    adopting.get()
+    assert a.call("entity_get", id="j", path="n") == (1 if end == "commit" else None)
+    assert 3599 < (a.one("select due_at from tasks") - due_at).total_seconds() < 3660
+
+
+@ENDS
+def test_a_role_is_given_access_while_it_is_taken(
+    a: Session, b: Session, role: str, end: str
+) -> None:
+    """What stands in the table and what the server lets it do are one."""
+    a.begin()
+    a.call("grant_access", role=role, kind="client")
+    taking = b.later(b.call, "revoke_access", role=role)
+    assert taking.waits()
+    a.end(end)
+    assert taking.get() is (end == "commit")
+    assert a.run("select kind from access where role = %s", role) == []
+    assert a.one(f"select has_schema_privilege('{role}', 'perdure', 'usage')") is False
+
+
+@ENDS
+def test_a_role_is_given_two_kinds_of_access_at_once(
+    a: Session, b: Session, role: str, end: str
+) -> None:
+    a.begin()
+    a.call("grant_access", role=role, kind="client")
+    giving = b.later(b.call, "grant_access", role=role, kind="worker", queues=["q"])
+    assert giving.waits()
+    a.end(end)
+    giving.get()
+    kinds = ["client", "worker"] if end == "commit" else ["worker"]
+    given = a.run("select kind from access where role = %s order by kind", role)
+    assert given == [(kind,) for kind in kinds]
+    claims = (
+        "perdure.claim(text[],text,uuid,integer,interval,timestamptz,boolean,boolean,integer,uuid)"
+    )
+    assert a.one(f"select has_function_privilege('{role}', '{claims}', 'execute')") is True
