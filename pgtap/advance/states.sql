@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(75);
+select plan(76);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -221,7 +221,10 @@ select given(tell(a_turn('release', state => 'release', until => clock() + inter
 select is(take('bob', '{release}', claim_as => 'x'), '[]', 'a task may be given back for later');
 select have_held_job('forgets');
 select given(tell(a_turn('forgets', awaits => '{go}')));
-select is(the_task('forgets') -> 'awaits', '["go"]', 'a task that asks for its mail says what it waits for');
+select is(the_task('forgets') -> 'awaits', 'null', 'a task that asks for its mail is not parked: it waits for nothing');
+select given(tell(a_turn('forgets', state => 'park', awaits => '{go}', until => clock())));
+select is(the_task('forgets') -> 'awaits', '["go"]', 'a task that has parked says what it waits for');
+select given(take('ada', '{forgets}'));
 select given(tell(a_turn('forgets', state => 'release', until => clock() + interval '1 min')));
 select is(the_task('forgets') -> 'awaits', 'null', 'a task that was given back waits for nothing but its time');
 select given(signal('forgets', 'go'));

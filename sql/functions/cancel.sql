@@ -105,7 +105,7 @@ begin
         select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null, null, null, t.kind, null,
                 t.asker_job, t.asker_task, t.asker_key, null, null, null)::turn
           from unnest(turns_left_over.ended) as r
-          join tasks as t on t.job_id = r.job
+          join tasks as t on t.job_id = any(array[r.job])
          where t.task ~ '^\d+/'
            and split_part(t.task, '/', 1) <> split_part(r.task, '/', 1));
 end

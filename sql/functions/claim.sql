@@ -31,7 +31,7 @@ begin
                                          then journal_rows(c.job, c.task, 0, c.position) end as journal
                           from unnest(describe_tasks.taken) with ordinality as c
                         offset 0) as d) as t
-          join jobs as j on j.id = t.job);
+          join jobs as j on j.id = any(array[t.job]));
 end
 $$;
 comment on function @extschema@.describe_tasks(@extschema@.claimed_task[]) is

@@ -80,7 +80,7 @@ begin
           from unnest(await_conditions.turns) as r
          cross join jsonb_to_recordset(r.requests) as q (key text, kind text, condition text)
          where q.kind = 'until'
-           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
             on conflict on constraint one_row_per_condition do nothing
         returning c.job_id
     )
@@ -103,7 +103,7 @@ as $$
 begin
     delete from conditions as c
      using unnest(withdraw_conditions.turns) as r
-     where c.job_id = r.job
+     where c.job_id = any(array[r.job])
        and c.task = r.task
        and r.cancels ? c.key;
 end
@@ -119,11 +119,11 @@ as $$
 begin
     delete from conditions as c
      using unnest(forget_conditions.turns) as r
-     where c.job_id = r.job
+     where c.job_id = any(array[r.job])
        and c.task >= r.task
        and c.task < r.task || '0'
        and (c.task = r.task or c.task > r.task || '/')
-       and not exists (select from tasks as t where t.job_id = c.job_id and t.task = c.task);
+       and not exists (select from tasks as t where t.job_id = c.job_id and t.task = c.task offset 0);
 end
 $$;
 comment on function @extschema@.forget_conditions(@extschema@.turn[]) is

@@ -183,7 +183,7 @@ begin
                 case when f.signal is null then f.value else n.failure end,
                 f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely, f.expects)::fact
           from unnest(facts) as f
-          left join jobs as j on j.id = f.target and j.id = any(send_signals.locked)
+          left join jobs as j on j.id = any(array[f.target]) and j.id = any(send_signals.locked)
          cross join lateral (
             select case when f.signal is not null then
                    case when j.id is null then make_failure(

@@ -13,10 +13,18 @@ begin
                                             'sent_at', m.sent_at) order by m.id)
           from (select i.*, sum(octet_length(i.payload::text)) over (order by i.id rows unbounded preceding)
                             - coalesce(octet_length(i.payload::text), 0) as bytes_before
-                  from inbox as i
-                 where i.job_id = open_messages.job
-                   and i.consumed_at is null
-                   and (i.task = open_messages.task or (i.task is null and i.name = any(open_messages.awaits)))
+                  from (select a.*
+                          from inbox as a
+                         where a.job_id = open_messages.job
+                           and a.task = open_messages.task
+                           and a.consumed_at is null
+                        union all
+                        select s.*
+                          from inbox as s
+                         where s.job_id = open_messages.job
+                           and s.task is null
+                           and s.name = any(open_messages.awaits)
+                           and s.consumed_at is null) as i
                  order by i.id
                  limit 1000) as m
          where coalesce(m.bytes_before, 0) < 4194304);
@@ -34,10 +42,11 @@ as $$
 begin
     return array(
         select (r.number, m.messages)::arrival
-          -- Most jobs have no mail, and a look-up tells.
+          -- Most tasks have no mail, and a look-up tells.
           from (select w.*
                   from unnest(find_arrivals.turns) as w
-                 where exists (select from inbox as i where i.job_id = w.job and i.consumed_at is null)
+                 where exists (select from inbox as i where i.job_id = w.job and i.task = w.task offset 0)
+                    or w.awaits <> '{}'
                 offset 0) as r
          cross join lateral (select open_messages(r.job, r.task, r.awaits) as messages offset 0) as m
          where m.messages is not null);
@@ -57,10 +66,8 @@ declare
 begin
     return cardinality(named) = (
         select count(*)
-          from inbox as i
-         where i.job_id = messages_are_open.job
-           and i.id = any(named)
-           and i.consumed_at is null);
+          from (select i.job_id from inbox as i where i.id = any(named) and i.consumed_at is null offset 0) as m
+         where m.job_id = messages_are_open.job);
 end
 $$;
 comment on function @extschema@.messages_are_open(text, jsonb) is
@@ -78,8 +85,7 @@ begin
     with consumed as (
         update inbox as i
            set consumed_at = consume_messages.consumed_at
-         where i.job_id = any(array(select f.job from unnest(consume_messages.facts) as f where f.message is not null))
-           and i.id = any(array(select f.message from unnest(consume_messages.facts) as f where f.message is not null))
+         where i.id = any(array(select f.message from unnest(consume_messages.facts) as f where f.message is not null))
         returning i.id, i.ok, i.payload
     )
     select array_agg((f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, coalesce(c.ok, f.ok),
@@ -153,7 +159,7 @@ begin
       from unnest(leave_answers.turns) as r
      where r.asker_job is not null
      order by r.number
-        on conflict (job_id, task, key) where key is not null do nothing;
+        on conflict (job_id, task, key) do nothing;
 end
 $$;
 comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) is
@@ -174,7 +180,7 @@ begin
     insert into inbox (job_id, task, key, payload, sent_at)
     select held.id, w.task, w.key, to_jsonb(held.version), leave_versions.left_at
       from unnest(leave_versions.tasks, leave_versions.keys) as w (task, key)
-        on conflict (job_id, task, key) where key is not null do nothing;
+        on conflict (job_id, task, key) do nothing;
 end
 $$;
 comment on function @extschema@.leave_versions(@extschema@.memory, text[], text[], timestamptz) is
@@ -195,7 +201,7 @@ begin
     insert into inbox (job_id, task, key, ok, payload, sent_at)
     select leave_cancel.job, asked.task, '$cancel', false, leave_cancel.reason, leave_cancel.asked_at
       from unnest(leave_cancel.tasks) as asked (task)
-        on conflict (job_id, task, key) where key is not null do nothing;
+        on conflict (job_id, task, key) do nothing;
     return found;
 end
 $$;
@@ -249,12 +255,11 @@ as $$
 begin
     delete from inbox as i
      using unnest(forget_messages.turns) as r
-     where i.job_id = r.job
-       and i.key is not null
+     where i.job_id = any(array[r.job])
        and i.task >= r.task
        and i.task < r.task || '0'
        and (i.task = r.task or i.task > r.task || '/')
-       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task);
+       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task offset 0);
 end
 $$;
 comment on function @extschema@.forget_messages(@extschema@.turn[]) is
@@ -270,11 +275,9 @@ begin
     delete from inbox as i
      where i.job_id = any(forget_inboxes.jobs)
        and i.dedupe_key is null
-       and not exists (
-        select
-          from tasks as t
-         where t.job_id = i.job_id
-           and (i.task is null and left(t.name, 1) <> '$' or t.task = i.task));
+       and case when i.task is null
+                then not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$' offset 0)
+                else not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task offset 0) end;
 end
 $$;
 comment on function @extschema@.forget_inboxes(text[]) is

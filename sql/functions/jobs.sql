@@ -43,7 +43,7 @@ begin
         names := names || array_to_json(array(
             select j.id
               from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
-              join jobs as j on j.parent = parent.id #>> '{}'))::jsonb;
+             cross join lateral (select c.id from jobs as c where c.parent = parent.id #>> '{}' offset 0) as j))::jsonb;
     end if;
     return array(select distinct name from jsonb_array_elements_text(names) as name where name is not null);
 end
@@ -231,7 +231,7 @@ begin
            finished_at = finish_jobs.finished_at,
            updated_at = finish_jobs.finished_at
       from unnest(finish_jobs.turns) as r
-     where j.id = r.job;
+     where j.id = any(array[r.job]);
 end
 $$;
 comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended; their tasks are not deleted yet.';
@@ -246,9 +246,8 @@ declare
     before text := (select j.pinned_version from jobs as j where j.id = pin_job.id);
 begin
     update jobs as j
-       set pinned_version = pin_job.version
-     where j.id = pin_job.id
-       and j.workflow is not null;
+       set pinned_version = case when j.workflow is not null then pin_job.version end
+     where j.id = pin_job.id;
     return before;
 end
 $$;

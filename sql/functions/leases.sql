@@ -15,7 +15,7 @@ begin
     perform see_workers(array(
         select distinct t.worker
           from jsonb_to_recordset(extend.tasks) as h (job text, task text, token uuid)
-          join tasks as t on t.job_id = h.job and t.task = h.task and t.token = h.token));
+          join tasks as t on t.job_id = any(array[h.job]) and t.task = h.task and t.token = h.token));
     return renew_leases(extend.tasks, clock() + extend.lease_for);
 end
 $$;
@@ -44,7 +44,7 @@ begin
                                                         else 'lost' end) order by g.place)
           from rows from (jsonb_to_recordset(release.tasks) as (job text, task text, token uuid)) with ordinality
             as g (job, task, token, place)
-          left join tasks as t on t.job_id = g.job and t.task = g.task), '[]');
+          left join tasks as t on t.job_id = any(array[g.job]) and t.task = g.task), '[]');
 end
 $$;
 comment on function @extschema@.release(jsonb) is

@@ -94,7 +94,7 @@ begin
     ready := array(
         select w
           from unnest(begin_new_runs.wanted) as w
-          join jobs as j on j.id = w.id
+          join jobs as j on j.id = any(array[w.id])
          where j.status is distinct from 'running');
     if ready <> '{}' then
         perform raise_failure((select restart_failure(w) from unnest(ready) as w where restart_failure(w) is not null limit 1));

@@ -42,7 +42,7 @@ begin
               from unnest(check_existing.wanted) with ordinality
                 as v (id, workflow, entity, args, context, queue, priority, due_at, headers, pinned_version, key, if_exists,
                       parent, asker_task, asker_key, limit_key, on_parent_end, timeout, place)) as w
-      join jobs as j on j.id = w.id
+      join jobs as j on j.id = any(array[w.id])
      where (w.nth > 1 or w.id <> all(check_existing.made))
        and w.if_exists <> 'existing'
        and not was_started_by(w.id, w.key)

@@ -14,9 +14,9 @@ create table @extschema@.inbox (
     sent_at      timestamptz       not null,
     consumed_at  timestamptz,
 
-    constraint one_message_per_id primary key (job_id, id),
+    constraint one_message_per_id primary key (id),
     constraint answer_or_signal check (num_nulls(task, key) in (0, 2) and (task is not null or name is not null))
-) with (fillfactor = 80);
+) with (fillfactor = 50);
 
 comment on table @extschema@.inbox is 'Signals and answers on their way to the tasks of a job.';
 comment on column @extschema@.inbox.job_id is 'The job that gets the message.';
@@ -31,8 +31,8 @@ comment on column @extschema@.inbox.dedupe_key is 'The caller''s key: the same s
 comment on column @extschema@.inbox.sent_at is 'When it was accepted.';
 comment on column @extschema@.inbox.consumed_at is 'When a task took it; the row stays until the asking task ends.';
 
-create unique index answered_once on @extschema@.inbox (job_id, task, key) where key is not null;
-comment on index @extschema@.answered_once is 'A request has one answer, and a repeated request finds it.';
+create unique index answered_once on @extschema@.inbox (job_id, task, key);
+comment on index @extschema@.answered_once is 'A request has one answer, and a repeated request finds it; signals, which answer none, stand behind.';
 
 create unique index signalled_once on @extschema@.inbox (job_id, dedupe_key) where dedupe_key is not null;
 comment on index @extschema@.signalled_once is 'A caller''s key stands for one signal.';

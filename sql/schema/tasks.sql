@@ -90,11 +90,11 @@ create index due_tasks on @extschema@.tasks (queue, priority, due_at)
     where due_at < 'infinity' and not paused and not in_line;
 comment on index @extschema@.due_tasks is 'One exact range for each queue and priority; a task that nobody may claim stands in no range.';
 
-create index held_tasks on @extschema@.tasks (queue, limit_key, due_at) where token is not null;
-comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a queue, and of each key; finds the leases that have ended.';
+create index held_tasks on @extschema@.tasks (queue, limit_key, due_at) where worker is not null;
+comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a queue, and of each key; finds the leases that have ended. Whoever asks for a token means one task, and never reads this.';
 
 create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;
 comment on index @extschema@.tasks_in_line is 'Lets a claim step from key to key, however many tasks wait under each.';
 
-create index waiting_tasks on @extschema@.tasks (job_id) where token is null and awaits is not null;
+create index waiting_tasks on @extschema@.tasks (job_id, task) where token is null and awaits is not null;
 comment on index @extschema@.waiting_tasks is 'Finds the parked tasks of a job among its thousand running hooks.';

@@ -32,7 +32,7 @@ def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
     if facts is not None:
         last = moment(facts[-1].get("at")) if facts else None
         row["told_at"] = max(row["told_at"] or 0, s.now if last is None else last)
-    row |= {"deliveries": 0, "awaits": turn.awaits, "until": until}
+    row |= {"deliveries": 0, "until": until}
     row["attempt"] += state == "retry"
     if state in ("retry", "release") and turn.get("value") is not None:
         row["failure"] = turn.get("value")
@@ -42,6 +42,7 @@ def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
     if not lets_go:
         return
     row |= {"last_token": row["token"], "last_worker": row["worker"], "token": None, "worker": None}
+    row["awaits"] = turn.awaits
     if state in ("stuck", "park"):
         row["due_at"] = NEVER if until is None or state == "stuck" else until
     else:

@@ -199,8 +199,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a request looks for open answers only": Mutant(
         "await_conditions",
-        r"i\.key = q\.key\)",
-        "i.key = q.key and i.consumed_at is null)",
+        r"i\.key = q\.key offset 0\)",
+        "i.key = q.key and i.consumed_at is null offset 0)",
         two(conditions.test_what_was_told_is_told_once),
     ),
     "a condition that is withdrawn stands": Mutant(
@@ -300,8 +300,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "requests look for open answers only": Mutant(
         "request_tasks",
-        r"i\.key = q\.key\)",
-        "i.key = q.key and i.consumed_at is null)",
+        r"i\.key = q\.key offset 0\)",
+        "i.key = q.key and i.consumed_at is null offset 0)",
         two(
             requests.test_a_request_repeated_after_its_answer_was_consumed_inserts_nothing,
             requests.ASKED["a hook that returns"],

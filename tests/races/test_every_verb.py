@@ -52,14 +52,14 @@ ALONE = {
 }
 
 
-def deeds() -> Iterator[tuple[Callable[[Session], Any], Callable[[Session, Any], Any]]]:
-    """Yield what the tables of pairs do, each with what sets its stage."""
+def deeds() -> Iterator[tuple[str, Callable[[Session], Any], Callable[[Session, Any], Any]]]:
+    """Yield what the tables of pairs do, each with its name and with what sets its stage."""
     for module in (test_pairs, test_command_pairs):
-        for mutator in module.MUTATORS.values():
-            yield module.cast, mutator.do
+        for name, mutator in module.MUTATORS.items():
+            yield name, module.cast, mutator.do
     for stage in (test_past_pairs.running, test_past_pairs.finished):
-        for do in test_past_pairs.MUTATORS.values():
-            yield stage, do
+        for name, do in test_past_pairs.MUTATORS.items():
+            yield f"{name}, {stage.__name__}", stage, do
 
 
 def called(session: Session, it: Any, do: Callable[[Session, Any], Any]) -> set[str]:
@@ -78,7 +78,7 @@ def called(session: Session, it: Any, do: Callable[[Session, Any], Any]) -> set[
 def test_every_verb_of_the_catalogue_meets_others(a: Session) -> None:
     """(T3): in a table of pairs, or where ELSEWHERE says, or it says why not."""
     a.run("set track_functions = 'pl'")
-    paired = {name for stage, do in deeds() for name in called(a, stage(a), do)}
+    paired = {name for _, stage, do in deeds() for name in called(a, stage(a), do)}
     a.run("reset track_functions")
 
     # An install adopts, so the catalogue takes this for a part of something else.

@@ -17,6 +17,9 @@ from tests.worker.test_until import wait_for
 
 T = "20 s"
 PARKED = "select count(*) = %s from perdure.tasks where token is null and due_at > perdure.clock()"
+HAVE_TURNED = (
+    "select count(*) = 2 from perdure.tasks where deliveries = 0 and started_at is not null"
+)
 
 
 def is_cancelled(handle: perdure.Handle) -> str:
@@ -402,7 +405,7 @@ def test_what_is_shielded_is_done_to_its_end(
 
     work(cache=cache)
     handle = client.start(both)
-    wait_for(dsn, "select count(*) = 2 from perdure.tasks where array_length(awaits, 1) > 0")
+    wait_for(dsn, HAVE_TURNED)
     handle.cancel("enough")
     heard = "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
     wait_for(dsn, heard)
@@ -447,7 +450,7 @@ def test_what_plain_code_shields_is_done_to_its_end(
 
     work(cache=cache)
     handle = client.start(orders)
-    wait_for(dsn, "select count(*) = 2 from perdure.tasks where array_length(awaits, 1) > 0")
+    wait_for(dsn, HAVE_TURNED)
     client.handle(handle.id).cancel_hook("1/main/pays#1")
     handle.cancel("enough")
     heard = "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"

@@ -102,7 +102,7 @@ begin
         perform check_queues(array(
             select t.queue
               from jsonb_to_recordset(check_tasks.tasks) as h (job text, task text)
-              join tasks as t on t.job_id = h.job and t.task = h.task));
+              join tasks as t on t.job_id = any(array[h.job]) and t.task = h.task));
     end if;
 end
 $$;

@@ -9,7 +9,7 @@ begin
     update inbox as i
        set task = next_run(r.task)
       from unnest(carry_cancels.turns) as r
-     where i.job_id = r.job
+     where i.job_id = any(array[r.job])
        and i.task = r.task
        and i.key = '$cancel'
        and i.consumed_at is null;
@@ -30,7 +30,7 @@ begin
      where i.job_id = any(drop_signals.ids)
        and i.consumed_at is null
        and i.task is null
-       and not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$');
+       and not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$' offset 0);
 end
 $$;
 comment on function @extschema@.drop_signals(text[], timestamptz) is

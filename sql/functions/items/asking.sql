@@ -13,7 +13,7 @@ begin
      cross join jsonb_to_recordset(r.requests) as q (
            key text, kind text, name text, payload jsonb, assignee text, priority smallint, expires_at timestamptz)
      where q.kind = 'item'
-       and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+       and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
         on conflict (job_id, task, key) where is_open do nothing;
 end
 $$;
@@ -28,11 +28,17 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     delete from items as i
-     using unnest(withdraw_items.turns) as r
-     where i.job_id = r.job
-       and i.task = r.task
-       and r.cancels ? i.key
-       and i.is_open;
+     where i.id = any(array(
+        select w.id
+          from unnest(withdraw_items.turns) as r
+         cross join lateral (
+            select o.id
+              from items as o
+             where o.job_id = r.job
+               and o.task = r.task
+               and r.cancels ? o.key
+               and o.resolved_at is null
+            offset 0) as w));
 end
 $$;
 comment on function @extschema@.withdraw_items(@extschema@.turn[]) is 'Drop open items for which tasks no longer wait.';
@@ -45,13 +51,19 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     delete from items as i
-     using unnest(forget_open_items.turns) as r
-     where i.job_id = r.job
-       and i.task >= r.task
-       and i.task < r.task || '0'
-       and (i.task = r.task or i.task > r.task || '/')
-       and i.is_open
-       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task);
+     where i.id = any(array(
+        select w.id
+          from unnest(forget_open_items.turns) as r
+         cross join lateral (
+            select o.id
+              from items as o
+             where o.job_id = r.job
+               and o.task >= r.task
+               and o.task < r.task || '0'
+               and (o.task = r.task or o.task > r.task || '/')
+               and o.resolved_at is null
+               and not exists (select from tasks as t where t.job_id = o.job_id and t.task = o.task offset 0)
+            offset 0) as w));
 end
 $$;
 comment on function @extschema@.forget_open_items(@extschema@.turn[]) is

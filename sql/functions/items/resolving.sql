@@ -113,7 +113,7 @@ begin
            claimed_at = null
      where i.id = held.id
        and i.claimed_by = coalesce(release_item.by, held.claimed_by)
-       and i.is_open;
+       and held.resolved_at is null;
     return read_item(held.id);
 end
 $$;

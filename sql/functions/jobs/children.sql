@@ -20,7 +20,8 @@ begin
              where t.job_id = j.parent
                and t.task > children_to_end.task || '/'
                and t.task < children_to_end.task || '0'
-               and starts_with(j.asked_as, t.task || '/'))
+               and starts_with(j.asked_as, t.task || '/')
+            offset 0)
          limit children_to_end.max_jobs);
 end
 $$;

@@ -44,7 +44,7 @@ begin
     return array(
         select run_ending(j.status, j.result, j.error, j.start_key)
           from unnest(endings_of.ids) with ordinality as asked (id, place)
-          join jobs as j on j.id = asked.id
+          join jobs as j on j.id = any(array[asked.id])
          order by asked.place);
 end
 $$;
@@ -60,7 +60,7 @@ begin
     update jobs as j
        set run = j.run + 1, args = coalesce(r.value, j.args), updated_at = continue_jobs.continued_at
       from unnest(continue_jobs.turns) as r
-     where j.id = r.job;
+     where j.id = any(array[r.job]);
 end
 $$;
 comment on function @extschema@.continue_jobs(@extschema@.turn[], timestamptz) is
@@ -80,7 +80,7 @@ begin
            queue = w.queue, priority = w.priority, limit_key = w.limit_key, timeout = w.timeout, started_at = null,
            finished_at = null, updated_at = restart_jobs.started_at
       from unnest(restart_jobs.wanted) as w
-     where j.id = w.id;
+     where j.id = any(array[w.id]);
 end
 $$;
 comment on function @extschema@.restart_jobs(@extschema@.new_job[], timestamptz) is

@@ -15,7 +15,7 @@ begin
     insert into journal (job_id, task, seq, kind, name, value, argument, at)
     select j.id, '$run', j.run, 'run', b.reason, b.before, j.args, append_runs.at
       from unnest(append_runs.ids, append_runs.reasons, append_runs.before) as b (id, reason, before)
-      join jobs as j on j.id = b.id;
+      join jobs as j on j.id = any(array[b.id]);
 end
 $$;
 comment on function @extschema@.append_runs(text[], text[], jsonb[], timestamptz) is
@@ -39,7 +39,7 @@ begin
            and g.version is null
            and g.task ~ '^\d+/'
            and split_part(g.task, '/', 1)::integer < forget_runs.run
-           and not exists (select from tasks as t where t.job_id = g.job_id and t.task = g.task)
+           and not exists (select from tasks as t where t.job_id = g.job_id and t.task = g.task offset 0)
          limit forget_runs.max_rows);
     get diagnostics forgotten = row_count;
     return forgotten;

@@ -112,13 +112,18 @@ begin
     end if;
     return array(
         select distinct q.queue
-          from (select distinct t.queue
+          from (select distinct h.queue
                   from unnest(freed_queues.turns) as r
-                  join tasks as t
-                    on t.job_id = r.job
-                   and t.token is not null
-                   and (t.task = r.task or (r.state in ('done', 'failed', 'cancelled', 'continue')
-                                            and t.task > r.task || '/' and t.task < r.task || '0'))
+                 cross join lateral (
+                    select t.queue
+                      from tasks as t
+                     where t.job_id = r.job
+                       and t.task >= r.task
+                       and t.task < r.task || '0'
+                       and t.token is not null
+                       and (t.task = r.task
+                            or r.state in ('done', 'failed', 'cancelled', 'continue') and t.task > r.task || '/')
+                    offset 0) as h
                  where r.state <> 'keep') as f
           join queues as q on q.queue = split_part(f.queue, '@', 1)
          where coalesce(q.max_running, q.max_per_key) is not null

@@ -20,7 +20,7 @@ begin
            case when w.asker_key is not null then w.asker_task end, w.asker_key
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
-      join jobs as j on j.id = w.id
+      join jobs as j on j.id = any(array[w.id])
      where w.workflow is not null;
     -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along.
     insert into tasks (job_id, task, kind, name, queue, due_at)
@@ -28,7 +28,7 @@ begin
            coalesce(w.due_at, insert_coordinators.started_at) + w.timeout
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
-      join jobs as j on j.id = w.id
+      join jobs as j on j.id = any(array[w.id])
      where w.timeout is not null;
 end
 $$;

@@ -18,7 +18,7 @@ begin
                case when r.failure is null then 0 else t.attempt + 1 end, t.paused, t.limit_key,
                t.pinned_version, case when c.is_open then '{}'::text[] end, t.asker_job, t.asker_task, t.asker_key, r.failure
           from unnest(continue_coordinators.turns) as r
-          join tasks as t on t.job_id = r.job and t.task = r.task
+          join tasks as t on t.job_id = any(array[r.job]) and t.task = r.task
          cross join lateral (select cancel_is_open(r.job, r.task) as is_open offset 0) as c
         returning n.queue
     )
@@ -40,7 +40,7 @@ begin
     select t.job_id, next_run(t.task) || '/$deadline', t.kind, t.name, t.queue, t.priority,
            case when t.token is null and t.stuck_reason is null then t.due_at else continue_deadlines.continued_at end
       from unnest(continue_deadlines.turns) as r
-      join tasks as t on t.job_id = r.job and t.task = r.task || '/$deadline';
+      join tasks as t on t.job_id = any(array[r.job]) and t.task = r.task || '/$deadline';
 end
 $$;
 comment on function @extschema@.continue_deadlines(@extschema@.turn[], timestamptz) is

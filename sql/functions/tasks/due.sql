@@ -102,7 +102,7 @@ begin
                started_at = coalesce(t.started_at, leased_at),
                stuck_reason = case when d.is_poisoned then poison_reason() end
           from due as d
-         where t.job_id = d.job_id
+         where t.job_id = any(array[d.job_id])
            and t.task = d.task
         returning t.*, d.due_at as was_due_at
     )

@@ -65,13 +65,13 @@ as $$
 begin
     return (
         select count(*)
-          from (select from tasks as t where t.queue = slots_taken.queue and t.token is not null
+          from (select from tasks as t where t.queue = slots_taken.queue and t.worker is not null
                  union all
                 select
                   from tasks as t
                  where t.queue > slots_taken.queue || '@'
                    and t.queue < slots_taken.queue || 'A'
-                   and t.token is not null
+                   and t.worker is not null
                  limit slots_taken.max_slots) as h);
 end
 $$;
@@ -94,14 +94,14 @@ begin
                      from tasks as t
                     where t.queue = limits.queue
                       and t.limit_key = room_of_key.limit_key
-                      and t.token is not null
+                      and t.worker is not null
                     union all
                    select
                      from tasks as t
                     where t.queue > limits.queue || '@'
                       and t.queue < limits.queue || 'A'
                       and t.limit_key = room_of_key.limit_key
-                      and t.token is not null
+                      and t.worker is not null
                     limit limits.max_per_key) as h)
         - (select count(*) from unnest(room_of_key.chosen) as c where c.limit_key = room_of_key.limit_key));
 end
@@ -121,7 +121,7 @@ begin
         select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, true)::due_task
           from tasks as t
          where t.queue = find_ended.queue
-           and t.token is not null
+           and t.worker is not null
            and t.due_at <= find_ended.now_at
            and not t.paused
          order by t.priority, t.due_at

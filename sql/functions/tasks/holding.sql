@@ -138,7 +138,7 @@ begin
                           else greatest(t.told_at, coalesce((r.facts -> -1 ->> 'at')::timestamptz, keep_or_park.now_at)) end,
            deliveries = 0,
            attempt = t.attempt + case r.state when 'retry' then 1 else 0 end,
-           awaits = r.awaits,
+           awaits = case when r.lets_go then r.awaits else t.awaits end,
            until = r.until,
            failure = case when r.state in ('retry', 'release') then coalesce(r.value, t.failure) else t.failure end,
            stuck_reason = case r.state when 'stuck' then coalesce(r.value, '{}') end,
@@ -154,7 +154,7 @@ begin
               from unnest(keep_or_park.turns) as g
               left join unnest(keep_or_park.arrivals) as a on a.turn = g.number
              where g.state in ('keep', 'park', 'retry', 'stuck', 'release')) as r
-     where t.job_id = r.job
+     where t.job_id = any(array[r.job])
        and t.task = r.task;
 end
 $$;
@@ -174,13 +174,19 @@ declare
     spares boolean := exists (
         select
           from unnest(delete_tasks.turns) as r
-          join inbox as i on i.job_id = r.job and i.task > r.task || '/' and i.task < r.task || '0'
-         where i.key = '$cancel'
-           and r.token is not null);
+         cross join lateral (
+            select
+              from inbox as i
+             where i.job_id = r.job
+               and i.task > r.task || '/'
+               and i.task < r.task || '0'
+               and i.key = '$cancel'
+            offset 0) as c
+         where r.token is not null);
 begin
     delete from tasks as t
      using unnest(delete_tasks.turns) as r
-     where t.job_id = r.job
+     where t.job_id = any(array[r.job])
        and t.task >= r.task
        and t.task < r.task || '0'
        and (t.task = r.task or t.task > r.task || '/')
@@ -200,7 +206,7 @@ begin
     return array(
         select distinct t.queue
           from unnest(queues_of.turns) as r
-          join tasks as t on t.job_id = r.job and t.task = r.task
+          join tasks as t on t.job_id = any(array[r.job]) and t.task = r.task
          where t.token is null
            and t.due_at < 'infinity');
 end

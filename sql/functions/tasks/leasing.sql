@@ -49,7 +49,7 @@ begin
            set due_at = renew_leases.lease_until,
                progress = coalesce(h.progress, t.progress)
           from held as h
-         where t.job_id = h.job_id
+         where t.job_id = any(array[h.job_id])
            and t.task = h.task
         returning h.place
     )
@@ -58,13 +58,14 @@ begin
                'state', case when m.place is not null then 'held' when t.token = a.token then 'busy' else 'lost' end,
                'cancel', exists (select
                                    from inbox as i
-                                  where i.job_id = a.job and i.task = a.task and i.key = '$cancel' and i.consumed_at is null))
+                                  where i.job_id = a.job and i.task = a.task and i.key = '$cancel' and i.consumed_at is null
+                                 offset 0))
                || case when a.failure is null then '{}' else jsonb_build_object('error', a.failure) end
                order by a.place), '[]')
       into renewed
       from asked as a
       left join moved as m on m.place = a.place
-      left join tasks as t on t.job_id = a.job and t.task = a.task;
+      left join tasks as t on t.job_id = any(array[a.job]) and t.task = a.task;
     return renewed;
 end
 $$;
@@ -103,7 +104,7 @@ begin
                awaits = null,
                progress = coalesce(h.progress, t.progress)
           from held as h
-         where t.job_id = h.job_id
+         where t.job_id = any(array[h.job_id])
            and t.task = h.task
         returning t.queue
     )

@@ -72,7 +72,7 @@ begin
                deliveries = case when p.is_held then 0 else t.deliveries end,
                due_at = case when p.is_held then repin_tasks.moved_at else t.due_at end
           from pinned as p
-         where t.job_id = p.job_id
+         where t.job_id = any(array[p.job_id])
            and t.task = p.task
         returning t.queue
     )

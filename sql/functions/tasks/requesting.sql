@@ -37,12 +37,12 @@ begin
                case when q.detached then null else r.task end,
                case when q.detached then null else q.key end
           from unnest(request_tasks.turns) as r
-          join jobs as j on j.id = r.job
+          join jobs as j on j.id = any(array[r.job])
          cross join jsonb_to_recordset(r.requests) as q (
                key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
                detached boolean, pinned_version text, limit_key text)
          where coalesce(q.kind, 'hook') in ('hook', 'activity')
-           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
            and not (coalesce(q.detached, false) and task_has_ended(r.job, requested_task(r.task, q.key, true)))
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
@@ -92,7 +92,7 @@ begin
             as q (key, kind, id, name, entity, args, context, queue, priority, due_at, headers, pinned_version, detached,
                   limit_key, on_parent_end, timeout, place)
          where q.kind = 'job'
-           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key)
+           and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
          order by r.number, q.place);
 end
 $$;
@@ -120,7 +120,8 @@ begin
                and t.kind = 'coordinator'
                and t.asker_job = w.parent
                and t.asker_task = w.asker_task
-               and t.asker_key = w.asker_key)), refuse_children.refused_at);
+               and t.asker_key = w.asker_key
+            offset 0)), refuse_children.refused_at);
 end
 $$;
 comment on function @extschema@.refuse_children(@extschema@.new_job[], timestamptz) is
@@ -213,8 +214,14 @@ begin
         select t.job_id, array_agg(t.task) as tasks, bool_or(t.kind = 'coordinator') as is_child
           from unnest(cancel_requests.turns) as r
          cross join jsonb_array_elements_text(r.cancels) as c (key)
-          join tasks as t on t.asker_job = r.job and t.asker_task = r.task and t.asker_key = c.key
-           and t.job_id = any(array(select r.job union all select j.id from jobs as j where j.parent = r.job))
+         cross join lateral (
+            select a.job_id, a.task, a.kind
+              from tasks as a
+             where a.job_id = any(array(select r.job union all select j.id from jobs as j where j.parent = r.job))
+               and a.asker_job = r.job
+               and a.asker_task = r.task
+               and a.asker_key = c.key
+            offset 0) as t
          group by t.job_id
          order by t.job_id
     loop
@@ -249,7 +256,8 @@ declare
              where i.job_id = r.job
                and i.task = r.task
                and i.key = '$cancel'
-               and i.consumed_at is null));
+               and i.consumed_at is null
+            offset 0));
     target record;
     queues text[] := '{}'::text[];
 begin

@@ -40,19 +40,23 @@ begin
            and t.awaits is not null
            and t.due_at > wake_tasks.woken_at
            and t.stuck_reason is null
-           and exists (
-            select
-              from inbox as i
-             where i.job_id = t.job_id
-               and i.consumed_at is null
-               and (i.task = t.task or (i.task is null and i.name = any(t.awaits))))
+           and (exists (
+                    select from inbox as i where i.job_id = t.job_id and i.task = t.task and i.consumed_at is null offset 0)
+                or exists (
+                    select
+                      from inbox as i
+                     where i.job_id = t.job_id
+                       and i.task is null
+                       and i.name = any(t.awaits)
+                       and i.consumed_at is null
+                    offset 0))
          order by t.job_id, t.task
            for no key update
     ), moved as (
         update tasks as t
            set due_at = wake_tasks.woken_at
           from asleep as a
-         where t.job_id = a.job_id
+         where t.job_id = any(array[a.job_id])
            and t.task = a.task
         returning t.queue
     )
@@ -101,7 +105,7 @@ begin
            awaits = coalesce(t.awaits, '{}')
       from unnest(wake_to_cancel.turns) as r
      where r.state in ('retry', 'release')
-       and t.job_id = r.job
+       and t.job_id = any(array[r.job])
        and t.task = r.task
        and exists (
         select
@@ -109,7 +113,8 @@ begin
          where i.job_id = t.job_id
            and i.task = t.task
            and i.key = '$cancel'
-           and i.consumed_at is null);
+           and i.consumed_at is null
+        offset 0);
 end
 $$;
 comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) is
@@ -153,7 +158,7 @@ begin
     update tasks as t
        set due_at = wake_released.woken_at
       from released as r
-     where t.job_id = r.job_id
+     where t.job_id = any(array[r.job_id])
        and t.task = r.task;
 end
 $$;
