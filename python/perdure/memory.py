@@ -24,6 +24,10 @@ _Int = TypeVar("_Int")
 _Float = TypeVar("_Float")
 _Bool = TypeVar("_Bool")
 _State = TypeVar("_State")
+A = TypeVar("A")
+
+Awaited = Coroutine[Any, Any, A]
+"""What a verb gives in async code: its answer, once it is awaited."""
 
 _QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
 _PLAIN_KEY = re.compile(r'[^".\\]+')
@@ -90,28 +94,23 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
 
     def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Replace what stands at a path, or everything; gives the version."""
-        version: _Int = self._do("set", path, options, value=value)
-        return version
+        return self._do("set", path, options, value=value)
 
     def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Merge an object into another, to any depth; gives the version."""
-        version: _Int = self._do("merge", path, options, patch=patch)
-        return version
+        return self._do("merge", path, options, patch=patch)
 
     def append(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
         """Add items at the end of an array; gives its new length."""
-        length: _Int = self._do("append", path, options, items=items)
-        return length
+        return self._do("append", path, options, items=items)
 
     def prepend(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
         """Add items before the first of an array; gives its new length."""
-        length: _Int = self._do("prepend", path, options, items=items)
-        return length
+        return self._do("prepend", path, options, items=items)
 
     def remove(self, path: Path, index: int, **options: Unpack[Options]) -> _Json:
         """Take an element out of an array and give it; -1 is the last."""
-        removed: _Json = self._do("remove", path, options, index=index)
-        return removed
+        return self._do("remove", path, options, index=index)
 
     @overload
     def increment(self, path: Path, by: int = 1, **options: Unpack[Options]) -> _Int: ...
@@ -123,26 +122,22 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
 
     def toggle(self, path: Path, **options: Unpack[Options]) -> _Bool:
         """Turn a boolean round (true where nothing is there); gives the new one."""
-        turned: _Bool = self._do("toggle", path, options)
-        return turned
+        return self._do("toggle", path, options)
 
     def set_if_not_exists(self, path: Path, value: Any, **options: Unpack[Options]) -> _Json:
         """Set what is not there yet; gives the value that stands."""
-        standing: _Json = self._do("set_if_not_exists", path, options, value=value)
-        return standing
+        return self._do("set_if_not_exists", path, options, value=value)
 
     def delete(self, path: Path, **options: Unpack[Options]) -> _Json:
         """Delete what stands at a path and give it."""
-        deleted: _Json = self._do("delete", path, options)
-        return deleted
+        return self._do("delete", path, options)
 
     def log(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
         """Add items to a log, a list beside the document that may grow for ever; gives the version.
 
         Each item costs the same however many there are. `get(path)` reads it as a list.
         """
-        version: _Int = self._do("log", path, options, items=items)
-        return version
+        return self._do("log", path, options, items=items)
 
     def until(self, condition: str, timeout: Duration | None = None) -> _Int:
         """Wait until the memory fulfils a JSON path predicate: `await memory.until("$.n > 3")`.
@@ -164,18 +159,12 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         sent: _Bool = self._door.signal(name, payload, key)
         return sent
 
-    def _do(self, op: str, path: Path, options: Options, **named: Any) -> Any:
-        return self._door.command(op, parse_path(path), named, given_options(op, options))
+    def _do(self, op: str, path: Path, options: Options, **named: Any) -> A:  # type: ignore[type-var]
+        done: A = self._door.command(op, parse_path(path), named, given_options(op, options))
+        return done
 
 
-class AsyncEntity(
-    Verbs[
-        Coroutine[Any, Any, Any],
-        Coroutine[Any, Any, int],
-        Coroutine[Any, Any, float],
-        Coroutine[Any, Any, bool],
-    ]
-):
+class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool]]):
     """A job's memory in async code: `await memory.merge({"status": "done"})`."""
 
     def typed(self, kind: type[_State]) -> TypedAsyncEntity[_State]:

@@ -7,101 +7,77 @@ told of a wrong value by the type checker.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Generic, TypeVar, Unpack, overload
 
-from .memory import AsyncEntity, Door, Entity, Options, Path
-from .typed import Decode, decoder, is_model
+from .memory import AsyncEntity, Awaited, Door, Entity, Options, Path, Verbs
+from .typed import decoder, is_model
 
 T = TypeVar("T")
+_State = TypeVar("_State")
+_Json = TypeVar("_Json")
+_Int = TypeVar("_Int")
+_Float = TypeVar("_Float")
+_Bool = TypeVar("_Bool")
 
 
-class TypedEntity(Entity, Generic[T]):
+class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _Int, _Float, _Bool]):
+    """The verbs that speak a type, in plain and in async code."""
+
+    def __init__(self, door: Door, job: str, kind: type[T]):
+        super().__init__(door, job)
+        self.kind = kind
+        self._decode = decoder(kind)
+
+    @overload  # type: ignore[override]
+    def get(self) -> _State: ...
+    @overload
+    def get(self, path: Path) -> _Json: ...
+    def get(self, path: Path = "") -> Any:
+        """Read everything as the type, or what stands at a path as it is stored."""
+        return super().get(path) if path else self._decoded(super().get())
+
+    def _decoded(self, told: Any) -> Any:
+        return self._decode(told)
+
+    @overload  # type: ignore[override]
+    def set(self, value: T, **options: Unpack[Options]) -> _Int: ...
+    @overload
+    def set(self, value: Any, path: Path, **options: Unpack[Options]) -> _Int: ...
+    def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
+        """Replace everything by a value of the type, or what stands at a path."""
+        return super().set(value, path, **options)
+
+    @overload  # type: ignore[override]
+    def merge(self, patch: T | Mapping[str, Any], **options: Unpack[Options]) -> _Int: ...
+    @overload
+    def merge(self, patch: Any, path: Path, **options: Unpack[Options]) -> _Int: ...
+    def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
+        """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
+        return super().merge(patch_of(patch), path, **options)
+
+
+class TypedEntity(TypedVerbs[T, T, Any, int, float, bool], Entity, Generic[T]):
     """A memory of a type in plain code: `memory.typed(ResearchState)`.
 
     What does not fit the type raises where it is read, as the type itself does (pydantic's
     ValidationError); what must not be written is for a contract to say.
     """
 
-    def __init__(self, door: Door, job: str, kind: type[T]):
-        super().__init__(door, job)
-        self.kind = kind
-        self._decode: Decode = decoder(kind)
 
-    @overload  # type: ignore[override]
-    def get(self) -> T: ...
-    @overload
-    def get(self, path: Path) -> Any: ...
-    def get(self, path: Path = "") -> Any:
-        """Read everything as the type, or what stands at a path as it is stored."""
-        return super().get(path) if path else self._decode(super().get())
-
-    @overload  # type: ignore[override]
-    def set(self, value: T, **options: Unpack[Options]) -> int: ...
-    @overload
-    def set(self, value: Any, path: Path, **options: Unpack[Options]) -> int: ...
-    def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> int:
-        """Replace everything by a value of the type, or what stands at a path."""
-        return super().set(value, path, **options)
-
-    @overload  # type: ignore[override]
-    def merge(self, patch: T | Mapping[str, Any], **options: Unpack[Options]) -> int: ...
-    @overload
-    def merge(self, patch: Any, path: Path, **options: Unpack[Options]) -> int: ...
-    def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> int:
-        """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
-        return super().merge(patch_of(patch), path, **options)
-
-
-class TypedAsyncEntity(AsyncEntity, Generic[T]):
+class TypedAsyncEntity(
+    TypedVerbs[T, Awaited[T], Awaited[Any], Awaited[int], Awaited[float], Awaited[bool]],
+    AsyncEntity,
+    Generic[T],
+):
     """A memory of a type in async code: `await memory.typed(ResearchState).get()`.
 
     As TypedEntity, awaited.
     """
 
-    def __init__(self, door: Door, job: str, kind: type[T]):
-        super().__init__(door, job)
-        self.kind = kind
-        self._decode: Decode = decoder(kind)
-
-    @overload  # type: ignore[override]
-    def get(self) -> Coroutine[Any, Any, T]: ...
-    @overload
-    def get(self, path: Path) -> Coroutine[Any, Any, Any]: ...
-    def get(self, path: Path = "") -> Coroutine[Any, Any, Any]:
-        """Read everything as the type, or what stands at a path as it is stored."""
-        return super().get(path) if path else _decoded(super().get(), self._decode)
-
-    @overload  # type: ignore[override]
-    def set(self, value: T, **options: Unpack[Options]) -> Coroutine[Any, Any, int]: ...
-    @overload
-    def set(
-        self, value: Any, path: Path, **options: Unpack[Options]
-    ) -> Coroutine[Any, Any, int]: ...
-    def set(
-        self, value: Any, path: Path = "", **options: Unpack[Options]
-    ) -> Coroutine[Any, Any, int]:
-        """Replace everything by a value of the type, or what stands at a path."""
-        return super().set(value, path, **options)
-
-    @overload  # type: ignore[override]
-    def merge(
-        self, patch: T | Mapping[str, Any], **options: Unpack[Options]
-    ) -> Coroutine[Any, Any, int]: ...
-    @overload
-    def merge(
-        self, patch: Any, path: Path, **options: Unpack[Options]
-    ) -> Coroutine[Any, Any, int]: ...
-    def merge(
-        self, patch: Any, path: Path = "", **options: Unpack[Options]
-    ) -> Coroutine[Any, Any, int]:
-        """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
-        return super().merge(patch_of(patch), path, **options)
-
-
-async def _decoded(reading: Awaitable[Any], decode: Decode) -> Any:
-    """Wait for what was asked for already: in a coordinator a call is known by when it is made."""
-    return decode(await reading)
+    async def _decoded(self, told: Awaitable[Any]) -> Any:
+        """Wait for what was asked for already: a coordinator's call is known by when it is made."""
+        return self._decode(await told)
 
 
 def patch_of(value: Any) -> Any:
