@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from .app import App
@@ -43,12 +42,7 @@ class AsyncLab:
             self._ending = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop the worker, put back what was mocked, and drop the app."""
         await self._ending.aclose()
 

@@ -9,7 +9,6 @@ import asyncio
 import sys
 from asyncio.events import _get_running_loop, _set_running_loop
 from asyncio.tasks import _enter_task, _leave_task
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,12 +40,7 @@ class Entered:
             sys.set_asyncgen_hooks(loop.generator_begins, loop.generator_dropped)
         _set_running_loop(loop)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Step out again."""
         _set_running_loop(self._outer)
         sys.set_asyncgen_hooks(*self._hooks)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from .app import App
@@ -73,12 +72,7 @@ class Lab:
             self._ending = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the worker, put back what was mocked, and drop the app."""
         self._ending.close()
 

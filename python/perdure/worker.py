@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from .app import App
@@ -140,12 +139,7 @@ class Worker:
         """Start."""
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
 
