@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .facts import Fact, Op
 
@@ -51,7 +51,7 @@ class Durable(Future):
         self._loop_of_run = loop
         self._op: Op | None = None
 
-    def asked(self, op: Op) -> Durable:
+    def asked(self, op: Op) -> Self:
         """Wait for this op."""
         self._op = op
         return self

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 SILENT = frozenset({"attempt", "dropped", "note", "patch"})
 """Kinds that tell the code nothing: they only keep their place in the list and move time."""
@@ -48,6 +48,13 @@ class Waiter(Protocol):
 
     def told(self, op: Op, fact: Fact, /) -> None:
         """Take the answer."""
+
+
+class Request(Waiter, Protocol):
+    """What code gets for what it asks for, and has the answer when it comes."""
+
+    def asked(self, op: Op) -> Self:
+        """Wait for this op."""
 
 
 @dataclass(slots=True, eq=False)

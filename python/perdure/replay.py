@@ -19,12 +19,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from .awaitables import Durable, Task
 from .entered import Entered
 from .errors import NonDeterminism
-from .facts import Evicted, Fact, Op, Suspend, as_error, as_is
+from .facts import Evicted, Fact, Op, Suspend
 from .loop import Loop
 from .run import Run, current
 
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-class AsyncRun(Run):
+class AsyncRun(Run[Durable]):
     """Run an `async def` function; what it awaits are durables, tasks and timers."""
 
     def _prepare(self) -> None:
@@ -90,33 +90,8 @@ class AsyncRun(Run):
             raise asyncio.InvalidStateError("the run has not finished")
         return self._root.result()
 
-    def request(
-        self,
-        kind: str,
-        name: str,
-        spec: Any,
-        *,
-        fingerprint: str | None = None,
-        decode: Callable[[Any], Any] = as_is,
-        failure: Callable[[Any], BaseException] = as_error,
-        deadline: int | None = None,
-    ) -> Durable:
-        """Ask for something; its key is fixed now. Await the answer, at once or later."""
-        loop = self._loop
-        durable = Durable(loop)
-        return durable.asked(
-            self._journal.ask(
-                loop.place(),
-                kind,
-                name,
-                spec,
-                durable,
-                fingerprint=fingerprint,
-                decode=decode,
-                failure=failure,
-                deadline=deadline,
-            )
-        )
+    def _waiter(self) -> Durable:
+        return Durable(self._loop)
 
     def _unwind(self) -> None:
         if self._root is not None:
@@ -161,7 +136,7 @@ class Pending:
             raise self._error
         return self._value
 
-    def asked(self, op: Op) -> Pending:
+    def asked(self, op: Op) -> Self:
         """Wait for this op."""
         self._op = op
         return self
@@ -194,7 +169,7 @@ class Waitable(Protocol):
         """Withdraw it; false if it was answered."""
 
 
-class SyncRun(Run):
+class SyncRun(Run[Pending]):
     """Run a plain function: from the top at each `advance()` that has something new to tell.
 
     `more` is asked before the code has to unwind: it may append a fact, and tells whether it did.
@@ -251,32 +226,8 @@ class SyncRun(Run):
             raise self._error
         return self._value
 
-    def request(
-        self,
-        kind: str,
-        name: str,
-        spec: Any,
-        *,
-        fingerprint: str | None = None,
-        decode: Callable[[Any], Any] = as_is,
-        failure: Callable[[Any], BaseException] = as_error,
-        deadline: int | None = None,
-    ) -> Pending:
-        """Ask for something; its key is fixed now. `.result()` waits for the answer."""
-        pending = Pending(self)
-        return pending.asked(
-            self._journal.ask(
-                "",
-                kind,
-                name,
-                spec,
-                pending,
-                fingerprint=fingerprint,
-                decode=decode,
-                failure=failure,
-                deadline=deadline,
-            )
-        )
+    def _waiter(self) -> Pending:
+        return Pending(self)
 
     def wait(self, pending: Waitable) -> Any:
         """Tell facts until what is waited for is done, and give it; suspend if there are none.

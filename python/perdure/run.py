@@ -9,16 +9,18 @@ import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
-from .facts import Evicted, Fact, Op
+from .facts import Evicted, Fact, Op, Request, as_error, as_is
 from .journal import Journal
 
 current: ContextVar[Any] = ContextVar("perdure_current")
 """The runtime object of the code that runs now."""
 
+W = TypeVar("W", bound=Request)
 
-class Run:
+
+class Run(Generic[W]):
     """What both kinds of run share."""
 
     _rereads = False
@@ -145,6 +147,36 @@ class Run:
             raise RuntimeError("the run is closed")
 
     # For the code, through the runtime.
+
+    def request(
+        self,
+        kind: str,
+        name: str,
+        spec: Any,
+        *,
+        fingerprint: str | None = None,
+        decode: Callable[[Any], Any] = as_is,
+        failure: Callable[[Any], BaseException] = as_error,
+        deadline: int | None = None,
+    ) -> W:
+        """Ask for something; its key is fixed now. Await the answer, at once or later; in plain
+        code `.result()` waits for it."""
+        waiter = self._waiter()
+        op = self._journal.ask(
+            self._place(),
+            kind,
+            name,
+            spec,
+            waiter,
+            fingerprint=fingerprint,
+            decode=decode,
+            failure=failure,
+            deadline=deadline,
+        )
+        return waiter.asked(op)
+
+    def _waiter(self) -> W:
+        raise NotImplementedError
 
     def time(self) -> int:
         """Give workflow time in µs since the epoch."""
