@@ -3,291 +3,118 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from . import resealing
 from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
 from .codecs import Codec
 from .connections import PATIENCE, AsyncLink, Source
 from .contracts import BrokenContract
-from .durations import Duration, seconds
 from .entities import Entities
-from .errors import VersionConflict
+from .errors import PerdureError
 from .finding import Found
-from .indexing import LOCK_TIMEOUT, Index, create_index, drop_index
+from .handles import BaseHandle
+from .indexing import Index
 from .items import AsyncItem, Items
-from .looks import Look, change_of, condition_on, end_of
-from .memory import AsyncEntity, Path
-from .past import Authorship, Change, Difference, LogItem, Past, row_of, written
+from .jobs import Jobs
+from .looks import Look, Pages, Steps, next_page
+from .memory import AsyncEntity, Awaited
+from .past import Authorship, Change, Difference, LogItem, Past
 from .queues import QueueDepth, Queues
-from .requests import (
-    BaseHandle,
-    Door,
-    Relative,
-    Requests,
-    Status,
-    Workflow,
-    check_outside,
-    decoder_of,
-    ending,
-    one_of_many,
-    unfinished,
-    unfulfilled,
-    until_of,
-)
+from .requests import Door, Relative, Status
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
-from .streams import END, After, StreamItem, items_behind, place_of
-from .timeline import BATCH, TimelineItem, page_of
+from .streams import StreamItem
+from .timeline import TimelineItem
 from .waiting import Ears
-from .work import Hook
+
+T = TypeVar("T")
 
 
 class AsyncMemory(
     AsyncEntity,
     Past[
-        Coroutine[Any, Any, list[Change]],
-        Coroutine[Any, Any, list[Difference]],
-        Coroutine[Any, Any, list[Authorship]],
-        Coroutine[Any, Any, list[LogItem]],
-        Coroutine[Any, Any, Any],
-        Coroutine[Any, Any, int],
+        Awaited[list[Change]],
+        Awaited[list[Difference]],
+        Awaited[list[Authorship]],
+        Awaited[list[LogItem]],
+        Awaited[Any],
+        Awaited[int],
+        AsyncGenerator[Change, None],
     ],
 ):
-    """A memory, seen from async code outside of jobs; it has a past to look into."""
+    """A memory, seen from async code outside of jobs; it has a past to look into.
+
+    Its verbs are those of a Memory, awaited: `async for change in memory.watch(): …`.
+    """
 
     def __init__(self, client: AsyncClient, job: str, connection: Any):
         super().__init__(Door(client, job, connection), job)
         self._client: AsyncClient = client
         self._connection = connection
 
-    async def watch(
-        self,
-        path: Path = "",
-        *,
-        after: int = 0,
-        timeout: Duration | None = None,  # noqa: ASYNC109
-    ) -> AsyncGenerator[Change, None]:
-        """Give the changes after a version as they happen: `async for change in memory.watch(): …`.
 
-        Every change comes once, in order, from the first on; resume with `after=change.version`,
-        or begin now with `after=handle.status().version`. Ends when nothing has changed for
-        `timeout`. Raises JobNotFound.
-        """
-        check_outside("watch", self._connection)
-        limit, last = None if timeout is None else seconds(timeout), after
-        while True:
-            until = None if limit is None else time.monotonic() + limit
-            look = change_of(self._client.calls, self.id, written(path), last)
-            changes: list[Change] | None = await self._client.hear(look, until)
-            if changes is None:
-                return
-            for change in changes:
-                last = change.version
-                yield change
+class AsyncHandle(
+    BaseHandle[
+        AsyncMemory,
+        Awaited[Any],
+        Awaited[Status],
+        Awaited[bool],
+        Awaited[int],
+        Awaited[str],
+        Awaited[list[Relative]],
+        Awaited[list["AsyncHandle"]],
+        AsyncGenerator[StreamItem, None],
+        AsyncGenerator[TimelineItem, None],
+    ]
+):
+    """A job, seen from async code: `await handle.result(timeout="10 min")`.
 
-
-class AsyncHandle(BaseHandle["AsyncClient"]):
-    """A job, seen from async code: `await handle.result(timeout="10 min")`."""
-
-    @property
-    def memory(self) -> AsyncMemory:
-        """Give the job's memory."""
-        return self._client.entity(self.id)
-
-    async def result(self, timeout: Duration | None = None) -> Any:  # noqa: ASYNC109
-        """Wait until the job has ended and give its result.
-
-        Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
-        """
-        limit, until = until_of(timeout)
-        row = await self._client.hear(end_of(self._client.calls, self.id), until)
-        if row is None:
-            raise unfinished(self.id, limit, await self.status())
-        return ending(row, self._decode)
-
-    async def status(self) -> Status:
-        """Tell where the job stands. Raises JobNotFound."""
-        call = self._client.calls.status(self.id).reading(row_of(Status))
-        status: Status = await self._client.send(call)
-        return status
-
-    async def signal(
-        self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
-    ) -> bool:
-        """Send a signal; false where its key was seen before. Raises JobNotFound, JobFinished."""
-        call = self._client.requests.signal(self.id, name, payload, key)
-        return bool(await self._client.send(call, connection))
-
-    async def stream(
-        self,
-        name: Path,
-        *,
-        after: After = 0,
-        timeout: Duration | None = None,  # noqa: ASYNC109
-    ) -> AsyncGenerator[StreamItem, None]:
-        """Follow a stream: `async for item in handle.stream("tokens"): print(item.item)`.
-
-        Begins with the first item; goes on with `after=item`, or with what you kept of it:
-        `after=(item.version, item.place)`. Ends when somebody has said that nothing more comes,
-        when the job has ended, or when nothing has come for `timeout`. Raises JobNotFound.
-        """
-        limit, last = None if timeout is None else seconds(timeout), place_of(after)
-        while True:
-            until = None if limit is None else time.monotonic() + limit
-            look = items_behind(self._client.calls, self.id, written(name), last)
-            items: list[StreamItem] | None = await self._client.hear(look, until)
-            for item in items or ():
-                if item.place == END:
-                    return
-                last = item.version, item.place
-                yield item
-            if items is None:
-                return
-
-    async def cancel(self, reason: str | None = None, *, connection: Any = None) -> bool:
-        """Ask the job to cancel; false where it is finished or was asked before."""
-        call = self._client.calls.cancel(self.id, reason)
-        return bool(await self._client.send(call, connection))
-
-    async def cancel_hook(
-        self, task: str, reason: str | None = None, *, connection: Any = None
-    ) -> bool:
-        """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
-        call = self._client.calls.cancel_hook(self.id, task, reason)
-        return bool(await self._client.send(call, connection))
-
-    async def family(self, max_rows: int = 10_000) -> list[Relative]:
-        """List the job and all that descend from it, each after its parent. Raises JobNotFound."""
-        family: list[Relative] = await self._client.send(
-            self._client.requests.family(self.id, max_rows)
-        )
-        return family
-
-    async def children(self) -> list[AsyncHandle]:
-        """Give handles of the jobs that this one has asked for. Raises JobNotFound."""
-        return [self._client.handle(each.id) for each in await self.family() if each.depth == 1]
-
-    async def terminate(self, reason: str | None = None, *, connection: Any = None) -> bool:
-        """End the job on the spot; none of its code runs any more."""
-        call = self._client.calls.terminate(self.id, reason)
-        return bool(await self._client.send(call, connection))
-
-    async def pause(self) -> bool:
-        """Keep its tasks from workers until it is resumed; what is held ends its turn.
-
-        False where it was paused before. Raises JobNotFound.
-        """
-        return bool(await self._client.send(self._client.calls.pause(self.id)))
-
-    async def resume(
-        self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
-    ) -> int:
-        """End a pause, and wake what is stuck; gives how many tasks go on.
-
-        `task` names a stuck one alone. `accept_changes` lets arguments differ.
-        """
-        call = self._client.calls.resume(self.id, task, accept_changes)
-        return int(await self._client.send(call, connection))
-
-    async def repin(self, version: str | None) -> int:
-        """Let the job keep to another version of the code, or to none; gives how many tasks."""
-        return int(await self._client.send(self._client.calls.repin(self.id, version)))
-
-    async def retry(
-        self,
-        args: Sequence[Any] | Mapping[str, Any] | None = None,
-        *,
-        timeout: Duration | None = None,  # noqa: ASYNC109
-        key: str | None = None,
-        connection: Any = None,
-    ) -> bool:
-        """Run the job again, if it has failed or was cancelled: with its last arguments, or `args`.
-
-        The new run has the memory as it is. False where the job runs or has completed. `timeout` is
-        as that of the last start, unless given. Raises JobNotFound.
-        """
-        call = self._client.requests.retry(self.id, args, timeout, key)
-        return bool(await self._client.send(call, connection))
-
-    async def timeline(self) -> AsyncGenerator[TimelineItem, None]:
-        """Give all that belongs to the job but its memory: itself, facts, tasks, open messages.
-
-        `async for item in handle.timeline(): print(item.at, item.task, item.body)`. Facts come in
-        order of time. Raises JobNotFound.
-        """
-        place: list[Any] | None = None
-        while True:
-            call = page_of(self._client.calls, self.id, place)
-            items: list[TimelineItem] = await self._client.send(call)
-            if not items:
-                return
-            for item in items:
-                yield item
-            place = items[-1].place
-
-    async def forget_old_runs(self) -> int:
-        """Drop what the runs before the last one were told; gives how many facts.
-
-        The changes they made of the memory stay in its history. Raises JobNotFound.
-        """
-        dropped = 0
-        while some := await self._client.send(self._client.calls.forget_old_runs(self.id, BATCH)):
-            dropped += some
-        return dropped
-
-    async def hook(
-        self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
-    ) -> str:
-        """Start a hook on the job's memory, and give the name of its task.
-
-        Options: queue, priority, due_at, key (the same is the same hook, once), limit_key,
-        pinned_version; other keywords are the hook's own. Raises JobNotFound.
-        """
-        call = self._client.requests.hook(self.id, hook, args, options)
-        return str(await self._client.send(call, connection))
+    Its verbs are those of a Handle, awaited: `async for item in handle.stream("tokens"): …`.
+    """
 
 
 class AsyncClient(
+    Jobs[
+        AsyncHandle,
+        AsyncMemory,
+        Awaited[AsyncHandle],
+        Awaited[list[AsyncHandle]],
+        Awaited[AsyncMemory],
+        Awaited[int],
+        Awaited[bool],
+        Awaited[Index],
+    ],
     Entities[
-        Coroutine[Any, Any, list[Found]],
-        Coroutine[Any, Any, int],
-        Coroutine[Any, Any, None],
-        Coroutine[Any, Any, bool],
-        Coroutine[Any, Any, dict[str, Any] | None],
-        Coroutine[Any, Any, list[BrokenContract]],
-        Coroutine[Any, Any, list[Index]],
-        Coroutine[Any, Any, list[tuple[str, bool]]],
+        Awaited[list[Found]],
+        Awaited[int],
+        Awaited[None],
+        Awaited[bool],
+        Awaited[dict[str, Any] | None],
+        Awaited[list[BrokenContract]],
+        Awaited[list[Index]],
+        Awaited[list[tuple[str, bool]]],
     ],
-    SqlRegistry[
-        Coroutine[Any, Any, None],
-        Coroutine[Any, Any, bool],
-        Coroutine[Any, Any, list[RegisteredSqlHook]],
-    ],
+    SqlRegistry[Awaited[None], Awaited[bool], Awaited[list[RegisteredSqlHook]]],
     Schedules[
-        Coroutine[Any, Any, datetime | None],
-        Coroutine[Any, Any, AsyncHandle],
-        Coroutine[Any, Any, bool],
-        Coroutine[Any, Any, list[Schedule]],
+        Awaited[datetime | None], Awaited[AsyncHandle], Awaited[bool], Awaited[list[Schedule]]
     ],
-    Items[Coroutine[Any, Any, AsyncItem], Coroutine[Any, Any, list[AsyncItem]]],
-    Queues[
-        Coroutine[Any, Any, None], Coroutine[Any, Any, bool], Coroutine[Any, Any, list[QueueDepth]]
-    ],
+    Items[Awaited[AsyncItem], Awaited[list[AsyncItem]]],
+    Queues[Awaited[None], Awaited[bool], Awaited[list[QueueDepth]]],
 ):
-    """Talk to an app from async code; tasks may share one. `connect_async()` makes it."""
+    """Talk to an app from async code; tasks may share one. `connect_async()` makes it.
 
+    Its verbs are those of a Client, awaited: `await client.start(research, "subsidies")`.
+    """
+
+    _make_handle = AsyncHandle
+    _make_memory = AsyncMemory
     _make_item = AsyncItem
 
     def __init__(self, source: Source, codec: Codec | None = None):
-        self._source = source
-        self.requests = Requests(source.schema, codec)
-        self.calls = self.requests.calls
+        super().__init__(source, codec)
         self._link = AsyncLink(source, "perdure client", PATIENCE)
         self._ears = Ears(source, self.calls)
 
@@ -295,12 +122,7 @@ class AsyncClient(
         """Use it."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Close it."""
         await self.close()
 
@@ -316,141 +138,41 @@ class AsyncClient(
             return await send_async(plain_cursor(await borrowed_async(connection)), call)
         return await self._link.call(call)
 
-    async def hear(self, look: Look, until: float | None) -> Any:
+    async def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""
-        return await self._ears.wait(look, until)
+        return await self._ears.wait(look)
 
-    async def until(self, job: str, condition: str, timeout: float | None) -> int:  # noqa: ASYNC109
-        """Wait for a memory to fulfil a condition; gives the version. Raises TimeoutError."""
-        limit, until = until_of(timeout)
-        version: int | None = await self.hear(condition_on(self.calls, job, condition), until)
-        if version is None:
-            raise unfulfilled(job, condition, limit)
-        return version
-
-    async def start(
-        self, workflow: Workflow, *args: Any, connection: Any = None, **options: Any
-    ) -> AsyncHandle:
-        """Start a job: `await client.start(research, "subsidies", id="agent-jane-001")`.
-
-        Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
-        ("error", "existing", or "new_run" of a job that has ended), connection (joins its
-        transaction); other keywords are the workflow's own, and one that might be meant so is
-        refused. Raises JobExists, InvalidArgument.
-        """
-        call = self.requests.start(workflow, args, options)
-        started, *_ = await self.send(call, connection)
-        return self.handle(started, workflow)
-
-    async def signal_with_start(
-        self,
-        workflow: Workflow,
-        id: str,
-        signal: str,
-        payload: Any = None,
-        *args: Any,
-        connection: Any = None,
-        **options: Any,
-    ) -> AsyncHandle:
-        """Send a signal to a job, which is started first where there is none; both or neither.
-
-        `args` and options are those of start(). With `if_exists="new_run"` a job that has ended
-        begins a new run, to which the signal goes; otherwise it raises JobFinished.
-        """
-        call = self.requests.signal_with_start(workflow, id, signal, payload, args, options)
-        await self.send(call, connection)
-        return self.handle(id, workflow)
-
-    async def start_many(
-        self, workflow: Workflow, many: Sequence[Mapping[str, Any]], *, connection: Any = None
-    ) -> list[AsyncHandle]:
-        """Start many jobs in one call, each given as start()'s options with `args`."""
-        starts = [one_of_many(workflow, each) for each in many]
-        rows = await self.send(self.calls.start_many(starts), connection)
-        return [self.handle(row[0], workflow) for row in rows]
-
-    async def fork(
-        self,
-        job: str,
-        new_id: str | None = None,
-        *,
-        at: int | None = None,
-        context: dict[str, Any] | None = None,
-        workflow: Workflow | None = None,
-        key: str | None = None,
-        connection: Any = None,
-    ) -> AsyncHandle:
-        """Start a job where another stands, or stood: `await client.fork("agent-1", at=12)`.
-
-        It has been told the first `at` facts of the other's coordinator (all, if not given) and has
-        the memory that was there then, or `context`. What was asked for and not answered is asked
-        for again. Raises JobNotFound, JobExists, InvalidArgument.
-        """
-        call = self.requests.fork(job, new_id, at, context, key)
-        started, *_ = await self.send(call, connection)
-        return self.handle(started, workflow)
-
-    def handle(self, job: str, workflow: Workflow | None = None) -> AsyncHandle:
-        """Give a handle of a job; nothing is sent."""
-        return AsyncHandle(self, job, decoder_of(workflow))
-
-    def entity(self, job: str, *, connection: Any = None) -> AsyncMemory:
-        """Give the memory of a job or entity; with `connection` inside its transaction."""
-        return AsyncMemory(self, job, connection)
-
-    async def create_entity(
-        self, id: str, entity: str, context: Any = None, *, connection: Any = None
-    ) -> AsyncMemory:
-        """Make a memory without a workflow, if it is not there; it joins a `connection`, too."""
-        await self.send(self.requests.create(id, entity, context), connection)
-        return self.entity(id, connection=connection)
-
-    async def reseal(self, job: str) -> int:
-        """Encrypt a memory anew, with the current key and as the codec says now; gives how many
-        fields were not so.
-
-        Its history keeps what it was. Raises InvalidArgument without a codec, and JobNotFound.
-        """
-        steps, answer = resealing.steps(self.calls, job), None
+    async def follow(self, steps: Steps[T]) -> T:
+        """Take steps, one after another, and give what comes of them."""
         try:
-            call = next(steps)
+            step = next(steps)
             while True:
                 try:
-                    answer = await self.send(call)
-                except VersionConflict as error:
-                    call = steps.throw(error)
+                    told = await self._take(step)
+                except PerdureError as error:
+                    step = steps.throw(error)
                 else:
-                    call = steps.send(answer)
+                    step = steps.send(told)
         except StopIteration as end:
-            return int(end.value)
+            result: T = end.value
+            return result
 
-    async def forget(self, job: str) -> bool:
-        """Delete a finished job or an entity, with its whole history; false where there is none.
+    async def each(self, pages: Pages[T]) -> AsyncGenerator[T, None]:
+        """Give out what stands on pages, which are read as they are wanted."""
+        told = None
+        while (page := next_page(pages, told)) is not None:
+            if isinstance(page, list):
+                for item in page:
+                    yield item
+                told = None
+            else:
+                told = await self._take(page)
 
-        Raises JobAtWork.
-        """
-        return bool(await self.send(self.calls.forget(job)))
+    async def _take(self, step: Call | Look) -> Any:
+        return await (self.send(step) if isinstance(step, Call) else self.hear(step))
 
-    async def create_index(
-        self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
-    ) -> Index:
-        """Make an index that find() uses, while others write; nothing happens where it is.
-
-        Kinds: text, number, boolean, time, and contains for what is in arrays and objects. Raises
-        InvalidName, InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.
-        LockNotAvailable where a transaction stays open for longer than `lock_timeout`.
-        """
-        return await asyncio.to_thread(
-            create_index, self._source, self.calls, entity, path, kind, lock_timeout
-        )
-
-    async def drop_index(
-        self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
-    ) -> bool:
-        """Drop an index of create_index(), while others write; false where it was not there."""
-        return await asyncio.to_thread(
-            drop_index, self._source, self.calls, entity, path, kind, lock_timeout
-        )
+    async def _block(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.to_thread(function, *args)
 
 
 async def connect_async(

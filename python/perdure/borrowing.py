@@ -53,6 +53,16 @@ async def borrowed_async(connection: Any) -> AsyncConnection:
     return given
 
 
+def check_outside(verb: str, connection: Any) -> None:
+    """Refuse to wait inside the caller's transaction. Raises InvalidArgument."""
+    if connection is not None:
+        raise InvalidArgument(
+            f"{verb}() cannot wait inside a transaction of yours",
+            detail="What others do would not be seen by it, nor by them what it has done.",
+            hint=f"Commit first, and call {verb}() on client.entity(id) without a connection.",
+        )
+
+
 def _driver_connection(connection: Any) -> Any:
     """Give what a Connection of SQLAlchemy holds; what is none stays as it is.
 

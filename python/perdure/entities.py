@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from .asks import stored
-from .calls import Call, Calls
 from .contracts import BrokenContract, Surface, schema_of
 from .finding import Found, Order, find_call, on_the_wire
 from .indexing import Index
 from .past import rows_of
+from .requests import BaseClient
 
 _Found = TypeVar("_Found")
 _Int = TypeVar("_Int")
@@ -26,14 +26,8 @@ _Indexes = TypeVar("_Indexes")
 _Told = TypeVar("_Told")
 
 
-class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _Told]):
+class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _Told]):
     """The verbs of a client that concern every memory of an entity."""
-
-    calls: Calls
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call; each kind of client in its way."""
-        raise NotImplementedError
 
     def find(
         self,
@@ -50,13 +44,11 @@ class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _
         need a zone. Raises InvalidPath, InvalidName and InvalidArgument.
         """
         call = find_call(self.calls, entity, conditions, order_by, limit, after)
-        found: _Found = self.send(call.reading(rows_of(Found)))
-        return found
+        return self._give(call.reading(rows_of(Found)))
 
     def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> _Int:
         """Count the memories that find() would find without a limit."""
-        number: _Int = self.send(self.calls.count_found(entity, on_the_wire(conditions or {})))
-        return number
+        return self._give(self.calls.count_found(entity, on_the_wire(conditions or {})))
 
     def signal_found(
         self,
@@ -78,8 +70,7 @@ class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _
         on_wire = on_the_wire(conditions)
         key = key or uuid.uuid4().hex
         call = self.calls.signal_found(entity, on_wire, name, stored(payload), key, after, limit)
-        told: _Told = self.send(call)
-        return told
+        return self._give(call)
 
     def cancel_found(
         self,
@@ -95,13 +86,11 @@ class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _
         Gives a pair for each job: the id, and false where it was asked before.
         """
         call = self.calls.cancel_found(entity, on_the_wire(conditions), reason, after, limit)
-        told: _Told = self.send(call)
-        return told
+        return self._give(call)
 
     def indexes(self) -> _Indexes:
         """List the indexes that are wanted, with their state, size and use."""
-        indexes: _Indexes = self.send(self.calls.indexes().reading(rows_of(Index)))
-        return indexes
+        return self._give(self.calls.indexes().reading(rows_of(Index)))
 
     def define_contract(self, entity: str, schema: Surface) -> _None:
         """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
@@ -110,18 +99,15 @@ class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _
         would break it raises ContractBroken. What is there is not looked at: `broken_contracts()`.
         """
         call = self.calls.define_contract(entity, schema_of(schema))
-        nothing: _None = self.send(call.reading(lambda _: None))
-        return nothing
+        return self._give(call.reading(lambda _: None))
 
     def drop_contract(self, entity: str) -> _Bool:
         """Let the memories of an entity be free again; false where there was no contract."""
-        dropped: _Bool = self.send(self.calls.drop_contract(entity))
-        return dropped
+        return self._give(self.calls.drop_contract(entity))
 
     def contract(self, entity: str) -> _Schema:
         """Give the contract of an entity as JSON Schema, or None."""
-        schema: _Schema = self.send(self.calls.contract(entity))
-        return schema
+        return self._give(self.calls.contract(entity))
 
     def broken_contracts(
         self,
@@ -137,5 +123,4 @@ class Entities(Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _
         """
         tried = None if schema is None else schema_of(schema)
         call = self.calls.broken_contracts(entity, tried, after, max_rows)
-        broken: _Broken = self.send(call.reading(rows_of(BrokenContract)))
-        return broken
+        return self._give(call.reading(rows_of(BrokenContract)))

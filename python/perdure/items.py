@@ -6,14 +6,16 @@ for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from .asks import stored
-from .calls import Call, Calls
+from .calls import Call
+from .memory import Awaited
 from .past import row_of, rows_of
+from .requests import BaseClient
 
 _Told = TypeVar("_Told")
 _Item = TypeVar("_Item")
@@ -89,21 +91,16 @@ class Item(_Asked["Item"]):
     __slots__ = ()
 
 
-class AsyncItem(_Asked[Coroutine[Any, Any, "AsyncItem"]]):
+class AsyncItem(_Asked[Awaited["AsyncItem"]]):
     """What a job asks of people, seen from async code: `await item.resolve("yes", by="jane")`."""
 
     __slots__ = ()
 
 
-class Items(Generic[_Item, _List]):
+class Items(BaseClient, Generic[_Item, _List]):
     """The verbs of a client that concern items."""
 
-    calls: Calls
     _make_item: Callable[..., Any]
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call; each kind of client in its way."""
-        raise NotImplementedError
 
     def items(
         self,
@@ -121,11 +118,9 @@ class Items(Generic[_Item, _List]):
         """
         call = self.calls.list_items(assignee, name, status, after, limit)
         make = self._make_item
-        found: _List = self.send(call.reading(rows_of(make, self)))
-        return found
+        return self._give(call.reading(rows_of(make, self)))
 
     def item(self, id: str) -> _Item:
         """Read an item, open or resolved. Raises ItemNotFound."""
         make = self._make_item
-        found: _Item = self.send(self.calls.read_item(id).reading(row_of(make, self)))
-        return found
+        return self._give(self.calls.read_item(id).reading(row_of(make, self)))

@@ -1,73 +1,79 @@
-"""What a client waits for: the end of a job, changes of a memory, a condition on it."""
+"""Verbs of several calls, and what a client waits for: both are said once, and each kind of client
+carries them out in its way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .calls import Call, Calls
-from .past import PAGE, Change, rows_of
+from .durations import Duration, seconds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a client waits for: where a hint comes from, how to ask for one, and how to look.
 
-    `is_seen` tells by the answer of a call whether waiting has an end.
+    `is_seen` tells by the answer of a call whether waiting has an end; at `until` (monotonic
+    seconds) it ends anyway, and nothing is the answer.
     """
 
     topic: str
     register: Callable[[str], Call]
     call: Callable[[], Call]
     is_seen: Callable[[Any], bool]
+    until: float | None = None
+
+    def is_over(self) -> bool:
+        """Tell whether time is up."""
+        return self.until is not None and time.monotonic() >= self.until
+
+    def pause(self, delay: float) -> float:
+        """Give the seconds until the next look, where nobody gives a hint: less, near the end."""
+        return delay if self.until is None else min(delay, self.until - time.monotonic())
+
+    def found(self, answer: Any) -> Any:
+        """Give what was looked for, if this is an answer that has it, or None."""
+        return answer if self.is_seen(answer) else None
 
 
-def end_of(calls: Calls, job: str) -> Look:
+Steps = Generator[Call | Look, Any, T]
+"""Yields calls and looks, is told their answers, and gives what comes of them."""
+
+Pages = Generator[Call | Look | list[T], Any, None]
+"""Yields calls and looks, is told their answers, and yields what is to be given out of them."""
+
+
+def next_page(pages: Pages[T], told: Any) -> Call | Look | list[T] | None:
+    """Tell pages an answer, and give what comes next, or None at the end."""
+    try:
+        return pages.send(told)
+    except StopIteration:
+        return None
+
+
+def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
+    """Give a limit in seconds, and when it is reached (monotonic seconds)."""
+    limit = None if timeout is None else seconds(timeout)
+    return limit, None if limit is None else time.monotonic() + limit
+
+
+def end_of(calls: Calls, job: str, until: float | None) -> Look:
     """Look for the end of a job: (status, result, error)."""
     topic = f"$job/{job}"
-    return Look(topic, partial(calls.listen_for, topic), lambda: calls.result(job), is_finished)
+    register = partial(calls.listen_for, topic)
+    return Look(topic, register, lambda: calls.result(job), is_finished, until)
 
 
-def change_of(calls: Calls, job: str, path: str, after: int) -> Look:
-    """Look for changes of a memory after a version."""
-    trail = Trail(calls, job, path, after)
-    return Look(f"$memory/{job}", trail.register, trail.call, bool)
-
-
-class Trail:
-    """How far the changes of a memory have been read: those at other places are read once."""
-
-    def __init__(self, calls: Calls, job: str, path: str, after: int):
-        self._calls = calls
-        self._job = job
-        self._path = path
-        self._after = after
-        self._version = after
-
-    def register(self, listener: str) -> Call:
-        """Ask for hints, and be told the version that a look afterwards sees at least."""
-        return self._calls.watch(self._job, listener).reading(self._note)
-
-    def call(self) -> Call:
-        """Read what is new."""
-        return self._calls.changes(self._job, self._path, self._after, PAGE).reading(self._read)
-
-    def _note(self, version: int | None) -> None:
-        self._version = max(self._version, version or 0)
-
-    def _read(self, rows: Any) -> list[Change]:
-        changes: list[Change] = rows_of(Change)(rows)
-        if not changes:
-            self._after = self._version
-        return changes
-
-
-def condition_on(calls: Calls, job: str, condition: str) -> Look:
+def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Look:
     """Look whether a memory fulfils a condition: the version that does."""
     call = calls.meets(job, condition)
-    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something)
+    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something, until)
 
 
 def is_something(answer: Any) -> bool:

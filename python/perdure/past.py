@@ -6,20 +6,27 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
 from .asks import stored
+from .borrowing import check_outside
 from .calls import Call, Calls
-from .durations import from_micros, micros
+from .durations import Duration, from_micros, micros
 from .errors import InvalidArgument
+from .looks import Look, Pages, until_of
 from .memory import Options, Path, given_options, parse_path, write_path
 
+if TYPE_CHECKING:
+    from .requests import BaseClient
+
+A = TypeVar("A")
 _Changes = TypeVar("_Changes")
 _Differences = TypeVar("_Differences")
 _Authors = TypeVar("_Authors")
 _Items = TypeVar("_Items")
 _Json = TypeVar("_Json")
 _Int = TypeVar("_Int")
+_Watch = TypeVar("_Watch")
 
 PAGE = 1000
 """Changes or items that are read at a time."""
@@ -75,20 +82,12 @@ class LogItem:
     task: str
 
 
-class Client(Protocol):
-    """Whoever sends the calls."""
-
-    calls: Calls
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call."""
-
-
-class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
-    """The verbs that a client's handle of a memory has besides; each is one SQL function."""
+class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch]):
+    """The verbs that a client's handle of a memory has besides; all but `watch()` are one SQL
+    function each."""
 
     id: str
-    _client: Client
+    _client: BaseClient
     _connection: Any
 
     def history(self, path: Path = "", *, after: int = 0, limit: int = PAGE) -> _Changes:
@@ -97,8 +96,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         Page with the last version: `memory.history(after=changes[-1].version)`.
         """
         call = self._client.calls.changes(self.id, written(path), after, limit)
-        changes: _Changes = self._send(call.reading(rows_of(Change)))
-        return changes
+        return self._give(call.reading(rows_of(Change)))
 
     def at(
         self, version: int | None = None, *, time: datetime | None = None, path: Path = ""
@@ -109,22 +107,17 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         """
         if time is not None:
             time = from_micros(micros(time))
-        document: _Json = self._send(
-            self._client.calls.memory_at(self.id, version, time, written(path))
-        )
-        return document
+        return self._give(self._client.calls.memory_at(self.id, version, time, written(path)))
 
     def diff(self, version: int, to_version: int | None = None) -> _Differences:
         """Read in what the memory differs between two versions, or from one to now."""
         call = self._client.calls.diff(self.id, version, to_version)
-        differences: _Differences = self._send(call.reading(rows_of(Difference)))
-        return differences
+        return self._give(call.reading(rows_of(Difference)))
 
     def blame(self, path: Path = "") -> _Authors:
         """Read who wrote what stands in the memory, or beneath a path."""
         call = self._client.calls.blame(self.id, written(path))
-        authors: _Authors = self._send(call.reading(rows_of(Authorship)))
-        return authors
+        return self._give(call.reading(rows_of(Authorship)))
 
     def items(self, path: Path, *, after: int = 0, limit: int = PAGE) -> _Items:
         """Read items of a log that were added after a version: `items[-1].version` for the next.
@@ -132,8 +125,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         A page ends with all items of a version, even beyond `limit`.
         """
         call = self._client.calls.items(self.id, written(path), after, limit)
-        items: _Items = self._send(call.reading(rows_of(LogItem)))
-        return items
+        return self._give(call.reading(rows_of(LogItem)))
 
     def restore(self, version: int, **options: Unpack[Options]) -> _Int:
         """Make the memory again what it was, as a new version; gives that.
@@ -141,8 +133,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
         Options: expected_version, key. Raises VersionNotFound, VersionConflict.
         """
         known = keyed(given_options("restore", options))
-        restored: _Int = self._send(self._client.calls.restore(self.id, version, known))
-        return restored
+        return self._give(self._client.calls.restore(self.id, version, known))
 
     def apply(self, commands: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> _Json:
         """Carry out several commands, all or none: `[{"op": "merge", "path": "a", "value": {}}]`.
@@ -154,11 +145,62 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int]):
             raise _no_command(commands)
         given = [_as_stored(command) for command in commands]
         known = keyed(given_options("apply", options))
-        answers: _Json = self._send(self._client.calls.apply(self.id, given, known))
-        return answers
+        return self._give(self._client.calls.apply(self.id, given, known))
 
-    def _send(self, call: Call) -> Any:
-        return self._client.send(call, self._connection)
+    def watch(self, path: Path = "", *, after: int = 0, timeout: Duration | None = None) -> _Watch:
+        """Give the changes after a version as they happen: `for change in memory.watch(): …`.
+
+        Every change comes once, in order, from the first on; resume with `after=change.version`,
+        or begin now with `after=handle.status().version`. Ends when nothing has changed for
+        `timeout`. Raises JobNotFound.
+        """
+        changes: _Watch = self._client.each(self._watched(path, after, timeout))
+        return changes
+
+    def _watched(self, path: Path, after: int, timeout: Duration | None) -> Pages[Change]:
+        check_outside("watch", self._connection)
+        calls, place = self._client.calls, written(path)
+        while changes := (yield change_of(calls, self.id, place, after, until_of(timeout)[1])):
+            yield changes
+            after = changes[-1].version
+
+    def _give(self, call: Call) -> A:  # type: ignore[type-var]
+        given: A = self._client.send(call, self._connection)
+        return given
+
+
+def change_of(calls: Calls, job: str, path: str, after: int, until: float | None = None) -> Look:
+    """Look for changes of a memory after a version."""
+    trail = Trail(calls, job, path, after)
+    return Look(f"$memory/{job}", trail.register, trail.call, bool, until)
+
+
+class Trail:
+    """How far the changes of a memory have been read: those at other places are read once."""
+
+    def __init__(self, calls: Calls, job: str, path: str, after: int):
+        self._calls = calls
+        self._job = job
+        self._path = path
+        self._after = after
+        self._version = after
+
+    def register(self, listener: str) -> Call:
+        """Ask for hints, and be told the version that a look afterwards sees at least."""
+        return self._calls.watch(self._job, listener).reading(self._note)
+
+    def call(self) -> Call:
+        """Read what is new."""
+        return self._calls.changes(self._job, self._path, self._after, PAGE).reading(self._read)
+
+    def _note(self, version: int | None) -> None:
+        self._version = max(self._version, version or 0)
+
+    def _read(self, rows: Any) -> list[Change]:
+        changes: list[Change] = rows_of(Change)(rows)
+        if not changes:
+            self._after = self._version
+        return changes
 
 
 def _as_stored(command: Any) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from .calls import Call, Calls
 from .past import rows_of
+from .requests import BaseClient
 
 _None = TypeVar("_None")
 _Bool = TypeVar("_Bool")
@@ -40,14 +40,8 @@ class QueueDepth:
     burst: Decimal | None
 
 
-class Queues(Generic[_None, _Bool, _Depths]):
+class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
     """The verbs of a client that concern queues."""
-
-    calls: Calls
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call; each kind of client in its way."""
-        raise NotImplementedError
 
     def set_queue(
         self,
@@ -65,20 +59,16 @@ class Queues(Generic[_None, _Bool, _Depths]):
         is left out is not limited, also where it was before. Raises InvalidArgument, InvalidName.
         """
         call = self.calls.set_queue(queue, max_running, max_per_key, rate_per_second, burst)
-        done: _None = self.send(call)
-        return done
+        return self._give(call)
 
     def pause_queue(self, queue: str) -> _Bool:
         """Keep a queue from workers; what is held goes on. False where it was paused before."""
-        changed: _Bool = self.send(self.calls.pause_queue(queue))
-        return changed
+        return self._give(self.calls.pause_queue(queue))
 
     def resume_queue(self, queue: str) -> _Bool:
         """Give a queue to workers again; false where it was not paused."""
-        changed: _Bool = self.send(self.calls.resume_queue(queue))
-        return changed
+        return self._give(self.calls.resume_queue(queue))
 
     def queue_depths(self, queue: str | None = None) -> _Depths:
         """Count the tasks of each queue, or of one: see QueueDepth."""
-        depths: _Depths = self.send(self.calls.queue_depths(queue).reading(rows_of(QueueDepth)))
-        return depths
+        return self._give(self.calls.queue_depths(queue).reading(rows_of(QueueDepth)))

@@ -7,25 +7,27 @@ they give is then true of the second time: that there was nothing left to do.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from . import typed
 from .asks import stored
+from .borrowing import check_outside
 from .calls import Call, Calls
 from .codecs import Codec
-from .durations import Duration, as_interval, seconds
+from .connections import Source
+from .durations import Duration, as_interval
 from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
+from .looks import Pages, Steps
 from .memory import write_path
-from .past import keyed, rows_of
+from .past import keyed, row_of, rows_of
 from .work import Coordinator, Hook, Work
 
 Workflow = Coordinator[..., Any] | str
-C = TypeVar("C")
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ class Requests:
             )
         name, bound, known = _start_of(workflow, args, options)
         return self.calls.signal_with_start(name, bound, job, signal, stored(payload), **known)
+
+    def status(self, job: str) -> Call:
+        """Give the call that reads where a job stands."""
+        return self.calls.status(job).reading(row_of(Status))
 
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
         """Give the call that starts a hook."""
@@ -229,28 +235,12 @@ def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError
     return TimeoutError(f"the memory of {job} did not fulfil {condition} within {timeout} s")
 
 
-def check_outside(verb: str, connection: Any) -> None:
-    """Refuse to wait inside the caller's transaction. Raises InvalidArgument."""
-    if connection is not None:
-        raise InvalidArgument(
-            f"{verb}() cannot wait inside a transaction of yours",
-            detail="What others do would not be seen by it, nor by them what it has done.",
-            hint=f"Commit first, and call {verb}() on client.entity(id) without a connection.",
-        )
-
-
 def check_number(by: Any) -> None:
     """Refuse what cannot be added to a number. Raises InvalidValue."""
     if isinstance(by, bool) or not isinstance(by, int | float):
         raise InvalidValue(
             f"increment adds numbers, not {by!r}"[:200], hint="Give a number: increment(path, 2)."
         )
-
-
-def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
-    """Give a limit in seconds, and when it is reached (monotonic seconds)."""
-    limit = None if timeout is None else seconds(timeout)
-    return limit, None if limit is None else time.monotonic() + limit
 
 
 def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,17 +264,38 @@ def decoder_of(workflow: Workflow | None) -> typed.Decode:
     return workflow.shape.result if isinstance(workflow, Coordinator) else typed.unchanged
 
 
-class BaseHandle(Generic[C]):
-    """A job, seen from outside."""
+class BaseClient:
+    """What the verbs of both kinds of clients are written with; each kind does it in its way."""
 
-    def __init__(self, client: C, job: str, decode: typed.Decode = typed.unchanged):
-        self._client = client
-        self._decode = decode
-        self.id = job
+    def __init__(self, source: Source, codec: Codec | None = None):
+        self._source = source
+        self.requests = Requests(source.schema, codec)
+        self.calls = self.requests.calls
 
-    def __repr__(self) -> str:
-        """Show which job it is."""
-        return f"<{type(self).__name__} of {self.id}>"
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call, in the transaction of the caller's connection if it is given."""
+        raise NotImplementedError
+
+    def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
+        """Send a call, and give what comes of it as the type of the verb that asks."""
+        given: A = self.send(call, connection)
+        return given
+
+    def follow(self, steps: Steps[Any]) -> Any:
+        """Take steps, one after another, and give what comes of them."""
+        raise NotImplementedError
+
+    def each(self, pages: Pages[Any]) -> Any:
+        """Give out what stands on pages, which are read as they are wanted."""
+        raise NotImplementedError
+
+    def handle(self, job: str, workflow: Workflow | None = None) -> Any:
+        """Give a handle of a job; nothing is sent."""
+        raise NotImplementedError
+
+    def entity(self, job: str, *, connection: Any = None) -> Any:
+        """Give the memory of a job or entity; with `connection` inside its transaction."""
+        raise NotImplementedError
 
 
 class Door:

@@ -16,7 +16,7 @@ from .calls import Call, Calls
 from .durations import Duration, micros, seconds, to_iso
 from .errors import InvalidArgument
 from .past import rows_of
-from .requests import Workflow, one_of_many
+from .requests import BaseClient, Workflow, one_of_many
 
 _Time = TypeVar("_Time")
 _Handle = TypeVar("_Handle")
@@ -87,18 +87,8 @@ def schedule_call(
     return calls.create_schedule(called if name is None else name, called, start["args"], **known)
 
 
-class Schedules(Generic[_Time, _Handle, _Bool, _Schedules]):
+class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
     """The verbs of a client that concern schedules."""
-
-    calls: Calls
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call; each kind of client in its way."""
-        raise NotImplementedError
-
-    def handle(self, job: str, workflow: Workflow | None = None) -> Any:
-        """Give a handle of a job; nothing is sent."""
-        raise NotImplementedError
 
     def create_schedule(
         self,
@@ -135,29 +125,25 @@ class Schedules(Generic[_Time, _Handle, _Bool, _Schedules]):
             "timeout": None if timeout is None else interval_of(timeout),
         }
         call = schedule_call(self.calls, workflow, name, args, timing, options)
-        due_at: _Time = self.send(call, connection)
-        return due_at
+        return self._give(call, connection)
 
     def schedules(self) -> _Schedules:
         """List the schedules by name, with when they are due next and what they started last."""
-        schedules: _Schedules = self.send(self.calls.schedules().reading(rows_of(Schedule)))
-        return schedules
+        return self._give(self.calls.schedules().reading(rows_of(Schedule)))
 
     def pause_schedule(self, name: str) -> _Bool:
         """Start nothing by a schedule until it is resumed; false where it is paused already.
 
         Raises ScheduleNotFound.
         """
-        paused: _Bool = self.send(self.calls.pause_schedule(name))
-        return paused
+        return self._give(self.calls.pause_schedule(name))
 
     def resume_schedule(self, name: str) -> _Bool:
         """Go on with a schedule that is paused or stuck; it catches up as far as it wants to.
 
         False where it was not paused. Raises ScheduleNotFound, InvalidSchedule.
         """
-        resumed: _Bool = self.send(self.calls.resume_schedule(name))
-        return resumed
+        return self._give(self.calls.resume_schedule(name))
 
     def trigger_schedule(self, name: str, *, key: str | None = None) -> _Handle:
         """Start now what a schedule starts; gives a handle of the job. The same key starts once.
@@ -165,10 +151,8 @@ class Schedules(Generic[_Time, _Handle, _Bool, _Schedules]):
         Raises ScheduleNotFound, InvalidSchedule.
         """
         call = self.calls.trigger_schedule(name, key or uuid.uuid4().hex)
-        handle: _Handle = self.send(call.reading(lambda started: self.handle(started[0])))
-        return handle
+        return self._give(call.reading(lambda started: self.handle(started[0])))
 
     def drop_schedule(self, name: str) -> _Bool:
         """Forget a schedule; its jobs stay. False where there is none. Raises JobAtWork."""
-        dropped: _Bool = self.send(self.calls.drop_schedule(name))
-        return dropped
+        return self._give(self.calls.drop_schedule(name))

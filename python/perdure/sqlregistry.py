@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from .calls import Call, Calls
 from .durations import Duration, as_interval
 from .past import rows_of
+from .requests import BaseClient
 from .work import SqlHook
 
 _None = TypeVar("_None")
@@ -32,14 +32,8 @@ class RegisteredSqlHook:
     within: timedelta | None
 
 
-class SqlRegistry(Generic[_None, _Bool, _Hooks]):
+class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
     """The verbs of a client that concern hooks in SQL."""
-
-    calls: Calls
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call; each kind of client in its way."""
-        raise NotImplementedError
 
     def register_sql_hook(
         self,
@@ -63,18 +57,15 @@ class SqlRegistry(Generic[_None, _Bool, _Hooks]):
         lengths = {"retry_in": retry_in, "timeout": timeout, "within": within}
         written = {name: as_interval(it) for name, it in lengths.items() if it is not None}
         call = self.calls.register_sql_hook(_name(hook), function, attempts=attempts, **written)
-        nothing: _None = self.send(call.reading(lambda _: None), connection)
-        return nothing
+        return self._give(call.reading(lambda _: None), connection)
 
     def drop_sql_hook(self, hook: SqlHook[Any] | str, *, connection: Any = None) -> _Bool:
         """Let a function be a hook no more; false where it was none."""
-        dropped: _Bool = self.send(self.calls.drop_sql_hook(_name(hook)), connection)
-        return dropped
+        return self._give(self.calls.drop_sql_hook(_name(hook)), connection)
 
     def sql_hooks(self) -> _Hooks:
         """List the hooks in SQL by name."""
-        hooks: _Hooks = self.send(self.calls.sql_hooks().reading(rows_of(RegisteredSqlHook)))
-        return hooks
+        return self._give(self.calls.sql_hooks().reading(rows_of(RegisteredSqlHook)))
 
 
 def _name(hook: SqlHook[Any] | str) -> str:

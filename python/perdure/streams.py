@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 from .calls import Calls
-from .looks import Look
-from .past import rows_of
+from .durations import Duration
+from .looks import Look, Pages, until_of
+from .memory import Path
+from .past import rows_of, written
 
 END = 0
 """The place of what ends a stream."""
@@ -35,6 +37,19 @@ After = int | tuple[int, int] | StreamItem
 """A version, a version and a place in it, or the last item that one has seen."""
 
 
+def stream_pages(
+    calls: Calls, job: str, name: Path, after: After, timeout: Duration | None
+) -> Pages[StreamItem]:
+    """Read a stream from behind a place to its end, or until nothing has come for a time."""
+    stream, last = written(name), place_of(after)
+    while items := (yield items_behind(calls, job, stream, last, until_of(timeout)[1])):
+        end = next((n for n, item in enumerate(items) if item.place == END), None)
+        yield items[:end]
+        if end is not None:
+            return
+        last = items[-1].version, items[-1].place
+
+
 def place_of(after: After) -> tuple[int, int | None]:
     """Give a version and the place in it behind which to read."""
     if isinstance(after, StreamItem):
@@ -42,7 +57,9 @@ def place_of(after: After) -> tuple[int, int | None]:
     return (after, None) if isinstance(after, int) else after
 
 
-def items_behind(calls: Calls, job: str, stream: str, after: tuple[int, int | None]) -> Look:
-    """Look for items of a stream behind a place; the last one may say that it ends."""
+def items_behind(
+    calls: Calls, job: str, stream: str, after: tuple[int, int | None], until: float | None
+) -> Look:
+    """Look for items of a stream behind a place; one may say that it ends."""
     call = calls.stream_items(job, stream, *after).reading(rows_of(StreamItem))
-    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool)
+    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .calls import Call, Calls
+from .calls import Calls
+from .looks import Pages, Steps
 from .past import PAGE, rows_of
 
 BATCH = 10_000
@@ -27,6 +28,17 @@ class TimelineItem:
     place: list[Any]
 
 
-def page_of(calls: Calls, job: str, after: list[Any] | None) -> Call:
-    """Give the call that reads the items after a place: a list, empty at the end."""
-    return calls.timeline(job, after, PAGE).reading(rows_of(TimelineItem))
+def timeline_pages(calls: Calls, job: str) -> Pages[TimelineItem]:
+    """Read all that belongs to a job but its memory."""
+    place: list[Any] | None = None
+    while items := (yield calls.timeline(job, place, PAGE).reading(rows_of(TimelineItem))):
+        yield items
+        place = items[-1].place
+
+
+def steps_to_forget(calls: Calls, job: str) -> Steps[int]:
+    """Drop what the runs before the last one were told; gives how many facts."""
+    dropped = 0
+    while some := (yield calls.forget_old_runs(job, BATCH)):
+        dropped += some
+    return dropped

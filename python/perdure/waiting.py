@@ -28,11 +28,6 @@ GRACE = 2.0
 """Seconds that a database which is asked in time has for its answer."""
 
 
-def is_over(until: float | None) -> bool:
-    """Tell whether time (monotonic seconds) is up."""
-    return until is not None and time.monotonic() >= until
-
-
 def delays() -> Iterator[float]:
     """Give the seconds between looks that need no notification."""
     yield from LADDER
@@ -65,37 +60,37 @@ class Ear:
             send(connection, self._calls.listen(self._channel))
             self._heard_by = connection
 
-    def wait(self, look: Look, until: float | None) -> Any:
-        """Give what was looked for, or None when time (monotonic seconds) is up first."""
+    def wait(self, look: Look) -> Any:
+        """Give what was looked for, or None when time is up first."""
         self._is_known = False
         try:
-            return self._wait(look, until)
+            return self._wait(look)
         finally:
             if self._is_known:
                 self._stop_listening()
 
-    def _wait(self, look: Look, until: float | None) -> Any:
+    def _wait(self, look: Look) -> Any:
         for delay in delays():
             try:
                 connection = self._link.connection()
-                seen = self._look(connection, look, until)
-                left = delay if until is None else min(delay, until - time.monotonic())
-                if look.is_seen(seen) or left <= 0:
-                    return seen if look.is_seen(seen) else None
-                self._hear(connection, look.topic, left)
+                seen = self._look(connection, look)
+                pause = look.pause(delay)
+                if look.is_seen(seen) or pause <= 0:
+                    return look.found(seen)
+                self._hear(connection, look.topic, pause)
             except psycopg.Error as error:
                 if not can_be_repeated(error, self._link.is_connected()):
                     raise
                 self._link.close()
                 time.sleep(min(delay, FIRST_LOOK))
-                if until is not None and time.monotonic() > until + GRACE:
+                if look.until is not None and time.monotonic() > look.until + GRACE:
                     raise
         raise AssertionError("delays never end")
 
-    def _look(self, connection: psycopg.Connection[Any], look: Look, until: float | None) -> Any:
+    def _look(self, connection: psycopg.Connection[Any], look: Look) -> Any:
         """Look; who sees nothing, and has time, says that he waits, and looks once more."""
         seen = send(connection, look.call())
-        if look.is_seen(seen) or is_over(until) or self._source.is_pooled:
+        if look.is_seen(seen) or look.is_over() or self._source.is_pooled:
             return seen
         self._listen(connection)
         self._is_known = True
@@ -136,13 +131,13 @@ class Ears:
         self._task: asyncio.Task[None] | None = None
         self._is_listening = asyncio.Event()
 
-    async def wait(self, look: Look, until: float | None) -> Any:
-        """Give what was looked for, or None when time (monotonic seconds) is up first."""
-        seen = await self._call(look.call(), until)
-        if look.is_seen(seen) or is_over(until):
-            return seen if look.is_seen(seen) else None
+    async def wait(self, look: Look) -> Any:
+        """Give what was looked for, or None when time is up first."""
+        seen = await self._call(look.call(), look.until)
+        if look.is_seen(seen) or look.is_over():
+            return look.found(seen)
         if self._source.is_pooled:
-            return await self._wait(look, until, asyncio.Event())
+            return await self._wait(look, asyncio.Event())
         bell = asyncio.Event()
         topic = look.topic
         listener = f"{self._name}:{uuid.uuid4().hex}"
@@ -153,7 +148,7 @@ class Ears:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_listening.wait(), FIRST_LOOK)
         try:
-            return await self._wait(look, until, bell, look.register(listener))
+            return await self._wait(look, bell, look.register(listener))
         finally:
             self._bells[topic].discard(bell)
             if not self._bells[topic]:
@@ -173,19 +168,17 @@ class Ears:
         except TimeoutError as error:
             raise psycopg.OperationalError("the database did not answer in time") from error
 
-    async def _wait(
-        self, look: Look, until: float | None, bell: asyncio.Event, register: Call | None = None
-    ) -> Any:
+    async def _wait(self, look: Look, bell: asyncio.Event, register: Call | None = None) -> Any:
         for delay in delays():
             if register is not None and not bell.is_set():
-                await self._call(register, until)
+                await self._call(register, look.until)
             bell.clear()
-            seen = await self._call(look.call(), until)
-            left = delay if until is None else min(delay, until - time.monotonic())
-            if look.is_seen(seen) or left <= 0:
-                return seen if look.is_seen(seen) else None
+            seen = await self._call(look.call(), look.until)
+            pause = look.pause(delay)
+            if look.is_seen(seen) or pause <= 0:
+                return look.found(seen)
             with suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), left)
+                await asyncio.wait_for(bell.wait(), pause)
         raise AssertionError("delays never end")
 
     async def _run(self) -> None:

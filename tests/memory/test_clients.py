@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from psycopg.rows import dict_row
 
 import perdure
+from perdure.calls import Calls
+from perdure.looks import Steps
 
 
 @pytest.fixture
@@ -128,3 +131,57 @@ def test_a_mistake_is_told_with_a_hint(memory: Any, mistake: str) -> None:
         WRONG[mistake](memory._client, memory)
     assert raised.value.hint
     assert memory.get() == {"n": 1}
+
+
+def test_an_async_client_tells_a_mistake_where_it_is_made(dsn: str) -> None:
+    """Nothing has to be awaited for it."""
+
+    async def run() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            with pytest.raises(perdure.InvalidValue):
+                client.start("w", "\0")  # type: ignore[unused-coroutine]
+
+    asyncio.run(run())
+
+
+# Both kinds of clients.
+
+KINDS_OF = [
+    (perdure.Client, perdure.AsyncClient),
+    (perdure.Handle, perdure.AsyncHandle),
+    (perdure.Memory, perdure.AsyncMemory),
+]
+
+
+@pytest.mark.parametrize(("plain", "asynchronous"), KINDS_OF)
+def test_both_kinds_have_the_same_verbs(plain: type, asynchronous: type) -> None:
+    assert verbs_of(plain) == verbs_of(asynchronous)
+
+
+def verbs_of(kind: type) -> dict[str, list[inspect.Parameter]]:
+    """Read which verbs there are, and what they take."""
+    return {
+        name: list(inspect.signature(verb).parameters.values())
+        for name, verb in inspect.getmembers(kind, callable)
+        if not name.startswith("_")
+    }
+
+
+def test_a_refusal_is_raised_in_the_steps_that_have_met_it(dsn: str) -> None:
+    """They may go on from there, as reseal() does when somebody else has written."""
+
+    def steps(calls: Calls) -> Steps[list[str]]:
+        try:
+            yield calls.status("nobody")
+        except perdure.JobNotFound:
+            return [(yield calls.status("m"))[0]]
+        raise AssertionError("there is somebody")
+
+    async def run() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            await client.create_entity("m", "note")
+            assert await client.follow(steps(client.calls)) == ["m"]
+
+    asyncio.run(run())
+    with perdure.connect(dsn) as client:
+        assert client.follow(steps(client.calls)) == ["m"]

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import looks, waiting
+from perdure import past, waiting
 from perdure.embedded import Server
 
 QUIET = 0.6  # seconds: longer than any pause in these tests' own writes
@@ -218,7 +218,7 @@ def test_a_path_is_watched_alone(client: perdure.Client, memory: Any, dsn: str) 
 
 def test_what_happens_elsewhere_is_read_once(client: perdure.Client, memory: Any) -> None:
     """A watch of one place goes on from where it looked last, and never beyond what it has seen."""
-    look = looks.change_of(client.calls, "m", "here", 0)
+    look = past.change_of(client.calls, "m", "here", 0)
     places = [["elsewhere"], ["elsewhere", "elsewhere"], ["elsewhere", "here"], ["elsewhere"]]
     seen, begins = [], []
     for before, *after in places:

@@ -482,10 +482,12 @@ def test_an_async_test_does_the_same_and_its_loop_goes_on(dsn: str) -> None:
 
 
 def test_the_types_of_user_code_are_checked() -> None:
-    """What lab_user_code.py asserts holds, and its mistakes are found, by mypy --strict."""
+    """What *_user_code.py assert holds, and their mistakes are found, by mypy --strict."""
     pytest.importorskip("mypy")
-    file = Path(__file__).with_name("lab_user_code.py")
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, str(file)]
-    environment = dict(os.environ, MYPYPATH=str(file.parents[2] / "python"))
+    here = Path(__file__).parent
+    files = [os.fspath(file) for file in here.glob("*_user_code.py")]
+    assert len(files) == 2
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, *files]
+    environment = dict(os.environ, MYPYPATH=str(here.parents[1] / "python"))
     checked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert checked.stdout.startswith("Success"), checked.stdout + checked.stderr

@@ -1,0 +1,103 @@
+"""What a user writes with clients and handles of both kinds; mypy reads it, nobody runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from datetime import datetime
+from typing import Any, assert_type
+
+import perdure
+
+
+def plain(client: perdure.Client) -> None:
+    handle = client.start("w", 1, id="j", connection=None)
+    assert_type(handle, perdure.Handle)
+    assert_type(client.signal_with_start("w", "j", "go"), perdure.Handle)
+    assert_type(client.start_many("w", [{"id": "j"}]), list[perdure.Handle])
+    assert_type(client.fork("j", at=12), perdure.Handle)
+    assert_type(client.handle("j"), perdure.Handle)
+    assert_type(client.entity("j"), perdure.Memory)
+    assert_type(client.create_entity("e", "note", {}), perdure.Memory)
+    assert_type(client.until("j", "$.n > 3", 1.5), int)
+    assert_type(client.reseal("j"), int)
+    assert_type(client.forget("j"), bool)
+    assert_type(client.create_index("note", "n"), perdure.Index)
+    assert_type(client.drop_index("note", "n"), bool)
+    assert_type(client.create_schedule("w", "@hourly"), datetime | None)
+    assert_type(client.item("i").resolve("yes"), perdure.Item)
+    with client as opened:
+        assert_type(opened, perdure.Client)
+    client.fork("j", 12)  # type: ignore[arg-type]
+    client.entity("j", None)  # type: ignore[call-arg]
+
+
+def plain_handle(handle: perdure.Handle) -> None:
+    assert_type(handle.id, str)
+    assert_type(handle.memory, perdure.Memory)
+    assert_type(handle.result(timeout="10 min"), Any)
+    assert_type(handle.status(), perdure.Status)
+    assert_type(handle.signal("go", {"n": 1}, key="k"), bool)
+    assert_type(handle.stream("tokens", after=(1, 2)), Iterator[perdure.StreamItem])
+    assert_type(handle.cancel("why"), bool)
+    assert_type(handle.cancel_hook("$hook/tidy"), bool)
+    assert_type(handle.family(), list[perdure.Relative])
+    assert_type(handle.children(), list[perdure.Handle])
+    assert_type(handle.terminate(), bool)
+    assert_type(handle.pause(), bool)
+    assert_type(handle.resume(accept_changes=True), int)
+    assert_type(handle.repin("2"), int)
+    assert_type(handle.retry([1], timeout="2 h"), bool)
+    assert_type(handle.timeline(), Iterator[perdure.TimelineItem])
+    assert_type(handle.forget_old_runs(), int)
+    assert_type(handle.hook("tidy", 1), str)
+    assert_type(handle.memory.watch("a"), Iterator[perdure.Change])
+    handle.retry(5)  # type: ignore[arg-type]
+    handle.signal("go", {}, "k")  # type: ignore[call-arg]
+
+
+async def asynchronous(client: perdure.AsyncClient) -> None:
+    handle = await client.start("w", 1, id="j", connection=None)
+    assert_type(handle, perdure.AsyncHandle)
+    starting: Coroutine[Any, Any, perdure.AsyncHandle] = client.start("w")
+    assert_type(await starting, perdure.AsyncHandle)
+    assert_type(await client.signal_with_start("w", "j", "go"), perdure.AsyncHandle)
+    assert_type(await client.start_many("w", [{"id": "j"}]), list[perdure.AsyncHandle])
+    assert_type(await client.fork("j", at=12), perdure.AsyncHandle)
+    assert_type(client.handle("j"), perdure.AsyncHandle)
+    assert_type(client.entity("j"), perdure.AsyncMemory)
+    assert_type(await client.create_entity("e", "note", {}), perdure.AsyncMemory)
+    assert_type(await client.until("j", "$.n > 3", 1.5), int)
+    assert_type(await client.reseal("j"), int)
+    assert_type(await client.forget("j"), bool)
+    assert_type(await client.create_index("note", "n"), perdure.Index)
+    assert_type(await client.drop_index("note", "n"), bool)
+    assert_type(await client.create_schedule("w", "@hourly"), datetime | None)
+    assert_type(await (await client.item("i")).resolve("yes"), perdure.AsyncItem)
+    async with client as opened:
+        assert_type(opened, perdure.AsyncClient)
+    assert client.handle("j").status().version  # type: ignore[attr-defined]
+
+
+async def asynchronous_handle(handle: perdure.AsyncHandle) -> None:
+    assert_type(handle.id, str)
+    assert_type(handle.memory, perdure.AsyncMemory)
+    assert_type(await handle.result(timeout="10 min"), Any)
+    assert_type(await handle.status(), perdure.Status)
+    assert_type(await handle.signal("go", {"n": 1}, key="k"), bool)
+    handle.signal("go")  # type: ignore[unused-coroutine]
+    assert_type(handle.stream("tokens", after=(1, 2)), AsyncGenerator[perdure.StreamItem, None])
+    assert_type(await handle.cancel("why"), bool)
+    assert_type(await handle.cancel_hook("$hook/tidy"), bool)
+    assert_type(await handle.family(), list[perdure.Relative])
+    assert_type(await handle.children(), list[perdure.AsyncHandle])
+    assert_type(await handle.terminate(), bool)
+    assert_type(await handle.pause(), bool)
+    assert_type(await handle.resume(accept_changes=True), int)
+    assert_type(await handle.repin("2"), int)
+    assert_type(await handle.retry([1], timeout="2 h"), bool)
+    assert_type(handle.timeline(), AsyncGenerator[perdure.TimelineItem, None])
+    assert_type(await handle.forget_old_runs(), int)
+    assert_type(await handle.hook("tidy", 1), str)
+    assert_type(handle.memory.watch("a"), AsyncGenerator[perdure.Change, None])
+    async for item in handle.stream("tokens"):
+        assert_type(item, perdure.StreamItem)
