@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .app import App
     from .memory import AsyncEntity, Entity
     from .typed import Decode
-    from .work import Work
+    from .work import Pending, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Runtime(ABC):
         """Ask for something durable; gives what will have the answer."""
 
     @abstractmethod
-    def start(self, ask: asks.Ask) -> Any:
+    def start(self, ask: asks.Ask) -> Pending[Any]:
         """Ask for something that begins at once, whether or not anybody waits for it."""
 
     @abstractmethod

@@ -209,8 +209,7 @@ def start_child(
         "on_parent_end": on_parent_end,
         "timeout": timeout,
     }
-    pending: Pending[Any] = serving.start(_child(serving, workflow, args, kwargs, options))
-    return pending
+    return serving.start(_child(serving, workflow, args, kwargs, options))
 
 
 def _child(

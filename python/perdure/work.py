@@ -157,8 +157,7 @@ class Activity(Work[P, R]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
         """Begin it beside others: `found = search.start("q"); …; found.result()`."""
         serving = _needed(self)
-        pending: Pending[Any] = serving.start(self._ask(serving, args, kwargs))
-        return pending
+        return serving.start(self._ask(serving, args, kwargs))
 
     def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
         bound = self.shape.bind(args, kwargs)
@@ -225,8 +224,7 @@ class Hook(Work[P, R]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
         """Begin it beside others, without the memory: `perspective.start("s", "q").result()`."""
         serving = _needed(self)
-        pending: Pending[Any] = serving.start(self._ask(serving, args, kwargs))
-        return pending
+        return serving.start(self._ask(serving, args, kwargs))
 
     def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
         return asks.hook_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
@@ -323,8 +321,7 @@ class Coordinator(Work[P, R]):
         """
         serving = _needed(self)
         ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
-        pending: Pending[Any] = serving.start(ask)
-        return pending
+        return serving.start(ask)
 
 
 def _needed(work: Work[..., Any]) -> Runtime:
