@@ -1,7 +1,7 @@
 -- Migrations: the tables of an app, made outside the extension, so that pg_dump keeps what is in them [P13].
 
 begin;
-select plan(14);
+select plan(18);
 
 select have_held_job('j', '{"n": 1}');
 create temporary table before_it as
@@ -39,6 +39,19 @@ select is(
     array[perdure_version()],
     'the tables have the version of the functions');
 select is(jsonb_typeof(value), 'string', 'an app knows who it is') from settings where name = 'instance';
+
+-- Builds of a version.
+
+select is(value, perdure_build(), 'tables and views are of the build of the functions')
+  from settings where name = 'build';
+update settings set value = value || '{"code": "another"}' where name = 'build';
+select lives_ok('select migrate()', 'views and access of another build are made anew');
+select is(value, perdure_build(), 'and are of this build then') from settings where name = 'build';
+update settings set value = value || '{"tables": "others"}' where name = 'build';
+select throws_ok(
+    'select migrate()', 'PD507', 'the tables of this app were made by another build of version ' || perdure_version(),
+    'tables of another build are refused');
+update settings set value = perdure_build() where name = 'build';
 
 -- The four tables, and the small ones.
 

@@ -18,6 +18,7 @@
 \ir functions/contracts/checking.sql
 \ir functions/contracts/schemas.sql
 \ir functions/contracts/defining.sql
+\ir functions/instances/builds.sql
 \ir functions/instances/checking.sql
 \ir functions/listeners.sql
 \ir functions/access/serving.sql

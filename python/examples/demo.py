@@ -21,15 +21,15 @@ import show
 import text
 from document_pipeline import process_document
 from research_agent import QUESTION, research
-from stage import Memory, Stage, database
+from stage import Memory, Stage, connected, database
 
 import perdure
 
 SCHEMA = "demo"
-HISTORY = f"""select version, to_char(at, 'HH24:MI:SS.MS') as at, task, op,
+HISTORY = """select version, to_char(at, 'HH24:MI:SS.MS') as at, task, op,
        concat_ws(' ', array_to_string(path, '.'), left(argument::text, 60)) as change
-  from {SCHEMA}.history
- where job_id = '{{job}}'
+  from {schema}.history
+ where job_id = '{job}'
  order by version"""
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     print("perdure: permanent memory and coordinated execution, in PostgreSQL")
     with (
         database() as dsn,
-        perdure.connect(dsn, schema=SCHEMA) as client,
+        connected(dsn, SCHEMA) as (client, schema),
         tempfile.TemporaryDirectory(prefix="perdure-demo-") as folder,
     ):
         show.title("The stage")
@@ -49,11 +49,11 @@ def main() -> None:
         play, module, queue = find_out, "research_agent", "agents"
         if options.pipeline:
             play, module, queue = take_in, "document_pipeline", "documents"
-        with Stage(dsn, SCHEMA, module, queue, Path(folder)) as stage:
+        with Stage(dsn, schema, module, queue, Path(folder)) as stage:
             show.fact("worker", f"process {stage.start_worker()}, as by: {stage.command}")
             job = play(client, stage, options)
             show_history(stage, job)
-        show_where_to_look(job)
+        show_where_to_look(schema, job)
     print(f"\nDone after {time.monotonic() - started:.1f} s.")
 
 
@@ -140,7 +140,7 @@ def take_in(client: perdure.Client, stage: Stage, options: argparse.Namespace) -
 def approve(stage: Stage, job: str) -> None:
     """Answer the request for approval from another process, as a person would."""
     answer = '{"approved": true, "by": "jane"}'
-    command = ["perdure", "signal", job, "approve", answer, "--schema", SCHEMA]
+    command = ["perdure", "signal", job, "approve", answer, "--schema", stage.schema]
     print(f"  Jane, in another process: perdure signal {job} approve '{answer}'")
     environment = os.environ | {"PERDURE_DATABASE_URL": stage.dsn}
     subprocess.run([sys.executable, "-m", *command], check=True, env=environment)
@@ -160,19 +160,19 @@ def show_history(stage: Stage, job: str) -> None:
     """Print who wrote what into the memory."""
     show.title("Its history: which hook wrote what, in which version")
     with stage.sql.cursor() as cursor:
-        rows = cursor.execute(HISTORY.format(job=job)).fetchall()
+        rows = cursor.execute(HISTORY.format(schema=stage.schema, job=job)).fetchall()
         show.table([column.name for column in cursor.description or []], rows)
 
 
-def show_where_to_look(job: str) -> None:
+def show_where_to_look(schema: str, job: str) -> None:
     """Print what to type to look at it all again."""
     show.title("Look at it yourself: the memory stays")
     script = str(Path(sys.executable).with_name("perdure")).removeprefix(f"{Path.cwd()}/")
-    print(f"  {script} psql --schema {SCHEMA}\n")
+    print(f"  {script} psql --schema {schema}\n")
     for query in (
-        f"select id, context->>'status' as status, version from {SCHEMA}.jobs order by created_at",
-        f"select jsonb_pretty(context) from {SCHEMA}.jobs where id = '{job}'",
-        HISTORY.format(job=job),
+        f"select id, context->>'status' as status, version from {schema}.jobs order by created_at",
+        f"select jsonb_pretty(context) from {schema}.jobs where id = '{job}'",
+        HISTORY.format(schema=schema, job=job),
     ):
         print(textwrap.indent(f"{query};", "  "))
 

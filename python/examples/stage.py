@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ import psycopg
 
 import perdure
 from perdure import embedded
+from perdure.errors import NewerSchema, OtherBuild
 
 LEASE = "2 s"  # how long a dead worker's tasks stay its own: short, for those who watch
 EXECUTED = re.compile(r"\b((?:read|notify) .+)")  # what the examples' activities log
@@ -32,6 +34,21 @@ def database() -> Iterator[str]:
     else:
         with embedded.shared_server() as server:
             yield server.url()
+
+
+@contextmanager
+def connected(dsn: str, schema: str) -> Iterator[tuple[perdure.Client, str]]:
+    """Connect to the app in a schema, and say in which: in the next one, `demo_2` after `demo`,
+    where what another build of perdure has left there cannot be brought to this one."""
+    for number in count(2):
+        try:
+            client = perdure.connect(dsn, schema=schema)
+            break
+        except (NewerSchema, OtherBuild) as error:
+            print(f"  schema {schema} is left alone: {error.message}")
+            schema = f"{schema.partition('_')[0]}_{number}"
+    with client:
+        yield client, schema
 
 
 @dataclass

@@ -225,6 +225,10 @@ class ServerUnavailable(PerdureError, code="PD506"):
     """The embedded server cannot be found or does not start."""
 
 
+class OtherBuild(PerdureError, code="PD507"):
+    """The tables were made by another build of the same version, and differ."""
+
+
 # Work that failed.
 class Failure(PerdureError):
     """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original.

@@ -17,7 +17,9 @@ from .errors import (
     ExtensionOutdated,
     InvalidSchema,
     NewerSchema,
+    OtherBuild,
     SchemaOccupied,
+    translated,
 )
 from .statements import split
 
@@ -32,7 +34,7 @@ PATIENCE = 60.0
 PAUSE = 1.0
 """Seconds between two tries: longer than a migration keeps others waiting."""
 
-_VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), true"
+_VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null, true"
 
 # What is installed finds its names by the schema's name, and loses them when the schema is renamed.
 _VERSIONS = """
@@ -41,10 +43,17 @@ select {schema}.perdure_version(),
           from {schema}.migrations as m
          order by string_to_array(m.version, '.')::integer[] desc
          limit 1),
+       array[{schema}.perdure_build(),
+             (select s.value from {schema}.settings as s where s.name = 'build')],
        (select p.proconfig = array['search_path=pg_catalog, ' || quote_ident({name}) || ', pg_temp']
           from pg_catalog.pg_proc as p
          where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
 """
+_NOT_REPLACED = (
+    errors.FeatureNotSupported,  # a type
+    errors.InvalidTableDefinition,  # a view
+    errors.DependentObjectsStillExist,  # a function beneath an index or a trigger
+)
 _NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
 
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
@@ -62,11 +71,16 @@ select quote_ident(wanted.name),
           from pg_extension as e
          where e.extname = 'perdure'
            and e.extnamespace = found.oid),
-       exists (select
-                 from pg_proc as p
-                where p.pronamespace = found.oid
-                  and p.proname = 'perdure_version'
-                  and p.pronargs = 0),
+       (select substring(p.prosrc from 'return ''([^'']+)')
+          from pg_proc as p
+         where p.pronamespace = found.oid
+           and p.proname = 'perdure_version'
+           and p.pronargs = 0),
+       coalesce((select p.prosrc
+                   from pg_proc as p
+                  where p.pronamespace = found.oid
+                    and p.proname = 'perdure_build'
+                    and p.pronargs = 0), ''),
        (select quote_ident(p.proowner::regrole::name)
           from pg_proc as p
          where p.pronamespace = found.oid
@@ -112,13 +126,21 @@ select p.oid::regprocedure::text
 """
 
 
+class _Wanted(NamedTuple):
+    """What the package would install."""
+
+    version: str
+    build: dict[str, str]
+
+
 class _State(NamedTuple):
     """What the database says of a schema."""
 
     quoted: str
     oid: int | None
     extension: str | None  # its version, where perdure is installed there as an extension
-    installed: bool
+    version: str | None  # of the functions that are there
+    code: str  # what they say of their build
     owner: str | None  # of the functions that are there, where it is somebody else
     is_at_home: bool | None  # whether they know the schema by its name
 
@@ -129,13 +151,16 @@ def install(connection: Connection, schema: str, *, source: Traversable | None =
     Joins the connection's open transaction, else makes its own, and then tries again for a minute
     where a table is in use. `source` is another `sql/` tree.
 
-    Raises InvalidSchema, SchemaOccupied, NewerSchema or ExtensionOutdated.
+    Of another build of the same version, which is not released, the functions are replaced; where
+    tables or types differ it is refused.
+
+    Raises InvalidSchema, SchemaOccupied, NewerSchema, OtherBuild or ExtensionOutdated.
 
     `install(connection, "my_app")`
     """
     check_name(schema)
     root = script.source() if source is None else source
-    wanted = script.default_version(root)
+    wanted = _Wanted(script.default_version(root), script.build(root))
     if not _is_current(connection, schema, wanted):
         began = time.monotonic()
         is_own = connection.info.transaction_status == IDLE
@@ -147,21 +172,38 @@ def install(connection: Connection, schema: str, *, source: Traversable | None =
                 if not is_own or time.monotonic() - began > PATIENCE:
                     raise
             time.sleep(PAUSE)
-    return wanted
+    return wanted.version
 
 
-def _install(connection: Connection, schema: str, root: Traversable, wanted: str) -> None:
-    with _installing(connection, schema):
+def _install(connection: Connection, schema: str, root: Traversable, wanted: _Wanted) -> None:
+    with _installing(connection, schema), translated():
         if _is_current(connection, schema, wanted):
             return  # somebody else was faster
         state = _look(connection, schema)
         if state.extension is not None:
-            _accept_extension(schema, state.extension, wanted)
-        if not state.installed:
-            _create(connection, schema, state, root)
-        elif state.extension is None or not state.is_at_home:
-            _replace(connection, state, root)
-        connection.execute(_trusted(f"select {state.quoted}.migrate()"))
+            _accept_extension(schema, state, wanted)
+        with _refusing_other_builds(schema, state, wanted):
+            if state.version is None:
+                _create(connection, schema, state, root)
+            elif state.extension is None or not state.is_at_home:
+                _replace(connection, state, root)
+            connection.execute(_trusted(f"select {state.quoted}.migrate()"))
+
+
+@contextmanager
+def _refusing_other_builds(schema: str, state: _State, wanted: _Wanted) -> Iterator[None]:
+    """Say of what cannot be replaced that another build has made it; from one version to another
+    there is nothing of the kind."""
+    try:
+        yield
+    except _NOT_REPLACED as error:
+        if state.version != wanted.version:
+            raise
+        raise OtherBuild(
+            f"schema {schema!r} holds another build of version {wanted.version}",
+            detail=f"It differs in more than functions: {error.diag.message_primary}.",
+            hint="Use the build that made it; or erase the app: drop its schema, install again.",
+        ) from error
 
 
 def reload_functions(
@@ -174,7 +216,7 @@ def reload_functions(
     `reload_functions(connection, "my_app")`
     """
     root = script.source() if source is None else source
-    with _installing(connection, schema):
+    with _installing(connection, schema), translated():
         state = _look(connection, schema)
         _replace(connection, state, root)
         wanted = script.routines(root)
@@ -205,34 +247,38 @@ def check_name(schema: str) -> None:
     )
 
 
-def _is_current(connection: Connection, schema: str, wanted: str) -> bool:
-    """Ask with one query, and without a lock, whether functions and tables are of this version."""
+def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
+    """Ask with one query, and without a lock, whether functions and tables are of this version, and
+    of this build."""
     try:
-        code, tables, is_at_home = _ask(connection, _VERSIONS, schema)
+        code, tables, builds, is_at_home = _ask(connection, _VERSIONS, schema)
     except _NOT_THERE:
         return False
     except errors.InsufficientPrivilege:  # a client's role, which could change nothing anyway
-        code, tables, is_at_home = _ask(connection, _VERSION, schema)
+        code, tables, builds, is_at_home = _ask(connection, _VERSION, schema)
     for what, version in (("functions", code), ("tables", tables)):
-        if _numbers(version) > _numbers(wanted):
+        if _numbers(version) > _numbers(wanted.version):
             raise _newer(schema, what, version, wanted)
-    return bool(is_at_home) and code == tables == wanted
+    is_of_this_build = builds in (None, [wanted.build] * 2)
+    return bool(is_at_home) and code == tables == wanted.version and is_of_this_build
 
 
-def _newer(schema: str, what: str, version: str, wanted: str) -> NewerSchema:
+def _newer(schema: str, what: str, version: str, wanted: _Wanted) -> NewerSchema:
     return NewerSchema(
         f"schema {schema!r} holds {what} of version {version}, newer than this package",
-        detail=f"The package is version {wanted}; there is no way back.",
+        detail=f"The package is version {wanted.version}; there is no way back.",
         hint=f"Install version {version} of the package.",
     )
 
 
-def _ask(connection: Connection, query: LiteralString, schema: str) -> tuple[str, str, bool | None]:
+def _ask(
+    connection: Connection, query: LiteralString, schema: str
+) -> tuple[str, str, list[Any] | None, bool | None]:
     names = {"schema": sql.Identifier(schema), "name": sql.Literal(schema)}
     with _undone_if_it_fails(connection):
         asked = connection.execute(sql.SQL(query).format(**names))
-        code, tables, is_at_home = asked.fetchone() or ("", "", False)
-    return code, tables or "", is_at_home
+        code, tables, builds, is_at_home = asked.fetchone() or ("", "", None, False)
+    return code, tables or "", builds, is_at_home
 
 
 @contextmanager
@@ -305,14 +351,23 @@ def _replace(connection: Connection, state: _State, root: Traversable) -> None:
         _run_all(connection, part, state.quoted)
 
 
-def _accept_extension(schema: str, found: str, wanted: str) -> None:
-    if _numbers(found) > _numbers(wanted):
+def _accept_extension(schema: str, state: _State, wanted: _Wanted) -> None:
+    found, version = state.extension or "", wanted.version
+    if _numbers(found) > _numbers(version):
         raise _newer(schema, "the extension", found, wanted)
-    if found != wanted:
+    update = f"alter extension perdure update to '{version}'; select {schema}.migrate()"
+    if found != version:
         raise ExtensionOutdated(
             f"schema {schema!r} holds the extension perdure in version {found}",
-            detail=f"The package is version {wanted}.",
-            hint=f"Run: alter extension perdure update to '{wanted}'; select {schema}.migrate()",
+            detail=f"The package is version {version}.",
+            hint=f"Run: {update}",
+        )
+    if state.is_at_home and wanted.build["code"] not in state.code:
+        raise ExtensionOutdated(
+            f"schema {schema!r} holds another build of the extension perdure {version}",
+            detail=f"The package is build {wanted.build['code']}.",
+            hint="Let the server have the files of this build (make install-extension), then run: "
+            f"alter extension perdure update to '{script.again(version)}'; {update}",
         )
 
 

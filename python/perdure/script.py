@@ -13,6 +13,8 @@ An upgrade replaces all code, whatever was there, so one script serves every ear
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -25,6 +27,7 @@ from typing import NamedTuple
 from .statements import split
 
 SCHEMA = "@extschema@"
+BUILD = "@build@"
 GUARD = '\\echo Use "create extension perdure" to load this file. \\quit\n'
 
 _INCLUDE = re.compile(r"^\\ir\s+(\S+)\s*$", re.MULTILINE)
@@ -34,6 +37,7 @@ _REPLACED = re.compile(
     re.DOTALL,
 )
 _QUOTE = "$replaced$"
+_UNREAD = re.compile(r"^\s*(?:--.*)?\n", re.MULTILINE)  # comments and empty lines
 
 _CREATOR = """\
 create function @extschema@.{name}({parameters}) returns void
@@ -72,12 +76,19 @@ def source() -> Traversable:
 def parts(sql: Traversable | None = None) -> Iterator[Part]:
     """Yield the parts of the install script in the order of `install.sql`."""
     root = source() if sql is None else sql
-    for creator, files in groupby(_contents(root), _creator):
-        pieces = [Part(file, _read(root, file)) for file in files]
-        if creator is None:
-            yield from pieces
-        else:
-            yield _created_by(creator, pieces)
+    written = json.dumps(build(root))
+    for part in _written(root):
+        yield Part(part.file, part.text.replace(BUILD, written))
+
+
+def build(sql: Traversable | None = None) -> dict[str, str]:
+    """Say by digests which source this is: that of all `code`, and that of the `tables` in it.
+
+    Versions that are not released have many builds. A `--` comment makes no other tables.
+    """
+    made = list(_written(source() if sql is None else sql))
+    (tables,) = [part.text for part in made if part.file == "schema/tables"]
+    return {"code": _digest(render(made)), "tables": _digest(_UNREAD.sub("", tables))}
 
 
 def upgrade(sql: Traversable | None = None) -> Iterator[Part]:
@@ -114,6 +125,12 @@ def default_version(sql: Traversable | None = None) -> str:
     raise ValueError("perdure.control names no default_version")
 
 
+def again(version: str) -> str:
+    """Name the version of the extension by way of which one build of a version becomes another:
+    PostgreSQL does nothing where it is asked for the version that is there."""
+    return f"{version}-again"
+
+
 def earlier_versions(sql: Traversable | None = None) -> list[str]:
     """List the versions before this one, oldest first: each has its file in `migrations/`."""
     root = source() if sql is None else sql
@@ -129,11 +146,27 @@ def write_extension(folder: Path, sql: Traversable | None = None) -> Path:
     version = default_version(root)
     script = folder / f"perdure--{version}.sql"
     script.write_text(f"{GUARD}\n{render(parts(root))}", "utf-8")
-    for old in earlier_versions(root):
-        again = folder / f"perdure--{old}--{version}.sql"
-        again.write_text(f"{GUARD}\n{render(upgrade(root))}", "utf-8")
+    steps = [(old, version) for old in earlier_versions(root)] + [(version, again(version))]
+    for old, new in steps:
+        step = folder / f"perdure--{old}--{new}.sql"
+        step.write_text(f"{GUARD}\n{render(upgrade(root))}", "utf-8")
+    (folder / f"perdure--{again(version)}--{version}.sql").write_text(GUARD, "utf-8")
     (folder / "perdure.control").write_text(_read(root, "perdure.control"), "utf-8")
     return script
+
+
+def _written(root: Traversable) -> Iterator[Part]:
+    """Yield the parts as they are written, before the build has its name in them."""
+    for creator, files in groupby(_contents(root), _creator):
+        pieces = [Part(file, _read(root, file)) for file in files]
+        if creator is None:
+            yield from pieces
+        else:
+            yield _created_by(creator, pieces)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _replacing(part: Part) -> Part:

@@ -54,7 +54,7 @@ begin
         perform create_tables();
         perform create_views();
         perform adopt_instance();
-    elsif tables_version() = perdure_version() then
+    elsif tables_version() = perdure_version() and perdure_build() = (select s.value from settings as s where s.name = 'build') then
         return perdure_version();
     elsif string_to_array(tables_version(), '.')::integer[] > string_to_array(perdure_version(), '.')::integer[] then
         raise exception 'the tables of this app are of version %, newer than its functions', tables_version()
@@ -62,6 +62,7 @@ begin
                   detail = format('The functions are of version %s.', perdure_version()),
                   hint = 'There is no way back: install the newer version, or restore a dump that is older.';
     else
+        perform check_build() where tables_version() = perdure_version();
         perform bring_tables_up_to_date();
         -- The upgrade has replaced a clock that was moved, as all functions.
         perform turn_clock_to(clock()) from settings as s where s.name = 'clock_ahead';
@@ -69,8 +70,9 @@ begin
     insert into migrations (version, applied_at)
     values (perdure_version(), clock())
         on conflict on constraint one_row_per_migration do nothing;
+    perform note_build();
     return perdure_version();
 end
 $$;
 comment on function @extschema@.migrate() is
-    'Create the tables of this app, or bring them to this version; returns it. May be repeated, and called by many at once. PD503. [P13]';
+    'Create the tables of this app, or bring them to this version; returns it. May be repeated, and called by many at once. PD503, PD507. [P13]';

@@ -8,7 +8,7 @@ create table @extschema@.settings (
 );
 comment on table @extschema@.settings is 'What an app knows of itself, one row a setting.';
 comment on column @extschema@.settings.name is
-    'instance: who this app is; place: where it was adopted, so that a copy does not execute by surprise; clock_ahead: by how many seconds its clock was moved.';
+    'instance: who this app is; place: where it was adopted, so that a copy does not execute by surprise; build: by which source tables and views were made; clock_ahead: by how many seconds its clock was moved.';
 comment on column @extschema@.settings.value is 'The setting.';
 
 create table @extschema@.migrations (

@@ -2,13 +2,20 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import demo
 import pdf
+import psycopg
+import pytest
 import text
+from stage import connected
+
+from perdure import script
+from perdure.install import install
 
 
 def watch_demo(dsn: str, outbox: Path, *switches: str) -> str:
@@ -72,3 +79,20 @@ def test_the_pipeline_takes_the_users_document_across_a_crash(dsn: str, tmp_path
     assert "kill -9" in printed
     assert "approve '{" in printed
     assert list(tmp_path.glob("doc-*.json"))
+
+
+def test_what_another_build_has_left_is_left_alone(
+    dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shared server keeps what earlier builds of this version have made, with other tables."""
+    source = Path(shutil.copytree(str(script.source()), tmp_path / "sql"))
+    with (source / "schema" / "settings.sql").open("a") as opened:
+        opened.write("create table @extschema@.other ();\n")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for schema in ("demo", "demo_2"):
+            install(connection, schema, source=source)
+    for note in ("first", "second"):
+        with connected(dsn, "demo") as (client, schema):
+            assert schema == "demo_3"
+            client.create_entity(note, "note")
+        assert "schema demo_2 is left alone: the tables" in capsys.readouterr().out

@@ -3,6 +3,9 @@
 Version 0.2.0 adds a table, a column and an index; types gain attributes; hot functions change their
 signatures, in all the ways in which `create or replace` refuses it or makes a second function.
 Version 0.10.0 changes the tables again, and drops what 0.2.0 has added.
+
+A build is `sql/` of this version as it may have been on another day: with other functions, types
+and views, and with other tables or not.
 """
 
 from __future__ import annotations
@@ -55,6 +58,9 @@ comment on function @extschema@.passing() is 'Do nothing.';
 """
 
 
+MORE_IN_A_VIEW = ("f.value, f.key\n", "f.value, f.key, f.ok\n")
+
+
 def tree(folder: Path, version: str) -> Path:
     """Make the `sql/` of a version: of this one, or of one to come."""
     root = Path(shutil.copytree(str(script.source()), folder / version))
@@ -68,6 +74,16 @@ def tree(folder: Path, version: str) -> Path:
         (root / "migrations" / "0.10.0.sql").write_text(SHADE)
         _append(root, "schema/indexes.sql", SHADE)
         _append(root, "retired.sql", "drop function if exists @extschema@.passing();\n")
+    return root
+
+
+def build(folder: Path, *, tables: str = "") -> Path:
+    """Make the `sql/` of another build of this version, with something more among its tables."""
+    root = Path(shutil.copytree(str(script.source()), folder / "build"))
+    _change_signatures(root)
+    _append(root, "functions/jobs.sql", PASSING)
+    _edit(root, "schema/views.sql", *MORE_IN_A_VIEW)
+    _append(root, "schema/indexes.sql", tables)
     return root
 
 
@@ -90,7 +106,7 @@ def _number(root: Path, version: str) -> None:
 def _paint(root: Path) -> None:
     (root / "migrations" / "0.2.0.sql").write_text(COLOUR)
     _append(root, "schema/indexes.sql", COLOUR)
-    _edit(root, "schema/views.sql", "f.value, f.key\n", "f.value, f.key, f.ok\n")
+    _edit(root, "schema/views.sql", *MORE_IN_A_VIEW)
     _append(root, "functions/jobs.sql", PAINT)
 
 

@@ -59,6 +59,7 @@ declare
     found_version text := tables_version();
 begin
     if found_version = perdure_version() then
+        perform check_build();
         return;
     end if;
     raise exception 'the tables of this app are of another version than its functions'
@@ -67,7 +68,7 @@ begin
               hint = 'Call migrate() as the owner, or run: perdure install. Tables that are newer need newer functions.';
 end
 $$;
-comment on function @extschema@.check_tables() is 'Refuse to execute on tables of another version (PD505).';
+comment on function @extschema@.check_tables() is 'Refuse to execute on tables of another version (PD505) or build (PD507).';
 
 
 create function @extschema@.check_instance(instance uuid) returns void
@@ -89,4 +90,4 @@ begin
 end
 $$;
 comment on function @extschema@.check_instance(uuid) is
-    'Refuse to execute here: in a copy that nobody has adopted, or in another instance than a worker was told to serve (PD003; null accepts any), or on tables of another version (PD505).';
+    'Refuse to execute here: in a copy that nobody has adopted, or in another instance than a worker was told to serve (PD003; null accepts any), or on tables of another version (PD505) or build (PD507).';

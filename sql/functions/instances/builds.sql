@@ -1,0 +1,52 @@
+-- Builds: by which source the code and the tables were made. A version that is not released yet has many of them. The
+-- script writes the digests in here (python/perdure/script.py): a reload takes the code of another build as it is, and
+-- what was made of another source of the tables is refused.
+
+create function @extschema@.perdure_build() returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return '@build@'::jsonb;
+end
+$$;
+comment on function @extschema@.perdure_build() is
+    'Tell by which source this code was made, and by which the tables that it is made for: two digests.';
+
+
+create function @extschema@.check_build() returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    made_by jsonb := (select s.value from settings as s where s.name = 'build');
+begin
+    if made_by -> 'tables' = perdure_build() -> 'tables' then
+        return;
+    end if;
+    raise exception 'the tables of this app were made by another build of version %', perdure_version()
+        using errcode = 'PD507',
+              detail = format('They are of build %s, the functions are made for %s.',
+                              coalesce(made_by ->> 'tables', 'unknown'), perdure_build() ->> 'tables'),
+              hint = 'Use the build that made them; or erase all that is in the app: drop its schema, and install it again.';
+end
+$$;
+comment on function @extschema@.check_build() is
+    'Refuse tables that another build of the same version has made, and made differently (PD507).';
+
+
+create function @extschema@.note_build() returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    insert into settings (name, value)
+    values ('build', perdure_build())
+        on conflict on constraint one_row_per_setting do update set value = excluded.value;
+end
+$$;
+comment on function @extschema@.note_build() is 'Note that tables and views are of this build; migrate() calls it.';
