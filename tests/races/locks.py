@@ -1,0 +1,154 @@
+"""What a call holds where it has to wait: found by holding, one by one, all that it locks.
+
+PostgreSQL shows no locks of rows. So a call is made once, and another session tries which rows it
+cannot have; the keys that the call has inserted are locks too. The call is undone and made again
+for each lock, while somebody has that: where it waits, it is asked in the same way what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import psycopg
+
+from tests.races.sessions import Session, Stage
+
+Row = Mapping[str, Any]
+
+KEYS = """
+select c.relname::text, array_agg(a.attname::text order by k.place)
+  from pg_constraint as n
+  join pg_class as c on c.oid = n.conrelid
+ cross join unnest(n.conkey) with ordinality as k (number, place)
+  join pg_attribute as a on a.attrelid = c.oid and a.attnum = k.number
+ where n.contype = 'p'
+   and c.relnamespace = 'perdure'::regnamespace
+ group by 1
+"""
+
+
+class Lock(NamedTuple):
+    """A row, or a key that somebody is about to insert."""
+
+    table: str
+    key: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Give it in a word."""
+        return f"{self.table}({' '.join(self.key)})"
+
+
+class Wait(NamedTuple):
+    """A place where a call waits for a lock while it holds others."""
+
+    call: str
+    held: frozenset[Lock]
+    wanted: Lock
+
+    def __str__(self) -> str:
+        """Tell it in a line."""
+        return f"{self.call} waits for {self.wanted} and holds {', '.join(map(str, self.held))}"
+
+
+class Prober:
+    """Finds the waits of calls that session `a` makes, by sessions that hold and try locks."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.a, self.holder, self.trier = (stage.session(name) for name in ("a", "holder", "trier"))
+        self.keys: dict[str, list[str]] = dict(self.a.run(KEYS))
+
+    def waits(self, name: str, call: Callable[[], object]) -> Iterator[Wait]:
+        """Find where a call waits; it must do the same thing again after it was undone."""
+        there = self._rows()
+        with self.a.open("rollback"):
+            try:
+                call()
+            except psycopg.Error:
+                return  # it is refused in this state, and holds nothing any more
+            new = {lock: row for lock, row in self._rows().items() if lock not in there}
+            locks = self._held(new)
+        for lock in sorted(locks):
+            with self.holder.open("rollback"), self.a.open("rollback"):
+                self._hold(lock, new.get(lock))
+                coming = self.a.later(call)
+                if coming.waits():
+                    yield Wait(name, frozenset(self._held(new)) - {lock}, lock)
+                self.holder.rollback()
+                coming.error()
+
+    def _rows(self) -> dict[Lock, Row]:
+        """Read all rows that session `a` sees."""
+        tables = (
+            f"select '{table}', array[{self._key(table)}], to_jsonb(r) from {table} as r"
+            for table in self.keys
+        )
+        rows = self.a.run(" union all ".join(tables))
+        return {Lock(table, tuple(key)): row for table, key, row in rows}
+
+    def _held(self, new: Mapping[Lock, Row]) -> set[Lock]:
+        """Try all rows that are there, and to insert those that a call inserts."""
+        tables = (
+            f"(select '{table}', array[{key}] from {table} except"
+            f" select '{table}', r.key from"
+            f" (select array[{key}] as key from {table} for update skip locked) as r)"
+            for table, key in zip(self.keys, map(self._key, self.keys), strict=True)
+        )
+        with self.trier.open("rollback"):
+            self.trier.run("set local lock_timeout = '1 ms'")
+            rows = self.trier.run(" union all ".join(tables))
+            held = {Lock(table, tuple(key)) for table, key in rows}
+            return held | {lock for lock, row in new.items() if self._is_taken(lock, row)}
+
+    def _is_taken(self, lock: Lock, row: Row) -> bool:
+        """Tell whether somebody is about to insert a key."""
+        try:
+            with self.trier.connection.transaction(force_rollback=True):
+                insert(self.trier, lock.table, row)
+        except psycopg.errors.LockNotAvailable:
+            return True
+        except psycopg.errors.UniqueViolation:
+            pass  # it is there, and its row was tried
+        return False
+
+    def _hold(self, lock: Lock, row: Row | None) -> None:
+        if row is not None:
+            insert(self.holder, lock.table, row)
+            return
+        where = f"array[{self._key(lock.table)}] = %s"
+        self.holder.run(f"select from {lock.table} where {where} for update", list(lock.key))
+
+    def _key(self, table: str) -> str:
+        return ", ".join(f"{column}::text" for column in self.keys[table])
+
+
+def insert(session: Session, table: str, row: Row) -> None:
+    """Insert a row that was read, and nothing else: no trigger runs."""
+    session.run("set local session_replication_role = replica")
+    values = f"select (jsonb_populate_record(null::{table}, %s)).*"
+    session.run(f"insert into {table} overriding system value {values}", json.dumps(row))
+
+
+def circles(waits: Collection[Wait]) -> Iterator[tuple[Wait, ...]]:
+    """Yield the ways in which calls could wait for each other in a circle.
+
+    Each wants what the next one holds; and no two of them hold the same, or they would not stand
+    there at the same time: all that is done under the lock of a job is in order by that.
+    """
+    holders: dict[Lock, list[Wait]] = {}
+    for wait in waits:
+        for lock in wait.held:
+            holders.setdefault(lock, []).append(wait)
+
+    def follow(path: tuple[Wait, ...], held: frozenset[Lock]) -> Iterator[tuple[Wait, ...]]:
+        for following in holders.get(path[-1].wanted, []):
+            if following.held & held:
+                continue
+            if following.wanted in path[0].held:
+                yield (*path, following)
+            else:
+                yield from follow((*path, following), held | following.held)
+
+    for wait in waits:
+        yield from follow((wait,), wait.held)
