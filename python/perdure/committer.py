@@ -49,6 +49,13 @@ ASK_AGAIN = 0.02
 BUSY = 3
 """Claims in a row that find something, after which a worker needs no hints: it looks anyway."""
 
+SEARCH_AGAIN = 1.0
+"""Seconds after a full answer in which claims search from its mark, not from the beginning."""
+
+DEAR, SHARE, LONGEST = 0.02, 10, 10.0
+"""A search from the beginning that takes longer than so many seconds (an old snapshot keeps dead
+what it walks through) may take one part in ten of the time, and comes after ten seconds at last."""
+
 FATAL = (InstanceNotAdopted, ProtocolNotSupported)
 
 
@@ -68,7 +75,7 @@ class Committer:
         self._rung = 0
         self._finds = 0
         self._mark: str | None = None
-        self._searched_at = 0.0
+        self._searched_at = self._search_at = 0.0
         self._is_registered = False
         self._asked_at = 0.0
         self._was_hinted = False
@@ -193,20 +200,31 @@ class Committer:
         self._take(reply, room)
 
     def _since(self) -> str | None:
-        """Give the mark from which a claim of a burst searches; one a second searches from the
-        beginning."""
-        if self._mark is not None and time.monotonic() - self._searched_at < 1:
+        """Give the mark from which a claim searches; None: from the beginning."""
+        now = time.monotonic()
+        if self._mark is not None and now < self._search_at:
             return self._mark
-        self._searched_at = time.monotonic()
+        self._mark, self._searched_at = None, now
         return None
+
+    def _note_search(self, mark: str | None, is_full: bool) -> None:
+        """Decide when to search from the beginning again; what comes late is not seen before."""
+        if self._mark is None:
+            took = time.monotonic() - self._searched_at
+            rest = min(took * SHARE, LONGEST) if took > DEAR else 0.0
+            self._search_at = self._searched_at + max(rest, SEARCH_AGAIN if is_full else 0.0)
+        self._mark = mark or self._mark
 
     def _take(self, reply: Json, room: int) -> None:
         """Begin with the claimed tasks, and decide when to look again."""
         tasks = reply["tasks"]
         is_full = len(tasks) >= room
-        self._mark = reply["since"] if is_full else None
+        has_searched = self._mark is None
+        self._note_search(reply["since"], is_full)
         self._finds = self._finds + 1 if tasks else 0
         delay = 0.0 if is_full else self._pause()
+        if not has_searched:
+            delay = min(delay, max(0.0, self._search_at - time.monotonic()))
         if tasks:  # who gets some is not told when the next are due; the next turn may ask
             delay = min(delay, ASK_AGAIN)
         if reply["next_due_at"] is not None:

@@ -283,7 +283,8 @@ begin
         'turns', answers,
         'tasks', coalesce(describe_tasks(taken), '[]'),
         'since', low_water_mark(taken),
-        'next_due_at', case when taken = '{}' and advance.max_tasks > 0 then next_due_at(advance.queues) end);
+        'next_due_at', case when taken = '{}' and advance.max_tasks > 0 and advance.since = '-infinity'
+                            then next_due_at(advance.queues) end);
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is

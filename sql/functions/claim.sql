@@ -49,7 +49,7 @@ begin
 end
 $$;
 comment on function @extschema@.low_water_mark(@extschema@.claimed_task[]) is
-    'Tell from where the next claim of a burst may search, past what an old snapshot keeps dead at the head of the index. A hint: one claim a second, and one after a short answer, searches from -infinity.';
+    'Tell from where the next claim of a burst may search, past what an old snapshot keeps dead at the head of the index. A hint: one claim a second, and the last before a rest, searches from -infinity, and only that one is told when something is due next.';
 
 
 create function @extschema@.claim_tasks(
@@ -147,7 +147,7 @@ begin
         'token', token,
         'tasks', coalesce(describe_tasks(taken), '[]'),
         'since', low_water_mark(taken),
-        'next_due_at', case when taken = '{}' then next_due_at(claim.queues) end);
+        'next_due_at', case when taken = '{}' and claim.since = '-infinity' then next_due_at(claim.queues) end);
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is

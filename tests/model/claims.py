@@ -265,6 +265,7 @@ def reply(s: State, given: set[Name], args: Row) -> Row:
     ]
     due = [was_due for _, was_due in taken if was_due is not None]
     looks = args.get("max_tasks", 1) > 0 or "turns" not in args
+    looks = looks and args.get("since") in (None, "-infinity")
     return {
         "at": s.now,
         "token": args.get("claim_id"),

@@ -29,8 +29,10 @@ comment on function @extschema@.poison_reason() is 'Say why a task is parked tha
 
 
 -- One exact index range for each queue and priority that is in use, best first; the scan stops when it has enough. Steps from
--- priority to priority find these: most queues have one. A task that was delivered too often without progress is parked instead
--- of given out: it blocks nobody. [P10]
+-- priority to priority find these: most queues have one. A step passes over all that is dead in a priority, so above a
+-- low-water mark nobody steps: there every priority has its range. The update follows the primary key, whatever the statistics
+-- say of a table that was empty a moment ago. A task that was delivered too often without progress is parked instead of given
+-- out: it blocks nobody. [P10]
 create function @extschema@.lease_due(
     queues     text[],
     chosen     @extschema@.due_task[],
@@ -46,13 +48,18 @@ create function @extschema@.lease_due(
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 declare
     most integer := max_deliveries();
+    steps boolean := lease_due.since = '-infinity';
 begin
     with recursive ranges as (
-        select q.queue, q.place, (-1)::smallint as priority, 'infinity'::timestamptz as due_at
+        select q.queue, q.place, p.priority, case when steps then 'infinity' else lease_due.since end as due_at
           from unnest(lease_due.queues) with ordinality as q (queue, place)
+         cross join unnest(case when steps then '{-1}' else '{0,1,2,3,4,5,6,7,8,9}' end::smallint[]) as p (priority)
          union all
         select r.queue, r.place, f.*
           from ranges as r
@@ -60,25 +67,23 @@ begin
             select t.priority, t.due_at
               from tasks as t
              where t.queue = r.queue
-               and (t.priority, t.due_at) >= (r.priority + 1, lease_due.since)
+               and t.priority > r.priority
                and t.due_at < 'infinity'
                and not t.paused
                and not t.in_line
              order by t.priority, t.due_at
              limit 1
          ) as f
+         where steps
     ), found as materialized (
         select d.job_id, d.task, d.due_at, d.deliveries
-          from (select r.queue, r.priority
-                  from ranges as r
-                 where r.due_at <= leased_at
-                 order by r.priority, r.place) as r
+          from (select * from ranges as r where r.due_at <= leased_at order by r.priority, r.place) as r
          cross join lateral (
             select t.job_id, t.task, t.due_at, t.deliveries
               from tasks as t
              where t.queue = r.queue
                and t.priority = r.priority
-               and t.due_at >= lease_due.since
+               and t.due_at >= r.due_at
                and t.due_at <= leased_at
                and t.due_at < 'infinity'
                and not t.paused
@@ -110,8 +115,7 @@ begin
                       g.awaits, g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key,
                       g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at,
                       g.progress)::claimed_task
-                     order by g.priority, g.was_due_at)
-           filter (where g.token is not null),
+                     order by g.priority, g.was_due_at) filter (where g.token is not null),
            count(*) filter (where g.token is null)
       into taken, parked
       from taking as g;
