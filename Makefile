@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress cluster storm faults lint format verify golden bench build release dev psql \
+.PHONY: help demo test test-15 stress cluster storm faults lint format verify golden bench soak build release dev psql \
   install-extension clean
 
 help: ## Say what can be made
@@ -72,6 +72,9 @@ golden: $(READY) ## Make the golden journals of this version anew, before it is 
 bench: $(READY) ## Measure throughput and latency on this machine (BENCH_ARGS=…)
 	@$(INSTALL) '.[bench]'
 	@$(BIN)/python tests/bench/bench.py $(BENCH_ARGS)
+
+soak: $(READY) ## Let it grow, and measure what stays flat (AMOUNT=0.01; 1 is a million jobs, and hours)
+	@$(BIN)/python tests/bench/soak.py --amount $(if $(filter file,$(origin AMOUNT)),0.01,$(AMOUNT)) $(SOAK_ARGS)
 
 build: $(RUN) ## Write the extension's script and control file into build/
 	@$(BIN)/python -m perdure.script build

@@ -363,6 +363,21 @@ def one_signal(client: perdure.Client) -> None:
     handle.result(timeout=10)
 
 
+@contextmanager
+def served() -> Iterator[str]:
+    """Run a server of its own, whose data outlives a crash; gives its URL."""
+    settings = {
+        "shared_preload_libraries": "pg_stat_statements",
+        "max_wal_size": "4GB",
+        "fsync": "on",
+    }
+    # A folder of its own makes the server durable; throwaway ones live in memory.
+    folder = Path(tempfile.gettempdir()) / f"perdure-bench-{os.getpid()}"
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield stack.enter_context(Server(folder, settings)).url()
+
+
 def main() -> None:
     """Measure, print the table, and write bench.json and bench.svg."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -373,17 +388,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     parser.add_argument("--svg", type=Path, default=Path("bench.svg"))
     options = parser.parse_args()
-    settings = {
-        "shared_preload_libraries": "pg_stat_statements",
-        "max_wal_size": "4GB",
-        "fsync": "on",
-    }
-    # A folder of its own makes the server durable; throwaway ones live in memory.
-    folder = Path(tempfile.gettempdir()) / f"perdure-bench-{os.getpid()}"
     with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        server = stack.enter_context(Server(folder, settings))
-        bench = Bench(server.url(), options.amount, options.workers)
+        bench = Bench(stack.enter_context(served()), options.amount, options.workers)
         try:
             figures = []
             if options.only != "memory":

@@ -96,3 +96,46 @@ def shown(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the soak: a figure beside the most, or the least, that it may be.
+
+    What is counted (pages, rows, bytes, claims) is the same on every machine, and may be asserted;
+    what is timed is not.
+    """
+
+    part: str
+    name: str
+    value: float
+    unit: str = ""
+    most: float | None = None
+    least: float | None = None
+    counted: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        """Tell whether the figure is as it should be."""
+        return (self.most is None or self.value <= self.most) and (
+            self.least is None or self.value >= self.least
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Give the goal as it stands in soak.json."""
+        return vars(self) | {"value": round(self.value, 3), "is_met": self.is_met}
+
+
+def goals_table(goals: Sequence[Goal]) -> str:
+    """Write goals as a Markdown table."""
+    lines = ["| part | figure | value | goal | |", "|" + "---|" * 5]
+    for goal in goals:
+        limits = [
+            f"{sign} {shown(limit)}"
+            for sign, limit in (("≥", goal.least), ("≤", goal.most))
+            if limit is not None
+        ]
+        verdict = "" if not limits else "met" if goal.is_met else "**missed**"
+        value = f"{shown(goal.value)} {goal.unit}".strip()
+        lines.append(f"| {goal.part} | {goal.name} | {value} | {', '.join(limits)} | {verdict} |")
+    return "\n".join(lines)

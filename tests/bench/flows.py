@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import perdure
@@ -82,3 +83,16 @@ async def stream(memory: perdure.AsyncEntity) -> None:
 async def wait_for_go(memory: perdure.AsyncEntity) -> Any:
     """Wait for a signal, and return what it brought."""
     return await perdure.wait_for("go")
+
+
+@app.activity
+async def wait_while(path: str) -> None:
+    """Wait as long as there is a file."""
+    while Path(path).exists():  # noqa: ASYNC110, ASYNC240 - a file has no event
+        await asyncio.sleep(0.05)
+
+
+@app.coordinator(queue="bench")
+async def occupy(memory: perdure.AsyncEntity, path: str) -> None:
+    """Take a slot of a worker as long as there is a file."""
+    await wait_while(path)

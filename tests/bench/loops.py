@@ -1,0 +1,189 @@
+"""Loops of the soak: jobs that are started, claimed, finished and forgotten by several sessions."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+if TYPE_CHECKING:
+    from bench import Bench
+
+Connection = psycopg.Connection[Any]
+
+TABLES = ("jobs", "tasks", "journal", "inbox", "snapshots", "conditions", "items", "listeners")
+
+
+@dataclass
+class Done:
+    """What a loop has done: tasks, claims that came back empty, errors by their codes."""
+
+    tasks: int = 0
+    empty: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Done) -> None:
+        """Count another loop's work, too."""
+        self.tasks += other.tasks
+        self.empty += other.empty
+        self.errors += other.errors
+
+
+def work(url: str, worker: str, batch: int, until: str | None = None) -> Done:
+    """Claim and finish what is due, and, until a time, what comes to be due."""
+    done = Done()
+    with psycopg.connect(url, autocommit=True) as connection:
+        while True:
+            try:
+                row = connection.execute(
+                    "call soak.work(%s, %s, %s::timestamptz)", [worker, batch, until]
+                ).fetchone()
+            except psycopg.errors.OperationalError as error:
+                done.errors[error.sqlstate or "lost"] += 1
+                continue
+            assert row is not None
+            done.add(Done(row[0], row[1]))
+            return done
+
+
+def together(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Make calls at the same time, each in a thread; give what they gave, or raise their error."""
+    results: list[Any] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def run(place: int) -> None:
+        try:
+            results[place] = calls[place]()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is seen
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=[place]) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def call(url: str, statement: str, *values: Any) -> Any:
+    """Execute a statement on a connection of its own."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement, values)
+        return cursor.fetchone() if cursor.description else None
+
+
+def wave(bench: Bench, first: int, last: int, workers: int = 2) -> Done:
+    """Start jobs while others claim and finish them; signal those that wait, until all are over."""
+    done = Done()
+    start = partial(call, bench.url, "call soak.start_all(%s, %s)", first, last)
+    until = call(bench.url, "select clock_timestamp() + interval '200 ms'")[0]
+    loops = [partial(work, bench.url, f"w{n}", 200, str(until)) for n in range(workers)]
+    for one in together([start, *loops])[1:]:
+        done.add(one)
+    done.add(work(bench.url, "w0", 200))
+    signal = partial(call, bench.url, "call soak.signal_all(%s, %s)", first, last)
+    for one in together([signal, *loops])[1:]:
+        done.add(one)
+    done.add(work(bench.url, "w0", 200))
+    return done
+
+
+@contextmanager
+def beside(target: Callable[[threading.Event], None]) -> Iterator[threading.Thread]:
+    """Run something beside the block, until that ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=target, args=[stop])
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join()
+
+
+def explained(connection: Connection, statement: str) -> dict[str, float]:
+    """Execute a statement; give the pages it touched, its WAL in bytes, and its ms."""
+    row = connection.execute(
+        f"explain (analyze, buffers, wal, timing off, format json) {statement}".encode()
+    ).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return {
+        "pages": plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
+        "wal": plan["WAL Bytes"],
+        "ms": row[0][0]["Execution Time"],
+    }
+
+
+def medians(costs: list[dict[str, float]]) -> dict[str, float]:
+    """Give the median of each cost."""
+    return {name: statistics.median(cost[name] for cost in costs) for name in costs[0]}
+
+
+def sizes(bench: Bench) -> dict[str, int]:
+    """Tell how many pages tables and indexes have."""
+    rows = bench.connection.execute(
+        """select c.relname, pg_relation_size(c.oid) / 8192
+             from pg_class as c
+            where c.relnamespace = %s::regnamespace
+              and c.relkind in ('r', 'i')""",
+        [bench.schema],
+    )
+    return dict(rows.fetchall())
+
+
+def vacuum(bench: Bench) -> None:
+    """Do at once what autovacuum does in its time."""
+    tables = ", ".join(f"{bench.schema}.{table}" for table in TABLES)
+    bench.connection.execute(f"vacuum (analyze) {tables}".encode())
+
+
+def broken(bench: Bench) -> int:
+    """Count the invariants that do not hold."""
+    row = bench.connection.execute(
+        f"select count(*) from {bench.schema}.assert_invariants()"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def forget(connection: Connection, schema: str, before: Any, max_jobs: int = 1000) -> list[int]:
+    """Forget what has finished before a time, call after call; give how many each has forgotten."""
+    counts = []
+    while not counts or counts[-1]:
+        row = connection.execute(
+            f"select {schema}.forget_finished(%s, max_jobs => %s)", [before, max_jobs]
+        ).fetchone()
+        assert row is not None
+        counts.append(int(row[0]))
+    return counts[:-1]
+
+
+def starts(number: int, **more: Any) -> str:
+    """Write starts of trivial workflows for start_many()."""
+    return json.dumps([{"workflow": "trivial", "queue": "bench"} | more] * number)
+
+
+def now(bench: Bench) -> Any:
+    """Ask the server for the time."""
+    row = bench.connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    return row[0]
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """Measure how long something takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
