@@ -119,3 +119,16 @@ def test_a_claim_above_its_mark_passes_by_what_an_old_snapshot_keeps(
         claim = f"select claim('{{default,$sql}}', 'me', since => '{row and row[0]}')"
         costs.append([pages(connection, claim) for _ in range(3)][-1])
     assert costs[1] <= costs[0] + 4 < 90
+
+
+def test_a_claim_reads_no_more_for_statistics_of_an_empty_table(
+    connect: Callable[[], Connection],
+) -> None:
+    """The server looks at tables when they are nearly empty, and then work comes."""
+    connection = connect()
+    connection.execute("vacuum analyze tasks")
+    starts = json.dumps([{"workflow": "w"}] * 5_000)
+    connection.execute("select claim('{default}', 'me')")  # the plans are made
+    connection.execute("select count(*) from start_many(%s)", [starts])
+    claim = "select claim('{default,$sql}', 'me')"
+    assert [pages(connection, claim) for _ in range(3)][-1] <= MOST_PAGES["claim"]

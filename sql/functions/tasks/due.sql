@@ -30,9 +30,8 @@ comment on function @extschema@.poison_reason() is 'Say why a task is parked tha
 
 -- One exact index range for each queue and priority that is in use, best first; the scan stops when it has enough. Steps from
 -- priority to priority find these: most queues have one. A step passes over all that is dead in a priority, so above a
--- low-water mark nobody steps: there every priority has its range. The update follows the primary key, whatever the statistics
--- say of a table that was empty a moment ago. A task that was delivered too often without progress is parked instead of given
--- out: it blocks nobody. [P10]
+-- low-water mark nobody steps: there every priority has its range. A task that was delivered too often without progress is
+-- parked instead of given out: it blocks nobody. [P10]
 create function @extschema@.lease_due(
     queues     text[],
     chosen     @extschema@.due_task[],
@@ -48,9 +47,6 @@ create function @extschema@.lease_due(
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
-set enable_hashjoin = off
-set enable_mergejoin = off
-set enable_material = off
 as $$
 declare
     most integer := max_deliveries();
