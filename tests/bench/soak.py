@@ -16,9 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import backlog
+import crowd
 import growth
 import hints
 import retention
+import rss
+import snapshot
 from bench import HERE, Bench, served
 from figures import Goal, goals_table
 
@@ -27,6 +30,9 @@ PARTS: dict[str, Callable[[Bench], list[Goal]]] = {
     "backlog": backlog.measure,
     "retention": retention.measure,
     "hints": hints.measure,
+    "snapshot": snapshot.measure,
+    "memory": rss.measure,
+    "crowd": crowd.measure,
 }
 
 

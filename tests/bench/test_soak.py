@@ -26,8 +26,8 @@ def soaked(folder: Path, *parts: str) -> list[dict[str, Any]]:
 @pytest.mark.direct
 @pytest.mark.parametrize(
     ("parts", "least"),
-    [(("growth",), 10), (("backlog", "retention"), 9), (("hints",), 4)],
-    ids=["growth", "backlog and retention", "hints"],
+    [(("growth",), 10), (("backlog", "retention"), 9), (("hints",), 4), (("crowd",), 12)],
+    ids=["growth", "backlog and retention", "hints", "crowd"],
 )
 def test_what_the_soak_counts_is_as_it_should_be(
     tmp_path: Path, parts: tuple[str, ...], least: int
