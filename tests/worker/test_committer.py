@@ -232,3 +232,39 @@ def test_leases_are_kept_while_code_runs(
     work(lease=0.6)
     assert client.start(waits).result(T) == "done"
     assert len(runs) == 1
+
+
+def test_a_dear_search_takes_a_tenth_of_the_time(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old snapshot makes searches from the beginning slow: between two of them claims search
+    above the mark, and what was due before it waits for the next one."""
+
+    @app.coordinator
+    async def quick(memory: perdure.AsyncEntity) -> int:
+        return 1
+
+    call_of = connections.AsyncLink.call
+    searches: list[tuple[float, bool]] = []
+
+    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+        claims = b'"max_tasks"' in call.query
+        if claims:
+            is_above = b'"since"' in call.query
+            searches.append((time.monotonic(), is_above))
+            await asyncio.sleep(0 if is_above else 0.06)
+        return await call_of(link, call)
+
+    monkeypatch.setattr(connections.AsyncLink, "call", call)
+    work()
+    client.start(quick).result(T)
+    searches.clear()
+    for number in range(60):
+        client.start(quick).result(T)
+        if number == 30:
+            before = client.start(quick, due_at="2000-01-01")
+    assert before.result(T) == 1
+    whole = [at for at, is_above in searches if not is_above]
+    rests = [later - earlier for earlier, later in zip(whole, whole[1:], strict=False)]
+    assert len(whole) < len(searches) / 4
+    assert rests == [] or min(rests) >= 0.6
