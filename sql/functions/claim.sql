@@ -132,6 +132,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     token uuid := coalesce(claim.claim_id, gen_random_uuid());

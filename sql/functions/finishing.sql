@@ -76,6 +76,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     held turn := hold_to_finish(finish_task.job, finish_task.task, finish_task.token);
@@ -104,6 +105,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     held turn := hold_to_finish(fail_task.job, fail_task.task, fail_task.token);

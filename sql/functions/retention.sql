@@ -38,6 +38,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     if lock_jobs(array[forget.id], waiting => true) = '{}' then
@@ -69,6 +70,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 set enable_sort = off
 as $$
 declare

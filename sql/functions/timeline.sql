@@ -158,6 +158,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     begin_with integer := array_position('{0,1,2,3,4}', timeline.after ->> 0) - 1;

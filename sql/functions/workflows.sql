@@ -117,6 +117,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     wanted new_job := (coalesce(start.id, gen_random_uuid()::text), start.workflow, start.entity, coalesce(start.args, '[]'),
@@ -139,6 +140,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     wanted new_job[];
@@ -190,6 +192,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     wanted new_job := (coalesce(signal_with_start.id, gen_random_uuid()::text), signal_with_start.workflow,

@@ -69,7 +69,7 @@ def pages(room: list[dict[str, int]]) -> list[Goal]:
     """Compare pages at the end with those of the wave from which on they should be steady."""
     goals = []
     for name, steady in room[STEADY - 1].items():
-        most = int(steady * 1.1) + 8
+        most = int(steady * 1.25) + 8
         if max(steady, room[-1][name]) > 8:
             label = f"pages of {name}, the last wave (after the fifth: {steady})"
             goals.append(Goal(PART, label, room[-1][name], most=most, counted=True))

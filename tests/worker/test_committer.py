@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -265,6 +266,6 @@ def test_a_dear_search_takes_a_tenth_of_the_time(
             before = client.start(quick, due_at="2000-01-01")
     assert before.result(T) == 1
     whole = [at for at, is_above in searches if not is_above]
-    rests = [later - earlier for earlier, later in zip(whole, whole[1:], strict=False)]
+    rests = [later - earlier for earlier, later in pairwise(whole)]
     assert len(whole) < len(searches) / 4
     assert rests == [] or min(rests) >= 0.6

@@ -107,6 +107,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     held memory := lock_job(run_command.id);
@@ -194,6 +195,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     held memory := lock_job(run_commands.id);

@@ -35,6 +35,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_custom_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform check_listing(list_items.status, list_items.after, list_items.max_rows);

@@ -46,6 +46,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 declare
     full_burst numeric := case when set_queue.rate_per_second is not null
@@ -86,6 +87,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     perform raise_failure(queue_failure(pause_queue.queue));
@@ -105,6 +107,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     update queues as q set paused = false where q.queue = resume_queue.queue and q.paused;

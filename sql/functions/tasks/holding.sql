@@ -164,11 +164,12 @@ comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arr
 
 -- What was asked to cancel may clean up, with all that is beneath it, though its asker ends first and hears nothing of it. But
 -- who is ended from outside, and holds no token, takes all with him. Hardly ever is there anything to spare, which one look at
--- the inbox tells.
+-- the inbox tells. What is beneath a task is locked here, in the order of the index: so by no bitmap.
 create function @extschema@.delete_tasks(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
 as $$
 declare
     spares boolean := exists (

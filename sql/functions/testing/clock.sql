@@ -57,6 +57,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 begin
     if (move_clock.by between '0 s' and '1000 years') is not true then
