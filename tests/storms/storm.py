@@ -2,7 +2,7 @@
 
 What must hold: every answer that was given stands, nothing was done twice, versions have no gaps,
 the invariants hold after every fault, everything comes to its end in time once all is well again,
-and the server's log tells of nothing that the faults do not explain.
+tables and indexes are whole, and the server's log tells of nothing that the faults do not explain.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.databases import broken_invariants, connected
 from tests.races.sessions import Session
 from tests.races.test_random_history import JOBS
 from tests.storms.cluster import Cluster
+from tests.storms.damage import damage
 from tests.storms.history import History
 from tests.storms.load import Caller, Shop, Wind, broken_memories
 from tests.storms.points import Fuse
@@ -212,6 +213,7 @@ class Storm:
                 wrong += broken_memories(look, self._callers)
             wrong += [f"stuck: {row}" for row in look.run(STUCK)]
             wrong += [f"recorded twice: {row}" for row in look.run(TWICE)]
+            wrong += damage(connection)
         wrong += self.cluster.wrong_lines() + self._broken_bank()
         wrong += [] if self._crew is None else self._crew.failures
         wrong += [

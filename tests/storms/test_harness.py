@@ -16,6 +16,7 @@ from tests.databases import connected
 from tests.races.sessions import Session
 from tests.races.test_random_history import JOBS, any_command
 from tests.storms.cluster import Cluster
+from tests.storms.damage import can_be_seen, damage
 from tests.storms.history import History
 from tests.storms.load import Caller, Wind, broken_memories
 from tests.storms.proxy import Proxy
@@ -138,3 +139,29 @@ def test_commands_that_are_lost_are_found(
     look.run("alter table jobs disable trigger user")
     look.run(LOSSES[loss])
     assert broken_memories(look, [caller]) != []
+
+
+DAMAGES: dict[str, list[str]] = {
+    "an index lacks a row": [
+        "create table t (id integer constraint i primary key)",
+        "update pg_index set indisready = false where indexrelid = 'i'::regclass",
+        "insert into t values (1)",
+        "update pg_index set indisready = true where indexrelid = 'i'::regclass",
+    ],
+    "a table has an older row than it says": [
+        "create table t as select 1",
+        "update pg_class set relfrozenxid = pg_current_xact_id()::xid where oid = 't'::regclass",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_tables_and_indexes_that_are_damaged_are_found(kind: str, look: Session) -> None:
+    """(T7): a control of what is looked at after each storm."""
+    if not can_be_seen(look.connection):
+        pytest.skip("the server has no amcheck: pages are not looked at")
+    assert damage(look.connection) == []
+    look.run("set search_path = public, pg_catalog")
+    for statement in DAMAGES[kind]:
+        look.run(statement)
+    assert len(damage(look.connection)) == 1
