@@ -6,10 +6,14 @@ Each workflow has one right outcome, whatever happens to those who work on it.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
+
 import perdure
-from tests.worker.kill_app import app, step
+from tests.worker.kill_app import PATIENT, app, step
 
 __all__ = ["app"]
 
@@ -67,3 +71,49 @@ async def sums(memory: perdure.AsyncEntity, numbers: list[int]) -> Any:
     await memory.signal("letter", "begun")
     total = sum(await asyncio.gather(*children))
     return [await perdure.wait_for("letter"), total]
+
+
+# Timers: each ends in a row of the user's own, which is there as often as the timer has fired.
+
+
+@app.transaction(retry=PATIENT)
+async def fire(connection: psycopg.AsyncConnection[Any], due_at: str) -> None:
+    """Write down that it has fired, at what time of the database, and when it was due."""
+    query = "insert into fired values (%s, %s, clock_timestamp())"
+    await connection.execute(query, [perdure.info().job, due_at])
+
+
+@app.coordinator
+async def sleeps(memory: perdure.AsyncEntity, length: float) -> None:
+    """Sleep for so many seconds."""
+    due_at = perdure.now() + timedelta(seconds=length)
+    await perdure.sleep(length)
+    await fire(due_at.isoformat())
+
+
+@app.coordinator
+async def waits_in_vain(memory: perdure.AsyncEntity, length: float) -> None:
+    """Wait for so many seconds for what never comes."""
+    due_at = perdure.now() + timedelta(seconds=length)
+    with suppress(TimeoutError):
+        await perdure.wait_for("never", timeout=length)
+    await fire(due_at.isoformat())
+
+
+@app.coordinator
+async def sleeps_until(memory: perdure.AsyncEntity, due_at: str) -> None:
+    """Sleep until an instant."""
+    await perdure.sleep_until(datetime.fromisoformat(due_at))
+    await fire(due_at)
+
+
+@app.coordinator
+async def begins_later(memory: perdure.AsyncEntity, due_at: str) -> None:
+    """Fire at once; it is the start that is due later."""
+    await fire(due_at)
+
+
+@app.hook
+async def rings(memory: perdure.AsyncEntity, due_at: str) -> None:
+    """Fire at once; it is the hook that is due later."""
+    await fire(due_at)

@@ -1,0 +1,74 @@
+"""A mass of timers, under faults. [P7] (T12)"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import perdure
+from tests.amount import amount
+from tests.storms.cluster import Cluster
+from tests.storms.load import BOUND
+from tests.storms.storm import Faults, Storm
+from tests.storms.timers import Clockmaker, Firing, Timer, misfires
+
+TIMERS = 300
+WITHIN = 4
+"""Seconds in which so many timers are due."""
+
+
+def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
+    brewing: Callable[..., Storm], cluster: Cluster
+) -> None:
+    """[P7] (T12): sleeps, deadlines, later starts and later hooks, while the server is stopped on
+    the spot and workers are killed. What is cancelled in time never fires. How late timers are is
+    printed: nobody promises it.
+    """
+    storm = brewing("T12 timers", callers=0, customers=0)
+    with storm.crew(2) as crew, storm.load(), perdure.connect(storm.dsn) as client:
+        deeds: dict[str, Callable[[random.Random], object]] = {
+            "crash": lambda _: cluster.crash(),
+            "kill a worker": crew.kill,
+        }
+        clockmaker = Clockmaker(client, storm.direct, storm.random("timers"), amount(WITHIN))
+        with ThreadPoolExecutor(1) as pool:
+            setting = pool.submit(clockmaker.set, amount(TIMERS))
+            storm.blow(Faults(deeds, (0.1, 0.7)), amount(6))
+            setting.result()
+        clockmaker.wait(BOUND)
+    storm.figures.operations += len(clockmaker.timers)
+    print(clockmaker.lateness())
+    assert misfires(clockmaker.timers, clockmaker.firings()) == []
+    assert storm.judge() == []
+
+
+DUE = datetime(2000, 1, 1, tzinfo=UTC)
+LATER = DUE + timedelta(seconds=1)
+TIMERS_SET = [
+    Timer("a", DUE),
+    Timer("b", DUE),
+    Timer("cancelled", DUE, counts=frozenset({0})),
+]
+RIGHT: list[Firing] = [("a", DUE, LATER), ("b", DUE, DUE)]
+
+
+@pytest.mark.parametrize(
+    ("firings", "wrong"),
+    [
+        (RIGHT, 0),
+        (RIGHT[:1], 1),
+        ([*RIGHT, RIGHT[0]], 1),
+        ([RIGHT[0], ("b", DUE, DUE - timedelta(microseconds=1))], 1),
+        ([RIGHT[0], ("b", LATER, DUE)], 1),
+        ([*RIGHT, ("cancelled", DUE, LATER)], 1),
+        ([*RIGHT, ("nobody's", DUE, LATER)], 1),
+    ],
+    ids=["right", "lost", "twice", "early", "early by its code", "cancelled", "nobody's"],
+)
+def test_a_timer_that_misfires_is_found(firings: list[Firing], wrong: int) -> None:
+    """(T32): a control."""
+    assert len(misfires(TIMERS_SET, firings)) == wrong
