@@ -8,8 +8,8 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress cluster storm faults lint format verify golden bench soak build release dev psql \
-  install-extension clean
+.PHONY: help demo test test-15 stress cluster storm figures faults lint format verify golden bench \
+  soak build release dev psql install-extension clean
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ cluster: $(READY) ## Treat servers badly for longer: failovers, poolers, clocks,
 
 storm: $(READY) ## Kill workers and servers, cut connections and lose replies for long (AMOUNT=10 times)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/storms -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+figures: $(READY) ## Let the storms blow and write what they did into sql/guarantees.md (AMOUNT=10)
+	@PERDURE_FIGURES=1 $(MAKE) --no-print-directory storm
 
 SHARE  ?= 0.01
 FAULTY ?= tests/worker tests/engine --ignore tests/worker/test_costs.py

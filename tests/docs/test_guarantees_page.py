@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.storms.figures import PROMISES, by_promise, cited
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "sql" / "guarantees.md").read_text()
-PROMISES = {
+SHOWN = {
     name: re.findall(r"`(tests/[^`]+)`", row)
-    for name, row in re.findall(r"^\| (P\d+) \|(.*)$", PAGE, re.MULTILINE)
+    for name, row in re.findall(r"^\| (P\d+) \|(.*)$", PAGE.split("\n## ")[0], re.MULTILINE)
 }
 PLACES = re.findall(r"\]\((?!http)([^)#]+)|`(tests/[\w/.]+|pgtap/[\w/.]+)`", PAGE)
 
@@ -41,13 +43,13 @@ def test_every_promise_that_is_cited_is_there() -> None:
         *(ROOT / "pgtap").rglob("*.sql"),
     ]
     cited = {name for file in files for name in re.findall(r"\[(P\d+)\]", file.read_text())}
-    assert set(PROMISES) == cited | {f"P{number}" for number in range(1, 14)}
+    assert set(SHOWN) == cited | {f"P{number}" for number in range(1, 14)}
 
 
-@pytest.mark.parametrize("promise", PROMISES)
+@pytest.mark.parametrize("promise", SHOWN)
 def test_a_promise_is_shown_by_a_test_that_cites_it(promise: str) -> None:
-    assert PROMISES[promise]
-    for place in PROMISES[promise]:
+    assert SHOWN[promise]
+    for place in SHOWN[promise]:
         assert f"[{promise}]" in cited_by(place), place
 
 
@@ -55,3 +57,41 @@ def test_all_that_the_page_names_is_there() -> None:
     for link, file in PLACES:
         place = (ROOT / "sql" / link).resolve() if link else ROOT / file
         assert place.exists(), link or file
+
+
+def table(first: str) -> dict[str, dict[str, str]]:
+    """Give the rows of the table whose first column is called so, by what stands in that."""
+    found = re.search(rf"^(\| {first} \|.*)\n\|[- :|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    assert found is not None
+    head, *rows = (cells(line) for line in (found[1], *found[2].splitlines()))
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def storms() -> dict[str, str]:
+    """Name the storms of the tests, each with the promises that its test cites."""
+    return {
+        found[1]: cited(ast.get_docstring(node))
+        for file in (ROOT / "tests" / "storms").glob("test_*.py")
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        and (found := re.search(r"brewing\(['\"]([^'\"]+)", ast.unparse(node)))
+    }
+
+
+def test_the_figures_are_those_of_storms_that_there_are() -> None:
+    """Who renames a storm, or changes what it promises, has `make figures` run again."""
+    told = {name: row["promises"] for name, row in table("storm").items()}
+    assert told.items() <= storms().items()
+
+
+def test_no_storm_that_is_told_of_broke_a_promise() -> None:
+    assert {row["violations"] for row in table("storm").values()} == {"0"}
+
+
+def test_the_sums_of_the_figures_are_right() -> None:
+    sums = [dict(zip(PROMISES, row, strict=True)) for row in by_promise([*table("storm").values()])]
+    assert [*table("promise").values()] == sums

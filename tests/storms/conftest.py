@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from perdure import connections
 from perdure.install import install
 from tests.databases import SCHEMA, connected
 from tests.storms.cluster import Cluster, own_cluster
+from tests.storms.figures import cited, printed, write_down
 from tests.storms.proxy import Proxy, proxy_to
-from tests.storms.storm import HEAD, Storm
+from tests.storms.storm import Storm
 from tests.storms.workers import LONGEST_PAUSE
 
 FIGURES = "figures of a storm"
@@ -64,6 +66,7 @@ def brewing(
 
     def brew(name: str, dsn: str | None = None, **options: Any) -> Storm:
         direct, ordinary = cluster.url(storm_database), cluster.server.url(storm_database)
+        options["promises"] = cited(request.function.__doc__)
         storms.append(Storm(name, cluster, direct, dsn or ordinary, tmp_path, **options))
         return storms[-1]
 
@@ -74,10 +77,11 @@ def brewing(
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what the storms have done."""
+    """Print what the storms have done; `make figures` has it written down, if all is well."""
+    stats = terminalreporter.stats
     rows = [
         value
-        for reports in terminalreporter.stats.values()
+        for reports in stats.values()
         for report in reports
         for name, value in getattr(report, "user_properties", ())
         if name == FIGURES and report.when == "teardown"
@@ -85,7 +89,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not rows:
         return
     terminalreporter.section("storms")
-    widths = [max(len(row[place]) for row in [HEAD, *rows]) for place in range(len(HEAD))]
-    for row in [HEAD, *rows]:
-        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
-        terminalreporter.line("  ".join([f"{row[0]:<{widths[0]}}", *cells]))
+    for line in printed(rows):
+        terminalreporter.line(line)
+    if os.environ.get("PERDURE_FIGURES") and not (stats.get("failed") or stats.get("error")):
+        write_down(rows, os.environ["PERDURE_TEST_AMOUNT"])

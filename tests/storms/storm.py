@@ -23,6 +23,7 @@ from tests.races.sessions import Session
 from tests.races.test_random_history import JOBS
 from tests.storms.cluster import Cluster
 from tests.storms.damage import damage
+from tests.storms.figures import Figures
 from tests.storms.history import History
 from tests.storms.load import Caller, Shop, Wind, broken_memories
 from tests.storms.points import Fuse
@@ -48,37 +49,6 @@ EXPECTED = {
 }
 """Errors in the server's log that faults explain, besides refusals (PD...): limits and operators,
 stops and starts, connections that break, and files and memory of a postmaster that was killed."""
-
-
-@dataclass
-class Figures:
-    """What a storm has done, a row of the table at the end."""
-
-    storm: str
-    seed: str
-    seconds: float = 0.0
-    faults: int = 0
-    operations: int = 0
-    unknown: int = 0
-    """Replies that were lost, to calls that were repeated by the test itself."""
-    jobs: int = 0
-    deaths: int = 0
-    """Of worker processes."""
-    violations: int = 0
-
-    def row(self) -> list[str]:
-        """Give the row as text."""
-        return [self.storm, f"{self.seconds:.1f}"] + [
-            f"{number:,}"
-            for number in (
-                self.faults, self.operations, self.unknown, self.jobs, self.deaths,
-                self.violations,
-            )
-        ] + [self.seed]  # fmt: skip
-
-
-HEAD = ["storm", "seconds", "faults", "operations", "replies lost", "jobs", "deaths", "violations",
-        "seed"]  # fmt: skip
 
 
 @dataclass
@@ -109,12 +79,14 @@ class Storm:
     seed: str = field(default_factory=seed)
     callers: int = CALLERS
     customers: int = CUSTOMERS
+    promises: str = ""
+    """Those that it tries."""
     avoid: frozenset[str] = frozenset()
     """Workflows that customers do not order."""
     looks: Callable[[str], list[Any]] = broken_invariants
 
     def __post_init__(self) -> None:
-        self.figures = Figures(self.name, self.seed)
+        self.figures = Figures(self.name, self.seed, self.promises)
         self.history = History(self.folder / "history")
         self.wind = Wind(self.dsn, self.history)
         self.cluster.begin_log()

@@ -39,7 +39,7 @@ def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
             setting = pool.submit(clockmaker.set, amount(TIMERS))
             storm.blow(Faults(deeds, (0.1, 0.7)), amount(6))
             setting.result()
-        clockmaker.wait(BOUND)
+        clockmaker.wait(amount(BOUND))
     storm.figures.operations += len(clockmaker.timers)
     print(clockmaker.lateness())
     assert misfires(clockmaker.timers, clockmaker.firings()) == []

@@ -1,0 +1,96 @@
+"""What storms have done: rows that pytest prints, and `make figures` writes into the guarantees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "sql" / "guarantees.md"
+SECTION = re.compile(r"(?<=<!-- figures -->\n).*(?=<!-- end of figures -->\n)", re.DOTALL)
+
+
+@dataclass
+class Figures:
+    """What one storm has done."""
+
+    storm: str
+    seed: str
+    promises: str = ""
+    """Those that its test cites."""
+    seconds: float = 0.0
+    faults: int = 0
+    operations: int = 0
+    unknown: int = 0
+    """Replies that were lost, to calls that were repeated by the test itself."""
+    jobs: int = 0
+    deaths: int = 0
+    """Of worker processes."""
+    violations: int = 0
+
+    def row(self) -> list[str]:
+        """Give the row as text."""
+        return [self.storm, self.promises, f"{self.seconds:.1f}"] + [
+            f"{number:,}"
+            for number in (
+                self.faults, self.operations, self.unknown, self.jobs, self.deaths,
+                self.violations,
+            )
+        ] + [self.seed]  # fmt: skip
+
+
+HEAD = ["storm", "promises", "seconds", "faults", "operations", "replies lost", "jobs", "deaths",
+        "violations", "seed"]  # fmt: skip
+PROMISES = ["promise", "storms", "faults", "operations", "violations"]
+NAMES = 2
+"""Columns that are names, not numbers."""
+
+
+def cited(docstring: str | None) -> str:
+    """Name the promises that a test cites."""
+    return " ".join(re.findall(r"\[(P\d+)\]", docstring or ""))
+
+
+def printed(rows: Sequence[list[str]]) -> Iterator[str]:
+    """Give the lines of the table that pytest prints."""
+    table = [HEAD, *rows]
+    widths = [max(len(row[place]) for row in table) for place in range(len(HEAD))]
+    for row in table:
+        cells = [
+            f"{cell:<{width}}" if place < NAMES else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells)
+
+
+def by_promise(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
+    """Sum up, for each promise, what the storms did that cite it."""
+    promises = {promise for row in rows for promise in row["promises"].split()}
+    for promise in sorted(promises, key=lambda name: int(name[1:])):
+        its = [row for row in rows if promise in row["promises"].split()]
+        sums = (sum(int(row[what].replace(",", "")) for row in its) for what in PROMISES[2:])
+        yield [promise, str(len(its)), *(f"{number:,}" for number in sums)]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Iterator[str]:
+    """Give a table of a page."""
+    for row in (head, ["---"] * names + ["---:"] * (len(head) - names), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def write_down(rows: Sequence[list[str]], amount: str, page: Path = PAGE) -> None:
+    """Write the figures into their section of a page."""
+    lines = [
+        f"`make figures AMOUNT={amount}`, on the embedded server and a machine with two cores:",
+        "",
+        *markdown(HEAD[:-1], [row[:-1] for row in rows], NAMES),
+        "",
+        "Summed up over the storms that try a promise:",
+        "",
+        *markdown(
+            PROMISES, list(by_promise([dict(zip(HEAD, row, strict=True)) for row in rows])), 1
+        ),
+    ]
+    text = "\n".join(["", *lines, "", ""])
+    page.write_text(SECTION.sub(lambda _: text, page.read_text()))
