@@ -123,6 +123,12 @@ def unreliable_driver() -> Iterator[None]:
         yield
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Pass by the tests that say why they cannot be run like this."""
+    if marker := item.get_closest_marker("steady"):
+        pytest.skip(f"without faults only: {marker.args[0]}")
+
+
 def pytest_report_header() -> str:
     """Tell what is wrong with this run."""
     return f"faults: {DRIVER.share:.1%} of the statements, PERDURE_RACE_SEED={SEED}"
