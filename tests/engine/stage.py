@@ -350,10 +350,16 @@ class Stage(Outside):
         return life.calls % every == 0
 
     def _compare(self, life: Life, cursor: psycopg.AsyncCursor[Any], answer: Json) -> None:
-        """Check that a repeated call has what it had claimed, and no delivery more."""
-        before = life.lost.get(cursor)
-        if before and self.ledger.is_strict and before != claimed_in(answer):
-            self.ledger.violations.append(f"{before} were claimed, then {claimed_in(answer)}")
+        """Check that a repeated call has what it had claimed, but for what others have taken since
+        because its lease was ended, and no delivery more."""
+        held = "select token = %s from tasks where job_id = %s and task = %s"
+        kept = [
+            (job, task, deliveries)
+            for job, task, deliveries in life.lost.get(cursor) or ()
+            if self.one(held, answer["token"], job, task)
+        ]
+        if kept and self.ledger.is_strict and kept != claimed_in(answer):
+            self.ledger.violations.append(f"{kept} were claimed, then {claimed_in(answer)}")
 
     @staticmethod
     async def _nothing_more(life: Life) -> None:
