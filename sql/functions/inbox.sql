@@ -74,6 +74,7 @@ comment on function @extschema@.messages_are_open(text, jsonb) is
     'Tell whether all messages that facts consume are still open: a signal may have gone to another task of the job.';
 
 
+-- That they are open, and of the job of the turn, was seen when it was judged, under the lock of the job. [P5]
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
