@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,10 @@ class Attempt:
         running_pulse.set(self.pulse)
         outcome = await self._outcome()
         self.pulse.close()  # a thread that goes on would let it never come to an end
+        return await self._published(outcome) if self.pulse.has_published else outcome
+
+    async def _published(self, outcome: Outcome) -> Outcome:
+        """Give the outcome, or the failure to tell of it what belongs to it."""
         try:
             await self.pulse.published()
         except (PerdureError, psycopg.Error) as error:
@@ -140,16 +144,14 @@ class Attempt:
         if self._time_left() == 0:
             return self._too_late(self._made, self._before.failure)
         crash_point("before activity")
-        allowed, left = self._allowed(), self._time_left()
-        starts_at_once = self._activity.is_async and self._recorder is None
-        limit = asyncio.timeout(allowed if starts_at_once else left)
+        limit = self._limit()
         try:
-            async with limit:
-                outcome = await self._result(limit)
+            outcome = await self._result(limit)
         except UNSTORABLE as error:
             outcome = Outcome(False, self._failure(error))
         except TimeoutError as error:
-            outcome = self._timed_out(error) if limit.expired() else self._failed(error)
+            is_late = limit is not None and limit.expired()
+            outcome = self._timed_out(error) if is_late else self._failed(error)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -173,19 +175,36 @@ class Attempt:
         self._is_last = left is not None and (own is None or left <= own)
         return left if self._is_last else own
 
-    async def _result(self, limit: asyncio.Timeout) -> Outcome:
-        if self._recorder is None:
-            value = stored(await self._invoke(limit))
-            return Outcome(True, self._engine.calls.sealable(value))
-        return await self._engine.transactions.run(
-            self._call, self._info(), limit, self._allowed, self._recorder
-        )
+    def _limit(self) -> asyncio.Timeout | None:
+        """Give the limit of time: a coroutine's counts from here, others' from when they begin."""
+        allowed = self._allowed()
+        if self._recorder is not None or not self._activity.is_async:
+            return asyncio.timeout(self._time_left())
+        return None if allowed is None else asyncio.timeout(allowed)
 
-    async def _invoke(self, limit: asyncio.Timeout) -> Any:
+    async def _result(self, limit: asyncio.Timeout | None) -> Outcome:
+        if limit is None:
+            return self._succeeded(await self._called())
+        async with limit:
+            if self._recorder is not None:
+                return await self._engine.transactions.run(
+                    self._call, self._info(), limit, self._allowed, self._recorder
+                )
+            if self._activity.is_async:
+                return self._succeeded(await self._called())
+            return self._succeeded(await self._called_in_thread(limit))
+
+    def _succeeded(self, value: Any) -> Outcome:
+        return Outcome(True, self._engine.calls.sealable(stored(value)))
+
+    def _called(self) -> Awaitable[Any]:
+        given, named = self._activity.shape.arguments(self._call.args)
+        called: Awaitable[Any] = self._activity.function(*given, **named)
+        return called
+
+    async def _called_in_thread(self, limit: asyncio.Timeout) -> Any:
         activity, engine = self._activity, self._engine
         given, named = activity.shape.arguments(self._call.args)
-        if activity.is_async:
-            return await activity.function(*given, **named)
         inside = contextvars.copy_context()
 
         def begin() -> None:  # time counts from when a thread is free
@@ -329,6 +348,7 @@ class ActivityTurn(Turn):
         """End the attempt, if it can be ended."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
         self.over()
 
     def drain(self) -> None:

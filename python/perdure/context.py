@@ -12,11 +12,11 @@ from uuid import UUID
 
 from . import asks
 from .errors import InvalidArgument
+from .memory import AsyncEntity, Entity
 from .replay import current
 
 if TYPE_CHECKING:
     from .app import App
-    from .memory import AsyncEntity, Entity
     from .typed import Decode
     from .work import Pending, Work
 
@@ -77,8 +77,14 @@ class Runtime(ABC):
 
     app: App
     info: Info
+    job: str
     is_async: bool
-    memory: AsyncEntity | Entity
+
+    @property
+    def memory(self) -> AsyncEntity | Entity:
+        """Give a handle of the job's memory. It is not kept: the two would hold each other."""
+        handle = AsyncEntity if self.is_async else Entity
+        return handle(TaskDoor(self), self.job)
 
     def pin_of(self, work: Work[..., Any] | str) -> str | None:
         """Tell to which version of the code work is pinned that this code asks for.

@@ -10,10 +10,9 @@ from uuid import UUID
 
 from . import asks
 from .asks import Ask
-from .context import SHIELDED, Info, Runtime, TaskDoor, info_of, is_shielded
+from .context import SHIELDED, Info, Runtime, info_of, is_shielded
 from .durations import from_iso
 from .errors import InvalidArgument
-from .memory import AsyncEntity, Entity
 from .replay import AsyncRun, Fact, SyncRun
 from .typed import Decode
 from .work import Coordinator
@@ -33,12 +32,11 @@ class CoordinatorRuntime(Runtime):
 
     def __init__(self, app: App, function: Coordinator[..., Any], row: dict[str, Any]):
         self._row = row
+        self.job = row["job"]
         self._discretion = row.get("discretion")
         self._shape = function.shape
         self.app = app
         self.is_async = function.is_async
-        door = TaskDoor(self)
-        self.memory = AsyncEntity(door, row["job"]) if self.is_async else Entity(door, row["job"])
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]

@@ -256,7 +256,7 @@ class CoordinatorTurn(Turn):
         """Tell the code the result that its transaction has committed."""
         assert self._recording is not None
         call, fact = self._recording
-        self._recording = self._open = None
+        self._recording = self._open = call.task = None
         self._sent, self._sent_facts = [], len(self._unflushed) + 1
         self._unflushed = []
         self._agenda.finish(call)

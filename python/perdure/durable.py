@@ -18,7 +18,7 @@ from .awaitables import Durable
 from .context import SHIELDED, Info, Runtime, activity_info, is_shielded, required, runtime
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
-from .memory import AsyncEntity, Entity, Path, parse_path
+from .memory import Path, parse_path
 from .progress import pulse
 from .typed import decoder, unchanged
 from .work import Coordinator, Hook, Pending
@@ -321,8 +321,7 @@ def signal(job: str, name: str, payload: Any = None) -> Any:
 
 def memory() -> Any:
     """Give the handle of the own memory, without arguments."""
-    handle: AsyncEntity | Entity = required("memory").memory
-    return handle
+    return required("memory").memory
 
 
 def now() -> datetime:

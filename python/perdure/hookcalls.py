@@ -15,12 +15,11 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from .activities import Before, Outcome, Recorder, begin_attempt
 from .asks import Ask, expiring
-from .context import SHIELDED, Info, Runtime, TaskDoor, is_shielded
+from .context import SHIELDED, Info, Runtime, is_shielded
 from .durations import to_iso
 from .errors import InvalidArgument
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
-from .memory import AsyncEntity, Entity
 from .replay import Fact
 from .turns import Json
 from .typed import Decode
@@ -43,11 +42,10 @@ class HookRuntime(Runtime):
     def __init__(self, turn: HookTurn):
         self.turn = turn
         self.app = turn.engine.app
+        self.job = turn.job
         self.is_async = turn.hook.is_async
         self._known = turn.progress.of(OWN)
         self._discretion = turn.row.get("discretion")
-        door = TaskDoor(self)
-        self.memory = AsyncEntity(door, turn.job) if self.is_async else Entity(door, turn.job)
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
@@ -200,7 +198,7 @@ class HookRuntime(Runtime):
                     turn, ask.spec, key, made, before=before, recorder=recorder
                 )
         finally:
-            turn.outbox.flush()
+            turn.flush()
         turn.check_alive()
         return outcome
 

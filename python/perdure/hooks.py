@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,10 @@ class HookTurn(Turn):
         super().__init__(engine, row)
         self.hook = hook
         self.memo = Memo(())
-        self.outbox = Outbox(self, 0)
-        self.waits = Waits(self)
+        # What belongs to a turn does not hold it: what is over leaves memory at once.
+        self._itself: HookTurn = weakref.proxy(self)
+        self.outbox = Outbox(self._itself, 0)
+        self.waits = Waits(self._itself)
         self.tasks: set[asyncio.Task[Any]] = set()
         self._shielded: set[asyncio.Task[Any]] = set()
         self.acting = 0
@@ -61,6 +64,7 @@ class HookTurn(Turn):
         self._sent_plan: Json = KEEP
         self.has_ended = False
         self._until: int | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         self._is_late = False
         self._is_dead = False
         self._is_unwinding = False
@@ -88,7 +92,7 @@ class HookTurn(Turn):
         self.position = len(facts)
         self.memo = Memo(facts)
         first_at = from_iso(self.row["started_at"])
-        self.outbox = Outbox(self, facts[-1].at if facts else first_at)
+        self.outbox = Outbox(self._itself, facts[-1].at if facts else first_at)
         _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
         self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
@@ -100,8 +104,7 @@ class HookTurn(Turn):
         self._is_late = self._until is not None and self._until <= self.engine.clock.now()
         self._must_cancel = self.memo.is_cancelled or self._is_late
         self._is_unwinding = self._has_begun = self._hears_later = False
-        if self._until is not None:
-            self.engine.call_later(self.engine.clock.seconds_until(self._until), self._time_is_up)
+        self._set_alarm()
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
@@ -138,6 +141,14 @@ class HookTurn(Turn):
             task.cancel()
         self._plan = PARK if self._is_unwinding else self._last_words(root)
         self.submit()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._until is not None:
+            delay = self.engine.clock.seconds_until(self._until)
+            self._alarm = self.engine.call_later(delay, self._time_is_up)
 
     def _time_is_up(self) -> None:
         """Cancel an attempt that has taken too long; one that began too late is told at its first
@@ -269,6 +280,15 @@ class HookTurn(Turn):
             task.cancel()
 
     # Its tasks and timers.
+
+    def tick(self) -> None:
+        """Look after the waits."""
+        self.waits.tick()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        if self.outbox.has_more() and not self.is_over:
+            self.submit()
 
     def note_timer(self, timer: asyncio.TimerHandle) -> None:
         """Remember a timer of the hook's own code: until it fires the hook is not still."""
@@ -413,6 +433,12 @@ class HookTurn(Turn):
         """End the code without any further effect."""
         self._evict()
         self.over()
+
+    def over(self) -> None:
+        """Tell the engine that the task is not held any more, and let go of its code."""
+        super().over()
+        self._until = self._root = None
+        self._set_alarm()
 
     def drain(self) -> None:
         """Leave memory as soon as the code only waits."""

@@ -103,6 +103,7 @@ class Journal:
         """Begin again from the first fact, with all that was appended since (plain functions)."""
         if self._kept is None:
             raise RuntimeError("this journal forgets what it has told")
+        self._desert_ops()
         self._untold = deque(self._kept)
         self._begin()
 
@@ -111,11 +112,18 @@ class Journal:
         self._closed_by = by
 
     def forget(self) -> None:
-        """Let go of facts and ops; the numbers stay."""
-        self.ops, self._requested, self._sent_ahead = {}, {}, {}
+        """Let go of facts, ops and the run; the numbers stay."""
+        self._desert_ops()
+        self.ops, self._requested, self._sent_ahead, self._withdrawn = {}, {}, {}, []
+        self._on_cancel = NOBODY.cancelled
         self._untold.clear()
         if self._kept is not None:
             self._kept.clear()
+
+    def _desert_ops(self) -> None:
+        """Let open ops go: they and those who wait for them hold each other."""
+        for op in self.ops.values():
+            op.waiter = NOBODY
 
     @property
     def closed(self) -> bool:
@@ -230,6 +238,8 @@ class Journal:
 
     def take_requested(self) -> list[Op]:
         """Take the open ops that were asked for since the last call."""
+        if not self._requested:
+            return []
         requested = list(self._requested.values())
         self._taken.update(self._requested)
         self._requested.clear()
@@ -302,6 +312,19 @@ class Journal:
         if op is not None and op.kind == fact.kind and not self._same_arguments(op, fact):
             return other_arguments(self.identity, self._told, fact, op)
         return other_answer(self.identity, self._told, fact, self.ops.values())
+
+
+class _Nobody:
+    """Whoever was told something and is gone."""
+
+    def told(self, op: Op, fact: Fact, /) -> None:
+        """Take an answer that comes too late."""
+
+    def cancelled(self, fact: Fact) -> None:
+        """Take a cancel that comes too late."""
+
+
+NOBODY = _Nobody()
 
 
 def _read_ahead(facts: Iterable[Fact]) -> tuple[int, dict[str, bool]]:

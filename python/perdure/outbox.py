@@ -103,7 +103,7 @@ class Outbox:
         """Record a fact with the next flush."""
         fact = Fact(kind, key, ok, value, self.next_at(), name, fingerprint, extra=message)
         if not self._load.facts:
-            self._turn.engine.call_later(FLUSH_WITHIN, self.flush)
+            self._turn.engine.call_later(FLUSH_WITHIN, self._turn.flush)
         self._load.facts.append(fact_body(fact))
         self._turn.memo.record(fact)
         return fact
@@ -139,11 +139,6 @@ class Outbox:
         else:
             return
         await ack
-
-    def flush(self) -> None:
-        """Send what has gathered."""
-        if self.has_more() and not self._turn.is_over:
-            self._turn.submit()
 
     def taken(self) -> set[Any]:
         """Name the messages that were taken and still lie open in the inbox."""

@@ -52,6 +52,8 @@ class Progress:
 
     def forget(self, key: str) -> None:
         """Take note that something has ended."""
+        if key not in self._parts():
+            return
         with self._lock:
             parts = self._parts()
             if key in parts:
@@ -107,6 +109,11 @@ class Pulse:
     def close(self) -> None:
         """Let nothing more be told: the attempt is over for the others."""
         self._is_over = True
+
+    @property
+    def has_published(self) -> bool:
+        """Tell whether anything was published."""
+        return self._publisher is not None
 
     async def published(self) -> None:
         """Wait until the database has all that was published. Raises what refused it."""

@@ -97,6 +97,7 @@ class AsyncRun(Run[Durable]):
         if self._root is not None:
             with Entered(self._loop):
                 self._loop.unwind()
+            self._root = None
 
     def _place(self) -> str:
         return self._loop.place()
@@ -228,6 +229,11 @@ class SyncRun(Run[Pending]):
 
     def _waiter(self) -> Pending:
         return Pending(self)
+
+    def _unwind(self) -> None:
+        self.more = SyncRun.more
+        self._value = self._error = self._interrupted = None
+        self._finished = False
 
     def wait(self, pending: Waitable) -> Any:
         """Tell facts until what is waited for is done, and give it; suspend if there are none.

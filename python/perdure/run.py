@@ -137,14 +137,16 @@ class Run(Generic[W]):
             self._closed = True
             self._journal.close(Evicted)
             self._unwind()
+            # What refers to this run is let go: it leaves memory now, not when the collector comes.
             self._journal.forget()
+            self._function, self.runtime = _closed, None
 
     def _unwind(self) -> None:
         pass
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("the run is closed")
+            _closed()
 
     # For the code, through the runtime.
 
@@ -217,3 +219,7 @@ class Run(Generic[W]):
         context = Context()
         context.run(current.set, self.runtime)
         return context
+
+
+def _closed(*_: Any, **__: Any) -> NoReturn:
+    raise RuntimeError("the run is closed")

@@ -175,9 +175,9 @@ class Waits:
         delay = self._tick_in
         if (deadline := self.next_deadline()) is not None:
             delay = min(delay, self._turn.engine.clock.seconds_until(deadline) + AT_ONCE)
-        self._timer = self._turn.engine.call_later(delay, self._tick)
+        self._timer = self._turn.engine.call_later(delay, self._turn.tick)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         """End what is due, leave memory where that is possible, or ask for mail."""
         self._timer = None
         if self._turn.is_busy():

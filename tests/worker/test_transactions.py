@@ -936,6 +936,7 @@ def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
         ),
         memo=Memo(()),
         submit=lambda: None,
+        flush=lambda: None,
     )
     outbox = Outbox(turn, 0)
     first, second = (command_ask("increment", ["n"], number, None) for number in (1, 2))
