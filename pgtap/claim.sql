@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(61);
+select plan(65);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -219,6 +219,22 @@ select is(
     (select count(*) from listeners where listener = 'idler'),
     0::bigint,
     'a worker that gets something is idle no more');
+
+-- How durable it is.
+
+set local synchronous_commit = on;
+select given(claim('{order}', 'ada'));
+select is(current_setting('synchronous_commit'), 'on', 'the commit of a claim waits for the disk');
+select given(claim('{order}', 'ada', durable => false));
+select is(current_setting('synchronous_commit'), 'off', 'that of a claim which a crash may undo does not');
+set local synchronous_commit = on;
+select set_queue('counted', max_running => 5);
+select given(claim('{order,counted}', 'ada', durable => false));
+select is(current_setting('synchronous_commit'), 'on', 'where limits are counted it waits all the same');
+select given(start('w', id => 'in time', queue => 'timed', timeout => '1 s'));
+select the_time_is('2030-01-02 12:00+00');
+select given(claim('{$sql}', 'ada', durable => false));
+select is(current_setting('synchronous_commit'), 'on', 'and so it does for what the database runs itself');
 
 -- What is refused.
 

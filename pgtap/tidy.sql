@@ -211,9 +211,9 @@ select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
-          and f.name !~ '^(perdure\.)?check_snapshot\(' $$,
-    'nothing depends on the session, but for one look whether its snapshot may be old: no settings, no session locks, '
-    'no temporary tables');
+          and f.name !~ '^(perdure\.)?(check_snapshot|commit_at_leisure)\(' $$,
+    'nothing depends on the session, but for one look whether its snapshot may be old, and how a claim is committed: '
+    'no settings, no session locks, no temporary tables');
 select is_empty(
     $$
     select f.name from functions() as f

@@ -579,7 +579,7 @@ class Calls:
         idle: bool = False,
         instance: str | None = None,
     ) -> Call:
-        """Take tasks that are due."""
+        """Take tasks that are due. If the server crashes it may forget this: they are due again."""
         arguments: dict[str, Any] = {
             "queues": queues,
             "worker": worker,
@@ -590,6 +590,7 @@ class Calls:
             "idle": idle or None,
             "protocol": PROTOCOL,
             "instance": instance,
+            "durable": False,
         }
         return self._repeatable("claim", arguments, self._opens(Opening.claimed))
 

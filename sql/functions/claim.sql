@@ -114,6 +114,25 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
     'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease, PD115 queues, PD505 tables).';
 
 
+-- A server that crashes may forget the claim: then the tasks are due again, and what was leased is fenced; whatever the holder
+-- has recorded by then brings the claim to the disk before it. Not so where the database counts what it hands out, and
+-- where it runs the task itself: a hook that brings the server down would never be known as poisonous.
+create function @extschema@.commit_at_leisure(queues text[], taken @extschema@.claimed_task[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if '$sql' <> all(array(select t.queue from unnest(commit_at_leisure.taken) as t))
+       and restrained_queues(commit_at_leisure.queues) = '{}' then
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
+end
+$$;
+comment on function @extschema@.commit_at_leisure(text[], @extschema@.claimed_task[]) is
+    'Let the commit of a claim not wait for the disk, where nothing but time can be lost.';
+
+
 create function @extschema@.claim(
     queues     text[],
     worker     text,
@@ -124,7 +143,8 @@ create function @extschema@.claim(
     again      boolean      default false,
     idle       boolean      default false,
     protocol   integer      default 1,
-    instance   uuid         default null
+    instance   uuid         default null,
+    durable    boolean      default true
 ) returns json
 language plpgsql
 volatile
@@ -143,6 +163,9 @@ begin
     if claim.idle then
         perform turn_idle(claim.queues, claim.worker, taken = '{}');
     end if;
+    if not claim.durable then
+        perform commit_at_leisure(claim.queues, taken);
+    end if;
     return json_build_object(
         'at', clock(),
         'token', token,
@@ -151,5 +174,5 @@ begin
         'next_due_at', case when taken = '{}' and claim.since = '-infinity' then next_due_at(claim.queues) end);
 end
 $$;
-comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
-    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. PD003, PD004, PD104, PD107, PD115, PD505. [P6] [P12]';
+comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is
+    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. One that is not durable is all that its transaction may do: a crash of the server forgets it, and the tasks are due again. PD003, PD004, PD104, PD107, PD115, PD505. [P6] [P12]';
