@@ -99,6 +99,7 @@
 \ir functions/access/granting.sql
 
 -- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.
+\ir schema/domains.sql
 \ir schema/jobs.sql
 \ir schema/tasks.sql
 \ir schema/journal.sql

@@ -113,7 +113,8 @@ begin
           join jobs as c on c.parent = l.id
          where c.id <> all(l.line)
     )
-    select j.id, j.parent, cardinality(l.line) - 1, j.workflow, j.status, j.asked_as, j.on_parent_end, j.created_at, j.finished_at
+    select j.id, j.parent, cardinality(l.line) - 1, j.workflow, j.status::text, j.asked_as, j.on_parent_end::text,
+           j.created_at, j.finished_at
       from lines as l
       join jobs as j on j.id = l.id
      order by l.line

@@ -15,7 +15,8 @@ create table @extschema@.inbox (
     consumed_at  timestamptz,
 
     constraint one_message_per_id primary key (id),
-    constraint answer_or_signal check (num_nulls(task, key) in (0, 2) and (task is not null or name is not null))
+    constraint answer_or_signal
+        check (case when task is null then key is null and name is not null else key is not null end)
 ) with (fillfactor = 50);
 
 comment on table @extschema@.inbox is 'Signals and answers on their way to the tasks of a job.';

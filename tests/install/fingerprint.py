@@ -31,6 +31,13 @@ line (text) as (
       from relation as r
       join pg_constraint as n on n.conrelid = r.oid
     union all
+    select format('domain %%s %%s %%s %%s', t.typname, format_type(t.typbasetype, t.typtypmod),
+                  n.conname, pg_get_constraintdef(n.oid))
+      from pg_type as t
+      left join pg_constraint as n on n.contypid = t.oid
+     where t.typnamespace = %(schema)s::regnamespace
+       and t.typtype = 'd'
+    union all
     select pg_get_indexdef(r.oid)
       from relation as r
      where r.relkind = 'i'

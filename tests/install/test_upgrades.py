@@ -266,6 +266,9 @@ select 'view ' || c.oid::regclass from pg_class as c
 union all
 select 'type ' || c.oid::regclass from pg_class as c
  where c.relnamespace = 'my_app'::regnamespace and c.relkind = 'c'
+union all
+select 'domain ' || t.oid::regtype from pg_type as t
+ where t.typnamespace = 'my_app'::regnamespace and t.typtype = 'd'
 """
 OWNERS = """
 select proowner::regrole::text from pg_proc where pronamespace = 'my_app'::regnamespace

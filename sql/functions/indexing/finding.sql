@@ -14,7 +14,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return format(
-        E'select id, entity, status, version, context, created_at, updated_at, %s\n'
+        E'select id, entity, status::text, version::bigint, context::jsonb, created_at, updated_at, %s\n'
         '  from %s.jobs\n where %s\n order by %s\n limit %s',
         (select string_agg(format('%s as key_%s', key.expression, key.number), ', ' order by key.number)
            from unnest(part_text.keys) with ordinality as key (expression, kind, descending, is_optional, number)),
@@ -87,7 +87,7 @@ begin
     keys := order_keys(find_query.order_by);
     perform check_place(keys, find_query.after);
     return format(
-        E'select id, entity, status, version, context, created_at, updated_at,\n       %s as place\n  from (\n%s\n) as found\n order by %s',
+        E'select id, entity, status::text, version::bigint, context::jsonb, created_at, updated_at,\n       %s as place\n  from (\n%s\n) as found\n order by %s',
         place_expression(keys),
         parts_text(format('entity = %L and %s', find_query.entity, all_of(find_query.conditions)), keys, find_query.after,
                    find_query.max_rows),
