@@ -95,6 +95,9 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if cardinality(first_of_each.wanted) <= 1 then
+        return first_of_each.wanted;
+    end if;
     if cardinality(first_of_each.wanted) = (select count(distinct w.id) from unnest(first_of_each.wanted) as w) then
         return first_of_each.wanted;
     end if;

@@ -1,5 +1,30 @@
 -- Workflows: starting them. [P1]
 
+-- Most starts are short and plain, which one expression tells. It says nothing of the others: they are judged in full.
+create function @extschema@.is_plain(wanted @extschema@.new_job) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        least(wanted.id, wanted.workflow, wanted.queue, wanted.entity, wanted.key) <> ''
+        and num_nulls(wanted.id, wanted.workflow, wanted.queue) = 0
+        and concat(wanted.id, wanted.workflow, wanted.queue, wanted.entity, wanted.key, wanted.limit_key) !~ '[[:cntrl:]$@]'
+        and octet_length(concat(wanted.id, wanted.workflow, wanted.queue, wanted.entity, wanted.key, wanted.limit_key)) <= 200
+        and num_nonnulls(wanted.pinned_version, wanted.headers, wanted.timeout, wanted.due_at) = 0
+        and wanted.context = '{}'
+        and jsonb_typeof(wanted.args) in ('array', 'object')
+        and octet_length(wanted.args::text) <= 200
+        and wanted.priority between 0 and 9
+        and wanted.if_exists in ('error', 'existing', 'new_run'), false);
+end
+$$;
+comment on function @extschema@.is_plain(@extschema@.new_job) is
+    'Tell at one glance that nothing can be wrong with a start; false where it has to be judged.';
+
+
 create function @extschema@.start_failure(wanted @extschema@.new_job) returns jsonb
 language plpgsql
 immutable
@@ -7,6 +32,9 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if is_plain(wanted) then
+        return null;
+    end if;
     return coalesce(
         own_name_failure(wanted.id, 'the id of a job'),
         call_failure('a workflow', wanted.workflow, wanted.args, wanted.queue, wanted.priority),
@@ -72,8 +100,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     firsts new_job[] := first_of_each(start_jobs.wanted);
+    again text[] := array(select w.id from unnest(firsts) as w where w.if_exists = 'new_run');
     -- What exists is locked up front: who makes jobs waits for no lock.
-    locked text[] := lock_jobs(array(select w.id from unnest(firsts) as w where w.if_exists = 'new_run'), waiting => true);
+    locked text[] := case when again <> '{}' then lock_jobs(again, waiting => true) else '{}' end;
     started_at timestamptz := clock();
     made text[] := insert_jobs(firsts, started_at);
 begin
@@ -124,8 +153,11 @@ declare
                        coalesce(start.context, '{}'), start.queue, start.priority, start.due_at, start.headers,
                        start.pinned_version, start.key, start.if_exists, null, null, null, start.limit_key, null,
                        start.timeout)::new_job;
+    failure jsonb := start_failure(wanted);
 begin
-    perform raise_failure(start_failure(wanted));
+    if failure is not null then
+        perform raise_failure(failure);
+    end if;
     return (wanted.id, start_jobs(array[wanted]) <> '{}')::started;
 end
 $$;

@@ -22,6 +22,9 @@ begin
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
       join jobs as j on j.id = any(array[w.id])
      where w.workflow is not null;
+    if not exists (select from unnest(insert_coordinators.wanted) as w where w.timeout is not null) then
+        return;
+    end if;
     -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along.
     insert into tasks (job_id, task, kind, name, queue, due_at)
     select w.id, j.run || '/main/$deadline', 'hook', '$deadline', '$sql',
@@ -44,12 +47,12 @@ as $$
 begin
     return array(
         select versioned_queue(w.queue, w.pinned_version) from unnest(queues_of_starts.wanted) as w
-         union
+         union all
         select '$sql' from unnest(queues_of_starts.wanted) as w where w.timeout is not null);
 end
 $$;
 comment on function @extschema@.queues_of_starts(@extschema@.new_job[]) is
-    'Name the queues on which starts leave something: those of coordinators, and that of deadlines.';
+    'Name the queues on which starts leave something: a queue for each coordinator, and that of deadlines.';
 
 
 create function @extschema@.insert_hook(
