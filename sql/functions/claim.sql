@@ -6,6 +6,9 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if describe_tasks.taken = '{}' then
+        return null;
+    end if;
     return (
         select json_agg(json_build_object(
                    'job', t.job, 'task', t.task, 'kind', t.kind, 'name', t.name, 'queue', versioned_queue(t.queue, null),

@@ -8,9 +8,11 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    -- Without a query, which would take longer than all the rest of a claim's first look: the path of a table names its
+    -- database, two steps from its end.
     return jsonb_build_object(
-        'cluster', (select c.system_identifier::text from pg_control_system() as c),
-        'database', (select d.oid::bigint from pg_database as d where d.datname = current_database()),
+        'cluster', (pg_control_system()).system_identifier::text,
+        'database', split_part(pg_relation_filepath('settings'), '/', -2)::bigint,
         'settings', 'settings'::regclass::oid::bigint);
 end
 $$;
@@ -77,6 +79,17 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    -- One look at all three; what is wrong is found out one by one.
+    if tables_version() = perdure_version() and (
+        select count(*) = 3
+          from settings as s
+         where s.name in ('build', 'instance', 'place')
+           and case s.name
+                   when 'build' then s.value -> 'tables' = perdure_build() -> 'tables'
+                   when 'instance' then coalesce(s.value = to_jsonb(check_instance.instance), true)
+                   else s.value = present_place() end) then
+        return;
+    end if;
     perform check_tables();
     perform check_adopted();
     if check_instance.instance is null

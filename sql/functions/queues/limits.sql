@@ -51,6 +51,14 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    -- Most apps have no limits at all, which one look tells.
+    if not exists (
+        select
+          from queues as q
+         where q.paused
+            or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null) then
+        return '{}'::text[];
+    end if;
     return array(
         select u.queue
           from unnest(restrained_queues.queues) as u (queue)

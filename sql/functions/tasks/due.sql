@@ -49,7 +49,6 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    most integer := max_deliveries();
     steps boolean := lease_due.since = '-infinity';
 begin
     with recursive ranges as (
@@ -90,9 +89,9 @@ begin
          ) as d
          limit lease_due.max_tasks
     ), due as materialized (
-        select f.*, f.deliveries >= most as is_poisoned from found as f
+        select f.*, f.deliveries > 0 and f.deliveries >= max_deliveries() as is_poisoned from found as f
          union all
-        select c.job, c.task, c.due_at, c.deliveries, c.deliveries >= most from unnest(lease_due.chosen) as c
+        select c.job, c.task, c.due_at, c.deliveries, c.deliveries > 0 and c.deliveries >= max_deliveries() from unnest(lease_due.chosen) as c
     ), taking as (
         update tasks as t
            set token = case when not d.is_poisoned then lease_due.token end,
