@@ -101,18 +101,21 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    applied turn[] := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
+    applied turn[] := apply_turns.turns;
     does record;
 begin
     select bool_or(r.requests is not null) as ask, bool_or(r.cancels is not null) as cancel,
            bool_or(r.state in ('done', 'failed', 'cancelled')) as finish, bool_or(r.awaits is not null) as listen,
            bool_or(r.state not in ('done', 'failed', 'cancelled')) as live_on, bool_or(r.state <> 'keep') as let_go,
-           bool_or(r.state = 'continue') as continue,
+           bool_or(r.state = 'continue') as continue, count(*) filter (where r.verdict = 'apply') as apply,
            bool_or(r.until is not null or r.state in ('retry', 'release')) as give_back,
            bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reach_others
       into does
       from unnest(apply_turns.turns) as r
      where r.verdict in ('apply', 'applied');
+    if does.apply < cardinality(apply_turns.turns) then
+        applied := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
+    end if;
     topics := case when does.let_go then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end;
     if facts <> '{}' then
         facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
@@ -140,11 +143,7 @@ begin
                                           apply_turns.applied_at);
     end if;
     if does.listen then
-        arrivals := find_arrivals(array(
-            select r
-              from unnest(apply_turns.turns) as r
-             where r.verdict in ('apply', 'applied')
-               and r.state in ('keep', 'park')));
+        arrivals := find_arrivals(apply_turns.turns);
     end if;
     if does.live_on then
         perform keep_or_park(applied, arrivals, apply_turns.applied_at);

@@ -45,8 +45,9 @@ begin
           -- Most tasks have no mail, and a look-up tells.
           from (select w.*
                   from unnest(find_arrivals.turns) as w
-                 where exists (select from inbox as i where i.job_id = w.job and i.task = w.task offset 0)
-                    or w.awaits <> '{}'
+                 where w.verdict in ('apply', 'applied')
+                   and w.state in ('keep', 'park')
+                   and (exists (select from inbox as i where i.job_id = w.job and i.task = w.task offset 0) or w.awaits <> '{}')
                 offset 0) as r
          cross join lateral (select open_messages(r.job, r.task, r.awaits) as messages offset 0) as m
          where m.messages is not null);

@@ -130,6 +130,8 @@ language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    mailed integer[] := array(select a.turn from unnest(keep_or_park.arrivals) as a);
 begin
     update tasks as t
        set position = t.position + coalesce(jsonb_array_length(r.facts), 0),
@@ -150,9 +152,8 @@ begin
                          when r.state = 'stuck' then 'infinity'
                          when r.state = 'park' then coalesce(r.until, 'infinity')
                          else coalesce(r.until, keep_or_park.now_at) end
-      from (select g.*, g.state <> 'keep' and not (g.state = 'park' and a.turn is not null) as lets_go
+      from (select g.*, g.state <> 'keep' and not (g.state = 'park' and g.number = any(mailed)) as lets_go
               from unnest(keep_or_park.turns) as g
-              left join unnest(keep_or_park.arrivals) as a on a.turn = g.number
              where g.state in ('keep', 'park', 'retry', 'stuck', 'release')) as r
      where t.job_id = any(array[r.job])
        and t.task = r.task;

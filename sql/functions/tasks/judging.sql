@@ -76,8 +76,9 @@ begin
             'PD107', 'InvalidArgument', format('a turn cannot end as %s', coalesce(quote_literal(turn_failure.state), 'null')),
             'Known states: keep, park, done, failed, cancelled, retry, stuck, release, continue.', 'Correct the turn.');
     end if;
-    if turn_failure.requests is null and value_failure(turn_failure.facts, 'facts') is null then
-        return value_failure(turn_failure.value, 'the result');
+    if turn_failure.requests is null
+        and (turn_failure.facts is null or value_failure(turn_failure.facts, 'facts') is null) then
+        return case when turn_failure.value is not null then value_failure(turn_failure.value, 'the result') end;
     end if;
     -- Something is large, or suspicious: each part is judged for itself.
     return coalesce(
