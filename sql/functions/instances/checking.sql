@@ -80,8 +80,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     -- One look at all three; what is wrong is found out one by one.
-    if tables_version() = perdure_version() and (
-        select count(*) = 3
+    if (select count(*) = 3 and tables_version() = perdure_version()
           from settings as s
          where s.name in ('build', 'instance', 'place')
            and case s.name
