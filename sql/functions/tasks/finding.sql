@@ -63,6 +63,9 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if slots_taken.max_slots is null then
+        return null;
+    end if;
     return (
         select count(*)
           from (select from tasks as t where t.queue = slots_taken.queue and t.worker is not null
@@ -75,7 +78,8 @@ begin
                  limit slots_taken.max_slots) as h);
 end
 $$;
-comment on function @extschema@.slots_taken(text, integer) is 'Count the tasks of a queue that are held, of all versions, up to as many as matter.';
+comment on function @extschema@.slots_taken(text, integer) is
+    'Count the tasks of a queue that are held, of all versions, up to as many as matter; null where any number may be.';
 
 
 create function @extschema@.room_of_key(
