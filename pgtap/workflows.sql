@@ -1,9 +1,40 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(80);
+select plan(82);
 
 select the_time_is('2030-01-01 12:00+00');
+
+-- What is seen at one glance.
+
+create function pg_temp.wanted(field text, value jsonb) returns new_job
+language plpgsql
+as $$
+begin
+    return jsonb_populate_record(null::new_job, '{"id": "j", "workflow": "w", "args": [], "context": {}, "queue": "q", "priority": 5,
+                                                  "if_exists": "error", "entity": "e", "key": "k", "limit_key": "l"}'
+                                                || jsonb_build_object(wanted.field, wanted.value));
+end
+$$;
+
+select ok(is_plain(pg_temp.wanted('priority', '0')), 'a plain start is known at one glance');
+select is_empty(
+    $$
+    select field || ' ' || left(value::text, 20)
+      from (select field, value
+              from unnest('{id,workflow,queue,entity,key,limit_key}'::text[]) as field
+             cross join unnest(array['"$own"', '"q@v"', '"a\u0007"', to_jsonb(repeat('x', 201))]) as value
+             union all
+            select field, '""' from unnest('{id,workflow,queue,entity,key}'::text[]) as field
+             union all
+            select field, 'null' from unnest('{id,workflow,queue,args,context,priority,if_exists}'::text[]) as field
+             union all
+            values ('args', '1'), ('args', to_jsonb(array[repeat('x', 200)])), ('context', '[]'), ('context', '{"n": 1}'),
+                   ('priority', '-1'), ('priority', '10'), ('if_exists', '"never"'), ('timeout', '"0 s"'),
+                   ('due_at', '"infinity"'), ('headers', '{}'), ('pinned_version', '"v"')) as cases (field, value)
+     where is_plain(pg_temp.wanted(field, value))
+    $$,
+    'what may be refused is not plain: it is judged in full');
 
 -- What a start makes.
 
