@@ -21,12 +21,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PORT = 5432
 MAX_SOCKET_PATH = 103  # bytes, on macOS; Linux has 107
-RETRY_AFTER = (0.0, 0.2, 1.0, 3.0)  # seconds
 STILL_IN_USE = "pre-existing shared memory block"  # by children of a server that was killed
+FREE_WITHIN = 60.0  # seconds for which such a child may go on with its statement
+LOOK_AGAIN = 0.5  # seconds
 STOP_WITHIN = 60.0  # seconds, then the stop becomes an immediate one
 SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
@@ -42,6 +43,7 @@ class Postmaster:
         self.settings: dict[str, str] = options["settings"]
         self.throwaway: bool = options["throwaway"]
         self.process: subprocess.Popen[bytes] | None = None
+        self.said_from = 0  # where in the log its words begin
         self.wanted = False  # whether it ought to run; false after an explicit stop
 
     @property
@@ -63,14 +65,16 @@ class Postmaster:
         self._check_version()
         if (self.data / "postmaster.pid").exists():  # left by a supervisor that was killed
             self._run("pg_ctl", "stop", "-D", str(self.data), "-m", "fast", check=False)
-        for pause in RETRY_AFTER:
-            time.sleep(pause)
-            self.process = self._spawn()
-            if self._becomes_ready():
-                return
-            if STILL_IN_USE not in self._end_of_log():
-                break
-        raise RuntimeError(f"the server does not start; its log ends so:\n{self._end_of_log()}")
+        end = time.monotonic() + FREE_WITHIN
+        while not self._comes_up():
+            if STILL_IN_USE not in self._said():
+                raise RuntimeError(f"the server does not start:\n{self._said()[-2000:]}")
+            if time.monotonic() > end:
+                raise RuntimeError(
+                    f"what is left of a server that was killed still uses {self.data}:"
+                    f" end the processes {self._at_work() or ''}, or wait for them"
+                )
+            time.sleep(LOOK_AGAIN)
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: smart, fast or immediate (as a crash)."""
@@ -121,13 +125,22 @@ class Postmaster:
                 f" and the programs in {self.bindir} are version {program}"
             )
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _comes_up(self) -> bool:
+        """Start a server process; tell whether it lives to accept connections."""
+        with (self.folder / "log").open("ab") as log:
+            self.said_from = log.tell()
+            self.process = self._spawn(log)
+        return self._becomes_ready()
+
+    def _spawn(self, log: BinaryIO) -> subprocess.Popen[bytes]:
         sockets = os.fspath(self.sockets)
         always = {"listen_addresses": "", "unix_socket_directories": sockets, "port": str(PORT)}
         options = [f"--{name}={value}" for name, value in (always | self.settings).items()]
         return subprocess.Popen(
             [self.bindir / "postgres", "-D", self.data, *options],
             stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             cwd="/",
             env=_environment(),
             start_new_session=True,
@@ -170,8 +183,21 @@ class Postmaster:
         if self.account is not None:
             os.chown(folder, self.account.pw_uid, self.account.pw_gid)
 
-    def _end_of_log(self) -> str:
-        return (self.folder / "log").read_text(errors="replace")[-2000:]
+    def _said(self) -> str:
+        """Tell what the server process has said that was started last."""
+        with (self.folder / "log").open("rb") as log:
+            log.seek(self.said_from)
+            return log.read().decode(errors="replace")
+
+    def _at_work(self) -> list[int]:
+        """Name the processes that stand in the data's folder, as all of a server do; none where
+        the system does not tell."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if place.samefile(self.data):
+                    found.append(int(place.parent.name))
+        return found
 
 
 def _dies_with_parent() -> Callable[[], None] | None:

@@ -10,15 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+import perdure.postmaster
 from perdure import binaries, embedded
 from perdure.embedded import Server, home
 from perdure.errors import ServerUnavailable
+from tests.cluster.machines import Machine, machine
 
 USER = """
 import sys, psycopg
@@ -136,6 +139,40 @@ def test_a_server_that_was_killed_is_started_again_for_its_users(folder: Path) -
         eventually(lambda: has_server(folder) and postmaster(folder) != killed)
         server.start()
         assert ask(server, b"select answer from kept") == (42,)
+
+
+@contextmanager
+def orphan() -> Iterator[tuple[Machine, int]]:
+    """Give a server that was killed, and the child of it that stands still and does not end: it
+    holds the memory by which servers of one folder know each other."""
+    with machine() as made:
+        made.start()
+        with closing(psycopg.connect(made.url())) as connection:
+            child = connection.info.backend_pid
+            os.kill(child, signal.SIGSTOP)
+            assert made.process is not None
+            made.process.kill()
+            made.process.wait()
+            yield made, child
+
+
+def test_a_server_that_was_killed_is_started_when_its_last_child_has_ended() -> None:
+    with orphan() as (killed, child):
+        ends = threading.Timer(5, os.kill, [child, signal.SIGCONT])
+        ends.start()
+        killed.start()
+        assert not ends.is_alive()
+        assert killed.running()
+
+
+def test_a_child_of_a_killed_server_that_does_not_end_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(perdure.postmaster, "FREE_WITHIN", 0.0)
+    with orphan() as (killed, child):
+        with pytest.raises(RuntimeError, match=rf"still uses .*\b{child}\b"):
+            killed.start()
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_user_that_comes_while_the_server_stops_gets_one_all_the_same(folder: Path) -> None:
