@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress cluster storm figures faults lint format verify golden bench \
+.PHONY: help demo test test-15 stress cluster storm figures faults lint format verify golden freeze bench \
   soak build release dev psql install-extension clean
 
 help: ## Say what can be made
@@ -71,6 +71,9 @@ verify: $(READY) ## Prove that both ways to install, and twice or once, give the
 
 golden: $(READY) ## Make the golden journals of this version anew, before it is released
 	@$(BIN)/python tests/golden/make.py
+
+freeze: $(READY) ## Keep the script of this version, to which later upgrades are held, when it is released
+	@$(BIN)/python tests/install/frozen.py
 
 bench: $(READY) ## Measure throughput and latency on this machine (BENCH_ARGS=…)
 	@$(INSTALL) '.[bench]'

@@ -17,6 +17,17 @@ import releases
 
 from perdure import script
 from perdure.embedded import Server
+from tests.servers import AnyServer
+
+
+@pytest.fixture(scope="module")
+def role(server: AnyServer) -> Iterator[str]:
+    """Give a role that may call a few functions, and read a few relations, of what is lived in."""
+    name = f"role_{os.getpid()}"
+    with psycopg.connect(server.url(), autocommit=True) as admin:
+        admin.execute(f"create role {name}")
+        yield name
+        admin.execute(f"drop role {name}")
 
 
 @pytest.fixture(scope="session")

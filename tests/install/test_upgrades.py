@@ -5,7 +5,6 @@ There are no later releases yet; `releases.py` makes two, with all kinds of chan
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import threading
@@ -37,16 +36,6 @@ grant select on my_app.jobs, my_app.history to {role};
 grant execute on function my_app.notify_listeners, my_app.low_water_mark, my_app.claim to {role};
 grant execute on function my_app.check_protocol to {role} with grant option;
 """
-
-
-@pytest.fixture(scope="module")
-def role(server: AnyServer) -> Iterator[str]:
-    """Give a role that may call a few functions, and read a few relations, of what is lived in."""
-    name = f"role_{os.getpid()}"
-    with psycopg.connect(server.url(), autocommit=True) as admin:
-        admin.execute(f"create role {name}")
-        yield name
-        admin.execute(f"drop role {name}")
 
 
 @pytest.fixture(scope="module")
