@@ -18,6 +18,7 @@ from fingerprint import fingerprint
 from load import Load, T
 from releases import LATER, NOW
 
+from perdure import binaries
 from perdure.embedded import Server
 from perdure.errors import InstanceNotAdopted, JobFinished, NotMigrated, translated
 from perdure.install import install
@@ -227,6 +228,55 @@ def test_a_dump_of_postgresql_15_is_restored_in_a_newer_one(
                 with copied.worker():
                     come_to_their_end(copied, copy)
                 assert sound(copy)
+
+
+@pytest.mark.skipif(not PG_15.exists(), reason="there is no PostgreSQL 15 here")
+def test_a_cluster_of_postgresql_15_is_upgraded_by_pg_upgrade(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another cluster to PostgreSQL, and so a copy to an app."""
+    monkeypatch.setenv("PERDURE_PG_BINDIR", os.fspath(PG_15))
+    with Server(shelf / "older", {"fsync": "off"}) as older:
+        here = Database(older, "here")
+        with here.connect() as connection:
+            connection.execute(f"create role {ROLE}")
+        installed(here, "plain")
+        load = Load(here.url, "my_app")
+        with load.worker(), load.clients():
+            time.sleep(0.3)
+        older.stop()
+    monkeypatch.delenv("PERDURE_PG_BINDIR")
+    with Server(shelf / "newer", {"fsync": "off"}) as newer:
+        newer.stop()
+        upgrade(shelf, newer.bindir)
+        newer.start()
+        there = Load(newer.url("here"), "my_app")
+        with psycopg.connect(there.dsn, autocommit=True) as copy:
+            assert copy.info.server_version // 10000 > 15
+            assert install(copy, "my_app") == NOW
+            assert value(copy, "select state from my_app.indexes") == "valid"
+            assert sound(copy)
+            refuses(copy)
+            copy.execute("select my_app.adopt_instance()")
+            with there.worker():
+                come_to_their_end(there, copy)
+            assert sound(copy)
+
+
+def upgrade(shelf: Path, bindir: Path) -> None:
+    """Let pg_upgrade make the newer cluster of the older one; neither runs. Only newer ones have
+    checksums without being asked."""
+    older, newer = (shelf / place / "data" for place in ("older", "newer"))
+    places = ["-b", PG_15, "-B", bindir, "-d", older, "-D", newer]
+    for command in (
+        ["pg_checksums", "--no-sync", "--disable", newer],
+        ["pg_upgrade", "--no-sync", "--username=postgres", *places],
+    ):
+        done = subprocess.run(
+            [bindir / command[0], *command[1:]],
+            cwd=shelf, user=binaries.account(newer), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
