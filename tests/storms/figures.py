@@ -28,6 +28,8 @@ class Figures:
     deaths: int = 0
     """Of worker processes."""
     violations: int = 0
+    note: str = ""
+    """What else is to be told."""
 
     def row(self) -> list[str]:
         """Give the row as text."""
@@ -37,11 +39,11 @@ class Figures:
                 self.faults, self.operations, self.unknown, self.jobs, self.deaths,
                 self.violations,
             )
-        ] + [self.seed]  # fmt: skip
+        ] + [self.seed, self.note]  # fmt: skip
 
 
 HEAD = ["storm", "promises", "seconds", "faults", "operations", "replies lost", "jobs", "deaths",
-        "violations", "seed"]  # fmt: skip
+        "violations", "seed", "note"]  # fmt: skip
 PROMISES = ["promise", "storms", "faults", "operations", "violations"]
 NAMES = 2
 """Columns that are names, not numbers."""
@@ -58,10 +60,10 @@ def printed(rows: Sequence[list[str]]) -> Iterator[str]:
     widths = [max(len(row[place]) for row in table) for place in range(len(HEAD))]
     for row in table:
         cells = [
-            f"{cell:<{width}}" if place < NAMES else f"{cell:>{width}}"
+            f"{cell:<{width}}" if place < NAMES or HEAD[place] == "note" else f"{cell:>{width}}"
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        yield "  ".join(cells)
+        yield "  ".join(cells).rstrip()
 
 
 def by_promise(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
@@ -84,8 +86,9 @@ def write_down(rows: Sequence[list[str]], amount: str, page: Path = PAGE) -> Non
     lines = [
         f"`make figures AMOUNT={amount}`, on the embedded server and a machine with two cores:",
         "",
-        *markdown(HEAD[:-1], [row[:-1] for row in rows], NAMES),
+        *markdown(HEAD[:-2], [row[:-2] for row in rows], NAMES),
         "",
+        *(f"{storm}: {note}.\n" for storm, *_, note in rows if note),
         "Summed up over the storms that try a promise:",
         "",
         *markdown(

@@ -19,6 +19,10 @@ from tests.storms.timers import Clockmaker, Firing, Timer, misfires
 TIMERS = 300
 WITHIN = 4
 """Seconds in which so many timers are due."""
+RUSH = amount(1250) if amount(10) > 10 else 200
+"""Timers that are due in one second; they take their time to fire, so they are few by default."""
+SOON = 3
+"""Seconds until then."""
 
 
 def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
@@ -41,7 +45,25 @@ def test_each_of_a_mass_of_timers_fires_once_and_not_before_it_is_due(
             setting.result()
         clockmaker.wait(amount(BOUND))
     storm.figures.operations += len(clockmaker.timers)
-    print(clockmaker.lateness())
+    storm.figures.note = clockmaker.lateness()
+    assert misfires(clockmaker.timers, clockmaker.firings()) == []
+    assert storm.judge() == []
+
+
+def test_timers_that_are_due_in_one_second_fire_once_each(
+    brewing: Callable[..., Storm], cluster: Cluster
+) -> None:
+    """[P7] (T12): sleeps, later starts and later hooks, while workers are killed. 10,000 of them
+    with AMOUNT=8.
+    """
+    storm = brewing("T12 rush", callers=0, customers=0)
+    with storm.crew(2) as crew, storm.load(), perdure.connect(storm.dsn) as client:
+        clockmaker = Clockmaker(client, storm.direct, storm.random("timers"), amount(SOON))
+        clockmaker.await_time(clockmaker.set_for_one_second(RUSH))
+        storm.blow(Faults({"kill a worker": crew.kill}, (0.1, 0.7)), amount(6))
+        clockmaker.wait(amount(BOUND))
+    storm.figures.operations += len(clockmaker.timers)
+    storm.figures.note = f"{len(clockmaker.timers):,} in one second, {clockmaker.lateness()}"
     assert misfires(clockmaker.timers, clockmaker.firings()) == []
     assert storm.judge() == []
 

@@ -89,12 +89,39 @@ class Clockmaker:
                 self.timers.append(self.chance.choice(self._kinds)(name, seconds))
             self._cancel(self.chance.sample(self.timers[-LATEST:], AT_ONCE // 10))
 
+    def set_for_one_second(self, many: int) -> datetime:
+        """Set so many timers that are due within one second, some time away; gives its begin."""
+        begin = self.now() + timedelta(seconds=self.within)
+        names = [f"timer {number}" for number in range(many)]
+        dues = [begin + timedelta(seconds=self.chance.random()) for _ in names]
+        for first in range(0, many, AT_ONCE):
+            batch = list(zip(names, dues, strict=True))[first : first + AT_ONCE]
+            self._many("sleeps_until", batch[0::3])
+            self._many("begins_later", batch[1::3], is_late=True)
+            for name, due_at in batch[2::3]:
+                self._hook(name, due_at)
+        self.timers += [Timer(name, due_at) for name, due_at in zip(names, dues, strict=True)]
+        return begin
+
+    def _many(self, workflow: str, some: list[tuple[str, datetime]], is_late: bool = False) -> None:
+        self.client.start_many(
+            workflow,
+            [
+                {"id": job, "args": [due_at.isoformat()]} | ({"due_at": due_at} if is_late else {})
+                for job, due_at in some
+            ],
+        )
+
     def _cancel(self, some: list[Timer]) -> None:
         for timer in some:
             timer.cancel()
         now = self.now()
         for timer in some:
             timer.counts = frozenset({0} if now < timer.due_at else timer.counts | {0})
+
+    def await_time(self, time_: datetime) -> None:
+        """Wait until it is that time for the database."""
+        time.sleep(max(0.0, (time_ - self.now()).total_seconds()))
 
     def wait(self, seconds: float) -> None:
         """Wait until all have come to their end, once nothing is broken any more."""
@@ -153,7 +180,11 @@ class Clockmaker:
 
     def _ring(self, job: str, seconds: float) -> Timer:
         due_at = self._due_at(seconds)
+        return Timer(job, due_at, self._hook(job, due_at))
+
+    def _hook(self, job: str, due_at: datetime) -> Callable[[], bool]:
+        """Set a hook from outside; gives what cancels it."""
         self.client.create_entity(job, "bell")
         handle = self.client.handle(job)
         task = handle.hook("rings", due_at.isoformat(), due_at=due_at, key="ring")
-        return Timer(job, due_at, lambda: handle.cancel_hook(task))
+        return lambda: handle.cancel_hook(task)
