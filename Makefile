@@ -52,8 +52,8 @@ figures: $(READY) ## Let the storms blow and write what they did into sql/guaran
 	@PERDURE_FIGURES=1 $(MAKE) --no-print-directory storm
 
 SHARE  ?= 0.01
-FAULTY ?= tests/worker tests/engine
-faults: $(READY) ## Run tests on a driver that fails, and loses answers, now and then (SHARE=0.01, FAULTY=tests/worker)
+FAULTY ?=
+faults: $(READY) ## Run every test on a driver that fails, and loses answers, now and then (SHARE=0.01, FAULTY=tests/worker)
 	@PERDURE_FAULTS=$(SHARE) $(BIN)/python -m pytest -p tests.storms.faulty $(FAULTY) $(PYTEST_ARGS)
 
 lint: $(READY) ## Check the style of SQL and Python, and the types

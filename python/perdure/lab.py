@@ -109,7 +109,8 @@ class Lab:
         self.settle()
         while (status := handle.status()).status == "running":
             is_late = time.monotonic() > until
-            if is_late or not self._skip():
+            goes_on = not is_late and self._skip()
+            if not goes_on and handle.status().status == "running":  # else it has just ended
                 why = f" after {self._patience} s of work" if is_late else ", and nothing is due"
                 raise ResultTimeout(
                     f"job {handle.id} has not ended{why}",

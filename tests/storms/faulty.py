@@ -8,16 +8,18 @@ Of the statements that the package sends on connections of its own, that share m
 - carried out, and the answer lost, with the connection: whoever asked cannot know.
 
 Connections of the tests and of users are left alone, and those that install the app or build an
-index: there the caller repeats the whole. PERDURE_RACE_SEED repeats a run as far as threads let it.
+index: there the caller repeats the whole. Workers in processes of their own meet faults, too, but
+for those of the command line. PERDURE_RACE_SEED repeats a run as far as threads let it.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +36,13 @@ NAMES = frozenset(
 )  # fmt: skip
 """Connections whose statements the package repeats."""
 
+WITHOUT_KEY = re.compile(
+    rb"\.(cancel\w*|terminate|pause\w*|resume\w*|repin|forget\w*|drop_\w+|trigger_schedule"
+    rb"|skip_time|move_clock)\("
+)
+"""Verbs that give another answer when they are repeated: that nothing is left to do, or they do it
+again. `test_replies_of_clients.py` loses the replies of the first kind; here none is lost."""
+
 FAULTS = ("connection lost", "refused", "timeout", "carried out, answer lost")
 REFUSALS = (
     psycopg.errors.TooManyConnections,
@@ -49,6 +58,8 @@ class Driver:
 
     share: float
     chance: random.Random
+    spared: frozenset[str] = frozenset()
+    """Connections that meet no faults."""
     done: Counter[str] = field(default_factory=Counter)
     """Statements, and faults by name."""
 
@@ -58,13 +69,13 @@ class Driver:
         execute, execute_async = psycopg.Cursor.execute, psycopg.AsyncCursor.execute
 
         def faulty(cursor: Any, *args: Any, **options: Any) -> Any:
-            fault = self._before(cursor)
+            fault = self._before(cursor, args[0])
             answer = execute(cursor, *args, **options)
             self._after(cursor, fault)
             return answer
 
         async def faulty_async(cursor: Any, *args: Any, **options: Any) -> Any:
-            fault = self._before(cursor)
+            fault = self._before(cursor, args[0])
             answer = await execute_async(cursor, *args, **options)
             self._after(cursor, fault)
             return answer
@@ -74,23 +85,24 @@ class Driver:
             patch.setattr(psycopg.AsyncCursor, "execute", faulty_async)
             yield self.done
 
-    def _drawn(self, connection: Any) -> str | None:
+    def _drawn(self, connection: Any, query: Any) -> str | None:
         """Draw what happens to a statement; mostly nothing.
 
         In an open transaction only the connection can be lost: the server would know of the rest.
         """
-        if connection.info.parameter_status("application_name") not in NAMES:
+        if connection.info.parameter_status("application_name") not in NAMES - self.spared:
             return None
         self.done["statements"] += 1
         if self.chance.random() >= self.share:
             return None
         if connection.info.transaction_status == TransactionStatus.INTRANS:
             return "connection lost"
-        return self.chance.choice(FAULTS)
+        may_lose = not (isinstance(query, bytes) and WITHOUT_KEY.search(query))
+        return self.chance.choice(FAULTS if may_lose else FAULTS[:-1])
 
-    def _before(self, cursor: Any) -> str | None:
+    def _before(self, cursor: Any, query: Any) -> str | None:
         """Raise what happens instead of the statement, or give what happens after it."""
-        fault = self._drawn(cursor.connection)
+        fault = self._drawn(cursor.connection, query)
         if fault is None:
             return None
         self.done[fault] += 1
@@ -114,6 +126,12 @@ class Driver:
 
 SEED = os.environ.get("PERDURE_RACE_SEED") or str(random.randrange(1_000_000))
 DRIVER = Driver(float(os.environ.get("PERDURE_FAULTS", "0.01")), random.Random(SEED))
+FOR_GOOD = ExitStack()
+
+
+def meet_faults() -> None:
+    """Let this process, which a test with faults has started, meet faults until it ends."""
+    FOR_GOOD.enter_context(DRIVER.in_place())
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -124,9 +142,26 @@ def unreliable_driver() -> Iterator[None]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Pass by the tests that say why they cannot be run like this."""
+    """Pass by the tests that say why they cannot be run like this; or spare the connections that
+    they name: `steady("it counts its runs", "transaction")`."""
+    DRIVER.spared = frozenset()
     if marker := item.get_closest_marker("steady"):
-        pytest.skip(f"without faults only: {marker.args[0]}")
+        why, *names = marker.args
+        DRIVER.spared = frozenset(f"perdure {name}" for name in names)
+        if not names:
+            pytest.skip(f"without faults only: {why}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Count what a process of pytest-xdist has met."""
+    DRIVER.done.update(node.workeroutput["faults"])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that counts."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = dict(DRIVER.done)
 
 
 def pytest_report_header() -> str:

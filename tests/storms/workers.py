@@ -28,6 +28,7 @@ import pytest
 import perdure
 from perdure import calls, connections
 from tests.databases import SCHEMA
+from tests.storms.faulty import meet_faults
 from tests.storms.points import ORDERLY, Fuse, Passages, pass_through
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,8 @@ def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
     calls.COMMIT_WITHIN = f"{2 * LEASE} s"
     if fuse is not None:
         pass_through(Passages(fuse, f"{folder}/points"))
+    if "PERDURE_FAULTS" in os.environ:
+        meet_faults()
     from tests.storms.storm_app import app
 
     provide(dsn)

@@ -25,6 +25,9 @@ if skew := float(os.environ.get("SKEW", "0")):
     datetime.datetime = Skewed
 import perdure
 from kill_app import app
+if "PERDURE_FAULTS" in os.environ:
+    from tests.storms import faulty
+    faulty.meet_faults()
 version = os.environ.get("VERSION")
 queues = sys.argv[3:] or None
 lease = float(sys.argv[2])
@@ -43,7 +46,7 @@ def worker_process(
     arguments, as JSON, and SKEW say by how many seconds its clock is wrong.
     """
     environment = dict(os.environ, PYTHONHASHSEED="0", **settings)
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "python"), str(HERE)])
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "python", ROOT, HERE)))
     if crash_at is not None:
         environment["PERDURE_CRASH_AT"] = crash_at
     command = [sys.executable, "-c", RUN, dsn, str(lease), *queues]

@@ -193,6 +193,26 @@ def test_a_month_passes_in_a_moment(lab: Lab) -> None:
     lab.check()
 
 
+def test_a_job_that_ends_before_a_lost_answer_is_asked_for_has_ended(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P12] (T9): asked again, the database says that nothing will be due."""
+    handle = lab.start(on_the_clock)
+    send = lab.client.send
+
+    def lossy(call: Any, *connection: Any) -> Any:
+        answer = send(call, *connection)
+        if call.function != "skip_time" or answer is None:
+            return answer
+        while handle.status().status == "running":
+            time.sleep(0.01)
+        return send(call, *connection)
+
+    monkeypatch.setattr(lab.client, "send", lossy)
+    lab.finish(handle.id)
+    assert handle.status().status == "completed"
+
+
 def test_everything_happens_at_its_time(lab: Lab) -> None:
     handle = lab.start(reminders)
     lab.settle()

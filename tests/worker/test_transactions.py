@@ -27,6 +27,8 @@ from perdure.outbox import Outbox
 from perdure.replay import Fact
 from tests.worker.test_until import wait_for
 
+pytestmark = pytest.mark.steady("it counts how often a function runs", "transaction")
+
 T = "30 s"
 BOOK = "insert into bookings (what) values (%s) returning id"
 
