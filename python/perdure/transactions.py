@@ -14,7 +14,7 @@ import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -35,10 +35,13 @@ if TYPE_CHECKING:
 
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
+C = TypeVar("C", Connection, AsyncConnection)
 
 NAME = "perdure transaction"
 MAX_OPEN = 10
 """Transactions that a worker has open at a time; others wait for a connection."""
+IDLE_FOR = 10.0
+"""Seconds after which a connection that nobody has used is closed: others may need its place."""
 MAX_RUNS = 10
 """How often a function runs in one attempt that meets conflicts or loses its connection."""
 CONFLICTS = frozenset({"40001", "40P01"})
@@ -54,8 +57,8 @@ class Transactions:
         self.places = asyncio.Semaphore(MAX_OPEN)
         self.link = AsyncLink(engine.source, NAME)
         self._is_closed = False
-        self._idle: list[Connection] = []
-        self._idle_async: list[AsyncConnection] = []
+        self._idle: dict[Connection, float] = {}  # since when
+        self._idle_async: dict[AsyncConnection, float] = {}
 
     async def run(
         self,
@@ -83,7 +86,7 @@ class Transactions:
     async def lent_async(self, isolation: Isolation | None) -> AsyncIterator[AsyncConnection]:
         """Lend a connection to a coroutine."""
         idle = self._idle_async
-        connection = idle.pop() if idle else await self.engine.source.connect_async(NAME)
+        connection = _taken(idle, self._idle) or await self.engine.source.connect_async(NAME)
         try:
             await connection.set_isolation_level(_level(isolation))
             yield connection
@@ -99,10 +102,7 @@ class Transactions:
     def lent(self, isolation: Isolation | None) -> Iterator[Connection]:
         """Lend a connection to a thread."""
         idle = self._idle
-        try:
-            connection = idle.pop()
-        except IndexError:
-            connection = self.engine.source.connect(NAME)
+        connection = _taken(idle, self._idle_async) or self.engine.source.connect(NAME)
         try:
             connection.isolation_level = _level(isolation)
             yield connection
@@ -114,12 +114,22 @@ class Transactions:
                 connection.cursor_factory = psycopg.Cursor
             self._keep(idle, connection)
 
-    def _keep(self, idle: list[Any], connection: Connection | AsyncConnection) -> None:
-        """Keep a connection for the next one, if its state is known."""
+    def _keep(self, idle: dict[Any, float], connection: Connection | AsyncConnection) -> None:
+        """Keep a connection for the next one, if its state is known, for a while."""
+        loop = self.engine.loop
         if _is_clean(connection) and not self._is_closed:
-            idle.append(connection)
+            idle[connection] = loop.time()
+            loop.call_soon_threadsafe(loop.call_later, IDLE_FOR, self._close_unused)
         else:
             connection.pgconn.finish()
+
+    def _close_unused(self) -> None:
+        until = self.engine.loop.time() - IDLE_FOR
+        both: list[dict[Any, float]] = [self._idle, self._idle_async]
+        for idle in both:
+            for connection, since in list(idle.items()):
+                if since <= until and idle.pop(connection, None) is not None:
+                    connection.pgconn.finish()
 
     async def close(self) -> None:
         """Close the connections; those that are lent are closed when they come back."""
@@ -129,6 +139,16 @@ class Transactions:
         self._idle.clear()
         self._idle_async.clear()
         await self.link.close()
+
+
+def _taken(idle: dict[C, float], others: dict[Any, float]) -> C | None:
+    """Take an idle connection; where there is none, one of the others makes room for a new one."""
+    with suppress(KeyError):
+        return idle.popitem()[0]
+    with suppress(KeyError):
+        connection, _ = others.popitem()
+        connection.pgconn.finish()
+    return None
 
 
 class Unapplied(Exception):

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.steady("it counts how often a function runs", "transact
 
 T = "30 s"
 BOOK = "insert into bookings (what) values (%s) returning id"
+OPEN = "select count(*) from pg_stat_activity where application_name = 'perdure transaction'"
 
 Step = Callable[[Any], Any]
 """What a function does with its connection, after it has booked."""
@@ -873,16 +874,53 @@ def test_more_than_there_are_connections_take_turns(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(transactions, "MAX_OPEN", 2)
     book = Booking(app, kind)
-    open_now = (
-        "select count(*) from pg_stat_activity where application_name = 'perdure transaction'"
-    )
     work()
     handles = [client.start("books", f"{n:02}") for n in range(20)]
     for handle in handles:
         handle.result(T)
     assert bank.rows() == [f"{n:02}" for n in range(20)]
     assert book.runs == 20
-    assert bank.run(open_now)[0][0] <= 2
+    assert bank.run(OPEN)[0][0] <= 2
+
+
+def test_both_kinds_share_the_connections(
+    app: perdure.App, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P8] (T33): those of one kind that are idle make room for the other."""
+    monkeypatch.setattr(transactions, "MAX_OPEN", 2)
+
+    @app.transaction
+    async def book_async(connection: psycopg.AsyncConnection[Any], what: str) -> None:
+        await connection.execute(BOOK, [what])
+
+    @app.transaction
+    def book_plain(connection: psycopg.Connection[Any], what: str) -> None:
+        connection.execute(BOOK, [what])
+
+    @app.coordinator
+    async def books(memory: perdure.AsyncEntity, whats: list[str]) -> None:
+        for book in (book_async, book_plain, book_async):
+            await asyncio.gather(*(book(what) for what in whats))
+
+    work()
+    client.start(books, ["a", "b", "c"]).result(T)
+    assert bank.rows() == [*"aaabbbccc"]
+    assert bank.run(OPEN)[0][0] <= 2
+
+
+def test_a_connection_that_nobody_uses_is_closed(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any, dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """[P8] (T33): the server may have no other for whoever has none."""
+    monkeypatch.setattr(transactions, "IDLE_FOR", 0.5)
+    work()
+    for _ in range(2):
+        handles = [client.start("books", "a") for _ in range(3)]
+        for handle in handles:
+            handle.result(T)
+        assert bank.run(OPEN)[0][0] > 0
+        wait_for(dsn, OPEN.replace("count(*)", "count(*) = 0"))
 
 
 def test_nothing_of_a_session_reaches_the_next_transaction(
