@@ -132,6 +132,7 @@ async def watched_async(dsn: str, count: int, **options: Any) -> list[perdure.Ch
 # Every change, once and in order.
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
 def test_every_change_comes_once_and_in_order(
     client: perdure.Client, memory: Any, dsn: str, hints: str
@@ -147,6 +148,7 @@ def test_every_change_comes_once_and_in_order(
     assert listeners(dsn) == []
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
 def test_every_change_comes_to_many_async_watchers(memory: Any, dsn: str, hints: str) -> None:
     """[P3] [P11]"""
@@ -184,6 +186,7 @@ def test_a_long_past_comes_in_pages(client: perdure.Client, memory: Any) -> None
     assert [change.version for change in changes] == list(range(1, 1006))
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_a_watch_ends_when_nothing_changes_for_so_long(
     client: perdure.Client, memory: Any, dsn: str
 ) -> None:
@@ -235,6 +238,7 @@ def test_what_happens_elsewhere_is_read_once(client: perdure.Client, memory: Any
 # Hints.
 
 
+@pytest.mark.steady("a hint may be lost")
 def test_a_change_is_heard_by_its_notification(
     client: perdure.Client, memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +256,7 @@ def test_a_change_is_heard_by_its_notification(
     assert listeners(dsn) == []
 
 
+@pytest.mark.steady("a hint may be lost")
 def test_a_change_is_heard_by_async_clients_too(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +325,7 @@ def test_an_async_watch_goes_on_after_the_server_has_restarted(own_server: Serve
 # What is left behind.
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_nobody_listens_after_a_watch_that_was_left(
     client: perdure.Client, memory: Any, dsn: str
 ) -> None:
@@ -352,6 +358,7 @@ def test_nobody_listens_after_a_wait_that_was_cancelled(memory: Any, dsn: str) -
     asyncio.run(give_up())
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 @pytest.mark.parametrize(
     ("job", "condition", "error"),
     [("m", "$.n >", perdure.InvalidCondition), ("m", "$.n > $limit", perdure.InvalidCondition),
@@ -378,6 +385,7 @@ def test_what_cannot_be_awaited_is_refused(
     assert listeners(dsn) == []
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_nobody_watches_what_is_not_there(client: perdure.Client, dsn: str) -> None:
     with pytest.raises(perdure.JobNotFound):
         next(iter(client.entity("nobody").watch()))
@@ -397,6 +405,7 @@ def test_what_holds_is_told_at_once(client: perdure.Client, memory: Any, dsn: st
     assert run(dsn, "select watched from jobs where id = 'm'") == [(False,)]
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 @pytest.mark.parametrize("hints", ["heard", "lost"])
 def test_what_becomes_true_is_told(memory: Any, dsn: str, hints: str) -> None:
     """[P11]"""
@@ -413,6 +422,7 @@ def test_what_becomes_true_is_told(memory: Any, dsn: str, hints: str) -> None:
     assert listeners(dsn) == []
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_time_is_up_when_it_does_not(memory: Any, dsn: str) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError, match=r"did not fulfil \$\.n == 1 within 0\.3 s"):
@@ -428,6 +438,7 @@ def test_time_is_up_when_it_does_not(memory: Any, dsn: str) -> None:
     assert listeners(dsn) == []
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_an_open_transaction_holds_up_nobody_who_waits(
     client: perdure.Client, memory: Any, dsn: str
 ) -> None:
@@ -451,6 +462,7 @@ def test_an_open_transaction_holds_up_nobody_who_waits(
     assert listeners(dsn) == []
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_threads_share_a_client(client: perdure.Client, memory: Any, dsn: str) -> None:
     def wait(n: int) -> int:
         return client.entity("m").until(f"$.n == {n}", timeout=SOON)
@@ -467,6 +479,7 @@ def write_three(dsn: str) -> None:
         run(dsn, f"select entity_set('m', '{n}', 'n')")
 
 
+@pytest.mark.steady("what is left of a hint goes later")
 def test_a_pooler_that_hides_notifications_costs_only_time(memory: Any, dsn: str) -> None:
     """[P11]: LISTEN does not survive a pooled connection; looking does."""
 
@@ -534,6 +547,7 @@ def test_a_silent_database_holds_up_no_async_wait(
     asyncio.run(wait())
 
 
+@pytest.mark.steady("a hint may be lost")
 def test_an_async_client_hears_again_when_its_listener_has_died(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

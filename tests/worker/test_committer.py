@@ -235,6 +235,7 @@ def test_leases_are_kept_while_code_runs(
     assert len(runs) == 1
 
 
+@pytest.mark.steady("it measures pauses")
 def test_a_dear_search_takes_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

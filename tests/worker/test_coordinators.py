@@ -167,6 +167,7 @@ def test_time_and_chance_are_replayed(app: perdure.App, client: perdure.Client, 
     assert client.start(plain).result(T) is True
 
 
+@pytest.mark.steady("a fault takes its time")
 def test_a_sleeper_wakes_on_time(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def sleeper(memory: perdure.AsyncEntity, seconds: float) -> str:
