@@ -216,7 +216,7 @@ class Loop(asyncio.AbstractEventLoop):
         for _ in range(MAX_CLOSING_ROUNDS):
             left = self._unfinished() or self._close_generators()
             if not left:
-                self._tasks.clear()
+                self._let_go()
                 return
             for task in left:
                 task.cancel()
@@ -224,6 +224,20 @@ class Loop(asyncio.AbstractEventLoop):
         for task in self._unfinished():
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         _unending.append(self)
+
+    def _let_go(self) -> None:
+        """Drop the tasks, and of what they have raised the tracebacks: those hold the frames of
+        whoever has run them, and so the tasks themselves."""
+        for task in self._tasks:
+            is_unheard = task._log_traceback
+            try:
+                error = task.exception()
+            except asyncio.CancelledError as cancelled:
+                error = cancelled
+            _drop_tracebacks(error)
+            if is_unheard:
+                self.call_exception_handler({"exception": error})
+        self._tasks.clear()
 
     def _unfinished(self) -> list[Task]:
         return [task for task in self._tasks if not task.done()]
@@ -256,6 +270,19 @@ class Loop(asyncio.AbstractEventLoop):
             self._add_task(self.place(), generator.aclose(), "$generator", {})
         else:
             self._dropped.append(generator)
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    """Drop the traceback of an error, and those of all that has led to it."""
+    left, seen = [error], set()
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]
+            if isinstance(one, BaseExceptionGroup):
+                left += one.exceptions
 
 
 def _microseconds(seconds: float) -> int:
