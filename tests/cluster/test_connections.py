@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,10 +26,17 @@ select pg_terminate_backend(pid) from pg_stat_activity where application_name li
 """
 
 
+def let_in(server: Machine) -> psycopg.Connection[Any] | None:
+    """Give a connection, if there is one to be had."""
+    with suppress(psycopg.OperationalError):
+        return server.connect()
+    return None
+
+
 def take_all(server: Machine) -> None:
     """Take every connection that the server has for a while, those of others first."""
     with ExitStack() as stack:
-        first = stack.enter_context(server.connect())
+        first = stack.enter_context(wait_for(lambda: let_in(server)))
         until = time.monotonic() + TAKEN_FOR
         while time.monotonic() < until:
             first.execute(TERMINATE)
@@ -38,13 +46,6 @@ def take_all(server: Machine) -> None:
             time.sleep(0.02)
         with pytest.raises(psycopg.OperationalError, match=r"clients already|remaining connection"):
             psycopg.connect(server.url())
-
-
-def has_room(server: Machine) -> bool:
-    """Tell whether somebody is let in."""
-    with suppress(psycopg.OperationalError), server.connect():
-        return True
-    return False
 
 
 def test_workers_and_clients_wait_until_there_are_connections_again(
@@ -72,7 +73,7 @@ def test_workers_and_clients_wait_until_there_are_connections_again(
         load.stop()
         load.check(client)
         bank.wait()
-        wait_for(lambda: has_room(server))
+        wait_for(lambda: let_in(server)).close()
         bank.check()
         assert [worker.poll() for worker in workers] == [None, None]
     server.check()

@@ -41,13 +41,13 @@ def app_on(machine: Machine, disk: Disk) -> str:
 
 
 def is_full(dsn: str) -> bool:
-    """Tell whether the tables cannot grow any more."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        try:
+    """Tell whether the tables cannot grow any more; a session may not even begin then."""
+    try:
+        with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("create table growth as select 1 from generate_series(1, 100000)")
-        except psycopg.errors.DiskFull:
-            return True
-        connection.execute("drop table growth")
+            connection.execute("drop table growth")
+    except psycopg.OperationalError as error:
+        return "No space left" in str(error)
     return False
 
 

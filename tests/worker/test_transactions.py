@@ -883,6 +883,7 @@ def test_more_than_there_are_connections_take_turns(
     assert bank.run(OPEN)[0][0] <= 2
 
 
+@pytest.mark.direct
 def test_both_kinds_share_the_connections(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -908,6 +909,7 @@ def test_both_kinds_share_the_connections(
     assert bank.run(OPEN)[0][0] <= 2
 
 
+@pytest.mark.direct
 def test_a_connection_that_nobody_uses_is_closed(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, dsn: str,
     monkeypatch: pytest.MonkeyPatch,
