@@ -627,7 +627,7 @@ class Calls:
             "queues": queues,
             "worker": worker,
             "claim_id": claim_id,
-            "max_tasks": max_tasks,
+            "max_tasks": max_tasks or None,
             "lease_for": f"{lease_for} s" if lease_for else None,
             "since": since,
             "waiting": waiting or None,

@@ -44,10 +44,12 @@ ASK_EVERY = 60.0
 """Seconds after which an idle worker asks for hints again, and so says that it is alive."""
 
 ASK_AGAIN = 0.02
-"""Seconds after a claim that found something until the next, unless a turn takes one along."""
+"""Seconds after a claim that found something until the next, unless a turn takes one along, or the
+worker has hints."""
 
-BUSY = 3
-"""Claims in a row that find something, after which a worker needs no hints: it looks anyway."""
+BUSY = 5
+"""Claims in a row that find something while others are held, after which a worker needs no hints:
+each of its turns takes a claim along."""
 
 SEARCH_AGAIN = 1.0
 """Seconds after a full answer in which claims search from its mark, not from the beginning."""
@@ -71,7 +73,7 @@ class Committer:
         self._bell = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._lanes = Lanes(engine)
-        self._claim_at = 0.0
+        self._claim_at = self._look_at = 0.0
         self._rung = 0
         self._finds = 0
         self._mark: str | None = None
@@ -97,14 +99,18 @@ class Committer:
     def claim_in(self, delay: float) -> None:
         """Look for tasks after at most `delay` seconds."""
         at = time.monotonic() + delay
-        if at < self._claim_at:
-            self._claim_at = at
-            self._bell.set()
+        self._look_at = min(self._look_at, at)
+        self._claim_by(at)
 
     def notified(self) -> None:
         """Look for tasks: somebody said that there are some."""
         self._was_hinted = True
-        self.claim_in(0)
+        self._claim_by(time.monotonic())
+
+    def _claim_by(self, at: float) -> None:
+        if at < self._claim_at:
+            self._claim_at = at
+            self._bell.set()
 
     def _troubled(self, error: psycopg.Error) -> None:
         logger.warning("the database does not answer, trying again: %s", str(error).strip())
@@ -139,8 +145,7 @@ class Committer:
     async def _round(self) -> None:
         letters = self._gather()
         room = self._engine.room() + sum(letter.is_final for letter in letters)
-        is_time = bool(letters) or self._claim_at <= time.monotonic()
-        claims = room if self.may_claim and is_time else 0
+        claims = room if self.may_claim and self._is_time_to_claim(letters) else 0
         if self._is_registered and (room <= 0 or self._finds >= BUSY):
             self._is_registered = False
             await self._link.call(self._calls.stop_listening(self._engine.name))
@@ -150,6 +155,20 @@ class Committer:
             await self._advance(letters, claims)
         elif claims > 0:
             await self._claim(claims)
+        if not self._engine.held:
+            self._finds = 0
+
+    def _is_time_to_claim(self, letters: list[Letter]) -> bool:
+        """Tell whether to look for tasks: a turn that goes anyway takes a claim along, unless hints
+        would tell of any task, and it makes none due itself."""
+        if self._claim_at <= time.monotonic():
+            return True
+        if not self._has_hints():
+            return bool(letters)
+        return any(letter.leaves_work() for letter in letters)
+
+    def _has_hints(self) -> bool:
+        return self._is_registered and not self._engine.source.is_pooled
 
     def _gather(self) -> list[Letter]:
         """Let the waiting turns say what they have, up to a size that a call should have."""
@@ -225,12 +244,15 @@ class Committer:
         delay = 0.0 if is_full else self._pause()
         if not has_searched:
             delay = min(delay, max(0.0, self._search_at - time.monotonic()))
-        if tasks:  # who gets some is not told when the next are due; the next turn may ask
-            delay = min(delay, ASK_AGAIN)
+        if tasks:  # who gets some is not told when the next are due
+            known = self._look_at - time.monotonic() if self._has_hints() else ASK_AGAIN
+            delay = min(delay, max(0.0, known))
         if reply["next_due_at"] is not None:
             due_in = self._engine.clock.seconds_until(from_iso(reply["next_due_at"]))
             delay = min(delay, due_in + 0.001)
         self._claim_at = time.monotonic() + delay
+        if not tasks:
+            self._look_at = self._claim_at
         if tasks:
             crash_point("after claim")
         for row in tasks:

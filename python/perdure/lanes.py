@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .connections import REFUSALS, AsyncLink
-from .turns import FINAL, Json, Turn
+from .turns import ENDED, FINAL, Json, Turn
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -23,6 +23,14 @@ class Letter:
         self.body = body
         self.text = turn.engine.calls.turn(body, turn.row)
         self.is_final = body["state"] in FINAL or body["state"] == "park"
+
+    def leaves_work(self) -> bool:
+        """Tell whether it may make a task due: what it asks for, signals, answers or gives back."""
+        body, state = self.body, self.body["state"]
+        if "requests" in body or any("signal" in fact for fact in body.get("facts", ())):
+            return True
+        is_answer = state in ENDED and self.turn.row["asker"] is not None
+        return is_answer or not (state in ENDED or state in ("keep", "park"))
 
 
 class Lanes:

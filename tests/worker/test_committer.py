@@ -235,6 +235,49 @@ def test_leases_are_kept_while_code_runs(
     assert len(runs) == 1
 
 
+@pytest.mark.steady("it counts claims")
+def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, a worker hears of all work but its own; and an idle one is told when it is due."""
+
+    @app.activity
+    async def step(number: int) -> int:
+        return number
+
+    @app.hook
+    async def page(memory: perdure.AsyncEntity) -> None:
+        """Do nothing."""
+
+    @app.coordinator
+    async def steps(memory: perdure.AsyncEntity) -> int:
+        return sum([await step(number) for number in range(3)])
+
+    @app.coordinator
+    async def pages(memory: perdure.AsyncEntity) -> None:
+        await page(memory)
+
+    turns: list[bool] = []
+    call_of = connections.AsyncLink.call
+
+    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+        if call.function == "advance":
+            turns.append(b'"max_tasks"' in call.query)
+        return await call_of(link, call)
+
+    monkeypatch.setattr(connections.AsyncLink, "call", call)
+    work(poll=3600)
+    client.start(steps).result(T)
+    time.sleep(0.3)  # it listens, and has looked for the last time
+    turns.clear()
+    assert client.start(steps).result(T) == 3
+    assert turns == [False] * 3
+    turns.clear()
+    client.start(pages).result(T)
+    assert turns[0]  # asks for the hook
+    assert turns[2]  # answers
+
+
 @pytest.mark.steady("it measures pauses")
 def test_a_dear_search_takes_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
