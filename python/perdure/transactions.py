@@ -56,7 +56,7 @@ class Transactions:
         self.engine = engine
         self.places = asyncio.Semaphore(MAX_OPEN)
         self.link = AsyncLink(engine.source, NAME)
-        self._is_closed = False
+        self._is_closed = self._is_watching = False
         self._idle: dict[Connection, float] = {}  # since when
         self._idle_async: dict[AsyncConnection, float] = {}
 
@@ -119,17 +119,26 @@ class Transactions:
         loop = self.engine.loop
         if _is_clean(connection) and not self._is_closed:
             idle[connection] = loop.time()
-            loop.call_soon_threadsafe(loop.call_later, IDLE_FOR, self._close_unused)
+            if not self._is_watching:
+                loop.call_soon_threadsafe(self._watch)
         else:
             connection.pgconn.finish()
 
+    def _watch(self) -> None:
+        if not self._is_watching:
+            self._is_watching = True
+            self.engine.loop.call_later(IDLE_FOR, self._close_unused)
+
     def _close_unused(self) -> None:
+        self._is_watching = False  # before the look: a thread that keeps one now sees to it itself
         until = self.engine.loop.time() - IDLE_FOR
         both: list[dict[Any, float]] = [self._idle, self._idle_async]
         for idle in both:
             for connection, since in list(idle.items()):
                 if since <= until and idle.pop(connection, None) is not None:
                     connection.pgconn.finish()
+        if self._idle or self._idle_async:
+            self._watch()
 
     async def close(self) -> None:
         """Close the connections; those that are lent are closed when they come back."""
