@@ -886,6 +886,21 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
     cursor = PlainCursor(connection, row_factory=tuple_row)
     with translated():
         answer = _taken(cursor.execute(call.query, call.params or None), call.shape)
+    return _opened(connection, call, answer)
+
+
+def send_together(connection: psycopg.Connection[Any], *calls: Call) -> list[Any]:
+    """Send calls in one round trip and one transaction, and give their answers."""
+    cursors = [PlainCursor(connection, row_factory=tuple_row) for _ in calls]
+    with translated():
+        with connection.pipeline():
+            for cursor, call in zip(cursors, calls, strict=True):
+                cursor.execute(call.query, call.params or None)
+        answers = [_taken(cursor, call.shape) for cursor, call in zip(cursors, calls, strict=True)]
+    return [_opened(connection, *one) for one in zip(calls, answers, strict=True)]
+
+
+def _opened(connection: psycopg.Connection[Any], call: Call, answer: Any) -> Any:
     if call.opens is None:
         answer = as_it_is(answer)
     else:

@@ -51,6 +51,10 @@ BUSY = 5
 """Claims in a row that find something while others are held, after which a worker needs no hints:
 each of its turns takes a claim along."""
 
+OUTRUN, STEP_BACK = 2, 0.02
+"""Claims in a row that hints asked for and that found nothing: others are quicker. Such a worker
+looks so many seconds after a hint, when they have left what they cannot take."""
+
 SEARCH_AGAIN = 1.0
 """Seconds after a full answer in which claims search from its mark, not from the beginning."""
 
@@ -76,11 +80,12 @@ class Committer:
         self._claim_at = self._look_at = 0.0
         self._rung = 0
         self._finds = 0
+        self._losses = 0
         self._mark: str | None = None
         self._searched_at = self._search_at = 0.0
         self._is_registered = False
         self._asked_at = 0.0
-        self._was_hinted = False
+        self._was_hinted = self._heeds_hint = False
         self.may_claim = True
 
     # What others say.
@@ -105,12 +110,16 @@ class Committer:
     def notified(self) -> None:
         """Look for tasks: somebody said that there are some."""
         self._was_hinted = True
-        self._claim_by(time.monotonic())
+        self._claim_by(time.monotonic() + self._courtesy())
 
     def _claim_by(self, at: float) -> None:
         if at < self._claim_at:
             self._claim_at = at
             self._bell.set()
+
+    def _courtesy(self) -> float:
+        """Give the seconds for which others go first: one hint wakes all who are idle."""
+        return STEP_BACK if self._losses >= OUTRUN else 0.0
 
     def _troubled(self, error: psycopg.Error) -> None:
         logger.warning("the database does not answer, trying again: %s", str(error).strip())
@@ -150,7 +159,7 @@ class Committer:
             self._is_registered = False
             await self._link.call(self._calls.stop_listening(self._engine.name))
         if claims > 0:
-            self._was_hinted = False
+            self._heeds_hint, self._was_hinted = self._was_hinted, False
         if letters:
             await self._advance(letters, claims)
         elif claims > 0:
@@ -241,6 +250,7 @@ class Committer:
         has_searched = self._mark is None
         self._note_search(reply["since"], is_full)
         self._finds = self._finds + 1 if tasks else 0
+        self._losses = 0 if tasks else self._losses + self._heeds_hint
         delay = 0.0 if is_full else self._pause()
         if not has_searched:
             delay = min(delay, max(0.0, self._search_at - time.monotonic()))
@@ -261,8 +271,10 @@ class Committer:
 
     def _pause(self) -> float:
         """Give the seconds until the next look, after one that has found all there was."""
-        if self._was_hinted or not self._is_registered:
+        if not self._is_registered:
             return 0.0
+        if self._was_hinted:
+            return self._courtesy()
         if self._rung < len(LADDER):
             self._rung += 1
             return LADDER[self._rung - 1]

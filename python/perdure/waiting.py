@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from .calls import Call, Calls, send, send_async
+from .calls import Call, Calls, send, send_async, send_together
 from .connections import AsyncLink, Link, Source, can_be_repeated
 from .looks import Look
 
@@ -50,23 +50,15 @@ class Ear:
         self._name = uuid.uuid4().hex
         self._link = Link(source, "perdure result")
         self._channel: str | None = None
-        self._heard_by: Any = None
-        self._is_known = False
-
-    def _listen(self, connection: psycopg.Connection[Any]) -> None:
-        if connection is not self._heard_by:
-            if self._channel is None:
-                self._channel = send(connection, self._calls.channel())
-            send(connection, self._calls.listen(self._channel))
-            self._heard_by = connection
+        self._is_listening = False
 
     def wait(self, look: Look) -> Any:
         """Give what was looked for, or None when time is up first."""
-        self._is_known = False
+        self._is_listening = False
         try:
             return self._wait(look)
         finally:
-            if self._is_known:
+            if self._is_listening:
                 self._stop_listening()
 
     def _wait(self, look: Look) -> Any:
@@ -88,22 +80,28 @@ class Ear:
         raise AssertionError("delays never end")
 
     def _look(self, connection: psycopg.Connection[Any], look: Look) -> Any:
-        """Look; who sees nothing, and has time, says that he waits, and looks once more."""
-        seen = send(connection, look.call())
+        """Look, and wait no more: a hint is most likely right. Who sees nothing, and has time, says
+        that he waits, and looks once more."""
+        if self._is_listening:
+            seen = send_together(connection, look.call(), *self._stop())[0]
+            self._is_listening = False
+        else:
+            seen = send(connection, look.call())
         if look.is_seen(seen) or look.is_over() or self._source.is_pooled:
             return seen
-        self._listen(connection)
-        self._is_known = True
-        send(connection, look.register(self._name))
+        if self._channel is None:
+            self._channel = send(connection, self._calls.channel())
+        self._is_listening = True
+        send_together(connection, self._calls.listen(self._channel), look.register(self._name))
         return send(connection, look.call())
+
+    def _stop(self) -> tuple[Call, Call]:
+        return self._calls.unlisten(), self._calls.stop_listening(self._name)
 
     def _stop_listening(self) -> None:
         """Leave no row behind; what cannot be said now is forgotten by the database in time."""
-        self._heard_by = None
         try:
-            connection = self._link.connection()
-            send(connection, self._calls.unlisten())
-            send(connection, self._calls.stop_listening(self._name))
+            send_together(self._link.connection(), *self._stop())
         except psycopg.Error:
             self._link.close()
 

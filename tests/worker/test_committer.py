@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import calls, connections
+from perdure import calls, committer, connections
 
 T = "20 s"
 
@@ -276,6 +276,48 @@ def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
     client.start(pages).result(T)
     assert turns[0]  # asks for the hook
     assert turns[2]  # answers
+
+
+@pytest.mark.steady("it measures pauses")
+def test_who_was_late_twice_lets_the_quicker_go_first(
+    app: perdure.App,
+    client: perdure.Client,
+    connection: Any,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One hint wakes all who are idle, and one of them is enough; others come should it fail."""
+
+    @app.coordinator
+    async def quick(memory: perdure.AsyncEntity) -> int:
+        return 1
+
+    claimed = threading.Event()
+    call_of = connections.AsyncLink.call
+
+    async def call(link: connections.AsyncLink, call: calls.Call) -> Any:
+        if call.function == "claim":
+            claimed.set()
+        return await call_of(link, call)
+
+    def is_prompt() -> bool:
+        """Give a hint where there is nothing to do, and tell whether it is heeded at once."""
+        claimed.clear()
+        connection.execute("select pg_notify(perdure.channel(), 'default')")
+        was_prompt = claimed.wait(0.4)
+        assert claimed.wait(20)
+        time.sleep(0.1)
+        return was_prompt
+
+    monkeypatch.setattr(connections.AsyncLink, "call", call)
+    monkeypatch.setattr(committer, "STEP_BACK", 0.8)
+    work(poll=3600)
+    time.sleep(0.5)  # it has looked for the last time
+    assert [is_prompt() for _ in range(4)] == [True, True, False, False]
+    began = time.monotonic()
+    assert client.start(quick).result(T) == 1
+    assert 0.7 < time.monotonic() - began < 2
+    assert is_prompt()
 
 
 @pytest.mark.steady("it measures pauses")

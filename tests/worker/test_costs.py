@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 import perdure
+from perdure import waiting
 from tests.amount import amount
 
 Connection = psycopg.Connection[Any]
@@ -60,6 +61,37 @@ def test_k_activities_in_a_row_take_two_calls_and_k(
         time.sleep(0.2)
         tries.append(list(sent))
     assert ["claim", *["advance"] * activities] in tries
+
+
+def test_a_result_takes_four_round_trips(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look, a hint asked for, a look, and after the hint a look that ends the asking."""
+
+    @app.coordinator
+    async def slow(memory: perdure.AsyncEntity) -> int:
+        await perdure.sleep(0.5)
+        return 1
+
+    trips: list[str] = []
+    send, send_together = waiting.send, waiting.send_together
+
+    def one(connection: Any, call: Any) -> Any:
+        trips.append(call.function)
+        return send(connection, call)
+
+    def several(connection: Any, *calls: Any) -> list[Any]:
+        trips.append(" ".join(call.function for call in calls))
+        return send_together(connection, *calls)
+
+    work()
+    assert client.start(slow).result("20 s") == 1  # it knows the channel now
+    monkeypatch.setattr(waiting, "send", one)
+    monkeypatch.setattr(waiting, "send_together", several)
+    monkeypatch.setattr(waiting, "LADDER", ())
+    monkeypatch.setattr(waiting, "FIRST_LOOK", 20)
+    assert client.start(slow).result("20 s") == 1
+    assert trips == ["result", "listen listen_for", "result", "result unlisten stop_listening"]
 
 
 def pages(connection: Connection, statement: str) -> int:
