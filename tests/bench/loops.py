@@ -149,6 +149,18 @@ def vacuum(bench: Bench) -> None:
     bench.connection.execute(f"vacuum (analyze) {tables}".encode())
 
 
+@contextmanager
+def without_autovacuum(bench: Bench) -> Iterator[None]:
+    """Leave vacuum to the block."""
+    bench.connection.execute("alter system set autovacuum = off")
+    bench.connection.execute("select pg_reload_conf()")
+    try:
+        yield
+    finally:
+        bench.connection.execute("alter system reset autovacuum")
+        bench.connection.execute("select pg_reload_conf()")
+
+
 def broken(bench: Bench) -> int:
     """Count the invariants that do not hold."""
     row = bench.connection.execute(
