@@ -1,7 +1,7 @@
 -- Poison: a task that kills its workers is parked after N deliveries without progress, and blocks nobody [P10].
 
 begin;
-select plan(35);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -117,6 +117,58 @@ select given(tell(a_turn(state, state => state, until => clock(), awaits => '{}'
 select is(the_task(state) ->> 'deliveries', '0', format('%s resets the count', state))
   from unnest('{park,release,retry}'::text[]) as state;
 
+-- What dies beside a poisonous task is not parked for it.
+
+create function die_together(queue text) returns void
+language plpgsql
+as $$
+begin
+    for n in 1 .. suspicious_deliveries() loop
+        perform take('worker ' || n, array[die_together.queue], 10);
+        perform time_passes('31 s');
+    end loop;
+end
+$$;
+
+create function names_taken(worker text, queue text, most integer) returns text
+language sql
+as $$ select string_agg(t ->> 'job', ' ') from jsonb_array_elements(take(worker, array[queue], most)) as t $$;
+
+select set_queue('narrow', max_running => 5);
+select given(start('w', id => 'narrow-' || n, queue => 'narrow')) from generate_series(1, 3) as n;
+select die_together('narrow');
+select given(start('w', id => 'suspect-' || n, queue => 'dark')) from generate_series(1, 4) as n;
+select die_together('dark');
+select given(start('w', id => 'fresh-' || n, queue => 'dark')) from generate_series(1, 3) as n;
+select is(
+    names_taken('ada', 'dark', 3), 'suspect-1 fresh-1 fresh-2',
+    'of several suspects a worker is given one, and others in place of the rest [P10]');
+select is(names_taken('ada', 'dark', 1), 'fresh-3', 'whoever holds a suspect is given others, whatever waits before them');
+select is(
+    claim('{dark}', 'ada', max_tasks => 3)::jsonb @@ format('$.tasks.size() == 0 && $.next_due_at == "%s"',
+                                                            to_json(clock() + interval '50 ms') #>> '{}')::jsonpath,
+    true,
+    'but no second suspect, and is told to ask again soon');
+select is(
+    (claim('{dark}', 'eve', max_tasks => 3)::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '50 ms',
+    'so is who was given the first of several');
+select is(names_taken('bob', 'dark', 3), 'suspect-3', 'another worker may try another');
+select given(tell(a_turn('suspect-1', worker => 'ada')));
+select is(names_taken('ada', 'dark', 3), 'suspect-4', 'a suspect that has made progress is none any more');
+select given(start('w', id => 'broad', queue => 'narrow'));
+select is(names_taken('ada', 'narrow', 3), 'broad', 'a worker holds one suspect of whatever queue');
+select is(names_taken('tom', 'narrow', 3), 'narrow-1', 'a queue with limits gives one as well');
+select given(pause_queue('narrow'));
+select is(names_taken('ann', 'narrow', 3), null, 'one that is paused gives none');
+select is(
+    (claim('{narrow}', 'ann', idle => true)::jsonb -> 'next_due_at'), 'null', 'and tells nobody to ask again');
+select is(
+    (select max(deliveries) from tasks where job_id like 'suspect-%'), 6, 'what was left was not delivered');
+select time_passes('31 s');
+select is(names_taken('ada', 'dark', 1), 'suspect-2', 'a suspect under a lease that has ended is held no more');
+select is(names_taken('ada', 'dark', 9), 'suspect-1 fresh-1 fresh-2 fresh-3', 'what has made progress is due like all others');
+
 -- The number is a setting of the app.
 
 insert into perdure.settings (name, value) values ('max_deliveries', '2');
@@ -128,6 +180,7 @@ select is(
     'the task was claimed 2 times without a successful turn',
     'the reason says how often it was');
 
+delete from perdure.settings where name = 'max_deliveries';
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
 rollback;

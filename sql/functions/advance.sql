@@ -264,6 +264,9 @@ declare
     token uuid := coalesce(advance.claim_id, gen_random_uuid());
     answers json := '[]'::json;
     taken claimed_task[] := '{}'::claimed_task[];
+    ahead record;
+    mark timestamptz;
+    next_due_at timestamptz;
 begin
     perform check_protocol(advance.protocol);
     perform check_instance(advance.instance);
@@ -275,16 +278,20 @@ begin
         perform check_tasks(advance.turns);
         answers := apply_batch(advance.turns, advance.waiting);
     end if;
-    taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
-                         advance.again);
+    if advance.max_tasks > 0 then
+        taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
+                             advance.again);
+        ahead := look_ahead(advance.queues, taken, advance.since);
+        mark := ahead.mark;
+        next_due_at := ahead.next_due_at;
+    end if;
     return json_build_object(
         'at', clock(),
         'token', token,
         'turns', answers,
         'tasks', coalesce(describe_tasks(taken), '[]'),
-        'since', low_water_mark(taken),
-        'next_due_at', case when taken = '{}' and advance.max_tasks > 0 and advance.since = '-infinity'
-                            then next_due_at(advance.queues) end);
+        'since', mark,
+        'next_due_at', next_due_at);
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is

@@ -90,6 +90,10 @@ comment on index @extschema@.due_tasks is 'One exact range for each queue and pr
 create index held_tasks on @extschema@.tasks (queue, limit_key, due_at) where worker is not null;
 comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a queue, and of each key; finds the leases that have ended. Whoever asks for a token means one task, and never reads this.';
 
+-- The number is that of suspicious_deliveries().
+create index suspect_tasks on @extschema@.tasks (queue, priority, due_at) where deliveries >= 5;
+comment on index @extschema@.suspect_tasks is 'Finds what may have killed its workers: hardly ever a row.';
+
 create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;
 comment on index @extschema@.tasks_in_line is 'Lets a claim step from key to key, however many tasks wait under each.';
 

@@ -112,8 +112,13 @@ def _paint(root: Path) -> None:
 
 def _change_signatures(root: Path) -> None:
     # A parameter gets another name, which `create or replace` refuses.
-    _edit(root, "functions/claim.sql", "low_water_mark(taken @", "low_water_mark(claimed @")
-    _edit(root, "functions/claim.sql", "low_water_mark.taken", "low_water_mark.claimed")
+    _edit(
+        root,
+        "functions/claim.sql",
+        "leisure(queues text[], taken @",
+        "leisure(queues text[], claimed @",
+    )
+    _edit(root, "functions/claim.sql", "commit_at_leisure.taken", "commit_at_leisure.claimed")
     # A parameter more, which would be a second function.
     hints = "functions/listeners.sql"
     _edit(

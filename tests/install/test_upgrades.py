@@ -33,7 +33,7 @@ WAYS = [[NOW, LAST], [NOW, NEXT, LAST]]
 GRANTED = """
 grant usage on schema my_app to {role};
 grant select on my_app.jobs, my_app.history to {role};
-grant execute on function my_app.notify_listeners, my_app.low_water_mark, my_app.claim to {role};
+grant execute on function my_app.notify_listeners, my_app.commit_at_leisure, my_app.claim to {role};
 grant execute on function my_app.check_protocol to {role} with grant option;
 """
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from tests.model.ends import end_tasks
 from tests.model.judging import Turn
-from tests.model.queues import base, next_due_at, restrained, tokens_at
+from tests.model.queues import base, is_asleep, next_due_at, restrained, tokens_at
 from tests.model.state import (
     MAX_DELIVERIES,
     NEVER,
     SECOND,
+    SUSPICIOUS,
     Name,
     Row,
     State,
@@ -59,12 +60,42 @@ class Claim:
             for name, task in self.s.tasks.items()
             if task["queue"] == queue
             and task["token"] is not None
+            and task["deliveries"] < SUSPICIOUS
             and task["due_at"] <= self.s.now
             and not task["paused"]
         )
 
+    def suspects(self) -> list[Due]:
+        """List what is due and may have killed its workers, best first."""
+        return self._sorted(
+            (name, task)
+            for name, task in self.s.tasks.items()
+            if task["queue"] in self.queues
+            and not is_asleep(self.s, task["queue"])
+            and task["deliveries"] >= SUSPICIOUS
+            and task["due_at"] <= self.s.now
+            and not task["paused"]
+        )
+
+    def suspect(self, worker: str) -> list[Due]:
+        """Give the best of the suspects, for a worker that holds none."""
+        holds_one = any(
+            task["deliveries"] > SUSPICIOUS
+            and task["worker"] == worker
+            and task["due_at"] > self.s.now
+            for task in self.s.tasks.values()
+        )
+        return [] if holds_one else self.suspects()[:1]
+
+    def _tie(self, one: Due) -> Any:
+        """Put first what the database gave, and before it what it parked to give that."""
+        name, task = one
+        return name not in self.given, -task["deliveries"]
+
     def _sorted(self, due: Any) -> list[Due]:
-        key = lambda one: (one[1]["priority"], one[1]["due_at"], one[0] not in self.given)  # noqa: E731
+        def key(one: Due) -> Any:
+            return one[1]["priority"], one[1]["due_at"], self._tie(one)
+
         return sorted(due, key=key)
 
     def best(self, due: list[Due], most: int) -> list[Due]:
@@ -72,15 +103,29 @@ class Claim:
 
         def key(one: Due) -> Any:
             place = self.queues.index(one[1]["queue"])
-            return one[1]["priority"], place, one[1]["due_at"], one[0] not in self.given
+            return one[1]["priority"], place, one[1]["due_at"], self._tie(one)
 
         return sorted(due, key=key)[:most]
 
-    def choose(self, most: int, since: int) -> list[Due]:
+    def choose(self, most: int, since: int, worker: str) -> list[Due]:
         """Choose what may be claimed."""
-        if not self.restrained:
-            due = [one for queue in self.queues for one in self.free(queue) + self.ended(queue)]
-            return self.best([one for one in due if one[1]["due_at"] >= since], most)
+        if self.restrained:
+            suspect = self.suspect(worker)
+            return suspect + self._choose_within_limits(most - len(suspect))
+        due = [one for queue in self.queues for one in self.free(queue) + self.ended(queue)]
+        due = [one for one in due if one[1]["due_at"] >= since]
+        suspects = [one for one in self.suspects() if one[1]["due_at"] >= since]
+        best = self.best(due + suspects, most)
+        if any(task["deliveries"] >= SUSPICIOUS for _, task in best):
+            first = [one for one in best if one[1]["deliveries"] < SUSPICIOUS]
+            suspect = self.suspect(worker)
+            room = most - len(first) - len(suspect)
+            taken = [name for name, _ in first]
+            rest = self.best([one for one in due if one[0] not in taken], room)
+            best = first + suspect + rest
+        return best
+
+    def _choose_within_limits(self, most: int) -> list[Due]:
         chosen: list[Due] = []
         locked = sorted({base(queue) for queue in self.restrained})
         locked = [queue for queue in locked if not self.s.queues[queue]["paused"]]
@@ -167,7 +212,7 @@ def take_due(s: State, given: set[Name], most: int, args: Row) -> list[tuple[Due
     claim = Claim(s, args["queues"], given)
     lease, since = seconds(args.get("lease_for", "30 s")), moment(args.get("since")) or 0
     while True:
-        chosen = claim.choose(most, since)
+        chosen = claim.choose(most, since, args["worker"])
         was_due = {name: task["due_at"] for name, task in chosen}
         was_held = {name for name, task in chosen if task["token"] is not None}
         taken: list[Due] = []
@@ -265,14 +310,21 @@ def reply(s: State, given: set[Name], args: Row) -> Row:
     ]
     due = [was_due for _, was_due in taken if was_due is not None]
     looks = args.get("max_tasks", 1) > 0 or "turns" not in args
-    looks = looks and args.get("since") in (None, "-infinity")
     return {
         "at": s.now,
         "token": args.get("claim_id"),
         "tasks": sorted(tasks, key=lambda task: (task["job"], task["task"])),
         "since": min(due, default=None),
-        "next_due_at": next_due_at(s, args["queues"]) if looks and not taken else None,
+        "next_due_at": look_ahead(s, [task for (_, task), _ in taken], args) if looks else None,
     }
+
+
+def look_ahead(s: State, taken: list[Row], args: Row) -> int | None:
+    """Tell when to claim again, as far as time alone decides."""
+    if not taken:
+        return next_due_at(s, args["queues"]) if args.get("since") in (None, "-infinity") else None
+    is_suspect = any(task["deliveries"] > SUSPICIOUS for task in taken)
+    return s.now + SECOND // 20 if is_suspect else None
 
 
 def claim(s: State, given: set[Name], **args: Any) -> Row:

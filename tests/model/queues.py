@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tests.model.state import NEVER, SECOND, Row, State, check_queue, moment, seconds
+from tests.model.state import NEVER, SECOND, SUSPICIOUS, Row, State, check_queue, moment, seconds
 from tests.races.memory_model import Refused
 
 NEW_QUEUE: Row = {
@@ -37,17 +37,23 @@ def restrained(s: State, queues: list[str]) -> list[str]:
     ]
 
 
+def is_asleep(s: State, queue: str) -> bool:
+    """Tell whether a queue is paused."""
+    paused: bool = s.queues.get(base(queue), NEW_QUEUE)["paused"]
+    return paused
+
+
 def next_due_at(s: State, queues: list[str]) -> int | None:
     """Tell when to look for tasks of these queues again."""
-    asleep = [queue for queue in queues if s.queues.get(base(queue), NEW_QUEUE)["paused"]]
-    due = [
-        task["due_at"]
+    awake = [
+        task
         for task in s.tasks.values()
-        if task["queue"] in queues
-        and task["queue"] not in asleep
-        and s.now < task["due_at"] < NEVER
-        and not task["paused"]
-        and not task["in_line"]
+        if task["queue"] in queues and not is_asleep(s, task["queue"]) and not task["paused"]
+    ]
+    if any(task["deliveries"] >= SUSPICIOUS and task["due_at"] <= s.now for task in awake):
+        return s.now + SECOND // 20
+    due = [
+        task["due_at"] for task in awake if s.now < task["due_at"] < NEVER and not task["in_line"]
     ]
     token_at = next_token_at(s, queues)
     soon = [s.now + SECOND // 100] if has_room(s, queues) else []

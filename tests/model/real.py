@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import set_json_dumps, set_json_loads
 
-from tests.model.state import MAX_DELIVERIES, Name, Row, moment
+from tests.model.state import MAX_DELIVERIES, SUSPICIOUS, Name, Row, moment
 from tests.races.memory_model import Refused, from_json
 
 Connection = psycopg.Connection[Any]
@@ -140,6 +140,10 @@ class Real:
         query = """insert into settings values ('max_deliveries', %s::jsonb), ('clock_ahead', '0')
                    on conflict (name) do update set value = excluded.value"""
         self._connection.execute(query, [str(MAX_DELIVERIES)])
+        self._connection.execute(
+            f"""create or replace function suspicious_deliveries() returns integer immutable
+                language plpgsql as 'begin return {SUSPICIOUS}; end'""".encode()
+        )
 
     def broken(self) -> list[Any]:
         """List the invariants that do not hold."""

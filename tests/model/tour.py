@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.model.game import Game
-from tests.model.state import CONTRACT, MAX_DELIVERIES, SECOND, Row, stamp
+from tests.model.state import CONTRACT, MAX_DELIVERIES, SECOND, SUSPICIOUS, Row, stamp
 from tests.model.workers import DEEP, FAILURE
 
 UNMET = {
@@ -72,6 +72,7 @@ class Tour:
         self.steer()
         self.run_again()
         self.limit()
+        self.suspect()
         self.schedule()
         self.exceed()
         self.forget()
@@ -190,6 +191,17 @@ class Tour:
             self.claim("few", lease_for="1 s")
             self.send("move_clock", by="2 s")
         self.send("skip_time", up_to="infinity")
+
+    def suspect(self) -> None:
+        for number in range(3):
+            self.send("start", workflow="w", id=f"dark {number}", queue="dark")
+        for _ in range(SUSPICIOUS):
+            self.claim("dark", lease_for="1 s")
+            self.send("move_clock", by="2 s")
+        self.send("start", workflow="w", id="bright", queue="dark")
+        for worker in ("one", "one", "other"):
+            self.claim("dark", worker=worker, max_tasks=1)
+        self.claim("dark", worker="one")
 
     def schedule(self) -> None:
         begin = {"workflow": "w", "starts_at": stamp(0)}

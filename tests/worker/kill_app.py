@@ -90,6 +90,23 @@ async def one_slow(memory: perdure.AsyncEntity) -> str:
     return await slow_hook(memory)
 
 
+@app.coordinator
+async def deadly(memory: perdure.AsyncEntity) -> None:
+    """Take the worker down, and all that it holds."""
+    os._exit(9)
+
+
+@app.activity
+async def rest(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@app.coordinator
+async def harmless(memory: perdure.AsyncEntity, seconds: float) -> str:
+    await rest(seconds)
+    return "alive"
+
+
 def read_pages(pages: int) -> Iterator[None]:
     """Read on from where an earlier attempt was; stand still at a page where that is told."""
     for n in range(1 + (perdure.info().progress or 0), pages + 1):

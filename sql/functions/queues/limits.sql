@@ -70,7 +70,7 @@ $$;
 comment on function @extschema@.restrained_queues(text[]) is 'Name those of these queues, of whatever version, that are paused or have limits.';
 
 
-create function @extschema@.paused_queues(queues text[]) returns text[]
+create function @extschema@.awake_queues(queues text[]) returns text[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -78,12 +78,11 @@ as $$
 begin
     return array(
         select u.queue
-          from unnest(paused_queues.queues) as u (queue)
-          join queues as q on q.queue = split_part(u.queue, '@', 1)
-         where q.paused);
+          from unnest(awake_queues.queues) as u (queue)
+         where not exists (select from queues as q where q.queue = split_part(u.queue, '@', 1) and q.paused));
 end
 $$;
-comment on function @extschema@.paused_queues(text[]) is 'Name those of these queues, of whatever version, that are paused.';
+comment on function @extschema@.awake_queues(text[]) is 'Name those of these queues, of whatever version, that are not paused.';
 
 
 create function @extschema@.lock_limits(queues text[]) returns @extschema@.queue_limits[]

@@ -84,7 +84,8 @@ comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integ
     'Make the task of a hook from outside; false when it exists.';
 
 
--- Where a queue has limits, it is chosen before what may be claimed.
+-- Where a queue has limits, it is chosen before what may be claimed. Suspects are left alone by the search, but take the room
+-- of others; where there are some, which is hardly ever, one of them is leased, and the search goes on behind the rest.
 create function @extschema@.take_due(
     queues     text[],
     worker     text,
@@ -103,15 +104,28 @@ declare
     open text[] := case when restrained = '{}' then take_due.queues else '{}' end;
     taken_at timestamptz := clock();
     chosen due_task[] := '{}'::due_task[];
+    suspect due_task[];
+    room integer;
     leased record;
+    beside record;
 begin
     -- A loop: where all that was found had to be parked, others may be due behind it.
     loop
         if restrained <> '{}' then
-            chosen := choose_due(take_due.queues, restrained, limits, take_due.max_tasks, taken_at);
+            suspect := find_suspect(awake_queues(take_due.queues), take_due.worker, taken_at);
+            room := take_due.max_tasks - cardinality(suspect);
+            chosen := suspect || choose_due(take_due.queues, restrained, limits, room, taken_at);
         end if;
         leased := lease_due(open, chosen, take_due.worker, take_due.token, take_due.max_tasks, take_due.lease_for,
-                            take_due.since, taken_at);
+                            take_due.since, taken_at, false);
+        if leased.suspects > 0 then
+            suspect := find_suspect(open, take_due.worker, taken_at);
+            room := take_due.max_tasks - coalesce(cardinality(leased.taken), 0) - cardinality(suspect);
+            beside := lease_due(open, suspect, take_due.worker, take_due.token, room, take_due.lease_for, take_due.since,
+                                taken_at, true);
+            leased.taken := leased.taken || beside.taken;
+            leased.parked := leased.parked + beside.parked;
+        end if;
         exit when leased.taken is not null or leased.parked = 0;
     end loop;
     if limits <> '{}' and leased.taken is not null then

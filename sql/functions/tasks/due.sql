@@ -41,8 +41,10 @@ create function @extschema@.lease_due(
     lease_for  interval,
     since      timestamptz,
     leased_at  timestamptz,
+    apart      boolean,
     out taken  @extschema@.claimed_task[],
-    out parked integer
+    out parked integer,
+    out suspects integer
 )
 language plpgsql
 volatile
@@ -83,15 +85,17 @@ begin
                and t.due_at < 'infinity'
                and not t.paused
                and not t.in_line
+               and (t.deliveries < suspicious_deliveries() or not lease_due.apart)
              order by t.due_at
              limit lease_due.max_tasks
                for no key update skip locked
          ) as d
          limit lease_due.max_tasks
     ), due as materialized (
-        select f.*, f.deliveries > 0 and f.deliveries >= max_deliveries() as is_poisoned from found as f
-         union all
-        select c.job, c.task, c.due_at, c.deliveries, c.deliveries > 0 and c.deliveries >= max_deliveries() from unnest(lease_due.chosen) as c
+        select d.*, d.deliveries > 0 and d.deliveries >= max_deliveries() as is_poisoned
+          from (select * from found as f where f.deliveries < suspicious_deliveries()
+                 union all
+                select c.job, c.task, c.due_at, c.deliveries from unnest(lease_due.chosen) as c) as d
     ), taking as (
         update tasks as t
            set token = case when not d.is_poisoned then lease_due.token end,
@@ -111,13 +115,14 @@ begin
                       g.started_at, g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at,
                       g.progress)::claimed_task
                      order by g.priority, g.was_due_at) filter (where g.token is not null),
-           count(*) filter (where g.token is null)
-      into taken, parked
+           count(*) filter (where g.token is null),
+           (select count(*) from found as f where f.deliveries >= suspicious_deliveries())
+      into taken, parked, suspects
       from taking as g;
 end
 $$;
-comment on function @extschema@.lease_due(text[], @extschema@.due_task[], text, uuid, integer, interval, timestamptz, timestamptz) is
-    'Lease what is due on queues without limits, and what was chosen of others; returns them, and how many were parked instead.';
+comment on function @extschema@.lease_due(text[], @extschema@.due_task[], text, uuid, integer, interval, timestamptz, timestamptz, boolean) is
+    'Lease what is due on queues without limits, and what was chosen of others; returns them, how many were parked instead, and how many suspects were found, which are leased only where they were chosen: apart from the search, where these are not even found.';
 
 
 -- A step that finds what is due already goes on behind it, in the same priority.
@@ -129,14 +134,16 @@ as $$
 declare
     now_at timestamptz := clock();
     restrained text[] := restrained_queues(next_due_at.queues);
-    asleep text[] := case when restrained = '{}' then restrained else paused_queues(restrained) end;
+    awake text[] := case when restrained = '{}' then next_due_at.queues else awake_queues(next_due_at.queues) end;
     due_at timestamptz;
 begin
+    if suspect_is_due(awake, now_at) then
+        return now_at + interval '50 ms';
+    end if;
     due_at := (
         with recursive ranges as (
             select q.queue, (-1)::smallint as priority, 'infinity'::timestamptz as due_at
-              from unnest(next_due_at.queues) as q (queue)
-             where q.queue <> all(asleep)
+              from unnest(awake) as q (queue)
              union all
             select r.queue, f.*
               from ranges as r

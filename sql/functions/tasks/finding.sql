@@ -127,6 +127,7 @@ begin
          where t.queue = find_ended.queue
            and t.worker is not null
            and t.due_at <= find_ended.now_at
+           and t.deliveries < suspicious_deliveries()
            and not t.paused
          order by t.priority, t.due_at
          limit find_ended.max_tasks
@@ -134,7 +135,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_ended(text, integer, timestamptz) is
-    'Lock tasks of a queue whose leases have ended, best first: they have their slots still.';
+    'Lock tasks of a queue whose leases have ended, and that are no suspects, best first: they have their slots still.';
 
 
 create function @extschema@.find_free(queue text, max_tasks integer, now_at timestamptz)
