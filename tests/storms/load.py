@@ -12,8 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -28,9 +29,12 @@ from tests.storms.history import Asked, History
 from tests.storms.storm_app import NAP
 from tests.worker.test_recovery import RESULT
 
+T = TypeVar("T")
+
 BOUND = 60.0
 """Seconds in which everything must have come to its end once nothing is broken any more."""
 FOR_EVER = 1e6
+LOOK = 5.0
 BOOK = 3
 LETTERS = 6
 WORDS = 20
@@ -53,6 +57,15 @@ class Wind:
     def seconds_left(self) -> float:
         """Tell for how long one may still wait: while things break, for as long as they do."""
         return FOR_EVER if self.healed_at is None else self.healed_at + BOUND - time.monotonic()
+
+    def wait(self, look: Callable[[float], T]) -> T:
+        """Wait, by looks of a few seconds, for as long as one may; nobody waits on behind that."""
+        while True:
+            try:
+                return look(max(0.0, min(self.seconds_left(), LOOK)))
+            except (TimeoutError, psycopg.OperationalError):
+                if self.seconds_left() <= 0:
+                    raise
 
     def must_be(self, is_so: bool, what: str) -> None:
         """Note what is wrong; the storm goes on."""
@@ -214,7 +227,7 @@ class Shop:
     def ends(self, job: str, wanted: Any, version: int) -> None:
         """Wait for a job to end, and compare."""
         with self.wind.history.asked(self.name, "result", job) as asked:
-            result = asked.answer = self.client.handle(job).result(self.wind.seconds_left())
+            result = asked.answer = self.wind.wait(self.client.handle(job).result)
         self.wind.must_be(result == wanted, f"{job} gave {result}, not {wanted}")
         self.has_version(job, version)
 
@@ -242,7 +255,7 @@ class Shop:
     def naps(self, job: str) -> None:
         """A timer: not too early, and not twice."""
         handle = self.start(job, "naps")
-        slept = handle.result(self.wind.seconds_left())
+        slept = self.wind.wait(handle.result)
         self.wind.must_be(slept >= NAP, f"{job} slept for {slept} s")
         self.has_version(job, 0)
 
@@ -250,11 +263,11 @@ class Shop:
         """A cancel: it is heard, and what cleans up does so once."""
         handle = self.start(job, "patient")
         memory = handle.memory
-        memory.until("$.begun == 1", self.wind.seconds_left())
+        self.wind.wait(partial(memory.until, "$.begun == 1"))
         self._ask("cancel", job, handle.cancel)
         with pytest.raises(perdure.JobCancelled):
-            handle.result(self.wind.seconds_left())
-        memory.until("$.cleaned == 1", self.wind.seconds_left())
+            self.wind.wait(handle.result)
+        self.wind.wait(partial(memory.until, "$.cleaned == 1"))
         self.has_version(job, 2)
 
     def counts_on(self, job: str) -> None:

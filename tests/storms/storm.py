@@ -164,7 +164,7 @@ class Storm:
         """Let money be transferred, in transactions of jobs, until the storm is over."""
         while not self.wind.ends.is_set():
             self._bank.begin(4)
-            self._bank.wait(self.wind.seconds_left())
+            self.wind.wait(self._bank.wait)
             self.wind.jobs["transfer"] += 4
 
     def _run(self, what: Callable[[], None]) -> None:
