@@ -243,3 +243,22 @@ def test_tasks_are_started_claimed_and_stolen_at_the_same_time(stage: Stage) -> 
     left = sessions[0].one("select count(*) from tasks")
     assert sessions[0].one("select count(*) from jobs where status = 'completed'") == len(jobs)
     assert len(jobs) + left == TASKS
+
+
+def test_suspects_go_one_to_a_worker_and_none_waits_for_another(stage: Stage) -> None:
+    """[P6] [P10]: while a claim is open, others are given what it has not looked at."""
+    a, b, c = stage.sessions(3)
+    start(a, 4)
+    a.run(
+        """update tasks set deliveries = 5, token = gen_random_uuid(), worker = 'dead'
+            where job_id <> 'j003' returning job_id"""
+    )
+    a.begin()
+    assert {task.job for task in a.claim("q", max_tasks=2)} == {"j000", "j003"}
+
+    claiming = b.later(b.claim, "q", max_tasks=9)
+    assert not claiming.waits()
+    assert [task.job for task in claiming.get()] == ["j002"]
+    a.commit()
+    assert [task.job for task in c.claim("q", max_tasks=9)] == ["j001"]
+    assert [a.claim("q"), b.claim("q"), c.claim("q")] == [[], [], []]
