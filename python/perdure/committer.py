@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 import uuid
@@ -51,9 +52,9 @@ BUSY = 5
 """Claims in a row that find something while others are held, after which a worker needs no hints:
 each of its turns takes a claim along."""
 
-OUTRUN, STEP_BACK = 2, 0.02
-"""Claims in a row that hints asked for and that found nothing: others are quicker. Such a worker
-looks so many seconds after a hint, when they have left what they cannot take."""
+OUTRUN, STEP_BACK, SOON = 2, 0.02, 2.0
+"""Claims in a row that hints asked for and that found nothing, not even what is due in so many
+seconds: others are quicker. Such a worker looks a moment later, for what they cannot take."""
 
 SEARCH_AGAIN = 1.0
 """Seconds after a full answer in which claims search from its mark, not from the beginning."""
@@ -81,6 +82,7 @@ class Committer:
         self._rung = 0
         self._finds = 0
         self._losses = 0
+        self._second_until = 0.0
         self._mark: str | None = None
         self._searched_at = self._search_at = 0.0
         self._is_registered = False
@@ -117,9 +119,15 @@ class Committer:
             self._claim_at = at
             self._bell.set()
 
-    def _courtesy(self) -> float:
-        """Give the seconds for which others go first: one hint wakes all who are idle."""
-        return STEP_BACK if self._losses >= OUTRUN else 0.0
+    def go_second(self, seconds: float) -> None:
+        """Let others claim first for so long: they have what this worker has not."""
+        self._second_until = time.monotonic() + seconds
+
+    def _courtesy(self, then: float = 0.0) -> float:
+        """Give the seconds for which others go first, now or after so many seconds: one hint wakes
+        all who are idle."""
+        is_second = self._losses >= OUTRUN or time.monotonic() + then < self._second_until
+        return STEP_BACK if is_second else 0.0
 
     def _troubled(self, error: psycopg.Error) -> None:
         logger.warning("the database does not answer, trying again: %s", str(error).strip())
@@ -250,17 +258,18 @@ class Committer:
         has_searched = self._mark is None
         self._note_search(reply["since"], is_full)
         self._finds = self._finds + 1 if tasks else 0
-        self._losses = 0 if tasks else self._losses + self._heeds_hint
+        due_in = self._seconds_until(reply["next_due_at"])
+        if tasks or due_in < SOON:
+            self._losses = 0
+        elif self._heeds_hint:
+            self._losses += 1
         delay = 0.0 if is_full else self._pause()
         if not has_searched:
             delay = min(delay, max(0.0, self._search_at - time.monotonic()))
         if tasks:  # who gets some is not told when the next are due
             known = self._look_at - time.monotonic() if self._has_hints() else ASK_AGAIN
             delay = min(delay, max(0.0, known))
-        if reply["next_due_at"] is not None:
-            due_in = self._engine.clock.seconds_until(from_iso(reply["next_due_at"]))
-            delay = min(delay, due_in + 0.001)
-        self._claim_at = time.monotonic() + delay
+        self._claim_at = time.monotonic() + min(delay, due_in + 0.001 + self._courtesy(due_in))
         if not tasks:
             self._look_at = self._claim_at
         if tasks:
@@ -268,6 +277,9 @@ class Committer:
         for row in tasks:
             row["token"] = reply["token"]
             self._engine.admit(row)
+
+    def _seconds_until(self, due_at: str | None) -> float:
+        return math.inf if due_at is None else self._engine.clock.seconds_until(from_iso(due_at))
 
     def _pause(self) -> float:
         """Give the seconds until the next look, after one that has found all there was."""

@@ -17,15 +17,16 @@ logger = logging.getLogger("perdure.worker")
 
 
 FIRST_PAUSE = 0.25
-"""Seconds for which a task goes back at first, when this worker has no code for it."""
+"""Seconds for which a task goes back at first, when this worker has no code or no key for it."""
 LONGEST_PAUSE, LONGEST_BESIDE_OTHERS = 60.0, 1.0
-"""Seconds at most: where nobody is known to have the code, and where somebody is. Who comes and has
-it wakes what others have given back: `wake_released()` in SQL looks a minute ahead."""
+"""Seconds at most: where nobody is known to have the code, and where somebody is, who goes first
+from then on. Who comes and has it wakes what others have given back: `wake_released()` in SQL looks
+a minute ahead."""
 KNOWN_FOR = 5.0
 """Seconds for which it is believed that another worker has a function."""
 
 MAX_KNOWN = 10_000
-"""Tasks of which a worker remembers since when it cannot open them."""
+"""Tasks of which a worker remembers since when it gives them back."""
 
 Code = tuple[str, str | None, str, str]
 
@@ -37,28 +38,30 @@ class MissingCode:
         self._engine = engine
         self._missed_since: dict[Code, float] = {}
         self._seen_elsewhere: dict[Code, float] = {}
-        self._sealed_since: dict[tuple[str, str], float] = {}
+        self._given_back: dict[tuple[str, str], float] = {}
 
     async def pause_for(self, row: Json) -> float:
         """Tell for how many seconds a task goes back: for as long as its code has been missing, so
         that nobody is busy with it; but not for long where another worker could take it."""
         code = (row["queue"], row["pinned_version"], row["kind"], row["name"])
         missed_for = time.monotonic() - self._missed_since.setdefault(code, time.monotonic())
-        longest = LONGEST_BESIDE_OTHERS if await self._is_elsewhere(code) else LONGEST_PAUSE
-        pause = min(max(FIRST_PAUSE, missed_for), longest)
+        pause = min(max(FIRST_PAUSE, missed_for), LONGEST_PAUSE)
+        if await self._is_elsewhere(code):
+            pause = min(self.pause_for_task(row), LONGEST_BESIDE_OTHERS)
+            self._engine.committer.go_second(2 * pause)
         logger.warning(
             "this worker has no function named %s: such tasks go back for %.2f s", code[-1], pause
         )
         return pause
 
-    def pause_for_key(self, row: Json) -> float:
-        """Tell for how many seconds a task goes back that cannot be opened: briefly at first, since
-        another worker may have the key, and longer as it comes here again and again."""
+    def pause_for_task(self, row: Json) -> float:
+        """Tell for how many seconds a task goes back of which another worker may have the code or
+        the key: briefly at first, and longer as it comes here again and again."""
         place = row["job"], row["task"]
-        if len(self._sealed_since) > MAX_KNOWN:
-            self._sealed_since.clear()
-        missed_for = time.monotonic() - self._sealed_since.setdefault(place, time.monotonic())
-        return min(max(FIRST_PAUSE, missed_for), LONGEST_PAUSE)
+        if len(self._given_back) > MAX_KNOWN:
+            self._given_back.clear()
+        given_for = time.monotonic() - self._given_back.setdefault(place, time.monotonic())
+        return min(max(FIRST_PAUSE, given_for), LONGEST_PAUSE)
 
     async def _is_elsewhere(self, code: Code) -> bool:
         """Ask the database; that somebody has it is believed for a while, that nobody has is not:
@@ -125,7 +128,7 @@ class Sealed(Unknown):
         self._error = error
 
     async def _begin(self) -> None:
-        self._pause = self.engine.missing.pause_for_key(self.row)
+        self._pause = self.engine.missing.pause_for_task(self.row)
         logger.warning("%r goes back for %.2f s: %s", self, self._pause, self._error)
         self.submit()
 

@@ -154,6 +154,28 @@ def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
     assert 0 < given_back < 10 * len(handles)
 
 
+@pytest.mark.steady("it counts what goes back")
+def test_who_lacks_the_code_lets_the_other_go_first(
+    client: perdure.Client, serve: Any, caplog: Any
+) -> None:
+    """Either has something that the other has not: most tasks go back once, and briefly."""
+    apps = perdure.App(), perdure.App()
+
+    @apps[0].coordinator
+    async def ping(memory: perdure.AsyncEntity) -> str:
+        return "ping"
+
+    @apps[1].coordinator
+    async def pong(memory: perdure.AsyncEntity) -> str:
+        return "pong"
+
+    with serve(apps[0]), serve(apps[1]):
+        for _ in range(15):
+            assert client.start(ping).result(T) == "ping"
+            assert client.start(pong).result(T) == "pong"
+    assert caplog.text.count("go back for 0.25 s") * 3 >= caplog.text.count("go back for") * 2
+
+
 def test_runs_are_the_same_without_a_cache(client: perdure.Client, dsn: str) -> None:
     async def sums(memory: Any, step: Any) -> Any:
         total = 0
