@@ -175,6 +175,7 @@ def _hints(thing: Any) -> dict[str, Any]:
 class Shape:
     """How a function's arguments and its result pass the wire."""
 
+    name: str
     signature: inspect.Signature
     skip: int
     result: Decode
@@ -208,7 +209,11 @@ class Shape:
         """
         if not kwargs and len(args) in self.fitting:
             return to_json(args)
-        bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
+        try:
+            bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
+        except TypeError as error:
+            leading = ", not counting the first, which it is given" if self.skip else ""
+            raise TypeError(f"{self.name}{self.signature}{leading}: {error}") from None
         if not kwargs:
             return to_json(args)
         named: dict[str, Any] = {}
@@ -248,7 +253,8 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     result = decoder(hints.get("return"))
     is_plain = all(decode is unchanged for decode in (*positional, rest))
     fitting = _fitting(list(signature.parameters.values())[skip:])
-    return Shape(signature, skip, result, tuple(positional), rest, named, is_plain, fitting)
+    name = getattr(function, "__name__", repr(function))
+    return Shape(name, signature, skip, result, tuple(positional), rest, named, is_plain, fitting)
 
 
 def _fitting(parameters: list[inspect.Parameter]) -> range:

@@ -24,6 +24,7 @@ from .context import Runtime, runtime
 from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
+from .memory import Verbs
 from .retry import Retry
 from .typed import Shape, decoder, shape_of
 
@@ -218,6 +219,12 @@ class Hook(Work[P, R]):
         if serving is None:
             result: R = self.function(memory, *args, **kwargs)
             return result
+        if not isinstance(memory, Verbs):
+            raise InvalidArgument(
+                f"the hook {self.name} was given {type(memory).__name__} for a memory",
+                detail="What a hook is called with first is not sent: it gets the job's memory.",
+                hint=f"Call {self.name}(memory, …).",
+            )
         given: R = serving.give(serving.ask(self._ask(serving, args, kwargs)))
         return given
 

@@ -45,6 +45,32 @@ def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: 
     assert time.monotonic() - began < 0.9  # the longest, not the sum
 
 
+def test_a_hook_that_is_called_wrongly_says_how(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Without the memory what was meant for the hook would be lost without a word."""
+
+    @app.hook
+    async def perspective(memory: perdure.AsyncEntity, stance: str = "neutral") -> str:
+        return stance
+
+    @app.coordinator
+    async def forgets(memory: perdure.AsyncEntity) -> Any:
+        return await perspective("skeptical")  # type: ignore[arg-type]
+
+    @app.coordinator
+    async def repeats(memory: perdure.AsyncEntity) -> Any:
+        return await perspective.start(memory, "skeptical")  # type: ignore[arg-type, call-arg]
+
+    work()
+    with pytest.raises(perdure.JobFailed, match="was given str for a memory"):
+        client.start(forgets).result(T)
+    with pytest.raises(
+        perdure.JobFailed, match=r"perspective\(memory.*not counting the first.*too"
+    ):
+        client.start(repeats).result(T)
+
+
 def test_a_hook_answers_by_signal_by_return_or_by_raising(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
