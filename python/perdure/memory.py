@@ -184,14 +184,15 @@ class Entity(Verbs[Any, int, float, bool]):
         return TypedEntity(self._door, self.id, kind)
 
 
-def parse_path(path: Path) -> list[str]:
+def parse_path(path: Path | None) -> list[str]:
     """Split a written path into its keys, by the rules of SQL's parse_path. Raises InvalidPath."""
-    if not path:
+    if path in (None, "", [], ()):
         return []
-    if not isinstance(path, str):
-        keys = [str(key) for key in path]
-    else:
+    keys: list[str] = []
+    if isinstance(path, str):
         keys = path.split(".") if '"' not in path else _quoted_keys(path)
+    elif isinstance(path, (list, tuple)) and all(isinstance(key, (str, int)) for key in path):
+        keys = [str(key) for key in path]
     is_plain = isinstance(path, str) and '"' not in path
     if not 0 < len(keys) <= MAX_KEYS or (is_plain and "" in keys):
         raise InvalidPath(

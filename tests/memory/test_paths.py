@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -46,3 +48,15 @@ def test_python_reads_a_path_as_sql_does(connection: psycopg.Connection, path: s
         return
     assert parse_path(path) == wanted
     assert read_by_sql(connection, write_path(wanted)) == wanted
+
+
+@pytest.mark.parametrize("path", [0, 5, False, b"a", {"a": 1}, [1.5], [None], {"a"}])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    """Zero is not the whole memory."""
+    with pytest.raises(InvalidPath):
+        parse_path(path)
+
+
+@pytest.mark.parametrize("path", [None, "", [], ()])
+def test_no_path_is_the_whole_memory(path: Any) -> None:
+    assert parse_path(path) == []
