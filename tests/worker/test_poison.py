@@ -27,7 +27,7 @@ def wait_for_its_end(worker: subprocess.Popen[bytes], connection: psycopg.Connec
 def test_what_dies_beside_a_poisonous_task_is_not_parked_for_it(
     client: perdure.Client, dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
-    """Those that are done at once, and those that take longer than their workers live."""
+    """[P10] Those that are done at once, and those that take longer than their workers live."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '8')")
     jobs = []
     for number in range(20):
