@@ -23,6 +23,7 @@
 \ir functions/listeners.sql
 \ir functions/access/serving.sql
 \ir functions/jobs.sql
+\ir functions/jobs/locks.sql
 \ir functions/jobs/children.sql
 \ir functions/jobs/runs.sql
 \ir functions/snapshots.sql

@@ -36,9 +36,11 @@ begin
         call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority),
         pin_failure(hook.pinned_version, hook.queue),
         due_failure(hook.due_at)));
+    perform check_snapshot(array[held.id]);
     if not task_has_ended(held.id, hook_task)
         and insert_hook(held.id, hook_task, hook.name, hook.args, hook.queue, hook.priority,
                         coalesce(hook.due_at, asked_at), hook.limit_key, hook.pinned_version) then
+        perform touch_job(held.id, asked_at);
         perform notify_listeners(array[versioned_queue(hook.queue, hook.pinned_version)]);
     end if;
     return hook_task;

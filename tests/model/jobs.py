@@ -315,22 +315,22 @@ def hook(
     if due_at == "infinity":
         raise Refused("PD107")
     task = f"$hook/{key}"
-    if not s.has_ended(id, task):
-        add_task(
-            s,
-            id,
-            task,
-            kind="hook",
-            name=name,
-            queue=versioned(queue, pinned_version),
-            pinned_version=pinned_version,
-            priority=priority,
-            due_at=s.now if due_at is None else moment(due_at),
-            args=list(args),
-            detached=True,
-            limit_key=limit_key or "",
-            paused=job["paused"],
-        )
+    if not s.has_ended(id, task) and add_task(
+        s,
+        id,
+        task,
+        kind="hook",
+        name=name,
+        queue=versioned(queue, pinned_version),
+        pinned_version=pinned_version,
+        priority=priority,
+        due_at=s.now if due_at is None else moment(due_at),
+        args=list(args),
+        detached=True,
+        limit_key=limit_key or "",
+        paused=job["paused"],
+    ):
+        job["updated_at"] = s.now
     return task
 
 

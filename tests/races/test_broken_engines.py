@@ -231,6 +231,22 @@ MUTANTS: dict[str, Mutant] = {
             "a command",
         ),
     ),
+    "a hook from outside writes no row that an old snapshot meets": Mutant(
+        "hook",
+        r"perform touch_job\(.*?\);",
+        "",
+        two(
+            transactions.test_a_verb_that_does_not_see_a_hook_from_outside_is_refused,
+            "a signal",
+            "repeatable read",
+        ),
+    ),
+    "an old snapshot looks whether a hook has ended": Mutant(
+        "hook",
+        r"perform check_snapshot\(.*?\);",
+        "",
+        two(transactions.test_a_hook_that_has_ended_meanwhile_is_not_run_again, "repeatable read"),
+    ),
     # [P2] [P3] Commands.
     "commands read the memory without its lock": Mutant(
         "run_command",

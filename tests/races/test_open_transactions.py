@@ -231,6 +231,59 @@ def test_a_verb_with_an_old_snapshot_is_refused_and_decides_nothing(
         assert b.everything() != before
 
 
+BLIND: dict[str, Callable[[Session], object]] = {
+    "a forget": lambda user: user.call("forget", id="j"),
+    "a forget of all": lambda user: user.call("forget_finished", before="infinity"),
+    "a signal": lambda user: user.signal("j", "go"),
+    "a pause": lambda user: user.call("pause", id="j"),
+    "a terminate": lambda user: user.call("terminate", id="j"),
+    "a plain UPDATE": lambda user: user.run("update jobs set context = '{}' where id = 'j'"),
+}
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+@pytest.mark.parametrize("verb", BLIND)
+def test_a_verb_that_does_not_see_a_hook_from_outside_is_refused(
+    a: Session, b: Session, verb: str, isolation: str
+) -> None:
+    """[P5] [P13] (I5) (I16) (I20): nobody asked for it, so it alone says that it is there."""
+    task = a.held("j")
+    if "forget" in verb:
+        a.advance(task.done())
+    a.run(f"begin isolation level {isolation}")
+    a.status("j")  # the snapshot is from here
+    b.call("hook", id="j", name="h", queue="hooks")
+    assert b.advance(b.claim_one("hooks").park("go")).state == "parked"
+    before = b.everything()
+
+    refused = a.later(BLIND[verb], a).error()
+    a.rollback()
+
+    assert isinstance(refused, psycopg.errors.SerializationFailure)
+    assert b.everything() == before
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_hook_that_has_ended_meanwhile_is_not_run_again(
+    a: Session, b: Session, isolation: str
+) -> None:
+    """[P12]: its second end would undo whatever batch it came in."""
+    a.call("entity_create", id="j", entity="e")
+    again = {"id": "j", "name": "h", "queue": "hooks", "key": "k"}
+    b.call("hook", **again)
+    running = b.claim_one("hooks")
+    a.run(f"begin isolation level {isolation}")
+    a.memory("j")  # the snapshot is from here
+    assert b.advance(running.done()).state == "done"
+
+    refused = a.later(a.call, "hook", **again).error()
+    a.rollback()
+
+    assert isinstance(refused, psycopg.errors.SerializationFailure)
+    assert a.call("hook", **again) == "$hook/k"
+    assert b.claim("hooks") == []
+
+
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_all_verbs_work_in_one_transaction_of_stronger_isolation(
     a: Session, b: Session, isolation: str

@@ -1,0 +1,103 @@
+-- Jobs, locked: the lock on which everything that concerns one job is lined up.
+-- Law: a mutator locks its jobs first, in order of id, in a statement of its own; then it reads the clock; then it reads.
+
+create function @extschema@.lock_job(id text) returns @extschema@.memory
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    held memory;
+begin
+    select j.id, j.status, j.context, j.version, j.run, j.entity, j.watched
+      into held
+      from jobs as j
+     where j.id = lock_job.id
+       for no key update;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(lock_job.id, 200))
+            using errcode = 'PD401',
+                  detail = 'No job and no entity has this id.',
+                  hint = 'Check the id, or start() the workflow or entity_create() the entity first.';
+    end if;
+    return held;
+end
+$$;
+comment on function @extschema@.lock_job(text) is 'Lock one job and read it; PD401 when there is none.';
+
+
+create function @extschema@.touched_jobs(turns jsonb) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    names jsonb :=
+        jsonb_path_query_array(touched_jobs.turns,
+            '$[*] ? (@.state != "keep" || exists(@.requests) || exists(@.cancels) || exists(@.facts[*].op)
+                     || exists(@.facts[*].message ? (@ != null)) || exists(@.facts[*].signal)).job')
+        || jsonb_path_query_array(touched_jobs.turns, '$[*].touches[*]')
+        || jsonb_path_query_array(touched_jobs.turns, '$[*].facts[*].target');
+begin
+    if touched_jobs.turns @? '$[*].cancels' then
+        names := names || array_to_json(array(
+            select j.id
+              from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
+             cross join lateral (select c.id from jobs as c where c.parent = parent.id #>> '{}' offset 0) as j))::jsonb;
+    end if;
+    return array(select distinct name from jsonb_array_elements_text(names) as name where name is not null);
+end
+$$;
+comment on function @extschema@.touched_jobs(jsonb) is
+    'Name the jobs that turns touch: their own, unless all they do is to append facts, those they signal, cancel or answer.';
+
+
+create function @extschema@.lock_jobs(ids text[], waiting boolean) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if lock_jobs.ids = '{}' then
+        return lock_jobs.ids;
+    end if;
+    if lock_jobs.waiting then
+        return array(select j.id from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update);
+    end if;
+    return array(
+        select j.id from jobs as j where j.id = any(lock_jobs.ids) order by j.id for no key update skip locked);
+end
+$$;
+comment on function @extschema@.lock_jobs(text[], boolean) is
+    'Lock jobs in order of id, waiting for those that another session holds or passing them over; returns the ids that are locked.';
+
+
+create function @extschema@.missed_jobs(ids text[], locked text[]) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if cardinality(missed_jobs.ids) = cardinality(missed_jobs.locked) then
+        return '{}'::text[];
+    end if;
+    return array(
+        select j.id from jobs as j where j.id = any(missed_jobs.ids) and j.id <> all(missed_jobs.locked));
+end
+$$;
+comment on function @extschema@.missed_jobs(text[], text[]) is
+    'Name the jobs that exist and are not locked: held by others, or started while we waited.';
+
+
+-- A task that nobody asked for changes no row that was there before: an older snapshot would neither see it nor meet it.
+create function @extschema@.touch_job(id text, touched_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    update jobs as j set updated_at = touch_job.touched_at where j.id = touch_job.id;
+end
+$$;
+comment on function @extschema@.touch_job(text, timestamptz) is
+    'Write the row of a locked job, so that whoever locks it with an older snapshot is refused (40001). [P5]';
