@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(50);
+select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -109,6 +109,23 @@ select is(
        from inbox as i where i.job_id = 'j' and i.consumed_at is null and i.key <> 'count#1'),
     '{"fail#1": [false, "P0001", "no words"], "none#1": [false, "PD406", "no hook in SQL is named ''nothing''"]}',
     'a failure is told to whoever asked [P10]');
+
+-- What the database runs is no run: it has the lock of its own job alone, and its answer would be a lost wake-up.
+
+select is(error_of(statement), 'PD107', format('%s does not run in the database', about))
+  from (values
+        ('a workflow',           $$ select start('count', queue => '$sql') $$),
+        ('one of many',          $$ select start_many('[{"workflow": "count", "queue": "$sql"}]') $$),
+        ('one with a signal',    $$ select signal_with_start('count', 's', 'go', queue => '$sql') $$),
+        ('what a schedule starts', $$ select create_schedule('s', 'count', '@daily', queue => '$sql') $$),
+        ('what keeps to a queue of hints', $$ select start('count', queue => '$job/j') $$)
+       ) as cases (about, statement);
+select is(
+    tell(a_turn('j', state => 'keep', requests => '[{"key": "c#1", "kind": "job", "name": "count", "queue": "$sql"}]'))
+        #> '{error,code}',
+    '"PD107"',
+    'nor does a child [P5]');
+select is((select count(*) from jobs where parent = 'j'), 0::bigint, 'it is not begun');
 
 -- Fences.
 

@@ -95,6 +95,9 @@ begin
     return coalesce(
         own_name_failure(call_failure.name, call_failure.what),
         queue_failure(call_failure.queue),
+        case when call_failure.what in ('a workflow', 'a job') and call_failure.queue ~ '^[$][a-z]' then make_failure(
+            'PD107', 'InvalidArgument', format('%s cannot run on the queue %s', call_failure.what, call_failure.queue),
+            'There the database runs hooks in SQL.', 'Choose a queue that workers with the code of the workflow serve.') end,
         value_failure(call_failure.args, 'the arguments'),
         case when (jsonb_typeof(call_failure.args) in ('array', 'object')) is not true then make_failure(
             'PD103', 'InvalidValue', 'arguments are an array, by position, or an object, by name',
@@ -105,7 +108,7 @@ begin
 end
 $$;
 comment on function @extschema@.call_failure(text, text, jsonb, text, integer) is
-    'Say what is wrong with a function to be called: its name or queue (PD104), arguments (PD103, PD30x) or priority (PD107); or null.';
+    'Say what is wrong with a function to be called: its name or queue (PD104, PD107), arguments (PD103, PD30x) or priority (PD107); or null.';
 
 
 create function @extschema@.type_failure(path text[], is_type text, wanted text) returns jsonb

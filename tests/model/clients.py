@@ -85,7 +85,7 @@ class Client:
             ("priority", 3, 0.2), ("headers", {"h": 1}, 0.1), ("workflow", "", 0.01),
             ("args", "x", 0.02), ("context", 5, 0.02), ("args", DEEP, 0.02), ("queue", "a@b", 0.02),
             ("priority", 11, 0.02), ("timeout", "-1 s", 0.01), ("id", "$own", 0.01),
-            ("headers", LARGE, 0.002),
+            ("headers", LARGE, 0.002), ("queue", "$sql", 0.01),
         )  # fmt: skip
 
     def started(self) -> Row:

@@ -47,7 +47,8 @@ def add_task(s: State, job: str, task: str, **columns: Any) -> bool:
 def check_start(wanted: Row) -> None:
     """Refuse a start that makes no sense."""
     check_own_name(wanted["id"])
-    check_call(wanted["workflow"], wanted["args"], wanted["queue"], wanted["priority"])
+    it = wanted["workflow"], wanted["args"], wanted["queue"], wanted["priority"]
+    check_call(*it, is_run=True)
     check_pin(wanted["pinned_version"], wanted["queue"])
     if wanted["entity"] is not None:
         check_own_name(wanted["entity"])

@@ -120,7 +120,8 @@ def check_request(request: Row) -> None:
     else:
         args = request.get("args")
         name, queue = request.get("name"), request.get("queue", "default")
-        check_call(name, [] if args is None else args, queue, request.get("priority", 5))
+        it = name, [] if args is None else args, queue, request.get("priority", 5)
+        check_call(*it, is_run=kind == "job")
     check_pin(request.get("pinned_version"), request.get("queue"))
     check_own_name(request.get("id", "none"))
     check_own_name(request.get("entity", "none"))

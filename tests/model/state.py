@@ -319,10 +319,14 @@ def check_queue(queue: str) -> None:
     check_name(queue)
 
 
-def check_call(name: str | None, args: Any, queue: str, priority: Any) -> None:
-    """Refuse a call of a function that cannot be."""
+def check_call(
+    name: str | None, args: Any, queue: str, priority: Any, *, is_run: bool = False
+) -> None:
+    """Refuse a call of a function that cannot be; none of the database's is a run."""
     check_own_name(name)
     check_queue(queue)
+    if is_run and queue.startswith("$"):
+        raise Refused("PD107")
     check_value(args)
     if not isinstance(args, list | dict):
         raise Refused("PD103")

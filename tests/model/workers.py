@@ -316,7 +316,7 @@ class Worker:
             ("detached", True, 0.2), ("context", {"n": 7}, 0.15), ("entity", "checked", 0.4),
             ("id", chance.choice([*JOBS, "c0", "c1"]), 0.2), ("timeout", "20 s", 0.2),
             ("due_at", later, 0.1), ("if_exists", "existing", 0.01), ("shielded", True, 0.1),
-            ("limit_key", "k1", 0.3),
+            ("limit_key", "k1", 0.3), ("queue", "$sql", 0.01),
         ):  # fmt: skip
             child |= {name: value} if chance.random() < share else {}
         return child
