@@ -104,7 +104,9 @@ def touched_jobs(s: State, turns: list[Row]) -> set[str]:
             fact["target"] for fact in facts if "target" in fact
         }
         if "cancels" in said:
-            names |= {job for job, row in s.jobs.items() if row["parent"] == said["job"]}
+            named = {(said["job"], f"{said['task']}/{key}") for key in said["cancels"]}
+            its = {job: (row["parent"], row["asked_as"]) for job, row in s.jobs.items()}
+            names |= {job for job, request in its.items() if request in named}
     return names
 
 

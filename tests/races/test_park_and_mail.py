@@ -197,6 +197,21 @@ def test_a_turn_that_cancels_a_child_which_is_locked_is_busy(a: Session, b: Sess
     assert a.state("j/c#1") == "ready"
 
 
+def test_a_turn_that_cancels_waits_for_none_of_its_other_children(a: Session, b: Session) -> None:
+    """[P5]: who writes to a child that has long ended makes nobody busy."""
+    parent = a.held("j")
+    a.advance(parent.keep(requests=[child("c#1"), child("c#2"), hook("h#1")]))
+    first, second = a.claim("children")
+    assert a.advance(second.done(touches=["j"])).state == "done"
+    b.begin()
+    b.call("entity_set", id="j/c#2", path="n", value=1)
+
+    assert a.advance(parent.keep(cancels=["c#1", "h#1"])).state == "keep"
+
+    b.commit()
+    assert [m["key"] for m in a.advance(first.park("go")).messages] == ["$cancel"]
+
+
 # Mail for a job that ends
 
 

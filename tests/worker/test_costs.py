@@ -126,6 +126,29 @@ def test_pages_beside_many_jobs(connect: Callable[[], Connection]) -> None:
     assert above == {}
 
 
+CHILDREN = """
+insert into jobs (id, workflow, status, finished_at, result, parent, asked_as, on_parent_end)
+select 'j/c' || n, 'w', 'completed', clock(), '1', 'j', '1/main/c' || n, 'cancel'
+  from generate_series(1, 5000) as n
+"""
+
+
+def test_a_turn_that_cancels_reads_none_of_the_children_that_have_ended(
+    connect: Callable[[], Connection],
+) -> None:
+    """Nor does it lock them: it looks for what it names."""
+    connection = connect()
+    connection.execute("select start('w', id => 'j')")
+    row = connection.execute("select claim('{default}', 'me')").fetchone()
+    assert row is not None
+    said = {"job": "j", "task": "1/main", "token": row[0]["token"], "position": 0, "state": "keep"}
+    turn = f"select advance('{json.dumps([said | {'cancels': ['u#1', 'c1']}])}')"
+    costs = [pages(connection, turn) for _ in range(3)]
+    connection.execute(CHILDREN)
+    costs.append(pages(connection, turn))
+    assert costs[-1] <= costs[-2] + 10
+
+
 def finish(connection: Connection, number: int) -> None:
     """Start jobs, and let them end."""
     for _ in range(number // 500):

@@ -42,8 +42,14 @@ begin
     if touched_jobs.turns @? '$[*].cancels' then
         names := names || array_to_json(array(
             select j.id
-              from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels)).job') as parent (id)
-             cross join lateral (select c.id from jobs as c where c.parent = parent.id #>> '{}' offset 0) as j))::jsonb;
+              from jsonb_path_query(touched_jobs.turns, '$[*] ? (exists(@.cancels))') as r (turn)
+             cross join lateral jsonb_path_query(r.turn, '$.cancels[*]') as k (key)
+             cross join lateral (
+                select c.id
+                  from jobs as c
+                 where c.parent = r.turn ->> 'job'
+                   and c.asked_as = (r.turn ->> 'task') || '/' || (k.key #>> '{}')
+                offset 0) as j))::jsonb;
     end if;
     return array(select distinct name from jsonb_array_elements_text(names) as name where name is not null);
 end

@@ -217,7 +217,10 @@ begin
          cross join lateral (
             select a.job_id, a.task, a.kind
               from tasks as a
-             where a.job_id = any(array(select r.job union all select j.id from jobs as j where j.parent = r.job))
+             where a.job_id = any(array(
+                    select r.job
+                     union all
+                    select j.id from jobs as j where j.parent = r.job and j.asked_as = r.task || '/' || c.key))
                and a.asker_job = r.job
                and a.asker_task = r.task
                and a.asker_key = c.key
