@@ -130,6 +130,7 @@ $$;
 comment on function @extschema@.signal_was_left(text, text) is 'Tell whether a signal with this key was accepted before. [P12]';
 
 
+-- Whether its key was seen has been asked under the lock of the job. An old snapshot may not show it, and meets it here: 40001.
 create function @extschema@.leave_signal(
     id       text,
     name     text,
@@ -143,7 +144,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into inbox (job_id, name, payload, dedupe_key, sent_at)
-    values (leave_signal.id, leave_signal.name, leave_signal.payload, leave_signal.key, leave_signal.sent_at);
+    values (leave_signal.id, leave_signal.name, leave_signal.payload, leave_signal.key, leave_signal.sent_at)
+        on conflict (job_id, dedupe_key) where dedupe_key is not null do nothing;
 end
 $$;
 comment on function @extschema@.leave_signal(text, text, jsonb, text, timestamptz) is 'Leave a signal from outside.';

@@ -285,6 +285,23 @@ def test_a_hook_that_has_ended_meanwhile_is_not_run_again(
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_signal_that_was_sent_meanwhile_is_refused_and_then_known(
+    a: Session, b: Session, isolation: str
+) -> None:
+    """[P12]: it is told to try again, not that a constraint is broken."""
+    a.held("j")
+    a.run(f"begin isolation level {isolation}")
+    a.status("j")  # the snapshot is from here
+    assert b.signal("j", "go", 1, key="k")
+
+    refused = a.later(a.signal, "j", "go", 1, key="k").error()
+    a.rollback()
+
+    assert isinstance(refused, psycopg.errors.SerializationFailure)
+    assert a.signal("j", "go", 1, key="k") is False
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_all_verbs_work_in_one_transaction_of_stronger_isolation(
     a: Session, b: Session, isolation: str
 ) -> None:
