@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(76);
+select plan(87);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -107,6 +107,43 @@ select is(
     null,
     'a turn that is kept and awaits nothing has no mail');
 select is(tell(a_turn('ask')), '{"state": "keep"}', 'a turn that does not ask for mail gets none');
+
+-- park, for nothing: it would never wake.
+
+select have_held_job(id) from unnest('{bare,hook,child,until,item,answer,detached,withdrawn}'::text[]) as id;
+select given(tell(a_turn(id, requests => jsonb_build_array(request))))
+  from (values
+        ('hook',      '{"key": "h", "kind": "hook", "name": "h", "queue": "bare"}'::jsonb),
+        ('child',     '{"key": "c", "kind": "job", "name": "w", "queue": "bare"}'),
+        ('until',     '{"key": "u", "kind": "until", "condition": "$.n > 1"}'),
+        ('item',      '{"key": "i", "kind": "item", "name": "sign"}'),
+        ('answer',    '{"key": "h", "kind": "hook", "name": "h", "queue": "answered"}'),
+        ('detached',  '{"key": "h", "kind": "hook", "name": "h", "queue": "bare", "detached": true}'),
+        ('withdrawn', '{"key": "u", "kind": "until", "condition": "$.n > 1"}')
+       ) as asked (id, request);
+select given(take('bob', '{answered}'));
+select given(tell(a_turn('answer', '1/main/h', 'done', worker => 'bob', touches => '{answer}')));
+select is(
+    tell(a_turn(id, state => 'park', facts => facts, cancels => cancels)) #> '{error,code}',
+    '"PD107"',
+    format('a task does not park %s (I3)', about))
+  from (values
+        ('bare', 'that asked for nothing', null::jsonb, null::jsonb),
+        ('detached', 'for what answers nobody', null, null),
+        ('withdrawn', 'for what it withdraws', null, '["u"]'),
+        ('answer', 'for an answer that it takes',
+         (select jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'h', 'message', i.id))
+            from inbox as i where i.job_id = 'answer'), null)
+       ) as cases (id, about, facts, cancels);
+select is(
+    tell(a_turn('bare', state => 'park', requests => '[{"key": "h", "name": "h", "queue": "bare", "detached": true}]'))
+        #> '{error,code}',
+    '"PD107"',
+    'nor for a hook that it asks for and that answers nobody');
+select is(tell(a_turn(id, state => 'park')) ->> 'state', 'parked', format('a task parks for an open %s', id))
+  from unnest('{hook,child,until,item}'::text[]) as id;
+select is(tell(a_turn('answer', state => 'park')) ->> 'state', 'keep', 'an open answer keeps it from parking [P5]');
+select is((the_task('bare') ->> 'token'), token_of('ada')::text, 'a refused turn leaves the task to its holder');
 
 -- done, failed, cancelled: the end of a run.
 

@@ -16,6 +16,7 @@ from tests.model.state import (
     check_pin,
     check_value,
     failure,
+    is_beneath,
     moment,
 )
 from tests.races.memory_model import Refused
@@ -153,6 +154,28 @@ def check_turn(turn: Turn) -> None:
             raise Refused("PD103")
 
 
+def check_wait(s: State, turn: Turn) -> None:
+    """Refuse a park that nothing could end; whether a child of the task still runs is not asked."""
+    if turn.state != "park" or turn.get("until") is not None or turn.awaits:
+        return
+    name = (turn.job, turn.task)
+    taken = {fact.get("message") for fact in turn.list("facts")}
+    open_items = [p for p in s.items.values() if p["resolved_at"] is None]
+    asked = [place for place in s.conditions if place[:2] == name]
+    asked += [(*name, p["key"]) for p in open_items if (p["job_id"], p["task"]) == name]
+    if not (
+        any(not request.get("detached") for request in turn.list("requests"))
+        or any(row["asker"] and row["asker"][:2] == name for row in s.tasks.values())
+        or any(message["id"] not in taken for message in s.mail(*name, ()))
+        or any(key not in turn.list("cancels") for *_, key in asked)
+        or any(
+            row["parent"] == turn.job and is_beneath(row["asked_as"], turn.task)
+            for row in s.jobs.values()
+        )
+    ):
+        raise Refused("PD107")
+
+
 def messages_are_open(s: State, turn: Turn) -> bool:
     """Tell whether all messages that a turn takes are still open."""
     named = [fact["message"] for fact in turn.list("facts") if fact.get("message") is not None]
@@ -180,6 +203,7 @@ def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:
     if row["position"] > turn.position:
         return "applied"
     check_turn(turn)
+    check_wait(s, turn)
     if turn.state in ENDS and turn.asker and turn.asker[0] not in touched:
         return "untouched"
     if not messages_are_open(s, turn):

@@ -220,7 +220,7 @@ class Worker:
         match state:
             case "park":
                 ways = [{"awaits": awaits}, {"awaits": awaits, "until": later}, {"until": later}]
-                return chance.choice(ways)
+                return chance.choice([*ways * 3, {}, {"awaits": []}])
             case "keep":
                 return {"awaits": awaits} if chance.random() < 0.3 else {}
             case "retry" | "release":

@@ -8,6 +8,9 @@ from typing import Any
 
 from tests.races.sessions import Json, Session, Task, child, hook, send
 
+NEVER = ("never",)
+"""What a task awaits that only a cancel is to wake: for nothing at all it cannot park."""
+
 
 @dataclass(frozen=True)
 class Mail:
@@ -91,7 +94,7 @@ def end_of_a_child(a: Session, b: Session) -> Mail:
 def cancel(a: Session, b: Session) -> Mail:
     """Somebody asks the job to cancel."""
     task = a.held("j")
-    return Mail(task, lambda: b.call("cancel", id="j", reason="mail"), "$cancel")
+    return Mail(task, lambda: b.call("cancel", id="j", reason="mail"), "$cancel", awaits=NEVER)
 
 
 def cancel_of_a_hook(a: Session, b: Session) -> Mail:
@@ -100,7 +103,7 @@ def cancel_of_a_hook(a: Session, b: Session) -> Mail:
     b.advance(coordinator.keep(requests=[hook("h#1")]))
     turn = coordinator.keep(cancels=["h#1"])
     task = a.claim_one("hooks")
-    return Mail(task, lambda: b.advance(turn, waiting=True), "$cancel", payload=None)
+    return Mail(task, lambda: b.advance(turn, waiting=True), "$cancel", None, NEVER)
 
 
 def cancel_of_a_child(a: Session, b: Session) -> Mail:
@@ -109,7 +112,7 @@ def cancel_of_a_child(a: Session, b: Session) -> Mail:
     b.advance(coordinator.keep(requests=[child("c#1")]))
     turn = coordinator.keep(cancels=["c#1"])
     task = a.claim_one("children")
-    return Mail(task, lambda: b.advance(turn, waiting=True), "$cancel", payload=None)
+    return Mail(task, lambda: b.advance(turn, waiting=True), "$cancel", None, NEVER)
 
 
 MAILS = (

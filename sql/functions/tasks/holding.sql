@@ -58,9 +58,9 @@ begin
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
                    cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, asked_before integer,
-                   touches text[], failure jsonb)) with ordinality
+                   failure jsonb, malformed text)) with ordinality
                     as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked,
-                             asked_before, touches, failure, number)
+                             asked_before, failure, malformed, number)
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
@@ -74,11 +74,14 @@ begin
          ) as h on true
          cross join lateral (
             -- Most turns are short and plain, and nothing can be wrong with them.
-            select case when not (g.state in ('keep', 'park', 'done') and g.requests is null
-                                  and octet_length(concat(g.facts, g.value)) <= 200) is true
-                   then coalesce(turn_failure(g.state, g.facts, g.requests, g.value),
+            select case when not (g.state in ('keep', 'park', 'done') and g.requests is null and g.malformed is null
+                                  and octet_length(concat(g.facts, g.value)) <= 200
+                                  and (g.state <> 'park' or g.until is not null or cardinality(g.awaits) > 0)) is true
+                   then coalesce(part_failure(g.malformed), turn_failure(g.state, g.facts, g.requests, g.value),
                                  case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
-                                 case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure) end)
+                                 case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
+                                      when g.state = 'park' and g.until is null and (cardinality(g.awaits) > 0) is not true
+                                      then wait_failure(g.job, g.task, g.facts, g.requests, g.cancels) end)
                    end as failure
             offset 0) as f
          order by g.number);

@@ -117,3 +117,111 @@ end
 $$;
 comment on function @extschema@.continue_failure(text, jsonb, jsonb) is
     'Say what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';
+
+
+create function @extschema@.malformed_part(turn jsonb) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        (select part.name || ' must be an array'
+           from unnest('{facts,requests,cancels,awaits,touches}'::text[]) as part (name)
+          where jsonb_typeof(malformed_part.turn -> part.name) not in ('array', 'null')
+          limit 1),
+        (select case when jsonb_typeof(f.fact) = 'object' then 'the path of a fact must be an array' else 'a fact must be an object' end
+           from jsonb_array_elements(nullif(malformed_part.turn -> 'facts', 'null')) as f (fact)
+          where jsonb_typeof(f.fact) <> 'object'
+             or jsonb_typeof(f.fact -> 'path') not in ('array', 'null')
+          limit 1),
+        (select 'a request must be an object'
+           from jsonb_array_elements(nullif(malformed_part.turn -> 'requests', 'null')) as q (request)
+          where jsonb_typeof(q.request) <> 'object'
+          limit 1));
+end
+$$;
+comment on function @extschema@.malformed_part(jsonb) is 'Say what in a turn is no list, or not of objects, where it must be; or null.';
+
+
+create function @extschema@.part_failure(part text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when part_failure.part is not null then make_failure(
+        'PD107', 'InvalidArgument', part_failure.part, 'The turn cannot be read.', 'Correct the turn.') end;
+end
+$$;
+comment on function @extschema@.part_failure(text) is 'Refuse a turn of which a part is malformed (PD107); null where none is.';
+
+
+-- What cannot be read would undo the whole batch, so it is taken out of its turn, which is refused. One path looks at all
+-- turns at once, and says too much where nulls are written; in a strict one, what is missing is no mistake.
+create function @extschema@.mark_malformed(turns jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if (mark_malformed.turns @? 'strict $[*] ? (
+            @.facts.type() != "array" || @.requests.type() != "array" || @.cancels.type() != "array"
+            || @.awaits.type() != "array" || @.touches.type() != "array"
+            || exists(@.facts[*] ? (@.type() != "object" || @.path.type() != "array"))
+            || exists(@.requests[*] ? (@.type() != "object")))') is not true then
+        return mark_malformed.turns;
+    end if;
+    return (
+        select jsonb_agg(case when m.part is null then t.turn
+                              else (t.turn - '{facts,requests,cancels,awaits,touches}'::text[])
+                                   || jsonb_build_object('malformed', m.part) end order by t.place)
+          from jsonb_array_elements(mark_malformed.turns) with ordinality as t (turn, place)
+         cross join lateral (select malformed_part(t.turn) as part offset 0) as m);
+end
+$$;
+comment on function @extschema@.mark_malformed(jsonb) is
+    'Take out of turns what no list is where one must be, and say so in malformed: they are refused by themselves.';
+
+
+-- Whether a child still runs is not asked: a parent of thousands would look at each of them whenever it parks.
+create function @extschema@.wait_failure(
+    job       text,
+    task      text,
+    facts     jsonb,
+    requests  jsonb,
+    cancels   jsonb
+) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if coalesce(wait_failure.requests @? '$[*] ? (!(@.detached == true))', false)
+        or exists (select from tasks as t
+                    where t.job_id = wait_failure.job and t.asker_task = wait_failure.task
+                      and t.task > wait_failure.task || '/' and t.task < wait_failure.task || '0')
+        or exists (select from inbox as i
+                    where i.job_id = wait_failure.job and i.task = wait_failure.task and i.consumed_at is null
+                      and not coalesce(wait_failure.facts @> jsonb_build_array(jsonb_build_object('message', i.id)), false))
+        or exists (select from conditions as c
+                    where c.job_id = wait_failure.job and c.task = wait_failure.task
+                      and not coalesce(wait_failure.cancels ? c.key, false))
+        or exists (select from items as p
+                    where p.job_id = wait_failure.job and p.task = wait_failure.task and p.is_open
+                      and not coalesce(wait_failure.cancels ? p.key, false))
+        or exists (select from jobs as j
+                    where j.parent = wait_failure.job
+                      and j.asked_as > wait_failure.task || '/' and j.asked_as < wait_failure.task || '0') then
+        return null;
+    end if;
+    return make_failure(
+        'PD107', 'InvalidArgument', 'the task would wait for nothing',
+        'It awaits no signal and no time, and nothing that it has asked for is open.', 'Say awaits or until, or ask for something.');
+end
+$$;
+comment on function @extschema@.wait_failure(text, text, jsonb, jsonb, jsonb) is
+    'Say that a held task which parks without signals or a time would sleep for ever (PD107), or null.';
