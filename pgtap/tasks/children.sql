@@ -1,7 +1,7 @@
 -- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
 
 begin;
-select plan(40);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -198,6 +198,64 @@ select given(tell(a_turn('u/c/g', state => 'done', value => '3', touches => '{u/
 select is(mail_of('u/c'), '[["1/main", "g", true, 3]]', 'a grandchild answers the child');
 select given(tell(a_turn('u/c', state => 'done', value => '4', touches => '{u}')));
 select is(mail_of('u'), '[["1/main/h", "c", true, 4]]', 'a child answers the hook that asked for it');
+
+-- Names grow from level to level, until none fits beneath.
+
+create function pg_temp.asked(parent text, task text, key text, kind text, id text default null) returns text
+language plpgsql
+as $$
+declare
+    answer jsonb := tell(a_turn(asked.parent, asked.task, requests => jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+        'key', asked.key, 'kind', asked.kind, 'name', 'n', 'queue', 'deep', 'entity', 'deep', 'id', asked.id)))));
+begin
+    return coalesce(answer #>> '{error,code}', answer ->> 'state');
+end
+$$;
+
+-- Nothing that an index could make shorter.
+create function pg_temp.noise(seed text, size integer) returns text
+language sql
+as $$
+    select left(string_agg(md5(seed || n), ''), size) from generate_series(1, 10) as n
+$$;
+create function pg_temp.deep() returns text
+language sql
+as $$
+    select pg_temp.noise('d', 200) || '/' || pg_temp.noise('c', 200)
+$$;
+
+select have_held_job(pg_temp.noise('d', 200));
+select is(
+    pg_temp.asked(pg_temp.noise('d', 200), '1/main', pg_temp.noise('c', 200), 'job'),
+    'keep',
+    'a child may have a long name');
+select given(take('ada', '{deep}', 10));
+select create_index('deep', 'text', 'text');
+select is(
+    pg_temp.asked(pg_temp.deep(), '1/main', key, kind, id),
+    refusal,
+    format('a %s of it %s', kind, about))
+  from (values
+        ('job', pg_temp.noise('e', 180), null, 'PD104', 'may not have a long key'),
+        ('job', pg_temp.noise('e', 179), null, 'keep', 'may have a shorter one'),
+        ('job', pg_temp.noise('f', 180), 'named', 'keep', 'may have a name of its own'),
+        ('hook', pg_temp.noise('h', 200), null, 'keep', 'may have any key')
+       ) as cases (kind, key, id, refusal, about);
+select lives_ok(
+    format('select entity_set(%L, %L, ''text'')', pg_temp.deep() || '/' || pg_temp.noise('e', 179),
+           (select to_jsonb(string_agg(chr(131072 + (hashint4(n) & 32767)), '')) from generate_series(1, 600) as n)),
+    'the longest name fits an index beside the longest text');
+select given(take('ada', '{deep}', 10));
+select is(
+    pg_temp.asked(pg_temp.deep(), '1/main/' || pg_temp.noise('h', 200), pg_temp.noise('i', 200), 'hook'),
+    'keep',
+    'a hook of a hook may have a long key');
+select given(take('ada', '{deep}', 10));
+select is(
+    pg_temp.asked(pg_temp.deep(), concat('1/main/', pg_temp.noise('h', 200), '/', pg_temp.noise('i', 200)),
+                  pg_temp.noise('k', 180), 'activity'),
+    'PD104',
+    'at last a hook may not');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -78,6 +78,9 @@ begin
                                   and octet_length(concat(g.facts, g.value)) <= 200
                                   and (g.state <> 'park' or g.until is not null or cardinality(g.awaits) > 0)) is true
                    then coalesce(part_failure(g.malformed), turn_failure(g.state, g.facts, g.requests, g.value),
+                                 -- A key has 200 bytes at most.
+                                 case when greatest(octet_length(g.job), octet_length(g.task)) > 380
+                                      then depth_failure(g.job, g.task, g.requests) end,
                                  case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
                                       when g.state = 'park' and g.until is null and (cardinality(g.awaits) > 0) is not true

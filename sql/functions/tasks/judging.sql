@@ -225,3 +225,30 @@ end
 $$;
 comment on function @extschema@.wait_failure(text, text, jsonb, jsonb, jsonb) is
     'Say that a held task which parks without signals or a time would sleep for ever (PD107), or null.';
+
+
+-- Each level adds a key to the name of the one above. With 600 bytes a name fits any index, also beside a text of a memory.
+create function @extschema@.depth_failure(job text, task text, requests jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD104', 'InvalidName', format('what is asked for as %s would have too long a name', quote_literal(left(q.key, 40))),
+                   format('Its key and the name of what it stands beneath have %s bytes; at most 580 are allowed.', q.size),
+                   'Use shorter keys and fewer levels, or give the child an id.')
+          from (select r.request ->> 'key' as key,
+                       octet_length(r.request ->> 'key')
+                           + octet_length(case when r.request ->> 'kind' = 'job' then depth_failure.job else depth_failure.task end) as size
+                  from jsonb_array_elements(depth_failure.requests) as r (request)
+                 where coalesce(r.request ->> 'kind', 'hook') in ('hook', 'activity')
+                    or r.request ->> 'kind' = 'job' and r.request ->> 'id' is null) as q
+         where q.size > 580
+         limit 1);
+end
+$$;
+comment on function @extschema@.depth_failure(text, text, jsonb) is
+    'Say that the name of a task or child, which is made of that of its asker and a key, would be too long (PD104), or null.';
