@@ -1,6 +1,6 @@
 -- Advancing: what workers say of the tasks they hold. One call and one commit for a batch of turns of different jobs;
--- then, with what room the worker has, the next tasks. A batch never waits for a job: it answers `busy` for those that
--- somebody else has locked, and the worker sends these again, waiting, job by job.
+-- then, with what room the worker has, the next tasks. A batch never waits for a job that is there: it answers `busy` for
+-- those that somebody else has locked, and the worker sends these again, waiting, job by job.
 
 create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
 language plpgsql

@@ -101,7 +101,7 @@ as $$
 declare
     firsts new_job[] := first_of_each(start_jobs.wanted);
     again text[] := array(select w.id from unnest(firsts) as w where w.if_exists = 'new_run');
-    -- What exists is locked up front: who makes jobs waits for no lock.
+    -- What exists is locked up front. Who makes jobs waits for whoever has made one of the same id and not committed.
     locked text[] := case when again <> '{}' then lock_jobs(again, waiting => true) else '{}' end;
     started_at timestamptz := clock();
     made text[] := insert_jobs(firsts, started_at);
