@@ -1,7 +1,7 @@
 -- Tidy: what every object of an app has in common. A stranger finds the same story in \df+ and \dt+ as in the README.
 
 begin;
-select plan(34);
+select plan(35);
 
 create function functions() returns table (
     oid         oid,
@@ -185,6 +185,17 @@ select is_empty(
 select is_empty(
     $$ select f.name from functions() as f where f.source ~* 'when others' and f.name !~ 'try_sql_hook' $$,
     'no function swallows an error that it does not know, but for that of a user''s hook');
+-- The caller's standard_conforming_strings decides what a plain literal with a backslash is. One that goes on in the next line is one.
+select is_empty(
+    $$
+    select f.name || ' ' || l.written[2]
+      from functions() as f
+     cross join lateral regexp_matches(regexp_replace(regexp_replace(f.source, '--[^\n]*', '', 'g'), '''\s*\n\s*''', '', 'g'),
+                                       '(\m[Ee])?(''(?:[^'']|'''')*'')', 'g') as l (written)
+     where l.written[1] is null
+       and l.written[2] ~ '\\'
+    $$,
+    'no literal has a backslash, unless it says so by an E: no setting of the caller changes what a function means');
 select is_empty($$
     select f.name from functions() as f
      where f.volatility <> 'v'

@@ -1,7 +1,7 @@
 -- Cron: what an expression names, and when it is due, also where clocks are put forward and back.
 
 begin;
-select plan(84);
+select plan(86);
 
 -- Reading.
 
@@ -134,6 +134,29 @@ set local datestyle = 'SQL, DMY';
 select is(
     next_cron_time('30 2 * * *', 'Europe/Berlin', '2030-03-30T12:00Z'), '2030-03-31T01:00Z'::timestamptz,
     'a session with a clock of its own changes nothing');
+
+-- Nor on how a database writes small letters, and what it takes for a digit, as far as this server knows such ways.
+
+create function weekdays_in(collation name, cron text) returns text
+language plpgsql
+as $$
+declare
+    weekdays text;
+begin
+    execute format('select (parse_cron(%L collate %I)).weekdays', weekdays_in.cron, weekdays_in.collation) into weekdays;
+    return weekdays;
+exception
+    when others then
+        return sqlstate;
+end
+$$;
+select is_empty(
+    format($$ select c.collname
+                from pg_collation as c
+               where c.collname in ('C', 'tr-x-icu', 'pg_unicode_fast')
+                 and weekdays_in(c.collname, %L) is distinct from %L $$, cron, weekdays),
+    format('%s is %s in any language', cron, weekdays))
+  from (values ('0 9 * * MON-FRI', '{1,2,3,4,5}'), ('0 9 * * ١', 'PD110')) as cases (cron, weekdays);
 
 select throws_ok(
     $$ select next_cron_time('@daily', 'Europe/Berln', '2030-01-01') $$, '22023', null, 'a zone has a name');

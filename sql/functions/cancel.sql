@@ -108,7 +108,7 @@ begin
                 t.asker_job, t.asker_task, t.asker_key, null, null, null)::turn
           from unnest(turns_left_over.ended) as r
           join tasks as t on t.job_id = any(array[r.job])
-         where t.task ~ '^\d+/'
+         where t.task ~ '^[0-9]+/'
            and split_part(t.task, '/', 1) <> split_part(r.task, '/', 1));
 end
 $$;

@@ -37,7 +37,7 @@ declare
         when op = 'log' and argument_failure.path = '{}' then 'needs a path: the name of the log'
         when op = 'merge' and jsonb_typeof(argument_failure.argument) <> 'object' then 'needs an object'
         when op = 'increment' and jsonb_typeof(argument_failure.argument) <> 'number' then 'needs a number'
-        when op = 'remove' and argument_failure.argument::text !~ '^-?\d{1,9}$' then 'needs an index'
+        when op = 'remove' and argument_failure.argument::text !~ '^-?[0-9]{1,9}$' then 'needs an index'
         when op in ('set', 'set_if_not_exists') and argument_failure.path = '{}'
              and jsonb_typeof(argument_failure.argument) <> 'object' then 'needs an object: the whole memory is one'
         when path is null then 'needs a path'

@@ -21,7 +21,7 @@ begin
                 coalesce(f.at, greatest(read_facts.told_at, r.told_at)), f.message, f.signal,
                 case when f.signal is not null then coalesce(f.target, r.job) end,
                 coalesce(f.at > greatest(read_facts.told_at, r.told_at) or f.at < greatest(r.told_at, max(f.at) over before), false),
-                case when f.expected_version ~ '^\d{1,18}$' then f.expected_version::bigint
+                case when f.expected_version ~ '^[0-9]{1,18}$' then f.expected_version::bigint
                      when f.expected_version is not null then -1 end)::fact
           from unnest(read_facts.turns) as r
          cross join rows from (jsonb_to_recordset(r.facts) as (

@@ -52,7 +52,7 @@ begin
     select 'I4', t.job_id, t.task, 'the run of a task has ended'
       from tasks as t
       join jobs as j on j.id = t.job_id
-     where t.task ~ '^\d+/'
+     where t.task ~ '^[0-9]+/'
        and not is_cleaning_up(t.job_id, t.task, split_part(t.task, '/', 1) || '/main')
        and (j.finished_at is not null or split_part(t.task, '/', 1) <> j.run::text)
     union all

@@ -87,7 +87,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if own_name_failure.name ~ '^\$[a-z]' then
+    if own_name_failure.name ~ '^[$][a-z]' then
         return make_failure(
             'PD104', 'InvalidName', format('%s %s belongs to perdure', what, quote_literal(left(own_name_failure.name, 40))),
             'Its own jobs, entities and functions have names like $schedule.', 'Choose another name.');
@@ -125,7 +125,7 @@ begin
             'PD302', 'ValueTooDeep', format('%s is nested too deeply', what),
             'At most 100 levels are allowed.', 'Flatten it, or store it as text.');
     end if;
-    if written ~ '\d{100}' and jsonb_path_exists(
+    if written ~ '[0-9]{100}' and jsonb_path_exists(
         shape_failure.value, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))') then
         return make_failure(
             'PD304', 'NumberOutOfRange', format('%s holds a number that is out of range', what),
@@ -201,7 +201,7 @@ begin
             'PD108', 'InvalidCondition', 'a condition is a text of at most 1000 bytes',
             coalesce('It has ' || octet_length(condition_failure.condition) || ' bytes.', 'It is none.'), hint);
     end if;
-    if regexp_replace(condition_failure.condition::jsonpath::text, '"(?:[^"\\]|\\.)*"', '""', 'g') like '%$""%' then
+    if regexp_replace(condition_failure.condition::jsonpath::text, E'"(?:[^"\\\\]|\\\\.)*"', '""', 'g') like '%$""%' then
         return make_failure(
             'PD108', 'InvalidCondition',
             format('this condition has a variable: %s', left(condition_failure.condition, 100)),

@@ -33,10 +33,10 @@ begin
     end if;
     if parse_path.path !~ '"' then
         keys := string_to_array(parse_path.path, '.');
-    elsif parse_path.path ~ '^("([^"\\]|\\.)*"|[^".]+)(\.("([^"\\]|\\.)*"|[^".]+))*$' then
+    elsif parse_path.path ~ E'^("([^"\\\\]|\\\\.)*"|[^".]+)([.]("([^"\\\\]|\\\\.)*"|[^".]+))*$' then
         keys := array(
-            select coalesce(regexp_replace(key[1], '\\(.)', '\1', 'g'), key[2])
-              from regexp_matches(parse_path.path, '(?:^|\.)(?:"((?:[^"\\]|\\.)*)"|([^".]+))', 'g') as key);
+            select coalesce(regexp_replace(key[1], E'\\\\(.)', E'\\1', 'g'), key[2])
+              from regexp_matches(parse_path.path, E'(?:^|[.])(?:"((?:[^"\\\\]|\\\\.)*)"|([^".]+))', 'g') as key);
         return check_path(keys);
     end if;
     if keys is null or '' = any(keys) then
@@ -64,8 +64,8 @@ begin
         return 'the memory';
     end if;
     return (
-        select string_agg(case when key ~ '^[^".\\]+$' then key
-                               else '"' || regexp_replace(key, '(["\\])', '\\\1', 'g') || '"' end, '.' order by place)
+        select string_agg(case when key ~ E'^[^".\\\\]+$' then key
+                               else '"' || regexp_replace(key, E'(["\\\\])', E'\\\\\\1', 'g') || '"' end, '.' order by place)
           from unnest(write_path.path) with ordinality as step (key, place));
 end
 $$;

@@ -148,7 +148,7 @@ begin
                 null;
             when 'array' then
                 -- What PostgreSQL reads as an index, here as on the way to a parent that is found at once.
-                if path_failure.path[step] !~ '^\s*[+-]?\d+$' then
+                if path_failure.path[step] !~ '^[[:space:]]*[+-]?[0-9]+$' then
                     return type_failure(path_failure.path[:step - 1], 'an array', 'an object');
                 end if;
                 if here #> path_failure.path[step:step] is null then

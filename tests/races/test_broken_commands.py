@@ -152,7 +152,7 @@ MUTANTS: dict[str, Mutant] = {
         the_page,
     ),
     "an index with a sign is none at the end of a path": Mutant(
-        "path_failure", r"\[\+-\]\?\\d\+", r"-?\\d{1,9}", the_model
+        "path_failure", r"\[\+-\]\?\[0-9\]\+", r"-?[0-9]{1,9}", the_model
     ),
     "a null is missing": Mutant(
         "apply_command",

@@ -256,3 +256,43 @@ def test_only_the_owner_gives_access(house: House, enter: Enter, role: str) -> N
     owner.execute(f"revoke all on function grant_access, refuse_argument from {target}".encode())
     if role == "nobody":
         owner.execute("select revoke_access(%s)", [target])
+
+
+@pytest.mark.parametrize(
+    ("call", "refusal"),
+    [
+        ("start('$deadline')", "PD104"),
+        ("entity_create('$schedule/mine', '$schedule')", "PD104"),
+        ("hook(%(id)s, '$schedule', key => '$schedule', queue => '$sql')", "PD104"),
+        ("entity_set(%(id)s, repeat('9', 400)::jsonb, 'n')", "PD304"),
+        ("""entity_apply(%(id)s, '[{"op": "remove", "path": "n", "value": "0"}]')""", "PD103"),
+        ("""entity_get(%(id)s, '"a"b')""", "PD101"),
+        ("entity_meets(%(id)s, '$.n == $n')", "PD108"),
+        ("""(list_items(after => '["1", 2, "x"]')).id""", "PD107"),
+    ],
+)
+def test_how_a_session_reads_literals_changes_no_rule(
+    enter: Enter, call: str, refusal: str
+) -> None:
+    """A backslash in a plain literal of a function would be the caller's to interpret."""
+    client = enter("client")
+    client.execute("set escape_string_warning = off")
+    for setting in ("on", "off"):
+        client.execute(f"set standard_conforming_strings = {setting}".encode())
+        job = str(uuid4())
+        client.execute("select entity_create(%s, 'plain')", [job])
+        with pytest.raises(psycopg.Error) as refused:
+            client.execute(f"select {call}".encode(), {"id": job})
+        assert refused.value.sqlstate == refusal, setting
+
+
+def test_a_path_is_read_the_same_however_a_session_reads_literals(enter: Enter) -> None:
+    client = enter("client")
+    for setting in ("on", "off"):
+        client.execute(f"set standard_conforming_strings = {setting}".encode())
+        job = str(uuid4())
+        client.execute("select entity_create(%s, 'plain')", [job])
+        client.execute("select entity_set(%s, '1', %s)", [job, '"a\\\\b.\\"c".d'])
+        history = "select path from entity_history(%s) where op = 'set'"
+        assert value(client, history, job) == '"a\\\\b.\\"c".d'
+        assert value(client, "select entity_get(%s)", job) == {'a\\b."c': {"d": 1}}

@@ -139,10 +139,10 @@ begin
         when 'a list of values' then kind = 'array'
         when 'a number' then kind = 'number'
         when 'a number above 0' then kind = 'number' and argument > '0'
-        when 'a count' then kind = 'number' and argument::text ~ '^\d{1,9}(\.0+)?$'
+        when 'a count' then kind = 'number' and argument::text ~ '^[0-9]{1,9}([.]0+)?$'
         when 'true or false' then kind = 'boolean'
         when 'a pattern' then kind = 'string' and is_pattern(argument #>> '{}')
-        when 'a reference like #/$defs/Page' then kind = 'string' and (argument #>> '{}') ~ '^#(/(\$defs|definitions)/[^/]+)?$'
+        when 'a reference like #/$defs/Page' then kind = 'string' and (argument #>> '{}') ~ '^#(/([$]defs|definitions)/[^/]+)?$'
         else false
     end;
 end

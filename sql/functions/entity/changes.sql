@@ -8,10 +8,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return key = other or (
-        key ~ '^\s*[+-]?\d+$'
-        and other ~ '^\s*[+-]?\d+$'
+        key ~ '^[[:space:]]*[+-]?[0-9]+$'
+        and other ~ '^[[:space:]]*[+-]?[0-9]+$'
         and (key ~ '-' or other ~ '-'
-             or regexp_replace(key, '^\s*\+?0*(?=\d)', '') = regexp_replace(other, '^\s*\+?0*(?=\d)', '')));
+             or regexp_replace(key, '^[[:space:]]*[+]?0*(?=[0-9])', '') = regexp_replace(other, '^[[:space:]]*[+]?0*(?=[0-9])', '')));
 end
 $$;
 comment on function @extschema@.is_same_step(text, text) is
@@ -56,7 +56,7 @@ declare
 begin
     -- Step by step only where an index may be written in another way: nearly always the keys say it all.
     if touches.path[:depth] <> touches.place[:depth] and (
-        array_to_string(touches.path || touches.place, ' ') !~ '(^| )(\s|[+-]|0\d)'
+        array_to_string(touches.path || touches.place, ' ') !~ '(^| )([[:space:]]|[+-]|0[0-9])'
         or not (select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step)) then
         return false;
     end if;

@@ -7,7 +7,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if (check_listing.status in ('open', 'unclaimed', 'claimed', 'resolved')) is not true
-        or check_listing.after::text !~ '^\[\d, \d{1,17}, "[^"\\]*"\]$'
+        or check_listing.after::text !~ E'^[[][0-9], [0-9]{1,17}, "[^"\\\\]*"[]]$'
         or (check_listing.max_rows between 1 and 1000) is not true then
         raise exception 'items cannot be listed like this'
             using errcode = 'PD107',

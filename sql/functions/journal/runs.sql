@@ -37,7 +37,7 @@ begin
           from journal as g
          where g.job_id = forget_runs.id
            and g.version is null
-           and g.task ~ '^\d+/'
+           and g.task ~ '^[0-9]+/'
            and split_part(g.task, '/', 1)::integer < forget_runs.run
            and not exists (select from tasks as t where t.job_id = g.job_id and t.task = g.task offset 0)
          limit forget_runs.max_rows);

@@ -26,7 +26,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case when cron_number.written ~ '^\d' then cron_number.written::integer
+    return case when cron_number.written ~ '^[0-9]' then cron_number.written::integer
                 else cron_number.low + array_position(cron_number.names, cron_number.written) - 1 end;
 end
 $$;
@@ -42,7 +42,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     pieces text[] := regexp_match(
-        parse_cron_part.part, '^(?:\*|(\d{1,4}|[a-z]{3})(?:-(\d{1,4}|[a-z]{3}))?)(?:/(\d{1,4}))?$');
+        parse_cron_part.part, '^(?:[*]|([0-9]{1,4}|[a-z]{3})(?:-([0-9]{1,4}|[a-z]{3}))?)(?:/([0-9]{1,4}))?$');
     first integer := case when left(part, 1) = '*' then low else cron_number(pieces[1], low, names) end;
     last integer := case when pieces[2] is not null then cron_number(pieces[2], low, names)
                          when left(part, 1) = '*' or pieces[3] is not null then high
@@ -124,7 +124,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    written text := lower(trim(parse_cron.cron, E' \t\n'));
+    written text := lower(trim(parse_cron.cron, E' \t\n') collate "C");
     fields text[] := regexp_split_to_array(
         case written
             when '@yearly' then '0 0 1 1 *'
@@ -134,7 +134,7 @@ declare
             when '@daily' then '0 0 * * *'
             when '@midnight' then '0 0 * * *'
             when '@hourly' then '0 * * * *'
-            else left(written, 1000) end, '\s+');
+            else left(written, 1000) end, '[[:space:]]+');
     it cron := (
         parse_cron_field(fields[1], 0, 59), parse_cron_field(fields[2], 0, 23), parse_cron_field(fields[3], 1, 31),
         parse_cron_field(fields[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}'),

@@ -16,7 +16,7 @@ begin
             'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
             format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
         name_failure(coalesce(nullif(option_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
-        case when option_failure.request ->> 'due_at' ~* '^\s*\+?inf' then due_failure('infinity') end,
+        case when option_failure.request ->> 'due_at' ~* '^[[:space:]]*[+]?inf' collate "C" then due_failure('infinity') end,
         case when option_failure.request ->> 'timeout' is not null
              then written_timeout_failure(option_failure.request ->> 'timeout') end,
         case when option_failure.request ->> 'kind' = 'job' and option_failure.request ->> 'if_exists' is not null then make_failure(

@@ -63,7 +63,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return child_id.job || '/' || coalesce(substring(child_id.task || '/', '^(?!1/)\d+/main/'), '') || child_id.key;
+    return child_id.job || '/' || coalesce(substring(child_id.task || '/', '^(?!1/)[0-9]+/main/'), '') || child_id.key;
 end
 $$;
 comment on function @extschema@.child_id(text, text, text) is
