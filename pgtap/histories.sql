@@ -1,7 +1,7 @@
 -- Histories: a memory that is not the sum of its commands is found, whatever part of it was changed by hand. [P3] [P8]
 
 begin;
-select plan(16);
+select plan(18);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -38,6 +38,11 @@ select is(histories_broken_by(statement), broken, format('%s is found', about))
          $$ update perdure.jobs set context = '{"n": 2}' where id = 'f' $$, '[["I1", "f"]]'),
         ('a document that never was',
          $$ update perdure.jobs set context = '{"n": 2}' where id = 'empty' $$, '[["I1", "empty"]]'),
+        ('a number that is written in another way',
+         $$ update perdure.jobs set context = '{"n": 1.0}' where id = 'f' $$, '[["I1", "f"]]'),
+        ('a snapshot in which a number is written in another way',
+         $$ update perdure.snapshots set context = '{"n": 0.0}' where job_id = 'log' and version = 200 $$,
+         '[["I2", "log"]]'),
         ('a late command that was changed',
          $$ update perdure.journal set argument = '2' where job_id = 'e' and version = 201 $$,
          '[["I1", "e"]]'),

@@ -1,7 +1,7 @@
 -- The past: what a memory was at any version and at any time. (C21)
 
 begin;
-select plan(40);
+select plan(42);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -106,6 +106,15 @@ select is((select jsonb_agg(entity_at('w', version) order by version) from gener
           '[{}, {"old": {"a": 1}}, {"old": {"a": 1}, "n": 1}, {"new": 1}, {"new": 2}, {}, {"last": {"a": 1}},
             {"last": {"a": 1, "b": 2}}]',
           'what was before the whole was replaced does not show through');
+
+-- Numbers that are equal, and not the same: what was read once is read again as it was written.
+
+select given(entity_create('same', 'note', '{"n": 1}'));
+select given(entity_log('same', 'l', '0')) from generate_series(2, 100);
+select given(entity_set('same', '1.0', 'n'));
+select given(entity_log('same', 'l', '0')) from generate_series(102, 300);
+select is(entity_at('same', 100)::text, '{"n": 1}', 'a snapshot keeps 1 as 1');
+select is(entity_at('same', 300)::text, '{"n": 1.0}', 'a later one keeps 1.0 as 1.0, though they are equal [P4]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

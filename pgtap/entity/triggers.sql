@@ -1,7 +1,7 @@
 -- An ordinary INSERT or UPDATE of the memory is a command too: history stays true, whoever writes.
 
 begin;
-select plan(27);
+select plan(28);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -20,12 +20,17 @@ select is(
     'a plain UPDATE stands in the history with the whole document (C21)');
 update perdure.jobs set context = context where id = 'e';
 select is(the_job('e') ->> 'version', '2', 'an UPDATE that changes nothing has no version');
+update perdure.jobs set context = '{"n": 2.0}' where id = 'e';
+update perdure.jobs set context = '{"n": 2}' where id = 'e';
+select is(array(select h.argument::text from history as h where h.job_id = 'e' order by h.version),
+          array['{"n": 1}', '{"n": 2}', '{"n": 2.0}', '{"n": 2}'],
+          'an UPDATE that writes an equal number in another way has one');
 update perdure.jobs set entity = 'memo' where id = 'e';
-select is(the_job('e') ->> 'version', '2', 'an UPDATE of another column has no version');
+select is(the_job('e') ->> 'version', '4', 'an UPDATE of another column has no version');
 update perdure.jobs set context = context || '{"m": 1}', entity = 'note' where id = 'e';
-select is(the_job('e') ->> 'version', '3', 'an UPDATE of the memory and of another column has one version');
+select is(the_job('e') ->> 'version', '5', 'an UPDATE of the memory and of another column has one version');
 select is(entity_increment('e', 'n'), '3', 'a command finds what an UPDATE has written (C25)');
-select is(the_job('e') ->> 'version', '4', 'commands and plain updates count their versions together');
+select is(the_job('e') ->> 'version', '6', 'commands and plain updates count their versions together');
 
 select is(error_of(format('update perdure.jobs set context = %L where id = ''e''', document)), code,
           format('%s is no memory for an UPDATE either', document))
@@ -34,7 +39,7 @@ select is(
     error_of('update perdure.jobs set context = null where id = ''e'''),
     '23502',
     'a memory cannot be taken away');
-select is((select count(*) from history where job_id = 'e'), 4::bigint, 'nothing is left of a refused UPDATE');
+select is((select count(*) from history where job_id = 'e'), 6::bigint, 'nothing is left of a refused UPDATE');
 
 select given(entity_create('many-' || n, 'note', '{"n": 0}')) from generate_series(1, 3) as n;
 update perdure.jobs set context = '{"n": 1}' where id like 'many-%';

@@ -237,7 +237,7 @@ begin
     loop
         document := replay_commands(document, broken_history.id, here, kept.version);
         here := greatest(here, kept.version);
-        if document <> kept.context then
+        if document::text <> kept.context::text then
             return next (kept.code, broken_history.id, null, format(
                 'the commands up to version %s do not make the document that stands there', kept.version))::broken_invariant;
         end if;

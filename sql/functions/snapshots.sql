@@ -36,7 +36,8 @@ comment on function @extschema@.nearest_snapshot(text, bigint) is
     'Give the latest snapshot that is not later than a version; every memory begins empty, at version 0.';
 
 
--- Logs make versions and leave a document, maybe a large one, as it is.
+-- Logs make versions and leave a document, maybe a large one, as it is. Compared as it is written: 1 and 1.0 are equal, and
+-- who was told the one must not be told the other when he runs again.
 create function @extschema@.keep_snapshot(held @extschema@.memory) returns void
 language plpgsql
 volatile
@@ -46,7 +47,7 @@ declare
     last record := nearest_snapshot(held.id, held.version);
 begin
     insert into snapshots (job_id, version, context)
-    values (held.id, held.version, case when held.context <> last.context then held.context end);
+    values (held.id, held.version, case when held.context::text <> last.context::text then held.context end);
 end
 $$;
 comment on function @extschema@.keep_snapshot(@extschema@.memory) is

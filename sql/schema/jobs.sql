@@ -83,7 +83,7 @@ comment on index @extschema@.jobs_of_an_entity is 'Finds the memories of one typ
 create trigger updates_are_commands
     before update of context on @extschema@.jobs
     for each row
-    when (old.version = new.version and old.context is distinct from new.context)
+    when (old.version = new.version and old.context::text is distinct from new.context::text)
     execute function @extschema@.record_update();
 comment on trigger updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
 
