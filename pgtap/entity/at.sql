@@ -1,7 +1,7 @@
 -- The past: what a memory was at any version and at any time. (C21)
 
 begin;
-select plan(42);
+select plan(45);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -115,6 +115,22 @@ select given(entity_set('same', '1.0', 'n'));
 select given(entity_log('same', 'l', '0')) from generate_series(102, 300);
 select is(entity_at('same', 100)::text, '{"n": 1}', 'a snapshot keeps 1 as 1');
 select is(entity_at('same', 300)::text, '{"n": 1.0}', 'a later one keeps 1.0 as 1.0, though they are equal [P4]');
+
+-- What a task has done comes with its own time, after what clients did meanwhile: what they did later does not show early.
+
+select have_held_job('late', '{"n": 0}');
+create temporary table moments on commit drop as select clock() as started_at;
+select time_passes('10 s');
+select given(entity_set('late', '1', 'by_client'));
+select time_passes('10 s');
+select given(tell(a_turn('late', facts => jsonb_build_array(
+    jsonb_build_object('op', 'set', 'path', '{n}'::text[], 'value', 1, 'at', clock() - interval '15 s')))));
+select time_passes('10 s');
+select given(entity_set('late', '2', 'by_client'));
+select is(entity_at('late', at => m.started_at + after), document, format('a memory after %s is %s', after, document))
+  from moments as m
+ cross join (values (interval '7 s', '{"n": 0}'::jsonb), ('12 s', '{"n": 1, "by_client": 1}'),
+                    ('29 s', '{"n": 1, "by_client": 1}')) as cases (after, document);
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

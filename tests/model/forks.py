@@ -96,9 +96,10 @@ def version_at_fact(s: State, job: str, task: str, seq: int) -> int:
     if at is None:
         run = s.journal.get((job, "$run", s.jobs[job]["run"]))
         at = s.jobs[job]["created_at"] if run is None else run["at"]
-    known = [row["version"] for (owner, _, _), row in s.journal.items()
-             if owner == job and row["version"] and row["at"] <= at]  # fmt: skip
-    return min(highest, max(lowest, max(known, default=0)))
+    later = [row["version"] for (owner, _, _), row in s.journal.items()
+             if owner == job and row["version"] and row["at"] > at]  # fmt: skip
+    known = min(later) - 1 if later else s.jobs[job]["version"]
+    return min(highest, max(lowest, known))
 
 
 def is_at_work(s: State, job: str) -> bool:

@@ -22,24 +22,37 @@ comment on function @extschema@.check_moment(@extschema@.memory, bigint, timesta
     'Refuse a moment that is none (PD107), or a version that a memory has not had (PD404).';
 
 
+-- A task tells what it did with its own time, which may lie before what a client has written meanwhile. A memory was as it was before
+-- the first command that came later, so that nothing of later shows. Clients write one after the other, by the clock: before what one
+-- of them wrote by then nothing is later, and the search begins there.
 create function @extschema@.version_at(id text, at timestamptz) returns bigint
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    known bigint := (select f.version
+                       from journal as f
+                      where f.job_id = version_at.id
+                        and f.task = '$outside'
+                        and f.version is not null
+                        and f.at <= version_at.at
+                      order by f.seq desc
+                      limit 1);
 begin
-    return coalesce((
-        select f.version
-          from journal as f
-         where f.job_id = version_at.id
-           and f.version is not null
-           and f.at <= version_at.at
-         order by f.version desc
-         limit 1), 0);
+    return coalesce(
+        (select f.version - 1
+           from journal as f
+          where f.job_id = version_at.id
+            and f.version > coalesce(known, 0)
+            and f.at > version_at.at
+          order by f.version
+          limit 1),
+        (select j.version from jobs as j where j.id = version_at.id));
 end
 $$;
 comment on function @extschema@.version_at(text, timestamptz) is
-    'Tell which version a memory had at a time: the last that was made until then, 0 before the first.';
+    'Tell which version a memory had at a time: the one before the first that was made later.';
 
 
 create function @extschema@.entity_at(
