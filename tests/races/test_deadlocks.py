@@ -161,15 +161,18 @@ def test_two_batches_stopped_half_way_at_a_job_of_a_user_lock_in_one_order(
 # In a set order: a third session holds the one row at which the circle would close
 
 
-def three_hooks(a: Session, job: str, *, reverse: bool) -> list[Task]:
-    """Give three hooks of a job, in order of name, whose rows lie in the table in another order."""
+def three_hooks(a: Session, job: str) -> list[Task]:
+    """Give three hooks of a job, in order of name."""
     coordinator = a.held(job, timeout="1 h")
     a.advance(coordinator.park(requests=[hook("h#1"), hook("h#2"), hook("h#3")]))
-    hooks = sorted(a.claim("hooks"), key=lambda task: task.task)
-    for task in hooks[:: -1 if reverse else 1]:
+    return sorted(a.claim("hooks"), key=lambda task: task.task)
+
+
+def lay(a: Session, hooks: list[Task]) -> None:
+    """Let the rows of tasks lie in the table in this order."""
+    for task in hooks:
         where = "where job_id = %s and task = %s"
-        a.run(f"update tasks set limit_key = 'a longer row' {where}", job, task.task)
-    return hooks
+        a.run(f"update tasks set limit_key = 'a longer row' {where}", task.job, task.task)
 
 
 AGAINST: dict[str, Callable[[Session, list[Task]], object]] = {
@@ -209,11 +212,12 @@ def test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
     Where it wakes or resumes tasks, these are parked or stuck, and the first call is a late one.
     """
     for number, (gate, reverse) in enumerate(product(range(3), (False, True))):
-        hooks = three_hooks(a, f"j{number}", reverse=reverse)
+        hooks = three_hooks(a, f"j{number}")
         if against in LET_GO:
             a.advance_all([LET_GO[against](task) for task in hooks])
         if against == "the end of a pause":
             a.call("pause", id=f"j{number}")
+        lay(a, hooks[:: -1 if reverse else 1])
         a.run("update tasks set due_at = clock() where name = '$deadline'")
         h1, h2, h3 = hooks
         c.begin()
@@ -228,6 +232,22 @@ def test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
 
         assert (one.error(), other.error()) == (None, None)
         a.call("terminate", id=f"j{number}")
+
+
+@pytest.mark.parametrize("against", ["a resume", "a pause", "the end of a pause"])
+def test_they_are_so_where_the_planner_would_read_them_by_their_places(
+    a: Session, b: Session, c: Session, against: str
+) -> None:
+    """[P8]: a bitmap has the order of the table; it is cheap where a job has hundreds of tasks."""
+    b.run("set enable_indexscan = off; set seq_page_cost = 1000000")  # where a bitmap is not, too
+    b.run("discard plans")
+    try:
+        test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call(
+            a, b, c, "a batch", against
+        )
+    finally:
+        b.run("reset enable_indexscan; reset seq_page_cost")
+        b.run("discard plans")
 
 
 def test_the_coordinator_that_ends_and_the_batch_of_its_hooks_do_not_deadlock(

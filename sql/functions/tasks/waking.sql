@@ -1,5 +1,6 @@
 -- Tasks, woken. Law: waking moves only a parked task. A task that is held looks at its inbox when it parks, under the
--- job's lock.
+-- job's lock. What updates many tasks at once goes through the index, in order of their names: so by no bitmap, which has the order
+-- of their places.
 
 -- The lock of a job gives an old snapshot no new eyes, and a task that has parked since has not written the job's row.
 -- Its own it has: to lock that is refused with 40001, and the caller tries again with a new snapshot.
@@ -72,6 +73,7 @@ create function @extschema@.wake_cancelled(job text, tasks text[], woken_at time
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
 as $$
 declare
     woken text[];
@@ -170,6 +172,7 @@ create function @extschema@.pause_tasks(job text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
 as $$
 begin
     update tasks as t
@@ -185,6 +188,7 @@ create function @extschema@.lift_pause(job text) returns text[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
 as $$
 declare
     freed text[];
@@ -212,6 +216,7 @@ create function @extschema@.resume_tasks(
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set enable_bitmapscan = off
 as $$
 declare
     resumed text[];
