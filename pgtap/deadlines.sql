@@ -1,7 +1,7 @@
 -- Timeouts of jobs: a task beneath the coordinator, which the database runs when time is up.
 
 begin;
-select plan(25);
+select plan(26);
 
 create function pg_temp.time_is_up(job text, task text default '1/main/$deadline') returns text
 language plpgsql
@@ -54,6 +54,14 @@ select is(
     take('ada', '{p}') #>> '{0,messages,0,payload,type}',
     'TimeoutError',
     'its parent is woken, and told [P8] [P10]');
+
+-- A day of it is 24 hours long, also where clocks are put forward in it.
+
+set local timezone = 'America/New_York';
+select given(start('w', id => 'spring', queue => 'spring', due_at => '2030-03-09 12:00+00', timeout => '1 day'));
+set local timezone = 'UTC';
+select is((the_task('spring', '1/main/$deadline') ->> 'due_at')::timestamptz, '2030-03-10 12:00+00'::timestamptz,
+          'a timeout is as long as it says, whoever starts the job');
 
 -- It ends with the job, and goes on with its runs.
 

@@ -1,7 +1,7 @@
 -- Instances: a copy of an app executes nothing until it is adopted; what waits in it waits as its owner says. [P7] [P13]
 
 begin;
-select plan(40);
+select plan(42);
 
 create function pg_temp.echo(job text, args jsonb) returns jsonb language sql as 'select args';
 
@@ -112,6 +112,20 @@ select is(tell(a_turn('held')) ->> 'state', 'fenced', 'who held a task in the or
 select given(take('clock', '{$sql}', 10));
 select is(run_task('$schedule/nightly', '$hook/$schedule', token_of('clock')), 'waiting', 'a schedule catches up');
 select is((select count(*) from jobs as j where j.id like 'nightly/%'), 1::bigint, '… with one job');
+-- A day is 24 hours long, also where clocks were put forward in it.
+
+set local timezone = 'America/New_York';
+select the_time_is('2030-03-05 12:00+00');
+select given(start('w', id => 'dawn', queue => 'dawn', due_at => clock() + interval '24 h'));
+select have_held_job('people');
+select given(tell(a_turn('people', state => 'park', requests => jsonb_build_array(jsonb_build_object(
+    'key', 'a', 'kind', 'item', 'name', 'approve', 'expires_at', clock() + interval '24 h')))));
+select the_time_is('2030-03-15 12:00+00');
+select given(adopt_instance('2030-03-05 12:00+00'));
+select is((the_task('dawn') ->> 'due_at')::timestamptz, '2030-03-16 12:00+00', 'what waits is put off by whole hours');
+select is((select i.expires_at from items as i where i.job_id = 'people'), '2030-03-16 12:00+00', '… and so are items');
+set local timezone = 'UTC';
+
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
 rollback;

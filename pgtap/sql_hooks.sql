@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(57);
+select plan(59);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -194,6 +194,17 @@ select is(
 
 select ok(drop_sql_hook('count'), 'a hook can be dropped');
 select ok(not drop_sql_hook('count'), 'once');
+
+-- A day is 24 hours long, also where clocks are put forward in it.
+
+set local timezone = 'America/New_York';
+select the_time_is('2030-03-09 12:00+00');
+select register_sql_hook('daily', 'pg_temp.count_words', attempts => 9, retry_in => '1 day', within => '2 days');
+select given(entity_create('daily', 'note'));
+select given(hook('daily', 'daily', '["fail"]', queue => '$sql', key => 'h'));
+select is(pg_temp.run('daily', '$hook/h'), 'retry', 'a hook is put off by a day');
+select is((the_task('daily', '$hook/h') ->> 'due_at')::timestamptz, '2030-03-10 12:00+00', '… and not by 23 hours');
+set local timezone = 'UTC';
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -26,7 +26,7 @@ begin
       join sql_hooks as h on h.name = t.name
      where t.job_id = held.job
        and t.task = held.task
-       and t.started_at + h.within <= clock();
+       and time_after(t.started_at, h.within) <= clock();
     if too_late is not null then
         return give_outcome(held, 'failed', too_late);
     end if;

@@ -15,6 +15,21 @@ $$;
 comment on function @extschema@.timeout_failure(interval) is 'Say that a timeout makes no sense (PD107), or null.';
 
 
+-- The server adds days by the caller's clocks, which may be put forward in between.
+create function @extschema@.time_after(moment timestamptz, by interval) returns timestamptz
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (time_after.moment at time zone 'UTC' + time_after.by) at time zone 'UTC';
+end
+$$;
+comment on function @extschema@.time_after(timestamptz, interval) is
+    'Tell the time that is so much later, with days of 24 hours wherever the caller is.';
+
+
 -- Where it comes as text, among others, it must not undo its neighbours.
 create function @extschema@.written_timeout_failure(timeout text) returns jsonb
 language plpgsql

@@ -197,7 +197,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     update items as i
-       set expires_at = i.expires_at + delay_items.by
+       set expires_at = time_after(i.expires_at, delay_items.by)
      where i.is_open
        and i.asked_at <= delay_items.expiring_after
        and i.expires_at > delay_items.expiring_after;

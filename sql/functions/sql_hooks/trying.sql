@@ -73,7 +73,7 @@ declare
     hint text;
 begin
     select t.name, t.args into it from tasks as t where t.job_id = held.job and t.task = held.task;
-    ends_at := clock() + sql_hook_timeout(it.name);
+    ends_at := time_after(clock(), sql_hook_timeout(it.name));
     held.state := 'done';
     held.value := call_sql_hook(it.name, held.job, it.args);
     perform check_value(held.value, 'the result');
@@ -104,7 +104,7 @@ declare
     policy record;
 begin
     select h.retry_in * power(2, least(t.attempt, 16)) as pause, t.attempt + 1 as made, h.attempts, h.within, h.name,
-           t.started_at + h.within as ends_at
+           time_after(t.started_at, h.within) as ends_at
       into policy
       from tasks as t
       join sql_hooks as h on h.name = t.name
@@ -112,7 +112,7 @@ begin
        and t.task = held.task
        and t.token = held.token;
     if ended.state = 'failed' and policy.made < policy.attempts then
-        again_at := clock() + policy.pause;
+        again_at := time_after(clock(), policy.pause);
         if (again_at >= policy.ends_at) is not true then
             perform put_off_task(held, again_at, ended.value);
             return 'retry';

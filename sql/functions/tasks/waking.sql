@@ -275,8 +275,8 @@ as $$
 begin
     -- Who has mail does not wait for a time any more, nor does a job wait that was started later.
     update tasks as t
-       set due_at = t.due_at + delay_tasks.by,
-           until = case when t.until > delay_tasks.due_after then t.until + delay_tasks.by else t.until end
+       set due_at = time_after(t.due_at, delay_tasks.by),
+           until = case when t.until > delay_tasks.due_after then time_after(t.until, delay_tasks.by) else t.until end
       from jobs as j
      where j.id = t.job_id
        and j.created_at <= delay_tasks.due_after
