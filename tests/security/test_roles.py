@@ -245,6 +245,26 @@ def test_a_role_that_was_dropped_gives_its_name_no_access(house: House, enter: E
     assert value(owner, "select revoke_access(%s)", role) is True
 
 
+def test_a_role_that_was_dropped_gives_its_name_no_queues(house: House, enter: Enter) -> None:
+    """Not by membership in a role that has others, nor when the name is given another kind."""
+    owner = enter("owner")
+    team, role = house.add_role("team"), house.add_role("heir")
+    owner.execute("select grant_access(%s, 'worker', '{shared}')", [team])
+    owner.execute("select grant_access(%s, 'worker', '{secret}')", [role])
+    with psycopg.connect(house.url, autocommit=True) as admin:
+        admin.execute(f"drop owned by {role}; drop role {role}".encode())
+        admin.execute(f"create role {role} login password '{house.prefix}' in role {team}".encode())
+    heir = enter("heir")
+    assert code(heir, "select claim('{shared}', 'me')") is None
+    assert code(heir, "select claim('{secret}', 'me')") == "PD115"
+    owner.execute("select grant_access(%s, 'client')", [role])
+    assert code(heir, "select claim('{secret}', 'me')") == "PD115"
+    owner.execute("select grant_access(%s, 'worker', '{secret}')", [role])
+    assert code(heir, "select claim('{shared,secret}', 'me')") is None
+    assert value(owner, "select revoke_access(%s)", role) is True
+    assert value(owner, "select revoke_access(%s)", team) is True
+
+
 @pytest.mark.parametrize("role", ["nobody", *KINDS])
 def test_only_the_owner_gives_access(house: House, enter: Enter, role: str) -> None:
     """Also where somebody was granted the verb itself: it has no rights of its own."""

@@ -106,6 +106,12 @@ begin
                                 'A worker may be limited to queues, to one at least.', 'Leave them out, or name some.');
     end if;
     perform raise_failure(queue_failure(q.queue)) from unnest(grant_access.queues) as q (queue);
+    -- What a dropped role of this name has left is not for who has taken the name.
+    delete from access as a
+     using pg_roles as r
+     where a.role = grant_access.role
+       and r.rolname = a.role
+       and not has_usage(r.oid);
     insert into access (role, kind, queues, granted_at)
     values (grant_access.role, grant_access.kind, grant_access.queues, clock())
         on conflict on constraint one_row_per_kind_of_access
@@ -147,13 +153,7 @@ begin
     perform give_access(a.role, a.kind)
        from access as a
        join pg_roles as r on r.rolname = a.role
-      where exists (
-          select
-            from pg_namespace as n
-           cross join aclexplode(n.nspacl) as g
-           where n.oid = '@extschema@'::regnamespace
-             and g.grantee = r.oid
-             and g.privilege_type = 'USAGE')
+      where has_usage(r.oid)
       order by a.role, a.kind;
 end
 $$;

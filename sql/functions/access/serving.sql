@@ -1,6 +1,26 @@
 -- Access, as workers are held to it: a role may have the tasks of certain queues alone. Who asks is the role that logged in,
 -- session_user, which nobody but a superuser can change; inside of a verb, current_user is the owner of the app.
 
+-- A role that has taken the name of one that was dropped has it not; nor has it what a role has of which it is a member.
+create function @extschema@.has_usage(role oid) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from pg_namespace as n
+         cross join aclexplode(n.nspacl) as g
+         where n.oid = '@extschema@'::regnamespace
+           and g.grantee = has_usage.role
+           and g.privilege_type = 'USAGE');
+end
+$$;
+comment on function @extschema@.has_usage(oid) is
+    'Tell whether a role itself was granted USAGE of the schema: then what stands under its name in the table of access is its own.';
+
+
 create function @extschema@.has_access(kinds text[]) returns boolean
 language plpgsql
 stable
@@ -16,7 +36,8 @@ begin
           join pg_roles as r on r.rolname = a.role
          where a.kind = any(has_access.kinds)
            and a.queues is null
-           and pg_has_role(session_user, r.oid, 'member'));
+           and pg_has_role(session_user, r.oid, 'member')
+           and has_usage(r.oid));
 end
 $$;
 comment on function @extschema@.has_access(text[]) is
@@ -36,6 +57,7 @@ begin
          cross join unnest(a.queues) as q (queue)
          where a.kind = 'worker'
            and pg_has_role(session_user, r.oid, 'member')
+           and has_usage(r.oid)
          order by 1);
 end
 $$;
