@@ -1,7 +1,7 @@
 -- Listeners: who is idle and wants to be told. A hint may be lost, so what is tested here is that it is given [P11].
 
 begin;
-select plan(37);
+select plan(39);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -73,6 +73,26 @@ select is(
     (select array_agg(worker order by worker) from workers),
     '{new,newer}',
     'a worker is heard of with its heartbeat');
+
+select given(register_worker('patient', '{q}'));
+select given(claim('{q}', 'patient', idle => true));
+select listen_for('q', 'somebody');
+create function wait_for_a_day() returns void
+language plpgsql
+as $$
+begin
+    for n in 1 .. 50 loop
+        perform time_passes('30 min');
+        perform claim('{q}', 'patient', idle => true);
+    end loop;
+end
+$$;
+select wait_for_a_day();
+select given(register_worker('newest', '{q}'));
+select is((select array_agg(l.listener) from listeners as l where l.topic = 'q'), '{patient}',
+          'a worker that has been idle for a day is still told of work, and whoever is no worker is forgotten');
+select is((select array_agg(w.worker order by w.worker) from workers as w), '{newest,patient}',
+          'an idle worker is heard of with its claims');
 
 -- What is told, and on which topic: the real function is replaced by one that writes it down.
 

@@ -88,16 +88,25 @@ $$;
 comment on function @extschema@.stop_listening(text) is 'Ask for no more hints. A standby refuses as it refuses all writes: 25006.';
 
 
+-- A worker that lives is heard of, however long it is idle. Who says hello at the same time is about to do the same.
 create function @extschema@.forget_listeners(before timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    delete from listeners as l where l.since < forget_listeners.before;
+    delete from listeners as l
+     using (
+        select old.topic, old.listener
+          from listeners as old
+         where old.since < forget_listeners.before
+           and not exists (select from workers as w where w.worker = old.listener offset 0)
+           for no key update of old skip locked) as lost
+     where l.topic = lost.topic
+       and l.listener = lost.listener;
 end
 $$;
-comment on function @extschema@.forget_listeners(timestamptz) is 'Forget who asked for hints before a time, and never again.';
+comment on function @extschema@.forget_listeners(timestamptz) is 'Forget who asked for hints before a time, and never again, and is no worker that lives.';
 
 
 create function @extschema@.see_workers(workers text[]) returns void
@@ -127,12 +136,12 @@ begin
         perform stop_listening(turn_idle.worker);
         return;
     end if;
-    perform see_workers(array[turn_idle.worker]);
     insert into listeners (topic, listener, since)
     select q.queue, turn_idle.worker, clock()
       from unnest(turn_idle.queues) as q (queue)
      order by q.queue collate "C"
         on conflict on constraint one_row_per_listener do nothing;
+    perform see_workers(array[turn_idle.worker]);
 end
 $$;
 comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues, or works again.';

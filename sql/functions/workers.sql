@@ -25,14 +25,17 @@ begin
     perform raise_failure(pin_failure(register_worker.version, null));
     perform check_queues(served);
     perform stop_listening(register_worker.worker);
-    delete from workers as w where w.seen_at < now_at - interval '1 hour';
-    perform forget_listeners(now_at - interval '1 day');
     insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
     values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),
             register_worker.details, now_at, now_at)
         on conflict on constraint one_row_per_worker
         do update set version = excluded.version, queues = excluded.queues, functions = excluded.functions,
                       details = excluded.details, seen_at = excluded.seen_at;
+    -- Its own rows first, where it may have to wait; then those of others, where it waits for nobody.
+    delete from workers as w
+     where w.worker = any(array(
+        select old.worker from workers as old where old.seen_at < now_at - interval '1 hour' for no key update skip locked));
+    perform forget_listeners(now_at - interval '1 day');
     perform wake_released(served, register_worker.functions, now_at);
     return json_build_object(
         'at', now_at,

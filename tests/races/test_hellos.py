@@ -53,6 +53,27 @@ def test_a_hello_waits_for_nobody_who_has_a_task_that_was_put_aside(
     assert [task.job for task in c.claim("q")] == ([] if end == "commit" else ["i"])
 
 
+@ENDS
+def test_a_hello_waits_for_nobody_who_forgets_the_lost_ones(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P11]: what another hello is about to forget is passed by, also where it is one's own row."""
+    for worker in ("lost", "a", "b"):
+        hello(c, worker)
+        c.claim("q", worker=worker, idle=True)
+    c.run("update workers set seen_at = '2000-01-01'")
+    c.run("update listeners set since = '2000-01-01'")
+    for locked in ("workers", "listeners"):
+        with c.open(end):
+            name = "worker" if locked == "workers" else "listener"
+            c.run(f"delete from {locked} where {name} = 'lost'")
+            assert not a.later(hello, a, "a").waits()
+            assert not b.later(hello, b, "b").waits()
+    hello(c, "c")
+    assert c.run("select worker from workers order by 1") == [("a",), ("b",), ("c",)]
+    assert c.run("select listener from listeners") == []
+
+
 def test_many_say_hello_at_once_and_each_task_is_woken_once(stage: Stage) -> None:
     """[P6]: none of them waits for another in a circle, though all forget the lost ones."""
     a, *sessions = stage.sessions(5)
