@@ -1,7 +1,7 @@
 -- Paths: one grammar wherever a path is given.
 
 begin;
-select plan(45);
+select plan(49);
 
 select is(parse_path(path), keys, format('%s is read as %s', coalesce(quote_literal(path), 'null'), keys))
   from (values
@@ -35,10 +35,11 @@ select throws_ok(
     format('%s is no path', quote_literal(left(path, 40))))
   from unnest(array[
         '.', 'a.', '.a', 'a..b', '"a', 'a"', 'a"b', 'a."b', '"a"b', '"a""b"', 'a."b"c', '"a".', '."a"', '"a\"',
-        repeat('a.', 50) || 'a'
+        repeat('a.', 50) || 'a', repeat('a', 10001)
        ]) as refused (path);
 
 select is(cardinality(parse_path(repeat('a.', 49) || 'a')), 50, 'a path may have 50 keys');
+select is(octet_length(write_path(parse_path(repeat('a', 9998)))), 9998, 'a path may have nearly 10000 bytes');
 select throws_ok(
     $$ select check_path(array['a', null]) $$, 'PD101', null,
     'a path with a hole is no path');
@@ -52,6 +53,10 @@ select is(parse_path(write_path(keys)), keys, format('%s is read again as it was
 select is(write_path('{}'), 'the memory', 'the empty path is written as people call it');
 
 select given(entity_create('e', 'note', '{"a.b": ["found"]}'));
+select is(error_of(format('select entity_delete(''e'', %L)', repeat('é', 5001))), 'PD101',
+          'a client cannot fill the journal with a path');
+select is(outcome.failure ->> 'code', 'PD101', 'nor can a task, whose command is refused')
+  from apply_command('{}', 'delete', array[repeat('é', 5001)], null) as outcome;
 select is(entity_get('e', '"a.b".0'), '"found"', 'a verb follows a quoted key (C35)');
 
 select finish();

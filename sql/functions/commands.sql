@@ -48,10 +48,11 @@ begin
             'PD101', 'InvalidPath', 'the path of a log is too long', 'The name of a log has at most 1000 bytes.',
             'Give the log a shorter name.');
     end if;
-    if cardinality(argument_failure.path) > 50 or array_position(argument_failure.path, null) is not null then
+    if cardinality(argument_failure.path) > 50 or array_position(argument_failure.path, null) is not null
+        or octet_length(argument_failure.path::text) > 10000 then
         return make_failure(
-            'PD101', 'InvalidPath', 'this is no path into a memory', 'A path has at most 50 keys, none of them null.',
-            'Store what lies deeper as one value.');
+            'PD101', 'InvalidPath', 'this is no path into a memory',
+            'A path has at most 50 keys, none of them null, and 10000 bytes.', 'Store what lies deeper as one value.');
     end if;
     if wrong is null then
         return null;

@@ -7,10 +7,11 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if cardinality(check_path.path) > 50 or array_position(check_path.path, null) is not null then
+    if cardinality(check_path.path) > 50 or array_position(check_path.path, null) is not null
+        or octet_length(check_path.path::text) > 10000 then
         raise exception 'this is no path into a memory: %', left(check_path.path::text, 100)
             using errcode = 'PD101',
-                  detail = 'A path has at most 50 keys, none of them null.',
+                  detail = 'A path has at most 50 keys, none of them null, and 10000 bytes.',
                   hint = 'Store what lies deeper as one value.';
     end if;
     return check_path.path;
