@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(117);
+select plan(120);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -152,6 +152,11 @@ select is(cardinality(pg_temp.taken('back')), 1, 'a queue of a small rate has on
 update queues set claimed_at = clock() + interval '1 hour' where queue = 'back';
 select is(cardinality(pg_temp.taken('back')), 1, 'a clock that was set back keeps nobody waiting for a token');
 select is(pg_temp.taken('back'), '{}', 'nor does it give more than one');
+
+select set_queue('slowest', rate_per_second => 1e-9);
+select pg_temp.have_tasks('slowest', 2);
+select is(cardinality(pg_temp.taken('slowest')), 1, 'the smallest rate that there is gives a token');
+select is(pg_temp.taken('slowest'), '{}', '… and claims without one give nothing');
 
 select set_queue('three', rate_per_second => 10);
 select pg_temp.have_tasks('three', 60);
@@ -318,6 +323,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('no slot', $$ select set_queue('q', max_running => 0) $$, 'PD107'),
         ('less than no slot', $$ select set_queue('q', 5, max_per_key => -1) $$, 'PD107'),
         ('no rate', $$ select set_queue('q', rate_per_second => 0) $$, 'PD107'),
+        ('a rate of less than one in thirty years', $$ select set_queue('q', rate_per_second => 1e-10) $$, 'PD107'),
         ('a rate backwards', $$ select set_queue('q', rate_per_second => -1) $$, 'PD107'),
         ('a rate that is no number', $$ select set_queue('q', rate_per_second => 'NaN') $$, 'PD107'),
         ('a rate without end', $$ select set_queue('q', rate_per_second => 'infinity') $$, 'PD107'),

@@ -14,7 +14,7 @@ create table @extschema@.queues (
 
     constraint one_row_per_queue primary key (queue),
     constraint limits_are_positive check (max_running > 0 and max_per_key > 0),
-    constraint rate_is_a_number check (rate_per_second > 0 and rate_per_second <= 1000000),
+    constraint rate_is_a_number check (rate_per_second >= 0.000000001 and rate_per_second <= 1000000),
     constraint burst_holds_a_token check (burst >= 1 and burst <= 1000000),
     constraint rate_has_tokens check (num_nulls(rate_per_second, burst, tokens) in (0, 3)),
     constraint tokens_are_not_spent_twice check (tokens >= 0),

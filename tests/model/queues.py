@@ -111,7 +111,7 @@ def set_queue(
     check_queue(queue)
     if min(max_running or 1, max_per_key or 1) < 1 or max_running == 0 or max_per_key == 0:
         raise Refused("PD107")
-    if (rate_per_second is not None and rate_per_second <= 0) or (burst and not rate_per_second):
+    if (rate_per_second is not None and rate_per_second < 1e-9) or (burst and not rate_per_second):
         raise Refused("PD107")
     row = s.queues.setdefault(queue, dict(NEW_QUEUE))
     rate = None if rate_per_second is None else Decimal(str(rate_per_second))

@@ -18,10 +18,10 @@ begin
         case when least(limits_failure.max_running, limits_failure.max_per_key) < 1 then make_failure(
             'PD107', 'InvalidArgument', 'at least one task of a queue may run',
             'The limit was less than one.', 'Say null for no limit; pause_queue() lets none of them begin.') end,
-        case when not (coalesce(limits_failure.rate_per_second, 1) > 0
+        case when not (coalesce(limits_failure.rate_per_second, 1) >= 0.000000001
                        and coalesce(limits_failure.rate_per_second, 1) <= 1000000) then make_failure(
             'PD107', 'InvalidArgument', format('%s a second is no rate', limits_failure.rate_per_second),
-            'A rate is more than 0 and at most 1000000.', 'Say null for no limit.') end,
+            'A rate is at least 0.000000001, one in thirty years, and at most 1000000.', 'Say null for no limit.') end,
         case when not (coalesce(limits_failure.burst, 1) between 1 and 1000000) then make_failure(
             'PD107', 'InvalidArgument', format('%s is no burst', limits_failure.burst),
             'A burst is at least 1 and at most 1000000.', 'Leave it out: then it is what comes in a second.') end,
