@@ -1,7 +1,7 @@
 -- Logs: lists beside the document that may grow without end; each item costs the same.
 
 begin;
-select plan(55);
+select plan(56);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -171,6 +171,19 @@ select is(
                                                                    {"op": "get", "path": ["n"]}]')) -> 'answers')
          as a (answer)),
     '[[false, "PD303"], [true, null]]', 'in a turn that is an answer, and its neighbours stay');
+select given(entity_log('endless', 'l', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 20);
+create function facts_read(statement text) returns bigint
+language plpgsql
+as $$
+declare
+    before bigint := (select s.idx_tup_fetch from pg_stat_xact_user_tables as s where s.relid = 'perdure.journal'::regclass);
+begin
+    execute facts_read.statement;
+    return (select s.idx_tup_fetch - before from pg_stat_xact_user_tables as s where s.relid = 'perdure.journal'::regclass);
+end
+$$;
+select cmp_ok(facts_read($$ select log_failure('endless', '{l}', 29) $$), '<=', 10::bigint,
+              'to refuse a log takes no more than 8 MB of it');
 select have_held_job('brim');
 select given(entity_log('brim', 'l', to_jsonb(repeat('x', 1000000)))) from generate_series(1, 8);
 create temporary table brim as

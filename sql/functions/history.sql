@@ -169,16 +169,20 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    size bigint := (select sum(octet_length(f.argument::text))
-                      from journal as f
-                     where f.job_id = log_failure.id
-                       and f.op = 'log'
-                       and f.path = log_failure.path
-                       and f.version <= log_failure.upto);
+    -- Looked at from its beginning, and no further than it takes.
+    is_too_large boolean := exists (
+        select
+          from (select sum(octet_length(f.argument::text)) over (order by f.version rows unbounded preceding) as size
+                  from journal as f
+                 where f.job_id = log_failure.id
+                   and f.op = 'log'
+                   and f.path = log_failure.path
+                   and f.version <= log_failure.upto) as so_far
+         where so_far.size > 8388608);
 begin
-    return case when size > 8388608 then make_failure(
+    return case when is_too_large then make_failure(
         'PD303', 'MemoryTooLarge', format('the log %s is too large to be read as one value', write_path(log_failure.path)),
-        format('It has %s bytes; at most 8 MB are read at a time.', size), 'Read it page by page with entity_items().') end;
+        'At most 8 MB are read at a time.', 'Read it page by page with entity_items().') end;
 end
 $$;
 comment on function @extschema@.log_failure(text, text[], bigint) is
