@@ -87,7 +87,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is
-    'Run a claimed task of the queue $sql inside the database, in this transaction: done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. PD115. [P6] [P10]';
+    'Run a claimed task of the queue $sql inside the database, in this transaction, which is best its own (deferred constraints hold at once from here on): done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. PD115. [P6] [P10]';
 
 
 create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task
