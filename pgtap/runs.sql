@@ -1,7 +1,7 @@
 -- Runs: a job goes on as its next run, or runs again after it has ended.
 
 begin;
-select plan(58);
+select plan(65);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -220,6 +220,54 @@ select is((select count(*) from generate_series(1, 3) where forget_old_runs('j',
 select is(journal_of('j') #> '{0,1}', '"command"', 'the commands of old runs stay');
 select is(jsonb_array_length(journal_of('j')), 1, 'and nothing else of them');
 select is(error_of($$ select forget_old_runs('none') $$), 'PD401', 'a job that is not there has no old runs');
+
+-- What a run has taken of its signals goes with it, but for their keys; what lies open goes on.
+
+select have_held_job('actor');
+create function pg_temp.take_signals(many integer) returns void
+language plpgsql
+as $$
+begin
+    perform signal('actor', 'job', to_jsonb(n), key => case when n % 2 = 0 then gen_random_uuid()::text end)
+       from generate_series(1, take_signals.many) as n;
+    perform tell(a_turn('actor', the_job('actor') ->> 'run' || '/main', state => 'continue', facts => (
+        select jsonb_agg(jsonb_build_object('kind', 'signal', 'key', 's' || i.id, 'name', 'job', 'message', i.id) order by i.id)
+          from inbox as i
+         where i.job_id = 'actor' and i.task is null and i.name = 'job' and i.consumed_at is null)));
+    perform take('ada', '{actor}');
+end
+$$;
+create function pg_temp.messages_read(statement text) returns bigint
+language plpgsql
+as $$
+declare
+    before bigint := (select s.idx_tup_fetch from pg_stat_xact_user_tables as s where s.relid = 'perdure.inbox'::regclass);
+begin
+    execute messages_read.statement;
+    return (select s.idx_tup_fetch - before from pg_stat_xact_user_tables as s where s.relid = 'perdure.inbox'::regclass);
+end
+$$;
+select given(signal('actor', 'job', '"first"', key => 'k'));
+select given(signal('actor', 'later', '"open"', key => 'open'));
+select pg_temp.take_signals(1);
+select is(the_job('actor') ->> 'run', '2', 'a run that has taken signals goes on as the next');
+select is(
+    (select jsonb_agg(jsonb_build_array(i.name, i.payload, i.dedupe_key) order by i.id)
+       from inbox as i
+      where i.job_id = 'actor'),
+    '[["job", null, "k"], ["later", "open", "open"]]',
+    'of what it has taken the key is left, and what is open');
+select is(signal('actor', 'job', '"first"', key => 'k'), false, 'a repeated call finds its key in the next run [P12]');
+select is((select jsonb_agg(f.value) from journal as f where f.job_id = 'actor' and f.kind = 'signal'),
+          '["first", 1]', 'its journal tells what they said');
+select pg_temp.take_signals(300) from generate_series(1, 3);
+select given(tell(a_turn('actor', '5/main', state => 'park', awaits => '{job}')));
+select cmp_ok(pg_temp.messages_read($$ select signal('actor', 'job', key => 'next') $$), '<=', 10::bigint,
+              'a signal does not walk through those of earlier runs');
+select is(take('ada', '{actor}') #>> '{0,messages,0,name}', 'job', 'and wakes who waits for it [P5]');
+select given(terminate('actor'));
+select is((retry('actor'), retry('actor'))::text, '(t,f)', 'a job that has ended runs again');
+select given(terminate('actor'));
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands [P3]');

@@ -80,7 +80,7 @@ begin
     union all
     select 'I4', i.job_id, i.task, format('message %s is addressed to a task that is gone', i.id)
       from inbox as i
-     where i.task is not null
+     where i.task <> '$taken'
        and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task)
     union all
     select 'I20', o.job_id, o.task, 'a row belongs to a job that does not exist'

@@ -22,8 +22,8 @@ create table @extschema@.inbox (
 comment on table @extschema@.inbox is 'Signals and answers on their way to the tasks of a job.';
 comment on column @extschema@.inbox.job_id is 'The job that gets the message.';
 comment on column @extschema@.inbox.id is 'The order of acceptance; drawn under the job''s lock, never issued twice.';
-comment on column @extschema@.inbox.task is 'The task that is answered; null for a signal, which goes to whoever waits for its name.';
-comment on column @extschema@.inbox.key is 'The request that is answered; $cancel for a request to cancel.';
+comment on column @extschema@.inbox.task is 'The task that is answered; null for a signal, which goes to whoever waits for its name; $taken where only the key of one is left, which a run before has taken.';
+comment on column @extschema@.inbox.key is 'The request that is answered; $cancel for a request to cancel; under $taken the caller''s key again.';
 comment on column @extschema@.inbox.name is 'The name of the signal.';
 comment on column @extschema@.inbox.ok is 'False: the payload is a failure.';
 comment on column @extschema@.inbox.payload is 'The message itself.';

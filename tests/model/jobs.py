@@ -189,6 +189,18 @@ def is_ready(s: State, wanted: Row) -> bool:
     return wanted["if_exists"] == "new_run" and not is_its and not is_running
 
 
+def put_signals_away(s: State, job: str) -> None:
+    """Drop the signals that were taken by runs which are over, but for their keys."""
+    for number, message in list(s.inbox.items()):
+        is_taken = message["task"] is None and message["consumed_at"] is not None
+        if message["job_id"] != job or not is_taken:
+            continue
+        if message["dedupe_key"] is None:
+            del s.inbox[number]
+        else:
+            message |= {"task": "$taken", "key": message["dedupe_key"], "payload": None}
+
+
 def restart(s: State, wanted: Row, reason: str) -> None:
     """Begin a new run of a job that has ended, or of a memory that had no workflow."""
     job = s.jobs[wanted["id"]]
@@ -200,6 +212,7 @@ def restart(s: State, wanted: Row, reason: str) -> None:
             is_open = message["consumed_at"] is None and message["task"] is None
             if message["job_id"] == wanted["id"] and is_open:
                 message["consumed_at"] = s.now
+    put_signals_away(s, wanted["id"])
     same = ("workflow", "args", "parent", "headers", "pinned_version", "queue", "priority")
     job |= {name: wanted[name] for name in (*same, "limit_key")}
     job |= dict.fromkeys(("result", "error", "asked_as", "on_parent_end", "started_at"))

@@ -35,3 +35,27 @@ end
 $$;
 comment on function @extschema@.drop_signals(text[], timestamptz) is
     'Let nobody take the signals that lay open when jobs had ended, and of which the keys alone stand here.';
+
+
+-- Nobody reads again what a run has taken: it stands in the journal. Keys must stay, but out of the way of whoever looks for
+-- open signals: else a job that lives for long would walk through more of them with each that comes.
+create function @extschema@.put_signals_away(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i
+     where i.job_id = any(put_signals_away.ids)
+       and i.task is null
+       and i.consumed_at is not null
+       and i.dedupe_key is null;
+    update inbox as i
+       set task = '$taken', key = i.dedupe_key, payload = null
+     where i.job_id = any(put_signals_away.ids)
+       and i.task is null
+       and i.consumed_at is not null;
+end
+$$;
+comment on function @extschema@.put_signals_away(text[]) is
+    'Drop the signals that were taken by runs which are over, but for their keys. [P12]';
