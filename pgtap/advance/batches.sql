@@ -2,7 +2,7 @@
 -- other.
 
 begin;
-select plan(39);
+select plan(28);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -200,32 +200,6 @@ select is(
     '["done", "done"]',
     'a parent and its child may end in one batch');
 select is(mail_of('parent'), '[]', 'a parent that has ended gets no mail');
-
--- What is no list where one must be.
-
-select have_held_job('malformed');
-select is(
-    jsonb_path_query_array(tell(a_turn('malformed') || turn, a_turn('left')), '$[*].state')
-        || (tell(a_turn('malformed') || turn) #> '{error,message}'),
-    jsonb_build_array('refused', 'keep', said),
-    format('%s is refused by itself', about))
-  from (values
-        ('a signal for a list of signals', '{"state": "park", "awaits": "approve"}'::jsonb, 'awaits must be an array'),
-        ('a fact for a list of facts', '{"facts": {"kind": "note"}}', 'facts must be an array'),
-        ('a text for a fact', '{"facts": ["note"]}', 'a fact must be an object'),
-        ('a list for a fact', '{"facts": [[{"kind": "note"}]]}', 'a fact must be an object'),
-        ('a path in one text', '{"facts": [{"kind": "note"}, {"op": "set", "path": "a.b", "value": 1}]}',
-         'the path of a fact must be an array'),
-        ('a request for a list of requests', '{"requests": {"key": "h"}}', 'requests must be an array'),
-        ('a text for a request', '{"requests": ["h"]}', 'a request must be an object'),
-        ('a key for a list of keys', '{"cancels": "h"}', 'cancels must be an array'),
-        ('a job for a list of jobs', '{"state": "done", "touches": "left"}', 'touches must be an array')
-       ) as cases (about, turn, said);
-select is(
-    tell(a_turn('malformed') || '{"token": "00000000-0000-4000-8000-000000000000", "awaits": "approve"}') ->> 'state',
-    'fenced',
-    'a stranger is told so first, whatever he has written [P6]');
-select is((the_task('malformed') ->> 'position'), '0', 'nothing of such a turn is applied');
 
 -- Busy jobs are answered where they stand; here nobody else is in the house.
 

@@ -276,7 +276,7 @@ begin
     end if;
     if advance.turns <> '[]' then
         perform check_tasks(advance.turns);
-        answers := apply_batch(mark_malformed(advance.turns), advance.waiting);
+        answers := apply_batch(advance.turns, advance.waiting);
     end if;
     if advance.max_tasks > 0 then
         taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,

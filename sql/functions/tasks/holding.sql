@@ -58,9 +58,9 @@ begin
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
                    cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, asked_before integer,
-                   failure jsonb, malformed text)) with ordinality
+                   failure jsonb)) with ordinality
                     as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked,
-                             asked_before, failure, malformed, number)
+                             asked_before, failure, number)
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
@@ -74,10 +74,10 @@ begin
          ) as h on true
          cross join lateral (
             -- Most turns are short and plain, and nothing can be wrong with them.
-            select case when not (g.state in ('keep', 'park', 'done') and g.requests is null and g.malformed is null
+            select case when not (g.state in ('keep', 'park', 'done') and g.requests is null
                                   and octet_length(concat(g.facts, g.value)) <= 200
                                   and (g.state <> 'park' or g.until is not null or cardinality(g.awaits) > 0)) is true
-                   then coalesce(part_failure(g.malformed), turn_failure(g.state, g.facts, g.requests, g.value),
+                   then coalesce(turn_failure(g.state, g.facts, g.requests, g.value),
                                  -- A key has 200 bytes at most.
                                  case when greatest(octet_length(g.job), octet_length(g.task)) > 380
                                       then depth_failure(g.job, g.task, g.requests) end,
