@@ -127,7 +127,10 @@ class Attempt:
         """
         activity_info.set(self._info)
         running_pulse.set(self.pulse)
-        outcome = await self._outcome()
+        try:
+            outcome = await self._outcome()
+        except Exception as error:  # noqa: BLE001 - a policy of the user's that cannot judge
+            outcome = Outcome(False, self._failure(error))
         self.pulse.close()  # a thread that goes on would let it never come to an end
         return await self._published(outcome) if self.pulse.has_published else outcome
 

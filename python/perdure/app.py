@@ -223,11 +223,16 @@ class App:
         make: Callable[..., W],
         table: dict[str, W],
         given: tuple[Any, ...],
-        retries: int,
+        retries: Any,
         options: dict[str, Any],
     ) -> Any:
         if retries and options.get("retry") is not None:
             raise InvalidArgument("retries and retry were both given", hint="Give one of them.")
+        if not isinstance(retries, int) or retries < 0:
+            raise InvalidArgument(
+                f"retries={retries!r} is no number of retries"[:500],
+                hint="Write retries=3, or retry=perdure.Retry(attempts=4).",
+            )
         if retries:
             options["retry"] = Retry(attempts=1 + retries)
 

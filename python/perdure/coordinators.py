@@ -389,7 +389,13 @@ class CoordinatorTurn(Turn):
         except UNSTORABLE as error:
             return self._last_words(error)
         except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the run ended
+            return self._judged(error)
+
+    def _judged(self, error: BaseException) -> Json:
+        try:
             return self._again_or_last_words(error)
+        except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
+            return self._last_words(broken)
 
     def _stick(self, error: NonDeterminism) -> None:
         logger.error("%r is stuck: %s", self, error)

@@ -32,6 +32,9 @@ class PerdureError(Exception):
     """
 
     code: ClassVar[str] = "PD000"
+    message: str = ""  # a subclass of a user may not call __init__()
+    detail: str | None = None
+    hint: str | None = None
     codes: ClassVar[dict[str, type[PerdureError]]] = {}
 
     def __init_subclass__(cls, code: str | None = None, **rest: Any) -> None:

@@ -170,7 +170,12 @@ class HookTurn(Turn):
         error = root.exception()
         if error is None and isinstance(root.result(), Escaped):
             error = root.result().error
-        return self._failed(error) if error else {"state": "done", "value": root.result()}
+        if error is None:
+            return {"state": "done", "value": root.result()}
+        try:
+            return self._failed(error)
+        except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
+            return {"state": "failed", "value": failure_of(broken, f"hook {self.hook.name}")}
 
     def _failed(self, error: BaseException) -> Json:
         name, limits, made = f"hook {self.hook.name}", self.hook.limits, self.row["attempt"] + 1

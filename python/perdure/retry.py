@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
 from .durations import Duration, seconds
 from .errors import Failure, InvalidArgument
+
+Kind = type[BaseException] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Retry:
 
     `attempts` counts the first one. The pause before attempt n is `delay * factor ** (n - 2)`
     seconds, at most `max_delay`, give or take the share `jitter`. Exceptions of the types in
-    `never` (or types of these names) fail at once.
+    `never` (or types of these names) fail at once; a single one need not be in a tuple.
     """
 
     attempts: int = 1
@@ -23,17 +26,22 @@ class Retry:
     factor: float = 2.0
     max_delay: Duration = 60.0
     jitter: float = 0.1
-    never: tuple[type[BaseException] | str, ...] = ()
+    never: Kind | tuple[Kind, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense."""
-        if self.attempts < 1 or self.factor < 1 or not 0 <= self.jitter <= 1:
+        """Refuse what makes no sense here: when work has failed it would be too late."""
+        if not _are_numbers(self.attempts, self.factor, self.jitter) or not self._is_sensible():
             raise InvalidArgument(
                 f"{self} makes no sense",
                 hint="attempts and factor are at least 1, jitter is between 0 and 1.",
             )
         object.__setattr__(self, "delay", seconds(self.delay))
         object.__setattr__(self, "max_delay", seconds(self.max_delay))
+        object.__setattr__(self, "never", _kinds(self.never))
+
+    def _is_sensible(self) -> bool:
+        is_count = self.attempts >= 1 and self.attempts % 1 == 0
+        return is_count and self.factor >= 1 and 0 <= self.jitter <= 1
 
     def allows(self, error: BaseException, made: int) -> bool:
         """Tell whether work is tried again after an error, when `made` attempts were made."""
@@ -43,11 +51,46 @@ class Retry:
         names |= {error.type} if isinstance(error, Failure) else set()
         return not any(
             kind in names if isinstance(kind, str) else isinstance(error, kind)
-            for kind in self.never
+            for kind in _kinds(self.never)
         )
 
     def pause(self, made: int) -> float:
         """Give the seconds to wait after `made` attempts."""
         longest = seconds(self.max_delay)
-        pause = min(seconds(self.delay) * self.factor ** min(made - 1, 64), longest)
+        try:
+            pause = min(seconds(self.delay) * self.factor ** min(made - 1, 64), longest)
+        except OverflowError:
+            pause = longest
         return pause * random.uniform(1 - self.jitter, 1 + self.jitter)
+
+
+def policy_of(retry: Retry | None) -> Retry:
+    """Give the policy that a decorator was given, or none. Raises InvalidArgument."""
+    if retry is None:
+        return Retry()
+    if not isinstance(retry, Retry):
+        raise InvalidArgument(
+            f"retry={retry!r} is no retry policy"[:500],
+            hint="Write retries=3, or retry=perdure.Retry(attempts=4).",
+        )
+    return retry
+
+
+def _kinds(never: Kind | tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """Give what is never tried again as a tuple. Raises InvalidArgument."""
+    given = never if isinstance(never, tuple | list) else (never,)
+    for kind in given:
+        if not isinstance(kind, str) and not _is_exception_type(kind):
+            raise InvalidArgument(
+                f"never={never!r} says of no exceptions that they are never tried again"[:500],
+                hint='Name their types, or give these: never=(ValueError, "CardRefused").',
+            )
+    return tuple(given)
+
+
+def _is_exception_type(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def _are_numbers(*given: object) -> bool:
+    return all(isinstance(each, int | float) and math.isfinite(each) for each in given)

@@ -25,7 +25,7 @@ from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
 from .memory import Verbs
-from .retry import Retry
+from .retry import Retry, policy_of
 from .typed import Shape, decoder, shape_of
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Activity(Work[P, R]):
         limit_key: LimitKey | None = None,
     ):
         super().__init__(function, name, queue, limit_key)
-        self.retry = retry or Retry()
+        self.retry = policy_of(retry)
         self.limits = limits_of(timeout, within)
         if limit_key is not None and queue is None:
             raise InvalidArgument(
@@ -210,7 +210,7 @@ class Hook(Work[P, R]):
         limit_key: LimitKey | None = None,
     ):
         super().__init__(function, name, queue, limit_key)
-        self.retry = retry or Retry()
+        self.retry = policy_of(retry)
         self.limits = limits_of(timeout, within)
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -306,7 +306,7 @@ class Coordinator(Work[P, R]):
         super().__init__(function, name, queue, limit_key)
         self.entity = entity
         self.pinned_version = pinned_version
-        self.retry = retry or Retry()
+        self.retry = policy_of(retry)
         self.timeout = None if timeout is None else seconds(timeout)
 
     def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:

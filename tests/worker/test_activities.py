@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import Counter
@@ -88,6 +89,85 @@ def test_what_is_never_tried_again_fails_at_once(
         ["ActivityFailed", "ValueError", "ValueError: value"],
     ]
     assert runs == {"key": 1, "value": 1}
+
+
+def test_a_policy_that_cannot_judge_is_refused_where_it_is_written(app: perdure.App) -> None:
+    policy: Any = perdure.Retry
+    for never in (5, (5,), int, (ValueError, None)):
+        with pytest.raises(perdure.InvalidArgument, match="never tried again"):
+            policy(attempts=3, never=never)
+    for nonsense in ({"attempts": "3"}, {"attempts": 2.5}, {"factor": "2"}, {"factor": math.nan}):
+        with pytest.raises(perdure.InvalidArgument, match="makes no sense"):
+            policy(**nonsense)
+    decorators: list[Any] = [app.activity, app.transaction, app.hook, app.coordinator]
+    for decorator in decorators:
+        for wrong in ({"retry": 3}, {"retry": perdure.Retry}, {"retries": "3"}, {"retries": -1}):
+            with pytest.raises(perdure.InvalidArgument, match=r"no retry policy|number of retries"):
+                decorator(name="x", **wrong)(lambda *_: None)
+
+
+@pytest.mark.parametrize("never", [ValueError, "ValueError", [ValueError], (KeyError, ValueError)])
+def test_a_single_exception_need_not_be_in_a_tuple(never: Any) -> None:
+    retry = perdure.Retry(attempts=3, never=never)
+    assert not retry.allows(ValueError(), 1)
+    assert retry.allows(OSError(), 1)
+
+
+def test_a_pause_that_no_number_can_hold_is_the_longest() -> None:
+    retry = perdure.Retry(attempts=1000, delay=1, factor=1e9, max_delay=60, jitter=0)
+    assert [retry.pause(made) for made in (1, 2, 64, 900)] == [1, 60, 60, 60]
+
+
+class Undecided(perdure.Retry):
+    """A policy of the user's that fails itself."""
+
+    def allows(self, error: BaseException, made: int) -> bool:
+        """Raise."""
+        raise LookupError(f"no rule for {error}")
+
+
+class Silent(perdure.PerdureError):
+    """An error of the user's that says nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def test_work_fails_where_its_policy_or_its_error_does(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """It did not end at all, and its task was held for ever."""
+    retry = Undecided(attempts=3)
+
+    @app.activity(retry=retry)
+    async def here() -> None:
+        raise ValueError("card refused")
+
+    @app.activity(retry=retry, queue="default")
+    def dispatched() -> None:
+        raise ValueError("card refused")
+
+    @app.activity
+    async def silent() -> None:
+        raise Silent
+
+    @app.hook(retry=retry)
+    async def hook(memory: perdure.AsyncEntity) -> None:
+        raise ValueError("card refused")
+
+    @app.coordinator(retry=retry)
+    async def tries(memory: perdure.AsyncEntity) -> Any:
+        told = [here(), dispatched(), silent(), hook(memory)]
+        errors = await asyncio.gather(*told, return_exceptions=True)
+        await memory.set([str(error) for error in errors], "told")
+        raise ValueError("card refused")
+
+    work()
+    handle = client.start(tries)
+    with pytest.raises(perdure.JobFailed, match="LookupError: no rule for card refused"):
+        handle.result(T)
+    undecided = "LookupError: no rule for card refused"
+    assert handle.memory.get("told") == [undecided, undecided, "Silent", undecided]
 
 
 @pytest.mark.parametrize("queue", [None, "default"])
