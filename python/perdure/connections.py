@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow
 
 from .calls import Call, Calls, plain_cursor, send, send_async
 from .errors import PerdureError
+from .forks import note_connection, note_holder
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
 
@@ -100,6 +101,7 @@ class Source:
     def connect(self, name: str) -> psycopg.Connection[TupleRow]:
         """Open a connection. Raises psycopg.OperationalError."""
         connection = psycopg.connect(self.dsn, application_name=name, **self._settings)
+        note_connection(connection)
         connection.prepare_threshold = None
         with _given_up_on_error(connection):
             self._note_pooler(connection, send(connection, Calls.backend()))
@@ -110,6 +112,7 @@ class Source:
         connection = await psycopg.AsyncConnection.connect(
             self.dsn, application_name=name, **self._settings
         )
+        note_connection(connection)
         connection.prepare_threshold = None
         with _given_up_on_error(connection):
             answering = await send_async(connection.cursor(), Calls.backend())
@@ -163,6 +166,11 @@ class Link:
         self._name = name
         self._patience = patience
         self._connection: psycopg.Connection[TupleRow] | None = None
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Leave the connection to the parent process: the next call opens another."""
+        self._connection = None
 
     def connection(self) -> psycopg.Connection[TupleRow]:
         """Give the connection, opened again where it was lost."""
@@ -219,6 +227,12 @@ class AsyncLink:
         self._patience = patience
         self._on_trouble = on_trouble
         self._cursor: psycopg.AsyncCursor[TupleRow] | None = None
+        self._turn = asyncio.Lock()
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Leave the connection to the parent process: the next call opens another."""
+        self._cursor = None
         self._turn = asyncio.Lock()
 
     async def call(self, call: Call) -> Any:

@@ -16,6 +16,7 @@ import psycopg
 
 from .calls import Call, Calls, send, send_async, send_together
 from .connections import AsyncLink, Link, Source, can_be_repeated
+from .forks import note_holder
 from .looks import Look
 
 LADDER = (0.005, 0.025, 0.125)
@@ -123,8 +124,13 @@ class Ears:
     def __init__(self, source: Source, calls: Calls):
         self._source = source
         self._calls = calls
-        self._name = uuid.uuid4().hex
         self._link = AsyncLink(source, "perdure result")
+        self.begin_anew()
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Hear nothing: what a parent process hears is not for this one."""
+        self._name = uuid.uuid4().hex
         self._bells: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._is_listening = asyncio.Event()

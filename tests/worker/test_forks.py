@@ -1,0 +1,141 @@
+"""Forks: a client that a child process inherits speaks on connections of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "15 s"
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> Iterator[None]:
+    """End what hangs: these tests did."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a process hangs"))
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+
+
+def forked(*works: Callable[[], Any]) -> None:
+    """Let child processes do this, all at once; each asserts by itself."""
+    children = []
+    for work in works:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            status = 1
+            try:
+                warnings.simplefilter("error")
+                work()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [
+        0 for _ in works
+    ]
+
+
+def reads(client: perdure.Client, number: int) -> Callable[[], None]:
+    """Give what reads a memory that no other process reads, many times."""
+
+    def work() -> None:
+        read = [client.entity(f"e{number}").get("n") for _ in range(500)]
+        assert read == [number] * 500
+
+    return work
+
+
+def test_processes_that_share_a_client_hear_their_own_answers(client: perdure.Client) -> None:
+    """They heard each other's."""
+    for number in range(4):
+        client.create_entity(f"e{number}", "thing", {"n": number})
+    reads(client, 0)()
+    forked(*(reads(client, number) for number in range(4)))
+    reads(client, 0)()
+
+
+def test_the_end_of_a_child_does_not_end_the_session_of_its_parent(client: perdure.Client) -> None:
+    client.create_entity("e1", "thing", {"n": 1})
+    mine = client._link.connection().info.backend_pid
+
+    def work() -> None:
+        reads(client, 1)()
+        client.close()
+
+    forked(work)
+    reads(client, 1)()
+    assert client._link.connection().info.backend_pid == mine
+
+
+def test_a_lock_that_another_thread_holds_stays_with_the_parent(client: perdure.Client) -> None:
+    """A thread waits for an answer while the process forks."""
+    client.create_entity("e1", "thing", {"n": 1})
+    with client._link._source.connect("test") as blocking, blocking.transaction():
+        client.entity("e1", connection=blocking).set({"n": 2})
+        thread = threading.Thread(target=client.entity("e1").set, args=({"n": 3},))
+        thread.start()
+        time.sleep(0.3)
+        forked(reads(client, 1))
+    thread.join()
+    assert client.entity("e1").get("n") == 3
+
+
+def test_children_wait_for_results_beside_their_parent(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("go")
+
+    handles = [client.start(waits) for _ in range(3)]
+    work()
+    for handle in handles[:1]:  # an ear that has heard something, and is idle now
+        handle.signal("go", 0)
+        assert handle.result(T) == 0
+
+    def ends(number: int) -> Callable[[], None]:
+        def work() -> None:
+            threading.Timer(0.3, handles[number].signal, ("go", number)).start()
+            assert handles[number].result(T) == number
+
+        return work
+
+    forked(ends(1), ends(2))
+
+
+def test_an_async_client_is_left_to_its_process_too(dsn: str, client: perdure.Client) -> None:
+    client.create_entity("e1", "thing", {"n": 1})
+    client.create_entity("e2", "thing", {"n": 2})
+
+    async def parent() -> None:
+        shared = await perdure.connect_async(dsn)
+        watching = asyncio.create_task(shared.entity("e1").until("$.done == true"))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(forked, lambda: asyncio.run(child(shared)))
+        assert await shared.entity("e1").get("n") == 1
+        await shared.entity("e1").merge({"done": True})
+        await asyncio.wait_for(watching, 10)
+        await shared.close()
+
+    async def child(shared: perdure.AsyncClient) -> None:
+        assert [await shared.entity("e2").get("n") for _ in range(50)] == [2] * 50
+        watching = asyncio.create_task(shared.entity("e2").until("$.done == true"))
+        await asyncio.sleep(0.1)
+        await shared.entity("e2").merge({"done": True})
+        await watching
+        await shared.close()
+
+    asyncio.run(parent())
