@@ -75,11 +75,22 @@ def as_interval(duration: Duration) -> str:
 
 def micros(instant: datetime) -> int:
     """Give an aware datetime as microseconds since 1970. Raises InvalidArgument for a naive one."""
+    return (aware(instant) - EPOCH) // MICROSECOND
+
+
+def aware(instant: datetime) -> datetime:
+    """Give what is a datetime with a time zone as it is. Raises InvalidArgument for all else."""
+    given: object = instant
+    if not isinstance(given, datetime):
+        raise InvalidArgument(
+            f"{given!r} is no instant"[:500],
+            hint="Give a datetime with a time zone: datetime.now(UTC) + timedelta(hours=1).",
+        )
     if instant.tzinfo is None:
         raise InvalidArgument(
             f"{instant} has no time zone", hint="Say which: datetime(…, tzinfo=UTC)."
         )
-    return (instant - EPOCH) // MICROSECOND
+    return instant
 
 
 def from_micros(instant: int) -> datetime:
@@ -89,7 +100,7 @@ def from_micros(instant: int) -> datetime:
 
 def from_iso(text: str) -> int:
     """Read an instant as SQL writes it in JSON."""
-    return micros(datetime.fromisoformat(text))
+    return (datetime.fromisoformat(text) - EPOCH) // MICROSECOND
 
 
 def to_iso(instant: int) -> str:

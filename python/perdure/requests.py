@@ -19,7 +19,7 @@ from .borrowing import check_outside
 from .calls import Call, Calls
 from .codecs import Codec
 from .connections import Source
-from .durations import Duration, as_interval
+from .durations import Duration, as_interval, aware
 from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
 from .looks import Pages, Steps
 from .memory import write_path
@@ -105,6 +105,7 @@ class Requests:
         bound = _bound(hook, args, options, known)
         if isinstance(hook, Work):
             known = {"queue": hook.queue, "limit_key": hook.key_of(args, options)} | known
+        _check_due(known)
         known["key"] = known.get("key") or uuid.uuid4().hex
         return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)
 
@@ -188,10 +189,17 @@ def _start_of(
         known = _own(workflow, args, options) | known
     if known.get("timeout") is not None:
         known["timeout"] = as_interval(known["timeout"])
+    _check_due(known)
     known["key"] = known.get("key") or uuid.uuid4().hex
     if "context" in known:
         known["context"] = stored(known["context"])
     return workflow if isinstance(workflow, str) else workflow.name, bound, known
+
+
+def _check_due(options: Mapping[str, Any]) -> None:
+    """Refuse an instant that the server would read in its own time zone. Raises InvalidArgument."""
+    if options.get("due_at") is not None:
+        aware(options["due_at"])
 
 
 def _listed(args: Mapping[str, Any] | Sequence[Any]) -> Any:
@@ -253,6 +261,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     start = {"key": uuid.uuid4().hex, "id": str(uuid.uuid4())} | start
     if isinstance(workflow, Coordinator):
         start = _own(workflow, *called) | start
+    _check_due(start)
     if start.get("timeout") is not None:
         start["timeout"] = as_interval(start["timeout"])
     name = workflow if isinstance(workflow, str) else workflow.name

@@ -71,6 +71,44 @@ def test_an_option_is_not_taken_for_an_argument_of_the_workflow(
     assert handle.status().status == "running"
 
 
+NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("due_at", [NAIVE, "tomorrow", 5])
+def test_an_instant_without_a_time_zone_is_refused(
+    client: perdure.Client, app: perdure.App, echo: Any, work: Any, due_at: Any
+) -> None:
+    """The server read it in its own zone: "in an hour" could be at once."""
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> None: ...
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> int:
+        refused = 0
+        for ask in (perdure.start_hook, perdure.child, perdure.start_child):
+            try:
+                ask(hook if ask is perdure.start_hook else "echo", due_at=due_at)
+            except perdure.InvalidArgument:
+                refused += 1
+        return refused
+
+    handle = client.start(asks)
+    refused: list[Any] = [
+        lambda: client.start(echo, due_at=due_at),
+        lambda: client.start("echo", due_at=due_at),
+        lambda: client.start_many(echo, [{"due_at": due_at}]),
+        lambda: handle.hook(hook, due_at=due_at),
+        lambda: handle.hook("hook", due_at=due_at),
+        lambda: client.create_schedule(echo, every="1 h", starts_at=due_at),
+    ]
+    for call in refused:
+        with pytest.raises(perdure.InvalidArgument, match=r"no time zone|no instant"):
+            call()
+    work()
+    assert handle.result(T) == 3
+
+
 def test_options_of_hooks_and_children_are_told_from_arguments(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
