@@ -237,6 +237,11 @@ class App:
             options["retry"] = Retry(attempts=1 + retries)
 
         def enter(function: Callable[..., Any]) -> W:
+            if not callable(function):
+                raise InvalidArgument(
+                    f"{function!r} is no function to register"[:500],
+                    hint='A name is given as an option: @app.activity(name="charge").',
+                )
             work = make(function, **options)
             if work.name in table:
                 raise InvalidName(

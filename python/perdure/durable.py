@@ -19,9 +19,10 @@ from .context import SHIELDED, Info, Runtime, activity_info, is_shielded, requir
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
 from .memory import Path, parse_path
+from .names import as_id, check_name
 from .progress import pulse
 from .typed import decoder, unchanged
-from .work import Coordinator, Hook, Pending
+from .work import Coordinator, Hook, Pending, check_kind
 
 MICROSECONDS = 1_000_000
 
@@ -50,6 +51,7 @@ def wait_for(signal: str, timeout: Duration | None = None, *, type: Any = None) 
     not fit raises here. Raises TimeoutError.
     """
     serving = required("wait_for")
+    check_name(signal, "a signal")
     limit = None if timeout is None else seconds(timeout)
     decode = unchanged if type is None else decoder(type)
     return serving.give(serving.wait_for(signal, limit, decode))
@@ -125,6 +127,7 @@ def _hook(
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> asks.Ask:
+    check_kind(hook, Hook)
     if isinstance(hook, str):
         hook = serving.app.hooks.get(hook, hook)
     if not isinstance(hook, str):
@@ -142,7 +145,7 @@ def _given(options: dict[str, Any]) -> set[str]:
 def child(
     workflow: Coordinator[..., Any] | str,
     *args: Any,
-    id: str | None = None,
+    id: str | UUID | None = None,
     entity: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
@@ -181,7 +184,7 @@ def child(
 def start_child(
     workflow: Coordinator[..., Any] | str,
     *args: Any,
-    id: str | None = None,
+    id: str | UUID | None = None,
     entity: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
@@ -225,6 +228,9 @@ def _child(
             f"on_parent_end={fate!r} is no fate of a child",
             hint='"continue", "cancel", "terminate"',
         )
+    check_kind(workflow, Coordinator)
+    if options["id"] is not None:
+        options["id"] = as_id(options["id"])
     if isinstance(workflow, str):
         workflow = serving.app.coordinators.get(workflow, workflow)
     if not isinstance(workflow, str):

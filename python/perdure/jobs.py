@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from . import resealing
 from .durations import Duration
 from .indexing import LOCK_TIMEOUT, create_index, drop_index
 from .looks import Steps, condition_on, until_of
 from .memory import Path
+from .names import as_id
 from .requests import BaseClient, Workflow, decoder_of, one_of_many, unfulfilled
 
 _Handle = TypeVar("_Handle")
@@ -49,7 +51,7 @@ class Jobs(
     def signal_with_start(
         self,
         workflow: Workflow,
-        id: str,
+        id: str | UUID,
         signal: str,
         payload: Any = None,
         *args: Any,
@@ -75,7 +77,7 @@ class Jobs(
     def fork(
         self,
         job: str,
-        new_id: str | None = None,
+        new_id: str | UUID | None = None,
         *,
         at: int | None = None,
         context: dict[str, Any] | None = None,
@@ -96,18 +98,18 @@ class Jobs(
         """Give what makes a handle of an answer (id, is_new)."""
         return lambda row: self.handle(row[0], workflow)
 
-    def handle(self, job: str, workflow: Workflow | None = None) -> _Handle:
+    def handle(self, job: str | UUID, workflow: Workflow | None = None) -> _Handle:
         """Give a handle of a job; nothing is sent."""
-        handle: _Handle = self._make_handle(self, job, decoder_of(workflow))
+        handle: _Handle = self._make_handle(self, as_id(job), decoder_of(workflow))
         return handle
 
-    def entity(self, job: str, *, connection: Any = None) -> _Memory:
+    def entity(self, job: str | UUID, *, connection: Any = None) -> _Memory:
         """Give the memory of a job or entity; with `connection` inside its transaction."""
-        memory: _Memory = self._make_memory(self, job, connection)
+        memory: _Memory = self._make_memory(self, as_id(job), connection)
         return memory
 
     def create_entity(
-        self, id: str, entity: str, context: Any = None, *, connection: Any = None
+        self, id: str | UUID, entity: str, context: Any = None, *, connection: Any = None
     ) -> _NewMemory:
         """Make a memory without a workflow, if it is not there; it joins a `connection`, too."""
         call = self.requests.create(id, entity, context)

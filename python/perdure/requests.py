@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 from . import typed
 from .asks import stored
@@ -23,8 +24,9 @@ from .durations import Duration, as_interval, aware
 from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
 from .looks import Pages, Steps
 from .memory import write_path
+from .names import as_id
 from .past import keyed, row_of, rows_of
-from .work import Coordinator, Hook, Work
+from .work import Coordinator, Hook, Work, check_kind
 
 Workflow = Coordinator[..., Any] | str
 A = TypeVar("A")
@@ -74,13 +76,12 @@ class Requests:
     def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
         """Give the call that starts a job."""
         name, bound, known = _start_of(workflow, args, options)
-        job = known.pop("id", None) or str(uuid.uuid4())
-        return self.calls.start(name, bound, id=job, **known)
+        return self.calls.start(name, bound, id=_new_id(known.pop("id", None)), **known)
 
     def signal_with_start(
         self,
         workflow: Workflow,
-        job: str,
+        job: str | UUID,
         signal: str,
         payload: Any,
         args: tuple[Any, ...],
@@ -93,7 +94,9 @@ class Requests:
                 hint="It starts a job at once, where there is none; use start() and signal().",
             )
         name, bound, known = _start_of(workflow, args, options)
-        return self.calls.signal_with_start(name, bound, job, signal, stored(payload), **known)
+        return self.calls.signal_with_start(
+            name, bound, as_id(job), signal, stored(payload), **known
+        )
 
     def status(self, job: str) -> Call:
         """Give the call that reads where a job stands."""
@@ -101,6 +104,7 @@ class Requests:
 
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
         """Give the call that starts a hook."""
+        check_kind(hook, Hook)
         known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
         bound = _bound(hook, args, options, known)
         if isinstance(hook, Work):
@@ -120,12 +124,11 @@ class Requests:
         return self.calls.retry(job, given, limit, key or uuid.uuid4().hex)
 
     def fork(
-        self, job: str, new_id: str | None, at: int | None, context: Any, key: str | None
+        self, job: str, new_id: str | UUID | None, at: int | None, context: Any, key: str | None
     ) -> Call:
         """Give the call that forks a job."""
         memory = None if context is None else stored(context)
-        new_id = new_id or str(uuid.uuid4())
-        return self.calls.fork(job, new_id, at, memory, key or uuid.uuid4().hex)
+        return self.calls.fork(job, _new_id(new_id), at, memory, key or uuid.uuid4().hex)
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Give the call that sends a signal.
@@ -142,10 +145,10 @@ class Requests:
         argument = {name: stored(value) for name, value in named.items()}
         return self.calls.command(job, op, write_path(path), argument, keyed(options))
 
-    def create(self, id: str, entity: str, context: Any) -> Call:
+    def create(self, id: str | UUID, entity: str, context: Any) -> Call:
         """Give the call that makes a memory without a workflow."""
         return self.calls.create(
-            id, entity, stored({} if context is None else context), uuid.uuid4().hex
+            as_id(id), entity, stored({} if context is None else context), uuid.uuid4().hex
         )
 
     def read(self, job: str, path: list[str]) -> Call:
@@ -183,6 +186,7 @@ def _start_of(
     workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[str, Any, dict[str, Any]]:
     """Give a workflow's name, its arguments and the options of its start."""
+    check_kind(workflow, Coordinator)
     known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
     bound = _bound(workflow, args, options, known)
     if isinstance(workflow, Coordinator):
@@ -194,6 +198,10 @@ def _start_of(
     if "context" in known:
         known["context"] = stored(known["context"])
     return workflow if isinstance(workflow, str) else workflow.name, bound, known
+
+
+def _new_id(given: str | UUID | None) -> str:
+    return as_id(uuid.uuid4() if given is None else given)
 
 
 def _check_due(options: Mapping[str, Any]) -> None:
@@ -253,12 +261,13 @@ def check_number(by: Any) -> None:
 
 def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     """Give one start of start_many(), of start()'s options with `args`."""
+    check_kind(workflow, Coordinator)
     start = dict(given)
     args = start.pop("args", ())
     named = isinstance(args, Mapping)
     called: tuple[Any, dict[str, Any]] = ((), dict(args)) if named else (tuple(args), {})
     bound = _bound(workflow, *called)
-    start = {"key": uuid.uuid4().hex, "id": str(uuid.uuid4())} | start
+    start = {"key": uuid.uuid4().hex} | start | {"id": _new_id(start.get("id"))}
     if isinstance(workflow, Coordinator):
         start = _own(workflow, *called) | start
     _check_due(start)
@@ -298,11 +307,11 @@ class BaseClient:
         """Give out what stands on pages, which are read as they are wanted."""
         raise NotImplementedError
 
-    def handle(self, job: str, workflow: Workflow | None = None) -> Any:
+    def handle(self, job: str | UUID, workflow: Workflow | None = None) -> Any:
         """Give a handle of a job; nothing is sent."""
         raise NotImplementedError
 
-    def entity(self, job: str, *, connection: Any = None) -> Any:
+    def entity(self, job: str | UUID, *, connection: Any = None) -> Any:
         """Give the memory of a job or entity; with `connection` inside its transaction."""
         raise NotImplementedError
 

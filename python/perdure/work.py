@@ -25,6 +25,7 @@ from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
 from .memory import Verbs
+from .names import check_queue
 from .retry import Retry, policy_of
 from .typed import Shape, decoder, shape_of
 
@@ -76,14 +77,18 @@ class Work(Generic[P, R]):
         limit_key: LimitKey | None = None,
     ):
         self.function = function
-        self.name = name or function.__name__
+        self.name = name or str(getattr(function, "__name__", ""))
         self.queue = queue
         self.limit_key = limit_key
         self.entity: str | None = None
         self.pinned_version: str | None = None
         self.is_async = inspect.iscoroutinefunction(function)
         if not self.name or len(self.name.encode()) > 150:
-            raise InvalidName(f"{self.name!r} is no name for a function")
+            raise InvalidName(
+                f"{self.name!r} is no name for a function", hint="Give it one of its own: name=…."
+            )
+        if queue is not None:
+            check_queue(queue)
         copied: Any = self
         update_wrapper(copied, function)
 
@@ -329,6 +334,18 @@ class Coordinator(Work[P, R]):
         serving = _needed(self)
         ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
         return serving.start(ask)
+
+
+def check_kind(given: object, kind: type[Work[..., Any]]) -> None:
+    """Refuse what is neither a name nor registered as this kind: the task would wait for ever.
+
+    Raises InvalidArgument.
+    """
+    if not isinstance(given, str | kind):
+        raise InvalidArgument(
+            f"{given!r} is no {kind.kind}"[:500],
+            hint=f"Give a function that @app.{kind.kind} has registered, or its name.",
+        )
 
 
 def _needed(work: Work[..., Any]) -> Runtime:

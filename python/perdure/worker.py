@@ -25,6 +25,7 @@ from .errors import InvalidArgument
 from .faults import crash_point
 from .heartbeats import Heartbeat
 from .hooks import Family, turn_of
+from .names import check_queue
 
 logger = logging.getLogger("perdure.worker")
 
@@ -86,8 +87,7 @@ class Worker:
         instance: str | None = None,
     ):
         queues = app.queues() if queues is None else queues
-        if isinstance(queues, str) or not queues or slots < 1:
-            raise InvalidArgument("a worker needs a list of queues and at least one slot")
+        _check_work(queues, slots)
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._app = app
         self._queues = list(queues)
@@ -290,6 +290,14 @@ class Worker:
                 logger.info("listening again: %s", str(error).strip())
             await asyncio.sleep(next(waiting))
         await self._stopping.wait()
+
+
+def _check_work(queues: Sequence[str], slots: int) -> None:
+    """Refuse what would never be given any work. Raises InvalidArgument, InvalidName."""
+    if isinstance(queues, str) or not queues or slots < 1:
+        raise InvalidArgument("a worker needs a list of queues and at least one slot")
+    for queue in queues:
+        check_queue(queue)
 
 
 def _version_of(app: App, version: str | None) -> str | None:

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -53,6 +54,114 @@ def test_a_job_is_started_once(client: perdure.Client, echo: Any, work: Any) -> 
     assert client.start(echo, 2, id="one", if_exists="existing").id == "one"
     work()
     assert handle.result(T) == 1
+
+
+def test_only_a_workflow_is_started_and_only_a_hook_hooked(
+    client: perdure.Client, app: perdure.App, echo: Any, work: Any
+) -> None:
+    """What is registered as something else waited for ever."""
+
+    @app.activity
+    async def activity() -> None: ...
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> None: ...
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> list[str]:
+        wrong: list[Any] = [
+            lambda: perdure.exec_hook(activity),  # type: ignore[arg-type]
+            lambda: perdure.start_hook(echo),
+            lambda: perdure.child(hook),  # type: ignore[arg-type]
+            lambda: perdure.start_child(len),  # type: ignore[arg-type]
+        ]
+        return [refusal(call) for call in wrong]
+
+    handle = client.start(asks, id="asks")
+    wrong: list[Any] = [
+        lambda: client.start(activity),  # type: ignore[arg-type]
+        lambda: client.start(hook),  # type: ignore[arg-type]
+        lambda: client.start(lambda memory: None),  # type: ignore[arg-type, misc]
+        lambda: client.start_many(hook, [{}]),  # type: ignore[arg-type]
+        lambda: client.signal_with_start(hook, "j", "go"),  # type: ignore[arg-type]
+    ]
+    assert all("is no coordinator\n" in refusal(call) for call in wrong)
+    wrong = [lambda: handle.hook(activity), lambda: handle.hook(echo)]  # type: ignore[arg-type]
+    assert all("is no hook\n" in refusal(call) for call in wrong)
+    work()
+    told = handle.result(T)
+    assert [text.split("\n")[0].rpartition(" ")[2] for text in told] == [
+        "hook", "hook", "coordinator", "coordinator",
+    ]  # fmt: skip
+
+
+def refusal(call: Any) -> str:
+    """Give what is said against a call."""
+    with pytest.raises(perdure.InvalidArgument) as raised:
+        call()
+    assert raised.value.hint
+    return str(raised.value)
+
+
+def test_a_name_given_in_place_of_a_function_is_refused(app: perdure.App) -> None:
+    decorators: list[Any] = [app.activity, app.hook, app.coordinator]
+    for decorator in decorators:
+        assert "name=" in refusal(lambda decorator=decorator: decorator("charge"))
+
+
+def test_an_id_is_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) -> None:
+    one, two, three = uuid4(), uuid4(), uuid4()
+    work()
+    assert client.start(echo, 1, id=one).id == str(one)
+    assert [made.id for made in client.start_many(echo, [{"id": two}])] == [str(two)]
+    client.signal_with_start(echo, three, "go")
+    for each in (one, two, three):
+        client.handle(each).result(T)
+    assert client.create_entity(uuid4(), "thing", {"n": 1}).get("n") == 1
+    assert client.entity(one).get() == {}
+    for wrong in (5, b"x"):
+        assert "is no id" in refusal(lambda wrong=wrong: client.start(echo, id=wrong))
+
+
+def test_an_empty_id_is_refused_and_not_replaced(client: perdure.Client, echo: Any) -> None:
+    for start in (
+        lambda: client.start(echo, id=""),
+        lambda: client.start_many(echo, [{"id": ""}]),
+        lambda: client.fork(client.start(echo).id, ""),
+    ):
+        with pytest.raises(perdure.InvalidName, match="must not be empty"):
+            start()
+
+
+def test_what_nobody_could_send_is_not_waited_for(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("a\nb")
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity, name: str) -> None:
+        if name == "hook":
+            await hook(memory)
+        await perdure.wait_for(name)
+
+    work()
+    for name in ("", "é" * 101, "hook"):
+        with pytest.raises(perdure.JobFailed, match=r"InvalidName|a signal cannot have the name"):
+            client.start(waits, name).result(T)
+
+
+@pytest.mark.parametrize("queue", ["", "a@b", "x" * 201, 5])
+def test_a_queue_that_cannot_be_is_refused_where_it_is_named(
+    app: perdure.App, dsn: str, queue: Any
+) -> None:
+    with pytest.raises(perdure.InvalidName):
+        perdure.Worker(app, [queue], dsn=dsn)
+    decorators: list[Any] = [app.activity, app.hook, app.coordinator]
+    for decorator in decorators:
+        with pytest.raises(perdure.InvalidName):
+            decorator(queue=queue, name="x")(lambda memory: None)
 
 
 @pytest.mark.parametrize("option", sorted(START_OPTIONS))
