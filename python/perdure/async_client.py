@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
 from .codecs import Codec
-from .connections import PATIENCE, AsyncLink, Source
+from .connections import Source
 from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
@@ -22,6 +22,7 @@ from .jobs import Jobs
 from .looks import Look, Pages, Steps, next_page
 from .memory import AsyncEntity, Awaited
 from .past import Authorship, Change, Difference, LogItem, Past
+from .pools import AsyncPool
 from .queues import QueueDepth, Queues
 from .requests import Door, Relative, Status
 from .schedules import Schedule, Schedules
@@ -115,7 +116,7 @@ class AsyncClient(
 
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
-        self._link = AsyncLink(source, "perdure client", PATIENCE)
+        self._pool = AsyncPool(source)
         self._ears = Ears(source, self.calls)
 
     async def __aenter__(self) -> Self:
@@ -127,19 +128,21 @@ class AsyncClient(
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close its connections; from now on it refuses to be used."""
+        await self._pool.close()
         await self._ears.close()
-        await self._link.close()
         self._source.close()
 
     async def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""
         if connection is not None:
+            self._pool.check_open()
             return await send_async(plain_cursor(await borrowed_async(connection)), call)
-        return await self._link.call(call)
+        return await self._pool.call(call)
 
     async def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""
+        self._pool.check_open()
         return await self._ears.wait(look)
 
     async def follow(self, steps: Steps[T]) -> T:
@@ -172,6 +175,7 @@ class AsyncClient(
         return await (self.send(step) if isinstance(step, Call) else self.hear(step))
 
     async def _block(self, function: Callable[..., T], *args: Any) -> T:
+        self._pool.check_open()
         return await asyncio.to_thread(function, *args)
 
 

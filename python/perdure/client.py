@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, Self, TypeVar
 from .borrowing import borrowed
 from .calls import Call, send
 from .codecs import Codec
-from .connections import PATIENCE, Link, Source
+from .connections import Source
 from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
@@ -23,6 +22,7 @@ from .jobs import Jobs
 from .looks import Look, Pages, Steps, next_page
 from .memory import Entity
 from .past import Authorship, Change, Difference, LogItem, Past
+from .pools import Pool
 from .queues import QueueDepth, Queues
 from .requests import Door, Relative, Status
 from .schedules import Schedule, Schedules
@@ -90,14 +90,13 @@ class Client(
 
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
-        self._link = Link(source, "perdure client", PATIENCE)
+        self._pool = Pool(source)
         self._is_closed = False
         self.begin_anew()
         note_holder(self)
 
     def begin_anew(self) -> None:
         """Leave all to the parent process, and to its threads."""
-        self._turn = threading.Lock()
         self._ears: list[Ear] = []
 
     def __enter__(self) -> Self:
@@ -109,9 +108,9 @@ class Client(
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close its connections; from now on it refuses to be used."""
         self._is_closed = True
-        self._link.close()
+        self._pool.close()
         while (ear := self._idle_ear()) is not None:
             ear.close()
         self._source.close()
@@ -119,12 +118,13 @@ class Client(
     def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""
         if connection is not None:
+            self._pool.check_open()
             return send(borrowed(connection), call)
-        with self._turn:
-            return self._link.call(call)
+        return self._pool.call(call)
 
     def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""
+        self._pool.check_open()
         ear = self._idle_ear() or Ear(self._source, self.calls)
         try:
             return ear.wait(look)
@@ -169,6 +169,7 @@ class Client(
         return self.send(step) if isinstance(step, Call) else self.hear(step)
 
     def _block(self, function: Callable[..., T], *args: Any) -> T:
+        self._pool.check_open()
         return function(*args)
 
 

@@ -1,0 +1,159 @@
+"""The connections of a client: no call holds up another, few are kept, and they end with it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.pools import KEPT
+
+IN_TIME = 20.0
+
+
+@pytest.fixture
+def entities(client: perdure.Client) -> perdure.Client:
+    """Give a client of an app with two memories."""
+    for name in ("order", "customer"):
+        client.create_entity(name, "thing", {"n": 0})
+    return client
+
+
+def sessions(dsn: str, waiting: bool = False) -> int:
+    """Count the sessions of clients, or those of them that wait for a lock."""
+    with psycopg.connect(dsn, application_name="looks") as connection:
+        row = connection.execute(
+            "select count(*) from pg_stat_activity"
+            " where application_name = 'perdure client' and datname = current_database()"
+            "   and (wait_event_type = 'Lock' or not %s)",
+            [waiting],
+        ).fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count
+
+
+def ends_with(dsn: str, at_most: int) -> bool:
+    """Wait until there are no more sessions of clients than these."""
+    pause = threading.Event()
+    for _ in range(int(IN_TIME / 0.02)):
+        if sessions(dsn) <= at_most:
+            return True
+        pause.wait(0.02)
+    return False
+
+
+@contextmanager
+def locked(client: perdure.Client, dsn: str) -> Any:
+    """Hold the lock of a memory, in a transaction as a user's."""
+    with psycopg.connect(dsn, application_name="locks") as mine:
+        client.entity("order", connection=mine).set("paid", "state")
+        yield
+
+
+def until_waiting(dsn: str, count: int) -> None:
+    """Wait until so many calls of clients wait for a lock."""
+    pause = threading.Event()
+    for _ in range(int(IN_TIME / 0.02)):
+        if sessions(dsn, waiting=True) >= count:
+            return
+        pause.wait(0.02)
+    raise AssertionError("nobody waits")
+
+
+@pytest.mark.parametrize("count", [1, KEPT + 2])
+def test_a_call_that_waits_for_a_lock_holds_up_no_other(
+    entities: perdure.Client, dsn: str, count: int
+) -> None:
+    """Not even those for which it waits, however many such calls there are: both waited for ever,
+    and the server saw no deadlock."""
+    with ThreadPoolExecutor(count + 1) as threads:
+        with locked(entities, dsn):
+            views = [
+                threads.submit(entities.entity("order").increment, "views") for _ in range(count)
+            ]
+            until_waiting(dsn, count)
+            read = threads.submit(entities.entity("customer").get)
+            assert read.result(IN_TIME) == {"n": 0}
+        assert sorted(view.result(IN_TIME) for view in views) == list(range(1, count + 1))
+
+
+@pytest.mark.parametrize("count", [1, KEPT + 2])
+def test_a_task_that_waits_for_a_lock_holds_up_no_other(
+    entities: perdure.Client, dsn: str, count: int
+) -> None:
+    async def main() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            with locked(entities, dsn):
+                order = client.entity("order")
+                views = [asyncio.create_task(order.increment("views")) for _ in range(count)]
+                await asyncio.to_thread(until_waiting, dsn, count)
+                async with asyncio.timeout(IN_TIME):
+                    assert await client.entity("customer").get() == {"n": 0}
+            async with asyncio.timeout(IN_TIME):
+                assert sorted(await asyncio.gather(*views)) == list(range(1, count + 1))
+            assert ends_with(dsn, 1 + KEPT)  # one is of the client that made the memories
+
+    asyncio.run(main())
+
+
+def test_a_client_opens_connections_as_its_calls_meet(entities: perdure.Client, dsn: str) -> None:
+    for _ in range(20):
+        entities.entity("order").get()
+    assert sessions(dsn) == 1
+    with ThreadPoolExecutor(3 * KEPT) as threads:
+        for _ in range(300):
+            threads.submit(entities.entity("order").increment, "n")
+    assert entities.entity("order").get("n") == 300
+    assert ends_with(dsn, KEPT)
+
+
+def test_a_closed_client_refuses_to_be_used(dsn: str) -> None:
+    """It opened its connections again, and nobody closed these."""
+    with perdure.connect(dsn) as client:
+        memory = client.create_entity("order", "thing", {"n": 0})
+    uses: list[Callable[[], Any]] = [
+        memory.get,
+        lambda: memory.until("$.n > 0", timeout=1),
+        lambda: client.start("w"),
+        lambda: client.handle("order").result(timeout=1),
+        lambda: client.create_index("thing", "n"),
+    ]
+    for use in uses:
+        with pytest.raises(perdure.InvalidArgument, match="this client is closed"):
+            use()
+    assert ends_with(dsn, 0)
+    client.close()
+
+
+def test_a_closed_async_client_refuses_to_be_used(dsn: str) -> None:
+    async def main() -> None:
+        async with await perdure.connect_async(dsn) as client:
+            memory = await client.create_entity("order", "thing", {"n": 0})
+        for use in (memory.get, lambda: memory.until("$.n > 0", timeout=1)):
+            with pytest.raises(perdure.InvalidArgument, match="this client is closed"):
+                await use()
+        assert ends_with(dsn, 0)
+        await client.close()
+
+    asyncio.run(main())
+
+
+def test_a_call_that_is_under_way_at_the_close_is_answered(
+    entities: perdure.Client, dsn: str
+) -> None:
+    client = perdure.connect(dsn)
+    with ThreadPoolExecutor(1) as threads:
+        with locked(entities, dsn):
+            view = threads.submit(client.entity("order").increment, "views")
+            until_waiting(dsn, 1)
+            client.close()
+        assert view.result(IN_TIME) == 1
+    assert ends_with(dsn, 1)  # that of the other client
