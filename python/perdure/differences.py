@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-from .errors import NonDeterminism
+from .errors import NonDeterminism, text_of
 from .facts import Fact, Op
 
 MAX_SHOWN = 10
+MAX_TEXT = 500
 
 
 def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
@@ -22,9 +23,14 @@ def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDete
     return _difference(identity, position, fact, f"the code calls {call}: other arguments")
 
 
-def other_end(identity: str, position: int, fact: Fact) -> NonDeterminism:
-    """Say that the code has finished before the journal."""
-    return _difference(identity, position, fact, "the code has finished")
+def other_end(
+    identity: str, position: int, fact: Fact, raised: BaseException | None
+) -> NonDeterminism:
+    """Say that the code has finished, or raised this, before the journal."""
+    if raised is None:
+        return _difference(identity, position, fact, "the code has finished")
+    text = f"{type(raised).__name__}: {text_of(raised)}"[:MAX_TEXT]
+    return _difference(identity, position, fact, f"the code raised {text}")
 
 
 def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:

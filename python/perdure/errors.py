@@ -338,7 +338,7 @@ def failure_of(error: BaseException, through: str | None = None) -> Failed:
 
 
 def _described(error: BaseException) -> Failed:
-    message = error.message if isinstance(error, PerdureError) else _text_of(error)
+    message = error.message if isinstance(error, PerdureError) else text_of(error)
     failure: Failed = {
         "type": type(error).__name__,
         "message": storable(message, MAX_MESSAGE),
@@ -369,13 +369,14 @@ def _traceback_of(error: BaseException) -> str:
         frames = tracebacks.StackSummary.extract(
             tracebacks.walk_tb(cause.__traceback__), limit=-MAX_FRAMES
         )
-        last = f"{type(cause).__name__}: {_text_of(cause)}\n"
+        last = f"{type(cause).__name__}: {text_of(cause)}\n"
         parts.append("".join(["Traceback (most recent call last):\n", *frames.format(), last]))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "\nThe error before led to this one:\n\n".join(reversed(parts))
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Give the message of an exception, whatever it is."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
     try:

@@ -277,13 +277,14 @@ class Journal:
             raise self.refuse(self._difference(fact))
         return True
 
-    def finish(self) -> None:
-        """Check that nothing is left to tell to code that has returned or raised."""
+    def finish(self, raised: BaseException | None) -> None:
+        """Check that nothing is left to tell to code that has returned, or raised this."""
         for fact in self._untold:
             self._told += 1
             late = fact.kind in SENT_AHEAD and self._answered_by(fact) is not None
             if not (late or self._may_be_unheard(fact)):
-                raise self.refuse(other_end(self.identity, self._told, fact))
+                refused = self.refuse(other_end(self.identity, self._told, fact, raised))
+                raise refused from raised
         self._untold.clear()
 
     def _answered_by(self, fact: Fact) -> Op | None:

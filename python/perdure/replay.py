@@ -73,7 +73,7 @@ class AsyncRun(Run[Durable]):
                 if journal.broken is not None:
                     raise journal.broken
                 if root.done() or self.continuation is not None:
-                    journal.finish()
+                    journal.finish(_raised_by(root))
                     return True
                 if not journal.tell_next():
                     return False
@@ -105,6 +105,10 @@ class AsyncRun(Run[Durable]):
     def _cancelled(self, fact: Fact) -> None:
         if self._root is not None:
             self._root.cancel(fact.value if isinstance(fact.value, str) else None)
+
+
+def _raised_by(root: Task) -> BaseException | None:
+    return root.exception() if root.done() and not root.cancelled() else None
 
 
 class Pending:
@@ -216,7 +220,7 @@ class SyncRun(Run[Pending]):
         if journal.closed and self.continuation is None:  # suspended, whatever the code made of it
             self._value, self._error = None, None
             return False
-        journal.finish()
+        journal.finish(self._error)
         return True
 
     def outcome(self) -> Any:

@@ -156,15 +156,16 @@ class Worker:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT."""
-        if os.environ.get("PYTHONHASHSEED", "random") == "random":
-            logger.warning(
-                "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere"
-            )
         gc.freeze()  # what is loaded by now stays: no need to look at it again and again
         gc.set_threshold(YOUNG_OBJECTS)
         self._run(handles_signals=threading.current_thread() is threading.main_thread())
 
     def _run(self, *, handles_signals: bool) -> None:
+        if os.environ.get("PYTHONHASHSEED", "random") == "random":
+            logger.log(
+                logging.WARNING if handles_signals else logging.INFO,
+                "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere",
+            )
         source = Source(self._dsn, self._schema, self._prepare_threshold)
         try:
             if self._provision:

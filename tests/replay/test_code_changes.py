@@ -88,6 +88,11 @@ def plain_ends_early() -> Any:
     return step(double, 1)
 
 
+def plain_fails_early() -> Any:
+    step(double, 1)
+    raise ValueError("new code, new bug")
+
+
 @pytest.mark.parametrize(
     ("code", "position", "waits"),
     [
@@ -98,11 +103,12 @@ def plain_ends_early() -> Any:
         (other_argument, 2, "calls activity plus#1 (arguments (3,)): other arguments"),
         (other_kind, 2, "waits for signal plus#1"),
         (ends_early, 2, "has finished"),
-        (fails_early, 2, "has finished"),
+        (fails_early, 2, "but the code raised ValueError: new code, new bug"),
         (cancels, 2, "waits for signal go#1"),
         (plain_swapped, 1, "waits for activity plus#1"),
         (plain_swallowing, 1, "waits for activity plus#1"),
         (plain_ends_early, 2, "has finished"),
+        (plain_fails_early, 2, "but the code raised ValueError: new code, new bug"),
     ],
 )
 def test_changed_code_is_refused(code: Callable[..., Any], position: int, waits: str) -> None:
@@ -115,6 +121,8 @@ def test_changed_code_is_refused(code: Callable[..., Any], position: int, waits:
     assert waits in raised.value.detail
     assert "job/1/main" in raised.value.message
     assert "patched()" in raised.value.hint
+    told = "the code raised" in raised.value.detail
+    assert told == isinstance(raised.value.__cause__, ValueError)
 
 
 async def longer() -> Any:

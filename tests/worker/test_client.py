@@ -152,6 +152,20 @@ def test_what_nobody_could_send_is_not_waited_for(
             client.start(waits, name).result(T)
 
 
+@pytest.mark.parametrize("seed", [None, "random", "0"])
+def test_a_worker_inside_a_process_tells_of_a_random_hash_seed(
+    app: perdure.App, work: Any, caplog: Any, monkeypatch: Any, seed: str | None
+) -> None:
+    if seed is None:
+        monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+    caplog.set_level("INFO", "perdure.worker")
+    work()
+    told = [each.levelname for each in caplog.records if "PYTHONHASHSEED" in each.message]
+    assert told == ([] if seed == "0" else ["INFO"])
+
+
 @pytest.mark.parametrize("queue", ["", "a@b", "x" * 201, 5])
 def test_a_queue_that_cannot_be_is_refused_where_it_is_named(
     app: perdure.App, dsn: str, queue: Any
