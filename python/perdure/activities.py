@@ -27,7 +27,7 @@ from .faults import crash_point
 from .limits import too_late
 from .progress import Pulse
 from .progress import pulse as running_pulse
-from .turns import CANCEL, DROPPED, Json, Turn
+from .turns import CANCEL, DROPPED, Json, Turn, log_failure
 from .work import Activity, Transaction
 
 if TYPE_CHECKING:
@@ -132,7 +132,15 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - a policy of the user's that cannot judge
             outcome = Outcome(False, self._failure(error))
         self.pulse.close()  # a thread that goes on would let it never come to an end
-        return await self._published(outcome) if self.pulse.has_published else outcome
+        if self.pulse.has_published:
+            outcome = await self._published(outcome)
+        if not outcome.ok:
+            self._log(outcome)
+        return outcome
+
+    def _log(self, outcome: Outcome) -> None:
+        again = None if outcome.again_in is None else f"again in {outcome.again_in:.1f} s"
+        log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
 
     async def _published(self, outcome: Outcome) -> Outcome:
         """Give the outcome, or the failure to tell of it what belongs to it."""

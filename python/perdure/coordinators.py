@@ -22,7 +22,17 @@ from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
 from .news import News
 from .replay import Fact, Op, SyncRun
-from .turns import DROPPED, Json, Turn, fact_body, facts_of, reason_of, refusal, unread
+from .turns import (
+    DROPPED,
+    Json,
+    Turn,
+    fact_body,
+    facts_of,
+    log_failure,
+    reason_of,
+    refusal,
+    unread,
+)
 from .work import Coordinator
 
 if TYPE_CHECKING:
@@ -374,7 +384,11 @@ class CoordinatorTurn(Turn):
     def _finish(self, run: AnyRun) -> None:
         self._agenda.take(run)
         self._unflushed += run.take_facts()
-        self._plan = self._ending(run)
+        self._plan = plan = self._ending(run)
+        if plan["state"] == "failed":
+            log_failure(self, "the job", plan["value"])
+        elif "failure" in plan:
+            log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
         self._agenda.stop()
         self.submit()
 

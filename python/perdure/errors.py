@@ -236,8 +236,11 @@ class OtherBuild(PerdureError, code="PD507"):
 class Failure(PerdureError):
     """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original.
 
-    `.attempts` tells how often an activity or hook was tried, where that is known.
+    `.attempts` tells how often an activity or hook was tried, `.job` whose result was asked for,
+    where that is known.
     """
+
+    job: str | None = None
 
     def __init__(self, failure: Mapping[str, Any] | str | None = None):
         given: Failed = {"message": failure} if isinstance(failure, str) else dict(failure or {})
@@ -253,9 +256,9 @@ class Failure(PerdureError):
         """Give the original type and message."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
-    def __reduce__(self) -> tuple[type[Failure], tuple[Failed]]:
+    def __reduce__(self) -> tuple[type[Failure], tuple[Failed], dict[str, Any]]:
         """Let a failure be copied and pickled."""
-        return type(self), (self.failure,)
+        return type(self), (self.failure,), self.__dict__
 
 
 class JobFailed(Failure, code="PD601"):

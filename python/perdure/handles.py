@@ -67,7 +67,7 @@ class BaseHandle(
         row = yield end_of(self._client.calls, self.id, until)
         if row is None:
             raise unfinished(self.id, limit, (yield self._client.requests.status(self.id)))
-        return ending(row, self._decode)
+        return ending(self.id, row, self._decode)
 
     def status(self) -> _Status:
         """Tell where the job stands. Raises JobNotFound."""

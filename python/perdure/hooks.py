@@ -25,7 +25,7 @@ from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Fact, Suspend, current
 from .stillness import Wait, is_still
-from .turns import DROPPED, ENDED, Json, Turn, facts_of, refusal, unread
+from .turns import DROPPED, ENDED, Json, Turn, facts_of, log_failure, refusal, unread
 from .waits import AT_ONCE, Waits
 from .work import Hook
 
@@ -139,7 +139,11 @@ class HookTurn(Turn):
         self.has_ended = not self._is_unwinding
         for task in list(self.tasks):  # what the hook has begun and not awaited
             task.cancel()
-        self._plan = PARK if self._is_unwinding else self._last_words(root)
+        plan: Json = PARK if self._is_unwinding else self._last_words(root)
+        self._plan = plan
+        if plan["state"] in ("failed", "retry"):
+            again = f"again at {plan['until']}" if "until" in plan else None
+            log_failure(self, f"attempt {self.row['attempt'] + 1}", plan["value"], again)
         self.submit()
 
     def _set_alarm(self) -> None:

@@ -227,21 +227,24 @@ def _bound(
     return stored(work.shape.bind(args, kwargs))
 
 
-def ending(row: Sequence[Any], decode: typed.Decode) -> Any:
+def ending(job: str, row: Sequence[Any], decode: typed.Decode) -> Any:
     """Give a finished job's result. Raises JobFailed, JobCancelled, InvalidArgument (no job)."""
     status, result, error, *_ = row
     if status is None:
         raise InvalidArgument("this is a plain entity: no workflow of it will give a result")
     if status == "completed":
         return decode(result)
-    raise (JobCancelled if status == "cancelled" else JobFailed)(error)
+    ended = (JobCancelled if status == "cancelled" else JobFailed)(error)
+    ended.job = job
+    ended.add_note(f"job {job}")
+    raise ended
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
     """Tell that a job was not finished in time, and what it waits for."""
     return ResultTimeout(
         f"job {job} was not finished within {timeout} s",
-        detail=f"It waits for {status.waiting_for}." if status.waiting_for else None,
+        detail=f"It waits for {status.waiting_for.rstrip('.')}." if status.waiting_for else None,
         hint="Wait longer, or look at its status and whether a worker serves its queue.",
     )
 

@@ -4,6 +4,7 @@ activities are kinds of turns; the committer sends what they have to say and bri
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 Json = dict[str, Any]
+
+logger = logging.getLogger("perdure.worker")
+
+MAX_TOLD = 1000
+"""Letters of a failure that a line of the log holds."""
 
 DROPPED = frozenset(
     {"fenced", "gone", "done", "failed", "cancelled", "retry", "stuck", "released", "continue"}
@@ -158,6 +164,15 @@ class Turn(ABC):
         if not self.is_over:
             self.is_over = True
             self.engine.forget(self)
+
+
+def log_failure(turn: Turn, what: str, failure: Json, again: str | None = None) -> None:
+    """Tell in the log how work has failed, and when it is tried again; its traceback at DEBUG."""
+    level = logging.WARNING if again is None else logging.INFO
+    told = f"{failure.get('type')}: {failure.get('message')}"[:MAX_TOLD]
+    logger.log(level, "%s of %r has failed: %s%s", what, turn, told, f"; {again}" if again else "")
+    if failure.get("traceback"):
+        logger.debug("%s", failure["traceback"])
 
 
 def reason_of(error: BaseException) -> Json:

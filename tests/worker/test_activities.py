@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pickle
+import re
 import threading
 import time
 from collections import Counter
@@ -168,6 +170,64 @@ def test_work_fails_where_its_policy_or_its_error_does(
         handle.result(T)
     undecided = "LookupError: no rule for card refused"
     assert handle.memory.get("told") == [undecided, undecided, "Silent", undecided]
+
+
+def test_the_log_tells_what_fails_and_when_it_is_tried_again(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any
+) -> None:
+    """It told nothing: whoever reads it saw a worker that does nothing for minutes."""
+    twice = perdure.Retry(attempts=2, delay=0.01, jitter=0)
+
+    @app.activity(retry=twice)
+    async def here() -> None:
+        raise ConnectionError("bank down")
+
+    @app.activity(queue="default")
+    def dispatched() -> None:
+        raise ConnectionError("mail down")
+
+    @app.hook(retry=twice)
+    async def hook(memory: perdure.AsyncEntity) -> None:
+        raise ValueError("in hook")
+
+    @app.hook
+    async def fine(memory: perdure.AsyncEntity) -> None: ...
+
+    @app.coordinator(retry=twice)
+    async def pays(memory: perdure.AsyncEntity) -> None:
+        await fine(memory)
+        told = here(), dispatched(), hook(memory)
+        await asyncio.gather(*told, return_exceptions=True)
+        raise OSError("no more")
+
+    caplog.set_level("DEBUG", "perdure.worker")
+    work()
+    with pytest.raises(perdure.JobFailed) as raised:
+        client.start(pays, id="j").result(T)
+    told = {
+        (each.levelname, re.sub(r"again (in|at) .*", "again", each.message))
+        for each in caplog.records
+        if "has failed" in each.message
+    }
+    job, hooked = "<coordinator pays of j, task 1/main>", "<hook hook of j, task hook/"
+    expected = {
+        (
+            "INFO",
+            f"attempt 1 of activity here of {job} has failed: ConnectionError: bank down; again",
+        ),
+        ("WARNING", f"attempt 2 of activity here of {job} has failed: ConnectionError: bank down"),
+        ("INFO", f"a run of {job} has failed: OSError: no more; again"),
+    }
+    assert expected <= told
+    assert any(level == "WARNING" and "the job of <coordinator pays of j" in text and
+               text.endswith("has failed: OSError: no more") for level, text in told)  # fmt: skip
+    for what, text in (("activity dispatched", "mail down"), (hooked[:10], "in hook")):
+        assert any(level == "WARNING" and what in line and text in line for level, line in told)
+    assert any("raise OSError" in each.message for each in caplog.records)
+    assert not [each for each in caplog.records if "fine" in each.message]
+    assert raised.value.job == "j"
+    assert raised.value.__notes__ == ["job j"]
+    assert pickle.loads(pickle.dumps(raised.value)).job == "j"
 
 
 @pytest.mark.parametrize("queue", [None, "default"])

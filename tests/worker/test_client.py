@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.requests import START_OPTIONS
+from perdure.requests import START_OPTIONS, Status, unfinished
 
 T = "15 s"
 
@@ -150,6 +150,13 @@ def test_what_nobody_could_send_is_not_waited_for(
     for name in ("", "é" * 101, "hook"):
         with pytest.raises(perdure.JobFailed, match=r"InvalidName|a signal cannot have the name"):
             client.start(waits, name).result(T)
+
+
+@pytest.mark.parametrize("reason", ["signal pay", "somebody to resume it: it lost its lease."])
+def test_a_timeout_tells_in_a_sentence_what_a_job_waits_for(reason: str) -> None:
+    now = datetime.now(UTC)
+    status = Status("j", None, "w", "running", 1, 1, reason, now, now, None)
+    assert unfinished("j", 1, status).detail == f"It waits for {reason.rstrip('.')}."
 
 
 @pytest.mark.parametrize("seed", [None, "random", "0"])
