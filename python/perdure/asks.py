@@ -194,3 +194,14 @@ def send_ask(target: str | None, name: str, payload: Any) -> Ask:
     value = stored(payload)
     spec = {"signal": name, "value": value} | ({} if target is None else {"target": target})
     return Ask("send", f"send:{name}", fingerprint_of([target, value]), spec)
+
+
+def in_words(ask: Ask) -> str:
+    """Name what is waited for: `condition $.n > 3`, `item approve invoice`."""
+    kind = ask.spec["kind"]
+    return f"{kind} {ask.spec['name']}" if kind == "item" else f"condition {ask.spec['condition']}"
+
+
+def waited(seconds: float | None, what: str) -> TimeoutError:
+    """Tell how long something was waited for in vain."""
+    return TimeoutError(f"waited {seconds or 0:g} s for {what}")

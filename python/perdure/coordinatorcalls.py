@@ -73,24 +73,26 @@ class CoordinatorRuntime(Runtime):
 
     def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
         """Open a wait for a signal, and a timer beside it where it is limited."""
-        return self._limited(self.run.request("signal", signal, None, decode=decode), timeout)
+        waiting = self.run.request("signal", signal, None, decode=decode)
+        return self._limited(waiting, timeout, f"signal {signal}")
 
     def within(self, ask: Ask, timeout: float | None) -> Any:
         """Open a wait for an answer, and a timer beside it where it is limited."""
         if timeout is not None:
             ask = asks.expiring(ask, self.run.now + round(timeout * MICROSECONDS))
-        return self._limited(self.ask(ask), timeout)
+        return self._limited(self.ask(ask), timeout, asks.in_words(ask))
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         """End this run; arguments that the function does not take are refused here."""
         self.run.continue_with(asks.stored(self._shape.bind(args, kwargs)))
 
-    def _limited(self, waiting: Any, timeout: float | None) -> Any:
+    def _limited(self, waiting: Any, timeout: float | None, what: str) -> Any:
         if timeout is None:
             return waiting
+        late = asks.waited(timeout, what)
         if isinstance(waiting, asyncio.Future):
-            return _within(waiting, timeout)
-        return Either(self.run, waiting, self.sleep(round(timeout * MICROSECONDS)))
+            return _within(waiting, timeout, late)
+        return Either(self.run, waiting, self.sleep(round(timeout * MICROSECONDS)), late)
 
     def end_shield(self) -> None:
         """Let plain code that was cancelled meanwhile hear of it."""
@@ -121,18 +123,25 @@ class CoordinatorRuntime(Runtime):
         return self.run.patched(name)
 
 
-async def _within(waiting: asyncio.Future[Any], seconds: float) -> Any:
-    async with asyncio.timeout(seconds):
-        return await waiting
+async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await waiting
+    except TimeoutError:
+        if limit.expired():
+            raise late from None
+        raise
 
 
 class Either:
     """A wait for a message that a timer limits, in plain code."""
 
-    def __init__(self, run: Any, message: Any, timer: Any):
+    def __init__(self, run: Any, message: Any, timer: Any, late: TimeoutError):
         self._run = run
         self._message = message
         self._timer = timer
+        self._late = late
 
     @property
     def done(self) -> bool:
@@ -145,7 +154,7 @@ class Either:
             self._timer.cancel()
             return self._message.take()
         self._message.cancel()
-        raise TimeoutError
+        raise self._late
 
     def cancel(self) -> bool:
         """Withdraw both; false if the message has come."""

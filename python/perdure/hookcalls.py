@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 from .activities import Before, Outcome, Recorder, begin_attempt
-from .asks import Ask, expiring
+from .asks import Ask, expiring, in_words, waited
 from .context import SHIELDED, Info, Runtime, is_shielded
 from .durations import to_iso
 from .errors import InvalidArgument
@@ -238,7 +238,7 @@ class HookRuntime(Runtime):
             deadline = None if length is None else self._deadline(key, length)
             fact = await turn.waits.wait(Open(key, signal, deadline))
         if fact.kind == "timer":
-            raise TimeoutError
+            raise waited(limit, f"signal {signal}")
         return decode(fact.value)
 
     def within(self, ask: Ask, timeout: float | None) -> Any:
@@ -258,7 +258,7 @@ class HookRuntime(Runtime):
             if fact.kind == "timer":
                 turn.outbox.withdraw(key)
         if fact.kind == "timer":
-            raise TimeoutError
+            raise waited(limit, in_words(ask))
         return ask.decode(fact.value)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:  # noqa: ARG002

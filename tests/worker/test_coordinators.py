@@ -219,6 +219,56 @@ def test_a_timeout_in_plain_code_too(
     assert handle.result(T) == ("in time" if plain else "late")
 
 
+@pytest.mark.parametrize("inside", ["hook", "plain hook", "coordinator", "plain coordinator"])
+def test_a_timeout_tells_what_was_waited_for(
+    app: perdure.App, client: perdure.Client, work: Any, inside: str
+) -> None:
+    """Its message was empty."""
+
+    async def waits(memory: perdure.AsyncEntity) -> list[str]:
+        calls: list[Any] = [
+            lambda: perdure.wait_for("pay", timeout=0.05),
+            lambda: memory.until("$.n > 3", timeout="60 ms"),
+            lambda: perdure.ask_people("approve it", timeout=0.07),
+        ]
+        told = []
+        for call in calls:
+            try:
+                await call()
+            except TimeoutError as error:
+                told.append(str(error))
+        return told
+
+    def waits_plainly(memory: perdure.Entity) -> list[str]:
+        calls: list[Any] = [
+            lambda: perdure.wait_for("pay", timeout=0.05),
+            lambda: memory.until("$.n > 3", timeout="60 ms"),
+            lambda: perdure.ask_people("approve it", timeout=0.07),
+        ]
+        told = []
+        for call in calls:
+            try:
+                call()
+            except TimeoutError as error:
+                told.append(str(error))
+        return told
+
+    function: Any = waits_plainly if "plain" in inside else waits
+    app.hook(name="hook")(function)
+    app.coordinator(name="coordinator")(function)
+
+    @app.coordinator
+    async def runs_hook(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.exec_hook("hook")
+
+    work()
+    assert client.start("runs_hook" if "hook" in inside else "coordinator").result(T) == [
+        "waited 0.05 s for signal pay",
+        "waited 0.06 s for condition $.n > 3",
+        "waited 0.07 s for item approve it",
+    ]
+
+
 def test_a_failure_is_told_with_type_and_message(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
