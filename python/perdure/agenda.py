@@ -200,6 +200,11 @@ class Agenda:
         """Take out an activity that has its answer."""
         del self._calls[call.op.key]
 
+    def begun_by_nobody(self) -> list[str]:
+        """Name what was asked for in the last step, and ends before it has begun."""
+        unsent = [op for op in self.requests.values() if not outlives(op.spec)]
+        return [op.key for op in (*(call.op for call in self.to_start), *unsent)]
+
     def stop(self) -> None:
         """End all attempts; nobody waits for them any more."""
         for call in self._calls.values():

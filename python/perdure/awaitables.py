@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from .facts import Fact, Op
 
@@ -50,6 +50,14 @@ class Durable(Future):
         super().__init__(loop)
         self._loop_of_run = loop
         self._op: Op | None = None
+
+    def _is_not_awaited(self, *_: Any) -> NoReturn:
+        """Refuse to be taken for the answer: it would always be true."""
+        what = "a durable call" if self._op is None else f"the durable call {self._op.name}"
+        raise TypeError(f"{what} was not awaited: await it, and use what it gives")
+
+    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
+    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = _is_not_awaited
 
     def asked(self, op: Op) -> Self:
         """Wait for this op."""

@@ -387,6 +387,8 @@ class CoordinatorTurn(Turn):
         self._plan = plan = self._ending(run)
         if plan["state"] == "failed":
             log_failure(self, "the job", plan["value"])
+        elif plan["state"] == "done" and (lost := self._agenda.begun_by_nobody()):
+            logger.warning("%r has ended: nobody awaited, and nothing began of %s", self, lost)
         elif "failure" in plan:
             log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
         self._agenda.stop()

@@ -10,7 +10,7 @@ Pure: no I/O, no clock, no database.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -63,9 +63,24 @@ def _conversion_of_subclass(value: Any) -> Callable[[Any, int], Any]:
         if isinstance(value, kind):
             return convert
     raise InvalidValue(
-        f"a value of type {type(value).__name__} cannot be stored as JSON",
-        hint="make it text, a number, a list or a dict first",
+        f"a value of type {type(value).__name__} cannot be stored as JSON", hint=_instead_of(value)
     )
+
+
+def _instead_of(value: Any) -> str:
+    if isinstance(value, Awaitable):
+        return "await it first: what it gives is stored"
+    for kind, hint in _INSTEAD.items():
+        if isinstance(value, kind):
+            return hint
+    return "make it text, a number, a list or a dict first"
+
+
+_INSTEAD: dict[type[Any] | tuple[type[Any], ...], str] = {
+    Decimal: "store str(value), which is exact, and read it with Decimal(text)",
+    (bytes, bytearray, memoryview): "make it text: base64.b64encode(value).decode()",
+    (set, frozenset): "make it a list: sorted(value)",
+}
 
 
 def _same(value: Any, _: int) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -217,6 +219,65 @@ def test_a_timeout_in_plain_code_too(
     if plain:
         handle.signal("go", "in time")
     assert handle.result(T) == ("in time" if plain else "late")
+
+
+def test_a_forgotten_await_is_told(
+    app: perdure.App, client: perdure.Client, work: Any, caplog: Any
+) -> None:
+    """`if memory.get("vip"):` was always true."""
+
+    @app.activity
+    async def counts() -> int:
+        return 1
+
+    uses: dict[str, Callable[[Any], Any]] = {
+        "if": lambda call: "yes" if call else "no",
+        "for": lambda call: [*call],
+        "in": lambda call: 1 in call,
+        "len": len,
+        "[]": lambda call: call["key"],
+        "+": lambda call: call + 1,
+        "1 +": lambda call: 1 + call,
+        ">": lambda call: call > 1,
+        "not": lambda call: not call,
+    }
+
+    @app.coordinator
+    async def forgets(memory: perdure.AsyncEntity, use: str) -> Any:
+        if use == "return":
+            return memory.get("vip")
+        if use == "last line":
+            counts()
+            return None
+        call = memory.get("vip") if use == "if" else counts()
+        if use == "twice":
+            return [await call, await call, call.done()]  # type: ignore[attr-defined]
+        return uses[use](call)
+
+    work()
+    for use in uses:
+        with pytest.raises(perdure.JobFailed, match=r"TypeError: .*was not awaited: await it"):
+            client.start(forgets, use).result(T)
+    with pytest.raises(perdure.JobFailed, match="cannot be stored") as raised:
+        client.start(forgets, "return").result(T)
+    assert "await it first" in (raised.value.hint or "")
+    assert client.start(forgets, "twice").result(T) == [1, 1, True]
+    assert not [each for each in caplog.records if "has ended" in each.message]
+    client.start(forgets, "last line").result(T)
+    (told,) = [each.message for each in caplog.records if "has ended" in each.message]
+    assert "counts#1" in told
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [(Decimal("1.10"), "str(value)"), (b"x", "base64"), ({1, 2}, "sorted(value)")],
+)
+def test_a_value_that_is_no_json_is_refused_with_what_to_do(
+    app: perdure.App, client: perdure.Client, value: Any, hint: str
+) -> None:
+    with pytest.raises(perdure.InvalidValue) as raised:
+        client.create_entity("e", "thing", {"n": [value]})
+    assert hint in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize("inside", ["hook", "plain hook", "coordinator", "plain coordinator"])
