@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
@@ -179,18 +179,63 @@ class AsyncClient(
         return await asyncio.to_thread(function, *args)
 
 
-async def connect_async(
+class Connecting(Coroutine[Any, Any, AsyncClient]):
+    """What `connect_async()` gives: await it, or enter it at once."""
+
+    def __init__(self, connecting: Coroutine[Any, Any, AsyncClient]):
+        self._connecting = connecting
+        self._client: AsyncClient | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncClient]:
+        """Connect."""
+        return self._connecting.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Take a step, as a coroutine does: a task takes nothing else."""
+        return self._connecting.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Take what the task is thrown."""
+        return self._connecting.throw(*error)
+
+    def close(self) -> None:
+        """Give up."""
+        self._connecting.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        """Connect."""
+        self._client = await self
+        return self._client
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.close()
+
+
+def connect_async(
     dsn: str | None = None,
     schema: str = "perdure",
     *,
     codec: Codec | None = None,
     prepare_threshold: int | None = 0,
     provision: bool = True,
-) -> AsyncClient:
-    """Connect to an app from async code: `async with await perdure.connect_async() as client: …`.
+) -> Connecting:
+    """Connect to an app from async code: `async with perdure.connect_async() as client: …`.
 
-    Arguments as for `connect()`.
+    Or `client = await perdure.connect_async()`, and `await client.close()` in the end. Arguments as
+    for `connect()`.
     """
+    return Connecting(_connected(dsn, schema, codec, prepare_threshold, provision))
+
+
+async def _connected(
+    dsn: str | None,
+    schema: str,
+    codec: Codec | None,
+    prepare_threshold: int | None,
+    provision: bool,
+) -> AsyncClient:
     source = await asyncio.to_thread(Source, dsn, schema, prepare_threshold)
     if provision:
         await asyncio.to_thread(source.provision)

@@ -146,6 +146,25 @@ def test_a_closed_async_client_refuses_to_be_used(dsn: str) -> None:
     asyncio.run(main())
 
 
+def test_an_async_client_is_awaited_or_entered_at_once(dsn: str) -> None:
+    async def main() -> None:
+        async with perdure.connect_async(dsn) as client:
+            assert await client.create_entity("order", "thing", {"n": 0})
+        with pytest.raises(perdure.InvalidArgument, match="this client is closed"):
+            await client.entity("order").get()
+        one = await perdure.connect_async(dsn)
+        two = await asyncio.create_task(perdure.connect_async(dsn))
+        for each in (one, two):
+            assert await each.entity("order").get("n") == 0
+            await each.close()
+        with pytest.raises(psycopg.OperationalError):
+            async with perdure.connect_async("host=127.0.0.1 port=1"):
+                pytest.fail("there is nobody")
+        assert ends_with(dsn, 0)
+
+    asyncio.run(main())
+
+
 def test_a_call_that_is_under_way_at_the_close_is_answered(
     entities: perdure.Client, dsn: str
 ) -> None:
