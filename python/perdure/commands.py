@@ -32,6 +32,7 @@ from .terminal import (
     commands,
     connected,
     database,
+    end_threads,
     fix_hash_seed,
     loaded,
     parsed,
@@ -77,6 +78,9 @@ def worker(
     dsn: Dsn = None,
     slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
     lease: Annotated[str, typer.Option(help="How long a lost worker keeps its tasks.")] = "30 s",
+    grace: Annotated[
+        str, typer.Option(help="How long running work may take to end when it is told to stop.")
+    ] = "10 s",
     version: Annotated[
         str | None, typer.Option(help="The version of the code, where the app does not say it.")
     ] = None,
@@ -87,7 +91,10 @@ def worker(
         ),
     ] = None,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back."""
+    """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back.
+
+    What runs in a thread and has not ended by then ends with the process.
+    """
     fix_hash_seed()
     from perdure import Worker
 
@@ -95,7 +102,9 @@ def worker(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
-    Worker(loaded(app), queues=queue, version=version, instance=instance, **options).run()
+    options |= {"grace": grace, "version": version, "instance": instance}
+    Worker(loaded(app), queues=queue, **options).run()
+    end_threads()
 
 
 @commands.command()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from .errors import InvalidArgument
 
 Duration = str | float | timedelta
-"""A length of time: `"2 min"`, `"1 h 30 min"`, `3.5` (seconds) or a timedelta."""
+"""A length of time: `"2 min"`, `"1 h 30 min"`, `3.5` or `"3.5"` (seconds), or a timedelta."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -23,6 +23,7 @@ _UNITS = {
     "d": 86_400.0, "day": 86_400.0,
     "w": 604_800.0, "week": 604_800.0,
 }  # fmt: skip
+_NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*")
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 
 
@@ -45,6 +46,8 @@ def seconds(duration: Duration) -> float:
 
 
 def _read(text: str) -> float:
+    if _NUMBER.fullmatch(text):
+        return float(text)
     total, place = 0.0, 0
     while place < len(text):
         part = _PART.match(text, place)
@@ -64,7 +67,7 @@ def _read(text: str) -> float:
 def _unreadable(given: object) -> InvalidArgument:
     return InvalidArgument(
         f"{given!r} is not a duration",
-        hint='Write seconds as a number, a timedelta, or text like "2 min" or "1 h 30 min".',
+        hint='Write a number of seconds, a timedelta, or text like "2 min" or "1 h 30 min".',
     )
 
 

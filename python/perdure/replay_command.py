@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +55,7 @@ def replay(
     fix_hash_seed()
     code = None if app is None else loaded(app)
     if file is not None:
+        _check_readable(file)
         _go(code, export, replaying.read_recordings(file))
         return
     with client(dsn, schema, provision=False) as opened:
@@ -63,6 +65,14 @@ def replay(
             recorded = replaying.recordings(opened, workflow=workflow, limit=limit)
             recorded = _concerned(recorded, code, queue, version)
         _go(code, export, recorded)
+
+
+def _check_readable(file: str) -> None:
+    try:
+        with Path(file).open():
+            return
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _concerned(
@@ -77,7 +87,11 @@ def _concerned(
 
 def _go(app: Any, export: str | None, recorded: Iterator[Recording]) -> None:
     if export is not None:
-        print(f"{replaying.write_recordings(export, recorded)} journals written to {export}")
+        try:
+            written = replaying.write_recordings(export, recorded)
+        except OSError as error:
+            raise typer.BadParameter(f"{export} cannot be written: {error.strerror}") from error
+        print(f"{written} journals written to {export}")
         return
     if app is None:
         raise typer.BadParameter("say which code: my_module:app")

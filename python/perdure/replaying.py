@@ -17,7 +17,14 @@ from . import openers
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
 from .differences import listed, other_outcome
-from .errors import NonDeterminism, PerdureError, SealBroken, UnknownFunction, ValueSealed
+from .errors import (
+    InvalidArgument,
+    NonDeterminism,
+    PerdureError,
+    SealBroken,
+    UnknownFunction,
+    ValueSealed,
+)
 from .opening import Opening
 from .sealing import Fields
 from .turns import facts_of
@@ -57,9 +64,16 @@ class Recording:
 
     @classmethod
     def of_line(cls, line: str) -> Recording:
-        """Read a line of JSON."""
-        read = json.loads(line)
-        return cls(read["row"], read["journal"])
+        """Read a line of JSON. Raises InvalidArgument."""
+        try:
+            read = json.loads(line)
+            row, journal = read["row"], read["journal"]
+            is_recording = isinstance(journal, list) and {"job", "name"} <= row.keys()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _is_no_recording(line) from error
+        if not is_recording:
+            raise _is_no_recording(line)
+        return cls(row, journal)
 
 
 def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
@@ -204,7 +218,18 @@ def _journal_of(client: Client, row: Json) -> Rows:
 def read_recordings(path: str | PathLike[str]) -> Iterator[Recording]:
     """Read what `perdure replay --export` has written."""
     with Path(path).open(encoding="utf-8") as lines:
-        yield from map(Recording.of_line, lines)
+        try:
+            yield from map(Recording.of_line, lines)
+        except UnicodeDecodeError as error:
+            raise _is_no_recording("bytes that are no UTF-8") from error
+
+
+def _is_no_recording(line: str) -> InvalidArgument:
+    return InvalidArgument(
+        "this is no recording of a journal",
+        detail=f"There is: {line[:80]!r}.",
+        hint="Give a file that `perdure replay --export` has written.",
+    )
 
 
 def write_recordings(path: str | PathLike[str], recorded: Iterable[Recording]) -> int:

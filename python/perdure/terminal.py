@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +19,7 @@ import psycopg
 import typer
 
 from . import embedded
+from .app import App
 
 commands = typer.Typer(
     name="perdure",
@@ -41,6 +44,9 @@ Dsn = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
 DEFAULT = "perdure"
+
+IDLE_ENDS_WITHIN = 0.5
+"""Seconds in which a thread ends that has nothing to do."""
 
 
 @contextmanager
@@ -96,16 +102,24 @@ def written(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def loaded(place: str) -> Any:
-    """Import an object by its place: `loaded("my_module:app")`."""
+def loaded(place: str) -> App:
+    """Import an app by its place: `loaded("my_module:app")`."""
     module, _, name = place.partition(":")
     if not name:
         raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
     sys.path.insert(0, os.fspath(Path.cwd()))
-    found = importlib.import_module(module)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and misses another
+        raise typer.BadParameter(f"there is no module {module}") from error
     if not hasattr(found, name):
         raise typer.BadParameter(f"the module {module} has no {name}")
-    return getattr(found, name)
+    app = getattr(found, name)
+    if not isinstance(app, App):
+        raise typer.BadParameter(f"{place} is no perdure.App, but a {type(app).__name__}")
+    return app
 
 
 def fix_hash_seed() -> None:
@@ -113,3 +127,17 @@ def fix_hash_seed() -> None:
     if "PYTHONHASHSEED" not in os.environ:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def end_threads() -> None:
+    """End the process where plain code still runs in a thread: Python would wait for it."""
+    for thread in threading.enumerate():
+        if thread is threading.current_thread() or thread.daemon:
+            continue
+        thread.join(IDLE_ENDS_WITHIN)
+        if thread.is_alive():
+            logging.getLogger("perdure.worker").warning("left behind: %s", thread.name)
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)

@@ -211,6 +211,58 @@ def test_a_worker_runs_until_it_is_told_to_stop(shell: Shell, dsn: str, tmp_path
     assert worker.wait(30) == 0
 
 
+BLOCKING = """
+import time
+import perdure
+
+app = perdure.App()
+
+
+@app.activity
+def blocks() -> None:
+    print("blocks", flush=True)
+    time.sleep(60)
+
+
+@app.coordinator
+async def waits(memory: perdure.AsyncEntity) -> None:
+    await blocks()
+"""
+
+
+def test_a_worker_does_not_wait_for_a_thread_beyond_its_grace(
+    shell: Shell, dsn: str, tmp_path: Path
+) -> None:
+    """Python joins threads at its end, so it waited for as long as the code took."""
+    (tmp_path / "my_module.py").write_text(BLOCKING)
+    command = [sys.executable, "-m", "perdure", "worker", "my_module:app", "-q", "default"]
+    worker = subprocess.Popen(
+        [*command, "--grace", "0.3", "--dsn", dsn],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PYTHON, "PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert worker.stdout is not None
+        shell("start", "waits", "--id", "job")
+        assert worker.stdout.readline() == b"blocks\n"
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+def test_a_number_is_a_length_of_time_in_seconds(shell: Shell) -> None:
+    """The hint said so, and the shell refused it."""
+    shell("start", "nothing", "--id", "job")
+    status, _, complaint = shell.run("result", "job", "--timeout", "0.1")
+    assert status == 1
+    assert "not finished within 0.1 s" in complaint
+    status, _, complaint = shell.run("result", "job", "--timeout", "soon")
+    assert "'soon' is not a duration" in complaint
+
+
 def test_hooks_in_sql_are_registered_looked_at_and_dropped(shell: Shell, dsn: str) -> None:
     named = ["hook", "register", "recount", "perdure.recount"]
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -188,3 +189,51 @@ def test_the_app_is_not_upgraded_by_looking_at_it(perdure_command: Perdure, dsn:
     with psycopg.connect(dsn) as connection:
         found = connection.execute("select to_regnamespace('nothing_here')").fetchone()
     assert found == (None,)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"{}", b"[1]", b'{"row": 1, "journal": []}', b"no JSON", b"\xff\xfe", b"null"]
+)
+def test_a_file_that_holds_no_recordings_is_told_in_a_line(
+    perdure_command: Perdure, tmp_path: Path, content: bytes | None
+) -> None:
+    """It was a traceback."""
+    file = tmp_path / "journals.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    status, complaint = perdure_command(UNCHANGED, "--file", str(file))
+    assert status != 0
+    assert "Traceback" not in complaint
+    assert ("cannot be read" if content is None else "is no recording") in complaint
+
+
+def test_a_target_that_cannot_be_written_is_told_in_a_line(
+    perdure_command: Perdure, jobs: list[str], tmp_path: Path
+) -> None:
+    status, complaint = perdure_command(None, "--running", "--export", str(tmp_path / "no" / "f"))
+    assert status == 2
+    assert "cannot be written" in complaint
+
+
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("no_such_module:app", "there is no module no_such_module"),
+        ("no_such.module:app", "there is no module no_such.module"),
+        ("perdure:nothing", "has no nothing"),
+        ("perdure:App", "is no perdure.App, but a type"),
+        ("perdure", "has no colon"),
+    ],
+)
+def test_code_that_is_not_there_is_told_in_a_line(
+    perdure_command: Perdure, tmp_path: Path, place: str, complaint: str
+) -> None:
+    status, printed = perdure_command(None, "--running", place)
+    assert status == 2
+    assert complaint in " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
+
+
+def test_a_module_that_misses_another_shows_where(perdure_command: Perdure, tmp_path: Path) -> None:
+    (tmp_path / "misses.py").write_text("import no_such_module_at_all")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
+        perdure_command(None, "--running", "misses:app")
