@@ -14,7 +14,6 @@ from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
 from .finding import Found
-from .forks import note_holder
 from .handles import BaseHandle
 from .indexing import Index
 from .items import Item, Items
@@ -91,13 +90,8 @@ class Client(
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
         self._pool = Pool(source)
-        self._is_closed = False
-        self.begin_anew()
-        note_holder(self)
-
-    def begin_anew(self) -> None:
-        """Leave all to the parent process, and to its threads."""
         self._ears: list[Ear] = []
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         """Use it."""

@@ -48,9 +48,14 @@ class Ear:
     def __init__(self, source: Source, calls: Calls):
         self._source = source
         self._calls = calls
-        self._name = uuid.uuid4().hex
         self._link = Link(source, "perdure result")
         self._channel: str | None = None
+        self.begin_anew()
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Listen under a name of its own: that of a parent process is not for this one."""
+        self._name = uuid.uuid4().hex
         self._is_listening = False
 
     def wait(self, look: Look) -> Any:
