@@ -143,7 +143,8 @@ select given(start('w', id => 'fresh-' || n, queue => 'dark')) from generate_ser
 select is(
     names_taken('ada', 'dark', 3), 'suspect-1 fresh-1 fresh-2',
     'of several suspects a worker is given one, and others in place of the rest [P10]');
-select is(names_taken('ada', 'dark', 1), 'fresh-3', 'whoever holds a suspect is given others, whatever waits before them');
+select is(
+    names_taken('ada', 'dark', 1), 'fresh-3', 'whoever holds a suspect is given others, whatever waits before them');
 select is(
     claim('{dark}', 'ada', max_tasks => 3)::jsonb @@ format('$.tasks.size() == 0 && $.next_due_at == "%s"',
                                                             to_json(clock() + interval '50 ms') #>> '{}')::jsonpath,
@@ -167,7 +168,8 @@ select is(
     (select max(deliveries) from tasks where job_id like 'suspect-%'), 6, 'what was left was not delivered');
 select time_passes('31 s');
 select is(names_taken('ada', 'dark', 1), 'suspect-2', 'a suspect under a lease that has ended is held no more');
-select is(names_taken('ada', 'dark', 9), 'suspect-1 fresh-1 fresh-2 fresh-3', 'what has made progress is due like all others');
+select is(
+    names_taken('ada', 'dark', 9), 'suspect-1 fresh-1 fresh-2 fresh-3', 'what has made progress is due as others are');
 
 -- The number is a setting of the app.
 

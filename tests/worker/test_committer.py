@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_an_open_transaction_on_one_job_stops_no_other(
         number: int = await memory.get("n")
         return number
 
-    locked = client.start(counts, due_at="2100-01-01")
+    locked = client.start(counts, due_at=datetime(2100, 1, 1, tzinfo=UTC))
     with psycopg.connect(dsn) as connection:
         connection.execute("update perdure.tasks set due_at = now()")
         connection.commit()
@@ -349,7 +350,7 @@ def test_a_dear_search_takes_a_tenth_of_the_time(
     for number in range(60):
         client.start(quick).result(T)
         if number == 30:
-            before = client.start(quick, due_at="2000-01-01")
+            before = client.start(quick, due_at=datetime(2000, 1, 1, tzinfo=UTC))
     assert before.result(T) == 1
     whole = [at for at, is_above in searches if not is_above]
     rests = [later - earlier for earlier, later in pairwise(whole)]
