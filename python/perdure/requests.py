@@ -234,10 +234,17 @@ def ending(job: str, row: Sequence[Any], decode: typed.Decode) -> Any:
         raise InvalidArgument("this is a plain entity: no workflow of it will give a result")
     if status == "completed":
         return decode(result)
-    ended = (JobCancelled if status == "cancelled" else JobFailed)(error)
+    raise _ended(job, JobCancelled if status == "cancelled" else JobFailed, error)
+
+
+def _ended(
+    job: str, kind: type[JobCancelled | JobFailed], failure: Any
+) -> JobCancelled | JobFailed:
+    """Make the exception here: no frame of its traceback may hold it."""
+    ended = kind(failure)
     ended.job = job
     ended.add_note(f"job {job}")
-    raise ended
+    return ended
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:

@@ -81,7 +81,7 @@ def test_a_client_that_will_not_wait_is_told_that_the_disk_is_full(
     primary: Machine, small: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[P12] Nothing is done by half: the same call goes through later."""
-    monkeypatch.setattr("perdure.client.PATIENCE", 0.3)
+    monkeypatch.setattr("perdure.pools.PATIENCE", 0.3)
     dsn = app_on(primary, small)
     with perdure.connect(dsn, provision=False) as client:
         memory = client.create_entity("m", "note", {"pages": []})

@@ -1,4 +1,4 @@
-"""Poison: a task that takes its workers down, and others that the same worker holds. [P10]"""
+"""Companions of a task that takes its workers down: what the same worker holds. [P10]"""
 
 from __future__ import annotations
 
