@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(87);
+select plan(88);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -140,6 +140,11 @@ select is(
         #> '{error,code}',
     '"PD107"',
     'nor for a hook that it asks for and that answers nobody');
+select is(
+    tell(a_turn('bare', state => 'park', cancels => '["u"]',
+                requests => '[{"key": "u", "kind": "until", "condition": "$.n > 1"}]')) #> '{error,code}',
+    '"PD107"',
+    'nor for a condition that it withdraws as it sets it');
 select is(tell(a_turn(id, state => 'park')) ->> 'state', 'parked', format('a task parks for an open %s', id))
   from unnest('{hook,child,until,item}'::text[]) as id;
 select is(tell(a_turn('answer', state => 'park')) ->> 'state', 'keep', 'an open answer keeps it from parking [P5]');

@@ -164,7 +164,14 @@ def check_wait(s: State, turn: Turn) -> None:
     asked = [place for place in s.conditions if place[:2] == name]
     asked += [(*name, p["key"]) for p in open_items if (p["job_id"], p["task"]) == name]
     if not (
-        any(not request.get("detached") for request in turn.list("requests"))
+        any(
+            not request.get("detached")
+            and not (
+                request.get("kind") in ("until", "item")
+                and request.get("key") in turn.list("cancels")
+            )
+            for request in turn.list("requests")
+        )
         or any(row["asker"] and row["asker"][:2] == name for row in s.tasks.values())
         or any(message["id"] not in taken for message in s.mail(*name, ()))
         or any(key not in turn.list("cancels") for *_, key in asked)

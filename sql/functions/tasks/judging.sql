@@ -132,7 +132,10 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if coalesce(wait_failure.requests @? '$[*] ? (!(@.detached == true))', false)
+    if exists (select from jsonb_array_elements(wait_failure.requests) as q (request)
+                where not coalesce(q.request @> '{"detached": true}', false)
+                  and not coalesce(q.request ->> 'kind' in ('until', 'item')
+                                   and wait_failure.cancels ? (q.request ->> 'key'), false))
         or exists (select from tasks as t
                     where t.job_id = wait_failure.job and t.asker_task = wait_failure.task
                       and t.task > wait_failure.task || '/' and t.task < wait_failure.task || '0')

@@ -1,6 +1,7 @@
 -- Tasks, suspect: what was claimed again and again without a successful turn may be what kills its workers, or may only have
--- been held beside it. So a worker holds one such task at a time, beside others that are not: who dies with it is the one,
--- and nothing that is harmless is ever parked as poisonous. [P10]
+-- been held beside it. So a worker holds one such task at a time, beside others that are not: what is harmless makes progress,
+-- and what is parked as poisonous has died without another suspect. Where max_deliveries is no more than five, nothing is
+-- suspected before it is parked. [P10]
 
 create function @extschema@.suspicious_deliveries() returns integer
 language plpgsql
