@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(65);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -96,7 +96,8 @@ select is(
                        'asked', 0, 'accept_changes', false, 'parent', null,
                        'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v1', 'signal', null, 'asker', null,
                        'progress', null, 'forked_from', null,
-                       'started_at', clock(), 'told_at', null, 'journal', '[]'::jsonb, 'messages', '[]'::jsonb),
+                       'started_at', clock(), 'told_at', null, 'journal', '[]'::jsonb, 'awaits', null,
+                       'messages', '[]'::jsonb),
     'a claimed coordinator comes with all that is needed to run it');
 select given(tell(a_turn('shape',
                          facts => '[
@@ -114,7 +115,7 @@ select is(
                        'headers', '{"h": 1}'::jsonb, 'pinned_version', 'v2', 'signal', 'done',
                        'progress', null, 'forked_from', null, 'started_at', clock(),
                        'told_at', null, 'asker', '{"job": "shape", "task": "1/main", "key": "h1"}'::jsonb,
-                       'journal', '[]'::jsonb, 'messages', '[]'::jsonb),
+                       'journal', '[]'::jsonb, 'awaits', null, 'messages', '[]'::jsonb),
     'a claimed hook comes with its own arguments, its signal and its asker (C46)');
 
 -- The journal, and mail.
@@ -165,6 +166,22 @@ select given(start('w', id => 'found', queue => 'found'));
 select is(claim('{found}', 'ada', token_of('found'), 1, again => true)::jsonb #>> '{tasks,0,job}', 'found',
           'a repeated claim that never arrived gets what is due [P12]');
 select is(claim('{}', 'ada')::jsonb ->> 'token' ~ '^[0-9a-f-]{36}$', true, 'a claim without an id draws one');
+
+-- The mail of who takes a task over from a holder that was lost before it said anything.
+
+select given(start('w', id => 'taken over', queue => 'taken over'));
+select is(take('ada', '{taken over}') #> '{0,awaits}', 'null',
+          'of a task that nobody ever held it is not known what it awaits');
+select given(cancel('taken over', 'enough'));
+select is(
+    claim('{taken over}', 'ada', token_of('ada'), again => true)::jsonb #>> '{tasks,0,messages,0,key}',
+    '$cancel',
+    'a repeated claim brings what has come since');
+select time_passes('31 s');
+create temporary table taken_over as select take('bob', '{taken over}') -> 0 as told;
+select is((select told #>> '{messages,0,key}' from taken_over), '$cancel',
+          'who takes a task over hears of what its lost holder was asked [P5]');
+select is((select told -> 'awaits' from taken_over), '[]', 'and that signals were not asked for');
 
 -- How many.
 

@@ -119,10 +119,13 @@ class Agenda:
             self._end_call(self._calls.pop(key, None))
         elif op.kind == "answer":
             is_unsent = self.requests.pop(key, None) is not None
-            # What stands unsent here may have been asked for by an earlier holder of the task.
-            if not is_unsent or op.serial <= self._asked_before:
+            if not is_unsent or self._was_asked_before(op):
                 self.cancels.append(key)
         self.close(op)
+
+    def _was_asked_before(self, op: Op) -> bool:
+        """Tell whether an earlier holder of the task may have asked for what stands unsent here."""
+        return op.serial <= self._asked_before
 
     def _end_call(self, call: Call | None) -> None:
         if call is not None and call.task is not None:
@@ -141,6 +144,10 @@ class Agenda:
     def expects_mail(self) -> bool:
         """Tell whether a message may come that a deadline competes with."""
         return bool(self.signals or self._awaited)
+
+    def awaited_signals(self) -> Iterator[str]:
+        """Name the signals that are awaited."""
+        return (op.name or "" for op in self.signals.values())
 
     def waiting_for(self, signal: str) -> Op | None:
         """Give the oldest wait for a signal."""
@@ -203,7 +210,8 @@ class Agenda:
     def begun_by_nobody(self) -> list[str]:
         """Name what was asked for in the last step, and ends before it has begun."""
         unsent = [op for op in self.requests.values() if not outlives(op.spec)]
-        return [op.key for op in (*(call.op for call in self.to_start), *unsent)]
+        begun_by_none = (*(call.op for call in self.to_start), *unsent)
+        return [op.key for op in begun_by_none if not self._was_asked_before(op)]
 
     def stop(self) -> None:
         """End all attempts; nobody waits for them any more."""

@@ -275,7 +275,7 @@ class Committer:
         if tasks:
             crash_point("after claim")
         for row in tasks:
-            row["token"] = reply["token"]
+            row |= {"token": reply["token"], "at": reply["at"]}
             self._engine.admit(row)
 
     def _seconds_until(self, due_at: str | None) -> float:

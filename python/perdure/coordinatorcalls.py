@@ -124,7 +124,8 @@ class CoordinatorRuntime(Runtime):
 
 
 async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
-    limit = asyncio.timeout(seconds)
+    # With no time at all asyncio would end it before anybody has looked whether something is there.
+    limit = asyncio.timeout(max(seconds, 1 / MICROSECONDS))
     try:
         async with limit:
             return await waiting

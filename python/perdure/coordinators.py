@@ -20,6 +20,7 @@ from .coordinatorcalls import AnyRun, open_run
 from .durations import from_iso, to_iso
 from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
+from .mail import UNREAD, Mail, mail_of_claim
 from .news import News
 from .replay import Fact, Op, SyncRun
 from .turns import (
@@ -31,7 +32,6 @@ from .turns import (
     log_failure,
     reason_of,
     refusal,
-    unread,
 )
 from .work import Coordinator
 
@@ -84,20 +84,20 @@ class CoordinatorTurn(Turn):
     def begin(self) -> None:
         """Run the code against the journal that came with the claim, or read it."""
         if self.row["journal"] is None:
-            self.engine.spawn(self._reload(self.row["messages"]), self)
+            self.engine.spawn(self._reload(mail_of_claim(self.row)), self)
         else:
-            self._load(self.row["journal"], self.row["messages"])
+            self._load(self.row["journal"], mail_of_claim(self.row))
 
-    async def _reload(self, mail: list[Json]) -> None:
+    async def _reload(self, mail: Mail = UNREAD) -> None:
         rows = await self.engine.read_journal(self.job, self.task)
         if not self.is_over:
             self._load(rows, mail)
 
-    def _load(self, rows: list[list[Any]], mail: list[Json]) -> None:
+    def _load(self, rows: list[list[Any]], mail: Mail) -> None:
         journal = facts_of(rows)
         self.position = len(journal)
         self._begin_with(journal)
-        self._news.take_mail(mail, self.engine.clock.now())
+        self._news.take_mail(mail)
         run = self._run = open_run(self.engine.app, self.function, self.row, journal)
         if isinstance(run, SyncRun):
             run.more = partial(self._tell_next, run)
@@ -119,7 +119,7 @@ class CoordinatorTurn(Turn):
         self.row = row
         self.token = row["token"]
         self.is_over = False
-        self._news.take_mail(row["messages"], self.engine.clock.now())
+        self._news.take_mail(mail_of_claim(row))
         self._step()
 
     # Running.
@@ -310,7 +310,7 @@ class CoordinatorTurn(Turn):
         return self._run.asked
 
     def _awaits(self) -> list[str]:
-        return list({op.name: None for op in self._agenda.signals.values()})
+        return self.ask_for(self._agenda.awaited_signals())
 
     def answered(self, answer: Json) -> None:
         """Go on with what the database said."""
@@ -330,7 +330,7 @@ class CoordinatorTurn(Turn):
         elif state in ("stale", "replay"):
             logger.info("%r starts over from its journal: %s", self, state)
             self._discard_run()
-            self.engine.spawn(self._reload([]), self)
+            self.engine.spawn(self._reload(), self)
         else:
             self._refused(refusal(answer))
 
@@ -344,7 +344,7 @@ class CoordinatorTurn(Turn):
             self._append_recorded(op, ok, value)
         self._sent = []
         taken = {fact.extra for fact in self._unflushed}
-        self._news.take_mail(unread(answer, taken), self.asked_at)
+        self._news.take_mail(self.mail_of(answer, taken))
         self._start_calls()
         crash_point("after advance")
         self._step()

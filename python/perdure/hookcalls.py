@@ -220,7 +220,7 @@ class HookRuntime(Runtime):
         await self._wait_until(self.turn.claim_key(f"$until:{deadline}"), deadline)
 
     async def _wait_until(self, key: str, deadline: int) -> None:
-        if deadline > self.turn.engine.clock.now():
+        if deadline > self.turn.outbox.next_at():
             await self._hear_cancel(key)
             await self.turn.waits.wait(Open(key, None, deadline))
 

@@ -21,11 +21,12 @@ from .errors import PerdureError, failure_of
 from .faults import crash_point
 from .hookcalls import HookRuntime
 from .limits import too_late
+from .mail import UNREAD, mail_of_claim
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Fact, Suspend, current
 from .stillness import Wait, is_still
-from .turns import DROPPED, ENDED, Json, Turn, facts_of, log_failure, refusal, unread
+from .turns import DROPPED, ENDED, Json, Turn, facts_of, log_failure, refusal
 from .waits import AT_ONCE, Waits
 from .work import Hook
 
@@ -72,6 +73,7 @@ class HookTurn(Turn):
         self._hears_later = False
         self._has_begun = False
         self._asked: int = row["asked"]
+        self.mail = mail_of_claim(row)
 
     # Beginning and ending.
 
@@ -96,7 +98,7 @@ class HookTurn(Turn):
         _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
         self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
-        self.waits.take(self.row["messages"], self.engine.clock.now())
+        self.waits.take(self.mail)
 
     def _run(self) -> None:
         """Run the function from the top."""
@@ -401,9 +403,11 @@ class HookTurn(Turn):
         elif state in ("stale", "replay"):
             logger.info("%r starts over from its journal: %s", self, state)
             self._evict()
-            row = self.row | {"journal": None, "messages": [], "asked": self._asked}
-            again = HookTurn(self.engine, row, self.hook)
+            again = HookTurn(
+                self.engine, self.row | {"journal": None, "asked": self._asked}, self.hook
+            )
             again.asked_before = self.asked_before
+            again.mail = UNREAD
             self.engine.replace(self, again)
         else:
             self._refused(refusal(answer))
@@ -414,7 +418,7 @@ class HookTurn(Turn):
         if self._sent_plan is PARK and not self.hook.is_async:
             self._run()
         if self._plan is None:
-            self.waits.take(unread(answer, self.outbox.taken()), self.asked_at)
+            self.waits.take(self.mail_of(answer, self.outbox.taken()))
         if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):
             self.submit()
         else:

@@ -14,6 +14,7 @@ from .agenda import Agenda, Call, deadline_of
 from .clock import Clock
 from .coordinatorcalls import AnyRun
 from .durations import from_iso, to_iso
+from .mail import UNREAD, Mail
 from .replay import Fact, Op
 from .turns import CANCEL, Json
 
@@ -21,21 +22,19 @@ from .turns import CANCEL, Json
 class News:
     """What waits to be told; `told_at` is the time of the last fact, or of the beginning (µs)."""
 
-    __slots__ = ("_agenda", "_clock", "_mail", "_mail_at", "_outcomes", "is_cancelled", "told_at")
+    __slots__ = ("_agenda", "_clock", "_mail", "_outcomes", "is_cancelled", "told_at")
 
     def __init__(self, journal: list[Fact], agenda: Agenda, clock: Clock, began: int):
         self._agenda = agenda
         self._clock = clock
-        self._mail: list[Json] = []
-        self._mail_at = 0
+        self._mail = UNREAD
         self._outcomes: deque[tuple[int, Call, Outcome]] = deque()
         self.told_at = journal[-1].at if journal else began
         self.is_cancelled = any(fact.kind == "cancel" for fact in journal)
 
-    def take_mail(self, messages: list[Json], read_at: int) -> None:
+    def take_mail(self, mail: Mail) -> None:
         """Take what lies open in the inbox."""
-        self._mail = messages
-        self._mail_at = read_at
+        self._mail = mail
 
     def add(self, call: Call, outcome: Outcome) -> None:
         """Take the outcome of an attempt."""
@@ -47,12 +46,19 @@ class News:
 
     def is_timer_unsure(self, now: int) -> bool:
         """Tell whether a deadline has passed that needs another look into the inbox."""
-        timer = self._agenda.first_timer() if self._agenda.expects_mail() else None
-        return timer is not None and deadline_of(timer) <= now
+        timer = self._agenda.first_timer()
+        return timer is not None and deadline_of(timer) <= now and not self._is_known(timer)
+
+    def _is_known(self, timer: Op) -> bool:
+        """Tell whether all is known that was sent before a deadline. Where no message is awaited
+        it may be a request to cancel; but who works here hears of one without asking for it."""
+        if not self._agenda.expects_mail():
+            return self._mail.was_read()
+        return self._mail.tells(deadline_of(timer), self._agenda.awaited_signals())
 
     def tell_next(self, run: AnyRun) -> bool:
         """Append the earliest news to the run; false when there is none."""
-        if not self._mail and self._agenda.is_empty_of_time():
+        if not self._mail.messages and self._agenda.is_empty_of_time():
             return False
         message, op = self._next_message(run)
         at = None if message is None else from_iso(message["sent_at"])
@@ -82,7 +88,7 @@ class News:
 
     def _next_message(self, run: AnyRun) -> tuple[Json | None, Op | None]:
         """Give the first message that can be told, with the op that it answers."""
-        for message in self._mail:
+        for message in self._mail.messages:
             key = message["key"]
             if key is not None:
                 op = run.ops.get(key)
@@ -93,19 +99,15 @@ class News:
         return None, None
 
     def _due_timer(self) -> Op | None:
-        """Give the timer with the earliest deadline, if it has passed.
-
-        While a message is awaited too, the inbox must have been read since: what was sent before
-        the deadline comes first.
-        """
+        """Give the timer with the earliest deadline, if it has passed: what was sent before comes
+        first."""
         first = self._agenda.first_timer()
-        if first is None:
+        if first is None or deadline_of(first) > self._clock.now():
             return None
-        seen = self._mail_at if self._agenda.expects_mail() else self._clock.now()
-        return first if deadline_of(first) <= seen else None
+        return first if self._is_known(first) else None
 
     def _tell_message(self, run: AnyRun, message: Json, op: Op | None) -> None:
-        self._mail.remove(message)
+        self._mail.messages.remove(message)
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
         if op is not None:
             self._tell(run, op, ok=ok, value=payload, message=number)

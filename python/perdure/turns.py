@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .context import Info, info_of
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
+from .mail import Mail, mail_of_answer
 from .progress import MAX_BYTES, MAX_SEALED, Progress
 from .replay import Fact
 
@@ -46,6 +48,7 @@ class Turn(ABC):
     `position` is the number of journal rows that the database is known to have, `asked_before` how
     much it knows to be asked for: who knows more than it is fenced. `queued`, `flying` and
     `asked_at` belong to the committer: waiting to be sent, sent but not answered, since when.
+    `asked_for` names the signals of which the answer will tell.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class Turn(ABC):
         self.queued = False
         self.flying = False
         self.asked_at = 0
+        self.asked_for: frozenset[str] = frozenset()
         self.is_over = False
         self._landings: list[asyncio.Future[None]] = []
         self.progress = Progress(row["progress"], MAX_SEALED if "discretion" in row else MAX_BYTES)
@@ -103,6 +107,18 @@ class Turn(ABC):
             "asked_before": self.asked_before,
             "state": state,
         } | given
+
+    def ask_for(self, signals: Iterable[str]) -> list[str]:
+        """Name the signals that a turn asks for, each once."""
+        names = list(dict.fromkeys(signals))
+        self.asked_for = frozenset(names)
+        return names
+
+    def mail_of(self, answer: Json, taken: set[Any]) -> Mail:
+        """Give the mail of an answer, but for what was taken and is not recorded yet."""
+        mail = mail_of_answer(answer, self.asked_at, self.asked_for)
+        untaken = [message for message in mail.messages if message["id"] not in taken]
+        return mail._replace(messages=untaken)
 
     def applied(self, position: int) -> None:
         """Take note that the database has what was sent; the journal is as long as this now."""
@@ -186,11 +202,6 @@ def refusal(answer: Json) -> PerdureError:
     kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
     message = str(failure.get("message") or f"the turn was answered {answer.get('state')}")
     return kind(message, detail=failure.get("detail"), hint=failure.get("hint"))
-
-
-def unread(answer: Json, taken: set[Any]) -> list[Json]:
-    """Give the messages of an answer but for those that were taken and not recorded yet."""
-    return [message for message in answer.get("messages") or () if message["id"] not in taken]
 
 
 def facts_of(rows: list[list[Any]]) -> list[Fact]:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from .durations import from_iso
+from .mail import UNREAD, Mail
 from .replay import Fact
 from .stillness import Wait
 from .turns import CANCEL, Json
@@ -42,9 +43,17 @@ class Open:
         self.is_asked = is_asked
         self.future = Wait()
 
+    def signals(self) -> tuple[str, ...]:
+        """Name the signal that is waited for, if any."""
+        return () if self.signal is None else (self.signal,)
+
+    def competes(self) -> bool:
+        """Tell whether a message may come before its deadline."""
+        return self.signal is not None or self.is_asked
+
     def needs_mail(self) -> bool:
         """Tell whether a message may end it."""
-        return self.signal is not None or self.is_asked or self.deadline is None
+        return self.competes() or self.deadline is None
 
     def end(self, fact: Fact) -> None:
         """Let the code go on."""
@@ -59,8 +68,7 @@ class Waits:
         self._turn = turn
         self._open: dict[str, Open] = {}
         self._left: list[Open] = []
-        self._mail: list[Json] = []
-        self._mail_at = 0
+        self._mail = UNREAD
         self._tick_in = FIRST_TICK
         self._timer: asyncio.TimerHandle | None = None
         self._still_since: float | None = None
@@ -85,16 +93,16 @@ class Waits:
 
     # What ends a wait.
 
-    def take(self, messages: list[Json], read_at: int) -> None:
+    def take(self, mail: Mail) -> None:
         """Take what lies open in the inbox."""
-        self._mail, self._mail_at = messages, read_at
+        self._mail = mail
         self._take_mail()
         self._take_due()
 
     def _take_mail(self) -> None:
         """Take what is for this hook: answers always, signals that somebody waits for."""
         left: list[Json] = []
-        for message in self._mail:
+        for message in self._mail.messages:
             if message["key"] is not None:
                 self._take_addressed(message)
             elif (wait := self._waiting_for(message)) is not None:
@@ -103,7 +111,7 @@ class Waits:
                 wait.end(outbox.tell("signal", wait.key, wait.signal, value=value, message=number))
             else:
                 left.append(message)
-        self._mail = left
+        self._mail = self._mail._replace(messages=left)
 
     def _take_addressed(self, message: Json) -> None:
         key, ok, value, number = (message[name] for name in ("key", "ok", "payload", "id"))
@@ -139,14 +147,17 @@ class Waits:
         return None
 
     def _take_due(self) -> None:
-        """End waits whose deadline has passed; for a message only if the inbox was read since."""
-        now = self._turn.engine.clock.now()
+        """End waits whose deadline has passed, where all is known that was sent before it."""
+        now = self._turn.outbox.next_at()
         for wait in list(self._open.values()):
             if wait.deadline is None or wait.deadline > now or wait.future.done():
                 continue
-            if wait.signal is None and not wait.is_asked:
-                wait.end(Fact("timer", wait.key, True, None, now))
-            elif self._mail_at >= wait.deadline:
+            if not wait.competes():
+                if self._mail.was_read():
+                    wait.end(Fact("timer", wait.key, True, None, now))
+                else:
+                    self._turn.submit()
+            elif self._mail.tells(wait.deadline, wait.signals()):
                 wait.end(self._turn.outbox.tell("timer", wait.key, wait.signal))
             else:
                 self._turn.submit()
@@ -206,8 +217,7 @@ class Waits:
 
     def awaits(self) -> list[str]:
         """Name the signals that are waited for; also by a thread that has just been unwound."""
-        names = [wait.signal for wait in self._all() if wait.signal is not None]
-        return list(dict.fromkeys(names))
+        return self._turn.ask_for(name for wait in self._all() for name in wait.signals())
 
     def next_deadline(self) -> int | None:
         """Give the earliest deadline (µs)."""

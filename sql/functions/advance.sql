@@ -267,6 +267,7 @@ declare
     ahead record;
     mark timestamptz;
     next_due_at timestamptz;
+    claimed_at timestamptz;
 begin
     perform check_protocol(advance.protocol);
     perform check_instance(advance.instance);
@@ -285,8 +286,9 @@ begin
         mark := ahead.mark;
         next_due_at := ahead.next_due_at;
     end if;
+    claimed_at := clock();
     return json_build_object(
-        'at', clock(),
+        'at', claimed_at,
         'token', token,
         'turns', answers,
         'tasks', coalesce(describe_tasks(taken), '[]'),

@@ -23,9 +23,11 @@ begin
                                  then json_build_object('job', t.asker_job, 'task', t.asker_task, 'key', t.asker_key) end,
                    'started_at', t.started_at, 'told_at', t.told_at,
                    'journal', case when t.bytes_so_far <= 4194304 then t.journal end,
+                   'awaits', t.awaits,
                    'messages', coalesce(case when t.position > 0 or t.awaits is not null
                                              then open_messages(t.job, t.task, t.awaits) end, '[]'))
                    order by t.ordinality)
+          -- To a task that was never held nothing is sent but a request to cancel, and with that it awaits something.
           -- Whoever ran it last has its journal; one that is long, or comes after others that are, is read apart.
           from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
                   from (select c.*, case when c.position = 0 then '[]'::json
@@ -183,6 +185,7 @@ declare
     token uuid := coalesce(claim.claim_id, gen_random_uuid());
     taken claimed_task[];
     ahead record;
+    claimed_at timestamptz;
 begin
     perform check_claim(claim.queues, claim.worker, claim.lease_for, claim.protocol, claim.instance);
     taken := claim_tasks(claim.queues, claim.worker, token, claim.max_tasks, claim.lease_for, claim.since, claim.again);
@@ -193,8 +196,9 @@ begin
         perform commit_at_leisure(claim.queues, taken);
     end if;
     ahead := look_ahead(claim.queues, taken, claim.since);
+    claimed_at := clock();
     return json_build_object(
-        'at', clock(),
+        'at', claimed_at,
         'token', token,
         'tasks', coalesce(describe_tasks(taken), '[]'),
         'since', ahead.mark,

@@ -72,6 +72,26 @@ def test_a_coordinator_that_crashes_after_its_hook_has_finished_does_not_run_it_
     assert runs == {"works": 1}
 
 
+def test_what_was_asked_for_before_a_crash_is_not_called_forgotten(
+    stage: Stage, app: perdure.App, caplog: Any
+) -> None:
+    """Whoever goes on finds the answer there before it has asked for anything itself."""
+
+    @app.hook
+    async def works(memory: Memory) -> None: ...
+
+    @app.coordinator
+    async def waits(memory: Memory) -> None:
+        await works(memory)
+
+    def has_answered(outside: Outside) -> bool:
+        return bool(outside.one("select exists (select from inbox where key = 'works#1')"))
+
+    stage.start("waits")
+    lives(stage, app, Faults(kill_when=has_answered))
+    assert "nobody awaited" not in caplog.text
+
+
 def test_lost_replies_are_asked_for_again_and_nothing_is_done_twice(
     stage: Stage, app: perdure.App, runs: Counter[str]
 ) -> None:

@@ -278,9 +278,12 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
             for (owner, of, seq), row in sorted(s.journal.items())
             if (owner, of) == name and seq <= task["position"]
         ]
+    awaits = task["awaits"]
+    if again or task["started_at"] < s.now:
+        awaits = awaits or []
     mail = []
-    if task["position"] > 0 or task["awaits"] is not None:
-        mail = [told_message(message) for message in s.mail(*name, task["awaits"])]
+    if task["position"] > 0 or awaits is not None:
+        mail = [told_message(message) for message in s.mail(*name, awaits)]
     columns = ("kind", "name", "position", "deliveries", "attempt", "asked", "signal", "progress")
     columns += ("accept_changes", "pinned_version", "started_at", "told_at")
     return {column: task[column] for column in columns} | {
@@ -297,6 +300,7 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
         "failure": task["failure"] if task["attempt"] > 0 else None,
         "asker": task["asker"],
         "journal": journal,
+        "awaits": awaits,
         "messages": mail,
     }
 

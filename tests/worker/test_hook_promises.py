@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 import psycopg
 import pytest
 
 import perdure
+from perdure.clock import Clock
 
 T = "60 s"
 MANY, BOUND = 1000, 25
@@ -58,6 +60,39 @@ def test_hooks_one_after_another_answer_under_names_made_in_a_loop(
     work()
     told = client.start(validate, ["title", "body", "title"]).result(T)
     assert told == ["title is fine", "body is fine", "title is fine"]
+
+
+def test_nothing_is_written_before_the_end_of_the_sleep_before_it(
+    app: perdure.App, client: perdure.Client, work: Any, connect: Any, monkeypatch: Any
+) -> None:
+    """[P7]: though what a worker knows of the time may go back a little with each reply."""
+    exact = Clock.now
+    monkeypatch.setattr(Clock, "now", lambda clock: exact(clock) - random.randint(0, 5000))
+
+    @app.hook
+    async def naps(memory: perdure.AsyncEntity) -> None:
+        for _ in range(10):
+            await perdure.sleep(0.01)
+            await memory.increment("naps")
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await naps(memory)
+
+    work()
+    client.start(waits, id="job").result(T)
+    journal = (
+        connect()
+        .execute(
+            "select kind, at, (value ->> 'until')::timestamptz from perdure.journal"
+            " where job_id = 'job' and task like '%naps%' order by seq"
+        )
+        .fetchall()
+    )
+    ends = [until for kind, _, until in journal if kind == "note"]
+    written = [at for kind, at, _ in journal if kind == "command"]
+    assert len(ends) == len(written) == 10
+    assert all(at >= end for at, end in zip(written, ends, strict=True))
 
 
 def test_a_hook_is_shaped_by_the_memory_and_does_nothing_twice(

@@ -1,7 +1,8 @@
 """Signal, deadline and cancel of one wait, in every order: whatever comes first decides. [P5] [P7]
 
-Each order is seen in two ways: by a worker that is there when things happen, and by one that comes
-when all of them have happened. The clock is moved, nobody sleeps.
+Each order is seen in three ways: by a worker that is there when things happen, by one that comes
+when all of them have happened, and by one that takes over from another who was lost before it could
+say anything. The clock is moved, nobody sleeps.
 """
 
 from __future__ import annotations
@@ -84,6 +85,13 @@ class Jobs:
             """
         while self._connection.execute(query.encode()).fetchone() != (0,):
             pass
+
+    def wait_begins_with_who_is_lost(self) -> None:
+        """Return when each job is held by a worker of which nothing more is heard."""
+        query = (
+            "select from perdure.claim('{default}', 'lost', max_tasks => 9, lease_for => '0.1 s')"
+        )
+        self._connection.execute(query)
 
     def results(self) -> dict[str, Any]:
         """Wait for the ends: the results, or the words for them."""
@@ -194,6 +202,63 @@ def test_the_first_of_signal_deadline_and_cancel_decides(
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
     assert jobs.results() == dict.fromkeys(workflows, told(order))
+
+
+@pytest.mark.parametrize("order", orders(EVENTS), ids=", ".join)
+def test_the_first_decides_for_who_takes_over_from_a_lost_worker(
+    client: perdure.Client, connection: psycopg.Connection[Any], work: Any, order: tuple[str, ...]
+) -> None:
+    """[P5] [P7] (E1) (E2)"""
+    workflows = ["coordinator", "by_asyncio", "plain_coordinator"]
+    jobs = Jobs(client, connection, workflows)
+    steps = {"send": jobs.send, "time out": jobs.time_out, "cancel": jobs.cancel}
+    for event in order:
+        (steps | {"wait": jobs.wait_begins_with_who_is_lost})[event]()
+    work(poll="50 ms", slots=3)
+    is_cancelled = "cancel" in order  # to who begins, whatever else came before
+    wanted = DECIDES["cancel"] if is_cancelled else told(order)
+    assert jobs.results() == dict.fromkeys(workflows, wanted)
+
+
+@pytest.mark.parametrize("workflow", ["looks", "looks_plain", "hook_looks"])
+def test_a_wait_without_time_takes_what_is_there(
+    app: perdure.App, client: perdure.Client, work: Any, workflow: str
+) -> None:
+    """[P5] A signal that was sent before the wait, to a task that nobody has run yet."""
+    add_looks(app)
+    sent, unsent = client.start(workflow), client.start(workflow)
+    sent.signal("go", "it")
+    work(poll="50 ms")
+    assert (sent.result(timeout=30), unsent.result(timeout=30)) == ("it", "nothing")
+
+
+def add_looks(app: perdure.App) -> None:
+    """Add code that looks whether a signal is there, and does not wait for it."""
+
+    async def look() -> Any:
+        try:
+            return await perdure.wait_for("go", timeout=0)
+        except TimeoutError:
+            return "nothing"
+
+    @app.coordinator
+    async def looks(memory: perdure.AsyncEntity) -> Any:
+        return await look()
+
+    @app.coordinator
+    def looks_plain(memory: perdure.Entity) -> Any:
+        try:
+            return perdure.wait_for("go", timeout=0)
+        except TimeoutError:
+            return "nothing"
+
+    @app.hook
+    async def looks_too(memory: perdure.AsyncEntity) -> Any:
+        return await look()
+
+    @app.coordinator
+    async def hook_looks(memory: perdure.AsyncEntity) -> Any:
+        return await looks_too(memory)
 
 
 @pytest.mark.parametrize("order", orders(EVENTS[:2]), ids=", ".join)

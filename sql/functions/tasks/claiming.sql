@@ -145,9 +145,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (t.job_id, t.task, t.kind, t.name, t.queue, t.position, t.args, t.deliveries, t.attempt, t.asked, t.awaits,
-                t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task, t.asker_key, t.started_at,
-                t.told_at, false, null, t.progress)::claimed_task
+        select (t.job_id, t.task, t.kind, t.name, t.queue, t.position, t.args, t.deliveries, t.attempt, t.asked,
+                coalesce(t.awaits, '{}'), t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task,
+                t.asker_key, t.started_at, t.told_at, false, null, t.progress)::claimed_task
           from tasks as t
          where t.queue = any(taken_before.queues)
            and t.token = taken_before.token);

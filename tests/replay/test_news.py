@@ -1,0 +1,84 @@
+"""What a coordinator is told next, as far as the order of deadlines and messages goes. [P5] [P7]"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from perdure.agenda import Agenda
+from perdure.durations import from_iso
+from perdure.facts import Fact, Op, as_error, as_is
+from perdure.journal import NOBODY
+from perdure.mail import UNREAD, Mail
+from perdure.news import News
+
+BEGAN = from_iso("2030-01-01T12:00:00+00:00")
+DEADLINE = BEGAN + 1_000_000
+NOW = BEGAN + 2_000_000
+BEFORE, AFTER = "2030-01-01T12:00:00.5+00:00", "2030-01-01T12:00:01.5+00:00"
+
+
+def op(key: str, kind: str, deadline: int | None = None) -> Op:
+    """Give what code has asked for."""
+    return Op(key, kind, key, None, None, as_is, as_error, deadline, 1, NOBODY)
+
+
+def message(sent_at: str, key: str | None = None) -> dict[str, Any]:
+    """Give an open message: a signal, or a request to cancel."""
+    return {"id": 1, "key": key, "name": "go", "ok": True, "payload": None, "sent_at": sent_at}
+
+
+def told(ops: list[Op], mail: Mail) -> tuple[str | None, bool]:
+    """Give the kind of the next fact, and whether the inbox has to be read before there is one."""
+    facts: list[Fact] = []
+    run = SimpleNamespace(
+        ops={each.key: each for each in ops},
+        append=facts.append,
+        take_requested=lambda: ops,
+        take_withdrawn=list,
+    )
+    clock, agenda = SimpleNamespace(now=lambda: NOW), Agenda()
+    agenda.take(run)  # type: ignore[arg-type]
+    news = News([], agenda, clock, BEGAN)  # type: ignore[arg-type]
+    news.take_mail(mail)
+    has_told = news.tell_next(run)  # type: ignore[arg-type]
+    assert has_told is bool(facts)
+    return (facts[0].kind if facts else None), news.is_timer_unsure(NOW)
+
+
+SLEEP = [op("sleep", "timer", DEADLINE)]
+WAIT = [*SLEEP, op("go", "signal")]
+
+
+@pytest.mark.parametrize(
+    ("ops", "mail", "what"),
+    [
+        (SLEEP, UNREAD, (None, True)),
+        (SLEEP, Mail([], BEGAN, frozenset()), ("timer", False)),
+        (SLEEP, Mail([message(BEFORE, "$cancel")], NOW, frozenset()), ("cancel", False)),
+        (WAIT, UNREAD, (None, True)),
+        (WAIT, Mail([], BEGAN, frozenset({"go"})), (None, True)),
+        (WAIT, Mail([], NOW, frozenset({"come"})), (None, True)),
+        (WAIT, Mail([], NOW, frozenset({"come", "go"})), ("timer", False)),
+        (WAIT, Mail([message(BEFORE)], NOW, frozenset({"go"})), ("signal", False)),
+        (WAIT, Mail([message(AFTER)], NOW, frozenset({"go"})), ("timer", False)),
+    ],
+    ids=[
+        "nobody has looked whether it is to cancel",
+        "a sleep is over",
+        "a cancel before it",
+        "nobody has looked for the signal",
+        "nobody has since the deadline",
+        "only for another",
+        "it did not come",
+        "it came in time",
+        "it came late",
+    ],
+)
+def test_a_deadline_is_told_when_all_is_known_that_came_before(
+    ops: list[Op], mail: Mail, what: tuple[str | None, bool]
+) -> None:
+    """[P5] [P7]"""
+    assert told(ops, mail) == what
