@@ -381,6 +381,7 @@ def test_a_child_answers_its_parent(app: perdure.App, client: perdure.Client, wo
     assert client.handle("detached").result(T) == 49
 
 
+@pytest.mark.steady("it measures a pause")
 def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:

@@ -77,6 +77,7 @@ def sessions(client: perdure.Client) -> set[int]:
         return {pid for (pid,) in rows}
 
 
+@pytest.mark.steady("it counts sessions")
 def test_the_end_of_a_child_does_not_end_the_session_of_its_parent(client: perdure.Client) -> None:
     client.create_entity("e1", "thing", {"n": 1})
     mine = sessions(client)
