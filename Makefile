@@ -5,10 +5,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
-PG_15  ?= /usr/lib/postgresql/15/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-15 stress cluster storm figures faults lint format verify golden freeze bench \
+.PHONY: help demo test test-on stress cluster storm figures faults lint format verify golden freeze bench \
   soak build release dev psql install-extension clean
 
 help: ## Say what can be made
@@ -35,8 +34,9 @@ demo: $(RUN) ## Run the research agent in an embedded PostgreSQL and print its m
 test: $(READY) ## Run every test: pgTAP, Python and the examples (PYTEST_ARGS='-k claim')
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-15: $(READY) ## Run every test on PostgreSQL 15 (PG_15=folder of its programs)
-	@PERDURE_PG_BINDIR=$(PG_15) $(BIN)/python -m pytest $(PYTEST_ARGS)
+PG_BIN ?= /usr/lib/postgresql/15/bin
+test-on: $(READY) ## Run every test on another PostgreSQL, from 15 on (PG_BIN=folder of its programs)
+	@PERDURE_PG_BINDIR=$(PG_BIN) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 AMOUNT ?= 10
 stress: $(READY) ## Run the random tests of the memory with more commands (AMOUNT=10 times as many)
