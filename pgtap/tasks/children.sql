@@ -1,7 +1,7 @@
 -- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
 
 begin;
-select plan(48);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -64,6 +64,15 @@ select is(
     3::bigint,
     'a child is started once, however often it is asked for [P1] [P12]');
 select is(mail_of('p'), '[]', 'asking again for a child that lives is no mistake');
+select is(
+    tell(a_turn('p',
+                facts => '[{"signal": "go", "target": "told", "value": 1},
+                           {"signal": "go", "target": "p/c#1", "value": 2}]',
+                requests => '[{"key": "c#4", "kind": "job", "name": "child", "id": "told", "detached": true}]'))
+        #> '{answers}',
+    '[[1, true, null], [2, true, null]]',
+    'a turn may signal the child that it asks for [P5]');
+select is(mail_of('told'), '[[null, "go", true, 1]]', 'which finds the signal when it begins');
 
 -- The answer.
 

@@ -86,8 +86,8 @@ comment on function @extschema@.touched_by(@extschema@.turn[], @extschema@.fact[
     'Name the jobs in whose inboxes turns may have left something.';
 
 
--- Facts first, then what turns leave for others, then each task's own fate, so that a task which parks sees what its
--- neighbours in the same batch sent it.
+-- Children first, which may be signalled in the turn that asks for them; then facts, then what turns leave for others, then
+-- each task's own fate, so that a task which parks sees what its neighbours in the same batch sent it.
 create function @extschema@.apply_turns(
     turns         @extschema@.turn[],
     locked        text[],
@@ -116,13 +116,13 @@ begin
     if does.apply < cardinality(apply_turns.turns) then
         applied := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
     end if;
-    topics := case when does.let_go then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end;
+    topics := case when does.let_go then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end
+        || case when does.ask then request_children(applied, apply_turns.applied_at) end;
     if facts <> '{}' then
         facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
     end if;
     if does.ask then
-        topics := topics || request_tasks(applied, apply_turns.applied_at)
-            || request_children(applied, apply_turns.applied_at) || begin_cancelled(applied, apply_turns.applied_at);
+        topics := topics || request_tasks(applied, apply_turns.applied_at) || begin_cancelled(applied, apply_turns.applied_at);
         perform await_conditions(applied, apply_turns.applied_at);
         perform ask_people(applied, apply_turns.applied_at);
     end if;

@@ -163,7 +163,7 @@ comment on function @extschema@.apply_commands(@extschema@.fact[], timestamptz) 
 
 
 -- A hook that signals under the name its asker gave it answers the asker; any other signal goes to whoever waits. A job
--- that is not locked did not exist when the batch began.
+-- that is not locked did not exist when the batch began, unless it is a child: then the batch has made it.
 create function @extschema@.send_signals(
     inout facts  @extschema@.fact[],
     turns        @extschema@.turn[],
@@ -183,7 +183,7 @@ begin
                 case when f.signal is null then f.value else n.failure end,
                 f.version, f.op, f.path, f.argument, f.at, f.message, f.signal, f.target, f.is_untimely, f.expects)::fact
           from unnest(facts) as f
-          left join jobs as j on j.id = any(array[f.target]) and j.id = any(send_signals.locked)
+          left join jobs as j on j.id = any(array[f.target]) and (j.id = any(send_signals.locked) or j.parent = f.job)
          cross join lateral (
             select case when f.signal is not null then
                    case when j.id is null then make_failure(

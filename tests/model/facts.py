@@ -72,7 +72,9 @@ def log_items(s: State, job: str, path: list[str]) -> list[Any]:
 def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
     """Send the signals of turns: a hook's own answers its asker, others go to whoever waits."""
     for fact in facts:
-        job = s.jobs.get(fact.target) if fact.target in known else None
+        job = s.jobs.get(fact.target)
+        if job is not None and not (fact.target in known or job["parent"] == fact.turn.job):
+            job = None
         code = "PD401" if job is None else None
         if job is not None and job["status"] != "running" and not s.user_tasks(fact.target):
             code = "PD403"

@@ -1,7 +1,7 @@
 """Turns in the model: what workers say of the tasks they hold, and what comes of it.
 
-A batch is judged turn by turn, then applied in the order that `sql/README.md` names: facts, then
-requests, then cancels, then ends, then each task's own fate.
+A batch is judged turn by turn, then applied in the order that `sql/README.md` names: children, then
+facts, then requests, then cancels, then ends, then each task's own fate.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def apply_turns(
     """Apply the turns that hold their tasks; return what has arrived for each."""
     applied = [turn for turn in turns if turn.verdict == "apply"]
     going_on = [turn for turn in turns if turn.verdict in ("apply", "applied")]
+    request_children(s, applied)
     run_facts(s, facts, applied, known)
     request_tasks(s, applied)
-    request_children(s, applied)
     begin_cancelled(s, applied)
     await_conditions(s, applied)
     ask_people(s, applied)

@@ -271,7 +271,7 @@ class Worker:
             case "read":
                 return {"op": "get", "path": chance.choice([[], ["n"], ["told"], ["list", "0"]])}
             case "send":
-                target = pick(chance, {None: 5, chance.choice(JOBS): 4, "nowhere": 0.5})
+                target = pick(chance, {None: 5, chance.choice(JOBS): 4, "c0": 0.5, "nowhere": 0.5})
                 fact = {"signal": chance.choice([*SIGNALS, "early"]), "value": chance.randint(0, 9)}
                 return fact if target is None else fact | {"target": target}
             case "log":

@@ -140,26 +140,35 @@ def test_a_child_that_is_terminated_or_belongs_to_another_fails(
     ]
 
 
+@pytest.mark.parametrize("by", ["coordinator", "hook"])
 def test_signals_go_to_children_and_back(
-    app: perdure.App, client: perdure.Client, work: Any
+    app: perdure.App, client: perdure.Client, work: Any, by: str
 ) -> None:
+    """[P5] A child can be signalled as soon as it has been asked for, begun or detached."""
+
     @app.coordinator
     async def echo(memory: perdure.AsyncEntity) -> None:
         told = await perdure.wait_for("ask")
         await perdure.signal(perdure.info().parent or "", "answer", [told, memory.id])
 
-    @app.coordinator
-    async def parent(memory: perdure.AsyncEntity) -> Any:
-        mine = f"{memory.id}/echo"
-        begun = perdure.start_child(echo, id=mine)
-        await memory.set(1, "asked")  # with this the child is there
-        await perdure.signal(mine, "ask", 7)
-        told = await perdure.wait_for("answer")
+    async def talk(memory: perdure.AsyncEntity) -> Any:
+        mine = [f"{memory.id}/begun", f"{memory.id}/detached"]
+        begun = perdure.start_child(echo, id=mine[0])
+        perdure.child(echo, id=mine[1], detached=True)
+        for place, child in enumerate(mine):
+            await perdure.signal(child, "ask", place)
+        told = sorted([await perdure.wait_for("answer") for _ in mine])
         await begun
         return told
 
+    hook = app.hook(talk)
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return await (talk(memory) if by == "coordinator" else hook(memory))
+
     work()
-    assert client.start(parent, id="p").result(T) == [7, "p/echo"]
+    assert client.start(parent, id="p").result(T) == [[0, "p/begun"], [1, "p/detached"]]
 
 
 def test_a_thousand_children_answer(app: perdure.App, client: perdure.Client, work: Any) -> None:
