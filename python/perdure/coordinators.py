@@ -147,7 +147,10 @@ class CoordinatorTurn(Turn):
         return self._news.tell_next(run)
 
     def _is_ending(self) -> bool:
-        return self._plan is not None and self._plan["state"] != PARK
+        return self._plan is not None and not self._is_parking()
+
+    def _is_parking(self) -> bool:
+        return self._plan is not None and self._plan["state"] == PARK
 
     # What is needed now.
 
@@ -319,7 +322,7 @@ class CoordinatorTurn(Turn):
             if self._recording is not None:
                 self._take_recorded()
             self._kept(answer)
-        elif state == "parked":
+        elif state == "parked" and self._is_parking():
             crash_point("after park")
             self.applied(self.position + self._sent_facts)
             self._plan = None

@@ -27,18 +27,17 @@ logger = logging.getLogger("perdure.worker")
 MAX_TOLD = 1000
 """Letters of a failure that a line of the log holds."""
 
-DROPPED = frozenset(
-    {"fenced", "gone", "done", "failed", "cancelled", "retry", "stuck", "released", "continue"}
-)
-"""Answers after which the task is no longer held here."""
+ENDED = frozenset({"done", "failed", "cancelled"})
+"""States of a turn that end the task and answer its asker."""
+
+DROPPED = ENDED | {"fenced", "gone", "parked", "retry", "stuck", "released", "continue"}
+"""Answers after which the task is no longer held here. Whatever gave it up is answered with parked
+when it comes again, after a lost reply."""
 
 CANCEL = "$cancel"
 """The key of the message that asks a task to cancel."""
 
-ENDED = frozenset({"done", "failed", "cancelled"})
-"""States of a turn that end the task and answer its asker."""
-
-FINAL = frozenset({"done", "failed", "cancelled", "retry", "stuck", "release", "continue"})
+FINAL = ENDED | {"retry", "stuck", "release", "continue"}
 """States of a turn that give the task up for certain."""
 
 

@@ -15,6 +15,7 @@ import pytest
 
 import perdure
 from perdure import calls, committer, connections
+from tests.worker.test_until import wait_for
 
 T = "20 s"
 
@@ -156,6 +157,44 @@ def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None
 
     monkeypatch.setattr(connections, "send", lossy)
     monkeypatch.setattr(connections, "send_async", lossy_async)
+
+
+def test_a_coordinator_is_stuck_once_and_goes_on_when_the_reply_was_lost(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: Any
+) -> None:
+    """[P12] The turn that says so is sent again; what is resumed then runs from its journal."""
+    lost: list[Any] = []
+    send_async = calls.send_async
+
+    async def lossy(cursor: Any, call: Any) -> Any:
+        answer = await send_async(cursor, call)
+        if not lost and '"stuck"' in str(call.params):
+            lost.append(answer)
+            await cursor.connection.close()
+            raise psycopg.OperationalError("the reply was lost")
+        return answer
+
+    def add_flow(app: perdure.App, name: str) -> perdure.App:
+        @app.coordinator
+        async def flow(memory: perdure.AsyncEntity) -> str:
+            await memory.set(1, name)
+            return str(await perdure.wait_for("go"))
+
+        return app
+
+    worker = work(add_flow(app, "old"))
+    handle = client.start("flow")
+    handle.memory.until("exists($.old)")
+    worker.stop()
+    handle.signal("go", "on")
+    monkeypatch.setattr(connections, "send_async", lossy)
+    changed = add_flow(perdure.App(), "new")
+    work(changed)
+    wait_for(dsn, "select exists (select from perdure.tasks where stuck_reason is not null)")
+    assert len(lost) == 1
+    changed.coordinators["flow"] = app.coordinators["flow"]
+    handle.resume()
+    assert handle.result(T) == "on"
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
