@@ -1,7 +1,7 @@
 -- Signals [P5]: queued under a name until something waits for it; neither lost nor doubled, in order of acceptance.
 
 begin;
-select plan(45);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -199,6 +199,29 @@ end
 $$;
 select is(mail_of('b'), '[]', 'a signal is undone with the transaction of its caller (E7)');
 select is(take('ada', '{b}'), '[]', 'and wakes nobody then');
+
+-- More than comes at once.
+
+select have_held_job('crowded');
+select given(count(signal('crowded', 'go', to_jsonb(n)))) from generate_series(1, 999) as n;
+create function pg_temp.part(job text) returns jsonb
+language plpgsql
+as $$
+declare
+    messages jsonb := tell(a_turn(job, awaits => '{go}')) -> 'messages';
+begin
+    return jsonb_build_array(jsonb_array_length(messages), messages #> '{-1,payload}', messages #> '{-1,more}');
+end
+$$;
+select is(pg_temp.part('crowded'), '[999, 999, null]', 'up to a thousand messages come at once');
+select given(count(signal('crowded', 'go', to_jsonb(n)))) from generate_series(1000, 1001) as n;
+select is(pg_temp.part('crowded'), '[1000, 1000, true]', 'of more the first thousand come, and the last says so');
+select have_held_job('large');
+select given(count(signal('large', 'go', to_jsonb(repeat('x', 1000000))))) from generate_series(1, 6);
+select is(pg_temp.part('large') - 1, '[5, true]', 'of large ones as many as pass 4 MB');
+select have_held_job('escaped');
+select given(count(signal('escaped', 'go', to_jsonb(repeat(E'\x01', 170000))))) from generate_series(1, 6);
+select is(pg_temp.part('escaped') - 1, '[5, true]', 'also where they take little room but as text');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -53,7 +53,7 @@ class News:
         """Tell whether all is known that was sent before a deadline. Where no message is awaited
         it may be a request to cancel; but who works here hears of one without asking for it."""
         if not self._agenda.expects_mail():
-            return self._mail.was_read()
+            return self._mail.was_read(deadline_of(timer))
         return self._mail.tells(deadline_of(timer), self._agenda.awaited_signals())
 
     def tell_next(self, run: AnyRun) -> bool:

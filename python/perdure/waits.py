@@ -153,7 +153,7 @@ class Waits:
             if wait.deadline is None or wait.deadline > now or wait.future.done():
                 continue
             if not wait.competes():
-                if self._mail.was_read():
+                if self._mail.was_read(wait.deadline):
                     wait.end(Fact("timer", wait.key, True, None, now))
                 else:
                     self._turn.submit()

@@ -6,32 +6,32 @@ language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
-begin
+declare
     -- Bounded: what is left comes with the next turn, since a task with open mail does not park.
-    return (
+    messages jsonb := (
         select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'ok', m.ok, 'payload', m.payload,
                                             'sent_at', m.sent_at) order by m.id)
           from (select i.*, sum(octet_length(i.payload::text)) over (order by i.id rows unbounded preceding)
                             - coalesce(octet_length(i.payload::text), 0) as bytes_before
-                  from (select a.*
-                          from inbox as a
+                  from (select a.* from inbox as a
                          where a.job_id = open_messages.job
                            and a.task = open_messages.task
                            and a.consumed_at is null
                         union all
-                        select s.*
-                          from inbox as s
+                        select s.* from inbox as s
                          where s.job_id = open_messages.job
                            and s.task is null
                            and s.name = any(open_messages.awaits)
                            and s.consumed_at is null) as i
-                 order by i.id
-                 limit 1000) as m
+                 order by i.id limit 1000) as m
          where coalesce(m.bytes_before, 0) < 4194304);
+begin
+    return case when jsonb_array_length(messages) = 1000 or pg_column_size(messages) > 524288  -- as text up to six times as much
+                then jsonb_set(messages, '{-1,more}', 'true') else messages end;
 end
 $$;
 comment on function @extschema@.open_messages(text, text, text[]) is
-    'Return what lies open for a task: answers addressed to it, and signals that it awaits, in order of acceptance.';
+    'Return what lies open for a task: answers addressed to it, and signals that it awaits, in order of acceptance; where that may not be all, the last says more.';
 
 
 create function @extschema@.find_arrivals(turns @extschema@.turn[]) returns @extschema@.arrival[]

@@ -275,3 +275,60 @@ def test_the_first_of_signal_and_deadline_decides_in_a_hook(
     jobs = Jobs(client, connection, workflows)
     play(jobs, order, work, watched=watched)
     assert jobs.results() == dict.fromkeys(workflows, told(order))
+
+
+@pytest.mark.parametrize("workflow", ["crowded", "hook_crowded"])
+@pytest.mark.parametrize(
+    "before", [{"n": 1100, "of": ""}, {"n": 6, "of": "x" * 900_000}], ids=["many", "large"]
+)
+def test_a_signal_in_time_is_heard_behind_more_than_a_claim_brings(
+    client: perdure.Client,
+    connection: psycopg.Connection[Any],
+    work: Any,
+    app: perdure.App,
+    workflow: str,
+    before: dict[str, Any],
+) -> None:
+    """[P5] [P7] Mail comes in parts; a deadline does not overtake what is in the next."""
+    add_crowded(app)
+    jobs = Jobs(client, connection, [workflow])
+    worker = work(poll="50 ms")
+    waits = "select exists (select from tasks where token is null and awaits @> '{go, noise}')"
+    while connection.execute(waits.encode()).fetchone() != (True,):
+        pass
+    worker.stop()
+    noise = "select count(signal(%s, 'noise', to_jsonb(%s::text))) from generate_series(1, %s)"
+    connection.execute(noise, [workflow, before["of"], before["n"]])
+    jobs.send()
+    jobs.time_out()
+    work(poll="50 ms")
+    assert jobs.results() == {workflow: ["got", "it"]}
+
+
+def add_crowded(app: perdure.App) -> None:
+    """Add code that waits for a signal, and hears others meanwhile."""
+
+    async def listen() -> None:
+        while True:
+            await perdure.wait_for("noise")
+
+    async def hear() -> list[Any]:
+        listening = asyncio.ensure_future(listen())
+        try:
+            return ["got", await perdure.wait_for("go", timeout=LIMIT)]
+        except TimeoutError:
+            return ["late"]
+        finally:
+            listening.cancel()
+
+    @app.coordinator
+    async def crowded(memory: perdure.AsyncEntity) -> list[Any]:
+        return await hear()
+
+    @app.hook
+    async def hears_crowded(memory: perdure.AsyncEntity) -> list[Any]:
+        return await hear()
+
+    @app.coordinator
+    async def hook_crowded(memory: perdure.AsyncEntity) -> list[Any]:
+        return await hears_crowded(memory)
