@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(18);
+select plan(22);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -90,6 +90,30 @@ select given(register_worker('bob', '{q}', functions => '{"coordinator w"}'));
 select is(
     pg_temp.due(), '{"broken seal",p,sealed}',
     'what could not be opened is tried by whoever comes, who may have the key');
+
+-- What is asked to cancel meanwhile.
+
+select given(start('w', id => 'unheard', queue => 'u'));
+select given(take('ada', '{u}'));
+select given(cancel('unheard'));
+create function pg_temp.give_back() returns interval
+language plpgsql
+as $$
+begin
+    perform tell(a_turn('unheard', state => 'release', until => clock() + interval '50 s', value => '{"code": "PD406"}'));
+    return (the_task('unheard') ->> 'due_at')::timestamptz - clock();
+end
+$$;
+select is(
+    pg_temp.give_back(),
+    '50 s',
+    'who has no code for a task is not busy with it because it is asked to cancel [P10]');
+select time_passes('1 s');
+select given(register_worker('bob', '{u}', functions => '{"coordinator w"}'));
+select is(take('bob', '{u}') #>> '{0,messages,0,key}', '$cancel', 'who comes and has it hears of that at once [P5]');
+select given(tell(a_turn('unheard', state => 'retry', until => clock() + interval '50 s', worker => 'bob')));
+select is(the_task('unheard') ->> 'awaits', '[]', 'to him the task is given again as long as he has not heard');
+select is(jsonb_array_length(take('bob', '{u}', claim_as => 'x')), 1, 'at once');
 
 -- Who was not seen for long may be dead.
 

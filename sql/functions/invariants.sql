@@ -147,9 +147,11 @@ begin
        and t.stuck_reason is null
        and t.due_at > now_at
        and (t.awaits is not null and open_messages(t.job_id, t.task, t.awaits) is not null
-            or exists (select
-                         from inbox as i
-                        where i.job_id = t.job_id and i.task = t.task and i.key = '$cancel' and i.consumed_at is null))
+            or not (t.awaits is null and was_out_of_reach(t.failure))
+               and exists (
+                select
+                  from inbox as i
+                 where i.job_id = t.job_id and i.task = t.task and i.key = '$cancel' and i.consumed_at is null))
     union all
     select 'I8', t.job_id, t.task, format('the lease of %s ends at %s: no lease is that long', t.worker, t.due_at)
       from tasks as t

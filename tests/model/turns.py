@@ -76,10 +76,16 @@ def apply_turns(
             keep_or_park(s, turn, turn.number in arrivals)
     s.wake(*touched_by(applied, facts))
     for turn in applied:
-        if turn.state in ("retry", "release") and s.cancel_is_open(turn.job, turn.task):
+        if is_able_to_hear(turn) and s.cancel_is_open(turn.job, turn.task):
             turn.row["due_at"] = min(turn.row["due_at"], s.now)
             turn.row["awaits"] = turn.row["awaits"] or []
     return arrivals
+
+
+def is_able_to_hear(turn: Turn) -> bool:
+    """Tell whether a task is given back that whoever claims it next can cancel."""
+    lacks = turn.state == "release" and (turn.get("value") or {}).get("code") == "PD406"
+    return turn.state in ("retry", "release") and not lacks
 
 
 def touched_by(turns: list[Turn], facts: list[Fact]) -> set[str]:

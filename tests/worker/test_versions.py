@@ -116,6 +116,19 @@ def released(connection: Any) -> int:
     return int(connection.execute(query).fetchone()[0])
 
 
+def test_a_worker_is_not_busy_with_a_cancel_that_its_code_cannot_hear(
+    client: perdure.Client, serve: Any, sent: list[str]
+) -> None:
+    """[P10] Whoever comes and has the code hears of it."""
+    handle = client.start("flow")
+    handle.cancel()
+    with serve(perdure.App()):
+        time.sleep(1.5)
+        assert sent.count("advance") < 15
+        with serve(app_with(first)), pytest.raises(perdure.JobCancelled):
+            handle.result(T)
+
+
 def test_a_task_without_code_here_is_taken_at_once_by_a_worker_that_comes_and_has_it(
     client: perdure.Client, serve: Any, connection: Any, caplog: Any
 ) -> None:

@@ -24,6 +24,20 @@ $$;
 comment on function @extschema@.last_failure(text, text) is 'Tell what the last failed attempt of a task said.';
 
 
+create function @extschema@.was_out_of_reach(failure jsonb) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(was_out_of_reach.failure ->> 'code' in ('PD406', 'PD113', 'PD114'), false);
+end
+$$;
+comment on function @extschema@.was_out_of_reach(jsonb) is
+    'Tell whether a task was given back because its worker had no code for it (PD406), or could not open it (PD113, PD114).';
+
+
 -- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
 -- task, unlike for its job: a claim that saw an old version of a row keeps a lock on the new one until it commits, and
 -- would make others busy for nothing. Tasks are locked in order, after all jobs, so no circle can close. A sub-select

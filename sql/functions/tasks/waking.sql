@@ -107,6 +107,7 @@ begin
            awaits = coalesce(t.awaits, '{}')
       from unnest(wake_to_cancel.turns) as r
      where r.state in ('retry', 'release')
+       and not (r.state = 'release' and was_out_of_reach(r.value))
        and t.job_id = any(array[r.job])
        and t.task = r.task
        and exists (
@@ -120,10 +121,10 @@ begin
 end
 $$;
 comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) is
-    'Make tasks due that were given back while a request to cancel them lay open: it is not slept through.';
+    'Make tasks due that were given back while a request to cancel them lay open: it is not slept through, but where nobody here could hear it.';
 
 
--- A task that no worker had the code for, or could open (PD113, PD114), lies aside for a minute at most: in the ranges that are
+-- A task that no worker had the code for, or could open, lies aside for a minute at most: in the ranges that are
 -- searched here. What is locked is about to move anyway, and what is left comes by itself.
 create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
 language plpgsql
@@ -150,7 +151,7 @@ begin
                and not t.in_line
                and t.token is null
                and t.awaits is null
-               and t.failure ->> 'code' in ('PD406', 'PD113', 'PD114')
+               and was_out_of_reach(t.failure)
                and t.kind || ' ' || t.name = any(wake_released.functions)
              order by t.due_at
              limit 1000
