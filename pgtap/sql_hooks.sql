@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(59);
+select plan(62);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -189,6 +189,12 @@ select is(time_out_task('slow', '$hook/hung', token_of('ada')), 'gone', 'once [P
 select is(
     the_task('slow', '$hook/hung') @> jsonb_build_object('attempt', 1, 'due_at', clock() + interval '10 s'), true,
     'and it is tried again after its pause');
+
+select given(hook('slow', 'slow', '["1 s"]', queue => '$sql', key => 'unwanted'));
+select given(take('ada', '{$sql}'));
+select is(cancel_hook('slow', '$hook/unwanted'), true, 'a hook that hangs may be asked to cancel');
+select is(time_out_task('slow', '$hook/unwanted', token_of('ada')), 'cancelled', 'which is not slept through [P5]');
+select is(the_task('slow', '$hook/unwanted'), null, 'nor is it tried again');
 
 -- Dropping.
 

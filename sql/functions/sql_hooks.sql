@@ -62,7 +62,7 @@ begin
 end
 $$;
 comment on function @extschema@.time_out_task(text, text, uuid) is
-    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, or gone when it had come to its end. PD115. [P6] [P10] [P12]';
+    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, cancelled where that was asked, or gone when it had come to its end. PD115. [P6] [P10] [P12]';
 
 
 create function @extschema@.run_task(job text, task text, token uuid) returns text

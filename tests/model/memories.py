@@ -379,6 +379,8 @@ def run_sql_hook(s: State, said: Row, row: Row) -> str:
 def try_again(s: State, held: Turn, failed: Row | None) -> str:
     """Put a hook in SQL off to its next attempt, where it has one left, or end it."""
     row = held.row
+    if s.cancel_is_open(held.job, held.task):
+        return give_outcome(s, held, "cancelled", failed)
     if row["name"] in s.sql_hooks and row["attempt"] + 1 < ATTEMPTS[row["name"]]:
         put_off(row, s.now + SECOND * 2 ** row["attempt"], failed)
         return "retry"

@@ -156,10 +156,13 @@ class Tour:
         self.send("release", tasks=[said(lease(claimed, "a", "$hook/is released"))])
         self.send("cancel_hook", id="a", task="$hook/is cancelled")
         self.send("register_sql_hook", name="adds", function="model.adds")
-        for key, name in {"adds": "adds", "nobody": "nobody", "is slow": "adds"}.items():
+        hooks = {"adds": "adds", "nobody": "nobody", "is slow": "adds", "is unwanted": "adds"}
+        for key, name in hooks.items():
             self.send("hook", id="a", name=name, key=key, queue="$sql")
         claimed = self.claim("$sql")
-        self.send("time_out_task", **said(lease(claimed, "a", "$hook/is slow")))
+        self.send("cancel_hook", id="a", task="$hook/is unwanted")
+        for key in ("is slow", "is unwanted"):
+            self.send("time_out_task", **said(lease(claimed, "a", f"$hook/{key}")))
         for name in ("adds", "nobody"):
             self.send("run_task", **said(lease(claimed, "a", f"$hook/{name}")))
         self.send("drop_sql_hook", name="adds")

@@ -111,7 +111,10 @@ begin
      where t.job_id = held.job
        and t.task = held.task
        and t.token = held.token;
-    if ended.state = 'failed' and policy.made < policy.attempts then
+    -- While the function ran it had the lock of its job, and who asks to cancel waited for that.
+    if ended.state = 'failed' and cancel_is_open(held.job, held.task) then
+        ended.state := 'cancelled';
+    elsif ended.state = 'failed' and policy.made < policy.attempts then
         again_at := time_after(clock(), policy.pause);
         if (again_at >= policy.ends_at) is not true then
             perform put_off_task(held, again_at, ended.value);
@@ -127,4 +130,4 @@ begin
 end
 $$;
 comment on function @extschema@.settle_sql_hook(@extschema@.turn) is
-    'Put a hook in SQL off to its next attempt, where it has failed and has one left within its time, or end it; tells which.';
+    'Put a hook in SQL off to its next attempt, where it has failed, has one left within its time and was not asked to cancel, or end it; tells which.';
