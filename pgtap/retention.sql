@@ -1,7 +1,7 @@
 -- Forgetting: a job goes as a whole, with its memory, history and messages; never while something of it is alive. [P13] (E18)
 
 begin;
-select plan(45);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -98,6 +98,31 @@ select given(tell(a_turn('parent/c#1', state => 'done', worker => 'bob', touches
 select is(forget('parent'), true, 'when the child has ended, the parent can be forgotten');
 select is(rows_of('parent/c#1') -> 'jobs', '1', 'a child is a job of its own and stays');
 select is(forget('parent/c#1'), true, 'a child can be forgotten');
+
+-- What lives asks again for what it has begun.
+
+select have_held_job('begins');
+create function pg_temp.begin_children() returns void
+language plpgsql
+as $$
+begin
+    perform tell(a_turn('begins', requests => '[
+        {"key": "detached#1", "kind": "job", "name": "child", "queue": "children", "detached": true},
+        {"key": "a/b#1", "kind": "job", "name": "child", "queue": "children", "id": "awaited"}]'));
+end
+$$;
+select pg_temp.begin_children();
+select given(take('bob', '{children}', 2));
+select given(tell(a_turn('begins/detached#1', state => 'done', worker => 'bob'),
+                  a_turn('awaited', state => 'done', worker => 'bob', touches => '{begins}')));
+select throws_ok($$ select forget('begins/detached#1') $$, 'PD407', null,
+                 'a detached child is not forgotten while what has begun it lives [P1]');
+select is(forget_finished('infinity'), 1, 'of its children what was awaited can be forgotten: it has answered');
+select pg_temp.begin_children();
+select is(take('bob', '{children}'), '[]', 'so none of them is begun a second time');
+select given(tell(a_turn('begins', state => 'done')));
+select is(forget('begins/detached#1'), true, 'when that has ended, it can be forgotten');
+select is(forget('begins'), true, 'and so can that');
 
 -- Many: by age, oldest first, so many at a time.
 

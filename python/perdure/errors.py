@@ -192,7 +192,7 @@ class UnknownFunction(PerdureError, LookupError, code="PD406"):
 
 
 class JobAtWork(PerdureError, code="PD407"):
-    """A task of the job is alive, and would lose its memory."""
+    """A task of the job is alive, and would lose its memory, or would begin the job again."""
 
 
 class ScheduleNotFound(PerdureError, LookupError, code="PD410"):

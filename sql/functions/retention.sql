@@ -1,6 +1,8 @@
 -- Retention: forgetting jobs that nobody needs any more. Each goes as a whole, with its memory, history and messages.
 -- [P13]
 
+-- Who lives asks again for what he has begun when he is run again. That he was answered stands in his inbox; of a detached child
+-- nothing is told, and only the job itself says that it was begun. [P1]
 create function @extschema@.is_at_work(id text) returns boolean
 language plpgsql
 stable
@@ -8,11 +10,24 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return exists (select from tasks as t where t.job_id = is_at_work.id)
-        or exists (select from jobs as child where child.parent = is_at_work.id and child.status = 'running');
+        or exists (select from jobs as child where child.parent = is_at_work.id and child.status = 'running')
+        or exists (
+            select
+              from jobs as j
+             cross join unnest(possible_askers(j.asked_as)) as a (task)
+              join tasks as t on t.job_id = any(array[j.parent]) and t.task = a.task
+             where j.id = is_at_work.id
+               and not exists (
+                select
+                  from inbox as i
+                 where i.job_id = j.parent
+                   and i.task = t.task
+                   and i.key = substr(j.asked_as, length(t.task) + 2)
+                offset 0));
 end
 $$;
 comment on function @extschema@.is_at_work(text) is
-    'Tell whether a job has a live task, or a child that runs: its answer would go to the next job of this id.';
+    'Tell whether a job has a live task, or a child that runs, whose answer would go to the next job of this id; or whether what asked for it lives and would begin it again.';
 
 
 create function @extschema@.forget_jobs(ids text[]) returns void
@@ -47,7 +62,7 @@ begin
     if is_at_work(forget.id) then
         raise exception 'job % is at work', quote_literal(forget.id)
             using errcode = 'PD407',
-                  detail = 'A task of it is alive, and would lose its memory; or a child of it runs.',
+                  detail = 'A task of it is alive, and would lose its memory; or a child of it runs; or what has begun it lives, and would begin it again.',
                   hint = 'Wait until they have finished, or terminate() them first.';
     end if;
     perform forget_jobs(array[forget.id]);
@@ -55,7 +70,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget(text) is
-    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs.';
+    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs, or what asked for it lives and has no answer.';
 
 
 -- Nothing is sorted: a plan that was made while there were few jobs follows the index by age all the same.
@@ -96,4 +111,4 @@ begin
 end
 $$;
 comment on function @extschema@.forget_finished(timestamptz, text, integer) is
-    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child.';
+    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child, or would be begun again.';

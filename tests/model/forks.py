@@ -103,9 +103,17 @@ def version_at_fact(s: State, job: str, task: str, seq: int) -> int:
 
 
 def is_at_work(s: State, job: str) -> bool:
-    """Tell whether a job has a live task, or a child that runs."""
-    return bool(s.tasks_of(job)) or any(
-        row["parent"] == job and row["status"] == "running" for row in s.jobs.values()
+    """Tell whether a job has a live task, or a child that runs, or would be begun again."""
+    has_child = any(row["parent"] == job and row["status"] == "running" for row in s.jobs.values())
+    return bool(s.tasks_of(job)) or has_child or is_still_asked_for(s, s.jobs[job])
+
+
+def is_still_asked_for(s: State, row: Row) -> bool:
+    """Tell whether the task lives that asked for a child, and has no answer."""
+    parent, name = row["parent"], row["asked_as"] or ""
+    return any(
+        name.startswith(f"{task}/") and not s.answered(parent, task, name[len(task) + 1 :])
+        for task, _ in (s.tasks_of(parent) if parent else ())
     )
 
 

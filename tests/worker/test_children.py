@@ -171,6 +171,42 @@ def test_signals_go_to_children_and_back(
     assert client.start(parent, id="p").result(T) == [[0, "p/begun"], [1, "p/detached"]]
 
 
+@pytest.mark.parametrize("by", ["coordinator", "hook"])
+def test_a_detached_child_is_begun_once_whatever_is_forgotten(
+    app: perdure.App, client: perdure.Client, dsn: str, connect: Any, work: Any, by: str
+) -> None:
+    """[P1] [P13] Who has begun it asks for it again when another worker takes over."""
+    begun: list[str] = []
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity) -> None:
+        begun.append(memory.id)
+
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        perdure.child(child, id="kid", detached=True)
+        await perdure.wait_for("go")
+
+    hook = app.hook(begins)
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> None:
+        await (begins(memory) if by == "coordinator" else hook(memory))
+
+    handle = client.start(parent)
+    worker = work()
+    wait_for(dsn, "select exists (select from perdure.jobs where id = 'kid')")
+    client.handle("kid").result(T)
+    worker.stop()
+    connection = connect()
+    connection.execute("select forget_finished('infinity')")
+    handle.signal("go")
+    work()
+    handle.result(T)
+    assert begun == ["kid"]
+    connection.execute("select forget_finished('infinity')")
+    assert connection.execute("select count(*) from jobs").fetchone() == (0,)
+
+
 def test_a_thousand_children_answer(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def square(memory: perdure.AsyncEntity, x: int) -> int:

@@ -43,3 +43,19 @@ end
 $$;
 comment on function @extschema@.part_from_parent(text[]) is
     'Take note that these jobs were asked to cancel because their parent has ended: they are not asked again.';
+
+
+create function @extschema@.possible_askers(asked_as text) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    parts text[] := string_to_array(possible_askers.asked_as, '/');
+begin
+    return array(select array_to_string(parts[:n], '/') from generate_series(2, cardinality(parts) - 1) as n);
+end
+$$;
+comment on function @extschema@.possible_askers(text) is
+    'Name the tasks that a request may come from, given its name: what stands before any of its slashes, since keys may have some.';
