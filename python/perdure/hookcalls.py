@@ -83,7 +83,8 @@ class HookRuntime(Runtime):
         key = turn.claim_key(what_is_asked(ask))
         fact = turn.memo.told(key)
         if fact is None:
-            await self._hear_cancel(key, is_request=ask.kind == "answer")
+            is_request = ask.kind == "answer"
+            await self._hear_cancel(key, is_request=is_request, waits=is_request)
             fact = await self._bring_about(ask, key)
         elif ask.kind == "command" and fact.fingerprint != ask.fingerprint:
             logger.warning("%r: %s differs from its first run, which stands", turn, key)
@@ -108,8 +109,11 @@ class HookRuntime(Runtime):
             self._withdraw(wait.key)
             raise
 
-    async def _hear_cancel(self, key: str, is_request: bool = False) -> None:
-        """Let the code be cancelled; an earlier run may have sent the request."""
+    async def _hear_cancel(self, key: str, is_request: bool = False, waits: bool = False) -> None:
+        """Let the code be cancelled; an earlier run may have sent the request. Who `waits` where he
+        waited before hears there what came first."""
+        if waits and self.turn.was_begun() and self.turn.waits.keeps_cancel():
+            return
         try:
             await self.turn.hear_cancel()
         except asyncio.CancelledError:
@@ -221,7 +225,7 @@ class HookRuntime(Runtime):
 
     async def _wait_until(self, key: str, deadline: int) -> None:
         if deadline > self.turn.outbox.next_at():
-            await self._hear_cancel(key)
+            await self._hear_cancel(key, waits=True)
             await self.turn.waits.wait(Open(key, None, deadline))
 
     def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
@@ -233,7 +237,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(f"wait:{signal}")
         fact = turn.memo.told(key)
         if fact is None:
-            await self._hear_cancel(key)
+            await self._hear_cancel(key, waits=True)
             length = None if limit is None else round(limit * MICROSECONDS)
             deadline = None if length is None else self._deadline(key, length)
             fact = await turn.waits.wait(Open(key, signal, deadline))
@@ -250,7 +254,7 @@ class HookRuntime(Runtime):
         key = turn.claim_key(what_is_asked(ask))
         fact = turn.memo.told(key)
         if fact is None:
-            await self._hear_cancel(key, is_request=True)
+            await self._hear_cancel(key, is_request=True, waits=True)
             length = None if limit is None else round(limit * MICROSECONDS)
             deadline = None if length is None else self._deadline(key, length)
             self._request(ask if deadline is None else expiring(ask, deadline), key)

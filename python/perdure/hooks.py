@@ -73,6 +73,7 @@ class HookTurn(Turn):
         self._hears_later = False
         self._has_begun = False
         self._asked: int = row["asked"]
+        self._begun: int = self._asked
         self.mail = mail_of_claim(row)
 
     # Beginning and ending.
@@ -98,11 +99,12 @@ class HookTurn(Turn):
         _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
         self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
-        self.waits.take(self.mail)
+        self.waits.take(self.mail, runs_again=True)
 
     def _run(self) -> None:
         """Run the function from the top."""
         self.memo.restart()
+        self._begun = self._asked
         self._is_late = self._until is not None and self._until <= self.engine.clock.now()
         self._must_cancel = self.memo.is_cancelled or self._is_late
         self._is_unwinding = self._has_begun = self._hears_later = False
@@ -232,6 +234,7 @@ class HookTurn(Turn):
         All that it does side by side comes to its place first; what is shielded goes on, and
         whoever waits for that hears of it then.
         """
+        self.waits.take_cancel()
         if self._must_cancel and is_shielded.get():
             self._hears_later = True
         elif self._must_cancel:
@@ -268,10 +271,25 @@ class HookTurn(Turn):
 
         Code that runs again comes first to where it was: else its `finally` blocks would not run.
         """
-        is_there = self.memo.asked >= self._asked
-        if self._must_cancel and is_there and not is_shielded.get():
+        if self._must_cancel and self.is_there() and not is_shielded.get():
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
+
+    def is_there(self) -> bool:
+        """Tell whether code that runs again has asked for all that it had asked for before."""
+        return self.memo.asked >= self._asked
+
+    def was_begun(self) -> bool:
+        """Tell whether the call that was made last had been made when the code ran before."""
+        return self.memo.asked <= self._begun
+
+    def cancel_soon(self) -> None:
+        """Cancel the code when it has gone on from where it waits."""
+        self.engine.call_later(AT_ONCE, self._cancel_if_here)
+
+    def _cancel_if_here(self) -> None:
+        if not (self.is_leaving() or self.has_ended):
+            self.cancel()
 
     def cancel(self) -> None:
         """Cancel the code: an async hook where it is, a thread where it waits next.
@@ -415,10 +433,12 @@ class HookTurn(Turn):
     def _kept(self, answer: Json) -> None:
         self.applied(self.outbox.acknowledge(self.position, answer))
         crash_point("after advance")
-        if self._sent_plan is PARK and not self.hook.is_async:
+        runs_again = self._sent_plan is PARK and not self.hook.is_async
+        if runs_again:
             self._run()
         if self._plan is None:
-            self.waits.take(self.mail_of(answer, self.outbox.taken()))
+            mail = self.mail_of(answer, self.outbox.taken())
+            self.waits.take(mail, runs_again=runs_again)
         if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):
             self.submit()
         else:

@@ -69,6 +69,7 @@ class Waits:
         self._open: dict[str, Open] = {}
         self._left: list[Open] = []
         self._mail = UNREAD
+        self._keeps_cancel = False
         self._tick_in = FIRST_TICK
         self._timer: asyncio.TimerHandle | None = None
         self._still_since: float | None = None
@@ -93,16 +94,34 @@ class Waits:
 
     # What ends a wait.
 
-    def take(self, mail: Mail) -> None:
-        """Take what lies open in the inbox."""
-        self._mail = mail
+    def take(self, mail: Mail, *, runs_again: bool = False) -> None:
+        """Take what lies open in the inbox. Code that runs again comes first to where it was: what
+        was sent to its waits before a request to cancel is told before that."""
+        self._mail, self._keeps_cancel = mail, runs_again
         self._take_mail()
         self._take_due()
+
+    def take_cancel(self) -> None:
+        """Take a request to cancel that was kept."""
+        if self._keeps_cancel:
+            self._keeps_cancel = False
+            self._take_mail()
+
+    def keeps_cancel(self) -> bool:
+        """Tell whether there is a request to cancel that the code is to hear where it waits."""
+        return self._keeps_cancel and any(each["key"] == CANCEL for each in self._mail.messages)
 
     def _take_mail(self) -> None:
         """Take what is for this hook: answers always, signals that somebody waits for."""
         left: list[Json] = []
-        for message in self._mail.messages:
+        self._keeps_cancel = self._keeps_cancel and not self._turn.is_there()
+        for place, message in enumerate(self._mail.messages):
+            if message["key"] == CANCEL:
+                is_kept = self._keeps_cancel
+                left += self._mail.messages[place if is_kept else place + 1 :]
+                if not is_kept:
+                    self._take_cancel(message)
+                break  # what came later is for who waits then
             if message["key"] is not None:
                 self._take_addressed(message)
             elif (wait := self._waiting_for(message)) is not None:
@@ -116,16 +135,32 @@ class Waits:
     def _take_addressed(self, message: Json) -> None:
         key, ok, value, number = (message[name] for name in ("key", "ok", "payload", "id"))
         tell, memo = self._turn.outbox.tell, self._turn.memo
-        if key == CANCEL:
-            tell("cancel", key, ok=ok, value=value, message=number)
-            self._turn.cancel()
-            return
         if memo.told(key) is None and self._is_late(message):
             self._end(tell("timer", key))
         if memo.told(key) is not None:
             tell("dropped", key, ok=ok, value=value, message=number)
         else:
             self._end(tell("answer", key, ok=ok, value=value, message=number))
+
+    def _take_cancel(self, message: Json) -> None:
+        self._end_overdue(from_iso(message["sent_at"]))
+        ok, value, number = (message[name] for name in ("ok", "payload", "id"))
+        self._turn.outbox.tell("cancel", CANCEL, ok=ok, value=value, message=number)
+        if any(wait.future.done() for wait in self._open.values()):
+            self._turn.cancel_soon()  # first the code goes on there
+        else:
+            self._turn.cancel()
+
+    def _end_overdue(self, cancelled_at: int) -> None:
+        """End the waits whose deadline had passed when the hook was asked to cancel, where all is
+        known that was sent before it."""
+        for wait in self._open.values():
+            if wait.deadline is None or wait.deadline >= cancelled_at or wait.future.done():
+                continue
+            if not wait.competes():
+                wait.end(Fact("timer", wait.key, True, None, self._turn.outbox.next_at()))
+            elif self._mail.signals.issuperset(wait.signals()):
+                wait.end(self._turn.outbox.tell("timer", wait.key, wait.signal))
 
     def _is_late(self, message: Json) -> bool:
         """Tell whether an answer came after the deadline that its wait was given."""
@@ -193,6 +228,8 @@ class Waits:
         self._timer = None
         if self._turn.is_busy():
             return
+        self._keeps_cancel = False
+        self._take_mail()
         self._take_due()
         waiting = [wait for wait in self._open.values() if not wait.future.done()]
         if not waiting:

@@ -277,6 +277,83 @@ def test_the_first_of_signal_and_deadline_decides_in_a_hook(
     assert jobs.results() == dict.fromkeys(workflows, told(order))
 
 
+class JobsOfHooks(Jobs):
+    """Jobs of which a hook waits each; it is the hook that is cancelled."""
+
+    def cancel(self) -> None:
+        """Ask the hooks to cancel."""
+        query = "select task from tasks where job_id = %s and queue = 'default' and kind = 'hook'"
+        for handle in self._handles:
+            for (task,) in self._connection.execute(query, [handle.id]).fetchall():
+                handle.cancel_hook(task)
+
+
+@pytest.mark.parametrize(
+    "order", [it for it in orders(EVENTS) if "cancel" in it[it.index("wait") :]], ids=", ".join
+)
+def test_the_first_of_signal_deadline_and_cancel_decides_in_a_hook(
+    client: perdure.Client,
+    connection: psycopg.Connection[Any],
+    work: Any,
+    app: perdure.App,
+    order: tuple[str, ...],
+) -> None:
+    """[P5] [P7] (E1) (C40) However late it is seen, and whatever else the hook does meanwhile."""
+    add_cancelled(app)
+    workflows = ["cancelled", "cancelled_plainly", "cancelled_beside"]
+    jobs = JobsOfHooks(client, connection, workflows)
+    play(jobs, order, work, watched=False)
+    assert jobs.results() == dict.fromkeys(workflows, told(order))
+
+
+def add_cancelled(app: perdure.App) -> None:  # noqa: C901 - as above: several programs
+    """Add hooks that tell what has ended their wait."""
+
+    async def hear() -> Any:
+        try:
+            return ["got", await perdure.wait_for("go", timeout=LIMIT)]
+        except TimeoutError:
+            return ["late"]
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    @app.hook
+    async def alone(memory: perdure.AsyncEntity) -> Any:
+        return await hear()
+
+    @app.hook
+    async def beside(memory: perdure.AsyncEntity) -> Any:
+        others = perdure.sleep("1 day"), perdure.exec_hook("far away", queue="nowhere")
+        begun = [asyncio.ensure_future(other) for other in others]
+        await asyncio.sleep(0)  # these wait first
+        try:
+            return await hear()
+        finally:
+            for other in begun:
+                other.cancel()
+
+    @app.hook
+    def plain(memory: perdure.Entity) -> Any:
+        try:
+            return ["got", perdure.wait_for("go", timeout=LIMIT)]
+        except TimeoutError:
+            return ["late"]
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    @app.coordinator
+    async def cancelled(memory: perdure.AsyncEntity) -> Any:
+        return await alone(memory)
+
+    @app.coordinator
+    async def cancelled_plainly(memory: perdure.AsyncEntity) -> Any:
+        return await plain(memory)
+
+    @app.coordinator
+    async def cancelled_beside(memory: perdure.AsyncEntity) -> Any:
+        return await beside(memory)
+
+
 @pytest.mark.parametrize("workflow", ["crowded", "hook_crowded"])
 @pytest.mark.parametrize(
     "before", [{"n": 1100, "of": ""}, {"n": 6, "of": "x" * 900_000}], ids=["many", "large"]
