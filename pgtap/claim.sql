@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(69);
+select plan(70);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -182,6 +182,14 @@ create temporary table taken_over as select take('bob', '{taken over}') -> 0 as 
 select is((select told #>> '{messages,0,key}' from taken_over), '$cancel',
           'who takes a task over hears of what its lost holder was asked [P5]');
 select is((select told -> 'awaits' from taken_over), '[]', 'and that signals were not asked for');
+select given(start('w', id => 'set back', queue => 'set back'));
+select given(take('ada', '{set back}'));
+select given(cancel('set back', 'enough'));
+select time_passes('-1 hour');
+select given(release(
+    jsonb_build_array(jsonb_build_object('job', 'set back', 'task', '1/main', 'token', token_of('ada')))));
+select is(take('bob', '{set back}') #>> '{0,messages,0,key}', '$cancel', 'also where the clock was set back meanwhile');
+select time_passes('1 hour');
 
 -- How many.
 

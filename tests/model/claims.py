@@ -279,7 +279,7 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
             if (owner, of) == name and seq <= task["position"]
         ]
     awaits = task["awaits"]
-    if again or task["started_at"] < s.now:
+    if again or task["started_at"] != s.now:
         awaits = awaits or []
     mail = []
     if task["position"] > 0 or awaits is not None:

@@ -111,7 +111,7 @@ begin
         returning t.*, d.due_at as was_due_at
     )
     select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
-                      case when g.started_at < leased_at then coalesce(g.awaits, '{}') else g.awaits end,
+                      case when g.started_at <> leased_at then coalesce(g.awaits, '{}') else g.awaits end,
                       g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key, g.started_at,
                       g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at, g.progress)::claimed_task
                      order by g.priority, g.was_due_at) filter (where g.token is not null),
