@@ -1,7 +1,7 @@
 -- Pausing a job: its tasks are kept from workers, whatever happens to them, until somebody resumes or cancels it (E13).
 
 begin;
-select plan(44);
+select plan(46);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -121,6 +121,12 @@ select given(run_task('leaving', t.task, token_of('bob'))) from tasks as t where
 select is(
     take('bob', '{left}') #>> '{0,messages,0,key}', '$cancel', 'so a child hears of the end, though it was paused');
 
+select have_held_job('again');
+select given(pause('again'));
+select given(terminate('again'));
+select given(retry('again'));
+select is(the_task('again', '2/main') ->> 'paused', 'true', 'the next run of a paused job begins paused');
+select is(resume('again'), 1, 'until somebody resumes it');
 select is(error_of(statement), 'PD401', format('%s needs a job', statement))
   from unnest('{"select pause(''nobody'')","select resume(''nobody'')"}'::text[]) as statement;
 

@@ -1,7 +1,7 @@
 -- Runs: a job goes on as its next run, or runs again after it has ended.
 
 begin;
-select plan(65);
+select plan(66);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -220,6 +220,18 @@ select is((select count(*) from generate_series(1, 3) where forget_old_runs('j',
 select is(journal_of('j') #> '{0,1}', '"command"', 'the commands of old runs stay');
 select is(jsonb_array_length(journal_of('j')), 1, 'and nothing else of them');
 select is(error_of($$ select forget_old_runs('none') $$), 'PD401', 'a job that is not there has no old runs');
+
+-- What lies open is for a hook that lives, and for whoever else waits.
+
+select have_held_job('hooked');
+select given(hook('hooked', 'h', key => 'h', queue => 'hooks'));
+select given(signal('hooked', 'go', '"old"'));
+select given(tell(a_turn('hooked', state => 'done')));
+select given(start('research', id => 'hooked', queue => 'hooked', if_exists => 'new_run'));
+select is(
+    mail_of('hooked'),
+    '[[null, "go", true, "old"]]',
+    'a signal stays over a new run while a hook lives that may take it [P5]');
 
 -- What a run has taken of its signals goes with it, but for their keys; what lies open goes on.
 
