@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(88);
+select plan(90);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -110,7 +110,8 @@ select is(tell(a_turn('ask')), '{"state": "keep"}', 'a turn that does not ask fo
 
 -- park, for nothing: it would never wake.
 
-select have_held_job(id) from unnest('{bare,hook,child,until,item,answer,detached,withdrawn}'::text[]) as id;
+select have_held_job(id)
+  from unnest('{bare,hook,child,until,item,answer,detached,withdrawn,childless,alone}'::text[]) as id;
 select given(tell(a_turn(id, requests => jsonb_build_array(request))))
   from (values
         ('hook',      '{"key": "h", "kind": "hook", "name": "h", "queue": "bare"}'::jsonb),
@@ -119,10 +120,18 @@ select given(tell(a_turn(id, requests => jsonb_build_array(request))))
         ('item',      '{"key": "i", "kind": "item", "name": "sign"}'),
         ('answer',    '{"key": "h", "kind": "hook", "name": "h", "queue": "answered"}'),
         ('detached',  '{"key": "h", "kind": "hook", "name": "h", "queue": "bare", "detached": true}'),
-        ('withdrawn', '{"key": "u", "kind": "until", "condition": "$.n > 1"}')
+        ('withdrawn', '{"key": "u", "kind": "until", "condition": "$.n > 1"}'),
+        ('childless', '{"key": "c", "kind": "job", "name": "w", "id": "grown up", "queue": "grown up"}'),
+        ('alone',     '{"key": "c", "kind": "job", "name": "w", "queue": "bare", "detached": true}')
        ) as asked (id, request);
 select given(take('bob', '{answered}'));
 select given(tell(a_turn('answer', '1/main/h', 'done', worker => 'bob', touches => '{answer}')));
+select given(take('bob', '{grown up}'));
+select given(tell(a_turn('grown up', state => 'done', worker => 'bob', touches => '{childless}')));
+select given(tell(a_turn('childless', facts => (
+    select jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'c', 'message', i.id))
+      from inbox as i
+     where i.job_id = 'childless'))));
 select is(
     tell(a_turn(id, state => 'park', facts => facts, cancels => cancels)) #> '{error,code}',
     '"PD107"',
@@ -131,6 +140,8 @@ select is(
         ('bare', 'that asked for nothing', null::jsonb, null::jsonb),
         ('detached', 'for what answers nobody', null, null),
         ('withdrawn', 'for what it withdraws', null, '["u"]'),
+        ('childless', 'for a child that has answered', null, null),
+        ('alone', 'for a child that answers nobody', null, null),
         ('answer', 'for an answer that it takes',
          (select jsonb_build_array(jsonb_build_object('kind', 'answer', 'key', 'h', 'message', i.id))
             from inbox as i where i.job_id = 'answer'), null)

@@ -97,5 +97,8 @@ comment on index @extschema@.suspect_tasks is 'Finds what may have killed its wo
 create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;
 comment on index @extschema@.tasks_in_line is 'Lets a claim step from key to key, however many tasks wait under each.';
 
+create index tasks_of_other_jobs on @extschema@.tasks (asker_job, asker_task) where asker_job <> job_id;
+comment on index @extschema@.tasks_of_other_jobs is 'Finds the children that a task waits for, however many it has had.';
+
 create index waiting_tasks on @extschema@.tasks (job_id, task) where token is null and awaits is not null;
 comment on index @extschema@.waiting_tasks is 'Finds the parked tasks of a job among its thousand running hooks.';

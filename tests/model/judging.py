@@ -16,7 +16,6 @@ from tests.model.state import (
     check_pin,
     check_value,
     failure,
-    is_beneath,
     moment,
 )
 from tests.races.memory_model import Refused
@@ -155,7 +154,7 @@ def check_turn(turn: Turn) -> None:
 
 
 def check_wait(s: State, turn: Turn) -> None:
-    """Refuse a park that nothing could end; whether a child of the task still runs is not asked."""
+    """Refuse a park that nothing could end."""
     if turn.state != "park" or turn.get("until") is not None or turn.awaits:
         return
     name = (turn.job, turn.task)
@@ -175,10 +174,6 @@ def check_wait(s: State, turn: Turn) -> None:
         or any(row["asker"] and row["asker"][:2] == name for row in s.tasks.values())
         or any(message["id"] not in taken for message in s.mail(*name, ()))
         or any(key not in turn.list("cancels") for *_, key in asked)
-        or any(
-            row["parent"] == turn.job and is_beneath(row["asked_as"], turn.task)
-            for row in s.jobs.values()
-        )
     ):
         raise Refused("PD107")
 

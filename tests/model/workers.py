@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.model.game import Game
-from tests.model.state import ENDS, SECOND, Row, is_beneath, stamp
+from tests.model.state import ENDS, SECOND, Row, stamp
 
 JOBS = [f"j{number}" for number in range(5)]
 QUEUES = ["q0", "q0", "q0", "q1", "few", "keys", "slow"]
@@ -212,13 +212,6 @@ class Worker:
             turn["asked"] = chance.randint(1, 9)
         return turn
 
-    def had_child(self, lease: Lease) -> bool:
-        """Tell whether a task has ever had a child: then it may park bare, and wait for nothing."""
-        return any(
-            row["parent"] == lease.job and is_beneath(row["asked_as"], lease.task)
-            for row in self.game.state.jobs.values()
-        )
-
     def make_fate(self, lease: Lease, state: str, now: int) -> Row:
         """Say what becomes of the task."""
         chance = self.chance
@@ -227,8 +220,7 @@ class Worker:
         match state:
             case "park":
                 ways = [{"awaits": awaits}, {"awaits": awaits, "until": later}, {"until": later}]
-                bare: list[Row] = [] if self.had_child(lease) else [{}, {"awaits": []}]
-                return chance.choice([*ways * 3, *bare])
+                return chance.choice([*ways * 3, {}, {"awaits": []}])
             case "keep":
                 return {"awaits": awaits} if chance.random() < 0.3 else {}
             case "retry" | "release":

@@ -119,7 +119,6 @@ comment on function @extschema@.continue_failure(text, jsonb, jsonb) is
     'Say what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';
 
 
--- Whether a child still runs is not asked: a parent of thousands would look at each of them whenever it parks.
 create function @extschema@.wait_failure(
     job       text,
     task      text,
@@ -148,9 +147,9 @@ begin
         or exists (select from items as p
                     where p.job_id = wait_failure.job and p.task = wait_failure.task and p.is_open
                       and not coalesce(wait_failure.cancels ? p.key, false))
-        or exists (select from jobs as j
-                    where j.parent = wait_failure.job
-                      and j.asked_as > wait_failure.task || '/' and j.asked_as < wait_failure.task || '0') then
+        or exists (select from tasks as c
+                    where c.asker_job = wait_failure.job and c.asker_task = wait_failure.task
+                      and c.asker_job <> c.job_id) then
         return null;
     end if;
     return make_failure(
