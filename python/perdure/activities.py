@@ -79,8 +79,8 @@ def contained() -> Iterator[None]:
     """Run what may raise anything."""
     try:
         yield
-    except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
-        raise Final(error) from error
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise Final(error) from error  # these would end the worker's loop, or what awaits it
 
 
 NOTHING = Before()

@@ -214,7 +214,7 @@ class Engine:
         self, threads: ThreadPoolExecutor, place: Place, function: Callable[[], Any]
     ) -> Any:
         """Run plain code of a task in a thread; it is counted until it has really ended."""
-        future = threads.submit(function)
+        future = threads.submit(_raisable, function)
         self.threads[place] += 1
         future.add_done_callback(lambda _: self._from_thread(self.thread_ended, place))
         return await asyncio.wrap_future(future)
@@ -309,3 +309,12 @@ class Engine:
         await self.transactions.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _raisable(function: Callable[[], Any]) -> Any:
+    """Call plain code; what no future may hold, and no coroutine be thrown, is another error, as
+    where a coroutine raises it."""
+    try:
+        return function()
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"function raised {type(error).__name__}") from error

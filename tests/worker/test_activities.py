@@ -300,6 +300,32 @@ def test_plain_activities_run_in_threads_beside_each_other(
     assert client.start(together).result(T) == [True, True, True]
 
 
+@pytest.mark.parametrize("error", [StopIteration, GeneratorExit])
+@pytest.mark.parametrize("kind", ["activity", "dispatched", "hook", "transaction"])
+def test_what_no_future_may_hold_fails_as_in_a_coroutine(
+    app: perdure.App, client: perdure.Client, work: Any, kind: str, error: type[BaseException]
+) -> None:
+    """As `next()` of nothing raises it: plain code that had ended so was never heard of again."""
+
+    def last_words(*_: Any) -> None:
+        raise error
+
+    if kind == "hook":
+        app.hook(name="works")(last_words)
+    elif kind == "transaction":
+        app.transaction(name="works")(last_words)
+    else:
+        app.activity(name="works", queue="elsewhere" if kind == "dispatched" else None)(last_words)
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await (app.hooks | app.activities)["works"](*[memory] if kind == "hook" else ())
+
+    work()
+    with pytest.raises(perdure.JobFailed, match=error.__name__):
+        client.start(asks).result(T)
+
+
 def test_an_activity_called_elsewhere_simply_runs(app: perdure.App) -> None:
     @app.activity
     def double(number: int) -> int:

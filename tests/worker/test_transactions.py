@@ -305,7 +305,11 @@ def test_a_lab_runs_and_mocks_it(dsn: str) -> None:
         assert mocked.calls == [("b",)]
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["exit", "interrupt"])
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit()],
+    ids=["exit", "interrupt", "generator"],
+)
 def test_nothing_that_it_raises_ends_the_worker(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, error: BaseException
 ) -> None:
