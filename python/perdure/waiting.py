@@ -130,22 +130,36 @@ class Ears:
         self._source = source
         self._calls = calls
         self._link = AsyncLink(source, "perdure result")
+        self._is_closed = False
         self.begin_anew()
         note_holder(self)
 
     def begin_anew(self) -> None:
         """Hear nothing: what a parent process hears is not for this one."""
         self._name = uuid.uuid4().hex
+        self._waiting = 0
         self._bells: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._task: asyncio.Task[None] | None = None
         self._is_listening = asyncio.Event()
 
     async def wait(self, look: Look) -> Any:
-        """Give what was looked for, or None when time is up first."""
+        """Give what was looked for, or None when time is up first.
+
+        It goes on where the client is closed meanwhile; the last one to end takes the connection.
+        """
+        self._waiting += 1
+        try:
+            return await self._seen(look)
+        finally:
+            self._waiting -= 1
+            if self._is_closed and not self._waiting:
+                await self._link.close()
+
+    async def _seen(self, look: Look) -> Any:
         seen = await self._call(look.call(), look.until)
         if look.is_seen(seen) or look.is_over():
             return look.found(seen)
-        if self._source.is_pooled:
+        if self._source.is_pooled or self._is_closed:
             return await self._wait(look, asyncio.Event())
         bell = asyncio.Event()
         topic = look.topic
@@ -208,6 +222,7 @@ class Ears:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._is_closed = True
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()

@@ -31,7 +31,8 @@ def sessions(dsn: str, waiting: bool = False) -> int:
     with psycopg.connect(dsn, application_name="looks") as connection:
         row = connection.execute(
             "select count(*) from pg_stat_activity"
-            " where application_name = 'perdure client' and datname = current_database()"
+            " where application_name in ('perdure client', 'perdure result')"
+            "   and datname = current_database()"
             "   and (wait_event_type = 'Lock' or not %s)",
             [waiting],
         ).fetchone()
@@ -47,6 +48,19 @@ def ends_with(dsn: str, at_most: int) -> bool:
         if sessions(dsn) <= at_most:
             return True
         pause.wait(0.02)
+    return False
+
+
+async def begun(dsn: str, waits: int) -> bool:
+    """Wait until so many wait."""
+    async with await psycopg.AsyncConnection.connect(
+        dsn, autocommit=True, application_name="looks"
+    ) as connection:
+        for _ in range(int(IN_TIME / 0.02)):
+            cursor = await connection.execute("select count(*) from perdure.listeners")
+            if await cursor.fetchone() == (waits,):
+                return True
+            await asyncio.sleep(0.02)
     return False
 
 
@@ -142,6 +156,24 @@ def test_a_closed_async_client_refuses_to_be_used(dsn: str) -> None:
                 await use()
         assert ends_with(dsn, 0)
         await client.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_under_way_when_an_async_client_is_closed_leaves_no_session(dsn: str) -> None:
+    """A wait goes on, on a connection that was opened again, and that nobody closed."""
+
+    async def main() -> None:
+        async with perdure.connect_async(dsn) as client:
+            memory = await client.create_entity("order", "thing", {"n": 0})
+            waits = [asyncio.create_task(memory.until(f"$.n == {n}")) for n in (1, 2)]
+            assert await begun(dsn, len(waits))
+        async with perdure.connect_async(dsn) as other:
+            await other.entity("order").set(1, "n")
+        assert await waits[0] > 1
+        waits[1].cancel()
+        await asyncio.wait(waits)
+        assert await asyncio.to_thread(ends_with, dsn, 0)
 
     asyncio.run(main())
 
