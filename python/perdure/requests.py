@@ -75,7 +75,9 @@ class Requests:
 
     def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
         """Give the call that starts a job."""
+        given = dict(options)
         name, bound, known = _start_of(workflow, args, options)
+        _check_key(given, "id")
         return self.calls.start(name, bound, id=_new_id(known.pop("id", None)), **known)
 
     def signal_with_start(
@@ -128,6 +130,7 @@ class Requests:
     ) -> Call:
         """Give the call that forks a job."""
         memory = None if context is None else stored(context)
+        _check_key({"id": new_id, "key": key}, "new_id")
         return self.calls.fork(job, _new_id(new_id), at, memory, key or uuid.uuid4().hex)
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
@@ -204,6 +207,16 @@ def _new_id(given: str | UUID | None) -> str:
     return as_id(uuid.uuid4() if given is None else given)
 
 
+def _check_key(options: Mapping[str, Any], id: str) -> None:
+    """Refuse a key that would repeat nothing: each call makes an id. Raises InvalidArgument."""
+    if options.get("key") is not None and options.get("id") is None:
+        raise InvalidArgument(
+            f"a key was given without {id}",
+            detail="The call would make a job of another id each time that it is repeated.",
+            hint=f"Give {id} too: a job is started once for each id.",
+        )
+
+
 def _check_due(options: Mapping[str, Any]) -> None:
     """Refuse an instant that the server would read in its own time zone. Raises InvalidArgument."""
     if options.get("due_at") is not None:
@@ -274,6 +287,12 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     check_kind(workflow, Coordinator)
     start = dict(given)
     args = start.pop("args", ())
+    if unknown := sorted(map(str, start.keys() - START_OPTIONS)):
+        raise InvalidArgument(
+            f"a start has no option {unknown[0]}",
+            hint=f"Arguments stand in args; options are {', '.join(sorted(START_OPTIONS))}.",
+        )
+    _check_key(start, "id")
     named = isinstance(args, Mapping)
     called: tuple[Any, dict[str, Any]] = ((), dict(args)) if named else (tuple(args), {})
     bound = _bound(workflow, *called)

@@ -123,6 +123,30 @@ def test_an_id_is_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) -
         assert "is no id" in refusal(lambda wrong=wrong: client.start(echo, id=wrong))
 
 
+def test_a_key_that_would_repeat_nothing_is_refused(client: perdure.Client, echo: Any) -> None:
+    """Each call made an id: whoever repeated it with his key had two jobs."""
+    one = client.start(echo, id="one", key="k")
+    again = [
+        lambda: client.start(echo, key="k"),
+        lambda: client.start(echo, id=None, key="k"),
+        lambda: client.start_many(echo, [{"key": "k"}]),
+        lambda: client.fork("one", key="k"),
+    ]
+    assert all("a key was given without " in refusal(call) for call in again)
+    forks = [client.fork("one", "two", key="k").id for _ in range(2)]
+    assert [one.id, *forks] == ["one", "two", "two"]
+
+
+def test_what_a_start_of_many_does_not_know_is_refused(client: perdure.Client, echo: Any) -> None:
+    """It was lost without a word: this one began without its arguments."""
+    for wrong in ({"arg": [1]}, {"args": [1], "connection": None}):
+        assert "a start has no option" in refusal(
+            lambda wrong=wrong: client.start_many(echo, [{"id": "one"}, wrong])
+        )
+    with pytest.raises(perdure.JobNotFound):
+        client.handle("one").status()
+
+
 def test_an_empty_id_is_refused_and_not_replaced(client: perdure.Client, echo: Any) -> None:
     for start in (
         lambda: client.start(echo, id=""),
