@@ -17,6 +17,8 @@ from uuid import UUID
 
 Decode = Callable[[Any], Any]
 
+NOTHING: Mapping[Any, Any] = types.MappingProxyType({})
+
 _PLAIN = (str, int, float, bool, type(None))
 _AS_ISO = (datetime, date, time)
 
@@ -97,6 +99,8 @@ def _decoder(annotation: Any) -> Decode:
         return annotation.fromisoformat
     if annotation is timedelta:
         return lambda value: timedelta(seconds=value)
+    if isinstance(annotation, typing.NewType):
+        return decoder(annotation.__supertype__)
     return _generic_decoder(typing.get_origin(annotation), typing.get_args(annotation))
 
 
@@ -105,6 +109,9 @@ def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
         return decoder(arguments[0])
     if origin is typing.Union or origin is types.UnionType:
         return _union_decoder([decoder(member) for member in arguments])
+    if dataclasses.is_dataclass(origin) and isinstance(origin, type):
+        known = dict(zip(_variables(origin), arguments, strict=False))
+        return _dataclass_decoder(origin, known)
     if origin is dict or origin is Mapping:
         item = decoder(arguments[-1])
         if item is not unchanged:
@@ -144,8 +151,8 @@ def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:
     return lambda value: tuple(item(each) for item, each in zip(items, value, strict=True))
 
 
-def _dataclass_decoder(kind: type) -> Decode:
-    fields = _hints(kind)
+def _dataclass_decoder(kind: type, known: Mapping[Any, Any] = NOTHING) -> Decode:
+    fields = {name: _filled(hint, known) for name, hint in _hints(kind).items()}
     names = {field.name for field in dataclasses.fields(kind) if field.init}
 
     def decode(value: Any) -> Any:
@@ -153,6 +160,18 @@ def _dataclass_decoder(kind: type) -> Decode:
         return kind(**known)
 
     return decode
+
+
+def _variables(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__parameters__", ())
+
+
+def _filled(hint: Any, known: Mapping[Any, Any]) -> Any:
+    """Put types in the place of the type variables of `Box[Page]`."""
+    variables = () if isinstance(hint, type) else _variables(hint)
+    if not known or not variables:
+        return known.get(hint, hint) if isinstance(hint, typing.TypeVar) else hint
+    return hint[tuple(known.get(each, each) for each in variables)]
 
 
 def _typed_dict_decoder(kind: type) -> Decode:
@@ -168,7 +187,22 @@ def _hints(thing: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(thing, include_extras=True)
     except (NameError, TypeError, AttributeError):  # imported for the type checker only
-        return dict(getattr(thing, "__annotations__", {}))
+        return {
+            name: _hint(owner, annotation)
+            for owner in reversed(getattr(thing, "__mro__", (thing,)))
+            for name, annotation in inspect.get_annotations(owner).items()
+        }
+
+
+def _hint(owner: Any, annotation: Any) -> Any:
+    """Read one annotation, if it can be read: others beside it may be of no use here."""
+    module = sys.modules.get(owner.__module__)
+    inside = getattr(inspect.unwrap(owner), "__globals__", None) or getattr(module, "__dict__", {})
+    alone = types.SimpleNamespace(__annotations__={"it": annotation})
+    try:
+        return typing.get_type_hints(alone, inside, include_extras=True)["it"]
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        return annotation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -182,6 +216,7 @@ class Shape:
     positional: tuple[Decode, ...]
     rest: Decode
     named: Mapping[str, Decode]
+    others: Decode
     is_plain: bool
     fitting: range
 
@@ -193,7 +228,7 @@ class Shape:
             return (), {}
         if isinstance(args, dict):
             get = self.named.get
-            return (), {name: get(name, unchanged)(value) for name, value in args.items()}
+            return (), {name: get(name, self.others)(value) for name, value in args.items()}
         if not isinstance(args, list):
             return (args,), {}
         known = self.positional
@@ -242,11 +277,14 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     positional: list[Decode] = []
     named: dict[str, Decode] = {}
     rest: Decode = unchanged
+    others: Decode = unchanged
     for parameter in list(signature.parameters.values())[skip:]:
         decode = decoder(hints.get(parameter.name))
         if parameter.kind is parameter.VAR_POSITIONAL:
             rest = decode
-        elif parameter.kind is not parameter.VAR_KEYWORD:
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            others = decode
+        else:
             named[parameter.name] = decode
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 positional.append(decode)
@@ -254,7 +292,9 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     is_plain = all(decode is unchanged for decode in (*positional, rest))
     fitting = _fitting(list(signature.parameters.values())[skip:])
     name = getattr(function, "__name__", repr(function))
-    return Shape(name, signature, skip, result, tuple(positional), rest, named, is_plain, fitting)
+    return Shape(
+        name, signature, skip, result, tuple(positional), rest, named, others, is_plain, fitting
+    )
 
 
 def _fitting(parameters: list[inspect.Parameter]) -> range:

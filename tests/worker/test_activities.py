@@ -10,12 +10,16 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
+from uuid import UUID
 
 import pydantic
 import pytest
 
 import perdure
+
+if TYPE_CHECKING:
+    from perdure import AsyncEntity
 
 T = "15 s"
 
@@ -393,6 +397,33 @@ def test_values_are_typed_on_both_sides(
     work()
     notes = client.start(typed, [Page(number=1)]).result(T)
     assert notes == [Note("seen", Page(number=7, words=["a"])), Note("seen", Page(number=1))]
+
+
+Item = TypeVar("Item")
+OrderId = NewType("OrderId", UUID)
+
+
+@dataclass
+class Box(Generic[Item]):
+    item: Item
+    others: list[Item]
+    owner: Elsewhere | None = None  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_each_annotation_that_can_be_read_is(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """One beside it that is imported for the type checker alone took their types from all."""
+
+    @app.coordinator
+    async def typed(memory: AsyncEntity, id: OrderId, box: Box[Page], **pages: Page) -> list[str]:
+        return [type(each).__name__ for each in (id, box, box.item, *box.others, *pages.values())]
+
+    work()
+    page = Page(number=1)
+    args = {"id": UUID(int=1), "box": Box(page, [page]), "more": page}
+    (handle,) = client.start_many(typed, [{"args": args}])
+    assert handle.result(T) == ["UUID", "Box", "Page", "Page", "Page"]
 
 
 def test_a_chain_of_activities_costs_one_round_trip_each(
