@@ -114,7 +114,8 @@ class Attempt:
         self.pulse = Pulse(turn, key)
 
     def _info(self) -> Info:
-        return self._turn.info_of_attempt(self._key, self._made, self._progress)
+        name = self._activity.name
+        return self._turn.info_of_attempt(name, self._key, self._made, self._progress)
 
     @property
     def _what(self) -> str:

@@ -82,10 +82,12 @@ class Turn(ABC):
         """Tell user code who it is."""
         return info_of(self.row, self.kind)
 
-    def info_of_attempt(self, key: str | None, made: int, progress: Any) -> Info:
+    def info_of_attempt(self, name: str, key: str | None, made: int, progress: Any) -> Info:
         """Tell an activity of this task who it is."""
         place = f"{self.job}/{self.task}" if key is None else f"{self.job}/{self.task}/{key}"
-        return replace(self.info(), kind="activity", attempt=made, key=place, progress=progress)
+        return replace(
+            self.info(), kind="activity", name=name, attempt=made, key=place, progress=progress
+        )
 
     def lease(self) -> Json:
         """Name the lease, for heartbeats and releases."""

@@ -45,7 +45,7 @@ def test_a_failing_activity_is_tried_again(
         info = perdure.info()
         if info.attempt < 2:
             raise ConnectionError("not yet")
-        return [info.attempt, info.kind, info.key is not None]
+        return [info.attempt, info.kind, info.name, info.key is not None]
 
     @app.hook(name="hook")
     async def hook(memory: perdure.AsyncEntity) -> Any:
@@ -69,7 +69,7 @@ def test_a_failing_activity_is_tried_again(
 
     work(queues=["default", "elsewhere"])
     handle = client.start("runs_hook", inside) if "hook" in inside else client.start(inside)
-    assert handle.result(T) == [2, "activity", True]
+    assert handle.result(T) == [2, "activity", "shaky", True]
     assert runs["shaky"] == 3
 
 
