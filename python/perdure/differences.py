@@ -47,6 +47,16 @@ def no_order(identity: str) -> NonDeterminism:
     )
 
 
+def no_rest(identity: str, steps: int) -> NonDeterminism:
+    """Say that the code goes on and on, while nothing can be told to it."""
+    return NonDeterminism(
+        f"the code of {identity} waits for nothing and does not end",
+        detail=f"it has taken {steps:,} steps in a row; what it looks for cannot come meanwhile",
+        hint="wait for what is to come: a signal, an asyncio.Event, memory.until();"
+        " asyncio.sleep(0) lets no time pass",
+    )
+
+
 def _difference(identity: str, position: int, fact: Fact, instead: str) -> NonDeterminism:
     told = _shown(fact.kind, fact.key or fact.name or "?", fact.fingerprint)
     return _other_code(identity, f"at position {position} the journal tells {told}, but {instead}")

@@ -22,6 +22,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Protocol, Self
 
 from .awaitables import Durable, Task
+from .differences import no_rest
 from .entered import Entered
 from .errors import NonDeterminism
 from .facts import Evicted, Fact, Op, Suspend
@@ -41,6 +42,11 @@ __all__ = [
     "Waitable",
     "current",
 ]
+
+
+MAX_STEPS = 10_000_000
+"""Steps that code may take before it waits. Whoever takes more goes on for ever, and would hold up
+each worker in turn; a count, unlike a time, is the same at every replay."""
 
 
 class AsyncRun(Run[Durable]):
@@ -69,7 +75,9 @@ class AsyncRun(Run[Durable]):
             if root is None:
                 root = self._root = loop.create_root(self._main(), self._new_context())
             while True:
-                loop.run_ready()
+                loop.run_ready(MAX_STEPS)
+                if loop.ready:
+                    raise journal.refuse(no_rest(journal.identity, MAX_STEPS))
                 if journal.broken is not None:
                     raise journal.broken
                 if root.done() or self.continuation is not None:

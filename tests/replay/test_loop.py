@@ -16,7 +16,8 @@ import pytest
 from replay_driver import SECOND, STARTED_AT, load, outcome, runtime, signal, step
 from replay_programs import plus
 
-from perdure.errors import IoInCoordinator
+from perdure import replay
+from perdure.errors import IoInCoordinator, NonDeterminism
 from perdure.replay import Fact, SyncRun, current
 
 
@@ -308,6 +309,27 @@ def test_a_failure_without_a_class_is_an_error() -> None:
     run = load(code, [Fact("activity", "x#1", False, {"message": "no"}, 1)])
     assert run.advance()
     assert outcome(run) == ("raised", "RuntimeError(\"{'message': 'no'}\")")
+
+
+def test_code_that_goes_on_and_on_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a task that polls for what another one waits for: it held up every worker in turn."""
+    monkeypatch.setattr(replay, "MAX_STEPS", 1000)
+
+    async def polls() -> Any:
+        told: list[Any] = []
+
+        async def listens() -> None:
+            told.append(await signal("go"))
+
+        asyncio.create_task(listens())
+        while not told:  # noqa: ASYNC110 - it is what this is about
+            await asyncio.sleep(0)
+        return told
+
+    run = load(polls, [])
+    with pytest.raises(NonDeterminism, match="waits for nothing and does not end"):
+        run.advance()
+    run.close()
 
 
 def test_the_workers_loop_goes_on_as_it_was() -> None:
