@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .durations import as_interval, to_iso
 from .errors import ActivityFailed, ChildFailed, HookFailed, ValueTooLarge, from_failure
+from .names import check_text
 from .stored import as_stored
 from .typed import Decode, bind_unknown, to_json, unchanged
 
@@ -141,12 +142,15 @@ def outlives(request: Json) -> bool:
 
 def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json) -> Any:
     if isinstance(work, str):
-        return work, as_stored(bind_unknown(args, kwargs)), unchanged
+        return check_text(work), as_stored(bind_unknown(args, kwargs)), unchanged
     return work.name, as_stored(work.shape.bind(args, kwargs)), work.shape.result
 
 
 def _given(options: Json) -> Json:
     given = {name: value for name, value in options.items() if value is not None}
+    for value in given.values():
+        if value.__class__ is str:
+            check_text(value)
     if "due_at" in given:
         given["due_at"] = to_iso(given["due_at"])
     if "timeout" in given:
@@ -172,6 +176,7 @@ def read_ask(path: Sequence[str]) -> Ask:
 
 def until_ask(condition: str) -> Ask:
     """Ask to be told when the own memory fulfils a condition."""
+    check_text(condition)
     return Ask(
         "answer", UNTIL, fingerprint_of(condition), {"kind": "until", "condition": condition}
     )
@@ -180,7 +185,7 @@ def until_ask(condition: str) -> Ask:
 def item_ask(name: str, payload: Any, decode: Decode, **options: Any) -> Ask:
     """Ask people; options: assignee, priority."""
     value = stored(payload)
-    spec = {"kind": "item", "name": name, "payload": value} | _given(options)
+    spec = {"kind": "item", "name": check_text(name), "payload": value} | _given(options)
     return Ask("answer", f"item:{name}", fingerprint_of(value), spec, decode)
 
 
@@ -192,6 +197,8 @@ def expiring(ask: Ask, deadline: int) -> Ask:
 def send_ask(target: str | None, name: str, payload: Any) -> Ask:
     """Ask to send a signal; without a target to the own job."""
     value = stored(payload)
+    for text in (name, target or ""):
+        check_text(text)
     spec = {"signal": name, "value": value} | ({} if target is None else {"target": target})
     return Ask("send", f"send:{name}", fingerprint_of([target, value]), spec)
 

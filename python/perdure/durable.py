@@ -19,7 +19,7 @@ from .context import SHIELDED, Info, Runtime, activity_info, is_shielded, requir
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
 from .memory import Path, parse_path
-from .names import as_id, check_name
+from .names import as_id, check_name, check_text
 from .progress import pulse
 from .typed import decoder, unchanged
 from .work import Coordinator, Hook, Pending, check_kind
@@ -350,7 +350,7 @@ def patched(name: str) -> bool:
 
     False in a coordinator that was beyond this place before the change; the first answer holds.
     """
-    return required("patched").patched(name)
+    return required("patched").patched(check_text(name))
 
 
 def heartbeat(progress: Any = None) -> None:

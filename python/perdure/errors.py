@@ -293,11 +293,20 @@ def from_database(error: psycopg.Error) -> PerdureError | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise this package's errors in place of psycopg's: `with translated(): cursor.execute(…)`."""
+    """Raise this package's errors in place of psycopg's: `with translated(): cursor.execute(…)`.
+
+    Also where it is psycopg that cannot write a text.
+    """
     try:
         yield
+    except UnicodeEncodeError as error:
+        raise InvalidValue(
+            "half a surrogate pair is no character", hint="decode the text with errors='replace'"
+        ) from error
     except psycopg.Error as error:
         known = from_database(error)
+        if known is None and isinstance(error, psycopg.DataError) and "NUL" in str(error):
+            known = InvalidValue("PostgreSQL's text has no NUL character", hint="remove it")
         if known is None:
             raise
         raise known from error

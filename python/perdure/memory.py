@@ -11,7 +11,8 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from .durations import Duration, seconds
-from .errors import InvalidPath
+from .errors import InvalidPath, storable
+from .names import is_text
 
 if TYPE_CHECKING:
     from .typed_memory import TypedAsyncEntity, TypedEntity
@@ -194,11 +195,12 @@ def parse_path(path: Path | None) -> list[str]:
     elif isinstance(path, (list, tuple)) and all(isinstance(key, (str, int)) for key in path):
         keys = [str(key) for key in path]
     is_plain = isinstance(path, str) and '"' not in path
-    if not 0 < len(keys) <= MAX_KEYS or (is_plain and "" in keys):
+    is_path = 0 < len(keys) <= MAX_KEYS and not (is_plain and "" in keys)
+    if not is_path or not all(map(is_text, keys)):
         raise InvalidPath(
-            f"this is no path: {str(path)[:100]}",
+            f"this is no path: {storable(str(path), 100)}",
             detail=f"A path is at most {MAX_KEYS} keys with dots between them; a key with dots or"
-            " quotes stands in double quotes.",
+            " quotes stands in double quotes. No key has a NUL, or half of a surrogate pair.",
             hint='Write user.email, items.0, items.-1 or "key.with.dots".x.',
         )
     return keys

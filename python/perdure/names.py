@@ -11,6 +11,16 @@ MAX_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+def is_text(given: object) -> bool:
+    """Tell whether this is a text that the database can hold."""
+    if not isinstance(given, str) or "\0" in given:
+        return False
+    try:
+        return given.isascii() or bool(given.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
 def check_name(name: object, what: str) -> None:
     """Refuse what is no name: `check_name(signal, "a signal")`. Raises InvalidName."""
     if not isinstance(name, str) or not name:
@@ -20,10 +30,11 @@ def check_name(name: object, what: str) -> None:
             hint="Give it a name.",
         )
     size = len(name.encode("utf-8", "replace"))
-    if size > MAX_BYTES or _CONTROL.search(name):
+    if size > MAX_BYTES or _CONTROL.search(name) or not is_text(name):
         raise InvalidName(
             f"{what} cannot have the name {name[:40]!r}",
-            detail=f"It has {size} bytes; at most {MAX_BYTES} are allowed, no control characters.",
+            detail=f"It has {size} bytes; at most {MAX_BYTES} are allowed, no control characters,"
+            " no half of a surrogate pair.",
             hint="Choose a shorter name; put data into the arguments.",
         )
 
@@ -40,8 +51,20 @@ def check_queue(queue: object) -> None:
 
 
 def as_id(given: str | UUID) -> str:
-    """Give an id as text. Raises InvalidArgument for what is neither text nor a UUID."""
+    """Give an id as text. Raises InvalidArgument for what is neither text nor a UUID, and
+    InvalidName for text that the database cannot hold."""
     known: object = given
     if not isinstance(known, str | UUID):
         raise InvalidArgument(f"{given!r} is no id"[:500], hint="Give text, or a UUID.")
-    return str(known)
+    return check_text(str(known))
+
+
+def check_text(text: str) -> str:
+    """Give a text back that stands in a request. Raises InvalidName where nothing could hold it."""
+    if not is_text(text):
+        raise InvalidName(
+            f"{text!r:.80} is no text that the database can hold",
+            detail="A text has no NUL character, and no half of a surrogate pair.",
+            hint="Give text, and remove what is none: text.encode(errors='replace').decode().",
+        )
+    return text

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure import asks
 
 T = "20 s"
 Memory = perdure.AsyncEntity
@@ -46,6 +47,8 @@ BAD_COMMANDS: dict[str, tuple[str, tuple[Any, ...], str]] = {
     "remove what is not there": ("remove", ("list", 7), "PD102"),
     "set all to a number": ("set", (1,), "PD103"),
     "a path that does not parse": ("set", (1, "a..b"), "PD101"),
+    "a path with a NUL": ("set", (1, "a.\0"), "PD101"),
+    "a path with half a character": ("set", (1, ["\ud800"]), "PD101"),
     "a path that is too long": ("set", (1, ".".join("a" * 51)), "PD101"),
 }
 ATTEMPTS = [
@@ -188,6 +191,76 @@ def test_bad_names_are_refused(client: perdure.Client, name: str) -> None:
             call()
         assert told(refused.value) == full("PD104")
     handle.terminate()
+
+
+NO_TEXT = pytest.mark.parametrize("text", ["a\0b", "a\ud800"], ids=["NUL", "half a character"])
+
+
+@NO_TEXT
+def test_what_is_no_text_for_the_database_is_refused_where_it_is_given(
+    app: perdure.App, client: perdure.Client, work: Work, text: str
+) -> None:
+    @app.coordinator
+    async def all_of(memory: Memory) -> list[Told]:
+        calls: list[Callable[[], Any]] = [
+            lambda: perdure.child(all_of, id=text),
+            lambda: perdure.child(all_of, limit_key=text),
+            lambda: perdure.start_child(text),
+            lambda: perdure.exec_hook(text),
+            lambda: perdure.exec_hook("hook", signal=text),
+            lambda: perdure.signal(text, "go"),
+            lambda: perdure.signal("job", text),
+            lambda: perdure.wait_for(text),
+            lambda: perdure.ask_people(text),
+            lambda: perdure.ask_people("approve", assignee=text),
+            lambda: perdure.patched(text),
+            lambda: memory.until(text),
+        ]
+        out: list[Told] = []
+        for call in calls:
+            try:
+                await call()
+            except perdure.PerdureError as error:
+                out.append(told(error))
+        return out
+
+    work()
+    handle = client.start(all_of)
+    assert handle.result(T) == [full("PD104")] * 12
+    for call in (
+        lambda: client.start("nobody", id=text),
+        lambda: client.handle(text),
+        lambda: client.start("nobody", queue=text),
+        lambda: handle.cancel(text),
+        lambda: handle.memory.until(text),
+    ):
+        with pytest.raises(perdure.PerdureError) as refused:
+            call()
+        assert refused.value.hint
+
+
+@NO_TEXT
+def test_a_turn_that_cannot_be_written_is_parked_and_no_worker_ends(
+    app: perdure.App, client: perdure.Client, work: Work, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Half a character in the id of a child brought down each worker that met it. [P10]"""
+    monkeypatch.setattr(asks, "check_text", lambda text: text)
+
+    @app.coordinator
+    async def spoils(memory: Memory) -> None:
+        await perdure.child(good, limit_key=text)
+
+    @app.coordinator
+    async def good(memory: Memory) -> str:
+        return "good"
+
+    work()
+    handle = client.start(spoils)
+    assert client.start(good).result(T) == "good"
+    until = time.monotonic() + 20
+    while "somebody to resume it" not in str(handle.status().waiting_for):
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 NAMES = ["it's", 'say "hi"', "a;drop table perdure.jobs", "Grün 🌱", "a/b#1", "$1 %s {}", "\\"]
