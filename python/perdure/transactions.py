@@ -415,11 +415,14 @@ def _is_clean(connection: Connection | AsyncConnection) -> bool:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    """Tell whether an error comes from a conflict with others, maybe through other errors."""
+    """Tell whether an error comes from a conflict with others, maybe through other errors: errors
+    may be causes of each other in a circle."""
     cause: BaseException | None = error
-    while cause is not None:
+    passed: set[int] = set()
+    while cause is not None and id(cause) not in passed:
         if getattr(cause, "sqlstate", None) in CONFLICTS:
             return True
+        passed.add(id(cause))
         cause = cause.__cause__
     return False
 

@@ -476,6 +476,19 @@ def test_a_conflict_runs_the_function_again(
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
+def test_errors_that_are_causes_of_each_other_are_a_failure(
+    book: Booking, client: perdure.Client, bank: Bank, work: Any
+) -> None:
+    """Who looked among them for a conflict went round for ever, and held up the worker."""
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    book.steps += [fail(one)] * 2  # an attempt, and another
+    work()
+    with pytest.raises(perdure.JobFailed, match="ValueError: one"):
+        client.start("books", "a").result(T)
+    assert bank.rows() == []
+
+
 def test_a_conflict_without_end_is_a_failure(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
