@@ -111,7 +111,7 @@ class Requests:
         bound = _bound(hook, args, options, known)
         if isinstance(hook, Work):
             known = {"queue": hook.queue, "limit_key": hook.key_of(args, options)} | known
-        _check_due(known)
+        _check_options(known)
         known["key"] = known.get("key") or uuid.uuid4().hex
         return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)
 
@@ -175,6 +175,9 @@ START_OPTIONS = frozenset(
         "timeout",
     }
 )
+TYPED_OPTIONS = frozenset(
+    {"entity", "queue", "priority", "limit_key", "pinned_version", "key", "if_exists"}
+)
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key", "pinned_version"})
 
 
@@ -196,7 +199,7 @@ def _start_of(
         known = _own(workflow, args, options) | known
     if known.get("timeout") is not None:
         known["timeout"] = as_interval(known["timeout"])
-    _check_due(known)
+    _check_options(known)
     known["key"] = known.get("key") or uuid.uuid4().hex
     if "context" in known:
         known["context"] = stored(known["context"])
@@ -217,8 +220,16 @@ def _check_key(options: Mapping[str, Any], id: str) -> None:
         )
 
 
-def _check_due(options: Mapping[str, Any]) -> None:
-    """Refuse an instant that the server would read in its own time zone. Raises InvalidArgument."""
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what the server would not know, or would read in its own time zone: an instant without
+    one. Raises InvalidArgument."""
+    for name, value in options.items():
+        kind = int if name == "priority" else str
+        if name in TYPED_OPTIONS and not (value is None or isinstance(value, kind)):
+            raise InvalidArgument(
+                f"{name}={value!r} is no {'number' if kind is int else 'text'}"[:500],
+                hint=f"Give {'an int' if kind is int else 'a str'}.",
+            )
     if options.get("due_at") is not None:
         aware(options["due_at"])
 
@@ -299,7 +310,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     start = {"key": uuid.uuid4().hex} | start | {"id": _new_id(start.get("id"))}
     if isinstance(workflow, Coordinator):
         start = _own(workflow, *called) | start
-    _check_due(start)
+    _check_options(start)
     if start.get("timeout") is not None:
         start["timeout"] = as_interval(start["timeout"])
     name = workflow if isinstance(workflow, str) else workflow.name

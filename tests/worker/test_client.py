@@ -147,6 +147,21 @@ def test_what_a_start_of_many_does_not_know_is_refused(client: perdure.Client, e
         client.handle("one").status()
 
 
+@pytest.mark.parametrize("option", [{"priority": 1.5}, {"limit_key": 5}, {"queue": b"q"}])
+def test_an_option_of_another_type_is_refused_by_name(
+    client: perdure.Client, echo: Any, option: dict[str, Any]
+) -> None:
+    """Whoever gave one was told that the database has no function start()."""
+    handle = client.start(echo, id="one")
+    for call in (
+        lambda: client.start(echo, **option),
+        lambda: client.start_many(echo, [option]),
+        lambda: client.signal_with_start(echo, "two", "go", **option),
+        lambda: handle.hook("hook", **option),
+    ):
+        assert f"{next(iter(option))}=" in refusal(call)
+
+
 def test_an_empty_id_is_refused_and_not_replaced(client: perdure.Client, echo: Any) -> None:
     for start in (
         lambda: client.start(echo, id=""),
