@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, ClassVar, Self
@@ -172,7 +172,7 @@ class Worker:
                 source.provision()
             loop = Loop()
             try:
-                loop.run_until_complete(self._main(source, handles_signals))
+                _run_to_end(loop, self._main(source, handles_signals))
             finally:
                 _close(loop)
         finally:
@@ -309,6 +309,22 @@ def _version_of(app: App, version: str | None) -> str | None:
             hint="Name the version once, at the app.",
         )
     return version or app.version
+
+
+def _run_to_end(loop: Loop, main: Coroutine[Any, Any, None]) -> None:
+    """Run a loop until its main task has ended.
+
+    A task that code has begun keeps a SystemExit as any other error, for whoever awaits it. asyncio
+    would end the loop for it, too, with all that others have in hand there.
+    """
+    task = loop.create_task(main)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except SystemExit:
+            if not task.done():
+                logger.exception("what a hook or activity has begun is told to exit: only it ends")
+    task.result()
 
 
 def _close(loop: Loop) -> None:
