@@ -13,11 +13,10 @@ begin
         or exists (select from jobs as child where child.parent = is_at_work.id and child.status = 'running')
         or exists (
             select
-              from jobs as j
+              from (select c.parent, c.asked_as from jobs as c where c.id = is_at_work.id offset 0) as j
              cross join unnest(possible_askers(j.asked_as)) as a (task)
               join tasks as t on t.job_id = any(array[j.parent]) and t.task = a.task
-             where j.id = is_at_work.id
-               and not exists (
+             where not exists (
                 select
                   from inbox as i
                  where i.job_id = j.parent
