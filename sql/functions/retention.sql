@@ -15,13 +15,13 @@ begin
             select
               from (select c.parent, c.asked_as from jobs as c where c.id = is_at_work.id offset 0) as j
              cross join unnest(possible_askers(j.asked_as)) as a (task)
-              join tasks as t on t.job_id = any(array[j.parent]) and t.task = a.task
+             cross join lateral (select from tasks as t where t.job_id = j.parent and t.task = a.task offset 0) as t
              where not exists (
                 select
                   from inbox as i
                  where i.job_id = j.parent
-                   and i.task = t.task
-                   and i.key = substr(j.asked_as, length(t.task) + 2)
+                   and i.task = a.task
+                   and i.key = substr(j.asked_as, length(a.task) + 2)
                 offset 0));
 end
 $$;
