@@ -157,10 +157,16 @@ class Waits:
         for wait in self._open.values():
             if wait.deadline is None or wait.deadline >= cancelled_at or wait.future.done():
                 continue
-            if not wait.competes():
-                wait.end(Fact("timer", wait.key, True, None, self._turn.outbox.next_at()))
-            elif self._mail.signals.issuperset(wait.signals()):
-                wait.end(self._turn.outbox.tell("timer", wait.key, wait.signal))
+            if not wait.competes() or self._mail.signals.issuperset(wait.signals()):
+                self._time_out(wait)
+
+    def _time_out(self, wait: Open) -> None:
+        """End a wait at its deadline; that it came before any message is recorded."""
+        outbox = self._turn.outbox
+        if wait.competes():
+            wait.end(outbox.tell("timer", wait.key, wait.signal))
+        else:
+            wait.end(Fact("timer", wait.key, True, None, outbox.next_at()))
 
     def _is_late(self, message: Json) -> bool:
         """Tell whether an answer came after the deadline that its wait was given."""
@@ -187,13 +193,12 @@ class Waits:
         for wait in list(self._open.values()):
             if wait.deadline is None or wait.deadline > now or wait.future.done():
                 continue
-            if not wait.competes():
-                if self._mail.was_read(wait.deadline):
-                    wait.end(Fact("timer", wait.key, True, None, now))
-                else:
-                    self._turn.submit()
-            elif self._mail.tells(wait.deadline, wait.signals()):
-                wait.end(self._turn.outbox.tell("timer", wait.key, wait.signal))
+            if wait.competes():
+                is_known = self._mail.tells(wait.deadline, wait.signals())
+            else:
+                is_known = self._mail.was_read(wait.deadline)
+            if is_known:
+                self._time_out(wait)
             else:
                 self._turn.submit()
 
