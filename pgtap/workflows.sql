@@ -1,7 +1,7 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(82);
+select plan(86);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -222,7 +222,11 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('an argument that is no list',       'select start(''w'', ''"subsidies"'')',                'PD103'),
         ('a list of starts that is none',     'select start_many(''{"workflow": "w"}'')',            'PD107'),
         ('a start that never comes',          'select start(''w'', due_at => ''infinity'')',         'PD107'),
-        ('one of many that never comes', 'select start_many(''[{"workflow": "w", "due_at": "Infinity"}]'')', 'PD107')
+        ('one of many that never comes', 'select start_many(''[{"workflow": "w", "due_at": "Infinity"}]'')', 'PD107'),
+        ('a misspelt field',             'select start_many(''[{"workflow": "w", "queu": "q"}]'')', 'PD107'),
+        ('a field that cannot be read',  'select start_many(''[{"workflow": "w", "timeout": "soon"}]'')', 'PD107'),
+        ('a key that repeats nothing',   'select start(''w'', key => ''k'')',                  'PD107'),
+        ('a key of many that does so',   'select start_many(''[{"workflow": "w", "key": "k"}]'')', 'PD107')
        ) as cases (about, statement, code);
 select is(
     (select count(*) from jobs where workflow = 'w' and id not in ('kept', 'kept-2', 'm-0')),

@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(90);
+select plan(91);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -302,6 +302,7 @@ select is(verdict_of(a_turn('odd', requests => request)), 'refused', format('a r
         ('a priority beyond all',    '[{"key": "k", "name": "h", "priority": 1000000000000}]'),
         ('a queue that is no name',  '[{"key": "k", "name": "h", "queue": "a\tb"}]'),
         ('an id that is no name',    '[{"key": "k", "name": "h", "kind": "job", "id": "a\tb"}]'),
+        ('a misspelt field',         '[{"key": "k", "name": "h", "queu": "q"}]'),
         ('a time that never comes',  '[{"key": "k", "name": "h", "due_at": "infinity"}]'),
         ('another such time',        '[{"key": "k", "name": "h", "kind": "job", "due_at": " +Infinity"}]')
        ) as cases (about, request);

@@ -1,7 +1,7 @@
 -- Several commands at once: all or none, a version for each, and one write of the row. [P2] [P3]
 
 begin;
-select plan(48);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -89,6 +89,7 @@ select is((refusal_of(commands))[1], code, format('%s is refused with %s', about
         ('nothing', null, 'PD107'),
         ('a list in a list', '[[]]', 'PD107'),
         ('a text in a list', '[{"op": "toggle", "path": "b"}, "toggle"]', 'PD107'),
+        ('a misspelt path', '[{"op": "merge", "pth": "t", "value": {}}]', 'PD107'),
         ('a command without a name', '[{"path": "b", "value": 1}]', 'PD103'),
         ('a command that is none', '[{"op": "get", "path": "n"}]', 'PD103'),
         ('a set without a value', '[{"op": "set", "path": "n"}]', 'PD103'),

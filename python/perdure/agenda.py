@@ -230,7 +230,7 @@ class Agenda:
     def take_requests(self, final: bool = False) -> list[dict[str, Any]]:
         """Take the requests to send; at the end only those whose work outlives their asker."""
         requests = [
-            {"key": op.key, "fingerprint": op.fingerprint} | op.spec
+            {"key": op.key} | op.spec
             for op in self.requests.values()
             if not final or outlives(op.spec)
         ]

@@ -132,7 +132,7 @@ class HookRuntime(Runtime):
     # Other work.
 
     def _request(self, ask: Ask, key: str) -> None:
-        request: dict[str, Any] = {"key": key, "fingerprint": ask.fingerprint} | ask.spec
+        request: dict[str, Any] = {"key": key} | ask.spec
         if is_shielded.get():
             request |= SHIELDED
         if request["kind"] == "job":

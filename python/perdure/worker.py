@@ -87,7 +87,7 @@ class Worker:
         instance: str | None = None,
     ):
         queues = app.queues() if queues is None else queues
-        _check_work(queues, slots)
+        _check_work(queues, slots, seconds(poll))
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._app = app
         self._queues = list(queues)
@@ -231,6 +231,8 @@ class Worker:
         engine.clock.heard(hello["at"])
         engine.queues = hello["queues"]
         engine.instance = hello["instance"]
+        # A lease that no claim would get is refused here, before anybody believes that it works.
+        await link.call(engine.calls.extend([], engine.lease_for))
         logger.info("worker %s serves %s", self.name, ", ".join(engine.queues))
 
     async def _work(self, engine: Engine, link: AsyncLink) -> None:
@@ -293,10 +295,12 @@ class Worker:
         await self._stopping.wait()
 
 
-def _check_work(queues: Sequence[str], slots: int) -> None:
-    """Refuse what would never be given any work. Raises InvalidArgument, InvalidName."""
+def _check_work(queues: Sequence[str], slots: int, poll: float) -> None:
+    """Refuse what would be given no work, or no rest. Raises InvalidArgument, InvalidName."""
     if isinstance(queues, str) or not queues or slots < 1:
         raise InvalidArgument("a worker needs a list of queues and at least one slot")
+    if poll <= 0:
+        raise InvalidArgument("a worker needs a pause between two looks", hint="Say poll=5.")
     for queue in queues:
         check_queue(queue)
 

@@ -158,6 +158,7 @@ declare
     document jsonb := coalesce(fork.context, case when fork.seq is null then held.context else memory_at(held.id, version) end);
     wanted new_job;
 begin
+    perform raise_failure(key_failure(fork.key, fork.new_id, 'new_id'));
     perform check_fork(held, coalesce(fork.new_id, 'any'), told, upto, fork.key);
     if fork.context is not null then
         perform raise_failure(coalesce(value_failure(fork.context, 'the memory'), argument_failure('set', '{}', fork.context)));

@@ -19,7 +19,28 @@ $$;
 comment on function @extschema@.type_found(jsonb) is 'Name the type of a value as an error message says it.';
 
 
-create function @extschema@.check_list(list jsonb, what text) returns void
+create function @extschema@.field_failure(given jsonb, fields text[], what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if field_failure.given - field_failure.fields = '{}' then
+        return null;
+    end if;
+    return make_failure(
+        'PD107', 'InvalidArgument',
+        format('%s has no field %s', field_failure.what,
+               quote_literal(left((select min(k) from jsonb_object_keys(field_failure.given - field_failure.fields) as k), 40))),
+        format('Known fields: %s.', array_to_string(field_failure.fields, ', ')), 'Correct the name of the field.');
+end
+$$;
+comment on function @extschema@.field_failure(jsonb, text[], text) is
+    'Say that an object has a field that nobody would read (PD107), or null: a word misspelt must not be a word ignored.';
+
+
+create function @extschema@.check_list(list jsonb, what text, fields text[] default null) returns void
 language plpgsql
 immutable
 parallel safe
@@ -33,9 +54,37 @@ begin
             'PD107', 'InvalidArgument', format('%s must be a JSON array of objects', check_list.what),
             format('There was %s.', type_found(coalesce(stranger, check_list.list))), 'Correct the call.'));
     end if;
+    stranger := (select g.item
+                   from jsonb_array_elements(check_list.list) as g (item)
+                  where g.item - check_list.fields <> '{}'
+                  limit 1);
+    if stranger is not null then
+        perform raise_failure(field_failure(stranger, check_list.fields, format('one of the %s', check_list.what)));
+    end if;
 end
 $$;
-comment on function @extschema@.check_list(jsonb, text) is 'Refuse what is no JSON array of objects (PD107).';
+comment on function @extschema@.check_list(jsonb, text, text[]) is
+    'Refuse what is no JSON array of objects, or where one of them has another field than these (PD107).';
+
+
+create function @extschema@.key_failure(key text, id text, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if key_failure.key is null or key_failure.id is not null then
+        return null;
+    end if;
+    return make_failure(
+        'PD107', 'InvalidArgument', format('a key was given without %s', key_failure.what),
+        'The call would make a job of another id each time that it is repeated.',
+        format('Give %s too: a job is started once for each id.', key_failure.what));
+end
+$$;
+comment on function @extschema@.key_failure(text, text, text) is
+    'Say that a key would repeat nothing, since each call draws an id (PD107), or null.';
 
 
 create function @extschema@.queue_failure(queue text) returns jsonb

@@ -318,6 +318,17 @@ def test_what_does_not_exist_is_told(client: perdure.Client) -> None:
         assert told(refused.value) == full("PD401")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("queues", "q"), ("queues", []), ("slots", 0), ("poll", 0), ("lease", 0), ("lease", "2 d")],
+)
+def test_a_worker_that_could_not_work_says_so_before_it_begins(
+    work: Work, option: str, value: Any
+) -> None:
+    with pytest.raises(perdure.InvalidArgument):
+        work(**{option: value})
+
+
 def test_a_queue_without_a_worker_is_told_with_the_timeout(client: perdure.Client) -> None:
     handle = client.start("nobody", queue="deserted")
     with pytest.raises(perdure.ResultTimeout) as late:

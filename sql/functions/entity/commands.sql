@@ -169,6 +169,7 @@ begin
                   detail = format('It was %s.', type_found(read_commands.commands)),
                   hint = 'Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}, ...].';
     end if;
+    perform check_list(read_commands.commands, 'commands', '{op,path,value}');
     return array(
         select (c.given ->> 'op',
                 case jsonb_typeof(c.given -> 'path')

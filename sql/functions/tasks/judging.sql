@@ -41,6 +41,7 @@ declare
     kind text := coalesce(request_failure.request ->> 'kind', 'hook');
     options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,timeout,if_exists,headers,
                         context}'::text[];
+    fields text[] := options || '{key,kind,name,args,queue,priority,pinned_version,detached,shielded,condition,expires_at}'::text[];
 begin
     return coalesce(
         name_failure(request_failure.request ->> 'key', 'the key of a request'),
@@ -55,6 +56,7 @@ begin
                                     when request_failure.request ->> 'priority' ~ '^[0-9]$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
+        case when request_failure.request - fields <> '{}' then field_failure(request_failure.request, fields, 'a request') end,
         -- Most requests have none.
         case when request_failure.request ?| options then option_failure(request_failure.request) end);
 end
