@@ -11,9 +11,9 @@ import pytest
 from psycopg import sql
 
 import perdure
+from tests.engine.crashing import Stage, stage_on
 from tests.engine.programs import app_of
 from tests.engine.references import References
-from tests.engine.stage import Stage, stage_on
 from tests.servers import AnyServer, adopt
 
 

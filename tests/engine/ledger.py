@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import perdure
 
 if TYPE_CHECKING:
-    from tests.engine.stage import Stage
+    from tests.engine.crashing import Stage
 
 Call = tuple[str, str, str, int]
 """A call of an activity: job, task, key, and the attempt (0 first)."""

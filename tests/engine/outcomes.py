@@ -14,8 +14,8 @@ from perdure.errors import failure_of
 from perdure.opening import Opening
 from perdure.sealing import Fields
 from perdure.turns import facts_of
+from tests.engine.crashing import Json, Stage
 from tests.engine.outside import Outside
-from tests.engine.stage import Json, Stage
 from tests.engine.veils import unveiled
 
 JOBS = """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import perdure
+from tests.engine.crashing import Faults, Stage, with_settings
 from tests.engine.outcomes import Outcome, outcome_of, replay_all
 from tests.engine.programs import Program
-from tests.engine.stage import Faults, Stage, with_settings
 
 
 def run(stage: Stage, programs: perdure.App, program: Program, lives: list[Faults]) -> Outcome:

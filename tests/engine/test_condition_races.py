@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 import perdure
+from tests.engine.crashing import Stage, some_faults
 from tests.engine.ledger import Book
 from tests.engine.outside import Outside, Step
 from tests.engine.programs import Parts, Program
 from tests.engine.references import run
-from tests.engine.stage import Stage, some_faults
 from tests.engine.test_crash_fuzz import MAX_LIVES, SEEDS
 
 ROUNDS = 5

@@ -15,10 +15,10 @@ import random
 import pytest
 
 import perdure
+from tests.engine.crashing import Faults, Stage, some_faults
 from tests.engine.outcomes import differences
 from tests.engine.programs import PROGRAMS, Program
 from tests.engine.references import References, run
-from tests.engine.stage import Faults, Stage, some_faults
 from tests.engine.veils import Veil
 
 SEEDS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "3"))

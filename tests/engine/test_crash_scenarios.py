@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import perdure
+from tests.engine.crashing import Faults, Stage, with_settings
 from tests.engine.outside import Outside
-from tests.engine.stage import Faults, Stage, with_settings
 
 Memory = perdure.AsyncEntity
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 import perdure
+from tests.engine.crashing import QUEUES
 from tests.engine.ledger import Paper
 from tests.engine.outcomes import differences, outcome_of
 from tests.engine.outside import Outside
@@ -22,7 +23,6 @@ from tests.engine.process_app import NAMES
 from tests.engine.processes import worker_process
 from tests.engine.programs import PROGRAMS
 from tests.engine.references import References
-from tests.engine.stage import QUEUES
 
 T = "40 s"
 APP = "tests.engine.process_app:app"

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import perdure
-from tests.engine.stage import Faults, Stage, some_faults, with_settings
+from tests.engine.crashing import Faults, Stage, some_faults, with_settings
 
 SEEDS = int(os.environ.get("PERDURE_FUZZ_SEEDS", "12"))
 MAX_LIVES = 4

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 import perdure
-from tests.engine.stage import Faults, Stage, stage_on, with_settings
+from tests.engine.crashing import Faults, Stage, stage_on, with_settings
 from tests.servers import AnyServer, adopt
 
 DOCUMENT: dict[str, Any] = {

@@ -22,7 +22,7 @@ import pytest
 import perdure
 from perdure import asks, committer, connections
 from tests.engine import test_crash_scenarios as crashes
-from tests.engine.stage import Faults, Stage, stage_on
+from tests.engine.crashing import Faults, Stage, stage_on
 from tests.races import test_between_runs as runs
 from tests.races import test_broken_commands as commands
 from tests.races import test_broken_engines as engines

@@ -41,7 +41,7 @@ def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
     return run
 
 
-@pytest.mark.parametrize("program", {*ASYNC, *CANCELLED}, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("program", dict.fromkeys([*ASYNC, *CANCELLED]), ids=lambda f: f.__name__)
 def test_any_program_can_be_closed(program: Callable[..., Any]) -> None:
     run = closed(program)
     assert run.take_requested() == []
