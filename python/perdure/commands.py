@@ -73,7 +73,12 @@ def adopt(
 @commands.command()
 def worker(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the perdure.App is.")],
-    queue: Annotated[list[str], typer.Option("--queue", "-q", help="May be repeated.")],
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue", "-q", help="One it serves, instead of all that its functions name."
+        ),
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
     slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
@@ -103,7 +108,7 @@ def worker(
     )
     options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
     options |= {"grace": grace, "version": version, "instance": instance}
-    Worker(loaded(app), queues=queue, **options).run()
+    Worker(loaded(app), queues=queue or None, **options).run()
     end_threads()
 
 

@@ -197,11 +197,14 @@ def test_without_typer_it_says_what_to_install(
     assert "perdure[cli]" in complained
 
 
-def test_a_worker_runs_until_it_is_told_to_stop(shell: Shell, dsn: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("queues", [["-q", "here"], []], ids=["the queue", "all queues"])
+def test_a_worker_runs_until_it_is_told_to_stop(
+    shell: Shell, dsn: str, tmp_path: Path, queues: list[str]
+) -> None:
     (tmp_path / "my_module.py").write_text(MODULE)
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONHASHSEED"}
     worker = subprocess.Popen(
-        [sys.executable, "-m", "perdure", "worker", "my_module:app", "-q", "here", "--dsn", dsn],
+        [sys.executable, "-m", "perdure", "worker", "my_module:app", *queues, "--dsn", dsn],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": PYTHON},
     )
