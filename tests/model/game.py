@@ -61,7 +61,8 @@ class Game:
     def predicted(self, verb: str, args: Row, tables: dict[str, Any]) -> Any:
         """Ask the model, which stays as it was where it refuses."""
         kept = self.state.saved()
-        given = [given_to(tables, args.get("claim_id"))] if verb in LOOKS_AT_REAL else []
+        got = given_to(tables, args.get("claim_id"), self.state.now)
+        given = [got] if verb in LOOKS_AT_REAL else []
         try:
             return VERBS[verb](self.state, *given, **args)
         except Refused as refused:

@@ -179,11 +179,12 @@ def plain(value: Any) -> Any:
     return [plain(inner) for inner in value] if isinstance(value, list) else value
 
 
-def given_to(tables: dict[str, dict[Any, Row]], token: str | None) -> set[Name]:
-    """Name the tasks that a claim has got, or has found stuck."""
+def given_to(tables: dict[str, dict[Any, Row]], token: str | None, now: int) -> set[Name]:
+    """Name the tasks that a claim has got, or has found stuck; not what an earlier claim under the
+    same token got, and lost again."""
     return {
         name
         for name, row in tables["tasks"].items()
-        if (token is not None and row["token"] == token)
+        if (token is not None and row["token"] == token and row["due_at"] > now)
         or (row["stuck_reason"] or {}).get("code") == "PD305"
     }
