@@ -1,6 +1,7 @@
 """Cron against two others: `cronsim`, which follows Debian's cron, and a walk over minutes.
 
-Zones are those whose rules are old and settled, so that the server's and Python's are the same.
+Times lie in the past, which is settled: of the future the server's time zones and Python's may
+know different things.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.stress
 EASY = ["UTC", "Europe/Berlin", "America/New_York", "America/St_Johns", "Asia/Kolkata"]
 ODD = ["Australia/Lord_Howe", "America/Sao_Paulo", "America/Havana", "Asia/Beirut", "Pacific/Apia"]
 BEGIN = datetime(2012, 1, 1, tzinfo=UTC)
-YEARS = 22
+YEARS = 13
 PAGE = 2000
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]

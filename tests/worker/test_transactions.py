@@ -969,7 +969,8 @@ def test_nothing_of_a_session_reaches_the_next_transaction(
 def test_a_level_of_isolation_is_the_transactions_own(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str, level: Any
 ) -> None:
-    """What it locks with an old snapshot is a conflict: its function runs again."""
+    """What it locks with an old snapshot is a conflict: its function runs again, once, or oftener
+    where a heartbeat was as quick."""
     book = Booking(app, kind, isolation=level)
 
     def move(connection: Any) -> Any:
@@ -978,7 +979,8 @@ def test_a_level_of_isolation_is_the_transactions_own(
 
     book.steps += [move]
     work()
-    assert client.start("books", "a").result(T) == (None if level == "read committed" else "run 2")
+    runs = [None] if level == "read committed" else ["run 2", "run 3"]
+    assert client.start("books", "a").result(T) in runs
     assert (bank.rows(), bank.facts()) == (["a"], ["activity"])
 
 
