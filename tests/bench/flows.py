@@ -80,9 +80,10 @@ async def stream(memory: perdure.AsyncEntity) -> None:
 
 
 @app.coordinator(queue="bench")
-async def wait_for_go(memory: perdure.AsyncEntity) -> Any:
-    """Wait for a signal, and return what it brought."""
-    return await perdure.wait_for("go")
+async def wait_for_go(memory: perdure.AsyncEntity) -> float:
+    """Wait for a signal, and return when the code went on: a clock that all processes share."""
+    await perdure.wait_for("go")
+    return time.perf_counter()
 
 
 @app.activity
