@@ -1,7 +1,7 @@
 -- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
 
 begin;
-select plan(37);
+select plan(45);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -109,6 +109,11 @@ select is(to_jsonb(result(id)), wanted, format('the result of a job that is %s',
        ) as cases (id, wanted);
 select is(to_jsonb(result('e')), '{"status": null, "result": null, "error": null}', 'a plain entity has no result');
 select throws_ok($$ select result('nobody') $$, 'PD401', null, 'a job that does not exist has no result');
+select is((await_result(id, '60 s')).status, wanted, format('nobody waits for the end of what is %s', coalesce(wanted, 'no job')))
+  from (values ('done', 'completed'), ('failed', 'failed'), ('e', null)) as cases (id, wanted);
+select is((await_result('running', '50 ms')).status, 'running', 'who has waited in vain is told that the job runs');
+select is(error_of(format($$ select await_result('done', %s) $$, timeout)), 'PD107', format('no result is waited for %s', timeout))
+  from unnest(array['null', '''-1 s''', '''61 s''', '''1 month''']) as timeout;
 
 -- history: which task made which version, when, and how (C21) (C72).
 

@@ -241,6 +241,11 @@ class Calls:
         """Read how a job ended: (status, result, error)."""
         return self._opened(self._call("result", "row", id=job), partial(openers.result, job))
 
+    def await_result(self, job: str, timeout: float) -> Call:
+        """Let the server wait for the end of a job, for so many seconds, and read it."""
+        call = self._call("await_result", "row", id=job, timeout=f"{timeout} s")
+        return self._opened(call, partial(openers.result, job))
+
     def status(self, job: str) -> Call:
         """Read where a job stands."""
         return self._call("status", "row", id=job)

@@ -14,13 +14,18 @@ from .durations import Duration, seconds
 
 T = TypeVar("T")
 
+AT_THE_SERVER = 0.01
+"""Seconds for which the server looks by itself, before a client says that it waits: most of what
+comes soon has come by then, and then nobody had to listen, or to be told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a client waits for: where a hint comes from, how to ask for one, and how to look.
 
     `is_seen` tells by the answer of a call whether waiting has an end; at `until` (monotonic
-    seconds) it ends anyway, and nothing is the answer.
+    seconds) it ends anyway, and nothing is the answer. With `wait`, the server can look by itself
+    for some seconds.
     """
 
     topic: str
@@ -28,6 +33,13 @@ class Look:
     call: Callable[[], Call]
     is_seen: Callable[[Any], bool]
     until: float | None = None
+    wait: Callable[[float], Call] | None = None
+
+    def first(self) -> Call:
+        """Give the call that looks first: with a little patience, if the server has any."""
+        if self.wait is None:
+            return self.call()
+        return self.wait(max(0.0, self.pause(AT_THE_SERVER)))
 
     def is_over(self) -> bool:
         """Tell whether time is up."""
@@ -67,7 +79,8 @@ def end_of(calls: Calls, job: str, until: float | None) -> Look:
     """Look for the end of a job: (status, result, error)."""
     topic = f"$job/{job}"
     register = partial(calls.listen_for, topic)
-    return Look(topic, register, lambda: calls.result(job), is_finished, until)
+    wait = partial(calls.await_result, job)
+    return Look(topic, register, lambda: calls.result(job), is_finished, until, wait)
 
 
 def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Look:

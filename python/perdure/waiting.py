@@ -92,7 +92,7 @@ class Ear:
             seen = send_together(connection, look.call(), *self._stop())[0]
             self._is_listening = False
         else:
-            seen = send(connection, look.call())
+            seen = send(connection, look.first())
         if look.is_seen(seen) or look.is_over() or self._source.is_pooled:
             return seen
         if self._channel is None:
@@ -156,7 +156,8 @@ class Ears:
                 await self._link.close()
 
     async def _seen(self, look: Look) -> Any:
-        seen = await self._call(look.call(), look.until)
+        is_alone = self._waiting == 1  # else others would wait for the connection
+        seen = await self._call(look.first() if is_alone else look.call(), look.until)
         if look.is_seen(seen) or look.is_over():
             return look.found(seen)
         if self._source.is_pooled or self._is_closed:

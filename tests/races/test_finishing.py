@@ -174,3 +174,18 @@ def test_an_idle_worker_hears_of_the_next_attempt(a: Session, b: Session) -> Non
     heard = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
     a.run("unlisten *")
     assert heard == ["far"]
+
+
+@ENDS
+def test_a_result_that_is_waited_for_is_seen_when_it_is_there(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P10]: by a call that began before the end, in a statement of its own."""
+    main = a.held("j")
+    a.begin()
+    waiting = b.later(
+        b.call, "await_result", id="j", timeout="1 s" if end == "rollback" else "30 s"
+    )
+    assert a.advance(main.turn("done", value=1)).state == "done"
+    a.end(end)
+    assert waiting.get() == ("completed" if end == "commit" else "running")
