@@ -109,10 +109,13 @@ select is(to_jsonb(result(id)), wanted, format('the result of a job that is %s',
        ) as cases (id, wanted);
 select is(to_jsonb(result('e')), '{"status": null, "result": null, "error": null}', 'a plain entity has no result');
 select throws_ok($$ select result('nobody') $$, 'PD401', null, 'a job that does not exist has no result');
-select is((await_result(id, '60 s')).status, wanted, format('nobody waits for the end of what is %s', coalesce(wanted, 'no job')))
+select is((await_result(id, '60 s')).status, wanted, format('no end is waited for of what is %s', coalesce(wanted, 'no job')))
   from (values ('done', 'completed'), ('failed', 'failed'), ('e', null)) as cases (id, wanted);
 select is((await_result('running', '50 ms')).status, 'running', 'who has waited in vain is told that the job runs');
-select is(error_of(format($$ select await_result('done', %s) $$, timeout)), 'PD107', format('no result is waited for %s', timeout))
+select is(
+    error_of(format($$ select await_result('done', %s) $$, timeout)),
+    'PD107',
+    format('no result is waited for %s', timeout))
   from unnest(array['null', '''-1 s''', '''61 s''', '''1 month''']) as timeout;
 
 -- history: which task made which version, when, and how (C21) (C72).
