@@ -1,15 +1,18 @@
-"""Differences between the code and its journal, in words: what a stuck task shows."""
+"""Differences between the code and its journal, in words: what a stuck task shows.
+
+They stand in the database as they are, also where values are encrypted: they name calls and types,
+and hold no value, but for `other_outcome()`, which is told to whoever replays a job by hand.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-from .errors import NonDeterminism, text_of
+from .errors import NonDeterminism
 from .facts import Fact, Op
 
 MAX_SHOWN = 10
-MAX_TEXT = 500
 
 
 def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
@@ -26,11 +29,9 @@ def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDete
 def other_end(
     identity: str, position: int, fact: Fact, raised: BaseException | None
 ) -> NonDeterminism:
-    """Say that the code has finished, or raised this, before the journal."""
-    if raised is None:
-        return _difference(identity, position, fact, "the code has finished")
-    text = f"{type(raised).__name__}: {text_of(raised)}"[:MAX_TEXT]
-    return _difference(identity, position, fact, f"the code raised {text}")
+    """Say that the code has finished, or raised this, before the journal. Its text is a value."""
+    instead = "has finished" if raised is None else f"raised {type(raised).__name__}"
+    return _difference(identity, position, fact, f"the code {instead}")
 
 
 def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:

@@ -35,8 +35,9 @@ BLIND = frozenset({"increment", "toggle"})
 PUBLIC = ("type", "code", "attempts", "again_at")
 """What of a failure the database and its operators have to see."""
 
-DIFFERENCE = (*PUBLIC, "message", "detail", "hint")
-"""The same of code that does not match its journal: its words name calls, never values."""
+WORDS = (*PUBLIC, "message", "detail", "hint")
+"""The same where the words are this package's: of a task whose code does not match its journal, or
+that is given back. They name calls, types and keys, never values."""
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 
@@ -90,11 +91,10 @@ class Sealer:
         """Seal the answer to a request."""
         return self.whole("result", job, place, value)
 
-    def failure(self, job: str, failure: Any) -> Any:
+    def failure(self, job: str, failure: Any, names: Sequence[str] = PUBLIC) -> Any:
         """Seal a failure, but for what the database has to see."""
         if not isinstance(failure, dict):
             return self.whole("failure", job, "", failure)
-        names = DIFFERENCE if failure.get("code") == NonDeterminism.code else PUBLIC
         public = {name: failure[name] for name in names if name in failure}
         rest = {name: part for name, part in failure.items() if name not in public}
         return {"message": SEALED} | public | {SEALED: self.whole("failure", job, "", rest)}
@@ -153,7 +153,9 @@ class Sealer:
     def _ending(self, row: Json, state: str, value: Any) -> Any:
         job, asker = row["job"], row["asker"]
         if state == "release":  # says why this worker cannot run it: maybe it has no key
-            return value
+            return {name: value[name] for name in WORDS if name in value}
+        if state == "stuck" and value["code"] == NonDeterminism.code:
+            return self.failure(job, value, WORDS)
         if state == "continue":
             return self.args(job, MAIN, value)
         if state == "done":
@@ -208,7 +210,7 @@ class Unsealed(Sealer):
         """Give the arguments."""
         return args
 
-    def failure(self, job: str, failure: Any) -> Any:  # noqa: ARG002
+    def failure(self, job: str, failure: Any, names: Sequence[str] = PUBLIC) -> Any:  # noqa: ARG002
         """Give the failure."""
         return failure
 

@@ -103,12 +103,12 @@ def plain_fails_early() -> Any:
         (other_argument, 2, "calls activity plus#1 (arguments (3,)): other arguments"),
         (other_kind, 2, "waits for signal plus#1"),
         (ends_early, 2, "has finished"),
-        (fails_early, 2, "but the code raised ValueError: new code, new bug"),
+        (fails_early, 2, "but the code raised ValueError"),
         (cancels, 2, "waits for signal go#1"),
         (plain_swapped, 1, "waits for activity plus#1"),
         (plain_swallowing, 1, "waits for activity plus#1"),
         (plain_ends_early, 2, "has finished"),
-        (plain_fails_early, 2, "but the code raised ValueError: new code, new bug"),
+        (plain_fails_early, 2, "but the code raised ValueError"),
     ],
 )
 def test_changed_code_is_refused(code: Callable[..., Any], position: int, waits: str) -> None:
