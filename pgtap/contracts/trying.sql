@@ -15,8 +15,10 @@ select given(entity_create('m-1', 'memo', '{"n": "x"}'));
 select is(
     (select jsonb_agg(to_jsonb(b)) from broken_contracts('note',
      '{"properties": {"n": {"type": "number", "maximum": 8}}}') as b),
-    '[{"id": "n-9", "path": "n", "rule": "maximum", "message": "n is 9, but the contract of note wants at most 8"},
-      {"id": "n-bad", "path": "n", "rule": "type", "message": "n is \"x\", but the contract of note wants a number"}]',
+    '[{"id": "n-9", "path": "n", "rule": "maximum",
+       "message": "n is a number, but the contract of note wants at most 8"},
+      {"id": "n-bad", "path": "n", "rule": "type",
+       "message": "n is a string of length 1, but the contract of note wants a number"}]',
     'a schema is tried on the documents of an entity before it is defined');
 select is(
     array(select b.id from broken_contracts('note', '{"required": ["none"]}', after => 'n-7', max_rows => 2) as b),
@@ -45,7 +47,7 @@ select define_contract('note', schema) from next_contract;
 select throws_ok(
     $$ update perdure.jobs set context = context || jsonb_build_object('n', jsonb_build_object('value', context -> 'n'))
         where entity = 'note' and context ? 'n' $$,
-    'PD109', 'n.value is "x", but the contract of note wants a number',
+    'PD109', 'n.value is a string of length 1, but the contract of note wants a number',
     'one document that breaks the contract refuses the whole statement');
 select is((select jsonb_agg(to_jsonb(j) order by j.id) from jobs as j), jobs,
           'a refused statement leaves every document as it was')

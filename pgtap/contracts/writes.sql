@@ -70,7 +70,7 @@ select is(refusal_of('select' || verb), jsonb_build_array('PD109', path, rule), 
   from verbs;
 select is(world('e'), world, 'refused commands leave document, version and journal as they were [P3]') from before;
 select throws_ok(
-    $$ select entity_set('e', '11', 'n') $$, 'PD109', 'n is 11, but the contract of note wants at most 10',
+    $$ select entity_set('e', '11', 'n') $$, 'PD109', 'n is a number, but the contract of note wants at most 10',
     'a refusal names the place, what it would be, the entity, and what its contract wants');
 select is(error_of($$ select entity_set('e', '11', 'n', key => 'k') $$), 'PD109',
           'a command with a key is held to it too');
@@ -120,7 +120,7 @@ select is(refusal_of($$ update perdure.jobs set context = '{"n": 11}' where id =
           'a plain UPDATE is refused (C25)');
 select throws_ok(
     $$ update perdure.jobs set context = context || '{"other": 1}' where id = 'e' $$, 'PD109',
-    'other is 1, but the contract of note wants nothing there', 'a plain UPDATE is told why');
+    'other is a number, but the contract of note wants nothing there', 'a plain UPDATE is told why');
 select is(refusal_of($$ merge into perdure.jobs as j using (values ('e', '{"n": "x"}'::jsonb)) as new (id,
           context) on j.id = new.id
                         when matched then update set context = new.context $$), '["PD109", "n", "type"]',
@@ -149,7 +149,7 @@ select is(jsonb_build_array(the_job('j') -> 'context', the_job('j') -> 'version'
 select is(
     (select f.value - 'hint' from journal as f where f.job_id = 'j' and f.key = 'b'),
     '{"code": "PD109", "type": "ContractBroken", "path": "n", "rule": "maximum",
-      "message": "n is 102, but the contract of note wants at most 10",
+      "message": "n is a number, but the contract of note wants at most 10",
       "detail": "The rule is maximum. The memory was not changed."}',
     'the journal tells why a command was refused, with path and rule [P9]');
 

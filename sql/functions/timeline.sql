@@ -167,7 +167,7 @@ declare
 begin
     if timeline.after is not null and begin_with is null then
         perform raise_failure(make_failure(
-            'PD107', 'InvalidArgument', 'this is no place of a timeline', format('It is %s.', left(timeline.after::text, 200)),
+            'PD107', 'InvalidArgument', 'this is no place of a timeline', format('It is %s.', type_found(timeline.after)),
             'Give the place of the last item of a page.'));
     end if;
     if timeline.after is null then

@@ -117,7 +117,10 @@ def test_a_contract_is_tried_before_it_is_defined(client: perdure.Client) -> Non
     client.create_entity("o-x", "order", {"number": "x", "note": None})
     assert client.broken_contracts("order", Order) == [
         BrokenContract(
-            "o-x", "number", "type", 'number is "x", but the contract of order wants an integer'
+            "o-x",
+            "number",
+            "type",
+            "number is a string of length 1, but the contract of order wants an integer",
         )
     ]
     required = {"required": ["city"]}
@@ -177,7 +180,7 @@ def test_a_refused_command_raises_in_a_coordinator_live_and_on_replay(
     assert seen[0] == seen[1] == told
     assert told == [
         [
-            "findings.0.confidence is 1.5, but the contract of research-agent wants at most 1",
+            "findings.0.confidence is a number, but the contract of research-agent wants at most 1",
             "findings.0.confidence",
             "maximum",
             "PD109",

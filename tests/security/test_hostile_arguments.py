@@ -79,18 +79,23 @@ class Verb:
         return bool({"task", "token", "item"} & set(self.needed)) or self.name == "advance"
 
 
-@pytest.fixture
-def verbs(enter: Enter) -> list[Verb]:
-    """Give every verb that takes text somewhere."""
+def verbs_of(owner: Connection) -> list[Verb]:
+    """Give every verb that takes text somewhere, with the first role that may call it."""
     rights = listed()
     out = []
-    for name, is_procedure, names, types, needed in enter("owner").execute(VERBS).fetchall():
+    for name, is_procedure, names, types, needed in owner.execute(VERBS).fetchall():
         if name not in rights or not set(types) & set(SHAPES):
             continue
         role = next((kind for kind in KINDS if rights[name][kind] == "call"), "owner")
         arguments = dict(zip(names, types, strict=True))
         out.append(Verb(name, is_procedure, arguments, names[:needed], role))
     return out
+
+
+@pytest.fixture
+def verbs(enter: Enter) -> list[Verb]:
+    """Give these verbs."""
+    return verbs_of(enter("owner"))
 
 
 @pytest.fixture

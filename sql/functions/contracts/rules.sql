@@ -267,11 +267,11 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case jsonb_typeof(value)
-        when 'object' then 'an object'
-        when 'array' then 'an array of length ' || jsonb_array_length(value)
-        else coalesce(left(value::text, 60), 'missing')
-    end;
+    return type_found(value) || case jsonb_typeof(value)
+        when 'array' then ' of length ' || jsonb_array_length(value)
+        when 'string' then ' of length ' || length(value #>> '{}')
+        else '' end;
 end
 $$;
-comment on function @extschema@.found_words(jsonb) is 'Say what was found, as an error message says it: the value itself where it is short.';
+comment on function @extschema@.found_words(jsonb) is
+    'Say what was found, as an error message says it: its type and length, not itself, since messages go to the server''s log.';

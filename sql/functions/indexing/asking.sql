@@ -85,7 +85,8 @@ begin
     end if;
     if words < members then
         perform refuse_argument(
-            'operators and keys do not mix', format('It was asked for %s.', left(condition_on.asked::text, 100)),
+            'operators and keys do not mix',
+            format('%s of %s keys are operators.', words, members),
             'Compare with a whole value by $eq.');
     end if;
     return (

@@ -49,7 +49,7 @@ begin
     if operand_kind.operand = jsonb_build_object('$time', operand_kind.operand -> '$time') then
         if time_at(operand_kind.operand, '{$time}') is null then
             perform refuse_argument(
-                format('%s is no time', left(operand_kind.operand ->> '$time', 100)),
+                format('%s is no time', type_found(operand_kind.operand -> '$time')),
                 'A time has a date, a time of day and a zone.', 'Write it as {"$time": "2026-01-31T12:00:00Z"}.');
         end if;
         return 'time';
@@ -197,7 +197,7 @@ declare
 begin
     if comparison.sign <> '=' and kind in ('null', 'value') then
         perform refuse_argument(
-            format('%s is neither before nor after anything', left(comparison.operand::text, 40)),
+            format('%s is neither before nor after anything', type_found(comparison.operand)),
             'Texts, numbers, booleans and times are in an order.', 'Compare with one of these, or use $eq.');
     end if;
     if is_column(comparison.path) and kind = 'null' then
@@ -275,8 +275,10 @@ declare
 begin
     if failure is not null then
         perform refuse_argument(
-            format('this is no predicate for $match: %s', left(check_predicate.operand::text, 100)), failure ->> 'detail',
-            failure ->> 'hint');
+            format('this is no predicate for $match: %s', case jsonb_typeof(check_predicate.operand)
+                       when 'string' then left(check_predicate.operand::text, 100)
+                       else type_found(check_predicate.operand) end),
+            failure ->> 'detail', failure ->> 'hint');
     end if;
 end
 $$;

@@ -16,7 +16,9 @@ begin
                                and coalesce(jsonb_typeof(check_order_key.item -> 'descending'), 'boolean') = 'boolean'
         end) is not true then
         perform refuse_argument(
-            format('%s is nothing to order by', left(check_order_key.item::text, 100)),
+            format('%s is nothing to order by', case jsonb_typeof(check_order_key.item)
+                       when 'string' then left(check_order_key.item::text, 100)
+                       else type_found(check_order_key.item) end),
             'It is a path, a path with - before it, or an object with path, as (text, number, boolean or time) and descending.',
             'Write "user.name", "-$created_at" or {"path": "score", "as": "number", "descending": true}.');
     end if;
@@ -60,7 +62,7 @@ declare
     descending boolean;
 begin
     if jsonb_typeof(order_keys.order_by) is distinct from 'array' or jsonb_array_length(order_keys.order_by) > 8 then
-        perform refuse_argument('an order is an array of at most 8 paths', format('This is %s.', left(order_keys.order_by::text, 100)),
+        perform refuse_argument('an order is an array of at most 8 paths', format('This is %s.', type_found(order_keys.order_by)),
                                 'Write ["status", "-$created_at"].');
     end if;
     perform check_order_key(item) from jsonb_array_elements(order_keys.order_by) as item;
@@ -164,7 +166,7 @@ begin
                             when key.kind = 'time' then time_at(each.given, '{0}') is not null
                             when key.kind = 'text' then jsonb_typeof(each.given -> 0) = 'string'
                             else key.kind in ('value', jsonb_typeof(each.given -> 0)) end) then
-        perform refuse_argument('this place is not one of this order', format('It is %s.', left(check_place.place::text, 100)),
+        perform refuse_argument('this place is not one of this order', format('It is %s.', type_found(check_place.place)),
                                 'Give the place of a row that was found with the same order_by.');
     end if;
 end

@@ -12,7 +12,7 @@ begin
         raise exception 'items cannot be listed like this'
             using errcode = 'PD107',
                   detail = format('It was asked for status %s, %s rows, after %s.', quote_nullable(check_listing.status),
-                                  coalesce(check_listing.max_rows::text, 'null'), coalesce(left(check_listing.after::text, 100), 'none')),
+                                  coalesce(check_listing.max_rows::text, 'null'), type_found(check_listing.after)),
                   hint = 'Status is open, unclaimed, claimed or resolved; rows are 1 to 1000; after is the place of an item.';
     end if;
 end
