@@ -4,15 +4,18 @@ is documented, and no row of any table is another afterwards."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.security.house import Connection
-from tests.security.test_hostile_arguments import stage
+from tests.security.house import KINDS, Connection
+from tests.security.payloads import INSIDE, LEASING, NO_VALUES, Place, places
+from tests.security.test_hostile_arguments import stage, verbs_of
 
 Enter = Callable[[str], Connection]
 
@@ -45,45 +48,11 @@ HARMLESS = {
     "the largest number": "-1e308",
 }
 
-TURN = """select advance(jsonb_build_array(jsonb_build_object(
-    'job', %%(job)s::text, 'task', %%(task)s::text, 'token', %%(token)s::text,
-    'position', 0, %s)))"""
-VERBS = {
-    "start": "select start('w', %(payload)s)",
-    "start, its memory": "select start('w', context => %(payload)s)",
-    "start, its headers": "select start('w', headers => %(payload)s)",
-    "start_many": "select start_many(jsonb_build_array(jsonb_build_object("
-    "'workflow', 'w', 'args', %(payload)s::jsonb)))",
-    "signal": "select signal(%(job)s, 's', %(payload)s)",
-    "signal_with_start": "select signal_with_start('w', %(job)s, 's', %(payload)s)",
-    "hook": "select hook(%(job)s, 'h', %(payload)s)",
-    "retry": "select retry(%(ended)s, %(payload)s)",
-    "fork": "select fork(%(job)s, 'forked', context => %(payload)s)",
-    "entity_create": "select entity_create('new', 'doc', %(payload)s)",
-    "entity_set": "select entity_set(%(job)s, %(payload)s, 'v')",
-    "entity_set, all": "select entity_set(%(job)s, %(payload)s)",
-    "entity_set_if_not_exists": "select entity_set_if_not_exists(%(job)s, 'new', %(payload)s)",
-    "entity_merge": "select entity_merge(%(job)s, %(payload)s)",
-    "entity_append": "select entity_append(%(job)s, 'list', %(payload)s)",
-    "entity_prepend": "select entity_prepend(%(job)s, 'list', %(payload)s)",
-    "entity_log": "select entity_log(%(job)s, 'log', %(payload)s)",
-    "entity_apply": "select entity_apply(%(job)s, jsonb_build_array(jsonb_build_object("
-    "'op', 'set', 'path', 'v', 'value', %(payload)s::jsonb)))",
-    "publish": "select publish(%(job)s, %(task)s, %(token)s, 's', %(payload)s)",
-    "finish_task": "select finish_task(%(job)s, %(task)s, %(token)s, %(payload)s)",
-    "fail_task": "select fail_task(%(job)s, %(task)s, %(token)s, %(payload)s)",
-    "resolve_item": "select resolve_item(%(item)s, %(payload)s)",
-    "create_schedule": "select create_schedule('s', 'w', args => %(payload)s, every => '1 day')",
-    "create_schedule, headers": "select create_schedule('s', 'w', headers => %(payload)s,"
-    " every => '1 day')",
-    "register_worker": "select register_worker('poison', '{q}', %(payload)s)",
-    "find": "select * from find('doc', %(payload)s)",
-    "advance, its result": TURN % "'state', 'done', 'value', %(payload)s::jsonb",
-    "advance, a command": TURN % """'state', 'keep', 'facts', jsonb_build_array(jsonb_build_object(
-        'op', 'set', 'path', array['v'], 'value', %(payload)s::jsonb))""",
-    "advance, a request": TURN % """'state', 'keep', 'requests', jsonb_build_array(
-        jsonb_build_object('kind', 'hook', 'key', 'k', 'name', 'n', 'args', %(payload)s::jsonb))""",
-}  # fmt: skip
+# What is read, and refused as it is, for whatever is put there.
+NO_PLACE = dict.fromkeys(
+    (("find", "order_by"), ("find", "after"), ("list_items", "after"), ("timeline", "after")),
+    "PD107",
+)
 
 
 def rows(owner: Connection) -> dict[str, str]:
@@ -99,41 +68,126 @@ def rows(owner: Connection) -> dict[str, str]:
     return out
 
 
-def end(connection: Connection, query: str, values: dict[str, Any]) -> str:
+def end(connection: Connection, query: str, values: list[Any]) -> str:
     """Run a call; give the code of its refusal, be it raised or answered, or "done"."""
     try:
-        answer = connection.execute(query.encode(), values).fetchone()
+        answers = connection.execute(query.encode(), values).fetchall()
     except psycopg.Error as error:
         return error.sqlstate or type(error).__name__
-    turns = answer[0].get("turns") if answer and isinstance(answer[0], dict) else None
-    return turns[0]["error"]["code"] if turns and turns[0]["state"] == "refused" else "done"
+    refused = re.search(r'"code": "(\w+)"|"(fenced|gone|lost)"', json.dumps(answers, default=str))
+    return refused[1] or refused[2] if refused else "done"
+
+
+def given_to(connection: Connection, place: Place, made: dict[str, Any], value: str) -> str:
+    """Put a value into its place; tell how it ended."""
+    said = place.said(made, value)
+    return end(connection, place.query(said), list(said.values()))
+
+
+@pytest.fixture
+def sessions(enter: Enter) -> dict[str, Connection]:
+    """Give a session of each kind of role."""
+    return {kind: enter(kind) for kind in KINDS}
+
+
+def test_what_holds_no_value_is_there(enter: Enter) -> None:
+    """An exception of an argument that is no more is none."""
+    arguments = {(verb.name, name) for verb in verbs_of(enter("owner")) for name in verb.arguments}
+    assert {*NO_VALUES, *INSIDE, *NO_PLACE} - arguments == set()
+
+
+def test_a_sound_value_is_taken_in_every_place(
+    enter: Enter, sessions: dict[str, Connection]
+) -> None:
+    """Else what is refused there says nothing of the value."""
+    owner = enter("owner")
+    sound = {"define_contract": '{"type": "object"}', "broken_contracts": "{}"}
+    ends = {
+        str(place): given_to(
+            sessions[place.verb.role],
+            place,
+            place.made(owner),
+            sound.get(place.verb.name, '{"v": 1}'),
+        )
+        for place in places(owner)
+        if (place.verb.name, place.argument) not in NO_PLACE
+    }
+    assert {place: code for place, code in ends.items() if code != "done"} == {}
+    assert len(ends) > 60
 
 
 @pytest.mark.parametrize("about", PAYLOADS)
 def test_a_poisoned_payload_is_refused_by_every_verb_and_leaves_nothing(
-    enter: Enter, about: str
+    enter: Enter, sessions: dict[str, Connection], about: str
 ) -> None:
     owner = enter("owner")
     written, wanted = PAYLOADS[about]
-    given = stage(owner) | {"payload": f'{{"v": {written}}}'}
-    given["ended"] = stage(owner)["job"]
-    owner.execute("select terminate(%s)", [given["ended"]])
+    everywhere = list(places(owner))
+    made = {place.needs: place.made(owner) for place in everywhere}
+
+    def wrong(where: list[Place]) -> dict[str, str]:
+        ends = {
+            place: given_to(
+                sessions[place.verb.role], place, made[place.needs], f'{{"v": {written}}}'
+            )
+            for place in where
+        }
+        return {
+            str(place): code for place, code in ends.items() if code not in expected(place, wanted)
+        }
+
+    assert wrong([place for place in everywhere if place.verb.name in LEASING]) == {}
+    told = "select from tasks where job_id = %s and progress is not null"
+    assert [owner.execute(told, [made[verb]["job"]]).rowcount for verb in LEASING] == [0, 0]
     before = rows(owner)
-    ends = {verb: end(owner, query, given) for verb, query in VERBS.items()}
-    assert {verb: code for verb, code in ends.items() if code not in wanted.split("|")} == {}
+    assert wrong([place for place in everywhere if place.verb.name not in LEASING]) == {}
     assert rows(owner) == before
+
+
+def expected(place: Place, wanted: str) -> list[str]:
+    """Give the codes that are right for a place, where the value is JSON at all."""
+    if not wanted.startswith("PD"):
+        return wanted.split("|")
+    if place.verb.name == "extend":
+        return [wanted, "PD301"]  # of more than 10 kB
+    if place.verb.name == "release":
+        return ["done"]  # the progress is left out
+    return [NO_PLACE.get((place.verb.name, place.argument), wanted)]
 
 
 @pytest.mark.parametrize("about", HARMLESS)
 def test_what_only_looks_like_poison_comes_back_as_it_is(enter: Enter, about: str) -> None:
     owner = enter("owner")
     job = stage(owner)["job"]
-    given = {"job": job, "payload": f'{{"v": {HARMLESS[about]}}}'}
-    assert end(owner, VERBS["entity_set, all"], given) == "done"
-    query = "select entity_get(%(job)s) = %(payload)s::jsonb"
-    assert owner.execute(query, given).fetchone() == (True,)
-    text = "select entity_get(%s)::text"
-    row = owner.execute(text, [job]).fetchone()
+    value = f'{{"v": {HARMLESS[about]}}}'
+    assert end(owner, "select entity_set(%s, %s)", [job, value]) == "done"
+    assert owner.execute("select entity_get(%s) = %s::jsonb", [job, value]).fetchone() == (True,)
+    row = owner.execute("select entity_get(%s)::text", [job]).fetchone()
     assert row
-    read, sent = (json.loads(text, parse_int=float) for text in (row[0], given["payload"]))
+    read, sent = (json.loads(text, parse_int=float) for text in (row[0], value))
     assert read == sent
+
+
+WRITES = {
+    "update": "update jobs set context = %s where id = %s",
+    "insert": "insert into jobs (context, id, entity, version) values (%s, %s || '!', 'doc', 1)",
+}
+
+
+@pytest.mark.parametrize("how", WRITES)
+def test_a_poisoned_document_is_refused_by_plain_sql_and_leaves_nothing(
+    enter: Enter, how: str
+) -> None:
+    """A memory may be larger than any value that goes into it."""
+    owner = enter("owner")
+    job = stage(owner, works=False)["job"]
+    before = rows(owner)
+    poison = {about: each for about, each in PAYLOADS.items() if each[1] != "PD301"}
+    poison["more than 8 MB"] = (json.dumps([uuid4().hex for _ in range(260_000)]), "PD303")
+    ends = {
+        about: end(owner, WRITES[how], [f'{{"v": {written}}}', job])
+        for about, (written, _) in poison.items()
+    }
+    wrong = {about: code for about, code in ends.items() if code not in poison[about][1].split("|")}
+    assert wrong == {}
+    assert rows(owner) == before
