@@ -116,6 +116,7 @@ def leases(job: str, task: str, token: str) -> dict[str, tuple[str, list[Any]]]:
         "finish_task": ("select finish_task(%s, %s, %s)", [job, task, token]),
         "fail_task": ("select fail_task(%s, %s, %s)", [job, task, token]),
         "run_task": ("select run_task(%s, %s, %s)", [job, task, token]),
+        "time_out_task": ("select time_out_task(%s, %s, %s)", [job, task, token]),
         "read_journal": ("select read_journal(%s, %s)", [job, task]),
     }
 
@@ -133,6 +134,50 @@ def test_a_token_that_leaked_is_of_no_use_on_a_foreign_queue(
     assert code(enter("limited"), query, *values) == "PD115"
     assert owner.execute("select * from tasks where job_id = %s", [desk]).fetchall() == before
     assert code(enter("worker"), query, *values) is None
+
+
+WITH_TOKENS = """
+select p.proname::text
+  from pg_proc as p
+ where p.pronamespace = 'perdure'::regnamespace
+   and has_function_privilege(%s::name, p.oid, 'execute')
+   and p.proargnames && '{token,tasks,turns}'
+   and p.proname <> 'take_sql_task'  -- which draws the token
+"""
+
+
+def test_no_verb_that_takes_a_token_is_left_out(house: House, owner: Connection) -> None:
+    found = owner.execute(WITH_TOKENS, [house.role("worker")]).fetchall()
+    assert {name for (name,) in found} == leases("", "", "").keys() - {"read_journal"}
+
+
+@pytest.mark.parametrize("verb", sorted(leases("", "", "").keys() - {"read_journal"}))
+def test_a_live_token_is_of_no_use_on_another_task(
+    owner: Connection, enter: Enter, verb: str
+) -> None:
+    """[P6] Neither on one of the same job nor on one of another, which are held too (S7)."""
+    worker, held = enter("worker"), []
+    for desk in (f"desk 1 of {verb}", f"desk 2 of {verb}"):
+        owner.execute("select entity_create(%s, 'desk')", [desk])
+        for queue in (f"q1 of {desk}", f"q2 of {desk}"):
+            task = value(owner, "select hook(%s, 'h', queue => %s)", desk, queue)
+            held.append((desk, task, str(uuid4())))
+            assert claimed(worker, queue, held[-1][2]) == [(desk, task)]
+
+    def is_refused(job: str, task: str, token: str) -> bool:
+        query, values = leases(job, task, token)[verb]
+        try:
+            answer = value(worker, query, *values)
+        except psycopg.Error as error:
+            return error.sqlstate == "PD001"
+        return any(word in json.dumps(answer) for word in ('"lost"', '"fenced"', '"gone"'))
+
+    look = "select t::text from tasks as t where t.job_id ~ %s order by 1"
+    before = owner.execute(look, [f"of {verb}$"]).fetchall()
+    for job, task, own in held:
+        assert all(is_refused(job, task, token) for _, _, token in held if token != own)
+    assert owner.execute(look, [f"of {verb}$"]).fetchall() == before
+    assert not any(is_refused(*each) for each in held)
 
 
 def test_journals_of_what_has_ended_are_read_by_no_limited_worker(
