@@ -1,7 +1,7 @@
 -- Tidy: what every object of an app has in common. A stranger finds the same story in \df+ and \dt+ as in the README.
 
 begin;
-select plan(35);
+select plan(36);
 
 create function functions() returns table (
     oid         oid,
@@ -224,7 +224,10 @@ select is_empty(
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
           and f.name !~ '^(perdure\.)?(check_snapshot|commit_at_leisure)\(' $$,
     'nothing depends on the session, but for one look whether its snapshot may be old, and how a claim is committed: '
-    'no settings, no session locks, no temporary tables');
+    'no settings, no session locks, no temporary tables (S4) (S6)');
+select is_empty(
+    $$ select f.name from functions() as f where concat(f.settings, f.source) ~ 'statement_timeout' $$,
+    'no function limits the time of the statement that runs it: that is read when it begins (S10)');
 select is_empty(
     $$
     select f.name from functions() as f

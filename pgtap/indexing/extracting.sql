@@ -65,7 +65,7 @@ select is(number_at('{"a": 5}', path), null, 'where nothing is, nothing is read'
   from unnest('{b,a.b,a.0,0,a.99999999999}'::text[]) as written (name)
  cross join lateral parse_path(written.name) as path;
 
--- No value makes a write fail, whatever index stands; not even one that every verb refuses, so the triggers are off.
+-- No value makes a write fail, whatever index stands (S9); not even one that every verb refuses, so the triggers are off.
 
 alter table perdure.jobs disable trigger user;
 select given(create_index('doc', 'v', kind)) from unnest('{text,number,boolean,time,contains}'::text[]) as kind;

@@ -100,7 +100,7 @@ select throws_ok(
     $$ select * from statements_to_create_index('doc', 'v', 'text', 'quickly') $$, 'PD107', null,
     'an index is made concurrently, or not');
 
--- Names that a catalogue would cut, or quote.
+-- Names that a catalogue would cut, or quote (S9).
 
 select given(create_index(entity, path))
   from (values

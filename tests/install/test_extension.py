@@ -38,6 +38,28 @@ def test_the_extension_and_the_plain_install_give_the_same_schema(connection: Co
     assert fingerprint(connection, "my_app") == fingerprint(connection, "plain_app")
 
 
+def test_the_extension_is_of_whom_makes_it(extended: Server, connection: Connection) -> None:
+    """Everything in it belongs to a role that may create there, and that is no superuser: a trusted
+    extension could be made by more roles, but what it makes would be a superuser's (S14). It stays
+    in its schema, whose name is written into its functions (S12)."""
+    asked = """select relocatable, superuser, trusted
+                 from pg_available_extension_versions where name = 'perdure' and version = %s"""
+    told = connection.execute(asked, [script.default_version()]).fetchone()
+    assert told == (False, False, False)
+    connection.execute("drop extension perdure; drop role if exists modest; create role modest")
+    connection.execute("create schema authorization modest; set role modest")
+    connection.execute("create extension perdure schema modest; select modest.migrate()")
+    connection.execute("reset role")
+    owners = """
+        select distinct p.proowner::regrole::text from pg_proc as p
+         where p.pronamespace = 'modest'::regnamespace
+        union
+        select c.relowner::regrole::text from pg_class as c
+         where c.relnamespace = 'modest'::regnamespace"""
+    assert connection.execute(owners).fetchall() == [("modest",)]
+    connection.execute("drop owned by modest cascade; drop role modest")
+
+
 def test_the_extension_owns_no_table(connection: Connection) -> None:
     connection.execute("select my_app.migrate()")
     owned = connection.execute("""

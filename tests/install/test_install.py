@@ -167,6 +167,7 @@ def test_an_odd_name_works(empty: Connection, name: str) -> None:
     ["", 'a"b', "a'b", "a$b", "a\\b", "a\0b", "pg_app", "information_schema", "x" * 64, "ü" * 32],
 )
 def test_a_bad_name_is_refused_before_anything_happens(name: str) -> None:
+    """Nor does the script ever quote a name that ends the quotation (S12)."""
     with pytest.raises(InvalidSchema):
         install(None, name)  # type: ignore[arg-type]
 
