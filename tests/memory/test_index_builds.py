@@ -173,3 +173,43 @@ def test_an_extractor_reads_alike_in_every_session(connect: Connect) -> None:
     answer = plain.execute(asked.encode()).fetchone()
     assert answer == (["2024-02-29T18:00:00.5Z", "\\x", "0.1", "true"],)
     assert odd.execute(asked.encode()).fetchone() == answer
+
+
+HOSTILE = """
+create schema planted;
+create function planted.caught(what anyelement) returns anyelement language plpgsql
+as $$ begin raise exception 'what was planted is called'; end $$;
+create function planted.jsonb_typeof(jsonb) returns text language sql
+as $$ select planted.caught('string'::text) $$;
+create function planted.text_at(jsonb, text[]) returns text language sql
+as $$ select planted.caught('planted'::text) $$;
+create function planted.left(text, integer) returns text language sql
+as $$ select planted.caught('planted'::text) $$;
+create function planted.at(jsonb, text[]) returns jsonb language sql
+as $$ select planted.caught('1'::jsonb) $$;
+create operator planted.#> (function = planted.at, leftarg = jsonb, rightarg = text[]);
+set search_path = planted, pg_catalog
+"""
+"""Takes the place of what the extractors call, for whoever looks there first."""
+
+
+def test_no_search_path_changes_what_an_index_holds(connect: Connect) -> None:
+    """Neither that of who builds it, renews it or writes, nor that of a server which while it does
+    maintenance finds nothing of the app (S16)."""
+    hostile, plain = connect(), connect()
+    hostile.execute(HOSTILE.encode())
+    with pytest.raises(psycopg.Error, match="what was planted is called"):
+        hostile.execute("select '{}'::jsonb #> '{v}'::text[]")
+    kinds = ["text", "number", "boolean", "time", "contains"]
+    make = "select perdure.create_index('doc', 'v', k) from unnest(%s::text[]) as k"
+    hostile.execute(make, [kinds])
+    values = ['"2024-02-29T23:30:00Z"', "1", "true", '{"a": 1}']
+    write = """insert into perdure.jobs (id, entity, version, context)
+               values (gen_random_uuid()::text, 'doc', 1, jsonb_build_object('v', %s::jsonb))"""
+    for value in values:
+        hostile.execute(write, [value])
+    for statement in ("reindex table", "analyze", "vacuum (full, analyze)"):
+        hostile.execute(f"{statement} perdure.jobs".encode())
+    plain.execute("set enable_seqscan = off")
+    found = "select count_found('doc', jsonb_build_object('v', %s::jsonb))"
+    assert [plain.execute(found, [value]).fetchone() for value in values] == [(1,)] * 4

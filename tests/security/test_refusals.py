@@ -20,6 +20,8 @@ import pytest
 from perdure.embedded import Server
 from tests.security.house import KINDS, Connection, House, built
 from tests.security.payloads import VALUE, Place, places
+from tests.security.test_hostile_arguments import stage
+from tests.security.test_queues_of_workers import leases
 
 SECRET = "Xantippe"
 """What must stand in no refusal."""
@@ -165,3 +167,18 @@ def test_no_refusal_shows_the_value_that_came_with_it(
     log = (server.folder / "log").read_text(errors="replace")
     assert log.count("ERROR: ") > 300
     assert SECRET not in log
+
+
+def test_no_log_shows_a_token(server: Server, sessions: dict[str, Connection]) -> None:
+    """Neither that of who is refused nor that of who holds the task (S19)."""
+    owner, worker, codes = sessions["owner"], sessions["worker"], set()
+    tokens = []
+    for verb in leases("", "", ""):
+        held, own = stage(owner), stage(owner)
+        tokens += [held["token"], own["token"]]
+        query, values = leases(held["job"], held["task"], own["token"])[verb]
+        codes |= {code for code, _ in told(worker, query, values)}
+    assert codes == {"PD001"}
+    log = (server.folder / "log").read_text(errors="replace")
+    assert "is not held by this token" in log
+    assert [token for token in tokens if token in log] == []

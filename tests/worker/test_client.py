@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.requests import START_OPTIONS, Status, unfinished
@@ -42,6 +43,24 @@ def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: per
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     with perdure.connect() as client:
         assert client.create_entity("e", "thing", {"n": 1}).get("n") == 1
+
+
+@pytest.mark.parametrize("said_in", ["PGCLIENTENCODING", "PGOPTIONS", "the DSN"])
+def test_letters_are_sent_as_utf8_whatever_encoding_is_set(
+    dsn: str, app: perdure.App, echo: Any, monkeypatch: Any, said_in: str
+) -> None:
+    """In another encoding, some letters have bytes that quote what stands behind them (S20)."""
+    letters = "é\u0153\u8868'\\\U0001f426"
+    if said_in == "the DSN":
+        dsn = make_conninfo(dsn, client_encoding="latin1")
+    else:
+        option = "-c client_encoding=latin1" if said_in == "PGOPTIONS" else "latin1"
+        monkeypatch.setenv(said_in, option)
+    with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn):
+        handle = client.start(echo, letters, id=letters, context={"v": letters})
+        assert handle.result(T) == letters
+        assert client.entity(letters).get() == {"v": letters}
+        assert [each.id for each in client.find("echo", {"v": letters})] == [letters]
 
 
 def test_a_job_is_started_once(client: perdure.Client, echo: Any, work: Any) -> None:
