@@ -4,12 +4,14 @@
 server. A test that asks for `dsn` gets a database of its own in which the app `perdure` is
 installed; when it has ended, the invariants of that app must hold. With `PERDURE_TEST_POOLER=1`
 workers and clients go through PgBouncer; with `PERDURE_TEST_SILENCE=1` nobody is ever notified.
+With `PERDURE_NO_SKIPS=1` a test fails whose server, program or package is not there.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,40 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     ]
     if mutants:
         terminalreporter.write_line(f"mutants killed {sum(mutants)}/{len(mutants)}")
+
+
+MAY_BE_SKIPPED = [
+    *("only who may mount", "the right to write", "only root"),
+    "`make cluster`",  # what takes long
+    *("notifications do not come", "without faults only"),  # what was asked for
+]
+"""Reasons that hold although nothing is missing."""
+if "PERDURE_PG_BINDIR" not in os.environ:
+    MAY_BE_SKIPPED.append("no plpgsql_check")  # which comes with Debian's servers
+if sys.version_info >= (3, 14):
+    MAY_BE_SKIPPED.append("perdure[lint]")  # as long as pgspot's parser has no wheel
+
+
+def no_skip(report: Any) -> Any:
+    """Let fail what was skipped for another reason, where nothing may be missing."""
+    is_skipped = report.skipped and not hasattr(report, "wasxfail")
+    if is_skipped and os.environ.get("PERDURE_NO_SKIPS"):
+        reason = report.longrepr[2]
+        if not any(known in reason for known in MAY_BE_SKIPPED):
+            report.outcome, report.longrepr = "failed", f"nothing may be missing here: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Look at tests that are skipped."""
+    return no_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    """Look at files that are."""
+    return no_skip((yield))
 
 
 @pytest.fixture(scope="session")
