@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
@@ -249,6 +250,24 @@ WEAKNESSES = {
         at_work(crashes.test_the_keys_of_a_result_iterate_alike_live_and_replayed, faults=Faults()),
     ),
 }
+
+
+NO_ENGINES: dict[str, tuple[Test, str]] = {
+    "raised": (commands.a_sum, "from jobs as j, jobs as i where version = 1"),
+    "caught and compared": (commands.the_page, "from jobs as j where j.nothing = 1"),
+    "told by pgTAP": (taps("commands/grid.sql"), "from jobs as j, jobs as i where version = 1"),
+}
+"""A statement that cannot be run, put where a command begins; and how a test meets it."""
+
+
+@pytest.mark.broken_invariants
+@pytest.mark.parametrize("how", NO_ENGINES)
+def test_a_change_that_is_no_sql_is_no_weakness(theatre: Theatre, how: str) -> None:
+    """(T32): whatever test it is, it would fail; so it says nothing of the test."""
+    test, sources = NO_ENGINES[how]
+    theatre.change("run_command", r"begin ", f"begin perform {sources}; ")
+    with pytest.raises((psycopg.Error, AssertionError), match=r"ambiguous|4270\d"):
+        theatre.passes(test)
 
 
 def test_the_list_is_whole() -> None:
