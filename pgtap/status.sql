@@ -109,7 +109,10 @@ select is(to_jsonb(result(id)), wanted, format('the result of a job that is %s',
        ) as cases (id, wanted);
 select is(to_jsonb(result('e')), '{"status": null, "result": null, "error": null}', 'a plain entity has no result');
 select throws_ok($$ select result('nobody') $$, 'PD401', null, 'a job that does not exist has no result');
-select is((await_result(id, '60 s')).status, wanted, format('no end is waited for of what is %s', coalesce(wanted, 'no job')))
+select is(
+    (await_result(id, '60 s')).status,
+    wanted,
+    format('nobody waits for the end of what is %s', coalesce(wanted, 'no job')))
   from (values ('done', 'completed'), ('failed', 'failed'), ('e', null)) as cases (id, wanted);
 select is((await_result('running', '50 ms')).status, 'running', 'who has waited in vain is told that the job runs');
 select is(
