@@ -243,7 +243,7 @@ class Calls:
 
     def await_result(self, job: str, timeout: float) -> Call:
         """Let the server wait for the end of a job, for so many seconds, and read it."""
-        call = self._call("await_result", "row", id=job, timeout=f"{timeout} s")
+        call = self._call("await_result", "row", id=job, timeout=f"{timeout:.6f} s")
         return self._opened(call, partial(openers.result, job))
 
     def status(self, job: str) -> Call:
