@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from . import openers
 from .codecs import Codec
+from .durations import as_interval
 from .envelopes import MAIN, mark_envelopes, request_place
 from .errors import InvalidArgument, InvalidName, InvalidValue, translated
 from .memory import parse_path
@@ -243,7 +244,7 @@ class Calls:
 
     def await_result(self, job: str, timeout: float) -> Call:
         """Let the server wait for the end of a job, for so many seconds, and read it."""
-        call = self._call("await_result", "row", id=job, timeout=f"{timeout:.6f} s")
+        call = self._call("await_result", "row", id=job, timeout=as_interval(timeout))
         return self._opened(call, partial(openers.result, job))
 
     def status(self, job: str) -> Call:
@@ -590,7 +591,7 @@ class Calls:
             "worker": worker,
             "claim_id": claim_id,
             "max_tasks": max_tasks,
-            "lease_for": f"{lease_for} s",
+            "lease_for": as_interval(lease_for),
             "since": since,
             "idle": idle or None,
             "protocol": PROTOCOL,
@@ -633,7 +634,7 @@ class Calls:
             "worker": worker,
             "claim_id": claim_id,
             "max_tasks": max_tasks or None,
-            "lease_for": f"{lease_for} s" if lease_for else None,
+            "lease_for": as_interval(lease_for) if lease_for else None,
             "since": since,
             "waiting": waiting or None,
             "protocol": PROTOCOL,
@@ -656,7 +657,7 @@ class Calls:
     def extend(self, tasks: list[Task], lease_for: float) -> Call:
         """Move the end of leases."""
         sealed = self._leases(tasks)
-        return self._call("extend", tasks=to_text(sealed), lease_for=f"{lease_for} s")
+        return self._call("extend", tasks=to_text(sealed), lease_for=as_interval(lease_for))
 
     def _leases(self, tasks: list[Task]) -> list[Task]:
         """Seal how far tasks are."""

@@ -320,7 +320,15 @@ def test_what_does_not_exist_is_told(client: perdure.Client) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("queues", "q"), ("queues", []), ("slots", 0), ("poll", 0), ("lease", 0), ("lease", "2 d")],
+    [
+        ("queues", "q"),
+        ("queues", []),
+        ("slots", 0),
+        ("poll", 0),
+        ("lease", 0),
+        ("lease", 1e-5),
+        ("lease", "2 d"),
+    ],
 )
 def test_a_worker_that_could_not_work_says_so_before_it_begins(
     work: Work, option: str, value: Any

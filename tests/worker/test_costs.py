@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import waiting
+from perdure import looks, waiting
 from tests.amount import amount
 
 Connection = psycopg.Connection[Any]
@@ -66,7 +66,8 @@ def test_k_activities_in_a_row_take_two_calls_and_k(
 def test_a_result_takes_four_round_trips(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look, a hint asked for, a look, and after the hint a look that ends the asking."""
+    """A look of the server's, a hint asked for, a look, and after the hint a look that ends the
+    asking. What comes while the server looks takes one."""
 
     @app.coordinator
     async def slow(memory: perdure.AsyncEntity) -> int:
@@ -91,7 +92,13 @@ def test_a_result_takes_four_round_trips(
     monkeypatch.setattr(waiting, "LADDER", ())
     monkeypatch.setattr(waiting, "FIRST_LOOK", 20)
     assert client.start(slow).result("20 s") == 1
-    assert trips == ["result", "listen listen_for", "result", "result unlisten stop_listening"]
+    looks_and_listens = ["await_result", "listen listen_for", "result"]
+    assert trips == [*looks_and_listens, "result unlisten stop_listening"]
+
+    trips.clear()
+    monkeypatch.setattr(looks, "AT_THE_SERVER", 20)
+    assert client.start(slow).result("20 s") == 1
+    assert trips == ["await_result"]
 
 
 def pages(connection: Connection, statement: str) -> int:
