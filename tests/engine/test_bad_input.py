@@ -11,7 +11,7 @@ import pytest
 import perdure
 from perdure import asks
 
-T = "20 s"
+T = "40 s"
 Memory = perdure.AsyncEntity
 Work = Callable[..., perdure.Worker]
 Told = dict[str, Any]

@@ -13,7 +13,7 @@ import pytest
 
 import perdure
 
-T = "30 s"
+T = "40 s"
 Memory = perdure.AsyncEntity
 Work = Callable[..., perdure.Worker]
 

@@ -8,7 +8,7 @@ import psycopg
 
 import perdure
 
-T = "20 s"
+T = "40 s"
 
 
 async def compared(memory: perdure.AsyncEntity) -> list[Any]:

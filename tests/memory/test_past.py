@@ -25,7 +25,7 @@ from perdure.install import install
 from perdure.memory import parse_path
 from perdure.past import Difference
 
-T = "15 s"
+T = "40 s"
 KEYS = ("a", "b", "c.d", "0", "-1", "")
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 import perdure
 from perdure.typed import decoder, to_json
 
-T = "15 s"
+T = "40 s"
 ROOT = Path(__file__).resolve().parents[2]
 WHEN = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ import perdure
 if TYPE_CHECKING:
     from perdure import AsyncEntity
 
-T = "15 s"
+T = "40 s"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import perdure
 from perdure.calls import Calls
 from tests.worker.test_until import wait_for
 
-T = "20 s"
+T = "40 s"
 PARKED = "select count(*) = %s from perdure.tasks where token is null and due_at > perdure.clock()"
 HAVE_TURNED = (
     "select count(*) = 2 from perdure.tasks where deliveries = 0 and started_at is not null"

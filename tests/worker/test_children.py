@@ -12,7 +12,7 @@ import perdure
 from tests.worker.test_cancelling import is_cancelled
 from tests.worker.test_until import run, wait_for
 
-T = "30 s"
+T = "40 s"
 
 
 @dataclass

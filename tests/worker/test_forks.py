@@ -15,7 +15,7 @@ import pytest
 
 import perdure
 
-T = "15 s"
+T = "40 s"
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 

@@ -13,7 +13,7 @@ import pytest
 import perdure
 from tests.worker.test_until import TWO_HOURS_LATER, run, wait_for
 
-T = "20 s"
+T = "40 s"
 OPEN = "select exists (select from perdure.items where is_open)"
 PARKED = "select bool_and(token is null and due_at > perdure.clock()) from perdure.tasks"
 

@@ -25,7 +25,7 @@ from psycopg.rows import dict_row
 import perdure
 from perdure.borrowing import borrowed
 
-T = "20 s"
+T = "40 s"
 
 INSERT = "insert into orders (what) values ('tea')"
 

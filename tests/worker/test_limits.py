@@ -14,7 +14,7 @@ import pytest
 import perdure
 from tests.worker.test_until import TWO_HOURS_LATER, run, wait_for
 
-T = "20 s"
+T = "40 s"
 QUICK = perdure.Retry(attempts=100, delay=0.02, factor=1, jitter=0)
 IN_AN_HOUR = perdure.Retry(attempts=3, delay="1 h", max_delay="1 h", factor=1, jitter=0)
 PAUSES = "select count(*) = {} from perdure.tasks where token is null and due_at > perdure.clock()"

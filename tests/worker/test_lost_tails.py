@@ -15,7 +15,7 @@ import perdure
 from tests.cluster.machines import wait_for
 
 Connection = psycopg.Connection[Any]
-T = "20 s"
+T = "40 s"
 
 PARKED = "name = 'ask' and token is null and due_at = 'infinity'"
 ASKED = "name = 'answer'"

@@ -14,7 +14,7 @@ import perdure
 from perdure.testing import Lab
 from tests.worker.processes import worker_process
 
-T = "15 s"
+T = "40 s"
 
 
 def app_of(version: str | None, *, pinned: bool = True, queue: str = "q") -> perdure.App:

@@ -17,7 +17,7 @@ from tests.worker.processes import worker_process
 from tests.worker.test_recovery import ledger
 from tests.worker.test_until import run, wait_for
 
-T = "20 s"
+T = "40 s"
 SEEN = "select coalesce(bool_or(progress::text ~ '7'), false) from perdure.waiting"
 
 

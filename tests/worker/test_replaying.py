@@ -13,7 +13,7 @@ import perdure
 from perdure import replaying
 from perdure.errors import UnknownFunction
 
-T = "15 s"
+T = "40 s"
 Code = Callable[[Any, Any], Any]
 
 

@@ -18,7 +18,7 @@ from perdure.commands import commands
 from perdure.errors import ChildFailed, JobFailed
 from perdure.replaying import recording_of, replay_journal
 
-T = "20 s"
+T = "40 s"
 Work = Callable[..., perdure.Worker]
 
 

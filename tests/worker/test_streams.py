@@ -17,7 +17,7 @@ from perdure.publishing import StreamLinks
 from tests.worker.processes import worker_process
 from tests.worker.test_until import run
 
-T = "20 s"
+T = "40 s"
 
 
 def words(handle: perdure.Handle, name: str = "words", **options: Any) -> list[Any]:

@@ -29,7 +29,7 @@ from tests.worker.test_until import wait_for
 
 pytestmark = pytest.mark.steady("it counts how often a function runs", "transaction")
 
-T = "30 s"
+T = "40 s"
 BOOK = "insert into bookings (what) values (%s) returning id"
 OPEN = "select count(*) from pg_stat_activity where application_name = 'perdure transaction'"
 

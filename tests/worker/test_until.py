@@ -14,7 +14,7 @@ import pytest
 
 import perdure
 
-T = "20 s"
+T = "40 s"
 
 
 # The same wait in four places: each workflow gives [what it was told, how long that took].

@@ -10,7 +10,7 @@ import pytest
 
 import perdure
 
-T = "15 s"
+T = "40 s"
 
 
 @pytest.fixture
@@ -151,6 +151,7 @@ def test_a_task_without_code_here_is_taken_at_once_by_a_worker_that_comes_and_ha
     assert told == (None,)
 
 
+@pytest.mark.timed("it measures how long forty jobs take")
 def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
