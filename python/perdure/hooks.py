@@ -436,7 +436,7 @@ class HookTurn(Turn):
         runs_again = self._sent_plan is PARK and not self.hook.is_async
         if runs_again:
             self._run()
-        if self._plan is None:
+        if self._plan is None and not self._is_unwinding:  # it would park on what it was told
             mail = self.mail_of(answer, self.outbox.taken())
             self.waits.take(mail, runs_again=runs_again)
         if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):

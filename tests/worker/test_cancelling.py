@@ -13,6 +13,7 @@ import pytest
 
 import perdure
 from perdure.calls import Calls
+from perdure.hooks import HookTurn
 from tests.worker.test_until import wait_for
 
 T = "40 s"
@@ -213,6 +214,48 @@ def test_an_activity_on_another_worker_hears_of_it_with_its_heartbeat(
     handle.cancel()
     is_cancelled(handle)
     assert heard.wait(20)
+
+
+def test_a_plain_hook_hears_of_a_cancel_that_comes_while_it_leaves_memory(
+    app: perdure.App,
+    client: perdure.Client,
+    dsn: str,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """[P5] [P8]: its thread takes its time to unwind, and the worker hears of the cancel meanwhile.
+    Had it taken that, the hook would sleep on.
+    """
+    leaves, heard, go = threading.Event(), threading.Event(), threading.Event()
+    kept = HookTurn._kept
+
+    def keep(turn: HookTurn, answer: Any) -> None:
+        kept(turn, answer)
+        if leaves.is_set() and answer.get("messages"):
+            heard.set()
+
+    @app.hook
+    def sleeps(memory: perdure.Entity) -> None:
+        try:
+            perdure.sleep("1 day")
+        finally:
+            leaves.set()
+            go.wait(20)
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await sleeps(memory)
+
+    monkeypatch.setattr(HookTurn, "_kept", keep)
+    monkeypatch.setattr("perdure.waits.GRACE", 0)
+    work(lease=0.9)  # heartbeats ask for news
+    handle = client.start(waits)
+    assert leaves.wait(20)
+    handle.cancel()
+    assert heard.wait(20)
+    go.set()
+    is_cancelled(handle)
+    wait_for(dsn, "select not exists (select from perdure.tasks)")
 
 
 def test_an_activity_that_is_cancelled_on_its_queue_never_begins(
