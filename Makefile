@@ -7,7 +7,7 @@ RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-on stress cluster storm figures faults lint format verify golden freeze bench \
+.PHONY: help demo test test-on stress pairs cluster storm figures faults lint format verify golden freeze bench \
   soak build release dev psql install-extension clean
 
 help: ## Say what can be made
@@ -41,6 +41,9 @@ test-on: $(READY) ## Run every test on another PostgreSQL, from 15 on (PG_BIN=fo
 AMOUNT ?= 10
 stress: $(READY) ## Run the random tests of the memory with more commands (AMOUNT=10 times as many)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest -m stress -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+pairs: $(READY) ## Let every verb meet every other, in both orders and to both ends (minutes)
+	@PERDURE_RACE_PAIRS=all $(BIN)/python -m pytest tests/races -k 'pairs or lock_order or every_verb' -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 cluster: $(READY) ## Treat servers badly for longer: failovers, poolers, clocks, disks (AMOUNT=10)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/cluster -rPs -o faulthandler_timeout=0 $(PYTEST_ARGS)

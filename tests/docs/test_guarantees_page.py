@@ -59,6 +59,12 @@ def test_all_that_the_page_names_is_there() -> None:
         assert place.exists(), link or file
 
 
+def test_what_the_page_has_one_make_can_be_made() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z-]+)", PAGE)) <= targets
+
+
 def table(first: str) -> dict[str, dict[str, str]]:
     """Give the rows of the table whose first column is called so, by what stands in that."""
     found = re.search(rf"^(\| {first} \|.*)\n\|[- :|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)

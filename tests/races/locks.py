@@ -46,6 +46,8 @@ class Wait(NamedTuple):
     call: str
     held: frozenset[Lock]
     wanted: Lock
+    is_new: bool
+    """Whether it wants to insert that."""
 
     def __str__(self) -> str:
         """Tell it in a line."""
@@ -74,7 +76,7 @@ class Prober:
                 self._hold(lock, new.get(lock))
                 coming = self.a.later(call)
                 if coming.waits():
-                    yield Wait(name, frozenset(self._held(new)) - {lock}, lock)
+                    yield Wait(name, frozenset(self._held(new)) - {lock}, lock, lock in new)
                 self.holder.rollback()
                 coming.error()
 

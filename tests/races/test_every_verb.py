@@ -7,16 +7,18 @@ declared: a new verb fails here until it stands in a table, or in a list with th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from tests.races import test_command_pairs, test_pairs, test_past_pairs
+from tests.races import test_command_pairs, test_crossing_pairs, test_pairs, test_past_pairs
 from tests.races.sessions import Session
 from tests.source import mutators
 
 RACES = Path(__file__).parent
+ENDS = ("commit", "rollback")
 
 # What concerns no single job, and meets others in tests of its own.
 ELSEWHERE = {
@@ -84,6 +86,18 @@ def test_every_verb_of_the_catalogue_meets_others(a: Session) -> None:
     # An install adopts, so the catalogue takes this for a part of something else.
     verbs = mutators(a.connection) | {"adopt_instance"}
     assert verbs - paired == ELSEWHERE.keys() | ALONE.keys()
+
+
+def test_all_pairs_are_all_of_them() -> None:
+    """(T3): `make pairs` lets each meet each, in both orders and to both ends, and holds each job
+    in turn where two cross; `make test` leaves out no pair of what resembles nothing else."""
+    mutators, deeds = test_pairs.MUTATORS, test_crossing_pairs.DEEDS
+    assert set(test_pairs.pairs(everything=True)) == {*product(mutators, mutators, ENDS)}
+    gates = test_crossing_pairs.GATES
+    assert set(test_crossing_pairs.pairs(everything=True)) == {*product(deeds, deeds, gates)}
+    usual = {pair[:2] for pair in test_pairs.pairs(everything=False)}
+    own = [name for name, mutator in mutators.items() if not mutator.is_alike]
+    assert usual >= {*product(own, own)}
 
 
 def test_where_others_say_they_are_tested_they_are() -> None:

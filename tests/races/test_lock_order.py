@@ -8,7 +8,6 @@ is undone. PERDURE_RACE_PAIRS=all takes those that differ little from others too
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -83,9 +82,8 @@ def due(session: Session) -> Task:
 
 def of_pairs() -> dict[str, Deed]:
     """Give what is done to one job."""
-    everything = os.environ.get("PERDURE_RACE_PAIRS") == "all"
     mutators = pairs.MUTATORS.items()
-    return {name: it.do for name, it in mutators if everything or not it.is_alike}
+    return {name: it.do for name, it in mutators if pairs.EVERYTHING or not it.is_alike}
 
 
 STAGES: dict[str, tuple[Callable[[Session], Any], dict[str, Deed]]] = {
@@ -111,11 +109,15 @@ def told(waits: list[Wait]) -> list[list[str]]:
 
 
 def out_of_order(waits: list[Wait]) -> list[str]:
-    """Tell of waits for a job by who holds one that stands behind it in the order of ids."""
+    """Tell of waits for a job by who holds one that stands behind it in the order of ids.
+
+    An id that is free is no job yet: who has inserted it locks no other, or it closed a circle.
+    """
     return [
         str(wait)
         for wait in waits
         for lock in wait.held
+        if not wait.is_new
         if lock.table == wait.wanted.table == "jobs" and lock.key > wait.wanted.key
     ]
 

@@ -3,8 +3,9 @@
 A runs in an open transaction; B comes meanwhile and may have to wait; then A commits or rolls back.
 What both were told and what is left in the tables must equal `A, then B` or `B, then A` as they
 come out one after the other on a job of their own; after a rollback, B alone. The mutators stand in
-a table, and the pairs are made from it. PERDURE_RACE_PAIRS=all takes the mutators that differ
-little from others against all too, and tries every pair with a rollback. [P3] [P5] [P6] [P8]
+a table, and the pairs are made from it. PERDURE_RACE_PAIRS=all, as in `make pairs`, takes
+the mutators that differ little from others against all too, and every pair with a rollback.
+[P3] [P5] [P6] [P8]
 """
 
 from __future__ import annotations
@@ -342,9 +343,11 @@ def swapped(outcome: Outcome) -> Outcome:
     return Outcome(outcome.second, outcome.first, outcome.left)
 
 
-def pairs() -> Iterator[tuple[str, str, str]]:
+EVERYTHING = os.environ.get("PERDURE_RACE_PAIRS") == "all"
+
+
+def pairs(everything: bool) -> Iterator[tuple[str, str, str]]:
     """Make the pairs: first, second, and how the first ends."""
-    everything = os.environ.get("PERDURE_RACE_PAIRS") == "all"
     chosen = [name for name, mutator in MUTATORS.items() if everything or not mutator.is_alike]
     alike = [name for name in MUTATORS if name not in chosen]
     some = [(name, name) for name in alike]
@@ -355,7 +358,7 @@ def pairs() -> Iterator[tuple[str, str, str]]:
             yield first, second, "rollback"
 
 
-@pytest.mark.parametrize(("first", "second", "end"), list(pairs()))
+@pytest.mark.parametrize(("first", "second", "end"), list(pairs(EVERYTHING)))
 def test_two_at_once_come_out_as_one_after_the_other(
     a: Session, b: Session, first: str, second: str, end: str
 ) -> None:
