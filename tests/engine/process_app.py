@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 from typing import Any
 
@@ -38,12 +39,20 @@ async def greets(memory: perdure.AsyncEntity) -> Any:
     return out
 
 
+def starve() -> None:
+    """Hold the interpreter's lock, as a call of C code may, until somebody opens a pipe: no other
+    thread of this process runs, nor does the one that keeps its leases."""
+    if pipe := os.environ.get("STARVE"):
+        ctypes.PyDLL(None).open(os.fsencode(pipe), os.O_RDONLY)
+
+
 @app.hook
 async def slow(memory: perdure.AsyncEntity) -> Any:
     """Be at work for a while, write, and wait."""
     me = os.environ["NAME"]
     await memory.append("log", "begun")
     await memory.append("workers", me)
+    starve()
     await asyncio.sleep(float(os.environ["SLOW"]))
     await memory.append("log", "done")
     await memory.signal("worked", me)

@@ -55,22 +55,38 @@ def test_a_coordinator_iterates_a_set_of_strings_in_two_processes(
 
 
 @pytest.mark.parametrize("then", ["parked", "ended"])
+@pytest.mark.parametrize("zombie_by", ["standing still", "starving"])
 def test_a_zombie_that_wakes_changes_nothing(
-    client: perdure.Client, dsn: str, then: str, connection: psycopg.Connection[Any]
+    client: perdure.Client,
+    dsn: str,
+    then: str,
+    zombie_by: str,
+    connection: psycopg.Connection[Any],
+    tmp_path: Path,
 ) -> None:
-    """[P6]: its task was claimed by another meanwhile, and parked, or ended."""
+    """[P6] (T10): its task was claimed by another meanwhile, and parked, or ended. It had stood
+    still, or its code had let none of its threads run: its leases were not kept."""
     handle = client.start("one_slow")
+    own: dict[str, str] = {}
+    if zombie_by == "starving":
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        own = {"STARVE": str(pipe)}
     parked = "select token is null from tasks where kind = 'hook' and awaits = '{go}'"
-    with worker_process(dsn, app=APP, lease="1 s", NAME="a", SLOW="0.5") as zombie:
+    with worker_process(dsn, app=APP, lease="1 s", NAME="a", SLOW="0.5", **own) as zombie:
         soon(lambda: handle.memory.get("workers") == ["a"])
-        zombie.send_signal(signal.SIGSTOP)
+        if not own:
+            zombie.send_signal(signal.SIGSTOP)
         with worker_process(dsn, app=APP, lease="1 s", NAME="b", SLOW="0"):
             soon(lambda: connection.execute(parked.encode()).fetchall() == [(True,)])
             if then == "ended":
                 handle.signal("go")
                 assert handle.result(T) == ["b", ["begun", "done", "gone"]]
             before = handle.memory.get(), handle.status().version
-            zombie.send_signal(signal.SIGCONT)
+            if own:
+                os.close(os.open(pipe, os.O_WRONLY))
+            else:
+                zombie.send_signal(signal.SIGCONT)
             time.sleep(1.0)
             assert (handle.memory.get(), handle.status().version) == before
             if then == "parked":

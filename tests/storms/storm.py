@@ -27,7 +27,7 @@ from tests.storms.figures import Figures
 from tests.storms.history import History
 from tests.storms.load import Caller, Shop, Wind, broken_memories
 from tests.storms.points import Fuse
-from tests.storms.workers import Crew
+from tests.storms.workers import LATE, Crew
 from tests.worker.test_recovery import Bank
 
 CALLERS = 2
@@ -58,6 +58,8 @@ class Faults:
     deeds: dict[str, Deed]
     pause: tuple[float, float]
     """The least and the most seconds between two faults."""
+    each: int = 1
+    """After so many faults one looks at the invariants: more than one where they come quickly."""
     chance: random.Random = field(default_factory=random.Random)
 
     def draw(self) -> tuple[str, float]:
@@ -84,6 +86,7 @@ class Storm:
     avoid: frozenset[str] = frozenset()
     """Workflows that customers do not order."""
     looks: Callable[[str], list[Any]] = broken_invariants
+    """Gives what is wrong."""
 
     def __post_init__(self) -> None:
         self.figures = Figures(self.name, self.seed, self.promises)
@@ -110,8 +113,8 @@ class Storm:
             time.sleep(pause)
             faults.deeds[deed](faults.chance)
             self.history.fault(deed)
-            if number % 10 == 9:
-                self.look("in the storm")
+            if (number + 1) % faults.each == 0:
+                self.look(f"after {deed}")
 
     def look(self, when: str) -> None:
         """Look whether the invariants hold, which they do at any moment."""
@@ -174,6 +177,11 @@ class Storm:
             self.wind.wrong.append(repr(error))
 
     # The calm.
+
+    def late_turns(self) -> int:
+        """Count the turns of those who had lost their tasks, none of which was applied."""
+        path = self.folder / LATE
+        return len(path.read_text().splitlines()) if path.exists() else 0
 
     def judge(self) -> list[str]:
         """Give all that is wrong."""

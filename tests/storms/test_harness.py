@@ -20,6 +20,7 @@ from tests.storms.damage import can_be_seen, damage
 from tests.storms.history import History
 from tests.storms.load import Caller, Wind, broken_memories
 from tests.storms.proxy import Proxy
+from tests.storms.storm import Faults, Storm
 
 Through = tuple[Proxy, str]
 
@@ -82,6 +83,21 @@ def hear_until_the_end(connection: psycopg.Connection[Any]) -> None:
     """Read what comes, until the connection breaks."""
     while True:
         connection.pgconn.consume_input()
+
+
+def test_what_is_broken_after_a_fault_is_told_though_it_heals(
+    cluster: Cluster, storm_database: str, tmp_path: Path
+) -> None:
+    """[P8]: a control. One looks after each fault, or each few; in the calm none of it is seen."""
+    url = cluster.url(storm_database)
+    broken = ["a wedge"]
+    storm = Storm("harness", cluster, url, url, tmp_path, looks=lambda _: broken)
+    storm.blow(Faults({"crash": lambda _: None}, (0.0, 0.0)), 2)
+    storm.blow(Faults({"cut": lambda _: None}, (0.0, 0.0), each=3), 8)
+    broken.clear()
+    storm.look("in the calm")
+    storm.history.close()
+    assert storm.wind.wrong == 2 * ["after crash: a wedge"] + 2 * ["after cut: a wedge"]
 
 
 class Careless(Caller):

@@ -27,6 +27,7 @@ from tests.storms.storm_app import app
 from tests.storms.workers import LEASE, PATIENCE
 
 Brew = Callable[..., Storm]
+MANY = 100
 
 
 def test_every_crash_point_of_the_code_is_known_by_name() -> None:
@@ -54,7 +55,7 @@ def test_sessions_that_are_ended_cancelled_and_limited_harm_nothing(
         "limit": limit,
     }
     with storm.crew(2), storm.load():
-        storm.blow(Faults(deeds, (0.02, 0.1)), amount(20))
+        storm.blow(Faults(deeds, (0.02, 0.1), each=10), amount(20))
         cluster.limit_sessions(storm_database, statement_timeout="", lock_timeout="")
         cluster.end_sessions(random.Random(0), 1.0)
     assert storm.judge() == []
@@ -163,6 +164,7 @@ def test_a_zombie_changes_nothing_wherever_it_stood_still(
         crew.wake()
         time.sleep(LEASE)
         assert look.everything() == before
+    assert storm.late_turns() > 0, "nobody has tried to change a row"
     storm.figures.faults += len(burnt(tmp_path))
     assert storm.judge() == []
     assert points - set(burnt(tmp_path)) == set(), "points that nobody came to"
@@ -172,13 +174,23 @@ def test_zombies_across_leases_and_parks_have_no_effect(brewing: Brew) -> None:
     """[P6] (T10): workers stand still for longer than their leases, and then go on."""
     storm = brewing("T10 zombies")
     with storm.crew(4) as crew, storm.load():
+
+        def stop(chance: random.Random) -> None:
+            crew.stop(chance, chance.uniform(0.5, 2) * LEASE)
+
         deeds: dict[str, Callable[[random.Random], object]] = {
-            "stop": lambda chance: crew.stop(chance, chance.uniform(0.5, 2) * LEASE),
+            "stop": stop,
             "kill": crew.kill,
             "retire": crew.retire,
         }
         storm.blow(Faults(deeds, (0.1, 0.4)), amount(8))
+        for more in range(MANY):  # chance may have stopped nobody who held anything
+            if storm.late_turns():
+                break
+            chance = storm.random(f"more {more}")
+            storm.blow(Faults({"stop": lambda _, chance=chance: stop(chance)}, (0.1, 0.4)), 1)
     assert storm.judge() == []
+    assert storm.late_turns() > 0, "nobody has tried to change anything"
 
 
 def test_nobody_waits_in_a_circle(brewing: Brew) -> None:

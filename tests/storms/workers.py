@@ -27,11 +27,15 @@ import pytest
 
 import perdure
 from perdure import calls, connections
+from perdure.engine import Engine
+from perdure.turns import Turn
 from tests.databases import SCHEMA
 from tests.storms.faulty import meet_faults
 from tests.storms.points import ORDERLY, Fuse, Passages, pass_through
 
 ROOT = Path(__file__).parents[2]
+LATE = "late turns"
+"""The file in which workers write down that they have lost a task."""
 LEASE = 0.8
 """Seconds: how long the task of a worker that has died is lost."""
 LONGEST_PAUSE = 0.2
@@ -54,12 +58,26 @@ def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
     calls.COMMIT_WITHIN = f"{2 * LEASE} s"
     if fuse is not None:
         pass_through(Passages(fuse, f"{folder}/points"))
+    note_late_turns(Path(folder) / LATE)
     if "PERDURE_FAULTS" in os.environ:
         meet_faults()
     from tests.storms.storm_app import app
 
     provide(dsn)
     perdure.Worker(app, dsn=dsn, lease=LEASE, poll=1, grace=1, provision=False).run()
+
+
+def note_late_turns(path: Path) -> None:
+    """Write down each turn of this worker that is told that it has lost its task."""
+    answer = Engine.answer
+
+    def noting(engine: Engine, turn: Turn, told: dict[str, Any]) -> None:
+        if told["state"] in ("fenced", "gone"):
+            with path.open("a") as file:
+                file.write(f"{os.getpid()} {turn}\n")
+        answer(engine, turn, told)
+
+    Engine.answer = noting  # type: ignore[method-assign]
 
 
 def provide(dsn: str) -> None:
