@@ -155,7 +155,7 @@ class Attempt:
     async def _outcome(self) -> Outcome:
         if self._time_left() == 0:
             return self._too_late(self._made, self._before.failure)
-        crash_point("before activity")
+        crash_point("activity: before function")
         limit = self._limit()
         try:
             outcome = await self._result(limit)
@@ -173,7 +173,7 @@ class Attempt:
             outcome = Outcome(False, self._failure(last.error))
         except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
             outcome = self._failed(error)
-        crash_point("after activity")
+        crash_point("activity: after function")
         return outcome
 
     def _time_left(self) -> float | None:
@@ -328,12 +328,12 @@ class ActivityTurn(Turn):
 
     def build(self) -> Json:
         """Give the outcome."""
-        crash_point("before final flush")
+        crash_point("activity: before final flush")
         return self._final
 
     def answered(self, answer: Json) -> None:
         """Take the answer to the outcome."""
-        crash_point("after final flush")
+        crash_point("activity: after final flush")
         if answer["state"] not in DROPPED and self._final["state"] != "failed":
             error: Failed = answer.get("error") or {"type": "Refused", "message": answer["state"]}
             self._final = self.body("failed", value=error)

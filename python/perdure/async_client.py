@@ -14,6 +14,7 @@ from .connections import Source
 from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
+from .faults import crash_point
 from .finding import Found
 from .handles import BaseHandle
 from .indexing import Index
@@ -138,7 +139,10 @@ class AsyncClient(
         if connection is not None:
             self._pool.check_open()
             return await send_async(plain_cursor(await borrowed_async(connection)), call)
-        return await self._pool.call(call)
+        crash_point("async client: before call")
+        answer = await self._pool.call(call)
+        crash_point("async client: after call")
+        return answer
 
     async def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""

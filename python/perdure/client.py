@@ -13,6 +13,7 @@ from .connections import Source
 from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
+from .faults import crash_point
 from .finding import Found
 from .handles import BaseHandle
 from .indexing import Index
@@ -114,7 +115,10 @@ class Client(
         if connection is not None:
             self._pool.check_open()
             return send(borrowed(connection), call)
-        return self._pool.call(call)
+        crash_point("client: before call")
+        answer = self._pool.call(call)
+        crash_point("client: after call")
+        return answer
 
     def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""

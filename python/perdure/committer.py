@@ -273,7 +273,7 @@ class Committer:
         if not tasks:
             self._look_at = self._claim_at
         if tasks:
-            crash_point("after claim")
+            crash_point("committer: after claim")
         for row in tasks:
             row |= {"token": reply["token"], "at": reply["at"]}
             self._engine.admit(row)
@@ -311,7 +311,7 @@ class Committer:
         )
 
     async def _advance(self, letters: list[Letter], room: int) -> None:
-        crash_point("before send")
+        crash_point("committer: before send")
         try:
             reply = await self._sent(letters, room)
         except FATAL:

@@ -287,7 +287,7 @@ class CoordinatorTurn(Turn):
             return self.body("keep", awaits=self._awaits())
         plan = self._plan or {"state": "keep"}
         state = plan["state"]
-        crash_point(f"before {_PHASES.get(state, 'final flush')}")
+        crash_point(f"coordinator: before {_PHASES.get(state, 'final flush')}")
         self._look_at = None
         agenda, at = self._agenda, self._news.next_at()
         facts = [fact_body(fact) for fact in self._unflushed]
@@ -323,12 +323,12 @@ class CoordinatorTurn(Turn):
                 self._take_recorded()
             self._kept(answer)
         elif state == "parked" and self._is_parking():
-            crash_point("after park")
+            crash_point("coordinator: after park")
             self.applied(self.position + self._sent_facts)
             self._plan = None
             self.engine.park(self, self._agenda.next_deadline())
         elif state in DROPPED:
-            crash_point("after final flush")
+            crash_point("coordinator: after final flush")
             self.drop()
         elif state in ("stale", "replay"):
             logger.info("%r starts over from its journal: %s", self, state)
@@ -349,7 +349,7 @@ class CoordinatorTurn(Turn):
         taken = {fact.extra for fact in self._unflushed}
         self._news.take_mail(self.mail_of(answer, taken))
         self._start_calls()
-        crash_point("after advance")
+        crash_point("coordinator: after advance")
         self._step()
 
     def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:

@@ -101,7 +101,7 @@ class Heartbeat:
             self._extend(turns[start : start + MAX_TASKS])
 
     def _extend(self, turns: list[Turn]) -> None:
-        crash_point("in heartbeat")
+        crash_point("heartbeat: before send")
         news = [turn.progress.news() for turn in turns]
         tasks = [turn.lease() | told for turn, (_, told) in zip(turns, news, strict=True)]
         try:

@@ -112,7 +112,7 @@ class HookTurn(Turn):
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
-        crash_point("before function")
+        crash_point("hook: before function")
         self._root = self.engine.loop.create_task(self._main(runtime, context), context=context)
         self._root.add_done_callback(self._ended, context=self.engine.context)
 
@@ -139,7 +139,7 @@ class HookTurn(Turn):
         _retrieve(root)
         if self.is_leaving() and not self._is_unwinding:
             return
-        crash_point("after function")
+        crash_point("hook: after function")
         self.has_ended = not self._is_unwinding
         for task in list(self.tasks):  # what the hook has begun and not awaited
             task.cancel()
@@ -398,7 +398,7 @@ class HookTurn(Turn):
             return self.body("keep", awaits=self.waits.awaits())
         plan, self._plan = self._plan or KEEP, None
         self._sent_plan, state = plan, plan["state"]
-        crash_point(f"before {_PHASES.get(state, 'final flush')}")
+        crash_point(f"hook: before {_PHASES.get(state, 'final flush')}")
         body = self.body(**plan) | self.outbox.send(final=state in ENDED)
         if state in _PHASES:
             body["awaits"] = self.waits.awaits()
@@ -412,11 +412,11 @@ class HookTurn(Turn):
         if state == "keep":
             self._kept(answer)
         elif state == "parked":
-            crash_point("after park")
+            crash_point("hook: after park")
             self.engine.due_at(self._next_deadline())
             self.drop()
         elif state in DROPPED:
-            crash_point("after final flush")
+            crash_point("hook: after final flush")
             self.drop()
         elif state in ("stale", "replay"):
             logger.info("%r starts over from its journal: %s", self, state)
@@ -432,7 +432,7 @@ class HookTurn(Turn):
 
     def _kept(self, answer: Json) -> None:
         self.applied(self.outbox.acknowledge(self.position, answer))
-        crash_point("after advance")
+        crash_point("hook: after advance")
         runs_again = self._sent_plan is PARK and not self.hook.is_async
         if runs_again:
             self._run()

@@ -18,6 +18,7 @@ from .calls import Call, Calls, send
 from .connections import Source, pauses
 from .durations import Duration, seconds
 from .errors import InvalidArgument
+from .faults import crash_point
 from .memory import Path, parse_path, write_path
 from .past import rows_of
 
@@ -97,6 +98,7 @@ def _run(connection: psycopg.Connection[Any], calls: Calls, ask: Call) -> bool:
             try:
                 for (statement,) in send(connection, ask):
                     has_run = True
+                    crash_point("index: before statement")
                     send(connection, calls.statement(statement))
             except _GOT_IN_THE_WAY:
                 failures += 1

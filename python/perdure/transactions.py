@@ -236,7 +236,7 @@ class Attempt:
             if self._may_run_again(error):
                 return None
             raise
-        crash_point("after commit")
+        crash_point("transaction: after commit")
         return self._told(answer)
 
     def _told(self, answer: Json) -> Outcome:
@@ -350,7 +350,7 @@ class Attempt:
 
     async def _ending(self, value: Any, began: str) -> Call:
         """Take the turn, and give the call that records the result: nothing else goes now."""
-        crash_point("in transaction")
+        crash_point("transaction: after function")
         turn = self._recorder.turn
         while turn.flying:
             self._check_wanted()
@@ -376,7 +376,7 @@ class Attempt:
         answer: Json = reply["turns"][0]
         if answer["state"] not in ("keep", "done") or answer.get("again"):
             raise Unapplied(answer)
-        crash_point("before commit")
+        crash_point("transaction: before commit")
         self._is_committing = True
         return answer
 

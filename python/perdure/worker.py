@@ -262,13 +262,13 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
                 await engine.emptied()
-        crash_point("before release")
+        crash_point("worker: before release")
         given_back = await engine.let_go()
         with suppress(TimeoutError, *REFUSALS):  # the leases end anyway
             async with asyncio.timeout(GOODBYE_WITHIN):
                 if given_back:
                     await link.call(engine.calls.release(given_back))
-                crash_point("after release")
+                crash_point("worker: after release")
                 await link.call(engine.calls.forget_worker(self.name))
 
     async def _listen(self, engine: Engine) -> None:

@@ -239,7 +239,7 @@ def test_a_crash_loses_nothing_that_was_encrypted(
     connection: Connection, client: perdure.Client, dsn: str, work: Any, app: perdure.App
 ) -> None:
     """[P2] [P4] [P6] kill -9 in the middle of it; the next worker goes on with its values."""
-    with codec_worker(dsn, "before final flush:3"):
+    with codec_worker(dsn, "hook: before final flush:2"):
         handle = client.start("everything", secret("q"), id="all")
     work()
     handle.signal("from outside", secret("out"))

@@ -26,7 +26,8 @@ from tests.races.memory_model import Command, State
 from tests.races.sessions import Session
 from tests.races.test_random_history import JOBS, Writer, any_command, with_versions
 from tests.storms.history import Asked, History
-from tests.storms.storm_app import NAP
+from tests.storms.storm_app import NAP, TIDY
+from tests.storms.workers import GRACE
 from tests.worker.test_recovery import RESULT
 
 T = TypeVar("T")
@@ -260,15 +261,16 @@ class Shop:
         self.has_version(job, 0)
 
     def patient(self, job: str) -> None:
-        """A cancel: it is heard, and what cleans up does so once."""
+        """A cancel: it is heard, also by who has parked, and what cleans up does so once."""
         handle = self.start(job, "patient")
         memory = handle.memory
-        self.wind.wait(partial(memory.until, "$.begun == 1"))
+        self.wind.wait(partial(memory.until, f"$.begun == {TIDY}"))
+        time.sleep(self.chance.uniform(0, 4 * GRACE))
         self._ask("cancel", job, handle.cancel)
         with pytest.raises(perdure.JobCancelled):
             self.wind.wait(handle.result)
-        self.wind.wait(partial(memory.until, "$.cleaned == 1"))
-        self.has_version(job, 2)
+        self.wind.wait(partial(memory.until, f"$.cleaned == {TIDY}"))
+        self.has_version(job, 2 * TIDY)
 
     def counts_on(self, job: str) -> None:
         """A condition, which commands from outside fulfil."""

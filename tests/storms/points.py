@@ -14,13 +14,25 @@ from pathlib import Path
 from perdure import faults
 from tests.source import python_files
 
-ORDERLY = frozenset({"before release", "after release"})
+ORDERLY = frozenset({"worker: before release", "worker: after release"})
 """Points that only a worker passes which was asked to stop."""
 
+OF_CLIENTS = ("client: ", "async client: ", "index: ")
 
-def points_in_code() -> set[str]:
-    """Name every point that the package passes, as its source says it."""
-    return {point for file in python_files() for point in points_in(file)}
+
+def points_in_code() -> list[str]:
+    """Name every point that the package passes, as its source says it, once for each place."""
+    return [point for file in python_files() for point in points_in(file)]
+
+
+def worker_points() -> set[str]:
+    """Name those that workers pass."""
+    return {point for point in points_in_code() if not point.startswith(OF_CLIENTS)}
+
+
+def client_points() -> set[str]:
+    """Name those that clients pass."""
+    return {*points_in_code()} - worker_points()
 
 
 def points_in(file: Path) -> Iterator[str]:

@@ -18,6 +18,7 @@ from tests.worker.kill_app import PATIENT, app, step
 __all__ = ["app"]
 
 NAP = 0.15  # seconds
+TIDY = 4  # hooks of a job that wait side by side
 
 
 @app.coordinator
@@ -54,7 +55,7 @@ async def tidies(memory: perdure.AsyncEntity) -> None:
 @app.coordinator
 async def patient(memory: perdure.AsyncEntity) -> None:
     """Wait until somebody cancels."""
-    await tidies(memory)
+    await asyncio.gather(*(tidies(memory) for _ in range(TIDY)))
 
 
 @app.coordinator

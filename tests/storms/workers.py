@@ -26,7 +26,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import calls, connections
+from perdure import calls, connections, waits
 from perdure.engine import Engine
 from perdure.turns import Turn
 from tests.databases import SCHEMA
@@ -40,6 +40,8 @@ LEASE = 0.8
 """Seconds: how long the task of a worker that has died is lost."""
 LONGEST_PAUSE = 0.2
 """Seconds between two times that a call is sent, in storms; else up to 5."""
+GRACE = 0.05
+"""Seconds that a hook waits in memory before it parks; else 1."""
 AT_WORK = 0.4
 """Seconds that a worker lives before it is asked to stop, where its fuse needs that."""
 PATIENCE = 2.5
@@ -55,6 +57,7 @@ def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     os.environ |= {"LEDGER": f"{folder}/ledger", "SLOW": str(LEASE / 2)}
     connections.LONGEST_PAUSE = LONGEST_PAUSE
+    waits.GRACE = GRACE
     calls.COMMIT_WITHIN = f"{2 * LEASE} s"
     if fuse is not None:
         pass_through(Passages(fuse, f"{folder}/points"))

@@ -37,8 +37,9 @@ def test_a_lost_worker_is_replaced_and_the_result_recorded_once(
 
 
 @pytest.mark.parametrize(
-    "point", ["after claim", "before activity", "after activity", "before final flush",
-              "after final flush", "in heartbeat"],
+    "point", ["committer: after claim", "activity: before function", "activity: after function",
+              "activity: before final flush", "activity: after final flush",
+              "heartbeat: before send"],
 )  # fmt: skip
 def test_a_worker_killed_anywhere_harms_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
@@ -51,7 +52,7 @@ def test_a_worker_killed_anywhere_harms_nothing(
             killed.wait(timeout=30)
         with worker_process(dsn, "far", LEDGER=str(path)):
             assert handle.result(T) == 3
-    if point == "after final flush":
+    if point == "activity: after final flush":
         assert ledger(path) == {}
 
 

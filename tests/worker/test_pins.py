@@ -247,7 +247,10 @@ def test_a_version_is_named_once() -> None:
             perdure.App(version=name)
 
 
-@pytest.mark.parametrize("point", ["after claim", "before flush", "after park"])
+POINTS = ["committer: after claim", "hook: before flush", "coordinator: after park"]
+
+
+@pytest.mark.parametrize("point", POINTS)
 def test_only_its_version_takes_over_from_a_worker_that_was_killed(
     client: perdure.Client, dsn: str, point: str
 ) -> None:

@@ -15,15 +15,21 @@ import pytest
 
 import perdure
 from perdure.embedded import Server
-from perdure.faults import POINTS
 from tests.amount import amount, seed
+from tests.storms.points import worker_points
 from tests.worker.processes import worker_process
 
 T = "40 s"
 PAGES = 3
 RESULT = [list(range(2 * PAGES)), list(range(PAGES)), 2 * PAGES]
-NEVER = {"before release", "after release"}
+NEVER = {"worker: before release", "worker: after release"}
 """Points that only an orderly stop passes."""
+ELSEWHERE = {
+    "activity: before final flush", "activity: after final flush",
+    "hook: before park", "hook: after park",
+}  # fmt: skip
+"""Those of an activity that has a queue of its own: `test_dispatched.py`; and of a hook that waits
+for long: `tests/storms`, `tests/engine`."""
 
 
 def ledger(path: Path) -> Counter[str]:
@@ -74,7 +80,7 @@ class Bank:
         )
 
 
-@pytest.mark.parametrize("point", sorted(POINTS - NEVER))
+@pytest.mark.parametrize("point", sorted(worker_points() - NEVER - ELSEWHERE))
 def test_a_worker_killed_anywhere_harms_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
@@ -98,8 +104,13 @@ def test_a_worker_killed_anywhere_harms_nothing(
     assert max(ledger(path).values(), default=0) <= 1  # nothing twice in the second process
 
 
+FLUSHES = [
+    "coordinator: before final flush", "coordinator: after final flush", "activity: after function",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("time", range(1, 5))
-@pytest.mark.parametrize("point", ["before final flush", "after final flush", "after activity"])
+@pytest.mark.parametrize("point", FLUSHES)
 def test_a_worker_killed_between_two_runs_skips_and_doubles_none(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str, time: int
 ) -> None:

@@ -284,7 +284,7 @@ def test_each_second_has_its_job_while_workers_are_killed(
     chance = random.Random(seed)
     client.create_schedule("trivial", every="1 s", args=[1], catch_up="all")
 
-    for point in ("after claim", None, "after claim", None):
+    for point in ("committer: after claim", None, "committer: after claim", None):
         with (
             worker_process(dsn, lease=0.5),
             worker_process(dsn, lease=0.5, crash_at=point and f"{point}:3"),
