@@ -22,10 +22,13 @@ from perdure.statements import split
 T = "60 s"
 
 
-def die_upgrading(dsn: str, schema: str, source: Path, share: float) -> None:
-    """Upgrade an app, and lose the connection after a share of the statements."""
-    statements = [found for part in script.upgrade(source) for found in split(part.text)]
-    left = int(len(statements) * share)
+def statements_to_upgrade(source: Path) -> list[str]:
+    """List what an upgrade runs, before it has the tables changed."""
+    return [found.text for part in script.upgrade(source) for found in split(part.text)]
+
+
+def die_upgrading(dsn: str, schema: str, source: Path, left: int) -> None:
+    """Upgrade an app, and lose the connection after so many statements."""
     run = installer._run
 
     def cut(connection: psycopg.Connection[Any], *statement: str) -> None:

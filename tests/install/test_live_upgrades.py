@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from load import Load, die_upgrading
+from load import Load, die_upgrading, statements_to_upgrade
 from releases import LATER, NOW, speaking
 
 import perdure
@@ -35,8 +35,9 @@ def test_workers_and_clients_go_on_through_an_upgrade(dsn: str, trees: Trees) ->
 
     with load.worker(), load.worker():
         with load.clients():
+            statements = len(statements_to_upgrade(trees[LAST]))
             for dying in range(some := amount(2)):
-                die_upgrading(dsn, "perdure", trees[LAST], 0.999 * (dying + 1) / some)
+                die_upgrading(dsn, "perdure", trees[LAST], (dying + 1) * statements // some - 1)
             migrators = [threading.Thread(target=upgrade) for _ in range(3)]
             for migrator in migrators:
                 migrator.start()

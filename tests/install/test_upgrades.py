@@ -5,9 +5,12 @@ There are no later releases yet; `releases.py` makes two, with all kinds of chan
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,11 @@ from typing import Any
 import psycopg
 import pytest
 from fingerprint import fingerprint
-from load import die_upgrading
+from load import die_upgrading, statements_to_upgrade
 from psycopg import errors
 from releases import LATER, NOW
 
+from perdure import install as installer
 from perdure.embedded import Server
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, translated
 from perdure.install import install
@@ -272,12 +276,92 @@ select typowner::regrole::text from pg_type where typnamespace = 'my_app'::regna
 def test_a_migrator_that_is_killed_anywhere_has_changed_nothing(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
-    """Its transaction is one: all of it, or nothing."""
+    """Its transaction is one: all of it, or nothing. PERDURE_TEST_AMOUNT=400 kills at each
+    statement."""
     before, kept = fingerprint(app, "my_app"), rows(app)
-    for place in range(some := amount(3)):
-        die_upgrading(dsn, "my_app", trees[LAST], 0.999 * (place + 1) / some)
+    statements = len(statements_to_upgrade(trees[LAST]))
+    for place in range(statements - 1, -1, -max(1, statements // amount(4))):
+        die_upgrading(dsn, "my_app", trees[LAST], place)
         assert fingerprint(app, "my_app") == before
         assert rows(app) == kept
+
+
+def test_all_statements_of_an_upgrade_are_one_transaction(
+    dsn: str, app: Connection, trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whoever dies at any of them has changed nothing; nor does anybody see a part of it."""
+    before = value(app, CODE)
+    transactions: list[Any] = []
+    run = installer._run
+
+    def note(connection: Connection, *statement: str) -> None:
+        run(connection, *statement)
+        transactions.append(value(connection, "select pg_current_xact_id_if_assigned()::text"))
+        if len(transactions) % 50 == 0:
+            assert value(app, CODE) == before
+
+    monkeypatch.setattr(installer, "_run", note)
+    with psycopg.connect(dsn, autocommit=True) as migrator:
+        install(migrator, "my_app", source=trees[LAST])
+    changed = transactions[transactions.index(next(filter(None, transactions))) :]
+    assert len(transactions) == len(statements_to_upgrade(trees[LAST]))
+    assert len(set(changed)) == 1
+    assert value(app, CODE) != before
+
+
+CODE = """
+select md5(string_agg(p.proname || p.prosrc, '' order by p.oid)) from pg_proc as p
+ where p.pronamespace = 'my_app'::regnamespace"""
+"""It waits for nobody who replaces it."""
+
+
+@pytest.mark.parametrize("way", ["terminated", "kill -9"])
+def test_a_backend_that_is_killed_while_it_changes_tables_has_changed_nothing(
+    own_server: Server, trees: Trees, way: str
+) -> None:
+    """In the midst of `migrate()`, when the tables are changed, and one row is still to be told."""
+    dsn = own_server.url()
+    with psycopg.connect(dsn, autocommit=True) as app:
+        install(app, "my_app")
+        app.execute("""select my_app.entity_create('note', 'note', '{"n": 1}')""")
+        before, kept = fingerprint(app, "my_app"), rows(app)
+    with psycopg.connect(dsn) as holder, psycopg.connect(dsn, autocommit=True) as migrator:
+        holder.execute("insert into my_app.migrations values (%s, now())", [LAST])
+        upgrade = threading.Thread(target=_upgrade_in_vain, args=[migrator, trees[LAST]])
+        upgrade.start()
+        pid = migrator.info.backend_pid
+        while not value(holder, f"select cardinality(pg_blocking_pids({pid})) > 0"):
+            assert upgrade.is_alive()
+            time.sleep(0.01)
+        if way == "terminated":
+            holder.execute("select pg_terminate_backend(%s)", [pid])
+            holder.rollback()
+        else:
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(psycopg.OperationalError):  # the server ends all the others, too
+                holder.execute("select pg_sleep(30)")
+        upgrade.join()
+    wait_for(own_server)
+    with psycopg.connect(dsn, autocommit=True) as app:
+        assert (fingerprint(app, "my_app"), rows(app)) == (before, kept)
+        assert install(app, "my_app", source=trees[LAST]) == LAST
+        assert rows(app) == kept
+
+
+def _upgrade_in_vain(migrator: Connection, source: Path) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        install(migrator, "my_app", source=source)
+
+
+def wait_for(server: Server) -> None:
+    """Wait until a server has recovered."""
+    while True:
+        try:
+            psycopg.connect(server.url()).close()
+        except psycopg.OperationalError:
+            time.sleep(0.01)
+        else:
+            return
 
 
 def test_ten_upgrade_at_once(dsn: str, app: Connection, trees: Trees, fresh: list[str]) -> None:
