@@ -51,8 +51,8 @@ cluster: $(READY) ## Treat servers badly for longer: failovers, poolers, clocks,
 storm: $(READY) ## Kill workers and servers, cut connections and lose replies for long (AMOUNT=10 times)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/storms -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
-figures: $(READY) ## Let the storms blow and write what they did into sql/guarantees.md (AMOUNT=10)
-	@PERDURE_FIGURES=1 $(MAKE) --no-print-directory storm
+figures: $(READY) ## Let storms blow, servers fail and models play; write what they did into sql/guarantees.md (AMOUNT=10)
+	@PERDURE_FIGURES=1 PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/storms tests/cluster tests/model -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 SHARE  ?= 0.01
 FAULTY ?=

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.cluster.poolers import Pooler, pooler
 from tests.databases import SCHEMA, Connection, broken_invariants, connected
 from tests.fetch_pgtap import NoPgTap
 from tests.servers import SILENCE, AnyServer, database_of, opened
+from tests.storms.figures import FIGURES, Figures, cited, tell
 from tests.taps import FIXTURES, PGTAP, load_pgtap
 
 
@@ -47,7 +49,8 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Count the weaknesses that were put into the engine, and how many of them were noticed."""
+    """Count the weaknesses that were put into the engine, and how many of them were noticed; and
+    print what storms have done."""
     reports = [report for group in terminalreporter.stats.values() for report in group]
     mutants = [
         report.passed
@@ -56,6 +59,31 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     ]
     if mutants:
         terminalreporter.write_line(f"mutants killed {sum(mutants)}/{len(mutants)}")
+    tell(terminalreporter)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run for `make figures` only what gives a row."""
+    if os.environ.get("PERDURE_FIGURES"):
+        giving = {"brewing", "figures"}
+        items[:] = [item for item in items if giving & {*getattr(item, "fixturenames", ())}]
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Iterator[Callable[..., Figures]]:
+    """Give a function that begins a row of the page of guarantees, which the test is to fill."""
+    rows: list[Figures] = []
+    began, failed = time.monotonic(), request.session.testsfailed
+
+    def begin(name: str, seed: str = "") -> Figures:
+        rows.append(Figures(name, seed, cited(request.function.__doc__)))
+        return rows[-1]
+
+    yield begin
+    for row in rows:
+        row.seconds = time.monotonic() - began
+        row.violations = request.session.testsfailed - failed
+        request.node.user_properties.append((FIGURES, row.row()))
 
 
 MAY_BE_SKIPPED = [

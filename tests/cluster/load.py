@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import perdure
 from tests.cluster.machines import wait_for
+from tests.storms.figures import Figures
 
 T = "60 s"
 PAGES = 2
@@ -55,11 +56,17 @@ class Load:
 
     def go_on(self, calls: int) -> None:
         """Wait until so many more calls were acknowledged."""
-        enough = self._acknowledged() + calls
-        wait_for(lambda: self.errors or self._acknowledged() >= enough)
+        enough = self.acknowledged() + calls
+        wait_for(lambda: self.errors or self.acknowledged() >= enough)
         assert self.errors == []
 
-    def _acknowledged(self) -> int:
+    def tell(self, row: Figures) -> None:
+        """Count in a row of figures what was acknowledged."""
+        row.operations += self.acknowledged()
+        row.jobs += len(self.started)
+
+    def acknowledged(self) -> int:
+        """Count the calls that were."""
         return sum(map(len, self.counted.values())) + len(self.started)
 
     def _guarded(self, number: int) -> None:

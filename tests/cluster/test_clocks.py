@@ -21,6 +21,7 @@ from tests.amount import amount, seed
 from tests.cluster.clocks import Clock
 from tests.cluster.load import Load, T
 from tests.cluster.machines import Machine, wait_for
+from tests.storms.figures import Figures
 from tests.worker.processes import worker_process
 
 HOUR = 3600
@@ -235,13 +236,17 @@ def test_no_clock_of_a_worker_matters(server: Machine, client: perdure.Client) -
 
 @pytest.mark.timed("a lease may be a tenth of a second long")
 def test_clocks_that_jump_and_drift_at_random_break_nothing(
-    server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
+    server: Machine,
+    clock: Clock,
+    client: perdure.Client,
+    work: Callable[..., perdure.Worker],
+    figures: Callable[..., Figures],
 ) -> None:
     """[P2] [P8] [P9]"""
-    chance = random.Random(seed())
+    drawn = seed()
+    chance, row = random.Random(drawn), figures("T11 clocks", drawn)
     work()
     work(lease=1)
-    began = time.monotonic()
     handles = [client.start("naps", 10) for _ in range(10)]
     ahead = 0.0
     for _ in range(amount(12)):
@@ -249,8 +254,10 @@ def test_clocks_that_jump_and_drift_at_random_break_nothing(
         clock.set(f"{ahead:+.1f}{chance.choice(['', '', ' x10', ' x0.2'])}")
         time.sleep(chance.uniform(0.1, 0.4))
         handles.append(client.start("naps", 3))
+        row.faults += 1
     clock.set(f"{ahead + 7200:+.1f}")  # ahead of a clock that ran ten times as fast
     for handle in handles:
         assert handle.result(T) is True
-    print(time.monotonic() - began)
+        row.operations += handle.memory.get("naps")
+    row.jobs = len(handles)
     server.check()

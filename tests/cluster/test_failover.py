@@ -11,6 +11,7 @@ import perdure
 from tests.amount import amount
 from tests.cluster.load import BOOK, PAGES, Load, T
 from tests.cluster.machines import Machine, dsn_of, wait_for
+from tests.storms.figures import Figures
 from tests.worker.processes import worker_process
 
 CALLS = 50
@@ -30,11 +31,14 @@ def be_synchronous(primary: Machine) -> None:
 
 
 def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(
-    machines: Callable[..., Machine], primary: Machine, standby: Machine
+    machines: Callable[..., Machine],
+    primary: Machine,
+    standby: Machine,
+    figures: Callable[..., Figures],
 ) -> None:
     """[P1] [P12] (T34) Nobody is told; each finds the new primary by the names he was given."""
     dsn = dsn_of([primary, standby])
-    old, new = primary, standby
+    old, new, row = primary, standby, figures("T13 failover")
     with ExitStack() as stack:
         workers = [
             stack.enter_context(worker_process(dsn, lease=2, WORKER=QUICK)) for _ in range(2)
@@ -53,7 +57,9 @@ def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(
             new.check()
             load.go_on(CALLS)
             old, new = new, old
+            row.faults += 1
         load.stop()
+        load.tell(row)
         with perdure.connect(dsn, provision=False) as client:
             load.check(client)
         assert [worker.poll() for worker in workers] == [None, None]

@@ -17,6 +17,7 @@ from tests.amount import amount
 from tests.cluster.disks import Disk, disk
 from tests.cluster.load import BOOK, PAGES, Load, T
 from tests.cluster.machines import Machine, wait_for
+from tests.storms.figures import Figures
 from tests.worker.processes import worker_process
 
 FULL_FOR = 1.0  # seconds
@@ -52,10 +53,10 @@ def is_full(dsn: str) -> bool:
 
 
 def test_what_cannot_be_stored_now_is_stored_when_there_is_room(
-    primary: Machine, small: Disk
+    primary: Machine, small: Disk, figures: Callable[..., Figures]
 ) -> None:
     """[P1] [P2] [P12] (T34)"""
-    dsn = app_on(primary, small)
+    dsn, row = app_on(primary, small), figures("T15 disk")
     with ExitStack() as stack:
         workers = [
             stack.enter_context(worker_process(dsn, lease=2, WORKER=QUICK)) for _ in range(2)
@@ -69,7 +70,9 @@ def test_what_cannot_be_stored_now_is_stored_when_there_is_room(
             time.sleep(FULL_FOR)
             small.free()
             load.go_on(50)
+            row.faults += 1
         load.stop()
+        load.tell(row)
         with perdure.connect(dsn, provision=False) as client:
             load.check(client)
         assert [worker.poll() for worker in workers] == [None, None]

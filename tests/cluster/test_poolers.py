@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -21,6 +21,7 @@ from tests.cluster.load import Load, T
 from tests.cluster.machines import Machine, program, wait_for
 from tests.cluster.poolers import POOL, Pooler, pooler
 from tests.cluster.suites import run_tests
+from tests.storms.figures import Figures
 from tests.worker.processes import worker_process
 
 MANY = ["signals", "client", "hooks", "transactions"]
@@ -64,21 +65,24 @@ def client(pool: Pooler) -> Iterator[perdure.Client]:
 
 
 def test_workers_and_clients_share_five_sessions_of_a_server_that_falls(
-    client: perdure.Client, pool: Pooler, primary: Machine
+    client: perdure.Client, pool: Pooler, primary: Machine, figures: Callable[..., Figures]
 ) -> None:
-    """[P1] [P2] [P12] (T34) The pooler stays, and their connections to it may."""
-    more = json.dumps({"poll": 0.1})
+    """[P1] [P2] [P11] [P12] (T34) The pooler stays, and their connections to it may."""
+    more, row = json.dumps({"poll": 0.1}), figures("T14 pooler")
     with ExitStack() as stack:
         workers = [
             stack.enter_context(worker_process(pool.url(), lease=1, WORKER=more)) for _ in range(2)
         ]
         primary.await_workers(2)
         with Load(pool.url(), clients=3) as load:
-            load.go_on(100)
-            primary.kill()
-            primary.start()
-            load.go_on(100)
+            for _ in range(amount(1)):
+                load.go_on(100)
+                primary.kill()
+                primary.start()
+                load.go_on(100)
+                row.faults += 1
         load.check(client)
+        load.tell(row)
         assert [worker.poll() for worker in workers] == [None, None]
         assert len(pool.show("servers")) <= POOL
     assert left_in(pool) == []

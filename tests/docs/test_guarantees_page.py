@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storms.figures import PROMISES, by_promise, cited
+from tests.storms.figures import PROMISES, Figures, by_promise, cited, merged
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "sql" / "guarantees.md").read_text()
@@ -23,13 +23,12 @@ def cited_by(place: str) -> str:
     """Give the text of a test, and of what stands before all tests of its file."""
     file, _, test = place.partition("::")
     text = (ROOT / file).read_text()
-    if not test:
-        return text
     functions = [
         node
         for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == test
     ]
+    assert functions, f"there is no {place}"
     return "\n".join(
         [ast.get_docstring(ast.parse(text)) or ""]
         + [ast.get_source_segment(text, node) or "" for node in functions]
@@ -50,6 +49,7 @@ def test_every_promise_that_is_cited_is_there() -> None:
 def test_a_promise_is_shown_by_a_test_that_cites_it(promise: str) -> None:
     assert SHOWN[promise]
     for place in SHOWN[promise]:
+        assert "::" in place, "a test, not a file of tests"
         assert f"[{promise}]" in cited_by(place), place
 
 
@@ -81,11 +81,21 @@ def storms() -> dict[str, str]:
     """Name the storms of the tests, each with the promises that its test cites."""
     return {
         found[1]: cited(ast.get_docstring(node))
-        for file in (ROOT / "tests" / "storms").glob("test_*.py")
+        for folder in ("storms", "cluster", "model")
+        for file in (ROOT / "tests" / folder).glob("test_*.py")
         for node in ast.parse(file.read_text()).body
         if isinstance(node, ast.FunctionDef)
-        and (found := re.search(r"brewing\(['\"]([^'\"]+)", ast.unparse(node)))
+        and (found := re.search(r"(?:brewing|figures)\(['\"]([^'\"]+)", ast.unparse(node)))
     }
+
+
+def test_parts_of_a_storm_are_one_row() -> None:
+    """As those of the model, which plays its games in as many tests as there are to play."""
+    rows = [Figures("T2", "7", "P1", 1.5, operations=n, jobs=1) for n in (800, 1200)]
+    other = Figures("T11", "7", "P1").row()
+    (whole, last) = merged([rows[0].row(), other, rows[1].row()])
+    assert whole == Figures("T2", "7", "P1", 3.0, operations=2000, jobs=2).row()
+    assert last == other
 
 
 def test_the_figures_are_those_of_storms_that_there_are() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.model.real import Connection, Real
 from tests.model.tour import NOT_MODELLED, UNMET, Tour
 from tests.model.verbs import VERBS
 from tests.source import mutators
+from tests.storms.figures import Figures
 
 GAMES = 8  # a test: each has the database to itself
 CALLS = 100  # a game
@@ -21,15 +23,19 @@ CALLS = 100  # a game
 
 @pytest.mark.stress
 @pytest.mark.parametrize("part", range(amount(GAMES) // GAMES or 1))
-def test_answers_and_tables_are_those_of_the_model(connection: Connection, part: int) -> None:
+def test_answers_and_tables_are_those_of_the_model(
+    connection: Connection, part: int, figures: Callable[..., Figures]
+) -> None:
     """[P1] [P2] [P3] [P4] [P5] [P6] [P7] [P8] [P10] [P12] [P13]: after each call, whoever repeats
     it or comes late. PERDURE_TEST_AMOUNT asks for more games; the seed of each stands in a failure.
     """
     real = Real(connection)
     seen: Counter[str] = Counter()
     drawn = seed()
+    row = figures("T2 model", drawn)
     for number in range(part * GAMES, min(part * GAMES + amount(GAMES), (part + 1) * GAMES)):
         real.empty()
+        row.operations += CALLS
         play(Game(real, f"{drawn} {number}", seen), CALLS)
     print(dict(sorted(seen.items())))
     assert seen.keys() >= {"claim", "advance", "start", "signal", "turn parked", "turn keep"}

@@ -1,8 +1,7 @@
-"""Fixtures of the storms: a cluster that is crashed, databases in it, and the table at the end."""
+"""Fixtures of the storms: a cluster that is crashed, and databases in it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,10 @@ from perdure import connections
 from perdure.install import install
 from tests.databases import SCHEMA, connected
 from tests.storms.cluster import Cluster, own_cluster
-from tests.storms.figures import cited, printed, write_down
+from tests.storms.figures import FIGURES, cited
 from tests.storms.proxy import Proxy, proxy_to
 from tests.storms.storm import Storm
 from tests.storms.workers import LONGEST_PAUSE
-
-FIGURES = "figures of a storm"
 
 
 @pytest.fixture(scope="session")
@@ -74,22 +71,3 @@ def brewing(
     for storm in storms:
         storm.history.close()
         request.node.user_properties.append((FIGURES, storm.figures.row()))
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what the storms have done; `make figures` has it written down, if all is well."""
-    stats = terminalreporter.stats
-    rows = [
-        value
-        for reports in stats.values()
-        for report in reports
-        for name, value in getattr(report, "user_properties", ())
-        if name == FIGURES and report.when == "teardown"
-    ]
-    if not rows:
-        return
-    terminalreporter.section("storms")
-    for line in printed(rows):
-        terminalreporter.line(line)
-    if os.environ.get("PERDURE_FIGURES") and not (stats.get("failed") or stats.get("error")):
-        write_down(rows, os.environ["PERDURE_TEST_AMOUNT"])

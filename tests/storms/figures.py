@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+FIGURES = "figures of a storm"
+"""The property of a test that holds a row."""
 PAGE = Path(__file__).parents[2] / "sql" / "guarantees.md"
 SECTION = re.compile(r"(?<=<!-- figures -->\n).*(?=<!-- end of figures -->\n)", re.DOTALL)
 
@@ -47,11 +51,49 @@ HEAD = ["storm", "promises", "seconds", "faults", "operations", "replies lost", 
 PROMISES = ["promise", "storms", "faults", "operations", "violations"]
 NAMES = 2
 """Columns that are names, not numbers."""
+NUMBERS = slice(NAMES, len(HEAD) - 2)
 
 
 def cited(docstring: str | None) -> str:
     """Name the promises that a test cites."""
     return " ".join(re.findall(r"\[(P\d+)\]", docstring or ""))
+
+
+def merged(rows: Iterable[list[str]]) -> list[list[str]]:
+    """Make one row of those that are parts of one storm."""
+    whole: dict[str, list[str]] = {}
+    for row in rows:
+        first = whole.setdefault(row[0], row)
+        if first is not row:
+            both = zip(first[NUMBERS], row[NUMBERS], strict=True)
+            first[NUMBERS] = [added(*pair) for pair in both]
+    return list(whole.values())
+
+
+def added(one: str, two: str) -> str:
+    """Add numbers as they are written."""
+    if "." in one:
+        return f"{float(one) + float(two):.1f}"
+    return f"{int(one.replace(',', '')) + int(two.replace(',', '')):,}"
+
+
+def tell(terminalreporter: Any) -> None:
+    """Print what the storms have done; `make figures` has it written down, if all is well."""
+    stats = terminalreporter.stats
+    rows = merged(
+        list(value)
+        for reports in stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == FIGURES and report.when == "teardown"
+    )
+    if not rows:
+        return
+    terminalreporter.section("storms")
+    for line in printed(rows):
+        terminalreporter.line(line)
+    if os.environ.get("PERDURE_FIGURES") and not (stats.get("failed") or stats.get("error")):
+        write_down(rows, os.environ["PERDURE_TEST_AMOUNT"])
 
 
 def printed(rows: Sequence[list[str]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import perdure
 from perdure.faults import POINTS
 from tests.amount import amount
+from tests.cluster.poolers import pooler
 from tests.databases import connected
 from tests.races.sessions import Session, Stage, together
 from tests.races.test_deadlocks import Chaos
@@ -39,7 +40,7 @@ def test_every_crash_point_of_the_code_is_known_by_name() -> None:
 def test_sessions_that_are_ended_cancelled_and_limited_harm_nothing(
     brewing: Brew, cluster: Cluster, storm_database: str
 ) -> None:
-    """[P2] [P3] [P5] [P12] (T6): also statements that come to the end of a short time limit."""
+    """[P1] [P2] [P3] [P5] [P12] (T6): also statements that come to the end of a short limit."""
     storm = brewing("T6 sessions")
 
     def limit(chance: random.Random) -> None:
@@ -62,9 +63,29 @@ def test_sessions_that_are_ended_cancelled_and_limited_harm_nothing(
     assert storm.judge() == []
 
 
+def test_sessions_and_workers_that_end_behind_a_pooler_harm_nothing(
+    brewing: Brew, cluster: Cluster, storm_database: str
+) -> None:
+    """[P1] [P4] [P5] [P11] [P12] (T14): five sessions of the server serve all, in any order, and
+    nobody is ever notified. Connections to the server end, statements are cancelled, workers die.
+    """
+    with pooler(cluster.server.url()) as entrance:
+        # What callers set for their sessions would be somebody else's.
+        storm = brewing("T14 storm", entrance.url(storm_database), callers=0)
+        with storm.crew(2) as crew, storm.load():
+            deeds: dict[str, Callable[[random.Random], object]] = {
+                "terminate": lambda chance: cluster.end_sessions(chance, 0.3),
+                "cancel": lambda chance: cluster.cancel_statements(chance, 0.7),
+                "kill a worker": crew.kill,
+                "retire a worker": crew.retire,
+            }
+            storm.blow(Faults(deeds, (0.05, 0.2), each=5), amount(15))
+        assert storm.judge() == []
+
+
 def test_the_server_is_crashed_and_killed_under_load(brewing: Brew, cluster: Cluster) -> None:
-    """[P2] [P3] [P5] [P12] [P13] (T7): stopped on the spot, `kill -9` of the postmaster and of one
-    backend, a checkpointer that stands still; nothing that was acknowledged is lost.
+    """[P1] [P2] [P3] [P5] [P12] [P13] (T7): stopped on the spot, `kill -9` of the postmaster and of
+    one backend, a checkpointer that stands still; nothing that was acknowledged is lost.
     """
     storm = brewing("T7 server")
     deeds: dict[str, Callable[[random.Random], object]] = {
@@ -82,8 +103,8 @@ def test_the_server_is_crashed_and_killed_under_load(brewing: Brew, cluster: Clu
 def test_a_network_that_loses_replies_harms_nothing(
     brewing: Brew, proxy: tuple[Proxy, str]
 ) -> None:
-    """[P2] [P5] [P12] (T8): connections are cut, held up and swallowed, and replies are lost to
-    what was committed.
+    """[P1] [P2] [P5] [P12] (T8): connections are cut, held up and swallowed, and replies are lost
+    to what was committed.
     """
     through, dsn = proxy
     storm = brewing("T8 network", dsn)
@@ -127,7 +148,7 @@ def test_a_network_that_loses_replies_harms_nothing(
 
 
 def test_workers_are_killed_at_every_crash_point(brewing: Brew, tmp_path: Path) -> None:
-    """[P4] [P5] [P6] [P8] (T5): each point of the code kills a worker, under load."""
+    """[P4] [P5] [P6] [P8] [P9] (T5): each point of the code kills a worker, under load."""
     storm = brewing("T5 workers")
     chance = storm.random("fuses")
     points = sorted(worker_points())
@@ -213,8 +234,8 @@ def test_nobody_waits_in_a_circle(brewing: Brew) -> None:
 
 
 def test_a_driver_that_fails_and_executes_without_an_answer_harms_nothing(brewing: Brew) -> None:
-    """[P2] [P4] [P5] [P12] (T9): under a worker and a client in this process. `make faults` gives
-    the same driver to other tests.
+    """[P1] [P2] [P4] [P5] [P12] (T9): under a worker and a client in this process. `make faults`
+    gives the same driver to other tests.
     """
     storm = brewing("T9 driver")
     driver = Driver(0.05, storm.random("driver"))
