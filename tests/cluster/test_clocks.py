@@ -126,7 +126,6 @@ def test_a_clock_that_jumps_ahead_makes_due_what_it_passes_and_nothing_else(
     server.check()
 
 
-@pytest.mark.timed("it measures delays")
 def test_a_clock_that_jumps_back_delays_by_as_much_at_most(
     server: Machine, clock: Clock, client: perdure.Client, work: Callable[..., perdure.Worker]
 ) -> None:
@@ -197,7 +196,6 @@ def test_who_cannot_wait_for_the_old_time_lets_all_look_at_the_new(
     server.check()
 
 
-@pytest.mark.timed("it measures a lease")
 def test_leases_outlive_no_dead_worker_by_more_than_the_jump(
     server: Machine, clock: Clock, client: perdure.Client
 ) -> None:
@@ -234,7 +232,6 @@ def test_no_clock_of_a_worker_matters(server: Machine, client: perdure.Client) -
     server.check()
 
 
-@pytest.mark.timed("a lease may be a tenth of a second long")
 def test_clocks_that_jump_and_drift_at_random_break_nothing(
     server: Machine,
     clock: Clock,

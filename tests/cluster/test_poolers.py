@@ -112,7 +112,6 @@ def test_who_waits_looks_now_and_then(client: perdure.Client, pool: Pooler) -> N
     assert left_in(pool) == []
 
 
-@pytest.mark.timed("it measures a pause")
 def test_an_idle_worker_finds_work_within_its_poll(
     client: perdure.Client, pool: Pooler, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -47,7 +47,6 @@ def within(seconds: float) -> Iterator[None]:
     assert time.monotonic() - began < seconds + SLACK
 
 
-@pytest.mark.timed("it measures pauses")
 def test_nobody_waits_longer_than_his_poll(app: perdure.App, dsn: str) -> None:
     """[P11]"""
     with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn, poll=POLL):

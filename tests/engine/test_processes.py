@@ -96,7 +96,6 @@ def test_a_zombie_that_wakes_changes_nothing(
     assert handle.memory.get() == {"log": ["begun", "done", "gone"], "workers": ["a"]}
 
 
-@pytest.mark.timed("whose lease ends runs what it has not recorded again")
 def test_all_programs_at_once_outlive_kill_9(
     client: perdure.Client,
     dsn: str,

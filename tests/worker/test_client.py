@@ -433,7 +433,6 @@ def test_an_async_client_has_the_same_verbs(
     asyncio.run(main())
 
 
-@pytest.mark.timed("it measures a pause")
 def test_results_come_without_any_notification(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
@@ -455,7 +454,6 @@ def test_results_come_without_any_notification(
 
 
 @pytest.mark.direct
-@pytest.mark.timed("it counts what is sent in a second")
 def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)
@@ -478,7 +476,6 @@ def _transactions(connection: Any) -> int:
 
 
 @pytest.mark.direct
-@pytest.mark.timed("it measures how long a job takes")
 def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) -> None:
     work()
     times = []

@@ -20,7 +20,6 @@ from tests.worker.test_until import wait_for
 T = "40 s"
 
 
-@pytest.mark.timed("it measures how long others take")
 def test_an_open_transaction_on_one_job_stops_no_other(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str
 ) -> None:
@@ -255,7 +254,6 @@ def test_code_that_blocks_the_loop_is_reported(
     assert "time.sleep(2)" in caplog.text
 
 
-@pytest.mark.timed("its leases are 0.6 s long")
 def test_leases_are_kept_while_code_runs(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
@@ -321,7 +319,6 @@ def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
 
 
 @pytest.mark.steady("it measures pauses")
-@pytest.mark.timed("it measures pauses")
 def test_who_was_late_twice_lets_the_quicker_go_first(
     app: perdure.App,
     client: perdure.Client,
@@ -364,7 +361,6 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
 
 
 @pytest.mark.steady("it measures pauses")
-@pytest.mark.timed("it measures pauses")
 def test_a_dear_search_takes_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-import pytest
 
 import perdure
 
@@ -54,7 +53,6 @@ def test_a_hundred_thousand_sleepers_cost_nothing(
     assert plan[0][0]["Plan"]["Shared Read Blocks"] < 10
 
 
-@pytest.mark.timed("it counts what is sent in two seconds")
 def test_an_idle_worker_beside_sleepers_asks_next_to_nothing(
     app: perdure.App, connection: psycopg.Connection[Any], work: Any, sent: list[str]
 ) -> None:
@@ -94,7 +92,6 @@ def test_sleepers_wake_together(
     assert len(woken) == len(handles)
 
 
-@pytest.mark.timed("it measures how late they are")
 def test_nobody_wakes_before_the_time(
     app: perdure.App, client: perdure.Client, connection: psycopg.Connection[Any], work: Any
 ) -> None:

@@ -185,7 +185,6 @@ def test_async_clients_do_the_same(dsn: str) -> None:
 # What happens to a worker.
 
 
-@pytest.mark.timed("its leases are 0.6 s long")
 def test_a_long_hook_outlives_its_lease(client: perdure.Client, work: Work) -> None:
     memory = client.create_entity("e", "note")
     client.handle("e").hook(take_time, 2.5)

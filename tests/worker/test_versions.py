@@ -151,7 +151,6 @@ def test_a_task_without_code_here_is_taken_at_once_by_a_worker_that_comes_and_ha
     assert told == (None,)
 
 
-@pytest.mark.timed("it measures how long forty jobs take")
 def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
