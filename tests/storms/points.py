@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,13 +72,21 @@ def points_in(file: Path) -> Iterator[str]:
                 raise AssertionError(f"{file.name}:{node.lineno}: what is this point called?")
 
 
+ANY = "any"
+"""Whatever point a worker comes to first, where it is not late for it."""
+
+
 @dataclass(frozen=True)
 class Fuse:
-    """What happens to a worker at the n-th passage of a point: `kill -9`, or it stands still."""
+    """What happens to a worker at the n-th passage of a point: `kill -9`, or it stands still.
+
+    With any point it happens to so many workers at each of them, whoever comes first.
+    """
 
     point: str
     passage: int = 1
     signal: int = signal.SIGKILL
+    workers: int = 1
 
 
 @dataclass
@@ -91,10 +100,19 @@ class Passages:
     def __call__(self, point: str) -> None:
         """Pass a point."""
         self.passed[point] += 1
-        if point == self.fuse.point and self.passed[point] == self.fuse.passage:
+        if self._is_due(point):
             with Path(self.path).open("a") as file:
                 file.write(f"{os.getpid()} {point}\n")
             os.kill(os.getpid(), self.fuse.signal)
+
+    def _is_due(self, point: str) -> bool:
+        if self.fuse.point != ANY:
+            return point == self.fuse.point and self.passed[point] == self.fuse.passage
+        for number in range(self.fuse.workers):
+            with suppress(FileExistsError):
+                Path(f"{self.path}, {point}, {number}").touch(exist_ok=False)
+                return True
+        return False
 
 
 def burnt(folder: Path) -> list[str]:

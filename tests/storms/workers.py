@@ -44,8 +44,6 @@ GRACE = 0.05
 """Seconds that a hook waits in memory before it parks; else 1."""
 AT_WORK = 0.4
 """Seconds that a worker lives before it is asked to stop, where its fuse needs that."""
-PATIENCE = 2.5
-"""Seconds after which a worker whose fuse has not burnt is replaced by one with a shorter fuse."""
 
 
 def work(dsn: str, folder: str, fuse: Fuse | None) -> None:
@@ -119,7 +117,6 @@ class Hand:
     fuse: Fuse | None
     began: float
     is_asked_to_stop: bool = False
-    is_late: bool = False
 
     @property
     def pid(self) -> int:
@@ -184,17 +181,6 @@ class Crew:
         with self._lock:
             return chance.choice(self.hands)
 
-    def wait_for_fuses(self, seconds: float) -> None:
-        """Wait until all fuses have burnt."""
-        until = time.monotonic() + seconds
-        while left := self._fuses_left():
-            assert time.monotonic() < until, left
-            time.sleep(0.02)
-
-    def _fuses_left(self) -> list[Fuse]:
-        with self._lock:
-            return [*self.fuses, *(hand.fuse for hand in self.hands if hand.fuse is not None)]
-
     # How they are replaced.
 
     @contextmanager
@@ -218,24 +204,22 @@ class Crew:
                     self._start()
 
     def _tend(self, hand: Hand) -> None:
-        """Look after one: is it dead, is it time to ask it to stop, will its fuse ever burn?"""
+        """Look after one: is it dead, is it time to ask it to stop?"""
         if hand.process.exitcode is not None:
             self.hands.remove(hand)
             self.deaths += 1
             if hand.process.exitcode not in (0, -signal.SIGKILL, -signal.SIGTERM):
                 self.failures.append(f"a worker has ended by itself: {hand.process.exitcode}")
-            has_burnt = hand.process.exitcode == -signal.SIGKILL and not hand.is_late
-            if hand.fuse is not None and not has_burnt:
-                self.fuses.append(Fuse(hand.fuse.point))
-        elif hand.fuse is not None:
-            if hand.fuse.point in ORDERLY and hand.age > AT_WORK and not hand.is_asked_to_stop:
-                hand.is_asked_to_stop = True
-                hand.tell(signal.SIGTERM)
-            if (
-                hand.age > PATIENCE and hand.fuse.signal == signal.SIGKILL
-            ):  # it never comes to so late a passage
-                hand.is_late = True
-                hand.tell(signal.SIGKILL)
+            if hand.fuse is not None and hand.process.exitcode != -signal.SIGKILL:
+                self.fuses.append(hand.fuse)  # it has not burnt
+        elif (
+            hand.fuse is not None
+            and hand.fuse.point in ORDERLY
+            and hand.age > AT_WORK
+            and not hand.is_asked_to_stop
+        ):
+            hand.is_asked_to_stop = True
+            hand.tell(signal.SIGTERM)
 
     def _start(self) -> None:
         fuse = self.fuses.popleft() if self.fuses else None
