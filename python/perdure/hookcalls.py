@@ -313,6 +313,7 @@ class InThread:
 
     def __init__(self, turn: HookTurn, asked: Any):
         self._turn = turn
+        self._asked = asked
         self._future: Future[Any] = asyncio.run_coroutine_threadsafe(asked, turn.engine.loop)
 
     def cancel(self) -> bool:
@@ -322,12 +323,16 @@ class InThread:
     def result(self) -> Any:
         """Wait for the answer; meanwhile the hook can leave memory."""
         shields = int(is_shielded.get())
-        self._turn.thread_waits += 1
+        self._turn.thread_waits.add(self)
         self._turn.shielded_waits += shields
         try:
             return self._future.result()
         except CancelledError:  # concurrent.futures has its own
             raise asyncio.CancelledError("the hook was asked to cancel, or withdrew this") from None
         finally:
-            self._turn.thread_waits -= 1
+            self._turn.thread_waits.discard(self)
             self._turn.shielded_waits -= shields
+
+    def is_still(self) -> bool:
+        """Tell whether it has begun, so that it is known what is asked, and has no answer yet."""
+        return self._asked.cr_await is not None and not self._future.done()

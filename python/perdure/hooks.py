@@ -19,7 +19,7 @@ from .context import is_shielded
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
 from .faults import crash_point
-from .hookcalls import HookRuntime
+from .hookcalls import HookRuntime, InThread
 from .limits import too_late
 from .mail import UNREAD, mail_of_claim
 from .memo import OWN_ATTEMPTS, Memo
@@ -56,7 +56,7 @@ class HookTurn(Turn):
         self.tasks: set[asyncio.Task[Any]] = set()
         self._shielded: set[asyncio.Task[Any]] = set()
         self.acting = 0
-        self.thread_waits = 0
+        self.thread_waits: set[InThread] = set()
         self.shielded_waits = 0
         self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
@@ -344,7 +344,8 @@ class HookTurn(Turn):
         if self.acting or self.outbox.is_waited_for():
             return False
         if not self.hook.is_async:
-            return self.thread_waits > 0
+            waits = tuple(self.thread_waits)
+            return bool(waits) and all(call.is_still() for call in waits)
         return is_still(self.tasks, self._timers)
 
     def is_busy(self) -> bool:

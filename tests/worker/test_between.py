@@ -1,0 +1,86 @@
+"""Between what a worker has decided to do with a hook and what is done: whatever comes in between
+is neither lost, nor told to code that is not there any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "10 s"
+A_MOMENT = 0.2
+
+
+def wakes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let threads of hooks be slow to see an answer."""
+    result = Future.result
+
+    def slow(future: Future[Any], timeout: float | None = None) -> Any:
+        answer = result(future, timeout)
+        if threading.current_thread().name.startswith("perdure-hook"):
+            time.sleep(A_MOMENT)
+        return answer
+
+    monkeypatch.setattr(Future, "result", slow)
+
+
+def begins_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls of threads be slow to reach the loop."""
+    submit = asyncio.run_coroutine_threadsafe
+
+    def slow(asked: Any, loop: asyncio.AbstractEventLoop) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def hand_over(answered: Future[Any]) -> None:
+            if (error := answered.exception()) is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(answered.result())
+
+        def begin() -> None:
+            submit(asked, loop).add_done_callback(hand_over)
+
+        loop.call_soon_threadsafe(loop.call_later, A_MOMENT, begin)
+        return future
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", slow)
+
+
+@pytest.mark.parametrize(("is_slow", "pause"), [(wakes_late, 0), (begins_late, 2 * A_MOMENT)])
+def test_a_thread_that_has_something_to_do_does_not_leave_memory(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    is_slow: Any,
+    pause: float,
+) -> None:
+    """Though something else that it has begun is open: it would sleep until that is answered."""
+
+    @app.hook
+    async def aside(memory: perdure.AsyncEntity) -> None:
+        await perdure.wait_for("never")
+
+    @app.activity
+    async def act() -> str:
+        return "done"
+
+    @app.hook
+    def acts(memory: perdure.Entity) -> str:
+        aside.start()
+        time.sleep(pause)
+        return act()
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> str:
+        return await acts(memory)
+
+    is_slow(monkeypatch)
+    work(slots=1)
+    assert client.start(waits).result(T) == "done"
