@@ -314,11 +314,13 @@ class InThread:
     def __init__(self, turn: HookTurn, asked: Any):
         self._turn = turn
         self._asked = asked
+        self._is_withdrawn = False
         self._future: Future[Any] = asyncio.run_coroutine_threadsafe(asked, turn.engine.loop)
 
     def cancel(self) -> bool:
         """Withdraw the request; false if it was answered. A later `result()` raises."""
-        return self._future.cancel()
+        self._is_withdrawn = self._future.cancel()
+        return self._is_withdrawn
 
     def result(self) -> Any:
         """Wait for the answer; meanwhile the hook can leave memory."""
@@ -328,11 +330,17 @@ class InThread:
         try:
             return self._future.result()
         except CancelledError:  # concurrent.futures has its own
+            if not self._is_withdrawn:
+                self._turn.heard_cancel()
             raise asyncio.CancelledError("the hook was asked to cancel, or withdrew this") from None
         finally:
             self._turn.thread_waits.discard(self)
             self._turn.shielded_waits -= shields
 
+    def is_open(self) -> bool:
+        """Tell whether a thread that waits for it has nothing to go on with."""
+        return not self._future.done()
+
     def is_still(self) -> bool:
-        """Tell whether it has begun, so that it is known what is asked, and has no answer yet."""
-        return self._asked.cr_await is not None and not self._future.done()
+        """Tell whether it has begun, too: what it asks for is known."""
+        return self.is_open() and self._asked.cr_await is not None

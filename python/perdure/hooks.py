@@ -275,6 +275,10 @@ class HookTurn(Turn):
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
+    def heard_cancel(self) -> None:
+        """Take note that a thread hears of a cancel now."""
+        self._must_cancel = False
+
     def is_there(self) -> bool:
         """Tell whether code that runs again has asked for all that it had asked for before."""
         return self.memo.asked >= self._asked
@@ -303,7 +307,8 @@ class HookTurn(Turn):
             waiting = {self._root}
         elif not (self.hook.is_async or self.shielded_waits):
             waiting = self.tasks - {self._root} - self._shielded
-        self._must_cancel = not waiting
+        is_heard = self.hook.is_async or any(call.is_open() for call in tuple(self.thread_waits))
+        self._must_cancel = not (waiting and is_heard)
         self._hears_later = self._hears_later or bool(self._must_cancel and self._shielded)
         for task in waiting:
             task.cancel()

@@ -17,6 +17,82 @@ T = "10 s"
 A_MOMENT = 0.2
 
 
+def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Though what it has begun on the side hears of it at once. (E2)"""
+    goes_on = threading.Event()
+
+    @app.activity
+    async def aside() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            goes_on.set()
+
+    @app.hook
+    def busy(memory: perdure.Entity) -> None:
+        begun = aside.start()
+        memory.set(True, "ready")
+        goes_on.wait(30)
+        try:
+            perdure.wait_for("never")
+        finally:
+            with pytest.raises(asyncio.CancelledError):
+                begun.result()
+            memory.set(True, "clean")
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await busy(memory)
+        except perdure.HookFailed as error:
+            return [error.type, await memory.get("clean")]
+
+    work(lease=1)
+    handle = client.start(waits)
+    handle.memory.until("$.ready == true", timeout=T)
+    assert client.handle(handle.id).cancel_hook("1/main/busy#1")
+    assert handle.result(T) == ["CancelledError", True]
+
+
+def test_plain_code_that_was_cancelled_aside_hears_of_it_once(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Where it waits for just that, and may clean up then. (E2)"""
+    goes_on = threading.Event()
+
+    @app.activity
+    async def aside() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            goes_on.set()
+
+    @app.hook
+    def busy(memory: perdure.Entity) -> None:
+        begun = aside.start()
+        memory.set(True, "ready")
+        goes_on.wait(30)
+        try:
+            begun.result()
+        finally:
+            memory.set(True, "clean")
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await busy(memory)
+        except perdure.HookFailed as error:
+            return [error.type, await memory.get("clean")]
+
+    work(lease=1)
+    handle = client.start(waits)
+    handle.memory.until("$.ready == true", timeout=T)
+    assert client.handle(handle.id).cancel_hook("1/main/busy#1")
+    assert handle.result(T) == ["CancelledError", True]
+
+
 def wakes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads of hooks be slow to see an answer."""
     result = Future.result
