@@ -164,6 +164,8 @@ class HookTurn(Turn):
         if self.is_leaving() or self.memo.is_cancelled or (self._is_late and not self._must_cancel):
             return
         self._is_late = True
+        if self._plan is PARK:  # not sent yet: it would tell of no time at which to wake up
+            self._plan = None
         self.cancel()
 
     def _next_deadline(self) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.hooks import HookTurn
 
 T = "10 s"
 A_MOMENT = 0.2
@@ -160,3 +161,34 @@ def test_a_thread_that_has_something_to_do_does_not_leave_memory(
     is_slow(monkeypatch)
     work(slots=1)
     assert client.start(waits).result(T) == "done"
+
+
+def test_a_hook_whose_time_is_up_just_before_it_leaves_memory_is_cancelled_all_the_same(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to be parked: without a time at which to wake up, since that had passed."""
+    leave = HookTurn.leave
+
+    def leaves(turn: HookTurn) -> None:
+        leave(turn)
+        if not turn._is_late:
+            turn._until = turn.engine.clock.now()
+            turn._time_is_up()
+
+    @app.hook(timeout="1 h")
+    async def waits_long(memory: perdure.AsyncEntity) -> None:
+        try:
+            await perdure.wait_for("never")
+        finally:
+            await memory.set(True, "clean")
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await waits_long(memory)
+        except perdure.HookFailed as error:
+            return [error.type, await memory.get("clean")]
+
+    monkeypatch.setattr(HookTurn, "leave", leaves)
+    work(slots=1)
+    assert client.start(waits).result(T) == ["TimeoutError", True]
