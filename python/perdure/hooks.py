@@ -137,7 +137,7 @@ class HookTurn(Turn):
     def _ended(self, root: asyncio.Task[Any]) -> None:
         """Say how the function has ended."""
         _retrieve(root)
-        if self.is_leaving() and not self._is_unwinding:
+        if self._is_dead or self.is_over:
             return
         crash_point("hook: after function")
         self.has_ended = not self._is_unwinding

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.committer import Committer
 from perdure.hooks import HookTurn
 
 T = "10 s"
@@ -192,3 +193,47 @@ def test_a_hook_whose_time_is_up_just_before_it_leaves_memory_is_cancelled_all_t
     monkeypatch.setattr(HookTurn, "leave", leaves)
     work(slots=1)
     assert client.start(waits).result(T) == ["TimeoutError", True]
+
+
+def test_a_thread_whose_hook_is_refused_while_it_unwinds_tells_why(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was to be parked, with nothing left to wait for."""
+    unwinds, refused = threading.Event(), threading.Event()
+    leave, answered, make_round = HookTurn.leave, HookTurn.answered, Committer._round
+
+    def leaves(turn: HookTurn) -> None:
+        leave(turn)
+        turn.nudge()
+
+    def refuses(turn: HookTurn, answer: dict[str, Any]) -> None:
+        if turn._is_unwinding and not refused.is_set():
+            answer = {"state": "refused", "error": {"code": "PD107", "message": "not so"}}
+            refused.set()
+        answered(turn, answer)
+
+    async def is_busy(committer: Committer) -> None:
+        if refused.is_set() and not unwinds.is_set():
+            unwinds.set()
+            await asyncio.sleep(A_MOMENT)
+        await make_round(committer)
+
+    @app.hook
+    def waits_plainly(memory: perdure.Entity) -> None:
+        try:
+            perdure.wait_for("never")
+        finally:
+            unwinds.wait(30)
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await waits_plainly(memory)
+        except perdure.HookFailed as error:
+            return error.message
+
+    monkeypatch.setattr(HookTurn, "leave", leaves)
+    monkeypatch.setattr(HookTurn, "answered", refuses)
+    monkeypatch.setattr(Committer, "_round", is_busy)
+    work(slots=1)
+    assert client.start(waits).result(T) == "not so"
