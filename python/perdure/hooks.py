@@ -278,7 +278,9 @@ class HookTurn(Turn):
             raise asyncio.CancelledError("the hook was asked to cancel")
 
     def heard_cancel(self) -> None:
-        """Take note that a thread hears of a cancel now."""
+        """Take note that a thread hears of a cancel now. Raises Evicted or Suspend where it was
+        none: the hook is leaving."""
+        self.check_alive()
         self._must_cancel = False
 
     def is_there(self) -> bool:

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
@@ -193,6 +194,37 @@ def test_a_hook_whose_time_is_up_just_before_it_leaves_memory_is_cancelled_all_t
     monkeypatch.setattr(HookTurn, "leave", leaves)
     work(slots=1)
     assert client.start(waits).result(T) == ["TimeoutError", True]
+
+
+def test_a_thread_that_loses_its_task_is_not_told_that_it_is_cancelled(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """Whoever holds the task next goes on in its place: what it would undo is still wanted."""
+    heard: list[str] = []
+
+    @app.hook
+    def waits_plainly(memory: perdure.Entity) -> str:
+        memory.set(True, "ready")
+        try:
+            perdure.wait_for("go")
+        except asyncio.CancelledError:
+            heard.append("a cancel")
+            raise
+        return "went on"
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> str:
+        return await waits_plainly(memory)
+
+    work(lease=1)
+    handle = client.start(waits)
+    handle.memory.until("$.ready == true", timeout=T)
+    taken = "update perdure.tasks set token = gen_random_uuid(), due_at = now()"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"{taken} where name = 'waits_plainly'")
+    handle.signal("go")
+    assert handle.result(T) == "went on"
+    assert heard == []
 
 
 def test_a_thread_whose_hook_is_refused_while_it_unwinds_tells_why(
