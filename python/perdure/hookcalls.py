@@ -314,6 +314,7 @@ class InThread:
     def __init__(self, turn: HookTurn, asked: Any):
         self._turn = turn
         self._asked = asked
+        self._is_shielded = is_shielded.get()
         self._is_withdrawn = False
         self._future: Future[Any] = asyncio.run_coroutine_threadsafe(asked, turn.engine.loop)
 
@@ -337,10 +338,10 @@ class InThread:
             self._turn.thread_waits.discard(self)
             self._turn.shielded_waits -= shields
 
-    def is_open(self) -> bool:
-        """Tell whether a thread that waits for it has nothing to go on with."""
-        return not self._future.done()
+    def hears_cancel(self) -> bool:
+        """Tell whether a thread that waits for it is interrupted where it is cancelled."""
+        return not (self._is_shielded or self._future.done())
 
     def is_still(self) -> bool:
-        """Tell whether it has begun, too: what it asks for is known."""
-        return self.is_open() and self._asked.cr_await is not None
+        """Tell whether it has begun, so that it is known what is asked, and has no answer yet."""
+        return self._asked.cr_await is not None and not self._future.done()

@@ -311,7 +311,8 @@ class HookTurn(Turn):
             waiting = {self._root}
         elif not (self.hook.is_async or self.shielded_waits):
             waiting = self.tasks - {self._root} - self._shielded
-        is_heard = self.hook.is_async or any(call.is_open() for call in tuple(self.thread_waits))
+        waits = tuple(self.thread_waits)
+        is_heard = self.hook.is_async or any(call.hears_cancel() for call in waits)
         self._must_cancel = not (waiting and is_heard)
         self._hears_later = self._hears_later or bool(self._must_cancel and self._shielded)
         for task in waiting:

@@ -1,4 +1,4 @@
-"""Between what a worker has decided to do with a hook and what is done: whatever comes in between
+"""Between what a worker has decided to do with a task and what is done: whatever comes in between
 is neither lost, nor told to code that is not there any more."""
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ from perdure.hooks import HookTurn
 
 T = "10 s"
 A_MOMENT = 0.2
+
+
+def is_taken(dsn: str, name: str) -> None:
+    """Let the task of this name be lost, and due."""
+    taken = "update perdure.tasks set token = gen_random_uuid(), due_at = now() where name = %s"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(taken, [name])
 
 
 def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
@@ -219,9 +226,7 @@ def test_a_thread_that_loses_its_task_is_not_told_that_it_is_cancelled(
     work(lease=1)
     handle = client.start(waits)
     handle.memory.until("$.ready == true", timeout=T)
-    taken = "update perdure.tasks set token = gen_random_uuid(), due_at = now()"
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(f"{taken} where name = 'waits_plainly'")
+    is_taken(dsn, "waits_plainly")
     handle.signal("go")
     assert handle.result(T) == "went on"
     assert heard == []
@@ -269,3 +274,46 @@ def test_a_thread_whose_hook_is_refused_while_it_unwinds_tells_why(
     monkeypatch.setattr(Committer, "_round", is_busy)
     work(slots=1)
     assert client.start(waits).result(T) == "not so"
+
+
+def test_plain_code_that_waits_for_what_it_has_shielded_hears_of_a_cancel_behind_it(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Though something else that it has begun is cancelled at once. (E2)"""
+    goes_on = threading.Event()
+
+    @app.activity
+    async def aside() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            goes_on.set()
+
+    @app.activity
+    def part() -> str:
+        goes_on.wait(30)
+        return "done"
+
+    @app.hook
+    def busy(memory: perdure.Entity) -> None:
+        begun = perdure.shielded(part.start)
+        aside.start()
+        memory.set(True, "ready")
+        told = begun.result()
+        try:
+            perdure.wait_for("never")
+        finally:
+            memory.set(told, "part")
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        try:
+            await busy(memory)
+        except perdure.HookFailed as error:
+            return [error.type, await memory.get("part")]
+
+    work(lease=1)
+    handle = client.start(waits)
+    handle.memory.until("$.ready == true", timeout=T)
+    assert client.handle(handle.id).cancel_hook("1/main/busy#1")
+    assert handle.result(T) == ["CancelledError", "done"]
