@@ -436,6 +436,7 @@ class HookTurn(Turn):
                 self.engine, self.row | {"journal": None, "asked": self._asked}, self.hook
             )
             again.asked_before = self.asked_before
+            again.progress = self.progress
             again.mail = UNREAD
             self.engine.replace(self, again)
         else:

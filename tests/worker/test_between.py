@@ -317,3 +317,39 @@ def test_plain_code_that_waits_for_what_it_has_shielded_hears_of_a_cancel_behind
     handle.memory.until("$.ready == true", timeout=T)
     assert client.handle(handle.id).cancel_hook("1/main/busy#1")
     assert handle.result(T) == ["CancelledError", "done"]
+
+
+def test_a_hook_that_starts_over_from_its_journal_knows_how_far_its_activities_were(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a worker was lost: what its claim told of them was of before they began."""
+    answered, told = HookTurn.answered, threading.Event()
+    begun: list[Any] = []
+
+    def starts_over(turn: HookTurn, answer: dict[str, Any]) -> None:
+        is_due = told.is_set() and len(begun) == 1
+        answered(turn, {"state": "stale"} if is_due else answer)
+
+    @app.activity
+    async def reads() -> Any:
+        begun.append(perdure.info().progress)
+        if len(begun) == 1:
+            perdure.heartbeat({"page": 12})
+            told.set()
+            await asyncio.sleep(60)
+        return begun[-1]
+
+    @app.hook
+    async def reads_aside(memory: perdure.AsyncEntity) -> Any:
+        waiting = asyncio.create_task(perdure.wait_for("never"))
+        page = await reads()
+        waiting.cancel()
+        return page
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        return await reads_aside(memory)
+
+    monkeypatch.setattr(HookTurn, "answered", starts_over)
+    work()
+    assert client.start(waits).result(T) == {"page": 12}
