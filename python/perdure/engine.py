@@ -201,7 +201,8 @@ class Engine:
             if task.cancelled() or (error := task.exception()) is None:
                 return
             if turn is not None and isinstance(error, ValueSealed | SealBroken):
-                self.seal(turn, error)
+                if not turn.is_over:  # else its task may be held anew
+                    self.seal(turn, error)
             else:
                 logger.error("an unforeseen error for %r", turn, exc_info=error)
                 if turn is not None:

@@ -14,6 +14,8 @@ import pytest
 
 import perdure
 from perdure.committer import Committer
+from perdure.engine import Engine
+from perdure.errors import ValueSealed
 from perdure.hooks import HookTurn
 
 T = "10 s"
@@ -353,3 +355,40 @@ def test_a_hook_that_starts_over_from_its_journal_knows_how_far_its_activities_w
     monkeypatch.setattr(HookTurn, "answered", starts_over)
     work()
     assert client.start(waits).result(T) == {"page": 12}
+
+
+def test_what_a_lost_task_cannot_open_is_not_held_against_who_has_it_next(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is still being read when the same worker claims it again: that one keeps it."""
+    read_journal = Engine.read_journal
+    reads, begins, fails = threading.Event(), threading.Event(), threading.Event()
+    begun: list[str] = []
+
+    async def slow(engine: Engine, job: str, task: str) -> Any:
+        if not reads.is_set():
+            reads.set()
+            await asyncio.to_thread(fails.wait, 30)
+            raise ValueSealed("there is no key")
+        return await read_journal(engine, job, task)
+
+    @app.hook
+    async def takes_long(memory: perdure.AsyncEntity) -> int:
+        begun.append(perdure.info().task)
+        begins.set()
+        await asyncio.sleep(2)
+        return len(begun)
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> int:
+        return await takes_long(memory)
+
+    monkeypatch.setattr(Engine, "read_journal", slow)
+    monkeypatch.setattr(HookTurn, "begin", lambda turn: turn.engine.spawn(turn._reload(), turn))
+    work(lease=1)
+    handle = client.start(waits)
+    assert reads.wait(20)
+    is_taken(dsn, "takes_long")
+    assert begins.wait(20)
+    fails.set()
+    assert handle.result(T) == 1
