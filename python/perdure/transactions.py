@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,7 +24,7 @@ from psycopg.rows import tuple_row
 from .activities import Final, Outcome, Recorder, contained
 from .asks import ActivityCall, stored
 from .calls import Call, plain_cursor, send, send_async, to_text
-from .connections import AsyncLink, can_be_repeated, pauses
+from .connections import REFUSALS, AsyncLink, can_be_repeated, pauses
 from .context import Info
 from .errors import InvalidArgument
 from .faults import crash_point
@@ -32,6 +33,8 @@ from .work import Isolation, Transaction
 
 if TYPE_CHECKING:
     from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
 
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
@@ -276,12 +279,20 @@ class Attempt:
         """Ask whether a turn was applied whose commit has no answer; None where it was not.
 
         To ask waits for the lock on its task, so for the end of the transaction that is in doubt.
+        Where the question is refused the task is let go of: who holds it next finds the answer.
         """
         names = ("job", "task", "token", "position", "awaits")
         turn = {name: self._body[name] for name in names if name in self._body}
         body = turn | {"state": "keep"}
         call = self._engine.calls.advance(to_text([body]), [body], waiting=True)
-        answer: Json = (await self._transactions.link.call(call))["turns"][0]
+        try:
+            answer: Json = (await self._transactions.link.call(call))["turns"][0]
+        except REFUSALS as error:
+            holder = self._recorder.turn
+            logger.exception("%r may have committed a transaction; its lease will end", holder)
+            holder.land()
+            holder.drop()
+            raise asyncio.CancelledError("nobody can tell what became of it") from error
         return answer if answer.get("again") or answer["state"] != "keep" else None
 
     # One run: the same steps for a coroutine and for a thread.

@@ -14,9 +14,11 @@ import pytest
 
 import perdure
 from perdure.committer import Committer
+from perdure.connections import AsyncLink
 from perdure.engine import Engine
 from perdure.errors import ValueSealed
 from perdure.hooks import HookTurn
+from perdure.transactions import NAME, Attempt
 
 T = "10 s"
 A_MOMENT = 0.2
@@ -392,3 +394,38 @@ def test_what_a_lost_task_cannot_open_is_not_held_against_who_has_it_next(
     assert begins.wait(20)
     fails.set()
     assert handle.result(T) == 1
+
+
+def test_a_task_whose_commit_nobody_tells_of_is_let_go_of(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be held, and say nothing any more; who has it next runs it again. [P12]"""
+    judged, call = Attempt._judged, AsyncLink.call
+    lost: list[str] = []
+
+    def loses(attempt: Attempt, reply: Any) -> Any:
+        answer = judged(attempt, reply)
+        if not lost:
+            lost.append("commit")
+            raise psycopg.OperationalError("the connection is lost")
+        return answer
+
+    async def refuses(link: AsyncLink, asked: Any) -> Any:
+        if lost == ["commit"] and link._name == NAME:
+            lost.append("question")
+            raise psycopg.errors.InsufficientPrivilege("permission denied")
+        return await call(link, asked)
+
+    @app.transaction
+    async def pays(connection: psycopg.AsyncConnection[Any]) -> str:
+        return "paid"
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> str:
+        return await pays()
+
+    monkeypatch.setattr(Attempt, "_judged", loses)
+    monkeypatch.setattr(AsyncLink, "call", refuses)
+    work(lease=1)
+    assert client.start(waits).result(T) == "paid"
+    assert lost == ["commit", "question"]
