@@ -34,6 +34,9 @@ logger = logging.getLogger("perdure.worker")
 
 Place = tuple[str, str]
 
+END_WITHIN = 1.0
+"""Seconds that code may take to end when its worker ends."""
+
 
 class Engine:
     """All that the turns of one worker share.
@@ -70,7 +73,7 @@ class Engine:
         self.threads: Counter[Place] = Counter()
         self.running: Turn | None = None
         self.is_stopping = self.hurries = False
-        self._emptied = asyncio.Event()
+        self._emptied, self._thread_ended = asyncio.Event(), asyncio.Event()
         self.committer = Committer(self, poll)
         self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")
         self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
@@ -229,6 +232,7 @@ class Engine:
         self.threads[place] -= 1
         if not self.threads[place]:
             del self.threads[place]
+        self._thread_ended.set()
 
     def replace(self, turn: Turn, again: Turn) -> None:
         """Begin with a task anew, under the same lease."""
@@ -282,19 +286,26 @@ class Engine:
             self._guarded(turn, turn.drain)
 
     async def let_go(self) -> list[Task]:
-        """End all turns; gives the tasks of which no code runs here any more."""
+        """End all turns; gives the tasks of which no code runs here any more, a moment later: a
+        thread that waits for something of ours ends, too, but has to wake up first."""
         turns = list(self.held.values())
         running: set[asyncio.Task[Any]] = set(self.attempts)
         for turn in turns:
             running |= getattr(turn, "tasks", set())
             turn.drop()
-        if running:
-            await asyncio.wait(running, timeout=1.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_WITHIN):
+                await self._code_ended(running, turns)
         return [
-            turn.lease() | turn.progress.news()[1]
-            for turn in turns
-            if not self.threads[turn.job, turn.task]
+            turn.lease() | turn.progress.news()[1] for turn in turns if not self.threads[turn.place]
         ]
+
+    async def _code_ended(self, running: set[asyncio.Task[Any]], turns: list[Turn]) -> None:
+        if running:
+            await asyncio.wait(running)
+        while any(self.threads[turn.place] for turn in turns):
+            self._thread_ended.clear()
+            await self._thread_ended.wait()
 
     async def close(self) -> None:
         """Close runs and connections."""

@@ -112,10 +112,11 @@ def wakes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     result = Future.result
 
     def slow(future: Future[Any], timeout: float | None = None) -> Any:
-        answer = result(future, timeout)
-        if threading.current_thread().name.startswith("perdure-hook"):
-            time.sleep(A_MOMENT)
-        return answer
+        try:
+            return result(future, timeout)
+        finally:
+            if threading.current_thread().name.startswith("perdure-hook"):
+                time.sleep(A_MOMENT)
 
     monkeypatch.setattr(Future, "result", slow)
 
@@ -429,3 +430,36 @@ def test_a_task_whose_commit_nobody_tells_of_is_let_go_of(
     work(lease=1)
     assert client.start(waits).result(T) == "paid"
     assert lost == ["commit", "question"]
+
+
+def test_a_worker_that_stops_gives_back_what_its_threads_only_waited_for(
+    app: perdure.App,
+    client: perdure.Client,
+    dsn: str,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They have to wake up first: another worker would wait for the end of the lease."""
+    begun = threading.Event()
+
+    @app.activity
+    async def act() -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    @app.hook
+    def acts(memory: perdure.Entity) -> None:
+        act()
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await acts(memory)
+
+    wakes_late(monkeypatch)
+    worker = work(grace=0.1)
+    client.start(waits)
+    assert begun.wait(20)
+    worker.stop()
+    given_back = "select token is null from perdure.tasks where name = 'acts'"
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute(given_back).fetchone() == (True,)
