@@ -188,5 +188,6 @@ class Publisher:
             self._is_sending = bool(batches) and self._error is None
             waiting, self._waiting = self._waiting, []
         for room in waiting:
-            room.set_result(None)
+            if not room.done():  # async code may have stopped waiting
+                room.set_result(None)
         return batches

@@ -318,6 +318,31 @@ def test_who_publishes_more_than_the_database_takes_waits(
     assert [number for number, _ in words(handle)] == list(range(40))
 
 
+def test_who_does_not_wait_until_the_database_has_room_has_published_all_the_same(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    late: list[int] = []
+
+    @app.activity
+    async def talk() -> None:
+        for number in range(4):
+            try:
+                async with asyncio.timeout(0):
+                    await perdure.publish("words", [number, "x" * 500_000])
+            except TimeoutError:
+                late.append(number)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work()
+    handle = client.start(talks)
+    handle.result(T)
+    assert late
+    assert [number for number, _ in words(handle)] == list(range(4))
+
+
 # Who is not wanted any more, and what is refused.
 
 
