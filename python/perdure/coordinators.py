@@ -119,6 +119,7 @@ class CoordinatorTurn(Turn):
         self.row = row
         self.token = row["token"]
         self.is_over = False
+        self.progress.found(row["progress"])
         self._news.take_mail(mail_of_claim(row))
         self._step()
 

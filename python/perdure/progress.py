@@ -31,12 +31,12 @@ class Progress:
     The code notes it from any thread; heartbeats and releases say it.
     """
 
-    __slots__ = ("_lock", "_max_bytes", "_noted", "_said", "_value")
+    __slots__ = ("_known", "_lock", "_max_bytes", "_noted", "_offered", "_said", "_value")
 
     def __init__(self, known: Any, max_bytes: int = MAX_BYTES):
         self._lock = threading.Lock()
         self._max_bytes = max_bytes
-        self._value = known
+        self._value = self._known = self._offered = known
         self._noted = self._said = 0
 
     def of(self, key: str | None) -> Any:
@@ -68,11 +68,19 @@ class Progress:
         """Give what nobody was told yet, as a field of a lease, and its number for `said()`."""
         with self._lock:
             is_new = self._noted != self._said
+            self._offered = self._value
             return self._noted, {"progress": self._value} if is_new else {}
 
     def said(self, number: int) -> None:
         """Take note that the database knows it."""
-        self._said = number
+        self._said, self._known = number, self._offered
+
+    def found(self, known: Any) -> None:
+        """Take what the database knows of a task that is taken up again, where others told it."""
+        with self._lock:
+            if known != self._known:
+                self._value = self._known = known
+                self._said = self._noted
 
 
 class Pulse:

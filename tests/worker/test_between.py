@@ -13,12 +13,14 @@ import psycopg
 import pytest
 
 import perdure
+from perdure import coordinators
 from perdure.committer import Committer
 from perdure.connections import AsyncLink
 from perdure.engine import Engine
 from perdure.errors import ValueSealed
 from perdure.hooks import HookTurn
 from perdure.transactions import NAME, Attempt
+from tests.worker.test_until import wait_for
 
 T = "10 s"
 A_MOMENT = 0.2
@@ -463,3 +465,34 @@ def test_a_worker_that_stops_gives_back_what_its_threads_only_waited_for(
     given_back = "select token is null from perdure.tasks where name = 'acts'"
     with psycopg.connect(dsn) as connection:
         assert connection.execute(given_back).fetchone() == (True,)
+
+
+def test_a_parked_coordinator_is_taken_up_with_what_others_have_told_of_its_activities(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker had begun the next attempt, and was lost before it could record anything."""
+    is_parked = "select token is null and progress is not null from perdure.tasks"
+    begun: list[Any] = []
+
+    @app.activity(retry=perdure.Retry(attempts=2, delay=2))
+    async def reads() -> Any:
+        begun.append(perdure.info().progress)
+        if len(begun) == 1:
+            perdure.heartbeat({"page": 12})
+            await asyncio.sleep(1)
+            raise ConnectionError("no route")
+        return begun[-1]
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> Any:
+        return await reads()
+
+    monkeypatch.setattr(coordinators, "SHORT_PAUSE", 0)
+    work(lease=1)
+    handle = client.start(waits)
+    wait_for(dsn, is_parked)
+    told = "update perdure.tasks set progress = replace(progress::text, '12', '50')::jsonb"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(told)
+    assert handle.result(T) == {"page": 50}
+    assert begun == [None, {"page": 50}]
