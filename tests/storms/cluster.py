@@ -9,9 +9,9 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -31,6 +31,11 @@ SETTINGS = {
 
 OURS = "application_name like 'perdure%'"
 """What connections of workers and clients have in common; those of the tests are called else."""
+
+COMES_BACK_WITHIN = 30.0
+"""Seconds that a recovery may take."""
+
+T = TypeVar("T")
 
 _numbers = itertools.count(1)
 
@@ -128,17 +133,19 @@ class Cluster:
             how = f"set {name} = '{value}'" if value else f"reset {name}"
             self.run(f'alter database "{dbname}" {how}')
 
-    def wait_until_it_answers(self, seconds: float = 30.0) -> None:
+    def wait_until_it_answers(self) -> None:
         """Wait for the end of a recovery."""
-        until = time.monotonic() + seconds
+        self.when_it_answers(lambda: self.run("select 1"))
+
+    def when_it_answers(self, ask: Callable[[], T]) -> T:
+        """Ask until there is an answer: a recovery may begin a moment after its cause."""
+        until = time.monotonic() + COMES_BACK_WITHIN
         while True:
             try:
-                self.run("select 1")
+                return ask()
             except psycopg.OperationalError:
                 assert time.monotonic() < until, "the server does not come back"
                 time.sleep(0.01)
-            else:
-                return
 
     # What it says.
 

@@ -118,8 +118,8 @@ class Storm:
 
     def look(self, when: str) -> None:
         """Look whether the invariants hold, which they do at any moment."""
-        self.cluster.wait_until_it_answers()
-        self.wind.wrong.extend(f"{when}: {broken}" for broken in self.looks(self.direct))
+        broken = self.cluster.when_it_answers(lambda: self.looks(self.direct))
+        self.wind.wrong.extend(f"{when}: {law}" for law in broken)
 
     # The load.
 
