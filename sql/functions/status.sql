@@ -161,7 +161,8 @@ comment on function @extschema@.result(text) is
     'Return how a job ended; its result and error are null while it runs. PD401 when there is no such job.';
 
 
--- Volatile, since each look must see what was committed meanwhile; so it waits in vain under REPEATABLE READ.
+-- Volatile, since each look must see what was committed meanwhile; so it waits in vain under REPEATABLE READ. The server sleeps
+-- a millisecond at least.
 create function @extschema@.await_result(id text, timeout interval default '10 s') returns @extschema@.job_result
 language plpgsql
 volatile
@@ -181,7 +182,7 @@ begin
                   hint = 'Give at most a minute, and call again.';
     end if;
     while ended.status = 'running' and waited < patience loop
-        pause := least(greatest(waited / 8, 0.0005), patience - waited);
+        pause := least(greatest(waited / 8, 0.001), patience - waited);
         perform pg_sleep(pause);
         waited := waited + pause;
         ended := result(await_result.id);

@@ -190,7 +190,7 @@ exception
     when data_exception then
         raise exception 'a start cannot be read'
             using errcode = 'PD107',
-                  detail = format('The server says: %s.', sqlerrm),
+                  detail = 'A priority is a number, due_at a time, timeout a length of time; one of them is something else.',
                   hint = 'Write each field as the argument of start() of its name.';
 end
 $$;

@@ -169,6 +169,16 @@ def test_no_refusal_shows_the_value_that_came_with_it(
     assert SECRET not in log
 
 
+@pytest.mark.parametrize("field", ["priority", "due_at", "timeout"])
+def test_a_start_that_cannot_be_read_shows_nothing_of_it(
+    sessions: dict[str, Connection], field: str
+) -> None:
+    starts = json.dumps([{"workflow": "w", field: SECRET}])
+    ((code, words),) = told(sessions["client"], "select perdure.start_many(%s)", [starts])
+    assert code == "PD107"
+    assert SECRET not in words
+
+
 def test_no_log_shows_a_token(server: Server, sessions: dict[str, Connection]) -> None:
     """Neither that of who is refused nor that of who holds the task (S19)."""
     owner, worker, codes = sessions["owner"], sessions["worker"], set()

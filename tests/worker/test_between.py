@@ -33,65 +33,41 @@ def is_taken(dsn: str, name: str) -> None:
         connection.execute(taken, [name])
 
 
-def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
-    app: perdure.App, client: perdure.Client, work: Any
-) -> None:
-    """Though what it has begun on the side hears of it at once. (E2)"""
-    goes_on = threading.Event()
-
-    @app.activity
-    async def aside() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            goes_on.set()
-
-    @app.hook
-    def busy(memory: perdure.Entity) -> None:
-        begun = aside.start()
-        memory.set(True, "ready")
-        goes_on.wait(30)
-        try:
-            perdure.wait_for("never")
-        finally:
-            with pytest.raises(asyncio.CancelledError):
-                begun.result()
-            memory.set(True, "clean")
-
-    @app.coordinator
-    async def waits(memory: perdure.AsyncEntity) -> Any:
-        try:
-            await busy(memory)
-        except perdure.HookFailed as error:
-            return [error.type, await memory.get("clean")]
-
-    work(lease=1)
-    handle = client.start(waits)
-    handle.memory.until("$.ready == true", timeout=T)
-    assert client.handle(handle.id).cancel_hook("1/main/busy#1")
-    assert handle.result(T) == ["CancelledError", True]
-
-
-def test_plain_code_that_was_cancelled_aside_hears_of_it_once(
-    app: perdure.App, client: perdure.Client, work: Any
-) -> None:
-    """Where it waits for just that, and may clean up then. (E2)"""
-    goes_on = threading.Event()
-
-    @app.activity
-    async def aside() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            goes_on.set()
-
-    @app.hook
-    def busy(memory: perdure.Entity) -> None:
-        begun = aside.start()
-        memory.set(True, "ready")
-        goes_on.wait(30)
-        try:
+def waits_elsewhere(begun: Any) -> None:
+    """Wait for something else, and find what was begun cancelled, too."""
+    try:
+        perdure.wait_for("never")
+    finally:
+        with pytest.raises(asyncio.CancelledError):
             begun.result()
+
+
+def waits_for_it(begun: Any) -> None:
+    """Wait for what was begun."""
+    begun.result()
+
+
+@pytest.mark.parametrize("waits_next", [waits_elsewhere, waits_for_it])
+def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
+    app: perdure.App, client: perdure.Client, work: Any, waits_next: Any
+) -> None:
+    """Once, though what it has begun on the side hears of it at once. (E2)"""
+    goes_on = threading.Event()
+
+    @app.activity
+    async def aside() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            goes_on.set()
+
+    @app.hook
+    def busy(memory: perdure.Entity) -> None:
+        begun = aside.start()
+        memory.set(True, "ready")
+        goes_on.wait(30)
+        try:
+            waits_next(begun)
         finally:
             memory.set(True, "clean")
 
