@@ -60,6 +60,7 @@
 \ir functions/claim.sql
 \ir functions/facts.sql
 \ir functions/runs.sql
+\ir functions/tasks/ending.sql
 \ir functions/advance.sql
 \ir functions/leases.sql
 \ir functions/finishing.sql

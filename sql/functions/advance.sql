@@ -2,69 +2,6 @@
 -- then, with what room the worker has, the next tasks. A batch never waits for a job that is there: it answers `busy` for
 -- those that somebody else has locked, and the worker sends these again, waiting, job by job.
 
-create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
-language plpgsql
-immutable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    judged turn[] := put_off.turns;
-    late record;
-begin
-    -- A loop: this happens when a clock was set back, or two tasks of one job took the same signal.
-    for late in
-        select f.turn, case when bool_or(f.is_untimely) then 'replay' else 'stale' end as verdict
-          from (select g.turn, g.is_untimely,
-                       g.message is not null and g.turn > min(g.turn) over (partition by g.job, g.message) as is_taken
-                  from unnest(put_off.facts) as g) as f
-         where f.is_untimely
-            or f.is_taken
-         group by f.turn
-    loop
-        judged[late.turn].verdict := late.verdict;
-    end loop;
-    return judged;
-end
-$$;
-comment on function @extschema@.put_off(@extschema@.turn[], @extschema@.fact[]) is
-    'Send back turns whose facts lie in the future or before the last one, and those that consume what another turn of the batch has: their holders run again from the journal. [P5] [P9]';
-
-
-create function @extschema@.end_tasks(turns @extschema@.turn[], ended_at timestamptz) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job collate "C", r.task collate "C");
-    runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
-    others turn[] := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
-begin
-    if runs <> '{}' then
-        perform finish_jobs(runs, end_tasks.ended_at);
-    end if;
-    perform delete_tasks(ended);
-    perform notify_listeners(leave_parent_ends(ended, end_tasks.ended_at));
-    perform forget_conditions(ended);
-    perform forget_open_items(ended);
-    if others <> '{}' then
-        perform forget_messages(others);
-        perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
-    end if;
-    if runs <> '{}' then
-        perform forget_inboxes(array(select r.job from unnest(runs) as r));
-    end if;
-    perform leave_answers(array(
-        select r
-          from unnest(end_tasks.turns) as r
-         where r.asker_job is not null
-           and task_exists(r.asker_job, r.asker_task)), end_tasks.ended_at);
-end
-$$;
-comment on function @extschema@.end_tasks(@extschema@.turn[], timestamptz) is
-    'End tasks and all beneath them: the answer lies in the asker''s inbox when the task is gone. [P8] [P10]';
-
-
 create function @extschema@.touched_by(turns @extschema@.turn[], facts @extschema@.fact[]) returns text[]
 language plpgsql
 immutable
@@ -170,7 +107,18 @@ language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    plainly json;
 begin
+    if answer_turns.arrivals is null
+       and not exists (select from unnest(answer_turns.facts) as f where f.op is not null or f.signal is not null) then
+        plainly := (select case when bool_and(r.verdict = 'apply' and r.state not in ('park', 'release'))
+                                then json_agg(json_build_object('state', r.state)) end
+                      from unnest(answer_turns.turns) as r);
+        if plainly is not null then
+            return plainly;
+        end if;
+    end if;
     return (
         with told as (
             select f.turn, json_agg(json_build_array(f.seq, f.ok, f.value) order by f.seq) as answers
@@ -219,15 +167,18 @@ declare
     locked text[] := lock_jobs(touched, apply_batch.waiting);
     held turn[] := hold_tasks(apply_batch.turns, touched, missed_jobs(touched, locked));
     applied_at timestamptz := clock();
-    facts fact[] := read_facts(held, applied_at);
+    facts fact[] := '{}'::fact[];
     judged turn[];
     applied record;
 begin
-    if exists (select from unnest(facts) as f where f.is_untimely or f.message is not null) then
-        judged := put_off(held, facts);
-        if judged <> held then
-            held := judged;
-            facts := read_facts(held, applied_at);
+    if apply_batch.turns @? '$[*].facts' then
+        facts := read_facts(held, applied_at);
+        if exists (select from unnest(facts) as f where f.is_untimely or f.message is not null) then
+            judged := put_off(held, facts);
+            if judged <> held then
+                held := judged;
+                facts := read_facts(held, applied_at);
+            end if;
         end if;
     end if;
     applied := apply_turns(held, locked, applied_at, facts);
@@ -269,12 +220,13 @@ declare
     next_due_at timestamptz;
     claimed_at timestamptz;
 begin
-    perform check_protocol(advance.protocol);
-    perform check_instance(advance.instance);
-    perform check_list(advance.turns, 'turns');
     if advance.max_tasks > 0 then
         perform check_claim(advance.queues, advance.worker, advance.lease_for, advance.protocol, advance.instance);
+    else
+        perform check_protocol(advance.protocol);
+        perform check_instance(advance.instance);
     end if;
+    perform check_list(advance.turns, 'turns');
     if advance.turns <> '[]' then
         perform check_tasks(advance.turns);
         answers := apply_batch(advance.turns, advance.waiting);

@@ -198,9 +198,7 @@ begin
       into own
       from unnest(facts) as f
       join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target;
-    -- Who cleans up may outlive his asker.
-    perform leave_answers(array(select r from unnest(own) as r where task_exists(r.asker_job, r.asker_task)),
-                          send_signals.sent_at);
+    perform leave_answers(own, send_signals.sent_at);
     perform leave_signals(array(
         select f
           from unnest(facts) as f

@@ -161,13 +161,13 @@ begin
     select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
            leave_answers.answered_at
       from unnest(leave_answers.turns) as r
-     where r.asker_job is not null
+     where exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
      order by r.number
         on conflict (job_id, task, key) do nothing;
 end
 $$;
 comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) is
-    'Leave the answers of tasks to their askers; an answer that was given early stands.';
+    'Leave the answers of tasks to their askers that are alive; an answer that was given early stands.';
 
 
 create function @extschema@.leave_versions(

@@ -188,3 +188,31 @@ end
 $$;
 comment on function @extschema@.depth_failure(text, text, jsonb) is
     'Say that the name of a task or child, which is made of that of its asker and a key, would be too long (PD104), or null.';
+
+
+create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    judged turn[] := put_off.turns;
+    late record;
+begin
+    -- A loop: this happens when a clock was set back, or two tasks of one job took the same signal.
+    for late in
+        select f.turn, case when bool_or(f.is_untimely) then 'replay' else 'stale' end as verdict
+          from (select g.turn, g.is_untimely,
+                       g.message is not null and g.turn > min(g.turn) over (partition by g.job, g.message) as is_taken
+                  from unnest(put_off.facts) as g) as f
+         where f.is_untimely
+            or f.is_taken
+         group by f.turn
+    loop
+        judged[late.turn].verdict := late.verdict;
+    end loop;
+    return judged;
+end
+$$;
+comment on function @extschema@.put_off(@extschema@.turn[], @extschema@.fact[]) is
+    'Send back turns whose facts lie in the future or before the last one, and those that consume what another turn of the batch has: their holders run again from the journal. [P5] [P9]';

@@ -1,0 +1,50 @@
+-- Tasks, ended: the last of a task, of all beneath it, and of what it leaves: mail, conditions, items, children, an answer.
+
+create function @extschema@.leave_something(turns @extschema@.turn[]) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    jobs text[] := array(select r.job from unnest(leave_something.turns) as r);
+begin
+    return exists (select from inbox as i where i.job_id = any(jobs))
+        or exists (select from conditions as c where c.job_id = any(jobs))
+        or exists (select from items as i where i.job_id = any(jobs) and i.resolved_at is null)
+        or exists (select from jobs as j where j.parent = any(jobs) and j.status = 'running');
+end
+$$;
+comment on function @extschema@.leave_something(@extschema@.turn[]) is
+    'Tell whether there may be messages, conditions, items or children of tasks that have ended, which one look tells for all.';
+
+
+create function @extschema@.end_tasks(turns @extschema@.turn[], ended_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job collate "C", r.task collate "C");
+    runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
+    others turn[] := '{}'::turn[];
+begin
+    if runs <> '{}' then
+        perform finish_jobs(runs, end_tasks.ended_at);
+    end if;
+    perform delete_tasks(ended);
+    if cardinality(runs) < cardinality(ended) then
+        others := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
+        perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
+    end if;
+    if leave_something(ended) then
+        perform notify_listeners(leave_parent_ends(ended, end_tasks.ended_at));
+        perform forget_conditions(ended);
+        perform forget_open_items(ended);
+        perform forget_messages(others);
+        perform forget_inboxes(array(select r.job from unnest(runs) as r));
+    end if;
+    perform leave_answers(end_tasks.turns, end_tasks.ended_at);
+end
+$$;
+comment on function @extschema@.end_tasks(@extschema@.turn[], timestamptz) is
+    'End tasks and all beneath them: the answer lies in the asker''s inbox when the task is gone. [P8] [P10]';
