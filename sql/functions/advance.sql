@@ -229,6 +229,7 @@ begin
     perform check_list(advance.turns, 'turns');
     if advance.turns <> '[]' then
         perform check_tasks(advance.turns);
+        perform hold_ends(advance.turns);
         answers := apply_batch(advance.turns, advance.waiting);
     end if;
     if advance.max_tasks > 0 then

@@ -140,60 +140,6 @@ $$;
 comment on function @extschema@.task_reason(text, text) is 'Say in words what a task waits for.';
 
 
-create function @extschema@.result(id text) returns @extschema@.job_result
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    ended job_result;
-begin
-    select j.status, j.result, j.error into ended from jobs as j where j.id = result.id;
-    if not found then
-        raise exception 'job % does not exist', quote_literal(left(result.id, 200))
-            using errcode = 'PD401', detail = 'No job has this id.', hint = 'Check the id, or start() the workflow first.';
-    end if;
-    return ended;
-end
-$$;
-comment on function @extschema@.result(text) is
-    'Return how a job ended; its result and error are null while it runs. PD401 when there is no such job.';
-
-
--- Volatile, since each look must see what was committed meanwhile; so it waits in vain under REPEATABLE READ. The server sleeps
--- a millisecond at least.
-create function @extschema@.await_result(id text, timeout interval default '10 s') returns @extschema@.job_result
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    patience double precision := extract(epoch from await_result.timeout);
-    ended job_result := result(await_result.id);
-    waited double precision := 0;
-    pause double precision;
-begin
-    if (patience between 0 and 60) is not true then
-        raise exception 'nobody waits here for so long'
-            using errcode = 'PD107',
-                  detail = format('It was asked for %s; vacuum waits as long.', coalesce(await_result.timeout::text, 'null')),
-                  hint = 'Give at most a minute, and call again.';
-    end if;
-    while ended.status = 'running' and waited < patience loop
-        pause := least(greatest(waited / 8, 0.001), patience - waited);
-        perform pg_sleep(pause);
-        waited := waited + pause;
-        ended := result(await_result.id);
-    end loop;
-    return ended;
-end
-$$;
-comment on function @extschema@.await_result(text, interval) is
-    'Wait for the end of a job, a minute at most, looking every now and then; returns what result() does, then or when time is up. PD107, PD401.';
-
-
 create function @extschema@.status(id text) returns @extschema@.job_status
 language plpgsql
 stable

@@ -189,3 +189,57 @@ def test_a_result_that_is_waited_for_is_seen_when_it_is_there(
     assert a.advance(main.turn("done", value=1)).state == "done"
     a.end(end)
     assert waiting.get() == ("completed" if end == "commit" else "running")
+
+
+def held_ends(session: Session) -> list[str]:
+    """Tell how the ends of jobs are locked, by anybody."""
+    return [mode for (mode,) in session.run("select mode from pg_locks where locktype = 'advisory'")]
+
+
+@ENDS
+def test_who_looks_while_a_job_ends_waits_for_that(a: Session, b: Session, end: str) -> None:
+    """[P10]: not for his next look; and he is not kept by what is undone."""
+    main = a.held("j")
+    a.begin()
+    assert a.advance(main.turn("done", value=1)).state == "done"
+    assert held_ends(a) == ["ExclusiveLock"]
+
+    coming = b.later(b.call, "await_result", id="j", timeout="500 ms")
+    assert coming.waits()
+    a.end(end)
+    assert coming.get() == ("completed" if end == "commit" else "running")
+    assert held_ends(a) == []
+
+
+def test_a_turn_waits_for_nobody_who_waits_for_its_end(a: Session, b: Session) -> None:
+    """[P10]: neither for him, nor for what he holds."""
+    main = a.held("j")
+    b.begin()
+    assert b.call("await_result", id="j", timeout="20 ms") == "running"
+    assert held_ends(b) == []
+
+    b.run("select pg_advisory_xact_lock_shared(end_of('j'))")
+    assert a.advance(main.turn("done", value=1)).state == "done"
+    b.rollback()
+
+
+def test_who_holds_what_a_turn_waits_for_does_not_wait_for_its_end(a: Session, b: Session) -> None:
+    """[P10] (T16): the server would end one of the two."""
+    main = a.held("j")
+    b.begin()
+    b.call("entity_set", id="j", value=1, path="n")
+    ending = a.later(a.advance, main.turn("done", value=1), waiting=True)
+    assert ending.waits()
+
+    assert b.call("await_result", id="j", timeout="2 s") == "running"  # deadlocks are sought after 1 s
+    b.commit()
+    assert ending.get().state == "done"
+
+
+def test_ends_of_many_are_not_locked(a: Session) -> None:
+    """[P12]: the server has not room for any number of locks."""
+    turns = [a.held(f"j{n}").turn("done", value=n) for n in range(5)]
+    a.begin()
+    assert a.advance_all(turns).states == ["done"] * 5
+    assert held_ends(a) == []
+    a.commit()

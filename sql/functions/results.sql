@@ -1,0 +1,112 @@
+-- Results: how a job ended, and waiting for that. A turn that ends a job holds a lock on its end until it is committed, so that
+-- whoever looks meanwhile is awake the moment the end is there. The turn itself never waits for that lock.
+
+create function @extschema@.result(id text) returns @extschema@.job_result
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended job_result;
+begin
+    select j.status, j.result, j.error into ended from jobs as j where j.id = result.id;
+    if not found then
+        raise exception 'job % does not exist', quote_literal(left(result.id, 200))
+            using errcode = 'PD401', detail = 'No job has this id.', hint = 'Check the id, or start() the workflow first.';
+    end if;
+    return ended;
+end
+$$;
+comment on function @extschema@.result(text) is
+    'Return how a job ended; its result and error are null while it runs. PD401 when there is no such job.';
+
+
+create function @extschema@.end_of(id text) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return hashtextextended(end_of.id, 'jobs'::regclass::oid::bigint);
+end
+$$;
+comment on function @extschema@.end_of(text) is 'Number the advisory lock on the end of a job of this app.';
+
+
+-- For a few only: locks take places in a table of the server's, and where many end at once, who waits for one may look again.
+create function @extschema@.hold_ends(turns jsonb) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    is_held boolean;
+begin
+    if jsonb_array_length(hold_ends.turns) > 4 then
+        return;
+    end if;
+    for place in 0 .. jsonb_array_length(hold_ends.turns) - 1 loop
+        if hold_ends.turns -> place ->> 'state' in ('done', 'failed', 'cancelled') then
+            is_held := pg_try_advisory_xact_lock(end_of(hold_ends.turns -> place ->> 'job'));
+        end if;
+    end loop;
+end
+$$;
+comment on function @extschema@.hold_ends(jsonb) is
+    'Hold the lock on the end of each job that turns are to end, until their transaction ends, where they are few and nobody else has it.';
+
+
+-- The lock is given back at once, by undoing what took it: it must not last as long as the transaction of whoever waits. One that
+-- has written, or has locked rows, does not wait: the turn might wait for that, and would be ended as the deadlock.
+create function @extschema@.meet_end(id text) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set lock_timeout = '20 ms'
+as $$
+begin
+    if pg_current_xact_id_if_assigned() is null then
+        perform pg_advisory_xact_lock_shared(end_of(meet_end.id));
+        raise lock_not_available;
+    end if;
+exception
+    when lock_not_available then
+        return;
+end
+$$;
+comment on function @extschema@.meet_end(text) is 'Wait a moment for who is about to end a job, if anybody is.';
+
+
+-- Volatile, since each look must see what was committed meanwhile; so it waits in vain under REPEATABLE READ. The server sleeps
+-- a millisecond at least.
+create function @extschema@.await_result(id text, timeout interval default '10 s') returns @extschema@.job_result
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    patience double precision := extract(epoch from await_result.timeout);
+    ended job_result := result(await_result.id);
+    waited double precision := 0;
+    pause double precision;
+begin
+    if (patience between 0 and 60) is not true then
+        raise exception 'nobody waits here for so long'
+            using errcode = 'PD107',
+                  detail = format('It was asked for %s; vacuum waits as long.', coalesce(await_result.timeout::text, 'null')),
+                  hint = 'Give at most a minute, and call again.';
+    end if;
+    while ended.status = 'running' and waited < patience loop
+        pause := least(greatest(waited / 8, 0.001), patience - waited);
+        perform pg_sleep(pause);
+        waited := waited + pause;
+        perform meet_end(await_result.id);
+        ended := result(await_result.id);
+    end loop;
+    return ended;
+end
+$$;
+comment on function @extschema@.await_result(text, interval) is
+    'Wait for the end of a job, a minute at most, looking every now and then; returns what result() does, then or when time is up. PD107, PD401.';
