@@ -57,28 +57,42 @@ class Wait(NamedTuple):
 class Prober:
     """Finds the waits of calls that session `a` makes, by sessions that hold and try locks."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.a, self.holder, self.trier = (stage.session(name) for name in ("a", "holder", "trier"))
+    def __init__(self, stage: Stage, a: Session | None = None) -> None:
+        self.a = a or stage.session("a")
+        self.holder, self.trier = (stage.session(name) for name in ("holder", "trier"))
         self.keys: dict[str, list[str]] = dict(self.a.run(KEYS))
 
     def waits(self, name: str, call: Callable[[], object]) -> Iterator[Wait]:
         """Find where a call waits; it must do the same thing again after it was undone."""
-        there = self._rows()
-        with self.a.open("rollback"):
-            try:
-                call()
-            except psycopg.Error:
-                return  # it is refused in this state, and holds nothing any more
-            new = {lock: row for lock, row in self._rows().items() if lock not in there}
-            locks = self._held(new)
+        locks = self.locks(call)
+        new = {lock: row for lock, row in locks.items() if row is not None}
         for lock in sorted(locks):
             with self.holder.open("rollback"), self.a.open("rollback"):
-                self._hold(lock, new.get(lock))
+                self.hold(lock, new.get(lock))
                 coming = self.a.later(call)
                 if coming.waits():
                     yield Wait(name, frozenset(self._held(new)) - {lock}, lock, lock in new)
                 self.holder.rollback()
                 coming.error()
+
+    def locks(self, call: Callable[[], object]) -> dict[Lock, Row | None]:
+        """Find what a call locks, with the rows that it inserts; the call is undone."""
+        there = self._rows()
+        with self.a.open("rollback"):
+            try:
+                call()
+                new = {lock: row for lock, row in self._rows().items() if lock not in there}
+            except psycopg.Error:
+                return {}  # it is refused in this state, and holds nothing any more
+            return {lock: new.get(lock) for lock in self._held(new)}
+
+    def hold(self, lock: Lock, row: Row | None) -> None:
+        """Take a lock as session `holder`, until its transaction ends."""
+        if row is not None:
+            insert(self.holder, lock.table, row)
+            return
+        where = f"array[{self._key(lock.table)}] = %s"
+        self.holder.run(f"select from {lock.table} where {where} for update", list(lock.key))
 
     def _rows(self) -> dict[Lock, Row]:
         """Read all rows that session `a` sees."""
@@ -113,13 +127,6 @@ class Prober:
         except psycopg.errors.UniqueViolation:
             pass  # it is there, and its row was tried
         return False
-
-    def _hold(self, lock: Lock, row: Row | None) -> None:
-        if row is not None:
-            insert(self.holder, lock.table, row)
-            return
-        where = f"array[{self._key(lock.table)}] = %s"
-        self.holder.run(f"select from {lock.table} where {where} for update", list(lock.key))
 
     def _key(self, table: str) -> str:
         return ", ".join(f"{column}::text" for column in self.keys[table])

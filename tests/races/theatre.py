@@ -59,6 +59,17 @@ class Theatre:
         assert places > 0, f"{function}() has no place {place}"
         self._owner.execute(changed.encode())
 
+    def rewrite(self, change: Callable[[str, str], str]) -> None:
+        """Change the body of every function of the engine in PL/pgSQL, which is told by name."""
+        query = """
+            select proname, prosrc, pg_get_functiondef(p.oid)
+              from pg_proc as p
+              join pg_language as l on l.oid = p.prolang
+             where pronamespace = %s::regnamespace and lanname = 'plpgsql'"""
+        for name, body, definition in self._owner.execute(query, [self._schema]).fetchall():
+            if (changed := change(name, body)) != body:
+                self._owner.execute(definition.replace(body, changed).encode())
+
     def run(self, statement: str) -> None:
         """Run a statement as the owner."""
         self._owner.execute(statement.encode())
