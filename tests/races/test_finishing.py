@@ -193,7 +193,8 @@ def test_a_result_that_is_waited_for_is_seen_when_it_is_there(
 
 def held_ends(session: Session) -> list[str]:
     """Tell how the ends of jobs are locked, by anybody."""
-    return [mode for (mode,) in session.run("select mode from pg_locks where locktype = 'advisory'")]
+    locks = session.run("select mode from pg_locks where locktype = 'advisory'")
+    return [mode for (mode,) in locks]
 
 
 @ENDS
@@ -231,7 +232,8 @@ def test_who_holds_what_a_turn_waits_for_does_not_wait_for_its_end(a: Session, b
     ending = a.later(a.advance, main.turn("done", value=1), waiting=True)
     assert ending.waits()
 
-    assert b.call("await_result", id="j", timeout="2 s") == "running"  # deadlocks are sought after 1 s
+    # The server looks for deadlocks after a second.
+    assert b.call("await_result", id="j", timeout="2 s") == "running"
     b.commit()
     assert ending.get().state == "done"
 
