@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is. (T31)
 
 begin;
-select plan(132);
+select plan(134);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -232,6 +232,8 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a coordinator of another version than its job',
          $$ update perdure.jobs set pinned_version = '2' where id = 'running' $$, '{I24}'),
         ('tables that were not brought to the version of the functions', $$ delete from perdure.migrations $$, '{I22}'),
+        ('tables of a later version than the functions',
+         $$ insert into perdure.migrations values ('99.0.0', now()) $$, '{I22}'),
         ('nothing', $$ select $$, '{}')
        ) as cases (about, statement, broken);
 
@@ -318,6 +320,8 @@ select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.s
         ('I19', 'an answer that was told as another', $$ select terminate('inviting'), retry('inviting') $$),
         ('I20', 'a message without a job', $$ delete from perdure.inbox where job_id = 'nobody' $$),
         ('I22', 'tables that were not brought to the version of the functions', 'select migrate()'),
+        ('I22', 'tables of a later version than the functions',
+         $$ delete from perdure.migrations where version = '99.0.0' $$),
         ('I23', 'a schedule whose task is gone',
          $$ select drop_schedule('daily'); select create_schedule('daily', 'w', '@daily') $$),
         ('I23', 'a schedule that sleeps for ever',

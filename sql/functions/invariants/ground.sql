@@ -34,9 +34,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return query
-    select 'I22', null::text, null::text, format('the functions are of version %s, to which the tables were not brought', v.version)
-      from perdure_version() as v (version)
-     where not exists (select from migrations as m where m.version = v.version);
+    select 'I22', null::text, null::text,
+           format('the functions are of version %s, the tables of %s', perdure_version(), coalesce(v.version, 'none'))
+      from tables_version() as v (version)
+     where v.version is distinct from perdure_version();
 end
 $$;
 comment on function @extschema@.broken_tables() is 'Tell whether the tables are not those of the functions (I22).';
