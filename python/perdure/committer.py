@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from .calls import Call
-from .connections import REFUSALS, AsyncLink
+from .connections import FATAL, REFUSALS, AsyncLink
 from .durations import from_iso
-from .errors import InstanceNotAdopted, ProtocolNotSupported
 from .faults import crash_point
 from .lanes import Lanes, Letter
 from .turns import Json, Turn
@@ -62,8 +61,6 @@ SEARCH_AGAIN = 1.0
 DEAR, SHARE, LONGEST = 0.02, 10, 10.0
 """A search from the beginning that takes longer than so many seconds (an old snapshot keeps dead
 what it walks through) may take one part in ten of the time, and comes after ten seconds at last."""
-
-FATAL = (InstanceNotAdopted, ProtocolNotSupported)
 
 
 class Committer:
@@ -136,7 +133,7 @@ class Committer:
     # The loop.
 
     async def run(self) -> None:
-        """Send and claim until cancelled. Raises InstanceNotAdopted and ProtocolNotSupported."""
+        """Send and claim until cancelled. Raises what is FATAL."""
         while True:
             await self._something_to_do()
             await self._round()
@@ -348,6 +345,10 @@ class Committer:
 
     async def isolate(self, letters: list[Letter], error: Exception) -> None:
         """Find the turn that spoils a batch by halves; the others go through."""
+        if isinstance(error, FATAL):  # on a lane: the next claim ends the worker
+            for letter in letters:
+                letter.turn.let_go(error)
+            return
         if len(letters) > 1:
             half = len(letters) // 2
             await self._advance(letters[:half], 0)
@@ -358,10 +359,8 @@ class Committer:
         letter = Letter(turn, turn.spoiled(error))
         try:
             reply = await self._link.call(self.written([letter]))
-        except REFUSALS:
-            logger.exception("%r cannot even be parked; its lease will end", turn)
-            turn.land()
-            turn.drop()
+        except REFUSALS as refusal:
+            turn.let_go(refusal)
             return
         self._engine.clock.heard(reply["at"])
         self._engine.answer(turn, reply["turns"][0] | {"state": "stuck"})

@@ -21,7 +21,13 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from .calls import Call, Calls, plain_cursor, send, send_async
-from .errors import PerdureError
+from .errors import (
+    InstanceNotAdopted,
+    NotMigrated,
+    OtherBuild,
+    PerdureError,
+    ProtocolNotSupported,
+)
 from .forks import note_connection, note_holder
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
@@ -53,6 +59,10 @@ prepared it: another result, no such function, none under the number it had. Rig
 
 REFUSALS = (PerdureError, psycopg.Error)
 """What a call may raise: this package's errors, and psycopg's."""
+
+FATAL = (InstanceNotAdopted, NotMigrated, OtherBuild, ProtocolNotSupported)
+"""Refusals of whatever a worker sends. It ends, and what it holds is for others: no turn is to
+blame, even if another one would be taken a moment later."""
 
 PATIENCE = 60.0
 """Seconds for which a client repeats a call while the database does not answer."""

@@ -346,7 +346,14 @@ def _some(connection: Connection, query: LiteralString, oid: int) -> str:
 def _replace(connection: Connection, state: _State, root: Traversable) -> None:
     """Put the code of this version in the place of what is there, as the owner of that."""
     if state.owner is not None:
-        connection.execute(_trusted(f"set local role {state.owner}"))
+        try:
+            connection.execute(_trusted(f"set local role {state.owner}"))
+        except errors.InsufficientPrivilege as error:
+            error.add_note(
+                f"schema {state.quoted} holds version {state.version}, and not what this package"
+                f" brings: run `perdure install` as {state.owner}, or connect with provision=False"
+            )
+            raise
     for part in script.upgrade(root):
         _run_all(connection, part, state.quoted)
 

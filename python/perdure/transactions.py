@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -24,7 +23,7 @@ from psycopg.rows import tuple_row
 from .activities import Final, Outcome, Recorder, contained
 from .asks import ActivityCall, stored
 from .calls import Call, plain_cursor, send, send_async, to_text
-from .connections import REFUSALS, AsyncLink, can_be_repeated, pauses
+from .connections import FATAL, REFUSALS, AsyncLink, can_be_repeated, pauses
 from .context import Info
 from .errors import InvalidArgument
 from .faults import crash_point
@@ -34,7 +33,6 @@ from .work import Isolation, Transaction
 if TYPE_CHECKING:
     from .engine import Engine
 
-logger = logging.getLogger("perdure.worker")
 
 Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
@@ -232,6 +230,8 @@ class Attempt:
         except Unapplied as unapplied:
             return self._unapplied(unapplied.answer)
         except Exception as error:
+            if isinstance(error, FATAL) and not self._is_inside:
+                raise self._let_go(error) from error
             found = await self._what_became() if self._is_committing else None
             if found is not None:
                 return self._told(found)
@@ -288,12 +288,13 @@ class Attempt:
         try:
             answer: Json = (await self._transactions.link.call(call))["turns"][0]
         except REFUSALS as error:
-            holder = self._recorder.turn
-            logger.exception("%r may have committed a transaction; its lease will end", holder)
-            holder.land()
-            holder.drop()
-            raise asyncio.CancelledError("nobody can tell what became of it") from error
+            raise self._let_go(error) from error
         return answer if answer.get("again") or answer["state"] != "keep" else None
+
+    def _let_go(self, error: Exception) -> asyncio.CancelledError:
+        """Leave the task to who holds it next; give what ends this attempt."""
+        self._recorder.turn.let_go(error)
+        return asyncio.CancelledError("whoever holds the task next finds out what became of it")
 
     # One run: the same steps for a coroutine and for a thread.
 

@@ -168,6 +168,12 @@ class Turn(ABC):
     def drop(self) -> None:
         """End at once, without any further effect: the task is not held any more."""
 
+    def let_go(self, error: Exception) -> None:
+        """Leave the task to whoever claims it when its lease has ended."""
+        logger.error("%r cannot go on here; its lease will end: %s", self, error)
+        self.land()
+        self.drop()
+
     @abstractmethod
     def drain(self) -> None:
         """Come to a place where the task can be given back: the worker stops."""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -57,6 +58,19 @@ def extended(trees: dict[str, Path]) -> Iterator[Server]:
             Server(settings=settings) as server,
         ):
             yield server
+
+
+@pytest.fixture
+def extension(
+    extended: Server, request: pytest.FixtureRequest
+) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection to a database of the server that knows the extension."""
+    name = f"u{abs(hash(request.node.name))}"
+    with psycopg.connect(extended.url(), autocommit=True) as admin:
+        admin.execute(f"create database {name}")
+    with psycopg.connect(extended.url(name), autocommit=True) as connection:
+        connection.execute("create schema my_app")
+        yield connection
 
 
 def version_of(server: Server) -> int:

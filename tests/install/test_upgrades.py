@@ -119,17 +119,6 @@ def test_upgraded_is_installed(
     assert value(app, "select array_agg(version order by applied_at) from my_app.migrations") == way
 
 
-@pytest.fixture
-def extension(extended: Server, request: pytest.FixtureRequest) -> Iterator[Connection]:
-    """Give a connection to a database of the server that knows the extension."""
-    name = f"u{abs(hash(request.node.name))}"
-    with psycopg.connect(extended.url(), autocommit=True) as admin:
-        admin.execute(f"create database {name}")
-    with psycopg.connect(extended.url(name), autocommit=True) as connection:
-        connection.execute("create schema my_app")
-        yield connection
-
-
 def test_an_extension_is_upgraded_to_what_is_installed_plainly(
     extension: Connection, extended: Server, server: AnyServer, fresh: list[str], role: str
 ) -> None:

@@ -1,0 +1,376 @@
+"""Packages, functions and tables of different versions meet in the midst of work: a call works, or
+is refused with a reason; nothing is corrupt; and the work goes on when all is of one version again.
+[P13] (T19)
+
+By its `sql/` a package knows what it finds, and which version it is itself: `releases.py` has those
+of newer ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psycopg
+import pytest
+from load import Load, T
+from psycopg.conninfo import make_conninfo
+from releases import LATER, NOW
+
+import perdure
+from perdure import errors
+from perdure.calls import Calls
+from perdure.connections import Link, Source
+from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
+from perdure.install import install
+from perdure.lanes import Lanes
+from tests.databases import Connection
+
+Trees = dict[str, Path]
+
+LAST = LATER[-1]
+
+
+@contextmanager
+def package(source: Path) -> Iterator[None]:
+    """Be the package that has this `sql/`."""
+    with patch("perdure.script.source", lambda: source):
+        yield
+
+
+def value(connection: Connection, query: str) -> Any:
+    """Give the one value that a query answers."""
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None
+
+
+def broken(connection: Connection, schema: str) -> list[Any]:
+    """List what is wrong with an app: invariants, memories that are not the sum of their commands,
+    tasks that are stuck, and attempts that have failed."""
+    queries = (
+        f"select i::text from {schema}.assert_invariants() as i",
+        f"select h::text from {schema}.assert_histories('') as h",
+        f"select t.task || ' is stuck' from {schema}.tasks as t where t.stuck_reason is not null",
+        f"select j.key || j.value::text from {schema}.journal as j where not j.ok",
+    )
+    return connection.execute(" union all ".join(queries).encode()).fetchall()
+
+
+def is_told_of_the_tables(connection: Connection, schema: str) -> bool:
+    """Tell whether nothing is wrong but that the tables are of another version."""
+    return [row[0][:4] for row in broken(connection, schema)] == ["(I22"]
+
+
+def ended(worker: perdure.Worker) -> PerdureError:
+    """Wait until a worker has ended by itself; give its reason."""
+    thread = worker._thread
+    assert thread is not None
+    thread.join(10)
+    assert not thread.is_alive()
+    with pytest.raises(PerdureError) as reason:
+        worker.stop()
+    return reason.value
+
+
+async def connect_async(load: Load) -> None:
+    async with await perdure.connect_async(load.dsn, schema=load.schema):
+        pass
+
+
+def refused(load: Load) -> list[PerdureError]:
+    """Come as a worker and as clients that are to provision; give the reasons to refuse them."""
+    reasons = []
+    for come in (
+        lambda: load.worker(provision=True).start(),
+        lambda: perdure.connect(load.dsn, schema=load.schema),
+        lambda: asyncio.run(connect_async(load)),
+    ):
+        with pytest.raises(PerdureError) as reason:
+            come()
+        reasons.append(reason.value)
+    return reasons
+
+
+@pytest.fixture
+def app(dsn: str) -> Iterator[Connection]:
+    """Give a connection to the test's database."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+def test_an_older_package_refuses_a_newer_schema_and_works_where_it_is_not_to_provision(
+    dsn: str, app: Connection, trees: Trees
+) -> None:
+    """A newer worker brings the schema to its version, while older ones are at work."""
+    load = Load(dsn)
+    with load.clients():
+        with load.worker():
+            time.sleep(0.2)
+            with package(trees[LAST]), load.worker(provision=True):
+                assert value(app, "select perdure.tables_version()") == LAST
+            for reason in refused(load):
+                assert isinstance(reason, NewerSchema)
+                assert reason.hint == f"Install version {LAST} of the package."
+        with load.worker():
+            time.sleep(0.2)
+        assert broken(app, "perdure") == []
+    with load.worker():
+        load.check()
+    assert set(load.done.values()) == {1}
+
+
+def test_a_newer_package_works_with_an_older_schema_that_it_is_not_to_change(
+    dsn: str, app: Connection, trees: Trees
+) -> None:
+    """What the older one has not is refused, and the schema may be brought up meanwhile."""
+    load = Load(dsn)
+    link = Link(Source(dsn, "perdure"), "perdure client", patience=5)
+    paint = Calls("perdure")._call("paint", id="0", colour="blue")
+    with load.worker(), load.clients():
+        with package(trees[LAST]), load.worker(), load.client() as client:
+            client.start(load.book, -1, id="newer").signal("go", 1)
+            assert client.handle("newer").result(T) == 0
+            with pytest.raises(psycopg.errors.UndefinedFunction):
+                link.call(paint)
+            assert value(app, "select perdure.tables_version()") == NOW
+            with perdure.connect(dsn):  # which is to provision
+                assert value(app, "select perdure.tables_version()") == LAST
+            link.call(paint)
+        assert broken(app, "perdure") == []
+    link.close()
+    assert value(app, "select colour from perdure.jobs where id = '0'") == "blue"
+    load.started.insert(0, -1)
+    with load.worker():
+        assert load.done.pop(-1) == 1
+        load.started.remove(-1)
+        load.check()
+    assert set(load.done.values()) == {1}
+
+
+def test_a_newer_package_that_may_not_change_the_schema_says_who_may(
+    dsn: str, app: Connection, trees: Trees
+) -> None:
+    """A worker's role works with it where it does not try."""
+    role = f"worker_{app.info.backend_pid}"
+    app.execute(f"create role {role} login".encode())
+    app.execute("select perdure.grant_access(%s, 'worker')", [role])
+    load = Load(make_conninfo(dsn, user=role))
+    try:
+        with package(trees[LAST]):
+            for come in (load.worker(provision=True).start, lambda: perdure.connect(load.dsn)):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+                    come()
+                (note,) = refused.value.__notes__
+                assert f"version {NOW}" in note
+                assert "as postgres" in note
+            with load.worker():
+                pass
+        with load.worker(provision=True), perdure.connect(load.dsn):  # of its own version
+            pass
+    finally:
+        app.execute(f"drop owned by {role}; drop role {role}".encode())
+
+
+def test_a_newer_package_refuses_an_older_extension_until_that_is_updated(
+    extension: Connection, trees: Trees
+) -> None:
+    """The workers that are there go on meanwhile; afterwards the older package is refused."""
+    extension.execute(f"create extension perdure schema my_app version '{NOW}'")
+    extension.execute("select my_app.migrate()")
+    load = Load(extension.info.dsn, "my_app")
+    with load.worker(), load.clients():
+        with package(trees[LAST]):
+            for reason in refused(load):
+                assert isinstance(reason, ExtensionOutdated)
+                assert f"alter extension perdure update to '{LAST}'" in (reason.hint or "")
+            assert value(extension, "select my_app.perdure_version()") == NOW
+            with extension.transaction():
+                extension.execute(f"alter extension perdure update to '{LAST}'")
+                extension.execute("select my_app.migrate()")
+            with load.worker(provision=True):
+                time.sleep(0.1)
+        assert {type(reason) for reason in refused(load)} == {NewerSchema}
+        assert broken(extension, "my_app") == []
+    with load.worker():
+        load.check()
+    assert set(load.done.values()) == {1}
+
+
+def test_newer_functions_on_older_tables_end_workers_until_the_tables_are_changed(
+    extension: Connection, trees: Trees
+) -> None:
+    """Who updates the extension and forgets `migrate()`: clients go on, nothing is executed, and no
+    attempt is burned."""
+    extension.execute(f"create extension perdure schema my_app version '{NOW}'")
+    extension.execute("select my_app.migrate()")
+    load = Load(extension.info.dsn, "my_app")
+    workers = [load.worker().start() for _ in range(2)]
+    with load.clients():
+        time.sleep(0.2)
+        extension.execute(f"alter extension perdure update to '{LAST}'")
+        reasons = [ended(worker) for worker in workers]
+        with pytest.raises(NotMigrated) as at_start:
+            load.worker().start()
+        for reason in (*reasons, at_start.value):
+            assert isinstance(reason, NotMigrated)
+            assert "Call migrate() as the owner" in (reason.hint or "")
+        delivered = "select sum(deliveries) from my_app.tasks"
+        began = value(extension, delivered), len(load.started)
+        time.sleep(0.3)
+        assert len(load.started) > began[1]
+        assert value(extension, delivered) == began[0]
+        assert is_told_of_the_tables(extension, "my_app")
+        with package(trees[LAST]), load.worker(provision=True):  # which migrates
+            time.sleep(0.3)
+        assert value(extension, "select my_app.tables_version()") == LAST
+        assert broken(extension, "my_app") == []
+    with load.worker():
+        load.check()
+    assert broken(extension, "my_app") == []
+
+
+def test_older_functions_on_newer_tables_end_workers_until_the_functions_are_newer(
+    dsn: str, app: Connection, trees: Trees
+) -> None:
+    """As where the files of an extension are older than the dump that is restored."""
+    older = [
+        value(app, f"select pg_get_functiondef('perdure.{name}'::regproc)")
+        for name in ("perdure_version", "perdure_build")
+    ]
+    load = Load(dsn)
+    worker = load.worker().start()
+    with load.clients():
+        install(app, "perdure", source=trees[LAST])
+        for definition in older:
+            app.execute(definition)
+        assert isinstance(ended(worker), NotMigrated)
+        with pytest.raises(NotMigrated, match="of another version than its functions"):
+            load.worker().start()
+        for reason in refused(load):
+            assert isinstance(reason, NewerSchema)
+            assert f"tables of version {LAST}" in str(reason)
+        time.sleep(0.2)
+        assert is_told_of_the_tables(app, "perdure")
+        with package(trees[LAST]), load.worker(provision=True):
+            time.sleep(0.2)
+        assert value(app, "select perdure.perdure_version()") == LAST
+    with load.worker():
+        load.check()
+    assert broken(app, "perdure") == []
+
+
+@pytest.fixture
+def replaced(extension: Connection) -> Callable[[], None]:
+    """Install the extension; give a function that replaces its functions, and not the tables."""
+    extension.execute(f"create extension perdure schema my_app version '{NOW}'")
+    extension.execute("select my_app.migrate()")
+    return lambda: extension.execute(f"alter extension perdure update to '{LAST}'") and None
+
+
+def migrate_at_refusal(number: int, extension: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring the tables up in the moment in which so many calls were refused for them."""
+    refusals = itertools.count(1)
+    from_database = errors.from_database
+
+    def migrated(error: psycopg.Error) -> PerdureError | None:
+        made = from_database(error)
+        if isinstance(made, NotMigrated) and next(refusals) == number:
+            extension.execute("select my_app.migrate()")
+        return made
+
+    monkeypatch.setattr(errors, "from_database", migrated)
+
+
+@pytest.mark.parametrize("way", ["at once", "in a lane"])
+def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
+    extension: Connection, replaced: Callable[[], None], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Nothing is wrong with it: `migrate()` comes while its worker looks for what was."""
+    load = Load(extension.info.dsn, "my_app")
+    goes_on = threading.Event()
+
+    @load.app.activity
+    async def wait() -> int:
+        await asyncio.to_thread(goes_on.wait)
+        return 1
+
+    @load.app.coordinator(queue="q")
+    async def waits(memory: perdure.AsyncEntity) -> int:
+        return await wait()
+
+    worker = load.worker().start()
+    with load.client() as client, psycopg.connect(load.dsn) as holder:
+        handle = client.start(waits)
+        while value(extension, "select count(*) from my_app.tasks where token is not null") != 1:
+            time.sleep(0.01)
+        if way == "at once":
+            migrate_at_refusal(2, extension, monkeypatch)
+            replaced()
+        else:
+            migrate_at_refusal(1, extension, monkeypatch)
+            holder.execute("select from my_app.jobs for update")
+            send_all = Lanes._send_all
+
+            async def send_late(*given: Any) -> None:
+                holder.rollback()
+                await asyncio.to_thread(replaced)
+                await send_all(*given)
+
+            monkeypatch.setattr(Lanes, "_send_all", send_late)
+        goes_on.set()
+        time.sleep(1)
+        assert value(extension, "select stuck_reason from my_app.tasks") is None
+        with suppress(NotMigrated):
+            worker.stop()
+        extension.execute("select my_app.migrate()")
+        with load.worker():
+            assert handle.result(T) == 1
+    assert broken(extension, "my_app") == []
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "thread"])
+def test_a_transaction_that_older_tables_refuse_has_not_failed_when_they_are_changed(
+    extension: Connection, replaced: Callable[[], None], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is rolled back, and runs again as its first attempt."""
+    load = Load(extension.info.dsn, "my_app")
+    attempts: list[int] = []
+    extension.execute("create table counted ()")
+
+    def count() -> int:
+        attempts.append(perdure.info().attempt)
+        if len(attempts) == 1:
+            replaced()
+        return len(attempts)
+
+    @load.app.transaction
+    async def count_async(connection: psycopg.AsyncConnection[Any]) -> int:
+        await connection.execute("insert into counted default values")
+        return await asyncio.to_thread(count)
+
+    @load.app.transaction
+    def count_plain(connection: psycopg.Connection[Any]) -> int:
+        connection.execute("insert into counted default values")
+        return count()
+
+    @load.app.coordinator(queue="q")
+    async def counts(memory: perdure.AsyncEntity) -> int:
+        counting = count_async if kind == "coroutine" else count_plain
+        counted: int = await counting()
+        return counted
+
+    migrate_at_refusal(1, extension, monkeypatch)
+    worker = load.worker().start()
+    with load.client() as client:
+        assert client.start(counts).result(T) == 2
+    worker.stop()
+    assert attempts == [0, 0]
+    assert value(extension, "select count(*) from counted") == 1
+    assert broken(extension, "my_app") == []
