@@ -7,7 +7,7 @@ RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-on stress pairs cluster storm figures faults lint format verify golden freeze bench \
+.PHONY: help demo test test-on stress pairs cluster storm figures faults pooled lint format verify golden freeze bench \
   soak build release dev psql install-extension clean
 
 help: ## Say what can be made
@@ -54,10 +54,16 @@ storm: $(READY) ## Kill workers and servers, cut connections and lose replies fo
 figures: $(READY) ## Let storms blow, servers fail and models play; write what they did into sql/guarantees.md (AMOUNT=10)
 	@PERDURE_FIGURES=1 PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/storms tests/cluster tests/model -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
+# With NOTE=1 these two write what they did into sql/guarantees.md.
+NOTE   ?=
 SHARE  ?= 0.01
 FAULTY ?=
 faults: $(READY) ## Run every test on a driver that fails, and loses answers, now and then (SHARE=0.01, FAULTY=tests/worker)
-	@PERDURE_FAULTS=$(SHARE) $(BIN)/python -m pytest -p tests.storms.faulty $(FAULTY) $(PYTEST_ARGS)
+	@PERDURE_FAULTS=$(SHARE) PERDURE_NOTE=$(NOTE) $(BIN)/python -m pytest -p tests.storms.faulty $(FAULTY) $(PYTEST_ARGS)
+
+POOLED ?=
+pooled: $(READY) ## Run every test through PgBouncer in transaction mode, but those about sessions (POOLED=tests/worker)
+	@PERDURE_TEST_POOLER=1 PERDURE_NOTE=$(NOTE) $(BIN)/python -m pytest $(POOLED) $(PYTEST_ARGS)
 
 lint: $(READY) ## Check the style of SQL and Python, and the types
 	@$(BIN)/sqlfluff lint --processes 2 sql pgtap

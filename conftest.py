@@ -23,11 +23,20 @@ from pytest_pgtap.plugin import PgTapFile
 
 from perdure.embedded import Server
 from perdure.install import install
-from tests.cluster.poolers import Pooler, pooler
-from tests.databases import SCHEMA, Connection, broken_invariants, connected
+from tests.cluster.poolers import MANY, pooler
+from tests.databases import (
+    HOME,
+    POOLED,
+    SCHEMA,
+    SILENT,
+    Connection,
+    broken_invariants,
+    connected,
+    keep_settings,
+)
 from tests.fetch_pgtap import NoPgTap
 from tests.servers import SILENCE, AnyServer, database_of, opened
-from tests.storms.figures import FIGURES, Figures, cited, tell
+from tests.storms.figures import FIGURES, Figures, cited, note, outcome, tell
 from tests.taps import FIXTURES, PGTAP, load_pgtap
 
 
@@ -60,6 +69,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if mutants:
         terminalreporter.write_line(f"mutants killed {sum(mutants)}/{len(mutants)}")
     tell(terminalreporter)
+    if POOLED:
+        skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+        direct = sum("directly only" in reason for reason in skipped)
+        note(
+            "pooled",
+            f"`make pooled` has run {outcome(terminalreporter)}, through PgBouncer in transaction"
+            f" mode; {direct} are about sessions or notifications, and were passed by.",
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,6 +84,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("PERDURE_FIGURES"):
         giving = {"brewing", "figures"}
         items[:] = [item for item in items if giving & {*getattr(item, "fixturenames", ())}]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Pass by the tests that say why they need the server itself, or its notifications."""
+    if (POOLED or SILENT) and (marker := item.get_closest_marker("direct")):
+        pytest.skip(f"directly only: {marker.args[0]}")
 
 
 @pytest.fixture
@@ -89,7 +112,7 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Callable[..., Figures]]:
 MAY_BE_SKIPPED = [
     *("only who may mount", "the right to write", "only root"),
     "`make cluster`",  # what takes long
-    *("notifications do not come", "without faults only"),  # what was asked for
+    *("directly only", "without faults only"),  # what was asked for
 ]
 """Reasons that hold although nothing is missing."""
 if "PERDURE_PG_BINDIR" not in os.environ:
@@ -148,7 +171,7 @@ def template(server: AnyServer) -> Iterator[str]:
     with database_of(server, "template") as name:
         with psycopg.connect(server.url(name), autocommit=True) as connection:
             install(connection, SCHEMA)
-            if os.environ.get("PERDURE_TEST_SILENCE"):
+            if SILENT:
                 connection.execute(SILENCE)
         yield name
 
@@ -164,6 +187,7 @@ def database(server: AnyServer) -> Iterator[str]:
 def own_database(request: pytest.FixtureRequest, server: AnyServer, template: str) -> Iterator[str]:
     """Name a fresh database in which the app `perdure` is installed."""
     with database_of(server, "test", template) as name:
+        keep_settings(server.url(name), search_path=HOME)
         yield name
         if request.node.get_closest_marker("broken_invariants") is None:
             assert broken_invariants(server.url(name)) == []
@@ -172,19 +196,16 @@ def own_database(request: pytest.FixtureRequest, server: AnyServer, template: st
 @pytest.fixture(scope="session")
 def entrance(server: AnyServer) -> Iterator[AnyServer]:
     """Give what workers and clients connect to: the server; a pooler, if $PERDURE_TEST_POOLER."""
-    if os.environ.get("PERDURE_TEST_POOLER"):
-        with pooler(server.url()) as entrance:
+    if POOLED:
+        with pooler(server.url(), MANY) as entrance:
             yield entrance
     else:
         yield server
 
 
 @pytest.fixture
-def dsn(request: pytest.FixtureRequest, own_database: str, entrance: AnyServer) -> str:
+def dsn(own_database: str, entrance: AnyServer) -> str:
     """Give the connection string of a fresh database in which the app `perdure` is installed."""
-    is_hushed = isinstance(entrance, Pooler) or os.environ.get("PERDURE_TEST_SILENCE")
-    if is_hushed and request.node.get_closest_marker("direct"):
-        pytest.skip("notifications do not come")
     return entrance.url(own_database)
 
 
@@ -195,10 +216,10 @@ def schema() -> str:
 
 
 @pytest.fixture
-def connect(own_database: str, server: AnyServer) -> Iterator[Callable[[], Connection]]:
+def connect(own_database: str, entrance: AnyServer) -> Iterator[Callable[[], Connection]]:
     """Give a function that opens one more connection to the test's database."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(connected(server.url(own_database)))
+        yield lambda: stack.enter_context(connected(entrance.url(own_database)))
 
 
 @pytest.fixture
@@ -208,12 +229,14 @@ def connection(connect: Callable[[], Connection]) -> Connection:
 
 
 @pytest.fixture(scope="session")
-def pgtap_connection(server: AnyServer, template: str) -> Iterator[Connection]:
+def pgtap_connection(server: AnyServer, entrance: AnyServer, template: str) -> Iterator[Connection]:
     """Give pytest-pgtap a database with the app, pgTAP and the functions of `fixtures.sql`."""
-    with database_of(server, "pgtap", template) as name, connected(server.url(name)) as connection:
-        try:
-            load_pgtap(connection, SCHEMA)
-        except NoPgTap as error:
-            pytest.fail(str(error), pytrace=False)
-        connection.autocommit = False
-        yield connection
+    with database_of(server, "pgtap", template) as name:
+        keep_settings(server.url(name), search_path=("tap", SCHEMA, "public"))
+        with connected(entrance.url(name)) as connection:
+            try:
+                load_pgtap(connection, SCHEMA)
+            except NoPgTap as error:
+                pytest.fail(str(error), pytrace=False)
+            connection.autocommit = False
+            yield connection

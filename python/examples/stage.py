@@ -69,7 +69,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         """Connect."""
-        self.sql = psycopg.connect(self.dsn, autocommit=True)
+        self.sql = psycopg.connect(self.dsn, autocommit=True, prepare_threshold=None)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,7 +23,7 @@ def soaked(folder: Path, *parts: str) -> list[dict[str, Any]]:
     return goals
 
 
-@pytest.mark.direct
+@pytest.mark.direct("it has a server of its own")
 @pytest.mark.parametrize(
     ("parts", "least"),
     [(("growth",), 10), (("backlog", "retention"), 9), (("hints",), 4), (("crowd",), 12)],

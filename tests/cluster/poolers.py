@@ -20,6 +20,8 @@ from tests.cluster.machines import program, wait_for
 
 PORT = 6432
 POOL = 5
+MANY = 60
+"""For tests that hold that many transactions open at the same time."""
 
 SETTINGS = """
 [databases]

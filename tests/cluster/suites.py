@@ -13,7 +13,11 @@ ROOT = Path(__file__).parent.parent.parent
 def run_tests(*chosen: str, **conditions: str) -> None:
     """Run tests in a process of their own; what fails there fails here."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
-    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if "PYTEST" not in name and name != "PERDURE_NOTE"
+    }
     done = subprocess.run(
         command, cwd=ROOT, env=environment | conditions, capture_output=True, text=True, check=False
     )

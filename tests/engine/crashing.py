@@ -30,6 +30,7 @@ from perdure.connections import AsyncLink, Source
 from perdure.engine import Engine
 from perdure.hooks import Family
 from perdure.worker import Loop
+from tests.databases import PLAIN
 from tests.engine.ledger import Ledger
 from tests.engine.outside import Outside, Step
 
@@ -157,7 +158,7 @@ class Stage(Outside):
     """Runs jobs through lives, and knows what they have done."""
 
     def __init__(self, dsn: str) -> None:
-        super().__init__(psycopg.connect(dsn, autocommit=True, client_encoding="utf8"))
+        super().__init__(psycopg.connect(dsn, autocommit=True, client_encoding="utf8", **PLAIN))
         self.many("set search_path = pg_catalog, perdure, public")
         self.ledger = Ledger(self)
         self.rows: dict[tuple[str, str], Json] = {}

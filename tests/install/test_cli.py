@@ -170,6 +170,7 @@ def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -
     assert json.loads(printed.splitlines()[0])["job"] == "job"
 
 
+@pytest.mark.direct("a search path is of one session")
 def test_psql_opens_in_the_app(dsn: str) -> None:
     """As a process, by `python -m perdure`: psql reads what the command was given."""
     done = subprocess.run(

@@ -31,7 +31,7 @@ from perdure.connections import Link, Source
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
 from perdure.install import install
 from perdure.lanes import Lanes
-from tests.databases import Connection
+from tests.databases import PLAIN, Connection
 
 Trees = dict[str, Path]
 
@@ -101,7 +101,7 @@ def refused(load: Load) -> list[PerdureError]:
 @pytest.fixture
 def app(dsn: str) -> Iterator[Connection]:
     """Give a connection to the test's database."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with psycopg.connect(dsn, autocommit=True, **PLAIN) as connection:
         yield connection
 
 

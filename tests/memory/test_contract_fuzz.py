@@ -89,10 +89,11 @@ roots = st.builds(
 )
 
 JUDGE = """
-select (first_broken_rule(%(value)s, %(schema)s, %(schema)s, '{}')).rule is null,
-       (first_broken_rule(%(value)s, rules, rules, '{}')).rule is null
+select case when schema_failure(%(schema)s) is null  -- asked first, even by the planner
+            then (first_broken_rule(%(value)s, %(schema)s, %(schema)s, '{}')).rule is null end,
+       case when schema_failure(%(schema)s) is null
+            then (first_broken_rule(%(value)s, rules, rules, '{}')).rule is null end
   from rules_of(%(schema)s) as rules
- where schema_failure(%(schema)s) is null
 """
 
 
@@ -106,7 +107,7 @@ def test_contracts_agree_with_jsonschema(connection: psycopg.Connection[Any]) ->
         for value in tried:
             given = {"schema": json.dumps(schema), "value": json.dumps(value)}
             row = connection.execute(JUDGE, given).fetchone()
-            if row is None:
+            if row == (None, None):
                 return  # a reference that comes back to itself
             fits = validator.is_valid(value)
             judged[fits] += 1

@@ -104,6 +104,7 @@ def test_pages_follow_each_other(client: perdure.Client) -> None:
     assert ids(client.find("agent", order_by=["isPremium", "-$id"])) == ["june", "john", "jane"]
 
 
+@pytest.mark.direct("an index is made by a session")
 def test_mistakes_are_the_packages_errors(client: perdure.Client) -> None:
     with pytest.raises(InvalidArgument, match="operator"):
         client.find("agent", {"score": {"$like": 1}})
@@ -122,6 +123,7 @@ def test_mistakes_are_the_packages_errors(client: perdure.Client) -> None:
     assert refused.value.hint
 
 
+@pytest.mark.direct("an index is made by a session")
 def test_indexes_are_made_listed_and_dropped(client: perdure.Client) -> None:
     """A second call finds the index that is there (C73)."""
     made = client.create_index("agent", "user.email")
@@ -141,6 +143,7 @@ def test_indexes_are_made_listed_and_dropped(client: perdure.Client) -> None:
     assert len(client.indexes()) == 1
 
 
+@pytest.mark.direct("an index is made by a session")
 def test_async_clients_have_the_same_verbs(client: perdure.Client, dsn: str) -> None:
     """Every verb answers alike, awaited (C73) (C74)."""
 
@@ -167,6 +170,7 @@ def test_a_shell_finds(shell: Callable[..., str]) -> None:
     assert "no operator" in shell("find", "agent", "--where", '{"a": {"$like": 1}}')
 
 
+@pytest.mark.direct("an index is made by a session")
 def test_a_shell_indexes(shell: Callable[..., str]) -> None:
     assert json.loads(shell("index", "create", "agent", "score", "number"))["state"] == "valid"
     assert json.loads(shell("index", "list"))["path"] == "score"

@@ -19,6 +19,8 @@ Connect = Callable[[], Connection]
 
 PATIENCE = 30.0  # seconds
 
+pytestmark = pytest.mark.direct("an index is made by a session")
+
 
 @pytest.fixture
 def client(dsn: str) -> Iterator[perdure.Client]:

@@ -238,6 +238,7 @@ def test_what_happens_elsewhere_is_read_once(client: perdure.Client, memory: Any
 # Hints.
 
 
+@pytest.mark.direct("nobody looks, all listen")
 @pytest.mark.steady("a hint may be lost")
 def test_a_change_is_heard_by_its_notification(
     client: perdure.Client, memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
@@ -256,6 +257,7 @@ def test_a_change_is_heard_by_its_notification(
     assert listeners(dsn) == []
 
 
+@pytest.mark.direct("nobody looks, all listen")
 @pytest.mark.steady("a hint may be lost")
 def test_a_change_is_heard_by_async_clients_too(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch
@@ -343,6 +345,7 @@ def test_nobody_listens_after_a_watch_that_was_left(
     assert run(dsn, "select watched from jobs") == [(False,)]
 
 
+@pytest.mark.direct("it waits for listeners")
 def test_nobody_listens_after_a_wait_that_was_cancelled(memory: Any, dsn: str) -> None:
     async def give_up() -> None:
         async with await perdure.connect_async(dsn) as client:
@@ -513,6 +516,7 @@ def test_two_threads_do_not_take_the_same_ear(client: perdure.Client, memory: An
         memory.until("$.n == 1", timeout=0)
 
 
+@pytest.mark.direct("it waits for listeners")
 def test_a_client_that_was_closed_meanwhile_keeps_no_connection(dsn: str, memory: Any) -> None:
     client = perdure.connect(dsn)
     with meanwhile(client.entity("m").until, "$.n == 1", SOON):
@@ -547,6 +551,7 @@ def test_a_silent_database_holds_up_no_async_wait(
     asyncio.run(wait())
 
 
+@pytest.mark.direct("nobody looks, all listen")
 @pytest.mark.steady("a hint may be lost")
 def test_an_async_client_hears_again_when_its_listener_has_died(
     memory: Any, dsn: str, monkeypatch: pytest.MonkeyPatch

@@ -14,8 +14,9 @@ import pytest
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from tests.races.sessions import TABLES, Connection, Session, Stage
-from tests.races.theatre import Theatre
+from tests.databases import HOME, PLAIN, find_app, keep_settings
+from tests.races.sessions import TABLES, Connection, Session, Stage, limits
+from tests.races.theatre import PATIENCE, Theatre
 from tests.servers import AnyServer, adopt
 
 _tests = count(1)
@@ -53,15 +54,14 @@ class Pool:
             connection.close()
 
     def _open(self) -> Connection:
-        connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8")
-        path = sql.SQL("set search_path = pg_catalog, {}, public")
-        connection.execute(path.format(sql.Identifier(self._schema)))
+        connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8", **PLAIN)
+        find_app(connection, self._schema)
         connection.execute("set client_min_messages = error")
         return connection
 
 
 @pytest.fixture(scope="session")
-def pool(server: AnyServer, template: str) -> Iterator[Pool]:
+def pool(server: AnyServer, entrance: AnyServer, template: str) -> Iterator[Pool]:
     """Give connections to one database for all interleavings."""
     name = f"{template}_races"
     database, source = sql.Identifier(name), sql.Identifier(template)
@@ -69,7 +69,8 @@ def pool(server: AnyServer, template: str) -> Iterator[Pool]:
         create = sql.SQL("create database {} template {} strategy file_copy")
         admin.execute(create.format(database, source))
         adopt(server.url(name))
-        connections = Pool(server.url(name), "perdure")
+        keep_settings(server.url(name), search_path=HOME, client_min_messages="error", **limits())
+        connections = Pool(entrance.url(name), "perdure")
         yield connections
         connections.close()
         admin.execute(sql.SQL("drop database {} with (force)").format(database))
@@ -93,8 +94,9 @@ def connect(pool: Pool) -> Iterator[Callable[[], Connection]]:
 
 
 @pytest.fixture
-def theatre(dsn: str, schema: str) -> Iterator[Theatre]:
+def theatre(dsn: str, own_database: str, server: AnyServer, schema: str) -> Iterator[Theatre]:
     """Give a database of the test's own, whose engine it may change."""
+    keep_settings(server.url(own_database), **limits(PATIENCE))
     theatre = Theatre(dsn, schema)
     yield theatre
     theatre.close()

@@ -20,6 +20,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from tests.amount import seed
+from tests.databases import POOLED
 from tests.races.memory_model import split_path
 
 Connection = psycopg.Connection[Any]
@@ -175,11 +176,21 @@ class Later(Generic[T]):
 
 
 # Blocked for good: whoever it waits for is idle in a transaction, or waits in its turn.
+# Behind a pooler nobody knows which process is at work: there a session is known by its name.
 _IS_BLOCKED = """
 select count(*) > 0 and bool_and(a.state like 'idle in transaction%%' or a.wait_event_type = 'Lock')
-  from unnest(pg_blocking_pids(%s)) as pid
-  join pg_stat_activity as a using (pid)
+  from pg_stat_activity as waiting
+ cross join unnest(pg_blocking_pids(waiting.pid)) as blocking
+  join pg_stat_activity as a on a.pid = blocking
+ where case when %s then waiting.application_name = %s else waiting.pid = %s end
+   and waiting.datname = current_database()
+   and waiting.state = 'active'
 """
+
+
+def limits(patience: float = PATIENCE) -> dict[str, str]:
+    """Give the settings of sessions that must not be stuck for long."""
+    return {"deadlock_timeout": "10 ms", "statement_timeout": f"{patience} s"}
 
 
 class Session:
@@ -191,11 +202,7 @@ class Session:
         self.connection = connection
         self.name = name
         self._watcher = watcher
-        settings = {
-            "application_name": name,
-            "deadlock_timeout": "10 ms",
-            "statement_timeout": f"{patience} s",
-        }
+        settings = {"application_name": name, **limits(patience)}
         for setting, value in settings.items():
             connection.execute("select set_config(%s, %s, false)", [setting, value])
 
@@ -239,7 +246,8 @@ class Session:
 
     def is_blocked(self) -> bool:
         """Ask the server whether this session waits for one that does nothing."""
-        row = self._watcher.execute(_IS_BLOCKED, [self.connection.info.backend_pid]).fetchone()
+        whom = [POOLED, self.name, self.connection.info.backend_pid]
+        row = self._watcher.execute(_IS_BLOCKED, whom).fetchone()
         return bool(row and row[0])
 
     # The core's functions

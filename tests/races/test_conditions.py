@@ -442,6 +442,7 @@ def test_a_repeated_park_whose_reply_was_lost_is_told_what_came(a: Session, deed
 # Those who watch from outside
 
 
+@pytest.mark.direct("it listens")
 @ENDS
 def test_who_watches_is_told_of_every_change(a: Session, b: Session, end: str) -> None:
     """[P11]: the writer waits for who comes to watch, and looks who is there after the lock."""

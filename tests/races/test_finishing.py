@@ -164,6 +164,7 @@ def test_a_heartbeat_does_not_wait_for_an_open_end(a: Session, b: Session, end: 
     )
 
 
+@pytest.mark.direct("it listens")
 def test_an_idle_worker_hears_of_the_next_attempt(a: Session, b: Session) -> None:
     """[P11]"""
     _, task = asked(a, b)

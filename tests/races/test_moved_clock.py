@@ -67,6 +67,7 @@ def test_a_claim_during_a_move_reads_the_old_time(theatre: Theatre) -> None:
         assert len(b.claim("j")) == 1
 
 
+@pytest.mark.direct("it listens")
 def test_idle_workers_hear_of_what_is_due(theatre: Theatre) -> None:
     """[P11] Those whose queues have something, and no others."""
     with theatre.players() as (a, b, *_):

@@ -162,6 +162,7 @@ def test_a_repeated_move_harms_nobody(a: Session, b: Session) -> None:
     assert b.advance(task.done(1)).state == "done"
 
 
+@pytest.mark.direct("it listens")
 def test_who_is_idle_in_a_version_is_told(a: Session, b: Session) -> None:
     """[P11]: of a start, of what a pinned task asks for, and of a move; others are not."""
     b.run(f'listen "{b.one("select channel()")}"')

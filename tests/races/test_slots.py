@@ -180,6 +180,7 @@ def told_of(session: Session, queue: str) -> Callable[[], list[str]]:
     return told
 
 
+@pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", FREEING)
 def test_who_waits_for_a_slot_is_told(a: Session, b: Session, verb: str) -> None:
     """[P11] (E13): by the call that sets one free, whoever makes it."""
@@ -191,6 +192,7 @@ def test_who_waits_for_a_slot_is_told(a: Session, b: Session, verb: str) -> None
     assert told() == ["q"]
 
 
+@pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", ENDING)
 def test_who_waits_for_a_slot_is_told_by_workers_without_a_journal(
     a: Session, b: Session, verb: str
@@ -204,6 +206,7 @@ def test_who_waits_for_a_slot_is_told_by_workers_without_a_journal(
     assert told() == ["q"]
 
 
+@pytest.mark.direct("it listens")
 def test_who_waits_for_a_slot_is_told_by_the_end_of_a_parent(a: Session, b: Session) -> None:
     """[P11] (E13): a child that is terminated with it sets one free."""
     a.call("set_queue", queue="q", max_running=1)

@@ -27,6 +27,9 @@ from tests.source import sql_functions
 all_seen = Counter[str]()
 
 
+pytestmark = pytest.mark.direct("its sessions are named by where they stand")
+
+
 @pytest.fixture(scope="module")
 def stepped(server: AnyServer, template: str) -> Iterator[tuple[Theatre, list[str]]]:
     """Give a theatre whose engine has points, and the places of these."""

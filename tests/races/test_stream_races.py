@@ -136,6 +136,7 @@ def test_many_at_once_stand_in_one_order(a: Session, b: Session, c: Session) -> 
         ]
 
 
+@pytest.mark.direct("it listens")
 @pytest.mark.parametrize("how", ["terminate", "done"])
 def test_who_follows_hears_of_the_end_of_the_job(a: Session, b: Session, how: str) -> None:
     """[P11]: at once; without the hint at his next look."""

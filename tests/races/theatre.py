@@ -13,6 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from perdure import PerdureError
+from tests.databases import PLAIN, find_app
 from tests.races.sessions import TABLES, Connection, Session, Stage
 
 PATIENCE = 5.0  # seconds: a broken engine may wait where it should not
@@ -103,9 +104,10 @@ class Theatre:
                 return False
 
     def _connect(self) -> Connection:
-        connection: Connection = psycopg.connect(self._dsn, autocommit=True, client_encoding="utf8")
-        path = sql.SQL("set search_path = pg_catalog, {}, public")
-        connection.execute(path.format(sql.Identifier(self._schema)))
+        connection: Connection = psycopg.connect(
+            self._dsn, autocommit=True, client_encoding="utf8", **PLAIN
+        )
+        find_app(connection, self._schema)
         return connection
 
     def _empty(self) -> None:

@@ -27,6 +27,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
+from tests.storms.figures import note, outcome
+
 NAMES = frozenset(
     f"perdure {what}"
     for what in (
@@ -174,3 +176,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("faults")
     for name in ("statements", *FAULTS):
         terminalreporter.line(f"{DRIVER.done[name]:>8,}  {name}")
+    note(
+        "faults",
+        f"`make faults SHARE={DRIVER.share}` has run {outcome(terminalreporter)}: of"
+        f" {DRIVER.done['statements']:,} statements {sum(DRIVER.done[name] for name in FAULTS):,}"
+        f" failed, timed out or lost their answers; {DRIVER.done[FAULTS[-1]]:,} of these had been"
+        " carried out. Workers in processes of their own met more, which nobody counts.",
+    )

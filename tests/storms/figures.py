@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,21 @@ def by_promise(rows: Sequence[dict[str, str]]) -> Iterator[list[str]]:
         its = [row for row in rows if promise in row["promises"].split()]
         sums = (sum(int(row[what].replace(",", "")) for row in its) for what in PROMISES[2:])
         yield [promise, str(len(its)), *(f"{number:,}" for number in sums)]
+
+
+def outcome(terminalreporter: Any) -> str:
+    """Tell how many tests a run had, and how many have failed."""
+    count = {name: len(reports) for name, reports in terminalreporter.stats.items()}
+    failed = count.get("failed", 0) + count.get("error", 0)
+    return f"{count.get('passed', 0) + failed:,} tests, of which {failed or 'none'} failed"
+
+
+def note(name: str, text: str, page: Path = PAGE) -> None:
+    """Write what a run of the whole suite did into its place on a page, for `make … NOTE=1`."""
+    if os.environ.get("PERDURE_NOTE"):
+        place = re.compile(rf"(?<=<!-- {name} -->\n).*(?=<!-- end of {name} -->\n)", re.DOTALL)
+        lines = textwrap.fill(text, 140, break_on_hyphens=False)
+        page.write_text(place.sub(lambda _: f"\n{lines}\n\n", page.read_text()))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Iterator[str]:

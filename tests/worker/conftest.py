@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import perdure
 from perdure.calls import Call
 from perdure.connections import AsyncLink
+from tests.databases import UNHINTED
 
 
 @pytest.fixture
@@ -44,11 +44,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
     """Give a function that starts a worker of the app: `work(slots=1)`."""
-    hushed = {"PERDURE_TEST_POOLER", "PERDURE_TEST_SILENCE"} & os.environ.keys()
-    usual = {"poll": 0.1} if hushed else {}  # nothing else wakes it
     with ExitStack() as stack:
 
         def start(app: perdure.App = app, **options: Any) -> perdure.Worker:
-            return stack.enter_context(perdure.Worker(app, dsn=dsn, **usual | options))
+            return stack.enter_context(perdure.Worker(app, dsn=dsn, **UNHINTED | options))
 
         yield start

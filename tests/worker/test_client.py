@@ -45,7 +45,14 @@ def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: per
         assert client.create_entity("e", "thing", {"n": 1}).get("n") == 1
 
 
-@pytest.mark.parametrize("said_in", ["PGCLIENTENCODING", "PGOPTIONS", "the DSN"])
+@pytest.mark.parametrize(
+    "said_in",
+    [
+        "PGCLIENTENCODING",
+        pytest.param("PGOPTIONS", marks=pytest.mark.direct("a pooler takes no options")),
+        "the DSN",
+    ],
+)
 def test_letters_are_sent_as_utf8_whatever_encoding_is_set(
     dsn: str, app: perdure.App, echo: Any, monkeypatch: Any, said_in: str
 ) -> None:
@@ -453,7 +460,7 @@ def test_results_come_without_any_notification(
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.direct
+@pytest.mark.direct("without hints it asks at each poll")
 def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)
@@ -475,7 +482,7 @@ def _transactions(connection: Any) -> int:
     return int(count)
 
 
-@pytest.mark.direct
+@pytest.mark.direct("a hint makes it quick")
 def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) -> None:
     work()
     times = []

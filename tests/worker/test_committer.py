@@ -46,6 +46,7 @@ def test_an_open_transaction_on_one_job_stops_no_other(
     assert locked.result(T) == 13
 
 
+@pytest.mark.direct("it is about hints")
 def test_a_hint_that_comes_while_a_claim_is_on_its_way_is_kept(
     app: perdure.App,
     client: perdure.Client,
@@ -275,6 +276,7 @@ def test_leases_are_kept_while_code_runs(
     assert len(runs) == 1
 
 
+@pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it counts claims")
 def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
@@ -318,6 +320,7 @@ def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
     assert turns[2]  # answers
 
 
+@pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it measures pauses")
 def test_who_was_late_twice_lets_the_quicker_go_first(
     app: perdure.App,
@@ -360,6 +363,7 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
     assert is_prompt()
 
 
+@pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it measures pauses")
 def test_a_dear_search_takes_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch

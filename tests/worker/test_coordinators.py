@@ -169,7 +169,7 @@ def test_time_and_chance_are_replayed(app: perdure.App, client: perdure.Client, 
     assert client.start(plain).result(T) is True
 
 
-@pytest.mark.direct
+@pytest.mark.direct("a hint wakes it")
 @pytest.mark.steady("a hint may be lost")
 def test_a_sleeper_wakes_on_time(app: perdure.App, client: perdure.Client, work: Any) -> None:
     """And not when its worker looks again, which would be in an hour."""
@@ -384,7 +384,7 @@ def test_a_child_answers_its_parent(app: perdure.App, client: perdure.Client, wo
     assert client.handle("detached").result(T) == 49
 
 
-@pytest.mark.direct
+@pytest.mark.direct("a hint wakes it")
 @pytest.mark.steady("a hint may be lost")
 def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(
     app: perdure.App, client: perdure.Client, work: Any

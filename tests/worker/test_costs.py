@@ -16,7 +16,10 @@ from tests.amount import amount
 
 Connection = psycopg.Connection[Any]
 
-pytestmark = pytest.mark.steady("it counts what is sent")
+pytestmark = [
+    pytest.mark.steady("it counts what is sent"),
+    pytest.mark.direct("without hints more is sent"),
+]
 
 MANY = amount(50_000)
 """Jobs that sleep, and jobs that have finished, beside the one that is measured."""

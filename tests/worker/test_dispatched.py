@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 import perdure
+from tests.databases import PLAIN
 from tests.worker.processes import worker_process
 from tests.worker.test_recovery import ledger
 from tests.worker.test_until import run, wait_for
@@ -83,7 +84,7 @@ class SqlWorker:
     """A worker in no language but SQL: it claims, tells how far it is, and finishes."""
 
     def __init__(self, dsn: str, name: str):
-        self._connection = psycopg.connect(dsn, autocommit=True)
+        self._connection = psycopg.connect(dsn, autocommit=True, **PLAIN)
         self._name = name
 
     def _call(self, query: str, *values: Any) -> Any:

@@ -17,7 +17,6 @@ T = "40 s"
 AWAITED = "select exists (select from perdure.tasks where 'go' = any(awaits))"
 
 
-@pytest.mark.direct
 def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: Any) -> None:
     """(C5) (C50)"""
     all_three = asyncio.Barrier(3)

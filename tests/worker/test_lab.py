@@ -18,6 +18,7 @@ from unittest.mock import AsyncMock
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.testing import AsyncLab, Lab
@@ -269,6 +270,7 @@ def test_hooks_in_sql_are_tried_again_without_waiting(lab: Lab) -> None:
     lab.check()
 
 
+@pytest.mark.direct("a hint wakes it")
 def test_an_idle_worker_hears_of_skipped_time(
     dsn: str, client: perdure.Client, connection: psycopg.Connection[Any]
 ) -> None:
@@ -450,7 +452,8 @@ def test_nothing_is_left_of_a_lab(dsn: str, connection: psycopg.Connection[Any])
         lab.mock(search, found())
         assert connection.execute(query).fetchone() == (1,)
     assert connection.execute(query).fetchone() == (0,)
-    with pytest.raises(psycopg.OperationalError), Lab(app, dsn=f"{dsn}&user=nobody"):
+    nowhere = make_conninfo(dsn, dbname="nowhere")
+    with pytest.raises(psycopg.OperationalError), Lab(app, dsn=nowhere):
         raise AssertionError("it has begun")
 
 

@@ -99,6 +99,7 @@ def test_a_call_that_waits_for_a_lock_holds_up_no_other(
         assert sorted(view.result(IN_TIME) for view in views) == list(range(1, count + 1))
 
 
+@pytest.mark.direct("it counts sessions")
 @pytest.mark.parametrize("count", [1, KEPT + 2])
 def test_a_task_that_waits_for_a_lock_holds_up_no_other(
     entities: perdure.Client, dsn: str, count: int
@@ -118,6 +119,7 @@ def test_a_task_that_waits_for_a_lock_holds_up_no_other(
     asyncio.run(main())
 
 
+@pytest.mark.direct("it counts sessions")
 def test_a_client_opens_connections_as_its_calls_meet(entities: perdure.Client, dsn: str) -> None:
     for _ in range(20):
         entities.entity("order").get()
@@ -160,6 +162,7 @@ def test_a_closed_async_client_refuses_to_be_used(dsn: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.direct("it counts sessions")
 def test_what_is_under_way_when_an_async_client_is_closed_leaves_no_session(dsn: str) -> None:
     """A wait goes on, on a connection that was opened again, and that nobody closed."""
 

@@ -16,6 +16,7 @@ import pytest
 import perdure
 from perdure.embedded import Server
 from tests.amount import amount, seed
+from tests.databases import PLAIN
 from tests.storms.points import worker_points
 from tests.worker.processes import worker_process
 
@@ -283,7 +284,7 @@ def test_storms_of_broken_connections_lose_and_double_nothing(
     stop = threading.Event()
 
     def storm() -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
+        with psycopg.connect(dsn, autocommit=True, application_name="storm", **PLAIN) as connection:
             while not stop.wait(0.05):
                 connection.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity"

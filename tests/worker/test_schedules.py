@@ -203,6 +203,7 @@ def test_a_worker_starts_what_is_due_and_runs_it(
     client.drop_schedule("report")
 
 
+@pytest.mark.direct("a hint wakes it")
 def test_an_edit_of_the_memory_wakes_an_idle_worker(
     client: perdure.Client,
     connection: Connection,
@@ -223,6 +224,7 @@ def test_an_edit_of_the_memory_wakes_an_idle_worker(
     assert (due_at.month, due_at.day) == (1, 1)
 
 
+@pytest.mark.direct("a hint wakes it")
 def test_a_schedule_that_is_stuck_wakes_an_idle_worker_when_it_is_resumed(
     client: perdure.Client,
     connection: Connection,

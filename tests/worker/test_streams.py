@@ -226,6 +226,7 @@ def test_a_killed_worker_leaves_what_was_published(
     assert whole == list(range(1, 201))
 
 
+@pytest.mark.direct("it ends sessions of one kind")
 def test_lost_replies_double_nothing(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, writes: Any
 ) -> None:

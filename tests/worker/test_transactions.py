@@ -356,7 +356,7 @@ def test_a_constraint_that_fails_at_the_commit_rolls_back(
     assert (book.runs, bank.rows(), bank.facts()) == (2, ["a"], ["attempt", "activity"])
 
 
-@pytest.mark.direct
+@pytest.mark.direct("it holds a lock for its session")
 def test_a_hook_ends_while_a_transaction_that_it_has_left_cannot_commit(
     app: perdure.App, client: perdure.Client, bank: Bank, dsn: str, work: Any
 ) -> None:
@@ -524,7 +524,7 @@ def test_a_deadlock_of_two_is_broken_by_the_server(
     assert [handle.result(T) for handle in handles] == [None, None]
 
 
-@pytest.mark.direct
+@pytest.mark.direct("it ends the process behind a connection")
 def test_a_lost_connection_runs_the_function_again(
     book: Booking, client: perdure.Client, bank: Bank, work: Any
 ) -> None:
@@ -900,7 +900,7 @@ def test_more_than_there_are_connections_take_turns(
     assert bank.run(OPEN)[0][0] <= 2
 
 
-@pytest.mark.direct
+@pytest.mark.direct("it counts sessions")
 def test_both_kinds_share_the_connections(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -926,7 +926,7 @@ def test_both_kinds_share_the_connections(
     assert bank.run(OPEN)[0][0] <= 2
 
 
-@pytest.mark.direct
+@pytest.mark.direct("it counts sessions")
 def test_a_connection_that_nobody_uses_is_closed(
     book: Booking, client: perdure.Client, bank: Bank, work: Any, dsn: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -132,7 +132,8 @@ def write(request: pytest.FixtureRequest, app: perdure.App) -> Any:
 
 
 def run(dsn: str, query: str, *params: Any) -> list[Any]:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    # Under a name of its own, which a session behind a pooler would have of somebody before it.
+    with psycopg.connect(dsn, autocommit=True, application_name="test") as connection:
         cursor = connection.execute(query.encode(), params)
         return cursor.fetchall() if cursor.description else []
 

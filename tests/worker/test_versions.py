@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
+from tests.databases import UNHINTED
 
 T = "40 s"
 
@@ -16,7 +17,7 @@ T = "40 s"
 @pytest.fixture
 def serve(dsn: str) -> Callable[..., perdure.Worker]:
     """Give a function that makes a worker of some version of the code."""
-    return lambda app: perdure.Worker(app, dsn=dsn)
+    return lambda app: perdure.Worker(app, dsn=dsn, **UNHINTED)
 
 
 def app_with(coordinator: Any, name: str = "flow") -> Any:
