@@ -37,6 +37,9 @@ default_pool_size = {pool}
 max_client_conn = 500
 server_lifetime = 3600
 server_login_retry = 1
+logfile = {folder}/log
+log_connections = 0
+log_disconnections = 0
 """
 
 
@@ -84,6 +87,7 @@ def pooler(server: str, pool: int = POOL) -> Iterator[Pooler]:
             running = Pooler(folder)
             wait_for(running.answers)
             yield running
+            assert process.poll() is None, (folder / "log").read_text()[-2000:]
         finally:
             process.kill()
             process.wait()

@@ -30,7 +30,7 @@ from perdure.connections import AsyncLink, Source
 from perdure.engine import Engine
 from perdure.hooks import Family
 from perdure.worker import Loop
-from tests.databases import PLAIN
+from tests.databases import PLAIN, POOLED, find_app
 from tests.engine.ledger import Ledger
 from tests.engine.outside import Outside, Step
 
@@ -130,7 +130,7 @@ class Pool(Source):
         else:
             connection = await Kept.connect(self.dsn, autocommit=True, client_encoding="utf8")
             connection.pool = self
-            connection.prepare_threshold = 0
+            connection.prepare_threshold = None if POOLED else 0
         self._taken.append(connection)
         return connection
 
@@ -159,7 +159,7 @@ class Stage(Outside):
 
     def __init__(self, dsn: str) -> None:
         super().__init__(psycopg.connect(dsn, autocommit=True, client_encoding="utf8", **PLAIN))
-        self.many("set search_path = pg_catalog, perdure, public")
+        find_app(self.connection)
         self.ledger = Ledger(self)
         self.rows: dict[tuple[str, str], Json] = {}
         self.asked: dict[str, int] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -154,11 +155,12 @@ def test_a_newer_package_works_with_an_older_schema_that_it_is_not_to_change(
     assert set(load.done.values()) == {1}
 
 
+@pytest.mark.direct("it has a role of its own")
 def test_a_newer_package_that_may_not_change_the_schema_says_who_may(
     dsn: str, app: Connection, trees: Trees
 ) -> None:
     """A worker's role works with it where it does not try."""
-    role = f"worker_{app.info.backend_pid}"
+    role = f"worker_{os.getpid()}"
     app.execute(f"create role {role} login".encode())
     app.execute("select perdure.grant_access(%s, 'worker')", [role])
     load = Load(make_conninfo(dsn, user=role))
