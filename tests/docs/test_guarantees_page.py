@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storms.figures import PROMISES, Figures, by_promise, cited, merged
+from tests.storms.figures import PROMISES, Figures, by_promise, cited, merged, note
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "sql" / "guarantees.md").read_text()
@@ -111,3 +111,25 @@ def test_no_storm_that_is_told_of_broke_a_promise() -> None:
 def test_the_sums_of_the_figures_are_right() -> None:
     sums = [dict(zip(PROMISES, row, strict=True)) for row in by_promise([*table("storm").values()])]
     assert [*table("promise").values()] == sums
+
+
+def test_what_a_whole_run_did_is_noted_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- faults -->\n<!-- end of faults -->\n<!-- pooled -->\n")
+    monkeypatch.delenv("PERDURE_NOTE", raising=False)
+    note("faults", "nobody asked", page)
+    assert "nobody" not in page.read_text()
+    monkeypatch.setenv("PERDURE_NOTE", "1")
+    for text in ("1 test", "2 tests"):
+        note("faults", text, page)
+    told = "<!-- faults -->\n\n2 tests\n\n<!-- end of faults -->\n<!-- pooled -->\n"
+    assert page.read_text() == told
+
+
+def test_the_page_has_what_a_whole_run_with_faults_did() -> None:
+    """[P12] (T9): as `make faults NOTE=1` has written it."""
+    found = re.search(r"<!-- faults -->\n(.*)<!-- end of faults -->\n", PAGE, re.DOTALL)
+    assert found is not None
+    assert re.search(r"`make faults SHARE=.*` has run [\d,]{5,} tests, of which", found[1])
