@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(62);
+select plan(65);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -195,6 +195,16 @@ select given(take('ada', '{$sql}'));
 select is(cancel_hook('slow', '$hook/unwanted'), true, 'a hook that hangs may be asked to cancel');
 select is(time_out_task('slow', '$hook/unwanted', token_of('ada')), 'cancelled', 'which is not slept through [P5]');
 select is(the_task('slow', '$hook/unwanted'), null, 'nor is it tried again');
+
+-- The task of a worker is none of the database's, held or not.
+
+select have_held_job('other');
+select is(error_of(statement), 'PD107', format('%s is for hooks in SQL', verb))
+  from (values
+        ('run_task()',      $$ select run_task('other', '1/main', token_of('ada')) $$),
+        ('time_out_task()', $$ select time_out_task('other', '1/main', token_of('ada')) $$)
+       ) as cases (verb, statement);
+select is((status('other')).status, 'running', 'a coordinator is not ended by who takes it for one');
 
 -- Dropping.
 

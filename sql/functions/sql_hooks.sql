@@ -37,6 +37,34 @@ comment on function @extschema@.run_sql_hook(text, text, uuid) is
     'Run a hook in SQL whose task is held; tells what became of it: done, failed, cancelled, retry or gone.';
 
 
+-- A coordinator, or a hook of somebody's code, that is tried as a hook in SQL has no function, and would have failed.
+create function @extschema@.check_sql_task(job text, task text, token uuid) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    queue text := (
+        select t.queue
+          from tasks as t
+         where t.job_id = check_sql_task.job
+           and t.task = check_sql_task.task
+           and t.token = check_sql_task.token);
+begin
+    perform check_task(check_sql_task.job, check_sql_task.task);
+    if queue <> '$sql' then
+        raise exception 'task % of job % is none that the database runs', quote_literal(left(check_sql_task.task, 200)),
+              quote_literal(left(check_sql_task.job, 200))
+            using errcode = 'PD107',
+                  detail = format('It stands on the queue %s, not on $sql.', queue),
+                  hint = 'Run its code, and say with advance(), finish_task() or fail_task() what became of it.';
+    end if;
+end
+$$;
+comment on function @extschema@.check_sql_task(text, text, uuid) is
+    'Refuse a task that is held and that the database does not run itself (PD107), or to which the role that logged in has no access (PD115).';
+
+
 create function @extschema@.time_out_task(job text, task text, token uuid) returns text
 language plpgsql
 volatile
@@ -49,7 +77,7 @@ as $$
 declare
     held turn;
 begin
-    perform check_task(time_out_task.job, time_out_task.task);
+    perform check_sql_task(time_out_task.job, time_out_task.task, time_out_task.token);
     perform lock_jobs(array[time_out_task.job], waiting => true);
     held := hold_task(time_out_task.job, time_out_task.task, time_out_task.token);
     if held.job is null then
@@ -62,7 +90,7 @@ begin
 end
 $$;
 comment on function @extschema@.time_out_task(text, text, uuid) is
-    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, cancelled where that was asked, or gone when it had come to its end. PD115. [P6] [P10] [P12]';
+    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, cancelled where that was asked, or gone when it had come to its end. PD107, PD115. [P6] [P10] [P12]';
 
 
 create function @extschema@.run_task(job text, task text, token uuid) returns text
@@ -78,7 +106,7 @@ declare
     name text := (select t.name from tasks as t where t.job_id = run_task.job and t.task = run_task.task);
 begin
     perform check_instance(null);
-    perform check_task(run_task.job, run_task.task);
+    perform check_sql_task(run_task.job, run_task.task, run_task.token);
     return case name
         when '$deadline' then run_deadline(run_task.job, run_task.task, run_task.token)
         when '$schedule' then run_schedule(run_task.job, run_task.task, run_task.token)
@@ -87,7 +115,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is
-    'Run a claimed task of the queue $sql inside the database, in this transaction, which is best its own (deferred constraints hold at once from here on): done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. PD115. [P6] [P10]';
+    'Run a claimed task of the queue $sql inside the database, in this transaction, which is best its own (deferred constraints hold at once from here on): done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. PD107, PD115. [P6] [P10]';
 
 
 create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task
