@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(91);
+select plan(105);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -311,6 +311,45 @@ select is(
     format('a %s until infinity is refused', state))
   from unnest('{retry,release,continue}'::text[]) as state;
 select is(verdict_of(a_turn('odd', state => 'keep', until => 'infinity')), 'keep', 'what is held may say so');
+select is(
+    verdict_of(a_turn('odd', state => 'park', until => 'infinity')), 'refused',
+    'a park that only infinity ends is refused [P8]');
+select is(
+    tell(a_turn('odd', state => 'park', awaits => awaits)) #> '{error,code}',
+    '"PD104"',
+    format('nobody sends a signal of the name of %s, so none is awaited [P8]', about))
+  from (values
+        ('nothing', '{""}'::text[]),
+        ('null', '{go,NULL}'),
+        ('201 bytes', array[repeat('x', 201)])
+       ) as cases (about, awaits);
+select is(
+    verdict_of(a_turn('odd', awaits => '{""}')), 'refused', 'nor by a turn that keeps its task');
+select is(
+    tell(a_turn('odd') || stranger) #>> '{error,code}',
+    'PD107',
+    format('a turn with a field like %s is refused', stranger))
+  from unnest('{"{\"fact\": []}","{\"timeout\": null}"}'::jsonb[]) as stranger;
+select is(
+    tell(a_turn('odd', facts => jsonb_build_array('{"kind": "note", "key": "n"}'::jsonb, fact))) #>> '{error,code}',
+    'PD107',
+    format('a turn with a fact like %s is refused', fact))
+  from (values
+        ('{"kind": "activity", "key": "a", "valu": 1}'::jsonb),
+        ('{"op": "increment", "path": ["n"], "by": 1}'),
+        (jsonb_build_object('kind', 'activity', 'key', 'a', 'value', repeat('x', 300), 'results', 1))
+       ) as cases (fact);
+select is(
+    (tell(a_turn('odd', facts => '[{"kind": "a", "key": "a", "valu": 1}]')) -> 'error') - '{code,type}'::text[],
+    '{"message": "a fact has no field ''valu''", "hint": "Correct the name of the field.",
+      "detail": "Known fields: kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, expected_version."}',
+    'who misspells a field is told which there are');
+select is(journal_of('odd'), '[]', 'of a turn that was refused nothing is told');
+select have_held_job('longs');
+select is(
+    tell(a_turn('longs', state => 'park', awaits => '{go}', until => 'infinity')) ->> 'state', 'parked',
+    'who awaits a signal may wait until infinity');
+select is((status('longs')).waiting_for, 'signal go', 'which is no deadline');
 select is(
     error_of(format('select advance(%L)', turns)),
     'PD107',

@@ -89,15 +89,21 @@ begin
          cross join lateral (
             -- Most turns are short and plain, and nothing can be wrong with them.
             select case when not (g.state in ('keep', 'park', 'done') and g.requests is null
-                                  and octet_length(concat(g.facts, g.value)) <= 200
-                                  and (g.state <> 'park' or g.until is not null or cardinality(g.awaits) > 0)) is true
-                   then coalesce(turn_failure(g.state, g.facts, g.requests, g.value),
+                                  and octet_length(concat(g.facts, g.value, g.awaits)) <= 200
+                                  and (g.awaits is null or '' <> all(g.awaits))
+                                  and (g.state <> 'park' or g.until < 'infinity' or cardinality(g.awaits) > 0)
+                                  and (hold_tasks.turns -> (g.number - 1)::integer) - turn_fields() = '{}'
+                                  and not exists (select from jsonb_array_elements(g.facts) as e (fact)
+                                                   where e.fact - fact_fields() <> '{}')) is true
+                   then coalesce(stray_failure(hold_tasks.turns -> (g.number - 1)::integer),
+                                 turn_failure(g.state, g.facts, g.requests, g.value),
+                                 await_failure(g.awaits),
                                  -- A key has 200 bytes at most.
                                  case when greatest(octet_length(g.job), octet_length(g.task)) > 380
                                       then depth_failure(g.job, g.task, g.requests) end,
                                  case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
-                                      when g.state = 'park' and g.until is null and (cardinality(g.awaits) > 0) is not true
+                                      when g.state = 'park' and (g.until < 'infinity' or cardinality(g.awaits) > 0) is not true
                                       then wait_failure(g.job, g.task, g.facts, g.requests, g.cancels) end)
                    end as failure
             offset 0) as f

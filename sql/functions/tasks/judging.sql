@@ -65,6 +65,71 @@ comment on function @extschema@.request_failure(jsonb) is
     'Say what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
 
 
+-- Folded into the plan of who asks, as any constant.
+create function @extschema@.turn_fields() returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return '{job,task,token,position,asked_before,facts,requests,cancels,asked,state,awaits,until,value,failure,touches}';
+end
+$$;
+comment on function @extschema@.turn_fields() is 'Name what a turn may say.';
+
+
+create function @extschema@.fact_fields() returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return '{kind,key,name,fingerprint,ok,value,at,op,path,message,signal,target,expected_version}';
+end
+$$;
+comment on function @extschema@.fact_fields() is 'Name what a fact may say.';
+
+
+create function @extschema@.stray_failure(turn jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        field_failure(stray_failure.turn, turn_fields(), 'a turn'),
+        (select field_failure(f.fact, fact_fields(), 'a fact')
+           from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
+          where f.fact - fact_fields() <> '{}'
+          limit 1));
+end
+$$;
+comment on function @extschema@.stray_failure(jsonb) is
+    'Say that a turn, or one of its facts, has a field that nobody would read (PD107), or null.';
+
+
+create function @extschema@.await_failure(awaits text[]) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select j.failure
+          from unnest(await_failure.awaits) as a (name)
+         cross join lateral (select name_failure(a.name, 'a signal') as failure offset 0) as j
+         where j.failure is not null
+         limit 1);
+end
+$$;
+comment on function @extschema@.await_failure(text[]) is
+    'Say that a name that is awaited is none that a signal can have (PD104), or null.';
+
+
 -- What a turn may not say, seen before anything is applied.
 create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
 language plpgsql
