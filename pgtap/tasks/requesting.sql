@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(50);
+select plan(58);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -266,6 +266,28 @@ select is(
     tell(a_turn('mail', '$hook/1:main:h:d', 'park')) #>> '{messages,0,payload}',
     'kept',
     'the end of a hook drops no mail of a detached one beneath it [P5]');
+
+-- What stands beneath a task ends with it, so no key may lead beneath that of another request.
+
+select have_held_job('slash');
+select is(
+    tell(a_turn('slash', requests => jsonb_build_array(
+        '{"key": "a", "kind": "hook", "name": "h"}'::jsonb,
+        jsonb_build_object('key', key, 'kind', kind, 'name', 'h', 'condition', '$.n > 1')))) #>> '{error,code}',
+    code, format('a %s under the key %s is %s', kind, key, case when code is null then 'made' else 'refused' end))
+  from (values
+        ('hook',     'a/b',       'PD104'),
+        ('activity', 'a#1/b#1',   'PD104'),
+        ('job',      'a/b',       'PD104'),
+        ('until',    '/a',        'PD104'),
+        ('item',     'a/b#x',     'PD104'),
+        ('hook',     '.a#1/b#1',  null),
+        ('hook',     'pack/b#12', null)
+       ) as cases (kind, key, code);
+select is(
+    tasks_of('slash'),
+    '{1/main,1/main/.a#1/b#1,1/main/a,1/main/pack/b#12}',
+    'nothing of a turn that is refused is made');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

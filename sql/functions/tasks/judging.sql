@@ -32,6 +32,26 @@ comment on function @extschema@.option_failure(jsonb) is
     'Say what is wrong with what a request may say besides: names (PD104), values (PD103, PD30x) or options (PD107); or null.';
 
 
+-- A task a/b stands beneath a task a, and ends with it; of two requests it would be lost with the other's end, unheard. The
+-- package's keys all end with a number, and what leads to a place in its code begins with a dot.
+create function @extschema@.slash_failure(key text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when slash_failure.key ~ '/' and slash_failure.key !~ '^[.]'
+                and (slash_failure.key !~ '#[0-9]+$' or slash_failure.key ~ '#[0-9]+/') then make_failure(
+        'PD104', 'InvalidName',
+        format('the key of a request must not lead beneath another: %s', quote_literal(left(slash_failure.key, 200))),
+        'What stands beneath a task, behind a slash, ends with it.', 'Use another separator, or end it as in group/search#1.') end;
+end
+$$;
+comment on function @extschema@.slash_failure(text) is
+    'Say that what is asked for under a key with a slash could end with something else that was asked for (PD104), or null.';
+
+
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
 immutable
@@ -45,6 +65,7 @@ declare
 begin
     return coalesce(
         name_failure(request_failure.request ->> 'key', 'the key of a request'),
+        slash_failure(request_failure.request ->> 'key'),
         case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
             'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
             'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
@@ -53,7 +74,7 @@ begin
                                coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
                                coalesce(request_failure.request ->> 'queue', 'default'),
                                case when request_failure.request ->> 'priority' is null then 5
-                                    when request_failure.request ->> 'priority' ~ '^[0-9]$'
+                                    when request_failure.request ->> 'priority' ~ '^-?[0-9]{1,9}$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
         case when request_failure.request - fields <> '{}' then field_failure(request_failure.request, fields, 'a request') end,
@@ -63,52 +84,6 @@ end
 $$;
 comment on function @extschema@.request_failure(jsonb) is
     'Say what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
-
-
--- Folded into the plan of who asks, as any constant.
-create function @extschema@.turn_fields() returns text[]
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return '{job,task,token,position,asked_before,facts,requests,cancels,asked,state,awaits,until,value,failure,touches}';
-end
-$$;
-comment on function @extschema@.turn_fields() is 'Name what a turn may say.';
-
-
-create function @extschema@.fact_fields() returns text[]
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return '{kind,key,name,fingerprint,ok,value,at,op,path,message,signal,target,expected_version}';
-end
-$$;
-comment on function @extschema@.fact_fields() is 'Name what a fact may say.';
-
-
-create function @extschema@.stray_failure(turn jsonb) returns jsonb
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return coalesce(
-        field_failure(stray_failure.turn, turn_fields(), 'a turn'),
-        (select field_failure(f.fact, fact_fields(), 'a fact')
-           from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
-          where f.fact - fact_fields() <> '{}'
-          limit 1));
-end
-$$;
-comment on function @extschema@.stray_failure(jsonb) is
-    'Say that a turn, or one of its facts, has a field that nobody would read (PD107), or null.';
 
 
 create function @extschema@.await_failure(awaits text[]) returns jsonb
