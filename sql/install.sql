@@ -13,6 +13,7 @@
 \ir functions/timeouts.sql
 \ir functions/paths.sql
 \ir functions/values.sql
+\ir functions/pages.sql
 \ir functions/commands.sql
 \ir functions/contracts/rules.sql
 \ir functions/contracts/checking.sql

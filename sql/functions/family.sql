@@ -102,6 +102,7 @@ as $$
 declare
     head memory := read_job(family.id);
 begin
+    perform check_rows(family.max_rows);
     return query
     with recursive lines as (
         select j.id, array[j.id] as line
@@ -122,4 +123,4 @@ begin
 end
 $$;
 comment on function @extschema@.family(text, integer) is
-    'Return a job and all that descend from it, each after its parent, with what asked for it and what becomes of it. PD401.';
+    'Return a job and all that descend from it, each after its parent, with what asked for it and what becomes of it. PD107, PD401.';

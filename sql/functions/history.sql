@@ -144,6 +144,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    perform check_rows(log_items.max_rows);
     return query
     select l.version, l.place::integer, l.item, l.at, l.task
       from (select f.version, i.place, i.item, f.at, f.task
@@ -152,7 +153,7 @@ begin
              where f.job_id = log_items.id
                and f.op = 'log'
                and f.path = log_items.path
-               and f.version > log_items.after
+               and f.version > coalesce(log_items.after, 0)
                and f.version <= log_items.upto
              order by f.version
              fetch first coalesce(log_items.max_rows, 2147483647) rows with ties) as l

@@ -264,15 +264,16 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
+    perform check_rows(assert_histories.max_jobs);
     return query
     select b.*
       from (select j.id
               from jobs as j
-             where j.id > assert_histories.after
+             where j.id > coalesce(assert_histories.after, '')
              order by j.id
              limit assert_histories.max_jobs) as page
      cross join lateral broken_history(page.id) as b;
 end
 $$;
 comment on function @extschema@.assert_histories(text, integer) is
-    'Return the memories of a page of jobs, in order of id, that are not the sum of their commands; none means that all of them are. Page with the last id of a page. [P3]';
+    'Return the memories of a page of jobs, in order of id, that are not the sum of their commands; none means that all of them are. Page with the last id of a page. PD107. [P3]';

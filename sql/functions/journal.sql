@@ -154,8 +154,9 @@ set jit = off
 as $$
 begin
     perform check_reading(read_journal.job, read_journal.task);
-    return journal_rows(read_journal.job, read_journal.task, read_journal.after,
-                        page_size(read_journal.job, read_journal.task, read_journal.after, read_journal.max_rows));
+    return journal_rows(read_journal.job, read_journal.task, coalesce(read_journal.after, 0),
+                        page_size(read_journal.job, read_journal.task, coalesce(read_journal.after, 0),
+                                  read_journal.max_rows));
 end
 $$;
 comment on function @extschema@.read_journal(text, text, bigint, integer) is

@@ -67,7 +67,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    place text := lock_found.after;
+    place text := coalesce(lock_found.after, '');
     locked text[];
     met text[];
 begin

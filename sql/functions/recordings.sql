@@ -38,20 +38,22 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    page text[] := array(
+    page text[];
+begin
+    perform check_rows(running_coordinators.max_rows);
+    page := array(
         select t.job_id
           from tasks as t
-         where t.job_id > running_coordinators.after
+         where t.job_id > coalesce(running_coordinators.after, '')
            and t.kind = 'coordinator'
            and (running_coordinators.workflow is null or t.name = running_coordinators.workflow)
          order by t.job_id
          limit running_coordinators.max_rows);
-begin
     return query select r.* from recordings_of(page) as r order by r.job;
 end
 $$;
 comment on function @extschema@.running_coordinators(text, integer, text) is
-    'Return a page of the running coordinators after a job, in order of their ids, as a replay needs them; an empty page is the end.';
+    'Return a page of the running coordinators after a job, in order of their ids, as a replay needs them; an empty page is the end. PD107.';
 
 
 create function @extschema@.recording_of(id text) returns @extschema@.recording

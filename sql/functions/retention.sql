@@ -90,6 +90,7 @@ as $$
 declare
     old text[];
 begin
+    perform check_rows(forget_finished.max_jobs);
     -- What began later has not finished before: so the index by age ends the search. A job that somebody has locked is passed
     -- over: it will be there next time, and does not count.
     old := array(
@@ -110,4 +111,4 @@ begin
 end
 $$;
 comment on function @extschema@.forget_finished(timestamptz, text, integer) is
-    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child, or would be begun again.';
+    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child, or would be begun again. PD107.';

@@ -54,8 +54,9 @@ as $$
 declare
     held memory := lock_job(forget_old_runs.id);
 begin
+    perform check_rows(forget_old_runs.max_rows);
     return forget_runs(held.id, held.run, forget_old_runs.max_rows);
 end
 $$;
 comment on function @extschema@.forget_old_runs(text, integer) is
-    'Drop what the runs before the last one of a job were told, at most max_rows facts; returns how many. Call it again until it returns 0. Changes of the memory stay. PD401.';
+    'Drop what the runs before the last one of a job were told, at most max_rows facts; returns how many. Call it again until it returns 0. Changes of the memory stay. PD107, PD401.';

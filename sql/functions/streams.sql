@@ -53,6 +53,7 @@ as $$
 declare
     it memory := read_job(stream_items.id);
 begin
+    perform check_rows(stream_items.max_rows);
     return query
     select f.version, coalesce(i.place, 0)::integer, i.item, f.at, coalesce(f.name, f.task), f.attempt
       from (select g.version, g.argument, g.at, g.task,
@@ -62,12 +63,12 @@ begin
              where g.job_id = it.id
                and g.op = 'log'
                and g.path = parse_path(stream_items.stream)
-               and g.version >= stream_items.after + case when stream_items.place is null then 1 else 0 end
+               and g.version >= coalesce(stream_items.after, 0) + case when stream_items.place is null then 1 else 0 end
                and g.version <= it.version
              order by g.version
              limit stream_items.max_rows) as f
       left join lateral jsonb_array_elements(f.argument) with ordinality as i (item, place) on true
-     where f.version > stream_items.after
+     where f.version > coalesce(stream_items.after, 0)
         or i.place > stream_items.place
      order by f.version, 2;
     if not found and it.status <> 'running' then
@@ -76,4 +77,4 @@ begin
 end
 $$;
 comment on function @extschema@.stream_items(text, text, bigint, integer, integer) is
-    'Return the items of a stream behind a version, or behind a place in it, of at most max_rows versions. An item at place 0 ends it: somebody said that nothing more comes, or the job has ended. PD101, PD401.';
+    'Return the items of a stream behind a version, or behind a place in it, of at most max_rows versions. An item at place 0 ends it: somebody said that nothing more comes, or the job has ended. PD101, PD107, PD401.';

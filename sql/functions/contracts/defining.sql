@@ -126,6 +126,7 @@ declare
     wanted jsonb := coalesce(broken_contracts.schema, contract_of(broken_contracts.entity));
     rules jsonb;
 begin
+    perform check_rows(broken_contracts.max_rows);
     if wanted is null then
         raise exception 'entity % has no contract', quote_literal(broken_contracts.entity)
             using errcode = 'PD107', detail = 'There is nothing that its memories could break.',
@@ -139,7 +140,7 @@ begin
       from jobs as j
      cross join lateral (select first_broken_rule(j.context, rules, rules, '{}') as broken offset 0) as b
      where j.entity = broken_contracts.entity
-       and j.id > broken_contracts.after
+       and j.id > coalesce(broken_contracts.after, '')
        and (j.version > 0 or j.context <> '{}')
        and (b.broken).rule is not null
      order by j.id

@@ -78,12 +78,13 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    perform check_rows(changes.max_rows);
     return query
     select f.version, f.at, f.task, f.op, case when f.path <> '{}' then write_path(f.path) else '' end, f.argument, f.value,
            f.key
       from journal as f
      where f.job_id = changes.id
-       and f.version > changes.after
+       and f.version > coalesce(changes.after, 0)
        and (changes.place = '{}' or touches(f.op, f.path, f.argument, changes.place))
      order by f.version
      limit changes.max_rows;
@@ -113,7 +114,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_history(text, text, bigint, integer) is
-    'Return the changes of a memory, or of what is at a path, after a version: who, when, by which command. Page with the last version. PD401.';
+    'Return the changes of a memory, or of what is at a path, after a version: who, when, by which command. Page with the last version. PD101, PD107, PD401.';
 
 
 create function @extschema@.leaves(value jsonb, place text[]) returns setof text[]
@@ -260,12 +261,11 @@ declare
     it memory := read_job(entity_items.id);
 begin
     return query
-    select i.*
-      from log_items(it.id, parse_path(entity_items.path), entity_items.after, it.version, entity_items.max_rows) as i;
+    select * from log_items(it.id, parse_path(entity_items.path), entity_items.after, it.version, entity_items.max_rows);
 end
 $$;
 comment on function @extschema@.entity_items(text, text, bigint, integer) is
-    'Return the items of a log that were added after a version, with their versions, times and tasks. Page with the last version: a page ends with all of its items, even beyond max_rows. PD401.';
+    'Return the items of a log that were added after a version, with their versions, times and tasks. Page with the last version: a page ends with all of its items, even beyond max_rows. PD101, PD107, PD401.';
 
 
 create function @extschema@.entity_watch(id text, listener text) returns bigint
