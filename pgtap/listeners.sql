@@ -1,7 +1,7 @@
 -- Listeners: who is idle and wants to be told. A hint may be lost, so what is tested here is that it is given [P11].
 
 begin;
-select plan(39);
+select plan(41);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -22,6 +22,9 @@ select is(
     (select array_agg(listener) from listeners),
     '{another}',
     'who stops listening stops for all topics, and alone');
+
+select throws_ok(statement, 'PD104', null, format('%s is refused', statement))
+  from unnest(array['select listen_for(null, ''client'')', 'select listen_for(''q'', null)']) as statement;
 
 -- Workers say hello and goodbye.
 

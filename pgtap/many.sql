@@ -1,7 +1,7 @@
 -- Verbs on many jobs: those that find() finds and that run. [P5] (E15)
 
 begin;
-select plan(42);
+select plan(43);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -100,6 +100,9 @@ select is(
     'a job that runs is told');
 select throws_ok(
     $$ select signal_with_start('agent', 'over', 'go') $$, 'PD403', null, 'a job that has finished takes no signal');
+select throws_ok(
+    $$ select signal_with_start('agent', null, 'go', key => 'k') $$, 'PD107', null,
+    'a key repeats nothing where each call draws an id');
 select throws_ok(
     $$ select signal_with_start('agent', 'never', '') $$, 'PD104', null, 'a start whose signal is refused is none');
 

@@ -1,7 +1,7 @@
 -- The verbs of schedules: made, changed, paused, resumed, triggered, dropped, and looked at.
 
 begin;
-select plan(77);
+select plan(79);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -88,6 +88,8 @@ select throws_ok(format('select create_schedule(%s)', given), code, null, format
         ($$ 'x', 'w', '0 0 30 2 *' $$, 'PD110'),
         ($$ 'x', 'w', '@daily', every => '1 h' $$, 'PD110'),
         ($$ 'x', 'w', every => '0 s' $$, 'PD110'),
+        ($$ 'x', 'w', every => case when current_setting('server_version_num')::integer < 170000 then '-1 s'
+                               else 'infinity' end::interval $$, 'PD110'),
         ($$ 'x', 'w', '@daily', time_zone => 'Mars' $$, 'PD110'),
         ($$ 'x', 'w', '@daily', catch_up => 'everything' $$, 'PD110'),
         ($$ 'x', 'w', '@daily', overlap => 'cancel' $$, 'PD110'),
@@ -149,6 +151,7 @@ select given(create_schedule('n', 'w', '0 * * * *'));
 select is(the_job((trigger_schedule('n')).id) ->> 'pinned_version', null, 'and no more when the schedule is not');
 select given(pause_schedule('n'));
 select is(trigger_schedule('n', 'k'), ('n/now-k', true)::started, 'a start by hand is not held up by a pause');
+select throws_ok($$ select trigger_schedule('n', '') $$, 'PD104', null, 'nor is a key nothing');
 select is(the_job('n/now-k') -> 'headers', '{"schedule": "n"}', 'it is for no due time');
 select is(trigger_schedule('n', 'k'), ('n/now-k', false)::started, 'the same key starts once [P1] [P12]');
 select isnt((trigger_schedule('n')).id, (trigger_schedule('n')).id, 'without a key each call does');

@@ -40,13 +40,16 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    perform raise_failure(coalesce(
+        case when listen_for.topic is null then name_failure(null, 'a topic') end,
+        name_failure(listen_for.listener, 'a listener')));
     insert into listeners (topic, listener, since)
     values (listen_for.topic, listen_for.listener, clock())
         on conflict on constraint one_row_per_listener do update set since = excluded.since;
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $job/id for the end of a job, $memory/id for a change of its memory and for the end of the job. LISTEN first, then look once more after this commits.';
+    'Ask for a NOTIFY on a topic: a queue, $job/id for the end of a job, $memory/id for a change of its memory and for the end of the job. LISTEN first, then look once more after this commits. PD104.';
 
 
 -- A client that was killed leaves its row behind; one that lives says so again within the hour.

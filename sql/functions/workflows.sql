@@ -85,7 +85,7 @@ begin
         raise exception 'job % exists already', quote_literal(taken.id)
             using errcode = 'PD402',
                   detail = 'An id belongs to one job for ever; nothing was started.',
-                  hint = 'Choose another id, or say if_exists => ''existing'' to get the job that is there, ''new_run'' to let it run again.';
+                  hint = 'Choose another id; start(if_exists => ''existing'') gives the job that is there, ''new_run'' lets it run again.';
     end if;
 end
 $$;
@@ -260,6 +260,7 @@ declare
 begin
     perform raise_failure(coalesce(
         start_failure(wanted),
+        key_failure(signal_with_start.key, signal_with_start.id, 'id'),
         case when (signal_with_start.if_exists in ('existing', 'new_run')) is not true then make_failure(
             'PD107', 'InvalidArgument', 'a signal goes to the job that exists, or to a new run where it has ended',
             format('It was given %s.', quote_nullable(signal_with_start.if_exists)), 'Say existing or new_run.') end));

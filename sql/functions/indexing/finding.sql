@@ -81,7 +81,7 @@ begin
     perform check_name(find_query.entity, 'an entity');
     perform check_conditions(find_query.conditions);
     if (find_query.max_rows between 1 and 1000) is not true then
-        perform refuse_argument('find() returns between 1 and 1000 rows', format('It was asked for %s.', find_query.max_rows),
+        perform refuse_argument('find() returns between 1 and 1000 rows', format('It was asked for %s.', coalesce(find_query.max_rows::text, 'null')),
                                 'Ask for the next page with the place of the last row: after => place.');
     end if;
     keys := order_keys(find_query.order_by);

@@ -45,11 +45,13 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    months integer := 12 * extract(year from every) + extract(month from every);
-    days integer := extract(day from every);
-    seconds numeric := extract(epoch from every - make_interval(months => months, days => days));
+    counted interval := case when isfinite(every) then every end;  -- PostgreSQL 17 knows an infinite one
+    months integer := 12 * extract(year from counted) + extract(month from counted);
+    days integer := extract(day from counted);
+    seconds numeric := extract(epoch from counted - make_interval(months => months, days => days));
 begin
-    if num_nonnulls(nullif(months, 0), nullif(days, 0), nullif(seconds, 0)) <> 1
+    if counted is null
+        or num_nonnulls(nullif(months, 0), nullif(days, 0), nullif(seconds, 0)) <> 1
         or least(months, days, seconds) < 0
         or seconds <> trunc(seconds)
         or every > interval '100 years' then

@@ -196,6 +196,7 @@ declare
     wanted new_job;
 begin
     perform raise_failure(schedule_failure(trigger_schedule.name, it.context));
+    perform check_name(coalesce(trigger_schedule.key, 'none'), 'a key');
     wanted := scheduled_job(trigger_schedule.name, read_schedule(it.context), null,
                             coalesce(trigger_schedule.key, gen_random_uuid()::text));
     perform raise_failure(start_failure(wanted));
@@ -203,7 +204,7 @@ begin
 end
 $$;
 comment on function @extschema@.trigger_schedule(text, text) is
-    'Start now what a schedule starts, paused or not, whatever still runs; returns the id, name/now-key, and whether it is new. The same key starts once. PD110, PD410. [P1]';
+    'Start now what a schedule starts, paused or not, whatever still runs; returns the id, name/now-key, and whether it is new. The same key starts once. PD104, PD110, PD410. [P1]';
 
 
 create function @extschema@.drop_schedule(name text) returns boolean
