@@ -896,12 +896,20 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
 
 
 def send_together(connection: psycopg.Connection[Any], *calls: Call) -> list[Any]:
-    """Send calls in one round trip and one transaction, and give their answers."""
+    """Send calls in one round trip and one transaction, and give their answers.
+
+    A connection that breaks meanwhile is closed, even where its driver still waits for answers.
+    """
     cursors = [PlainCursor(connection, row_factory=tuple_row) for _ in calls]
     with translated():
-        with connection.pipeline():
-            for cursor, call in zip(cursors, calls, strict=True):
-                cursor.execute(call.query, call.params or None)
+        try:
+            with connection.pipeline():
+                for cursor, call in zip(cursors, calls, strict=True):
+                    cursor.execute(call.query, call.params or None)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:
+                connection.close()
+            raise
         answers = [_taken(cursor, call.shape) for cursor, call in zip(cursors, calls, strict=True)]
     return [_opened(connection, *one) for one in zip(calls, answers, strict=True)]
 

@@ -7,6 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +264,33 @@ def test_work_goes_on_after_the_server_restarts(app: perdure.App, own_server: Se
         with psycopg.connect(url) as connection:
             broken = connection.execute("select * from perdure.assert_invariants()").fetchall()
     assert broken == []
+
+
+def test_a_wait_goes_on_though_its_connection_breaks_in_the_midst_of_answers(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P12]: the driver says then that it is busy, and takes the connection for a good one."""
+
+    @app.coordinator
+    async def slow(memory: perdure.AsyncEntity) -> int:
+        await perdure.sleep(0.3)
+        return 1
+
+    pipeline = psycopg.Connection.pipeline
+    broken: list[psycopg.Connection[Any]] = []
+
+    @contextmanager
+    def breaks_once(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Pipeline]:
+        with pipeline(connection) as opened:
+            yield opened
+        if not broken:
+            broken.append(connection)
+            raise psycopg.OperationalError("cannot exit pipeline mode while busy")
+
+    monkeypatch.setattr(psycopg.Connection, "pipeline", breaks_once)
+    work()
+    assert client.start(slow).result(T) == 1
+    assert [connection.closed for connection in broken] == [True]
 
 
 def test_storms_of_broken_connections_lose_and_double_nothing(
