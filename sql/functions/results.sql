@@ -40,15 +40,13 @@ language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
-declare
-    is_held boolean;
 begin
     if jsonb_array_length(hold_ends.turns) > 4 then
         return;
     end if;
     for place in 0 .. jsonb_array_length(hold_ends.turns) - 1 loop
         if hold_ends.turns -> place ->> 'state' in ('done', 'failed', 'cancelled') then
-            is_held := pg_try_advisory_xact_lock(end_of(hold_ends.turns -> place ->> 'job'));
+            perform pg_try_advisory_xact_lock(end_of(hold_ends.turns -> place ->> 'job'));
         end if;
     end loop;
 end

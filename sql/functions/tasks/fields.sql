@@ -8,7 +8,8 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return '{job,task,token,position,asked_before,facts,requests,cancels,asked,state,awaits,until,value,failure,touches}';
+    return '{job,task,token,position,asked_before,facts,requests,cancels,asked,state,awaits,until,value,failure,touches}'
+        ::text[];
 end
 $$;
 comment on function @extschema@.turn_fields() is 'Name what a turn may say.';
@@ -21,7 +22,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return '{kind,key,name,fingerprint,ok,value,at,op,path,message,signal,target,expected_version}';
+    return '{kind,key,name,fingerprint,ok,value,at,op,path,message,signal,target,expected_version}'::text[];
 end
 $$;
 comment on function @extschema@.fact_fields() is 'Name what a fact may say.';
