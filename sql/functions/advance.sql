@@ -112,6 +112,7 @@ declare
 begin
     if answer_turns.arrivals is null
        and not exists (select from unnest(answer_turns.facts) as f where f.op is not null or f.signal is not null) then
+        -- In the order of the array, which is that of the numbers.
         plainly := (select case when bool_and(r.verdict = 'apply' and r.state not in ('park', 'release'))
                                 then json_agg(json_build_object('state', r.state)) end
                       from unnest(answer_turns.turns) as r);

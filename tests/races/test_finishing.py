@@ -221,7 +221,9 @@ def test_a_turn_waits_for_nobody_who_waits_for_its_end(a: Session, b: Session) -
     assert held_ends(b) == []
 
     b.run("select pg_advisory_xact_lock_shared(end_of('j'))")
-    assert a.advance(main.turn("done", value=1)).state == "done"
+    ending = a.later(a.advance, main.turn("done", value=1))
+    assert not ending.waits()
+    assert ending.get().state == "done"
     b.rollback()
 
 
