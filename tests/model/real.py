@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import set_json_dumps, set_json_loads
 
+from tests.databases import SCHEMA
 from tests.model.state import MAX_DELIVERIES, SUSPICIOUS, Name, Row, moment
 from tests.races.memory_model import Refused, from_json
 
@@ -141,8 +142,8 @@ class Real:
                    on conflict (name) do update set value = excluded.value"""
         self._connection.execute(query, [str(MAX_DELIVERIES)])
         self._connection.execute(
-            f"""create or replace function suspicious_deliveries() returns integer immutable
-                language plpgsql as 'begin return {SUSPICIOUS}; end'""".encode()
+            f"""create or replace function {SCHEMA}.suspicious_deliveries() returns integer
+                immutable language plpgsql as 'begin return {SUSPICIOUS}; end'""".encode()
         )
 
     def broken(self) -> list[Any]:

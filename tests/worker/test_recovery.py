@@ -266,6 +266,7 @@ def test_work_goes_on_after_the_server_restarts(app: perdure.App, own_server: Se
     assert broken == []
 
 
+@pytest.mark.direct("without hints a wait sends one call at a time")
 def test_a_wait_goes_on_though_its_connection_breaks_in_the_midst_of_answers(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

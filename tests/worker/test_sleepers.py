@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+import pytest
 
 import perdure
 
@@ -53,6 +54,7 @@ def test_a_hundred_thousand_sleepers_cost_nothing(
     assert plan[0][0]["Plan"]["Shared Read Blocks"] < 10
 
 
+@pytest.mark.direct("without hints it asks at each poll")
 def test_an_idle_worker_beside_sleepers_asks_next_to_nothing(
     app: perdure.App, connection: psycopg.Connection[Any], work: Any, sent: list[str]
 ) -> None:
