@@ -42,8 +42,8 @@ AMOUNT ?= 10
 stress: $(READY) ## Run the random tests of the memory with more commands (AMOUNT=10 times as many)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest -m stress -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
-pairs: $(READY) ## Let every verb meet every other, whole and at each lock point (half an hour)
-	@PERDURE_RACE_PAIRS=all $(BIN)/python -m pytest tests/races -k 'pairs or lock_order or every_verb' -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
+pairs: $(READY) ## Let every verb meet every other, whole and at each lock point, and some by threes (40 minutes)
+	@PERDURE_RACE_PAIRS=all $(BIN)/python -m pytest tests/races -k 'pairs or trios or lock_order or every_verb' -rP -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 cluster: $(READY) ## Treat servers badly for longer: failovers, poolers, clocks, disks (AMOUNT=10)
 	@PERDURE_TEST_AMOUNT=$(AMOUNT) $(BIN)/python -m pytest tests/cluster -rPs -o faulthandler_timeout=0 $(PYTEST_ARGS)

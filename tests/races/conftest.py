@@ -14,10 +14,11 @@ import pytest
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 
-from tests.databases import HOME, PLAIN, find_app, keep_settings
+from tests.databases import HOME, PLAIN, SCHEMA, find_app, keep_settings
+from tests.races.points import put_points
 from tests.races.sessions import TABLES, Connection, Session, Stage, limits
 from tests.races.theatre import PATIENCE, Theatre
-from tests.servers import AnyServer, adopt
+from tests.servers import AnyServer, adopt, database_of
 
 _tests = count(1)
 
@@ -100,6 +101,15 @@ def theatre(dsn: str, own_database: str, server: AnyServer, schema: str) -> Iter
     theatre = Theatre(dsn, schema)
     yield theatre
     theatre.close()
+
+
+@pytest.fixture(scope="module")
+def stepped(server: AnyServer, template: str) -> Iterator[tuple[Theatre, list[str]]]:
+    """Give a theatre whose engine has points at which calls can be stopped, and their places."""
+    with database_of(server, "steps", template) as name:
+        theatre = Theatre(server.url(name), SCHEMA)
+        yield theatre, put_points(theatre)
+        theatre.close()
 
 
 @pytest.fixture

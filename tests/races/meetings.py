@@ -292,15 +292,19 @@ class Director:
         if meeting.end == "rollback":
             expected = [swapped(self.one_after_the_other(meeting.second))]
         if met.found not in expected:
-            self.wrong.append(self._difference(meeting, met, expected))
+            places = [
+                f"{place.passed} [{self._places[place.last]}]" for place in (met.one, met.two)
+            ]
+            stood = f"{meeting}\nA stood at {places[0]}\nB stood at {places[1]}"
+            self.wrong.append(self.difference(stood, met.found, expected))
         return met
 
     def one_after_the_other(self, *names: str) -> Outcome:
-        """Find what comes out of one call, or of two in order."""
+        """Find what comes out of one call, or of two or three in order."""
         if names not in self._alone:
             it = self._scene.set()
             answers = [self.play.do(name, self.a, it) for name in names]
-            self._alone[names] = self._outcome(it, *answers, *[None][len(names) - 1 :])
+            self._alone[names] = self._outcome(it, *answers)
         return self._alone[names]
 
     def meet(self, meeting: Meeting) -> Met:
@@ -347,8 +351,9 @@ class Director:
             self._prober.hold(lock, locks[lock])
         return holder
 
-    def _outcome(self, it: Any, one: Any, two: Any) -> Outcome:
-        """Tell what both were told and what is left, broken invariants too; then leave nothing."""
+    def _outcome(self, it: Any, one: Any, two: Any = None, *three: Any) -> Outcome:
+        """Tell what all were told and what is left, broken invariants too; then leave nothing."""
+        two = (two, *three) if three else two
         try:
             found = self.play.outcome(self.a, it, one, two)
         except AssertionError as error:  # something is left of what is not there
@@ -357,13 +362,11 @@ class Director:
         self._scene.clear()
         return replace(found, left=str(broken)) if broken else found
 
-    def _difference(self, meeting: Meeting, met: Met, expected: list[Outcome]) -> str:
+    def difference(self, meeting: object, found: Outcome, expected: list[Outcome]) -> str:
         """Tell in words what came out of a meeting, and how it differs from what was expected."""
-        places = [f"{place.passed} [{self._places[place.last]}]" for place in (met.one, met.two)]
-        lines = [f"{meeting}", f"A stood at {places[0]}", f"B stood at {places[1]}"]
-        lines.append(f"found {met.found.first!r}, {met.found.second!r}")
+        lines = [f"{meeting}", f"found {found.first!r}, {found.second!r}"]
         for outcome in expected:
             lines.append(f"not {outcome.first!r}, {outcome.second!r}")
-            left = (outcome.left.splitlines(), met.found.left.splitlines())
+            left = (outcome.left.splitlines(), found.left.splitlines())
             lines += [*difflib.unified_diff(*left, lineterm="", n=0)][:20]
         return "\n".join(lines)

@@ -15,28 +15,17 @@ from itertools import product
 import pytest
 
 from tests.amount import amount
-from tests.databases import SCHEMA
 from tests.races.meetings import PLAYS, Director, Meeting
 from tests.races.points import put_points
 from tests.races.sessions import chances
 from tests.races.test_pairs import EVERYTHING
 from tests.races.theatre import Theatre
-from tests.servers import AnyServer, database_of
 from tests.source import sql_functions
 
 all_seen = Counter[str]()
 
 
 pytestmark = pytest.mark.direct("its sessions are named by where they stand")
-
-
-@pytest.fixture(scope="module")
-def stepped(server: AnyServer, template: str) -> Iterator[tuple[Theatre, list[str]]]:
-    """Give a theatre whose engine has points, and the places of these."""
-    with database_of(server, "steps", template) as name:
-        theatre = Theatre(server.url(name), SCHEMA)
-        yield theatre, put_points(theatre)
-        theatre.close()
 
 
 def groups(everything: bool) -> Iterator[tuple[str, str | None]]:
