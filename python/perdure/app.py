@@ -14,7 +14,6 @@ from .retry import Retry
 from .work import Activity, Coordinator, Hook, Isolation, LimitKey, Transaction, Work
 
 P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W", bound="Work[..., Any]")
 
@@ -28,9 +27,9 @@ class ActivityDecorator(Protocol):
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
-    ) -> Activity[P, Coroutine[Any, Any, T]]: ...
+    ) -> Activity[P, Coroutine[Any, Any, T], T]: ...
     @overload
-    def __call__(self, function: Callable[P, T], /) -> Activity[P, Any]: ...
+    def __call__(self, function: Callable[P, T], /) -> Activity[P, Any, T]: ...
 
 
 class TransactionDecorator(Protocol):
@@ -39,11 +38,11 @@ class TransactionDecorator(Protocol):
     @overload
     def __call__(
         self, function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, T]], /
-    ) -> Transaction[P, Coroutine[Any, Any, T]]: ...
+    ) -> Transaction[P, Coroutine[Any, Any, T], T]: ...
     @overload
     def __call__(
         self, function: Callable[Concatenate[Connection, P], T], /
-    ) -> Transaction[P, Any]: ...
+    ) -> Transaction[P, Any, T]: ...
 
 
 class HookDecorator(Protocol):
@@ -52,16 +51,20 @@ class HookDecorator(Protocol):
     @overload
     def __call__(
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
-    ) -> Hook[P, Coroutine[Any, Any, T]]: ...
+    ) -> Hook[P, Coroutine[Any, Any, T], T]: ...
     @overload
-    def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Hook[P, Any]: ...
+    def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Hook[P, Any, T]: ...
 
 
 class CoordinatorDecorator(Protocol):
     """What `app.coordinator(…)` gives."""
 
-    def __call__(self, function: Callable[Concatenate[Any, P], R], /) -> Coordinator[P, R]:
-        """Register the function."""
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
+    ) -> Coordinator[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Coordinator[P, T, T]: ...
 
 
 class App:
@@ -102,9 +105,9 @@ class App:
     @overload
     def activity(
         self, function: Callable[P, Coroutine[Any, Any, T]], /
-    ) -> Activity[P, Coroutine[Any, Any, T]]: ...
+    ) -> Activity[P, Coroutine[Any, Any, T], T]: ...
     @overload
-    def activity(self, function: Callable[P, T], /) -> Activity[P, Any]: ...
+    def activity(self, function: Callable[P, T], /) -> Activity[P, Any, T]: ...
     @overload
     def activity(
         self,
@@ -131,11 +134,11 @@ class App:
     @overload
     def transaction(
         self, function: Callable[Concatenate[AsyncConnection, P], Coroutine[Any, Any, T]], /
-    ) -> Transaction[P, Coroutine[Any, Any, T]]: ...
+    ) -> Transaction[P, Coroutine[Any, Any, T], T]: ...
     @overload
     def transaction(
         self, function: Callable[Concatenate[Connection, P], T], /
-    ) -> Transaction[P, Any]: ...
+    ) -> Transaction[P, Any, T]: ...
     @overload
     def transaction(
         self,
@@ -162,9 +165,9 @@ class App:
     @overload
     def hook(
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
-    ) -> Hook[P, Coroutine[Any, Any, T]]: ...
+    ) -> Hook[P, Coroutine[Any, Any, T], T]: ...
     @overload
-    def hook(self, function: Callable[Concatenate[Any, P], T], /) -> Hook[P, Any]: ...
+    def hook(self, function: Callable[Concatenate[Any, P], T], /) -> Hook[P, Any, T]: ...
     @overload
     def hook(
         self,
@@ -186,7 +189,13 @@ class App:
         return self._register(Hook, self.hooks, function, retries, options)
 
     @overload
-    def coordinator(self, function: Callable[Concatenate[Any, P], R], /) -> Coordinator[P, R]: ...
+    def coordinator(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
+    ) -> Coordinator[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def coordinator(
+        self, function: Callable[Concatenate[Any, P], T], /
+    ) -> Coordinator[P, T, T]: ...
     @overload
     def coordinator(
         self,

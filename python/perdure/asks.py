@@ -15,7 +15,7 @@ from .stored import as_stored
 from .typed import Decode, bind_unknown, to_json, unchanged
 
 if TYPE_CHECKING:
-    from .work import Activity, Coordinator, Hook, Work
+    from .work import Activity, Hook, Work, Workflow
 
 Json = dict[str, Any]
 
@@ -124,9 +124,7 @@ def hook_ask(
     return Ask("answer", name, fingerprint_of(bound), spec, decode, HookFailed)
 
 
-def child_ask(
-    workflow: Coordinator[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
-) -> Ask:
+def child_ask(workflow: Workflow, args: tuple[Any, ...], kwargs: Json, **options: Any) -> Ask:
     """Ask for a child job; options: id, entity, queue, priority, due_at (µs), context, detached,
     pinned_version, on_parent_end, timeout, limit_key."""
     name, bound, decode = _bound(workflow, args, kwargs)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
+from uuid import UUID
 
+from . import starts
 from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
 from .codecs import Codec
@@ -22,16 +24,20 @@ from .items import AsyncItem, Items
 from .jobs import Jobs
 from .looks import Look, Pages, Steps, next_page
 from .memory import AsyncEntity, Awaited
+from .names import as_id
 from .past import Authorship, Change, Difference, LogItem, Past
 from .pools import AsyncPool
 from .queues import QueueDepth, Queues
-from .requests import Door, Relative, Status
+from .requests import Door, Relative, Status, decoder_of
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem
 from .timeline import TimelineItem
+from .typed import Result, Result_co
 from .waiting import Ears
+from .work import Workflow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -61,7 +67,7 @@ class AsyncMemory(
 class AsyncHandle(
     BaseHandle[
         AsyncMemory,
-        Awaited[Any],
+        Awaited[Result_co],
         Awaited[Status],
         Awaited[bool],
         Awaited[int],
@@ -78,12 +84,20 @@ class AsyncHandle(
     """
 
 
+def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Awaited[AsyncHandle[Result]]]:
+    """Give a verb of an async client, whose handle is awaited."""
+    return verb  # type: ignore[return-value]
+
+
+def _several(
+    verb: Callable[P, starts.Several[Result]],
+) -> Callable[P, Awaited[list[AsyncHandle[Result]]]]:
+    return verb  # type: ignore[return-value]
+
+
 class AsyncClient(
     Jobs[
-        AsyncHandle,
         AsyncMemory,
-        Awaited[AsyncHandle],
-        Awaited[list[AsyncHandle]],
         Awaited[AsyncMemory],
         Awaited[int],
         Awaited[bool],
@@ -111,9 +125,13 @@ class AsyncClient(
     Its verbs are those of a Client, awaited: `await client.start(research, "subsidies")`.
     """
 
-    _make_handle = AsyncHandle
     _make_memory = AsyncMemory
     _make_item = AsyncItem
+
+    start = _new(starts.start)
+    signal_with_start = _new(starts.signal_with_start)
+    start_many = _several(starts.start_many)
+    fork = _new(starts.fork)
 
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
@@ -133,6 +151,12 @@ class AsyncClient(
         await self._pool.close()
         await self._ears.close()
         self._source.close()
+
+    def handle(
+        self, job: str | UUID, workflow: Workflow[Result] | None = None
+    ) -> AsyncHandle[Result]:
+        """Give a handle of a job; nothing is sent."""
+        return AsyncHandle(self, as_id(job), decoder_of(workflow))
 
     async def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""

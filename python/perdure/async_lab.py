@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self
 
 from .app import App
 from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
 from .durations import Duration
 from .lab import Lab, Mocked
-from .work import Activity, Coordinator, Hook
-
-T = TypeVar("T")
+from .typed import Result
+from .work import Activity, Hook, Workflow
 
 
 class AsyncLab:
@@ -47,24 +46,16 @@ class AsyncLab:
         await self._ending.aclose()
 
     async def start(
-        self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any
-    ) -> AsyncHandle:
+        self, workflow: Workflow[Result], *args: Any, **options: Any
+    ) -> AsyncHandle[Result]:
         """Start a job as `client.start` does; it goes as far as it can without skipped time."""
         return await self.client.start(workflow, *args, **options)
 
-    @overload
-    async def run(
-        self, workflow: Coordinator[..., Coroutine[Any, Any, T]], *args: Any, **options: Any
-    ) -> T: ...
-    @overload
-    async def run(
-        self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any
-    ) -> Any: ...
-    async def run(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Any:
+    async def run(self, workflow: Workflow[Result], *args: Any, **options: Any) -> Result:
         """Start a job and give its result, as `start` and `result` do."""
         return await self.result(await self.start(workflow, *args, **options))
 
-    async def result(self, job: AsyncHandle | str) -> Any:
+    async def result(self, job: AsyncHandle[Result] | str) -> Result:
         """Give the result of a job, skipping time as often as it takes.
 
         Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
+from uuid import UUID
 
+from . import starts
 from .borrowing import borrowed
 from .calls import Call, send
 from .codecs import Codec
@@ -21,16 +23,20 @@ from .items import Item, Items
 from .jobs import Jobs
 from .looks import Look, Pages, Steps, next_page
 from .memory import Entity
+from .names import as_id
 from .past import Authorship, Change, Difference, LogItem, Past
 from .pools import Pool
 from .queues import QueueDepth, Queues
-from .requests import Door, Relative, Status
+from .requests import Door, Relative, Status, decoder_of
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem
 from .timeline import TimelineItem
+from .typed import Result, Result_co
 from .waiting import Ear
+from .work import Workflow
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -51,7 +57,7 @@ class Memory(
 class Handle(
     BaseHandle[
         Memory,
-        Any,
+        Result_co,
         Status,
         bool,
         int,
@@ -62,11 +68,23 @@ class Handle(
         Iterator[TimelineItem],
     ]
 ):
-    """A job, seen from plain code: `handle.result(timeout="10 min")`."""
+    """A job, seen from plain code: `handle.result(timeout="10 min")`.
+
+    `Handle[str]` is one whose result is a text; a Handle of a job that is only named has any.
+    """
+
+
+def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Handle[Result]]:
+    """Give a verb of a plain client, which has its handle at once."""
+    return verb  # type: ignore[return-value]
+
+
+def _several(verb: Callable[P, starts.Several[Result]]) -> Callable[P, list[Handle[Result]]]:
+    return verb  # type: ignore[return-value]
 
 
 class Client(
-    Jobs[Handle, Memory, Handle, list[Handle], Memory, int, bool, Index],
+    Jobs[Memory, Memory, int, bool, Index],
     Entities[
         list[Found],
         int,
@@ -84,9 +102,13 @@ class Client(
 ):
     """Talk to an app from plain code; threads may share one. `connect()` makes it."""
 
-    _make_handle = Handle
     _make_memory = Memory
     _make_item = Item
+
+    start = _new(starts.start)
+    signal_with_start = _new(starts.signal_with_start)
+    start_many = _several(starts.start_many)
+    fork = _new(starts.fork)
 
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
@@ -109,6 +131,10 @@ class Client(
         while (ear := self._idle_ear()) is not None:
             ear.close()
         self._source.close()
+
+    def handle(self, job: str | UUID, workflow: Workflow[Result] | None = None) -> Handle[Result]:
+        """Give a handle of a job; nothing is sent."""
+        return Handle(self, as_id(job), decoder_of(workflow))
 
     def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""

@@ -21,8 +21,8 @@ from .errors import InvalidArgument
 from .memory import Path, parse_path
 from .names import as_id, check_name, check_text
 from .progress import pulse
-from .typed import decoder, unchanged
-from .work import Coordinator, Hook, Pending, check_kind
+from .typed import Result, decoder, unchanged
+from .work import Coordinator, Hook, Pending, Workflow, check_kind
 
 MICROSECONDS = 1_000_000
 
@@ -143,7 +143,7 @@ def _given(options: dict[str, Any]) -> set[str]:
 
 
 def child(
-    workflow: Coordinator[..., Any] | str,
+    workflow: Workflow,
     *args: Any,
     id: str | UUID | None = None,
     entity: str | None = None,
@@ -182,7 +182,7 @@ def child(
 
 
 def start_child(
-    workflow: Coordinator[..., Any] | str,
+    workflow: Workflow[Result],
     *args: Any,
     id: str | UUID | None = None,
     entity: str | None = None,
@@ -194,7 +194,7 @@ def start_child(
     on_parent_end: Fate | None = None,
     timeout: Duration | None = None,
     **kwargs: Any,
-) -> Pending[Any]:
+) -> Pending[Result]:
     """Begin a child job beside others: `reviews = [perdure.start_child(review, r) for r in refs]`.
 
     Options as for `child()`. What it gives is awaited later (`.result()` in plain code), or
@@ -217,7 +217,7 @@ def start_child(
 
 def _child(
     serving: Runtime,
-    workflow: Coordinator[..., Any] | str,
+    workflow: Workflow,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: dict[str, Any],

@@ -20,7 +20,7 @@ from .work import Hook
 
 A = TypeVar("A")
 _Memory = TypeVar("_Memory")
-_Json = TypeVar("_Json")
+_End_co = TypeVar("_End_co", covariant=True)
 _Status = TypeVar("_Status")
 _Bool = TypeVar("_Bool")
 _Int = TypeVar("_Int")
@@ -35,7 +35,7 @@ FAMILY = 10_000
 
 
 class BaseHandle(
-    Generic[_Memory, _Json, _Status, _Bool, _Int, _Text, _Family, _Children, _Stream, _Timeline]
+    Generic[_Memory, _End_co, _Status, _Bool, _Int, _Text, _Family, _Children, _Stream, _Timeline]
 ):
     """A job, seen from outside."""
 
@@ -54,12 +54,12 @@ class BaseHandle(
         memory: _Memory = self._client.entity(self.id)
         return memory
 
-    def result(self, timeout: Duration | None = None) -> _Json:
+    def result(self, timeout: Duration | None = None) -> _End_co:
         """Wait until the job has ended and give its result.
 
         Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
         """
-        result: _Json = self._client.follow(self._awaited(timeout))
+        result: _End_co = self._client.follow(self._awaited(timeout))
         return result
 
     def _awaited(self, timeout: Duration | None) -> Steps[Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self
 
 from .app import App
 from .client import Client, Handle, Memory, connect
@@ -19,10 +19,9 @@ from .engine import Engine
 from .errors import InvalidArgument, NonDeterminism, ResultTimeout, UnknownFunction
 from .replaying import recordings_of_runs, replay_journal
 from .turns import Json
-from .work import SQL_QUEUE, Activity, Coordinator, Hook, SqlHook
+from .typed import Result
+from .work import SQL_QUEUE, Activity, Hook, SqlHook, Workflow
 from .worker import Worker
-
-T = TypeVar("T")
 
 LOOK_EVERY = 0.002
 """Seconds between two looks whether work is done."""
@@ -78,21 +77,15 @@ class Lab:
 
     # Jobs.
 
-    def start(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Handle:
+    def start(self, workflow: Workflow[Result], *args: Any, **options: Any) -> Handle[Result]:
         """Start a job as `client.start` does; it goes as far as it can without skipped time."""
         return self.client.start(workflow, *args, **options)
 
-    @overload
-    def run(
-        self, workflow: Coordinator[..., Coroutine[Any, Any, T]], *args: Any, **options: Any
-    ) -> T: ...
-    @overload
-    def run(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Any: ...
-    def run(self, workflow: Coordinator[..., Any] | str, *args: Any, **options: Any) -> Any:
+    def run(self, workflow: Workflow[Result], *args: Any, **options: Any) -> Result:
         """Start a job and give its result, as `start` and `result` do."""
         return self.result(self.start(workflow, *args, **options))
 
-    def result(self, job: Handle | str) -> Any:
+    def result(self, job: Handle[Result] | str) -> Result:
         """Give the result of a job, skipping time as often as it takes.
 
         Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could

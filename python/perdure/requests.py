@@ -26,9 +26,8 @@ from .looks import Pages, Steps
 from .memory import write_path
 from .names import as_id
 from .past import keyed, row_of, rows_of
-from .work import Coordinator, Hook, Work, check_kind
+from .work import Coordinator, Hook, Work, Workflow, check_kind
 
-Workflow = Coordinator[..., Any] | str
 A = TypeVar("A")
 
 

@@ -16,7 +16,8 @@ from .calls import Call, Calls
 from .durations import Duration, micros, seconds, to_iso
 from .errors import InvalidArgument
 from .past import rows_of
-from .requests import BaseClient, Workflow, one_of_many
+from .requests import BaseClient, one_of_many
+from .work import Workflow
 
 _Time = TypeVar("_Time")
 _Handle = TypeVar("_Handle")

@@ -15,6 +15,15 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:
+    from typing_extensions import TypeVar
+
+Result = TypeVar("Result", default=Any)
+Result_co = TypeVar("Result_co", covariant=True, default=Any)
+"""What comes of work in the end: any type, where only a name is known of it, or nothing is said."""
+
 Decode = Callable[[Any], Any]
 
 NOTHING: Mapping[Any, Any] = types.MappingProxyType({})

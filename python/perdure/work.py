@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import replace
 from functools import cached_property, update_wrapper
 from typing import (
@@ -27,7 +27,7 @@ from .limits import limits_of
 from .memory import Verbs
 from .names import check_queue
 from .retry import Retry, policy_of
-from .typed import Shape, decoder, shape_of
+from .typed import Result, Result_co, Shape, decoder, shape_of
 
 if TYPE_CHECKING:
     from .memory import AsyncEntity, Entity
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-R_co = TypeVar("R_co", covariant=True)
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 
@@ -50,21 +49,24 @@ SQL_QUEUE = "$sql"
 """Where tasks stand that the database runs itself; every worker serves it."""
 
 
-class Pending(Protocol[R_co]):
+class Pending(Protocol[Result_co]):
     """What `start(…)` gives: to be awaited in async code; `result()` waits in plain code."""
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, Any, Result_co]:
         """Await the answer."""
 
-    def result(self) -> R_co:
+    def result(self) -> Result_co:
         """Give the answer, waiting for it in plain code."""
 
     def cancel(self) -> Any:
         """Withdraw the request: what was begun is asked to cancel."""
 
 
-class Work(Generic[P, R]):
-    """A registered function; called outside of coordinators and hooks it simply runs."""
+class Work(Generic[P, R, Result_co]):
+    """A registered function; called outside of coordinators and hooks it simply runs.
+
+    A call gives R: the result, or a coroutine that is awaited for it.
+    """
 
     kind: ClassVar[str] = "work"
     leading: ClassVar[int] = 0
@@ -124,7 +126,7 @@ class Work(Generic[P, R]):
         return f"<{self.kind} {self.name}>"
 
 
-class Activity(Work[P, R]):
+class Activity(Work[P, R, Result_co]):
     """A function with side effects; its result is recorded once."""
 
     kind = "activity"
@@ -160,7 +162,7 @@ class Activity(Work[P, R]):
         given: R = serving.give(pending)
         return given
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
         """Begin it beside others: `found = search.start("q"); …; found.result()`."""
         serving = _needed(self)
         return serving.start(self._ask(serving, args, kwargs))
@@ -170,7 +172,7 @@ class Activity(Work[P, R]):
         return asks.activity_ask(self, bound, serving.pin_of(self), self.key_of(args, kwargs))
 
 
-class Transaction(Activity[P, R]):
+class Transaction(Activity[P, R, Result_co]):
     """An activity of the database: its rows and its recorded result are committed together."""
 
     leading = 1
@@ -197,7 +199,7 @@ class Transaction(Activity[P, R]):
         return super().__call__(*args, **kwargs)
 
 
-class Hook(Work[P, R]):
+class Hook(Work[P, R, Result_co]):
     """Ordinary code that maintains a job's memory: re-entrant, idempotent, interruptible."""
 
     kind = "hook"
@@ -233,7 +235,7 @@ class Hook(Work[P, R]):
         given: R = serving.give(serving.ask(self._ask(serving, args, kwargs)))
         return given
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
         """Begin it beside others, without the memory: `perspective.start("s", "q").result()`."""
         serving = _needed(self)
         return serving.start(self._ask(serving, args, kwargs))
@@ -242,7 +244,7 @@ class Hook(Work[P, R]):
         return asks.hook_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
 
 
-class SqlHook(Hook[..., Any], Generic[T]):
+class SqlHook(Hook[..., Any, T]):
     """A hook that is a function of the database: `register_sql_hook` knows it by the same name."""
 
     def __init__(self, name: str, returns: Any = Any):
@@ -290,7 +292,7 @@ def sql_hook(name: str, returns: Any = Any) -> SqlHook[Any]:
     return SqlHook(name, returns)
 
 
-class Coordinator(Work[P, R]):
+class Coordinator(Work[P, R, Result_co]):
     """A thin deterministic function: seeds memory, fans out hooks, waits, returns."""
 
     kind = "coordinator"
@@ -326,7 +328,7 @@ class Coordinator(Work[P, R]):
         result: R = self.function(memory, *args, **kwargs)
         return result
 
-    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Any]:
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
         """Begin it as a child job beside others: `research.start("q")`; `start_child()` says more.
 
         Whoever ends without having waited for it asks it to cancel.
@@ -334,6 +336,10 @@ class Coordinator(Work[P, R]):
         serving = _needed(self)
         ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
         return serving.start(ask)
+
+
+Workflow = Coordinator[..., Any, Result] | str
+"""A coordinator or its name, as whoever starts a job gives it."""
 
 
 def check_kind(given: object, kind: type[Work[..., Any]]) -> None:

@@ -51,12 +51,13 @@ async def research(memory: perdure.AsyncEntity, query: str) -> str:
 @app.coordinator
 async def families(memory: perdure.AsyncEntity) -> Any:
     begun = perdure.start_child(research, "q", on_parent_end="terminate")
-    assert_type(begun, perdure.Pending[Any])
-    assert_type(research.start("q"), perdure.Pending[Any])
+    assert_type(begun, perdure.Pending[str])
+    assert_type(research.start("q"), perdure.Pending[str])
     assert_type(await perdure.shielded(research(memory, "q")), str)
     research.start(5)  # type: ignore[arg-type]
     perdure.child(research, "q", on_parent_end="abandon")  # type: ignore[arg-type]
     begun.cancel()
+    assert_type(await begun, str)
     return await begun
 
 

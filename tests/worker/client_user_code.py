@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Coroutine, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, assert_type
 
 import perdure
+
+app = perdure.App()
+
+
+@dataclass
+class Review:
+    stars: int
+
+
+@app.coordinator(entity="research-agent")
+async def research(memory: perdure.AsyncEntity, query: str) -> dict[str, Any]:
+    return {"query": query}
+
+
+@app.coordinator
+def review(memory: perdure.Entity, text: str) -> Review:
+    return Review(len(text))
+
+
+@app.coordinator
+async def goes_on(memory: perdure.AsyncEntity) -> None:
+    await perdure.sleep("1 h")
 
 
 def plain(client: perdure.Client) -> None:
@@ -55,6 +78,29 @@ def plain_handle(handle: perdure.Handle) -> None:
     handle.signal("go", {}, "k")  # type: ignore[call-arg]
 
 
+def plain_results(client: perdure.Client, some: perdure.Coordinator[..., Any]) -> None:
+    handle = client.start(research, "subsidies", id="j", timeout="1 h")
+    assert_type(handle, perdure.Handle[dict[str, Any]])
+    assert_type(handle.result(timeout="10 min"), dict[str, Any])
+    assert_type(client.start(review, "good").result().stars, int)
+    assert_type(client.start(goes_on), perdure.Handle[None])
+    assert_type(client.start(some), perdure.Handle[Any])
+    assert_type(client.signal_with_start(review, "j", "go", 1, "good"), perdure.Handle[Review])
+    assert_type(client.start_many(review, [{"args": ["good"]}]), list[perdure.Handle[Review]])
+    assert_type(client.fork("j", workflow=research), perdure.Handle[dict[str, Any]])
+    assert_type(client.handle("j", review).result(), Review)
+    assert_type(client.trigger_schedule("nightly"), perdure.Handle[Any])
+    of_any: perdure.Handle = client.start(review, "good")
+    assert_type(of_any, perdure.Handle[Any])
+    wider: perdure.Handle[object] = client.start(review, "good")
+    named: perdure.Handle[Review] = client.start("review", "good")
+    wrong: perdure.Handle[int] = client.start(review, "good")  # type: ignore[arg-type]
+    print(client.handle("j", review).result().nothing)  # type: ignore[attr-defined]
+    client.start(5)  # type: ignore[arg-type]
+    client.start(review, workflow="review")  # type: ignore[misc]
+    print(wider, named, wrong)
+
+
 async def asynchronous(client: perdure.AsyncClient) -> None:
     handle = await client.start("w", 1, id="j", connection=None)
     assert_type(handle, perdure.AsyncHandle)
@@ -101,3 +147,25 @@ async def asynchronous_handle(handle: perdure.AsyncHandle) -> None:
     assert_type(handle.memory.watch("a"), AsyncGenerator[perdure.Change, None])
     async for item in handle.stream("tokens"):
         assert_type(item, perdure.StreamItem)
+
+
+async def asynchronous_results(
+    client: perdure.AsyncClient, some: perdure.Coordinator[..., Any]
+) -> None:
+    handle = await client.start(research, "subsidies", id="j", timeout="1 h")
+    assert_type(handle, perdure.AsyncHandle[dict[str, Any]])
+    assert_type(await handle.result(timeout="10 min"), dict[str, Any])
+    assert_type((await (await client.start(review, "good")).result()).stars, int)
+    assert_type(await client.start(some), perdure.AsyncHandle[Any])
+    told = await client.signal_with_start(review, "j", "go", 1, "good")
+    assert_type(told, perdure.AsyncHandle[Review])
+    many = await client.start_many(review, [{"args": ["good"]}])
+    assert_type(many, list[perdure.AsyncHandle[Review]])
+    forked = await client.fork("j", workflow=research)
+    assert_type(forked, perdure.AsyncHandle[dict[str, Any]])
+    assert_type(await client.handle("j", review).result(), Review)
+    of_any: perdure.AsyncHandle = forked
+    assert_type(await client.trigger_schedule("nightly"), perdure.AsyncHandle[Any])
+    wrong: perdure.AsyncHandle[int] = await client.start(review)  # type: ignore[arg-type]
+    print(client.handle("j", review).result().stars)  # type: ignore[attr-defined]
+    print(of_any, wrong)

@@ -25,16 +25,37 @@ async def research(memory: perdure.AsyncEntity, query: str) -> list[str]:
     return await search(query)
 
 
+@app.activity
+def count(query: str) -> int:
+    return len(query)
+
+
+@app.hook
+async def look(memory: perdure.AsyncEntity, query: str) -> bytes:
+    found = search.start(query)
+    assert_type(found, perdure.Pending[list[str]])
+    assert_type(await found, list[str])
+    assert_type(await count.start(query), int)
+    return b""
+
+
 @app.coordinator
 def plain(memory: perdure.Entity) -> int:
     assert_type(recount(memory), int)
+    assert_type(recount.start().result(), int)
+    assert_type(look.start("q").result(), bytes)
+    assert_type(perdure.start_child(research, "q").result(), list[str])
+    assert_type(perdure.start_child("research", "q").result(), Any)
     return recount(memory)
 
 
 async def async_tests(lab: AsyncLab) -> None:
     assert_type(await lab.run(research, "subsidies"), list[str])
     assert_type(await lab.run("research", "subsidies"), Any)
-    assert_type(await lab.start(plain), perdure.AsyncHandle)
+    assert_type(await lab.run(plain), int)
+    started = await lab.start(plain)
+    assert_type(started, perdure.AsyncHandle[int])
+    assert_type(await lab.result(started), int)
     assert_type(lab.memory("j"), perdure.AsyncMemory)
 
 
@@ -42,7 +63,10 @@ def tests(lab: Lab) -> None:
     assert_type(lab.run(research, "subsidies"), list[str])
     assert_type(lab.run("research", "subsidies"), Any)
     assert_type(lab.mock(search, lambda query: [query]), Mocked)
-    assert_type(lab.result(lab.start(plain)), Any)
+    assert_type(lab.run(plain), int)
+    assert_type(lab.start(plain), perdure.Handle[int])
+    assert_type(lab.result(lab.start(plain)), int)
+    assert_type(lab.result("j"), Any)
     lab.client.handle("j").hook(recount, add=1)
     lab.client.register_sql_hook(recount, "public.recount", retry_in="1 min")
     perdure.sql_hook(5)  # type: ignore[call-overload]

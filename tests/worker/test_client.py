@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args, get_type_hints
 from uuid import uuid4
 
 import psycopg
@@ -266,6 +266,19 @@ def test_an_option_is_not_taken_for_an_argument_of_the_workflow(
     assert handle.status().status == "running"
 
 
+def test_an_argument_of_a_workflow_may_be_called_client(
+    client: perdure.Client, app: perdure.App, work: Any
+) -> None:
+    @app.coordinator
+    async def bill(memory: perdure.AsyncEntity, client: str) -> str:
+        return client
+
+    handle = client.start(bill, client="acme")
+    other = client.signal_with_start(bill, "j", "go", client="zeus")
+    work()
+    assert [handle.result(T), other.result(T)] == ["acme", "zeus"]
+
+
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 
 
@@ -335,6 +348,23 @@ def test_options_of_hooks_and_children_are_told_from_arguments(
     assert client.start(asks, id="j").result("30 s") == [4, "named", 7, "own"]
     with pytest.raises(perdure.InvalidArgument, match="queue is an option"):
         client.handle("j").hook(hook, "x", queue="q")
+
+
+def test_types_may_be_read_at_run_time_with_and_without_what_has_a_default() -> None:
+    """As frameworks read annotations; before Python 3.13 no type variable has a default itself."""
+
+    def user_code(
+        bare: perdure.Handle,
+        one: perdure.AsyncHandle[int],
+        two: perdure.Coordinator[..., Any],
+        three: perdure.Hook[[str], int, int],
+    ) -> perdure.Pending[str]: ...  # type: ignore[empty-body]
+
+    hints = get_type_hints(user_code)
+    assert hints["bare"] is perdure.Handle
+    assert get_args(hints["one"]) == (int,)
+    assert get_args(hints["two"]) == (..., Any, Any)
+    assert get_args(hints["three"])[1:] == (int, int)
 
 
 def test_results_are_there_for_late_and_other_askers(
