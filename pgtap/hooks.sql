@@ -1,7 +1,7 @@
 -- Hooks from outside: work on a memory that no coordinator has asked for.
 
 begin;
-select plan(42);
+select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -135,6 +135,47 @@ select is(
     error_of($$ select hook('paths', 'h', key => 'doc/1') $$),
     'PD104',
     'a key that would stand beneath another hook is refused');
+
+-- What a hook answers.
+
+select have_held_job('asked');
+select given(hook('asked', 'reply', queue => 'asked', key => key))
+  from (values ('answers'), ('says nothing'), ('fails'), ('is cancelled'), ('is finished')) as cases (key);
+select is(
+    to_jsonb(hook_result('asked', '$hook/answers')),
+    '{"status": "running", "result": null, "error": null}',
+    'a hook that waits for a worker has not answered yet');
+select given(take('ada', '{asked}', 10));
+select is(to_jsonb(hook_result('asked', '$hook/answers')) ->> 'status', 'running', 'nor has one that somebody holds');
+select given(tell(a_turn('asked', '$hook/answers', 'done', facts => '[{"op": "increment", "path": ["n"], "value": 2}]',
+                         value => '{"n": 2}')));
+select given(tell(a_turn('asked', '$hook/says nothing', 'done')));
+select given(tell(a_turn('asked', '$hook/fails', 'failed', value => '{"type": "ValueError", "message": "no"}')));
+select given(tell(a_turn('asked', '$hook/is cancelled', 'cancelled', value => '{"type": "CancelledError"}')));
+select given(finish_task('asked', '$hook/is finished', token_of('ada'), '3'));
+select is(
+    to_jsonb(hook_result('asked', '$hook/' || key)),
+    jsonb_build_object('status', status, 'result', result, 'error', error),
+    format('what a hook that %s has answered is there to be read', key))
+  from (values ('answers', 'completed', '{"n": 2}'::jsonb, null),
+               ('says nothing', 'completed', null, null),
+               ('fails', 'failed', null, '{"type": "ValueError", "message": "no"}'::jsonb),
+               ('is cancelled', 'cancelled', null, '{"type": "CancelledError"}'),
+               ('is finished', 'completed', '3', null)) as cases (key, status, result, error);
+select is(hook('asked', 'reply', queue => 'asked', key => 'answers'), '$hook/answers', 'who asks again');
+select is((hook_result('asked', '$hook/answers')).result, '{"n": 2}', 'gets the same answer [P12]');
+select given(tell(a_turn('asked', requests => '[{"key": "k#1", "name": "k", "queue": "asked"},
+                                                 {"key": "k#2", "name": "k", "queue": "asked", "detached": true}]')));
+select is(
+    (hook_result('asked', '$hook/1:main:k#2')).status,
+    'running',
+    'a hook that was sent on its way by a coordinator is asked for like one from outside');
+select is(error_of(format('select hook_result(%L, %L)', id, task)), code, format('there is no answer of %s', about))
+  from (values ('asked', '1/main/k#1', 'PD412', 'a hook that answers its coordinator'),
+               ('asked', '1/main', 'PD412', 'a coordinator'),
+               ('asked', '$hook/nobody', 'PD412', 'a hook that never was'),
+               ('asked', null, 'PD412', 'no hook'),
+               ('nobody', '$hook/k', 'PD401', 'a job that is not there')) as cases (id, task, code, about);
 
 -- What is refused.
 

@@ -154,7 +154,7 @@ insert into hints (about, statement, wanted) values
     ('an early answer', $$ select tell(a_turn('parent', '1/main/h', facts => '[{"signal": "s"}]')) $$, '{parent}'),
     ('the end of a child',
      $$ select tell(a_turn('parent/c', state => 'done', touches => '{parent}')) $$, '{$job/parent/c,$memory/parent/c}'),
-    ('the end of a hook from outside', $$ select tell(a_turn('j', '$hook/held', 'done')) $$, '{}'),
+    ('the end of a hook from outside', $$ select tell(a_turn('j', '$hook/held', 'done')) $$, '{$job/j}'),
     ('the end of a job', $$ select terminate('k') $$, '{$job/k,$memory/k}'),
     ('a command', $$ select entity_set('k', '1', 'a') $$, '{}');
 select is(

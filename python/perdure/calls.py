@@ -247,6 +247,11 @@ class Calls:
         call = self._call("await_result", "row", id=job, timeout=as_interval(timeout))
         return self._opened(call, partial(openers.result, job))
 
+    def hook_result(self, job: str, task: str) -> Call:
+        """Read how a hook from outside ended: (status, result, error)."""
+        call = self._call("hook_result", "row", id=job, task=task)
+        return self._opened(call, partial(openers.hook_result, job, task))
+
     def status(self, job: str) -> Call:
         """Read where a job stands."""
         return self._call("status", "row", id=job)

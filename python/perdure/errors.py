@@ -203,6 +203,10 @@ class ItemNotFound(PerdureError, LookupError, code="PD411"):
     """No open item has this id; `.detail` tells who resolved it, or that nobody waits any more."""
 
 
+class HookNotFound(PerdureError, LookupError, code="PD412"):
+    """The job has no such hook: nobody asked for it from outside."""
+
+
 # Installing.
 class InvalidSchema(PerdureError, ValueError, code="PD501"):
     """The schema's name is empty, too long, reserved, or holds a character that is not allowed."""

@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 from . import typed
 from .calls import Call
 from .durations import Duration
-from .looks import Steps, end_of, until_of
+from .looks import Steps, answer_of, end_of, until_of
 from .memory import Path
-from .requests import BaseClient, ending, unfinished
+from .requests import BaseClient, answered, decoder_of, ending, unanswered, unfinished
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages
 from .work import Hook
@@ -183,6 +183,39 @@ class BaseHandle(
         """
         call = self._client.requests.hook(self.id, hook, args, options)
         return self._give(call, connection)
+
+    def run_hook(
+        self,
+        hook: Hook[..., Any] | str,
+        *args: Any,
+        timeout: Duration | None = None,
+        **options: Any,
+    ) -> Any:
+        """Start a hook on the job's memory, wait for it, and give its answer.
+
+        `handle.run_hook(reply, "what is missing?", timeout="1 min")`. Options are those of hook();
+        with a `key` whoever calls again gets the same answer. Raises HookFailed, ResultTimeout
+        (the hook goes on) and JobNotFound.
+        """
+        call = self._client.requests.hook(self.id, hook, args, options)
+        return self._client.follow(self._ran(call, timeout, decoder_of(hook)))
+
+    def hook_result(self, task: str, *, timeout: Duration | None = None) -> Any:
+        """Wait for a hook from outside, by what `hook()` gave, and give its answer as stored.
+
+        Raises HookFailed, ResultTimeout, HookNotFound and JobNotFound.
+        """
+        return self._client.follow(self._answer(task, timeout, typed.unchanged))
+
+    def _ran(self, call: Call, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
+        return (yield from self._answer((yield call), timeout, decode))
+
+    def _answer(self, task: str, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
+        limit, until = until_of(timeout)
+        row = yield answer_of(self._client.calls, self.id, task, until)
+        if row is None:
+            raise unanswered(self.id, task, limit)
+        return answered(self.id, task, row, decode)
 
     def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
         given: A = self._client.send(call, connection)

@@ -83,6 +83,12 @@ def end_of(calls: Calls, job: str, until: float | None) -> Look:
     return Look(topic, register, lambda: calls.result(job), is_finished, until, wait)
 
 
+def answer_of(calls: Calls, job: str, task: str, until: float | None) -> Look:
+    """Look for the end of a hook from outside: (status, result, error)."""
+    topic, call = f"$job/{job}", calls.hook_result(job, task)
+    return Look(topic, partial(calls.listen_for, topic), lambda: call, is_finished, until)
+
+
 def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Look:
     """Look whether a memory fulfils a condition: the version that does."""
     call = calls.meets(job, condition)

@@ -69,6 +69,13 @@ def _result(job: str, opening: Opening, value: Any) -> Any:
     return opening.whole("result", job, MAIN, value, *others)
 
 
+def hook_result(job: str, task: str, opening: Opening, row: Row) -> Row:
+    """Open how a hook from outside ended: (status, result, error)."""
+    status, value, error = row
+    opened = opening.told(job, task, "end", None, None, True, value, None, None)
+    return status, opened, error and opening.failure(job, error)
+
+
 def journal(job: str, task: str, opening: Opening, rows: list[list[Any]]) -> list[list[Any]]:
     """Open a page of a journal."""
     return [opening.fact(job, task, row) for row in rows]

@@ -21,7 +21,14 @@ from .calls import Call, Calls
 from .codecs import Codec
 from .connections import Source
 from .durations import Duration, as_interval, aware
-from .errors import InvalidArgument, InvalidValue, JobCancelled, JobFailed, ResultTimeout
+from .errors import (
+    HookFailed,
+    InvalidArgument,
+    InvalidValue,
+    JobCancelled,
+    JobFailed,
+    ResultTimeout,
+)
 from .looks import Pages, Steps
 from .memory import write_path
 from .names import as_id
@@ -279,6 +286,24 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
     )
 
 
+def answered(job: str, task: str, row: Sequence[Any], decode: typed.Decode) -> Any:
+    """Give what a hook from outside has answered. Raises HookFailed."""
+    status, result, error = row
+    if status == "completed":
+        return decode(result)
+    failed = HookFailed(error)
+    failed.add_note(f"{task} of job {job}")
+    raise failed
+
+
+def unanswered(job: str, task: str, timeout: float | None) -> ResultTimeout:
+    """Tell that a hook from outside had not answered in time."""
+    return ResultTimeout(
+        f"{task} of job {job} had not answered within {timeout} s",
+        hint="Wait longer, with hook_result(), or look whether a worker serves its queue.",
+    )
+
+
 def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:
     """Tell that a memory did not fulfil a condition in time."""
     return TimeoutError(f"the memory of {job} did not fulfil {condition} within {timeout} s")
@@ -316,9 +341,9 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     return typed.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]
 
 
-def decoder_of(workflow: Workflow | None) -> typed.Decode:
-    """Give what makes a workflow's result of its stored form."""
-    return workflow.shape.result if isinstance(workflow, Coordinator) else typed.unchanged
+def decoder_of(work: Workflow | Hook[..., Any] | None) -> typed.Decode:
+    """Give what makes a function's result of its stored form."""
+    return work.shape.result if isinstance(work, Work) else typed.unchanged
 
 
 class BaseClient:

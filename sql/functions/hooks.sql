@@ -48,3 +48,45 @@ end
 $$;
 comment on function @extschema@.hook(text, text, jsonb, text, text, integer, timestamptz, text, text) is
     'Run a hook on a job from outside; returns the name of its task. The same key is the same hook, once. PD401, PD103, PD104, PD107, PD30x.';
+
+
+-- What a hook that nobody awaits has answered stands in its own journal, as its end. One whom nobody asked from outside answers
+-- whoever did, and has no end there.
+create function @extschema@.hook_result(id text, task text) returns @extschema@.job_result
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended job_result;
+begin
+    select case f.name when 'done' then 'completed' else f.name end,
+           case when f.ok then f.value end,
+           case when not f.ok then f.value end
+      into ended
+      from journal as f
+     where f.job_id = hook_result.id
+       and f.task = hook_result.task
+       and f.kind = 'end';
+    if found then
+        return ended;
+    end if;
+    perform
+       from tasks as t
+      where t.job_id = hook_result.id
+        and t.task = hook_result.task
+        and t.detached;
+    if not found then
+        perform result(hook_result.id);
+        raise exception 'job % has no hook %', quote_literal(left(hook_result.id, 200)), quote_literal(left(hook_result.task, 200))
+            using errcode = 'PD412',
+                  detail = 'Nobody asked for it from outside, or what it was told is forgotten.',
+                  hint = 'Give the name of the task that hook() returned; a hook that a coordinator awaits answers there.';
+    end if;
+    ended.status := 'running';
+    return ended;
+end
+$$;
+comment on function @extschema@.hook_result(text, text) is
+    'Return how a hook from outside ended, and what it answered; result and error are null while it runs. PD401, PD412.';

@@ -182,7 +182,7 @@ $$;
 comment on function @extschema@.answers_after(text, text, integer) is 'Return the answers of commands as a repeated call is told them. [P12]';
 
 
-create function @extschema@.append_end(turns @extschema@.turn[], ended_at timestamptz) returns void
+create function @extschema@.append_end(turns @extschema@.turn[], ended_at timestamptz) returns text[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -192,10 +192,11 @@ begin
     select r.job, r.task, r.position + coalesce(jsonb_array_length(r.facts), 0) + 1, 'end', r.state, r.state = 'done',
            r.value, append_end.ended_at
       from unnest(append_end.turns) as r;
+    return array(select '$job/' || r.job from unnest(append_end.turns) as r);
 end
 $$;
 comment on function @extschema@.append_end(@extschema@.turn[], timestamptz) is
-    'Journal how tasks ended that answer nobody: a failure is told, and the same request is not run again.';
+    'Journal how tasks ended that answer nobody: a failure is told, and the same request is not run again. Returns the topics of who may wait for that.';
 
 
 create function @extschema@.task_has_ended(job text, task text) returns boolean

@@ -40,8 +40,9 @@ def everything(client: perdure.Client, app: perdure.App, job: str = "all") -> di
     )
     handle.signal("from outside", {"text": secret("from outside")})
     hook = app.hooks["plain"]
-    handle.hook(hook, secret("of a hook from outside"))
+    task = handle.hook(hook, secret("of a hook from outside"))
     handle.signal("to the hook", secret("to the hook"))
+    assert handle.hook_result(task, timeout=T) == secret("to the hook")
     item = until_asked(client)
     assert item.payload == {"what": secret("asked")}
     assert item.resolve({"by": secret("a person")}, by="jane").resolution["by"] == secret(

@@ -73,6 +73,8 @@ def plain_handle(handle: perdure.Handle) -> None:
     assert_type(handle.timeline(), Iterator[perdure.TimelineItem])
     assert_type(handle.forget_old_runs(), int)
     assert_type(handle.hook("tidy", 1), str)
+    assert_type(handle.run_hook("tidy", 1, timeout=1), Any)
+    assert_type(handle.hook_result("$hook/k", timeout=1), Any)
     assert_type(handle.memory.watch("a"), Iterator[perdure.Change])
     handle.retry(5)  # type: ignore[arg-type]
     handle.signal("go", {}, "k")  # type: ignore[call-arg]

@@ -27,6 +27,7 @@ declare
     ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job collate "C", r.task collate "C");
     runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
     others turn[] := '{}'::turn[];
+    unasked turn[];
 begin
     if runs <> '{}' then
         perform finish_jobs(runs, end_tasks.ended_at);
@@ -34,7 +35,10 @@ begin
     perform delete_tasks(ended);
     if cardinality(runs) < cardinality(ended) then
         others := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
-        perform append_end(array(select r from unnest(others) as r where r.asker_job is null), end_tasks.ended_at);
+        unasked := array(select r from unnest(others) as r where r.asker_job is null);
+        if unasked <> '{}' then
+            perform notify_listeners(append_end(unasked, end_tasks.ended_at));
+        end if;
     end if;
     if leave_something(ended) then
         perform notify_listeners(leave_parent_ends(ended, end_tasks.ended_at));
