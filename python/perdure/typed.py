@@ -15,6 +15,8 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from .errors import InvalidValue, ValueTooDeep
+
 if sys.version_info >= (3, 13):
     from typing import TypeVar
 else:
@@ -46,25 +48,39 @@ def is_typed_dict(thing: object) -> bool:
 
 
 def to_json(value: Any) -> Any:
-    """Turn a typed value into lists, dicts, text and numbers; leave unknown types as they are."""
+    """Turn a typed value into lists, dicts, text and numbers; leave unknown types as they are.
+
+    Raises InvalidValue where a model cannot be written, and ValueTooDeep.
+    """
+    try:
+        return _json(value)
+    except RecursionError:
+        raise ValueTooDeep(
+            "the value is nested too deeply",
+            detail="It holds itself, or goes deeper than Python can follow.",
+            hint="Flatten it, or store it as text.",
+        ) from None
+
+
+def _json(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is dict:
-        return {key: to_json(item) for key, item in value.items()}
+        return {key: _json(item) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return [to_json(item) for item in value]
+        return [_json(item) for item in value]
     return _special(value)
 
 
 def _special(value: Any) -> Any:
     if is_model(type(value)):
-        return value.model_dump(mode="json", by_alias=True)  # as model_validate reads it
+        return _model_json(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {field.name: to_json(getattr(value, field.name)) for field in fields}
+        return {field.name: _json(getattr(value, field.name)) for field in fields}
     if isinstance(value, enum.Enum):
-        return to_json(value.value)
+        return _json(value.value)
     if isinstance(value, _AS_ISO):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -72,10 +88,22 @@ def _special(value: Any) -> Any:
     if isinstance(value, UUID):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
+        return {key: _json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [_json(item) for item in value]
     return value
+
+
+def _model_json(model: Any) -> Any:
+    try:
+        return model.model_dump(mode="json", by_alias=True)  # as model_validate reads it
+    except ValueError as error:  # bytes that are no text, a type that pydantic does not know
+        raise InvalidValue(
+            f"a {type(model).__name__} cannot be stored as JSON",
+            detail=f"Pydantic cannot write it: {error}"[:1000],
+            hint="Give the field a field_serializer, or for bytes the model ser_json_bytes='base64'"
+            " and val_json_bytes='base64'.",
+        ) from error
 
 
 def unchanged(value: Any) -> Any:

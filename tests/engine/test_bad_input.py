@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 import perdure
 from perdure import asks
@@ -25,6 +26,19 @@ def nested(levels: int) -> Any:
     return value
 
 
+def endless() -> list[Any]:
+    """Make a list that holds itself."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+class Photo(BaseModel):
+    """A model that pydantic writes as text, where the bytes are text."""
+
+    jpeg: bytes
+
+
 BAD_VALUES: dict[str, tuple[Any, str]] = {
     "NaN": (float("nan"), "PD103"),
     "infinity": ({"a": [float("-inf")]}, "PD103"),
@@ -34,6 +48,9 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
     "bytes": (b"a", "PD103"),
     "an object": ([object()], "PD103"),
     "too deep": (nested(101), "PD302"),
+    "too deep for Python": (nested(50_000), "PD302"),
+    "a list that holds itself": (endless(), "PD302"),
+    "a model that cannot be written": (Photo(jpeg=b"\xff"), "PD103"),
     "too large": ("x" * 1_100_000, "PD301"),
     "out of range": (10**400, "PD304"),
 }
