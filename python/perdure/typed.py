@@ -130,6 +130,8 @@ def _decoder(annotation: Any) -> Decode:
         return _dataclass_decoder(annotation)
     if is_typed_dict(annotation):
         return _typed_dict_decoder(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, tuple):
+        return _named_tuple_decoder(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum | UUID):
         return annotation
     if isinstance(annotation, type) and issubclass(annotation, _AS_ISO):
@@ -186,6 +188,15 @@ def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:
         return lambda value: tuple(item(each) for each in value)
     items = [decoder(argument) for argument in arguments]
     return lambda value: tuple(item(each) for item, each in zip(items, value, strict=True))
+
+
+def _named_tuple_decoder(kind: type[tuple[Any, ...]]) -> Decode:
+    """Make the tuple with names that a list was; a plain `tuple` says nothing of its items."""
+    hints = _hints(kind)
+    items = [decoder(hints.get(name)) for name in getattr(kind, "_fields", ())]
+    if not items:
+        return unchanged
+    return lambda value: kind(*(item(each) for item, each in zip(items, value, strict=False)))
 
 
 def _dataclass_decoder(kind: type, known: Mapping[Any, Any] = NOTHING) -> Decode:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
 from uuid import UUID
 
 import pydantic
@@ -440,20 +440,29 @@ class Box(Generic[Item]):
     owner: Elsewhere | None = None  # type: ignore[name-defined]  # noqa: F821
 
 
+class Range(NamedTuple):
+    first: Page
+    size: int = 1
+
+
 def test_each_annotation_that_can_be_read_is(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     """One beside it that is imported for the type checker alone took their types from all."""
 
     @app.coordinator
-    async def typed(memory: AsyncEntity, id: OrderId, box: Box[Page], **pages: Page) -> list[str]:
-        return [type(each).__name__ for each in (id, box, box.item, *box.others, *pages.values())]
+    async def typed(
+        memory: AsyncEntity, id: OrderId, box: Box[Page], read: Range, **pages: Page
+    ) -> list[str]:
+        given = (id, box, box.item, *box.others, read, read.first, *pages.values())
+        return [type(each).__name__ for each in given]
 
     work()
     page = Page(number=1)
-    args = {"id": UUID(int=1), "box": Box(page, [page]), "more": page}
+    args = {"id": UUID(int=1), "box": Box(page, [page]), "read": Range(page), "more": page}
     (handle,) = client.start_many(typed, [{"args": args}])
-    assert handle.result(T) == ["UUID", "Box", "Page", "Page", "Page"]
+    names = ["UUID", "Box", "Page", "Page", "Range", "Page", "Page"]
+    assert handle.result(T) == names
 
 
 def test_a_chain_of_activities_costs_one_round_trip_each(
