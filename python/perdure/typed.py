@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import logging
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,8 @@ if sys.version_info >= (3, 13):
     from typing import TypeVar
 else:
     from typing_extensions import TypeVar
+
+logger = logging.getLogger("perdure.types")
 
 Result = TypeVar("Result", default=Any)
 Result_co = TypeVar("Result_co", covariant=True, default=Any)
@@ -231,25 +234,35 @@ def _typed_dict_decoder(kind: type) -> Decode:
     return decode
 
 
-def _hints(thing: Any) -> dict[str, Any]:
+def _hints(thing: Any, unread: Sequence[str] = ()) -> dict[str, Any]:
+    """Read the annotations of a function or class, but for those that nobody reads here."""
     try:
         return typing.get_type_hints(thing, include_extras=True)
     except (NameError, TypeError, AttributeError):  # imported for the type checker only
         return {
-            name: _hint(owner, annotation)
+            name: _hint(owner, name, annotation)
             for owner in reversed(getattr(thing, "__mro__", (thing,)))
             for name, annotation in inspect.get_annotations(owner).items()
+            if name not in unread
         }
 
 
-def _hint(owner: Any, annotation: Any) -> Any:
+def _hint(owner: Any, name: str, annotation: Any) -> Any:
     """Read one annotation, if it can be read: others beside it may be of no use here."""
     module = sys.modules.get(owner.__module__)
     inside = getattr(inspect.unwrap(owner), "__globals__", None) or getattr(module, "__dict__", {})
     alone = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         return typing.get_type_hints(alone, inside, include_extras=True)["it"]
-    except (NameError, TypeError, AttributeError, SyntaxError):
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        logger.warning(
+            "the annotation %s of %r in %s cannot be read, so values come there as JSON gives"
+            " them: %s; import its names at run time, at the top of the module",
+            annotation,
+            name,
+            getattr(owner, "__qualname__", owner),
+            error,
+        )
         return annotation
 
 
@@ -320,8 +333,8 @@ def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
-    hints = _hints(function)
     signature = inspect.signature(function)
+    hints = _hints(function, list(signature.parameters)[:skip])
     positional: list[Decode] = []
     named: dict[str, Decode] = {}
     rest: Decode = unchanged

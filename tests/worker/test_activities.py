@@ -446,9 +446,12 @@ class Range(NamedTuple):
 
 
 def test_each_annotation_that_can_be_read_is(
-    app: perdure.App, client: perdure.Client, work: Any
+    app: perdure.App, client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One beside it that is imported for the type checker alone took their types from all."""
+    """One beside it that is imported for the type checker alone took their types from all.
+
+    What cannot be read is told once: silently, a dict came where a type was written.
+    """
 
     @app.coordinator
     async def typed(
@@ -463,6 +466,9 @@ def test_each_annotation_that_can_be_read_is(
     (handle,) = client.start_many(typed, [{"args": args}])
     names = ["UUID", "Box", "Page", "Page", "Range", "Page", "Page"]
     assert handle.result(T) == names
+    (told,) = [each.message for each in caplog.records if each.name == "perdure.types"]
+    assert "'owner' in Box cannot be read" in told
+    assert "name 'Elsewhere' is not defined" in told
 
 
 def test_a_chain_of_activities_costs_one_round_trip_each(
