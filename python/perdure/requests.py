@@ -270,10 +270,20 @@ def ending(job: str, row: Sequence[Any], decode: typed.Decode) -> Any:
 def _ended(
     job: str, kind: type[JobCancelled | JobFailed], failure: Any
 ) -> JobCancelled | JobFailed:
-    """Make the exception here: no frame of its traceback may hold it."""
+    """Make the exception here: no frame of its traceback may hold it.
+
+    Who lets it be printed sees what was raised in the worker, and where.
+    """
     ended = kind(failure)
     ended.job = job
-    ended.add_note(f"job {job}")
+    way = " of ".join(step for step in ended.failure.get("through", ()) if " " in step)
+    notes = [f"job {job}" + (f", raised in {way}" if way else "")]
+    if ended.traceback:  # it ends with message, detail and hint
+        notes += ["", ended.traceback.rstrip("\n")]
+    else:
+        told = {"detail": ended.detail, "hint": ended.hint}
+        notes += [f"{name}: {text}" for name, text in told.items() if text]
+    ended.add_note("\n".join(notes))
     return ended
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -417,6 +418,11 @@ def test_an_exception_reaches_the_result_with_its_traceback(
         assert failed.value.message == "no 'source' ? for it"
         assert "in breaks" in (failed.value.traceback or "")
         assert 'raise LookupError("no' in (failed.value.traceback or "")
+        shown = "".join(traceback.format_exception(failed.value))  # what pytest and logs show
+        kind = "hook" if where == "hook" else "activity"
+        way = "" if where == "coordinator" else f", raised in {kind} {where}"
+        assert f"\njob {handle.id}{way}\n" in shown
+        assert "in breaks\n" in shown
 
 
 def version_of(prompt: str, second: str) -> perdure.App:

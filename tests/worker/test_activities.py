@@ -230,7 +230,7 @@ def test_the_log_tells_what_fails_and_when_it_is_tried_again(
     assert any("raise OSError" in each.message for each in caplog.records)
     assert not [each for each in caplog.records if "fine" in each.message]
     assert raised.value.job == "j"
-    assert raised.value.__notes__ == ["job j"]
+    assert raised.value.__notes__[0].startswith("job j\n\nTraceback (most recent call last):\n")
     assert pickle.loads(pickle.dumps(raised.value)).job == "j"
 
 
