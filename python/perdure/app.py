@@ -253,9 +253,12 @@ class App:
                 )
             work = make(function, **options)
             if work.name in table:
+                article = "an" if work.kind == "activity" else "a"
                 raise InvalidName(
-                    f"this app has a {work.kind} named {work.name} already",
-                    hint="Give one of them another name: name=….",
+                    f"this app has {article} {work.kind} named {work.name} already",
+                    hint="Give one of them another name: name=…. A decorator beneath keeps the name"
+                    " of its function with functools.wraps; a notebook that runs a cell again"
+                    " begins at that of the App.",
                 )
             table[work.name] = work
             return work

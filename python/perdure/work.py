@@ -43,6 +43,11 @@ LimitKey = str | Callable[..., str]
 of each call."""
 
 
+_BY_PLACE = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 SQL_QUEUE = "$sql"
@@ -62,6 +67,11 @@ class Pending(Protocol[Result_co]):
         """Withdraw the request: what was begun is asked to cancel."""
 
 
+def _object_of(owner: str) -> str:
+    """Name an object of a class, for a hint: `bank` of `tests.Bank`."""
+    return owner.rpartition(".")[2].lower()
+
+
 class Work(Generic[P, R, Result_co]):
     """A registered function; called outside of coordinators and hooks it simply runs.
 
@@ -70,6 +80,8 @@ class Work(Generic[P, R, Result_co]):
 
     kind: ClassVar[str] = "work"
     leading: ClassVar[int] = 0
+    given: ClassVar[str] = "memory"
+    """What it is given first, where something is."""
 
     def __init__(
         self,
@@ -78,17 +90,21 @@ class Work(Generic[P, R, Result_co]):
         queue: str | None,
         limit_key: LimitKey | None = None,
     ):
+        if isinstance(function, staticmethod):  # the decorator stands above @staticmethod
+            function = function.__func__
         self.function = function
-        self.name = name or str(getattr(function, "__name__", ""))
+        own_name: Any = name or getattr(function, "__name__", "")
         self.queue = queue
         self.limit_key = limit_key
         self.entity: str | None = None
         self.pinned_version: str | None = None
         self.is_async = inspect.iscoroutinefunction(function)
-        if not self.name or len(self.name.encode()) > 150:
+        if not isinstance(own_name, str) or not 0 < len(own_name.encode()) <= 150:
             raise InvalidName(
-                f"{self.name!r} is no name for a function", hint="Give it one of its own: name=…."
+                f"{own_name!r} is no name for a function", hint="Give it one of its own: name=…."
             )
+        self.name = own_name
+        self._check_function()
         if queue is not None:
             check_queue(queue)
         copied: Any = self
@@ -98,6 +114,31 @@ class Work(Generic[P, R, Result_co]):
     def shape(self) -> Shape:
         """Tell how arguments and result pass the wire."""
         return shape_of(self.function, self.leading)
+
+    def _check_function(self) -> None:
+        """Refuse where it is written what would fail whenever it runs. Raises InvalidArgument."""
+        function, name = self.function, self.name
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument(
+                f"{name} yields, and what is registered returns once",
+                hint="Return a list; perdure.publish() tells each item as it comes.",
+            )
+        try:
+            parameters = list(inspect.signature(function).parameters.values())
+        except (TypeError, ValueError):  # not written in Python, and silent about it
+            return
+        owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+        if parameters and parameters[0].name == "self" and owner and not owner.endswith(">"):
+            raise InvalidArgument(
+                f"{name} is a method, and nobody gives it its self",
+                hint=f"Register it of an object: app.{self.kind}({_object_of(owner)}.{name}).",
+            )
+        if self.leading and not any(each.kind in _BY_PLACE for each in parameters[:1]):
+            raise InvalidArgument(
+                f"{name} has no place for the {self.given}",
+                detail="That is what it is given first, before its arguments.",
+                hint=f"Write {name}({self.given}, …).",
+            )
 
     def refuse_options(self, args: Any, given: Iterable[str]) -> None:
         """Refuse a keyword that is an option of the call and might be meant as an argument: one of
@@ -176,6 +217,7 @@ class Transaction(Activity[P, R, Result_co]):
     """An activity of the database: its rows and its recorded result are committed together."""
 
     leading = 1
+    given = "connection"
 
     def __init__(
         self, function: Callable[..., Any], *, isolation: Isolation | None = None, **options: Any

@@ -1,0 +1,98 @@
+"""What is no activity, hook or coordinator is refused where it is written, not when a job runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.testing import Lab
+
+
+class Bank:
+    """A class of the user's."""
+
+    rate = 2
+
+    async def charge(self, amount: int) -> int:
+        return self.rate * amount
+
+    @staticmethod
+    async def pay(amount: int) -> int:
+        return amount
+
+
+def counted() -> Iterator[int]:
+    yield 1
+
+
+async def tokens() -> AsyncIterator[str]:
+    yield "a"
+
+
+async def nothing() -> None: ...
+
+
+async def named(*, memory: perdure.AsyncEntity) -> None: ...
+
+
+WRONG: dict[str, tuple[str, Callable[..., Any], dict[str, Any], str]] = {
+    "a method": ("activity", Bank.charge, {}, "charge is a method, and nobody gives it its self"),
+    "a hook that is a method": ("hook", Bank.charge, {}, "charge is a method"),
+    "a generator": ("activity", counted, {}, "counted yields"),
+    "an async generator": ("activity", tokens, {}, "tokens yields"),
+    "a generator that coordinates": ("coordinator", tokens, {}, "tokens yields"),
+    "a coordinator without memory": (
+        "coordinator",
+        nothing,
+        {},
+        "nothing has no place for the mem",
+    ),
+    "a hook without memory": ("hook", nothing, {}, "nothing has no place for the memory"),
+    "a memory by name": ("hook", named, {}, "named has no place for the memory"),
+    "a transaction without connection": ("transaction", nothing, {}, "no place for the connection"),
+    "a name that is no text": ("activity", nothing, {"name": 3}, "3 is no name for a function"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_could_never_work_is_refused_where_it_is_written(what: str) -> None:
+    kind, function, options, said = WRONG[what]
+    app = perdure.App()
+    with pytest.raises((perdure.InvalidArgument, perdure.InvalidName)) as refused:
+        getattr(app, kind)(**options)(function)
+    assert refused.value.message.startswith(said) or said in refused.value.message
+    assert refused.value.hint
+    assert app.functions() == []
+
+
+def test_the_hint_for_a_method_shows_what_to_write() -> None:
+    class Post:
+        def send(self) -> None: ...
+
+    with pytest.raises(perdure.InvalidArgument) as refused:
+        perdure.App().activity(Post.send)
+    assert refused.value.hint == "Register it of an object: app.activity(post.send)."
+
+
+def test_a_name_is_taken_once_in_its_kind() -> None:
+    app = perdure.App()
+    app.activity(nothing)
+    app.coordinator(name="nothing")(lambda memory: None)
+    with pytest.raises(perdure.InvalidName, match="this app has an activity named nothing already"):
+        app.activity(nothing)
+
+
+def test_methods_of_an_object_and_static_ones_are_functions(app: perdure.App, dsn: str) -> None:
+    charge = app.activity(Bank().charge)
+    pay = app.activity(inspect.getattr_static(Bank, "pay"))  # as @app.activity above @staticmethod
+
+    @app.coordinator
+    async def both(self: perdure.AsyncEntity) -> list[int]:  # a name as any other, in a function
+        return [await charge(2), await pay(3)]
+
+    with Lab(app, dsn=dsn) as lab:
+        assert lab.run(both) == [4, 3]
