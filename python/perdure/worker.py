@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import uuid
+from asyncio.events import _get_running_loop
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -156,6 +157,12 @@ class Worker:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT."""
+        if _get_running_loop() is not None:
+            raise InvalidArgument(
+                "a worker was run where an event loop runs already",
+                detail="run() has a loop of its own, and works until it is told to stop.",
+                hint="Let it work in a thread: start() and stop(), or `with worker:`.",
+            )
         gc.freeze()  # what is loaded by now stays: no need to look at it again and again
         gc.set_threshold(YOUNG_OBJECTS)
         self._run(handles_signals=threading.current_thread() is threading.main_thread())

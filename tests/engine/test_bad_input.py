@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
 import traceback
 from collections.abc import Callable
@@ -353,6 +355,19 @@ def test_a_worker_that_could_not_work_says_so_before_it_begins(
 ) -> None:
     with pytest.raises(perdure.InvalidArgument):
         work(**{option: value})
+
+
+def test_a_worker_does_not_run_where_a_loop_runs(app: perdure.App, dsn: str) -> None:
+    """In a notebook or a web framework: it left a loop and a coroutine behind, and warnings."""
+
+    async def cell() -> None:
+        perdure.Worker(app, dsn=dsn).run()
+
+    threshold = gc.get_threshold()
+    with pytest.raises(perdure.InvalidArgument) as refused:
+        asyncio.run(cell())
+    assert told(refused.value) == full("PD107")
+    assert gc.get_threshold() == threshold
 
 
 def test_a_queue_without_a_worker_is_told_with_the_timeout(client: perdure.Client) -> None:
