@@ -25,6 +25,9 @@ a minute ahead."""
 KNOWN_FOR = 5.0
 """Seconds for which it is believed that another worker has a function."""
 
+TELL_EVERY = 60.0
+"""Seconds after which the log says again which code is missing; many tasks may want it."""
+
 MAX_KNOWN = 10_000
 """Tasks of which a worker remembers since when it gives them back."""
 
@@ -38,6 +41,7 @@ class MissingCode:
         self._engine = engine
         self._missed_since: dict[Code, float] = {}
         self._seen_elsewhere: dict[Code, float] = {}
+        self._told_at: dict[Code, float] = {}
         self._given_back: dict[tuple[str, str], float] = {}
 
     async def pause_for(self, row: Json) -> float:
@@ -49,8 +53,14 @@ class MissingCode:
         if await self._is_elsewhere(code):
             pause = min(self.pause_for_task(row), LONGEST_BESIDE_OTHERS)
             self._engine.committer.go_second(2 * pause)
-        logger.warning(
-            "this worker has no function named %s: such tasks go back for %.2f s", code[-1], pause
+        told_before = time.monotonic() - self._told_at.get(code, -TELL_EVERY) < TELL_EVERY
+        if not told_before:
+            self._told_at[code] = time.monotonic()
+        logger.log(
+            logging.DEBUG if told_before else logging.WARNING,
+            "this worker has no function named %s: such tasks go back for %.2f s",
+            code[-1],
+            pause,
         )
         return pause
 

@@ -381,18 +381,25 @@ def test_a_queue_without_a_worker_is_told_with_the_timeout(client: perdure.Clien
 
 
 def test_a_workflow_that_no_worker_knows_is_told_with_the_timeout(
-    app: perdure.App, client: perdure.Client, work: Work
+    app: perdure.App, client: perdure.Client, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The worker leaves the task alone; it counts as no attempt."""
+    """The worker leaves the task alone; it counts as no attempt, and is logged once a minute."""
     work()
-    handle = client.start("unheard_of")
+    handles = client.start_many("unheard_of", [{}] * 20)
+    handle = handles[0]
     told, until = "", time.monotonic() + 20
     while "unheard_of" not in told:  # a worker may hold it just now, to give it back
         assert time.monotonic() < until, told
         with pytest.raises(perdure.ResultTimeout) as late:
             handle.result(0.1)
         told = late.value.detail or ""
-    handle.terminate()
+    while client.queue_depths("default")[0].ready:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    (line,) = [each.message for each in caplog.records if each.levelname == "WARNING"]
+    assert line.startswith("this worker has no function named unheard_of")
+    for handle in handles:
+        handle.terminate()
 
 
 @pytest.mark.parametrize("where", ["coordinator", "hook", "activity", "plain activity"])

@@ -156,6 +156,7 @@ def test_two_workers_of_which_one_has_the_code_do_not_play_ping_pong(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
     """Whoever lacks it gives tasks back for a second at most, and is not busy with that."""
+    caplog.set_level("DEBUG", "perdure.worker")
     with serve(app_with(first)), serve(perdure.App()):
         began = time.monotonic()
         handles = [client.start("flow") for _ in range(40)]
@@ -173,6 +174,7 @@ def test_who_lacks_the_code_lets_the_other_go_first(
     client: perdure.Client, serve: Any, caplog: Any
 ) -> None:
     """Either has something that the other has not: most tasks go back once, and briefly."""
+    caplog.set_level("DEBUG", "perdure.worker")
     apps = perdure.App(), perdure.App()
 
     @apps[0].coordinator
