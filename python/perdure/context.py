@@ -172,6 +172,13 @@ def runtime() -> Runtime | None:
 def required(call: str) -> Runtime:
     """Give what serves the running code. Raises InvalidArgument outside of any."""
     serving = runtime()
+    if serving is None and activity_info.get() is not None:
+        raise InvalidArgument(
+            f"{call}() was called in an activity",
+            detail="An activity is ordinary code, of which the result alone is recorded.",
+            hint="Call it in the coordinator or hook; in an activity the clock, random numbers and"
+            " waits are those of Python.",
+        )
     if serving is None:
         raise InvalidArgument(
             f"{call}() was called outside of a coordinator or hook",

@@ -392,6 +392,31 @@ def test_an_activity_may_call_another(app: perdure.App, client: perdure.Client, 
     assert client.start(calls).result(T) == 40
 
 
+def test_an_activity_has_no_durable_clock_and_is_told_what_it_is(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """It was told to use a client, as code outside of any job is."""
+
+    @app.activity
+    def tries() -> list[str]:
+        refused: list[str] = []
+        for call in (perdure.now, perdure.uuid, lambda: perdure.sleep(1)):
+            try:
+                call()
+            except perdure.InvalidArgument as error:
+                refused.append(f"{error.message}, {'Python' in (error.hint or '')}")
+        return refused
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> list[str]:
+        return await tries()  # type: ignore[no-any-return]
+
+    work()
+    assert client.start(asks).result(T) == [
+        f"{name}() was called in an activity, True" for name in ("now", "uuid", "sleep")
+    ]
+
+
 class Page(pydantic.BaseModel):
     number: int
     words: list[str] = []
