@@ -418,7 +418,8 @@ class CoordinatorTurn(Turn):
             return self._last_words(broken)
 
     def _stick(self, error: NonDeterminism) -> None:
-        logger.error("%r is stuck: %s", self, error)
+        raised = error.__cause__  # by changed code, in place of what the journal tells
+        logger.error("%r is stuck: %s", self, error, exc_info=raised)
         self._discard_run()
         self._plan = _stuck(error)
         self.submit()

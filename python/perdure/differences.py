@@ -67,8 +67,9 @@ def _other_code(identity: str, detail: str) -> NonDeterminism:
     return NonDeterminism(
         f"the code of {identity} does not match its journal",
         detail=detail,
-        hint="run the code this began with, guard the change with patched(), or resume with"
-        " accept_changes where only arguments differ",
+        hint="after a change run the code this began with, guard the change with patched(), or"
+        " resume with accept_changes where only arguments differ; code that has not changed asks"
+        " perdure.now(), random() and uuid() in place of the machine",
     )
 
 

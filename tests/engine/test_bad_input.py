@@ -459,6 +459,8 @@ def version_of(prompt: str, second: str) -> perdure.App:
     async def flow(memory: Memory) -> Any:
         if second == "before":
             await memory.set(True, "wrong")
+        if second == "breaks":
+            raise LookupError("nobody asks that")
         first = await ask(prompt)
         await memory.set(first, "first")
         await perdure.wait_for("go")
@@ -468,7 +470,7 @@ def version_of(prompt: str, second: str) -> perdure.App:
 
 
 def test_changed_code_is_stuck_with_a_readable_difference_and_harms_nothing(
-    client: perdure.Client, dsn: str
+    client: perdure.Client, dsn: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """[P9]: before it has any effect; it goes on after the fix, or as an operator says."""
 
@@ -497,6 +499,10 @@ def test_changed_code_is_stuck_with_a_readable_difference_and_harms_nothing(
     other_call = stuck(version_of("hello", "before"), "fixed")
     assert "ask#1" in other_call
     assert "set#1" in other_call
+    assert "perdure.now()" in caplog.text  # the hint: perhaps it is no change of the code
+    assert handles[0].resume() == 1
+    assert "the code raised LookupError" in stuck(version_of("hello", "breaks"), "fixed")
+    assert "LookupError: nobody asks that" in caplog.text
     assert handles[1].resume() == 1
     assert "argument" in stuck(version_of("hello!", ""), "accepted")
     assert handles[1].resume(accept_changes=True) == 1
