@@ -52,6 +52,7 @@ def perdure_command(
     """Give a function that runs the command on the code of a body; gives status and output."""
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     monkeypatch.setenv("PYTHONHASHSEED", "0")  # else it would start again
+    monkeypatch.setenv("COLUMNS", "1000")  # else the length of a path breaks lines anywhere
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
