@@ -1,7 +1,7 @@
 -- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
 
 begin;
-select plan(45);
+select plan(46);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -93,6 +93,28 @@ select throws_ok(
     'PD401',
     'job ''nobody'' does not exist',
     'a job that does not exist has no status');
+
+-- What is tried again beside its caller is a fact of the caller, and no task.
+
+select have_held_job('t');
+select given(tell(a_turn('t', state => 'park', until => clock() + interval '10 s', awaits => '{go}', facts => '[
+    {"kind": "attempt", "key": "a#1", "name": "a", "ok": false,
+     "value": {"message": "first", "attempts": 1, "again_at": "2030-01-01T13:01:09.000001+00:00"}},
+    {"kind": "attempt", "key": "a#1", "name": "a", "ok": false,
+     "value": {"message": "again", "attempts": 2, "again_at": "2030-01-01T13:02:00.000001+00:00"}},
+    {"kind": "attempt", "key": "b#1", "name": "b", "ok": false,
+     "value": {"message": "over", "attempts": 1, "again_at": "2030-01-01T13:02:00.000001+00:00"}},
+    {"kind": "activity", "key": "b#1", "name": "b", "value": 1},
+    {"kind": "attempt", "key": "c#1", "name": "c", "ok": false,
+     "value": {"message": "withdrawn", "attempts": 1, "again_at": "2030-01-01T13:00:59.000001+00:00"}},
+    {"kind": "attempt", "key": "d#1", "name": "d", "ok": false,
+     "value": {"message": "odd", "attempts": [1], "again_at": "soon"}}]')));
+select is(
+    seen('t'),
+    '{waiting,"signal go, attempt 3 of a, after: again, d again, after: odd, its time: 2030-01-01 13:01:10+00"}',
+    'a parked task tells what it tries again, with the last failure; not what was answered or given up since (E6)');
+select given(terminate('t'));
+select given(forget('t'));
 
 -- result
 

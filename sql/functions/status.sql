@@ -88,6 +88,37 @@ comment on function @extschema@.queue_reason(text, text, timestamptz) is
     'Say in words why a task of a queue that is due may not be claimed; null when it may.';
 
 
+-- An activity beside its caller has no task: its attempts are facts. Of a key the last fact counts; what was withdrawn
+-- has none, but its time is before the one for which the task waits now, or soon will be.
+create function @extschema@.attempts_reason(job text, task text, due_at timestamptz) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        with latest as materialized (
+            select f.kind, f.key, f.seq, f.value, coalesce(f.name, f.key) as name, f.value -> 'attempts' as attempts
+              from journal as f
+             where f.job_id = attempts_reason.job
+               and f.task = attempts_reason.task
+             order by f.seq desc
+             limit 50)
+        select string_agg(concat(case when jsonb_typeof(l.attempts) = 'number'
+                                      then format('attempt %s of %s', left((l.attempts::numeric + 1)::text, 20), l.name)
+                                      else format('%s again', l.name) end,
+                                 ', after: ', left(coalesce(l.value ->> 'message', l.value ->> 'type'), 200)),
+                          ', ' order by l.seq)
+          from latest as l
+         where l.kind = 'attempt'
+           and l.value ->> 'again_at' collate "C" >= to_char(attempts_reason.due_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')
+           and not exists (select from latest as n where n.key = l.key and n.seq > l.seq));
+end
+$$;
+comment on function @extschema@.attempts_reason(text, text, timestamptz) is
+    'Say in words which activities a task that waits until then is to try again; null where there are none.';
+
+
 create function @extschema@.task_reason(job text, task text) returns text
 language plpgsql
 stable
@@ -133,6 +164,7 @@ begin
                         and t.job_id = any(array(select it.job_id union all
                                                  select j.id from jobs as j where j.parent = it.job_id))
                       limit 10) as h),
+            case when it.due_at < 'infinity' then attempts_reason(it.job_id, it.task, it.due_at) end,
             case when it.due_at < 'infinity' then format('its time: %s', it.due_at) end)
         end;
 end

@@ -264,6 +264,8 @@ def test_a_slow_attempt_fails_with_a_timeout(
 def test_a_long_pause_parks_the_coordinator(
     app: perdure.App, client: perdure.Client, work: Any, runs: Counter[str], dsn: str
 ) -> None:
+    """Its status tells which activity has failed, and how: it said nothing but when it goes on."""
+
     @app.activity(retry=perdure.Retry(attempts=2, delay="1 h", jitter=0))
     async def shaky() -> int:
         runs["shaky"] += 1
@@ -276,10 +278,12 @@ def test_a_long_pause_parks_the_coordinator(
         return await shaky()
 
     work()
-    handle = client.start(patient)
-    time.sleep(0.4)
-    status = handle.status()
-    assert status.status == "running"
+    handle, until = client.start(patient), time.monotonic() + 10
+    while not (told := handle.status().waiting_for or "").startswith("attempt"):
+        assert time.monotonic() < until, told
+        time.sleep(0.01)
+    assert told.startswith("attempt 2 of shaky, after: not yet, its time: ")
+    assert handle.status().status == "running"
     assert runs["shaky"] == 1
     handle.cancel()
     with pytest.raises(perdure.JobCancelled):
