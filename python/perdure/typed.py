@@ -175,14 +175,26 @@ def _union_decoder(members: list[Decode]) -> Decode:
     def decode(value: Any) -> Any:
         if value is None:
             return None
+        fitting = []
         for member in tries:
             try:
-                return member(value)
+                made = member(value)
             except (ValueError, TypeError, KeyError):
                 continue
-        return value
+            if len(tries) == 1 or _is_written_as(value, made):
+                return made
+            fitting.append(made)
+        return fitting[0] if fitting else value
 
     return decode
+
+
+def _is_written_as(stored: Any, made: Any) -> bool:
+    """Tell whether a value is written so: one that knows less of it would lose the rest."""
+    try:
+        return bool(to_json(made) == stored)
+    except ValueError:
+        return False
 
 
 def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:

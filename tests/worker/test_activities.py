@@ -17,6 +17,8 @@ import pydantic
 import pytest
 
 import perdure
+from perdure.stored import as_stored
+from perdure.typed import decoder, to_json
 
 if TYPE_CHECKING:
     from perdure import AsyncEntity
@@ -498,6 +500,48 @@ def test_each_annotation_that_can_be_read_is(
     (told,) = [each.message for each in caplog.records if each.name == "perdure.types"]
     assert "'owner' in Box cannot be read" in told
     assert "name 'Elsewhere' is not defined" in told
+
+
+class Reply(pydantic.BaseModel):
+    text: str
+
+
+class Call(pydantic.BaseModel):
+    text: str
+    tool: str = "none"
+
+
+@dataclass
+class Seen:
+    text: str
+
+
+@dataclass
+class SeenAt:
+    text: str
+    place: int = 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Reply | Call, Call(text="a", tool="b")),
+        (Reply | Call, Call(text="a")),
+        (Call | Reply, Reply(text="a")),
+        (Call | Reply | None, Reply(text="a")),
+        (Seen | SeenAt, SeenAt("a", 1)),
+        (SeenAt | Seen, Seen("a")),
+        (list[Seen | Call], [Call(text="a"), Seen("b")]),
+    ],
+)
+def test_of_a_union_the_type_comes_back_that_was_given(kind: Any, value: Any) -> None:
+    """The first that could be made of it did, and what that does not know was lost."""
+    assert decoder(kind)(as_stored(to_json(value))) == value
+
+
+def test_of_a_union_the_first_that_fits_reads_what_an_older_version_wrote() -> None:
+    assert decoder(SeenAt | Call)({"text": "a", "more": 1}) == SeenAt("a")
+    assert decoder(Seen | Call)("a") == "a"
 
 
 def test_a_chain_of_activities_costs_one_round_trip_each(
