@@ -11,6 +11,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Any
@@ -157,14 +158,21 @@ def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
     if origin is dict or origin is Mapping:
         item = decoder(arguments[-1])
         if item is not unchanged:
-            return lambda value: {key: item(each) for key, each in value.items()}
+            return lambda value: {key: item(each) for key, each in _an(dict, value).items()}
     elif origin is tuple:
         return _tuple_decoder(arguments)
     elif origin is list or (isinstance(origin, type) and issubclass(origin, Iterable)):
         item = decoder(arguments[0])
         if item is not unchanged:
-            return lambda value: [item(each) for each in value]
+            return lambda value: [item(each) for each in _an(list, value)]
     return unchanged
+
+
+def _an(kind: type, value: Any) -> Any:
+    """Refuse to make of a text what is made of a list. Raises TypeError."""
+    if not isinstance(value, kind):
+        raise TypeError(f"a {type(value).__name__} was stored, not a {kind.__name__}")
+    return value
 
 
 def _union_decoder(members: list[Decode]) -> Decode:
@@ -177,14 +185,11 @@ def _union_decoder(members: list[Decode]) -> Decode:
             return None
         fitting = []
         for member in tries:
-            try:
-                made = member(value)
-            except (ValueError, TypeError, KeyError):
-                continue
-            if len(tries) == 1 or _is_written_as(value, made):
-                return made
-            fitting.append(made)
-        return fitting[0] if fitting else value
+            with suppress(ValueError, TypeError, KeyError):
+                fitting.append(member(value))
+        if len(fitting) < 2:
+            return fitting[0] if fitting else value
+        return next((made for made in fitting if _is_written_as(value, made)), fitting[0])
 
     return decode
 
@@ -200,9 +205,11 @@ def _is_written_as(stored: Any, made: Any) -> bool:
 def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         item = decoder(arguments[0])
-        return lambda value: tuple(item(each) for each in value)
+        return lambda value: tuple(item(each) for each in _an(list, value))
     items = [decoder(argument) for argument in arguments]
-    return lambda value: tuple(item(each) for item, each in zip(items, value, strict=True))
+    return lambda value: tuple(
+        item(each) for item, each in zip(items, _an(list, value), strict=True)
+    )
 
 
 def _named_tuple_decoder(kind: type[tuple[Any, ...]]) -> Decode:
@@ -211,7 +218,9 @@ def _named_tuple_decoder(kind: type[tuple[Any, ...]]) -> Decode:
     items = [decoder(hints.get(name)) for name in getattr(kind, "_fields", ())]
     if not items:
         return unchanged
-    return lambda value: kind(*(item(each) for item, each in zip(items, value, strict=False)))
+    return lambda value: kind(
+        *(item(each) for item, each in zip(items, _an(list, value), strict=False))
+    )
 
 
 def _dataclass_decoder(kind: type, known: Mapping[Any, Any] = NOTHING) -> Decode:
@@ -219,7 +228,8 @@ def _dataclass_decoder(kind: type, known: Mapping[Any, Any] = NOTHING) -> Decode
     names = {field.name for field in dataclasses.fields(kind) if field.init}
 
     def decode(value: Any) -> Any:
-        known = {name: decoder(fields.get(name))(value[name]) for name in names if name in value}
+        given = _an(dict, value)
+        known = {name: decoder(fields.get(name))(given[name]) for name in names if name in given}
         return kind(**known)
 
     return decode
@@ -241,7 +251,7 @@ def _typed_dict_decoder(kind: type) -> Decode:
     fields = _hints(kind)
 
     def decode(value: Any) -> Any:
-        return {key: decoder(fields.get(key))(item) for key, item in value.items()}
+        return {key: decoder(fields.get(key))(item) for key, item in _an(dict, value).items()}
 
     return decode
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypedDict, TypeVar
 from uuid import UUID
 
 import pydantic
@@ -542,6 +542,21 @@ def test_of_a_union_the_type_comes_back_that_was_given(kind: Any, value: Any) ->
 def test_of_a_union_the_first_that_fits_reads_what_an_older_version_wrote() -> None:
     assert decoder(SeenAt | Call)({"text": "a", "more": 1}) == SeenAt("a")
     assert decoder(Seen | Call)("a") == "a"
+
+
+class Options(TypedDict, total=False):
+    loud: bool
+
+
+@pytest.mark.parametrize("value", ["", "ab", 3, True])
+@pytest.mark.parametrize(
+    "kind", [list[Page], dict[str, Page], tuple[int, ...], tuple[str, str], SeenAt, Options, Range]
+)
+def test_a_type_is_made_of_nothing_else(kind: Any, value: Any) -> None:
+    """Of a text beside it in a union: "" came as an empty list, "ab" as a pair."""
+    assert decoder(kind | str | int)(value) == value
+    with pytest.raises(TypeError):
+        decoder(kind)(value)
 
 
 def test_a_chain_of_activities_costs_one_round_trip_each(
