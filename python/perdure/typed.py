@@ -121,7 +121,7 @@ def decoder(annotation: Any) -> Decode:
     `decoder(list[Page])(stored)`; an annotation that says nothing gives `unchanged`.
     """
     try:
-        return _decoder(annotation)
+        return _alias_decoder(annotation) if _is_alias(annotation) else _decoder(annotation)
     except TypeError:  # an annotation that cannot be hashed says nothing here
         return unchanged
 
@@ -148,6 +148,8 @@ def _decoder(annotation: Any) -> Decode:
 
 
 def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
+    if _is_alias(origin):
+        return _later(lambda: origin.__value__[arguments])
     if origin in (typing.Annotated, typing.Required, typing.NotRequired):
         return decoder(arguments[0])
     if origin is typing.Union or origin is types.UnionType:
@@ -173,6 +175,33 @@ def _an(kind: type, value: Any) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"a {type(value).__name__} was stored, not a {kind.__name__}")
     return value
+
+
+def _later(annotation: Callable[[], Any]) -> Decode:
+    """Read a type when a value comes: it may name itself."""
+
+    def decode(value: Any) -> Any:
+        return decoder(annotation())(value)
+
+    return decode
+
+
+def _is_alias(annotation: Any) -> bool:
+    return type(annotation).__name__ == "TypeAliasType"  # of typing_extensions before Python 3.12
+
+
+def _alias_decoder(alias: Any) -> Decode:
+    """Read what `type Tree = list[Tree] | Page` names; within itself, when it is met."""
+    if alias in _aliases_in_hand:
+        return _later(lambda: alias)
+    _aliases_in_hand.add(alias)
+    try:
+        return decoder(alias.__value__)
+    finally:
+        _aliases_in_hand.discard(alias)
+
+
+_aliases_in_hand: set[Any] = set()
 
 
 def _union_decoder(members: list[Decode]) -> Decode:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import pickle
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import pydantic
 import pytest
+from typing_extensions import TypeAliasType
 
 import perdure
 from perdure.stored import as_stored
@@ -557,6 +559,25 @@ def test_a_type_is_made_of_nothing_else(kind: Any, value: Any) -> None:
     assert decoder(kind | str | int)(value) == value
     with pytest.raises(TypeError):
         decoder(kind)(value)
+
+
+def test_the_name_of_a_type_is_the_type() -> None:
+    """As `type Step = Reply | Call` gives one in Python 3.12."""
+    step = TypeAliasType("step", Reply | Call)  # type: ignore[misc]
+    value = Call(text="a", tool="b")
+    assert decoder(step)(to_json(value)) == value
+    assert decoder(list[step])(to_json([value])) == [value]  # type: ignore[valid-type]
+    plain = TypeAliasType("plain", list[int])
+    assert decoder(plain) is decoder(list[int])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="it has no `type` statement")
+def test_the_name_of_a_type_may_stand_in_itself() -> None:
+    names: dict[str, Any] = {"Page": Page}
+    exec("type Tree = list[Tree] | Page\ntype Pair[T] = tuple[T, Page]", names)
+    tree = [[Page(number=1)], Page(number=2)]
+    assert decoder(names["Tree"])(to_json(tree)) == tree
+    assert decoder(names["Pair"][Page])(to_json(tree[1:] * 2)) == (tree[1], tree[1])
 
 
 def test_a_chain_of_activities_costs_one_round_trip_each(
