@@ -1,33 +1,43 @@
 -- The inbox: signals and answers on their way. Whoever writes here holds the lock of the job that gets the message, so
 -- that a task which parks under the same lock sees it, or is woken by it. [P5]
 
+-- Bounded: what is left comes with the next turn, since a task with open mail does not park. Of signals fewer come at once: of a
+-- backlog a turn takes some, and is told the others again. They bound what was sent behind them, too, so that all comes in order.
 create function @extschema@.open_messages(job text, task text, awaits text[]) returns jsonb
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    -- Bounded: what is left comes with the next turn, since a task with open mail does not park.
-    messages jsonb := (
-        select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'ok', m.ok, 'payload', m.payload,
-                                            'sent_at', m.sent_at) order by m.id)
-          from (select i.*, sum(octet_length(i.payload::text)) over (order by i.id rows unbounded preceding)
-                            - coalesce(octet_length(i.payload::text), 0) as bytes_before
-                  from (select a.* from inbox as a
-                         where a.job_id = open_messages.job
-                           and a.task = open_messages.task
-                           and a.consumed_at is null
-                        union all
-                        select s.* from inbox as s
-                         where s.job_id = open_messages.job
-                           and s.task is null
-                           and s.name = any(open_messages.awaits)
-                           and s.consumed_at is null) as i
-                 order by i.id limit 1000) as m
-         where coalesce(m.bytes_before, 0) < 4194304);
+    told record;
 begin
-    return case when jsonb_array_length(messages) = 1000 or pg_column_size(messages) > 524288  -- as text up to six times as much
-                then jsonb_set(messages, '{-1,more}', 'true') else messages end;
+    select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'ok', m.ok, 'payload', m.payload,
+                                        'sent_at', m.sent_at) order by m.id) as messages,
+           count(*) as number, count(*) filter (where m.task is null) as signals
+      into told
+      from (select i.*, sum(octet_length(i.payload::text)) over before
+                            - coalesce(octet_length(i.payload::text), 0) as bytes_before,
+                   count(*) filter (where i.task is null) over before as signals
+              from (select a.* from inbox as a
+                     where a.job_id = open_messages.job
+                       and a.task = open_messages.task
+                       and a.consumed_at is null
+                    union all
+                    (select o.*
+                       from (select s.* from inbox as s
+                              where s.job_id = open_messages.job
+                                and s.task is null
+                                and s.name = any(open_messages.awaits)
+                                and s.consumed_at is null
+                             offset 0) as o
+                      order by o.id limit 100)) as i
+            window before as (order by i.id rows unbounded preceding)
+             order by i.id limit 1000) as m
+     where coalesce(m.bytes_before, 0) < 4194304
+       and (m.signals < 100 or m.task is null);
+    -- As text they take up to six times as much.
+    return case when told.number = 1000 or told.signals = 100 or pg_column_size(told.messages) > 524288
+                then jsonb_set(told.messages, '{-1,more}', 'true') else told.messages end;
 end
 $$;
 comment on function @extschema@.open_messages(text, text, text[]) is
@@ -249,52 +259,3 @@ end
 $$;
 comment on function @extschema@.is_cleaning_up(text, text, text) is
     'Tell whether a task, or one between it and that beneath which it stands, was asked to cancel, whether it has heard of it or not.';
-
-
-create function @extschema@.forget_messages(turns @extschema@.turn[]) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    delete from inbox as i
-     using unnest(forget_messages.turns) as r
-     where i.job_id = any(array[r.job])
-       and i.task >= r.task
-       and i.task < r.task || '0'
-       and (i.task = r.task or i.task > r.task || '/')
-       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task offset 0);
-end
-$$;
-comment on function @extschema@.forget_messages(@extschema@.turn[]) is
-    'Drop the messages of tasks that are gone: of these, and of all beneath them.';
-
-
-create function @extschema@.forget_inboxes(jobs text[]) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    delete from inbox as i
-     where i.job_id = any(forget_inboxes.jobs)
-       and i.dedupe_key is null
-       and case when i.task is null
-                then not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$' offset 0)
-                else not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task offset 0) end;
-end
-$$;
-comment on function @extschema@.forget_inboxes(text[]) is
-    'Drop the messages of jobs that have ended; those of hooks that outlive the run stay, and so do the keys of signals.';
-
-
-create function @extschema@.forget_mail(ids text[]) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    delete from inbox as i where i.job_id = any(forget_mail.ids);
-end
-$$;
-comment on function @extschema@.forget_mail(text[]) is 'Drop all messages of jobs that are forgotten.';

@@ -12,6 +12,7 @@ import pydantic
 import pytest
 
 import perdure
+from perdure.turns import Turn
 
 
 @dataclass
@@ -187,3 +188,47 @@ def test_the_same_from_async_code(
 
     work()
     assert asyncio.run(main()) == [SENT, 4]
+
+
+BACKLOG = 250
+
+
+def test_a_backlog_of_signals_is_told_in_parts_and_in_order(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P5] (C37): each turn is told a hundred of them at most, in each kind of code."""
+    parts: list[int] = []
+    mail_of = Turn.mail_of
+
+    def seen(turn: Turn, answer: Any, taken: set[Any]) -> Any:
+        parts.append(len(answer.get("messages") or ()))
+        return mail_of(turn, answer, taken)
+
+    monkeypatch.setattr(Turn, "mail_of", seen)
+
+    @app.activity
+    async def settle(number: int) -> int:
+        return number
+
+    @app.hook
+    async def in_a_hook(memory: perdure.AsyncEntity) -> list[int]:
+        return [await perdure.wait_for("to the hook") for _ in range(BACKLOG)]
+
+    @app.coordinator
+    def in_plain_code(memory: perdure.Entity) -> list[int]:
+        return [perdure.wait_for("go") for _ in range(BACKLOG)]
+
+    @app.coordinator
+    async def in_async_code(memory: perdure.AsyncEntity) -> list[int]:
+        hears = in_a_hook.start()
+        heard = [await settle(await perdure.wait_for("go")) for _ in range(BACKLOG)]
+        return heard if heard == await hears else []
+
+    handles = [client.start(in_plain_code), client.start(in_async_code)]
+    for handle in handles:
+        for number in range(BACKLOG):
+            for name in ("go", "to the hook"):
+                handle.signal(name, number)
+    work()
+    assert [handle.result("60 s") for handle in handles] == [[*range(BACKLOG)]] * 2
+    assert max(parts) <= 100

@@ -1,0 +1,49 @@
+-- The inbox, forgotten: what lies there for tasks and jobs that are gone.
+
+create function @extschema@.forget_messages(turns @extschema@.turn[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i
+     using unnest(forget_messages.turns) as r
+     where i.job_id = any(array[r.job])
+       and i.task >= r.task
+       and i.task < r.task || '0'
+       and (i.task = r.task or i.task > r.task || '/')
+       and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task offset 0);
+end
+$$;
+comment on function @extschema@.forget_messages(@extschema@.turn[]) is
+    'Drop the messages of tasks that are gone: of these, and of all beneath them.';
+
+
+create function @extschema@.forget_inboxes(jobs text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i
+     where i.job_id = any(forget_inboxes.jobs)
+       and i.dedupe_key is null
+       and case when i.task is null
+                then not exists (select from tasks as t where t.job_id = i.job_id and left(t.name, 1) <> '$' offset 0)
+                else not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task offset 0) end;
+end
+$$;
+comment on function @extschema@.forget_inboxes(text[]) is
+    'Drop the messages of jobs that have ended; those of hooks that outlive the run stay, and so do the keys of signals.';
+
+
+create function @extschema@.forget_mail(ids text[]) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    delete from inbox as i where i.job_id = any(forget_mail.ids);
+end
+$$;
+comment on function @extschema@.forget_mail(text[]) is 'Drop all messages of jobs that are forgotten.';
