@@ -221,7 +221,7 @@ declare
     next_due_at timestamptz;
     claimed_at timestamptz;
 begin
-    if advance.max_tasks > 0 then
+    if advance.max_tasks is distinct from 0 then
         perform check_claim(advance.queues, advance.worker, advance.lease_for, advance.protocol, advance.instance);
     else
         perform check_protocol(advance.protocol);
@@ -233,7 +233,7 @@ begin
         perform hold_ends(advance.turns);
         answers := apply_batch(advance.turns, advance.waiting);
     end if;
-    if advance.max_tasks > 0 then
+    if advance.max_tasks is distinct from 0 then
         taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
                              advance.again);
         ahead := look_ahead(advance.queues, taken, advance.since);

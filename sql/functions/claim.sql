@@ -60,6 +60,7 @@ declare
     taken claimed_task[] := '{}'::claimed_task[];
 begin
     if claim_tasks.max_tasks <= 0 then
+        perform check_rows(claim_tasks.max_tasks);
         return taken;
     end if;
     if claim_tasks.again then

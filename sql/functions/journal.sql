@@ -153,6 +153,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
+    perform check_rows(read_journal.max_rows);
     perform check_reading(read_journal.job, read_journal.task);
     return journal_rows(read_journal.job, read_journal.task, coalesce(read_journal.after, 0),
                         page_size(read_journal.job, read_journal.task, coalesce(read_journal.after, 0),
@@ -160,7 +161,7 @@ begin
 end
 $$;
 comment on function @extschema@.read_journal(text, text, bigint, integer) is
-    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty one is the end. PD001, PD115.';
+    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty one is the end. PD001, PD107, PD115.';
 
 
 create function @extschema@.answers_after(job text, task text, place integer) returns json

@@ -1,4 +1,5 @@
--- Pages: how many rows may be asked of a verb that returns a part of what there is. After null a page begins at the beginning.
+-- Pages: how many rows may be asked of a verb that returns, or does, a part of what there is. None are none, null is as many as
+-- the verb gives at most. After null a page begins at the beginning.
 
 create function @extschema@.check_rows(max_rows integer) returns void
 language plpgsql
@@ -9,9 +10,9 @@ as $$
 begin
     if check_rows.max_rows < 0 then
         perform raise_failure(make_failure(
-            'PD107', 'InvalidArgument', 'a page has at least zero rows', format('It was asked for %s.', check_rows.max_rows),
-            'Give the number of rows that you want at most.'));
+            'PD107', 'InvalidArgument', 'nobody can have fewer than none', format('It was asked for %s.', check_rows.max_rows),
+            'Say how many you want at most, or null.'));
     end if;
 end
 $$;
-comment on function @extschema@.check_rows(integer) is 'Refuse a page of fewer than zero rows (PD107).';
+comment on function @extschema@.check_rows(integer) is 'Refuse to give, or to do, fewer than none (PD107).';

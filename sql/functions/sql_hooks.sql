@@ -148,7 +148,13 @@ declare
     taken @extschema@.claimed_task;
 begin
     ran := 0;
-    for turn in 1 .. run_sql_hooks.max_tasks loop
+    if run_sql_hooks.max_tasks operator(pg_catalog.<) 0 then
+        raise exception 'nobody can have fewer than none'
+            using errcode = 'PD107',
+                  detail = pg_catalog.format('It was asked for %s.', run_sql_hooks.max_tasks),
+                  hint = 'Say how many you want at most, or null.';
+    end if;
+    for turn in 1 .. coalesce(run_sql_hooks.max_tasks, 2147483647) loop
         token := pg_catalog.gen_random_uuid();
         taken := @extschema@.take_sql_task('run_sql_hooks', token);
         commit;
@@ -160,4 +166,4 @@ begin
 end
 $$;
 comment on procedure @extschema@.run_sql_hooks(integer, integer) is
-    'Run up to max_tasks due tasks of the queue $sql, each in a transaction of its own; tells how many ran. For pg_cron and psql, where no worker is. [P10]';
+    'Run up to max_tasks due tasks of the queue $sql, or after null all, each in a transaction of its own; tells how many ran. For pg_cron and psql, where no worker is. PD107. [P10]';

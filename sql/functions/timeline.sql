@@ -162,20 +162,23 @@ set jit = off
 as $$
 declare
     begin_with integer := array_position('{0,1,2,3,4}', timeline.after ->> 0) - 1;
-    room integer := greatest(1, least(timeline.max_rows, 10000));
+    room integer := least(timeline.max_rows, 10000);
     items timeline_item[];
 begin
+    perform check_rows(timeline.max_rows);
     if timeline.after is not null and begin_with is null then
         perform raise_failure(make_failure(
             'PD107', 'InvalidArgument', 'this is no place of a timeline', format('It is %s.', type_found(timeline.after)),
             'Give the place of the last item of a page.'));
     end if;
     if timeline.after is null then
+        perform read_job(timeline.id);
         return query
         select 'job', j.created_at, null::text, to_jsonb(j) - '{context,watched}'::text[], '[0]'::jsonb
           from jobs as j
-         where j.id = (read_job(timeline.id)).id;
-        room := room - 1;
+         where j.id = timeline.id
+         limit room;
+        room := greatest(room - 1, 0);
     end if;
     -- A loop: the next part begins on a page only if the part before it has come to its end there.
     for part in greatest(begin_with, 1) .. 4 loop

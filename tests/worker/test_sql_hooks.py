@@ -371,7 +371,10 @@ def test_a_procedure_runs_what_is_due(client: perdure.Client, connection: Connec
     for _ in range(5):
         client.handle("e").hook(add_up, 1)
     assert connection.execute("call run_sql_hooks(max_tasks => 3)").fetchone() == (3,)
-    assert connection.execute("call run_sql_hooks()").fetchone() == (2,)
+    assert connection.execute("call run_sql_hooks(0)").fetchone() == (0,)
+    with pytest.raises(psycopg.DatabaseError, match="fewer than none"):
+        connection.execute("call run_sql_hooks(-1)")
+    assert connection.execute("call run_sql_hooks(null)").fetchone() == (2,)
     assert connection.execute("call run_sql_hooks()").fetchone() == (0,)
     assert memory.get("n") == 5
     with connection.transaction(), pytest.raises(psycopg.errors.InvalidTransactionTermination):

@@ -80,8 +80,9 @@ declare
 begin
     perform check_name(find_query.entity, 'an entity');
     perform check_conditions(find_query.conditions);
-    if (find_query.max_rows between 1 and 1000) is not true then
-        perform refuse_argument('find() returns between 1 and 1000 rows', format('It was asked for %s.', coalesce(find_query.max_rows::text, 'null')),
+    perform check_rows(find_query.max_rows);
+    if find_query.max_rows > 1000 then
+        perform refuse_argument('find() returns at most 1000 rows', format('It was asked for %s.', find_query.max_rows),
                                 'Ask for the next page with the place of the last row: after => place.');
     end if;
     keys := order_keys(find_query.order_by);
@@ -90,7 +91,7 @@ begin
         E'select id, entity, status::text, version::bigint, context::jsonb, created_at, updated_at,\n       %s as place\n  from (\n%s\n) as found\n order by %s',
         place_expression(keys),
         parts_text(format('entity = %L and %s', find_query.entity, all_of(find_query.conditions)), keys, find_query.after,
-                   find_query.max_rows),
+                   coalesce(find_query.max_rows, 1000)),
         order_clause(output_keys(keys)));
 end
 $$;

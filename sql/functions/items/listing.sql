@@ -8,12 +8,12 @@ as $$
 begin
     if (check_listing.status in ('open', 'unclaimed', 'claimed', 'resolved')) is not true
         or check_listing.after::text !~ E'^[[][0-9], [0-9]{1,17}, "[^"\\\\]*"[]]$'
-        or (check_listing.max_rows between 1 and 1000) is not true then
+        or check_listing.max_rows > 1000 then
         raise exception 'items cannot be listed like this'
             using errcode = 'PD107',
                   detail = format('It was asked for status %s, %s rows, after %s.', quote_nullable(check_listing.status),
                                   coalesce(check_listing.max_rows::text, 'null'), type_found(check_listing.after)),
-                  hint = 'Status is open, unclaimed, claimed or resolved; rows are 1 to 1000; after is the place of an item.';
+                  hint = 'Status is open, unclaimed, claimed or resolved; rows are at most 1000; after is the place of an item.';
     end if;
 end
 $$;
@@ -38,6 +38,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
+    perform check_rows(list_items.max_rows);
     perform check_listing(list_items.status, list_items.after, list_items.max_rows);
     return query
     select r.*
@@ -53,7 +54,7 @@ begin
                 timestamptz 'epoch' + (list_items.after ->> 1)::bigint * interval '1 microsecond',
                 list_items.after ->> 2))
      order by i.priority, i.asked_at, i.id
-     limit list_items.max_rows;
+     limit coalesce(list_items.max_rows, 1000);
 end
 $$;
 comment on function @extschema@.list_items(text, text, text, jsonb, integer) is

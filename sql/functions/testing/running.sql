@@ -17,7 +17,8 @@ declare
     taken claimed_task;
     next_at timestamptz;
 begin
-    while ran < run_until_idle.max_turns loop
+    perform check_rows(run_until_idle.max_turns);
+    while ran < coalesce(run_until_idle.max_turns, 2147483647) loop
         token := gen_random_uuid();
         taken := take_sql_task('run_until_idle', token);
         if taken.job is not null then
