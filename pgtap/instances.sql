@@ -1,7 +1,7 @@
 -- Instances: a copy of an app executes nothing until it is adopted; what waits in it waits as its owner says. [P7] [P13]
 
 begin;
-select plan(42);
+select plan(43);
 
 create function pg_temp.echo(job text, args jsonb) returns jsonb language sql as 'select args';
 
@@ -74,6 +74,8 @@ select is_empty('select * from assert_invariants()', 'no invariant is broken in 
 
 select throws_ok(
     $$ select adopt_instance(clock() + interval '1 s') $$, 'PD107', null, 'a copy was not made in the future');
+select throws_ok(
+    $$ select adopt_instance('-infinity') $$, 'PD107', null, 'a copy was made at some time');
 create temporary table adopted as select adopt_instance() as instance;
 select isnt(a.instance::text, o.instance, 'who adopts a copy makes another instance of it')
   from adopted as a, original as o;

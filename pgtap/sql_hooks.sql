@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(65);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -55,7 +55,8 @@ select is(error_of(statement), 'PD107', format('%s is refused', about))
         ('no attempt',       $$ select register_sql_hook('n', 'pg_temp.say', attempts => 0) $$),
         ('attempts of null', $$ select register_sql_hook('n', 'pg_temp.say', attempts => null) $$),
         ('no pause',         $$ select register_sql_hook('n', 'pg_temp.say', retry_in => '0 s') $$),
-        ('a pause of null',  $$ select register_sql_hook('n', 'pg_temp.say', retry_in => null) $$)
+        ('a pause of null',  $$ select register_sql_hook('n', 'pg_temp.say', retry_in => null) $$),
+        ('a longest pause',  $$ select register_sql_hook('n', 'pg_temp.say', retry_in => '178000000 years') $$)
        ) as cases (about, statement);
 select throws_ok(
     $$ select register_sql_hook('', 'pg_temp.count_words') $$, 'PD104', null, 'a hook has a name');
@@ -221,6 +222,15 @@ select given(hook('daily', 'daily', '["fail"]', queue => '$sql', key => 'h'));
 select is(pg_temp.run('daily', '$hook/h'), 'retry', 'a hook is put off by a day');
 select is((the_task('daily', '$hook/h') ->> 'due_at')::timestamptz, '2030-03-10 12:00+00', '… and not by 23 hours');
 set local timezone = 'UTC';
+
+-- The longest pause is not doubled.
+
+select register_sql_hook('rare', 'pg_temp.count_words', attempts => 99, retry_in => '1000 years');
+select given(hook('daily', 'rare', '["fail"]', queue => '$sql', key => 'rare'));
+select is(pg_temp.run('daily', '$hook/rare'), 'retry', 'a hook is put off by a thousand years');
+select the_time_is('3030-03-09 12:00+00');
+select is(pg_temp.run('daily', '$hook/rare'), 'retry', '… and again');
+select is((the_task('daily', '$hook/rare') ->> 'due_at')::timestamptz, '4030-03-09 12:00+00', '… no later');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

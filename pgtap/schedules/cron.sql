@@ -1,7 +1,7 @@
 -- Cron: what an expression names, and when it is due, also where clocks are put forward and back.
 
 begin;
-select plan(86);
+select plan(108);
 
 -- Reading.
 
@@ -158,8 +158,20 @@ select is_empty(
     format('%s is %s in any language', cron, weekdays))
   from (values ('0 9 * * MON-FRI', '{1,2,3,4,5}'), ('0 9 * * ١', 'PD110')) as cases (cron, weekdays);
 
-select throws_ok(
-    $$ select next_cron_time('@daily', 'Europe/Berln', '2030-01-01') $$, '22023', null, 'a zone has a name');
+-- What nobody can count from is refused.
+
+set local statement_timeout = '10 s';
+select is(
+    error_of(format('select next_cron_time(%L, %s, %s)', cron, time_zone, after)), 'PD110',
+    format('after %s in zone %s nothing is due: %s', after, time_zone, cron))
+  from unnest(array['* * * * *', '0 9 29 2 *', '@daily']) as cron
+ cross join (values
+        ('''Europe/Berln''', '''2030-01-01'''), ('''UTC''', '''infinity'''), ('''UTC''', '''-infinity'''),
+        ('''UTC''', '''294276-12-31 23:59Z'''), ('''UTC''', '''4713-01-01 00:00Z BC'''), ('''UTC''', 'null'),
+        ('null', '''2030-01-01''')
+       ) as cases (time_zone, after);
+select isnt(next_cron_time('0 9 29 2 *', 'UTC', after::timestamptz), null, format('after %s something is due', after))
+  from unnest(array['0001-01-01 00:00Z', '9999-12-31 00:00Z']) as after;
 
 select finish();
 rollback;

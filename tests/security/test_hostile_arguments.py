@@ -1,4 +1,5 @@
-"""Whatever text stands in whichever argument of whichever verb, it is text (T18) (E12).
+"""Whatever text stands in whichever argument of whichever verb, it is text (T18) (E12); and a time,
+or a length of time, makes sense or is refused in own words.
 
 The calls are made from the catalogue: every verb of `matrix.txt`, as a role that may call it, and
 each of its arguments that can hold text, while the others say what they usually say.
@@ -10,7 +11,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -79,12 +80,13 @@ class Verb:
         return bool({"task", "token", "item"} & set(self.needed)) or self.name == "advance"
 
 
-def verbs_of(owner: Connection) -> list[Verb]:
-    """Give every verb that takes text somewhere, with the first role that may call it."""
+def verbs_of(owner: Connection, kinds: Collection[str] = SHAPES) -> list[Verb]:
+    """Give every verb that takes text somewhere, or what else, with the first role that may call
+    it."""
     rights = listed()
     out = []
     for name, is_procedure, names, types, needed in owner.execute(VERBS).fetchall():
-        if name not in rights or not set(types) & set(SHAPES):
+        if name not in rights or not set(types) & set(kinds):
             continue
         role = next((kind for kind in KINDS if rights[name][kind] == "call"), "owner")
         arguments = dict(zip(names, types, strict=True))
@@ -157,8 +159,8 @@ def usual(verb: Verb, made: dict[str, Any]) -> dict[str, Any]:
         "commands": "[]", "starts": "[]", "turns": "[]", "tasks": "[]", "schema": "{}",
         "name": "name", "key": None, "queue": "q", "queues": ["q"], "worker": "me", "kind": "hook",
         "workflow": "w", "topic": "q", "listener": "me", "stream": "s", "by": "me", "version": 1,
-        "before": "epoch", "condition": "$.n == 1", "function": "perdure.perdure_version",
-        "role": "nobody", "attempts": 1,
+        "before": "epoch", "condition": "$.n == 1", "function": "perdure.contract_failure",
+        "role": "nobody", "attempts": 1, "failure": "{}",
     }  # fmt: skip
     if verb.name in ("start", "signal_with_start", "entity_create"):
         said["id"] = f"new-{next(_numbers)}"
@@ -208,6 +210,103 @@ def test_text_in_an_argument_is_never_sql(
     print(ends)
     assert wrong == []
     assert ends["done"] > sum(ends.values()) / 10
+
+
+MOMENTS = (
+    *("infinity", "-infinity", "epoch", "4713-01-01 00:00+00 BC", "294276-12-31 23:59+00"),
+    *("9999-12-31 23:59+00", "0001-01-01 00:00+00 BC"),
+)
+LENGTHS = (
+    *("0", "-1 s", "1 microsecond", "1 day", "1 mon -31 days", "-1 mon 31 days", "1000 years"),
+    *("178000000 years", "-178000000 years", "2147483647 days", "2562047788 hours"),
+    *("-infinity", "infinity"),
+)
+TIMES = {"timestamp with time zone": MOMENTS, "interval": LENGTHS}
+ASKED = {"key": "k#1", "name": "n"}
+WRITTEN: dict[tuple[str, str, str], Any] = {
+    ("start_many", "starts", "due_at"): [{"workflow": "w", "due_at": MOMENTS}],
+    ("start_many", "starts", "timeout"): [{"workflow": "w", "timeout": LENGTHS}],
+    ("advance", "turns", "park"): [{"state": "park", "until": MOMENTS, "awaits": ["go"]}],
+    ("advance", "turns", "retry"): [{"state": "retry", "until": MOMENTS, "failure": {}}],
+    ("advance", "turns", "release"): [{"state": "release", "until": MOMENTS}],
+    ("advance", "turns", "fact"): [{"facts": [{"kind": "note", "key": "k", "at": MOMENTS}]}],
+    ("advance", "turns", "hook"): [{"requests": [ASKED | {"due_at": MOMENTS}]}],
+    ("advance", "turns", "child"): [{"requests": [ASKED | {"kind": "job", "due_at": MOMENTS}]}],
+    ("advance", "turns", "limit"): [{"requests": [ASKED | {"kind": "job", "timeout": LENGTHS}]}],
+    ("advance", "turns", "item"): [{"requests": [ASKED | {"kind": "item", "expires_at": MOMENTS}]}],
+    ("find", "conditions", "time"): {"v.n": {"$gt": {"$time": MOMENTS}}},
+    ("find", "conditions", "since"): {"$created_at": {"$gt": MOMENTS}},
+    ("timeline", "after", "place"): [1, MOMENTS, "1/main", 0],
+}
+"""Where a time is written in JSON."""
+CLOCKS = ("move_clock", "skip_time")
+
+
+def known(owner: Connection, kind: str) -> list[str]:
+    """Give the odd times of a type that this server knows: PostgreSQL 16 has no infinite length."""
+    out = []
+    for written in TIMES[kind]:
+        try:
+            owner.execute(f"select %s::{kind}".encode(), [written])
+        except psycopg.DataError:
+            continue
+        out.append(written)
+    return out
+
+
+def odd_times(owner: Connection) -> Iterator[tuple[Verb, str, str, Any]]:
+    """Give each place of a verb that takes a time: verb, argument, a name of the place, its value
+    with an odd time."""
+    times = {kind: known(owner, kind) for kind in TIMES}
+    for verb in verbs_of(owner, TIMES):
+        for name, kind in verb.arguments.items():
+            yield from ((verb, name, odd, odd) for odd in times.get(kind, ()))
+    verbs = {verb.name: verb for verb in verbs_of(owner)}
+    for (verb_name, name, place), template in WRITTEN.items():
+        for odd in MOMENTS if '"4713-' in json.dumps(template) else times["interval"]:
+            yield verbs[verb_name], name, f"{place} {odd}", filled(template, odd)
+
+
+def filled(template: Any, odd: str) -> Any:
+    """Put a time in its place."""
+    if isinstance(template, tuple):
+        return odd
+    if isinstance(template, dict):
+        return {name: filled(value, odd) for name, value in template.items()}
+    return [filled(value, odd) for value in template] if isinstance(template, list) else template
+
+
+def test_an_odd_time_makes_sense_or_is_refused_in_own_words(
+    house: House, enter: Enter, canary: None
+) -> None:
+    """And what was begun with one can be worked on."""
+    sessions = {role: enter(role) for role in ("owner", *KINDS)}
+    for session in sessions.values():
+        session.execute("set statement_timeout = '10 s'")  # nobody waits for ever
+    owner, wrong, ends = sessions["owner"], [], Counter[str]()
+    for verb, name, place, value in odd_times(owner):
+        made = stage(owner, works=verb.works)
+        if verb.name == "retry":
+            owner.execute("select terminate(%s)", [made["job"]])
+        if verb.name == "advance" and name == "turns":
+            held = {"job": made["job"], "task": made["task"], "token": made["token"]}
+            said = json.dumps([held | {"state": "keep", "position": 0} | value[0]])
+        else:
+            said = value if isinstance(value, str) else json.dumps(value)
+        with sessions[verb.role].transaction(force_rollback=verb.name in CLOCKS):
+            end = call(sessions[verb.role], verb, usual(verb, made) | {name: said})
+        ends[end] += 1
+        if end != "done" and not re.fullmatch("PD...", end):
+            wrong.append((end, verb.name, name, place))
+    print(ends)
+    assert wrong == []
+    assert ends["done"] > sum(ends.values()) / 10
+    query = "select hook(%s, 'name', '[1]', '$sql')"
+    owner.execute(query, [stage(owner, works=False)["job"]])
+    owner.execute("select run_until_idle(1000)")
+    owner.execute("select claim(array(select distinct queue from tasks), 'me', max_tasks => 1000)")
+    owner.execute("select status(id) from jobs")
+    owner.execute("select * from waiting, schedules")
 
 
 MEMBERS = (

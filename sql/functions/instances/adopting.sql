@@ -12,7 +12,7 @@ begin
     -- Clients may write in a copy meanwhile; who waits for what is settled under the locks of the jobs.
     perform from jobs as j where adopt_instance.copied_at is not null order by j.id for no key update;
     now_at := clock();
-    if adopt_instance.copied_at > now_at then
+    if not adopt_instance.copied_at between '1970-01-01 00:00+00' and now_at then
         raise exception 'a copy cannot have been made at %', adopt_instance.copied_at
             using errcode = 'PD107',
                   detail = format('It is %s.', now_at),

@@ -270,10 +270,22 @@ as $$
 declare
     it cron := parse_cron(next_cron_time.cron);
 begin
+    if num_nulls(next_cron_time.time_zone, next_cron_time.after) > 0
+        or not next_cron_time.after between '0001-01-01 00:00+00' and '9999-12-31 00:00+00' then
+        perform raise_failure(make_failure(
+            'PD110', 'InvalidSchedule', 'a cron expression is due after a time, somewhere',
+            format('It was asked for after %s in the zone %s.', coalesce(next_cron_time.after::text, 'null'),
+                   coalesce(quote_literal(left(next_cron_time.time_zone, 200)), 'null')),
+            'Give a time between the years 1 and 9999, and a time zone.'));
+    end if;
     if it.is_elapsed then
         return next_counted_moment(it, next_cron_time.time_zone, next_cron_time.after);
     end if;
     return next_named_moment(it, next_cron_time.time_zone, next_cron_time.after);
+exception
+    when invalid_parameter_value then
+        raise exception 'there is no time zone %', quote_literal(left(next_cron_time.time_zone, 200))
+            using errcode = 'PD110', detail = sqlerrm, hint = 'Name one of pg_timezone_names.';
 end
 $$;
 comment on function @extschema@.next_cron_time(text, text, timestamptz) is

@@ -30,12 +30,13 @@ begin
                   detail = 'A hook in SQL is a function (text, jsonb) that returns jsonb or void; its name does not begin with $.',
                   hint = 'Let it take the id of the job and the arguments of the hook.';
     end if;
-    if (register_sql_hook.attempts > 0 and register_sql_hook.retry_in > '0 s') is not true then
+    if (register_sql_hook.attempts > 0
+        and register_sql_hook.retry_in between interval '1 microsecond' and interval '1000 years') is not true then
         raise exception 'the hook % cannot be tried % times with a pause of %', quote_literal(register_sql_hook.name),
               coalesce(register_sql_hook.attempts::text, 'null'), coalesce(register_sql_hook.retry_in::text, 'null')
             using errcode = 'PD107',
-                  detail = 'It runs once at least, and a pause is longer than nothing.',
-                  hint = 'Give attempts and retry_in that are greater than zero.';
+                  detail = 'It runs once at least, and a pause lies between a microsecond and a thousand years.',
+                  hint = 'Give attempts that are greater than zero, and another retry_in.';
     end if;
     perform raise_failure(coalesce(timeout_failure(register_sql_hook.timeout), timeout_failure(register_sql_hook.within)));
     insert into sql_hooks (name, schema, function, attempts, retry_in, timeout, within)

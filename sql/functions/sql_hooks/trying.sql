@@ -103,7 +103,7 @@ declare
     again_at timestamptz;
     policy record;
 begin
-    select h.retry_in * power(2, least(t.attempt, 16)) as pause, t.attempt + 1 as made, h.attempts, h.within, h.name,
+    select least(h.retry_in * power(2, least(t.attempt, 16)), interval '1000 years') as pause, t.attempt + 1 as made, h.attempts, h.within, h.name,
            time_after(t.started_at, h.within) as ends_at
       into policy
       from tasks as t
