@@ -88,7 +88,7 @@ select is(outcome_by_turn(context, op, path, argument), wanted_outcome(context, 
 select given(entity_create('e', 'note', '{"n": 1}'));
 select is(entity_increment('e', 'n'), '2', 'increment adds one, unless it is told how much (C31)');
 select throws_ok(
-    format($$ select entity_increment('e', 'n', %L) $$, number), 'PD103', null,
+    format($$ select entity_increment('e', 'n', %L) $$, number), 'PD103', 'increment needs a finite number',
     format('%s is added to nothing (C31)', number))
   from unnest(array['NaN', 'Infinity', '-Infinity']) as number;
 select throws_ok(

@@ -36,6 +36,9 @@ declare
              then 'needs an array of items'
         when op = 'log' and argument_failure.path = '{}' then 'needs a path: the name of the log'
         when op = 'merge' and jsonb_typeof(argument_failure.argument) <> 'object' then 'needs an object'
+        -- What is no finite number is a text in JSON.
+        when op = 'increment' and argument_failure.argument in ('"NaN"', '"Infinity"', '"-Infinity"')
+             then 'needs a finite number'
         when op = 'increment' and jsonb_typeof(argument_failure.argument) <> 'number' then 'needs a number'
         when op = 'remove' and argument_failure.argument::text !~ '^-?[0-9]{1,9}$' then 'needs an index'
         when op in ('set', 'set_if_not_exists') and argument_failure.path = '{}'
@@ -59,7 +62,10 @@ begin
     end if;
     return make_failure(
         'PD103', 'InvalidValue', format('%s %s', coalesce(op, 'null'), wrong),
-        format('It was given %s at %s.', type_found(argument_failure.argument), write_path(argument_failure.path)),
+        format('It was given %s at %s.',
+               case when argument_failure.argument is null then 'nothing'
+                    when wrong = 'needs a finite number' then argument_failure.argument #>> '{}'
+                    else type_found(argument_failure.argument) end, write_path(argument_failure.path)),
         'Nothing was changed; give the command what it needs.');
 end
 $$;
