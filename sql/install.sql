@@ -56,6 +56,7 @@
 \ir functions/items/listing.sql
 \ir functions/items/checking.sql
 \ir functions/entity/commands.sql
+\ir functions/entity/lists.sql
 \ir functions/entity/verbs.sql
 \ir functions/entity/changes.sql
 \ir functions/entity/past.sql
@@ -71,6 +72,7 @@
 \ir functions/streams.sql
 \ir functions/workers.sql
 \ir functions/workflows.sql
+\ir functions/workflows/many.sql
 \ir functions/retrying.sql
 \ir functions/forking.sql
 \ir functions/hooks.sql

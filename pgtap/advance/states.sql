@@ -341,7 +341,7 @@ select is(
        ) as cases (fact);
 select is(
     (tell(a_turn('odd', facts => '[{"kind": "a", "key": "a", "valu": 1}]')) -> 'error') - '{code,type}'::text[],
-    '{"message": "a fact has no field ''valu''", "hint": "Correct the name of the field.",
+    '{"message": "the fact a has no field ''valu''", "hint": "Correct the name of the field.",
       "detail": "Known fields: kind, key, name, fingerprint, ok, value, at, op, path, message, signal, target, expected_version."}',
     'who misspells a field is told which there are');
 select is(journal_of('odd'), '[]', 'of a turn that was refused nothing is told');

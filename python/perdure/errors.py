@@ -316,6 +316,22 @@ def translated() -> Iterator[None]:
         raise known from error
 
 
+@contextmanager
+def among(what: str, place: int, size: int, id: object = None) -> Iterator[None]:
+    """Let an error say which of many it is about, counted from 1, as SQL does: `with among("start",
+    2, 3, "agent-1"): …`."""
+    try:
+        yield
+    except Exception as error:
+        which = f"{what} {place} of {size}" + (f", '{id}'"[:200] if id else "")
+        where = f"It is {which}; none of them was carried out."
+        if isinstance(error, PerdureError):
+            error.detail = f"{where} {error.detail or ''}".rstrip()
+        else:
+            error.add_note(where)
+        raise
+
+
 def from_failure(failure: Mapping[str, Any]) -> PerdureError:
     """Give the error that a refused command's failure JSON describes, by its code."""
     kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)

@@ -12,7 +12,7 @@ from .asks import stored
 from .borrowing import check_outside
 from .calls import Call, Calls
 from .durations import Duration, from_micros, micros
-from .errors import InvalidArgument
+from .errors import InvalidArgument, among
 from .looks import Look, Pages, until_of
 from .memory import Options, Path, given_options, parse_path, write_path
 
@@ -143,7 +143,10 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
         """
         if isinstance(commands, Mapping | str):
             raise _no_command(commands)
-        given = [_as_stored(command) for command in commands]
+        given = list(commands)
+        for place, command in enumerate(given):
+            with among("command", place + 1, len(given)):
+                given[place] = _as_stored(command)
         known = keyed(given_options("apply", options))
         return self._give(self._client.calls.apply(self.id, given, known))
 

@@ -28,6 +28,7 @@ from .errors import (
     JobCancelled,
     JobFailed,
     ResultTimeout,
+    among,
 )
 from .looks import Pages, Steps
 from .memory import write_path
@@ -325,6 +326,17 @@ def check_number(by: Any) -> None:
         raise InvalidValue(
             f"increment adds numbers, not {by!r}"[:200], hint="Give a number: increment(path, 2)."
         )
+
+
+def all_of_many(workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Give the starts of start_many(), of start()'s options with `args`; an error says which."""
+    check_kind(workflow, Coordinator)
+    given = [dict(start) for start in many]
+    starts = []
+    for place, start in enumerate(given, 1):
+        with among("start", place, len(given), start.get("id")):
+            starts.append(one_of_many(workflow, start))
+    return starts
 
 
 def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from .memory import Awaited
-from .requests import BaseClient, one_of_many
+from .requests import BaseClient, all_of_many
 from .typed import Result
 from .work import Workflow
 
@@ -73,7 +73,7 @@ def start_many(
     connection: Any = None,
 ) -> Several[Result]:
     """Start many jobs in one call, each given as start()'s options with `args`."""
-    call = client.calls.start_many([one_of_many(workflow, each) for each in many])
+    call = client.calls.start_many(all_of_many(workflow, many))
     handle = _handle_of(client, workflow)
     return client._give(call.reading(lambda rows: [handle(row) for row in rows]), connection)
 

@@ -56,6 +56,28 @@ $$;
 comment on function @extschema@.raise_failure(jsonb) is 'Raise a refusal with its own code, its place as the column and its rule as the constraint; null raises nothing.';
 
 
+create function @extschema@.failure_among(
+    failure  jsonb,
+    what     text,
+    place    bigint,
+    size     integer,
+    id       text default null
+) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return failure || jsonb_build_object('detail', format(
+        'It is %s %s of %s%s; none of them was carried out. %s', what, place, size,
+        ', ' || quote_literal(left(nullif(failure_among.id, ''), 200)), failure ->> 'detail'));
+end
+$$;
+comment on function @extschema@.failure_among(jsonb, text, bigint, integer, text) is
+    'Say which of many, counted from 1, a refusal is about, and its id where it has one; null stays null.';
+
+
 create function @extschema@.name_failure(name text, what text) returns jsonb
 language plpgsql
 immutable

@@ -47,24 +47,31 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    stranger jsonb := jsonb_path_query_first(check_list.list, 'strict $[*] ? (@.type() != "object")', silent => true);
+    is_array boolean := coalesce(jsonb_typeof(check_list.list) = 'array', false);
+    stranger record;
+    failure jsonb;
 begin
-    if jsonb_typeof(check_list.list) is distinct from 'array' or stranger is not null then
-        perform raise_failure(make_failure(
+    select g.item, g.place
+      into stranger
+      from jsonb_array_elements(case when is_array then check_list.list else '[0]' end) with ordinality as g (item, place)
+     where case jsonb_typeof(g.item) when 'object' then g.item - check_list.fields <> '{}' else true end
+     limit 1;
+    if not found then
+        return;
+    end if;
+    failure := coalesce(
+        case when jsonb_typeof(stranger.item) = 'object'
+             then field_failure(stranger.item, check_list.fields, format('one of the %s', check_list.what)) end,
+        make_failure(
             'PD107', 'InvalidArgument', format('%s must be a JSON array of objects', check_list.what),
-            format('There was %s.', type_found(coalesce(stranger, check_list.list))), 'Correct the call.'));
-    end if;
-    stranger := (select g.item
-                   from jsonb_array_elements(check_list.list) as g (item)
-                  where g.item - check_list.fields <> '{}'
-                  limit 1);
-    if stranger is not null then
-        perform raise_failure(field_failure(stranger, check_list.fields, format('one of the %s', check_list.what)));
-    end if;
+            format('There was %s.', type_found(case when is_array then stranger.item else check_list.list end)),
+            'Correct the call.'));
+    perform raise_failure(case when not is_array then failure else failure_among(
+        failure, left(check_list.what, -1), stranger.place, jsonb_array_length(check_list.list), stranger.item ->> 'id') end);
 end
 $$;
 comment on function @extschema@.check_list(jsonb, text, text[]) is
-    'Refuse what is no JSON array of objects, or where one of them has another field than these (PD107).';
+    'Refuse what is no JSON array of objects, or where one of them has another field than these (PD107), and say which; what they are is named in the plural.';
 
 
 create function @extschema@.key_failure(key text, id text, what text) returns jsonb

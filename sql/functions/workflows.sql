@@ -165,66 +165,6 @@ comment on function @extschema@.start(text, jsonb, text, text, text, integer, ti
     'Start a workflow in the caller''s transaction; returns the id and whether this call began its run. PD402 when the id exists, or runs; PD103, PD104, PD107, PD30x for bad input. [P1]';
 
 
-create function @extschema@.read_starts(starts jsonb) returns @extschema@.new_job[]
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    perform check_list(read_starts.starts, 'starts',
-                       '{workflow,args,id,entity,queue,priority,due_at,context,headers,pinned_version,key,if_exists,limit_key,
-                         timeout}');
-    perform raise_failure(key_failure(s.item ->> 'key', s.item ->> 'id', 'id'))
-       from jsonb_array_elements(read_starts.starts) as s (item)
-      where s.item ? 'key';
-    return array(
-        select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
-                coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
-                s.pinned_version, s.key, coalesce(s.if_exists, 'error'), null, null, null, s.limit_key, null,
-                s.timeout)::new_job
-          from jsonb_to_recordset(read_starts.starts) as s (
-               workflow text, args jsonb, id text, entity text, queue text, priority integer, due_at timestamptz,
-               context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text,
-               timeout interval));
-exception
-    when data_exception then
-        raise exception 'a start cannot be read'
-            using errcode = 'PD107',
-                  detail = 'A priority is a number, due_at a time, timeout a length of time; one of them is something else.',
-                  hint = 'Write each field as the argument of start() of its name.';
-end
-$$;
-comment on function @extschema@.read_starts(jsonb) is
-    'Read starts as a client writes them: objects with the arguments of start(). PD107.';
-
-
-create function @extschema@.start_many(starts jsonb) returns setof @extschema@.started
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, @extschema@, pg_temp
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set jit = off
-as $$
-declare
-    wanted new_job[];
-    made text[];
-begin
-    wanted := read_starts(start_many.starts);
-    perform raise_failure((select start_failure(w) from unnest(wanted) as w where start_failure(w) is not null limit 1));
-    made := start_jobs(wanted);
-    return query
-    select w.id, n.id is not null and row_number() over (partition by w.id order by w.ordinality) = 1
-      from unnest(wanted) with ordinality as w
-      left join unnest(made) as n (id) on n.id = w.id
-     order by w.ordinality;
-end
-$$;
-comment on function @extschema@.start_many(jsonb) is
-    'Start many workflows, given as an array of objects with the arguments of start(); all or none. Errors as start(). [P1]';
-
-
 create function @extschema@.signal_with_start(
     workflow        text,
     id              text,

@@ -173,6 +173,50 @@ def test_what_a_start_of_many_does_not_know_is_refused(client: perdure.Client, e
         client.handle("one").status()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"arg": [1]},
+        {"args": [float("nan")]},
+        {"priority": "high"},
+        {"key": "k", "id": None},
+        {"queue": "q@2"},
+        {"priority": 10},
+        {"id": ""},
+        {"args": ["x" * 1_100_000]},
+    ],
+)
+def test_of_many_starts_the_one_that_is_refused_is_named(
+    client: perdure.Client, echo: Any, wrong: dict[str, Any]
+) -> None:
+    """Here or in the database, in the same words; nothing is started [P1]."""
+    bad = {"id": "bad"} | wrong
+    with pytest.raises(perdure.PerdureError) as refused:
+        client.start_many(echo, [{"id": "one"}, bad, {"id": "two"}])
+    which = "2 of 3, 'bad'" if bad["id"] else "2 of 3"
+    where = f"It is start {which}; none of them was carried out."
+    assert (refused.value.detail or "").startswith(where), str(refused.value)
+    with pytest.raises(perdure.JobNotFound):
+        client.handle("one").status()
+
+
+def test_of_many_commands_the_one_that_is_refused_is_named(client: perdure.Client) -> None:
+    memory = client.create_entity("e", "thing", {"t": "text"})
+    good: dict[str, Any] = {"op": "toggle", "path": "on"}
+    for wrong in (
+        {"path": "t"},
+        {"op": "set", "path": "n", "value": float("nan")},
+        {"op": "set", "path": "a..b", "value": 1},
+        {"op": "increment", "path": "t", "value": 1},
+        {"op": "set", "path": "t", "vaule": 1},
+    ):
+        with pytest.raises(perdure.PerdureError) as refused:
+            memory.apply([good, wrong])
+        where = "It is command 2 of 2; none of them was carried out."
+        assert (refused.value.detail or "").startswith(where), str(refused.value)
+    assert memory.get() == {"t": "text"}
+
+
 @pytest.mark.parametrize("option", [{"priority": 1.5}, {"limit_key": 5}, {"queue": b"q"}])
 def test_an_option_of_another_type_is_refused_by_name(
     client: perdure.Client, echo: Any, option: dict[str, Any]

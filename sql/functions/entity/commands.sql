@@ -154,37 +154,6 @@ comment on function @extschema@.run_command(text, text, text[], jsonb, bigint, t
     'Run one command that comes from no task; every entity verb is this with its own arguments. A value that the memory has held before is known to be good. [P2] [P3]';
 
 
-create function @extschema@.read_commands(commands jsonb) returns @extschema@.command[]
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if jsonb_typeof(read_commands.commands) is distinct from 'array'
-        or jsonb_array_length(read_commands.commands) not between 1 and 1000
-        or jsonb_path_exists(read_commands.commands, 'strict $[*] ? (@.type() != "object")') then
-        raise exception 'commands are an array of 1 to 1000 objects'
-            using errcode = 'PD107',
-                  detail = format('It was %s.', type_found(read_commands.commands)),
-                  hint = 'Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}, ...].';
-    end if;
-    perform check_list(read_commands.commands, 'commands', '{op,path,value}');
-    return array(
-        select (c.given ->> 'op',
-                case jsonb_typeof(c.given -> 'path')
-                    when 'array' then check_path(array(select jsonb_array_elements_text(c.given -> 'path')))
-                    else parse_path(c.given ->> 'path') end,
-                case when c.given ->> 'op' in ('append', 'prepend', 'log') then as_items(c.given -> 'value')
-                     else c.given -> 'value' end)::command
-          from jsonb_array_elements(read_commands.commands) with ordinality as c (given, place)
-         order by c.place);
-end
-$$;
-comment on function @extschema@.read_commands(jsonb) is
-    'Read commands as a client writes them: op, path (written or an array of keys) and value. PD101, PD107.';
-
-
 create function @extschema@.run_commands(
     id                text,
     commands          @extschema@.command[],
@@ -220,9 +189,8 @@ begin
     foreach this in array run_commands.commands loop
         made := apply_command(held.context, this.op, this.path, this.argument);
         if made.failure is not null then
-            perform raise_failure(made.failure || jsonb_build_object('detail', format(
-                'It is command %s of %s; none of them was carried out. %s', coalesce(cardinality(answers), 0) + 1,
-                cardinality(run_commands.commands), made.failure ->> 'detail')));
+            perform raise_failure(failure_among(made.failure, 'command', coalesce(cardinality(answers), 0) + 1,
+                                                cardinality(run_commands.commands)));
         end if;
         held.context := made.context;
         held.version := held.version + 1;

@@ -271,7 +271,9 @@ as $$
 declare
     given command[] := read_commands(entity_apply.commands);
 begin
-    perform check_value(c.argument, 'a value') from unnest(given) as c;
+    perform raise_failure(failure_among(value_failure(c.argument, 'the value'), 'command', c.place, cardinality(given)))
+       from unnest(given) with ordinality as c (op, path, argument, place)
+      where value_failure(c.argument, 'the value') is not null;
     return run_commands(entity_apply.id, given, entity_apply.expected_version, entity_apply.key);
 end
 $$;

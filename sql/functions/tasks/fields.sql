@@ -37,7 +37,7 @@ as $$
 begin
     return coalesce(
         field_failure(stray_failure.turn, turn_fields(), 'a turn'),
-        (select field_failure(f.fact, fact_fields(), 'a fact')
+        (select field_failure(f.fact, fact_fields(), coalesce('the fact ' || left(f.fact ->> 'key', 40), 'a fact'))
            from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
           where f.fact - fact_fields() <> '{}'
           limit 1));

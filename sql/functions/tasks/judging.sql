@@ -132,7 +132,8 @@ begin
             offset 0) as j
           where j.failure is not null
           limit 1),
-        (select j.failure
+        (select j.failure || jsonb_build_object('detail', concat(
+                    'It is asked for as ' || quote_literal(left(q.request ->> 'key', 40)) || '. ', j.failure ->> 'detail'))
            from jsonb_array_elements(turn_failure.requests) as q (request)
           cross join lateral (select request_failure(q.request) as failure offset 0) as j
           where j.failure is not null
