@@ -42,6 +42,7 @@
 \ir functions/tasks/due.sql
 \ir functions/tasks/claiming.sql
 \ir functions/tasks/fields.sql
+\ir functions/tasks/naming.sql
 \ir functions/tasks/judging.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql

@@ -8,6 +8,7 @@ in one branch leaves the keys of all others as they were.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Collection
 from enum import Enum, auto
@@ -18,6 +19,8 @@ from .awaitables import Task
 
 MAX_PLACE = 100
 """The longest place, in bytes; a longer one is replaced by a hash of it."""
+
+_NUMBERED = re.compile("/.*#[0-9]+(/|$)")
 
 
 class Lineage:
@@ -66,8 +69,10 @@ def _label(name: str) -> str:
 
 
 def _shortened(place: str) -> str:
-    """Keep a place short enough for keys (200 bytes in SQL), and different from all others."""
-    if len(place) <= MAX_PLACE // 4 or len(place.encode()) <= MAX_PLACE:
+    """Keep a place short enough for keys (200 bytes in SQL), and different from all others; and let
+    it not look as if it led beneath a key, which the database refuses."""
+    is_short = len(place) <= MAX_PLACE // 4 or len(place.encode()) <= MAX_PLACE
+    if is_short and not ("/" in place and _NUMBERED.search(place)):
         return place
     return f".~{blake2b(place.encode(), digest_size=8).hexdigest()}"
 

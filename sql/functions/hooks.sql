@@ -31,6 +31,12 @@ begin
                   hint = 'Use another separator.';
     end if;
     perform check_name(coalesce(hook.key, 'none'), 'a key');
+    if hook.key ~ '^([0-9]+:main:|[$][a-z])' then
+        raise exception 'the key % belongs to perdure', quote_literal(left(hook.key, 200))
+            using errcode = 'PD104',
+                  detail = 'Hooks that coordinators and hooks have detached have such names.',
+                  hint = 'Choose another key.';
+    end if;
     perform check_name(coalesce(nullif(hook.limit_key, ''), 'none'), 'a limit key');
     perform raise_failure(coalesce(
         call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority),

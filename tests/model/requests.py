@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,12 @@ from tests.races.memory_model import Refused
 
 def requested_task(task: str, request: Row) -> str:
     """Name the task of a request."""
-    if request.get("detached"):
-        return "$hook/" + f"{task}/{request['key']}".replace("/", ":")
-    return f"{task}/{request['key']}"
+    if not request.get("detached"):
+        return f"{task}/{request['key']}"
+    _, asker, *rest = task.split("/") if task.startswith("$hook/") else ("", "", task)
+    above = f"$hook:{len(asker)}:{asker}:" if asker else ""
+    own = "/".join([*rest, request["key"]])
+    return f"$hook/{above}" + re.sub(r"([\\:])", r"\\\1", own).replace("/", ":")
 
 
 def request_tasks(s: State, turns: list[Turn]) -> None:

@@ -580,3 +580,39 @@ def test_a_clock_that_was_set_back_before_the_first_fact_holds_up_nobody(
     ((began,),) = connection.execute(later).fetchall()
     handle.signal("go", 1)
     assert handle.result(T) == [1, began.isoformat()]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_whatever_tasks_and_hooks_are_called_each_hook_runs_once(
+    app: perdure.App, client: perdure.Client, work: Any, dsn: str, detached: bool
+) -> None:
+    """[P4] What a task `batch/item#1` asks for stood beneath a hook `item` that `batch` asks for;
+    of two that were detached as `a:b` and `a/b` one ran."""
+    places = ["batch", "batch/item#1", "item#1", "item#1/a", "item#1/a#2"]
+    names = ["item", "a:b", "a/b", "a\\:b"]
+
+    def hook(memory: perdure.Entity, place: str) -> str:
+        return memory.append(["ran"], place) and place
+
+    for name in names:
+        app.hook(name=name)(hook)
+
+    @app.coordinator
+    async def calls(memory: perdure.AsyncEntity) -> None:
+        async def all_of(place: str) -> None:
+            for name in names:
+                if detached:
+                    perdure.start_hook(name, f"{place} {name}")
+                else:
+                    await perdure.exec_hook(name, f"{place} {name}")
+
+        async with asyncio.TaskGroup() as group:
+            for place in places:
+                group.create_task(all_of(place), name=place)
+
+    work()
+    handle = client.start(calls)
+    handle.result(T)
+    ran = [f"{place} {name}" for place in places for name in names]
+    wait_for(dsn, "select jsonb_array_length(context -> 'ran') = 20 from perdure.jobs")
+    assert sorted(handle.memory.get("ran")) == sorted(ran)

@@ -101,6 +101,8 @@ begin
                                  -- A key has 200 bytes at most.
                                  case when greatest(octet_length(g.job), octet_length(g.task)) > 380
                                       then depth_failure(g.job, g.task, g.requests) end,
+                                 case when g.requests @? '$[*].key ? (!(@ like_regex "#[0-9]+$") || @ like_regex "^[^.].*/")'
+                                      then nested_failure(g.job, g.task, g.requests) end,
                                  case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
                                       when g.state = 'park' and (g.until < 'infinity' or cardinality(g.awaits) > 0) is not true

@@ -32,26 +32,6 @@ comment on function @extschema@.option_failure(jsonb) is
     'Say what is wrong with what a request may say besides: names (PD104), values (PD103, PD30x) or options (PD107); or null.';
 
 
--- A task a/b stands beneath a task a, and ends with it; of two requests it would be lost with the other's end, unheard. The
--- package's keys all end with a number, and what leads to a place in its code begins with a dot.
-create function @extschema@.slash_failure(key text) returns jsonb
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return case when slash_failure.key ~ '/' and slash_failure.key !~ '^[.]'
-                and (slash_failure.key !~ '#[0-9]+$' or slash_failure.key ~ '#[0-9]+/') then make_failure(
-        'PD104', 'InvalidName',
-        format('the key of a request must not lead beneath another: %s', quote_literal(left(slash_failure.key, 200))),
-        'What stands beneath a task, behind a slash, ends with it.', 'Use another separator, or end it as in group/search#1.') end;
-end
-$$;
-comment on function @extschema@.slash_failure(text) is
-    'Say that what is asked for under a key with a slash could end with something else that was asked for (PD104), or null.';
-
-
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
 immutable
@@ -64,8 +44,7 @@ declare
     fields text[] := options || '{key,kind,name,args,queue,priority,pinned_version,detached,shielded,condition,expires_at}'::text[];
 begin
     return coalesce(
-        name_failure(request_failure.request ->> 'key', 'the key of a request'),
-        slash_failure(request_failure.request ->> 'key'),
+        asked_key_failure(request_failure.request ->> 'key'),
         case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
             'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
             'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
@@ -202,33 +181,6 @@ end
 $$;
 comment on function @extschema@.wait_failure(text, text, jsonb, jsonb, jsonb) is
     'Say that a held task which parks without signals or a time would sleep for ever (PD107), or null.';
-
-
--- Each level adds a key to the name of the one above. With 600 bytes a name fits any index, also beside a text of a memory.
-create function @extschema@.depth_failure(job text, task text, requests jsonb) returns jsonb
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return (
-        select make_failure(
-                   'PD104', 'InvalidName', format('what is asked for as %s would have too long a name', quote_literal(left(q.key, 40))),
-                   format('Its key and the name of what it stands beneath have %s bytes; at most 580 are allowed.', q.size),
-                   'Use shorter keys and fewer levels, or give the child an id.')
-          from (select r.request ->> 'key' as key,
-                       octet_length(r.request ->> 'key')
-                           + octet_length(case when r.request ->> 'kind' = 'job' then depth_failure.job else depth_failure.task end) as size
-                  from jsonb_array_elements(depth_failure.requests) as r (request)
-                 where coalesce(r.request ->> 'kind', 'hook') in ('hook', 'activity')
-                    or r.request ->> 'kind' = 'job' and r.request ->> 'id' is null) as q
-         where q.size > 580
-         limit 1);
-end
-$$;
-comment on function @extschema@.depth_failure(text, text, jsonb) is
-    'Say that the name of a task or child, which is made of that of its asker and a key, would be too long (PD104), or null.';
 
 
 create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]

@@ -1,23 +1,6 @@
 -- Tasks, requested: what a task asks others to do. A request whose task or answer exists, consumed or not, inserts nothing: a
 -- coordinator that crashed after its hook had finished does not run the hook again. [P4] [P12]
 
-create function @extschema@.requested_task(task text, key text, detached boolean) returns text
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if requested_task.detached then
-        return '$hook/' || replace(requested_task.task || '/' || requested_task.key, '/', ':');
-    end if;
-    return requested_task.task || '/' || requested_task.key;
-end
-$$;
-comment on function @extschema@.requested_task(text, text, boolean) is
-    'Name a requested task: beneath its asker, with whom it ends, or, detached, beside the hooks from outside.';
-
-
 create function @extschema@.request_tasks(turns @extschema@.turn[], asked_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -53,21 +36,6 @@ end
 $$;
 comment on function @extschema@.request_tasks(@extschema@.turn[], timestamptz) is
     'Make the hooks and activities that turns ask for; returns their queues.';
-
-
--- Each run counts its keys from the beginning; the children of those before it are still there.
-create function @extschema@.child_id(job text, task text, key text) returns text
-language plpgsql
-immutable
-parallel safe
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return child_id.job || '/' || coalesce(substring(child_id.task || '/', '^(?!1/)[0-9]+/main/'), '') || child_id.key;
-end
-$$;
-comment on function @extschema@.child_id(text, text, text) is
-    'Name a child for which its parent has no name: beneath the parent, by the run unless it is the first, and by the request.';
 
 
 -- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when

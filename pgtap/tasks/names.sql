@@ -1,0 +1,168 @@
+-- Names: what is asked for is named after who asked and its key. No two requests of a job have one name, and none stands
+-- beneath another's, by whatever keys: it would be the other's task, or end with it. [P4] [P8]
+
+begin;
+select plan(52);
+
+select the_time_is('2030-01-01 12:00+00');
+
+create function pg_temp.asked(key text, kind text default 'hook', detached boolean default false) returns jsonb
+language plpgsql
+as $$
+begin
+    return jsonb_build_object('key', key, 'kind', kind, 'name', 'h', 'detached', detached);
+end
+$$;
+create function pg_temp.code_of(job text, variadic requests jsonb[]) returns text
+language plpgsql
+as $$
+begin
+    return tell(a_turn(job, requests => to_jsonb(requests))) #>> '{error,code}';
+end
+$$;
+
+-- Beside one another.
+
+select is(
+    jsonb_build_array(pg_temp.code_of(job, pg_temp.asked(one), pg_temp.asked(other)), tasks_of(job)),
+    jsonb_build_array('PD104', '{1/main}'::text[]),
+    format('nobody can ask for %s and %s in one turn', one, other))
+  from (values
+        ('a', 'a/b#1'), ('a/b#1', 'a'), ('a', 'a/b/c#1'), ('a b', 'a b/c#1'), ('a#x', 'a#x/b#1'),
+        ('a#1', 'a#1/b#1'), ('.p', '.p/a#1'), ('.p#1', '.p#1/a#1'), ('.p/a#1', '.p/a#1/b#1'), ('a', 'a/')
+       ) as cases (one, other)
+ cross join lateral concat_ws(' ', one, other) as job
+ cross join lateral have_held_job(job);
+select is(
+    pg_temp.code_of(job, variadic array(select pg_temp.asked(key) from unnest(keys) as key)), null,
+    format('what stands beside one another may be asked for: %s', keys))
+  from (values
+        ('{a,b,a#1,ab/c#1,c/d#1,c/d/e#1,c:d#1}'::text[]), ('{.1/a#1,.1.1/a#1,.2/a#1,.w#1/a#1,.w#1/a/b#1,a/b#1}')
+       ) as cases (keys)
+ cross join lateral array_to_string(keys, ' ') as job
+ cross join lateral have_held_job(job);
+
+-- One after the other, whatever became of the first, and whatever it is.
+
+create temporary table orders as
+select case when is_turned then later else before end as before,
+       case when is_turned then before else later end as later,
+       kind, other_kind, format('%s %s, %s %s', kind, before, other_kind, later) || is_turned as job
+  from (values ('a', 'a/b#1')) as k (before, later)
+ cross join unnest('{f,t}'::boolean[]) as is_turned
+ cross join unnest('{hook,job}'::text[]) as kind
+ cross join unnest('{activity,job}'::text[]) as other_kind;
+select have_held_job(job) from orders;
+select is(
+    array[pg_temp.code_of(job, pg_temp.asked(before, kind)), pg_temp.code_of(job, pg_temp.asked(later, other_kind)),
+          pg_temp.code_of(job, pg_temp.asked(before, kind))],
+    array[null, 'PD104', null],
+    format('after a %s %s there is no %s %s, and the first may be repeated', kind, before, other_kind, later))
+  from orders
+ order by job;
+select given(take('bob', '{default}', 100));
+select given(tell(a_turn(t.job_id, t.task, 'done', worker => 'bob')))
+  from tasks as t
+ where t.worker = 'bob';
+select is(pg_temp.code_of(job, pg_temp.asked(later, other_kind)), 'PD104', format('nor when it has ended: %s', job))
+  from orders
+ order by job;
+
+-- Beneath each other: what a hook asks for is its own.
+
+select have_held_job('deep');
+select given(pg_temp.code_of('deep', pg_temp.asked('a')));
+select given(take('bob', '{default}', 100));
+select is(
+    tell(a_turn('deep', '1/main/a', requests => jsonb_build_array(pg_temp.asked('b#1')), worker => 'bob')) ->> 'state',
+    'keep',
+    'a hook may ask for what its asker may not');
+select is(tasks_of('deep'), '{1/main,1/main/a,1/main/a/b#1}', 'it stands beneath the hook');
+select is(pg_temp.code_of('deep', pg_temp.asked('a/b#1')), 'PD104', 'and is no answer to anybody else');
+
+-- Detached: beside the hooks from outside.
+
+select have_held_job('loose');
+select given(pg_temp.code_of('loose', pg_temp.asked('x#1')));
+select given(take('bob', '{default}', 100));
+select is(
+    tell(a_turn('loose', task, worker => worker, requests => jsonb_build_array(
+        pg_temp.asked(key, detached => true)))) ->> 'state',
+    'keep', format('%s may detach %s', task, key))
+  from (values
+        ('1/main', 'x#1:y#1', 'ada'), ('1/main/x#1', 'y#1', 'bob'), ('1/main', 'a/b#1', 'ada'),
+        ('1/main', 'a:b#1', 'ada'), ('1/main', 'a\:b#1', 'ada'), ('1/main', 'a\/b#1', 'ada'),
+        ('1/main', '.p/a#1', 'ada')
+       ) as cases (task, key, worker);
+select given(take('bob', '{default}', 100));
+select is(
+    tell(a_turn('loose', task, worker => 'bob', requests => jsonb_build_array(
+        pg_temp.asked(key, detached => detached)))) ->> 'state',
+    'keep', format('%s may ask for %s', task, key))
+  from (values
+        ('$hook/1:main:a\|b#1', 'c#1', true), ('$hook/1:main:a\|b#1', 'c#1', false),
+        ('$hook/1:main:a\|b#1', 'c#1:d#1', true)
+       ) as cases (task, key, detached);
+select given(take('bob', '{default}', 100));
+select given(tell(a_turn('loose', '$hook/1:main:a\|b#1/c#1', requests => jsonb_build_array(
+    pg_temp.asked('d#1', detached => true)), worker => 'bob')));
+select is(
+    (select string_agg(t.task, ' ' order by t.task) from tasks as t where t.job_id = 'loose' and t.detached),
+    concat_ws(
+        ' ', '$hook/$hook:13:1:main:a\|b#1:c#1', '$hook/$hook:13:1:main:a\|b#1:c#1:d#1',
+        '$hook/$hook:13:1:main:a\|b#1:c#1\:d#1', '$hook/1:main:.p:a#1', '$hook/1:main:a\:b#1', '$hook/1:main:a\\\:b#1',
+        '$hook/1:main:a\\\|b#1', '$hook/1:main:a\|b#1', '$hook/1:main:x#1:y#1', '$hook/1:main:x#1\:y#1'),
+    'each is a task of its own');
+select is(
+    error_of(format('select hook(''loose'', ''h'', key => %L)', key)), 'PD104',
+    format('nobody outside takes the name %s', key))
+  from unnest('{1:main:a:b#1,12:main:x,$hook:k:x,$schedule}'::text[]) as key;
+select is(hook('loose', 'h', key => '1:of:2'), '$hook/1:of:2', 'other keys may hold colons');
+
+-- All keys of up to four parts that a request can have: which of them lead beneath others, and what is named alike.
+
+create temporary table parts as select unnest('{"",a,/,#1,.,:,"\\","|"}'::text[]) as part;
+create temporary table keys as
+select distinct concat(a.part, b.part, c.part, d.part) as key, '' in (a.part, b.part, c.part, d.part) as is_short
+  from parts as a
+ cross join parts as b
+ cross join parts as c
+ cross join parts as d
+ where asked_key_failure(concat(a.part, b.part, c.part, d.part)) is null;
+select is_empty(
+    $$ select above.key, k.key
+         from keys as above
+         join keys as k on starts_with(k.key, above.key || '/')
+        where above.key ~ '#[0-9]+$' or k.key !~ '^[^.].*/' $$,
+    'what leads beneath another has no number at its end, and no place before it');
+create temporary table askers as
+select distinct a.task
+  from keys as k
+ cross join lateral unnest(array[
+        '1/main',
+        '1/main/' || k.key,
+        case when k.key !~ '/' then '$hook/' || k.key end,
+        case when k.key ~ '[/:]' then requested_task('1/main', k.key, true) end,
+        case when k.key ~ '[/:]' then requested_task('1/main', k.key, true) || '/a' end,
+        case when k.key ~ '[/:]' then requested_task('1/main', k.key, true) || '/a:' end]) as a (task)
+ where k.is_short
+   and a.task is not null;
+select is_empty(
+    $$ select requested_task(a.task, k.key, true), jsonb_agg(jsonb_build_array(a.task, k.key))
+         from askers as a
+        cross join keys as k
+        where k.is_short
+        group by 1
+       having count(*) > 1 $$,
+    'no two that are detached have one name, whoever asks for them under whatever keys');
+
+-- What perdure itself keeps beneath a coordinator, or leaves a task.
+
+select given(start('w', id => 'own', queue => 'own', timeout => '1 h'));
+select given(take('ada', '{own}'));
+select is(pg_temp.code_of('own', pg_temp.asked(key, kind)), 'PD104', format('no %s has the key %s', kind, key))
+  from (values ('$deadline', 'hook'), ('$cancel', 'item')) as cases (key, kind);
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,158 @@
+-- Tasks, named: what is asked for is named after who asked, and the key of the request. No two requests of a job have one name,
+-- and none stands beneath another's: it would be the other's task, or end with it, and its asker would hear nothing. [P4] [P8]
+
+-- A detached one stands beside the hooks from outside, whose keys have no slash, and so has none either. A colon that is no
+-- slash is marked, and a slash that leads to no place in the code; the name of a detached asker is told with its length. So two
+-- names stay two.
+create function @extschema@.requested_task(task text, key text, detached boolean) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    asker text := case when starts_with(requested_task.task, '$hook/') then split_part(requested_task.task, '/', 2) end;
+    above text := substr(requested_task.task, coalesce(length('$hook/' || asker), 0) + 1);
+    own text := requested_task.key;
+begin
+    if not requested_task.detached then
+        return requested_task.task || '/' || requested_task.key;
+    end if;
+    above := replace(regexp_replace(above, E'([\\\\:])', E'\\\\\\1', 'g'), '/', ':');
+    own := replace(regexp_replace(own, E'([\\\\:])', E'\\\\\\1', 'g'), '/', case when own ~ '^[.]' then ':' else E'\\|' end);
+    return '$hook/' || coalesce('$hook:' || length(asker) || ':' || asker, '') || above || ':' || own;
+end
+$$;
+comment on function @extschema@.requested_task(text, text, boolean) is
+    'Name a requested task: beneath its asker, with whom it ends, or, detached, beside the hooks from outside.';
+
+
+-- Each run counts its keys from the beginning; the children of those before it are still there.
+create function @extschema@.child_id(job text, task text, key text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return child_id.job || '/' || coalesce(substring(child_id.task || '/', '^(?!1/)[0-9]+/main/'), '') || child_id.key;
+end
+$$;
+comment on function @extschema@.child_id(text, text, text) is
+    'Name a child for which its parent has no name: beneath the parent, by the run unless it is the first, and by the request.';
+
+
+create function @extschema@.beneath_failure(key text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return make_failure(
+        'PD104', 'InvalidName',
+        format('the key of a request must not lead beneath another: %s', quote_literal(left(beneath_failure.key, 200))),
+        'What stands beneath a task, behind a slash, ends with it.', 'Use another separator, or end it as in group/search#1.');
+end
+$$;
+comment on function @extschema@.beneath_failure(text) is
+    'Say that what is asked for under a key could end with something else that was asked for (PD104).';
+
+
+-- The package's keys end with a number and have none before a slash, but for a place in the code, which begins with a dot: of
+-- such keys none leads beneath another.
+create function @extschema@.asked_key_failure(key text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        name_failure(asked_key_failure.key, 'the key of a request'),
+        case when asked_key_failure.key in ('$cancel', '$deadline') then make_failure(
+            'PD104', 'InvalidName', format('the key %s belongs to perdure', asked_key_failure.key),
+            'A task is asked to cancel under it, or told that time is up.', 'Choose another key.') end,
+        case when case when asked_key_failure.key !~ '/' then asked_key_failure.key ~ '^[.]'
+                       when asked_key_failure.key !~ '#[0-9]+$' then true
+                       when asked_key_failure.key ~ '^[.]' then asked_key_failure.key ~ '^[^/]*/.*#[0-9]+/'
+                       else asked_key_failure.key ~ '#[0-9]+/' end
+             then beneath_failure(asked_key_failure.key) end);
+end
+$$;
+comment on function @extschema@.asked_key_failure(text) is
+    'Say that a request cannot have a key, which is no name, or could lead beneath that of another (PD104), or null.';
+
+
+-- A key without a number may lead to others, as `a` to `a/b#1`: then what else was asked for tells. Who repeats a request was judged
+-- before. Any answer stays until the asker ends.
+create function @extschema@.nested_failure(job text, task text, requests jsonb) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select beneath_failure(r.request ->> 'key')
+          from jsonb_array_elements(nested_failure.requests) as r (request)
+         cross join lateral (
+            select r.request ->> 'key' as key,
+                   coalesce(r.request ->> 'id', child_id(nested_failure.job, nested_failure.task, r.request ->> 'key')) as id,
+                   nested_failure.task || '/' || (r.request ->> 'key') as name,
+                   possible_askers(nested_failure.task || '/' || (r.request ->> 'key')) as above
+            offset 0) as q
+         where (q.key !~ '#[0-9]+$' or q.key ~ '^[^.].*/')
+           and r.request ->> 'kind' is distinct from 'until'
+           and r.request ->> 'kind' is distinct from 'item'
+           and not exists (select from tasks as t
+                            where t.job_id = nested_failure.job and t.task = q.name
+                              and t.asker_job = nested_failure.job and t.asker_task = nested_failure.task)
+           and not exists (select from inbox as i
+                            where i.job_id = nested_failure.job and i.task = nested_failure.task and i.key = q.key)
+           and not exists (select from jobs as j where j.id = q.id and j.parent = nested_failure.job and j.asked_as = q.name)
+           and (exists (select from jsonb_array_elements(nested_failure.requests) as o (request)
+                         where starts_with(o.request ->> 'key', q.key || '/')
+                            or starts_with(q.key, (o.request ->> 'key') || '/'))
+                or exists (select from tasks as t
+                            where t.job_id = nested_failure.job
+                              and t.asker_job = nested_failure.job and t.asker_task = nested_failure.task
+                              and (t.task = any(q.above) or t.task > q.name || '/' and t.task < q.name || '0'))
+                or exists (select from inbox as i
+                            where i.job_id = nested_failure.job and i.task = nested_failure.task
+                              and (nested_failure.task || '/' || i.key = any(q.above)
+                                   or i.key > q.key || '/' and i.key < q.key || '0'))
+                or exists (select from jobs as j
+                            where j.parent = nested_failure.job
+                              and (j.asked_as = any(q.above) or j.asked_as > q.name || '/' and j.asked_as < q.name || '0')))
+         limit 1);
+end
+$$;
+comment on function @extschema@.nested_failure(text, text, jsonb) is
+    'Say that a task asks for something whose key leads to what else it has asked for, or is led to (PD104), or null.';
+
+
+-- Each level adds a key to the name of the one above. With 600 bytes a name fits any index, also beside a text of a memory.
+create function @extschema@.depth_failure(job text, task text, requests jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD104', 'InvalidName', format('what is asked for as %s would have too long a name', quote_literal(left(q.key, 40))),
+                   format('Its key and the name of what it stands beneath have %s bytes; at most 580 are allowed.', q.size),
+                   'Use shorter keys and fewer levels, or give the child an id.')
+          from (select r.request ->> 'key' as key,
+                       octet_length(r.request ->> 'key')
+                           + octet_length(case when r.request ->> 'kind' = 'job' then depth_failure.job else depth_failure.task end) as size
+                  from jsonb_array_elements(depth_failure.requests) as r (request)
+                 where coalesce(r.request ->> 'kind', 'hook') in ('hook', 'activity')
+                    or r.request ->> 'kind' = 'job' and r.request ->> 'id' is null) as q
+         where q.size > 580
+         limit 1);
+end
+$$;
+comment on function @extschema@.depth_failure(text, text, jsonb) is
+    'Say that the name of a task or child, which is made of that of its asker and a key, would be too long (PD104), or null.';
