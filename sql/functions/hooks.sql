@@ -56,13 +56,16 @@ comment on function @extschema@.hook(text, text, jsonb, text, text, integer, tim
     'Run a hook on a job from outside; returns the name of its task. The same key is the same hook, once. PD401, PD103, PD104, PD107, PD30x.';
 
 
--- What a hook that nobody awaits has answered stands in its own journal, as its end. One whom nobody asked from outside answers
--- whoever did, and has no end there.
+-- What a hook that nobody awaits has answered stands in its own journal, as its end. One that a task awaits answers that task, and
+-- has no end there.
 create function @extschema@.hook_result(id text, task text) returns @extschema@.job_result
 language plpgsql
 stable
 security definer
 set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     ended job_result;
