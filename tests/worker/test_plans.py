@@ -122,6 +122,11 @@ def live(connection: Connection) -> None:
     for job in JOBS[2:]:
         asked(connection, "select signal(%s, 'stop') is not null", job)
     advance(connection, claim(connection), state="done", value=1)
+    asked(connection, "select hook('one', 'h', queue => 'q', key => 'asked')")
+    answer = "select (hook_result('one', '$hook/asked')).status"
+    assert asked(connection, answer) == "running"
+    advance(connection, claim(connection), state="done", value=1)
+    assert asked(connection, answer) == "completed"
     assert asked(connection, "select forget_finished(clock() + interval '1 h')") > 30
 
 
