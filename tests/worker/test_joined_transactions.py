@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
@@ -219,7 +220,7 @@ def test_a_commit_wakes_an_idle_worker(
     """[P11]: long before it would look by itself."""
     work(poll=600)
     while not client.send(client.calls.statement("select true from perdure.listeners")):
-        pass
+        time.sleep(0.005)
     handle = client.start(echo, 7, connection=caller.connection)
     caller.commit()
     assert handle.result(T) == 7

@@ -8,6 +8,7 @@ say anything. The clock is moved, nobody sleeps.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import permutations
@@ -84,7 +85,7 @@ class Jobs:
                    and t.awaits = '{go}')
             """
         while self._connection.execute(query.encode()).fetchone() != (0,):
-            pass
+            time.sleep(0.005)
 
     def wait_begins_with_who_is_lost(self) -> None:
         """Return when each job is held by a worker of which nothing more is heard."""
@@ -372,7 +373,7 @@ def test_a_signal_in_time_is_heard_behind_more_than_a_claim_brings(
     worker = work(poll="50 ms")
     waits = "select exists (select from tasks where token is null and awaits @> '{go, noise}')"
     while connection.execute(waits.encode()).fetchone() != (True,):
-        pass
+        time.sleep(0.005)
     worker.stop()
     noise = "select count(signal(%s, 'noise', to_jsonb(%s::text))) from generate_series(1, %s)"
     connection.execute(noise, [workflow, before["of"], before["n"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -94,7 +95,7 @@ def test_a_payload_comes_as_the_type_that_is_waited_for(
 def handle_waits_for(client: perdure.Client, job: str, signal: str) -> None:
     """Return when a task of a job waits for a signal."""
     while f"signal {signal}" not in str(waiting(client, job)):
-        pass
+        time.sleep(0.005)
 
 
 def waiting(client: perdure.Client, job: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -312,7 +313,7 @@ def test_who_publishes_more_than_the_database_takes_waits(
     blocked.set()
     waiting = "select exists (select from pg_stat_activity where wait_event_type = 'Lock')"
     while not run(dsn, waiting)[0][0] or len(said) < 10:
-        pass
+        time.sleep(0.005)
     assert len(said) < 20
     connection.execute("commit")
     handle.result(T)
