@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(120);
+select plan(121);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -124,6 +124,8 @@ select set_queue('rate', rate_per_second => 2);
 select pg_temp.have_tasks('rate', 8);
 select is(cardinality(pg_temp.taken('rate')), 2, 'a queue has at first what comes in a second');
 select is(next_due_at('{rate}'), clock() + interval '500 ms', 'a worker is told when the next token comes');
+select is((claim('{rate}', 'ada', since => clock())::jsonb ->> 'next_due_at')::timestamptz, clock() + interval '500 ms',
+          'also where it searched from a mark');
 select is((status('rate-5--3')).waiting_for, 'a token of queue rate, which gets 2 a second', 'a status says so');
 select time_passes('499 ms');
 select is(pg_temp.taken('rate'), '{}', 'no token comes early');

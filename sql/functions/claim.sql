@@ -113,7 +113,8 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
 
 
 -- The mark lies past what an old snapshot keeps dead at the head of the index. It is a hint: one claim a second, and the last
--- before a rest, searches from -infinity, and only that one is told when something is due next.
+-- before a rest, searches from -infinity, and only that one is told when something is due next; each is told when limits that
+-- held something back let it go.
 create function @extschema@.look_ahead(
     queues          text[],
     taken           @extschema@.claimed_task[],
@@ -129,7 +130,9 @@ declare
     deliveries integer;
 begin
     if look_ahead.taken = '{}' then
-        next_due_at := case when look_ahead.since = '-infinity' then next_due_at(look_ahead.queues) end;
+        next_due_at := case
+            when look_ahead.since = '-infinity' then next_due_at(look_ahead.queues)
+            else next_admission_at(restrained_queues(look_ahead.queues), clock()) end;
         return;
     end if;
     select min(t.was_due_at), max(t.deliveries) into mark, deliveries from unnest(look_ahead.taken) as t;

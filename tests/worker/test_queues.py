@@ -244,7 +244,8 @@ def test_a_slot_that_becomes_free_is_taken_at_once(
     began = time.monotonic()
     for handle in [client.start(waits) for _ in range(40)]:
         handle.result(T)
-    assert time.monotonic() - began > 39 / 20 - 0.1
+    # A search from the beginning, one a second, would find each of them, too.
+    assert 39 / 20 - 0.1 < time.monotonic() - began < 39 / 4
 
 
 def test_workers_that_are_killed_take_no_slot_with_them(
