@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(70);
+select plan(71);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -139,7 +139,15 @@ select given(tell(a_turn('shape', state => 'release', worker => 'bob again')));
 select is(
     take('bob', '{shape@v1}', claim_as => 'bob once more') #> '{0,journal}',
     'null',
-    'the worker that ran a task last has its journal');
+    'the worker that ran a coordinator last has its journal');
+select given(hook('shape', 'h', key => 'again', queue => 'again'));
+select given(take('bob', '{again}'));
+select given(tell(a_turn('shape', '$hook/again', 'park', facts => '[{"kind": "note"}]', awaits => '{stop}',
+                         worker => 'bob')));
+select given(signal('shape', 'stop'));
+select is(
+    jsonb_array_length(take('bob', '{again}', claim_as => 'bob again and again') #> '{0,journal}'), 1,
+    'but a hook, which has left memory, brings it along');
 select is(
     (select jsonb_array_length(told -> 'messages') from parked_task),
     1,
@@ -231,7 +239,7 @@ select is((claim('{nobody}', 'ada')::jsonb ->> 'at')::timestamptz, clock(), 'a c
 select given(claim('{x,y}', 'idler', idle => true));
 select is(
     (select array_agg(topic order by topic) from listeners where listener = 'idler'),
-    '{x,y}',
+    '{$mail/idler,x,y}',
     'a worker that gets nothing is noted as idle on its queues');
 select given(claim('{x,y}', 'busy one'));
 select is(

@@ -1,7 +1,7 @@
 -- Listeners: who is idle and wants to be told. A hint may be lost, so what is tested here is that it is given [P11].
 
 begin;
-select plan(41);
+select plan(46);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -171,6 +171,23 @@ select is(
 select given(take('ada', '{r}', claim_as => 'y'));
 select given(tell(a_turn('r', state => 'stuck', worker => 'y')));
 select is(topics_of($$ select resume('r') $$), '{r}', 'who is told of a task that is resumed: its queue');
+
+-- What is held is not woken: its worker is told of its mail, where it listens.
+
+select have_held_job(id, worker => worker) from (values ('h', 'listens'), ('b', 'busy')) as held (id, worker);
+select given(claim('{idle}', 'listens', idle => true));
+select is(
+    (select array_agg(l.topic order by l.topic) from listeners as l where l.listener = 'listens'),
+    '{$mail/listens,idle}',
+    'a worker that has nothing to do asks for hints of its queues, and of mail for what it holds');
+select is(topics_of($$ select signal('h', 'go') $$), '{$mail/listens}',
+          'who is told of a signal to a job that is held: its worker');
+select is(topics_of($$ select signal('b', 'go') $$), '{}', 'where that does not listen nobody is');
+select time_passes('1 s');
+select given(hook('h', 'h', key => 'new', queue => 'q'));
+select is(topics_of($$ select cancel('h') $$), '{$mail/listens}',
+          'who is told of a request to cancel what is held: its worker');
+select is(wake_tasks('{h}', clock() + interval '1 s'), '{}', 'nobody is told again of mail that came before');
 
 -- A hint is never needed: what was left is found by the next claim [P11].
 

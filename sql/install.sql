@@ -46,6 +46,7 @@
 \ir functions/tasks/judging.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql
+\ir functions/tasks/pausing.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
 \ir functions/tasks/parting.sql

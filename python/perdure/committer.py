@@ -52,8 +52,8 @@ BUSY = 5
 each of its turns takes a claim along."""
 
 OUTRUN, STEP_BACK, SOON = 2, 0.02, 2.0
-"""Claims in a row that hints asked for and that found nothing, not even what is due in so many
-seconds: others are quicker. Such a worker looks a moment later, for what they cannot take."""
+"""Claims in a row that hints of others asked for and that found nothing, not even what is due in so
+many seconds: others are quicker. Such a worker looks a moment later, for what they cannot take."""
 
 SEARCH_AGAIN = 1.0
 """Seconds after a full answer in which claims search from its mark, not from the beginning."""
@@ -84,7 +84,7 @@ class Committer:
         self._searched_at = self._search_at = 0.0
         self._is_registered = False
         self._asked_at = 0.0
-        self._was_hinted = self._heeds_hint = False
+        self._was_hinted = self._has_rivals = self._heeds_rivals = False
         self.may_claim = True
 
     # What others say.
@@ -106,9 +106,11 @@ class Committer:
         self._look_at = min(self._look_at, at)
         self._claim_by(at)
 
-    def notified(self) -> None:
-        """Look for tasks: somebody said that there are some."""
+    def notified(self, sender: int) -> None:
+        """Look for tasks: the session of a server said that there are some. Of what this worker has
+        said itself it took its part along, and is not outrun where nothing is left."""
         self._was_hinted = True
+        self._has_rivals = self._has_rivals or sender != self._link.backend
         self._claim_by(time.monotonic() + self._courtesy())
 
     def _claim_by(self, at: float) -> None:
@@ -164,7 +166,8 @@ class Committer:
             self._is_registered = False
             await self._link.call(self._calls.stop_listening(self._engine.name))
         if claims > 0:
-            self._heeds_hint, self._was_hinted = self._was_hinted, False
+            self._heeds_rivals, self._has_rivals = self._has_rivals, False
+            self._was_hinted = False
         if letters:
             await self._advance(letters, claims)
         elif claims > 0:
@@ -258,7 +261,7 @@ class Committer:
         due_in = self._seconds_until(reply["next_due_at"])
         if tasks or due_in < SOON:
             self._losses = 0
-        elif self._heeds_hint:
+        elif self._heeds_rivals:
             self._losses += 1
         delay = 0.0 if is_full else self._pause()
         if not has_searched:

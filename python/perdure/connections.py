@@ -240,6 +240,11 @@ class AsyncLink:
         self._turn = asyncio.Lock()
         note_holder(self)
 
+    @property
+    def backend(self) -> int | None:
+        """Tell the process of the server that answers, while there is a connection."""
+        return None if self._cursor is None else self._cursor.connection.info.backend_pid
+
     def begin_anew(self) -> None:
         """Leave the connection to the parent process: the next call opens another."""
         self._cursor = None

@@ -54,6 +54,7 @@ class CoordinatorTurn(Turn):
     """A coordinator that this worker holds."""
 
     kind = "coordinator"
+    takes_mail = True
 
     def __init__(self, engine: Engine, row: Json, function: Coordinator[..., Any]):
         super().__init__(engine, row)

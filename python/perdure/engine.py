@@ -133,6 +133,8 @@ class Engine:
             self.seal(turn, answer[UNOPENED])
         else:
             self._guarded(turn, turn.answered, answer)
+            if turn.is_hinted and not turn.is_over:
+                self._guarded(turn, turn.hear)
 
     def seal(self, turn: Turn, error: PerdureError) -> None:
         """Give a task back of which something has come that cannot be opened here."""
@@ -264,6 +266,11 @@ class Engine:
     async def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> bool:
         """Ask whether a worker of this queue, and version, has a function."""
         return bool(await self._reader.call(self.calls.has_worker(queue, version, kind, name)))
+
+    def mail_has_come(self) -> None:
+        """Let what is held look into its inbox: a hint says that some of it was sent something."""
+        for turn in list(self.held.values()):
+            self._guarded(turn, turn.hear)
 
     def heard(self, task: Task, state: str, cancel: bool) -> None:
         """Take what a heartbeat has heard of a task."""

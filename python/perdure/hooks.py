@@ -44,6 +44,7 @@ class HookTurn(Turn):
     """A hook that this worker holds."""
 
     kind = "hook"
+    takes_mail = True
 
     def __init__(self, engine: Engine, row: Json, hook: Hook[..., Any]):
         super().__init__(engine, row)
@@ -448,10 +449,11 @@ class HookTurn(Turn):
         runs_again = self._sent_plan is PARK and not self.hook.is_async
         if runs_again:
             self._run()
+        has_more = self.outbox.has_more()  # what it is told now goes with what it says to that
         if self._plan is None and not self._is_unwinding:  # it would park on what it was told
             mail = self.mail_of(answer, self.outbox.taken())
             self.waits.take(mail, runs_again=runs_again)
-        if self._plan is not None or (self.outbox.has_more() and not self.transacting.locked()):
+        if self._plan is not None or (has_more and not self.transacting.locked()):
             self.submit()
         else:
             self.waits.arm()

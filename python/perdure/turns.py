@@ -47,10 +47,12 @@ class Turn(ABC):
     `position` is the number of journal rows that the database is known to have, `asked_before` how
     much it knows to be asked for: who knows more than it is fenced. `queued`, `flying` and
     `asked_at` belong to the committer: waiting to be sent, sent but not answered, since when.
-    `asked_for` names the signals of which the answer will tell.
+    `asked_for` names the signals of which the answer will tell. `is_hinted`: mail has come since.
     """
 
     kind: str
+    takes_mail = False
+    """Whether mail may come to it while it is held, and be heard at once."""
 
     def __init__(self, engine: Engine, row: Json):
         self.engine = engine
@@ -65,7 +67,7 @@ class Turn(ABC):
         self.flying = False
         self.asked_at = 0
         self.asked_for: frozenset[str] = frozenset()
-        self.is_over = False
+        self.is_hinted = self.is_over = False
         self._landings: list[asyncio.Future[None]] = []
         self.progress = Progress(row["progress"], MAX_SEALED if "discretion" in row else MAX_BYTES)
 
@@ -163,6 +165,12 @@ class Turn(ABC):
     @abstractmethod
     def nudge(self) -> None:
         """Look into the inbox soon: a heartbeat heard that the task is asked to cancel."""
+
+    def hear(self) -> None:
+        """Look into the inbox: something has come. What is on its way may have looked before."""
+        self.is_hinted = self.takes_mail and self.flying
+        if self.takes_mail and not self.flying:
+            self.nudge()
 
     @abstractmethod
     def drop(self) -> None:

@@ -279,9 +279,9 @@ class Worker:
                 await link.call(engine.calls.forget_worker(self.name))
 
     async def _listen(self, engine: Engine) -> None:
-        """Hear when there is work; without this connection the worker polls."""
+        """Hear of work, and of mail for what is held; without this connection the worker polls."""
         assert self._stopping is not None
-        waiting = pauses()
+        mail, waiting = f"$mail/{engine.name}", pauses()
         while True:
             try:
                 async with await engine.source.connect_async("perdure listens") as connection:
@@ -295,7 +295,9 @@ class Worker:
                     engine.committer.claim_in(0)
                     async for notice in connection.notifies():
                         if notice.payload in engine.queues:
-                            engine.committer.notified()
+                            engine.committer.notified(notice.pid)
+                        elif notice.payload == mail:
+                            engine.mail_has_come()
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())
             await asyncio.sleep(next(waiting))

@@ -28,10 +28,10 @@ begin
                                              then open_messages(t.job, t.task, t.awaits) end, '[]'))
                    order by t.ordinality)
           -- To a task that was never held nothing is sent but a request to cancel, and with that it awaits something.
-          -- Whoever ran it last has its journal; one that is long, or comes after others that are, is read apart.
+          -- Whoever ran a coordinator last has its journal; one that is long, or comes after others that are, is read apart.
           from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
                   from (select c.*, case when c.position = 0 then '[]'::json
-                                         when not c.is_cached and c.position <= 1000
+                                         when (c.kind = 'hook' or not c.is_cached) and c.position <= 1000
                                               and journal_size(c.job, c.task) <= 1048576
                                          then journal_rows(c.job, c.task, 0, c.position) end as journal
                           from unnest(describe_tasks.taken) with ordinality as c

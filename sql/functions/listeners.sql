@@ -140,11 +140,11 @@ begin
         return;
     end if;
     insert into listeners (topic, listener, since)
-    select q.queue, turn_idle.worker, clock()
-      from unnest(turn_idle.queues) as q (queue)
-     order by q.queue collate "C"
+    select u.topic, turn_idle.worker, clock()
+      from unnest(turn_idle.queues || ('$mail/' || turn_idle.worker)) as u (topic)
+     order by u.topic collate "C"
         on conflict on constraint one_row_per_listener do nothing;
     perform see_workers(array[turn_idle.worker]);
 end
 $$;
-comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues, or works again.';
+comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues and for mail of what it holds, or works again.';

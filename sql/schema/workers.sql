@@ -28,8 +28,8 @@ create unlogged table @extschema@.listeners (
 
     constraint one_row_per_listener primary key (topic, listener)
 );
-comment on table @extschema@.listeners is 'Who is idle and wants a NOTIFY: workers on their queues, clients on the end of a job or a change of its memory.';
-comment on column @extschema@.listeners.topic is 'A queue, $job/id, or $memory/id.';
+comment on table @extschema@.listeners is 'Who is idle and wants a NOTIFY: workers on their queues and on mail for what they hold, clients on the end of a job or a change of its memory.';
+comment on column @extschema@.listeners.topic is 'A queue, $mail/worker, $job/id, or $memory/id.';
 comment on column @extschema@.listeners.listener is 'The worker or client.';
 comment on column @extschema@.listeners.since is 'When it became idle, or asked last.';
 

@@ -10,7 +10,14 @@ from typing import Any
 
 from tests.model.ends import end_tasks
 from tests.model.judging import Turn
-from tests.model.queues import base, is_asleep, next_due_at, restrained, tokens_at
+from tests.model.queues import (
+    base,
+    is_asleep,
+    next_admission_at,
+    next_due_at,
+    restrained,
+    tokens_at,
+)
 from tests.model.state import (
     MAX_DELIVERIES,
     NEVER,
@@ -272,7 +279,7 @@ def described(s: State, name: Name, task: Row, *, again: bool, before: Row) -> R
     job = s.jobs[name[0]]
     is_cached = not again and before["last_worker"] == task["worker"]
     journal = None
-    if not is_cached or task["position"] == 0:
+    if task["kind"] == "hook" or not is_cached or task["position"] == 0:
         journal = [
             [seq, row["kind"], row["key"], row["ok"], row["value"], row["at"]]
             for (owner, of, seq), row in sorted(s.journal.items())
@@ -326,7 +333,8 @@ def reply(s: State, given: set[Name], args: Row) -> Row:
 def look_ahead(s: State, taken: list[Row], args: Row) -> int | None:
     """Tell when to claim again, as far as time alone decides."""
     if not taken:
-        return next_due_at(s, args["queues"]) if args.get("since") in (None, "-infinity") else None
+        searched_all = args.get("since") in (None, "-infinity")
+        return (next_due_at if searched_all else next_admission_at)(s, args["queues"])
     is_suspect = any(task["deliveries"] > SUSPICIOUS for task in taken)
     return s.now + SECOND // 20 if is_suspect else None
 

@@ -55,9 +55,15 @@ def next_due_at(s: State, queues: list[str]) -> int | None:
     due = [
         task["due_at"] for task in awake if s.now < task["due_at"] < NEVER and not task["in_line"]
     ]
+    admitted_at = next_admission_at(s, queues)
+    return min([*due, *([] if admitted_at is None else [admitted_at])], default=None)
+
+
+def next_admission_at(s: State, queues: list[str]) -> int | None:
+    """Tell when limits of these queues will let go what is due, as far as time alone decides."""
     token_at = next_token_at(s, queues)
     soon = [s.now + SECOND // 100] if has_room(s, queues) else []
-    return min([*due, *soon, *([] if token_at is None else [token_at])], default=None)
+    return min([*soon, *([] if token_at is None else [token_at])], default=None)
 
 
 def has_room(s: State, queues: list[str]) -> bool:

@@ -285,7 +285,7 @@ def test_idle_claims_of_one_worker_that_name_its_queues_in_any_order_do_not_dead
     c.end(end)
 
     assert (one.get(), two.get()) == ([], [])
-    assert a.one("select count(*) from listeners") == 3
+    assert a.one("select count(*) from listeners") == 4  # and its mail
 
 
 # In bulk

@@ -364,6 +364,27 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
 
 
 @pytest.mark.direct("it is about hints")
+def test_who_tells_himself_is_not_outrun(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn takes along what it makes due; the hint that follows means nothing."""
+
+    @app.hook
+    async def answers(memory: perdure.AsyncEntity) -> None: ...
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> int:
+        for _ in range(3):
+            await answers(memory)
+        return 1
+
+    monkeypatch.setattr(committer, "STEP_BACK", 3600.0)
+    work(poll=3600)
+    for _ in range(5):
+        assert client.start(asks).result(T) == 1
+
+
+@pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it measures pauses")
 def test_a_dear_search_takes_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch

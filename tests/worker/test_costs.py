@@ -24,7 +24,7 @@ pytestmark = [
 MANY = amount(50_000)
 """Jobs that sleep, and jobs that have finished, beside the one that is measured."""
 
-MOST_PAGES = {"start": 20, "claim": 38, "command": 18, "signal": 14, "advance": 52}
+MOST_PAGES = {"start": 20, "claim": 38, "command": 18, "signal": 22, "advance": 52}
 """The claim is of one task, for a worker of two queues."""
 
 BESIDE = """

@@ -1,5 +1,5 @@
 -- Tasks, woken. Law: waking moves only a parked task. A task that is held looks at its inbox when it parks, under the
--- job's lock. What updates many tasks at once goes through the index, in order of their names: so by no bitmap, which has the order
+-- job's lock; meanwhile its worker is given a hint, where it listens, so that the task may look before. What updates many tasks at once goes through the index, in order of their names: so by no bitmap, which has the order
 -- of their places.
 
 -- The lock of a job gives an old snapshot no new eyes, and a task that has parked since has not written the job's row.
@@ -60,13 +60,37 @@ begin
          where t.job_id = any(array[a.job_id])
            and t.task = a.task
         returning t.queue
+    ), topics as (
+        select m.queue as topic
+          from moved as m
+         union all
+        select l.topic
+          from tasks as t
+         cross join lateral (
+            select h.topic from listeners as h where h.topic = any(array['$mail/' || t.worker]) offset 0) as l
+         where t.job_id = any(wake_tasks.jobs)
+           and t.token is not null
+           and (exists (
+                    select
+                      from inbox as i
+                     where i.job_id = t.job_id
+                       and i.task = t.task
+                       and i.sent_at >= wake_tasks.woken_at
+                    offset 0)
+                or exists (
+                    select
+                      from inbox as i
+                     where i.job_id = t.job_id
+                       and i.task is null
+                       and i.sent_at >= wake_tasks.woken_at
+                    offset 0))
     )
-    select array_agg(distinct m.queue) into woken from moved as m;
+    select array_agg(distinct w.topic) into woken from topics as w;
     return coalesce(woken, '{}');
 end
 $$;
 comment on function @extschema@.wake_tasks(text[], timestamptz) is
-    'Make parked tasks due that have mail; returns their queues. Waking moves only a parked task.';
+    'Make parked tasks due that have mail; returns whom to tell: their queues, and the workers that hold others to which some was sent just now. Waking moves only a parked task.';
 
 
 create function @extschema@.wake_cancelled(job text, tasks text[], woken_at timestamptz) returns text[]
@@ -87,13 +111,22 @@ begin
            and t.task = any(wake_cancelled.tasks)
            and t.token is null
         returning t.queue
+    ), topics as (
+        select m.queue as topic
+          from moved as m
+         union all
+        select '$mail/' || t.worker
+          from tasks as t
+         where t.job_id = wake_cancelled.job
+           and t.task = any(wake_cancelled.tasks)
+           and t.token is not null
     )
-    select array_agg(distinct m.queue) into woken from moved as m;
+    select array_agg(distinct w.topic) into woken from topics as w;
     return coalesce(woken, '{}');
 end
 $$;
 comment on function @extschema@.wake_cancelled(text, text[], timestamptz) is
-    'Make tasks due that are asked to cancel, also when they wait for nothing; returns their queues.';
+    'Make tasks due that are asked to cancel, also when they wait for nothing; returns whom to tell: their queues, and the workers that hold others.';
 
 
 create function @extschema@.wake_to_cancel(turns @extschema@.turn[], woken_at timestamptz) returns void
@@ -169,45 +202,6 @@ comment on function @extschema@.wake_released(text[], text[], timestamptz) is
     'Make tasks due that were given back for lack of code or of a key, now that somebody comes who may have it.';
 
 
-create function @extschema@.pause_tasks(job text) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-set enable_bitmapscan = off
-as $$
-begin
-    update tasks as t
-       set paused = true
-     where t.job_id = pause_tasks.job
-       and (left(t.name, 1) <> '$' or t.name = '$schedule');
-end
-$$;
-comment on function @extschema@.pause_tasks(text) is 'Keep the tasks of a job from workers, also that of a schedule, but for what else the database does by itself; what is held goes on.';
-
-
-create function @extschema@.lift_pause(job text) returns text[]
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-set enable_bitmapscan = off
-as $$
-declare
-    freed text[];
-begin
-    if not pause_job(lift_pause.job, false) then
-        return '{}'::text[];
-    end if;
-    with moved as (
-        update tasks as t set paused = false where t.job_id = lift_pause.job and t.paused returning t.queue, t.stuck_reason
-    )
-    select array_agg(m.queue) into freed from moved as m where m.stuck_reason is null;
-    return coalesce(freed, '{}');
-end
-$$;
-comment on function @extschema@.lift_pause(text) is
-    'Give the tasks of a job, which is locked, to workers again; returns a queue for each that is not stuck.';
-
-
 create function @extschema@.resume_tasks(
     job             text,
     task            text,
@@ -266,28 +260,3 @@ end
 $$;
 comment on function @extschema@.wake_task(text, text, timestamptz) is
     'Make a parked task due that is to look at its memory again, also when it is stuck; returns its queue.';
-
-
-create function @extschema@.delay_tasks(due_after timestamptz, by interval) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    -- Who has mail does not wait for a time any more, nor does a job wait that was started later.
-    update tasks as t
-       set due_at = time_after(t.due_at, delay_tasks.by),
-           until = case when t.until > delay_tasks.due_after then time_after(t.until, delay_tasks.by) else t.until end
-      from jobs as j
-     where j.id = t.job_id
-       and j.created_at <= delay_tasks.due_after
-       and t.due_at > delay_tasks.due_after
-       and t.due_at < 'infinity'
-       and t.token is null
-       and not t.in_line
-       and t.name <> '$schedule'
-       and open_messages(t.job_id, t.task, t.awaits) is null;
-end
-$$;
-comment on function @extschema@.delay_tasks(timestamptz, interval) is
-    'Let what waits for a later time wait longer; schedules and held tasks stay as they are.';
