@@ -351,6 +351,10 @@ class ActivityTurn(Turn):
             self._task.cancel()
             self._cancelled()
 
+    def hear(self) -> None:
+        """Ask soon whether it is to cancel: nothing else can have come."""
+        self.engine.wants_heartbeat = True
+
     def _cancelled(self) -> None:
         cancelled = failure_of(asyncio.CancelledError("the activity was cancelled"))
         self._final = self.body("cancelled", value=cancelled)

@@ -72,7 +72,7 @@ class Engine:
         self.held: dict[Place, Turn] = {}
         self.threads: Counter[Place] = Counter()
         self.running: Turn | None = None
-        self.is_stopping = self.hurries = False
+        self.is_stopping = self.hurries = self.wants_heartbeat = False
         self._emptied, self._thread_ended = asyncio.Event(), asyncio.Event()
         self.committer = Committer(self, poll)
         self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")

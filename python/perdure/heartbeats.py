@@ -55,7 +55,8 @@ class Heartbeat:
         while not self._stopped.wait(min(TICK, self._every / 2)):
             try:
                 self._watch()
-                if time.monotonic() >= due_at:
+                if time.monotonic() >= due_at or self._engine.wants_heartbeat:
+                    self._engine.wants_heartbeat = False
                     due_at = time.monotonic() + self._every
                     self._beat()
             except Exception:  # leases must be kept as long as that is possible

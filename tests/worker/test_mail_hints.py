@@ -111,24 +111,51 @@ def test_a_coordinator_hears_a_signal_beside_an_activity(
 def test_a_hook_that_works_hears_a_request_to_cancel(
     app: perdure.App, client: perdure.Client, work: Any, waiting: Any
 ) -> None:
-    begun = threading.Event()
+    begun, heard = threading.Event(), threading.Event()
 
     @app.hook
     async def works(memory: perdure.AsyncEntity) -> None:
         begun.set()
-        await asyncio.sleep(NEVER)
+        try:
+            await asyncio.sleep(NEVER)
+        finally:
+            heard.set()
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> None:
         await works(memory)
 
-    work(poll=NEVER)
+    work(poll=NEVER, lease=NEVER)  # its heartbeat would hear of it, too
     handle = client.start(asks)
     assert begun.wait(T)
     waiting(handle)
     handle.cancel()
-    with pytest.raises(perdure.JobCancelled):
-        handle.result(T)
+    assert heard.wait(T)
+
+
+def test_an_activity_elsewhere_hears_a_request_to_cancel(
+    app: perdure.App, client: perdure.Client, work: Any, waiting: Any
+) -> None:
+    begun, heard = threading.Event(), threading.Event()
+
+    @app.activity(queue="elsewhere")
+    async def works() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(NEVER)
+        finally:
+            heard.set()
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> None:
+        await works()
+
+    work(queues=["default", "elsewhere"], poll=NEVER, lease=NEVER)
+    handle = client.start(asks)
+    assert begun.wait(T)
+    waiting(handle)
+    handle.cancel()
+    assert heard.wait(T)
 
 
 def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
