@@ -372,6 +372,11 @@ class BaseClient:
     """What the verbs of both kinds of clients are written with; each kind does it in its way."""
 
     def __init__(self, source: Source, codec: Codec | None = None):
+        if not isinstance(source, Source):
+            raise InvalidArgument(
+                f"a client is not made of a {type(source).__name__}",
+                hint="Call connect(dsn), or await connect_async(dsn): they make one.",
+            )
         self._source = source
         self.requests = Requests(source.schema, codec)
         self.calls = self.requests.calls

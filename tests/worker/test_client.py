@@ -39,6 +39,15 @@ def test_connect_provisions_an_empty_database_once(
         client.close()
 
 
+@pytest.mark.parametrize("kind", [perdure.Client, perdure.AsyncClient])
+def test_who_makes_a_client_of_a_dsn_is_told_how(kind: Any) -> None:
+    """And no log gets to know the password."""
+    with pytest.raises(perdure.InvalidArgument) as refused:
+        kind("postgresql://me:secret@server/app")
+    assert "connect(dsn)" in refused.value.hint
+    assert "secret" not in str(refused.value)
+
+
 def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: perdure.App) -> None:
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     with perdure.connect() as client:
