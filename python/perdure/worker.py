@@ -254,7 +254,7 @@ class Worker:
         try:
             await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
-                await self._drain(engine, link)
+                await self._drain(engine, link, loops[0])
             for task in loops:
                 if task.done():
                     task.result()
@@ -263,12 +263,13 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*loops, stopping, return_exceptions=True)
 
-    async def _drain(self, engine: Engine, link: AsyncLink) -> None:
-        """Claim nothing more, let running work end, give the rest back."""
+    async def _drain(self, engine: Engine, link: AsyncLink, committing: asyncio.Task[None]) -> None:
+        """Claim nothing more, let work end while its end can be sent, give the rest back."""
         engine.begin_stopping()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._grace):
-                await engine.emptied()
+        emptied = asyncio.create_task(engine.emptied())
+        ends = [emptied, committing]
+        await asyncio.wait(ends, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
+        emptied.cancel()
         crash_point("worker: before release")
         given_back = await engine.let_go()
         with suppress(TimeoutError, *REFUSALS):  # the leases end anyway

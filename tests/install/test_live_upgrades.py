@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 import time
@@ -67,7 +68,9 @@ def test_a_worker_of_another_protocol_ends_and_its_jobs_go_on_with_a_newer_one(
         time.sleep(0.3)
         with psycopg.connect(dsn, autocommit=True) as connection:
             install(connection, "perdure", source=source)
-        time.sleep(0.1)
+        ends_by = time.monotonic() + 20
+        while works_here() and time.monotonic() < ends_by:
+            time.sleep(0.01)
     with pytest.raises(ProtocolNotSupported, match="version 1"):
         worker.stop()
     with pytest.raises(ProtocolNotSupported):
@@ -75,6 +78,42 @@ def test_a_worker_of_another_protocol_ends_and_its_jobs_go_on_with_a_newer_one(
     monkeypatch.setattr(calls, "PROTOCOL", 2)
     with load.worker():
         load.check()
+
+
+def test_a_worker_that_stops_waits_for_nothing_that_it_can_tell_nobody(
+    dsn: str, trees: Trees, tmp_path: Path
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    app = perdure.App()
+
+    @app.hook
+    async def works(memory: perdure.AsyncEntity) -> None:
+        begun.set()
+        while not may_end.is_set():  # noqa: ASYNC110 - set by another thread
+            await asyncio.sleep(0.01)
+
+    def stop() -> None:
+        with pytest.raises(ProtocolNotSupported):
+            worker.stop()
+
+    worker = perdure.Worker(app, dsn=dsn, provision=False, grace=3600).start()
+    with perdure.connect(dsn, provision=False) as client:
+        client.create_entity("e", "thing")
+        client.handle("e").hook(works)
+    assert begun.wait(20)
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    source = speaking(Path(shutil.copytree(trees[LAST], tmp_path / "sql")), 2)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        install(connection, "perdure", source=source)
+    may_end.set()
+    stopping.join(20)
+    assert not stopping.is_alive()
+
+
+def works_here() -> bool:
+    """Tell whether a worker runs in this process."""
+    return any(thread.name == "perdure-worker" for thread in threading.enumerate())
 
 
 def test_a_worker_that_is_to_provision_brings_the_schema_to_its_version(
