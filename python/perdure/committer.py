@@ -107,7 +107,7 @@ class Committer:
         self._claim_by(at)
 
     def notified(self, sender: int) -> None:
-        """Look for tasks: the session of a server said that there are some. Of what this worker has
+        """Look for tasks: a session of the server said that there are some. Of what this worker has
         said itself it took its part along, and is not outrun where nothing is left."""
         self._was_hinted = True
         self._has_rivals = self._has_rivals or sender != self._link.backend
