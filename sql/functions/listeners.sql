@@ -49,7 +49,7 @@ begin
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $job/id for the end of a job, $memory/id for a change of its memory and for the end of the job. LISTEN first, then look once more after this commits. PD104.';
+    'Ask for a NOTIFY on a topic: a queue, $mail/worker for mail of what a worker holds, $job/id for the end of a job, $memory/id for a change of its memory and for the end of the job. LISTEN first, then look once more after this commits. PD104.';
 
 
 -- A client that was killed leaves its row behind; one that lives says so again within the hour.

@@ -47,9 +47,11 @@ def waiting(client: perdure.Client, connection: Any) -> Callable[[perdure.Handle
     return wait
 
 
-def test_a_hook_hears_a_signal_where_it_waits(
+@pytest.fixture
+def listening(
     app: perdure.App, client: perdure.Client, work: Any, waiting: Any
-) -> None:
+) -> perdure.Handle[Any]:
+    """Give a job whose hook waits for a signal, in the memory of a worker."""
     begun = threading.Event()
 
     @app.hook
@@ -65,8 +67,12 @@ def test_a_hook_hears_a_signal_where_it_waits(
     handle = client.start(asks)
     assert begun.wait(T)
     waiting(handle)
-    handle.signal("go", 1)
-    assert handle.result(T) == 1
+    return handle
+
+
+def test_a_hook_hears_a_signal_where_it_waits(listening: perdure.Handle[Any]) -> None:
+    listening.signal("go", 1)
+    assert listening.result(T) == 1
 
 
 def test_hooks_of_hooks_answer_at_once(app: perdure.App, client: perdure.Client, work: Any) -> None:
@@ -159,14 +165,10 @@ def test_an_activity_elsewhere_hears_a_request_to_cancel(
 
 
 def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
-    app: perdure.App,
-    client: perdure.Client,
-    work: Any,
-    waiting: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    listening: perdure.Handle[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The look has read the inbox, its answer is on its way, and then the signal comes."""
-    begun, hinted = threading.Event(), asyncio.Event()
+    hinted = asyncio.Event()
     holds = False
     call_of, hear_of = AsyncLink.call, HookTurn.hear
 
@@ -175,7 +177,7 @@ def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
         answer = await call_of(link, call)
         if holds and call.function == "advance":
             holds = False
-            handle.signal("go", 1)
+            listening.signal("go", 1)
             await hinted.wait()
         return answer
 
@@ -187,20 +189,7 @@ def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
     monkeypatch.setattr(AsyncLink, "call", call)
     monkeypatch.setattr(HookTurn, "hear", hear)
 
-    @app.hook
-    async def listens(memory: perdure.AsyncEntity) -> Any:
-        begun.set()
-        return await perdure.wait_for("go")
-
-    @app.coordinator
-    async def asks(memory: perdure.AsyncEntity) -> Any:
-        return await listens(memory)
-
-    work(poll=NEVER)
-    handle = client.start(asks)
-    assert begun.wait(T)
-    waiting(handle)
     holds = True
-    handle.signal("something else")
-    assert handle.result(T) == 1
+    listening.signal("something else")
+    assert listening.result(T) == 1
     assert hinted.is_set()
