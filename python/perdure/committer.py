@@ -56,7 +56,8 @@ OUTRUN, STEP_BACK, SOON = 2, 0.02, 2.0
 many seconds: others are quicker. Such a worker looks a moment later, for what they cannot take."""
 
 SEARCH_AGAIN = 1.0
-"""Seconds after a full answer in which claims search from its mark, not from the beginning."""
+"""Seconds after a full answer in which claims search from its mark, not from the beginning, unless
+they find nothing."""
 
 DEAR, SHARE, LONGEST = 0.02, 10, 10.0
 """A search from the beginning that takes longer than so many seconds (an old snapshot keeps dead
@@ -81,7 +82,7 @@ class Committer:
         self._losses = 0
         self._second_until = 0.0
         self._mark: str | None = None
-        self._searched_at = self._search_at = 0.0
+        self._searched_at = self._rested_at = self._search_at = 0.0
         self._is_registered = False
         self._asked_at = 0.0
         self._was_hinted = self._has_rivals = self._heeds_rivals = False
@@ -243,12 +244,17 @@ class Committer:
         self._mark, self._searched_at = None, now
         return None
 
-    def _note_search(self, mark: str | None, is_full: bool) -> None:
-        """Decide when to search from the beginning again; what comes late is not seen before."""
+    def _note_search(self, mark: str | None, found: int, room: int) -> None:
+        """Decide when to search from the beginning again: what comes late is not seen before, nor
+        told when the next task is due, which has to be known once there is nothing to do."""
         if self._mark is None:
             took = time.monotonic() - self._searched_at
             rest = min(took * SHARE, LONGEST) if took > DEAR else 0.0
-            self._search_at = self._searched_at + max(rest, SEARCH_AGAIN if is_full else 0.0)
+            self._rested_at = self._searched_at + rest
+            least = SEARCH_AGAIN if found >= room else 0.0
+            self._search_at = self._searched_at + max(rest, least)
+        elif not found:
+            self._search_at = self._rested_at
         self._mark = mark or self._mark
 
     def _take(self, reply: Json, room: int) -> None:
@@ -256,7 +262,7 @@ class Committer:
         tasks = reply["tasks"]
         is_full = len(tasks) >= room
         has_searched = self._mark is None
-        self._note_search(reply["since"], is_full)
+        self._note_search(reply["since"], len(tasks), room)
         self._finds = self._finds + 1 if tasks else 0
         due_in = self._seconds_until(reply["next_due_at"])
         if tasks or due_in < SOON:

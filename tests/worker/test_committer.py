@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -382,6 +383,25 @@ def test_who_tells_himself_is_not_outrun(
     work(poll=3600)
     for _ in range(5):
         assert client.start(asks).result(T) == 1
+
+
+@pytest.mark.direct("it is about hints")
+def test_a_worker_without_a_free_slot_is_in_time(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last claim took all there was room for; the next that finds nothing is told what is due
+    next all the same. Searches that only time brings back never come here. [P7]"""
+
+    @app.coordinator
+    async def dozes(memory: perdure.AsyncEntity) -> int:
+        await perdure.sleep(0.05)
+        return 1
+
+    monkeypatch.setattr(committer, "SEARCH_AGAIN", math.inf)
+    work(poll=3600, slots=1)
+    assert client.start(dozes).result(T) == 1
+    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    assert client.start(dozes, due_at=soon).result(T) == 1
 
 
 @pytest.mark.direct("it is about hints")
