@@ -1,7 +1,7 @@
 -- Streams: logs that are written while work goes on, and followed. [P2] [P6] [P12] (E20)
 
 begin;
-select plan(41);
+select plan(42);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -104,6 +104,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('an empty key', $$ select publish('z', '1/main', token_of('bob'), 's', '[1]', '') $$, 'PD104'),
         ('too much at a time',
          $$ select publish('z', '1/main', token_of('bob'), 's', to_jsonb(repeat('x', 1048577))) $$, 'PD301'),
+        ('to read what has no name', $$ select stream_items('z', '') $$, 'PD101'),
         ('to read of no job', $$ select stream_items('nobody', 's') $$, 'PD401')
        ) as cases (about, statement, code);
 

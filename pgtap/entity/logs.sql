@@ -1,7 +1,7 @@
 -- Logs: lists beside the document that may grow without end; each item costs the same.
 
 begin;
-select plan(56);
+select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -75,6 +75,7 @@ select throws_ok(format('select entity_log(%s)', call), code, null, format('a lo
         ('an old version', '''e'', ''l'', ''1'', expected_version => 1', 'PD105'),
         ('no memory', '''nobody'', ''l'', ''1''', 'PD401')
        ) as cases (about, call, code);
+select throws_ok($$ select entity_items('e', '') $$, 'PD101', null, 'nor is there one to read without a name');
 select is(entity_log('e', repeat('x', 990), '1'), '11', 'a name may have nearly 1000 bytes');
 select is(entity_log('e', 'k', '1', key => 'k'), '12', 'the first call with a key is carried out [P2]');
 select is(entity_log('e', 'k', '1', key => 'k'), '12', 'a repeated call adds nothing [P2] [P12]');

@@ -16,6 +16,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.rows import TupleRow, tuple_row
 
 from . import openers
+from .arguments import check_arguments
 from .codecs import Codec
 from .durations import as_interval
 from .envelopes import MAIN, mark_envelopes, request_place
@@ -26,6 +27,9 @@ from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
+_OF_WORKERS = frozenset({"advance", "claim", "register_worker"})
+"""What only workers call, with arguments of their own making."""
+
 COMMIT_WITHIN = "10 s"
 """How long a transaction that has recorded its result may keep others waiting for its commit."""
 
@@ -111,7 +115,12 @@ class Calls:
         return call.reading(lambda rows: {job: Kin(*others) for job, *others in rows})
 
     def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:
-        """Call with the arguments that are not None; SQL has defaults for the others."""
+        """Call with the arguments that are not None; SQL has defaults for the others.
+
+        Raises InvalidArgument for what is no text or number where SQL takes one.
+        """
+        if function not in _OF_WORKERS:
+            check_arguments(function, arguments)
         given = {name: value for name, value in arguments.items() if value is not None}
         place = (function, shape, *given)
         query = self._texts.get(place)
@@ -210,6 +219,7 @@ class Calls:
 
     def repin(self, job: str, version: str | None) -> Call:
         """Let a job keep to another version of the code, or to none; answers how many tasks."""
+        check_arguments("repin", {"pinned_version": version})
         query = f"select {self._quoted}.repin(%s, %s)"
         return Call("repin", query.encode(), (job, version))
 
@@ -271,8 +281,8 @@ class Calls:
             queue=queue,
             max_running=max_running,
             max_per_key=max_per_key,
-            rate_per_second=_number(rate_per_second),
-            burst=_number(burst),
+            rate_per_second=_number("rate_per_second", rate_per_second),
+            burst=_number("burst", burst),
         ).reading(lambda _: None)
 
     def pause_queue(self, queue: str) -> Call:
@@ -858,9 +868,13 @@ def _argument(name: str, value: Any) -> Any:
     return value if name == "index" else to_text(value)
 
 
-def _number(value: Any) -> Decimal | None:
-    """Give a number as it is written: 0.1 is a tenth."""
-    return None if value is None else Decimal(str(value))
+def _number(name: str, value: Any) -> Decimal | None:
+    """Give a number as it is written: 0.1 is a tenth. Raises InvalidArgument."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise InvalidArgument(f"{name}={value!r} is no number"[:500], hint="Give int or float.")
+    return Decimal(str(value))
 
 
 def _taken(cursor: Any, shape: Shape) -> Any:

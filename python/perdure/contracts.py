@@ -26,6 +26,11 @@ def schema_of(surface: Surface) -> dict[str, Any]:
     """Give the JSON Schema of a surface: `schema_of(ResearchState)`. Raises InvalidArgument."""
     if isinstance(surface, Mapping):
         return dict(surface)
+    if isinstance(surface, str):  # to pydantic the name of a type
+        raise InvalidArgument(
+            f"{surface!r} is no contract"[:500],
+            hint="Give a type, or a JSON Schema as a dict: json.loads(…).",
+        )
     try:
         from pydantic import TypeAdapter
         from pydantic.errors import PydanticUserError

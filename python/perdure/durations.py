@@ -36,7 +36,10 @@ def seconds(duration: Duration) -> float:
     elif isinstance(duration, bool):
         raise _unreadable(duration)
     else:
-        length = float(duration)
+        try:
+            length = float(duration)
+        except (TypeError, ValueError):
+            raise _unreadable(duration) from None
     if not 0 <= length <= MAX_SECONDS:
         raise InvalidArgument(
             f"a duration of {length} s is out of range",
@@ -66,7 +69,7 @@ def _read(text: str) -> float:
 
 def _unreadable(given: object) -> InvalidArgument:
     return InvalidArgument(
-        f"{given!r} is not a duration",
+        f"{given!r} is not a duration"[:500],
         hint='Write a number of seconds, a timedelta, or text like "2 min" or "1 h 30 min".',
     )
 

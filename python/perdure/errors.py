@@ -308,12 +308,18 @@ def translated() -> Iterator[None]:
             "half a surrogate pair is no character", hint="decode the text with errors='replace'"
         ) from error
     except psycopg.Error as error:
-        known = from_database(error)
-        if known is None and isinstance(error, psycopg.DataError) and "NUL" in str(error):
-            known = InvalidValue("PostgreSQL's text has no NUL character", hint="remove it")
+        known = from_database(error) or _nul(error)
         if known is None:
             raise
         raise known from error
+
+
+def _nul(error: psycopg.Error) -> InvalidValue | None:
+    """Say it in the package's words where a text has a NUL character; None for any other error."""
+    is_json = isinstance(error, psycopg.errors.UntranslatableCharacter)
+    if is_json or (isinstance(error, psycopg.DataError) and "NUL" in str(error)):
+        return InvalidValue("PostgreSQL's text has no NUL character", hint="remove it")
+    return None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from .arguments import listed
 from .calls import Call, Calls
 from .errors import InvalidArgument
 from .stored import as_stored
@@ -40,7 +41,7 @@ def find_call(
     after: list[Any] | None,
 ) -> Call:
     """Give the call that finds memories."""
-    order = [order_by] if isinstance(order_by, str | Mapping) else list(order_by)
+    order = [order_by] if isinstance(order_by, str | Mapping) else listed("order_by", order_by)
     asked = {"conditions": on_the_wire(conditions or {}), "order_by": order}
     return calls.find(entity, asked | {"max_rows": limit, "after": after})
 

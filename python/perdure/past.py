@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
 
+from .arguments import listed
 from .asks import stored
 from .borrowing import check_outside
 from .calls import Call, Calls
@@ -141,9 +142,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
         Gives their answers in a list. Each has a version; the row is written once. Options:
         expected_version, key.
         """
-        if isinstance(commands, Mapping | str):
-            raise _no_command(commands)
-        given = list(commands)
+        given = listed("commands", commands)
         for place, command in enumerate(given):
             with among("command", place + 1, len(given)):
                 given[place] = _as_stored(command)

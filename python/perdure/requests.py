@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from . import typed
+from .arguments import check_arguments, listed, of_a_call
 from .asks import stored
 from .borrowing import check_outside
 from .calls import Call, Calls
@@ -129,7 +130,7 @@ class Requests:
     def retry(self, job: str, args: Any, timeout: Duration | None, key: str | None) -> Call:
         """Give the call that runs a job again."""
         limit = None if timeout is None else as_interval(timeout)
-        given = None if args is None else stored(_listed(args))
+        given = None if args is None else stored(_as_given(args))
         return self.calls.retry(job, given, limit, key or uuid.uuid4().hex)
 
     def fork(
@@ -182,9 +183,6 @@ START_OPTIONS = frozenset(
         "timeout",
     }
 )
-TYPED_OPTIONS = frozenset(
-    {"entity", "queue", "priority", "limit_key", "pinned_version", "key", "if_exists"}
-)
 HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key", "pinned_version"})
 
 
@@ -230,19 +228,13 @@ def _check_key(options: Mapping[str, Any], id: str) -> None:
 def _check_options(options: Mapping[str, Any]) -> None:
     """Refuse what the server would not know, or would read in its own time zone: an instant without
     one. Raises InvalidArgument."""
-    for name, value in options.items():
-        kind = int if name == "priority" else str
-        if name in TYPED_OPTIONS and not (value is None or isinstance(value, kind)):
-            raise InvalidArgument(
-                f"{name}={value!r} is no {'number' if kind is int else 'text'}"[:500],
-                hint=f"Give {'an int' if kind is int else 'a str'}.",
-            )
+    check_arguments("start", {name: given for name, given in options.items() if name != "id"})
     if options.get("due_at") is not None:
         aware(options["due_at"])
 
 
-def _listed(args: Mapping[str, Any] | Sequence[Any]) -> Any:
-    return args if isinstance(args, Mapping) else list(args)
+def _as_given(args: Mapping[str, Any] | Sequence[Any]) -> Any:
+    return args if isinstance(args, Mapping) else listed("args", args)
 
 
 def _bound(
@@ -331,9 +323,14 @@ def check_number(by: Any) -> None:
 def all_of_many(workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Give the starts of start_many(), of start()'s options with `args`; an error says which."""
     check_kind(workflow, Coordinator)
-    given = [dict(start) for start in many]
+    given = listed("many", many)
     starts = []
     for place, start in enumerate(given, 1):
+        if not isinstance(start, Mapping):
+            raise InvalidArgument(
+                f"start {place} of {len(given)} is no mapping: {start!r}"[:500],
+                hint='Write [{"id": "agent-1", "args": ["a question"]}, …].',
+            )
         with among("start", place, len(given), start.get("id")):
             starts.append(one_of_many(workflow, start))
     return starts
@@ -350,8 +347,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
             hint=f"Arguments stand in args; options are {', '.join(sorted(START_OPTIONS))}.",
         )
     _check_key(start, "id")
-    named = isinstance(args, Mapping)
-    called: tuple[Any, dict[str, Any]] = ((), dict(args)) if named else (tuple(args), {})
+    called = of_a_call(args)
     bound = _bound(workflow, *called)
     start = {"key": uuid.uuid4().hex} | start | {"id": _new_id(start.get("id"))}
     if isinstance(workflow, Coordinator):

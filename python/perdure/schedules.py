@@ -73,8 +73,6 @@ def schedule_call(
     options: Any,
 ) -> Call:
     """Give the call that makes a schedule. Raises InvalidArgument for an unknown option."""
-    if isinstance(args, str):
-        raise InvalidArgument("arguments are a sequence or a mapping", hint="Write args=[…].")
     if unknown := options.keys() - OPTIONS:
         raise InvalidArgument(
             f"a schedule has no option {min(unknown)}",

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from .durations import Duration, as_interval
+from .errors import InvalidArgument
 from .past import rows_of
 from .requests import BaseClient
 from .work import SqlHook
@@ -69,4 +70,9 @@ class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
 
 
 def _name(hook: SqlHook[Any] | str) -> str:
-    return hook if isinstance(hook, str) else hook.name
+    given: object = hook
+    if not isinstance(given, str | SqlHook):
+        raise InvalidArgument(
+            f"{hook!r} is no hook in SQL"[:500], hint='Give perdure.sql_hook("name"), or its name.'
+        )
+    return given if isinstance(given, str) else given.name

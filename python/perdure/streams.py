@@ -9,6 +9,7 @@ from typing import Any
 
 from .calls import Calls
 from .durations import Duration
+from .errors import InvalidArgument
 from .looks import Look, Pages, until_of
 from .memory import Path
 from .past import rows_of, written
@@ -51,10 +52,16 @@ def stream_pages(
 
 
 def place_of(after: After) -> tuple[int, int | None]:
-    """Give a version and the place in it behind which to read."""
+    """Give a version and the place in it behind which to read. Raises InvalidArgument."""
     if isinstance(after, StreamItem):
         return after.version, after.place
-    return (after, None) if isinstance(after, int) else after
+    place: object = (after, None) if isinstance(after, int) else after
+    if not (isinstance(place, tuple) and len(place) == 2):
+        raise InvalidArgument(
+            f"after={after!r} is no place in a stream"[:500],
+            hint="Give the last item, its version, or (item.version, item.place).",
+        )
+    return place
 
 
 def items_behind(

@@ -53,6 +53,28 @@ comment on function @extschema@.parse_path(text) is
     'Split a written path into its keys; an empty path is the whole memory. PD101 when it is no path.';
 
 
+create function @extschema@.log_path(path text) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    keys text[] := parse_path(log_path.path);
+begin
+    if keys = '{}' then
+        raise exception 'a log or stream has a name'
+            using errcode = 'PD101',
+                  detail = 'Its path is empty: that is the whole memory, to which no item is added.',
+                  hint = 'Give the path to which items are added.';
+    end if;
+    return keys;
+end
+$$;
+comment on function @extschema@.log_path(text) is
+    'Split the written path of a log into its keys. PD101 when it is no path, or empty.';
+
+
 create function @extschema@.write_path(path text[]) returns text
 language plpgsql
 immutable

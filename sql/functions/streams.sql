@@ -52,6 +52,7 @@ set jit = off
 as $$
 declare
     it memory := read_job(stream_items.id);
+    keys text[] := log_path(stream_items.stream);
 begin
     perform check_rows(stream_items.max_rows);
     return query
@@ -62,7 +63,7 @@ begin
               from journal as g
              where g.job_id = it.id
                and g.op = 'log'
-               and g.path = parse_path(stream_items.stream)
+               and g.path = keys
                and g.version >= coalesce(stream_items.after, 0) + case when stream_items.place is null then 1 else 0 end
                and g.version <= it.version
              order by g.version

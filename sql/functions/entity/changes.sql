@@ -261,7 +261,7 @@ declare
     it memory := read_job(entity_items.id);
 begin
     return query
-    select * from log_items(it.id, parse_path(entity_items.path), entity_items.after, it.version, entity_items.max_rows);
+    select * from log_items(it.id, log_path(entity_items.path), entity_items.after, it.version, entity_items.max_rows);
 end
 $$;
 comment on function @extschema@.entity_items(text, text, bigint, integer) is

@@ -1,0 +1,161 @@
+"""Arguments of clients: what has the wrong type is refused by its name, before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure import calls
+from perdure.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
+
+CALLS = Path(calls.__file__).read_text()
+NAMED = {*re.findall(r'_(?:call|repeatable|item)\(\s*"(\w+)"', CALLS), "entity_remove"}
+MADE_HERE = {"advance", "claim", "register_worker", "index_name", "move_clock"}
+"""What is called with nothing that a caller gives as it is."""
+
+WRITTEN = {"path", "stream", "listener", "source", "worker", "protocol"}
+"""Arguments that this package has written itself, whatever they are of."""
+
+OF_SQL = {"text": TEXT, "integer": INTEGER, "bigint": BIGINT}
+
+Use = Callable[[perdure.Client], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call, and what is said of it."""
+
+    use: Use
+    said: str
+
+
+WRONG: dict[str, Case] = {
+    "a signal without a name": Case(
+        lambda client: client.handle("note").signal(None),  # type: ignore[arg-type]
+        "name=None is no text",
+    ),
+    "a list for text": Case(
+        lambda client: client.cancel_found([], {}),  # type: ignore[arg-type]
+        "entity=[] is no text",
+    ),
+    "a tuple for a key": Case(
+        lambda client: client.handle("note").signal("go", key=("a", 1)),  # type: ignore[arg-type]
+        "key=('a', 1) is no text",
+    ),
+    "text for a version": Case(
+        lambda client: client.entity("note").restore("1"),  # type: ignore[arg-type]
+        "version='1' is no whole number",
+    ),
+    "a number beyond its range": Case(
+        lambda client: client.find("note", {}, limit=2**31),
+        "max_rows=2147483648 is no whole number",
+    ),
+    "a boolean for a number": Case(
+        lambda client: client.entity("note").history(after=True), "after=True is no whole number"
+    ),
+    "a number for a place": Case(
+        lambda client: client.signal_found("note", {}, "go", after=3),  # type: ignore[arg-type]
+        "after=3 is no text",
+    ),
+    "text for a boolean": Case(
+        lambda client: client.handle("note").resume(accept_changes="no"),  # type: ignore[arg-type]
+        "accept_changes='no' is no boolean",
+    ),
+    "text for a rate": Case(
+        lambda client: client.set_queue("q", rate_per_second="fast"),  # type: ignore[arg-type]
+        "rate_per_second='fast' is no number",
+    ),
+    "a list for a duration": Case(
+        lambda client: client.handle("note").result([1]),  # type: ignore[arg-type]
+        "[1] is not a duration",
+    ),
+    "text for arguments": Case(
+        lambda client: client.handle("note").retry("ab"), "args='ab' is no list"
+    ),
+    "a number for arguments": Case(
+        lambda client: client.create_schedule("w", every=60, args=5),  # type: ignore[arg-type]
+        "args=5 is no list",
+    ),
+    "a number for an order": Case(
+        lambda client: client.find("note", {}, order_by=5),  # type: ignore[arg-type]
+        "order_by=5 is no list",
+    ),
+    "one start for many": Case(
+        lambda client: client.start_many("w", {"id": "x"}),  # type: ignore[arg-type]
+        "many={'id': 'x'} is no list",
+    ),
+    "a start that is an id": Case(
+        lambda client: client.start_many("w", ["x"]),  # type: ignore[list-item]
+        "start 1 of 1 is no mapping: 'x'",
+    ),
+    "one command for several": Case(
+        lambda client: client.entity("note").apply({"op": "toggle"}),  # type: ignore[arg-type]
+        "commands={'op': 'toggle'} is no list",
+    ),
+    "text for a contract": Case(
+        lambda client: client.define_contract("note", "{}"),  # type: ignore[arg-type]
+        "'{}' is no contract",
+    ),
+    "a number for a hook": Case(
+        lambda client: client.drop_sql_hook(5),  # type: ignore[arg-type]
+        "5 is no hook in SQL",
+    ),
+    "a number of text for a place in a stream": Case(
+        lambda client: list(client.handle("note").stream("s", after="3")),  # type: ignore[arg-type]
+        "after='3' is no place in a stream",
+    ),
+    "a stream without a name": Case(
+        lambda client: list(client.handle("note").stream("")), "a log or stream has a name"
+    ),
+    "a NUL where JSON is read": Case(
+        lambda client: client.find("note", {}, order_by="a\0"),
+        "PostgreSQL's text has no NUL character",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_has_the_wrong_type_is_refused_by_its_name(client: perdure.Client, what: str) -> None:
+    """An empty list was taken for the text `{}`, and most else raised an error of psycopg."""
+    client.create_entity("note", "note")
+    case = WRONG[what]
+    with pytest.raises(ValueError, match=re.escape(case.said)) as refused:
+        case.use(client)
+    assert isinstance(refused.value, perdure.PerdureError)
+    assert refused.value.hint
+    assert client.entity("note").get() == {}
+
+
+def test_what_is_known_of_arguments_is_what_sql_says(connection: psycopg.Connection[Any]) -> None:
+    """Of each function that a client calls: which arguments are text and numbers, and needed."""
+    rows = connection.execute(
+        """
+        select p.proname, a.name, format_type(a.type, null),
+               a.place > p.pronargs - p.pronargdefaults
+          from pg_proc as p
+         cross join unnest(p.proargnames, p.proargtypes::oid[])
+               with ordinality as a (name, type, place)
+         where p.pronamespace = 'perdure'::regnamespace
+           and p.proname = any(%s)
+           and a.place <= p.pronargs
+        """,
+        [sorted(NAMED - MADE_HERE)],
+    ).fetchall()
+    assert len({function for function, *_ in rows}) > 50
+    for function, name, type_name, is_optional in rows:
+        where = f"{name} of {function}"
+        if name == "after":
+            assert (function in NUMBERED) == (type_name == "bigint"), where
+        elif name in KINDS and KINDS[name] in OF_SQL.values():
+            assert KINDS[name] is OF_SQL.get("text" if type_name == "regproc" else type_name), where
+        elif type_name in OF_SQL:
+            assert name in WRITTEN, where
+        if name in NEEDED_BUT_IN:
+            assert is_optional == (function in NEEDED_BUT_IN[name]), where
