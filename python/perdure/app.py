@@ -252,13 +252,13 @@ class App:
                     hint='A name is given as an option: @app.activity(name="charge").',
                 )
             work = make(function, **options)
-            if work.name in table:
+            before = table.get(work.name)
+            if before is not None and not work.comes_after(before):
                 article = "an" if work.kind == "activity" else "a"
                 raise InvalidName(
                     f"this app has {article} {work.kind} named {work.name} already",
                     hint="Give one of them another name: name=…. A decorator beneath keeps the name"
-                    " of its function with functools.wraps; a notebook that runs a cell again"
-                    " begins at that of the App.",
+                    " of its function with functools.wraps.",
                 )
             table[work.name] = work
             return work

@@ -26,6 +26,7 @@ from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
 from .memory import Verbs
 from .names import check_queue
+from .notebooks import cell
 from .retry import Retry, policy_of
 from .typed import Result, Result_co, Shape, decoder, shape_of
 
@@ -109,6 +110,11 @@ class Work(Generic[P, R, Result_co]):
             check_queue(queue)
         copied: Any = self
         update_wrapper(copied, function)
+        self._cell = cell() if self.__module__ == "__main__" else None
+
+    def comes_after(self, other: Work[..., Any]) -> bool:
+        """Tell whether this is what another became when a cell of a notebook was run again."""
+        return self._cell is not None and other._cell not in (None, self._cell)
 
     @cached_property
     def shape(self) -> Shape:

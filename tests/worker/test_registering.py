@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,3 +98,40 @@ def test_methods_of_an_object_and_static_ones_are_functions(app: perdure.App, ds
 
     with Lab(app, dsn=dsn) as lab:
         assert lab.run(both) == [4, 3]
+
+
+def test_a_cell_of_a_notebook_that_runs_again_defines_its_functions_again(
+    client: perdure.Client, work: Any, app: perdure.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is at work goes on with the new ones; twice in one cell is a mistake still."""
+    shell = SimpleNamespace(execution_count=1)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+
+    def run_cell(answer: int) -> Any:
+        def asks(memory: perdure.Entity) -> int:
+            return answer
+
+        asks.__module__ = "__main__"
+        return app.coordinator(asks)
+
+    run_cell(1)
+    work()
+    assert client.start("asks").result("40 s") == 1
+    with pytest.raises(perdure.InvalidName, match="a coordinator named asks already"):
+        run_cell(2)
+    shell.execution_count = 2
+    run_cell(2)
+    assert client.start("asks").result("40 s") == 2
+    with pytest.raises(perdure.InvalidName, match="a coordinator named asks already"):
+        run_cell(3)
+
+
+def test_a_notebook_takes_no_name_from_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = perdure.App()
+    app.activity(nothing)
+    shell = SimpleNamespace(execution_count=7)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    own = FunctionType(nothing.__code__, {"__name__": "__main__"}, "nothing")
+    assert own.__module__ == "__main__"
+    with pytest.raises(perdure.InvalidName, match="this app has an activity named nothing already"):
+        app.activity(own)
