@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -229,7 +230,8 @@ class Attempt:
             engine.loop.call_soon_threadsafe(begin)
             return inside.run(activity.function, *given, **named)
 
-        return await engine.in_thread(engine.activity_threads, self._turn.place, call)
+        answer = await engine.in_thread(engine.activity_threads, self._turn.place, call)
+        return await answer if inspect.iscoroutine(answer) else answer  # of a decorated async def
 
     def _failure(self, error: BaseException) -> Failed:
         return failure_of(error, self._what) | {"attempts": self._made + 1}

@@ -10,6 +10,7 @@ import psycopg
 from .codecs import Codec
 from .durations import Duration
 from .errors import InvalidArgument, InvalidName
+from .names import check_name
 from .retry import Retry
 from .work import Activity, Coordinator, Hook, Isolation, LimitKey, Transaction, Work
 
@@ -75,8 +76,8 @@ class App:
     """
 
     def __init__(self, version: str | None = None, *, codec: Codec | None = None) -> None:
-        if version is not None and not 0 < len(version.encode()) <= 200:
-            raise InvalidName(f"{version!r} is no name for a version")
+        if version is not None:
+            check_name(version, "a version")
         self.version = version
         self.codec = codec
         self.activities: dict[str, Activity[..., Any]] = {}

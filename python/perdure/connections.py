@@ -23,6 +23,7 @@ from psycopg.rows import TupleRow
 from .calls import Call, Calls, plain_cursor, send, send_async
 from .errors import (
     InstanceNotAdopted,
+    InvalidArgument,
     NotMigrated,
     OtherBuild,
     PerdureError,
@@ -81,6 +82,10 @@ class Source:
     """
 
     def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
+        if not isinstance(dsn, str | None):
+            raise InvalidArgument(
+                f"{dsn!r} is no DSN"[:500], hint='Give str, as "postgresql:///my_database".'
+            )
         self.schema = schema
         self.prepare_threshold = prepare_threshold
         self.is_pooled = False

@@ -68,6 +68,17 @@ class Pending(Protocol[Result_co]):
         """Withdraw the request: what was begun is asked to cancel."""
 
 
+def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
+    """Tell whether a function is awaited, also where a plain one is wrapped around an `async def`.
+
+    Such a wrapper may run what it wraps to its end; it cannot where that is given a memory or a
+    connection, which are of one kind or the other.
+    """
+    if is_given and inspect.isfunction(function):
+        function = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(function)
+
+
 def _object_of(owner: str) -> str:
     """Name an object of a class, for a hint: `bank` of `tests.Bank`."""
     return owner.rpartition(".")[2].lower()
@@ -99,7 +110,7 @@ class Work(Generic[P, R, Result_co]):
         self.limit_key = limit_key
         self.entity: str | None = None
         self.pinned_version: str | None = None
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = _is_async(function, is_given=self.leading > 0)
         if not isinstance(own_name, str) or not 0 < len(own_name.encode()) <= 150:
             raise InvalidName(
                 f"{own_name!r} is no name for a function", hint="Give it one of its own: name=…."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
@@ -135,3 +138,52 @@ def test_a_notebook_takes_no_name_from_a_module(monkeypatch: pytest.MonkeyPatch)
     assert own.__module__ == "__main__"
     with pytest.raises(perdure.InvalidName, match="this app has an activity named nothing already"):
         app.activity(own)
+
+
+def traced(function: Any) -> Any:
+    """Decorate as many do: a plain function around whatever it is given."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def test_an_async_function_stays_one_behind_a_plain_decorator(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """The coroutine was taken for its result, and nobody awaited it."""
+
+    @app.activity
+    @traced
+    async def search(query: str) -> list[str]:
+        await asyncio.sleep(0)
+        return [query, perdure.info().kind]
+
+    @app.activity(timeout=20)
+    @traced
+    def plain(query: str) -> str:
+        return query
+
+    @app.transaction
+    @traced
+    async def booked(connection: psycopg.AsyncConnection, number: int) -> int:
+        await connection.execute("select 1")
+        return number
+
+    @app.hook
+    @traced
+    async def notes(memory: perdure.AsyncEntity, text: str) -> str:
+        await memory.set({"text": text})
+        return text
+
+    @app.coordinator
+    @traced
+    async def asks(memory: perdure.AsyncEntity) -> list[Any]:
+        return [await search("a"), await plain("b"), await booked(3), await notes(memory, "d")]
+
+    work()
+    job = client.start(asks)
+    assert job.result("40 s") == [["a", "activity"], "b", 3, "d"]
+    assert job.memory.get() == {"text": "d"}
