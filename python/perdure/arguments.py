@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from .errors import InvalidArgument
+from .names import check_name, check_own_name, check_queue
 
 
 class Kind(NamedTuple):
@@ -49,8 +50,8 @@ NUMBERED = frozenset({"entity_history", "entity_items", "read_journal", "stream_
 
 _TEXTS = (
     "after assignee by catch_up condition cron entity function how id if_exists item job key kind"
-    " limit_key name new_id overlap pinned_version queue reason status stream task time_zone topic"
-    " workflow"
+    " limit_key name new_id overlap pinned_version queue reason signal status stream task time_zone"
+    " topic workflow"
 )
 _INTEGERS = "attempts index max_jobs max_per_key max_rows max_running place priority"
 _BIGINTS = "expected_version seq to_version version"
@@ -74,6 +75,33 @@ def check_arguments(function: str, given: Mapping[str, Any]) -> None:
             continue
         if value is not None or function not in NEEDED_BUT_IN.get(name, {function}):
             raise InvalidArgument(f"{name}={value!r} is no {kind.name}"[:500], hint=kind.hint)
+
+
+def check_asked(options: Mapping[str, Any]) -> None:
+    """Refuse options of a request, none of them None, that the database would refuse with all that
+    its coordinator or hook says at the time: `check_asked({"queue": "ai", "priority": 3})`.
+
+    Raises InvalidArgument and InvalidName.
+    """
+    check_arguments("request", options)
+    for option, value in options.items():
+        if option == "queue":
+            check_queue(value)
+        elif option == "priority" and not 0 <= value <= 9:
+            raise InvalidArgument(
+                f"a priority lies between 0, first, and 9, last, and is not {value}",
+                hint="Give 0 to 9, or leave it out: 5.",
+            )
+        elif option in _OWN_NAMES:
+            check_own_name(value, _OWN_NAMES[option])
+        elif option in _NAMES and value != _ANY.get(option):
+            check_name(value, _NAMES[option])
+
+
+_OWN_NAMES = {"id": "a child", "entity": "an entity"}
+_NAMES = {"assignee": "an assignee", "limit_key": "a limit", "signal": "a signal"}
+_ANY = {"limit_key": ""}
+"""What an option says that is none."""
 
 
 def listed(name: str, given: Any) -> list[Any]:

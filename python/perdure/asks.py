@@ -8,9 +8,18 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from .durations import as_interval, to_iso
-from .errors import ActivityFailed, ChildFailed, HookFailed, ValueTooLarge, from_failure
-from .names import check_text
+from .arguments import check_asked
+from .durations import Duration, as_interval, seconds, to_iso
+from .errors import (
+    ActivityFailed,
+    ChildFailed,
+    HookFailed,
+    InvalidArgument,
+    InvalidValue,
+    ValueTooLarge,
+    from_failure,
+)
+from .names import check_name, check_own_name, check_text
 from .stored import as_stored
 from .typed import Decode, bind_unknown, to_json, unchanged
 
@@ -140,22 +149,42 @@ def outlives(request: Json) -> bool:
 
 def _bound(work: Work[..., Any] | str, args: tuple[Any, ...], kwargs: Json) -> Any:
     if isinstance(work, str):
-        return check_text(work), as_stored(bind_unknown(args, kwargs)), unchanged
+        check_own_name(work, "what is asked for")
+        return work, as_stored(bind_unknown(args, kwargs)), unchanged
     return work.name, as_stored(work.shape.bind(args, kwargs)), work.shape.result
 
 
 def _given(options: Json) -> Json:
     given = {name: value for name, value in options.items() if value is not None}
-    for value in given.values():
-        if value.__class__ is str:
-            check_text(value)
+    check_asked(given)
     if "due_at" in given:
         given["due_at"] = to_iso(given["due_at"])
     if "timeout" in given:
-        given["timeout"] = as_interval(given["timeout"])
+        given["timeout"] = as_timeout(given["timeout"])
     if "context" in given:
-        given["context"] = stored(given["context"])
+        given["context"] = as_memory(given["context"])
     return given
+
+
+def as_timeout(timeout: Duration) -> str:
+    """Write a limit of time as SQL reads it. Raises InvalidArgument."""
+    if not seconds(timeout):
+        raise InvalidArgument(
+            f"timeout={timeout!r} leaves no time"[:500],
+            hint="Leave it out for work that may take any time.",
+        )
+    return as_interval(timeout)
+
+
+def as_memory(context: Any) -> Json:
+    """Give a memory to begin with as it is stored. Raises InvalidValue for what is no object."""
+    memory = stored(context)
+    if not isinstance(memory, dict):
+        raise InvalidValue(
+            f"context={context!r} is no memory"[:500],
+            hint='A whole memory is an object: context={"question": "…"}.',
+        )
+    return memory
 
 
 def command_ask(op: str, path: Sequence[str], value: Any, expected_version: int | None) -> Ask:
@@ -182,8 +211,9 @@ def until_ask(condition: str) -> Ask:
 
 def item_ask(name: str, payload: Any, decode: Decode, **options: Any) -> Ask:
     """Ask people; options: assignee, priority."""
+    check_name(name, "an item")
     value = stored(payload)
-    spec = {"kind": "item", "name": check_text(name), "payload": value} | _given(options)
+    spec = {"kind": "item", "name": name, "payload": value} | _given(options)
     return Ask("answer", f"item:{name}", fingerprint_of(value), spec, decode)
 
 
@@ -195,8 +225,7 @@ def expiring(ask: Ask, deadline: int) -> Ask:
 def send_ask(target: str | None, name: str, payload: Any) -> Ask:
     """Ask to send a signal; without a target to the own job."""
     value = stored(payload)
-    for text in (name, target or ""):
-        check_text(text)
+    check_name(name, "a signal")
     spec = {"signal": name, "value": value} | ({} if target is None else {"target": target})
     return Ask("send", f"send:{name}", fingerprint_of([target, value]), spec)
 

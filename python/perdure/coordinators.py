@@ -74,6 +74,7 @@ class CoordinatorTurn(Turn):
         self._seen = len(journal)
         self._plan = None
         self._unflushed: list[Fact] = []
+        self._on_their_way: list[Fact] = []
         self._open: asyncio.Task[Outcome] | None = None
         self._recording: tuple[Call, Fact] | None = None
         self._sent: list[Op] = []
@@ -285,7 +286,7 @@ class CoordinatorTurn(Turn):
         """Give all that has accumulated; only ask for mail while a transaction is open."""
         if self._plan is None and self._is_transacting():
             self._look_at = None
-            self._sent, self._sent_facts = [], 0
+            self._sent, self._sent_facts, self._on_their_way = [], 0, []
             return self.body("keep", awaits=self._awaits())
         plan = self._plan or {"state": "keep"}
         state = plan["state"]
@@ -295,7 +296,7 @@ class CoordinatorTurn(Turn):
         facts = [fact_body(fact) for fact in self._unflushed]
         facts += [_command_body(op, at) for op in agenda.commands]
         self._sent, self._sent_facts, self._sent_at = agenda.commands, len(facts), at
-        self._unflushed, agenda.commands = [], []
+        self._on_their_way, self._unflushed, agenda.commands = self._unflushed, [], []
         body = self.body(**plan, facts=facts or None, asked=self._count_asked())
         if requests := agenda.take_requests(final=state not in _PHASES):
             body["requests"] = requests
@@ -361,16 +362,21 @@ class CoordinatorTurn(Turn):
             self._run.append(fact, recorded=True)
 
     def _refused(self, error: PerdureError) -> None:
-        """Park the task, or fail the job where it is the result that cannot be taken."""
+        """Park the task, or fail the job where it is the result that cannot be taken.
+
+        What has happened is told again, without what was asked for: it is not to happen twice. If
+        that is refused as well, it is this that nobody can take.
+        """
         logger.error("%r is refused: %s", self, error)
         state = self._plan["state"] if self._plan is not None else "keep"
-        if state == "stuck":
+        facts, self._on_their_way = self._on_their_way, []
+        if state == "stuck" and not facts:
             self.drop()
             return
-        self._unflushed = []
+        self._unflushed = [] if state in _LAST else facts
         self._agenda.stop()
-        is_final = state not in _PHASES
-        self._plan = self._last_words(error) if is_final else _stuck(error)
+        parks = state in _PHASES or state == "stuck"
+        self._plan = _stuck(error) if parks else self._last_words(error)
         self.submit()
 
     def _last_words(self, error: BaseException) -> Json:
@@ -421,7 +427,9 @@ class CoordinatorTurn(Turn):
     def _stick(self, error: NonDeterminism) -> None:
         raised = error.__cause__  # by changed code, in place of what the journal tells
         logger.error("%r is stuck: %s", self, error, exc_info=raised)
+        told = [*self._unflushed, *(self._run.take_facts() if self._run is not None else ())]
         self._discard_run()
+        self._unflushed = told
         self._plan = _stuck(error)
         self.submit()
 
@@ -454,6 +462,10 @@ class CoordinatorTurn(Turn):
 
 _PHASES = {"keep": "flush", PARK: "park"}
 """States in which the task goes on, and what the crash point before each is called."""
+
+
+_LAST = ("stuck", "failed")
+"""States of a turn that says no more than what has happened, and why it ends."""
 
 
 def _stuck(error: BaseException) -> Json:

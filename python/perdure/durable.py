@@ -319,10 +319,10 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     required("continue_as_new").continue_as_new(args, kwargs)
 
 
-def signal(job: str, name: str, payload: Any = None) -> Any:
+def signal(job: str | UUID, name: str, payload: Any = None) -> Any:
     """Send a signal to another job: `await perdure.signal("agent-jane-001", "go", {"n": 1})`."""
     serving = required("signal")
-    return serving.give(serving.ask(asks.send_ask(job, name, payload)))
+    return serving.give(serving.ask(asks.send_ask(as_id(job), name, payload)))
 
 
 def memory() -> Any:

@@ -9,6 +9,7 @@ from .errors import InvalidArgument, InvalidName
 
 MAX_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_OF_PERDURE = re.compile(r"\$[a-z]")
 
 
 def is_text(given: object) -> bool:
@@ -39,6 +40,17 @@ def check_name(name: object, what: str) -> None:
         )
 
 
+def check_own_name(name: object, what: str) -> None:
+    """Refuse what is no name, or one like those of perdure's own things. Raises InvalidName."""
+    check_name(name, what)
+    if _OF_PERDURE.match(str(name)):
+        raise InvalidName(
+            f"{what} cannot have the name {str(name)[:40]!r}: it belongs to perdure",
+            detail="Its own jobs, entities and functions have names like $schedule.",
+            hint="Choose another name.",
+        )
+
+
 def check_queue(queue: object) -> None:
     """Refuse what is no name of a queue. Raises InvalidName."""
     check_name(queue, "a queue")
@@ -61,6 +73,8 @@ def as_id(given: str | UUID) -> str:
 
 def check_text(text: str) -> str:
     """Give a text back that stands in a request. Raises InvalidName where nothing could hold it."""
+    if not isinstance(text, str):
+        raise InvalidName(f"{text!r} is no text"[:500], hint="Give str.")
     if not is_text(text):
         raise InvalidName(
             f"{text!r:.80} is no text that the database can hold",

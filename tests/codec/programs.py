@@ -102,7 +102,8 @@ def _register_others(app: perdure.App) -> None:
     @app.coordinator(entity="child")
     async def child(memory: perdure.AsyncEntity, query: str) -> str:
         known = await memory.get("notes")
-        await perdure.signal(perdure.info().parent, "from the child", secret("of a child"))
+        if (parent := perdure.info().parent) is not None:
+            await perdure.signal(parent, "from the child", secret("of a child"))
         return f"{query}, {known}"
 
     @app.coordinator(entity="child")

@@ -1,0 +1,188 @@
+"""Requests that cannot be made: what is wrong is raised at the line that asks, and what the
+database refuses all the same undoes nothing that has happened. [P1] [P2]"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import perdure
+from tests.worker.test_until import wait_for
+
+T = "40 s"
+STUCK = "select count(*) = 1 from perdure.tasks where stuck_reason is not null"
+
+Asks = Callable[[], Any]
+
+WRONG: dict[str, tuple[Asks, str]] = {
+    "a child of a long id": (
+        lambda: perdure.child("other", id="x" * 201),
+        "a child cannot have the name 'xxxx",
+    ),
+    "a child without an id": (lambda: perdure.child("other", id=""), "a child must have a name"),
+    "a child of perdure's": (
+        lambda: perdure.child("other", id="$schedule/x"),
+        "belongs to perdure",
+    ),
+    "a child whose memory is a list": (
+        lambda: perdure.child("other", context=[1]),  # type: ignore[arg-type]
+        "context=[1] is no memory",
+    ),
+    "a child without time": (lambda: perdure.child("other", timeout=0), "timeout=0 leaves no time"),
+    "a child on a version": (
+        lambda: perdure.child("other", queue="a@b"),
+        "a queue has no @ in its name",
+    ),
+    "a child on a number": (
+        lambda: perdure.child("other", queue=5),  # type: ignore[arg-type]
+        "queue=5 is no text",
+    ),
+    "a hook that is too late": (
+        lambda: perdure.exec_hook("other", priority=10),
+        "a priority lies between 0, first, and 9, last, and is not 10",
+    ),
+    "a hook of no priority": (
+        lambda: perdure.exec_hook("other", priority=True),
+        "priority=True is no whole number",
+    ),
+    "a hook without a queue": (
+        lambda: perdure.exec_hook("other", queue=""),
+        "a queue must have a name",
+    ),
+    "a hook without a name": (lambda: perdure.exec_hook(""), "must have a name"),
+    "a detached hook": (lambda: perdure.start_hook("other", priority=12), "and is not 12"),
+    "an item that is too late": (
+        lambda: perdure.ask_people("approve", priority=-1),
+        "and is not -1",
+    ),
+    "an item without a name": (lambda: perdure.ask_people(""), "an item must have a name"),
+    "an item for nobody": (
+        lambda: perdure.ask_people("approve", assignee=""),
+        "an assignee must have a name",
+    ),
+    "a signal to nobody": (
+        lambda: perdure.signal(None, "done"),  # type: ignore[arg-type]
+        "None is no id",
+    ),
+    "a signal without a name": (
+        lambda: perdure.signal("parent", None),  # type: ignore[arg-type]
+        "a signal must have a name, not None",
+    ),
+}
+
+
+async def told_async(ask: Asks) -> str:
+    """Give what is raised where something is asked for."""
+    try:
+        await ask()
+    except perdure.PerdureError as error:
+        return error.message if error.hint else "no hint"
+    return "nothing"
+
+
+def told(ask: Asks) -> str:
+    try:
+        ask()
+    except perdure.PerdureError as error:
+        return error.message if error.hint else "no hint"
+    return "nothing"
+
+
+@pytest.mark.parametrize("place", ["coordinator", "plain", "hook"])
+def test_what_cannot_be_asked_for_is_raised_where_it_is_asked_for(
+    app: perdure.App, client: perdure.Client, work: Any, place: str
+) -> None:
+    """The code may catch it; it was refused with the whole turn, and the task was stuck."""
+    charged: list[str] = []
+
+    @app.activity
+    async def charge() -> str:
+        charged.append("a charge")
+        return "receipt"
+
+    @app.hook
+    async def asks(memory: perdure.AsyncEntity) -> list[str]:
+        await charge()
+        return [await told_async(ask) for ask, _ in WRONG.values()]
+
+    @app.coordinator
+    async def coordinator(memory: perdure.AsyncEntity) -> list[str]:
+        await charge()
+        return [await told_async(ask) for ask, _ in WRONG.values()]
+
+    @app.coordinator
+    def plain(memory: perdure.Entity) -> list[str]:
+        charge()
+        return [told(ask) for ask, _ in WRONG.values()]
+
+    @app.coordinator(name="hook")
+    async def in_hook(memory: perdure.AsyncEntity) -> list[str]:
+        return await asks(memory)
+
+    work()
+    said = client.start(place).result(T)
+    assert [
+        each for each, (_, part) in zip(said, WRONG.values(), strict=True) if part not in each
+    ] == []
+    assert charged == ["a charge"]
+
+
+def test_what_has_happened_stays_where_a_request_is_refused(
+    app: perdure.App, client: perdure.Client, work: Any, dsn: str
+) -> None:
+    """An activity was run again by each resume(), since its result was refused with the turn."""
+    charged: list[str] = []
+    condition, timeout = "votes >= 3", 3600.0
+
+    @app.activity
+    async def charge(what: str) -> str:
+        charged.append(what)
+        return f"paid {what}"
+
+    @app.coordinator
+    async def sale(memory: perdure.AsyncEntity) -> list[str]:
+        receipts = [await charge("a book")]
+        receipts += await asyncio.gather(charge("a lamp"), charge("a chair"))
+        await memory.until(condition, timeout=timeout)
+        return receipts
+
+    work()
+    job = client.start(sale)
+    wait_for(dsn, STUCK)
+    assert job.resume() == 1
+    wait_for(dsn, STUCK)
+    condition, timeout = "$.votes >= 3", 0.0  # mended, and it does not come true
+    assert job.resume() == 1
+    with pytest.raises(perdure.JobFailed, match="TimeoutError"):
+        job.result(T)
+    assert sorted(charged) == ["a book", "a chair", "a lamp"]
+
+
+def test_what_has_happened_stays_where_code_comes_to_a_halt(
+    app: perdure.App, client: perdure.Client, work: Any, dsn: str
+) -> None:
+    charged: list[str] = []
+    waits = True
+
+    @app.activity
+    async def charge() -> str:
+        charged.append("a charge")
+        return "receipt"
+
+    @app.coordinator
+    async def halts(memory: perdure.AsyncEntity) -> str:
+        receipt = await charge()
+        if waits:
+            await asyncio.Event().wait()
+        return receipt
+
+    work()
+    job = client.start(halts)
+    wait_for(dsn, STUCK)
+    waits = False
+    assert job.resume() == 1
+    assert job.result(T) == "receipt"
+    assert charged == ["a charge"]
