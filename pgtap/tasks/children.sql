@@ -215,7 +215,8 @@ language plpgsql
 as $$
 declare
     answer jsonb := tell(a_turn(asked.parent, asked.task, requests => jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
-        'key', asked.key, 'kind', asked.kind, 'name', 'n', 'queue', 'deep', 'entity', 'deep', 'id', asked.id)))));
+        'key', asked.key, 'kind', asked.kind, 'name', 'n', 'queue', 'deep', 'id', asked.id,
+        'entity', case kind when 'job' then 'deep' end)))));
 begin
     return coalesce(answer #>> '{error,code}', answer ->> 'state');
 end

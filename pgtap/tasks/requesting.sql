@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(58);
+select plan(65);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -273,7 +273,8 @@ select have_held_job('slash');
 select is(
     tell(a_turn('slash', requests => jsonb_build_array(
         '{"key": "a", "kind": "hook", "name": "h"}'::jsonb,
-        jsonb_build_object('key', key, 'kind', kind, 'name', 'h', 'condition', '$.n > 1')))) #>> '{error,code}',
+        jsonb_build_object('key', key, 'kind', kind,
+                           case kind when 'until' then 'condition' else 'name' end, '$.n > 1')))) #>> '{error,code}',
     code, format('a %s under the key %s is %s', kind, key, case when code is null then 'made' else 'refused' end))
   from (values
         ('hook',     'a/b',       'PD104'),
@@ -288,6 +289,24 @@ select is(
     tasks_of('slash'),
     '{1/main,1/main/.a#1/b#1,1/main/a,1/main/pack/b#12}',
     'nothing of a turn that is refused is made');
+
+-- What one kind is asked for by another has no use for: it must not be ignored.
+
+select have_held_job('stray');
+select is(
+    tell(a_turn('stray', requests => jsonb_build_array(
+        jsonb_build_object('key', 'a', 'kind', kind, case kind when 'until' then 'condition' else 'name' end, '$.n > 1')
+        || jsonb_build_object(field, given::jsonb)))) #>> '{error,message}',
+    message, format('a request of the kind %s says %s %s', kind, field, given))
+  from (values
+        ('activity', 'timeout',   '"1 s"',  'a request of the kind activity has no field ''timeout'''),
+        ('activity', 'signal',    '"s"',    'a request of the kind activity has no field ''signal'''),
+        ('hook',     'headers',   '{}',     'a request of the kind hook has no field ''headers'''),
+        ('until',    'args',      '[]',     'a request of the kind until has no field ''args'''),
+        ('item',     'queue',     '"q"',    'a request of the kind item has no field ''queue'''),
+        ('job',      'condition', '"$.n"',  'a request of the kind job has no field ''condition'''),
+        ('hook',     'timeout',   'null',   null)
+       ) as cases (kind, field, given, message);
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -301,9 +301,9 @@ class Worker:
         request |= {"name": pick(chance, {"f": 40, "": 0.3, "$f": 0.3}), "args": [1]}
         request |= {"queue": chance.choice(QUEUES), "priority": chance.choice([3, 5, 5])}
         for name, value, share in (
-            ("signal", "early", 0.3), ("detached", True, 0.15), ("limit_key", "k1", 0.3),
-            ("limit_key", "k2", 0.3), ("pinned_version", "2", 0.15), ("shielded", True, 0.15),
-            ("due_at", later, 0.15),
+            ("signal", "early", 0.3 if kind == "hook" else 0), ("detached", True, 0.15),
+            ("limit_key", "k1", 0.3), ("limit_key", "k2", 0.3), ("pinned_version", "2", 0.15),
+            ("shielded", True, 0.15), ("due_at", later, 0.15),
         ):  # fmt: skip
             request |= {name: value} if chance.random() < share else {}
         return request

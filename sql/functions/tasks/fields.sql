@@ -28,6 +28,26 @@ $$;
 comment on function @extschema@.fact_fields() is 'Name what a fact may say.';
 
 
+create function @extschema@.request_fields(kind text) returns text[]
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return '{key,kind,shielded}'::text[] || case request_fields.kind
+        when 'until' then '{condition,expires_at}'::text[]
+        when 'item' then '{name,payload,assignee,priority,expires_at}'
+        when 'activity' then '{name,args,queue,priority,due_at,limit_key,pinned_version,detached}'
+        when 'hook' then '{name,args,queue,priority,due_at,limit_key,pinned_version,detached,signal}'
+        else '{name,args,queue,priority,due_at,limit_key,pinned_version,detached,id,entity,context,headers,timeout,
+               on_parent_end,if_exists}' end;
+end
+$$;
+comment on function @extschema@.request_fields(text) is
+    'Name what a request of a kind may say; a child is told by if_exists that it is a new job.';
+
+
 create function @extschema@.stray_failure(turn jsonb) returns jsonb
 language plpgsql
 immutable

@@ -41,7 +41,7 @@ declare
     kind text := coalesce(request_failure.request ->> 'kind', 'hook');
     options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,timeout,if_exists,headers,
                         context}'::text[];
-    fields text[] := options || '{key,kind,name,args,queue,priority,pinned_version,detached,shielded,condition,expires_at}'::text[];
+    fields text[] := request_fields(kind);
 begin
     return coalesce(
         asked_key_failure(request_failure.request ->> 'key'),
@@ -56,7 +56,8 @@ begin
                                     when request_failure.request ->> 'priority' ~ '^-?[0-9]{1,9}$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
-        case when request_failure.request - fields <> '{}' then field_failure(request_failure.request, fields, 'a request') end,
+        case when jsonb_strip_nulls(request_failure.request - fields) <> '{}'
+             then field_failure(jsonb_strip_nulls(request_failure.request), fields, 'a request of the kind ' || kind) end,
         -- Most requests have none.
         case when request_failure.request ?| options then option_failure(request_failure.request) end);
 end
