@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is. (T31)
 
 begin;
-select plan(134);
+select plan(142);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -87,11 +87,13 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ alter table perdure.jobs disable trigger updates_are_commands;
             update perdure.jobs set context = (
                 select jsonb_build_object('a', string_agg(md5(n::text), '')) from generate_series(1, 300000) as n)
-             where id = 'entity' $$,
+             where id = 'entity';
+            alter table perdure.jobs enable trigger updates_are_commands $$,
          '{I14}'),
         ('a memory that is too large, and small on the disk',
          $$ alter table perdure.jobs disable trigger updates_are_commands;
-            update perdure.jobs set context = jsonb_build_object('a', repeat('a', 9000000)) where id = 'entity' $$,
+            update perdure.jobs set context = jsonb_build_object('a', repeat('a', 9000000)) where id = 'entity';
+            alter table perdure.jobs enable trigger updates_are_commands $$,
          '{I14}'),
         ('a hook of a finished job that nobody asked to cancel',
          $$ update perdure.jobs set status = 'completed', finished_at = clock() where id = 'waiting';
@@ -168,7 +170,8 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ update perdure.conditions set condition = '$.n == 1' where job_id = 'wishing' $$, '{I6}'),
         ('a memory that has become so behind the back of all',
          $$ alter table perdure.jobs disable trigger updates_are_commands;
-            update perdure.jobs set context = '{"n": 7}' where id = 'wishing' $$,
+            update perdure.jobs set context = '{"n": 7}' where id = 'wishing';
+            alter table perdure.jobs enable trigger updates_are_commands $$,
          '{I6}'),
         ('a task whose item is forgotten', $$ delete from perdure.items where key = 'j' $$, '{I3}'),
         ('an item of a task that is gone', $$ update perdure.items set task = '1/other' where key = 'j' $$, '{I17,I3}'),
@@ -228,12 +231,19 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
          $$ update perdure.jobs set watched = false where id = '$schedule/daily' $$, '{I23}'),
         ('a schedule that is not paused any more, and does not know it',
          $$ alter table perdure.jobs disable trigger updates_are_commands;
-            update perdure.jobs set context = context || '{"paused": false}' where id = '$schedule/paused' $$, '{I23}'),
+            update perdure.jobs set context = context || '{"paused": false}' where id = '$schedule/paused';
+            alter table perdure.jobs enable trigger updates_are_commands $$, '{I23}'),
         ('a coordinator of another version than its job',
          $$ update perdure.jobs set pinned_version = '2' where id = 'running' $$, '{I24}'),
         ('tables that were not brought to the version of the functions', $$ delete from perdure.migrations $$, '{I22}'),
         ('tables of a later version than the functions',
          $$ insert into perdure.migrations values ('99.0.0', now()) $$, '{I22}'),
+        ('a trigger that is gone', $$ drop trigger first_documents_are_commands on perdure.jobs $$, '{I25}'),
+        ('a trigger that is disabled', $$ alter table perdure.jobs disable trigger updates_are_commands $$, '{I25}'),
+        ('a view that is gone', $$ drop view perdure.waiting $$, '{I25}'),
+        ('a role that has lost what it was given',
+         $$ create role beholder; select grant_access('beholder', 'reader');
+            revoke all on all routines in schema perdure from beholder $$, '{I25}'),
         ('nothing', $$ select $$, '{}')
        ) as cases (about, statement, broken);
 
@@ -327,7 +337,11 @@ select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.s
         ('I23', 'a schedule that sleeps for ever',
          $$ select drop_schedule('daily'); select create_schedule('daily', 'w', '@daily') $$),
         ('I23', 'a task whose schedule is gone', $$ delete from perdure.tasks where job_id = '$schedule/daily' $$),
-        ('I24', 'a coordinator of another version than its job', $$ select repin('running', '2') $$)
+        ('I24', 'a coordinator of another version than its job', $$ select repin('running', '2') $$),
+        ('I25', 'a trigger that is gone', 'select migrate()'),
+        ('I25', 'a trigger that is disabled', 'select migrate()'),
+        ('I25', 'a view that is gone', 'select migrate()'),
+        ('I25', 'a role that has lost what it was given', 'select migrate()')
        ) as mends (code, about, statement)
   left join cases as c on mends.about = c.about;
 

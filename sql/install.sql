@@ -23,6 +23,7 @@
 \ir functions/instances/checking.sql
 \ir functions/listeners.sql
 \ir functions/access/serving.sql
+\ir functions/instances/parts.sql
 \ir functions/jobs.sql
 \ir functions/jobs/locks.sql
 \ir functions/jobs/children.sql
@@ -109,7 +110,8 @@
 \ir functions/invariants.sql
 \ir functions/access/granting.sql
 
--- Nouns: the body of create_tables() and create_views(), which migrate() calls. Made once per app, outside the extension.
+-- Nouns: the bodies of create_tables(), create_triggers() and create_views(), which migrate() calls. Made once per app,
+-- outside the extension.
 \ir schema/domains.sql
 \ir schema/jobs.sql
 \ir schema/tasks.sql
@@ -125,6 +127,7 @@
 \ir schema/queues.sql
 \ir schema/sql_hooks.sql
 \ir schema/indexes.sql
+\ir schema/triggers.sql
 \ir schema/views.sql
 
 -- What makes tables of an earlier version those above, a file a version: the body of change_tables(), which migrate() calls.

@@ -120,8 +120,8 @@ def imported(file: Path) -> set[str]:
 
 # Volatile as verbs are, though only other verbs call them, or though it only waits.
 _PARTS_OF_VERBS = {
-    "run_command", "run_commands", "take_sql_task", "create_tables", "create_views",
-    "change_tables", "await_result",
+    "run_command", "run_commands", "take_sql_task", "create_tables", "create_triggers",
+    "create_views", "change_tables", "await_result",
 }  # fmt: skip
 
 

@@ -45,9 +45,11 @@ select {schema}.perdure_version(),
          limit 1),
        array[{schema}.perdure_build(),
              (select s.value from {schema}.settings as s where s.name = 'build')],
-       (select p.proconfig = array['search_path=pg_catalog, ' || quote_ident({name}) || ', pg_temp']
-          from pg_catalog.pg_proc as p
-         where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
+       {schema}.missing_parts() = '{{}}'
+       and (select p.proconfig =
+                   array['search_path=pg_catalog, ' || quote_ident({name}) || ', pg_temp']
+              from pg_catalog.pg_proc as p
+             where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
 """
 _NOT_REPLACED = (
     errors.FeatureNotSupported,  # a type
@@ -248,19 +250,19 @@ def check_name(schema: str) -> None:
 
 
 def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
-    """Ask with one query, and without a lock, whether functions and tables are of this version, and
-    of this build."""
+    """Ask with one query, and without a lock, whether functions and tables are of this version and
+    of this build, and nothing that stands on the tables is missing."""
     try:
-        code, tables, builds, is_at_home = _ask(connection, _VERSIONS, schema)
+        code, tables, builds, is_whole = _ask(connection, _VERSIONS, schema)
     except _NOT_THERE:
         return False
     except errors.InsufficientPrivilege:  # a client's role, which could change nothing anyway
-        code, tables, builds, is_at_home = _ask(connection, _VERSION, schema)
+        code, tables, builds, is_whole = _ask(connection, _VERSION, schema)
     for what, version in (("functions", code), ("tables", tables)):
         if _numbers(version) > _numbers(wanted.version):
             raise _newer(schema, what, version, wanted)
     is_of_this_build = builds in (None, [wanted.build] * 2)
-    return bool(is_at_home) and code == tables == wanted.version and is_of_this_build
+    return bool(is_whole) and code == tables == wanted.version and is_of_this_build
 
 
 def _newer(schema: str, what: str, version: str, wanted: _Wanted) -> NewerSchema:
@@ -277,8 +279,8 @@ def _ask(
     names = {"schema": sql.Identifier(schema), "name": sql.Literal(schema)}
     with _undone_if_it_fails(connection):
         asked = connection.execute(sql.SQL(query).format(**names))
-        code, tables, builds, is_at_home = asked.fetchone() or ("", "", None, False)
-    return code, tables or "", builds, is_at_home
+        code, tables, builds, is_whole = asked.fetchone() or ("", "", None, False)
+    return code, tables or "", builds, is_whole
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 The extension and the plain install run the same script. Functions and types stand in it as they
 are written. The tables are the app's data, which no extension may own: their files become the body
-of the function `create_tables()`, that of the views the body of `create_views()`, what brings older
-tables up to date that of `change_tables()`, and `migrate()` calls them. What tests may want beside
-becomes the body of `create_test_helpers()`.
+of the function `create_tables()`, those of triggers and views the bodies of `create_triggers()` and
+`create_views()`, what brings older tables up to date that of `change_tables()`, and `migrate()`
+calls them. What tests may want beside becomes the body of `create_test_helpers()`.
 
 An upgrade replaces all code, whatever was there, so one script serves every earlier version.
 
@@ -87,7 +87,7 @@ def build(sql: Traversable | None = None) -> dict[str, str]:
     Versions that are not released have many builds. A `--` comment makes no other tables.
     """
     made = list(_written(source() if sql is None else sql))
-    (tables,) = [part.text for part in made if part.file == "schema/tables"]
+    tables = "".join(part.text for part in made if part.file in _TABLES)
     return {"code": _digest(render(made)), "tables": _digest(_UNREAD.sub("", tables))}
 
 
@@ -219,11 +219,15 @@ def _creator(file: str) -> str | None:
         return "change_tables"
     if not file.startswith("schema/"):
         return None
-    return "create_views" if file == "schema/views.sql" else "create_tables"
+    return _APART.get(file, "create_tables")
 
+
+_APART = {"schema/triggers.sql": "create_triggers", "schema/views.sql": "create_views"}
+_TABLES = {"schema/tables", "schema/triggers"}
 
 _COMMENTS = {
     "create_tables": "Create the tables of the app; migrate() calls it.",
+    "create_triggers": "Create the triggers of the tables; migrate() calls it.",
     "create_views": "Create the views of the app; migrate() calls it.",
     "change_tables": "Change the tables of an earlier version; migrate() calls it.",
     "create_test_helpers": "Create assertions for tests with pgTAP, in the transaction of a test.",

@@ -33,6 +33,8 @@ as $$
 begin
     perform change_tables(string_to_array(tables_version(), '.')::integer[]);
     perform create_views();
+    -- Where they are there, no lock is needed: what changes a trigger from version to version changes a table.
+    perform create_triggers() where missing_parts() <> '{}';
     perform restore_access();
 exception
     when lock_not_available then
@@ -52,9 +54,12 @@ begin
     perform pg_advisory_xact_lock(hashtextextended('perdure migrate @extschema@', 0));
     if to_regclass('@extschema@.migrations') is null then
         perform create_tables();
+        perform create_triggers();
         perform create_views();
         perform adopt_instance();
-    elsif tables_version() = perdure_version() and perdure_build() = (select s.value from settings as s where s.name = 'build') then
+    elsif tables_version() = perdure_version()
+        and perdure_build() = (select s.value from settings as s where s.name = 'build')
+        and missing_parts() = '{}' then
         return perdure_version();
     elsif string_to_array(tables_version(), '.')::integer[] > string_to_array(perdure_version(), '.')::integer[] then
         raise exception 'the tables of this app are of version %, newer than its functions', tables_version()
@@ -75,4 +80,4 @@ begin
 end
 $$;
 comment on function @extschema@.migrate() is
-    'Create the tables of this app, or bring them to this version; returns it. May be repeated, and called by many at once. PD503, PD507. [P13]';
+    'Create the tables of this app, or bring them to this version, with triggers, views and access that are missing; returns it. May be repeated, and called by many at once. PD503, PD507. [P13]';

@@ -78,18 +78,3 @@ comment on index @extschema@.jobs_by_age is 'Finds what may be old enough to be 
 
 create index jobs_of_an_entity on @extschema@.jobs (entity, id) where entity is not null;
 comment on index @extschema@.jobs_of_an_entity is 'Finds the memories of one type in order of id; neither column ever changes, so updates stay as cheap as they were.';
-
--- An ordinary update of the memory is a command too: history and time travel stay true whoever writes.
-create trigger updates_are_commands
-    before update of context on @extschema@.jobs
-    for each row
-    when (old.version = new.version and old.context::text is distinct from new.context::text)
-    execute function @extschema@.record_update();
-comment on trigger updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
-
-create trigger first_documents_are_commands
-    after insert on @extschema@.jobs
-    for each row
-    when (new.context <> '{}')
-    execute function @extschema@.record_insert();
-comment on trigger first_documents_are_commands on @extschema@.jobs is 'Journals the document that a job begins with, as version 1.';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -103,6 +104,74 @@ def test_a_dump_keeps_the_data_and_can_be_restored(
         assert restored.execute("select * from my_app.assert_invariants()").fetchall() == []
         row = restored.execute("select count(*) from my_app.tasks").fetchone()
         assert row == (1,)
+
+
+@pytest.fixture
+def reader(connection: Connection) -> Iterator[str]:
+    """Give a role that may read memories."""
+    role = f"beholder_{os.getpid()}"
+    connection.execute(f"create role {role}".encode())
+    yield role
+    connection.execute(f"drop owned by {role}; drop role {role}".encode())
+
+
+@pytest.mark.parametrize("route", ["migrate", "install", "again"])
+def test_what_fell_with_a_dropped_extension_is_made_again(
+    connection: Connection, reader: str, route: str
+) -> None:
+    """[P13] (I25): tables stay, and so does all that stands on them or was given by their owner."""
+    install(connection, "my_app")
+    connection.execute("select my_app.grant_access(%s, 'reader')", [reader])
+    connection.execute("select my_app.entity_create('kept', 'note', '{\"n\": 1}')")
+    connection.execute("select my_app.define_contract('note', '{\"required\": [\"n\"]}')")
+    before = fingerprint(connection, "my_app")
+    connection.execute("drop extension perdure cascade")
+    connection.execute("create extension perdure schema my_app")
+    broken = "select distinct code from my_app.assert_invariants()"
+    assert connection.execute(broken).fetchall() == [("I25",)]
+    if route == "again":
+        for version in (script.again(script.default_version()), script.default_version()):
+            connection.execute(f"alter extension perdure update to '{version}'".encode())
+    if route == "install":
+        install(connection, "my_app")
+    else:
+        connection.execute("select my_app.migrate()")
+    assert fingerprint(connection, "my_app") == before
+    assert connection.execute(broken).fetchall() == []
+    connection.execute("update my_app.jobs set context = '{\"n\": 2}' where id = 'kept'")
+    row = connection.execute("select version from my_app.jobs where id = 'kept'").fetchone()
+    assert row == (2,)
+    with pytest.raises(psycopg.DatabaseError, match="contract"):
+        connection.execute("update my_app.jobs set context = '{}' where id = 'kept'")
+    connection.execute(f"set role {reader}".encode())
+    row = connection.execute("select my_app.entity_get('kept', 'n')").fetchone()
+    assert row == (2,)
+    connection.execute("reset role")
+
+
+def test_what_was_written_while_triggers_were_missing_is_found_and_made_whole(
+    connection: Connection,
+) -> None:
+    """[P3] (I1) (I25), as `sql/upgrading.md` says."""
+    install(connection, "my_app")
+    connection.execute("select my_app.entity_create(id, 'note') from unnest('{a,b}'::text[]) as id")
+    connection.execute("drop extension perdure cascade")
+    connection.execute("update my_app.jobs set context = '{\"n\": 1}' where id = 'a'")
+    connection.execute("insert into my_app.jobs (id, context) values ('c', '{\"n\": 2}')")
+    connection.execute("create extension perdure schema my_app")
+    install(connection, "my_app")
+    broken = "select code, job from my_app.assert_histories()"
+    assert connection.execute(broken).fetchall() == [("I1", "a"), ("I1", "c")]
+    for job in "ac":
+        connection.execute(
+            """
+            select my_app.entity_set(%(id)s, (select context from my_app.jobs where id = %(id)s))
+        """,
+            {"id": job},
+        )
+    assert connection.execute(broken).fetchall() == []
+    row = connection.execute("select my_app.entity_at('a', version => 1)").fetchone()
+    assert row == ({"n": 1},)
 
 
 def test_another_version_of_the_extension_is_left_to_alter_extension(

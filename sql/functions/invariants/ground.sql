@@ -37,7 +37,10 @@ begin
     select 'I22', null::text, null::text,
            format('the functions are of version %s, the tables of %s', perdure_version(), coalesce(v.version, 'none'))
       from tables_version() as v (version)
-     where v.version is distinct from perdure_version();
+     where v.version is distinct from perdure_version()
+    union all
+    select 'I25', null, null, format('%s is not there, or does nothing', m.part)
+      from unnest(missing_parts()) as m (part);
 end
 $$;
-comment on function @extschema@.broken_tables() is 'Tell whether the tables are not those of the functions (I22).';
+comment on function @extschema@.broken_tables() is 'Tell whether the tables are not those of the functions (I22), and what belongs to them and is not there (I25).';

@@ -1,0 +1,38 @@
+-- Parts: what stands on the tables of an app and rests on its functions. Whoever drops these with all that depends on them (an
+-- extension, cascade) keeps the tables and what is in them, and loses this; so does a dump of one schema, which leaves the
+-- extension out. Every kind of role may call perdure_version(): who may not has lost what he was given.
+
+create function @extschema@.missing_parts() returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select part.kind || ' ' || part.name
+          from (values ('trigger', 'first_documents_are_commands'), ('trigger', 'updates_are_commands'),
+                       ('view', 'history'), ('view', 'indexes'), ('view', 'schedules'), ('view', 'waiting')) as part (kind, name)
+         where not exists (
+            select
+              from pg_trigger as t
+             where part.kind = 'trigger'
+               and t.tgrelid = to_regclass('@extschema@.jobs')
+               and t.tgname = part.name
+               and t.tgenabled in ('O', 'A'))
+           and not exists (
+            select
+              from pg_class as c
+             where part.kind = 'view'
+               and c.relnamespace = '@extschema@'::regnamespace
+               and c.relkind = 'v'
+               and c.relname = part.name)
+         union all
+        select distinct 'access of ' || quote_ident(a.role)
+          from access as a
+          join pg_roles as r on r.rolname = a.role
+         where has_usage(r.oid)
+           and not has_function_privilege(r.oid, '@extschema@.perdure_version()', 'execute'));
+end
+$$;
+comment on function @extschema@.missing_parts() is
+    'Name the triggers of the tables and the views that are not there, and the roles whose access is gone; a trigger that is disabled counts as missing.';

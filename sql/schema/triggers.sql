@@ -1,0 +1,17 @@
+-- Triggers: what keeps history and contracts true whoever writes. They stand on tables, which are the app's, and rest on
+-- functions, which may be the extension's: whoever drops that drops them, and migrate() makes them again.
+
+-- An ordinary update of the memory is a command too: history and time travel stay true whoever writes.
+create or replace trigger updates_are_commands
+    before update of context on @extschema@.jobs
+    for each row
+    when (old.version = new.version and old.context::text is distinct from new.context::text)
+    execute function @extschema@.record_update();
+comment on trigger updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
+
+create or replace trigger first_documents_are_commands
+    after insert on @extschema@.jobs
+    for each row
+    when (new.context <> '{}')
+    execute function @extschema@.record_insert();
+comment on trigger first_documents_are_commands on @extschema@.jobs is 'Journals the document that a job begins with, as version 1.';
