@@ -83,6 +83,7 @@
 \ir functions/versions.sql
 \ir functions/family.sql
 \ir functions/deadlines.sql
+\ir functions/schedules/zones.sql
 \ir functions/schedules/cron.sql
 \ir functions/schedules/times.sql
 \ir functions/schedules/ticking.sql

@@ -1,7 +1,7 @@
 -- Cron: what an expression names, and when it is due, also where clocks are put forward and back.
 
 begin;
-select plan(108);
+select plan(115);
 
 -- Reading.
 
@@ -166,12 +166,17 @@ select is(
     format('after %s in zone %s nothing is due: %s', after, time_zone, cron))
   from unnest(array['* * * * *', '0 9 29 2 *', '@daily']) as cron
  cross join (values
-        ('''Europe/Berln''', '''2030-01-01'''), ('''UTC''', '''infinity'''), ('''UTC''', '''-infinity'''),
+        ('''Europe/Berln''', '''2030-01-01'''), ('''right/UTC''', '''2030-01-01'''), ('''right/Europe/Berlin''', '''2030-01-01'''),
+        ('''UTC''', '''infinity'''), ('''UTC''', '''-infinity'''),
         ('''UTC''', '''294276-12-31 23:59Z'''), ('''UTC''', '''4713-01-01 00:00Z BC'''), ('''UTC''', 'null'),
         ('null', '''2030-01-01''')
        ) as cases (time_zone, after);
 select isnt(next_cron_time('0 9 29 2 *', 'UTC', after::timestamptz), null, format('after %s something is due', after))
   from unnest(array['0001-01-01 00:00Z', '9999-12-31 00:00Z']) as after;
+
+select is(
+    next_cron_time('0 9 20 3 *', 'A167B-167,J69,J300', '2030-01-01 00:00Z'), null,
+    'a time that no clock of the zone ever shows is never due');
 
 select finish();
 rollback;

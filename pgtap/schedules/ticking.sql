@@ -1,7 +1,7 @@
 -- Ticking: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
 
 begin;
-select plan(78);
+select plan(80);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -244,6 +244,10 @@ select given(entity_set('$schedule/e', '"moon"', 'time_zone'));
 select given(pg_temp.tick('e'));
 select given(resume('$schedule/e'));
 select is(pg_temp.tick('e'), 'stuck', 'to resume it is not');
+select given(entity_merge('$schedule/e', '{"cron": "0 9 20 3 *", "time_zone": "A167B-167,J69,J300"}'));
+select is(pg_temp.tick('e'), 'stuck', 'nobody can wait for a time that no clock ever shows');
+select given(entity_merge('$schedule/e', '{"time_zone": "right/UTC"}'));
+select is(pg_temp.tick('e'), 'stuck', 'nor follow a clock that counts leap seconds, which the server cannot turn back');
 
 -- A job for which it is not meant.
 

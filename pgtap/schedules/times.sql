@@ -1,7 +1,7 @@
 -- Times: schedules by interval, the last of many due times, and what is owed.
 
 begin;
-select plan(72);
+select plan(75);
 
 create function pg_temp.due_after(every interval, time_zone text, starts_at timestamptz, after timestamptz) returns text
 language plpgsql
@@ -81,6 +81,9 @@ select is(
         ('{"workflow": "w", "every": "a while", "starts_at": "2030-01-01T00:00:00Z"}', 'PD110'),
         ('{"workflow": "w", "cron": 5}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "time_zone": "Moon/Crater"}', 'PD110'),
+        ('{"workflow": "w", "cron": "@daily", "time_zone": "right/UTC"}', 'PD110'),
+        ('{"workflow": "w", "every": "1 day", "starts_at": "2030-01-01T00:00:00Z", "time_zone": "right/Europe/Berlin"}', 'PD110'),
+        ('{"workflow": "w", "cron": "0 9 20 3 *", "time_zone": "A167B-167,J69,J300"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "starts_at": "infinity"}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "starts_at": [1]}', 'PD110'),
         ('{"workflow": "w", "cron": "@daily", "catch_up": "some"}', 'PD110'),

@@ -159,33 +159,6 @@ $$;
 comment on function @extschema@.parse_cron(text) is 'Read a cron expression; PD110 where it is none, or names a day that never comes.';
 
 
-create function @extschema@.moment_of(wall timestamp, time_zone text) returns timestamptz
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    -- Of a time that is shown twice, the server takes the second; of one that is skipped, as if nothing had been skipped.
-    moment timestamptz := moment_of.wall at time zone moment_of.time_zone;
-    skipped interval := moment at time zone moment_of.time_zone - moment_of.wall;
-    day_before timestamptz := moment - interval '24 hours';
-    first_moment timestamptz := moment_of.wall at time zone 'UTC'
-                                - (day_before at time zone moment_of.time_zone - day_before at time zone 'UTC');
-begin
-    if skipped = '0 s' then
-        return case when first_moment at time zone moment_of.time_zone = moment_of.wall then least(moment, first_moment)
-                    else moment end;
-    end if;
-    return (
-        select min(gap.moment)
-          from generate_series(moment - skipped, moment, interval '1 min') as gap (moment)
-         where gap.moment at time zone moment_of.time_zone > moment_of.wall);
-end
-$$;
-comment on function @extschema@.moment_of(timestamp, text) is
-    'Tell when the clock on the wall of a time zone shows a time first; of a time that it skips, the end of the gap.';
-
-
 create function @extschema@.next_named_moment(it @extschema@.cron, time_zone text, after timestamptz)
 returns timestamptz
 language plpgsql
@@ -197,7 +170,9 @@ declare
     day date := next_cron_day(it, here::date);
     found_moment timestamptz;
 begin
-    while day is not null loop
+    -- On the first of these days all may be over. That a named time has no moment on a hundred more is a fault of the zone.
+    for ahead in 0..100 loop
+        exit when day is null;
         -- Later times of a day come at later moments: the first that fits ends the search.
         select c.moment
           into found_moment
@@ -217,7 +192,7 @@ begin
 end
 $$;
 comment on function @extschema@.next_named_moment(@extschema@.cron, text, timestamptz) is
-    'Find the next time, after one, that an expression with named minutes and hours is due: each once.';
+    'Find the next time, after one, that an expression with named minutes and hours is due: each once; null where no clock shows it.';
 
 
 create function @extschema@.next_counted_moment(it @extschema@.cron, time_zone text, after timestamptz)
@@ -278,15 +253,12 @@ begin
                    coalesce(quote_literal(left(next_cron_time.time_zone, 200)), 'null')),
             'Give a time between the years 1 and 9999, and a time zone.'));
     end if;
+    perform raise_failure(zone_failure(next_cron_time.time_zone));
     if it.is_elapsed then
         return next_counted_moment(it, next_cron_time.time_zone, next_cron_time.after);
     end if;
     return next_named_moment(it, next_cron_time.time_zone, next_cron_time.after);
-exception
-    when invalid_parameter_value then
-        raise exception 'there is no time zone %', quote_literal(left(next_cron_time.time_zone, 200))
-            using errcode = 'PD110', detail = sqlerrm, hint = 'Name one of pg_timezone_names.';
 end
 $$;
 comment on function @extschema@.next_cron_time(text, text, timestamptz) is
-    'Tell when a cron expression is due next, after a time, by the clock on the wall of a time zone. PD110.';
+    'Tell when a cron expression is due next, after a time, by the clock on the wall of a time zone; null where it never is. PD110.';

@@ -76,9 +76,9 @@ as $$
 declare
     it schedule;
     wrong text;
+    failure jsonb;
 begin
     it := read_schedule(schedule_failure.definition);
-    perform timestamp '2000-01-01' at time zone it.time_zone;
     wrong := case
         when num_nonnulls(it.cron, it.every) <> 1 then 'It needs cron or every, and not both.'
         when it.every is not null and it.starts_at is null then 'It needs starts_at, from which every is counted.'
@@ -92,11 +92,18 @@ begin
     if wrong is not null then
         return invalid_schedule('nobody can follow this schedule', wrong, 'Correct it, and create it again.');
     end if;
+    failure := coalesce(zone_failure(it.time_zone), case when it.every is not null then interval_failure(it.every) end);
+    if failure is not null then
+        return failure;
+    end if;
     if it.cron is not null then
         perform parse_cron(it.cron);
     end if;
-    return coalesce(case when it.every is not null then interval_failure(it.every) end,
-                    start_failure(scheduled_job(schedule_failure.name, it, '2000-01-01 00:00+00')));
+    if next_due_time(it, clock()) is null then
+        return invalid_schedule('this schedule is never due', 'No clock of its time zone will show the time that it names.',
+                                'Correct it, and create it again.');
+    end if;
+    return start_failure(scheduled_job(schedule_failure.name, it, '2000-01-01 00:00+00'));
 exception
     when sqlstate 'PD110' then
         get stacked diagnostics wrong = pg_exception_detail;
