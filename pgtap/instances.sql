@@ -1,7 +1,7 @@
 -- Instances: a copy of an app executes nothing until it is adopted; what waits in it waits as its owner says. [P7] [P13]
 
 begin;
-select plan(43);
+select plan(46);
 
 create function pg_temp.echo(job text, args jsonb) returns jsonb language sql as 'select args';
 
@@ -127,6 +127,16 @@ select given(adopt_instance('2030-03-05 12:00+00'));
 select is((the_task('dawn') ->> 'due_at')::timestamptz, '2030-03-16 12:00+00', 'what waits is put off by whole hours');
 select is((select i.expires_at from items as i where i.job_id = 'people'), '2030-03-16 12:00+00', '… and so are items');
 set local timezone = 'UTC';
+
+-- Logical replication copies rows, and no sequence.
+
+select given(signal('dawn', 'go', to_jsonb(n))) from generate_series(1, 3) as n;
+select given(setval('inbox_id_seq', (select max(i.id) from inbox as i), false));
+select is(array(select distinct code from assert_invariants()), '{I21}', 'ids of messages would be issued again');
+select given(adopt_instance());
+select is(signal('dawn', 'go', '4'), true, 'who adopts a copy can be sent messages');
+select is(
+    (select jsonb_agg(i.payload order by i.id) from inbox as i where i.job_id = 'dawn'), '[1, 2, 3, 4]', '… in their order [P5]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -1,5 +1,24 @@
 -- Adopting: what makes a copy an app of its own.
 
+-- A subscriber of logical replication has the rows, and a sequence that nobody has moved. Once who writes has come to his end,
+-- and others wait, none of them has an id in hand.
+create function @extschema@.issue_ids_behind() returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if not exists (select from inbox as i where i.id >= (select s.last_value + s.is_called::integer from inbox_id_seq as s)) then
+        return;
+    end if;
+    lock table inbox in share row exclusive mode;
+    perform setval('inbox_id_seq', greatest((select max(i.id) from inbox as i), (select s.last_value from inbox_id_seq as s)));
+end
+$$;
+comment on function @extschema@.issue_ids_behind() is
+    'Let the next message have an id behind those that are there, where the sequence was not copied with the rows. [P5]';
+
+
 create function @extschema@.adopt_instance(copied_at timestamptz default null) returns uuid
 language plpgsql
 volatile
@@ -22,6 +41,7 @@ begin
         perform delay_tasks(adopt_instance.copied_at, now_at - adopt_instance.copied_at);
         perform delay_items(adopt_instance.copied_at, now_at - adopt_instance.copied_at);
     end if;
+    perform issue_ids_behind();
     insert into settings (name, value)
     values ('instance', to_jsonb(instance)), ('place', present_place())
         on conflict on constraint one_row_per_setting do update set value = excluded.value;
