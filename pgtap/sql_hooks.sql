@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(69);
+select plan(71);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -222,6 +222,25 @@ select given(hook('daily', 'daily', '["fail"]', queue => '$sql', key => 'h'));
 select is(pg_temp.run('daily', '$hook/h'), 'retry', 'a hook is put off by a day');
 select is((the_task('daily', '$hook/h') ->> 'due_at')::timestamptz, '2030-03-10 12:00+00', '… and not by 23 hours');
 set local timezone = 'UTC';
+
+-- A failure has its size, as one that a worker tells.
+
+create function pg_temp.lament(job text, args jsonb) returns void
+language plpgsql
+as $$
+begin
+    raise exception '%', repeat('x', 3000000) using detail = repeat('y', 3000000), hint = repeat('z', 3000000);
+end
+$$;
+select register_sql_hook('lament', 'pg_temp.lament', attempts => 1);
+select given(hook('e', 'lament', queue => '$sql', key => 'long'));
+select is(pg_temp.run('e', '$hook/long'), 'failed', 'a long failure is one');
+select is(
+    (select jsonb_object_agg(p.key, left(p.value, 1) || length(p.value))
+       from journal_of('e', '$hook/long') as told
+      cross join jsonb_each_text(told -> 0 -> 4) as p
+      where p.key in ('message', 'detail', 'hint')),
+    '{"message": "x10000", "detail": "y10000", "hint": "z10000"}', '… of which the beginning is told [P10]');
 
 -- The longest pause is not doubled.
 

@@ -85,8 +85,9 @@ exception
     when others or assert_failure then
         get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
         held.state := 'failed';
+        -- As much of each as a worker tells (MAX_MESSAGE in errors.py).
         held.value := make_failure(sqlstate, case sqlstate when 'PD604' then 'TimeoutError' else 'DatabaseError' end,
-                                   sqlerrm, detail, hint);
+                                   left(sqlerrm, 10000), left(detail, 10000), left(hint, 10000));
 end
 $$;
 comment on function @extschema@.try_sql_hook(@extschema@.turn) is
