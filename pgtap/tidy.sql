@@ -222,7 +222,7 @@ select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
-          and f.name !~ '^(perdure\.)?(check_snapshot|commit_at_leisure)\(' $$,
+          and f.name !~ '^(perdure\.)?(await_result|check_snapshot|commit_at_leisure)\(' $$,
     'nothing depends on the session, but for one look whether its snapshot may be old, and how a claim is committed: '
     'no settings, no session locks, no temporary tables (S4) (S6)');
 select is_empty(

@@ -76,8 +76,9 @@ $$;
 comment on function @extschema@.meet_end(text) is 'Wait a moment for who is about to end a job, if anybody is.';
 
 
--- Volatile, since each look must see what was committed meanwhile; so it waits in vain under REPEATABLE READ. The server sleeps
--- a millisecond at least.
+-- Volatile, since each look must see what was committed meanwhile. Who keeps one snapshot for all his statements would wait in
+-- vain, and is told at once what that shows; refused he is not, for it is true, and his next transaction sees more. The
+-- server sleeps a millisecond at least.
 create function @extschema@.await_result(id text, timeout interval default '10 s') returns @extschema@.job_result
 language plpgsql
 volatile
@@ -86,6 +87,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     patience double precision := extract(epoch from await_result.timeout);
+    sees_more boolean := current_setting('transaction_isolation') not in ('repeatable read', 'serializable');
     ended job_result := result(await_result.id);
     waited double precision := 0;
     pause double precision;
@@ -96,7 +98,7 @@ begin
                   detail = format('It was asked for %s; vacuum waits as long.', coalesce(await_result.timeout::text, 'null')),
                   hint = 'Give at most a minute, and call again.';
     end if;
-    while ended.status = 'running' and waited < patience loop
+    while ended.status = 'running' and sees_more and waited < patience loop
         pause := least(greatest(waited / 8, 0.001), patience - waited);
         perform pg_sleep(pause);
         waited := waited + pause;
@@ -107,4 +109,4 @@ begin
 end
 $$;
 comment on function @extschema@.await_result(text, interval) is
-    'Wait for the end of a job, a minute at most, looking every now and then; returns what result() does, then or when time is up. PD107, PD401.';
+    'Wait for the end of a job, a minute at most, looking every now and then; returns what result() does, then or when time is up, and at once under REPEATABLE READ. PD107, PD401.';

@@ -192,6 +192,20 @@ def test_a_result_that_is_waited_for_is_seen_when_it_is_there(
     assert waiting.get() == ("completed" if end == "commit" else "running")
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_who_keeps_a_snapshot_is_answered_at_once(a: Session, b: Session, isolation: str) -> None:
+    """[P10]: what ends later he could not see, however long he waited."""
+    main = a.held("j")
+    b.run(f"begin isolation level {isolation}")
+    assert b.run("select status from jobs") == [("running",)]
+    assert a.advance(main.turn("done", value=1)).state == "done"
+    assert b.later(b.call, "await_result", id="j", timeout="60 s").get() == "running"
+    b.commit()
+    b.run(f"begin isolation level {isolation}")
+    assert b.call("await_result", id="j", timeout="60 s") == "completed"
+    b.commit()
+
+
 def held_ends(session: Session) -> list[str]:
     """Tell how the ends of jobs are locked, by anybody."""
     locks = session.run("select mode from pg_locks where locktype = 'advisory'")
