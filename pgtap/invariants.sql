@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is. (T31)
 
 begin;
-select plan(142);
+select plan(143);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -250,6 +250,12 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
 select is(array(select distinct s.code from unnest(said) as s order by s.code), broken,
           format('%s breaks %s', about, array_to_string(broken, ' and ')))
   from cases;
+
+select set_eq(
+    $$ select s.detail from cases as c cross join unnest(c.said) as s where s.code = 'I20' $$,
+    $$ select format('a row of %s belongs to a job that does not exist', place)
+         from unnest('{tasks,inbox,journal,items,snapshots}'::text[]) as place $$,
+    'of a row without a job the table is named');
 
 select is_empty('select * from assert_invariants()', 'what was broken is mended');
 

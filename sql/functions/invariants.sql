@@ -83,12 +83,12 @@ begin
      where i.task <> '$taken'
        and not exists (select from tasks as t where t.job_id = i.job_id and t.task = i.task)
     union all
-    select 'I20', o.job_id, o.task, 'a row belongs to a job that does not exist'
-      from (select t.job_id, t.task from tasks as t
-             union all select i.job_id, i.task from inbox as i
-             union all select f.job_id, f.task from journal as f
-             union all select p.job_id, p.task from items as p
-             union all select s.job_id, null from snapshots as s) as o
+    select 'I20', o.job_id, o.task, format('a row of %s belongs to a job that does not exist', o.place)
+      from (select 'tasks' as place, t.job_id, t.task from tasks as t
+             union all select 'inbox', i.job_id, i.task from inbox as i
+             union all select 'journal', f.job_id, f.task from journal as f
+             union all select 'items', p.job_id, p.task from items as p
+             union all select 'snapshots', s.job_id, null from snapshots as s) as o
      where not exists (select from jobs as j where j.id = o.job_id);
 end
 $$;
