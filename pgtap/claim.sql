@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(71);
+select plan(72);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -278,6 +278,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('another instance', $$ select claim('{q}', 'ada', instance => gen_random_uuid()) $$, 'PD003'),
         ('a worker without name', $$ select claim('{q}', '') $$, 'PD104'),
         ('a claim without queues', $$ select claim(null, 'ada') $$, 'PD107'),
+        ('a claim of a queue of null', $$ select claim('{q,NULL}', 'ada') $$, 'PD107'),
         ('a lease too short', $$ select claim('{q}', 'ada', lease_for => '99 ms') $$, 'PD107'),
         ('a lease too long', $$ select claim('{q}', 'ada', lease_for => '25 h') $$, 'PD107'),
         ('no lease', $$ select claim('{q}', 'ada', lease_for => null) $$, 'PD107'),

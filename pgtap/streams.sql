@@ -1,7 +1,7 @@
 -- Streams: logs that are written while work goes on, and followed. [P2] [P6] [P12] (E20)
 
 begin;
-select plan(42);
+select plan(43);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -107,6 +107,10 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('to read what has no name', $$ select stream_items('z', '') $$, 'PD101'),
         ('to read of no job', $$ select stream_items('nobody', 's') $$, 'PD401')
        ) as cases (about, statement, code);
+
+select is_empty(
+    $$ select * from stream_items('j', 's', after => 9223372036854775807) as i where i.place > 0 $$,
+    'behind the last version that there can be nothing is');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

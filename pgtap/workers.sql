@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(22);
+select plan(24);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -122,6 +122,9 @@ select is(
     has_worker('q', null, 'coordinator', 'w'),
     false,
     'a worker that was not seen for five minutes does not count');
+
+select is(error_of($$ select register_worker('ada', '{NULL}') $$), 'PD107', 'a queue has a name');
+select isnt(register_worker('ada', '{q}', null) ->> 'at', null, 'a worker need not say anything of itself');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

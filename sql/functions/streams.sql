@@ -64,7 +64,8 @@ begin
              where g.job_id = it.id
                and g.op = 'log'
                and g.path = keys
-               and g.version >= coalesce(stream_items.after, 0) + case when stream_items.place is null then 1 else 0 end
+               and g.version >= coalesce(stream_items.after, 0)
+               and (g.version > coalesce(stream_items.after, 0) or stream_items.place is not null)
                and g.version <= it.version
              order by g.version
              limit stream_items.max_rows) as f

@@ -147,6 +147,27 @@ comment on function @extschema@.timeline_page(integer, text, jsonb, integer) is
     'Read a page of a part of a timeline: 1 facts, 2 tasks, 3 messages, 4 items; from its beginning where the place is in another part.';
 
 
+create function @extschema@.is_place(place jsonb) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(case is_place.place ->> 0
+        when '0' then true
+        when '1' then num_nulls((place ->> 1)::timestamptz, place ->> 2, (place ->> 3)::bigint) = 0
+        when '2' then place ->> 1 is not null
+        when '3' then (place ->> 1)::bigint is not null
+        when '4' then num_nulls((place ->> 1)::timestamptz, place ->> 2) = 0
+    end, false);
+exception
+    when data_exception then
+        return false;
+end
+$$;
+comment on function @extschema@.is_place(jsonb) is 'Tell whether a value is the place of an item in a timeline.';
+
+
 create function @extschema@.timeline(
     id        text,
     after     jsonb    default null,
@@ -166,7 +187,7 @@ declare
     items timeline_item[];
 begin
     perform check_rows(timeline.max_rows);
-    if timeline.after is not null and begin_with is null then
+    if timeline.after is not null and not is_place(timeline.after) then
         perform raise_failure(make_failure(
             'PD107', 'InvalidArgument', 'this is no place of a timeline', format('It is %s.', type_found(timeline.after)),
             'Give the place of the last item of a page.'));

@@ -27,7 +27,7 @@ begin
     perform stop_listening(register_worker.worker);
     insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
     values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),
-            register_worker.details, now_at, now_at)
+            coalesce(register_worker.details, '{}'), now_at, now_at)
         on conflict on constraint one_row_per_worker
         do update set version = excluded.version, queues = excluded.queues, functions = excluded.functions,
                       details = excluded.details, seen_at = excluded.seen_at;
@@ -45,7 +45,7 @@ begin
 end
 $$;
 comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[], uuid) is
-    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD115, PD30x, PD505.';
+    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD107, PD115, PD30x, PD505.';
 
 
 create function @extschema@.forget_worker(worker text) returns void

@@ -73,6 +73,11 @@ declare
     own text[];
     foreign_queue text;
 begin
+    if array_position(check_queues.queues, null) is not null then
+        perform raise_failure(make_failure(
+            'PD107', 'InvalidArgument', 'a queue has a name', 'One of those that were given is null.',
+            'Name the queues that the worker serves.'));
+    end if;
     if has_access('{worker}') then
         return;
     end if;
@@ -92,7 +97,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_queues(text[]) is
-    'Refuse queues to whose tasks the role that logged in has no access (PD115).';
+    'Refuse queues to whose tasks the role that logged in has no access (PD115), and queues of null (PD107).';
 
 
 -- Every worker asks for the queue of what the database runs itself; one that was not given it does without.
