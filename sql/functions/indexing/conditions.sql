@@ -50,7 +50,7 @@ begin
         if time_at(operand_kind.operand, '{$time}') is null then
             perform refuse_argument(
                 format('%s is no time', type_found(operand_kind.operand -> '$time')),
-                'A time has a date, a time of day and a zone.', 'Write it as {"$time": "2026-01-31T12:00:00Z"}.');
+                'A time has a date from 0001-01-02 to 9999-12-30, a time of day and a zone.', 'Write it as {"$time": "2026-01-31T12:00:00Z"}.');
         end if;
         return 'time';
     end if;
