@@ -100,6 +100,7 @@ select is(count_found('doc', jsonb_build_object('v', h.value)), 1::bigint, forma
   from hard_values as h
  where jsonb_typeof(h.value) <> 'number' and octet_length(h.value::text) < 1000000 and h.what !~ 'levels|array of';
 
+alter table perdure.jobs enable trigger user;
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
 rollback;
