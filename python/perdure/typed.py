@@ -17,7 +17,9 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from .errors import InvalidValue, ValueTooDeep
+from .errors import ValueTooDeep
+from .typed_models import is_model, is_pydantic_dataclass, model_decoder, model_json
+from .typed_schemas import found_at, places_of, put
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -36,14 +38,6 @@ NOTHING: Mapping[Any, Any] = types.MappingProxyType({})
 
 _PLAIN = (str, int, float, bool, type(None))
 _AS_ISO = (datetime, date, time)
-
-
-def is_model(thing: object) -> bool:
-    """Tell whether a type is a pydantic model, without importing pydantic for it."""
-    pydantic = sys.modules.get("pydantic")
-    return (
-        pydantic is not None and isinstance(thing, type) and issubclass(thing, pydantic.BaseModel)
-    )
 
 
 def is_typed_dict(thing: object) -> bool:
@@ -79,10 +73,9 @@ def _json(value: Any) -> Any:
 
 def _special(value: Any) -> Any:
     if is_model(type(value)):
-        return _model_json(value)
+        return model_json(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        return {field.name: _json(getattr(value, field.name)) for field in fields}
+        return _dataclass_json(value)
     if isinstance(value, enum.Enum):
         return _json(value.value)
     if isinstance(value, _AS_ISO):
@@ -98,16 +91,17 @@ def _special(value: Any) -> Any:
     return value
 
 
-def _model_json(model: Any) -> Any:
-    try:
-        return model.model_dump(mode="json", by_alias=True)  # as model_validate reads it
-    except ValueError as error:  # bytes that are no text, a type that pydantic does not know
-        raise InvalidValue(
-            f"a {type(model).__name__} cannot be stored as JSON",
-            detail=f"Pydantic cannot write it: {error}"[:1000],
-            hint="Give the field a field_serializer, or for bytes the model ser_json_bytes='base64'"
-            " and val_json_bytes='base64'.",
-        ) from error
+def _dataclass_json(value: Any) -> Any:
+    written = {each.name: _json(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    kind: Any = type(value)
+    places = places_of(kind)
+    if not places:
+        return written
+    made: dict[str, Any] = {}
+    for name, item in written.items():
+        known = places.get(name, ((name,),))
+        put(made, (name,) if (name,) in known else known[0], item)
+    return made
 
 
 def unchanged(value: Any) -> Any:
@@ -129,7 +123,7 @@ def decoder(annotation: Any) -> Decode:
 @lru_cache(maxsize=1024)
 def _decoder(annotation: Any) -> Decode:
     if is_model(annotation):
-        return typing.cast(Decode, annotation.model_validate)
+        return model_decoder(annotation)
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return _dataclass_decoder(annotation)
     if is_typed_dict(annotation):
@@ -255,10 +249,27 @@ def _named_tuple_decoder(kind: type[tuple[Any, ...]]) -> Decode:
 def _dataclass_decoder(kind: type, known: Mapping[Any, Any] = NOTHING) -> Decode:
     fields = {name: _filled(hint, known) for name, hint in _hints(kind).items()}
     names = {field.name for field in dataclasses.fields(kind) if field.init}
+    if is_pydantic_dataclass(kind):
+        return _aliased_decoder(kind, fields, names)
 
     def decode(value: Any) -> Any:
         given = _an(dict, value)
         known = {name: decoder(fields.get(name))(given[name]) for name in names if name in given}
+        return kind(**known)
+
+    return decode
+
+
+def _aliased_decoder(kind: type, fields: Mapping[str, Any], names: Iterable[str]) -> Decode:
+    """Make a dataclass of pydantic, of what stands where it reads, else by the fields' names."""
+
+    def decode(value: Any) -> Any:
+        given = _an(dict, value)
+        known: dict[str, Any] = {}
+        for name in names:
+            places = places_of(kind).get(name, ((name,),))
+            for found in found_at(given, (*places, (name,))):
+                put(known, places[0], decoder(fields.get(name))(found))
         return kind(**known)
 
     return decode

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 from .memory import AsyncEntity, Awaited, Door, Entity, Options, Path, Verbs
-from .typed import decoder, is_model
+from .typed import decoder
+from .typed_models import is_model, patch_json
 
 T = TypeVar("T")
 _State = TypeVar("_State")
@@ -83,5 +84,5 @@ class TypedAsyncEntity(
 def patch_of(value: Any) -> Any:
     """Give what a merge writes: of a pydantic model what was set, not its defaults."""
     if is_model(type(value)):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return patch_json(value)
     return value

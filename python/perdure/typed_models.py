@@ -1,0 +1,200 @@
+"""Pydantic models on the wire: written under the names that they are read by, and refused where
+they would come back as something else. What that takes is found out once for each class."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, is_dataclass
+from functools import lru_cache
+from typing import Any
+
+from . import typed_schemas as schemas
+from .errors import InvalidValue
+from .typed_changes import change_of
+
+
+def is_model(thing: object) -> bool:
+    """Tell whether a type is a pydantic model, without importing pydantic for it."""
+    pydantic = sys.modules.get("pydantic")
+    return (
+        pydantic is not None and isinstance(thing, type) and issubclass(thing, pydantic.BaseModel)
+    )
+
+
+def is_pydantic_dataclass(thing: type) -> bool:
+    """Tell whether a dataclass is one of pydantic's, without importing pydantic for it."""
+    return "__pydantic_core_schema__" in vars(thing)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How values of a model pass the wire.
+
+    A plain one is dumped and validated, and no more. Of any other each value is read back before it
+    is given, since nobody can tell by its class alone whether it will be the same.
+    """
+
+    is_plain: bool
+    parts: tuple[type, ...]
+    is_read_as_json: bool
+    is_round_trip: bool
+
+    @property
+    def is_checked(self) -> bool:
+        """Tell whether a value is read back. Of a subclass pydantic writes what its base knows."""
+        return not self.is_plain or any(part.__subclasses__() for part in self.parts)
+
+
+_PLAIN = Plan(is_plain=True, parts=(), is_read_as_json=False, is_round_trip=False)
+
+
+def model_json(model: Any) -> Any:
+    """Give a model as JSON that reads as the same model.
+
+    Raises InvalidValue where there is none.
+    """
+    plan = _plan(type(model))
+    written = _written(model, plan)
+    if plan.is_checked:
+        _check(model, written)
+    return written
+
+
+def patch_json(model: Any) -> Any:
+    """Give what was set in a model as JSON, and not its defaults. Raises InvalidValue."""
+    kind = type(model)
+    plan = _plan(kind)
+    if plan.is_checked and kind.model_fields.keys() <= vars(model).keys():
+        _check(model, _written(model, plan))  # a part alone may not be valid
+    return _written(model, plan, exclude_unset=True)
+
+
+def model_decoder(kind: Any) -> Callable[[Any], Any]:
+    """Give the function that makes a model of its JSON: strict ones too take a text for a date."""
+
+    def decode(value: Any) -> Any:
+        if _plan(kind).is_read_as_json:
+            from pydantic_core import to_json
+
+            return kind.model_validate_json(to_json(value))
+        return kind.model_validate(value)
+
+    return decode
+
+
+def _plan(kind: Any) -> Plan:
+    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+    try:
+        return _plan_of(kind)
+    except (PydanticUndefinedAnnotation, PydanticUserError):
+        return _PLAIN  # a type that is not complete says so itself where it is used
+
+
+@lru_cache(maxsize=1024)
+def _plan_of(kind: Any) -> Plan:
+    nodes = list(schemas.nodes_of(kind))
+    return Plan(
+        is_plain=not any(map(schemas.is_doubtful, nodes)),
+        parts=schemas.parts_of(kind, nodes),
+        is_read_as_json=any(map(schemas.is_strict, nodes)),
+        is_round_trip=any(node["type"] == "json" for node in nodes),
+    )
+
+
+def _check(model: Any, written: Any) -> None:
+    """Read a model back before it is given. Raises InvalidValue."""
+    name = type(model).__name__
+    try:
+        changed = change_of(model, model_decoder(type(model))(written))
+    except Exception as error:  # noqa: BLE001 - a model's validators raise what they like
+        raise InvalidValue(
+            f"a {name} cannot be read back from the JSON that it is written as",
+            detail=_told(error)[:1000],
+            hint="Change the field, its serializer or its aliases; or give plain values.",
+        ) from None
+    if changed is not None:
+        raise InvalidValue(
+            f"a {name} would not come back from JSON as it is",
+            detail=f"What stands at {changed.lstrip('.') or 'its top'} would be another value.",
+            hint="Change the field, its serializer or its aliases; of several types that look the"
+            " same in JSON let a Literal tell which it is.",
+        )
+
+
+def _told(error: Exception) -> str:
+    """Tell what is wrong without the values, which may be secret."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return type(error).__name__
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:
+    try:
+        dumped = model.model_dump(
+            mode="json", by_alias=True, exclude_unset=exclude_unset, round_trip=plan.is_round_trip
+        )
+    except ValueError as error:  # bytes that are no text, a type that pydantic does not know
+        raise InvalidValue(
+            f"a {type(model).__name__} cannot be stored as JSON",
+            detail=f"Pydantic cannot write it: {error}"[:1000],
+            hint="Give the field a field_serializer, or for bytes the model ser_json_bytes='base64'"
+            " and val_json_bytes='base64'.",
+        ) from error
+    return dumped if plan.is_plain else _readable(model, dumped)
+
+
+def _readable(value: Any, dumped: Any) -> Any:
+    """Give what pydantic has written of a value the names that it is read by, at every level."""
+    if is_model(type(value)) or is_dataclass(value):
+        return _readable_model(value, dumped)
+    if isinstance(value, Mapping) and isinstance(dumped, dict) and len(value) == len(dumped):
+        pairs = zip(dumped.items(), value.values(), strict=True)
+        return {key: _readable(each, item) for (key, item), each in pairs}
+    if isinstance(value, list | tuple | set | frozenset) and isinstance(dumped, list):
+        if len(value) == len(dumped):
+            return [_readable(each, item) for each, item in zip(value, dumped, strict=True)]
+    elif _is_masked(value, dumped):
+        raise InvalidValue(
+            f"a {type(value).__name__} cannot be stored as JSON",
+            detail="Pydantic writes asterisks in its place, so that the secret would be lost.",
+            hint="Keep the secret where its code runs and give its name; or give the field a"
+            " field_serializer that returns value.get_secret_value(), and the app a codec.",
+        )
+    return dumped
+
+
+def _readable_model(value: Any, dumped: Any) -> Any:
+    kind: Any = type(value)
+    names = schemas.names_of(kind)
+    if names.is_root:
+        return _readable(value.root, dumped)
+    if not isinstance(dumped, dict):
+        return dumped
+    made: dict[str, Any] = {}
+    for key, item in dumped.items():
+        field = names.fields.get(key)
+        if field is not None:
+            inner = _readable(getattr(value, field), item)
+            with suppress(LookupError, TypeError, AttributeError):  # another is in the way
+                schemas.put(made, names.places.get(field, (key,)), inner)
+        elif key not in names.dropped:
+            made[key] = item
+    return made
+
+
+def _is_masked(value: Any, dumped: Any) -> bool:
+    from pydantic import Secret, SecretBytes, SecretStr
+
+    return (
+        isinstance(value, SecretStr | SecretBytes | Secret)
+        and dumped == str(value)
+        and value.get_secret_value() not in ("", b"", dumped)
+    )
