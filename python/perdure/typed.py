@@ -10,16 +10,17 @@ import logging
 import sys
 import types
 import typing
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime, time, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
 from .errors import ValueTooDeep
 from .typed_models import is_model, is_pydantic_dataclass, model_decoder, model_json
 from .typed_schemas import found_at, places_of, put
+from .typed_unions import Member, union_decoder
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -38,6 +39,9 @@ NOTHING: Mapping[Any, Any] = types.MappingProxyType({})
 
 _PLAIN = (str, int, float, bool, type(None))
 _AS_ISO = (datetime, date, time)
+_DICTS = (dict, defaultdict, OrderedDict, Counter)
+_BEGINNINGS = {kind: kind for kind in (list, dict, set, str, int, float, bool)}
+"""What a defaultdict begins a value with, by the annotation of its values."""
 
 
 def is_typed_dict(thing: object) -> bool:
@@ -74,10 +78,10 @@ def _json(value: Any) -> Any:
 def _special(value: Any) -> Any:
     if is_model(type(value)):
         return model_json(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _dataclass_json(value)
     if isinstance(value, enum.Enum):
         return _json(value.value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _dataclass_json(value)
     if isinstance(value, _AS_ISO):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -114,24 +118,42 @@ def decoder(annotation: Any) -> Decode:
 
     `decoder(list[Page])(stored)`; an annotation that says nothing gives `unchanged`.
     """
+    if isinstance(annotation, type):
+        return _decoder(annotation, None)
+    if _is_alias(annotation):
+        return _alias_decoder(annotation)
+    known = _ordered(annotation)
     try:
-        return _alias_decoder(annotation) if _is_alias(annotation) else _decoder(annotation)
-    except TypeError:  # an annotation that cannot be hashed says nothing here
-        return unchanged
+        hash(known)
+    except TypeError:  # as of Annotated[Page, {"a": "note"}]
+        return _made_decoder(annotation)
+    return _decoder(annotation, known)
+
+
+def _ordered(annotation: Any) -> Any:
+    """Tell `A | B` from `B | A`, at every level: they are equal, and mean different things here."""
+    parts = typing.get_args(annotation)
+    return (typing.get_origin(annotation), *map(_ordered, parts)) if parts else annotation
 
 
 @lru_cache(maxsize=1024)
-def _decoder(annotation: Any) -> Decode:
+def _decoder(annotation: Any, known: Any) -> Decode:  # noqa: ARG001 - it is what is remembered
+    return _made_decoder(annotation)
+
+
+def _made_decoder(annotation: Any) -> Decode:
     if is_model(annotation):
         return model_decoder(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _enum_decoder(annotation)
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return _dataclass_decoder(annotation)
     if is_typed_dict(annotation):
         return _typed_dict_decoder(annotation)
     if isinstance(annotation, type) and issubclass(annotation, tuple):
         return _named_tuple_decoder(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum | UUID):
-        return annotation
+    if isinstance(annotation, type) and issubclass(annotation, UUID):
+        return lambda value: annotation(_an(str, value))
     if isinstance(annotation, type) and issubclass(annotation, _AS_ISO):
         return annotation.fromisoformat
     if annotation is timedelta:
@@ -147,17 +169,15 @@ def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
     if origin in (typing.Annotated, typing.Required, typing.NotRequired):
         return decoder(arguments[0])
     if origin is typing.Union or origin is types.UnionType:
-        return _union_decoder([decoder(member) for member in arguments])
+        return _union_decoder(arguments)
     if dataclasses.is_dataclass(origin) and isinstance(origin, type):
         known = dict(zip(_variables(origin), arguments, strict=False))
         return _dataclass_decoder(origin, known)
-    if origin is dict or origin is Mapping:
-        item = decoder(arguments[-1])
-        if item is not unchanged:
-            return lambda value: {key: item(each) for key, each in _an(dict, value).items()}
-    elif origin is tuple:
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping_decoder(origin, arguments)
+    if origin is tuple:
         return _tuple_decoder(arguments)
-    elif origin is list or (isinstance(origin, type) and issubclass(origin, Iterable)):
+    if origin is list or (isinstance(origin, type) and issubclass(origin, Iterable)):
         item = decoder(arguments[0])
         if item is not unchanged:
             return lambda value: [item(each) for each in _an(list, value)]
@@ -198,21 +218,41 @@ def _alias_decoder(alias: Any) -> Decode:
 _aliases_in_hand: set[Any] = set()
 
 
-def _union_decoder(members: list[Decode]) -> Decode:
-    tries = [member for member in members if member is not unchanged]
-    if not tries:
+def _union_decoder(annotations: Sequence[Any]) -> Decode:
+    makers = [decoder(annotation) for annotation in annotations]
+    members = [
+        Member(annotation, None if make is unchanged else make)
+        for annotation, make in zip(annotations, makers, strict=True)
+    ]
+    if all(member.make is None for member in members):
         return unchanged
+    return union_decoder(members, _is_written_as)
+
+
+def _mapping_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+    """Make the values of a dict, and of other kinds of it that kind, as far as JSON tells."""
+    item = decoder(arguments[-1]) if len(arguments) > 1 else unchanged  # Counter[str]
+    make: Decode = kind if kind in _DICTS else dict
+    if make is dict and item is unchanged:
+        return unchanged
+    if kind is defaultdict:
+        make = partial(
+            defaultdict, _BEGINNINGS.get(typing.get_origin(arguments[-1]) or arguments[-1])
+        )
+    return lambda value: make({key: item(each) for key, each in _an(dict, value).items()})
+
+
+def _enum_decoder(kind: type[enum.Enum]) -> Decode:
+    """Find a member by what it is written as; most are by their values."""
+    if all(isinstance(member.value, _PLAIN) for member in kind):
+        return kind
+    known = [(to_json(member), member) for member in kind]
 
     def decode(value: Any) -> Any:
-        if value is None:
-            return None
-        fitting = []
-        for member in tries:
-            with suppress(ValueError, TypeError, KeyError):
-                fitting.append(member(value))
-        if len(fitting) < 2:
-            return fitting[0] if fitting else value
-        return next((made for made in fitting if _is_written_as(value, made)), fitting[0])
+        for written, member in known:
+            if written == value:
+                return member
+        return kind(value)
 
     return decode
 
