@@ -85,11 +85,9 @@ def model_decoder(kind: Any) -> Callable[[Any], Any]:
 
 
 def _plan(kind: Any) -> Plan:
-    from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-
     try:
         return _plan_of(kind)
-    except (PydanticUndefinedAnnotation, PydanticUserError):
+    except (NameError, RuntimeError):  # PydanticUndefinedAnnotation, PydanticUserError
         return _PLAIN  # a type that is not complete says so itself where it is used
 
 
@@ -191,6 +189,8 @@ def _readable_model(value: Any, dumped: Any) -> Any:
 
 
 def _is_masked(value: Any, dumped: Any) -> bool:
+    if not isinstance(dumped, str) or "*" not in dumped:
+        return False
     from pydantic import Secret, SecretBytes, SecretStr
 
     return (
