@@ -131,7 +131,8 @@ class Attempt:
         running_pulse.set(self.pulse)
         try:
             outcome = await self._outcome()
-        except Exception as error:  # noqa: BLE001 - a policy of the user's that cannot judge
+        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - a policy that cannot judge
+            # A task of the user's raised GeneratorExit: to throw that here closes what runs within.
             outcome = Outcome(False, self._failure(error))
         self.pulse.close()  # a thread that goes on would let it never come to an end
         if self.pulse.has_published:

@@ -208,7 +208,7 @@ class Loop(asyncio.AbstractEventLoop):
                     handle = ready.popleft()
                     if not handle._cancelled:
                         handle._run()
-            except SystemExit as error:  # its task keeps it as any other error
+            except (SystemExit, KeyboardInterrupt) as error:  # its task keeps it as any other error
                 self.call_exception_handler({"exception": error})
 
     def unwind(self) -> None:

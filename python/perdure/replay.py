@@ -219,8 +219,6 @@ class SyncRun(Run[Pending]):
         try:
             with Entered(None):
                 self._value = self._new_context().run(self._function, *self._args, **self._kwargs)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, `outcome()` raises it
             self._error = error
         if journal.broken is not None:

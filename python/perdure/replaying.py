@@ -7,10 +7,14 @@ asked no more. `check_journals(app, "journals.jsonl")` in a test, `perdure repla
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import openers
@@ -91,13 +95,38 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
     row, journal = opened(app, row, journal)
     known = row | {"workflow": row["name"], "signal": None, "queue": row["queue"] or "default"}
     run = open_run(app, function, known, facts_of(journal))
+    with _interruptible():
+        try:
+            has_finished = run.advance()
+            return _other_ending(row, run, has_finished) if row["status"] in _COMPARED else None
+        except NonDeterminism as difference:
+            return difference
+        finally:
+            run.close()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what runs here: a run takes a KeyboardInterrupt for an error of the code."""
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        signal.default_int_handler(number, frame)
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield  # Ctrl-C is heard elsewhere
+        return
+    signal.signal(signal.SIGINT, hear)
     try:
-        has_finished = run.advance()
-        return _other_ending(row, run, has_finished) if row["status"] in _COMPARED else None
-    except NonDeterminism as difference:
-        return difference
+        yield
     finally:
-        run.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if heard:
+            raise KeyboardInterrupt
 
 
 def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:

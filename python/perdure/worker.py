@@ -179,19 +179,19 @@ class Worker:
                 source.provision()
             loop = Loop()
             try:
-                _run_to_end(loop, self._main(source, handles_signals))
+                if handles_signals:  # from here on a KeyboardInterrupt is one that code has raised
+                    for number in (signal.SIGTERM, signal.SIGINT):
+                        loop.add_signal_handler(number, self._asked_to_stop)
+                _run_to_end(loop, self._main(source))
             finally:
                 _close(loop)
         finally:
             source.close()
 
-    async def _main(self, source: Source, handles_signals: bool) -> None:
+    async def _main(self, source: Source) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         loop.set_task_factory(Family())
-        if handles_signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._asked_to_stop)
         engine = self._engine(source)
         link = AsyncLink(source, "perdure worker")
         heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
@@ -325,17 +325,18 @@ def _version_of(app: App, version: str | None) -> str | None:
     return version or app.version
 
 
-def _run_to_end(loop: Loop, main: Coroutine[Any, Any, None]) -> None:
+def _run_to_end(loop: Loop, main: Coroutine[Any, Any, object]) -> None:
     """Run a loop until its main task has ended.
 
-    A task that code has begun keeps a SystemExit as any other error, for whoever awaits it. asyncio
-    would end the loop for it, too, with all that others have in hand there.
+    A task that code has begun keeps a SystemExit or KeyboardInterrupt as any other error, for
+    whoever awaits it. asyncio would end the loop for it, too, with all that others have in hand
+    there. Ctrl-C raises neither: it is heard as a signal, or by the thread that has begun this one.
     """
     task = loop.create_task(main)
     while not task.done():
         try:
             loop.run_until_complete(task)
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             if not task.done():
                 logger.exception("what a hook or activity has begun is told to exit: only it ends")
     task.result()
@@ -347,6 +348,6 @@ def _close(loop: Loop) -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+        _run_to_end(loop, asyncio.wait(tasks, timeout=1))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()

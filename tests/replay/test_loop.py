@@ -253,23 +253,24 @@ def test_errors_that_nobody_awaits_are_collected(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().err == ""
 
 
-def test_what_the_code_exits_with_is_its_outcome() -> None:
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_the_code_exits_with_is_its_outcome(kind: type[BaseException]) -> None:
     async def exits() -> None:
-        sys.exit(3)
+        raise kind(3)
 
     async def code() -> Any:
         task = asyncio.create_task(exits())
         try:
             await task
-        except SystemExit as error:
-            return error.code
+        except kind as error:
+            return error.args
 
     def plain() -> None:
-        sys.exit(4)
+        raise kind(4)
 
-    assert ran(code) == ("returned", 3)
-    assert ran(exits) == ("raised", "SystemExit(3)")
-    assert ran(plain) == ("raised", "SystemExit(4)")
+    assert ran(code) == ("returned", (3,))
+    assert ran(exits) == ("raised", f"{kind.__name__}(3)")
+    assert ran(plain) == ("raised", f"{kind.__name__}(4)")
 
 
 def test_decoders_and_failures_are_the_codes_to_handle() -> None:

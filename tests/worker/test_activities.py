@@ -338,36 +338,6 @@ def test_what_no_future_may_hold_fails_as_in_a_coroutine(
         client.start(asks).result(T)
 
 
-@pytest.mark.parametrize("kind", ["activity", "hook"])
-def test_what_it_has_begun_may_exit_and_no_worker_ends(
-    app: perdure.App, client: perdure.Client, work: Any, kind: str
-) -> None:
-    """asyncio ends its loop for that, and so a worker with all that it held. [P10]"""
-
-    async def exits() -> None:
-        raise SystemExit(3)
-
-    @app.activity
-    async def activity() -> None:
-        await asyncio.gather(exits(), asyncio.sleep(60))
-
-    @app.hook
-    async def hook(memory: perdure.AsyncEntity) -> None:
-        await asyncio.gather(exits(), asyncio.sleep(60))
-
-    @app.coordinator
-    async def asks(memory: perdure.AsyncEntity) -> Any:
-        try:
-            await (activity() if kind == "activity" else hook(memory))
-        except perdure.Failure as error:
-            return [error.type, error.message]
-
-    worker = work()
-    assert client.start(asks).result(T) == ["SystemExit", "3"]
-    assert client.start(asks).result(T) == ["SystemExit", "3"]
-    worker.stop()
-
-
 def test_an_activity_called_elsewhere_simply_runs(app: perdure.App) -> None:
     @app.activity
     def double(number: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,27 @@ def test_a_completed_job_must_come_to_its_result_again(
     assert list(replaying.recordings(client)) == []
     found = difference(app_with(code), replaying.recording_of(client, "job"))
     assert found is None if told is None else told in (found or "")
+
+
+async def interrupted(memory: Any, step: Any) -> Any:
+    await memory.set({"n": 1})
+    signal.raise_signal(signal.SIGINT)
+
+
+async def interrupting_itself(memory: Any, step: Any) -> Any:
+    await memory.set({"n": 1})
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_ends_a_replay(client: perdure.Client, running: perdure.Handle) -> None:
+    """What the code raises is its own: that alone must not pass for Ctrl-C, nor Ctrl-C for it."""
+    [recording] = replaying.recordings(client)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        difference(app_with(interrupted), recording)
+    assert signal.getsignal(signal.SIGINT) is before
+    told = difference(app_with(interrupting_itself), recording)
+    assert "raised KeyboardInterrupt" in (told or "")
 
 
 def test_a_terminated_job_only_stands_still(
