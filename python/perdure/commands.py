@@ -32,7 +32,6 @@ from .terminal import (
     commands,
     connected,
     database,
-    end_threads,
     fix_hash_seed,
     loaded,
     parsed,
@@ -109,7 +108,6 @@ def worker(
     options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
     options |= {"grace": grace, "version": version, "instance": instance}
     Worker(loaded(app), queues=queue or None, **options).run()
-    end_threads()
 
 
 @commands.command()

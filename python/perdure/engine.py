@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
 from functools import cached_property
@@ -26,6 +25,7 @@ from .opening import UNOPENED
 from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
 from .strays import MissingCode, Sealed, Spoiled, Unknown
+from .threads import Threads
 from .transactions import Transactions
 from .turns import Json, Turn
 from .work import SQL_QUEUE, Work
@@ -75,8 +75,8 @@ class Engine:
         self.is_stopping = self.hurries = self.wants_heartbeat = False
         self._emptied, self._thread_ended = asyncio.Event(), asyncio.Event()
         self.committer = Committer(self, poll)
-        self.hook_threads = ThreadPoolExecutor(slots, "perdure-hook")
-        self.activity_threads = ThreadPoolExecutor(slots, "perdure-activity")
+        self.hook_threads = Threads(slots, "perdure-hook")
+        self.activity_threads = Threads(slots, "perdure-activity")
         self._reader = AsyncLink(source, "perdure reads")
         self.sql_lanes = SqlLanes(self)
         self.transactions = Transactions(self)
@@ -216,9 +216,7 @@ class Engine:
         task.add_done_callback(done)
         return task
 
-    async def in_thread(
-        self, threads: ThreadPoolExecutor, place: Place, function: Callable[[], Any]
-    ) -> Any:
+    async def in_thread(self, threads: Threads, place: Place, function: Callable[[], Any]) -> Any:
         """Run plain code of a task in a thread; it is counted until it has really ended."""
         future = threads.submit(_raisable, function)
         self.threads[place] += 1
@@ -303,9 +301,11 @@ class Engine:
         with suppress(TimeoutError):
             async with asyncio.timeout(END_WITHIN):
                 await self._code_ended(running, turns)
-        return [
-            turn.lease() | turn.progress.news()[1] for turn in turns if not self.threads[turn.place]
-        ]
+        ended = [turn for turn in turns if not self.threads[turn.place]]
+        for turn in turns:
+            if self.threads[turn.place]:
+                logger.warning("%r is left behind: its code goes on until the process ends", turn)
+        return [turn.lease() | turn.progress.news()[1] for turn in ended]
 
     async def _code_ended(self, running: set[asyncio.Task[Any]], turns: list[Turn]) -> None:
         if running:

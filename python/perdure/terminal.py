@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -44,9 +42,6 @@ Dsn = Annotated[
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
 DEFAULT = "perdure"
-
-IDLE_ENDS_WITHIN = 0.5
-"""Seconds in which a thread ends that has nothing to do."""
 
 
 @contextmanager
@@ -127,17 +122,3 @@ def fix_hash_seed() -> None:
     if "PYTHONHASHSEED" not in os.environ:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def end_threads() -> None:
-    """End the process where plain code still runs in a thread: Python would wait for it."""
-    for thread in threading.enumerate():
-        if thread is threading.current_thread() or thread.daemon:
-            continue
-        thread.join(IDLE_ENDS_WITHIN)
-        if thread.is_alive():
-            logging.getLogger("perdure.worker").warning("left behind: %s", thread.name)
-            logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)

@@ -27,6 +27,7 @@ from .faults import crash_point
 from .heartbeats import Heartbeat
 from .hooks import Family, turn_of
 from .names import check_queue
+from .threads import Threads
 
 logger = logging.getLogger("perdure.worker")
 
@@ -35,6 +36,9 @@ INSTANCE = "PERDURE_INSTANCE"
 YOUNG_OBJECTS = 20_000
 """How many objects may come before the collector looks at them: a batch of turns makes thousands,
 and nearly all of them go by themselves."""
+
+BESIDE = min(32, (os.cpu_count() or 1) + 4)
+"""Threads for what async code gives to `asyncio.to_thread()`: as many as asyncio itself has."""
 
 GOODBYE_WITHIN = 5.0
 """Seconds for giving leases back at the end."""
@@ -178,6 +182,7 @@ class Worker:
             if self._provision:
                 source.provision()
             loop = Loop()
+            loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
             try:
                 if handles_signals:  # from here on a KeyboardInterrupt is one that code has raised
                     for number in (signal.SIGTERM, signal.SIGINT):

@@ -216,7 +216,7 @@ def test_a_worker_runs_until_it_is_told_to_stop(
 
 
 BLOCKING = """
-import time
+import asyncio, signal, sys, time
 import perdure
 
 app = perdure.App()
@@ -228,30 +228,66 @@ def blocks() -> None:
     time.sleep(60)
 
 
+@app.activity
+async def blocks_beside() -> None:
+    await asyncio.to_thread(blocks)
+
+
+@app.hook
+def blocks_in_a_hook(memory: perdure.Entity) -> None:
+    blocks()
+
+
 @app.coordinator
 async def waits(memory: perdure.AsyncEntity) -> None:
-    await blocks()
+    await asyncio.gather(blocks(), blocks_beside(), blocks_in_a_hook(memory))
+
+
+if __name__ == "__main__":
+    worker = perdure.Worker(app, dsn=sys.argv[2], grace=0.3)
+    if sys.argv[1] == "run":
+        worker.run()
+    else:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+        with worker:
+            signal.sigwait([signal.SIGTERM, signal.SIGINT])
+    print("ended")
 """
 
 
+@pytest.mark.parametrize(
+    ("way", "stop"),
+    [
+        ("shell", signal.SIGTERM),
+        ("run", signal.SIGTERM),
+        ("run", signal.SIGINT),
+        ("with", signal.SIGTERM),
+    ],
+)
 def test_a_worker_does_not_wait_for_a_thread_beyond_its_grace(
-    shell: Shell, dsn: str, tmp_path: Path
+    shell: Shell, dsn: str, tmp_path: Path, way: str, stop: signal.Signals
 ) -> None:
     """Python joins threads at its end, so it waited for as long as the code took."""
     (tmp_path / "my_module.py").write_text(BLOCKING)
-    command = [sys.executable, "-m", "perdure", "worker", "my_module:app", "-q", "default"]
+    by_shell = ["-m", "perdure", "worker", "my_module:app", "--grace", "0.3", "--dsn", dsn]
     worker = subprocess.Popen(
-        [*command, "--grace", "0.3", "--dsn", dsn],
+        [sys.executable, *(by_shell if way == "shell" else ["my_module.py", way, dsn])],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": PYTHON, "PYTHONHASHSEED": "0"},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert worker.stdout is not None
         shell("start", "waits", "--id", "job")
-        assert worker.stdout.readline() == b"blocks\n"
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert [worker.stdout.readline() for _ in range(3)] == ["blocks\n"] * 3
+        worker.send_signal(stop)
+        said, complained = worker.communicate(timeout=20)
+        assert worker.returncode == 0
+        assert said == ("" if way == "shell" else "ended\n")
+        assert "Traceback" not in complained
+        assert "is left behind" in complained
     finally:
         worker.kill()
         worker.communicate()

@@ -1,0 +1,98 @@
+"""Threads for plain code that end with the process.
+
+Python waits at its end for the threads of its own executors, daemons or not, as long as their code
+takes. What hangs in one would keep a worker that was told to stop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Given = tuple[Future[Any], Callable[[], Any]]
+
+
+class Threads(ThreadPoolExecutor):
+    """Run functions, at most so many at a time: `Threads(100, "perdure-hook").submit(function)`.
+
+    (A ThreadPoolExecutor since asyncio takes no other as the default one of a loop.)
+    """
+
+    def __init__(self, most: int, name: str):
+        super().__init__(most, name)
+        self._most = most
+        self._name = name
+        self._all: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+        self._waiting: SimpleQueue[_Given | None] = SimpleQueue()
+        self._is_closed = False
+        self._closing = threading.Lock()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a function in a thread, once one is free. Raises RuntimeError after the end."""
+        future: Future[T] = Future()
+        with self._closing:
+            if self._is_closed:
+                raise RuntimeError("these threads have ended")
+            if not self._idle.acquire(blocking=False) and len(self._all) < self._most:
+                self._begin()
+            self._waiting.put((future, lambda: function(*args, **kwargs)))
+        return future
+
+    def _begin(self) -> None:
+        name, given = f"{self._name}_{len(self._all)}", (self._waiting, self._idle)
+        thread = threading.Thread(name=name, target=_work, args=given, daemon=True)
+        thread.start()
+        self._all.append(thread)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take nothing more; cancel what has not begun, and wait for the rest, if told to."""
+        with self._closing:
+            self._is_closed = True
+            while cancel_futures and not self._waiting.empty():
+                if (given := self._taken()) is not None:
+                    given[0].cancel()
+            self._waiting.put(None)
+        for thread in self._all if wait else ():
+            thread.join()
+
+    def _taken(self) -> _Given | None:
+        try:
+            return self._waiting.get_nowait()
+        except Empty:  # a thread was faster
+            return None
+
+
+def _work(waiting: SimpleQueue[_Given | None], idle: threading.Semaphore) -> None:
+    """Run what is given, until there will be no more.
+
+    The first is what the thread was made for: it is not idle before, or that would count twice.
+    """
+    given = waiting.get()
+    while given is not None:
+        _run(*given)
+        del given  # nothing is held by a thread that is idle
+        try:
+            given = waiting.get_nowait()
+        except Empty:
+            idle.release()
+            given = waiting.get()
+    waiting.put(None)  # for the next thread
+
+
+def _run(future: Future[Any], function: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        value = function()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the one who waits is told
+        future.set_exception(error)
+        del future  # the traceback holds this frame
+    else:
+        future.set_result(value)

@@ -1,0 +1,37 @@
+"""Threads for plain code: as many as may run at a time, each counted once."""
+
+from __future__ import annotations
+
+import threading
+
+from perdure.threads import Threads
+
+
+def test_all_that_may_run_at_a_time_do() -> None:
+    """A new thread that counted as idle before it had its work kept the next piece waiting."""
+    for _ in range(100):
+        barrier = threading.Barrier(5, timeout=5)
+        threads = Threads(5, "test")
+        futures = [threads.submit(barrier.wait) for _ in range(5)]
+        assert sorted(future.result(10) for future in futures) == [0, 1, 2, 3, 4]
+        again = [threads.submit(barrier.wait) for _ in range(5)]
+        assert sorted(future.result(10) for future in again) == [0, 1, 2, 3, 4]
+        threads.shutdown()
+
+
+def test_no_more_run_than_may_and_what_has_not_begun_is_cancelled() -> None:
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def waits() -> bool:
+        begun.release()
+        return go.wait(10)
+
+    threads = Threads(2, "test")
+    futures = [threads.submit(waits) for _ in range(5)]
+    assert begun.acquire(timeout=5)
+    assert begun.acquire(timeout=5)
+    assert not begun.acquire(timeout=0.05)
+    threads.shutdown(wait=False, cancel_futures=True)
+    go.set()
+    assert [future.result(5) for future in futures[:2]] == [True, True]
+    assert all(future.cancelled() for future in futures[2:])
