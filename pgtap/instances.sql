@@ -136,7 +136,8 @@ select is(array(select distinct code from assert_invariants()), '{I21}', 'ids of
 select given(adopt_instance());
 select is(signal('dawn', 'go', '4'), true, 'who adopts a copy can be sent messages');
 select is(
-    (select jsonb_agg(i.payload order by i.id) from inbox as i where i.job_id = 'dawn'), '[1, 2, 3, 4]', '… in their order [P5]');
+    (select jsonb_agg(i.payload order by i.id) from inbox as i where i.job_id = 'dawn'), '[1, 2, 3, 4]',
+    '… in their order [P5]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

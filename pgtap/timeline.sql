@@ -92,7 +92,8 @@ select given(entity_create('e', 'note'));
 select is((select array_agg(kind) from timeline('e')), '{job}', 'a plain entity has a timeline too');
 select is(error_of($$ select timeline('none') $$), 'PD401', 'a job that is not there has none');
 select is(error_of(format('select timeline(''j'', %L)', place)), 'PD107', format('%s is no place', place))
-  from unnest(array['{}', '"x"', '[]', '[9]', '["x"]', 'null', '[1]', '[1, "a", {}]', '[2]', '[3, "x"]', '[4, "x", "y"]']) as place;
+  from unnest(array['{}', '"x"', '[]', '[9]', '["x"]', 'null', '[1]', '[1, "a", {}]', '[2]', '[3, "x"]',
+                    '[4, "x", "y"]']) as place;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

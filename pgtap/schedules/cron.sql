@@ -166,7 +166,8 @@ select is(
     format('after %s in zone %s nothing is due: %s', after, time_zone, cron))
   from unnest(array['* * * * *', '0 9 29 2 *', '@daily']) as cron
  cross join (values
-        ('''Europe/Berln''', '''2030-01-01'''), ('''right/UTC''', '''2030-01-01'''), ('''right/Europe/Berlin''', '''2030-01-01'''),
+        ('''Europe/Berln''', '''2030-01-01'''), ('''right/UTC''', '''2030-01-01'''),
+        ('''right/Europe/Berlin''', '''2030-01-01'''),
         ('''UTC''', '''infinity'''), ('''UTC''', '''-infinity'''),
         ('''UTC''', '''294276-12-31 23:59Z'''), ('''UTC''', '''4713-01-01 00:00Z BC'''), ('''UTC''', 'null'),
         ('null', '''2030-01-01''')
