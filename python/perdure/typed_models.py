@@ -85,10 +85,12 @@ def model_decoder(kind: Any) -> Callable[[Any], Any]:
 
 
 def _plan(kind: Any) -> Plan:
+    """Give the plan of a class. One that is not complete says so itself where it is used, and what
+    a pydantic of another version knows in other words is taken as it says."""
     try:
         return _plan_of(kind)
-    except (NameError, RuntimeError):  # PydanticUndefinedAnnotation, PydanticUserError
-        return _PLAIN  # a type that is not complete says so itself where it is used
+    except Exception:  # noqa: BLE001 - PydanticUserError, NameError, and whatever that may raise
+        return _PLAIN
 
 
 @lru_cache(maxsize=1024)
