@@ -12,7 +12,7 @@ import sys
 import threading
 import uuid
 from asyncio.events import _get_running_loop
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from contextvars import Context
 from typing import Any, ClassVar, Self
@@ -147,6 +147,19 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start, while the loop that waits goes on."""
+        try:
+            await _beside(self.start)
+        except asyncio.CancelledError:
+            await _beside(self.stop)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, while the loop that waits goes on."""
+        await _beside(self.stop)
 
     def _run_in_thread(self) -> None:
         try:
@@ -328,6 +341,23 @@ def _version_of(app: App, version: str | None) -> str | None:
             hint="Name the version once, at the app.",
         )
     return version or app.version
+
+
+async def _beside(function: Callable[[], object]) -> None:
+    """Run what blocks in a thread of its own, to its end: who is cancelled meanwhile hears of it
+    then."""
+    threads = Threads(1, "perdure-beside")
+    ending = asyncio.wrap_future(threads.submit(function))
+    threads.shutdown(wait=False)
+    interrupted: asyncio.CancelledError | None = None
+    while not ending.done():
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted from ending.exception()
+    ending.result()
 
 
 def _run_to_end(loop: Loop, main: Coroutine[Any, Any, object]) -> None:
