@@ -141,7 +141,7 @@ def stage(owner: Connection, *, works: bool = True) -> dict[str, Any]:
         return {"job": job, "id": job}
     task = owner.execute("select hook(%s, 'h', queue => %s)", [job, job]).fetchone()
     owner.execute("select claim(array[%s], 'me', %s::uuid, 2)", [job, token])
-    asks = {"kind": "item", "key": "i", "name": "look", "args": {}}
+    asks = {"kind": "item", "key": "i", "name": "look", "payload": {}}
     turn = {"job": job, "task": "1/main", "token": token, "position": 0, "state": "park"}
     turn |= {"awaits": [], "requests": [asks]}
     owner.execute("select advance(%s)", [json.dumps([turn])])
