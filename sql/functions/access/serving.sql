@@ -74,9 +74,10 @@ declare
     foreign_queue text;
 begin
     if array_position(check_queues.queues, null) is not null then
-        perform raise_failure(make_failure(
-            'PD107', 'InvalidArgument', 'a queue has a name', 'One of those that were given is null.',
-            'Name the queues that the worker serves.'));
+        raise exception 'a queue has a name'
+            using errcode = 'PD107',
+                  detail = 'One of those that were given is null.',
+                  hint = 'Name the queues that the worker serves.';
     end if;
     if has_access('{worker}') then
         return;

@@ -9,7 +9,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     -- At one of them a clock may have been put back, and show what it has shown before.
-    probes timestamptz[] := '{2000-01-15 12:00+00,2000-07-15 12:00+00}';
+    probes timestamptz[] := array['2000-01-15 12:00+00', '2000-07-15 12:00+00']::timestamptz[];
     hint text := 'Name one of pg_timezone_names.';
 begin
     if (select bool_or(p at time zone zone_failure.time_zone at time zone zone_failure.time_zone = p)
