@@ -53,11 +53,14 @@ def names_of(kind: Any) -> Names:
 @lru_cache(maxsize=1024)
 def places_of(kind: Any) -> Mapping[str, tuple[Place, ...]]:
     """Tell where a dataclass of pydantic reads its fields, the best first; of others nothing."""
-    node = _node_of(kind)
-    if node is None:
+    try:
+        node = _node_of(kind)
+        if node is None:
+            return {}
+        config = node.get("config") or {}
+        return {name: _read_at(name, one, config) for name, one in _fields(node).items()}
+    except LookupError:  # a pydantic of another version knows it in other words
         return {}
-    config = node.get("config") or {}
-    return {name: _read_at(name, one, config) for name, one in _fields(node).items()}
 
 
 def _node_of(kind: Any) -> Node | None:

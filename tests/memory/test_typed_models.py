@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 import perdure
+from perdure import typed_schemas
 from perdure.stored import as_stored
 from perdure.typed import decoder, to_json
 from perdure.typed_models import model_json
@@ -548,3 +549,25 @@ def test_a_contract_and_its_memory_have_the_same_names(dsn: str) -> None:
         client.create_entity("one", "thing", Closed(one=1))
         memory = client.create_entity("two", "limit", Read(max_limit=4)).typed(Read)
         assert memory.get("max_limit") == memory.get().limit == 4
+
+
+def test_a_class_that_pydantic_describes_in_other_words_is_dumped_as_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of another version of pydantic nothing may be read: then models pass as pydantic has them."""
+
+    class Fresh(BaseModel):
+        at: datetime = Field(alias="when")
+
+    @pydantic.dataclasses.dataclass
+    class Kept:
+        at: int = 1
+
+    def unknown(kind: Any) -> Any:
+        raise KeyError("schema")
+
+    monkeypatch.setattr(typed_schemas, "nodes_of", unknown)
+    value = Fresh(when=datetime(2026, 1, 2, tzinfo=UTC))
+    assert to_json(value) == value.model_dump(mode="json", by_alias=True)
+    assert decoder(Fresh)(to_json(value)) == value
+    assert decoder(Kept)(to_json(Kept(at=2))) == Kept(at=2)

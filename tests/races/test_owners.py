@@ -56,6 +56,28 @@ def test_who_adopts_waits_for_a_command_and_puts_off_what_waits(
 
 
 @ENDS
+def test_who_adopts_waits_for_a_message_before_he_moves_the_ids_of_messages(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5]: of rows that came without their sequence, while one more is on its way."""
+    a.call("start", workflow="w", id="j", queue="q")
+    a.run("select setval('inbox_id_seq', 1000)")
+    for number in range(3):
+        a.call("signal", id="j", name="go", payload=number)
+    a.run("select setval('inbox_id_seq', 1)")
+    a.begin()
+    a.call("signal", id="j", name="go", payload=3)  # of a low id, which stays so
+    adopting = b.later(b.call, "adopt_instance")
+    assert adopting.waits()
+    a.end(end)
+    adopting.get()
+    last = a.one("select max(id) from inbox")
+    a.call("signal", id="j", name="go", payload=4)
+    assert a.one("select max(id) from inbox") == last + 1
+    assert a.one("select count(*) from inbox") == (5 if end == "commit" else 4)
+
+
+@ENDS
 def test_a_role_is_given_access_while_it_is_taken(
     a: Session, b: Session, role: str, end: str
 ) -> None:

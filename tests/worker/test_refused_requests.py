@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure import coordinators
 from tests.worker.test_until import wait_for
 
 T = "40 s"
@@ -186,3 +187,43 @@ def test_what_has_happened_stays_where_code_comes_to_a_halt(
     assert job.resume() == 1
     assert job.result(T) == "receipt"
     assert charged == ["a charge"]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["it goes on", "it has ended"])
+def test_what_has_happened_and_cannot_be_told_is_left_out_at_last(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: bool,
+) -> None:
+    """A control: a fact that is refused, too, is not sent for ever. [P10]"""
+    bodies: list[Any] = []
+    write = coordinators.fact_body
+
+    def too_large(fact: Any) -> Any:
+        bodies.append(fact)
+        return write(fact) | {"value": "x" * 1_100_000}
+
+    @app.activity
+    async def charge() -> str:
+        return "receipt"
+
+    @app.coordinator
+    async def sale(memory: perdure.AsyncEntity) -> str:
+        receipt = await charge()
+        if not ends:
+            await perdure.sleep(3600)
+        return receipt
+
+    monkeypatch.setattr(coordinators, "fact_body", too_large)
+    work()
+    job = client.start(sale)
+    if ends:
+        with pytest.raises(perdure.JobFailed, match="is too large"):
+            job.result(T)
+    else:
+        wait_for(dsn, STUCK)
+        assert "is too large" in str(job.status().waiting_for)
+    assert len(bodies) == 2
