@@ -224,7 +224,7 @@ app = perdure.App()
 
 @app.activity
 def blocks() -> None:
-    print("blocks", flush=True)
+    print("blocks\\n", end="", flush=True)  # in one piece: three threads write
     time.sleep(60)
 
 
