@@ -95,6 +95,8 @@ class HookRuntime(Runtime):
     async def _bring_about(self, ask: Ask, key: str) -> Fact:
         if ask.kind == "activity":
             return await self._perform(ask, key)
+        if ask.kind == "send":
+            await asyncio.sleep(0)  # what was started before asks first: it may be sent to
         if ask.kind != "answer":
             return await self.turn.outbox.command(ask, key)
         self._request(ask, key)

@@ -172,6 +172,34 @@ def test_signals_go_to_children_and_back(
 
 
 @pytest.mark.parametrize("by", ["coordinator", "hook"])
+def test_what_was_begun_is_asked_for_before_a_signal_goes_to_it(
+    app: perdure.App, client: perdure.Client, work: Any, by: str
+) -> None:
+    """[P5] Also where a worker that had nothing to send wakes up: for the detached child."""
+
+    @app.coordinator
+    async def echo(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.wait_for("ask")
+
+    async def talk(memory: perdure.AsyncEntity) -> Any:
+        await asyncio.sleep(0.1)
+        perdure.child(echo, id=f"{memory.id}/first", detached=True)
+        begun = perdure.start_child(echo, id=f"{memory.id}/begun")
+        await perdure.signal(f"{memory.id}/begun", "ask", 1)
+        await perdure.signal(f"{memory.id}/first", "ask", 2)
+        return await begun
+
+    hook = app.hook(talk)
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return await (talk(memory) if by == "coordinator" else hook(memory))
+
+    work()
+    assert client.start(parent, id="p").result(T) == 1
+
+
+@pytest.mark.parametrize("by", ["coordinator", "hook"])
 def test_a_detached_child_is_begun_once_whatever_is_forgotten(
     app: perdure.App, client: perdure.Client, dsn: str, connect: Any, work: Any, by: str
 ) -> None:
