@@ -519,6 +519,13 @@ def turn_of(context: Context | None) -> HookTurn | None:
     return serving.turn if isinstance(serving, HookRuntime) else None
 
 
+def note_timer(timer: asyncio.TimerHandle, context: Context | None) -> None:
+    """Note to which hook a timer of the worker's loop belongs."""
+    turn = turn_of(context)
+    if turn is not None:
+        turn.note_timer(timer)
+
+
 def _retrieve(task: asyncio.Task[Any]) -> None:
     """Keep asyncio from reporting an error that nobody is to hear."""
     if not task.cancelled():

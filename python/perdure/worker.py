@@ -14,7 +14,6 @@ import uuid
 from asyncio.events import _get_running_loop
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from contextvars import Context
 from typing import Any, ClassVar, Self
 
 from .app import App
@@ -23,9 +22,10 @@ from .connections import REFUSALS, AsyncLink, Source, pauses
 from .durations import Duration, seconds
 from .engine import Engine
 from .errors import InvalidArgument
+from .eventloop import new_loop
 from .faults import crash_point
 from .heartbeats import Heartbeat
-from .hooks import Family, turn_of
+from .hooks import Family
 from .names import check_queue
 from .threads import Threads
 
@@ -42,20 +42,6 @@ BESIDE = min(32, (os.cpu_count() or 1) + 4)
 
 GOODBYE_WITHIN = 5.0
 """Seconds for giving leases back at the end."""
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """The worker's loop; it notes which timers belong to which hook."""
-
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Any, *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        """Call at a time of the loop's clock."""
-        timer = super().call_at(when, callback, *args, context=context)
-        turn = turn_of(context)
-        if turn is not None:
-            turn.note_timer(timer)
-        return timer
 
 
 class Worker:
@@ -194,7 +180,7 @@ class Worker:
         try:
             if self._provision:
                 source.provision()
-            loop = Loop()
+            loop = new_loop()
             loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
             try:
                 if handles_signals:  # from here on a KeyboardInterrupt is one that code has raised
@@ -243,7 +229,12 @@ class Worker:
         self._stopping.set()
 
     async def _register(self, engine: Engine, link: AsyncLink) -> None:
-        details = {"python": sys.version.split()[0], "pid": os.getpid(), "slots": self._slots}
+        details = {
+            "python": sys.version.split()[0],
+            "loop": type(engine.loop).__name__,
+            "pid": os.getpid(),
+            "slots": self._slots,
+        }
         call = engine.calls.register_worker(
             self.name,
             engine.queues,
@@ -360,7 +351,7 @@ async def _beside(function: Callable[[], object]) -> None:
     ending.result()
 
 
-def _run_to_end(loop: Loop, main: Coroutine[Any, Any, object]) -> None:
+def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, object]) -> None:
     """Run a loop until its main task has ended.
 
     A task that code has begun keeps a SystemExit or KeyboardInterrupt as any other error, for
@@ -377,7 +368,7 @@ def _run_to_end(loop: Loop, main: Coroutine[Any, Any, object]) -> None:
     task.result()
 
 
-def _close(loop: Loop) -> None:
+def _close(loop: asyncio.AbstractEventLoop) -> None:
     """Close a loop; code that refuses to be cancelled is left behind."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:

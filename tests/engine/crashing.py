@@ -28,8 +28,8 @@ from perdure import committer, connections, faults, waits
 from perdure.calls import Call, send_async
 from perdure.connections import AsyncLink, Source
 from perdure.engine import Engine
+from perdure.eventloop import new_loop
 from perdure.hooks import Family
-from perdure.worker import Loop
 from tests.databases import PLAIN, POOLED, find_app
 from tests.engine.ledger import Ledger
 from tests.engine.outside import Outside, Step
@@ -167,7 +167,7 @@ class Stage(Outside):
         self.passed = 0
         self.lives = 0
         self._pool = Pool(dsn)
-        self._loop = Loop()
+        self._loop = new_loop()
         self._loop.set_task_factory(Family())
         self._loop.set_exception_handler(self._unhandled)
         self._errors: list[str] = []

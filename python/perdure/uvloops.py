@@ -1,0 +1,34 @@
+"""The event loop of uvloop, for a worker: only where that is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextvars import Context
+from typing import Any
+
+import uvloop
+
+from .hooks import note_timer
+
+LONGEST = 86_400.0
+"""Seconds from which on nobody counts milliseconds."""
+
+
+class UvLoop(uvloop.Loop):
+    """That of uvloop, whose `call_at()` calls `call_later()`; it notes the timers of hooks.
+
+    It counts whole milliseconds; what it would round down is rounded up, so that half a millisecond
+    is a timer and not a call at once, which whoever looks again would make a thousand times.
+    """
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call in so many seconds."""
+        if 0 < delay < LONGEST:
+            delay = math.ceil(delay * 1000) / 1000
+        timer = super().call_later(delay, callback, *args, context=context)
+        if delay > 0:  # else it is none, and about to be called
+            note_timer(timer, context)
+        return timer

@@ -1,0 +1,134 @@
+"""The worker's event loop: which one it is, and how exact its timers are."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.eventloop import LOOP, AsyncioLoop, new_loop
+from perdure.uvloops import UvLoop
+
+T = 20.0
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[asyncio.AbstractEventLoop]:
+    """Give each loop by its name."""
+    monkeypatch.setenv(LOOP, request.param)
+    loop = new_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("asyncio", AsyncioLoop), ("uvloop", UvLoop), ("", UvLoop), (None, UvLoop)],
+)
+def test_the_quicker_loop_is_taken_unless_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, kind: type[asyncio.AbstractEventLoop]
+) -> None:
+    """A variable names it."""
+    monkeypatch.delenv(LOOP, raising=False)
+    if name is not None:
+        monkeypatch.setenv(LOOP, name)
+    loop = new_loop()
+    loop.close()
+    assert type(loop) is kind
+
+
+@pytest.mark.parametrize("name", ["", "asyncio"])
+def test_without_uvloop_there_is_the_loop_of_asyncio(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nothing has to be installed."""
+    monkeypatch.setitem(sys.modules, "perdure.uvloops", None)
+    monkeypatch.setenv(LOOP, name)
+    loop = new_loop()
+    loop.close()
+    assert type(loop) is AsyncioLoop
+
+
+@pytest.mark.parametrize("name", ["uvloop", "trio"])
+def test_a_loop_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, dsn: str, app: perdure.App, name: str
+) -> None:
+    """Before the worker begins."""
+    monkeypatch.setitem(sys.modules, "perdure.uvloops", None)
+    monkeypatch.setenv(LOOP, name)
+    with pytest.raises(perdure.InvalidArgument, match=f"no event loop '{name}'"):
+        perdure.Worker(app, ["q"], dsn=dsn).start()
+
+
+def test_no_timer_is_a_millisecond_early(loop: asyncio.AbstractEventLoop) -> None:
+    """Also where the loop counts whole ones, and would call at once what is due in half of one."""
+    early: list[float] = []
+
+    def rung(due: float) -> None:
+        early.append(due - time.monotonic())
+
+    for tenth in range(1, 40):
+        loop.call_later(tenth / 1e4, rung, time.monotonic() + tenth / 1e4)
+    loop.run_until_complete(asyncio.sleep(0.05))
+    assert len(early) == 39
+    assert max(early) < 0.001
+
+
+def test_delays_of_any_length_are_taken(loop: asyncio.AbstractEventLoop) -> None:
+    """None, less than none, and for ever."""
+    called: list[float] = []
+    for delay in (0, -1, math.inf, 10**9):
+        loop.call_later(delay, called.append, delay)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert sorted(called) == [-1, 0]
+
+
+@pytest.mark.parametrize("name", ["asyncio", "uvloop"])
+def test_a_worker_runs_everything_on_either(
+    monkeypatch: pytest.MonkeyPatch,
+    app: perdure.App,
+    client: perdure.Client,
+    connect: Any,
+    work: Any,
+    name: str,
+) -> None:
+    """[P7] Activities, hooks with timers of their own, threads, signals and sleeps."""
+    monkeypatch.setenv(LOOP, name)
+
+    @app.activity
+    async def later(number: int) -> int:
+        async with asyncio.timeout(T):
+            await asyncio.sleep(0.001)
+        return number
+
+    @app.activity
+    def in_thread(number: int) -> int:
+        time.sleep(0.001)
+        return number
+
+    @app.hook
+    async def add(memory: perdure.AsyncEntity, number: int) -> None:
+        await asyncio.sleep(0.001)
+        await memory.increment("sum", await later(number))
+
+    @app.coordinator
+    async def all_of_it(memory: perdure.AsyncEntity) -> Any:
+        await asyncio.gather(*(add(memory, number) for number in range(4)))
+        await perdure.sleep(0.01)
+        told = await perdure.wait_for("go")
+        return [await memory.get("sum"), await later(1), await in_thread(2), told]
+
+    work()
+    handle = client.start(all_of_it)
+    handle.signal("go", 3)
+    assert handle.result(T) == [6, 1, 2, 3]
+    told = connect().execute("select details ->> 'loop' from perdure.workers").fetchall()
+    assert told == [({"asyncio": "AsyncioLoop", "uvloop": "UvLoop"}[name],)]
