@@ -167,6 +167,10 @@ class Agenda:
             if call.again_at is not None:
                 yield call.again_at
 
+    def has_timers(self) -> bool:
+        """Tell whether there are deadlines."""
+        return bool(self._timers)
+
     def is_empty_of_time(self) -> bool:
         """Tell whether nothing here happens by itself."""
         return not (self._timers or self._calls)
@@ -194,6 +198,11 @@ class Agenda:
             if call.task is not None or (call.again_at or soon) < soon:
                 return True
         return False
+
+    def has_all_begun(self) -> bool:
+        """Tell whether there are activities, and an attempt of each is under way."""
+        calls = self._calls
+        return bool(calls) and all(call.task is not None for call in calls.values())
 
     def holds_all(self, run: AnyRun) -> bool:
         """Tell whether all that the code waits for happens here: nobody else sends anything."""

@@ -345,15 +345,18 @@ class CoordinatorTurn(Turn):
         first = self.position + self._sent_facts - len(self._sent) + 1
         self.applied(self.position + self._sent_facts)
         told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
-        for seq, op in enumerate(self._sent, first):
+        sent, self._sent = self._sent, []
+        for seq, op in enumerate(sent, first):
             ok, value = told.get(seq, (True, None))
             self._append_recorded(op, ok, value)
-        self._sent = []
         taken = {fact.extra for fact in self._unflushed}
         self._news.take_mail(self.mail_of(answer, taken))
         self._start_calls()
         crash_point("coordinator: after advance")
-        self._step()
+        if sent or self._news.may_come() or not self._agenda.has_all_begun():
+            self._step()
+        else:  # the code has seen all there is
+            self._wait_here()
 
     def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:
         at = self._news.told_at = self._sent_at

@@ -40,6 +40,10 @@ class News:
         """Take the outcome of an attempt."""
         self._outcomes.append((self._clock.now(), call, outcome))
 
+    def may_come(self) -> bool:
+        """Tell whether there may be something to tell now."""
+        return bool(self._mail.messages or self._outcomes or self._agenda.has_timers())
+
     def next_at(self) -> int:
         """Give the time of the next fact: now, and never before the last one."""
         return max(self.told_at, self._clock.now())
