@@ -50,6 +50,12 @@ class Outcome:
     again_in: float | None = None
     is_told: bool = False
 
+    def in_words(self) -> tuple[str, Failed | None]:
+        """Give the state of the attempt, and its failure."""
+        if self.ok:
+            return "done", None
+        return "failed" if self.again_in is None else "retry", self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Before:
@@ -114,7 +120,8 @@ class Attempt:
         self._is_last = False
         self.pulse = Pulse(turn, key)
 
-    def _info(self) -> Info:
+    def info(self) -> Info:
+        """Tell who it is."""
         name = self._activity.name
         return self._turn.info_of_attempt(name, self._key, self._made, self._progress)
 
@@ -127,7 +134,7 @@ class Attempt:
 
         Raises only CancelledError.
         """
-        activity_info.set(self._info)
+        activity_info.set(self.info)
         running_pulse.set(self.pulse)
         try:
             outcome = await self._outcome()
@@ -202,7 +209,7 @@ class Attempt:
         async with limit:
             if self._recorder is not None:
                 return await self._engine.transactions.run(
-                    self._call, self._info(), limit, self._allowed, self._recorder
+                    self._call, self.info(), limit, self._allowed, self._recorder
                 )
             if self._activity.is_async:
                 return self._succeeded(await self._called())
@@ -269,12 +276,16 @@ def begin_attempt(
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
     engine = turn.engine
     attempt = Attempt(turn, call, key, made, before, recorder)
-    task = asyncio.Task(attempt.run(), loop=engine.loop, context=engine.context.copy())
+    context = engine.context.copy()
+    span = engine.begin_span(attempt.info, context)
+    task = asyncio.Task(attempt.run(), loop=engine.loop, context=context)
     engine.attempts.add(task)
 
     def ended(task: asyncio.Task[Outcome]) -> None:
         engine.attempts.discard(task)
         attempt.pulse.ended(task)
+        if span is not None:
+            span.end(*("cancelled",) if task.cancelled() else task.result().in_words())
         if done is not None and not task.cancelled():
             done(task.result())
 

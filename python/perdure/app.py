@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import psycopg
 
@@ -13,6 +13,11 @@ from .errors import InvalidArgument, InvalidName
 from .names import check_name
 from .retry import Retry
 from .work import Activity, Coordinator, Hook, Isolation, LimitKey, Transaction, Work
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from .tracing import Tracing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,14 +77,22 @@ class App:
     """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`.
 
     `version` names this version of the code; pinned coordinators keep to it. `codec` encrypts what
-    its workers tell the database, such as `perdure.codecs.AesGcm`.
+    its workers tell the database, such as `perdure.codecs.AesGcm`. `tracer`, one of OpenTelemetry,
+    makes spans of what they run.
     """
 
-    def __init__(self, version: str | None = None, *, codec: Codec | None = None) -> None:
+    def __init__(
+        self,
+        version: str | None = None,
+        *,
+        codec: Codec | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         if version is not None:
             check_name(version, "a version")
         self.version = version
         self.codec = codec
+        self.tracing = None if tracer is None else _tracing(tracer)
         self.activities: dict[str, Activity[..., Any]] = {}
         self.hooks: dict[str, Hook[..., Any]] = {}
         self.coordinators: dict[str, Coordinator[..., Any]] = {}
@@ -265,3 +278,9 @@ class App:
             return work
 
         return enter(*given) if given else enter
+
+
+def _tracing(tracer: Tracer) -> Tracing:
+    from .tracing import Tracing
+
+    return Tracing(tracer)

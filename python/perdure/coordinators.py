@@ -299,7 +299,7 @@ class CoordinatorTurn(Turn):
         self._on_their_way, self._unflushed, agenda.commands = self._unflushed, [], []
         body = self.body(**plan, facts=facts or None, asked=self._count_asked())
         if requests := agenda.take_requests(final=state not in _PHASES):
-            body["requests"] = requests
+            body["requests"] = self.engine.traced(requests, self)
         if agenda.cancels:
             body["cancels"], agenda.cancels = agenda.cancels, []
         if state in _PHASES:
@@ -406,7 +406,16 @@ class CoordinatorTurn(Turn):
         elif "failure" in plan:
             log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
         self._agenda.stop()
+        self._trace(plan)
         self.submit()
+
+    def _trace(self, plan: Json) -> None:
+        """Make the span of the run that ends."""
+        tracing, state = self.engine.app.tracing, plan["state"]
+        if tracing is not None:
+            failure = plan["value"] if state == "failed" else plan.get("failure")
+            began = from_iso(self.row["started_at"])
+            tracing.ended(self.info(), self.engine.instance, began, state, failure)
 
     def _ending(self, run: AnyRun) -> Json:
         if run.continuation is not None:

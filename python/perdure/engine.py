@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .activities import ActivityTurn, Outcome
 from .app import App
@@ -29,6 +29,10 @@ from .threads import Threads
 from .transactions import Transactions
 from .turns import Json, Turn
 from .work import SQL_QUEUE, Work
+
+if TYPE_CHECKING:
+    from .context import Info
+    from .tracing import Attempt
 
 logger = logging.getLogger("perdure.worker")
 
@@ -233,6 +237,22 @@ class Engine:
         if not self.threads[place]:
             del self.threads[place]
         self._thread_ended.set()
+
+    def begin_span(self, info: Callable[[], Info], context: Context) -> Attempt | None:
+        """Begin the span of an attempt whose code will run in a context; None without a tracer."""
+        if self.app.tracing is None:
+            return None
+        span = self.app.tracing.begin(info(), self.instance)
+        span.enter(context)
+        return span
+
+    def traced(self, requests: list[Json], turn: Turn) -> list[Json]:
+        """Let children belong to the trace of the job that asks for them."""
+        if self.app.tracing is not None:
+            for request in requests:
+                if request["kind"] == "job":
+                    request["headers"] = self.app.tracing.carried(turn.row, self.instance)
+        return requests
 
     def replace(self, turn: Turn, again: Turn) -> None:
         """Begin with a task anew, under the same lease."""

@@ -139,7 +139,7 @@ class HookRuntime(Runtime):
             request |= SHIELDED
         if request["kind"] == "job":
             request.setdefault("id", self._child_id(key))
-        self.turn.outbox.request(request)
+        self.turn.outbox.request(*self.turn.engine.traced([request], self.turn))
 
     def _child_id(self, key: str) -> str:
         """Name a child of this hook; other hooks and runs may have one of the same key."""

@@ -32,12 +32,14 @@ from .work import Hook
 
 if TYPE_CHECKING:
     from .engine import Engine
+    from .tracing import Attempt
 
 logger = logging.getLogger("perdure.worker")
 
 MAX_TIMERS = 64
 KEEP = {"state": "keep"}
 PARK = {"state": "park"}
+DROP = {"state": "drop"}
 
 
 class HookTurn(Turn):
@@ -62,6 +64,7 @@ class HookTurn(Turn):
         self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
         self._root: asyncio.Task[Any] | None = None
+        self._span: Attempt | None = None
         self._plan: Json | None = None
         self._sent_plan: Json = KEEP
         self.has_ended = False
@@ -113,6 +116,7 @@ class HookTurn(Turn):
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
+        self._span = self.engine.begin_span(self.info, context)
         crash_point("hook: before function")
         self._root = self.engine.loop.create_task(self._main(runtime, context), context=context)
         self._root.add_done_callback(self._ended, context=self.engine.context)
@@ -139,6 +143,7 @@ class HookTurn(Turn):
         """Say how the function has ended."""
         _retrieve(root)
         if self._is_dead or self.is_over:
+            self._end_span(PARK if self._sent_plan is PARK else DROP)
             return
         crash_point("hook: after function")
         self.has_ended = not self._is_unwinding
@@ -149,7 +154,14 @@ class HookTurn(Turn):
         if plan["state"] in ("failed", "retry"):
             again = f"again at {plan['until']}" if "until" in plan else None
             log_failure(self, f"attempt {self.row['attempt'] + 1}", plan["value"], again)
+        self._end_span(plan)
         self.submit()
+
+    def _end_span(self, plan: Json) -> None:
+        span, self._span = self._span, None
+        if span is not None:
+            state = plan["state"]
+            span.end(state, plan["value"] if state in ("failed", "retry") else None)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:

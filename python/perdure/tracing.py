@@ -1,0 +1,137 @@
+"""Traces: spans of OpenTelemetry for what workers run, and the context that holds them together.
+
+    app = perdure.App(tracer=trace.get_tracer("agents"))
+    client.start(research, "q", headers=tracing.headers())
+
+The headers of a job say what trace it is part of, as W3C writes it (`traceparent`), so any client
+may say it. A job that was told of none has a trace of its own, by its id. Spans tell what workers
+did; what is true stands in the journal.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
+
+from .errors import Failed, InvalidArgument
+
+if TYPE_CHECKING:
+    from .context import Info
+    from .turns import Json
+
+_NOWHERE = Context()
+"""Where nothing runs: a worker's spans belong to the trace of a job, not to what started it."""
+
+_NANOSECONDS = 1000
+"""In a microsecond."""
+
+
+def headers() -> dict[str, str]:
+    """Give the running span, for the headers of a job that is started here; else nothing."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
+
+
+class Attempt:
+    """One attempt under way: its span, which is that of all that its code runs."""
+
+    def __init__(self, span: Span):
+        self._span = span
+
+    def enter(self, context: contextvars.Context) -> None:
+        """Make the span the current one of the code that will run in a context."""
+        context.run(otel.attach, trace.set_span_in_context(self._span, _NOWHERE))
+
+    def end(self, state: str, failure: Failed | None = None) -> None:
+        """Tell how it ended: `done`, `failed`, `retry`, `cancelled` or `parked`."""
+        _tell(self._span, state, failure)
+        self._span.end()
+
+
+class Tracing:
+    """Makes the spans of one app: `Tracing(tracer)`. Raises InvalidArgument for what is none."""
+
+    def __init__(self, tracer: trace.Tracer):
+        if not isinstance(tracer, trace.Tracer):
+            raise InvalidArgument(
+                f"{tracer!r} is no tracer"[:500],
+                hint='Give one of OpenTelemetry: opentelemetry.trace.get_tracer("my_app").',
+            )
+        self._tracer = tracer
+
+    def begin(self, info: Info, instance: str | None) -> Attempt:
+        """Begin the span of an attempt."""
+        return Attempt(self._span(info, instance, f"{info.kind} {info.name}"))
+
+    def ended(
+        self, info: Info, instance: str | None, began: int, state: str, failure: Failed | None
+    ) -> None:
+        """Tell of a run of a workflow that has ended, and began at an instant (µs)."""
+        span = self._span(info, instance, f"workflow {info.workflow}", began * _NANOSECONDS)
+        _tell(span, state, failure)
+        span.end()
+
+    def carried(self, row: Json, instance: str | None) -> dict[str, str]:
+        """Give the headers of a child of a claimed row's job: it belongs to the same trace."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, _trace_of(row["headers"], instance, row["job"]))
+        return carrier
+
+    def _span(self, info: Info, instance: str | None, name: str, start: int | None = None) -> Span:
+        is_inside = trace.get_current_span().get_span_context().is_valid  # of a hook
+        told = {
+            "perdure.job": info.job,
+            "perdure.task": info.task,
+            "perdure.workflow": info.workflow,
+            "perdure.entity": info.entity,
+            "perdure.queue": info.queue,
+            "perdure.key": info.key,
+            "perdure.run": info.run,
+            "perdure.attempt": info.attempt,
+        }
+        return self._tracer.start_span(
+            name,
+            None if is_inside else _trace_of(info.headers, instance, info.job),
+            attributes={key: value for key, value in told.items() if value is not None},
+            start_time=start,
+        )
+
+
+def _trace_of(headers: Any, instance: str | None, job: str) -> Context:
+    """Give the trace that headers tell of, or that of the job itself."""
+    known = headers.items() if isinstance(headers, dict) else ()
+    carrier = {name: value for name, value in known if isinstance(value, str)}
+    context = propagate.extract(carrier, _NOWHERE)
+    if trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    digest = blake2b(f"{instance}/{job}".encode(), digest_size=24).digest()
+    own = SpanContext(
+        trace_id=int.from_bytes(digest[:16]),
+        span_id=int.from_bytes(digest[16:]),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+    return trace.set_span_in_context(NonRecordingSpan(own), context)
+
+
+def _tell(span: Span, state: str, failure: Failed | None) -> None:
+    span.set_attribute("perdure.state", state)
+    if failure is None:
+        return
+    told = {name: failure.get(name) for name in ("type", "message", "traceback")}
+    span.add_event(
+        "exception",
+        {
+            "exception.type": str(told["type"]),
+            "exception.message": str(told["message"]),
+            "exception.stacktrace": str(told["traceback"] or ""),
+        },
+    )
+    span.set_status(Status(StatusCode.ERROR, f"{told['type']}: {told['message']}"))

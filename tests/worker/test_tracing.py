@@ -1,0 +1,327 @@
+"""Traces: the spans that workers make, and what trace they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
+
+import perdure
+from perdure import tracing
+
+T = 20.0
+OWN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    """Give what keeps the spans."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracer(exporter: InMemorySpanExporter) -> trace.Tracer:
+    """Give a tracer."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider.get_tracer("test")
+
+
+@pytest.fixture
+def app(tracer: trace.Tracer) -> perdure.App:
+    """Give an app that makes spans."""
+    return perdure.App(tracer=tracer)
+
+
+@pytest.fixture
+def spans(exporter: InMemorySpanExporter) -> Callable[[], dict[str, list[ReadableSpan]]]:
+    """Give the spans that have ended, by name."""
+
+    def by_name() -> dict[str, list[ReadableSpan]]:
+        found: dict[str, list[ReadableSpan]] = {}
+        for span in exporter.get_finished_spans():
+            found.setdefault(span.name, []).append(span)
+        return found
+
+    return by_name
+
+
+def parent_of(span: ReadableSpan) -> str:
+    """Tell under what a span stands, as W3C writes it."""
+    assert span.context is not None
+    assert span.parent is not None
+    assert span.parent.trace_id == span.context.trace_id
+    return f"00-{format_trace_id(span.parent.trace_id)}-{format_span_id(span.parent.span_id)}-01"
+
+
+def told(span: ReadableSpan, name: str) -> Any:
+    """Give an attribute of ours."""
+    assert span.attributes is not None
+    return span.attributes.get(f"perdure.{name}")
+
+
+def test_what_a_job_runs_stands_under_what_started_it(
+    app: perdure.App,
+    client: perdure.Client,
+    tracer: trace.Tracer,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+) -> None:
+    """Activities of the coordinator, hooks, activities of hooks, and whatever their code runs."""
+
+    @app.activity
+    async def ask(question: str) -> str:
+        with tracer.start_as_current_span("model"):
+            return question.upper()
+
+    @app.activity
+    def look(place: str) -> str:
+        with tracer.start_as_current_span("disk"):
+            return place
+
+    @app.hook
+    async def view(memory: perdure.AsyncEntity, question: str) -> None:
+        await memory.set(await ask(question), "answer")
+
+    @app.hook
+    def see(memory: perdure.Entity) -> None:
+        memory.set(look("here"), "place")
+
+    @app.coordinator(entity="talk")
+    async def research(memory: perdure.AsyncEntity, question: str) -> Any:
+        await asyncio.gather(view(memory, question), see(memory))
+        await look("there")
+        return await memory.get()
+
+    work()
+    with tracer.start_as_current_span("request") as request:
+        handle = client.start(research, "why", id="r", headers=tracing.headers())
+        assert handle.result(T) == {"answer": "WHY", "place": "here"}
+    found = spans()
+    top = request.get_span_context()
+    root = f"00-{format_trace_id(top.trace_id)}-{format_span_id(top.span_id)}-01"
+
+    def within(name: str) -> str:
+        (span,) = found[name]
+        assert span.context is not None
+        own = span.context
+        return f"00-{format_trace_id(own.trace_id)}-{format_span_id(own.span_id)}-01"
+
+    for name in ("workflow research", "hook view", "hook see"):
+        (span,) = found[name]
+        assert parent_of(span) == root
+        assert told(span, "job") == "r"
+        assert told(span, "entity") == "talk"
+        assert told(span, "state") == "done"
+        assert span.status.status_code is StatusCode.UNSET
+    assert parent_of(found["activity ask"][0]) == within("hook view")
+    assert parent_of(found["model"][0]) == within("activity ask")
+    assert {parent_of(span) for span in found["activity look"]} == {root, within("hook see")}
+    assert len(found["disk"]) == 2
+
+
+def test_a_workflow_takes_from_its_start_to_its_end(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+) -> None:
+    """One span, though the coordinator has left memory and come again."""
+
+    @app.coordinator
+    async def sleeps(memory: perdure.AsyncEntity) -> None:
+        await perdure.sleep(0.3)
+
+    work()
+    client.start(sleeps).result(T)
+    wait_until(lambda: "workflow sleeps" in spans())
+    (span,) = spans()["workflow sleeps"]
+    assert span.start_time is not None
+    assert span.end_time is not None
+    assert span.end_time - span.start_time >= 0.29e9
+
+
+def test_each_attempt_has_its_span_and_its_failure(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+) -> None:
+    """[P4] A retry is an error, too, but one that is tried again."""
+    left = {"activity": [1], "hook": [1]}
+
+    @app.activity(retry=perdure.Retry(attempts=2, delay=0.001))
+    async def flaky() -> None:
+        if left["activity"] and left["activity"].pop():
+            raise ValueError("not yet")
+
+    @app.hook(retry=perdure.Retry(attempts=2, delay=0.001))
+    async def shaky(memory: perdure.AsyncEntity) -> None:
+        if left["hook"] and left["hook"].pop():
+            raise ValueError("not yet")
+
+    @app.coordinator
+    async def tries(memory: perdure.AsyncEntity) -> None:
+        await flaky()
+        await shaky(memory)
+        raise RuntimeError("in vain")
+
+    work()
+    with pytest.raises(perdure.JobFailed):
+        client.start(tries).result(T)
+    for name in ("activity flaky", "hook shaky"):
+        first, second = spans()[name]
+        assert [told(first, "state"), told(second, "state")] == ["retry", "done"]
+        assert [told(first, "attempt"), told(second, "attempt")] == [0, 1]
+        assert first.status.status_code is StatusCode.ERROR
+        assert first.status.description == "ValueError: not yet"
+        (event,) = first.events
+        assert event.attributes is not None
+        assert event.attributes["exception.type"] == "ValueError"
+        assert "raise ValueError" in str(event.attributes["exception.stacktrace"])
+        assert second.status.status_code is StatusCode.UNSET
+    (run,) = spans()["workflow tries"]
+    assert told(run, "state") == "failed"
+    assert run.status.description == "RuntimeError: in vain"
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_hook_that_leaves_memory_has_a_span_for_each_stay(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+    is_async: bool,
+) -> None:
+    """None of them is left open."""
+    if is_async:
+
+        @app.hook(name="waits")
+        async def waits(memory: perdure.AsyncEntity) -> Any:
+            return await perdure.wait_for("go")
+    else:
+
+        @app.hook(name="waits")
+        def waits(memory: perdure.Entity) -> Any:
+            return perdure.wait_for("go")
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return await waits(memory)
+
+    work(slots=1)
+    handle = client.start(parent)
+    wait_until(lambda: "hook waits" in spans())
+    handle.signal("go", 1)
+    assert handle.result(T) == 1
+    wait_until(lambda: len(spans()["hook waits"]) > 1)
+    states = [told(span, "state") for span in spans()["hook waits"]]
+    assert states[-1] == "done"
+    assert set(states[:-1]) == {"park"}
+
+
+@pytest.mark.parametrize("by", ["coordinator", "hook"])
+@pytest.mark.parametrize("headers", [None, {"traceparent": OWN, "tenant": 7}])
+def test_a_family_is_one_trace(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+    headers: Any,
+    by: str,
+) -> None:
+    """Also where the first of it was told of none; it then has one of its own."""
+
+    @app.coordinator
+    async def kid(memory: perdure.AsyncEntity) -> Any:
+        return perdure.info().headers
+
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await perdure.child(kid)
+
+    hook = app.hook(asks)
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return await (asks(memory) if by == "coordinator" else hook(memory))
+
+    work()
+    carried = client.start(parent, headers=headers).result(T)
+    wait_until(lambda: {"workflow parent", "workflow kid"} <= spans().keys())
+    parents = {parent_of(spans()[name][0]) for name in ("workflow parent", "workflow kid")}
+    assert parents == {carried["traceparent"]}
+    assert carried.keys() == {"traceparent"}
+    assert headers is None or parents == {OWN}
+
+
+@pytest.mark.parametrize("headers", [7, {"traceparent": 7}, {"traceparent": "mine"}, {}])
+def test_headers_that_tell_of_no_trace_do_no_harm(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+    headers: Any,
+) -> None:
+    """They are the user's."""
+
+    @app.coordinator
+    async def plain(memory: perdure.AsyncEntity) -> Any:
+        return perdure.info().headers
+
+    work()
+    assert client.start(plain, headers=headers).result(T) == headers
+    wait_until(lambda: "workflow plain" in spans())
+    assert parent_of(spans()["workflow plain"][0])
+
+
+def test_two_jobs_have_two_traces(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+) -> None:
+    """And nothing of what starts the worker is in them."""
+
+    @app.activity
+    async def step() -> None:
+        """Do nothing."""
+
+    @app.coordinator
+    async def plain(memory: perdure.AsyncEntity) -> None:
+        await step()
+
+    work()
+    for _ in range(2):
+        client.start(plain).result(T)
+    wait_until(lambda: len(spans().get("workflow plain", ())) == 2)
+    traces = {parent_of(span) for span in spans()["workflow plain"]}
+    assert len(traces) == 2
+    assert {parent_of(span) for span in spans()["activity step"]} == traces
+
+
+def test_headers_of_no_span_are_empty() -> None:
+    """Whoever runs outside of any starts a trace of the job's own."""
+    assert contextvars.Context().run(tracing.headers) == {}
+
+
+def test_what_is_no_tracer_is_refused() -> None:
+    """By name."""
+    with pytest.raises(perdure.InvalidArgument, match="'me' is no tracer"):
+        perdure.App(tracer="me")  # type: ignore[arg-type]
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what a worker does after its answer."""
+    deadline = time.monotonic() + T
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
