@@ -240,11 +240,8 @@ class Engine:
 
     def begin_span(self, info: Callable[[], Info], context: Context) -> Attempt | None:
         """Begin the span of an attempt whose code will run in a context; None without a tracer."""
-        if self.app.tracing is None:
-            return None
-        span = self.app.tracing.begin(info(), self.instance)
-        span.enter(context)
-        return span
+        tracing = self.app.tracing
+        return None if tracing is None else tracing.begin(info(), self.instance, context)
 
     def traced(self, requests: list[Json], turn: Turn) -> list[Json]:
         """Let children belong to the trace of the job that asks for them."""

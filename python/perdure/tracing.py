@@ -11,6 +11,9 @@ did; what is true stands in the journal.
 from __future__ import annotations
 
 import contextvars
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +27,10 @@ from .errors import Failed, InvalidArgument
 if TYPE_CHECKING:
     from .context import Info
     from .turns import Json
+
+logger = logging.getLogger("perdure.worker")
+
+_LOST = "a span is lost: the tracer has failed"
 
 _NOWHERE = Context()
 """Where nothing runs: a worker's spans belong to the trace of a job, not to what started it."""
@@ -39,20 +46,26 @@ def headers() -> dict[str, str]:
     return carrier
 
 
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Let work go on where the tracer, a sampler or a processor of the user's fails."""
+    try:
+        yield
+    except Exception:
+        logger.exception(_LOST)
+
+
 class Attempt:
     """One attempt under way: its span, which is that of all that its code runs."""
 
     def __init__(self, span: Span):
         self._span = span
 
-    def enter(self, context: contextvars.Context) -> None:
-        """Make the span the current one of the code that will run in a context."""
-        context.run(otel.attach, trace.set_span_in_context(self._span, _NOWHERE))
-
     def end(self, state: str, failure: Failed | None = None) -> None:
-        """Tell how it ended: `done`, `failed`, `retry`, `cancelled` or `parked`."""
-        _tell(self._span, state, failure)
-        self._span.end()
+        """Tell how it ended: `done`, `failed`, `retry`, `cancelled`, `park` or `drop`."""
+        with _harmless():
+            _tell(self._span, state, failure)
+            self._span.end()
 
 
 class Tracing:
@@ -66,26 +79,37 @@ class Tracing:
             )
         self._tracer = tracer
 
-    def begin(self, info: Info, instance: str | None) -> Attempt:
-        """Begin the span of an attempt."""
-        return Attempt(self._span(info, instance, f"{info.kind} {info.name}"))
+    def begin(
+        self, info: Info, instance: str | None, context: contextvars.Context
+    ) -> Attempt | None:
+        """Begin the span of an attempt: the current one of all that will run in the context."""
+        try:
+            around = _around(info, instance)
+            span = self._span(info, around, f"{info.kind} {info.name}")
+            context.run(otel.attach, trace.set_span_in_context(span, around))
+        except Exception:
+            logger.exception(_LOST)
+            return None
+        return Attempt(span)
 
     def ended(
         self, info: Info, instance: str | None, began: int, state: str, failure: Failed | None
     ) -> None:
         """Tell of a run of a workflow that has ended, and began at an instant (µs)."""
-        span = self._span(info, instance, f"workflow {info.workflow}", began * _NANOSECONDS)
-        _tell(span, state, failure)
-        span.end()
+        with _harmless():
+            around = _around(info, instance)
+            span = self._span(info, around, f"workflow {info.workflow}", began * _NANOSECONDS)
+            _tell(span, state, failure)
+            span.end()
 
     def carried(self, row: Json, instance: str | None) -> dict[str, str]:
         """Give the headers of a child of a claimed row's job: it belongs to the same trace."""
         carrier: dict[str, str] = {}
-        propagate.inject(carrier, _trace_of(row["headers"], instance, row["job"]))
+        with _harmless():
+            propagate.inject(carrier, _trace_of(row["headers"], instance, row["job"]))
         return carrier
 
-    def _span(self, info: Info, instance: str | None, name: str, start: int | None = None) -> Span:
-        is_inside = trace.get_current_span().get_span_context().is_valid  # of a hook
+    def _span(self, info: Info, around: Context, name: str, start: int | None = None) -> Span:
         told = {
             "perdure.job": info.job,
             "perdure.task": info.task,
@@ -98,10 +122,16 @@ class Tracing:
         }
         return self._tracer.start_span(
             name,
-            None if is_inside else _trace_of(info.headers, instance, info.job),
+            around,
             attributes={key: value for key, value in told.items() if value is not None},
             start_time=start,
         )
+
+
+def _around(info: Info, instance: str | None) -> Context:
+    """Give what an attempt stands below: the hook that runs here, or what its job is part of."""
+    is_inside = trace.get_current_span().get_span_context().is_valid
+    return otel.get_current() if is_inside else _trace_of(info.headers, instance, info.job)
 
 
 def _trace_of(headers: Any, instance: str | None, job: str) -> Context:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry import baggage, trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
@@ -263,6 +264,34 @@ def test_a_family_is_one_trace(
     assert headers is None or parents == {OWN}
 
 
+def test_baggage_goes_along(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    """From who starts a job to the code of its activities, also those of hooks and children."""
+
+    @app.activity
+    async def carried() -> Any:
+        return baggage.get_baggage("tenant")
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> Any:
+        return [baggage.get_baggage("tenant"), await carried()]
+
+    @app.coordinator
+    async def kid(memory: perdure.AsyncEntity) -> Any:
+        return await carried()
+
+    @app.coordinator
+    async def parent(memory: perdure.AsyncEntity) -> Any:
+        return [await carried(), *await hook(memory), await perdure.child(kid)]
+
+    work()
+    token = attach(baggage.set_baggage("tenant", "acme"))
+    try:
+        handle = client.start(parent, headers=tracing.headers())
+    finally:
+        detach(token)
+    assert handle.result(T) == ["acme"] * 4
+
+
 @pytest.mark.parametrize("headers", [7, {"traceparent": 7}, {"traceparent": "mine"}, {}])
 def test_headers_that_tell_of_no_trace_do_no_harm(
     app: perdure.App,
@@ -306,6 +335,50 @@ def test_two_jobs_have_two_traces(
     traces = {parent_of(span) for span in spans()["workflow plain"]}
     assert len(traces) == 2
     assert {parent_of(span) for span in spans()["activity step"]} == traces
+
+
+class Broken(SpanProcessor):
+    """Fails where it is told to, as an exporter of the user's may."""
+
+    def __init__(self, where: str):
+        self._where = where
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Fail, or not."""
+        if self._where == "start":
+            raise RuntimeError("no room")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Fail, or not."""
+        if self._where == "end":
+            raise RuntimeError("no room")
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+def test_a_tracer_that_fails_holds_nothing_up(
+    client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    """[P1] Its spans are lost, and the log tells."""
+    provider = TracerProvider()
+    provider.add_span_processor(Broken(where))
+    app = perdure.App(tracer=provider.get_tracer("broken"))
+
+    @app.activity
+    async def step() -> int:
+        return 1
+
+    @app.hook
+    async def add(memory: perdure.AsyncEntity) -> None:
+        await memory.increment("n", await step())
+
+    @app.coordinator
+    async def plain(memory: perdure.AsyncEntity) -> Any:
+        await add(memory)
+        return await step() + await memory.get("n")
+
+    work(app)
+    assert client.start(plain).result(T) == 2
+    assert "a span is lost" in caplog.text
 
 
 def test_headers_of_no_span_are_empty() -> None:
