@@ -72,6 +72,7 @@ from .errors import (
 from .finding import Found
 from .indexing import Index
 from .items import AsyncItem, Item
+from .logs import logger
 from .memory import AsyncEntity, Entity
 from .past import Authorship, Change, Difference, LogItem
 from .queues import QueueDepth
@@ -180,6 +181,7 @@ __all__ = [
     "exec_hook",
     "heartbeat",
     "info",
+    "logger",
     "memory",
     "now",
     "patched",

@@ -152,6 +152,10 @@ class Runtime(ABC):
     def patched(self, name: str) -> bool:
         """Tell whether this run takes the new way."""
 
+    @abstractmethod
+    def was_here(self) -> bool:
+        """Tell whether the code does again what it did before, or leaves memory."""
+
 
 is_shielded: ContextVar[bool] = ContextVar("perdure shielded", default=False)
 """Whether the running code is not to be interrupted by a cancel; see `durable.shielded()`."""

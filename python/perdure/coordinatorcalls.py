@@ -122,6 +122,10 @@ class CoordinatorRuntime(Runtime):
         """Tell whether to take the new way."""
         return self.run.patched(name)
 
+    def was_here(self) -> bool:
+        """Tell whether the code is replayed here."""
+        return self.run.was_here()
+
 
 async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
     # With no time at all asyncio would end it before anybody has looked whether something is there.

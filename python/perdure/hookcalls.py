@@ -309,6 +309,10 @@ class HookRuntime(Runtime):
         """Take the new way: a hook may change at any time."""
         return True
 
+    def was_here(self) -> bool:
+        """Tell whether the code comes back to where it was."""
+        return self.turn.is_leaving() or not self.turn.is_there()
+
 
 class InThread:
     """A durable call of a thread, under way on the worker's loop."""

@@ -39,6 +39,8 @@ class Journal:
         "_past",
         "_patches",
         "_requested",
+        "_seen_asked",
+        "_seen_told",
         "_sent_ahead",
         "_settled",
         "_taken",
@@ -78,6 +80,7 @@ class Journal:
         self._last_at = untold[-1].at if untold else started_at
         self._loaded, self._patches = _read_ahead(untold)
         self._asked_before = asked
+        self._seen_told, self._seen_asked = self._loaded, asked
         self._accept_changes = accept_changes
         self._on_cancel = on_cancel
         self._unflushed: list[Fact] = []
@@ -105,6 +108,8 @@ class Journal:
             raise RuntimeError("this journal forgets what it has told")
         self._desert_ops()
         self._untold = deque(self._kept)
+        self._seen_told = max(self._seen_told, self._told)
+        self._seen_asked = max(self._seen_asked, self.asked)
         self._begin()
 
     def close(self, by: type[BaseException]) -> None:
@@ -216,6 +221,11 @@ class Journal:
                 self.patches_made.append(patch)
                 self.append(patch)
         return answer
+
+    def was_here(self) -> bool:
+        """Tell whether the code has been at this place before, here or with an earlier holder; of
+        what it does between a request and its wait it may be told no for a second time."""
+        return self._told < self._seen_told or self.asked < self._seen_asked
 
     # What the runtime adds and takes.
 

@@ -184,6 +184,10 @@ class Run(Generic[W]):
         """Give workflow time in µs since the epoch."""
         return self._journal.now
 
+    def was_here(self) -> bool:
+        """Tell whether what the code does now has no effect: it was done before, or is too late."""
+        return self._journal.closed or self._journal.was_here()
+
     def patched(self, name: str) -> bool:
         """Tell whether to take the new way: always in new runs, never where old code has been."""
         return self._journal.patched(name)
