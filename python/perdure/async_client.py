@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
-from . import starts
+from . import handles, starts
 from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
 from .codecs import Codec
@@ -82,6 +82,9 @@ class AsyncHandle(
 
     Its verbs are those of a Handle, awaited: `async for item in handle.stream("tokens"): …`.
     """
+
+    run_hook = handles.run_hook
+    hook_result = handles.hook_result
 
 
 def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Awaited[AsyncHandle[Result]]]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
 
-from . import starts
+from . import handles, starts
 from .borrowing import borrowed
 from .calls import Call, send
 from .codecs import Codec
@@ -22,7 +22,7 @@ from .indexing import Index
 from .items import Item, Items
 from .jobs import Jobs
 from .looks import Look, Pages, Steps, next_page
-from .memory import Entity
+from .memory import Awaited, Entity
 from .names import as_id
 from .past import Authorship, Change, Difference, LogItem, Past
 from .pools import Pool
@@ -54,6 +54,11 @@ class Memory(
         self._connection = connection
 
 
+def _at_once(verb: Callable[P, Awaited[Result]]) -> Callable[P, Result]:
+    """Give a verb of a plain handle, which has its answer at once."""
+    return verb  # type: ignore[return-value]
+
+
 class Handle(
     BaseHandle[
         Memory,
@@ -72,6 +77,9 @@ class Handle(
 
     `Handle[str]` is one whose result is a text; a Handle of a job that is only named has any.
     """
+
+    run_hook = _at_once(handles.run_hook)
+    hook_result = _at_once(handles.hook_result)
 
 
 def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Handle[Result]]:

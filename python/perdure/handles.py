@@ -6,16 +6,17 @@ Written once for both kinds of clients: a verb gives its answer, or what is awai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from . import typed
 from .calls import Call
 from .durations import Duration
 from .looks import Steps, answer_of, end_of, until_of
-from .memory import Path
+from .memory import Awaited, Path
 from .requests import BaseClient, answered, decoder_of, ending, unanswered, unfinished
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages
+from .typed import Result
 from .work import Hook
 
 A = TypeVar("A")
@@ -184,32 +185,6 @@ class BaseHandle(
         call = self._client.requests.hook(self.id, hook, args, options)
         return self._give(call, connection)
 
-    def run_hook(
-        self,
-        hook: Hook[..., Any] | str,
-        *args: Any,
-        timeout: Duration | None = None,
-        **options: Any,
-    ) -> Any:
-        """Start a hook on the job's memory, wait for it, and give its answer.
-
-        `handle.run_hook(reply, "what is missing?", timeout="1 min")`. Options are those of hook();
-        with a `key` whoever calls again gets the same answer. Raises HookFailed, ResultTimeout
-        (the hook goes on) and JobNotFound.
-        """
-        call = self._client.requests.hook(self.id, hook, args, options)
-        return self._client.follow(self._ran(call, timeout, decoder_of(hook)))
-
-    def hook_result(self, task: str, *, timeout: Duration | None = None) -> Any:
-        """Wait for a hook from outside, by what `hook()` gave, and give its answer as stored.
-
-        Raises HookFailed, ResultTimeout, HookNotFound and JobNotFound.
-        """
-        return self._client.follow(self._answer(task, timeout, typed.unchanged))
-
-    def _ran(self, call: Call, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
-        return (yield from self._answer((yield call), timeout, decode))
-
     def _answer(self, task: str, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
         limit, until = until_of(timeout)
         row = yield answer_of(self._client.calls, self.id, task, until)
@@ -217,6 +192,53 @@ class BaseHandle(
             raise unanswered(self.id, task, limit)
         return answered(self.id, task, row, decode)
 
+    def _ran(self, call: Call, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
+        return (yield from self._answer((yield call), timeout, decode))
+
     def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
         given: A = self._client.send(call, connection)
         return given
+
+
+AnyHandle: TypeAlias = BaseHandle[Any, Any, Any, Any, Any, Any, Any, Any, Any, Any]
+
+# What answers as a hook says: no type variable of a class stands for that, so these are functions,
+# typed as an AsyncHandle has them. A Handle has the answer at once.
+
+
+def run_hook(
+    handle: AnyHandle,
+    /,
+    hook: Hook[..., Any, Result] | str,
+    *args: Any,
+    timeout: Duration | None = None,
+    **options: Any,
+) -> Awaited[Result]:
+    """Start a hook on the job's memory, wait for it, and give its answer.
+
+    `handle.run_hook(reply, "what is missing?", timeout="1 min")`. Options are those of hook();
+    with a `key` whoever calls again gets the same answer. Raises HookFailed, ResultTimeout
+    (the hook goes on) and JobNotFound.
+    """
+    client = handle._client
+    call = client.requests.hook(handle.id, hook, args, options)
+    answer: Awaited[Result] = client.follow(handle._ran(call, timeout, decoder_of(hook)))
+    return answer
+
+
+def hook_result(
+    handle: AnyHandle,
+    /,
+    task: str,
+    hook: Hook[..., Any, Result] | None = None,
+    *,
+    timeout: Duration | None = None,
+) -> Awaited[Result]:
+    """Wait for a hook from outside, by what `hook()` gave, and give its answer.
+
+    It is of the type that `hook` returns, or as stored. Raises HookFailed, ResultTimeout,
+    HookNotFound and JobNotFound.
+    """
+    steps = handle._answer(task, timeout, decoder_of(hook))
+    answer: Awaited[Result] = handle._client.follow(steps)
+    return answer

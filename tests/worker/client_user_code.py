@@ -27,6 +27,19 @@ def review(memory: perdure.Entity, text: str) -> Review:
     return Review(len(text))
 
 
+@app.hook
+async def reply(memory: perdure.AsyncEntity, text: str) -> Review:
+    return Review(len(text))
+
+
+@app.hook
+def tidy(memory: perdure.Entity) -> None:
+    memory.delete("notes")
+
+
+recount = perdure.sql_hook("count reviews", int)
+
+
 @app.coordinator
 async def goes_on(memory: perdure.AsyncEntity) -> None:
     await perdure.sleep("1 h")
@@ -92,6 +105,13 @@ def plain_results(client: perdure.Client, some: perdure.Coordinator[..., Any]) -
     assert_type(client.fork("j", workflow=research), perdure.Handle[dict[str, Any]])
     assert_type(client.handle("j", review).result(), Review)
     assert_type(client.trigger_schedule("nightly"), perdure.Handle[Any])
+    assert_type(handle.run_hook(reply, "good", timeout=1), Review)
+    assert_type(handle.run_hook(tidy), None)
+    assert_type(handle.run_hook(recount, add=1, key="k"), int)
+    assert_type(handle.run_hook("reply", "good"), Any)
+    assert_type(handle.hook_result("$hook/k", reply, timeout=1), Review)
+    assert_type(handle.hook_result("$hook/k"), Any)
+    handle.run_hook(review, "good")  # type: ignore[arg-type]
     of_any: perdure.Handle = client.start(review, "good")
     assert_type(of_any, perdure.Handle[Any])
     wider: perdure.Handle[object] = client.start(review, "good")
@@ -166,8 +186,15 @@ async def asynchronous_results(
     forked = await client.fork("j", workflow=research)
     assert_type(forked, perdure.AsyncHandle[dict[str, Any]])
     assert_type(await client.handle("j", review).result(), Review)
+    assert_type(await handle.run_hook(reply, "good", timeout=1), Review)
+    assert_type(await handle.run_hook(recount, add=1, key="k"), int)
+    assert_type(await handle.run_hook("reply", "good"), Any)
+    assert_type(await handle.hook_result("$hook/k", reply, timeout=1), Review)
+    asking: Coroutine[Any, Any, Review] = handle.run_hook(reply, "good")
+    handle.run_hook(review, "good")  # type: ignore[arg-type, unused-coroutine]
+    print(handle.run_hook(reply, "good").stars)  # type: ignore[attr-defined]
     of_any: perdure.AsyncHandle = forked
     assert_type(await client.trigger_schedule("nightly"), perdure.AsyncHandle[Any])
     wrong: perdure.AsyncHandle[int] = await client.start(review)  # type: ignore[arg-type]
     print(client.handle("j", review).result().stars)  # type: ignore[attr-defined]
-    print(of_any, wrong)
+    print(of_any, wrong, await asking)

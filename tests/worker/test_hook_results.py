@@ -36,7 +36,7 @@ def reply(app: perdure.App) -> Any:
 def test_who_asks_a_job_from_outside_gets_an_answer(
     client: perdure.Client, work: Any, reply: Any
 ) -> None:
-    """(C41): in the type that the hook returns; by its name as stored."""
+    """(C41): in the type that the hook returns; where only a name is known, as stored."""
     work()
     client.create_entity("e", "note", {})
     handle = client.handle("e")
@@ -44,6 +44,7 @@ def test_who_asks_a_job_from_outside_gets_an_answer(
     assert handle.run_hook("reply", "who?", timeout=T) == {"text": "WHO?", "seen": 2}
     task = handle.hook(reply, "when?")
     assert handle.hook_result(task, timeout=T) == {"text": "WHEN?", "seen": 3}
+    assert handle.hook_result(task, reply, timeout=T) == Reply("WHEN?", 3)
 
 
 def test_a_question_with_a_key_is_asked_once(client: perdure.Client, work: Any, reply: Any) -> None:
