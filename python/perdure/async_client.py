@@ -73,7 +73,7 @@ class AsyncHandle(
         Awaited[int],
         Awaited[str],
         Awaited[list[Relative]],
-        Awaited[list["AsyncHandle"]],
+        Awaited[list["AsyncHandle[Any]"]],
         AsyncGenerator[StreamItem, None],
         AsyncGenerator[TimelineItem, None],
     ]

@@ -68,7 +68,7 @@ class Handle(
         int,
         str,
         list[Relative],
-        list["Handle"],
+        list["Handle[Any]"],
         Iterator[StreamItem],
         Iterator[TimelineItem],
     ]
