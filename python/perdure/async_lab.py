@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Self
 
 from .app import App
 from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
+from .doubles import Doubles
 from .durations import Duration
-from .lab import Lab, Mocked
+from .lab import Lab
 from .typed import Result
-from .work import Activity, Hook, Workflow
+from .work import Workflow
 
 
-class AsyncLab:
+class AsyncLab(Doubles):
     """A laboratory for one async test: `async with AsyncLab(app) as lab: await lab.run(research)`.
 
     Its verbs are those of a Lab, awaited; `plain` is the lab itself, whose worker runs in a thread,
@@ -26,8 +26,9 @@ class AsyncLab:
     client: AsyncClient
 
     def __init__(self, app: App, *, dsn: str | None = None, patience: Duration = 60):
+        self.app = app
         self.plain = Lab(app, dsn=dsn, patience=patience)
-        self._ending = AsyncExitStack()
+        self._ending: AsyncExitStack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Make the app, and start its worker."""
@@ -83,15 +84,6 @@ class AsyncLab:
     async def pass_time(self, length: Duration) -> datetime:
         """Let time pass: what is due meanwhile happens, each at its time. Gives the new time."""
         return await asyncio.to_thread(self.plain.pass_time, length)
-
-    def mock(
-        self, work: Activity[..., Any] | Hook[..., Any] | str, function: Callable[..., Any]
-    ) -> Mocked:
-        """Let a function stand in for an activity or hook, until the lab ends.
-
-        It runs on the loop of the lab's worker, not on that of the test. Else as `Lab.mock`.
-        """
-        return self.plain.mock(work, function)
 
     async def check(self) -> None:
         """Check that all runs of all jobs replay as they ran, and that the database is sound.

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Self
 
 from .app import App
 from .client import Client, Handle, Memory, connect
 from .connections import Source
+from .doubles import Doubles
 from .durations import Duration, seconds
 from .engine import Engine
-from .errors import InvalidArgument, NonDeterminism, ResultTimeout, UnknownFunction
+from .errors import NonDeterminism, ResultTimeout
 from .replaying import recordings_of_runs, replay_journal
 from .turns import Json
 from .typed import Result
-from .work import SQL_QUEUE, Activity, Hook, SqlHook, Workflow
+from .work import SQL_QUEUE, Workflow
 from .worker import Worker
 
 LOOK_EVERY = 0.002
 """Seconds between two looks whether work is done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mocked:
-    """What stands in for an activity or a hook; `calls` has the arguments of each call."""
-
-    function: Callable[..., Any]
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-
-
-class Lab:
+class Lab(Doubles):
     """A laboratory for one test: `with Lab(app) as lab: lab.run(research, "subsidies")`.
 
     The app has a schema of its own, which is dropped at the end, in the database `dsn`, else
@@ -51,7 +42,7 @@ class Lab:
         self._seen: dict[str, dict[str, Json]] = {}
         self._given = dsn
         self._queues: list[str] = []
-        self._ending = ExitStack()
+        self._ending: ExitStack = ExitStack()
 
     def __enter__(self) -> Self:
         """Make the app, and start its worker."""
@@ -160,51 +151,6 @@ class Lab:
                 return False
             self.settle()  # somebody has begun meanwhile
         return True
-
-    # Doubles.
-
-    def mock(
-        self, work: Activity[..., Any] | Hook[..., Any] | str, function: Callable[..., Any]
-    ) -> Mocked:
-        """Let a function stand in for an activity or hook, until the lab ends.
-
-        `lab.mock(search, lambda query: ["found"])`; a hook's is given the memory first, a
-        transaction's its connection. A name will do. Raises UnknownFunction, and InvalidArgument
-        for what the database runs.
-        """
-        work = self._known(work) if isinstance(work, str) else work
-        if isinstance(work, SqlHook):
-            raise InvalidArgument(
-                "a hook in SQL is not mocked from Python",
-                hint="Register another function under its name: lab.client.register_sql_hook().",
-            )
-        mocked, skipped = Mocked(function), work.leading
-        shape, before = work.shape, (work.function, work.is_async)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            mocked.calls.append((*args[skipped:], *kwargs.values()))
-            return function(*args, **kwargs)
-
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            return await call(*args, **kwargs)
-
-        def restore() -> None:
-            work.function, work.is_async = before
-
-        self._ending.callback(restore)
-        is_async = inspect.iscoroutinefunction(function)
-        work.function, work.is_async = call_async if is_async else call, is_async
-        assert work.shape is shape  # arguments and results pass as those of the real one
-        return mocked
-
-    def _known(self, name: str) -> Activity[..., Any] | Hook[..., Any]:
-        work = self.app.activities.get(name) or self.app.hooks.get(name)
-        if work is None:
-            raise UnknownFunction(
-                f"this app has no activity or hook named {name!r}",
-                hint="Register it first; a coordinator is not mocked, but what it calls.",
-            )
-        return work
 
     # The end.
 

@@ -14,6 +14,7 @@ With pytest, the fixture `perdure_lab` gives a lab to each test, and checks it a
 from __future__ import annotations
 
 from .async_lab import AsyncLab
-from .lab import Lab, Mocked
+from .doubles import Mocked
+from .lab import Lab
 
 __all__ = ["AsyncLab", "Lab", "Mocked"]

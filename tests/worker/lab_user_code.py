@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from typing import Any, assert_type
+from unittest.mock import AsyncMock, Mock
+
+import psycopg
 
 import perdure
 from perdure.testing import AsyncLab, Lab, Mocked
@@ -39,6 +42,11 @@ async def look(memory: perdure.AsyncEntity, query: str) -> bytes:
     return b""
 
 
+@app.transaction
+def keep(connection: psycopg.Connection[Any], query: str, *, often: int = 1) -> None:
+    connection.execute("insert into queries values (%s, %s)", [query, often])
+
+
 @app.coordinator
 def plain(memory: perdure.Entity) -> int:
     assert_type(recount(memory), int)
@@ -70,7 +78,26 @@ def tests(lab: Lab) -> None:
     lab.client.handle("j").hook(recount, add=1)
     lab.client.register_sql_hook(recount, "public.recount", retry_in="1 min")
     perdure.sql_hook(5)  # type: ignore[call-overload]
-    lab.mock(research, print)  # type: ignore[arg-type]
+
+
+async def found(query: str) -> list[str]:
+    return [query]
+
+
+def doubles(lab: Lab, async_lab: AsyncLab) -> None:
+    assert_type(lab.mock(search, found), Mocked)
+    assert_type(lab.mock(look, lambda memory, query: query.encode()), Mocked)
+    assert_type(async_lab.mock(keep, lambda connection, query, *, often=1: None), Mocked)
+    lab.mock(count, found)
+    lab.mock(keep, Mock())
+    lab.mock(look, AsyncMock(return_value=b""))
+    lab.mock("search", found)
+    lab.mock(search, ["found"])  # type: ignore[call-overload]
+    lab.mock("search", None)  # type: ignore[call-overload]
+    lab.mock(search, lambda: ["found"])  # type: ignore[arg-type, misc]
+    async_lab.mock(look, lambda memory: b"")  # type: ignore[arg-type, misc]
+    lab.mock(keep, lambda connection: None)  # type: ignore[arg-type, misc]
+    lab.mock(research, print)  # type: ignore[call-overload]
 
 
 async def asynchronous(client: perdure.AsyncClient) -> None:

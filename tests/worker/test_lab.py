@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -363,12 +364,23 @@ def test_a_double_may_fail(lab: Lab) -> None:
     [
         ("nothing", perdure.errors.UnknownFunction),
         ("research", perdure.errors.UnknownFunction),
+        (research, perdure.errors.UnknownFunction),
+        (print, perdure.errors.UnknownFunction),
         (perdure.sql_hook("count"), perdure.InvalidArgument),
     ],
 )
 def test_what_has_no_double(lab: Lab, work: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         lab.mock(work, print)
+
+
+@pytest.mark.parametrize("function", [["found"], None, "reads"])
+def test_what_cannot_be_called_is_no_double(lab: Lab, function: Any) -> None:
+    """The activity would fail at its first call, and the lab keep it."""
+    before = search.function
+    with pytest.raises(perdure.InvalidArgument, match=re.escape(f"{function!r} is no function")):
+        lab.mock(search, function)
+    assert search.function is before
 
 
 # The check.
