@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -173,22 +174,39 @@ def runtime() -> Runtime | None:
     return serving
 
 
-def required(call: str) -> Runtime:
+ANYWHERE = "coordinator, hook or activity"
+_CLIENT = "Use a client: perdure.connect()."
+
+
+def required(call: str, hint: str = _CLIENT) -> Runtime:
     """Give what serves the running code. Raises InvalidArgument outside of any."""
     serving = runtime()
-    if serving is None and activity_info.get() is not None:
-        raise InvalidArgument(
+    if serving is None:
+        raise misplaced(call, hint)
+    return serving
+
+
+def misplaced(
+    call: str, hint: str = _CLIENT, where: str = "coordinator or hook"
+) -> InvalidArgument:
+    """Say what is the matter with a call that nothing serves; the hint is for code of no job."""
+    if activity_info.get() is not None:
+        return InvalidArgument(
             f"{call}() was called in an activity",
             detail="An activity is ordinary code, of which the result alone is recorded.",
             hint="Call it in the coordinator or hook; in an activity the clock, random numbers and"
             " waits are those of Python.",
         )
-    if serving is None:
-        raise InvalidArgument(
-            f"{call}() was called outside of a coordinator or hook",
-            hint="Use a client there: perdure.connect().",
+    if threading.current_thread() is not threading.main_thread():
+        return InvalidArgument(
+            f"{call}() was called in a thread that belongs to no {where}",
+            detail="Whose it is stands in its context, and a new thread begins with an empty one.",
+            hint="A thread of an activity or plain hook takes the context along if you begin it by"
+            " pool.submit(contextvars.copy_context().run, function) or asyncio.to_thread(function)."
+            " Elsewhere in a job leave the call to the coordinator or hook itself. Outside of jobs:"
+            f" {hint}",
         )
-    return serving
+    return InvalidArgument(f"{call}() was called outside of a {where}", hint=hint)
 
 
 class TaskDoor:

@@ -15,12 +15,22 @@ from uuid import UUID
 
 from . import asks
 from .awaitables import Durable
-from .context import SHIELDED, Info, Runtime, activity_info, is_shielded, required, runtime
+from .context import (
+    ANYWHERE,
+    SHIELDED,
+    Info,
+    Runtime,
+    activity_info,
+    is_shielded,
+    misplaced,
+    required,
+    runtime,
+)
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
 from .memory import Path, parse_path
 from .names import as_id, check_name, check_text
-from .progress import pulse
+from .progress import Pulse, pulse
 from .typed import Result, decoder, unchanged
 from .work import Coordinator, Hook, Pending, Workflow, check_kind
 
@@ -360,8 +370,7 @@ def heartbeat(progress: Any = None) -> None:
     one. The next attempt finds it in `info().progress`. In plain code a cancel is heard here, too:
     raises CancelledError where nobody waits for the code any more, and ValueTooLarge.
     """
-    running = pulse.get()
-    (required("heartbeat") if running is None else running).beat(progress)
+    _running("heartbeat").beat(progress)
 
 
 def publish(stream: Path, *items: Any) -> Any:
@@ -372,11 +381,10 @@ def publish(stream: Path, *items: Any) -> Any:
     Without items it says that nothing more comes. It waits where the database cannot keep up.
     """
     keys = parse_path(stream)
-    running = pulse.get()
-    if running is None:
-        serving = required("publish")
-        return serving.give(serving.ask(asks.command_ask("log", keys, list(items), None)))
-    return running.publish(keys, items)
+    running = _running("publish")
+    if isinstance(running, Pulse):
+        return running.publish(keys, items)
+    return running.give(running.ask(asks.command_ask("log", keys, list(items), None)))
 
 
 def info() -> Info:
@@ -386,5 +394,13 @@ def info() -> Info:
         return serving.info
     tell = activity_info.get()
     if tell is None:
-        raise InvalidArgument("info() was called outside of a coordinator, hook or activity")
+        raise misplaced("info", where=ANYWHERE)
     return tell()
+
+
+def _running(call: str) -> Pulse | Runtime:
+    """Give what serves a call that activities may make, too."""
+    running = pulse.get() or runtime()
+    if running is None:
+        raise misplaced(call, where=ANYWHERE)
+    return running

@@ -20,7 +20,7 @@ from typing import (
 )
 
 from . import asks
-from .context import Runtime, runtime
+from .context import Runtime, misplaced, required, runtime
 from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
@@ -250,11 +250,8 @@ class Transaction(Activity[P, R, Result_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it durably; it is given its connection there, before these arguments."""
         if runtime() is None:
-            raise InvalidArgument(
-                f"{self.name}() was called outside of a coordinator or hook",
-                detail="There is no transaction that it could work in.",
-                hint=f"Give it one of yours: {self.name}.function(connection, …).",
-            )
+            hint = f"Give it a transaction of yours: {self.name}.function(connection, …)."
+            raise misplaced(self.name, hint)
         return super().__call__(*args, **kwargs)
 
 
@@ -414,10 +411,5 @@ def check_kind(given: object, kind: type[Work[..., Any]]) -> None:
 
 
 def _needed(work: Work[..., Any]) -> Runtime:
-    serving = runtime()
-    if serving is None:
-        raise InvalidArgument(
-            f"{work.name}.start() was called outside of a coordinator or hook",
-            hint="Call the function itself there, or start a job with a client.",
-        )
-    return serving
+    hint = "Call the function itself there, or start a job with a client."
+    return required(f"{work.name}.start", hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import pickle
 import re
@@ -10,10 +11,13 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypedDict, TypeVar
 from uuid import UUID
 
+import psycopg
 import pydantic
 import pytest
 from typing_extensions import TypeAliasType
@@ -393,6 +397,58 @@ def test_an_activity_has_no_durable_clock_and_is_told_what_it_is(
     assert client.start(asks).result(T) == [
         f"{name}() was called in an activity, True" for name in ("now", "uuid", "sleep")
     ]
+
+
+@pytest.mark.parametrize("place", ["coordinator", "hook", "activity"])
+def test_a_thread_of_ones_own_is_told_that_it_needs_the_context(
+    app: perdure.App, client: perdure.Client, work: Any, place: str
+) -> None:
+    """It was told to be outside of a coordinator or hook, or nothing, and to use a client."""
+
+    def refused() -> list[str]:
+        calls: dict[str, Callable[[], Any]] = {
+            "publish": lambda: perdure.publish("words", "lost"),
+            "heartbeat": lambda: perdure.heartbeat(1),
+            "info": perdure.info,
+            "patched": lambda: perdure.patched("new"),
+            "count.start": count.start,
+            "insert": insert,
+        }
+        said = []
+        for name, call in calls.items():
+            with pytest.raises(perdure.InvalidArgument) as raised:
+                call()
+            assert f"{name}() was called in a thread that belongs to no" in raised.value.message
+            said.append("copy_context" in (raised.value.hint or ""))
+        return said
+
+    def threads() -> tuple[list[bool], str]:
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(refused).result()
+            if place == "coordinator":
+                return said, perdure.info().job
+            pool.submit(contextvars.copy_context().run, perdure.publish, "words", "kept").result()
+            return said, pool.submit(contextvars.copy_context().run, perdure.info).result().job
+
+    @app.transaction
+    def insert(connection: psycopg.Connection[Any]) -> None:
+        """Never gets so far."""
+
+    count = app.activity(lambda: 1, name="count")
+    activity = app.activity(threads, name="activity")
+    hook = app.hook(lambda memory: threads(), name="hook")
+
+    @app.coordinator
+    def coordinator(memory: perdure.Entity) -> Any:
+        if place == "coordinator":
+            return threads()
+        return activity() if place == "activity" else hook(memory)
+
+    work()
+    handle = client.start(coordinator, id="j")
+    assert handle.result(T) == [[True] * 6, "j"]
+    words = [] if place == "coordinator" else ["kept"]
+    assert [item.item for item in handle.stream("words")] == words
 
 
 class Page(pydantic.BaseModel):
