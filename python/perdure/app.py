@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import psycopg
 
-from .codecs import Codec
+from .codecs import Codec, check_codec
 from .durations import Duration
 from .errors import InvalidArgument, InvalidName
 from .names import check_name
@@ -73,6 +73,14 @@ class CoordinatorDecorator(Protocol):
     def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Coordinator[P, T, T]: ...
 
 
+def check_app(given: object) -> None:
+    """Refuse what runs nothing. Raises InvalidArgument."""
+    if not isinstance(given, App):
+        raise InvalidArgument(
+            f"{given!r} is no app"[:500], hint="Give what perdure.App() has made, not its name."
+        )
+
+
 class App:
     """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`.
 
@@ -91,6 +99,7 @@ class App:
         if version is not None:
             check_name(version, "a version")
         self.version = version
+        check_codec(codec)
         self.codec = codec
         self.tracing = None if tracer is None else _tracing(tracer)
         self.activities: dict[str, Activity[..., Any]] = {}

@@ -74,7 +74,16 @@ def check_arguments(function: str, given: Mapping[str, Any]) -> None:
         if kind is None or kind.accepts(value):
             continue
         if value is not None or function not in NEEDED_BUT_IN.get(name, {function}):
-            raise InvalidArgument(f"{name}={value!r} is no {kind.name}"[:500], hint=kind.hint)
+            check_argument(name, value, kind)
+
+
+def check_argument(name: str, given: Any, kind: Kind) -> None:
+    """Refuse one that is of another kind: `check_argument("slots", 3, INTEGER)`.
+
+    Raises InvalidArgument.
+    """
+    if not kind.accepts(given):
+        raise InvalidArgument(f"{name}={given!r} is no {kind.name}"[:500], hint=kind.hint)
 
 
 def check_asked(options: Mapping[str, Any]) -> None:

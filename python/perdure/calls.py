@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 
 from . import openers
 from .arguments import check_arguments
-from .codecs import Codec
+from .codecs import Codec, check_codec
 from .durations import as_interval
 from .envelopes import MAIN, mark_envelopes, request_place
 from .errors import InvalidArgument, InvalidName, InvalidValue, translated
@@ -90,6 +90,7 @@ class Calls:
         if not schema or "\0" in schema or len(schema.encode()) > 63:
             raise InvalidName(f"{schema!r} is no name for a schema")
         self.schema = schema
+        check_codec(codec)
         self.codec = codec
         self.fields = Fields(() if codec is None else codec.memory)
         self.shows_envelopes = False

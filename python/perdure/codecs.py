@@ -51,6 +51,18 @@ class Codec(Protocol):
         """
 
 
+def check_codec(given: object) -> None:
+    """Refuse what is neither a codec nor none. Raises InvalidArgument."""
+    if given is not None and not all(hasattr(given, name) for name in _OF_A_CODEC):
+        raise InvalidArgument(
+            f"{given!r} is no codec"[:500],
+            hint="Give a perdure.codecs.AesGcm, or what has its " + ", ".join(_OF_A_CODEC) + ".",
+        )
+
+
+_OF_A_CODEC = ("memory", "encode", "decode", "digest")
+
+
 class AesGcm:
     """AES-256 in Galois counter mode: `AesGcm(keys={"2026": key}, current="2026")`.
 

@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+from .arguments import INTEGER, TEXT, check_argument
 from .calls import Call, Calls, plain_cursor, send, send_async
 from .errors import (
     InstanceNotAdopted,
@@ -86,6 +87,9 @@ class Source:
             raise InvalidArgument(
                 f"{dsn!r} is no DSN"[:500], hint='Give str, as "postgresql:///my_database".'
             )
+        check_argument("schema", schema, TEXT)
+        if prepare_threshold is not None:
+            check_argument("prepare_threshold", prepare_threshold, INTEGER)
         self.schema = schema
         self.prepare_threshold = prepare_threshold
         self.is_pooled = False

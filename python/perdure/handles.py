@@ -222,7 +222,7 @@ def run_hook(
     """
     client = handle._client
     call = client.requests.hook(handle.id, hook, args, options)
-    answer: Awaited[Result] = client.follow(handle._ran(call, timeout, decoder_of(hook)))
+    answer: Awaited[Result] = client.follow(handle._ran(call, timeout, decoder_of(hook, Hook)))
     return answer
 
 
@@ -239,6 +239,6 @@ def hook_result(
     It is of the type that `hook` returns, or as stored. Raises HookFailed, ResultTimeout,
     HookNotFound and JobNotFound.
     """
-    steps = handle._answer(task, timeout, decoder_of(hook))
+    steps = handle._answer(task, timeout, decoder_of(hook, Hook))
     answer: Awaited[Result] = handle._client.follow(steps)
     return answer

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from .app import App
+from .app import App, check_app
 from .client import Client, Handle, Memory, connect
 from .connections import Source
 from .doubles import Doubles
@@ -36,6 +36,7 @@ class Lab(Doubles):
     """
 
     def __init__(self, app: App, *, dsn: str | None = None, patience: Duration = 60):
+        check_app(app)
         self.app = app
         self.schema = f"perdure_test_{uuid.uuid4().hex[:12]}"
         self._patience = seconds(patience)

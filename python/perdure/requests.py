@@ -359,8 +359,12 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     return typed.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]
 
 
-def decoder_of(work: Workflow | Hook[..., Any] | None) -> typed.Decode:
-    """Give what makes a function's result of its stored form."""
+def decoder_of(
+    work: Workflow | Hook[..., Any] | None, kind: type[Work[..., Any]] = Coordinator
+) -> typed.Decode:
+    """Give what makes a function's result of its stored form. Raises InvalidArgument."""
+    if work is not None:
+        check_kind(work, kind)
     return work.shape.result if isinstance(work, Work) else typed.unchanged
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from .memory import Awaited
-from .requests import BaseClient, all_of_many
+from .requests import BaseClient, all_of_many, decoder_of
 from .typed import Result
 from .work import Workflow
 
@@ -102,4 +102,5 @@ def fork(
 
 def _handle_of(client: BaseClient, workflow: Workflow | None) -> Callable[[Sequence[Any]], Any]:
     """Give what makes a handle of an answer (id, is_new)."""
+    decoder_of(workflow)  # what is no workflow is refused before anything is sent
     return lambda row: client.handle(row[0], workflow)

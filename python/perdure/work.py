@@ -25,7 +25,7 @@ from .durations import Duration, seconds
 from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
 from .memory import Verbs
-from .names import check_queue
+from .names import check_queue, check_text
 from .notebooks import cell
 from .retry import Retry, policy_of
 from .typed import Result, Result_co, Shape, decoder, shape_of
@@ -304,7 +304,7 @@ class SqlHook(Hook[..., Any, T]):
     """A hook that is a function of the database: `register_sql_hook` knows it by the same name."""
 
     def __init__(self, name: str, returns: Any = Any):
-        super().__init__(_in_the_database, name=name, queue=SQL_QUEUE)
+        super().__init__(_in_the_database, name=check_text(name), queue=SQL_QUEUE)
         self.returns = returns
 
     @cached_property

@@ -16,7 +16,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
-from .app import App
+from .app import App, check_app
+from .arguments import INTEGER, TEXT, check_argument, listed
 from .calls import send_async
 from .connections import REFUSALS, AsyncLink, Source, pauses
 from .durations import Duration, seconds
@@ -26,7 +27,7 @@ from .eventloop import new_loop
 from .faults import crash_point
 from .heartbeats import Heartbeat
 from .hooks import Family
-from .names import check_queue
+from .names import check_name, check_queue
 from .threads import Threads
 
 logger = logging.getLogger("perdure.worker")
@@ -77,11 +78,11 @@ class Worker:
         provision: bool = True,
         instance: str | None = None,
     ):
-        queues = app.queues() if queues is None else queues
-        _check_work(queues, slots, seconds(poll))
+        check_app(app)
+        self._queues = app.queues() if queues is None else listed("queues", queues)
+        _check_work(self._queues, slots, seconds(poll), cache)
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._app = app
-        self._queues = list(queues)
         self._version = _version_of(app, version)
         self._dsn = dsn
         self._schema = schema
@@ -92,7 +93,7 @@ class Worker:
         self._cache = cache
         self._prepare_threshold = prepare_threshold
         self._provision = provision
-        self._instance = instance or os.environ.get(INSTANCE)
+        self._instance = _instance_of(instance)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._started = threading.Event()
@@ -314,9 +315,11 @@ class Worker:
         await self._stopping.wait()
 
 
-def _check_work(queues: Sequence[str], slots: int, poll: float) -> None:
+def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> None:
     """Refuse what would be given no work, or no rest. Raises InvalidArgument, InvalidName."""
-    if isinstance(queues, str) or not queues or slots < 1:
+    check_argument("slots", slots, INTEGER)
+    check_argument("cache", cache, INTEGER)
+    if not queues or slots < 1:
         raise InvalidArgument("a worker needs a list of queues and at least one slot")
     if poll <= 0:
         raise InvalidArgument("a worker needs a pause between two looks", hint="Say poll=5.")
@@ -326,12 +329,21 @@ def _check_work(queues: Sequence[str], slots: int, poll: float) -> None:
 
 def _version_of(app: App, version: str | None) -> str | None:
     """Give the version of the code. Raises InvalidArgument where the app says another."""
+    if version is not None:
+        check_name(version, "a version")
     if version is not None and app.version not in (None, version):
         raise InvalidArgument(
             f"the app is version {app.version}, and its worker was told to be {version}",
             hint="Name the version once, at the app.",
         )
     return version or app.version
+
+
+def _instance_of(given: str | None) -> str | None:
+    """Give the instance that is served alone, if one is. Raises InvalidArgument."""
+    if given is not None:
+        check_argument("instance", given, TEXT)
+    return given or os.environ.get(INSTANCE)
 
 
 async def _beside(function: Callable[[], object]) -> None:

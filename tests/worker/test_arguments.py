@@ -14,6 +14,7 @@ import pytest
 import perdure
 from perdure import calls
 from perdure.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
+from perdure.testing import AsyncLab, Lab
 
 CALLS = Path(calls.__file__).read_text()
 NAMED = {*re.findall(r'_(?:call|repeatable|item)\(\s*"(\w+)"', CALLS), "entity_remove"}
@@ -76,6 +77,18 @@ WRONG: dict[str, Case] = {
         lambda client: client.handle("note").result([1]),  # type: ignore[arg-type]
         "[1] is not a duration",
     ),
+    "a number for a workflow": Case(
+        lambda client: client.handle("note", 5),  # type: ignore[arg-type]
+        "5 is no coordinator",
+    ),
+    "a number for the workflow of a fork": Case(
+        lambda client: client.fork("note", workflow=5),  # type: ignore[arg-type]
+        "5 is no coordinator",
+    ),
+    "a number for the hook of an answer": Case(
+        lambda client: client.handle("note").hook_result("$hook/k", 5),  # type: ignore[arg-type]
+        "5 is no hook",
+    ),
     "text for arguments": Case(
         lambda client: client.handle("note").retry("ab"), "args='ab' is no list"
     ),
@@ -119,6 +132,44 @@ WRONG: dict[str, Case] = {
         "PostgreSQL's text has no NUL character",
     ),
 }
+
+
+APP = perdure.App()
+DSN = "postgresql:///nowhere"
+
+MADE_WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
+    "a worker of no app": (perdure.Worker, [None, "app", 1, perdure.App], "is no app"),
+    "a lab of no app": (Lab, [None, "app"], "is no app"),
+    "an async lab of no app": (AsyncLab, [None, "app"], "is no app"),
+    "a worker of one queue": (lambda given: perdure.Worker(APP, given), [1, "q"], "is no list"),
+    "a queue that is no text": (lambda given: perdure.Worker(APP, given), [[1]], "a queue must"),
+    "slots": (lambda given: perdure.Worker(APP, slots=given), [None, "4", 1.5], "no whole number"),
+    "a cache": (lambda given: perdure.Worker(APP, cache=given), [None, "4"], "no whole number"),
+    "an instance": (lambda given: perdure.Worker(APP, instance=given), [1, []], "is no text"),
+    "a version": (lambda given: perdure.Worker(APP, version=given), [1, []], "must have a name"),
+    "a schema": (lambda given: perdure.connect(DSN, given), [None, 1, []], "is no text"),
+    "a threshold": (
+        lambda given: perdure.connect(DSN, prepare_threshold=given),
+        ["x"],
+        "no whole number",
+    ),
+    "a codec of an app": (lambda given: perdure.App(codec=given), [1, "key", b""], "is no codec"),
+    "a codec of a client": (
+        lambda given: perdure.connect(DSN, codec=given, provision=False),
+        [1, "key"],
+        "is no codec",
+    ),
+    "a hook in SQL without a name": (perdure.sql_hook, [None, 1], "is no text"),
+}
+
+
+@pytest.mark.parametrize("case", MADE_WRONG)
+def test_what_is_made_of_the_wrong_things_is_refused(case: str) -> None:
+    """They ended in an AttributeError or TypeError from within, some at the first use."""
+    make, wrong, said = MADE_WRONG[case]
+    for given in wrong:
+        with pytest.raises((perdure.InvalidArgument, perdure.InvalidName), match=said):
+            make(given)
 
 
 @pytest.mark.parametrize("what", WRONG)
