@@ -39,7 +39,7 @@ class AsyncLab(Doubles):
                 self.plain.dsn, self.plain.schema, codec=self.plain.app.codec, provision=False
             )
             self.client = await stack.enter_async_context(opened)
-            self._ending = stack.pop_all()
+            await self._ending.enter_async_context(stack.pop_all())
         return self
 
     async def __aexit__(self, *_: object) -> None:

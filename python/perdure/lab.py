@@ -60,7 +60,7 @@ class Lab(Doubles):
             )
             self._queues = self.client.send(served)
             stack.enter_context(_LabWorker(self))
-            self._ending = stack.pop_all()
+            self._ending.enter_context(stack.pop_all())
         return self
 
     def __exit__(self, *_: object) -> None:

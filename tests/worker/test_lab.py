@@ -347,6 +347,25 @@ def test_doubles_know_how_they_were_called(lab: Lab) -> None:
     assert (search.function, search.is_async) == before
 
 
+def test_doubles_of_a_lab_that_is_not_open_yet_end_with_it(dsn: str) -> None:
+    """They stayed for all labs to come, and for whoever else called the function."""
+    before = search.function
+
+    async def in_an_async_lab() -> None:
+        lab = AsyncLab(app, dsn=dsn)
+        lab.mock(search, found("b"))
+        async with lab:
+            assert await lab.run(research, "q") == ["b"]
+
+    lab = Lab(app, dsn=dsn)
+    lab.mock(search, found("a"))
+    with lab:
+        assert lab.run(research, "q") == ["a"]
+    assert search.function is before
+    asyncio.run(in_an_async_lab())
+    assert search.function is before
+
+
 def test_a_double_may_fail(lab: Lab) -> None:
     outcomes: Iterator[Any] = iter([OSError("once"), [Page("x")]])
 
