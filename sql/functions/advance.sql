@@ -227,7 +227,7 @@ begin
         perform check_protocol(advance.protocol);
         perform check_instance(advance.instance);
     end if;
-    perform check_list(advance.turns, 'turns');
+    perform check_turns(advance.turns);
     if advance.turns <> '[]' then
         perform check_tasks(advance.turns);
         perform hold_ends(advance.turns);

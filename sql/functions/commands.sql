@@ -51,7 +51,8 @@ begin
             'PD101', 'InvalidPath', 'the path of a log is too long', 'The name of a log has at most 1000 bytes.',
             'Give the log a shorter name.');
     end if;
-    if cardinality(argument_failure.path) > 50 or array_position(argument_failure.path, null) is not null
+    if cardinality(argument_failure.path) > 50 or array_ndims(argument_failure.path) > 1
+        or array_position(argument_failure.path, null) is not null
         or octet_length(argument_failure.path::text) > 10000 then
         return make_failure(
             'PD101', 'InvalidPath', 'this is no path into a memory',
@@ -196,7 +197,7 @@ begin
         made.context := case when made.failure is null then apply_command.context end;
         return made;
     end if;
-    if depth between 1 and 50 and array_position(apply_command.path, null) is null
+    if depth between 1 and 50 and array_ndims(apply_command.path) = 1 and array_position(apply_command.path, null) is null
         and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object' then
         old := apply_command.context #> apply_command.path;
         if op = 'increment' then

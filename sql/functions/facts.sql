@@ -32,10 +32,21 @@ begin
            and r.facts is not null
         window before as (partition by r.job, r.number order by f.place rows between unbounded preceding and 1 preceding)
          order by r.job, r.number, f.place);
+exception
+    -- Which it was is looked for only now. Nothing was written in this block: it costs no transaction id.
+    when data_exception then
+        perform raise_failure(failure_among(unread_failure(f.fact, 'fact ' || f.place), 'turn', r.number,
+                                            cardinality(read_facts.turns), concat_ws(' of job ', r.task, r.job)))
+           from unnest(read_facts.turns) as r
+          cross join jsonb_array_elements(r.facts) with ordinality as f (fact, place)
+          where r.verdict = 'apply'
+            and misread_field(f.fact) is not null
+          order by r.number, f.place;
+        raise;
 end
 $$;
 comment on function @extschema@.read_facts(@extschema@.turn[], timestamptz) is
-    'Read the facts of turns that apply; those of one document stand together, in the order of their turns.';
+    'Read the facts of turns that apply; those of one document stand together, in the order of their turns. PD107.';
 
 
 create function @extschema@.answer_command(

@@ -73,7 +73,8 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    named bigint[] := array(select jsonb_path_query(messages_are_open.facts, '$[*].message ? (@ != null)')::bigint);
+    named bigint[] := array(select jsonb_path_query(
+        messages_are_open.facts, '$[*].message ? (@ > -1000000000000000000 && @ < 1000000000000000000)')::bigint);
 begin
     return cardinality(named) = (
         select count(*)

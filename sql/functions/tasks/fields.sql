@@ -48,6 +48,84 @@ comment on function @extschema@.request_fields(text) is
     'Name what a request of a kind may say; a child is told by if_exists that it is a new job.';
 
 
+-- What reads a list of objects stops at the first field that is not of its type, and PostgreSQL does not say whose it is. That is
+-- looked for only then, field by field: one that is called the same has the same type wherever it stands.
+create function @extschema@.misread_field(given jsonb) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    field text;
+begin
+    -- A loop: each field is tried by itself, until one fails.
+    for field in select k from jsonb_object_keys(misread_field.given) as k loop
+        perform
+           from jsonb_to_record(jsonb_build_object(field, misread_field.given -> field)) as s (
+                token uuid, position integer, asked integer, asked_before integer, awaits text[], until timestamptz, ok boolean,
+                at timestamptz, path text[], message bigint, priority integer, due_at timestamptz, expires_at timestamptz,
+                timeout interval, detached boolean, shielded boolean);
+    end loop;
+    return null;
+exception
+    when data_exception then
+        return field;
+end
+$$;
+comment on function @extschema@.misread_field(jsonb) is
+    'Name a field of a turn, fact, request or start that is not of its type, or null.';
+
+
+create function @extschema@.unread_failure(given jsonb, what text) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    field text := misread_field(unread_failure.given);
+    wanted text := case
+        when field = 'token' then 'a uuid'
+        when field in ('position', 'asked', 'asked_before', 'priority', 'message') then 'a whole number'
+        when field in ('awaits', 'path') then 'an array of texts'
+        when field = 'timeout' then 'a length of time'
+        when field in ('ok', 'detached', 'shielded') then 'true or false'
+        else 'a time' end;
+begin
+    if field is null then
+        return null;
+    end if;
+    return make_failure(
+        'PD107', 'InvalidArgument', format('the field %s of %s cannot be read', field, unread_failure.what),
+        format('It should be %s, and is %s.', wanted, type_found(unread_failure.given -> field)), 'Correct the field.');
+end
+$$;
+comment on function @extschema@.unread_failure(jsonb, text) is
+    'Say that a field of a turn, fact, request or start is not of its type (PD107), or null.';
+
+
+create function @extschema@.list_failure(turn jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD107', 'InvalidArgument', format('the field %s of a turn cannot be read', f.field),
+                   format('It should be an array%s.', f.of_what), 'Correct the field.')
+          from (values ('facts', ' of objects', list_failure.turn -> 'facts'),
+                       ('requests', ' of objects', list_failure.turn -> 'requests'),
+                       ('cancels', '', list_failure.turn -> 'cancels')) as f (field, of_what, given)
+         where jsonb_typeof(f.given) not in ('array', 'null')
+            or f.of_what <> '' and f.given @? 'strict $[*] ? (@.type() != "object")'
+         limit 1);
+end
+$$;
+comment on function @extschema@.list_failure(jsonb) is
+    'Say that what should be a list in a turn is none, or not one of objects (PD107), or null.';
+
+
 create function @extschema@.stray_failure(turn jsonb) returns jsonb
 language plpgsql
 immutable
@@ -57,6 +135,7 @@ as $$
 begin
     return coalesce(
         field_failure(stray_failure.turn, turn_fields(), 'a turn'),
+        list_failure(stray_failure.turn),
         (select field_failure(f.fact, fact_fields(), coalesce('the fact ' || left(f.fact ->> 'key', 40), 'a fact'))
            from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
           where f.fact - fact_fields() <> '{}'
@@ -64,4 +143,33 @@ begin
 end
 $$;
 comment on function @extschema@.stray_failure(jsonb) is
-    'Say that a turn, or one of its facts, has a field that nobody would read (PD107), or null.';
+    'Say that a turn, or one of its facts, has a field that nobody would read, or a list that is none (PD107), or null.';
+
+
+-- In the place of a look whether they are objects: what reads them finds that out too. It writes nothing, so the block that
+-- catches what it finds costs no transaction id. What is wrong is looked for only then.
+create function @extschema@.check_turns(turns jsonb) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if (jsonb_typeof(check_turns.turns) = 'array') is not true then
+        perform check_list(check_turns.turns, 'turns');
+    end if;
+    perform
+       from jsonb_to_recordset(check_turns.turns) as r (
+            token uuid, position integer, awaits text[], until timestamptz, asked integer, asked_before integer);
+exception
+    when data_exception then
+        perform check_list(check_turns.turns, 'turns');
+        perform raise_failure(failure_among(unread_failure(r.turn, 'a turn'), 'turn', r.place, jsonb_array_length(check_turns.turns),
+                                            concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))
+           from jsonb_array_elements(check_turns.turns) with ordinality as r (turn, place)
+          where misread_field(r.turn) is not null
+          order by r.place;
+        raise;
+end
+$$;
+comment on function @extschema@.check_turns(jsonb) is
+    'Refuse what is no array of objects, or a turn of which a field cannot be read (PD107), and say which.';

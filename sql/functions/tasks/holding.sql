@@ -89,12 +89,17 @@ begin
          cross join lateral (
             -- Most turns are short and plain, and nothing can be wrong with them.
             select case when not (g.state in ('keep', 'park', 'done') and g.requests is null
+                                  and (jsonb_typeof(g.cancels) <> 'array') is not true
                                   and octet_length(concat(g.facts, g.value, g.awaits)) <= 200
                                   and (g.awaits is null or '' <> all(g.awaits))
                                   and (g.state <> 'park' or g.until < 'infinity' or cardinality(g.awaits) > 0)
                                   and (hold_tasks.turns -> (g.number - 1)::integer) - turn_fields() = '{}'
-                                  and not exists (select from jsonb_array_elements(g.facts) as e (fact)
-                                                   where e.fact - fact_fields() <> '{}')) is true
+                                  and not exists (
+                                        select
+                                          from jsonb_array_elements(case when jsonb_typeof(g.facts) <> 'array' then '[0]'
+                                                                         else g.facts end) as e (fact)
+                                         where case jsonb_typeof(e.fact) when 'object' then e.fact - fact_fields() <> '{}'
+                                                    else true end)) is true
                    then coalesce(stray_failure(hold_tasks.turns -> (g.number - 1)::integer),
                                  turn_failure(g.state, g.facts, g.requests, g.value),
                                  await_failure(g.awaits),

@@ -34,7 +34,7 @@ comment on function @extschema@.option_failure(jsonb) is
 
 create function @extschema@.request_failure(request jsonb) returns jsonb
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -58,7 +58,9 @@ begin
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
         case when jsonb_strip_nulls(request_failure.request - fields) <> '{}'
              then field_failure(jsonb_strip_nulls(request_failure.request), fields, 'a request of the kind ' || kind) end,
-        -- Most requests have none.
+        -- Most requests have none of these.
+        case when request_failure.request ?| '{due_at,expires_at,detached,shielded}'::text[]
+             then unread_failure(request_failure.request, 'a request') end,
         case when request_failure.request ?| options then option_failure(request_failure.request) end);
 end
 $$;
@@ -88,7 +90,7 @@ comment on function @extschema@.await_failure(text[]) is
 -- What a turn may not say, seen before anything is applied.
 create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

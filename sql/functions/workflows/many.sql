@@ -1,23 +1,5 @@
 -- Workflows, many at once: all of a list are started, or none. Where one is refused, it is said which. [P1]
 
-create function @extschema@.is_misread(start jsonb) returns boolean
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    perform
-       from jsonb_to_record(is_misread.start) as s (priority integer, due_at timestamptz, timeout interval);
-    return false;
-exception
-    when data_exception then
-        return true;
-end
-$$;
-comment on function @extschema@.is_misread(jsonb) is
-    'Tell whether a start has a priority, due_at or timeout that is of another type.';
-
-
 create function @extschema@.read_starts(starts jsonb) returns @extschema@.new_job[]
 language plpgsql
 volatile
@@ -44,13 +26,10 @@ begin
 exception
     -- Which it was is looked for only now.
     when data_exception then
-        perform raise_failure(failure_among(make_failure(
-                    'PD107', 'InvalidArgument', 'a start cannot be read',
-                    'A priority is a number, due_at a time, timeout a length of time; one of them is something else.',
-                    'Write each field as the argument of start() of its name.'),
-                    'start', s.place, jsonb_array_length(read_starts.starts), s.item ->> 'id'))
+        perform raise_failure(failure_among(unread_failure(s.item, 'a start'), 'start', s.place,
+                                            jsonb_array_length(read_starts.starts), s.item ->> 'id'))
            from jsonb_array_elements(read_starts.starts) with ordinality as s (item, place)
-          where is_misread(s.item)
+          where misread_field(s.item) is not null
           order by s.place;
         raise;
 end

@@ -1,0 +1,100 @@
+-- Shapes: turns whose fields have another type than they should. Somebody writes a worker in a language of his own, and must be
+-- told which turn it was, and which field; PostgreSQL alone says "cannot extract elements from an object".
+
+begin;
+select plan(8);
+
+select the_time_is('2030-01-01 12:00+00');
+select have_held_job(id) from unnest('{good,bad}'::text[]) as id;
+
+-- What a batch comes to in which a good turn stands before a bad one: its answer, or the error of the whole call.
+create function outcome_of(turn jsonb) returns text
+language plpgsql
+as $$
+declare
+    answer jsonb;
+    code text;
+    message text;
+    detail text;
+begin
+    answer := tell(a_turn('good', facts => '[{"kind": "note"}]'), outcome_of.turn);
+    if answer #>> '{0,state}' <> 'keep' then
+        return 'the good turn was answered ' || (answer -> 0);
+    end if;
+    return concat_ws(' ', answer #>> '{1,state}', answer #>> '{1,error,code}', answer #>> '{1,error,message}');
+exception when others then
+    get stacked diagnostics code = returned_sqlstate, message = message_text, detail = pg_exception_detail;
+    return concat_ws(' ', code, message, substring(detail from '^It is [^;]*'));
+end
+$$;
+comment on function outcome_of(jsonb) is 'Tell how a turn was answered, or with what the whole batch was refused.';
+
+create temporary table fields as
+select f.part, f.field, v.value
+  from (values
+        ('turn', 'facts', '{} 3 "x" true [3] [null] [[]] ["x"]'),
+        ('turn', 'requests', '{} 3 "x" true [3] [null] [[]] ["x"]'),
+        ('turn', 'cancels', '{} 3 "x" true'),
+        ('turn', 'token', '{} [] 3 "x" true'),
+        ('turn', 'position', '{} [] "x" true 1e30 "99999999999"'),
+        ('turn', 'asked', '{} [] "x" true 1e30'),
+        ('turn', 'asked_before', '{} [] "x" true 1e30'),
+        ('turn', 'awaits', '{} 3 "x" true'),
+        ('turn', 'until', '{} [] 3 "x" true "2030-13-01T00:00:00Z"'),
+        ('fact', 'ok', '{} [] 3 "x"'),
+        ('fact', 'at', '{} [] 3 "x" true "2030-13-01T00:00:00Z"'),
+        ('fact', 'path', '{} 3 "x" true'),
+        ('fact', 'message', '{} "x" true 1e30 [{}]'),
+        ('request', 'due_at', '{} [] 3 "x" true'),
+        ('request', 'detached', '{} [] 3 "x"'),
+        ('request', 'shielded', '{} [] 3 "x"')) as f (part, field, written)
+ cross join lateral regexp_split_to_table(f.written, ' ') as v (value);
+create temporary table outcomes as
+select f.part, f.field, f.value,
+       outcome_of(a_turn('bad') || case f.part
+           when 'turn' then jsonb_build_object(f.field, f.value::jsonb)
+           when 'fact' then jsonb_build_object('facts', jsonb_build_array(
+               '{"kind": "note"}'::jsonb, jsonb_build_object(f.field, f.value::jsonb)))
+           else jsonb_build_object('requests', jsonb_build_array(
+               '{"key": "h#1", "name": "h"}'::jsonb || jsonb_build_object(f.field, f.value::jsonb))) end) as outcome
+  from fields as f;
+select is_empty(
+    $$ select * from outcomes
+        where field in ('facts', 'requests', 'cancels')
+          and outcome <> format('refused PD107 the field %s of a turn cannot be read', field) $$,
+    'a turn in which a list is none is refused, and its neighbours are not');
+select is_empty(
+    $$ select * from outcomes
+        where part = 'request'
+          and outcome <> format('refused PD107 the field %s of a request cannot be read', field) $$,
+    'so is one that asks for something in a way that cannot be read');
+select is_empty(
+    $$ select * from outcomes
+        where part = 'turn'
+          and field not in ('facts', 'requests', 'cancels')
+          and outcome <> format('PD107 the field %s of a turn cannot be read It is turn 2 of 2, ''1/main of job bad''', field) $$,
+    'where another field of a turn cannot be read, it is said which, and of which turn');
+select is_empty(
+    $$ select * from outcomes
+        where part = 'fact'
+          and outcome <> format('PD107 the field %s of fact 2 cannot be read It is turn 2 of 2, ''1/main of job bad''', field) $$,
+    'where a field of a fact cannot be read, it is said of which fact and turn');
+select is(jsonb_array_length(journal_of('bad')), 0, 'nothing was told by any of these turns');
+select is(
+    (select array_agg(distinct tell(a_turn('bad', facts => f.facts)) #>> '{answers,0,2,code}')
+       from (values ('[{"op": "set", "path": [["a"]], "value": 1}]'::jsonb),
+                    ('[{"op": "set", "path": [null], "value": 1}]'),
+                    ('[{"op": "merge", "path": [["a", "b"]], "value": {}}]')) as f (facts)),
+    '{PD101}',
+    'a path of lists or nulls is no path, and its command is refused alone');
+select is(
+    (select array_agg(distinct outcome_of(a_turn('bad') || f.fields))
+       from (values ('{"facts": null}'::jsonb), ('{"requests": null, "cancels": null}'), ('{"facts": []}'),
+                    ('{"awaits": null, "until": null}'), ('{"cancels": ["a"]}'), ('{"position": "3"}'),
+                    ('{"facts": [{"ok": null, "at": null}]}')) as f (fields)),
+    '{keep}',
+    'what is null or empty, or a number in quotes, can be read');
+select is(outcome_of('3'), 'PD107 turns must be a JSON array of objects It is turn 2 of 2', 'a turn is an object');
+
+select finish();
+rollback;
