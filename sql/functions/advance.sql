@@ -175,6 +175,7 @@ begin
     if apply_batch.turns @? '$[*].facts' then
         facts := read_facts(held, applied_at);
         if exists (select from unnest(facts) as f where f.is_untimely or f.message is not null) then
+            perform check_times(held, facts);
             judged := put_off(held, facts);
             if judged <> held then
                 held := judged;

@@ -49,6 +49,27 @@ comment on function @extschema@.read_facts(@extschema@.turn[], timestamptz) is
     'Read the facts of turns that apply; those of one document stand together, in the order of their turns. PD107.';
 
 
+-- Nearly always what is read in a wrong time zone lies in the future then, or before what was told last. So it is looked for there
+-- only, and whoever tells facts in time pays nothing.
+create function @extschema@.check_times(turns @extschema@.turn[], facts @extschema@.fact[]) returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform raise_failure(failure_among(zoneless_failure(e.fact, 'fact ' || e.place), 'turn', r.number,
+                                        cardinality(check_times.turns), concat_ws(' of job ', r.task, r.job)))
+       from unnest(check_times.turns) as r
+      cross join jsonb_array_elements(r.facts) with ordinality as e (fact, place)
+      where r.number in (select f.turn from unnest(check_times.facts) as f where f.is_untimely)
+        and e.fact ->> 'at' !~ zoned_time()
+      order by r.number, e.place;
+end
+$$;
+comment on function @extschema@.check_times(@extschema@.turn[], @extschema@.fact[]) is
+    'Refuse facts that seem untimely since their times have no time zone (PD107).';
+
+
 create function @extschema@.answer_command(
     inout told  @extschema@.fact,
     inout held  @extschema@.memory,

@@ -91,7 +91,7 @@ def is_alike(bench: Bench, kind: str) -> bool:
         claim = f"select {bench.schema}.claim('{{soak}}', 'w')"
         row: Any = bench.connection.execute(claim).fetchone()
         turn = {"job": "j2", "task": "1/main", "token": row[0]["token"], "position": 0, "asked": 1}
-        turn |= {"state": "park", "until": "2100-01-01"}
+        turn |= {"state": "park", "until": "2100-01-01Z"}
         bench.ask("advance(%s)", json.dumps([turn]))
     rows = [
         bench.connection.execute(ROWS, {"times": TIMES, "id": name}).fetchone()

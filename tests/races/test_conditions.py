@@ -196,7 +196,7 @@ def test_a_task_that_sleeps_until_a_deadline_is_due_when_the_writer_commits(
     a: Session, b: Session, deed: Deed, end: str
 ) -> None:
     """[P5] [P7]: nobody sees the open answer; afterwards the task is due once, or sleeps on."""
-    a.advance(deed.task.park(requests=[ONE], until="2100-01-01"))
+    a.advance(deed.task.park(requests=[ONE], until="2100-01-01Z"))
     b.begin()
     deed.do()
     assert a.claim("j") == []
@@ -213,7 +213,7 @@ def test_a_deadline_and_a_writer_at_once_are_one_wake_up(
     a: Session, b: Session, deed: Deed, end: str
 ) -> None:
     """[P5] [P7]: the claim of the deadline is open; its holder finds the answer when it parks."""
-    a.advance(deed.task.park(requests=[ONE], until="2000-01-01"))
+    a.advance(deed.task.park(requests=[ONE], until="2000-01-01Z"))
     a.begin()
     (task,) = a.claim("j")
     writing = b.later(deed.do)

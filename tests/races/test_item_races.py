@@ -278,7 +278,7 @@ def test_a_deadline_and_a_resolution_at_once_are_one_wake_up(
     a: Session, b: Session, end: str
 ) -> None:
     """[P5] [P7]: the claim of the deadline is open; its holder finds the answer when it parks."""
-    a.parked("j", requests=[item()], until="2000-01-01")
+    a.parked("j", requests=[item()], until="2000-01-01Z")
     a.begin()
     (task,) = a.claim("j")
     resolving = b.later(b.resolve, a.item_of("j"))

@@ -36,16 +36,16 @@ TURNS: dict[str, tuple[Callable[[Task], Json], str, str]] = {
     "park": (lambda t: t.park("go"), "parked", "parked"),
     "park with facts": (lambda t: t.park("go", facts=[activity("x#1")]), "parked", "parked"),
     "park with requests": (lambda t: t.park(requests=[hook("h#1")]), "parked", "parked"),
-    "park with a deadline": (lambda t: t.park(until="2100-01-01"), "parked", "parked"),
+    "park with a deadline": (lambda t: t.park(until="2100-01-01Z"), "parked", "parked"),
     "done": (lambda t: t.done({"ok": 1}), "done", "gone"),
     "done with facts": (lambda t: t.done(1, command("set", "n", 1)), "done", "gone"),
     "failed": (lambda t: t.turn("failed", value=FAILURE), "failed", "gone"),
     "cancelled": (lambda t: t.turn("cancelled", value=FAILURE), "cancelled", "gone"),
-    "retry": (lambda t: t.turn("retry", value=FAILURE, until="2100-01-01"), "retry", "parked"),
+    "retry": (lambda t: t.turn("retry", value=FAILURE, until="2100-01-01Z"), "retry", "parked"),
     "continue": (lambda t: t.turn("continue", value=[2]), "continue", "gone"),
     "continue with facts": (
         lambda t: t.turn(
-            "continue", increment("n"), value=[2], failure=FAILURE, until="2100-01-01"
+            "continue", increment("n"), value=[2], failure=FAILURE, until="2100-01-01Z"
         ),
         "continue",
         "gone",

@@ -42,7 +42,7 @@ def test_a_retry_is_not_slept_through_when_the_job_is_asked_to_cancel(
 ) -> None:
     """[P8] (E2): in both orders the coordinator is due at once."""
     task = a.held("j")
-    retry = task.turn("retry", value={"message": "no"}, until="2100-01-01")
+    retry = task.turn("retry", value={"message": "no"}, until="2100-01-01Z")
     if first == "cancel":
         b.call("cancel", id="j")
         a.advance(retry)
@@ -60,7 +60,7 @@ def test_a_hook_between_two_attempts_hears_at_once_that_it_is_cancelled(
     """[P8] (E2): in both orders, however long its backoff is."""
     task = a.held("j")
     a.advance(task.keep(requests=[hook("h#1")]))
-    retry = b.claim_one("hooks").turn("retry", value={"message": "no"}, until="2100-01-01")
+    retry = b.claim_one("hooks").turn("retry", value={"message": "no"}, until="2100-01-01Z")
     if first == "cancel":
         a.advance(task.keep(cancels=["h#1"]))
         b.advance(retry)

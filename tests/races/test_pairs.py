@@ -205,10 +205,11 @@ MUTATORS: dict[str, Mutator] = {
         lambda session, it: session.resolve(it.other_item, by="x")
     ),
     "watch": Mutator(watch, locks=False),  # it waits a moment only
-    "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01")),
+    "retry": Mutator(say("main", "retry", value=FAILURE, until="2100-01-01Z")),
     "continue": Mutator(say("main", "continue", logged("continue"), value=[2])),
     "try again": Mutator(
-        say("main", "continue", logged("again"), failure=FAILURE, until="2100-01-01"), is_alike=True
+        say("main", "continue", logged("again"), failure=FAILURE, until="2100-01-01Z"),
+        is_alike=True,
     ),
     "stuck": Mutator(say("main", "stuck", value={"message": "?"}), is_alike=True),
     "done": Mutator(say("main", "done", logged("done"), value=1)),

@@ -119,7 +119,7 @@ def test_mail_that_comes_while_a_claim_is_open_is_found_by_the_holder(
     a: Session, b: Session, mail: Mail, end: str
 ) -> None:
     """[P5] [P6]: the wake-up moves nothing of a task that is just being claimed."""
-    a.advance(mail.task.park(*mail.awaits, until="2000-01-01"))
+    a.advance(mail.task.park(*mail.awaits, until="2000-01-01Z"))
     a.begin()
     (task,) = mail.claim(a)
     sending = b.later(mail.send)
@@ -141,7 +141,7 @@ def test_a_task_that_sleeps_until_a_deadline_is_due_when_its_mail_commits(
     a: Session, b: Session, mail: Mail, end: str
 ) -> None:
     """[P5] [P7]: nobody sees the open mail; afterwards the task is due once, or sleeps on."""
-    a.advance(mail.task.park(*mail.awaits, until="2100-01-01"))
+    a.advance(mail.task.park(*mail.awaits, until="2100-01-01Z"))
     b.begin()
     mail.send()
     assert mail.claim(a) == []

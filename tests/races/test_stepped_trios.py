@@ -54,7 +54,7 @@ def expired(session: Session) -> Cast:
 
 def waiting() -> Play:
     """Make a play in which a coordinator may wait for a signal, and not for long."""
-    wait = say("main", "park", awaits=["go"], until="2000-01-01")
+    wait = say("main", "park", awaits=["go"], until="2000-01-01Z")
     play = jobs(pairs)
 
     def do(name: str, session: Session, it: Cast) -> object:

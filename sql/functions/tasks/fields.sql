@@ -103,6 +103,42 @@ comment on function @extschema@.unread_failure(jsonb, text) is
     'Say that a field of a turn, fact, request or start is not of its type (PD107), or null.';
 
 
+-- A time in JSON is a text that PostgreSQL reads by the TimeZone and DateStyle of whoever calls, where it leaves something open.
+create function @extschema@.zoned_time() returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return '^[0-9]{4,}-?[0-9]{2}-?[0-9]{2}([Tt ][0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.][0-9]+)?)?)? ?'
+        '([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2}){0,2})$|^[+-]?[Ii]nfinity$';
+end
+$$;
+comment on function @extschema@.zoned_time() is 'Give the pattern of a time that means the same to everybody: its date from the year on, and its time zone.';
+
+
+create function @extschema@.zoneless_failure(given jsonb, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD107', 'InvalidArgument', format('the field %s of %s has no time zone', f.field, zoneless_failure.what),
+                   'It would be another instant to whoever has other settings.',
+                   'Write a time as 2030-01-31T12:00:00Z, or with its distance from UTC: 2030-01-31T14:00:00+02:00.')
+          from unnest('{at,due_at,expires_at,until}'::text[]) as f (field)
+         where zoneless_failure.given ->> f.field !~ zoned_time()
+         limit 1);
+end
+$$;
+comment on function @extschema@.zoneless_failure(jsonb, text) is
+    'Say that a time of a turn, fact, request or start means another instant to another session (PD107), or null.';
+
+
 create function @extschema@.list_failure(turn jsonb) returns jsonb
 language plpgsql
 immutable
@@ -159,7 +195,19 @@ begin
     end if;
     perform
        from jsonb_to_recordset(check_turns.turns) as r (
-            token uuid, position integer, awaits text[], until timestamptz, asked integer, asked_before integer);
+            token uuid, position integer, awaits text[], until text, asked integer, asked_before integer)
+     where r.until !~ zoned_time()
+        or r.until::timestamptz is null;
+    if found then
+        -- It may be no time at all, and is refused for that then.
+        perform null::timestamptz from jsonb_to_recordset(check_turns.turns) as r (until timestamptz);
+        perform raise_failure(failure_among(zoneless_failure(r.turn, 'a turn'), 'turn', r.place,
+                                            jsonb_array_length(check_turns.turns),
+                                            concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))
+           from jsonb_array_elements(check_turns.turns) with ordinality as r (turn, place)
+          where r.turn ->> 'until' !~ zoned_time()
+          order by r.place;
+    end if;
 exception
     when data_exception then
         perform check_list(check_turns.turns, 'turns');

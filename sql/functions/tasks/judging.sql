@@ -60,7 +60,8 @@ begin
              then field_failure(jsonb_strip_nulls(request_failure.request), fields, 'a request of the kind ' || kind) end,
         -- Most requests have none of these.
         case when request_failure.request ?| '{due_at,expires_at,detached,shielded}'::text[]
-             then unread_failure(request_failure.request, 'a request') end,
+             then coalesce(unread_failure(request_failure.request, 'a request'),
+                           zoneless_failure(request_failure.request, 'a request')) end,
         case when request_failure.request ?| options then option_failure(request_failure.request) end);
 end
 $$;

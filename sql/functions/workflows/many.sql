@@ -14,6 +14,13 @@ begin
        from jsonb_array_elements(read_starts.starts) with ordinality as s (item, place)
       where s.item ->> 'key' is not null
         and s.item ->> 'id' is null;
+    if read_starts.starts @? '$[*].due_at ? (@ != null)' then
+        perform raise_failure(failure_among(coalesce(unread_failure(s.item, 'a start'), zoneless_failure(s.item, 'a start')),
+                                            'start', s.place, jsonb_array_length(read_starts.starts), s.item ->> 'id'))
+           from jsonb_array_elements(read_starts.starts) with ordinality as s (item, place)
+          where s.item ->> 'due_at' !~ zoned_time()
+          order by s.place;
+    end if;
     return array(
         select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
                 coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
