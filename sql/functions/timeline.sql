@@ -82,10 +82,13 @@ begin
       from (select g.*, sum(coalesce(pg_column_size(g.payload), 0)) over (order by g.id rows between unbounded preceding
                                                                           and 1 preceding) as bytes_before
               from (select h.*
-                      from inbox as h
-                     where h.job_id = messages_page.id
-                       and h.consumed_at is null
-                       and (messages_page.after is null or h.id > (messages_page.after ->> 1)::bigint)
+                      -- Found before they are put in order: else a plan may walk through the messages of all jobs, in that of ids.
+                      from (select o.*
+                              from inbox as o
+                             where o.job_id = messages_page.id
+                               and o.consumed_at is null
+                               and (messages_page.after is null or o.id > (messages_page.after ->> 1)::bigint)
+                            offset 0) as h
                      order by h.id
                      limit messages_page.max_rows) as g) as i
      where coalesce(i.bytes_before, 0) < 8388608

@@ -102,3 +102,30 @@ def test_plans_made_for_empty_tables_never_read_a_full_one(early: Session) -> No
         for table, rows in tables.items()
         if rows > A_FEW
     } == set()
+
+
+TEN = "select forget_finished(clock() + interval '2 h', max_jobs => 10)"
+
+
+def test_ten_jobs_are_forgotten_without_a_look_at_all(early: Session) -> None:
+    """(E18): the oldest are found by age, with a plan that was made when there were none."""
+    reads(early, None, lambda session, _: session.one(TEN))
+    fill(early)
+
+    read = reads(early, None, lambda session, _: session.one(TEN))
+
+    assert read["jobs"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
+def test_a_page_of_a_timeline_reads_the_rows_of_its_job_alone(early: Session) -> None:
+    """Whatever else there is: all of its journal, which is sorted by time, and the rest in part."""
+    page = "select count(*) from timeline(%s, max_rows => 10)"
+    early.start("j")
+    reads(early, "j", lambda session, job: session.run(page, job))
+    fill(early)
+
+    read = reads(early, "asleep 7", lambda session, job: session.run(page, job))
+
+    assert read["tasks"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
