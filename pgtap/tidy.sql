@@ -45,9 +45,9 @@ select is_empty($$
       from pg_class as c
       join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
      where c.relnamespace = 'perdure'::regnamespace
-       and c.relkind in ('r', 'p')
+       and c.relkind in ('r', 'p', 'v')
        and col_description(c.oid, a.attnum) is null
-$$, 'every column says what it is');
+$$, 'every column of a table or view says what it is');
 select is_empty($$
     select c.oid::regclass::text
       from pg_class as c

@@ -5,6 +5,15 @@ select f.job_id, f.version, f.at, f.task, f.op, f.path, f.argument, f.value, f.k
   from @extschema@.journal as f
  where f.version is not null;
 comment on view @extschema@.history is 'Every change of every memory: which task made which version, when, and how.';
+comment on column @extschema@.history.job_id is 'The job whose memory was changed.';
+comment on column @extschema@.history.version is 'The version that the change made: they rise by one, without a gap.';
+comment on column @extschema@.history.at is 'When it was made: of a task its workflow time.';
+comment on column @extschema@.history.task is 'Which task made it; $outside where nobody''s did.';
+comment on column @extschema@.history.op is 'The command: set, merge, append ….';
+comment on column @extschema@.history.path is 'Where in the memory, as keys; empty for all of it.';
+comment on column @extschema@.history.argument is 'What the command was given.';
+comment on column @extschema@.history.value is 'What it answered.';
+comment on column @extschema@.history.key is 'The operation of the task, lineage/name#occurrence; or the caller''s key.';
 
 create or replace view @extschema@.waiting with (security_barrier = true) as
 select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, null) as queue, t.pinned_version,
@@ -14,6 +23,19 @@ select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, nu
        t.worker, t.deliveries, t.attempt, t.progress
   from @extschema@.tasks as t;
 comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words, and how far it is.';
+comment on column @extschema@.waiting.job_id is 'The job.';
+comment on column @extschema@.waiting.task is 'The task, with its run: 1/main is the coordinator of the first.';
+comment on column @extschema@.waiting.kind is 'coordinator, hook or activity.';
+comment on column @extschema@.waiting.name is 'The function that it runs.';
+comment on column @extschema@.waiting.queue is 'Where workers look for it, without the version that it is pinned to.';
+comment on column @extschema@.waiting.pinned_version is 'The version of the code that may run it; null: any.';
+comment on column @extschema@.waiting.state is 'ready, leased, waiting, delayed, retrying, paused or stuck.';
+comment on column @extschema@.waiting.due_at is 'When a worker may claim it; for a held task the end of its lease; infinity: when something arrives.';
+comment on column @extschema@.waiting.waits_for is 'What has to happen for it to go on, in words.';
+comment on column @extschema@.waiting.worker is 'Who holds it; null: nobody.';
+comment on column @extschema@.waiting.deliveries is 'How often it was claimed since its last turn that succeeded.';
+comment on column @extschema@.waiting.attempt is 'How often its function has failed and was tried again.';
+comment on column @extschema@.waiting.progress is 'What it last said of how far it is.';
 
 create or replace view @extschema@.schedules with (security_barrier = true) as
 select s.name,
@@ -43,6 +65,18 @@ select s.name,
      limit 1) as l on true;
 comment on view @extschema@.schedules is
     'Every schedule: what it starts and when, its next due time, the job it has started last for one, and what it waits for, in words.';
+comment on column @extschema@.schedules.name is 'The name of the schedule, which is the id of its memory without what is before it.';
+comment on column @extschema@.schedules.workflow is 'What it starts.';
+comment on column @extschema@.schedules.cron is 'The cron expression by which it is due; null where it is by an interval.';
+comment on column @extschema@.schedules.every is 'The interval after which it is due again; null where it is by cron.';
+comment on column @extschema@.schedules.time_zone is 'The zone in which cron expressions and days are read.';
+comment on column @extschema@.schedules.catch_up is 'What is made up for of times that nobody was there for: none, the last or all.';
+comment on column @extschema@.schedules.overlap is 'What is done where a job of it still runs: allow one more, or skip the time.';
+comment on column @extschema@.schedules.paused is 'Whether it starts nothing until it is resumed.';
+comment on column @extschema@.schedules.next_due_at is 'When it is due next; null while it is paused, or where its task is at work.';
+comment on column @extschema@.schedules.last_job is 'The id of the last job that it has started for a due time; null where there is none, or it was forgotten.';
+comment on column @extschema@.schedules.last_started_at is 'When that job was started.';
+comment on column @extschema@.schedules.waits_for is 'What its task waits for, in words; null where it has none.';
 
 create or replace view @extschema@.indexes with (security_barrier = true) as
 select w.entity,
@@ -57,3 +91,10 @@ select w.entity,
   left join pg_stat_all_indexes as s on c.oid = s.indexrelid;
 comment on view @extschema@.indexes is
     'Every index on memories that is wanted, with what the catalogue says of it: valid, building, invalid or missing; how large it is and how often it was used.';
+comment on column @extschema@.indexes.entity is 'The entity whose memories stand in it.';
+comment on column @extschema@.indexes.path is 'The indexed place, as one writes it; empty for the whole memory.';
+comment on column @extschema@.indexes.kind is 'As what it is read: text, number, boolean, time, or contains for all that is in it.';
+comment on column @extschema@.indexes.state is 'valid, building, invalid (its build was broken off) or missing.';
+comment on column @extschema@.indexes.bytes is 'How large it is on the disk.';
+comment on column @extschema@.indexes.scans is 'How often it was used since statistics were reset.';
+comment on column @extschema@.indexes.name is 'Its name in the catalogue: a hash.';
