@@ -43,6 +43,7 @@ ELSEWHERE = {
     "grant_access": "test_owners",
     "revoke_access": "test_owners",
     "adopt_instance": "test_owners",
+    "migrate": "test_missing_parts",
 }
 ALONE = {
     "create_index": "DDL of a client, one at a time: tests/memory/test_index_builds.py",
@@ -50,7 +51,6 @@ ALONE = {
     "create_test_helpers": "made by a test in its own transaction",
     "run_until_idle": "runs a test's hooks in its own transaction",
     "forget_worker": "takes away a hint of a worker's own",
-    "migrate": "under the lock of the installer: tests/install",
 }
 
 

@@ -1,0 +1,109 @@
+"""What is missing from an app is made again by whoever comes first, and by nobody twice. (I25)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.races.sessions import Session
+from tests.races.theatre import Players, Theatre
+
+TRIGGERS = ["first_documents_are_commands", "updates_are_commands"]
+MISSING = [
+    pytest.param(["updates_are_commands"], id="one trigger"),
+    pytest.param(TRIGGERS, id="both triggers"),
+]
+
+
+@pytest.fixture
+def players(theatre: Theatre) -> Iterator[Players]:
+    """Open sessions on an app that a test may break."""
+    with theatre.players() as players:
+        yield players
+
+
+def drop(session: Session, triggers: list[str]) -> None:
+    """Drop triggers by hand, as nobody should."""
+    for trigger in triggers:
+        session.run(f"drop trigger {trigger} on jobs")
+    assert missing(session) == [f"trigger {trigger}" for trigger in triggers]
+
+
+def missing(session: Session) -> list[str]:
+    """Name what is not there."""
+    return list(session.call("missing_parts"))
+
+
+def triggers(session: Session) -> list[tuple[str, str, str]]:
+    """List the triggers of the app with all that they are, and what they say."""
+    return session.run("""
+        select tgname::text, pg_get_triggerdef(oid), obj_description(oid, 'pg_trigger')
+          from pg_trigger where tgrelid = 'jobs'::regclass and not tgisinternal order by 1""")
+
+
+def lock_of(session: Session, waiting: Session) -> str:
+    """Tell what kind of lock a session waits for."""
+    query = """select wait_event from pg_stat_activity
+                where application_name = %s and datname = current_database()"""
+    return str(session.one(query, waiting.name))
+
+
+@pytest.mark.parametrize("dropped", MISSING)
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_one_who_migrates_waits_for_the_other(
+    players: Players, dropped: list[str], end: str
+) -> None:
+    """[P13]: and finds what that one has made, or makes it himself; a write is a command again.
+    He waits as long as it takes, since nobody queues behind him for a table.
+    """
+    a, b, c, _ = players
+    before = triggers(a)
+    version = a.call("perdure_version")
+    drop(a, dropped)
+    a.begin()
+    assert a.call("migrate") == version
+    second = b.later(b.call, "migrate")
+    assert second.waits()
+    assert lock_of(c, b) == "advisory"
+    a.end(end)
+    assert second.get() == version
+    assert missing(a) == []
+    assert triggers(a) == before
+    a.call("entity_create", id="j", entity="e")
+    a.run("update jobs set context = '{\"n\": 1}' where id = 'j'")
+    assert a.memory("j") == ({"n": 1}, 1)
+
+
+def test_both_wait_for_a_writer_and_he_for_neither(players: Players) -> None:
+    """[P13]: the writer's job is locked by him, the table by nobody yet."""
+    a, b, c, _ = players
+    before = triggers(a)
+    drop(a, TRIGGERS)
+    with c.open():
+        c.call("entity_create", id="j", entity="e")
+        calls = [session.later(session.call, "migrate") for session in (a, b)]
+        assert all(call.waits() for call in calls)
+        assert {lock_of(c, session) for session in (a, b)} == {"advisory", "relation"}
+        c.call("entity_set", id="j", path="n", value=1)
+    assert [call.error() for call in calls] == [None, None]
+    assert triggers(a) == before
+
+
+def test_who_cannot_wait_any_longer_leaves_it_to_the_other(players: Players) -> None:
+    """[P13]: one gives up with all that he did, the other begins anew, and finds nothing done."""
+    a, b, c, _ = players
+    before = triggers(a)
+    drop(a, TRIGGERS)
+    with c.open():
+        c.call("entity_create", id="j", entity="e")
+        first = a.later(a.call, "migrate")
+        assert first.waits()
+        second = b.later(b.call, "migrate")
+        assert second.waits()
+        given_up = first.error()
+        assert getattr(given_up, "sqlstate", None) == "55P03"
+        assert second.waits()
+    assert second.error() is None
+    assert missing(a) == []
+    assert triggers(a) == before
