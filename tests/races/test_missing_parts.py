@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.races.sessions import Session
+from tests.races.sessions import PATIENCE, Session
 from tests.races.theatre import Players, Theatre
 
 TRIGGERS = ["first_documents_are_commands", "updates_are_commands"]
@@ -43,10 +44,14 @@ def triggers(session: Session) -> list[tuple[str, str, str]]:
 
 
 def lock_of(session: Session, waiting: Session) -> str:
-    """Tell what kind of lock a session waits for."""
-    query = """select wait_event from pg_stat_activity
-                where application_name = %s and datname = current_database()"""
-    return str(session.one(query, waiting.name))
+    """Tell what kind of lock a session waits for; for a moment it may look for a deadlock."""
+    query = """select wait_event from pg_stat_activity, pg_stat_clear_snapshot()
+                where application_name = %s and datname = current_database()
+                  and wait_event_type = 'Lock'"""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := session.run(query, waiting.name)):
+        assert time.monotonic() < deadline
+    return str(found[0][0])
 
 
 @pytest.mark.parametrize("dropped", MISSING)

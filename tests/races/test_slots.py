@@ -302,7 +302,7 @@ def test_a_line_is_left_in_the_order_in_which_others_lock_tasks(
     """[P8]: by time the second hook comes first, by name the first."""
     a.call("set_queue", queue="hooks", max_per_key=1)
     main = a.held("j")
-    requests = [hook("h#0"), *(hook(f"h#{n}", due_at=f"2020-01-0{9 - n}") for n in (1, 2))]
+    requests = [hook("h#0"), *(hook(f"h#{n}", due_at=f"2020-01-0{9 - n}Z") for n in (1, 2))]
     a.advance(main.keep(requests=requests))
     assert [task.task for task in a.claim("hooks")] == ["1/main/h#2"]
     c.begin()
