@@ -345,18 +345,23 @@ class CoordinatorTurn(Turn):
         first = self.position + self._sent_facts - len(self._sent) + 1
         self.applied(self.position + self._sent_facts)
         told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
-        sent, self._sent = self._sent, []
-        for seq, op in enumerate(sent, first):
+        for seq, op in enumerate(self._sent, first):
             ok, value = told.get(seq, (True, None))
             self._append_recorded(op, ok, value)
+        self._sent = []
         taken = {fact.extra for fact in self._unflushed}
         self._news.take_mail(self.mail_of(answer, taken))
         self._start_calls()
         crash_point("coordinator: after advance")
-        if sent or self._news.may_come() or not self._agenda.has_all_begun():
-            self._step()
-        else:  # the code has seen all there is
+        if self._has_seen_all():
             self._wait_here()
+        else:
+            self._step()
+
+    def _has_seen_all(self) -> bool:
+        """Tell whether there is nothing to tell the code, and all goes on that it waits for."""
+        has_news = self._run is not None and self._run.has_news
+        return not (has_news or self._news.may_come()) and self._agenda.has_all_begun()
 
     def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:
         at = self._news.told_at = self._sent_at

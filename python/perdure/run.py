@@ -86,6 +86,11 @@ class Run(Generic[W]):
         return self._journal.asked
 
     @property
+    def has_news(self) -> bool:
+        """Tell whether there is a fact that the code was not told yet."""
+        return self._journal.has_news
+
+    @property
     def ops(self) -> dict[str, Op]:
         """What the code waits for, by key, in order of asking. Do not change it."""
         return self._journal.ops
