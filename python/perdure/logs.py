@@ -51,7 +51,7 @@ def logger(name: str) -> Logger:
 
 
 def _running() -> Info | None:
-    tell = activity_info.get()  # first: an activity of a hook runs in the context of neither
+    tell = activity_info.get()
     if tell is not None:
         return tell()
     serving = runtime()
