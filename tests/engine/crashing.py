@@ -231,6 +231,8 @@ class Stage(Outside):
         until = time.monotonic() + PATIENCE
         while not life.stops.is_set():
             await asyncio.sleep(TICK)
+            if life.is_dead:  # while a transaction was rolled back, a cancel can outrun the kill
+                raise Killed
             self._die_if_due(life)
             for worker in workers:
                 if worker.done():
