@@ -78,7 +78,7 @@ comment on function @extschema@.meet_end(text) is 'Wait a moment for who is abou
 
 -- Volatile, since each look must see what was committed meanwhile. Who keeps one snapshot for all his statements would wait in
 -- vain, and is told at once what that shows; refused he is not, for it is true, and his next transaction sees more. The
--- server sleeps a millisecond at least.
+-- server sleeps whole milliseconds, rounded up: a thousandth of a second, hardly ever exact in binary, would be two of them.
 create function @extschema@.await_result(id text, timeout interval default '10 s') returns @extschema@.job_result
 language plpgsql
 volatile
@@ -99,7 +99,7 @@ begin
                   hint = 'Give at most a minute, and call again.';
     end if;
     while ended.status = 'running' and sees_more and waited < patience loop
-        pause := least(greatest(waited / 8, 0.001), patience - waited);
+        pause := least(greatest(waited / 8, 0.0009), patience - waited);
         perform pg_sleep(pause);
         waited := waited + pause;
         perform meet_end(await_result.id);
