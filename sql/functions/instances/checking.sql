@@ -2,9 +2,10 @@
 -- it was copied from, and stands somewhere else: it executes nothing until its owner adopts it. Nor does an app whose
 -- tables are of another version than its functions. Memories can be read and changed meanwhile.
 
+-- Immutable as far as a plan can tell, which lives no longer than its session, and no session moves: asked once in each.
 create function @extschema@.present_place() returns jsonb
 language plpgsql
-stable
+immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -108,14 +108,14 @@ begin
           from due as d
          where t.job_id = any(array[d.job_id])
            and t.task = d.task
-        returning t.*, d.due_at as was_due_at
+        returning (t.job_id, t.task, t.kind, t.name, t.queue, t.position, t.args, t.deliveries, t.attempt, t.asked,
+                   case when t.started_at <> leased_at then coalesce(t.awaits, '{}') else t.awaits end,
+                   t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task, t.asker_key, t.started_at,
+                   t.told_at, coalesce(t.last_worker = t.worker, false), d.due_at, t.progress)::claimed_task as task,
+                  t.priority, d.due_at, d.is_poisoned
     )
-    select array_agg((g.job_id, g.task, g.kind, g.name, g.queue, g.position, g.args, g.deliveries, g.attempt, g.asked,
-                      case when g.started_at <> leased_at then coalesce(g.awaits, '{}') else g.awaits end,
-                      g.accept_changes, g.pinned_version, g.signal, g.asker_job, g.asker_task, g.asker_key, g.started_at,
-                      g.told_at, coalesce(g.last_worker = g.worker, false), g.was_due_at, g.progress)::claimed_task
-                     order by g.priority, g.was_due_at) filter (where g.token is not null),
-           count(*) filter (where g.token is null),
+    select array_agg(g.task order by g.priority, g.due_at) filter (where not g.is_poisoned),
+           count(*) filter (where g.is_poisoned),
            (select count(*) from found as f where f.deliveries >= suspicious_deliveries())
       into taken, parked, suspects
       from taking as g;
