@@ -34,10 +34,11 @@ create type @extschema@.due_task as (
     due_at      timestamptz,
     limit_key   text,
     deliveries  integer,
-    is_held     boolean
+    is_held     boolean,
+    place       tid
 );
 comment on type @extschema@.due_task is
-    'A task of a queue with limits that may be claimed: one for which there is room, or one that is held and whose lease has ended.';
+    'A task that was found and locked to be claimed, and its place: one for which there is room, or one that is held and whose lease has ended.';
 
 create type @extschema@.queue_limits as (
     queue            text,

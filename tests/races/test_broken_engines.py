@@ -83,7 +83,7 @@ MUTANTS: dict[str, Mutant] = {
         stolen(zombies.test_a_late_heartbeat_renews_nothing),
     ),
     "claims wait for rows that are locked": Mutant(
-        "lease_due",
+        "find_due",
         r"for no key update skip locked",
         "for no key update",
         lambda it: claims.test_what_a_claimer_rolls_back_is_there_for_the_next(it.stage),

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests.races.sessions import Session, child, hook, increment, send
-from tests.races.theatre import Theatre, shut
+from tests.races.theatre import GATE, Theatre, shut
 
 
 def test_a_job_started_while_a_batch_waits_for_another_misses_no_signal(
@@ -88,6 +88,38 @@ def test_a_child_that_is_terminated_while_it_is_being_started_answers_its_parent
 
         assert ending.get() is True
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
+
+
+def claimed_while_it_moves(theatre: Theatre) -> None:
+    """Let a task be written between the search that finds it and its lock: its place is another."""
+    opens = f"pg_advisory_xact_lock_shared({GATE})::text is not null"
+    theatre.change("find_due", r"(and t\.due_at >= r\.due_at)", rf"\1 and {opens}")
+    with theatre.players() as (a, b, c, _):
+        a.start("j")
+        shut(c)
+        claiming = b.later(b.claim, "j")
+        assert claiming.waits()
+        a.run("update tasks set attempt = 7 where job_id = 'j'")
+        c.commit()
+
+        (task,) = claiming.get()
+        assert task.row["attempt"] == 7
+        assert b.advance(task.done("once")).state == "done"
+
+
+def test_a_task_that_is_written_while_a_claim_finds_it_is_claimed_as_it_is(
+    theatre: Theatre,
+) -> None:
+    """[P6] [P8]: it is leased where it was locked, by a statement that sees it there."""
+    claimed_while_it_moves(theatre)
+
+
+@pytest.mark.broken_invariants
+def test_without_a_lock_its_place_is_no_longer_true(theatre: Theatre) -> None:
+    """The negative control."""
+    theatre.change("find_due", r"for no key update skip locked", "")
+    with pytest.raises((AssertionError, ValueError)):
+        claimed_while_it_moves(theatre)
 
 
 def ended_just_before(theatre: Theatre, fate: str) -> None:

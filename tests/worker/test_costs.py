@@ -24,8 +24,15 @@ pytestmark = [
 MANY = amount(50_000)
 """Jobs that sleep, and jobs that have finished, beside the one that is measured."""
 
-MOST_PAGES = {"start": 20, "claim": 38, "command": 18, "signal": 22, "advance": 52}
-"""The claim is of one task, for a worker of two queues."""
+MOST_PAGES = {
+    "start": 20,
+    "claim": 30,
+    "claim of two": 36,
+    "command": 18,
+    "signal": 22,
+    "advance": 52,
+}
+"""Each claim is of one task, from one queue, or from two, of which the other has none."""
 
 BESIDE = """
 insert into jobs (id, workflow, status, finished_at, result)
@@ -126,12 +133,14 @@ def test_pages_beside_many_jobs(connect: Callable[[], Connection]) -> None:
         job = f"measured {turn}"
         costs["start"] = pages(connection, f"select start('w', id => '{job}')")
         token = f"00000000-0000-4000-8000-{turn:012}"
-        claim = f"select claim('{{default,$sql}}', 'me', '{token}')"
-        costs["claim"] = pages(connection, claim)
+        costs["claim"] = pages(connection, f"select claim('{{default}}', 'me', '{token}')")
         costs["command"] = pages(connection, f"select entity_set('{job}', '1', 'n')")
         costs["signal"] = pages(connection, f"select signal('{job}', 'go')")
         done = {"job": job, "task": "1/main", "token": token, "position": 0, "state": "done"}
         costs["advance"] = pages(connection, f"select advance('{json.dumps([done])}')")
+    for _ in range(3):
+        connection.execute("select start('w')")
+        costs["claim of two"] = pages(connection, "select claim('{default,$sql}', 'me')")
     above = {verb: cost for verb, cost in costs.items() if cost > MOST_PAGES[verb]}
     assert above == {}
 
@@ -197,5 +206,5 @@ def test_a_claim_reads_no_more_for_statistics_of_an_empty_table(
     starts = json.dumps([{"workflow": "w"}] * 5_000)
     connection.execute("select claim('{default}', 'me')")  # the plans are made
     connection.execute("select count(*) from start_many(%s)", [starts])
-    claim = "select claim('{default,$sql}', 'me')"
+    claim = "select claim('{default}', 'me')"
     assert [pages(connection, claim) for _ in range(3)][-1] <= MOST_PAGES["claim"]

@@ -9,7 +9,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (d.job, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, d.is_held)::due_task
+        select (d.job, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, d.is_held, d.place)::due_task
           from unnest(best_of.due) with ordinality as d
          order by d.priority, array_position(best_of.queues, d.queue), d.due_at, d.ordinality
          limit best_of.max_tasks);

@@ -84,8 +84,46 @@ comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integ
     'Make the task of a hook from outside; false when it exists.';
 
 
--- Where a queue has limits, it is chosen before what may be claimed. Suspects are left alone by the search, but take the room
--- of others; where there are some, which is hardly ever, one of them is leased, and the search goes on behind the rest.
+-- Where some queue has limits, it is looked through before those without. Suspects are left alone by either search, but take the room
+-- of others; where there are some, which is hardly ever, one of them is chosen, and the search goes on behind the rest.
+create function @extschema@.find_claimable(
+    queues      text[],
+    restrained  text[],
+    limits      @extschema@.queue_limits[],
+    worker      text,
+    max_tasks   integer,
+    since       timestamptz,
+    now_at      timestamptz
+) returns @extschema@.due_task[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    open record;
+    suspect due_task[];
+    room integer;
+begin
+    if find_claimable.restrained = '{}' then
+        open := find_due(find_claimable.queues, find_claimable.max_tasks, find_claimable.since, find_claimable.now_at, false);
+        if open.suspects = 0 then
+            return open.due;
+        end if;
+    end if;
+    suspect := find_suspect(awake_queues(find_claimable.queues), find_claimable.worker, find_claimable.now_at);
+    room := find_claimable.max_tasks - cardinality(suspect);
+    if find_claimable.restrained <> '{}' then
+        return suspect || choose_due(find_claimable.queues, find_claimable.restrained, find_claimable.limits, room,
+                                     find_claimable.now_at);
+    end if;
+    open := find_due(find_claimable.queues, room, find_claimable.since, find_claimable.now_at, true);
+    return suspect || open.due;
+end
+$$;
+comment on function @extschema@.find_claimable(text[], text[], @extschema@.queue_limits[], text, integer, timestamptz, timestamptz) is
+    'Lock the tasks of queues that a worker may claim, best first, within the limits of those that have some.';
+
+
 create function @extschema@.take_due(
     queues     text[],
     worker     text,
@@ -101,31 +139,18 @@ as $$
 declare
     restrained text[] := restrained_queues(take_due.queues);
     limits queue_limits[] := lock_limits(restrained);
-    open text[] := case when restrained = '{}' then take_due.queues else '{}' end;
     taken_at timestamptz := clock();
-    chosen due_task[] := '{}'::due_task[];
-    suspect due_task[];
-    room integer;
+    chosen due_task[];
     leased record;
-    beside record;
 begin
     -- A loop: where all that was found had to be parked, others may be due behind it.
     loop
-        if restrained <> '{}' then
-            suspect := find_suspect(awake_queues(take_due.queues), take_due.worker, taken_at);
-            room := take_due.max_tasks - cardinality(suspect);
-            chosen := suspect || choose_due(take_due.queues, restrained, limits, room, taken_at);
+        chosen := find_claimable(take_due.queues, restrained, limits, take_due.worker, take_due.max_tasks, take_due.since,
+                                 taken_at);
+        if chosen = '{}' then
+            return null;
         end if;
-        leased := lease_due(open, chosen, take_due.worker, take_due.token, take_due.max_tasks, take_due.lease_for,
-                            take_due.since, taken_at, false);
-        if leased.suspects > 0 then
-            suspect := find_suspect(open, take_due.worker, taken_at);
-            room := take_due.max_tasks - coalesce(cardinality(leased.taken), 0) - cardinality(suspect);
-            beside := lease_due(open, suspect, take_due.worker, take_due.token, room, take_due.lease_for, take_due.since,
-                                taken_at, true);
-            leased.taken := leased.taken || beside.taken;
-            leased.parked := leased.parked + beside.parked;
-        end if;
+        leased := lease_due(chosen, take_due.worker, take_due.token, take_due.lease_for, taken_at);
         exit when leased.taken is not null or leased.parked = 0;
     end loop;
     if limits <> '{}' and leased.taken is not null then

@@ -30,20 +30,14 @@ comment on function @extschema@.poison_reason() is 'Say why a task is parked tha
 
 -- One exact index range for each queue and priority that is in use, best first; the scan stops when it has enough. Steps from
 -- priority to priority find these: most queues have one. A step passes over all that is dead in a priority, so above a
--- low-water mark nobody steps: there every priority has its range. A task that was delivered too often without progress is
--- parked instead of given out: it blocks nobody. [P10]
-create function @extschema@.lease_due(
+-- low-water mark nobody steps: there every priority has its range.
+create function @extschema@.find_due(
     queues     text[],
-    chosen     @extschema@.due_task[],
-    worker     text,
-    token      uuid,
     max_tasks  integer,
-    lease_for  interval,
     since      timestamptz,
-    leased_at  timestamptz,
+    now_at     timestamptz,
     apart      boolean,
-    out taken  @extschema@.claimed_task[],
-    out parked integer,
+    out due    @extschema@.due_task[],
     out suspects integer
 )
 language plpgsql
@@ -51,11 +45,11 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    steps boolean := lease_due.since = '-infinity';
+    steps boolean := find_due.since = '-infinity';
 begin
     with recursive ranges as (
-        select q.queue, q.place, p.priority, case when steps then 'infinity' else lease_due.since end as due_at
-          from unnest(lease_due.queues) with ordinality as q (queue, place)
+        select q.queue, q.place, p.priority, case when steps then 'infinity' else find_due.since end as due_at
+          from unnest(find_due.queues) with ordinality as q (queue, place)
          cross join unnest(case when steps then '{-1}' else '{0,1,2,3,4,5,6,7,8,9}' end::smallint[]) as p (priority)
          union all
         select r.queue, r.place, f.*
@@ -72,57 +66,77 @@ begin
              limit 1
          ) as f
          where steps
-    ), found as materialized (
-        select d.job_id, d.task, d.due_at, d.deliveries
-          from (select * from ranges as r where r.due_at <= leased_at order by r.priority, r.place) as r
-         cross join lateral (
-            select t.job_id, t.task, t.due_at, t.deliveries
-              from tasks as t
-             where t.queue = r.queue
-               and t.priority = r.priority
-               and t.due_at >= r.due_at
-               and t.due_at <= leased_at
-               and t.due_at < 'infinity'
-               and not t.paused
-               and not t.in_line
-               and (t.deliveries < suspicious_deliveries() or not lease_due.apart)
-             order by t.due_at
-             limit lease_due.max_tasks
-               for no key update skip locked
-         ) as d
-         limit lease_due.max_tasks
-    ), due as materialized (
-        select d.*, d.deliveries > 0 and d.deliveries >= max_deliveries() as is_poisoned
-          from (select * from found as f where f.deliveries < suspicious_deliveries()
-                 union all
-                select c.job, c.task, c.due_at, c.deliveries from unnest(lease_due.chosen) as c) as d
-    ), taking as (
+    )
+    select coalesce(array_agg(f.task), '{}'), count(*) filter (where f.is_suspect)
+      into due, suspects
+      from (select d.*
+              from (select * from ranges as r where r.due_at <= find_due.now_at order by r.priority, r.place) as r
+             cross join lateral (
+                select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, false, t.ctid)::due_task as task,
+                       t.deliveries >= suspicious_deliveries() as is_suspect
+                  from tasks as t
+                 where t.queue = r.queue
+                   and t.priority = r.priority
+                   and t.due_at >= r.due_at
+                   and t.due_at <= find_due.now_at
+                   and t.due_at < 'infinity'
+                   and not t.paused
+                   and not t.in_line
+                   and (t.deliveries < suspicious_deliveries() or not find_due.apart)
+                 order by t.due_at
+                 limit find_due.max_tasks
+                   for no key update skip locked
+             ) as d
+             limit find_due.max_tasks) as f;
+end
+$$;
+comment on function @extschema@.find_due(text[], integer, timestamptz, timestamptz, boolean) is
+    'Lock what is due on queues without limits, best first; returns it, and how many suspects are among it, which apart are not even found.';
+
+
+-- A statement of its own, after those that have locked: it sees the rows as they are now, so their places hold. A task that was
+-- delivered too often without progress is parked instead of given out: it blocks nobody. [P10]
+create function @extschema@.lease_due(
+    chosen     @extschema@.due_task[],
+    worker     text,
+    token      uuid,
+    lease_for  interval,
+    leased_at  timestamptz,
+    out taken  @extschema@.claimed_task[],
+    out parked integer
+)
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    with taking as (
         update tasks as t
            set token = case when not d.is_poisoned then lease_due.token end,
                worker = case when not d.is_poisoned then lease_due.worker end,
-               due_at = case when d.is_poisoned then 'infinity' else leased_at + lease_due.lease_for end,
+               due_at = case when d.is_poisoned then 'infinity' else lease_due.leased_at + lease_due.lease_for end,
                deliveries = t.deliveries + 1,
                in_line = false,
-               started_at = coalesce(t.started_at, leased_at),
+               started_at = coalesce(t.started_at, lease_due.leased_at),
                stuck_reason = case when d.is_poisoned then poison_reason() end
-          from due as d
-         where t.job_id = any(array[d.job_id])
-           and t.task = d.task
+          from (select c.place, c.due_at, c.deliveries > 0 and c.deliveries >= max_deliveries() as is_poisoned
+                  from unnest(lease_due.chosen) as c
+                offset 0) as d
+         where t.ctid = d.place
         returning (t.job_id, t.task, t.kind, t.name, t.queue, t.position, t.args, t.deliveries, t.attempt, t.asked,
-                   case when t.started_at <> leased_at then coalesce(t.awaits, '{}') else t.awaits end,
+                   case when t.started_at <> lease_due.leased_at then coalesce(t.awaits, '{}') else t.awaits end,
                    t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task, t.asker_key, t.started_at,
                    t.told_at, coalesce(t.last_worker = t.worker, false), d.due_at, t.progress)::claimed_task as task,
                   t.priority, d.due_at, d.is_poisoned
     )
     select array_agg(g.task order by g.priority, g.due_at) filter (where not g.is_poisoned),
-           count(*) filter (where g.is_poisoned),
-           (select count(*) from found as f where f.deliveries >= suspicious_deliveries())
-      into taken, parked, suspects
+           count(*) filter (where g.is_poisoned)
+      into taken, parked
       from taking as g;
 end
 $$;
-comment on function @extschema@.lease_due(text[], @extschema@.due_task[], text, uuid, integer, interval, timestamptz, timestamptz, boolean) is
-    'Lease what is due on queues without limits, and what was chosen of others; returns them, how many were parked instead, and how many suspects were found, which are leased only where they were chosen: apart from the search, where these are not even found.';
+comment on function @extschema@.lease_due(@extschema@.due_task[], text, uuid, interval, timestamptz) is
+    'Lease tasks that were locked; returns them, and how many were parked instead.';
 
 
 -- A step that finds what is due already goes on behind it, in the same priority.

@@ -24,7 +24,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, true)::due_task
+        select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, true, t.ctid)::due_task
           from tasks as t
          where t.queue = any(find_suspect.queues)
            and t.deliveries >= suspicious_deliveries()
