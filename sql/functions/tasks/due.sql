@@ -72,7 +72,8 @@ begin
       from (select d.*
               from (select * from ranges as r where r.due_at <= find_due.now_at order by r.priority, r.place) as r
              cross join lateral (
-                select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, false, t.ctid)::due_task as task,
+                select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, t.token is not null,
+                        t.ctid)::due_task as task,
                        t.deliveries >= suspicious_deliveries() as is_suspect
                   from tasks as t
                  where t.queue = r.queue
