@@ -21,8 +21,8 @@ from .codecs import Codec, check_codec
 from .durations import as_interval
 from .envelopes import MAIN, mark_envelopes, request_place
 from .errors import InvalidArgument, InvalidName, InvalidValue, translated
-from .memory import parse_path
 from .opening import Kin, Opener, Opening, Opens, as_it_is, opened
+from .paths import parse_path
 from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths
 
 PROTOCOL = 1

@@ -28,8 +28,8 @@ from .context import (
 )
 from .durations import Duration, from_micros, micros, seconds
 from .errors import InvalidArgument
-from .memory import Path, parse_path
 from .names import as_id, check_name, check_text
+from .paths import Path, parse_path
 from .progress import Pulse, pulse
 from .typed import Result, decoder, unchanged
 from .work import Coordinator, Hook, Pending, Workflow, check_kind

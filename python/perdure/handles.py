@@ -12,7 +12,8 @@ from . import typed
 from .calls import Call
 from .durations import Duration
 from .looks import Steps, answer_of, end_of, until_of
-from .memory import Awaited, Path
+from .memory import Awaited
+from .paths import Path
 from .requests import BaseClient, answered, decoder_of, ending, unanswered, unfinished
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages

@@ -19,8 +19,8 @@ from .connections import Source, pauses
 from .durations import Duration, seconds
 from .errors import InvalidArgument
 from .faults import crash_point
-from .memory import Path, parse_path, write_path
 from .past import rows_of
+from .paths import Path, parse_path, write_path
 
 TRIES = 4
 """How often a build is begun: two that begin together may get in each other's way."""

@@ -13,8 +13,8 @@ from . import resealing
 from .durations import Duration
 from .indexing import LOCK_TIMEOUT, create_index, drop_index
 from .looks import Steps, condition_on, until_of
-from .memory import Path
 from .names import as_id
+from .paths import Path
 from .requests import BaseClient, unfulfilled
 
 _Memory = TypeVar("_Memory")

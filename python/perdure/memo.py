@@ -13,7 +13,7 @@ from hashlib import blake2b
 from .asks import Ask
 from .durations import from_iso
 from .errors import Failed
-from .memory import write_path
+from .paths import write_path
 from .replay import Fact
 
 MAX_PATH = 100

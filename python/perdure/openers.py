@@ -8,8 +8,8 @@ from typing import Any
 
 from .envelopes import MAIN, Place, request_place
 from .errors import SealBroken
-from .memory import parse_path
 from .opening import Opening
+from .paths import parse_path
 
 Json = dict[str, Any]
 Row = tuple[Any, ...]

@@ -15,7 +15,8 @@ from .calls import Call, Calls
 from .durations import Duration, from_micros, micros
 from .errors import InvalidArgument, among
 from .looks import Look, Pages, until_of
-from .memory import Options, Path, given_options, parse_path, write_path
+from .memory import Options, given_options
+from .paths import Path, parse_path, write_path
 
 if TYPE_CHECKING:
     from .requests import BaseClient

@@ -21,7 +21,7 @@ from .asks import MAX_BYTES, size_of, stored
 from .calls import Calls
 from .connections import AsyncLink, Source
 from .errors import PerdureError, TaskNotHeld, ValueTooLarge
-from .memory import write_path
+from .paths import write_path
 
 if TYPE_CHECKING:
     from .turns import Turn

@@ -32,9 +32,9 @@ from .errors import (
     among,
 )
 from .looks import Pages, Steps
-from .memory import write_path
 from .names import as_id
 from .past import keyed, row_of, rows_of
+from .paths import write_path
 from .work import Coordinator, Hook, Work, Workflow, check_kind
 
 A = TypeVar("A")

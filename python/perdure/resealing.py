@@ -9,7 +9,7 @@ from typing import Any
 from .calls import Call, Calls
 from .envelopes import envelope_of, leaves
 from .errors import InvalidArgument, VersionConflict
-from .memory import write_path
+from .paths import write_path
 
 BATCH = 500
 """Fields that are written in one call."""

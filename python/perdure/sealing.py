@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .codecs import Codec
 from .envelopes import MAIN, SEALED, Place, envelope_of, field_place, request_place, written
 from .errors import NonDeterminism, ValueTooLarge, WrongType
-from .memory import parse_path, write_path
+from .paths import parse_path, write_path
 
 if TYPE_CHECKING:
     from .asks import Ask

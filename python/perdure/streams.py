@@ -11,8 +11,8 @@ from .calls import Calls
 from .durations import Duration
 from .errors import InvalidArgument
 from .looks import Look, Pages, until_of
-from .memory import Path
 from .past import rows_of, written
+from .paths import Path
 
 END = 0
 """The place of what ends a stream."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping
 from typing import Any, Generic, TypeVar, Unpack, overload
 
-from .memory import AsyncEntity, Awaited, Door, Entity, Options, Path, Verbs
+from .memory import AsyncEntity, Awaited, Door, Entity, Options, Verbs
+from .paths import Path
 from .typed import decoder
 from .typed_models import is_model, patch_json
 

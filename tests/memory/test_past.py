@@ -22,8 +22,8 @@ import perdure
 from perdure.embedded import Server
 from perdure.errors import InvalidArgument
 from perdure.install import install
-from perdure.memory import parse_path
 from perdure.past import Difference
+from perdure.paths import parse_path
 
 T = "40 s"
 KEYS = ("a", "b", "c.d", "0", "-1", "")

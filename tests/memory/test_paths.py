@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from perdure.errors import InvalidPath
-from perdure.memory import parse_path, write_path
+from perdure.paths import parse_path, write_path
 
 PATHS = [
     "user.email",
