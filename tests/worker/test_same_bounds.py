@@ -1,0 +1,103 @@
+"""Limits live in the database; Python refuses early what would be refused there. Both agree on the
+last value that passes, and on the code for the first that does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
+
+import psycopg
+import pytest
+
+from perdure import PerdureError, asks, names, progress
+from perdure.paths import MAX_KEYS, parse_path
+from perdure.stored import MAX_LEVELS, MAX_NUMBER
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How Python looks at a value, how SQL does, and the values of a size."""
+
+    last: int
+    python: Callable[[Any], object]
+    sql: str
+    value: Callable[[int], Any]
+    code: str
+
+
+def lists(levels: int) -> Any:
+    """Nest a number in lists."""
+    return reduce(lambda inner, _: [inner], range(levels), 1)
+
+
+VALUE = "raise_failure(value_failure(%s::jsonb, 'it'))"
+MARKS = 2  # the quotes around a text
+
+BOUNDS = {
+    "bytes of a name": Bound(
+        names.MAX_BYTES,
+        lambda value: names.check_name(value, "it"),
+        "check_name(%s, 'it')",
+        lambda size: "é" * (size // 2) + "x" * (size % 2),
+        "PD104",
+    ),
+    "keys of a path": Bound(
+        MAX_KEYS,
+        parse_path,
+        "check_path(parse_path(%s))",
+        lambda keys: ".".join(["k"] * keys),
+        "PD101",
+    ),
+    "bytes of a value": Bound(
+        asks.MAX_BYTES,
+        asks.stored,
+        VALUE,
+        lambda size: "x" * (size - MARKS),
+        "PD301",
+    ),
+    "bytes of a value with blanks": Bound(
+        asks.MAX_BYTES,
+        asks.stored,
+        VALUE,
+        lambda size: ["x" * (size - len('["", 1]')), 1],
+        "PD301",
+    ),
+    "levels of a value": Bound(MAX_LEVELS, asks.stored, VALUE, lists, "PD302"),
+    "a number": Bound(MAX_NUMBER, asks.stored, VALUE, int, "PD304"),
+    "a number below zero": Bound(MAX_NUMBER, asks.stored, VALUE, lambda number: -number, "PD304"),
+    "bytes of progress": Bound(
+        progress.MAX_BYTES,
+        progress.small,
+        "raise_failure(progress_failure(%s::jsonb))",
+        lambda size: "x" * (size - MARKS),
+        "PD301",
+    ),
+}
+
+
+def refusal(check: Callable[[], object]) -> str | None:
+    """Tell the code with which a value is refused."""
+    try:
+        check()
+    except PerdureError as error:
+        return error.code
+    except psycopg.Error as error:
+        return error.sqlstate
+    return None
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+def test_python_and_the_database_refuse_from_the_same_value_on(
+    connection: Connection, bound: Bound
+) -> None:
+    query = f"select {bound.sql}".encode()
+    for size, expected in ((bound.last, None), (bound.last + 1, bound.code)):
+        value = bound.value(size)
+        sent = json.dumps(value) if "jsonb" in bound.sql else value
+        assert refusal(partial(bound.python, value)) == expected
+        assert refusal(partial(connection.execute, query, [sent])) == expected
