@@ -40,10 +40,15 @@ def check_name(name: object, what: str) -> None:
         )
 
 
+def is_own(name: str) -> bool:
+    """Tell whether a name is like those of perdure's own things: `$schedule`."""
+    return _OF_PERDURE.match(name) is not None
+
+
 def check_own_name(name: object, what: str) -> None:
     """Refuse what is no name, or one like those of perdure's own things. Raises InvalidName."""
     check_name(name, what)
-    if _OF_PERDURE.match(str(name)):
+    if is_own(str(name)):
         raise InvalidName(
             f"{what} cannot have the name {str(name)[:40]!r}: it belongs to perdure",
             detail="Its own jobs, entities and functions have names like $schedule.",

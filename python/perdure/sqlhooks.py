@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from .calls import Call
 from .connections import REFUSALS, AsyncLink, pauses
+from .names import is_own
 from .turns import Json, Turn
 
 if TYPE_CHECKING:
@@ -115,12 +117,17 @@ class SqlLanes:
             return
         engine, place = self._engine, (turn.job, turn.task)
         engine.threads[place] += 1  # while the database runs it, its lease is not given back
+        span = None if is_own(turn.row["name"]) else engine.begin_span(turn.info, Context())
+        state = "drop"
         try:
-            logger.debug("%r: %s", turn, await self._attempt(link, turn))
+            state = await self._attempt(link, turn)
+            logger.debug("%r: %s", turn, state)
         except REFUSALS as error:
             logger.warning("%r is tried again when its lease has ended: %s", turn, error)
         finally:
             engine.thread_ended(place)
+            if span is not None:
+                span.end(state)
         turn.over()
         engine.committer.claim_in(0)  # it may have been put off to a time that is near
 

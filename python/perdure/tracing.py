@@ -154,6 +154,8 @@ def _trace_of(headers: Any, instance: str | None, job: str) -> Context:
 def _tell(span: Span, state: str, failure: Failed | None) -> None:
     span.set_attribute("perdure.state", state)
     if failure is None:
+        if state in ("failed", "retry"):  # of a hook in SQL: the database keeps why
+            span.set_status(Status(StatusCode.ERROR))
         return
     told = {name: failure.get(name) for name in ("type", "message", "traceback")}
     span.add_event(

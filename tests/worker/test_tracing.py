@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach
@@ -20,6 +21,7 @@ import perdure
 from perdure import tracing
 
 T = 20.0
+Connection = psycopg.Connection[Any]
 OWN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -193,6 +195,50 @@ def test_each_attempt_has_its_span_and_its_failure(
     (run,) = spans()["workflow tries"]
     assert told(run, "state") == "failed"
     assert run.status.description == "RuntimeError: in vain"
+
+
+FUNCTIONS = """
+create function public.add_up(job text, args jsonb) returns jsonb language plpgsql as $$
+begin
+    return entity_increment(job, 'n', (args ->> 0)::numeric);
+end $$;
+create function public.in_vain(job text, args jsonb) returns jsonb language plpgsql as $$
+begin
+    raise exception 'no';
+end $$;
+"""
+
+
+def test_a_hook_in_sql_has_a_span_for_each_attempt(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    connection: Connection,
+    spans: Callable[[], dict[str, list[ReadableSpan]]],
+) -> None:
+    """[P4] What perdure itself lets the database run, as the deadline of a job, has none."""
+    connection.execute(FUNCTIONS)
+    client.register_sql_hook("add up", "public.add_up")
+    client.register_sql_hook("in vain", "public.in_vain", attempts=2, retry_in="1 ms")
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> int:
+        await memory.set({"n": 0})
+        with pytest.raises(perdure.HookFailed):
+            await perdure.exec_hook("in vain", queue=perdure.SQL_QUEUE)
+        return int(await perdure.exec_hook("add up", 2, queue=perdure.SQL_QUEUE))
+
+    work()
+    handle = client.start(asks, timeout=T, headers={"traceparent": OWN})
+    assert handle.result(T) == 2
+    (added,) = spans()["hook add up"]
+    first, second = spans()["hook in vain"]
+    assert [parent_of(span) for span in (first, second, added)] == [OWN] * 3
+    assert [told(span, "state") for span in (first, second, added)] == ["retry", "failed", "done"]
+    assert [told(span, "attempt") for span in (first, second)] == [0, 1]
+    assert first.status.status_code is second.status.status_code is StatusCode.ERROR
+    assert added.status.status_code is StatusCode.UNSET
+    assert not [name for name in spans() if "$" in name]
 
 
 @pytest.mark.parametrize("is_async", [True, False])
