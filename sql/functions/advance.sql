@@ -217,9 +217,8 @@ declare
     token uuid := coalesce(advance.claim_id, gen_random_uuid());
     answers json := '[]'::json;
     taken claimed_task[] := '{}'::claimed_task[];
-    ahead record;
-    mark timestamptz;
-    next_due_at timestamptz;
+    told record;
+    again_at timestamptz;
     claimed_at timestamptz;
 begin
     if advance.max_tasks is distinct from 0 then
@@ -237,18 +236,19 @@ begin
     if advance.max_tasks is distinct from 0 then
         taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
                              advance.again);
-        ahead := look_ahead(advance.queues, taken, advance.since);
-        mark := ahead.mark;
-        next_due_at := ahead.next_due_at;
+    end if;
+    told := describe_tasks(taken);
+    if advance.max_tasks is distinct from 0 then
+        again_at := claim_again_at(advance.queues, told.deliveries, advance.since);
     end if;
     claimed_at := clock();
     return json_build_object(
         'at', claimed_at,
         'token', token,
         'turns', answers,
-        'tasks', coalesce(describe_tasks(taken), '[]'),
-        'since', mark,
-        'next_due_at', next_due_at);
+        'tasks', told.tasks,
+        'since', told.mark,
+        'next_due_at', again_at);
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is

@@ -1,46 +1,54 @@
 -- Claiming: a worker takes tasks that are due, with all that it needs to run them, in one round trip.
 
-create function @extschema@.describe_tasks(taken @extschema@.claimed_task[]) returns json
+create function @extschema@.describe_tasks(
+    taken           @extschema@.claimed_task[],
+    out tasks       json,
+    out mark        timestamptz,
+    out deliveries  integer,
+    out in_sql      boolean
+)
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if describe_tasks.taken = '{}' then
-        return null;
+        tasks := '[]';
+        return;
     end if;
-    return (
-        select json_agg(json_build_object(
-                   'job', t.job, 'task', t.task, 'kind', t.kind, 'name', t.name, 'queue', versioned_queue(t.queue, null),
-                   'position', t.position,
-                   'args', case t.kind when 'coordinator' then j.args else t.args end,
-                   'entity', j.entity, 'workflow', j.workflow, 'run', j.run, 'parent', j.parent, 'headers', j.headers,
-                   'forked_from', case when t.task = '1/main' then j.forked_from end,
-                   'pinned_version', t.pinned_version, 'deliveries', t.deliveries, 'attempt', t.attempt, 'asked', t.asked,
-                   'accept_changes', t.accept_changes, 'signal', t.signal, 'progress', t.progress,
-                   'failure', case when t.attempt > 0 then last_failure(t.job, t.task) end,
-                   'asker', case when t.asker_job is not null
-                                 then json_build_object('job', t.asker_job, 'task', t.asker_task, 'key', t.asker_key) end,
-                   'started_at', t.started_at, 'told_at', t.told_at,
-                   'journal', case when t.bytes_so_far <= 4194304 then t.journal end,
-                   'awaits', t.awaits,
-                   'messages', coalesce(case when t.position > 0 or t.awaits is not null
-                                             then open_messages(t.job, t.task, t.awaits) end, '[]'))
-                   order by t.ordinality)
-          -- To a task that was never held nothing is sent but a request to cancel, and with that it awaits something.
-          -- Whoever ran a coordinator last has its journal; one that is long, or comes after others that are, is read apart.
-          from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
-                  from (select c.*, case when c.position = 0 then '[]'::json
-                                         when (c.kind = 'hook' or not c.is_cached) and c.position <= 1000
-                                              and journal_size(c.job, c.task) <= 1048576
-                                         then journal_rows(c.job, c.task, 0, c.position) end as journal
-                          from unnest(describe_tasks.taken) with ordinality as c
-                        offset 0) as d) as t
-          join jobs as j on j.id = any(array[t.job]));
+    select json_agg(json_build_object(
+               'job', t.job, 'task', t.task, 'kind', t.kind, 'name', t.name, 'queue', versioned_queue(t.queue, null),
+               'position', t.position,
+               'args', case t.kind when 'coordinator' then j.args else t.args end,
+               'entity', j.entity, 'workflow', j.workflow, 'run', j.run, 'parent', j.parent, 'headers', j.headers,
+               'forked_from', case when t.task = '1/main' then j.forked_from end,
+               'pinned_version', t.pinned_version, 'deliveries', t.deliveries, 'attempt', t.attempt, 'asked', t.asked,
+               'accept_changes', t.accept_changes, 'signal', t.signal, 'progress', t.progress,
+               'failure', case when t.attempt > 0 then last_failure(t.job, t.task) end,
+               'asker', case when t.asker_job is not null
+                             then json_build_object('job', t.asker_job, 'task', t.asker_task, 'key', t.asker_key) end,
+               'started_at', t.started_at, 'told_at', t.told_at,
+               'journal', case when t.bytes_so_far <= 4194304 then t.journal end,
+               'awaits', t.awaits,
+               'messages', coalesce(case when t.position > 0 or t.awaits is not null
+                                         then open_messages(t.job, t.task, t.awaits) end, '[]'))
+               order by t.ordinality),
+           min(t.was_due_at), max(t.deliveries), bool_or(t.queue = '$sql')
+      into tasks, mark, deliveries, in_sql
+      -- To a task that was never held nothing is sent but a request to cancel, and with that it awaits something.
+      -- Whoever ran a coordinator last has its journal; one that is long, or comes after others that are, is read apart.
+      from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
+              from (select c.*, case when c.position = 0 then '[]'::json
+                                     when (c.kind = 'hook' or not c.is_cached) and c.position <= 1000
+                                          and journal_size(c.job, c.task) <= 1048576
+                                     then journal_rows(c.job, c.task, 0, c.position) end as journal
+                      from unnest(describe_tasks.taken) with ordinality as c
+                    offset 0) as d) as t
+      join jobs as j on j.id = any(array[t.job]);
 end
 $$;
 comment on function @extschema@.describe_tasks(@extschema@.claimed_task[]) is
-    'Write claimed tasks with their arguments, journals and open messages.';
+    'Write claimed tasks with their arguments, journals and open messages; tells when the first was due, how often one was delivered at most, and whether the database runs one.';
 
 
 create function @extschema@.claim_tasks(
@@ -112,55 +120,42 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
     'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease, PD115 queues, PD505 tables).';
 
 
--- The mark lies past what an old snapshot keeps dead at the head of the index. It is a hint: one claim a second, and the last
--- before a rest, searches from -infinity, and only that one is told when something is due next; each is told when limits that
--- held something back let it go.
-create function @extschema@.look_ahead(
-    queues          text[],
-    taken           @extschema@.claimed_task[],
-    since           timestamptz,
-    out mark        timestamptz,
-    out next_due_at timestamptz
-)
+-- The mark of a claim lies past what an old snapshot keeps dead at the head of the index. It is a hint: one claim a second, and the
+-- last before a rest, searches from -infinity, and only that one is told when something is due next; each is told when limits
+-- that held something back let it go. Of several suspects one is given at a time.
+create function @extschema@.claim_again_at(queues text[], deliveries integer, since timestamptz) returns timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
-declare
-    deliveries integer;
 begin
-    if look_ahead.taken = '{}' then
-        next_due_at := case
-            when look_ahead.since = '-infinity' then next_due_at(look_ahead.queues)
-            else next_admission_at(restrained_queues(look_ahead.queues), clock()) end;
-        return;
+    if claim_again_at.deliveries is not null then
+        return case when claim_again_at.deliveries > suspicious_deliveries() then clock() + interval '50 ms' end;
+    elsif claim_again_at.since = '-infinity' then
+        return next_due_at(claim_again_at.queues);
     end if;
-    select min(t.was_due_at), max(t.deliveries) into mark, deliveries from unnest(look_ahead.taken) as t;
-    if deliveries > suspicious_deliveries() then  -- of several suspects one is given at a time
-        next_due_at := clock() + interval '50 ms';
-    end if;
+    return next_admission_at(restrained_queues(claim_again_at.queues), clock());
 end
 $$;
-comment on function @extschema@.look_ahead(text[], @extschema@.claimed_task[], timestamptz) is
-    'Tell from where the next claim of a burst may search, and when to claim again as far as time alone decides; null when it does not.';
+comment on function @extschema@.claim_again_at(text[], integer, timestamptz) is
+    'Tell when to claim again, as far as time alone decides, after a claim of tasks that were so often delivered, or of none; null when it does not.';
 
 
 -- A server that crashes may forget the claim: then the tasks are due again, and what was leased is fenced; whatever the holder
 -- has recorded by then brings the claim to the disk before it. Not so where the database counts what it hands out, and
 -- where it runs the task itself: a hook that brings the server down would never be known as poisonous.
-create function @extschema@.commit_at_leisure(queues text[], taken @extschema@.claimed_task[]) returns void
+create function @extschema@.commit_at_leisure(queues text[], in_sql boolean) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if '$sql' <> all(array(select t.queue from unnest(commit_at_leisure.taken) as t))
-       and restrained_queues(commit_at_leisure.queues) = '{}' then
+    if commit_at_leisure.in_sql is not true and restrained_queues(commit_at_leisure.queues) = '{}' then
         perform set_config('synchronous_commit', 'off', true);
     end if;
 end
 $$;
-comment on function @extschema@.commit_at_leisure(text[], @extschema@.claimed_task[]) is
+comment on function @extschema@.commit_at_leisure(text[], boolean) is
     'Let the commit of a claim not wait for the disk, where nothing but time can be lost.';
 
 
@@ -188,7 +183,8 @@ as $$
 declare
     token uuid := coalesce(claim.claim_id, gen_random_uuid());
     taken claimed_task[];
-    ahead record;
+    told record;
+    again_at timestamptz;
     claimed_at timestamptz;
 begin
     perform check_claim(claim.queues, claim.worker, claim.lease_for, claim.protocol, claim.instance);
@@ -196,17 +192,18 @@ begin
     if claim.idle then
         perform turn_idle(claim.queues, claim.worker, taken = '{}');
     end if;
+    told := describe_tasks(taken);
     if not claim.durable then
-        perform commit_at_leisure(claim.queues, taken);
+        perform commit_at_leisure(claim.queues, told.in_sql);
     end if;
-    ahead := look_ahead(claim.queues, taken, claim.since);
+    again_at := claim_again_at(claim.queues, told.deliveries, claim.since);
     claimed_at := clock();
     return json_build_object(
         'at', claimed_at,
         'token', token,
-        'tasks', coalesce(describe_tasks(taken), '[]'),
-        'since', ahead.mark,
-        'next_due_at', ahead.next_due_at);
+        'tasks', told.tasks,
+        'since', told.mark,
+        'next_due_at', again_at);
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is

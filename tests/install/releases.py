@@ -115,10 +115,10 @@ def _change_signatures(root: Path) -> None:
     _edit(
         root,
         "functions/claim.sql",
-        "leisure(queues text[], taken @",
-        "leisure(queues text[], claimed @",
+        "leisure(queues text[], in_sql boolean",
+        "leisure(queues text[], is_in_sql boolean",
     )
-    _edit(root, "functions/claim.sql", "commit_at_leisure.taken", "commit_at_leisure.claimed")
+    _edit(root, "functions/claim.sql", "commit_at_leisure.in_sql", "commit_at_leisure.is_in_sql")
     # A parameter more, which would be a second function.
     hints = "functions/listeners.sql"
     _edit(

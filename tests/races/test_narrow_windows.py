@@ -221,7 +221,7 @@ def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
 
 def test_a_claim_is_whole_although_mail_comes_while_it_is_described(theatre: Theatre) -> None:
     """[P5]: a signal between taking and telling is found when the holder parks."""
-    theatre.put_gate("describe_tasks", r"return \(")
+    theatre.put_gate("describe_tasks", r"select json_agg\(json_build_object")
     with theatre.players() as (a, b, c, _):
         a.start("j")
         shut(c)
