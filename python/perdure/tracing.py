@@ -62,7 +62,8 @@ class Attempt:
         self._span = span
 
     def end(self, state: str, failure: Failed | None = None) -> None:
-        """Tell how it ended: `done`, `failed`, `retry`, `cancelled`, `park` or `drop`."""
+        """Tell how it ended: `done`, `failed`, `retry`, `cancelled`, `park` or `drop`; a hook in
+        SQL may also be `stuck`, `waiting` or `gone`."""
         with _harmless():
             _tell(self._span, state, failure)
             self._span.end()
@@ -154,7 +155,7 @@ def _trace_of(headers: Any, instance: str | None, job: str) -> Context:
 def _tell(span: Span, state: str, failure: Failed | None) -> None:
     span.set_attribute("perdure.state", state)
     if failure is None:
-        if state in ("failed", "retry"):  # of a hook in SQL: the database keeps why
+        if state in ("failed", "retry", "stuck"):  # of a hook in SQL: the database keeps why
             span.set_status(Status(StatusCode.ERROR))
         return
     told = {name: failure.get(name) for name in ("type", "message", "traceback")}
