@@ -41,6 +41,9 @@ Place = tuple[str, str]
 END_WITHIN = 1.0
 """Seconds that code may take to end when its worker ends."""
 
+CLOSE_WITHIN = 5.0
+"""Seconds that the database may take to cancel what it runs, at the end of a worker."""
+
 
 class Engine:
     """All that the turns of one worker share.
@@ -336,8 +339,7 @@ class Engine:
         for turn in list(self._parked.values()) + list(self.held.values()):
             turn.drop()
         self._parked.clear()
-        for task in list(self._spawned):
-            task.cancel()
+        await self._end_spawned()
         await self.committer.close()
         await self._reader.close()
         await self.sql_lanes.close()
@@ -345,6 +347,14 @@ class Engine:
         await self.transactions.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)
         self.activity_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _end_spawned(self) -> None:
+        """End what runs beside: it gives its connection back, to be closed with the others."""
+        spawned = list(self._spawned)
+        for task in spawned:
+            task.cancel()
+        if spawned:
+            await asyncio.wait(spawned, timeout=CLOSE_WITHIN)
 
 
 def _raisable(function: Callable[[], Any]) -> Any:

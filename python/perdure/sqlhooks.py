@@ -22,9 +22,6 @@ logger = logging.getLogger("perdure.worker")
 
 MAX_LANES = 4
 
-CLOSE_WITHIN = 5.0
-"""Seconds that the database may take to cancel what it runs, at the end of a worker."""
-
 CONFLICT = "40"
 """The class of errors after which nothing was done, and the same call may go through."""
 
@@ -64,22 +61,18 @@ class SqlLanes:
         self._engine = engine
         self._waiting: dict[str, deque[SqlHookTurn]] = {}
         self._at_work: set[str] = set()
-        self._lanes: set[asyncio.Task[None]] = set()
         self._idle: list[AsyncLink] = []
+        self._running = 0
 
     def run(self, turn: SqlHookTurn) -> None:
         """Run a task when there is a lane for it."""
         self._waiting.setdefault(turn.job, deque()).append(turn)
-        open_lanes = sum(not lane.done() for lane in self._lanes)
-        if open_lanes < MAX_LANES and turn.job not in self._at_work:
-            lane = self._engine.spawn(self._run())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+        if self._running < MAX_LANES and turn.job not in self._at_work:
+            self._running += 1
+            self._engine.spawn(self._run())
 
     async def close(self) -> None:
-        """Close the connections, once what was cancelled on them has ended."""
-        if self._lanes:
-            await asyncio.wait(self._lanes, timeout=CLOSE_WITHIN)
+        """Close the connections."""
         for link in self._idle:
             await link.close()
         self._idle.clear()
@@ -99,6 +92,7 @@ class SqlLanes:
                 finally:
                     self._at_work.discard(turn.job)
         finally:
+            self._running -= 1
             self._idle.append(link)
 
     def _next(self) -> SqlHookTurn | None:

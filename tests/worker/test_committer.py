@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 import perdure
 from perdure import calls, committer, connections
+from tests.databases import UNHINTED
 from tests.worker.test_until import wait_for
 
 T = "40 s"
@@ -45,6 +47,45 @@ def test_an_open_transaction_on_one_job_stops_no_other(
         assert locked.status().status == "running"
         connection.commit()
     assert locked.result(T) == 13
+
+
+@pytest.mark.parametrize(
+    ("timeout", "state"), [("0", "active"), ("10ms", "idle")], ids=["in a call", "between calls"]
+)
+def test_a_worker_that_ends_leaves_no_connection(
+    app: perdure.App,
+    client: perdure.Client,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    timeout: str,
+    state: str,
+) -> None:
+    """A turn that waits for its job does so on a connection of its own, which is closed as well."""
+
+    @app.coordinator
+    async def counts(memory: perdure.AsyncEntity) -> int:
+        number: int = await memory.increment("n")
+        return number
+
+    waits = "application_name = 'perdure waits' and datname = current_database()"
+    waiting = f"select exists (select from pg_stat_activity where {waits} and state = '{state}')"
+    left = f"select not exists (select from pg_stat_activity where {waits})"
+    handle = client.start(counts)
+    monkeypatch.setenv("PGOPTIONS", f"-c lock_timeout={timeout}")
+    gc.disable()  # the collector would find what was left open, some time
+    try:
+        with psycopg.connect(dsn) as locker:
+            locker.execute("update perdure.jobs set context = '{\"n\": 10}'")
+            with perdure.Worker(app, dsn=dsn, grace=0, **UNHINTED):
+                wait_for(dsn, waiting)
+            wait_for(dsn, left)  # a session ends a moment after its connection
+            locker.commit()
+    finally:
+        gc.enable()
+    assert not [record for record in caplog.records if record.name == "psycopg"]
+    with perdure.Worker(app, dsn=dsn, **UNHINTED):
+        assert handle.result(T) == 11
 
 
 @pytest.mark.direct("it is about hints")
