@@ -218,8 +218,6 @@ declare
     answers json := '[]'::json;
     taken claimed_task[] := '{}'::claimed_task[];
     told record;
-    again_at timestamptz;
-    claimed_at timestamptz;
 begin
     if advance.max_tasks is distinct from 0 then
         perform check_claim(advance.queues, advance.worker, advance.lease_for, advance.protocol, advance.instance);
@@ -238,17 +236,15 @@ begin
                              advance.again);
     end if;
     told := describe_tasks(taken);
-    if advance.max_tasks is distinct from 0 then
-        again_at := claim_again_at(advance.queues, told.deliveries, advance.since);
-    end if;
-    claimed_at := clock();
     return json_build_object(
-        'at', claimed_at,
+        'at', clock(),
         'token', token,
         'turns', answers,
         'tasks', told.tasks,
         'since', told.mark,
-        'next_due_at', again_at);
+        'next_due_at', case when advance.max_tasks is distinct from 0 then
+                           claim_again_at(advance.queues, told.deliveries, advance.since)
+                       end);
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is

@@ -184,8 +184,6 @@ declare
     token uuid := coalesce(claim.claim_id, gen_random_uuid());
     taken claimed_task[];
     told record;
-    again_at timestamptz;
-    claimed_at timestamptz;
 begin
     perform check_claim(claim.queues, claim.worker, claim.lease_for, claim.protocol, claim.instance);
     taken := claim_tasks(claim.queues, claim.worker, token, claim.max_tasks, claim.lease_for, claim.since, claim.again);
@@ -196,14 +194,12 @@ begin
     if not claim.durable then
         perform commit_at_leisure(claim.queues, told.in_sql);
     end if;
-    again_at := claim_again_at(claim.queues, told.deliveries, claim.since);
-    claimed_at := clock();
     return json_build_object(
-        'at', claimed_at,
+        'at', clock(),
         'token', token,
         'tasks', told.tasks,
         'since', told.mark,
-        'next_due_at', again_at);
+        'next_due_at', claim_again_at(claim.queues, told.deliveries, claim.since));
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is
