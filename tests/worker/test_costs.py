@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from statistics import median_low
 from typing import Any
 
 import psycopg
@@ -128,20 +130,24 @@ def test_pages_beside_many_jobs(connect: Callable[[], Connection]) -> None:
         connection.execute(statement.replace("%(many)s", str(MANY)).encode())
     for table in ("jobs", "tasks"):
         connection.execute(f"vacuum analyze {table}".encode())
-    costs: dict[str, int] = {}
-    for turn in range(3):  # the first one makes the plans, and reads the catalogue
+    costs = defaultdict(list)
+    for turn in range(6):
         job = f"measured {turn}"
-        costs["start"] = pages(connection, f"select start('w', id => '{job}')")
+        costs["start"].append(pages(connection, f"select start('w', id => '{job}')"))
         token = f"00000000-0000-4000-8000-{turn:012}"
-        costs["claim"] = pages(connection, f"select claim('{{default}}', 'me', '{token}')")
-        costs["command"] = pages(connection, f"select entity_set('{job}', '1', 'n')")
-        costs["signal"] = pages(connection, f"select signal('{job}', 'go')")
+        claim = f"select claim('{{default}}', 'me', '{token}')"
+        costs["claim"].append(pages(connection, claim))
+        costs["command"].append(pages(connection, f"select entity_set('{job}', '1', 'n')"))
+        costs["signal"].append(pages(connection, f"select signal('{job}', 'go')"))
         done = {"job": job, "task": "1/main", "token": token, "position": 0, "state": "done"}
-        costs["advance"] = pages(connection, f"select advance('{json.dumps([done])}')")
-    for _ in range(3):
+        costs["advance"].append(pages(connection, f"select advance('{json.dumps([done])}')"))
+    for _ in range(6):
         connection.execute("select start('w')")
-        costs["claim of two"] = pages(connection, "select claim('{default,$sql}', 'me')")
-    above = {verb: cost for verb, cost in costs.items() if cost > MOST_PAGES[verb]}
+        claim = "select claim('{default,$sql}', 'me')"
+        costs["claim of two"].append(pages(connection, claim))
+    # The first one makes the plans, and reads the catalogue; one of them may split a page.
+    usual = {verb: median_low(each[1:]) for verb, each in costs.items()}
+    above = {verb: cost for verb, cost in usual.items() if cost > MOST_PAGES[verb]}
     assert above == {}
 
 
