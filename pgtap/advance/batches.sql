@@ -2,7 +2,7 @@
 -- other.
 
 begin;
-select plan(28);
+select plan(29);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -207,6 +207,37 @@ select is(
     advance(jsonb_build_array(a_turn('left'), a_turn('right')), waiting => true)::jsonb -> 'turns',
     '[{"state": "keep"}, {"state": "keep"}]',
     'a batch that waits is answered alike');
+
+-- Which turns are busy is told at a glance where that is enough, and never otherwise than by all that they touch.
+
+select is_empty(
+    $$
+    select t.turn, jobs
+      from (values
+            ('{"job": "a", "state": "keep"}'::jsonb),
+            ('{"job": "a"}'),
+            ('{"job": "a", "state": null}'),
+            ('{"job": "a", "state": "done"}'),
+            ('{"job": "a", "state": "done", "touches": ["b"]}'),
+            ('{"job": "a", "state": "keep", "touches": ["b"]}'),
+            ('{"job": "a", "state": "keep", "touches": null}'),
+            ('{"job": "a", "state": "keep", "cancels": ["c"]}'),
+            ('{"job": "a", "state": "keep", "requests": []}'),
+            ('{"job": "a", "state": "keep", "facts": []}'),
+            ('{"job": "a", "state": "keep", "facts": null}'),
+            ('{"job": "a", "state": "keep", "facts": [{"kind": "note"}]}'),
+            ('{"job": "a", "state": "keep", "facts": [{"kind": "note"}, {"op": "set"}]}'),
+            ('{"job": "a", "state": "keep", "facts": [{"op": null}]}'),
+            ('{"job": "a", "state": "keep", "facts": [{"message": null}]}'),
+            ('{"job": "a", "state": "keep", "facts": [{"message": 7}]}'),
+            ('{"job": "a", "state": "keep", "facts": [{"signal": "go"}]}'),
+            ('{"job": "a", "state": "keep", "facts": [{"signal": "go", "target": "b"}]}'),
+            ('{"job": "a", "state": "keep", "facts": {"op": "set"}}')
+           ) as t (turn)
+     cross join (values ('{a}'::text[]), ('{b}'), ('{c}'), ('{a,b}')) as m (jobs)
+     where touches_any(t.turn, jobs) is distinct from jobs && touched_jobs(jsonb_build_array(t.turn))
+    $$,
+    'which turns touch a job that is busy is told as all that they touch tells it');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -114,6 +115,31 @@ def test_claims_heartbeats_and_releases_do_not_wait_either(a: Session, b: Sessio
     assert [task.job for task in a.claim("q")] == ["late"]
     assert a.release(tasks[50]) == ["released"]
 
+    b.rollback()
+
+
+def test_a_batch_that_is_busy_is_not_judged(a: Session, b: Session) -> None:
+    """It is sent again: what it says is looked at when its job is locked. What its turns touch is
+    asked for once, not for each of them."""
+    task = a.held("j")
+    a.advance(task.park(requests=[hook(f"h#{n}") for n in range(50)]))
+    hooks = a.claim("hooks")
+    looks = ("touched_jobs", "stray_failure", "turn_failure")
+    query = "select funcname, calls from pg_stat_xact_user_functions where funcname = any(%s)"
+
+    def calls(turns: Sequence[dict[str, Any]]) -> list[int]:
+        with a.open("rollback"):
+            a.run("set local track_functions = 'pl'")
+            before = dict(a.run(query, list(looks)))
+            a.advance_all(turns)
+            after = dict(a.run(query, list(looks)))
+        return [after.get(name, 0) - before.get(name, 0) for name in looks]
+
+    turns = [each.done("x" * 300, increment("n")) for each in hooks]
+    assert calls(turns) == [1, 50, 50]
+    b.begin()
+    b.call("entity_increment", id="j", path="n")
+    assert calls(turns) == [1, 0, 0]
     b.rollback()
 
 

@@ -58,6 +58,26 @@ comment on function @extschema@.touched_jobs(jsonb) is
     'Name the jobs that turns touch: their own, unless all they do is to append facts, those they signal, cancel or answer.';
 
 
+-- Asked of each turn of a batch where only some of its jobs could be locked. Nearly all tell at a glance.
+create function @extschema@.touches_any(turn jsonb, jobs text[]) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if touches_any.turn ->> 'job' = any(touches_any.jobs) then
+        if touches_any.turn ->> 'state' <> 'keep' or touches_any.turn @? '$.facts[*].op' then
+            return true;
+        end if;
+    elsif not (touches_any.turn ?| '{touches,cancels}'::text[] or touches_any.turn @? '$.facts[*].target') then
+        return false;
+    end if;
+    return touches_any.jobs && touched_jobs(jsonb_build_array(touches_any.turn));
+end
+$$;
+comment on function @extschema@.touches_any(jsonb, text[]) is 'Tell whether a turn touches one of these jobs.';
+
+
 create function @extschema@.lock_jobs(ids text[], waiting boolean) returns text[]
 language plpgsql
 volatile

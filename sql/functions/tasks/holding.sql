@@ -65,8 +65,8 @@ begin
                      else 'apply' end,
                 coalesce(f.failure, case when g.state = 'continue' then g.failure end))::turn
           from (select said.*,
-                       hold_tasks.missed <> '{}' and hold_tasks.missed && touched_jobs(
-                           jsonb_build_array(hold_tasks.turns -> (said.number - 1)::integer)) as is_missed,
+                       hold_tasks.missed <> '{}' and touches_any(
+                           hold_tasks.turns -> (said.number - 1)::integer, hold_tasks.missed) as is_missed,
                        row_number() over (partition by said.job collate "C", said.task collate "C"
                                           order by said.number) as nth
                   from rows from (jsonb_to_recordset(hold_tasks.turns) as (
@@ -88,7 +88,8 @@ begin
          ) as h on true
          cross join lateral (
             -- Most turns are short and plain, and nothing can be wrong with them.
-            select case when not (g.state in ('keep', 'park', 'done') and g.requests is null
+            select case when not g.is_missed
+                         and not (g.state in ('keep', 'park', 'done') and g.requests is null
                                   and (jsonb_typeof(g.cancels) <> 'array') is not true
                                   and octet_length(concat(g.facts, g.value, g.awaits)) <= 200
                                   and (g.awaits is null or '' <> all(g.awaits))
