@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Counts:
-    """What the server has counted: top-level statements, commits, bytes of WAL."""
+    """What the server has counted: top-level statements, commits that wrote, bytes of WAL."""
 
     statements: float
     commits: float
