@@ -1,7 +1,7 @@
 -- Forks: a new job that stands where the coordinator of another stood.
 
 begin;
-select plan(49);
+select plan(52);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -151,6 +151,17 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a fork with the name of another', 'select fork(''j'', ''all'')', 'PD402')
        ) as cases (about, statement, code);
 select is(the_job('x'), null, 'nothing is left of a fork that was refused');
+
+-- What a fact says of versions is believed of reads alone: a payload, or what a refused command was given, may say anything.
+
+select have_held_job('says', context => '{"n": 0}');
+select given(tell(a_turn('says', facts => '[{"signal": "go", "value": {"version": 6}}, {"signal": "go", "value": {"version": "six"}},
+    {"op": "merge", "path": ["n"], "value": {"version": "x"}}]')));
+select time_passes('1 s');
+select given(entity_increment('says', 'n')) from generate_series(1, 6);
+select given(fork('says', 'says at ' || seq, seq)) from generate_series(1, 3) as seq;
+select is(the_job('says at ' || seq) -> 'context', '{"n": 0}', format('a fork at place %s has the memory as it was then [P9]', seq))
+  from generate_series(1, 3) as seq;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands [P3]');

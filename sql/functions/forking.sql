@@ -45,7 +45,7 @@ begin
            min(f.version - f.made) filter (where f.seq > version_at_fact.seq) as highest,
            max(f.at) filter (where f.seq <= version_at_fact.seq) as at
       into told
-      from (select g.seq, g.at, coalesce(g.version, (g.argument ->> 'version')::bigint) as version,
+      from (select g.seq, g.at, case when g.kind = 'read' then (g.argument ->> 'version')::bigint else g.version end as version,
                    case when g.version is null then 0 else 1 end as made
               from journal as g
              where g.job_id = it.id
