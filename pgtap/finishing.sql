@@ -1,7 +1,7 @@
 -- Finishing: a worker without a journal claims activities and hooks, tells how far it is, and ends them. [P4] [P6] [P10] [P12]
 
 begin;
-select plan(46);
+select plan(55);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -163,6 +163,20 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('an attempt that never comes', $$ select fail_task('r', 'none', by('ada'), retry_at => 'infinity') $$, 'PD107')
        ) as cases (about, statement, code);
 select is(finish_task('nobody', '1/main/x', by('ada')), 'gone', 'of a job that is not there nothing is held');
+
+-- What belongs to the database is ended by no worker: a schedule would end with it.
+
+select given(create_schedule('s', 'w', '@daily'));
+select given(start('w', id => 'timed', queue => 'timed', timeout => '1 day'));
+select the_time_is('2031-01-01 00:00+00');
+select given(take('clock', '{$sql}', 2));
+select is(error_of(format('select %s(%L, %L, by(''clock''))', verb, job, task)), 'PD107', format('%s does not end %s', verb, task))
+  from (values ('$schedule/s', '$hook/$schedule'), ('timed', '1/main/$deadline')) as own (job, task)
+ cross join unnest('{finish_task,fail_task,time_out_task}'::text[]) as verb;
+select is(tell(a_turn(job, task, state => 'done', worker => 'clock')) #>> '{error,code}', 'PD107', format('no turn ends %s', task))
+  from (values ('$schedule/s', '$hook/$schedule'), ('timed', '1/main/$deadline')) as own (job, task);
+delete from tasks where job_id = '$schedule/s';
+select is(create_schedule('s', 'w', '@daily'), '2031-01-02 00:00+00', 'a schedule that lost its task is begun again with the next call');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

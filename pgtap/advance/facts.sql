@@ -1,7 +1,7 @@
 -- Facts: what a task has been told, in one ordered list; commands, signals and messages are facts too.
 
 begin;
-select plan(39);
+select plan(43);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -181,6 +181,9 @@ create temporary table gone_by as select message_of('stale', 'go') as message;
 select given(tell(a_turn('stale',
                          facts => (select jsonb_build_array(jsonb_build_object('kind', 'signal', 'message', message))
                                      from gone_by))));
+select given(hook('stale', 'h', key => 'h', queue => 'stale'));
+select given(take('ada', '{stale}'));
+select given(cancel_hook('stale', '$hook/h'));
 select is(
     tell(a_turn('stale',
                 facts => jsonb_build_array('{"op": "set", "path": ["n"], "value": 1}'::jsonb,
@@ -188,9 +191,11 @@ select is(
     'stale',
     format('a turn that consumes %s is stale [P5]', about))
   from (values
-        ('what was consumed before', (select message from gone_by)),
-        ('what never was', -1),
-        ('the message of another job', message_of('told', 'go'))
+        ('what was consumed before', (select to_jsonb(message) from gone_by)),
+        ('what never was', '-1'),
+        ('the message of another job', to_jsonb(message_of('told', 'go'))),
+        ('the message of another job, as text', to_jsonb(message_of('told', 'go')::text)),
+        ('the message of another task', to_jsonb(message_of('stale', '$cancel')))
        ) as cases (about, message);
 select is(
     jsonb_build_array(the_job('stale') -> 'version', the_task('stale') -> 'position'),
@@ -200,6 +205,16 @@ select is(
     verdict_of(a_turn('stale', facts => '[{"kind": "note", "key": "n", "message": null}]')),
     'keep',
     'a fact may say that it consumes nothing');
+select given(signal('stale', 'again', '7'));
+select is(
+    tell(a_turn('stale', facts => jsonb_build_array(
+        jsonb_build_object('kind', 'signal', 'message', message_of('stale', 'again')::text)))) ->> 'state',
+    'keep',
+    'a message may be named as text');
+select throws_like(
+    $$select tell(a_turn('stale', facts => '[{"kind": "signal", "message": "seven"}]'))$$,
+    '%fact 1%',
+    'what names no message is refused, and the refusal says which fact it is');
 
 -- Time of a fact: the worker's, where the database can believe it [P9].
 

@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(105);
+select plan(110);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -356,6 +356,30 @@ select is(
     format('%s is no list of turns', coalesce(turns, 'null')))
   from unnest(array['{}', '"x"', 'null', null]) as turns;
 select is(advance('[]')::jsonb -> 'turns', '[]', 'no turn is no error');
+
+-- What is judged is what will be read, however it is written: a boolean or a number may be text, and a key a number. [P8]
+
+select have_held_job('forms');
+select given(tell(a_turn('forms', requests => '[{"key": 7, "kind": "until", "condition": "$.n > 1"}]')));
+select given(signal('forms', 'go'));
+select is(verdict_of(turn), 'refused', format('a task cannot park %s', about))
+  from (values
+        ('without a wait for what it asked for detached, as text',
+         a_turn('forms', state => 'park', cancels => '["7"]', requests => '[{"key": "h#1", "name": "x", "detached": "true"}]',
+                facts => jsonb_build_array(jsonb_build_object('message', message_of('forms', 'go'))))),
+        ('on what it withdraws, by a number',
+         a_turn('forms', state => 'park', cancels => '[7]',
+                facts => jsonb_build_array(jsonb_build_object('message', message_of('forms', 'go'))))),
+        ('on what it takes, as text',
+         a_turn('forms', state => 'park', cancels => '["7"]',
+                facts => jsonb_build_array(jsonb_build_object('message', message_of('forms', 'go')::text)))),
+        ('to wait for a name that no signal has',
+         a_turn('forms', state => 'park', awaits => array[E'a\x07b']))
+       ) as cases (about, turn);
+select is(
+    tell(a_turn('forms', requests => '[{"key": "5/b#1", "name": "x"}, {"key": 5, "name": "x"}]')) #>> '{error,code}',
+    'PD104',
+    'a number is a key beneath which another may lead');
 select is(the_task('odd') -> 'token', to_jsonb(token_of('ada')), 'a task whose turn was refused is still held');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

@@ -19,11 +19,12 @@ begin
                   detail = 'It ends with its run, which has a journal and may have a parent.',
                   hint = 'Say its last turn with advance().';
     end if;
+    perform raise_failure(own_task_failure((select t.name from tasks as t where t.job_id = held.job and t.task = held.task)));
     return held;
 end
 $$;
 comment on function @extschema@.hold_to_finish(text, text, uuid) is
-    'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator, PD115.';
+    'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator, and for what is not a worker''s, PD115.';
 
 
 create function @extschema@.answer_gone(job text, task text) returns text

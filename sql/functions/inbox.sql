@@ -67,26 +67,43 @@ comment on function @extschema@.find_arrivals(@extschema@.turn[]) is
     'Find the open messages of turns that go on. Under the job''s lock where a task wants to park: no wake-up is lost.';
 
 
-create function @extschema@.messages_are_open(job text, facts jsonb) returns boolean
+-- As read_facts() reads them, also where they are text: what is judged is what will be taken. Null where one cannot be read: it is
+-- refused there, with its place.
+create function @extschema@.messages_of(facts jsonb) returns bigint[]
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(select f.message from jsonb_to_recordset(messages_of.facts) as f (message bigint) where f.message is not null);
+exception
+    when data_exception then
+        return null;
+end
+$$;
+comment on function @extschema@.messages_of(jsonb) is 'Name the messages that facts consume; null where what they say is no number.';
+
+
+create function @extschema@.messages_are_open(job text, task text, facts jsonb) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    named bigint[] := array(select jsonb_path_query(
-        messages_are_open.facts, '$[*].message ? (@ > -1000000000000000000 && @ < 1000000000000000000)')::bigint);
+    named bigint[] := messages_of(messages_are_open.facts);
 begin
-    return cardinality(named) = (
+    return named is null or cardinality(named) = (
         select count(*)
-          from (select i.job_id from inbox as i where i.id = any(named) and i.consumed_at is null offset 0) as m
-         where m.job_id = messages_are_open.job);
+          from (select i.job_id, i.task from inbox as i where i.id = any(named) and i.consumed_at is null offset 0) as m
+         where m.job_id = messages_are_open.job
+           and (m.task is null or m.task = messages_are_open.task));
 end
 $$;
-comment on function @extschema@.messages_are_open(text, jsonb) is
-    'Tell whether all messages that facts consume are still open: a signal may have gone to another task of the job.';
+comment on function @extschema@.messages_are_open(text, text, jsonb) is
+    'Tell whether all messages that facts consume are open, and for this task to take: a signal may have gone to another one of the job.';
 
 
--- That they are open, and of the job of the turn, was seen when it was judged, under the lock of the job. [P5]
+-- That they are open, and for this task, was seen when its turn was judged, under the lock of the job. [P5]
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile

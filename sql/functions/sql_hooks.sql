@@ -76,6 +76,7 @@ set jit = off
 as $$
 declare
     held turn;
+    name text;
 begin
     perform check_sql_task(time_out_task.job, time_out_task.task, time_out_task.token);
     perform lock_jobs(array[time_out_task.job], waiting => true);
@@ -83,9 +84,10 @@ begin
     if held.job is null then
         return 'gone';
     end if;
+    name := (select t.name from tasks as t where t.job_id = held.job and t.task = held.task);
+    perform raise_failure(own_task_failure(name));
     held.state := 'failed';
-    held.value := late_failure((select t.name from tasks as t where t.job_id = held.job and t.task = held.task),
-                               'It was interrupted, and is undone.');
+    held.value := late_failure(name, 'It was interrupted, and is undone.');
     return settle_sql_hook(held);
 end
 $$;

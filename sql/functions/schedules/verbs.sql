@@ -58,12 +58,11 @@ begin
     wanted.context := '{}';
     if insert_jobs(array[wanted], made_at) <> '{}' then
         perform watch_jobs(array[wanted.id]);
-        perform insert_hook(wanted.id, '$hook/$schedule', '$schedule', '{}', '$sql', 5, made_at, null, null);
     end if;
 end
 $$;
 comment on function @extschema@.insert_schedule(text) is
-    'Make the empty memory of a schedule, whose writers look, and its task; nothing happens where they are.';
+    'Make the empty memory of a schedule, whose writers look; nothing happens where it is.';
 
 
 create function @extschema@.create_schedule(
@@ -108,6 +107,7 @@ begin
         perform insert_schedule(id);
         exit when lock_jobs(array[id], waiting => true) <> '{}';
     end loop;
+    perform insert_hook(id, '$hook/$schedule', '$schedule', '{}', '$sql', 5, clock(), null, null);
     it := read_job(id);
     if every is not null and starts_at is null then
         asked := asked || jsonb_build_object('starts_at', case

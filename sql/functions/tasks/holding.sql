@@ -38,6 +38,21 @@ comment on function @extschema@.was_out_of_reach(jsonb) is
     'Tell whether a task was given back because its worker had no code for it (PD406), or could not open it (PD113, PD114).';
 
 
+create function @extschema@.own_task_failure(name text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when left(own_task_failure.name, 1) = '$' then make_failure(
+        'PD107', 'InvalidArgument', format('no worker ends a task of the name %s', own_task_failure.name),
+        'It belongs to perdure: a schedule, a deadline, or the end of children.', 'Let run_task() run it, or give it back with release().') end;
+end
+$$;
+comment on function @extschema@.own_task_failure(text) is 'Say that what a task does is known to the database alone (PD107), or null.';
+
+
 -- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
 -- task, unlike for its job: a claim that saw an old version of a row keeps a lock on the new one until it commits, and
 -- would make others busy for nothing. Tasks are locked in order, after all jobs, so no circle can close. A sub-select
@@ -59,11 +74,12 @@ begin
                      when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) or h.asked < g.asked_before
                      then 'fenced'
                      when h.position > coalesce(g.position, 0) then 'applied'
-                     when f.failure is not null then 'refused'
+                     when f.failure is not null or h.is_own then 'refused'
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
-                     when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.facts) then 'stale'
+                     when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.task, g.facts)
+                     then 'stale'
                      else 'apply' end,
-                coalesce(f.failure, case when g.state = 'continue' then g.failure end))::turn
+                coalesce(f.failure, case when h.is_own then own_task_failure(h.name) when g.state = 'continue' then g.failure end))::turn
           from (select said.*,
                        hold_tasks.missed <> '{}' and touches_any(
                            hold_tasks.turns -> (said.number - 1)::integer, hold_tasks.missed) as is_missed,
@@ -78,7 +94,7 @@ begin
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
-                   t.asker_key, t.told_at, t.started_at
+                   t.asker_key, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_own
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
@@ -92,7 +108,7 @@ begin
                          and not (g.state in ('keep', 'park', 'done') and g.requests is null
                                   and (jsonb_typeof(g.cancels) <> 'array') is not true
                                   and octet_length(concat(g.facts, g.value, g.awaits)) <= 200
-                                  and (g.awaits is null or '' <> all(g.awaits))
+                                  and (g.awaits is null or '' <> all(g.awaits) and concat(g.awaits) !~ '[[:cntrl:]]')
                                   and (g.state <> 'park' or g.until < 'infinity' or cardinality(g.awaits) > 0)
                                   and (hold_tasks.turns -> (g.number - 1)::integer) - turn_fields() = '{}'
                                   and not exists (
@@ -107,7 +123,7 @@ begin
                                  -- A key has 200 bytes at most.
                                  case when greatest(octet_length(g.job), octet_length(g.task)) > 380
                                       then depth_failure(g.job, g.task, g.requests) end,
-                                 case when g.requests @? '$[*].key ? (!(@ like_regex "#[0-9]+$") || @ like_regex "^[^.].*/")'
+                                 case when g.requests @? '$[*].key ? (@.type() != "string" || !(@ like_regex "#[0-9]+$") || @ like_regex "^[^.].*/")'
                                       then nested_failure(g.job, g.task, g.requests) end,
                                  case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)

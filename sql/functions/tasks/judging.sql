@@ -156,23 +156,25 @@ language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    withdrawn text[] := array(select jsonb_array_elements_text(nullif(wait_failure.cancels, 'null')));
 begin
-    if exists (select from jsonb_array_elements(wait_failure.requests) as q (request)
-                where not coalesce(q.request @> '{"detached": true}', false)
-                  and not coalesce(q.request ->> 'kind' in ('until', 'item')
-                                   and wait_failure.cancels ? (q.request ->> 'key'), false))
+    -- All is read as what will be applied reads it: a key may be a number, and a boolean text.
+    if exists (select from jsonb_to_recordset(nullif(wait_failure.requests, 'null')) as q (key text, kind text, detached boolean)
+                where q.detached is not true
+                  and not coalesce(q.kind in ('until', 'item') and q.key = any(withdrawn), false))
         or exists (select from tasks as t
                     where t.job_id = wait_failure.job and t.asker_task = wait_failure.task
                       and t.task > wait_failure.task || '/' and t.task < wait_failure.task || '0')
         or exists (select from inbox as i
                     where i.job_id = wait_failure.job and i.task = wait_failure.task and i.consumed_at is null
-                      and not coalesce(wait_failure.facts @> jsonb_build_array(jsonb_build_object('message', i.id)), false))
+                      and i.id <> all(coalesce((select messages_of(wait_failure.facts)), '{}')))
         or exists (select from conditions as c
                     where c.job_id = wait_failure.job and c.task = wait_failure.task
-                      and not coalesce(wait_failure.cancels ? c.key, false))
+                      and c.key <> all(withdrawn))
         or exists (select from items as p
                     where p.job_id = wait_failure.job and p.task = wait_failure.task and p.is_open
-                      and not coalesce(wait_failure.cancels ? p.key, false))
+                      and p.key <> all(withdrawn))
         or exists (select from tasks as c
                     where c.asker_job = wait_failure.job and c.asker_task = wait_failure.task
                       and c.asker_job <> c.job_id) then
