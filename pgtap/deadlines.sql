@@ -1,7 +1,7 @@
 -- Timeouts of jobs: a task beneath the coordinator, which the database runs when time is up.
 
 begin;
-select plan(26);
+select plan(28);
 
 create function pg_temp.time_is_up(job text, task text default '1/main/$deadline') returns text
 language plpgsql
@@ -62,6 +62,14 @@ select given(start('w', id => 'spring', queue => 'spring', due_at => '2030-03-09
 set local timezone = 'UTC';
 select is((the_task('spring', '1/main/$deadline') ->> 'due_at')::timestamptz, '2030-03-10 12:00+00'::timestamptz,
           'a timeout is as long as it says, whoever starts the job');
+
+-- Nor does it begin before the job could.
+
+select given(start('w', id => 'late ' || n, queue => 'late', due_at => due_at, timeout => '1 h'))
+  from (values (1, clock() - interval '2 h'), (2, '-infinity')) as cases (n, due_at);
+select is((the_task('late ' || n, '1/main/$deadline') ->> 'due_at')::timestamptz, clock() + interval '1 h',
+          'a timeout counts from the start where the job was due before')
+  from generate_series(1, 2) as n;
 
 -- It ends with the job, and goes on with its runs.
 

@@ -62,7 +62,7 @@ insert into names_given (about, name, is_good) values
     ('quotes',                          'it''s "so"', true),
     ('SQL',                             '''; drop table jobs; --', true),
     ('a format',                        '%s %I %L %', true),
-    ('dollars and slashes',             '$$ $x$ \ / //', true),
+    ('dollars and slashes',             'x$$ $x$ \ / //', true),
     ('a table that exists',             'pg_catalog.pg_class', true),
     ('other alphabets',                 '数据 🙂 ‏مرحبا', true),
     ('spaces',                          '   ', true),

@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(71);
+select plan(72);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -247,6 +247,10 @@ select is(
 select register_sql_hook('rare', 'pg_temp.count_words', attempts => 99, retry_in => '1000 years');
 select given(hook('daily', 'rare', '["fail"]', queue => '$sql', key => 'rare'));
 select is(pg_temp.run('daily', '$hook/rare'), 'retry', 'a hook is put off by a thousand years');
+select register_sql_hook('rarer', 'pg_temp.count_words', attempts => 99, retry_in => '359000 days');
+select given(hook('daily', 'rarer', '["fail"]', queue => '$sql', key => 'rarer'));
+update tasks set attempt = 14 where task = '$hook/rarer';
+select is(pg_temp.run('daily', '$hook/rarer'), 'retry', '… also where it was doubled often');
 select the_time_is('3030-03-09 12:00+00');
 select is(pg_temp.run('daily', '$hook/rare'), 'retry', '… and again');
 select is((the_task('daily', '$hook/rare') ->> 'due_at')::timestamptz, '4030-03-09 12:00+00', '… no later');

@@ -1,7 +1,7 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(86);
+select plan(89);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -222,6 +222,9 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('an argument that is no list',       'select start(''w'', ''"subsidies"'')',                'PD103'),
         ('a list of starts that is none',     'select start_many(''{"workflow": "w"}'')',            'PD107'),
         ('a start that never comes',          'select start(''w'', due_at => ''infinity'')',         'PD107'),
+        ('a start after the year 9999',       'select start(''w'', due_at => ''10000-01-01Z'')',     'PD107'),
+        ('a workflow of a name like ours',    'select start(''$Report'')',                           'PD104'),
+        ('an id of a name like ours',         'select start(''w'', id => ''$5'')',                   'PD104'),
         ('one of many that never comes', 'select start_many(''[{"workflow": "w", "due_at": "Infinity"}]'')', 'PD107'),
         ('a misspelt field',             'select start_many(''[{"workflow": "w", "queu": "q"}]'')', 'PD107'),
         ('a field that cannot be read',  'select start_many(''[{"workflow": "w", "timeout": "soon"}]'')', 'PD107'),

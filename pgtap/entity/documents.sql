@@ -1,15 +1,15 @@
 -- Documents written by ordinary SQL have the limits of a memory too: nothing else reads them before they are stored.
 
 begin;
-select plan(29);
+select plan(31);
 
 select the_time_is('2030-01-01 12:00+00');
 
 create temporary table documents (about text, document jsonb, code text) on commit drop;
 insert into documents values
     ('an ordinary document', '{"n": 1}', null),
-    ('a document that is nearly too deep', ('{"a":' || repeat('[', 99) || repeat(']', 99) || '}')::jsonb, null),
-    ('a document that is too deep', ('{"a":' || repeat('[', 101) || '1' || repeat(']', 101) || '}')::jsonb, 'PD302'),
+    ('a document that is nearly too deep', ('{"a":' || repeat('[', 149) || repeat(']', 149) || '}')::jsonb, null),
+    ('a document that is too deep', ('{"a":' || repeat('[', 151) || '1' || repeat(']', 151) || '}')::jsonb, 'PD302'),
     ('a document that is nearly too large', jsonb_build_object('a', repeat('x', 8388000)), null),
     ('a document that is too large', jsonb_build_object('a', repeat('x', 8388608)), 'PD303'),
     ('a document with a large number', jsonb_build_object('a', 1e308, 'b', -1e308), null),
@@ -43,6 +43,15 @@ select is(the_job('keyed') -> 'context', '{"n": 2}', 'a repeated call changes no
 select is(entity_create('keyed', 'note', '{"n": 1}', key => 'other'), false, 'another call finds that the id exists');
 select is(entity_create('keyed', 'note', '{"n": 1}'), false, 'so does a call without a key');
 select is(error_of($$ select entity_create('x', 'note', key => '') $$), 'PD104', 'a key has a name''s limits');
+
+-- Whatever commands may build, SQL may write and a fork may take over.
+
+select given(start('w', id => 'built'));
+select given(entity_set('built', (repeat('[', 99) || repeat(']', 99))::jsonb,
+                        write_path(array(select 'k' || n from generate_series(1, 50) as n))));
+select lives_ok($$update perdure.jobs set context = context || '{"more": 1}' where id = 'built'$$,
+                'a memory that commands made deep can be written by ordinary SQL');
+select lives_ok($$select fork('built', 'fork of built')$$, '… and be forked');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(65);
+select plan(69);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -274,7 +274,8 @@ select is(
     tell(a_turn('slash', requests => jsonb_build_array(
         '{"key": "a", "kind": "hook", "name": "h"}'::jsonb,
         jsonb_build_object('key', key, 'kind', kind,
-                           case kind when 'until' then 'condition' else 'name' end, '$.n > 1')))) #>> '{error,code}',
+                           case kind when 'until' then 'condition' else 'name' end,
+                           case kind when 'until' then '$.n > 1' else 'f' end)))) #>> '{error,code}',
     code, format('a %s under the key %s is %s', kind, key, case when code is null then 'made' else 'refused' end))
   from (values
         ('hook',     'a/b',       'PD104'),
@@ -295,7 +296,8 @@ select is(
 select have_held_job('stray');
 select is(
     tell(a_turn('stray', requests => jsonb_build_array(
-        jsonb_build_object('key', 'a', 'kind', kind, case kind when 'until' then 'condition' else 'name' end, '$.n > 1')
+        jsonb_build_object('key', 'a', 'kind', kind, case kind when 'until' then 'condition' else 'name' end,
+                           case kind when 'until' then '$.n > 1' else 'f' end)
         || jsonb_build_object(field, given::jsonb)))) #>> '{error,message}',
     message, format('a request of the kind %s says %s %s', kind, field, given))
   from (values
@@ -307,6 +309,16 @@ select is(
         ('job',      'condition', '"$.n"',  'a request of the kind job has no field ''condition'''),
         ('hook',     'timeout',   'null',   null)
        ) as cases (kind, field, given, message);
+
+-- When it is due has to be a time to which a timeout can be added.
+
+select have_held_job('far');
+select is(
+    tell(a_turn('far', requests => jsonb_build_array(jsonb_build_object(
+        'key', 'c', 'kind', 'job', 'name', 'w', 'due_at', due_at, 'timeout', '1000 years')))) #>> '{error,code}',
+    'PD107',
+    format('a child due at %s is refused', due_at))
+  from unnest('{infinity,+Infinity,10000-01-01T00:00:00Z,294270-01-01T00:00:00Z}'::text[]) as due_at;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -9,7 +9,6 @@ from .errors import InvalidArgument, InvalidName
 
 MAX_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_OF_PERDURE = re.compile(r"\$[a-z]")
 
 
 def is_text(given: object) -> bool:
@@ -42,7 +41,7 @@ def check_name(name: object, what: str) -> None:
 
 def is_own(name: str) -> bool:
     """Tell whether a name is like those of perdure's own things: `$schedule`."""
-    return _OF_PERDURE.match(name) is not None
+    return name.startswith("$")
 
 
 def check_own_name(name: object, what: str) -> None:
@@ -51,7 +50,7 @@ def check_own_name(name: object, what: str) -> None:
     if is_own(str(name)):
         raise InvalidName(
             f"{what} cannot have the name {str(name)[:40]!r}: it belongs to perdure",
-            detail="Its own jobs, entities and functions have names like $schedule.",
+            detail="Names of its own jobs, entities and functions begin with $, as $schedule.",
             hint="Choose another name.",
         )
 

@@ -109,10 +109,10 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if own_name_failure.name ~ '^[$][a-z]' then
+    if left(own_name_failure.name, 1) = '$' then
         return make_failure(
             'PD104', 'InvalidName', format('%s %s belongs to perdure', what, quote_literal(left(own_name_failure.name, 40))),
-            'Its own jobs, entities and functions have names like $schedule.', 'Choose another name.');
+            'Names of its own jobs, entities and functions begin with $, as $schedule.', 'Choose another name.');
     end if;
     return name_failure(own_name_failure.name, what);
 end
@@ -134,18 +134,18 @@ $$;
 comment on function @extschema@.check_name(text, text) is 'Refuse a name that is empty, too long or unprintable (PD104).';
 
 
-create function @extschema@.shape_failure(value jsonb, written text, what text) returns jsonb
+create function @extschema@.shape_failure(value jsonb, written text, what text, levels integer) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if length(written) - length(replace(replace(written, '[', ''), '{', '')) > 100
-        and jsonb_path_exists(shape_failure.value, 'strict $.**{101}') then
+    if length(written) - length(replace(replace(written, '[', ''), '{', '')) > shape_failure.levels
+        and jsonb_path_exists(shape_failure.value, format('strict $.**{%s}', shape_failure.levels + 1)::jsonpath) then
         return make_failure(
             'PD302', 'ValueTooDeep', format('%s is nested too deeply', what),
-            'At most 100 levels are allowed.', 'Flatten it, or store it as text.');
+            format('At most %s levels are allowed.', shape_failure.levels), 'Flatten it, or store it as text.');
     end if;
     if written ~ '[0-9]{100}' and jsonb_path_exists(
         shape_failure.value, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))') then
@@ -156,7 +156,7 @@ begin
     return null;
 end
 $$;
-comment on function @extschema@.shape_failure(jsonb, text, text) is
+comment on function @extschema@.shape_failure(jsonb, text, text, integer) is
     'Say what is wrong with the shape of a JSON value (PD302 depth, PD304 number), or null; its text form decides cheaply.';
 
 
@@ -181,7 +181,7 @@ begin
             format('It has %s bytes as JSON; at most 1048576 are allowed.', size),
             'Store it elsewhere and pass a reference.');
     end if;
-    return shape_failure(value_failure.value, written, what);
+    return shape_failure(value_failure.value, written, what, 100);
 end
 $$;
 comment on function @extschema@.value_failure(jsonb, text) is
@@ -201,7 +201,8 @@ begin
             'PD303', 'MemoryTooLarge', 'the memory would become too large', 'At most 8 MB are allowed for one document.',
             'Keep large things elsewhere and put a reference into the memory; keep long lists in a log.');
     end if;
-    return shape_failure(document_failure.context, document_failure.context::text, 'the memory');
+    -- Commands put values of a hundred levels behind paths of fifty keys.
+    return shape_failure(document_failure.context, document_failure.context::text, 'the memory', 150);
 end
 $$;
 comment on function @extschema@.document_failure(jsonb) is

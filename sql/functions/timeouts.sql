@@ -56,9 +56,13 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case when due_failure.due_at = 'infinity' then make_failure(
-        'PD107', 'InvalidArgument', 'what is due at infinity is never done', 'Nobody could make it due.',
-        'Give a time; or let work that has begun wait for a signal.') end;
+    return case
+        when due_failure.due_at = 'infinity' then make_failure(
+            'PD107', 'InvalidArgument', 'what is due at infinity is never done', 'Nobody could make it due.',
+            'Give a time; or let work that has begun wait for a signal.')
+        when due_failure.due_at >= '10000-01-01 00:00:00+00' then make_failure(
+            'PD107', 'InvalidArgument', 'what is due after the year 9999 is never done', 'Deadlines that count from it have no time.',
+            'Give a time that somebody may live to see.') end;
 end
 $$;
 comment on function @extschema@.due_failure(timestamptz) is 'Say that work would never be due (PD107), or null.';

@@ -151,7 +151,7 @@ begin
     return coalesce(
         own_name_failure(call_failure.name, call_failure.what),
         queue_failure(call_failure.queue),
-        case when call_failure.what in ('a workflow', 'a job') and call_failure.queue ~ '^[$][a-z]' then make_failure(
+        case when call_failure.what in ('a workflow', 'a job') and left(call_failure.queue, 1) = '$' then make_failure(
             'PD107', 'InvalidArgument', format('%s cannot run on the queue %s', call_failure.what, call_failure.queue),
             'There the database runs hooks in SQL.', 'Choose a queue that workers with the code of the workflow serve.') end,
         value_failure(call_failure.args, 'the arguments'),

@@ -104,8 +104,10 @@ declare
     again_at timestamptz;
     policy record;
 begin
-    select least(h.retry_in * power(2, least(t.attempt, 16)), interval '1000 years') as pause, t.attempt + 1 as made, h.attempts, h.within, h.name,
-           time_after(t.started_at, h.within) as ends_at
+    -- In seconds: a long interval cannot be doubled sixteen times.
+    select least(make_interval(secs => least(extract(epoch from h.retry_in)::float8 * power(2, least(t.attempt, 16)), 1e11)),
+                 interval '1000 years') as pause,
+           t.attempt + 1 as made, h.attempts, h.within, h.name, time_after(t.started_at, h.within) as ends_at
       into policy
       from tasks as t
       join sql_hooks as h on h.name = t.name

@@ -28,7 +28,7 @@ begin
     -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along.
     insert into tasks (job_id, task, kind, name, queue, due_at)
     select w.id, j.run || '/main/$deadline', 'hook', '$deadline', '$sql',
-           time_after(coalesce(w.due_at, insert_coordinators.started_at), w.timeout)
+           time_after(greatest(w.due_at, insert_coordinators.started_at), w.timeout)
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
       join jobs as j on j.id = any(array[w.id])

@@ -1,8 +1,9 @@
 -- Tasks, judged: what a turn may not say, and what it may not ask for, seen before anything is applied.
 
+-- That its times can be read, and name their zone, was seen before.
 create function @extschema@.option_failure(request jsonb) returns jsonb
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -16,7 +17,7 @@ begin
             'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
             format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
         name_failure(coalesce(nullif(option_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
-        case when option_failure.request ->> 'due_at' ~* '^[[:space:]]*[+]?inf' collate "C" then due_failure('infinity') end,
+        due_failure((option_failure.request ->> 'due_at')::timestamptz),
         case when option_failure.request ->> 'timeout' is not null
              then written_timeout_failure(option_failure.request ->> 'timeout') end,
         case when option_failure.request ->> 'kind' = 'job' and option_failure.request ->> 'if_exists' is not null then make_failure(
