@@ -178,11 +178,13 @@ WRITES = {
 def test_a_poisoned_document_is_refused_by_plain_sql_and_leaves_nothing(
     enter: Enter, how: str
 ) -> None:
-    """A memory may be larger than any value that goes into it."""
+    """A memory may be larger than any value that goes into it, and deeper."""
     owner = enter("owner")
     job = stage(owner, works=False)["job"]
     before = rows(owner)
     poison = {about: each for about, each in PAYLOADS.items() if each[1] != "PD301"}
+    del poison["a hundred and one levels"]
+    poison["151 levels"] = ("[" * 151 + "]" * 151, "PD302")
     poison["more than 8 MB"] = (json.dumps([uuid4().hex for _ in range(260_000)]), "PD303")
     ends = {
         about: end(owner, WRITES[how], [f'{{"v": {written}}}', job])

@@ -49,6 +49,7 @@ def test_an_open_transaction_on_one_job_stops_no_other(
     assert locked.result(T) == 13
 
 
+@pytest.mark.direct("it looks at sessions, and sets their limits")
 @pytest.mark.parametrize(
     ("timeout", "state"), [("0", "active"), ("10ms", "idle")], ids=["in a call", "between calls"]
 )
@@ -83,7 +84,7 @@ def test_a_worker_that_ends_leaves_no_connection(
             locker.commit()
     finally:
         gc.enable()
-    assert not [record for record in caplog.records if record.name == "psycopg"]
+    assert "(CancelledError)" not in caplog.text  # nobody was cancelled while he let go
     with perdure.Worker(app, dsn=dsn, **UNHINTED):
         assert handle.result(T) == 11
 
