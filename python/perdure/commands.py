@@ -276,7 +276,8 @@ def psql(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 
 @commands.command()
 def url(dsn: Dsn = None) -> None:
-    """Print the URL of the database; an embedded server runs only while something uses it."""
+    """Print the URL of the database. An embedded server runs only while a process of perdure, as
+    `perdure serve`, or a statement uses it."""
     with database(dsn) as found:
         print(found)
 

@@ -89,6 +89,16 @@ class Postmaster:
             self.process.wait()
         self.process = None
 
+    def is_serving(self) -> bool:
+        """Tell whether some session is in a statement or a transaction: the title of its process
+        says so. False where the system shows none."""
+        for number in self._at_work():
+            with contextlib.suppress(OSError):
+                title = Path(f"/proc/{number}/cmdline").read_bytes().strip(b"\0 ")
+                if b" [local] " in title and not title.endswith(b" idle"):
+                    return True
+        return False
+
     def make_run_folder(self) -> None:
         """Make the folder of the sockets, open to the server's account alone."""
         run = self.folder / "run"

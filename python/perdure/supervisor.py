@@ -2,7 +2,8 @@
 
 It runs detached: it must outlive whoever started it. Users hold a connection to its control socket;
 the kernel closes that connection when a user dies, however it dies. When the last one is closed,
-the server is stopped. A lock on the folder makes sure that there is one supervisor.
+the server is stopped, but for sessions of others that are in a statement or transaction: these end
+first, in a server that is kept. A lock on the folder makes sure that there is one supervisor.
 
 Requests and answers are lines of JSON: `{"do": "start"}` is answered by `{"host": …, "port": …}` as
 soon as the server accepts connections, or by `{"error": …}`.
@@ -59,6 +60,9 @@ class Supervisor:
             if self.users and self.postmaster.wanted and not self.postmaster.running():
                 self._answer({"do": "start"})
             if self._may_leave():
+                if self.linger and not self.told_to_leave and self.postmaster.is_serving():
+                    self.leave_at = time.monotonic() + self.linger
+                    continue
                 self.postmaster.stop("fast")
                 self._listen(0)  # who came meanwhile is served after all
 

@@ -121,6 +121,20 @@ def test_the_server_stops_when_all_of_its_users_were_killed(folder: Path) -> Non
     eventually(lambda: not has_server(folder))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no session shows what it does")
+def test_the_server_stays_for_a_session_that_is_at_work(folder: Path) -> None:
+    """Who has its URL, as from `perdure url`, is interrupted in no statement and no transaction."""
+    with Server(folder) as server:
+        session = psycopg.connect(server.url())
+    session.execute("select 1")
+    time.sleep(2 * embedded.LINGER)
+    assert session.execute("select pg_sleep(%s), 2", [2 * embedded.LINGER]).fetchone() == ("", 2)
+    session.rollback()
+    eventually(lambda: not has_server(folder))
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("select 3")
+
+
 def test_a_server_whose_supervisor_was_killed_is_stopped_and_its_data_is_kept(folder: Path) -> None:
     with Server(folder) as server:
         ask(server, b"create table kept as select 42 as answer")
