@@ -170,13 +170,16 @@ select given(create_schedule('s', 'w', '@daily'));
 select given(start('w', id => 'timed', queue => 'timed', timeout => '1 day'));
 select the_time_is('2031-01-01 00:00+00');
 select given(take('clock', '{$sql}', 2));
-select is(error_of(format('select %s(%L, %L, by(''clock''))', verb, job, task)), 'PD107', format('%s does not end %s', verb, task))
+select is(error_of(format('select %s(%L, %L, by(''clock''))', verb, job, task)), 'PD107',
+          format('%s does not end %s', verb, task))
   from (values ('$schedule/s', '$hook/$schedule'), ('timed', '1/main/$deadline')) as own (job, task)
  cross join unnest('{finish_task,fail_task,time_out_task}'::text[]) as verb;
-select is(tell(a_turn(job, task, state => 'done', worker => 'clock')) #>> '{error,code}', 'PD107', format('no turn ends %s', task))
+select is(tell(a_turn(job, task, state => 'done', worker => 'clock')) #>> '{error,code}', 'PD107',
+          format('no turn ends %s', task))
   from (values ('$schedule/s', '$hook/$schedule'), ('timed', '1/main/$deadline')) as own (job, task);
 delete from tasks where job_id = '$schedule/s';
-select is(create_schedule('s', 'w', '@daily'), '2031-01-02 00:00+00', 'a schedule that lost its task is begun again with the next call');
+select is(create_schedule('s', 'w', '@daily'), '2031-01-02 00:00+00',
+          'a schedule that lost its task is begun again with the next call');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

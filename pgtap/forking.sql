@@ -155,12 +155,14 @@ select is(the_job('x'), null, 'nothing is left of a fork that was refused');
 -- What a fact says of versions is believed of reads alone: a payload, or what a refused command was given, may say anything.
 
 select have_held_job('says', context => '{"n": 0}');
-select given(tell(a_turn('says', facts => '[{"signal": "go", "value": {"version": 6}}, {"signal": "go", "value": {"version": "six"}},
+select given(tell(a_turn('says', facts => '[
+    {"signal": "go", "value": {"version": 6}}, {"signal": "go", "value": {"version": "six"}},
     {"op": "merge", "path": ["n"], "value": {"version": "x"}}]')));
 select time_passes('1 s');
 select given(entity_increment('says', 'n')) from generate_series(1, 6);
 select given(fork('says', 'says at ' || seq, seq)) from generate_series(1, 3) as seq;
-select is(the_job('says at ' || seq) -> 'context', '{"n": 0}', format('a fork at place %s has the memory as it was then [P9]', seq))
+select is(the_job('says at ' || seq) -> 'context', '{"n": 0}',
+          format('a fork at place %s has the memory as it was then [P9]', seq))
   from generate_series(1, 3) as seq;
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');

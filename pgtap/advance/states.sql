@@ -365,7 +365,8 @@ select given(signal('forms', 'go'));
 select is(verdict_of(turn), 'refused', format('a task cannot park %s', about))
   from (values
         ('without a wait for what it asked for detached, as text',
-         a_turn('forms', state => 'park', cancels => '["7"]', requests => '[{"key": "h#1", "name": "x", "detached": "true"}]',
+         a_turn('forms', state => 'park', cancels => '["7"]',
+                requests => '[{"key": "h#1", "name": "x", "detached": "true"}]',
                 facts => jsonb_build_array(jsonb_build_object('message', message_of('forms', 'go'))))),
         ('on what it withdraws, by a number',
          a_turn('forms', state => 'park', cancels => '[7]',
