@@ -125,7 +125,8 @@ def start(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Start a workflow and print the id of its job."""
+    """Start a workflow and print the id of its job. The entity, queue and timeout that its
+    decorator names are not known here: say them."""
     given = parsed(arguments)
     options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
     with client(dsn, schema) as opened:
