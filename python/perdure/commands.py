@@ -122,6 +122,7 @@ def start(
     version: Annotated[
         str | None, typer.Option(help="The version of the code that it keeps to.")
     ] = None,
+    timeout: Annotated[str | None, typer.Option(help='How long it may take: "2 h".')] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
@@ -129,6 +130,7 @@ def start(
     decorator names are not known here: say them."""
     given = parsed(arguments)
     options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
+    options |= {"timeout": timeout}
     with client(dsn, schema) as opened:
         args = given if isinstance(given, list) else [given]
         known = {name: value for name, value in options.items() if value is not None}

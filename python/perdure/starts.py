@@ -33,10 +33,10 @@ def start(
     connection: Any = None,
     **options: Any,
 ) -> New[Result]:
-    """Start a job: `client.start(research, "subsidies", id="agent-jane-001")`. Of a workflow that is
-    given by its name alone, what its decorator says (entity, queue, timeout …) is not known here.
+    """Start a job: `client.start(research, "subsidies", id="agent-jane-001")`.
 
-    Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
+    Where a workflow is given by its name, what its decorator says (entity, queue, timeout …) is not
+    known. Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
     ("error", "existing", or "new_run" of a job that has ended), connection (joins its
     transaction); other keywords are the workflow's own, and one that might be meant so is
     refused. Raises JobExists, InvalidArgument.

@@ -293,9 +293,12 @@ def test_a_worker_does_not_wait_for_a_thread_beyond_its_grace(
         worker.communicate()
 
 
-def test_a_number_is_a_length_of_time_in_seconds(shell: Shell) -> None:
+def test_a_number_is_a_length_of_time_in_seconds(shell: Shell, dsn: str) -> None:
     """The hint said so, and the shell refused it."""
-    shell("start", "nothing", "--id", "job")
+    shell("start", "nothing", "--id", "job", "--timeout", "90")
+    with psycopg.connect(dsn) as connection:
+        timed = connection.execute("select timeout::text from perdure.jobs").fetchall()
+    assert timed == [("00:01:30",)]
     status, _, complaint = shell.run("result", "job", "--timeout", "0.1")
     assert status == 1
     assert "not finished within 0.1 s" in complaint
