@@ -1,7 +1,7 @@
 -- Streams: logs that are written while work goes on, and followed. [P2] [P6] [P12] (E20)
 
 begin;
-select plan(43);
+select plan(48);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -67,7 +67,7 @@ select is(read_stream('j', after, place, max_rows), items, format('behind %s, %s
         (0, null::integer, 1, '[[1, 1, "a"], [1, 2, "b"]]'::jsonb),
         (1, null, 1, '[[2, 1, "c"]]'),
         (1, 1, 1, '[[1, 2, "b"]]'),
-        (1, 2, 2, '[[2, 1, "c"]]'),
+        (1, 2, 2, '[[2, 1, "c"], [3, 1, "a2"]]'),
         (1, 0, 1, '[[1, 1, "a"], [1, 2, "b"]]'),
         (5, 1, 1000, '[]'),
         (9, null, 1000, '[]')
@@ -85,6 +85,14 @@ select given(tell(a_turn('j', state => 'done')));
 select is(read_stream('j', 7), '[[8, 1, "more"]]', 'when the job has ended, first comes what was published');
 select is(read_stream('j', 8), '[[8, 0, null]]', 'then the end');
 select is(read_stream('j', 8, 1), '[[8, 0, null]]', 'also behind a place');
+select is(read_stream('j', after, place, 1), items, format('behind %s, %s a page of one version is %s', after, place, items))
+  from (values
+        (5, 2, '[[7, 0, null]]'::jsonb),
+        (7, 1, '[[8, 1, "more"]]'),
+        (1, 2, '[[2, 1, "c"]]'),
+        (1, 9, '[[2, 1, "c"]]')
+       ) as cases (after, place, items);
+select is(read_stream('j', max_rows => 0), '[]', 'a page of nothing is not the end');
 select given(entity_create('e', 'note'));
 select is(read_stream('e'), '[]', 'a memory without a workflow has no end');
 

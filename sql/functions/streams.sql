@@ -65,7 +65,7 @@ begin
                and g.op = 'log'
                and g.path = keys
                and g.version >= coalesce(stream_items.after, 0)
-               and (g.version > coalesce(stream_items.after, 0) or stream_items.place is not null)
+               and (g.version > coalesce(stream_items.after, 0) or jsonb_array_length(g.argument) > stream_items.place)
                and g.version <= it.version
              order by g.version
              limit stream_items.max_rows) as f
@@ -73,7 +73,7 @@ begin
      where f.version > coalesce(stream_items.after, 0)
         or i.place > stream_items.place
      order by f.version, 2;
-    if not found and it.status <> 'running' then
+    if not found and it.status <> 'running' and coalesce(stream_items.max_rows, 1) > 0 then
         return next (it.version, 0, null, null, null, null)::stream_item;
     end if;
 end
