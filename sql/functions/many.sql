@@ -68,19 +68,18 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     place text := coalesce(lock_found.after, '');
-    locked text[];
+    found_now text[];
     met text[];
 begin
     perform check_conditions(lock_found.conditions);
-    -- A loop: a page of which nothing is left is not the last one. The next ids are behind those that are locked.
+    -- A loop: a page of which nothing is left, for all were forgotten or have changed, is not the last one.
     loop
-        locked := lock_jobs(array(
+        found_now := array(
             select f.id
-              from find(lock_found.entity, running_between(lock_found.conditions, place), '["$id"]', lock_found.max_jobs) as f),
-            waiting => true);
-        met := still_found(lock_found.entity, lock_found.conditions, place, locked);
-        exit when locked = '{}' or met <> '{}';
-        place := locked[cardinality(locked)];
+              from find(lock_found.entity, running_between(lock_found.conditions, place), '["$id"]', lock_found.max_jobs) as f);
+        met := still_found(lock_found.entity, lock_found.conditions, place, lock_jobs(found_now, waiting => true));
+        exit when found_now = '{}' or met <> '{}';
+        place := found_now[cardinality(found_now)];
     end loop;
     return met;
 end

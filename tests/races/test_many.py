@@ -55,6 +55,24 @@ def test_a_job_whose_memory_changes_meanwhile_is_passed_over(
     assert told == (["2"] if end == "commit" else ["1", "2"][:page])
 
 
+@pytest.mark.parametrize("verb", ["signal_found", "cancel_found"])
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_page_whose_jobs_are_forgotten_meanwhile_is_not_the_last(
+    a: Session, b: Session, end: str, verb: str
+) -> None:
+    """[P5] (E15): who stopped there would have passed over all that run behind it."""
+    begun(a, "1", "2", "3")
+    b.begin()
+    b.call("terminate", id="1")
+    b.call("forget", id="1")
+    options = {"name": "go"} if verb == "signal_found" else {}
+    telling = a.later(a.rows, verb, entity="agent", conditions={}, max_jobs=1, **options)
+    assert telling.waits()
+    b.end(end)
+
+    assert telling.get() == [("2" if end == "commit" else "1", True)]
+
+
 def test_a_task_that_parks_while_many_are_signalled_is_woken(a: Session, b: Session) -> None:
     """[P5] [P8]"""
     begun(a, "1")
