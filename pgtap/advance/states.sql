@@ -1,7 +1,7 @@
 -- How a turn may end: keep, park, done, failed, cancelled, retry, stuck, release.
 
 begin;
-select plan(110);
+select plan(112);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -282,6 +282,12 @@ select given(tell(a_turn('forgets', state => 'release', until => clock() + inter
 select is(the_task('forgets') -> 'awaits', 'null', 'a task that was given back waits for nothing but its time');
 select given(signal('forgets', 'go'));
 select is(take('ada', '{forgets}'), '[]', 'and no signal wakes it before');
+select have_held_job('to ' || state) from unnest('{retry,release}'::text[]) as state;
+select given(signal('to ' || state, 'go')) from unnest('{retry,release}'::text[]) as state;
+select given(tell(a_turn('to ' || state, state => state, awaits => '{go}', until => clock() + interval '1 min')))
+  from unnest('{retry,release}'::text[]) as state;
+select is(the_task('to ' || state) -> 'awaits', 'null', format('nor does a %s that names a signal wait for it', state))
+  from unnest('{retry,release}'::text[]) as state;
 
 -- What no turn can say.
 

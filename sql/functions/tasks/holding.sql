@@ -194,7 +194,7 @@ begin
                           else greatest(t.told_at, coalesce((r.facts -> -1 ->> 'at')::timestamptz, keep_or_park.now_at)) end,
            deliveries = 0,
            attempt = t.attempt + case r.state when 'retry' then 1 else 0 end,
-           awaits = case when r.lets_go then r.awaits else t.awaits end,
+           awaits = case when not r.lets_go then t.awaits when r.state = 'park' then r.awaits end,
            until = r.until,
            failure = case when r.state in ('retry', 'release') then coalesce(r.value, t.failure) else t.failure end,
            stuck_reason = case r.state when 'stuck' then coalesce(r.value, '{}') end,
