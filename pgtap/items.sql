@@ -1,7 +1,7 @@
 -- Items: a task asks people and waits; whoever resolves one answers, once. [P5] [P8] [P12] (E19)
 
 begin;
-select plan(91);
+select plan(97);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -111,6 +111,27 @@ select is(
         ('a payload that is too large', ask('n', 'x', jsonb_build_object('payload', repeat('p', 1048577))), 'PD301')
        ) as cases (about, request, code);
 select is(item_of('plain', 'x'), null, 'of what is refused nothing is there');
+
+-- A key asks once, whatever it asks for: the first answer is the only one.
+
+select have_held_job('twice ' || kind) from unnest('{hook,job,until}'::text[]) as kind;
+select given(tell(a_turn('twice ' || kind, requests => jsonb_build_array(request) || ask())))
+  from (values
+        ('hook', '{"key": "a", "name": "h", "queue": "twice"}'::jsonb),
+        ('job', '{"key": "a", "kind": "job", "name": "w", "queue": "twice"}'),
+        ('until', '{"key": "a", "kind": "until", "condition": "$.n == 1"}')
+       ) as asked (kind, request);
+select is(item_of('twice ' || kind), null, format('where a %s is asked for under a key, no people are under the same', kind))
+  from unnest('{hook,job,until}'::text[]) as kind;
+select given(tell(a_turn('twice ' || kind, requests => '[{"key": "a", "kind": "until", "condition": "$.n == 1"}]')))
+  from unnest('{hook,job}'::text[]) as kind;
+select have_held_job('twice item');
+select given(tell(a_turn('twice item', requests => ask())));
+select given(tell(a_turn('twice item', requests => '[{"key": "a", "kind": "until", "condition": "$.n == 1"}]')));
+select is(
+    (select jsonb_agg(c.key) from conditions as c where c.job_id = 'twice ' || kind), null,
+    format('nor is a memory waited for where a %s is asked for', kind))
+  from unnest('{hook,job,item}'::text[]) as kind;
 
 -- Resolving.
 

@@ -81,6 +81,9 @@ begin
          cross join jsonb_to_recordset(r.requests) as q (key text, kind text, condition text)
          where q.kind = 'until'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+           and not exists (
+            select from items as p where p.job_id = r.job and p.task = r.task and p.key = q.key and p.is_open offset 0)
+           and not is_requested(r.job, r.task, q.key)
             on conflict on constraint one_row_per_condition do nothing
         returning c.job_id
     )
@@ -92,7 +95,7 @@ begin
 end
 $$;
 comment on function @extschema@.await_conditions(@extschema@.turn[], timestamptz) is
-    'Let tasks wait for conditions on their memories; one that holds already is answered at once. A repeated request changes nothing. [P12]';
+    'Let tasks wait for conditions on their memories; one that holds already is answered at once. A repeated request changes nothing, nor one under the key of something else. [P12]';
 
 
 create function @extschema@.withdraw_conditions(turns @extschema@.turn[]) returns void

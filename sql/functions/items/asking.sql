@@ -14,11 +14,13 @@ begin
            key text, kind text, name text, payload jsonb, assignee text, priority smallint, expires_at timestamptz)
      where q.kind = 'item'
        and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+       and not exists (select from conditions as c where c.job_id = r.job and c.task = r.task and c.key = q.key offset 0)
+       and not is_requested(r.job, r.task, q.key)
         on conflict (job_id, task, key) where is_open do nothing;
 end
 $$;
 comment on function @extschema@.ask_people(@extschema@.turn[], timestamptz) is
-    'Make the items that turns ask people for; one that is open, or resolved and not heard of yet, is not made again. [P12]';
+    'Make the items that turns ask people for; one that is open, or resolved and not heard of yet, is not made again, and none under the key of something else. [P12]';
 
 
 create function @extschema@.withdraw_items(turns @extschema@.turn[]) returns void

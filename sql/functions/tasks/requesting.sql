@@ -38,6 +38,31 @@ comment on function @extschema@.request_tasks(@extschema@.turn[], timestamptz) i
     'Make the hooks and activities that turns ask for; returns their queues.';
 
 
+create function @extschema@.is_requested(job text, task text, key text) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return exists (
+        select
+          from tasks as t
+         where t.job_id = any(array(
+                select is_requested.job
+                 union all
+                select j.id
+                  from jobs as j
+                 where j.parent = is_requested.job
+                   and j.asked_as = is_requested.task || '/' || is_requested.key))
+           and t.asker_job = is_requested.job
+           and t.asker_task = is_requested.task
+           and t.asker_key = is_requested.key);
+end
+$$;
+comment on function @extschema@.is_requested(text, text, text) is
+    'Tell whether a task waits for a hook, activity or child that it has asked for under a key.';
+
+
 -- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when
 -- he is gone, and is asked to cancel; what was sent on its way goes on.
 create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
