@@ -1,7 +1,7 @@
 -- Conditions: which memories find() finds. Typed, two-valued, and null is a value.
 
 begin;
-select plan(292);
+select plan(298);
 
 create function found(conditions jsonb) returns text
 language plpgsql
@@ -14,6 +14,7 @@ $$;
 create temporary table documents (id text, context jsonb);
 insert into documents (id, context)
 values ('array', '{"v": [5, "x", null]}'),
+       ('day', '{"v": {"day": "2020-01-01"}}'),
        ('empty', '{"v": ""}'),
        ('false', '{"v": false}'),
        ('five', '{"v": 5.0, "n": {"m": [{"k": "deep"}]}}'),
@@ -117,6 +118,9 @@ values -- Everything, and equality by type.
        ('{"": {"$match": "$.n.m[*].k like_regex \"^d\""}}', 'five'),
        ('{"v": {"$match": "$.a"}}', ''),
        ('{"v": {"$not": {"$match": "$.a >= 5"}}}', all_but('object')),
+       -- A date and a time with a zone do not compare: what cannot be judged does not hold, and breaks no question.
+       ('{"v": {"$match": "$.day.datetime() < \"2030-01-01T00:00:00+00:00\".datetime()"}}', ''),
+       ('{"v": {"$match": "$.day.datetime() < \"2030-01-01\".datetime()"}}', 'day'),
        -- Places.
        ('{"n.m.0.k": "deep"}', 'five'),
        ('{"n.m.-1.k": {"$exists": true}}', 'five textx'),
