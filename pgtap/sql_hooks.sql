@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(72);
+select plan(74);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -18,6 +18,10 @@ begin
     return to_jsonb(cardinality(regexp_split_to_array(args ->> 0, '\s+')));
 end
 $$;
+create function pg_temp.count_args(job text, args jsonb) returns jsonb
+language sql
+strict
+as $$ select to_jsonb(jsonb_array_length(args)) $$;
 create function pg_temp.of_text(job text) returns jsonb language sql as $$ select '1'::jsonb $$;
 
 create temporary table words (word text unique deferrable initially deferred);
@@ -68,6 +72,11 @@ select given(hook('e', 'count', '["a b c"]', queue => '$sql', key => 'k'));
 select is(pg_temp.run('e', '$hook/k'), 'done', 'a hook in SQL runs');
 select is(the_job('e') -> 'context', '{"runs": 1}', 'it changes the memory');
 select is(journal_of('e', '$hook/k') -> 0, '[1, "end", null, true, 3]', 'its answer stands in its journal');
+select lives_ok($$ select register_sql_hook('args', 'pg_temp.count_args') $$, 'a hook may be strict');
+select have_held_job('bare');
+select given(tell(a_turn('bare', requests => '[{"key": "a", "name": "args", "queue": "$sql"}]')));
+select given(pg_temp.run('bare', '1/main/a'));
+select is(mail_of('bare'), '[["1/main", "a", true, 0]]', 'asked for without arguments, it has none, and runs');
 select is(tasks_of('e'), '{}', 'its task is gone');
 select is(perdure.run_task('e', '$hook/k', token_of('ada')), 'gone', 'a repeated call does nothing [P12]');
 select is(the_job('e') -> 'context', '{"runs": 1}', 'nothing ran again [P6]');

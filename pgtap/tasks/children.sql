@@ -22,7 +22,7 @@ select is(
         - '{watched,paused,created_at,updated_at,queue,priority,limit_key,timeout}'::text[]
         - '{started_at,forked_from,on_parent_end}'::text[],
     '{"id": "p/c#1", "entity": null, "workflow": "child", "status": "running", "context": {}, "version": 0, "run": 1,
-    "args": null, "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#1", "headers": null,
+    "args": [], "result": null, "error": null, "parent": "p", "asked_as": "1/main/c#1", "headers": null,
      "pinned_version": null, "start_key": null, "finished_at": null}',
     'a child is named after its parent and its key, and knows its parent');
 select is(

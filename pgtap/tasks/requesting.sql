@@ -28,7 +28,7 @@ select is(
                        'pinned_version', t -> 'pinned_version', 'limit_key', t -> 'limit_key',
                        'detached', t -> 'detached',
                        'asker', jsonb_build_array(t -> 'asker_job', t -> 'asker_task', t -> 'asker_key')),
-    jsonb_build_object('kind', 'hook', 'name', 'plain', 'args', null, 'queue', 'default', 'priority', 5,
+    jsonb_build_object('kind', 'hook', 'name', 'plain', 'args', '[]'::jsonb, 'queue', 'default', 'priority', 5,
                        'due_at', clock(), 'signal', null, 'pinned_version', null, 'limit_key', '', 'detached', false,
                        'asker', '["j", "1/main", "plain#1"]'::jsonb) || wanted,
     format('%s has what was asked for', task))

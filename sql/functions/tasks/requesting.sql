@@ -14,7 +14,7 @@ begin
                                 limit_key, paused, asker_job, asker_task, asker_key)
         select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name,
                versioned_queue(coalesce(q.queue, 'default'), q.pinned_version),
-               coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), q.args, q.signal,
+               coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), coalesce(q.args, '[]'), q.signal,
                coalesce(q.detached, false), q.pinned_version, coalesce(q.limit_key, ''), j.paused,
                case when q.detached then null else r.job end,
                case when q.detached then null else r.task end,
@@ -72,7 +72,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (coalesce(q.id, child_id(r.job, r.task, q.key)), q.name, q.entity, q.args, coalesce(q.context, '{}'),
+        select (coalesce(q.id, child_id(r.job, r.task, q.key)), q.name, q.entity, coalesce(q.args, '[]'), coalesce(q.context, '{}'),
                 coalesce(q.queue, 'default'), coalesce(q.priority, 5), q.due_at, q.headers, q.pinned_version,
                 null, null, r.job, case when q.detached then r.task || '/' || q.key else r.task end,
                 case when q.detached then null else q.key end, q.limit_key,
