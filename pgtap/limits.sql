@@ -1,7 +1,7 @@
 -- Limits: what is refused, by which code, and that nothing is left of it.
 
 begin;
-select plan(96);
+select plan(97);
 
 -- Values: size, depth, numbers.
 
@@ -138,7 +138,7 @@ select is(the_job('e') ->> 'version', '0', 'nothing is left of what was refused'
 
 -- In a turn.
 
-select have_held_job('held');
+select have_held_job('held', '{"a": {}}');
 select is(
     tell(a_turn('held', state => state, facts => facts, value => value, requests => requests)) #>> '{error,code}',
     code,
@@ -170,6 +170,15 @@ select is(
                             from generate_series(1, 3) as n))) ->> 'state',
     'keep',
     'facts of more than one megabyte together may come in one turn');
+
+select is(
+    (select array_agg(distinct f #>> '{2,code}')
+       from jsonb_array_elements(tell(a_turn('held', facts => (
+            select jsonb_agg(jsonb_build_object('op', op, 'path', path || jsonb_build_array(repeat('x', 20000)), 'value', value))
+              from (values ('set', '1'::jsonb), ('increment', '1'), ('append', '[1]')) as commands (op, value)
+             cross join (values ('[]'::jsonb), ('["a"]')) as places (path)))) -> 'answers') as f),
+    '{PD101}',
+    'a path has at most 10000 bytes, wherever it leads');
 
 -- Memories.
 

@@ -197,7 +197,9 @@ begin
         made.context := case when made.failure is null then apply_command.context end;
         return made;
     end if;
+    -- As text a path has twice the bytes that it has as an array, at most.
     if depth between 1 and 50 and array_ndims(apply_command.path) = 1 and array_position(apply_command.path, null) is null
+        and pg_column_size(apply_command.path) <= 5000
         and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object' then
         old := apply_command.context #> apply_command.path;
         if op = 'increment' then
