@@ -1,7 +1,7 @@
 -- Limits: what is refused, by which code, and that nothing is left of it.
 
 begin;
-select plan(97);
+select plan(109);
 
 -- Values: size, depth, numbers.
 
@@ -118,11 +118,24 @@ select is(error_of(format(statement, E'a\nb')), 'PD104', format('%s must be a na
         ('the queue of a hook', 'select hook(''e'', ''h'', queue => %L)'),
         ('the key of a hook', 'select hook(''e'', ''h'', key => %L)'),
         ('a worker that says hello', 'select register_worker(%L, ''{q}'')'),
-        ('a worker that claims', 'select claim(''{q}'', %L)')
+        ('a worker that claims', 'select claim(''{q}'', %L)'),
+        ('a worker that takes a hook in SQL', 'select take_sql_task(%L, gen_random_uuid())')
        ) as cases (about, statement);
+
+select is(error_of(statement), code, format('%s is refused', about))
+  from (values
+        ('a worker without a name', $$ select take_sql_task(null, gen_random_uuid()) $$, 'PD104'),
+        ('a lease without a token', $$ select take_sql_task('w', null) $$, 'PD107'),
+        ('a topic that is too long', $$ select listen_for(repeat('x', 4000), 'w') $$, 'PD104')
+       ) as cases (about, statement, code);
+select lives_ok(
+    $$ select claim(array['q', (select string_agg(md5(n::text), '') from generate_series(1, 100) as n)], 'w', idle => true) $$,
+    'who waits for work may name a queue that cannot be');
 
 -- Every bad value is refused at every door.
 
+select given(start('research', id => 'of an entity', entity => 'note'));
+select given(hook('e', 'h', key => 'k'));
 select is(error_of(format(statement, to_jsonb(repeat('x', 1048575)))), 'PD301', format('%s may be too large', about))
   from (values
         ('the arguments of a job',  'select start(''w'', jsonb_build_array(%L::jsonb))'),
@@ -132,7 +145,11 @@ select is(error_of(format(statement, to_jsonb(repeat('x', 1048575)))), 'PD301', 
         ('the value of a command',  'select entity_set(''e'', %L, ''a'')'),
         ('the items of a command',  'select entity_append(''e'', ''a'', %L)'),
         ('the payload of a signal', 'select signal(''j'', ''go'', %L)'),
-        ('the arguments of a hook', 'select hook(''e'', ''h'', jsonb_build_array(%L::jsonb))')
+        ('the arguments of a hook', 'select hook(''e'', ''h'', jsonb_build_array(%L::jsonb))'),
+        ('why a job is cancelled', 'select cancel(''j'', %L)'),
+        ('why many are', 'select cancel_found(''note'', ''{}'', %L)'),
+        ('why a hook is', 'select cancel_hook(''e'', ''$hook/k'', %L)'),
+        ('why a job is terminated', 'select terminate(''j'', %L)')
        ) as cases (about, statement);
 select is(the_job('e') ->> 'version', '0', 'nothing is left of what was refused');
 
@@ -151,6 +168,11 @@ select is(
          jsonb_build_array(jsonb_build_object('kind', 'activity', 'key', 'a',
                                               'value', (repeat('[', 102) || repeat(']', 102))::jsonb)), null, null,
          'PD302'),
+        ('a key is too large', 'keep', jsonb_build_array(jsonb_build_object('key', repeat('x', 1048575))), null, null, 'PD301'),
+        ('a name is too large', 'keep', jsonb_build_array(jsonb_build_object('name', repeat('x', 1048575))), null, null,
+         'PD301'),
+        ('a fingerprint is too large', 'keep', jsonb_build_array(jsonb_build_object('fingerprint', repeat('x', 1048575))),
+         null, null, 'PD301'),
         ('a number is too large', 'keep', '[{"kind": "activity", "key": "a", "value": 1e400}]', null, null, 'PD304'),
         ('the result is too large', 'done', null, to_jsonb(repeat('x', 1048575)), null, 'PD301'),
         ('the failure is too large', 'failed', null, jsonb_build_object('message', repeat('x', 1048575)), null,

@@ -15,6 +15,7 @@ declare
     asked_at timestamptz := clock();
     coordinator text[] := array[held.run || '/main'];
 begin
+    perform check_value(to_jsonb(cancel.reason), 'the reason');
     if held.status is distinct from 'running' then
         return false;
     end if;
@@ -26,7 +27,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel(text, text) is
-    'Ask a job to cancel: its coordinator wakes at once, also when it was paused, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD401.';
+    'Ask a job to cancel: its coordinator wakes at once, also when it was paused, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD301, PD401.';
 
 
 create function @extschema@.cancel_hook(id text, task text, reason text default null) returns boolean
@@ -49,6 +50,7 @@ declare
            and t.kind <> 'coordinator'
            and left(t.name, 1) <> '$');
 begin
+    perform check_value(to_jsonb(cancel_hook.reason), 'the reason');
     if known = '{}' or not leave_cancel(held.id, known, to_jsonb(cancel_hook.reason), asked_at) then
         return false;
     end if;
@@ -57,7 +59,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_hook(text, text, text) is
-    'Ask a hook or activity of a job to cancel, by the name of its task. False when it was asked before, has ended, or is none. PD401.';
+    'Ask a hook or activity of a job to cancel, by the name of its task. False when it was asked before, has ended, or is none. PD301, PD401.';
 
 
 create function @extschema@.terminated_turn(id text, run integer, reason text) returns @extschema@.turn
@@ -152,6 +154,7 @@ declare
     known record;
     held memory;
 begin
+    perform check_value(to_jsonb(terminate.reason), 'the reason');
     perform lock_jobs(array_remove(array[terminate.id, asker.asker_job], null), waiting => true);
     held := lock_job(terminate.id);
     if held.status is distinct from 'running' then
@@ -168,7 +171,7 @@ begin
 end
 $$;
 comment on function @extschema@.terminate(text, text) is
-    'End a job on the spot: its tasks are gone and their holders fenced. False when it is finished. PD401. [P6]';
+    'End a job on the spot: its tasks are gone and their holders fenced. False when it is finished. PD301, PD401. [P6]';
 
 
 create function @extschema@.pause(id text) returns boolean

@@ -33,6 +33,20 @@ $$;
 comment on function @extschema@.notify_listeners(text[]) is 'Send a hint on each of these topics that somebody listens for.';
 
 
+-- The ids of children of children are longer than other names, but not that long; and it fits an index.
+create function @extschema@.longest_topic() returns integer
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return 1000;
+end
+$$;
+comment on function @extschema@.longest_topic() is 'Tell how many bytes a topic may have.';
+
+
 create function @extschema@.listen_for(topic text, listener text) returns void
 language plpgsql
 volatile
@@ -41,7 +55,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform raise_failure(coalesce(
-        case when listen_for.topic is null then name_failure(null, 'a topic') end,
+        case when listen_for.topic is null then name_failure(null, 'a topic')
+             when octet_length(listen_for.topic) > longest_topic() then make_failure(
+                 'PD104', 'InvalidName', 'no topic is that long',
+                 format('It has %s bytes; at most %s are allowed.', octet_length(listen_for.topic), longest_topic()),
+                 'Name a queue, or what stands behind $mail/, $job/ or $memory/.') end,
         name_failure(listen_for.listener, 'a listener')));
     insert into listeners (topic, listener, since)
     values (listen_for.topic, listen_for.listener, clock())
@@ -139,9 +157,11 @@ begin
         perform stop_listening(turn_idle.worker);
         return;
     end if;
+    -- Nothing ever comes on a queue whose name is longer.
     insert into listeners (topic, listener, since)
     select u.topic, turn_idle.worker, clock()
       from unnest(turn_idle.queues || ('$mail/' || turn_idle.worker)) as u (topic)
+     where octet_length(u.topic) <= longest_topic()
      order by u.topic collate "C"
         on conflict on constraint one_row_per_listener do nothing;
     perform see_workers(array[turn_idle.worker]);

@@ -126,10 +126,11 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    perform check_value(to_jsonb(cancel_found.reason), 'the reason');
     return query
     select f.job, cancel(f.job, cancel_found.reason)
       from unnest(lock_found(cancel_found.entity, cancel_found.conditions, cancel_found.after, cancel_found.max_jobs)) as f (job);
 end
 $$;
 comment on function @extschema@.cancel_found(text, jsonb, text, text, integer) is
-    'Ask the running jobs of an entity whose memories meet conditions to cancel; returns each id, and false where it was asked before. Page with the last id: after => id. PD101, PD104, PD107.';
+    'Ask the running jobs of an entity whose memories meet conditions to cancel; returns each id, and false where it was asked before. Page with the last id: after => id. PD101, PD104, PD107, PD301.';

@@ -130,13 +130,17 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
+    perform raise_failure(coalesce(
+        name_failure(take_sql_task.worker, 'a worker'),
+        case when take_sql_task.token is null then make_failure(
+            'PD107', 'InvalidArgument', 'a lease has a token', 'It was given null.', 'Draw a uuid for each call.') end));
     perform check_instance(null);
     perform check_queues('{$sql}');
     return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
 end
 $$;
 comment on function @extschema@.take_sql_task(text, uuid) is
-    'Lease the next due task of the queue $sql; null when none is. PD003, PD115, PD505. [P10]';
+    'Lease the next due task of the queue $sql; null when none is. PD003, PD104, PD107, PD115, PD505. [P10]';
 
 
 -- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been

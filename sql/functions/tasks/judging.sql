@@ -112,7 +112,9 @@ begin
         (select j.failure
            from jsonb_array_elements(turn_failure.facts) as f (fact)
           cross join lateral (
-            select value_failure(f.fact -> 'value', coalesce('the value of ' || (f.fact ->> 'key'), 'a fact')) as failure
+            select case when value_failure(f.fact, 'a fact') is not null
+                        then coalesce(value_failure(f.fact -> 'value', coalesce('the value of ' || left(f.fact ->> 'key', 200), 'a fact')),
+                                      value_failure(f.fact - 'value', 'what a fact says beside its value')) end as failure
             offset 0) as j
           where j.failure is not null
           limit 1),
