@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(72);
+select plan(75);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -221,6 +221,16 @@ select is(
     clock() - interval '2 min',
     'a claim without a mark finds everything, and tells when the first of it was due');
 select is(claim('{mark}', 'ada')::jsonb -> 'since', 'null', 'a claim that finds nothing has no mark to tell');
+select is(
+    (claim('{mark}', 'ada', since => null)::jsonb ->> 'next_due_at')::timestamptz,
+    clock() + interval '30 s',
+    'a mark of null is none: such a claim is told when something is due');
+select time_passes('30 s');
+select is(
+    claim('{mark}', 'ada', since => null)::jsonb #>> '{tasks,0,job}', 'mark-1', 'and finds everything');
+select is(
+    advance('[]', '{mark}', 'ada', max_tasks => 1, since => null)::jsonb #>> '{tasks,0,job}', 'mark-2',
+    'so does one beside turns');
 
 -- Sleep until: next_due_at, and being told.
 

@@ -76,7 +76,7 @@ begin
     end if;
     if taken = '{}' then
         taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id,
-                          least(claim_tasks.max_tasks, 1000), claim_tasks.lease_for, claim_tasks.since);
+                          least(claim_tasks.max_tasks, 1000), claim_tasks.lease_for, coalesce(claim_tasks.since, '-infinity'));
     end if;
     return coalesce(taken, '{}');
 end
@@ -131,7 +131,7 @@ as $$
 begin
     if claim_again_at.deliveries is not null then
         return case when claim_again_at.deliveries > suspicious_deliveries() then clock() + interval '50 ms' end;
-    elsif claim_again_at.since = '-infinity' then
+    elsif coalesce(claim_again_at.since, '-infinity') = '-infinity' then
         return next_due_at(claim_again_at.queues);
     end if;
     return next_admission_at(restrained_queues(claim_again_at.queues), clock());
