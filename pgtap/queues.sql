@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(121);
+select plan(124);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -148,6 +148,14 @@ select set_queue('rate', rate_per_second => 0.001);
 select time_passes('31 s');
 select is(cardinality(pg_temp.taken('rate', worker => 'cid')), 7, 'a task whose worker was lost pays no second token');
 
+select set_queue('twice', rate_per_second => 0.001, burst => 4);
+select pg_temp.have_tasks('twice', 8);
+select pg_temp.have_tasks('beside', 4);
+select is(
+    jsonb_array_length(take('ada', '{twice,twice}', 3)), 3, 'a queue that is named twice gives as many tasks as one');
+select is(cardinality(pg_temp.taken('twice')), 1, 'and they cost a token each');
+select is(
+    jsonb_array_length(take('ada', '{twice,beside,beside}', 3)), 3, 'so does one without limits beside it');
 select set_queue('back', rate_per_second => 0.001);
 select pg_temp.have_tasks('back', 3);
 select is(cardinality(pg_temp.taken('back')), 1, 'a queue of a small rate has one token at first');

@@ -71,6 +71,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     chosen due_task[] := '{}'::due_task[];
+    -- What is named twice would be found twice, and pay twice.
+    named text[] := array(
+        select u.queue from unnest(choose_due.queues) with ordinality as u (queue, place) group by u.queue order by min(u.place));
     locked text[] := array(select l.queue from unnest(choose_due.limits) as l);
     it queue_limits;
     room integer;
@@ -82,11 +85,11 @@ begin
                       floor(tokens_at(it.tokens, it.rate_per_second, it.burst, it.claimed_at, choose_due.now_at)));
         if room > 0 then
             chosen := chosen || find_admissible(
-                it, array(select q from unnest(choose_due.queues) as q where split_part(q, '@', 1) = it.queue),
+                it, array(select q from unnest(named) as q where split_part(q, '@', 1) = it.queue),
                 room, choose_due.now_at);
         end if;
     end loop;
-    foreach served in array choose_due.queues loop
+    foreach served in array named loop
         if served <> all(choose_due.restrained) then
             chosen := chosen || find_free(served, choose_due.max_tasks, choose_due.now_at);
         elsif split_part(served, '@', 1) <> all(locked) then
@@ -94,7 +97,7 @@ begin
         end if;
         chosen := chosen || find_ended(served, choose_due.max_tasks, choose_due.now_at);
     end loop;
-    return best_of(chosen, choose_due.queues, choose_due.max_tasks);
+    return best_of(chosen, named, choose_due.max_tasks);
 end
 $$;
 comment on function @extschema@.choose_due(text[], text[], @extschema@.queue_limits[], integer, timestamptz) is
