@@ -1,7 +1,7 @@
 -- The verbs of schedules: made, changed, paused, resumed, triggered, dropped, and looked at.
 
 begin;
-select plan(79);
+select plan(81);
 
 select the_time_is('2030-01-01 12:00:00.5+00');
 
@@ -173,6 +173,13 @@ select ok(not drop_schedule('n') and not drop_schedule(null), 'once');
 select is(the_job('n/now-k') ->> 'status', 'running', 'its jobs stay');
 select is(create_schedule('n', 'w', '@daily'), '2030-01-02 00:00+00', 'its name is free');
 select is(the_job('$schedule/n') -> 'version', '1', 'and begins again');
+
+-- Numbers, as they are written.
+
+select given(create_schedule('digits', 'w', '@daily', args => args)) from (values ('[1]'::jsonb), ('[1.0]')) as written (args);
+select is(entity_get('$schedule/digits', 'args')::text, '[1.0]', 'a number that is written otherwise is another');
+select given(create_schedule('digits', 'w', '@daily', args => '[1.0]'));
+select is(the_job('$schedule/digits') -> 'version', '2', 'and the same is the same');
 
 select is_empty('select * from assert_invariants()', 'no law is broken');
 select finish();
