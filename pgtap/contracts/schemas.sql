@@ -1,7 +1,7 @@
 -- What a contract may say: a mistake in it is refused when it is defined, never met by a write.
 
 begin;
-select plan(59);
+select plan(60);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -80,6 +80,7 @@ select is(error_of(statement), code, about)
         ($$ select define_contract('note', null) $$, 'PD107', 'a contract is not null'),
         ($$ select define_contract('', '{}') $$, 'PD104', 'a contract belongs to an entity'),
         ($$ select define_contract(null, '{}') $$, 'PD104', 'a contract belongs to an entity that has a name'),
+        ($$ select define_contract('$schedule', '{}') $$, 'PD104', 'what belongs to perdure has no contract of yours'),
         ($$ select define_contract('note', (repeat('{"items": ', 101) || '{}' || repeat('}', 101))::jsonb) $$, 'PD302',
          'a contract is at most as deep as a memory'),
         ($$ select define_contract('note', jsonb_build_object('title', repeat('x', 1048576))) $$, 'PD301',

@@ -8,6 +8,8 @@ select given(entity_create('n-' || n, 'note', jsonb_build_object('n', n, 'name',
 9) as n;
 select given(entity_create('n-bad', 'note', '{"n": "x"}'));
 select given(entity_create('n-empty', 'note'));
+select given(entity_create('n-log', 'note'));
+select given(entity_log('n-log', 'seen', '"x"'));
 select given(entity_create('m-1', 'memo', '{"n": "x"}'));
 
 -- broken_contracts
@@ -26,7 +28,7 @@ select is(
 select is_empty($$ select * from broken_contracts('note', '{"properties": {"n": {}}}') $$,
 'nothing breaks what asks for nothing');
 select is_empty($$ select * from broken_contracts('note', '{"required": ["n"]}') $$,
-'an empty document has not begun, and breaks nothing');
+'an empty document has not begun, and breaks nothing, also beside a log');
 select throws_ok($$ select * from broken_contracts('note') $$, 'PD107', 'entity ''note'' has no contract',
                  'where there is no contract, a schema must be given');
 select is(error_of($$ select * from broken_contracts('note', '{"typ": 1}') $$), 'PD107',

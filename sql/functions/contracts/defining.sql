@@ -68,8 +68,7 @@ as $$
 declare
     defined_at timestamptz;
 begin
-    perform check_name(define_contract.entity, 'an entity');
-    perform raise_failure(schema_failure(define_contract.schema));
+    perform raise_failure(coalesce(own_name_failure(define_contract.entity, 'an entity'), schema_failure(define_contract.schema)));
     perform from contracts as c where c.entity = define_contract.entity for no key update;
     defined_at := clock();
     insert into contracts as c (entity, schema, rules, defined_at)
@@ -141,7 +140,8 @@ begin
      cross join lateral (select first_broken_rule(j.context, rules, rules, '{}') as broken offset 0) as b
      where j.entity = broken_contracts.entity
        and j.id > coalesce(broken_contracts.after, '')
-       and (j.version > 0 or j.context <> '{}')
+       and (j.context <> '{}' or exists (
+                select from journal as f where f.job_id = j.id and f.version is not null and f.op <> 'log' offset 0))
        and (b.broken).rule is not null
      order by j.id
      limit broken_contracts.max_rows;
