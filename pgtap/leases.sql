@@ -1,7 +1,7 @@
 -- Leases: renewed by heartbeats, or given back.
 
 begin;
-select plan(44);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -151,6 +151,30 @@ select is(
     tell(a_turn('mail', state => 'park', awaits => '{go}', worker => 'bob')) #> '{messages,0,payload}',
     '1',
     'mail survives the release of a lease [P5]');
+
+-- Days have 24 hours, wherever the worker is: the clocks of Berlin are set back in the night, or on in that of spring.
+
+set local timezone = 'Europe/Berlin';
+create function pg_temp.ends_in(id text) returns interval
+language plpgsql
+as $$
+begin
+    return justify_hours((the_task(ends_in.id) ->> 'due_at')::timestamptz - clock());
+end
+$$;
+select the_time_is('2030-10-26 12:00+00');
+select given(start('w', id => 'fall', queue => 'fall'));
+select given(take('ada', '{fall}', lease_for => '1 day'));
+select is(pg_temp.ends_in('fall'), '1 day', 'a lease of a day lasts 24 hours');
+select is_empty('select * from assert_invariants()', 'which is as long as one may last [P8]');
+select time_passes('1 min');
+select given(extend(jsonb_build_array(a_turn('fall')), '1 day'));
+select is(pg_temp.ends_in('fall'), '1 day', 'renewed, too');
+select the_time_is('2031-03-29 12:00+00');
+select given(take('bob', '{fall}', lease_for => '1 day'));
+select is(pg_temp.ends_in('fall'), '1 day', 'also where a day is short');
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+set local timezone = 'UTC';
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

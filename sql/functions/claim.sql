@@ -75,8 +75,9 @@ begin
         taken := taken_before(claim_tasks.queues, claim_tasks.claim_id);
     end if;
     if taken = '{}' then
-        taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id,
-                          least(claim_tasks.max_tasks, 1000), claim_tasks.lease_for, coalesce(claim_tasks.since, '-infinity'));
+        -- A day of a lease has 24 hours, also where clocks are changed.
+        taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id, least(claim_tasks.max_tasks, 1000),
+                          extract(epoch from claim_tasks.lease_for) * interval '1 s', coalesce(claim_tasks.since, '-infinity'));
     end if;
     return coalesce(taken, '{}');
 end

@@ -156,7 +156,7 @@ begin
     select 'I8', t.job_id, t.task, format('the lease of %s ends at %s: no lease is that long', t.worker, t.due_at)
       from tasks as t
      where t.token is not null
-       and t.due_at > now_at + interval '1 day'
+       and t.due_at > now_at + interval '24 hours'
     union all
     select 'I9', t.job_id, t.task, format('%s deliveries without progress', t.deliveries)
       from tasks as t

@@ -17,7 +17,7 @@ begin
         select distinct t.worker
           from jsonb_to_recordset(extend.tasks) as h (job text, task text, token uuid)
           join tasks as t on t.job_id = any(array[h.job]) and t.task = h.task and t.token = h.token));
-    return renew_leases(extend.tasks, clock() + extend.lease_for);
+    return renew_leases(extend.tasks, time_after(clock(), extend.lease_for));
 end
 $$;
 comment on function @extschema@.extend(jsonb, interval) is
