@@ -1,7 +1,7 @@
 -- Runs: a job goes on as its next run, or runs again after it has ended.
 
 begin;
-select plan(66);
+select plan(67);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -184,6 +184,11 @@ select is(the_task('r', '3/main') ->> 'queue', 'r', 'and on the queue of the las
 select is(mail_of('r'), '[]', 'what was sent to the run that has ended is not sent to the next');
 select is(retry('r', key => 'again'), true, 'a repeated retry gives the same answer [P12]');
 select is((the_job('r') ->> 'run')::integer, 3, 'and begins nothing');
+select given(start('w', id => 'same key', key => 'k'));
+select given(terminate('same key'));
+select is(
+    jsonb_build_array(retry('same key', key => 'k'), the_job('same key') -> 'status'), '[true, "cancelled"]',
+    'nor does one with the key of the start: a key stands for one call');
 select given(terminate('r'));
 select is(
     retry('r', '["other"]', timeout => '1 h'),

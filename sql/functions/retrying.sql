@@ -39,7 +39,7 @@ begin
 end
 $$;
 comment on function @extschema@.retry(text, jsonb, text, interval) is
-    'Run a job again that has failed or was cancelled, with its last arguments or others; false when it runs or has completed. The same key is the same retry, once. PD103, PD104, PD107, PD30x, PD401. [P12]';
+    'Run a job again that has failed or was cancelled, with its last arguments or others; false when it runs or has completed. The same key is the same retry, once; that of a start has begun a run, and begins no other. PD103, PD104, PD107, PD30x, PD401. [P12]';
 
 
 create function @extschema@.forget_old_runs(id text, max_rows integer default 10000) returns integer
