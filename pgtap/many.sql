@@ -1,7 +1,7 @@
 -- Verbs on many jobs: those that find() finds and that run. [P5] (E15)
 
 begin;
-select plan(43);
+select plan(47);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -54,6 +54,20 @@ select given(tell(a_turn('w', state => 'park', awaits => '{wake}')));
 update jobs set entity = 'sleeper' where id = 'w';
 select is(told($$ signal_found('sleeper', '{}', 'wake') $$), 'w', 'a job that waits is told');
 select is((the_task('w') ->> 'due_at')::timestamptz, clock(), 'and wakes');
+
+-- What find() takes, is taken.
+
+create temporary table large as
+select about, conditions
+  from (values
+        ('nine $and in each other', (repeat('{"$and": [', 9) || '{"n": 1}' || repeat(']}', 9))::jsonb),
+        ('2000 values', jsonb_build_object('n', jsonb_build_object('$in', (select jsonb_agg(n) from generate_series(1, 1997) as n))))
+       ) as cases (about, conditions);
+select is((select min(f.id) from find('agent', l.conditions) as f), 'a', format('%s can be asked of find()', l.about))
+  from large as l;
+select is(
+    told(format($$ signal_found('agent', %L, 'large', max_jobs => 1) $$, l.conditions)), 'a', format('so %s can of a verb', l.about))
+  from large as l;
 
 -- Bad input.
 

@@ -179,7 +179,7 @@ select is_empty(
     select f.name
       from functions() as f
      where f.source ~ '(;|\m(begin|then|else|loop|in|query))\s+execute\M'
-       and f.name !~ '^(perdure\.)?(find|count_found|create_index|drop_index|call_sql_hook|give_access|revoke_access)\('
+       and f.name !~ '^(perdure\.)?(find|find_running|count_found|create_index|drop_index|call_sql_hook|give_access|revoke_access)\('
     $$,
     'no function makes up SQL, but for those that find, index and call hooks');
 select is_empty(

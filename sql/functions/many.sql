@@ -1,26 +1,6 @@
 -- Verbs on many jobs at once: those that find() finds and that run, a page at a time, in order of id. A page is one
 -- transaction; its jobs are locked up front, and judged again under their locks: what was found may have changed meanwhile.
 
-create function @extschema@.running_between(
-    conditions  jsonb,
-    after       text,
-    upto        text default null
-) returns jsonb
-language plpgsql
-immutable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return jsonb_build_object('$and', jsonb_build_array(
-        running_between.conditions,
-        jsonb_build_object('$status', 'running', '$id', jsonb_strip_nulls(
-            jsonb_build_object('$gt', running_between.after, '$lte', running_between.upto)))));
-end
-$$;
-comment on function @extschema@.running_between(jsonb, text, text) is
-    'Add to conditions, as find() reads them, that a job runs and stands behind an id, or between two.';
-
-
 create function @extschema@.still_found(
     entity      text,
     conditions  jsonb,
@@ -41,10 +21,7 @@ begin
     end if;
     -- A loop: others, which are not locked, may stand between by now.
     loop
-        page := array(
-            select f.id
-              from find(still_found.entity,
-                        running_between(still_found.conditions, place, locked[cardinality(locked)]), '["$id"]', 1000) as f);
+        page := find_running(still_found.entity, still_found.conditions, place, locked[cardinality(locked)], 1000);
         met := met || array(select id from unnest(page) as id where id = any(locked));
         exit when cardinality(page) < 1000;
         place := page[1000];
@@ -71,12 +48,9 @@ declare
     found_now text[];
     met text[];
 begin
-    perform check_conditions(lock_found.conditions);
     -- A loop: a page of which nothing is left, for all were forgotten or have changed, is not the last one.
     loop
-        found_now := array(
-            select f.id
-              from find(lock_found.entity, running_between(lock_found.conditions, place), '["$id"]', lock_found.max_jobs) as f);
+        found_now := find_running(lock_found.entity, lock_found.conditions, place, null, lock_found.max_jobs);
         met := still_found(lock_found.entity, lock_found.conditions, place, lock_jobs(found_now, waiting => true));
         exit when found_now = '{}' or met <> '{}';
         place := found_now[cardinality(found_now)];

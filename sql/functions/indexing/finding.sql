@@ -140,3 +140,32 @@ end
 $$;
 comment on function @extschema@.count_found(text, jsonb) is
     'Count the memories of an entity that meet conditions. PD101, PD104 and PD107 as find().';
+
+
+-- A verb on many jobs asks for more than its caller does, which counts for nothing of what a caller may ask.
+create function @extschema@.find_running(
+    entity      text,
+    conditions  jsonb,
+    after       text,
+    upto        text,
+    max_rows    integer
+) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+set jit = off
+as $$
+declare
+    between_ids jsonb := jsonb_strip_nulls(jsonb_build_object('$gt', find_running.after, '$lte', find_running.upto));
+    running_ids text[];
+begin
+    perform find_query(find_running.entity, find_running.conditions, '["$id"]', find_running.max_rows);
+    execute format('select array(select f.id from (%s) as f)', parts_text(
+        format('entity = %L and %s and %s', find_running.entity, all_of(find_running.conditions),
+               all_of(jsonb_build_object('$status', 'running', '$id', between_ids))),
+        order_keys('["$id"]'), null, coalesce(find_running.max_rows, 1000))) into running_ids;
+    return running_ids;
+end
+$$;
+comment on function @extschema@.find_running(text, jsonb, text, text, integer) is
+    'Find, in order of id, the running jobs of an entity behind an id, or between two, that meet conditions. Errors as find().';
