@@ -20,7 +20,7 @@ declare
     broken jsonb;
 begin
     begin
-        alter table perdure.jobs disable trigger updates_are_commands;
+        alter table perdure.jobs disable trigger zzz_updates_are_commands;
         execute histories_broken_by.statement;
         broken := (select coalesce(jsonb_agg(jsonb_build_array(b.code, b.job) order by b.detail, b.code), '[]')
                      from assert_histories() as b);
@@ -69,7 +69,7 @@ select is(histories_broken_by(statement), broken, format('%s is found', about))
 
 -- Page by page.
 
-alter table perdure.jobs disable trigger updates_are_commands;
+alter table perdure.jobs disable trigger zzz_updates_are_commands;
 update perdure.jobs set context = '{"n": 2}' where id in ('f', 'e', 'log');
 select is(
     array(select b.job from assert_histories(cases.after, cases.max_jobs) as b),

@@ -84,16 +84,16 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a snapshot without a job',
          $$ insert into perdure.snapshots (job_id, version, context) values ('nobody', 100, '{}') $$, '{I20}'),
         ('a memory that is too large',
-         $$ alter table perdure.jobs disable trigger updates_are_commands;
+         $$ alter table perdure.jobs disable trigger zzz_updates_are_commands;
             update perdure.jobs set context = (
                 select jsonb_build_object('a', string_agg(md5(n::text), '')) from generate_series(1, 300000) as n)
              where id = 'entity';
-            alter table perdure.jobs enable trigger updates_are_commands $$,
+            alter table perdure.jobs enable trigger zzz_updates_are_commands $$,
          '{I14}'),
         ('a memory that is too large, and small on the disk',
-         $$ alter table perdure.jobs disable trigger updates_are_commands;
+         $$ alter table perdure.jobs disable trigger zzz_updates_are_commands;
             update perdure.jobs set context = jsonb_build_object('a', repeat('a', 9000000)) where id = 'entity';
-            alter table perdure.jobs enable trigger updates_are_commands $$,
+            alter table perdure.jobs enable trigger zzz_updates_are_commands $$,
          '{I14}'),
         ('a hook of a finished job that nobody asked to cancel',
          $$ update perdure.jobs set status = 'completed', finished_at = clock() where id = 'waiting';
@@ -169,9 +169,9 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a condition that holds and was not told',
          $$ update perdure.conditions set condition = '$.n == 1' where job_id = 'wishing' $$, '{I6}'),
         ('a memory that has become so behind the back of all',
-         $$ alter table perdure.jobs disable trigger updates_are_commands;
+         $$ alter table perdure.jobs disable trigger zzz_updates_are_commands;
             update perdure.jobs set context = '{"n": 7}' where id = 'wishing';
-            alter table perdure.jobs enable trigger updates_are_commands $$,
+            alter table perdure.jobs enable trigger zzz_updates_are_commands $$,
          '{I6}'),
         ('a task whose item is forgotten', $$ delete from perdure.items where key = 'j' $$, '{I3}'),
         ('an item of a task that is gone', $$ update perdure.items set task = '1/other' where key = 'j' $$, '{I17,I3}'),
@@ -230,16 +230,16 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a schedule whose writers do not look',
          $$ update perdure.jobs set watched = false where id = '$schedule/daily' $$, '{I23}'),
         ('a schedule that is not paused any more, and does not know it',
-         $$ alter table perdure.jobs disable trigger updates_are_commands;
+         $$ alter table perdure.jobs disable trigger zzz_updates_are_commands;
             update perdure.jobs set context = context || '{"paused": false}' where id = '$schedule/paused';
-            alter table perdure.jobs enable trigger updates_are_commands $$, '{I23}'),
+            alter table perdure.jobs enable trigger zzz_updates_are_commands $$, '{I23}'),
         ('a coordinator of another version than its job',
          $$ update perdure.jobs set pinned_version = '2' where id = 'running' $$, '{I24}'),
         ('tables that were not brought to the version of the functions', $$ delete from perdure.migrations $$, '{I22}'),
         ('tables of a later version than the functions',
          $$ insert into perdure.migrations values ('99.0.0', now()) $$, '{I22}'),
         ('a trigger that is gone', $$ drop trigger first_documents_are_commands on perdure.jobs $$, '{I25}'),
-        ('a trigger that is disabled', $$ alter table perdure.jobs disable trigger updates_are_commands $$, '{I25}'),
+        ('a trigger that is disabled', $$ alter table perdure.jobs disable trigger zzz_updates_are_commands $$, '{I25}'),
         ('a view that is gone', $$ drop view perdure.waiting $$, '{I25}'),
         ('a role that has lost what it was given',
          $$ create role beholder; select grant_access('beholder', 'reader');

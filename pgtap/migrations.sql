@@ -73,7 +73,7 @@ select is(
        from pg_trigger as t
        join pg_class as c on t.tgrelid = c.oid
       where c.relnamespace = 'perdure'::regnamespace and not tgisinternal),
-    '{first_documents_are_commands,updates_are_commands}',
+    '{first_documents_are_commands,zzz_updates_are_commands}',
     'the only triggers are those of the memory');
 select is_empty($$
     select c.relname

@@ -1,7 +1,7 @@
 -- An ordinary INSERT or UPDATE of the memory is a command too: history stays true, whoever writes.
 
 begin;
-select plan(28);
+select plan(33);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -49,6 +49,37 @@ select is(
       where h.job_id like 'many-%' and h.version = 2),
     '[["many-1", 2], ["many-2", 2], ["many-3", 2]]',
     'one UPDATE of many memories is a command for each');
+
+-- Triggers of a user come first, whatever their names: what they make of an UPDATE is the command.
+
+create function pg_temp.stamp() returns trigger
+language plpgsql
+as $$
+begin
+    if new.context ? 'no' then
+        return null;
+    end if;
+    new.context := new.context || '{"by": "me"}';
+    return new;
+end
+$$;
+create trigger zz_stamp before update of context on perdure.jobs
+    for each row
+    when (new.id = 'stamped')
+    execute function pg_temp.stamp();
+select given(entity_create('stamped', 'note', '{"n": 1}'));
+update perdure.jobs set context = '{"no": 1}' where id = 'stamped';
+select is(
+    (select jsonb_build_array(j.context, j.version) from jobs as j where j.id = 'stamped'), '[{"n": 1}, 1]',
+    'an UPDATE that a trigger leaves out has no version');
+select is((select count(*) from history where job_id = 'stamped'), 1::bigint, 'nor does it stand in the history');
+update perdure.jobs set context = '{"n": 2}' where id = 'stamped';
+select is(
+    (select h.argument from history as h where h.job_id = 'stamped' and h.version = 2), '{"n": 2, "by": "me"}',
+    'what a trigger adds stands in the history');
+select is_empty('select * from assert_histories()', 'which is whole [P3]');
+drop trigger zz_stamp on perdure.jobs;
+select is(entity_increment('stamped', 'n'), '3', 'and goes on');
 
 -- A running coordinator sees it.
 

@@ -1,13 +1,14 @@
 -- Triggers: what keeps history and contracts true whoever writes. They stand on tables, which are the app's, and rest on
 -- functions, which may be the extension's: whoever drops that drops them, and migrate() makes them again.
 
--- An ordinary update of the memory is a command too: history and time travel stay true whoever writes.
-create or replace trigger updates_are_commands
+-- An ordinary update of the memory is a command too: history and time travel stay true whoever writes. Triggers of one kind fire in
+-- order of their names. This one comes last: what those of users make of the row is what it journals, and what they leave out is none.
+create or replace trigger zzz_updates_are_commands
     before update of context on @extschema@.jobs
     for each row
     when (old.version = new.version and old.context::text is distinct from new.context::text)
     execute function @extschema@.record_update();
-comment on trigger updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
+comment on trigger zzz_updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
 
 create or replace trigger first_documents_are_commands
     after insert on @extschema@.jobs
