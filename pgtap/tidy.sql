@@ -1,7 +1,7 @@
 -- Tidy: what every object of an app has in common. A stranger finds the same story in \df+ and \dt+ as in the README.
 
 begin;
-select plan(36);
+select plan(38);
 
 create function functions() returns table (
     oid         oid,
@@ -185,6 +185,27 @@ select is_empty(
 select is_empty(
     $$ select f.name from functions() as f where f.source ~* 'when others' and f.name !~ 'try_sql_hook' $$,
     'no function swallows an error that it does not know, but for that of a user''s hook');
+-- A block that catches errors is a subtransaction, which no parallel worker may begin.
+select is_empty(
+    $$
+    select f.name
+      from functions() as f
+      join pg_proc as p on p.oid = f.oid
+     where p.proparallel = 's'
+       and f.source ~ '\mexception\s+when\M'
+    $$,
+    'no function that catches errors is for parallel plans');
+select is_empty(
+    $$
+    select distinct f.name || ' calls ' || called.proname
+      from functions() as f
+      join pg_proc as p on p.oid = f.oid
+     cross join lateral regexp_matches(regexp_replace(f.source, '--[^\n]*|''[^'']*''', '', 'g'), '\m([a-z_]+)\(', 'g') as c (words)
+      join pg_proc as called on called.proname = c.words[1] and called.pronamespace = p.pronamespace
+     where p.proparallel = 's'
+       and called.proparallel <> 's'
+    $$,
+    'nor is one that calls such a function');
 -- The caller's standard_conforming_strings decides what a plain literal with a backslash is. One that goes on in the next line is one.
 select is_empty(
     $$

@@ -57,7 +57,6 @@ comment on function @extschema@.all_schemas(jsonb) is 'List a schema and all tha
 create function @extschema@.is_pattern(pattern text) returns boolean
 language plpgsql
 immutable
-parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -116,7 +115,6 @@ comment on function @extschema@.is_schema(jsonb) is 'Tell whether a value has th
 create function @extschema@.keyword_fits(wants text, argument jsonb) returns boolean
 language plpgsql
 immutable
-parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -211,7 +209,6 @@ comment on function @extschema@.reference_failure(jsonb) is
 create function @extschema@.schema_failure(schema jsonb) returns jsonb
 language plpgsql
 immutable
-parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
