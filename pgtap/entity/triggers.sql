@@ -1,7 +1,7 @@
 -- An ordinary INSERT or UPDATE of the memory is a command too: history stays true, whoever writes.
 
 begin;
-select plan(33);
+select plan(41);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -121,6 +121,21 @@ select is((select jsonb_build_array(h.version, h.op, h.path, h.argument) from hi
           '[1, "set", [], {"n": 1}]', 'the history begins with the document of a start (C21)');
 select given(start('research', id => 't'));
 select is(the_job('t') ->> 'version', '0', 'a job that begins without a document has seen no command');
+
+-- A job is more than its row: what belongs to it is found by its id.
+
+select given(entity_create('bare', 'note'));
+select throws_ok(statement, 'PD107', null, format('%s is refused', statement))
+  from (values
+        ($$delete from perdure.jobs where id = 'i'$$),
+        ($$delete from perdure.jobs where id = 't'$$),
+        ($$delete from perdure.jobs$$),
+        ($$update perdure.jobs set id = 'x' where id = 'i'$$),
+        ($$update perdure.jobs set id = id || '!'$$)
+       ) as cases (statement);
+select lives_ok($$update perdure.jobs set id = id$$, 'an id may be written as it is');
+select lives_ok($$delete from perdure.jobs where id = 'bare'$$, 'a row to which nothing belongs may be deleted');
+select ok(forget('i') and the_job('i') is null, 'a job is forgotten');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

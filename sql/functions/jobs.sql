@@ -204,3 +204,43 @@ begin
 end
 $$;
 comment on function @extschema@.forget_rows(text[]) is 'Delete jobs that nothing else belongs to any more.';
+
+
+create function @extschema@.refuse_new_id() returns trigger
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform raise_failure(make_failure(
+        'PD107', 'InvalidArgument', format('the id of job %s stays as it is', quote_literal(left(old.id, 200))),
+        'Its history, its tasks and its children are found by it.', 'Make another job: fork() it, or entity_create() a memory of another id.'));
+    return null;
+end
+$$;
+comment on function @extschema@.refuse_new_id() is 'Refuse a plain UPDATE of the id of a job (PD107).';
+
+
+-- forget() deletes a job last, when nothing is left of it. A batch of those costs a look at each.
+create function @extschema@.refuse_delete() returns trigger
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    id text := (
+        select d.id
+          from deleted as d
+         where exists (select from journal as f where f.job_id = d.id offset 0)
+            or exists (select from tasks as t where t.job_id = d.id offset 0)
+         limit 1);
+begin
+    if id is not null then
+        perform raise_failure(make_failure(
+            'PD107', 'InvalidArgument', format('job %s is more than its row', quote_literal(left(id, 200))),
+            'Its history and its tasks would stay, and meet the next job of this id.', 'Call forget() when it has ended, or terminate() it before.'));
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.refuse_delete() is 'Refuse a plain DELETE of jobs to which something belongs (PD107).';

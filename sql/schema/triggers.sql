@@ -16,3 +16,18 @@ create or replace trigger first_documents_are_commands
     when (new.context <> '{}')
     execute function @extschema@.record_insert();
 comment on trigger first_documents_are_commands on @extschema@.jobs is 'Journals the document that a job begins with, as version 1.';
+
+-- What belongs to a job is found by its id: it goes with the job, and only forget() takes it along.
+create or replace trigger ids_stay
+    before update of id on @extschema@.jobs
+    for each row
+    when (old.id <> new.id)
+    execute function @extschema@.refuse_new_id();
+comment on trigger ids_stay on @extschema@.jobs is 'Refuses a plain UPDATE of an id.';
+
+create or replace trigger jobs_are_forgotten
+    after delete on @extschema@.jobs
+    referencing old table as deleted
+    for each statement
+    execute function @extschema@.refuse_delete();
+comment on trigger jobs_are_forgotten on @extschema@.jobs is 'Refuses a plain DELETE of a job that has a past or a task.';

@@ -40,7 +40,7 @@ QUEUES = ["default", "far"]
 TICK = 0.003  # seconds between two looks of the world outside
 PATIENCE = 8.0  # seconds that a life may last
 TABLES = (
-    "jobs", "tasks", "journal", "inbox", "snapshots", "conditions", "items", "workers", "listeners"
+    "tasks", "journal", "inbox", "snapshots", "conditions", "items", "workers", "listeners", "jobs"
 )  # fmt: skip
 
 # In the order of the laws, and without waiting for anybody.

@@ -27,6 +27,7 @@ select p.oid::regprocedure::text, found.lineno, found.message, found.query
  cross join lateral plpgsql_check_function_tb(
            p.oid,
            relid => case when p.prorettype = 'trigger'::regtype then 'jobs'::regclass else 0 end,
+           oldtable => case when p.proname = 'refuse_delete' then 'deleted' end,
            performance_warnings => false,
            extra_warnings => true,
            security_warnings => true) as found

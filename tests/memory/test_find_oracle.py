@@ -164,7 +164,7 @@ def asker(connection: Connection) -> Iterator[Connection]:
         connection.execute("select create_index('doc', %s, %s)", [path, kind])
     connection.execute("set enable_seqscan = off")
     yield connection
-    connection.execute("delete from jobs; delete from journal")
+    connection.execute("delete from journal; delete from jobs")
 
 
 @settings(
@@ -176,7 +176,7 @@ def test_find_agrees_with_a_model(
 ) -> None:
     """Exactly the rows that a plain reading of the rules gives, in their order (C74) (E12)."""
     rows = {f"d{number}": memory for number, memory in enumerate(memories)}
-    asker.execute("delete from jobs; delete from journal")
+    asker.execute("delete from journal; delete from jobs")
     asker.execute("select entity_create(key, 'doc', value) from jsonb_each(%s)", [json.dumps(rows)])
     for question in [{}, *questions]:
         wanted = in_order(

@@ -45,7 +45,6 @@ JSON_ARGUMENTS = frozenset(
     )
 )
 TABLES = (
-    "jobs",
     "tasks",
     "journal",
     "inbox",
@@ -54,6 +53,7 @@ TABLES = (
     "items",
     "contracts",
     "queues",
+    "jobs",  # last: a job to which something belongs is not deleted
 )
 
 

@@ -10,10 +10,15 @@ import pytest
 from tests.races.sessions import PATIENCE, Session
 from tests.races.theatre import Players, Theatre
 
-TRIGGERS = ["first_documents_are_commands", "zzz_updates_are_commands"]
+TRIGGERS = [
+    "first_documents_are_commands",
+    "ids_stay",
+    "jobs_are_forgotten",
+    "zzz_updates_are_commands",
+]
 MISSING = [
     pytest.param(["zzz_updates_are_commands"], id="one trigger"),
-    pytest.param(TRIGGERS, id="both triggers"),
+    pytest.param(TRIGGERS, id="all triggers"),
 ]
 
 

@@ -10,7 +10,8 @@ as $$
 begin
     return array(
         select part.kind || ' ' || part.name
-          from (values ('trigger', 'first_documents_are_commands'), ('trigger', 'zzz_updates_are_commands'),
+          from (values ('trigger', 'first_documents_are_commands'), ('trigger', 'ids_stay'), ('trigger', 'jobs_are_forgotten'),
+                       ('trigger', 'zzz_updates_are_commands'),
                        ('view', 'history'), ('view', 'indexes'), ('view', 'schedules'), ('view', 'waiting')) as part (kind, name)
          where not exists (
             select
