@@ -1,7 +1,7 @@
 -- Starting workflows [P1].
 
 begin;
-select plan(89);
+select plan(90);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -288,6 +288,12 @@ end
 $$;
 select is(the_job('undone'), null, 'a start is undone with the transaction of its caller [P1] (E7)');
 select is(the_task('undone'), null, 'a start that is undone leaves nothing to run [P1]');
+
+select is(
+    (select insert_jobs(array_agg(jsonb_populate_record(null::new_job, jsonb_build_object('id', id, 'context', '{}'::jsonb))), clock())
+       from unnest('{b,C,a,B}'::text[]) as id),
+    '{B,C,a,b}',
+    'jobs are made in the order in which jobs are locked, whatever the language of the database');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -13,9 +13,9 @@ begin
         return first_of_each.wanted;
     end if;
     return array(
-        select distinct on ((first_of_each.wanted[place]).id) first_of_each.wanted[place]
+        select distinct on ((first_of_each.wanted[place]).id collate "C") first_of_each.wanted[place]
           from generate_subscripts(first_of_each.wanted, 1) as place
-         order by (first_of_each.wanted[place]).id, place);
+         order by (first_of_each.wanted[place]).id collate "C", place);
 end
 $$;
 comment on function @extschema@.first_of_each(@extschema@.new_job[]) is
@@ -39,7 +39,7 @@ begin
                case when w.workflow is not null then w.queue end, case when w.workflow is not null then w.priority end,
                w.limit_key, w.timeout, insert_jobs.started_at, insert_jobs.started_at
           from unnest(insert_jobs.wanted) as w
-         order by w.id
+         order by w.id collate "C"
             on conflict on constraint one_job_per_id do nothing
         returning j.id
     )
