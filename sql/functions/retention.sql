@@ -88,24 +88,28 @@ set jit = off
 set enable_sort = off
 as $$
 declare
+    found_now text[];
     old text[];
 begin
     perform check_rows(forget_finished.max_jobs);
-    -- What began later has not finished before: so the index by age ends the search. A job that somebody has locked is passed
-    -- over: it will be there next time, and does not count.
-    old := array(
-        select j.id
-          from jobs as j
-         where j.workflow is not null
-           and j.created_at < forget_finished.before
-           and j.finished_at < forget_finished.before
-           and (forget_finished.entity is null or j.entity = forget_finished.entity)
-           and not is_at_work(j.id)
-         order by j.created_at
-         limit least(forget_finished.max_jobs, 10000)
-           for no key update skip locked);
-    -- Looked at again under the locks: a hook may have begun meanwhile.
-    old := array(select id from unnest(old) as id where not is_at_work(id));
+    -- A loop: a page of which nothing is left is not the last one. What began later has not finished before: so the index by age
+    -- ends the search. A job that somebody has locked is passed over: it will be there next time, and does not count.
+    loop
+        found_now := array(
+            select j.id
+              from jobs as j
+             where j.workflow is not null
+               and j.created_at < forget_finished.before
+               and j.finished_at < forget_finished.before
+               and (forget_finished.entity is null or j.entity = forget_finished.entity)
+               and not is_at_work(j.id)
+             order by j.created_at
+             limit least(forget_finished.max_jobs, 10000)
+               for no key update skip locked);
+        -- Looked at again under the locks: a hook may have begun meanwhile.
+        old := array(select id from unnest(found_now) as id where not is_at_work(id));
+        exit when found_now = '{}' or old <> '{}';
+    end loop;
     perform forget_jobs(old);
     return cardinality(old);
 end

@@ -200,6 +200,22 @@ def test_a_hook_that_begins_while_old_jobs_are_chosen_keeps_its_memory(theatre: 
         assert a.memory("j") == ({}, 0)
 
 
+def test_a_hook_that_begins_while_old_jobs_are_chosen_hides_no_others(theatre: Theatre) -> None:
+    """(E18): who calls until nothing is forgotten would stop there."""
+    theatre.put_gate("is_at_work", r"return exists")
+    with theatre.players() as (a, b, c, _):
+        for job in "jk":
+            assert a.advance(a.held(job).done()).state == "done"
+        shut(c)
+        forgetting = b.later(b.one, "select forget_finished('infinity', max_jobs => 1)")
+        assert forgetting.waits()
+        a.call("hook", id="j", name="h", key="late")
+        c.commit()
+
+        assert forgetting.get() == 1
+        assert a.run("select id from jobs") == [("j",)]
+
+
 def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
     theatre: Theatre,
 ) -> None:
