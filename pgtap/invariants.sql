@@ -239,7 +239,8 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('tables of a later version than the functions',
          $$ insert into perdure.migrations values ('99.0.0', now()) $$, '{I22}'),
         ('a trigger that is gone', $$ drop trigger first_documents_are_commands on perdure.jobs $$, '{I25}'),
-        ('a trigger that is disabled', $$ alter table perdure.jobs disable trigger zzz_updates_are_commands $$, '{I25}'),
+        ('a trigger that is disabled',
+         $$ alter table perdure.jobs disable trigger zzz_updates_are_commands $$, '{I25}'),
         ('a view that is gone', $$ drop view perdure.waiting $$, '{I25}'),
         ('a role that has lost what it was given',
          $$ create role beholder; select grant_access('beholder', 'reader');

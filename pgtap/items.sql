@@ -121,7 +121,8 @@ select given(tell(a_turn('twice ' || kind, requests => jsonb_build_array(request
         ('job', '{"key": "a", "kind": "job", "name": "w", "queue": "twice"}'),
         ('until', '{"key": "a", "kind": "until", "condition": "$.n == 1"}')
        ) as asked (kind, request);
-select is(item_of('twice ' || kind), null, format('where a %s is asked for under a key, no people are under the same', kind))
+select is(
+    item_of('twice ' || kind), null, format('where a %s is asked for under a key, no people are under the same', kind))
   from unnest('{hook,job,until}'::text[]) as kind;
 select given(tell(a_turn('twice ' || kind, requests => '[{"key": "a", "kind": "until", "condition": "$.n == 1"}]')))
   from unnest('{hook,job}'::text[]) as kind;
@@ -129,9 +130,9 @@ select have_held_job('twice item');
 select given(tell(a_turn('twice item', requests => ask())));
 select given(tell(a_turn('twice item', requests => '[{"key": "a", "kind": "until", "condition": "$.n == 1"}]')));
 select is(
-    (select jsonb_agg(c.key) from conditions as c where c.job_id = 'twice ' || kind), null,
-    format('nor is a memory waited for where a %s is asked for', kind))
-  from unnest('{hook,job,item}'::text[]) as kind;
+    (select jsonb_agg(c.key) from conditions as c where c.job_id = 'twice ' || asked.kind), null,
+    format('nor is a memory waited for where a %s is asked for', asked.kind))
+  from unnest('{hook,job,item}'::text[]) as asked (kind);
 
 -- Resolving.
 

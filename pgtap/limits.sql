@@ -129,7 +129,8 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a topic that is too long', $$ select listen_for(repeat('x', 4000), 'w') $$, 'PD104')
        ) as cases (about, statement, code);
 select lives_ok(
-    $$ select claim(array['q', (select string_agg(md5(n::text), '') from generate_series(1, 100) as n)], 'w', idle => true) $$,
+    $$ select claim(array['q', (select string_agg(md5(n::text), '') from generate_series(1, 100) as n)], 'w',
+                    idle => true) $$,
     'who waits for work may name a queue that cannot be');
 
 -- Every bad value is refused at every door.
@@ -168,11 +169,12 @@ select is(
          jsonb_build_array(jsonb_build_object('kind', 'activity', 'key', 'a',
                                               'value', (repeat('[', 102) || repeat(']', 102))::jsonb)), null, null,
          'PD302'),
-        ('a key is too large', 'keep', jsonb_build_array(jsonb_build_object('key', repeat('x', 1048575))), null, null, 'PD301'),
+        ('a key is too large', 'keep', jsonb_build_array(jsonb_build_object('key', repeat('x', 1048575))), null, null,
+         'PD301'),
         ('a name is too large', 'keep', jsonb_build_array(jsonb_build_object('name', repeat('x', 1048575))), null, null,
          'PD301'),
-        ('a fingerprint is too large', 'keep', jsonb_build_array(jsonb_build_object('fingerprint', repeat('x', 1048575))),
-         null, null, 'PD301'),
+        ('a fingerprint is too large', 'keep',
+         jsonb_build_array(jsonb_build_object('fingerprint', repeat('x', 1048575))), null, null, 'PD301'),
         ('a number is too large', 'keep', '[{"kind": "activity", "key": "a", "value": 1e400}]', null, null, 'PD304'),
         ('the result is too large', 'done', null, to_jsonb(repeat('x', 1048575)), null, 'PD301'),
         ('the failure is too large', 'failed', null, jsonb_build_object('message', repeat('x', 1048575)), null,
@@ -196,7 +198,8 @@ select is(
 select is(
     (select array_agg(distinct f #>> '{2,code}')
        from jsonb_array_elements(tell(a_turn('held', facts => (
-            select jsonb_agg(jsonb_build_object('op', op, 'path', path || jsonb_build_array(repeat('x', 20000)), 'value', value))
+            select jsonb_agg(jsonb_build_object(
+                       'op', op, 'path', path || jsonb_build_array(repeat('x', 20000)), 'value', value))
               from (values ('set', '1'::jsonb), ('increment', '1'), ('append', '[1]')) as commands (op, value)
              cross join (values ('[]'::jsonb), ('["a"]')) as places (path)))) -> 'answers') as f),
     '{PD101}',

@@ -61,12 +61,14 @@ create temporary table large as
 select about, conditions
   from (values
         ('nine $and in each other', (repeat('{"$and": [', 9) || '{"n": 1}' || repeat(']}', 9))::jsonb),
-        ('2000 values', jsonb_build_object('n', jsonb_build_object('$in', (select jsonb_agg(n) from generate_series(1, 1997) as n))))
+        ('2000 values', jsonb_build_object(
+            'n', jsonb_build_object('$in', (select jsonb_agg(n) from generate_series(1, 1997) as n))))
        ) as cases (about, conditions);
 select is((select min(f.id) from find('agent', l.conditions) as f), 'a', format('%s can be asked of find()', l.about))
   from large as l;
 select is(
-    told(format($$ signal_found('agent', %L, 'large', max_jobs => 1) $$, l.conditions)), 'a', format('so %s can of a verb', l.about))
+    told(format($$ signal_found('agent', %L, 'large', max_jobs => 1) $$, l.conditions)), 'a',
+    format('so %s can of a verb', l.about))
   from large as l;
 
 -- Bad input.

@@ -85,7 +85,8 @@ select given(tell(a_turn('j', state => 'done')));
 select is(read_stream('j', 7), '[[8, 1, "more"]]', 'when the job has ended, first comes what was published');
 select is(read_stream('j', 8), '[[8, 0, null]]', 'then the end');
 select is(read_stream('j', 8, 1), '[[8, 0, null]]', 'also behind a place');
-select is(read_stream('j', after, place, 1), items, format('behind %s, %s a page of one version is %s', after, place, items))
+select is(
+    read_stream('j', after, place, 1), items, format('behind %s, %s a page of one version is %s', after, place, items))
   from (values
         (5, 2, '[[7, 0, null]]'::jsonb),
         (7, 1, '[[8, 1, "more"]]'),

@@ -290,7 +290,8 @@ select is(the_job('undone'), null, 'a start is undone with the transaction of it
 select is(the_task('undone'), null, 'a start that is undone leaves nothing to run [P1]');
 
 select is(
-    (select insert_jobs(array_agg(jsonb_populate_record(null::new_job, jsonb_build_object('id', id, 'context', '{}'::jsonb))), clock())
+    (select insert_jobs(array_agg(jsonb_populate_record(
+                null::new_job, jsonb_build_object('id', id, 'context', '{}'::jsonb))), clock())
        from unnest('{b,C,a,B}'::text[]) as id),
     '{B,C,a,b}',
     'jobs are made in the order in which jobs are locked, whatever the language of the database');

@@ -176,7 +176,8 @@ select is(the_job('$schedule/n') -> 'version', '1', 'and begins again');
 
 -- Numbers, as they are written.
 
-select given(create_schedule('digits', 'w', '@daily', args => args)) from (values ('[1]'::jsonb), ('[1.0]')) as written (args);
+select given(create_schedule('digits', 'w', '@daily', args => args))
+  from (values ('[1]'::jsonb), ('[1.0]')) as written (args);
 select is(entity_get('$schedule/digits', 'args')::text, '[1.0]', 'a number that is written otherwise is another');
 select given(create_schedule('digits', 'w', '@daily', args => '[1.0]'));
 select is(the_job('$schedule/digits') -> 'version', '2', 'and the same is the same');
