@@ -415,7 +415,7 @@ def hold_to_finish(s: State, said: Row) -> Turn | None:
     task = held_task(s, said)
     if task is None:
         return None
-    if task["kind"] == "coordinator":
+    if task["kind"] == "coordinator" or task["name"].startswith("$"):
         raise Refused("PD107")
     return Turn(0, said["job"], said["task"], {"position": task["position"]}, task)
 

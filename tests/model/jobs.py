@@ -138,7 +138,7 @@ def add_coordinator(s: State, wanted: Row) -> None:
         asker=asker if wanted["asker_key"] is not None else None,
     )
     if job["timeout"] is not None:
-        end = {"queue": "$sql", "due_at": due_at + job["timeout"]}
+        end = {"queue": "$sql", "due_at": max(due_at, s.now) + job["timeout"]}
         add_task(s, wanted["id"], f"{task}/$deadline", kind="hook", name="$deadline", **end)
 
 

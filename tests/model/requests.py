@@ -39,7 +39,7 @@ def request_tasks(s: State, turns: list[Turn]) -> None:
             queue=versioned(request.get("queue", "default"), request.get("pinned_version")),
             priority=request.get("priority", 5),
             due_at=moment(request["due_at"]) if "due_at" in request else s.now,
-            args=request.get("args"),
+            args=request.get("args", []),
             signal=request.get("signal"),
             detached=detached,
             pinned_version=request.get("pinned_version"),
@@ -66,7 +66,7 @@ def child_of(turn: Turn, request: Row) -> Row:
     return wanted | {
         "id": request.get("id") or f"{turn.job}/{later}{request['key']}",
         "workflow": request["name"],
-        "args": request.get("args"),
+        "args": request.get("args", []),
         "key": None,
         "parent": turn.job,
         "asker_task": f"{turn.task}/{request['key']}" if detached else turn.task,

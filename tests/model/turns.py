@@ -42,7 +42,7 @@ def keep_or_park(s: State, turn: Turn, has_mail: bool) -> None:
     if not lets_go:
         return
     row |= {"last_token": row["token"], "last_worker": row["worker"], "token": None, "worker": None}
-    row["awaits"] = turn.awaits
+    row["awaits"] = turn.awaits if state == "park" else None
     if state in ("stuck", "park"):
         row["due_at"] = NEVER if until is None or state == "stuck" else until
     else:
