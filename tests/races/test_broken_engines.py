@@ -103,7 +103,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a turn is not busy when the job that it signals is locked": Mutant(
         "hold_tasks",
-        r"hold_tasks\.missed && touched_jobs\(.*?\) as is_missed",
+        r"hold_tasks\.missed <> '\{\}' and touches_any\(.*?\) as is_missed",
         "said.job = any(hold_tasks.missed) as is_missed",
         two(parks.test_a_turn_that_leaves_mail_for_a_locked_job_is_busy),
     ),
@@ -413,7 +413,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "jobs are inserted in the order of the call": Mutant(
         "insert_jobs",
-        r"order by w\.id",
+        r'order by w\.id collate "C"',
         "",
         three(starts.test_start_manys_that_meet_in_the_middle_wait_for_each_other),
     ),

@@ -108,8 +108,8 @@ RACES = {
     ),
     "what is forgotten is not looked at again under its lock": Race(
         "forget_finished",
-        r"old := array\(select id from unnest\(old\) as id where not is_at_work\(id\)\);",
-        "",
+        r"array\(select id from unnest\(found_now\) as id where not is_at_work\(id\)\)",
+        "found_now",
         "a memory of a job that is finished",
         "forget finished",
         "hook",
