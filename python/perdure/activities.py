@@ -169,7 +169,8 @@ class Attempt:
         try:
             outcome = await self._result(limit)
         except UNSTORABLE as error:
-            outcome = Outcome(False, self._failure(error))
+            lasts = not getattr(error, "is_chance", False)
+            outcome = Outcome(False, self._failure(error)) if lasts else self._failed(error)
         except TimeoutError as error:
             is_late = limit is not None and limit.expired()
             outcome = self._timed_out(error) if is_late else self._failed(error)

@@ -84,6 +84,8 @@ class WrongType(PerdureError, TypeError, code="PD102"):
 class InvalidValue(PerdureError, ValueError, code="PD103"):
     """The value cannot be kept as JSON (NaN, infinity, NUL, a lone surrogate, …)."""
 
+    is_chance: bool = False  # the next attempt may well give one that can
+
 
 class InvalidName(PerdureError, ValueError, code="PD104"):
     """The name is empty, too long or not allowed."""

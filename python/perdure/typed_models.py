@@ -1,5 +1,6 @@
 """Pydantic models on the wire: written under the names that they are read by, and refused where
-they would come back as something else. What that takes is found out once for each class."""
+they could not be read, or would come back as something else. What that takes is found out once for
+each class."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ def is_pydantic_dataclass(thing: type) -> bool:
 class Plan:
     """How values of a model pass the wire.
 
-    A plain one is dumped and validated, and no more. Of any other each value is read back before it
-    is given, since nobody can tell by its class alone whether it will be the same.
+    Each is read back before it is given: pydantic lets values be assigned that it would not read. A
+    plain one is then the same. Any other is compared, since nobody can tell by its class alone.
     """
 
     is_plain: bool
@@ -42,8 +43,8 @@ class Plan:
     is_round_trip: bool
 
     @property
-    def is_checked(self) -> bool:
-        """Tell whether a value is read back. Of a subclass pydantic writes what its base knows."""
+    def is_compared(self) -> bool:
+        """Tell whether a value is compared. Of a subclass pydantic writes what its base knows."""
         return not self.is_plain or any(part.__subclasses__() for part in self.parts)
 
 
@@ -57,8 +58,7 @@ def model_json(model: Any) -> Any:
     """
     plan = _plan(type(model))
     written = _written(model, plan)
-    if plan.is_checked:
-        _check(model, written)
+    _check(model, written, plan)
     return written
 
 
@@ -66,8 +66,8 @@ def patch_json(model: Any) -> Any:
     """Give what was set in a model as JSON, and not its defaults. Raises InvalidValue."""
     kind = type(model)
     plan = _plan(kind)
-    if plan.is_checked and kind.model_fields.keys() <= vars(model).keys():
-        _check(model, _written(model, plan))  # a part alone may not be valid
+    if kind.model_fields.keys() <= vars(model).keys():
+        _check(model, _written(model, plan), plan)  # a part alone may not be valid
     return _written(model, plan, exclude_unset=True)
 
 
@@ -104,17 +104,22 @@ def _plan_of(kind: Any) -> Plan:
     )
 
 
-def _check(model: Any, written: Any) -> None:
+def _check(model: Any, written: Any, plan: Plan) -> None:
     """Read a model back before it is given. Raises InvalidValue."""
     name = type(model).__name__
     try:
-        changed = change_of(model, model_decoder(type(model))(written))
+        back = model_decoder(type(model))(written)
+        changed = change_of(model, back) if plan.is_compared else None
     except Exception as error:  # noqa: BLE001 - a model's validators raise what they like
-        raise InvalidValue(
+        refused = InvalidValue(
             f"a {name} cannot be read back from the JSON that it is written as",
             detail=_told(error)[:1000],
-            hint="Change the field, its serializer or its aliases; or give plain values.",
-        ) from None
+            hint="If the value is wrong, set validate_assignment in the model's config, and it is"
+            " refused where it is assigned; else change the field, its serializer or its aliases,"
+            " or give plain values.",
+        )
+        refused.is_chance = True
+        raise refused from None
     if changed is not None:
         raise InvalidValue(
             f"a {name} would not come back from JSON as it is",

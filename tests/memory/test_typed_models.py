@@ -476,14 +476,14 @@ class Plain(BaseModel):
 
 
 @pytest.mark.parametrize("kind", [Plain, Aliased, ByGenerator, Computed, LeftOut, Owner])
-def test_a_model_without_a_doubt_is_not_read_back(
+def test_a_model_without_a_doubt_is_not_compared(
     kind: type[BaseModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What that would cost is paid for doubtful ones alone."""
     import perdure.typed_models as models
 
     checked: list[Any] = []
-    monkeypatch.setattr(models, "_check", lambda model, written: checked.append(model))
+    monkeypatch.setattr(models, "change_of", lambda model, back: checked.append(model))
     values = {
         Plain: Plain(one=1),
         LeftOut: LeftOut(one=1),
@@ -491,6 +491,44 @@ def test_a_model_without_a_doubt_is_not_read_back(
     }
     model_json(values.get(kind) or kind())
     assert bool(checked) is (kind is Owner)  # its cat is written under a name that is not read
+
+
+class Bill(BaseModel):
+    total: float = Field(default=0, ge=0)
+    some: list[Bill] = []
+
+
+def assigned() -> Bill:
+    bill = Bill()
+    bill.total = -1.5
+    return bill
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        assigned(),
+        Bill().model_copy(update={"total": -1.5}),
+        Bill.model_construct(total=-1.5),
+        Bill(some=[Bill(), Bill.model_construct(total=-1.5)]),
+        Right.model_construct(tool="a"),
+    ],
+    ids=["assigned", "copied", "constructed", "inside", "incomplete"],
+)
+def test_a_model_that_its_class_would_not_take_is_refused(dsn: str, invalid: Any) -> None:
+    """It was stored, and nobody could read it any more."""
+    with perdure.connect(dsn) as client:
+        memory = client.create_entity("one", "thing").typed(type(invalid))
+        for give in (
+            lambda: to_json({"it": [invalid]}),
+            lambda: memory.set(invalid),
+            lambda: client.start("some", invalid),
+            lambda: client.entity("one").append("list", invalid),
+        ):
+            with pytest.raises(perdure.InvalidValue, match="cannot be read back") as refused:
+                give()
+            assert "-1.5" not in str(refused.value)
+        assert client.entity("one").get() == {}
 
 
 @pydantic.dataclasses.dataclass
