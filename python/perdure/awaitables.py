@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from .facts import Fact, Op
+from .mistyped import read_as
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -69,7 +70,7 @@ class Durable(Future):
         self._op = None
         try:
             if fact.ok:
-                self.set_result(op.decode(fact.value))
+                self.set_result(read_as(op.decode, fact.value, op.name, op.kind))
             else:
                 self.set_exception(op.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code

@@ -57,8 +57,8 @@ def sleep_until(instant: datetime) -> Any:
 def wait_for(signal: str, timeout: Duration | None = None, *, type: Any = None) -> Any:
     """Wait for a signal and give its payload: `await perdure.wait_for("approve", timeout="2 d")`.
 
-    With `type` (a model, dataclass, TypedDict, `list[Page]` …) the payload becomes one; what does
-    not fit raises here. Raises TimeoutError.
+    With `type` (a model, dataclass, TypedDict, `list[Page]` …) the payload becomes one. Raises
+    TimeoutError, and ValueMistyped where it does not fit.
     """
     serving = required("wait_for")
     check_name(signal, "a signal")
@@ -81,7 +81,7 @@ def ask_people(
     `await perdure.ask_people("approve invoice", {"amount": 900}, assignee="finance")` gives the
     resolution; with `type` it becomes a model, dataclass, TypedDict …. People find the item with
     `client.items()`, the most urgent first: `priority` is 0 to 9, without one 5. Raises
-    TimeoutError; then the item is gone.
+    TimeoutError, and ValueMistyped for a resolution that does not fit; then the item is gone.
     """
     serving = required("ask_people")
     limit = None if timeout is None else seconds(timeout)

@@ -134,6 +134,11 @@ class QueueNotYours(PerdureError, code="PD115"):
     """The role that logged in has no access to the tasks of the queue: see `grant_access()`."""
 
 
+class ValueMistyped(PerdureError, ValueError, TypeError, code="PD116"):
+    """A stored value is not of the type that its reader names: what the type itself has raised is
+    the `__cause__`."""
+
+
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
     """The code asks for something else than its journal tells; `.detail` shows the difference."""

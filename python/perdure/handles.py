@@ -59,7 +59,8 @@ class BaseHandle(
     def result(self, timeout: Duration | None = None) -> _End_co:
         """Wait until the job has ended and give its result.
 
-        Raises JobFailed, JobCancelled, ResultTimeout and JobNotFound.
+        Raises JobFailed, JobCancelled, ResultTimeout, JobNotFound, and ValueMistyped where it is
+        not of the type that the workflow returns.
         """
         result: _End_co = self._client.follow(self._awaited(timeout))
         return result

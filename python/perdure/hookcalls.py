@@ -20,6 +20,7 @@ from .durations import to_iso
 from .errors import InvalidArgument
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
+from .mistyped import read_as
 from .replay import Fact
 from .turns import Json
 from .typed import Decode
@@ -89,7 +90,7 @@ class HookRuntime(Runtime):
         elif ask.kind == "command" and fact.fingerprint != ask.fingerprint:
             logger.warning("%r: %s differs from its first run, which stands", turn, key)
         if fact.ok:
-            return ask.decode(fact.value)
+            return read_as(ask.decode, fact.value, ask.name, ask.kind)
         raise ask.failure(fact.value)
 
     async def _bring_about(self, ask: Ask, key: str) -> Fact:
@@ -245,7 +246,7 @@ class HookRuntime(Runtime):
             fact = await turn.waits.wait(Open(key, signal, deadline))
         if fact.kind == "timer":
             raise waited(limit, f"signal {signal}")
-        return decode(fact.value)
+        return read_as(decode, fact.value, signal, "signal")
 
     def within(self, ask: Ask, timeout: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
@@ -265,7 +266,7 @@ class HookRuntime(Runtime):
                 turn.outbox.withdraw(key)
         if fact.kind == "timer":
             raise waited(limit, in_words(ask))
-        return ask.decode(fact.value)
+        return read_as(ask.decode, fact.value, ask.name, ask.kind)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:  # noqa: ARG002
         """Refuse: a hook has no runs."""

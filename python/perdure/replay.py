@@ -27,6 +27,7 @@ from .entered import Entered
 from .errors import NonDeterminism
 from .facts import Evicted, Fact, Op, Suspend
 from .loop import Loop
+from .mistyped import read_as
 from .run import Run, current
 
 __all__ = [
@@ -158,7 +159,7 @@ class Pending:
         """Take the answer, as the code is to see it."""
         try:
             if fact.ok:
-                self._finish(op.decode(fact.value), None)
+                self._finish(read_as(op.decode, fact.value, op.name, op.kind), None)
             else:
                 self._finish(None, op.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code

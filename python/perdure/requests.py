@@ -32,6 +32,7 @@ from .errors import (
     among,
 )
 from .looks import Pages, Steps
+from .mistyped import read_as
 from .names import as_id
 from .past import keyed, row_of, rows_of
 from .paths import write_path
@@ -251,12 +252,15 @@ def _bound(
 
 
 def ending(job: str, row: Sequence[Any], decode: typed.Decode) -> Any:
-    """Give a finished job's result. Raises JobFailed, JobCancelled, InvalidArgument (no job)."""
+    """Give a finished job's result.
+
+    Raises JobFailed, JobCancelled, ValueMistyped, InvalidArgument (no job).
+    """
     status, result, error, *_ = row
     if status is None:
         raise InvalidArgument("this is a plain entity: no workflow of it will give a result")
     if status == "completed":
-        return decode(result)
+        return read_as(decode, result, f"the result of job {job}")
     raise _ended(job, JobCancelled if status == "cancelled" else JobFailed, error)
 
 
@@ -290,10 +294,10 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
 
 
 def answered(job: str, task: str, row: Sequence[Any], decode: typed.Decode) -> Any:
-    """Give what a hook from outside has answered. Raises HookFailed."""
+    """Give what a hook from outside has answered. Raises HookFailed and ValueMistyped."""
     status, result, error = row
     if status == "completed":
-        return decode(result)
+        return read_as(decode, result, f"the answer of {task} of job {job}")
     failed = HookFailed(error)
     failed.add_note(f"{task} of job {job}")
     raise failed

@@ -16,6 +16,7 @@ UNMET = {
     "PD113": "a codec in Python says it: tests/codec",
     "PD114": "a codec in Python says it: tests/codec",
     "PD115": "the owner may serve every queue: tests/security",
+    "PD116": "a type in Python says it: tests/worker",
     "PD201": "a replay in Python finds it: tests/replay",
     "PD202": "a coordinator in Python finds it: tests/replay",
     "PD306": "indexes are not in the model: pgtap/indexing",

@@ -299,8 +299,8 @@ def test_decoders_and_failures_are_the_codes_to_handle() -> None:
                     out.append(type(error).__name__)
         return out
 
-    assert ran(code, "a", "b", "c") == ("returned", ["A", "ValueError", "RuntimeError"])
-    assert ran(plain, "a", "b") == ("returned", ["A", "A", "ValueError", "ValueError"])
+    assert ran(code, "a", "b", "c") == ("returned", ["A", "ValueMistyped", "ValueMistyped"])
+    assert ran(plain, "a", "b") == ("returned", ["A", "A", "ValueMistyped", "ValueMistyped"])
 
 
 def test_a_failure_without_a_class_is_an_error() -> None:

@@ -113,7 +113,7 @@ def test_a_payload_that_does_not_fit_raises_where_it_is_awaited(
     async def workflow(memory: perdure.AsyncEntity) -> str:
         try:
             await perdure.wait_for("go", type=Model)
-        except pydantic.ValidationError:
+        except perdure.ValueMistyped:
             return "does not fit"
         return "fits"
 
