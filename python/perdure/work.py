@@ -169,6 +169,15 @@ class Work(Generic[P, R, Result_co]):
                 hint="Give the argument by position, or rename it.",
             )
 
+    def check_memory(self, memory: Any, detail: str | None = None, or_else: str = "") -> None:
+        """Refuse a call that begins with an argument. Raises InvalidArgument."""
+        if not isinstance(memory, Verbs):
+            raise InvalidArgument(
+                f"the {self.kind} {self.name} was given {type(memory).__name__} for a memory",
+                detail=detail,
+                hint=f"Call {self.name}(memory, …){or_else}.",
+            )
+
     def key_of(self, args: Any, kwargs: Any) -> str | None:
         """Give the key under which a call counts where keys are limited. Raises InvalidArgument."""
         key = self.limit_key(*args, **kwargs) if callable(self.limit_key) else self.limit_key
@@ -282,12 +291,7 @@ class Hook(Work[P, R, Result_co]):
         if serving is None:
             result: R = self.function(memory, *args, **kwargs)
             return result
-        if not isinstance(memory, Verbs):
-            raise InvalidArgument(
-                f"the hook {self.name} was given {type(memory).__name__} for a memory",
-                detail="What a hook is called with first is not sent: it gets the job's memory.",
-                hint=f"Call {self.name}(memory, …).",
-            )
+        self.check_memory(memory, "What it is called with first is not sent.")
         given: R = serving.give(serving.ask(self._ask(serving, args, kwargs)))
         return given
 
@@ -381,6 +385,9 @@ class Coordinator(Work[P, R, Result_co]):
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here, as a part of whoever calls it; `child()` makes it a job."""
+        if runtime() is not None:
+            child = f", or perdure.child({self.name}, …) to make it a job"
+            self.check_memory(memory, or_else=child)
         result: R = self.function(memory, *args, **kwargs)
         return result
 

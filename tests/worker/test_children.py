@@ -26,6 +26,33 @@ class Review:
 # What comes back.
 
 
+@pytest.mark.parametrize("within", ["coordinator", "hook"])
+def test_a_coordinator_that_is_called_without_its_memory_says_so(
+    app: perdure.App, client: perdure.Client, work: Any, within: str
+) -> None:
+    """It ran with its first argument for a memory, and with a default for the argument."""
+
+    @app.coordinator
+    async def doubles(memory: perdure.AsyncEntity, number: int = 0) -> int:
+        return 2 * number
+
+    @app.hook
+    async def calls(memory: perdure.AsyncEntity) -> list[Any]:
+        with pytest.raises(perdure.InvalidArgument, match="was given int for a memory") as refused:
+            await doubles(4)  # type: ignore[arg-type]
+        return [await doubles(memory, 4), refused.value.hint]
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> list[Any]:
+        return await (calls(memory) if within == "hook" else calls.function(memory))
+
+    work()
+    told, hint = client.start(asks).result(T)
+    assert told == 8
+    assert hint == "Call doubles(memory, …), or perdure.child(doubles, …) to make it a job."
+    assert asyncio.run(doubles.function(None, 2)) == 4
+
+
 def test_the_result_of_a_child_has_the_type_of_its_annotation(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
