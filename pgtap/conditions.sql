@@ -1,7 +1,7 @@
 -- Conditions: a task waits until its memory is as it wants it. Whoever makes it so answers, at that moment. [P5] [P8] (E10)
 
 begin;
-select plan(121);
+select plan(139);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -269,6 +269,10 @@ select is(
         ('last outside of an array', '$.n == last'),
         ('a variable', '$.n > $limit'),
         ('a variable in a corner', '$.n > 3 && $."a" == $"b c"'),
+        ('a path that ends in a filter', '$.l[*] ? (@.done == true)'),
+        ('one with more of them', '$.l ? (@.a ? (@ > 1).b == 2) ? (@."?(" == ")" || @ > 3)'),
+        ('a strict one', 'strict $.l[*] ? (exists(@.done))'),
+        ('one that asks for false', '$.approved ? (@ == false)'),
         ('too long a text', '$.n > ' || repeat('1', 1000))
        ) as cases (about, condition);
 select is(
@@ -278,7 +282,11 @@ select is(
 select is(condition_failure(condition), null::jsonb, format('%s is one', condition))
   from (values ('$.n == "$\"x\""'), ('$."$\"x\"" > 1'), ('$.price == "$5"'),
                ('exists($.a[*] ? (@.b like_regex "^\"$"))'),
-               ('strict $.a.b > 1'), ('$ == null')) as cases (condition);
+               ('strict $.a.b > 1'), ('$ == null'), ('$.b'), ('$.l[*]'), ('$.b ? (@ == true)'),
+               ('strict $.b ? (@ != false)'), ('$.b ? (!(@.x == true))'), ('$.b ? ($.n > 3)'), ('$.l ? (@.a == 1).b'),
+               ('$.l ? (@.a == 1)[0]'),
+               ('exists($.l[*] ? (@.done == true))'), ('$.l ? (@.a > 1).size() > 1'), ('!($.l ? (@ > 1) == 2)'),
+               ('$.a ? (@.b > 1) > 2'), ('$."?(1 > 2)"'), ('$.a == "?(@.b > 1)"')) as cases (condition);
 select is(awaited_by('bad'), '[]', 'nothing is awaited after a refusal');
 
 -- The errors of a condition never reach a writer.

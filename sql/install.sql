@@ -11,6 +11,7 @@
 \ir functions/clock.sql
 \ir functions/limits.sql
 \ir functions/timeouts.sql
+\ir functions/conditions/judging.sql
 \ir functions/paths.sql
 \ir functions/values.sql
 \ir functions/pages.sql

@@ -209,38 +209,6 @@ comment on function @extschema@.document_failure(jsonb) is
     'Say what is wrong with a document that was written as a whole (PD302 depth, PD303 size, PD304 number), or null.';
 
 
--- A variable would have no value, and raise where it is looked up: in the writer, who knows nothing of the condition.
--- What a path says inside of quotes says nothing here. (A block that catches errors is not for parallel plans.)
-create function @extschema@.condition_failure(condition text) returns jsonb
-language plpgsql
-immutable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-declare
-    hint text := 'Write a JSON path predicate: $.confidence > 0.8, exists($.items[*] ? (@.done == true)), $.approved == true.';
-begin
-    if (octet_length(condition_failure.condition) <= 1000) is not true then
-        return make_failure(
-            'PD108', 'InvalidCondition', 'a condition is a text of at most 1000 bytes',
-            coalesce('It has ' || octet_length(condition_failure.condition) || ' bytes.', 'It is none.'), hint);
-    end if;
-    if regexp_replace(condition_failure.condition::jsonpath::text, E'"(?:[^"\\\\]|\\\\.)*"', '""', 'g') like '%$""%' then
-        return make_failure(
-            'PD108', 'InvalidCondition',
-            format('this condition has a variable: %s', left(condition_failure.condition, 100)),
-            'Nobody gives it a value.', hint);
-    end if;
-    return null;
-exception
-    when syntax_error or data_exception or feature_not_supported or program_limit_exceeded then
-        return make_failure(
-            'PD108', 'InvalidCondition',
-            format('this is no condition on a memory: %s', left(condition_failure.condition, 100)), sqlerrm, hint);
-end
-$$;
-comment on function @extschema@.condition_failure(text) is 'Say what is wrong with a condition on a memory (PD108), or null.';
-
-
 create function @extschema@.check_value(value jsonb, what text) returns void
 language plpgsql
 immutable

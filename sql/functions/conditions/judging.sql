@@ -1,0 +1,77 @@
+-- What a task can wait for: a JSON path predicate, judged where it is given.
+
+-- The operator holds where a path gives true itself. A path that ends in a filter gives what passes it: where true cannot,
+-- the condition never holds. Who looks at the whole document in the filter ($) is believed. Outside of quotes PostgreSQL
+-- writes no parentheses into a path but in pairs.
+create function @extschema@.finds_no_truth(path jsonpath) returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    mode text := case when finds_no_truth.path::text like 'strict %' then 'strict ' else '' end;
+    tokens text[];
+    begins bigint;
+    its text;
+begin
+    with known as (
+        select m.token[1] as token, m.place
+          from regexp_matches(finds_no_truth.path::text, E'"(?:[^"\\\\]|\\\\.)*"|[()]|[^"()]+', 'g')
+          with ordinality as m (token, place)
+    ),
+    nested as (
+        select k.token, k.place, sum(case k.token when '(' then 1 when ')' then -1 else 0 end) over (order by k.place) as depth
+          from known as k
+    )
+    select array_agg(n.token order by n.place), max(n.place) filter (where n.token = '(' and n.depth = 1)
+      into tokens, begins
+      from nested as n;
+    if tokens[cardinality(tokens)] <> ')' or (tokens[begins - 1] like '%?') is not true then
+        return false;
+    end if;
+    its := array_to_string(tokens[begins:], '');
+    return regexp_replace(its, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g') not like '%$%'
+       and jsonb_path_exists('true', (mode || '$?' || its)::jsonpath, silent => true) is false;
+end
+$$;
+comment on function @extschema@.finds_no_truth(jsonpath) is
+    'Tell whether a path ends in a filter that lets no true pass, so that as a condition it never holds.';
+
+
+-- A variable would have no value, and raise where it is looked up: in the writer, who knows nothing of the condition.
+-- What a path says inside of quotes says nothing here. (A block that catches errors is not for parallel plans.)
+create function @extschema@.condition_failure(condition text) returns jsonb
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    hint text := 'Write a JSON path predicate: $.confidence > 0.8, exists($.items[*] ? (@.done == true)), $.approved == true.';
+begin
+    if (octet_length(condition_failure.condition) <= 1000) is not true then
+        return make_failure(
+            'PD108', 'InvalidCondition', 'a condition is a text of at most 1000 bytes',
+            coalesce('It has ' || octet_length(condition_failure.condition) || ' bytes.', 'It is none.'), hint);
+    end if;
+    if regexp_replace(condition_failure.condition::jsonpath::text, E'"(?:[^"\\\\]|\\\\.)*"', '""', 'g') like '%$""%' then
+        return make_failure(
+            'PD108', 'InvalidCondition',
+            format('this condition has a variable: %s', left(condition_failure.condition, 100)),
+            'Nobody gives it a value.', hint);
+    end if;
+    if finds_no_truth(condition_failure.condition::jsonpath) then
+        return make_failure(
+            'PD108', 'InvalidCondition',
+            format('this condition never holds: %s', left(condition_failure.condition, 100)),
+            'It is a path that ends in a filter: it gives what passes, which is neither true nor false.',
+            'Ask whether anything does: exists($.items[*] ? (@.done == true)).');
+    end if;
+    return null;
+exception
+    when syntax_error or data_exception or feature_not_supported or program_limit_exceeded then
+        return make_failure(
+            'PD108', 'InvalidCondition',
+            format('this is no condition on a memory: %s', left(condition_failure.condition, 100)), sqlerrm, hint);
+end
+$$;
+comment on function @extschema@.condition_failure(text) is 'Say what is wrong with a condition on a memory (PD108), or null.';
