@@ -268,6 +268,7 @@ async def _connected(
     provision: bool,
 ) -> AsyncClient:
     source = await asyncio.to_thread(Source, dsn, schema, prepare_threshold)
-    if provision:
-        await asyncio.to_thread(source.provision)
-    return AsyncClient(source, codec)
+    with source.entrusted():
+        if provision:
+            await asyncio.to_thread(source.provision)
+        return AsyncClient(source, codec)

@@ -220,6 +220,7 @@ def connect(
     `prepare_threshold=None`, and through a pooler, no statement is prepared.
     """
     source = Source(dsn, schema, prepare_threshold)
-    if provision:
-        source.provision()
-    return Client(source, codec)
+    with source.entrusted():
+        if provision:
+            source.provision()
+        return Client(source, codec)

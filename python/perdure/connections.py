@@ -110,6 +110,15 @@ class Source:
         if server is not None:
             server.close()
 
+    @contextmanager
+    def entrusted(self) -> Iterator[None]:
+        """Leave the embedded server again, if there will be nobody to do so."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def provision(self) -> None:
         """Create or upgrade the app; nothing happens where it is current. Safe at the same time."""
         from .install import install

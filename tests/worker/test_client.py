@@ -48,6 +48,42 @@ def test_who_makes_a_client_of_a_dsn_is_told_how(kind: Any) -> None:
     assert "secret" not in str(refused.value)
 
 
+class Embedded:
+    """Stands for the embedded server, and counts who has not left it."""
+
+    def __init__(self, url: str):
+        self.users = 0
+        self._url = url
+
+    def joined(self) -> Embedded:
+        self.users += 1
+        return self
+
+    def url(self) -> str:
+        return self._url
+
+    def close(self) -> None:
+        self.users -= 1
+
+
+@pytest.mark.parametrize("wrong", [{"schema": "pg_x"}, {"codec": 5}])
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_who_cannot_connect_leaves_the_embedded_server(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, kind: str, wrong: dict[str, Any]
+) -> None:
+    """Its socket stayed open until the garbage collector came, and the server up."""
+    server = Embedded(dsn)
+    monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
+    monkeypatch.setattr("perdure.embedded.shared_server", server.joined)
+
+    async def connected() -> None:
+        await perdure.connect_async(**wrong)
+
+    with pytest.raises(perdure.PerdureError):
+        perdure.connect(**wrong) if kind == "plain" else asyncio.run(connected())
+    assert server.users == 0
+
+
 def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: perdure.App) -> None:
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     with perdure.connect() as client:
