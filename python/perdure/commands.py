@@ -65,7 +65,7 @@ def adopt(
     dsn: Dsn = None,
 ) -> None:
     """Let an app that is a copy execute where it stands, and print who it is from now on."""
-    with connected(dsn) as connection:
+    with connected(dsn, schema) as connection:
         print(send(connection, Calls(schema).adopt_instance(copied_at)))
 
 
@@ -131,7 +131,7 @@ def start(
     given = parsed(arguments)
     options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
     options |= {"timeout": timeout}
-    with client(dsn, schema) as opened:
+    with client(dsn, schema, begins=True) as opened:
         args = given if isinstance(given, list) else [given]
         known = {name: value for name, value in options.items() if value is not None}
         print(opened.start(workflow, *args, **known).id)
@@ -258,7 +258,7 @@ def timeline(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 @commands.command()
 def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print what is wrong in the app's tables; fail if anything is."""
-    with connected(dsn) as connection:
+    with connected(dsn, schema) as connection:
         broken = send(connection, Calls(schema).broken_invariants())
     for (row,) in broken:
         show(row, indent=None)

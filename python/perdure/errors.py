@@ -243,6 +243,10 @@ class OtherBuild(PerdureError, code="PD507"):
     """The tables were made by another build of the same version, and differ."""
 
 
+class AppNotFound(PerdureError, LookupError, code="PD508"):
+    """There is no app in the schema, and what was asked for would not make one."""
+
+
 # Work that failed.
 class Failure(PerdureError):
     """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original.

@@ -33,7 +33,7 @@ def register_sql_hook(
     dsn: Dsn = None,
 ) -> None:
     """Let a function of the database be a hook, or change how often it is tried."""
-    with client(dsn, schema) as opened:
+    with client(dsn, schema, begins=True) as opened:
         opened.register_sql_hook(
             name, function, attempts=attempts, retry_in=retry_in, timeout=timeout, within=within
         )

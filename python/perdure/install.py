@@ -14,6 +14,7 @@ from psycopg import errors, sql
 
 from . import script
 from .errors import (
+    AppNotFound,
     ExtensionOutdated,
     InvalidSchema,
     NewerSchema,
@@ -247,6 +248,15 @@ def check_name(schema: str) -> None:
         detail=f"{fault[0].upper()}{fault[1:]}.",
         hint='Take a plain word such as "my_app".',
     )
+
+
+def check_app(connection: Connection, schema: str) -> None:
+    """Refuse a schema in which there is no app. Raises AppNotFound."""
+    if _look(connection, schema).version is None:
+        raise AppNotFound(
+            f"there is no app in schema {schema!r}",
+            hint="Look at the name and the database; `perdure install` and workers make an app.",
+        )
 
 
 def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:

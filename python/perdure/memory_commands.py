@@ -140,7 +140,7 @@ def create_index(
     dsn: Dsn = None,
 ) -> None:
     """Make an index that find uses, while others write; may be repeated."""
-    with client(dsn, schema) as opened:
+    with client(dsn, schema, begins=True) as opened:
         show(opened.create_index(entity, path, kind))
 
 

@@ -58,7 +58,7 @@ def set_queue(
     dsn: Dsn = None,
 ) -> None:
     """Set the limits of a queue; what is left out is not limited."""
-    with client(dsn, schema) as opened:
+    with client(dsn, schema, begins=True) as opened:
         opened.set_queue(
             queue,
             max_running=max_running,

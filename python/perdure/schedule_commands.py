@@ -36,7 +36,7 @@ def create_schedule(
     """Start a workflow by time, or change when; print when it is due next."""
     timing = {"every": every, "time_zone": time_zone, "catch_up": catch_up, "overlap": overlap}
     options = {"name": name, "queue": queue, "entity": entity, "pinned_version": version}
-    with client(dsn, schema) as opened:
+    with client(dsn, schema, begins=True) as opened:
         show(opened.create_schedule(workflow, cron, args=parsed(args), **timing, **options))
 
 

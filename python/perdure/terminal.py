@@ -17,6 +17,7 @@ import psycopg
 import typer
 
 from . import embedded
+from . import install as installer
 from .app import App
 
 commands = typer.Typer(
@@ -55,20 +56,28 @@ def database(dsn: str | None) -> Iterator[str]:
 
 
 @contextmanager
-def connected(dsn: str | None) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to the database."""
+def connected(dsn: str | None, app: str | None = None) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the database, and see that it has an app of this name. Raises AppNotFound."""
     with (
         database(dsn) as url,
         psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
     ):
+        if app is not None:
+            installer.check_app(connection, app)
         yield connection
 
 
 @contextmanager
-def client(dsn: str | None, schema: str, *, provision: bool = True) -> Iterator[Any]:
-    """Open a client of the app, which is made or upgraded where it has to be."""
+def client(
+    dsn: str | None, schema: str, *, begins: bool = False, provision: bool = True
+) -> Iterator[Any]:
+    """Open a client of the app, which is upgraded where it has to be; made only for what begins
+    something new: who asks of an app that is not there has mistyped it. Raises AppNotFound."""
     import perdure
 
+    if not begins:
+        with connected(dsn, schema):
+            pass
     with perdure.connect(dsn, schema=schema, provision=provision) as opened:
         opened.calls.shows_envelopes = True  # as psql does: there are no keys here
         yield opened

@@ -74,6 +74,47 @@ def test_an_app_is_installed(shell: Shell) -> None:
     assert shell("check", "--schema", "my_app") == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status x1",
+        "find ent",
+        "check",
+        "adopt",
+        "memory x1",
+        "queue list",
+        "schedule drop s",
+        "replay --job x1",
+    ],
+)
+def test_who_asks_about_an_app_that_is_not_there_makes_none(
+    shell: Shell, connection: psycopg.Connection, command: str
+) -> None:
+    """A mistyped name made an app, in which there was nothing; or PostgreSQL's words came."""
+    status, _, complained = shell.run(*command.split(), "--schema", "typo")
+    assert status == 1
+    assert complained.startswith("error: there is no app in schema 'typo'")
+    assert "hint: " in complained
+    assert "LINE 1" not in complained
+    found = connection.execute("select to_regnamespace('typo')").fetchone()
+    assert found == (None,)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("start", "some"),
+        ("schedule", "create", "some", "@hourly"),
+        ("queue", "set", "llm", "--max-running", "2"),
+        ("index", "create", "note", "n"),
+    ],
+    ids=" ".join,
+)
+def test_who_begins_something_makes_the_app(shell: Shell, command: tuple[str, ...]) -> None:
+    shell(*command, "--schema", "fresh")
+    assert shell("check", "--schema", "fresh") == ""
+
+
 def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None:
     connection.execute("update settings set value = '{}' where name = 'place'")
     shell.monkeypatch.setattr("perdure.commands.loaded", lambda place: perdure.App())
