@@ -1,7 +1,7 @@
 -- What a contract may say: a mistake in it is refused when it is defined, never met by a write.
 
 begin;
-select plan(60);
+select plan(75);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -106,5 +106,22 @@ select is(contract_of('note'), null, 'a contract that was dropped is gone');
 select is(contract_of('memo'), '{"required": ["c"]}', 'the contracts of other entities stay');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+
+-- A memory is an object.
+
+select throws_ok(
+    format($$ select define_contract('impossible', %L) $$, schema),
+    'PD107', 'no memory can meet this contract', format('%s is no contract: a memory is an object', schema))
+  from (values ('{"type": "array"}'), ('{"type": "integer", "minimum": 3}'), ('{"type": ["string", "null"]}'),
+               ('{"anyOf": [{"type": "string"}, {"type": "null"}]}'), ('{"allOf": [{}, {"type": "array"}]}'),
+               ('{"oneOf": [{"anyOf": [{"type": "null"}]}]}')) as cases (schema);
+select lives_ok(
+    format($$ select define_contract('possible', %L) $$, schema), format('%s is one', schema))
+  from (values ('{"type": "object"}'), ('{"type": ["null", "object"]}'), ('{}'),
+               ('{"anyOf": [true]}'), ('{"required": ["a"]}'),
+               ('{"anyOf": [{"type": "string"}, {"type": "object"}]}'), ('{"anyOf": [{"type": "null"}, {}]}'),
+               ('{"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}}}'),
+               ('{"properties": {"a": {"type": "array"}}}')) as cases (schema);
+
 select finish();
 rollback;

@@ -59,6 +59,29 @@ comment on function @extschema@.rules_of(jsonb) is
     'Leave of a sound schema what asks something of a document: no titles, no descriptions, nothing that is said in two ways.';
 
 
+create function @extschema@.takes_objects(schema jsonb) returns boolean
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return not (takes_objects.schema ? 'type' and not takes_objects.schema -> 'type' @> '"object"')
+        and not exists (
+            select from jsonb_array_elements(takes_objects.schema -> 'allOf') as part (schema)
+             where not takes_objects(part.schema))
+        and not exists (
+            select from (values ('anyOf'), ('oneOf')) as choice (keyword)
+             where takes_objects.schema ? choice.keyword
+               and not exists (
+                   select from jsonb_array_elements(takes_objects.schema -> choice.keyword) as part (schema)
+                    where takes_objects(part.schema)));
+end
+$$;
+comment on function @extschema@.takes_objects(jsonb) is
+    'Tell whether the types in a sound schema let an object pass; what stands behind a reference, and other rules, may refuse it.';
+
+
 create function @extschema@.define_contract(entity text, schema jsonb) returns void
 language plpgsql
 volatile
@@ -69,6 +92,11 @@ declare
     defined_at timestamptz;
 begin
     perform raise_failure(coalesce(own_name_failure(define_contract.entity, 'an entity'), schema_failure(define_contract.schema)));
+    if not takes_objects(define_contract.schema) then
+        raise exception 'no memory can meet this contract'
+            using errcode = 'PD107', detail = 'A memory is an object, and its types take none.',
+                  hint = 'Say what stands in it: {"properties": {"steps": {"type": "array"}}}.';
+    end if;
     perform from contracts as c where c.entity = define_contract.entity for no key update;
     defined_at := clock();
     insert into contracts as c (entity, schema, rules, defined_at)
