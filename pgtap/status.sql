@@ -1,7 +1,7 @@
 -- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
 
 begin;
-select plan(46);
+select plan(49);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -22,7 +22,7 @@ select is(
     to_jsonb(status('j')),
     jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running', 'version', 1,
                        'run', 1, 'waiting_for', 'its time: 2030-01-01 13:00:00+00', 'created_at', clock(),
-                       'updated_at', clock(), 'finished_at', null),
+                       'updated_at', clock(), 'finished_at', null, 'stuck', null),
     'the status of a job tells where it stands (C6) (E6)');
 select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job that begins later waits for its time');
 select time_passes('1 h');
@@ -72,6 +72,15 @@ select is(
     'a task that is tried again tells when, and why');
 select given(tell(a_turn('j', '1/main/h#2', 'stuck', value => '{"message": "the code has changed"}', worker => 'bob')));
 select is(seen('j', '1/main/h#2'), '{stuck,"somebody to resume it: the code has changed"}', 'a stuck task tells why');
+select is(
+    (status('j')).stuck,
+    '1/main/h#2: the code has changed',
+    'the status tells which task of the job is stuck, and why');
+select have_held_job('two');
+select given(tell(a_turn('two', requests => '[{"key": "a#1", "kind": "hook", "name": "a", "queue": "q"}]')));
+select is((status('two')).stuck, null, 'of a job that goes on it tells nothing');
+select given(tell(a_turn('two', state => 'stuck', value => '{"message": "another step"}')));
+select is((status('two')).stuck, '1/main: another step', 'it tells of the coordinator first');
 select is(
     (select jsonb_build_array(w.kind, w.name, w.queue, w.worker, w.deliveries, w.attempt, w.due_at)
        from waiting as w
@@ -208,7 +217,7 @@ select is(memory_at('h', version), wanted, format('the history makes the memory 
 select is(
     (select jsonb_object_agg(coalesce(status, 'entity'), many)
        from (select j.status, count(*) as many from perdure.jobs as j group by j.status) as phases),
-    '{"cancelled": 2, "completed": 1, "entity": 1, "failed": 1, "running": 3}',
+    '{"cancelled": 2, "completed": 1, "entity": 1, "failed": 1, "running": 4}',
     'a dashboard is a plain query (C78)');
 
 -- The journal, page by page.

@@ -43,7 +43,10 @@ A = TypeVar("A")
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a job stands; `waiting_for` says in words what it waits for."""
+    """Where a job stands; `waiting_for` says in words what it waits for.
+
+    `stuck` names a task of it that goes on only when somebody resumes it, and says why.
+    """
 
     id: str
     entity: str | None
@@ -55,6 +58,7 @@ class Status:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    stuck: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +289,15 @@ def _ended(
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
-    """Tell that a job was not finished in time, and what it waits for."""
+    """Tell that a job was not finished in time, what it waits for, and what helps then."""
+    awaited = status.waiting_for or ""
+    hint = "Wait longer, or look at its status and whether a worker serves its queue."
+    if status.stuck or awaited.startswith("somebody to resume it"):
+        hint = "Mend what is wrong, then let it go on: handle.resume(). Nothing else will."
     return ResultTimeout(
         f"job {job} was not finished within {timeout} s",
-        detail=f"It waits for {status.waiting_for.rstrip('.')}." if status.waiting_for else None,
-        hint="Wait longer, or look at its status and whether a worker serves its queue.",
+        detail=f"It waits for {awaited.rstrip('.')}." if awaited else None,
+        hint=hint,
     )
 
 

@@ -183,7 +183,13 @@ declare
 begin
     select j.id, j.entity, j.workflow, j.status, j.version, j.run,
            case when j.status = 'running' then task_reason(j.id, j.run || '/main') end,
-           j.created_at, j.updated_at, j.finished_at
+           j.created_at, j.updated_at, j.finished_at,
+           (select format('%s: %s', t.task, left(coalesce(t.stuck_reason ->> 'message', t.stuck_reason::text), 1000))
+              from tasks as t
+             where t.job_id = j.id
+               and t.stuck_reason is not null
+             order by t.task <> j.run || '/main', t.task
+             limit 1)
       into it
       from jobs as j
      where j.id = status.id;
@@ -195,4 +201,4 @@ begin
 end
 $$;
 comment on function @extschema@.status(text) is
-    'Return where a job stands, with what it waits for in words. PD401 when there is no such job.';
+    'Return where a job stands, with what it waits for in words, and which task of it is stuck. PD401 when there is no such job.';

@@ -45,9 +45,11 @@ create type @extschema@.job_status as (
     waiting_for  text,
     created_at   timestamptz,
     updated_at   timestamptz,
-    finished_at  timestamptz
+    finished_at  timestamptz,
+    stuck        text
 );
-comment on type @extschema@.job_status is 'Where a job stands, with what it waits for in words.';
+comment on type @extschema@.job_status is
+    'Where a job stands, with what it waits for in words; stuck names a task that goes on only when it is resumed, and why.';
 
 create type @extschema@.relative as (
     id             text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
@@ -310,7 +311,45 @@ def test_what_nobody_could_send_is_not_waited_for(
 def test_a_timeout_tells_in_a_sentence_what_a_job_waits_for(reason: str) -> None:
     now = datetime.now(UTC)
     status = Status("j", None, "w", "running", 1, 1, reason, now, now, None)
-    assert unfinished("j", 1, status).detail == f"It waits for {reason.rstrip('.')}."
+    told = unfinished("j", 1, status)
+    assert told.detail == f"It waits for {reason.rstrip('.')}."
+    assert ("handle.resume()" in str(told.hint)) is reason.startswith("somebody to resume")
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Look again and again, for ten seconds."""
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_job_that_is_stuck_says_so_to_code(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """It looked as healthy as one that works: `running`; only words for people told."""
+
+    @app.coordinator
+    async def waits(memory: perdure.AsyncEntity) -> None:
+        await memory.set(1, "seen")
+        await perdure.wait_for("go")
+
+    with perdure.Worker(app, dsn=client._source.dsn):
+        handle = client.start(waits)
+        wait_until(lambda: (handle.status().waiting_for or "").startswith("signal go"))
+        assert handle.status().stuck is None
+    changed = perdure.App()
+
+    @changed.coordinator(name="waits")
+    async def otherwise(memory: perdure.AsyncEntity) -> None:
+        await memory.increment("seen")
+
+    handle.signal("go")
+    work(changed)
+    wait_until(lambda: handle.status().stuck is not None)
+    with pytest.raises(perdure.ResultTimeout, match=r"handle\.resume\(\)"):
+        handle.result(0)
+    assert (handle.status().stuck or "").startswith("1/main: ")
 
 
 @pytest.mark.parametrize("seed", [None, "random", "0"])
