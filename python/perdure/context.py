@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class Info:
     """Who the running code is: `perdure.info().job`.
 
-    `attempt` is 0 at first; `run` counts the runs of the job, from 1; `signal` is the name under
-    which a hook was asked to answer; `key` names one call of an activity for ever (an idempotency
-    key for the outside world). `progress` is what an earlier attempt last told with `heartbeat()`,
-    as far as a heartbeat has carried it; `pinned_version` is the version of the code that the job
-    keeps to.
+    `attempt` counts those that have failed, so it is 0 at first; the log calls that attempt 1, and
+    with `Retry(attempts=3)` the last one sees 2. `run` counts the runs of the job, from 1; `signal`
+    is the name under which a hook was asked to answer; `key` names one call of an activity for ever
+    (an idempotency key for the outside world). `progress` is what an earlier attempt last told with
+    `heartbeat()`, as far as a heartbeat has carried it; `pinned_version` is the version of the code
+    that the job keeps to.
     """
 
     job: str
