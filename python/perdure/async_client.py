@@ -142,7 +142,8 @@ class AsyncClient(
         self._ears = Ears(source, self.calls)
 
     async def __aenter__(self) -> Self:
-        """Use it."""
+        """Use it. Raises InvalidArgument where it is closed."""
+        self._pool.check_open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

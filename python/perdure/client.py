@@ -125,7 +125,8 @@ class Client(
         self._is_closed = False
 
     def __enter__(self) -> Self:
-        """Use it."""
+        """Use it. Raises InvalidArgument where it is closed."""
+        self._pool.check_open()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -49,6 +49,23 @@ def test_who_makes_a_client_of_a_dsn_is_told_how(kind: Any) -> None:
     assert "secret" not in str(refused.value)
 
 
+def test_a_closed_client_is_not_entered(dsn: str) -> None:
+    """It was, and the first call inside was refused."""
+
+    async def entered() -> None:
+        client = await perdure.connect_async(dsn)
+        await client.close()
+        async with client:
+            pass
+
+    closed = perdure.connect(dsn)
+    closed.close()
+    with pytest.raises(perdure.InvalidArgument, match="client is closed"), closed:
+        pass
+    with pytest.raises(perdure.InvalidArgument, match="client is closed"):
+        asyncio.run(entered())
+
+
 class Embedded:
     """Stands for the embedded server, and counts who has not left it."""
 
