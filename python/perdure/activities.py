@@ -149,7 +149,8 @@ class Attempt:
         return outcome
 
     def _log(self, outcome: Outcome) -> None:
-        again = None if outcome.again_in is None else f"again in {outcome.again_in:.1f} s"
+        pause = outcome.again_in
+        again = None if pause is None else f"again in {pause:.{1 if pause >= 1 else 3}f} s"
         log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
 
     async def _published(self, outcome: Outcome) -> Outcome:

@@ -222,6 +222,8 @@ def test_the_log_tells_what_fails_and_when_it_is_tried_again(
         if "has failed" in each.message
     }
     job, hooked = "<coordinator pays of j, task 1/main>", "<hook hook of j, task hook/"
+    pauses = [text.rpartition("again in ")[2] for text in caplog.messages if "again in" in text]
+    assert "0.010 s" in pauses
     expected = {
         (
             "INFO",
