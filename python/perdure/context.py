@@ -176,7 +176,9 @@ def runtime() -> Runtime | None:
 
 
 ANYWHERE = "coordinator, hook or activity"
-_CLIENT = "Use a client: perdure.connect()."
+_CLIENT = (
+    "Call it in code that a worker runs. Outside, a client starts and signals: perdure.connect()."
+)
 
 
 def required(call: str, hint: str = _CLIENT) -> Runtime:

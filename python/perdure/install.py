@@ -237,6 +237,7 @@ def check_name(schema: str) -> None:
     """
     if not schema or re.search(r"[\"$'\\\0]", schema):
         fault = "it is empty" if not schema else "it holds a quote, a dollar or a backslash"
+        fault = "it holds a NUL character" if "\0" in schema else fault
     elif len(schema.encode("utf-8", "surrogatepass")) > MAX_NAME:
         fault = f"it is longer than {MAX_NAME} bytes"
     elif schema.startswith("pg_") or schema == "information_schema":

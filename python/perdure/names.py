@@ -31,11 +31,13 @@ def check_name(name: object, what: str) -> None:
         )
     size = len(name.encode("utf-8", "replace"))
     if size > MAX_BYTES or _CONTROL.search(name) or not is_text(name):
+        other, detail = "printable", "It holds a control character, or half of a surrogate pair."
+        if size > MAX_BYTES:
+            other, detail = "shorter", f"It has {size} bytes; at most {MAX_BYTES} are allowed."
         raise InvalidName(
             f"{what} cannot have the name {name[:40]!r}",
-            detail=f"It has {size} bytes; at most {MAX_BYTES} are allowed, no control characters,"
-            " no half of a surrogate pair.",
-            hint="Choose a shorter name; put data into the arguments.",
+            detail=detail,
+            hint=f"Choose a {other} name; put data into the arguments.",
         )
 
 

@@ -14,6 +14,7 @@ import pytest
 import perdure
 from perdure import calls
 from perdure.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
+from perdure.names import check_name
 from perdure.testing import AsyncLab, Lab
 
 CALLS = Path(calls.__file__).read_text()
@@ -210,3 +211,25 @@ def test_what_is_known_of_arguments_is_what_sql_says(connection: psycopg.Connect
             assert name in WRITTEN, where
         if name in NEEDED_BUT_IN:
             assert is_optional == (function in NEEDED_BUT_IN[name]), where
+
+
+def test_what_is_wrong_with_a_name_is_what_is_said(dsn: str) -> None:
+    """Of "f\\n3" it said that it has 3 bytes, and to choose a shorter one."""
+    with pytest.raises(perdure.InvalidName) as refused:
+        check_name("f\n3", "a signal")
+    assert refused.value.detail == "It holds a control character, or half of a surrogate pair."
+    assert "shorter" not in (refused.value.hint or "")
+    with pytest.raises(perdure.InvalidName) as refused:
+        check_name("f" * 201, "a signal")
+    assert refused.value.detail == "It has 201 bytes; at most 200 are allowed."
+    with pytest.raises(perdure.PerdureError) as schema:
+        perdure.connect(dsn, schema="a\0b")
+    assert schema.value.detail == "It holds a NUL character."
+
+
+def test_a_call_outside_of_jobs_says_where_it_belongs() -> None:
+    """A client, as its hint had it, has none of these."""
+    for call in (perdure.now, perdure.heartbeat):
+        with pytest.raises(perdure.InvalidArgument) as refused:
+            call()
+        assert "Call it in code that a worker runs" in (refused.value.hint or "")
