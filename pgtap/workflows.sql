@@ -262,7 +262,7 @@ select is(the_job('m-3'), null, 'of many starts all are made or none [P1]');
 select throws_ok(
     $$ select start_many('[{"workflow": "w", "id": "m-5"}, {"workflow": "w", "id": "m-5"}]') $$,
     'PD402',
-    null,
+    'job ''m-5'' is started twice at once',
     'an id that stands twice in a list is refused [P1]');
 select is((select count(*) from start_many('[]')), 0::bigint, 'no start is no error');
 select is(

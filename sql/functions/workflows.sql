@@ -64,7 +64,7 @@ as $$
 declare
     taken record;
 begin
-    select w.id, w.if_exists
+    select w.id, w.if_exists, w.id = any(check_existing.made) as is_ours
       into taken
       from (select v.*, row_number() over (partition by v.id order by v.place) as nth
               from unnest(check_existing.wanted) with ordinality
@@ -81,6 +81,10 @@ begin
             using errcode = 'PD402',
                   detail = 'A new run begins when the last one has ended; nothing was started.',
                   hint = 'Wait for its result, or terminate() it first.';
+    elsif taken.is_ours then
+        raise exception 'job % is started twice at once', quote_literal(taken.id)
+            using errcode = 'PD402', detail = 'An id belongs to one job; nothing was started.',
+                  hint = 'Name each id once, or give the second start if_exists => ''existing''.';
     elsif taken.id is not null then
         raise exception 'job % exists already', quote_literal(taken.id)
             using errcode = 'PD402',
