@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from .arguments import INTEGER, TEXT, check_argument
@@ -221,9 +222,20 @@ class Link:
                 elif late or not can_be_repeated(error, self.is_connected()):
                     raise
                 self._look_elsewhere(error)
+            except PerdureError:
+                raise
+            except BaseException:  # of a signal's handler: the answer may still be on its way
+                self.break_off()
+                raise
             call = call.again or call
             time.sleep(pause)
         raise AssertionError("pauses never end")
+
+    def break_off(self) -> None:
+        """Leave a connection amid a call, whose answer the next call would take for its own."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
 
     def is_connected(self) -> bool:
         """Tell whether there is a connection that has not broken."""
@@ -282,6 +294,10 @@ class AsyncLink:
                         self._forget()
                     else:
                         self._note(error, began)
+                except BaseException:  # it is cancelled, mostly, and the driver has ended the call
+                    if self._is_amid_a_call():
+                        self._forget()
+                    raise
                 call = call.again or call
                 await asyncio.sleep(pause)
             raise AssertionError("pauses never end")
@@ -296,6 +312,11 @@ class AsyncLink:
             raise error
         if self._on_trouble is not None:
             self._on_trouble(error)
+
+    def _is_amid_a_call(self) -> bool:
+        if self._cursor is None:
+            return False
+        return self._cursor.connection.info.transaction_status != TransactionStatus.IDLE
 
     async def _connected(self) -> psycopg.AsyncCursor[TupleRow]:
         connection = await self._source.connect_async(self._name)

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from .calls import Call, Calls, send, send_async, send_together
-from .connections import AsyncLink, Link, Source, can_be_repeated
+from .connections import REFUSALS, AsyncLink, Link, Source, can_be_repeated
 from .forks import note_holder
 from .looks import Look
 
@@ -63,6 +63,12 @@ class Ear:
         self._is_listening = False
         try:
             return self._wait(look)
+        except REFUSALS:
+            raise
+        except BaseException:  # of a signal's handler: the answer may still be on its way
+            self._link.break_off()
+            self._is_listening = False
+            raise
         finally:
             if self._is_listening:
                 self._stop_listening()

@@ -1,0 +1,105 @@
+"""What a signal's handler raises ends a call of a client, and spoils none that comes after it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure import connections
+from perdure.calls import Calls
+from perdure.connections import AsyncLink, Source
+
+IN_TIME = 20.0
+LOCK_WAITS = (
+    "select exists (select from pg_stat_activity"
+    " where wait_event_type = 'Lock' and datname = current_database())"
+)
+
+
+class TimeIsUp(Exception):
+    """As what celery's soft limit, pytest-timeout or somebody's own alarm raises."""
+
+
+@pytest.fixture
+def alarmed() -> Iterator[None]:
+    """Let a signal raise an error wherever the main thread is."""
+
+    def handler(*_: Any) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def interrupted(dsn: str, call: Callable[[], Any]) -> None:
+    """Begin a call, and send a signal to it when it waits for a lock."""
+
+    def send_signal() -> None:
+        pause = threading.Event()
+        with psycopg.connect(dsn, autocommit=True, application_name="looks") as looks:
+            for _ in range(int(IN_TIME / 0.02)):
+                if looks.execute(LOCK_WAITS).fetchone() == (True,):
+                    break
+                pause.wait(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=send_signal)
+    thread.start()
+    with pytest.raises(TimeIsUp):
+        call()
+    thread.join()
+
+
+def test_a_signal_amid_a_call_spoils_no_later_one(
+    client: perdure.Client, dsn: str, alarmed: None
+) -> None:
+    """Its connection still waits for the answer, and was handed to each call after it."""
+    order = client.create_entity("order", "thing", {"n": 0, "name": "desk"})
+    with psycopg.connect(dsn) as lock:
+        lock.execute("select from perdure.jobs where id = 'order' for update")
+        interrupted(dsn, lambda: order.increment("n"))
+    assert [order.get("name") for _ in range(3)] == ["desk"] * 3
+
+
+def test_a_signal_amid_a_wait_spoils_no_later_one(
+    client: perdure.Client, dsn: str, alarmed: None
+) -> None:
+    order = client.create_entity("order", "thing", {"n": 0})
+    with psycopg.connect(dsn) as lock:
+        lock.execute("lock table perdure.jobs")
+        interrupted(dsn, lambda: order.until("$.n > 0"))
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            order.until("$.n > 0", timeout=0.01)
+    assert order.set(1, "n") == order.until("$.n > 0", timeout=IN_TIME)
+
+
+def test_an_async_call_that_ends_amid_leaves_its_connection(
+    client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its driver came to leave it there: psycopg does where it is cancelled twice."""
+
+    async def left(cursor: psycopg.AsyncCursor[Any], call: Any) -> None:
+        cursor.connection.pgconn.send_query(b"select 1")
+        raise TimeIsUp
+
+    async def main() -> None:
+        link = AsyncLink(Source(dsn, "perdure"), "test")
+        with monkeypatch.context() as patched:
+            await link.call(Calls.backend())
+            patched.setattr(connections, "send_async", left)
+            with pytest.raises(TimeIsUp):
+                await link.call(Calls.backend())
+        assert await link.call(Calls.backend()) == link.backend
+        await link.close()
+
+    asyncio.run(main())
