@@ -175,9 +175,10 @@ class Ears:
         if self._task is None or self._task.done():
             self._is_listening = asyncio.Event()
             self._task = asyncio.create_task(self._run())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_listening.wait(), FIRST_LOOK)
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LOOK):
+                    await self._is_listening.wait()
             return await self._wait(look, bell, look.register(listener))
         finally:
             self._bells[topic].discard(bell)
@@ -208,7 +209,8 @@ class Ears:
             if look.is_seen(seen) or pause <= 0:
                 return look.found(seen)
             with suppress(TimeoutError):
-                await asyncio.wait_for(bell.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await bell.wait()
         raise AssertionError("delays never end")
 
     async def _run(self) -> None:
