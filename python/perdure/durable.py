@@ -313,6 +313,8 @@ async def _awaited(serving: Runtime, work: Awaitable[T]) -> T:
         try:
             await asyncio.wait([inner])
         except asyncio.CancelledError as error:
+            if asyncio.get_running_loop().is_closed():  # it leaves memory, and will come here again
+                raise
             interrupted = error
     if interrupted is None:
         _end_shield(serving)

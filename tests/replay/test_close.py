@@ -16,6 +16,7 @@ import pytest
 from replay_driver import command, load, patched, runtime, shown, signal, step
 from replay_programs import ASYNC, CANCELLED, plus
 
+from perdure import durable
 from perdure import loop as loops
 from perdure.replay import Evicted, Fact
 
@@ -219,9 +220,14 @@ async def begins_more() -> None:
     await more(20)
 
 
+async def shields() -> None:
+    inner: Any = signal("go")
+    await durable._awaited(Any, inner)  # what perdure.shielded() makes of it
+
+
 @pytest.mark.parametrize(
     "code",
-    [shrugs, spins_when_cancelled, interrupts, raises, begins_more],
+    [shrugs, spins_when_cancelled, interrupts, raises, begins_more, shields],
     ids=lambda f: f.__name__,
 )
 def test_stubborn_code_ends_too(code: Callable[..., Any]) -> None:
