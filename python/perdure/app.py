@@ -269,11 +269,7 @@ class App:
             options["retry"] = Retry(attempts=1 + retries)
 
         def enter(function: Callable[..., Any]) -> W:
-            if not callable(function):
-                raise InvalidArgument(
-                    f"{function!r} is no function to register"[:500],
-                    hint='A name is given as an option: @app.activity(name="charge").',
-                )
+            _check_function(function)
             work = make(function, **options)
             before = table.get(work.name)
             if before is not None and not work.comes_after(before):
@@ -287,6 +283,20 @@ class App:
             return work
 
         return enter(*given) if given else enter
+
+
+def _check_function(given: Any) -> None:
+    """Refuse what cannot be registered. Raises InvalidArgument."""
+    if not callable(given):
+        raise InvalidArgument(
+            f"{given!r} is no function to register"[:500],
+            hint='A name is given as an option: @app.activity(name="charge").',
+        )
+    if isinstance(given, Work):
+        raise InvalidArgument(
+            f"{given.name} is registered already",
+            hint=f"Give its function: {given.name}.function.",
+        )
 
 
 def _tracing(tracer: Tracer) -> Tracing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, overload
 
 from .app import App
 from .errors import InvalidArgument, UnknownFunction
-from .work import Activity, Hook, SqlHook, Transaction
+from .work import Activity, Hook, SqlHook, Transaction, is_awaited
 
 P = ParamSpec("P")
 
@@ -65,7 +64,7 @@ class Doubles:
             known.function, known.is_async = before
 
         self._ending.callback(restore)
-        is_async = inspect.iscoroutinefunction(function)
+        is_async = is_awaited(function)
         known.function, known.is_async = call_async if is_async else call, is_async
         assert known.shape is shape  # arguments and results pass as those of the real one
         return mocked

@@ -415,11 +415,14 @@ class Shape:
         if not kwargs:
             return to_json(args)
         named: dict[str, Any] = {}
-        for name, value in list(bound.arguments.items())[self.skip :]:
+        for place, (name, value) in enumerate(bound.arguments.items()):
             parameter = self.signature.parameters[name]
+            is_rest = parameter.kind is parameter.VAR_POSITIONAL
+            if place < self.skip and not (is_rest and len(value) > self.skip):
+                continue
             if parameter.kind is parameter.VAR_KEYWORD:
                 named |= value
-            elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+            elif is_rest or parameter.kind is parameter.POSITIONAL_ONLY:
                 raise TypeError(f"{name} is positional: give keyword arguments or it, not both")
             else:
                 named[name] = value

@@ -76,7 +76,13 @@ def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
     """
     if is_given and inspect.isfunction(function):
         function = inspect.unwrap(function)
-    return inspect.iscoroutinefunction(function)
+    return is_awaited(function)
+
+
+def is_awaited(function: Callable[..., Any]) -> bool:
+    """Tell whether a call gives a coroutine: that of an `async def`, or of an object that has one
+    for its calls."""
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
 def _object_of(owner: str) -> str:
@@ -120,7 +126,7 @@ class Work(Generic[P, R, Result_co]):
         if queue is not None:
             check_queue(queue)
         copied: Any = self
-        update_wrapper(copied, function)
+        update_wrapper(copied, function, updated=())  # its attributes are not in place of ours
         self._cell = cell() if self.__module__ == "__main__" else None
 
     def comes_after(self, other: Work[..., Any]) -> bool:

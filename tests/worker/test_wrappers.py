@@ -1,0 +1,97 @@
+"""Functions that are not plain `def`: wrappers of any arguments, and objects that can be called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure.testing import Lab
+
+T = "40 s"
+
+
+def logged(function: Callable[..., Any]) -> Any:
+    """Wrap as it is often done, without functools.wraps."""
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    wrapper.__name__ = function.__name__
+    return wrapper
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "hook"])
+def test_positional_arguments_are_not_lost_behind_a_wrapper(app: perdure.App, kind: str) -> None:
+    """Beside keyword arguments, where nothing tells their names: they went with the memory's."""
+
+    async def review(memory: perdure.AsyncEntity, order: str = "none", urgent: bool = False) -> Any:
+        return [order, urgent]
+
+    work = getattr(app, kind)(logged(review))
+    with pytest.raises(TypeError, match="args is positional: give keyword arguments or it"):
+        work.shape.bind(("order-7",), {"urgent": True})
+    assert work.shape.bind((), {"urgent": True}) == {"urgent": True}
+    assert work.shape.bind(("order-7", True), {}) == ["order-7", True]
+
+
+class Shouts:
+    """What is called as a coroutine function is, and is none itself."""
+
+    async def __call__(self, memory: perdure.AsyncEntity, text: str) -> str:
+        await memory.set(text, "said")
+        return text.upper()
+
+
+def test_objects_with_an_async_call_are_async(app: perdure.App) -> None:
+    """As coordinators, as hooks, and as doubles of hooks: they were given the plain memory, and
+    what they gave was a coroutine that nobody awaited."""
+    answers = app.hook(name="answers")(Shouts())
+    shouts = app.coordinator(name="shouts")(Shouts())
+
+    @app.coordinator(name="asks")
+    async def asks(memory: perdure.AsyncEntity, text: str) -> str:
+        told: str = await answers(memory, text)
+        return told
+
+    with Lab(app) as lab:
+        assert lab.run(shouts, "one") == "ONE"
+        assert lab.run(asks, "two") == "TWO"
+        mocked = lab.mock(answers, Shouts())
+        assert lab.run(asks, "three") == "THREE"
+        assert len(mocked.calls) == 1
+    assert (answers.is_async, shouts.is_async) == (True, True)
+
+
+class Model:
+    """As one of a library, whose attributes have names that are usual."""
+
+    def __init__(self) -> None:
+        self.name = "bert"
+        self.shape = (3, 4)
+        self.queue = "mine"
+
+    def __call__(self, text: str) -> int:
+        return len(text)
+
+
+def test_attributes_of_an_object_stay_its_own(app: perdure.App) -> None:
+    """They stood in the place of ours, by which it was found no more."""
+    embed = app.activity(name="embed")(Model())
+    assert (embed.name, embed.queue) == ("embed", None)
+    assert embed.shape.bind(("abc",), {}) == ["abc"]
+    assert app.functions() == ["activity embed"]
+
+
+def test_what_is_registered_already_is_refused(app: perdure.App) -> None:
+    """Options beside it were ignored, and its own taken."""
+
+    @app.activity(queue="llm")
+    def embed(text: str) -> int:
+        return len(text)
+
+    with pytest.raises(perdure.errors.InvalidArgument, match="embed is registered already") as info:
+        perdure.App().activity(name="other")(embed)
+    assert info.value.hint == "Give its function: embed.function."
