@@ -1,24 +1,19 @@
 """Stillness: whether a hook does nothing but wait, so that it can leave memory and run again later.
 
-A task is still when it is blocked in one of our waits, or in asyncio's own machinery (gather, wait,
-task groups, queues, locks) on tasks that are still themselves. Anything else may be work that is
-not recorded, and would be lost.
+A task is still when it is blocked in one of our waits, or in `gather`, `wait` or a task group on
+tasks that are still themselves. Anything else may be work that is not recorded, and would be lost;
+who lets go of a lock, or fills a queue, may be no part of the hook, and would not bring it back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import asyncio.locks
-import asyncio.queues
 import asyncio.taskgroups
 import asyncio.tasks
 from collections.abc import Collection
 from types import CodeType
 from typing import Any
 
-_MACHINERY = frozenset(
-    module.__file__ for module in (asyncio.locks, asyncio.queues, asyncio.taskgroups)
-)
 _WAIT_CODE: CodeType = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]
 _Gathering: Any = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
 
@@ -42,7 +37,7 @@ def _task_is_still(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is None:  # it is about to run
         return False
-    return _future_is_still(waiter, family) or _is_in_machinery(task, family)
+    return _future_is_still(waiter, family) or _waits_for_family(task, family)
 
 
 def _future_is_still(future: Any, family: Collection[asyncio.Task[Any]]) -> bool:
@@ -51,13 +46,14 @@ def _future_is_still(future: Any, family: Collection[asyncio.Task[Any]]) -> bool
     return isinstance(future, Wait) or future in family or future.done()
 
 
-def _is_in_machinery(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
+def _waits_for_family(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
     frame = _innermost_frame(task.get_coro())
     if frame is None:
         return False
     if frame.f_code is _WAIT_CODE:
         return all(_future_is_still(future, family) for future in frame.f_locals["fs"])
-    return frame.f_code.co_filename in _MACHINERY
+    place: str = frame.f_code.co_filename
+    return place == asyncio.taskgroups.__file__
 
 
 def _innermost_frame(coroutine: Any) -> Any:

@@ -1,0 +1,134 @@
+"""When a hook may leave memory: what waits for something that is not recorded stays."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import waits
+from perdure.stillness import Wait, is_still
+from perdure.waits import Waits
+
+T = "40 s"
+
+
+async def event() -> None:
+    await asyncio.Event().wait()
+
+
+async def lock() -> None:
+    held = asyncio.Lock()
+    await held.acquire()
+    async with held:
+        pass
+
+
+async def semaphore() -> None:
+    async with asyncio.Semaphore(0):
+        pass
+
+
+async def queue() -> None:
+    await asyncio.Queue().get()
+
+
+async def condition() -> None:
+    changed = asyncio.Condition()
+    async with changed:
+        await changed.wait()
+
+
+async def future() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def durable() -> None:
+    await Wait()
+
+
+async def gathered() -> None:
+    await asyncio.gather(durable(), Wait())
+
+
+async def waited() -> None:
+    await asyncio.wait([Wait(), Wait()])
+
+
+async def grouped() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(durable())
+        await durable()
+
+
+@pytest.mark.parametrize(
+    ("code", "want"),
+    [
+        *((code, False) for code in (event, lock, semaphore, queue, condition, future)),
+        *((code, True) for code in (durable, gathered, waited, grouped)),
+    ],
+    ids=lambda given: getattr(given, "__name__", ""),
+)
+def test_only_what_is_recorded_is_still(code: Callable[[], Awaitable[None]], want: bool) -> None:
+    """Whoever holds a lock, fills a queue or sets an event may be no part of the hook."""
+
+    async def main() -> None:
+        own = asyncio.current_task()
+        root = asyncio.ensure_future(code())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        family = asyncio.all_tasks() - {own}
+        assert is_still(family, []) is want
+        for task in family:
+            task.cancel()
+        await asyncio.gather(root, return_exceptions=True)
+
+    asyncio.run(main())
+
+
+def test_a_hook_that_waits_for_something_outside_stays(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P8]: it left, beside a wait for a signal, and nobody brought it back when that came."""
+    answers: list[bool] = []
+    has_asked = threading.Event()
+    may_leave = Waits._may_leave
+    woken: list[Callable[[], Any]] = []
+
+    def noted(waits: Waits) -> bool:
+        answers.append(may_leave(waits))
+        if len(answers) == 3:
+            has_asked.set()
+        return answers[-1]
+
+    monkeypatch.setattr(waits, "GRACE", 0.0)
+    monkeypatch.setattr(waits, "LONGEST_TICK", 0.05)
+    monkeypatch.setattr(Waits, "_may_leave", noted)
+
+    @app.hook
+    async def listens(memory: perdure.AsyncEntity) -> None:
+        came, loop = asyncio.Event(), asyncio.get_running_loop()
+        woken.append(lambda: loop.call_soon_threadsafe(came.set))
+
+        async def hears() -> None:
+            await came.wait()
+            await memory.set(True, "heard")
+
+        await asyncio.gather(hears(), perdure.wait_for("stop"))
+
+    @app.coordinator
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        await listens(memory)
+
+    work()
+    handle = client.start(begins)
+    assert has_asked.wait(20)
+    woken[0]()
+    assert handle.memory.until("$.heard", timeout=T)
+    handle.signal("stop")
+    handle.result(T)
+    assert (len(woken), any(answers[:3])) == (1, False)
