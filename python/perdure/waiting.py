@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from .calls import Call, Calls, send, send_async, send_together
-from .connections import REFUSALS, AsyncLink, Link, Source, can_be_repeated
+from .connections import REFUSALS, AsyncLink, Link, Source, can_be_repeated, may_be_stale
 from .forks import note_holder
 from .looks import Look
 
@@ -74,16 +74,20 @@ class Ear:
                 self._stop_listening()
 
     def _wait(self, look: Look) -> Any:
+        is_renewed = False
         for delay in delays():
             try:
                 connection = self._link.connection()
                 seen = self._look(connection, look)
+                is_renewed = False
                 pause = look.pause(delay)
                 if look.is_seen(seen) or pause <= 0:
                     return look.found(seen)
                 self._hear(connection, look.topic, pause)
             except psycopg.Error as error:
-                if not can_be_repeated(error, self._link.is_connected()):
+                if not is_renewed and may_be_stale(error):
+                    is_renewed = True
+                elif not can_be_repeated(error, self._link.is_connected()):
                     raise
                 self._link.close()
                 time.sleep(min(delay, FIRST_LOOK))

@@ -1,9 +1,11 @@
-"""Waits of an async client end where they are cancelled, and leave nothing behind."""
+"""Waits of clients end where they are cancelled, leave nothing, and go on across upgrades."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import perdure
 from perdure import waiting
 from perdure.waiting import Ears
+from tests.worker.test_until import run, wait_for
 
 TOPIC = "$memory/order"
 IN_TIME = 20.0
@@ -80,3 +83,40 @@ def test_a_wait_that_is_cancelled_before_it_listens_leaves_no_bell(
             assert not ears._bells
 
     asyncio.run(main())
+
+
+REPLACED = """
+    drop function perdure.result(text);
+    create function perdure.result(id text, out status text, out result jsonb, out error json)
+        language sql security definer set search_path = pg_catalog, perdure
+        as 'select j.status, j.result, j.error::json from perdure.jobs as j where j.id = result.id'
+"""
+
+
+@pytest.mark.direct("it waits for a notification")
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_a_wait_goes_on_across_an_upgrade(
+    app: perdure.App, client: perdure.Client, dsn: str, kind: str
+) -> None:
+    """[P13]: what it looks with gives another type of row than its connection has prepared."""
+
+    @app.coordinator
+    async def never(memory: perdure.AsyncEntity) -> None: ...
+
+    job = client.start(never)
+
+    async def awaited() -> None:
+        async with await perdure.connect_async(dsn) as waits:
+            await waits.handle(job.id).result(IN_TIME)
+
+    def waited() -> None:
+        asyncio.run(awaited()) if kind == "async" else job.result(IN_TIME)
+
+    with ThreadPoolExecutor(1) as threads:
+        told = threads.submit(waited)
+        wait_for(dsn, "select exists (select from perdure.listeners)")
+        run(dsn, REPLACED)
+        threading.Event().wait(0.5)  # it looks a few times; it may have prepared nothing before
+        job.terminate("enough")
+        with pytest.raises(perdure.JobCancelled):
+            told.result(IN_TIME)
