@@ -34,7 +34,8 @@ class Codec(Protocol):
         """Name the paths of memories whose values are sealed, and those beneath them."""
 
     def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
-        """Seal a value; gives the id of the key (letters, digits, `.`, `_`, `-`) and the rest.
+        """Seal a value; gives the id of the key (1 to 40 letters, digits, `.`, `_`, `-`) and the
+        rest, at least 12 bytes.
 
         The same three give the same: a call that is repeated says the same twice. Another salt
         must give something else, so that nobody sees which values are equal.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from psycopg.adapt import AdaptersMap, Loader
 
-from .errors import ValueSealed
+from .errors import InvalidValue, ValueSealed
 
 MARK = b'"$c1:'
 SEALED = "sealed"
@@ -63,8 +63,15 @@ def field_place(path: list[str]) -> list[str]:
 
 
 def written(key: str, data: bytes) -> str:
-    """Write an envelope."""
-    return f"{_START}{key}:{b64encode(data).decode()}"
+    """Write an envelope. Raises InvalidValue for what nobody would know again as one."""
+    head = f"{_START}{key}:"
+    if _HEAD.fullmatch(head) is None or len(data) < _MIN_BYTES:
+        raise InvalidValue(
+            f"the codec gave {len(data)} bytes under the key {key!r}, which is no envelope"[:500],
+            hint="encode() gives the id of a key, of 1 to 40 letters, digits and . _ -, and at"
+            f" least {_MIN_BYTES} bytes.",
+        )
+    return f"{head}{b64encode(data).decode()}"
 
 
 def envelope_of(value: Any) -> Envelope | None:
