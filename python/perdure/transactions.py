@@ -92,12 +92,16 @@ class Transactions:
             await connection.set_isolation_level(_level(isolation))
             yield connection
         finally:
-            if _is_clean(connection):
-                with suppress(psycopg.Error):
-                    await send_async(plain_cursor(connection), self.engine.calls.reset())
+            was_reset = False
+            try:
+                if _is_clean(connection):
+                    with suppress(psycopg.Error):
+                        await send_async(plain_cursor(connection), self.engine.calls.reset())
+                        was_reset = True
+            finally:
                 connection.row_factory = tuple_row
                 connection.cursor_factory = psycopg.AsyncCursor
-            self._keep(idle, connection)
+                self._keep(idle, connection, was_reset)
 
     @contextmanager
     def lent(self, isolation: Isolation | None) -> Iterator[Connection]:
@@ -108,17 +112,23 @@ class Transactions:
             connection.isolation_level = _level(isolation)
             yield connection
         finally:
-            if _is_clean(connection):
-                with suppress(psycopg.Error):
-                    send(connection, self.engine.calls.reset())
+            was_reset = False
+            try:
+                if _is_clean(connection):
+                    with suppress(psycopg.Error):
+                        send(connection, self.engine.calls.reset())
+                        was_reset = True
+            finally:
                 connection.row_factory = tuple_row
                 connection.cursor_factory = psycopg.Cursor
-            self._keep(idle, connection)
+                self._keep(idle, connection, was_reset)
 
-    def _keep(self, idle: dict[Any, float], connection: Connection | AsyncConnection) -> None:
+    def _keep(
+        self, idle: dict[Any, float], connection: Connection | AsyncConnection, was_reset: bool
+    ) -> None:
         """Keep a connection for the next one, if its state is known, for a while."""
         loop = self.engine.loop
-        if _is_clean(connection) and not self._is_closed:
+        if was_reset and not self._is_closed:
             idle[connection] = loop.time()
             if not self._is_watching:
                 loop.call_soon_threadsafe(self._watch)

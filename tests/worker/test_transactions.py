@@ -1010,3 +1010,37 @@ def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
     assert outbox.acknowledge(5, {"answers": [[7, True, 1], [8, True, 3]]}) == 8
     assert (early.result().value, late.result().value) == (1, 3)
     assert turn.memo.told("book#1") is None
+
+
+def test_a_connection_is_closed_where_its_reset_is_cut_short(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the attempt's limit: it was neither kept nor closed, and in a state that nobody knew."""
+    lent: list[Any] = []
+    send_async = transactions.send_async
+
+    async def hangs(cursor: Any, call: Any) -> Any:
+        if call.function == "reset":
+            await asyncio.Event().wait()
+        return await send_async(cursor, call)
+
+    monkeypatch.setattr(transactions, "send_async", hangs)
+
+    @app.transaction(timeout=0.2)
+    async def fails(connection: Any) -> None:
+        lent.append(connection)
+        raise ValueError("no")
+
+    @app.coordinator
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        await fails()
+
+    work()
+    with pytest.raises(perdure.JobFailed):
+        client.start(begins).result(T)
+    pause = threading.Event()
+    for _ in range(500):
+        if lent[0].closed:
+            break
+        pause.wait(0.02)
+    assert lent[0].closed
