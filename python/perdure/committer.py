@@ -130,7 +130,7 @@ class Committer:
         return STEP_BACK if is_second else 0.0
 
     def _troubled(self, error: psycopg.Error) -> None:
-        logger.warning("the database does not answer, trying again: %s", str(error).strip())
+        say_trouble(error)
         self._is_registered = False
 
     # The loop.
@@ -373,3 +373,8 @@ class Committer:
             return
         self._engine.clock.heard(reply["at"])
         self._engine.answer(turn, reply["turns"][0] | {"state": "stuck"})
+
+
+def say_trouble(error: psycopg.Error) -> None:
+    """Say that a call goes on for longer than it should."""
+    logger.warning("the database does not answer, trying again: %s", str(error).strip())

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from .app import App, check_app
 from .arguments import INTEGER, TEXT, check_argument, listed
 from .calls import send_async
+from .committer import say_trouble
 from .connections import REFUSALS, AsyncLink, Source, pauses
 from .durations import Duration, seconds
 from .engine import Engine
@@ -198,12 +199,12 @@ class Worker:
         self._stopping = asyncio.Event()
         loop.set_task_factory(Family())
         engine = self._engine(source)
-        link = AsyncLink(source, "perdure worker")
+        link = AsyncLink(source, "perdure worker", on_trouble=say_trouble)
         heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
         try:
-            await self._register(engine, link)
-            heartbeat.start()
-            await self._work(engine, link)
+            if await self._is_registered(engine, link):
+                heartbeat.start()
+                await self._work(engine, link)
         finally:
             heartbeat.stop()
             await link.close()
@@ -228,6 +229,21 @@ class Worker:
             os._exit(1)
         logger.info("the worker is asked to stop")
         self._stopping.set()
+
+    async def _is_registered(self, engine: Engine, link: AsyncLink) -> bool:
+        """Register, however long the database does not answer; false if asked to stop meanwhile."""
+        assert self._stopping is not None
+        registering = asyncio.create_task(self._register(engine, link))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([registering, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if registering.done():
+                registering.result()
+            return registering.done()
+        finally:
+            for task in (registering, stopping):
+                task.cancel()
+            await asyncio.gather(registering, stopping, return_exceptions=True)
 
     async def _register(self, engine: Engine, link: AsyncLink) -> None:
         details = {
