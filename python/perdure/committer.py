@@ -22,6 +22,7 @@ import psycopg
 from .calls import Call
 from .connections import FATAL, REFUSALS, AsyncLink
 from .durations import from_iso
+from .errors import ValueSealed
 from .faults import crash_point
 from .lanes import Lanes, Letter
 from .turns import Json, Turn
@@ -202,6 +203,9 @@ class Committer:
             turn.asked_at = at
             try:
                 letter = Letter(turn, turn.build())
+            except ValueSealed as error:  # the codec may work again in a while
+                self._engine.seal(turn, error)
+                continue
             except Exception as error:  # one turn must not stop the others
                 logger.exception("%r cannot be sent", turn)
                 letter = Letter(turn, turn.spoiled(error))

@@ -19,6 +19,7 @@ from .envelopes import (
     SEALED,
     Marked,
     Place,
+    codec_failed,
     envelope_of,
     field_place,
     no_codec,
@@ -73,6 +74,8 @@ class Opening:
                 raise no_key(sealed.key) from error
             except ValueError:
                 continue
+            except Exception as error:  # a service of keys may be away, in whatever way it says so
+                raise codec_failed(error) from error
         self.strangers.add(job)
         raise SealBroken(
             f"a value ({kind}) of job {job} cannot be opened",

@@ -14,7 +14,16 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .codecs import Codec
-from .envelopes import MAIN, SEALED, Place, envelope_of, field_place, request_place, written
+from .envelopes import (
+    MAIN,
+    SEALED,
+    Place,
+    codec_failed,
+    envelope_of,
+    field_place,
+    request_place,
+    written,
+)
 from .errors import NonDeterminism, ValueTooLarge, WrongType
 from .paths import parse_path, write_path
 
@@ -71,13 +80,19 @@ class Sealer:
         self._count = 0
 
     def whole(self, kind: str, job: str, name: Any, value: Any) -> Any:
-        """Seal a value as a whole; null stays. Raises ValueTooLarge."""
+        """Seal a value as a whole; null stays. Raises ValueTooLarge, and ValueSealed where the
+        codec fails."""
         if value is None:
             return None
         self._count += 1
         salt, place = b"%s %d" % (self._salt, self._count), Place(kind, job, name).to_bytes()
         check_size(value)
-        return written(*self._codec.encode(_write(value).encode(), place, salt))
+        plain = _write(value).encode()
+        try:
+            key, data = self._codec.encode(plain, place, salt)
+        except Exception as error:  # of a service of keys, say
+            raise codec_failed(error) from error
+        return written(key, data)
 
     def args(self, job: str, name: str, args: Any) -> Any:
         """Seal arguments; those of a job that has no id yet are bound to what is called alone."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import perdure
-from tests.codec.programs import codec
+from perdure.codecs import AesGcm
+from tests.codec.programs import OLD, codec
 
 
 class Own:
@@ -38,3 +39,73 @@ def test_what_nobody_would_know_again_is_not_stored(dsn: str, key: str, data: by
             order.set("secret", "notes")
     with perdure.connect(dsn) as plain:
         assert plain.entity("order").get() == {"n": 0}
+
+
+class Away(AesGcm):
+    """A codec whose service is away for a while, with an error of its own."""
+
+    is_away = False
+
+    def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
+        if self.is_away:
+            self.is_away = False
+            raise ConnectionError("the service of the keys is away")
+        return super().encode(plain, place, salt)
+
+
+def test_an_attempt_that_cannot_publish_fails(dsn: str) -> None:
+    """It waited for ever for what nobody sent any more."""
+    away = Away({"old": OLD}, "old")
+    app = perdure.App(codec=away)
+
+    @app.activity
+    async def publishes() -> None:
+        away.is_away = True
+        await perdure.publish("words", "one")
+
+    @app.coordinator
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        await publishes()
+
+    with perdure.connect(dsn, codec=away) as client, perdure.Worker(app, dsn=dsn):
+        job = client.start(begins)
+        with pytest.raises(perdure.JobFailed, match="the service of the keys is away"):
+            job.result("20 s")
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "hook"])
+def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str) -> None:
+    """Whatever it raises, to open and to seal: what it was for is given back for a while."""
+    failing = {"encode", "decode"}
+
+    class Fails(AesGcm):
+        def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
+            self.fail("encode")
+            return super().encode(plain, place, salt)
+
+        def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
+            self.fail("decode")
+            return super().decode(key, sealed, place)
+
+        def fail(self, what: str) -> None:
+            if what in failing:
+                failing.remove(what)
+                raise ConnectionError("the service of the keys is away")
+
+    app = perdure.App(codec=Fails({"old": OLD}, "old"))
+
+    @app.coordinator
+    async def runs(memory: perdure.AsyncEntity, what: str) -> str:
+        return what
+
+    @app.hook
+    async def answers(memory: perdure.AsyncEntity, what: str) -> str:
+        return what
+
+    with perdure.connect(dsn, codec=codec()) as client, perdure.Worker(app, dsn=dsn):
+        if kind == "hook":
+            entity = client.create_entity("order", "thing", {})
+            assert client.handle(entity.id).run_hook(answers, "sealed", timeout="20 s") == "sealed"
+        else:
+            assert client.start(runs, "sealed").result("20 s") == "sealed"
+    assert not failing
