@@ -283,7 +283,7 @@ def test_a_turn_that_cannot_be_written_is_parked_and_no_worker_ends(
         time.sleep(0.02)
 
 
-NAMES = ["it's", 'say "hi"', "a;drop table perdure.jobs", "Grün 🌱", "a/b#1", "$1 %s {}", "\\"]
+NAMES = ["it's", 'say "hi"', "a;drop table perdure.jobs", "Grün 🌱", "a/b#1", "to $1 %s {}", "\\"]
 
 
 @pytest.mark.parametrize("name", NAMES)
