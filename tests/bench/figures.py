@@ -16,6 +16,16 @@ class Counts:
     commits: float
     wal_bytes: float
 
+    def least(self, other: Counts | None) -> Counts:
+        """Give the lesser of each: what a server does besides, as vacuuming, only adds."""
+        if other is None:
+            return self
+        return Counts(
+            min(self.statements, other.statements),
+            min(self.commits, other.commits),
+            min(self.wal_bytes, other.wal_bytes),
+        )
+
     def since(self, before: Counts, units: int) -> Counts:
         """Give the difference for one unit of work."""
         return Counts(
