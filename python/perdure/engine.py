@@ -144,9 +144,9 @@ class Engine:
                 self._guarded(turn, turn.hear)
 
     def seal(self, turn: Turn, error: PerdureError) -> None:
-        """Give a task back of which something has come that cannot be opened here."""
+        """Give a task back of which something cannot be opened here, or sealed."""
         sealed = Sealed(self, turn.row, error)
-        sealed.position = turn.position
+        sealed.position, sealed.asked_before = turn.position, turn.asked_before
         turn.drop()
         self.held[turn.job, turn.task] = sealed
         sealed.begin()

@@ -121,7 +121,7 @@ def no_key(key: str) -> ValueSealed:
 def codec_failed(error: Exception) -> ValueSealed:
     """Tell that the codec has raised what no codec should."""
     return ValueSealed(
-        f"the codec has failed: {type(error).__name__}: {error}"[:500],
+        f"the codec has failed: {type(error).__name__}",  # what it says may quote what it sealed
         detail="Nothing was lost: what is sealed is as it was.",
         hint="decode() raises LookupError for a key that it does not know, ValueError for a value"
         " that it cannot open; encode() raises nothing.",

@@ -221,11 +221,15 @@ $$;
 comment on function @extschema@.refuse_new_id() is 'Refuse a plain UPDATE of the id of a job (PD107).';
 
 
--- forget() deletes a job last, when nothing is left of it. A batch of those costs a look at each.
+-- forget() deletes a job last, when nothing is left of it. A batch of those costs a look at each. Whoever deletes by himself has
+-- settings of his own, so they are named here, as where a call of the app begins.
 create function @extschema@.refuse_delete() returns trigger
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
 as $$
 declare
     id text := (

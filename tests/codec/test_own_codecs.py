@@ -69,7 +69,7 @@ def test_an_attempt_that_cannot_publish_fails(dsn: str) -> None:
 
     with perdure.connect(dsn, codec=away) as client, perdure.Worker(app, dsn=dsn):
         job = client.start(begins)
-        with pytest.raises(perdure.JobFailed, match="the service of the keys is away"):
+        with pytest.raises(perdure.JobFailed, match="the codec has failed: ConnectionError"):
             job.result("20 s")
 
 
@@ -109,3 +109,25 @@ def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str) -> None:
         else:
             assert client.start(runs, "sealed").result("20 s") == "sealed"
     assert not failing
+
+
+def test_what_could_not_be_sealed_is_given_back_at_once(dsn: str) -> None:
+    """Also by a coordinator that has asked for something: nobody waits for the end of its lease."""
+    away = Away({"old": OLD}, "old")
+    app = perdure.App(codec=away)
+    runs: list[int] = []
+
+    @app.activity
+    async def charge(amount: int) -> int:
+        runs.append(amount)
+        away.is_away = len(runs) < 3
+        return amount
+
+    @app.coordinator
+    async def pays(memory: perdure.AsyncEntity) -> int:
+        return await charge(5)
+
+    with perdure.connect(dsn, codec=codec()) as client:
+        with perdure.Worker(app, dsn=dsn, lease="1 h"):
+            assert client.start(pays).result("20 s") == 5
+    assert runs == [5, 5, 5]

@@ -160,7 +160,8 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    withdrawn text[] := array(select jsonb_array_elements_text(nullif(wait_failure.cancels, 'null')));
+    withdrawn text[] := array(select k.key from jsonb_array_elements_text(nullif(wait_failure.cancels, 'null')) as k (key)
+                               where k.key is not null);
 begin
     -- All is read as what will be applied reads it: a key may be a number, and a boolean text.
     if exists (select from jsonb_to_recordset(nullif(wait_failure.requests, 'null')) as q (key text, kind text, detached boolean)

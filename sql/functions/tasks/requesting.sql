@@ -44,19 +44,14 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return exists (
-        select
-          from tasks as t
-         where t.job_id = any(array(
-                select is_requested.job
-                 union all
-                select j.id
-                  from jobs as j
-                 where j.parent = is_requested.job
-                   and j.asked_as = is_requested.task || '/' || is_requested.key))
-           and t.asker_job = is_requested.job
-           and t.asker_task = is_requested.task
-           and t.asker_key = is_requested.key);
+    return task_exists(is_requested.job, requested_task(is_requested.task, is_requested.key, false))
+        or exists (
+            select
+              from jobs as j
+              join tasks as t on t.job_id = any(array[j.id]) and t.task = j.run || '/main'
+             where j.parent = is_requested.job
+               and j.asked_as = is_requested.task || '/' || is_requested.key
+               and t.asker_key = is_requested.key);
 end
 $$;
 comment on function @extschema@.is_requested(text, text, text) is
