@@ -127,7 +127,9 @@ def test_what_could_not_be_sealed_is_given_back_at_once(dsn: str) -> None:
     async def pays(memory: perdure.AsyncEntity) -> int:
         return await charge(5)
 
-    with perdure.connect(dsn, codec=codec()) as client:
-        with perdure.Worker(app, dsn=dsn, lease="1 h"):
-            assert client.start(pays).result("20 s") == 5
+    with (
+        perdure.connect(dsn, codec=codec()) as client,
+        perdure.Worker(app, dsn=dsn, lease="1 h"),
+    ):
+        assert client.start(pays).result("20 s") == 5
     assert runs == [5, 5, 5]
