@@ -327,6 +327,43 @@ def test_a_signal_that_was_sent_meanwhile_is_refused_and_then_known(
     assert a.signal("j", "go", 1, key="k") is False
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize(
+    "deed", ["entity_increment(id => 'j', path => 'n')", "hook(id => 'j', name => 'h')"]
+)
+def test_a_plain_delete_sees_what_it_has_waited_for(
+    a: Session, b: Session, deed: str, end: str
+) -> None:
+    """[P3] [P5]: it waits for the lock of the job, and looks what belongs to it only then."""
+    a.run("insert into jobs (id, entity) values ('j', 'thing')")
+    b.begin()
+    b.run(f"select {deed}")
+    deleting = a.later(a.run, "delete from jobs where id = 'j' returning id")
+    assert deleting.waits()
+    b.end(end)
+    if end == "commit":
+        assert getattr(deleting.error(), "sqlstate", None) == "PD107"
+        assert a.one("select count(*) from jobs") == 1
+    else:
+        assert deleting.get() == [("j",)]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_who_comes_to_a_job_that_is_deleted_finds_none(a: Session, b: Session, end: str) -> None:
+    """[P3]: a command waits for the delete, and is of no job that is gone."""
+    a.run("insert into jobs (id, entity) values ('j', 'thing')")
+    b.begin()
+    b.run("delete from jobs where id = 'j'")
+    changing = a.later(a.call, "entity_increment", id="j", path="n")
+    assert changing.waits()
+    b.end(end)
+    if end == "commit":
+        assert getattr(changing.error(), "sqlstate", None) == "PD401"
+        assert a.one("select count(*) from journal") == 0
+    else:
+        assert changing.get() == 1
+
+
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_all_verbs_work_in_one_transaction_of_stronger_isolation(
     a: Session, b: Session, isolation: str
