@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from hashlib import blake2b
 from typing import Any
 
 from .errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
@@ -23,7 +22,6 @@ MAX_LEVELS = 100
 MAX_NUMBER = 10**308
 """The largest number, up and down, that every language can read; as in the SQL functions."""
 
-_HEX_DIGITS = 16
 _PLACE_SHOWN = 20
 _FLOATS_WITH_EXPONENT = 1e16
 _write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -42,15 +40,6 @@ def as_stored(value: Any) -> Any:
     except PerdureError as error:
         error.detail = _sentence(_place(value, 0))
         raise
-
-
-def fingerprint(value: Any) -> str:
-    """Give 16 hex digits that tell this value from others, by its stored form.
-
-    `fingerprint((1, 2)) == fingerprint([1, 2])`. Raises as `as_stored`.
-    """
-    text = _write(as_stored(value))
-    return blake2b(text.encode(), digest_size=_HEX_DIGITS // 2).hexdigest()
 
 
 def _stored(value: Any, level: int) -> Any:

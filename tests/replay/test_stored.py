@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from json_values import values
 
+from perdure.asks import fingerprint_of
 from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
-from perdure.stored import MAX_LEVELS, as_stored, fingerprint
+from perdure.stored import MAX_LEVELS, as_stored
 
 EXAMPLES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "100"))
 
@@ -116,6 +117,11 @@ def test_the_result_shares_nothing_with_the_value() -> None:
     value["a"].append(2)
     value["b"]["c"] = 3
     assert stored == {"a": [1], "b": {"c": 2}}
+
+
+def fingerprint(value: Any) -> str:
+    """Fingerprint a value as it is stored."""
+    return fingerprint_of(as_stored(value))
 
 
 def test_fingerprints_are_short_and_tell_values_apart() -> None:
