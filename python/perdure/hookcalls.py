@@ -76,8 +76,14 @@ class HookRuntime(Runtime):
         return None
 
     def give(self, pending: Any) -> Any:
-        """Wait in plain code."""
-        return pending if self.is_async else InThread(self.turn, pending).result()
+        """Wait in plain code. Code that is to leave and does not let go waits for ever."""
+        turn = self.turn
+        if not turn.is_leaving():
+            return pending if self.is_async else InThread(turn, pending).result()
+        pending.close()
+        if not turn.stays_for_ever():
+            turn.check_alive()
+        return _never() if self.is_async else Future().result()
 
     async def _ask(self, ask: Ask) -> Any:
         turn = self.turn
@@ -313,6 +319,17 @@ class HookRuntime(Runtime):
     def was_here(self) -> bool:
         """Tell whether the code comes back to where it was."""
         return self.turn.is_leaving() or not self.turn.is_there()
+
+
+_NEVERS: list[asyncio.Future[None]] = []
+"""What code waits for that does not let go. A task that nobody holds is ended as garbage, wherever
+that is collected; such code would catch that, too, and go on there."""
+
+
+async def _never() -> None:
+    never = asyncio.get_running_loop().create_future()
+    _NEVERS.append(never)
+    await never
 
 
 class InThread:

@@ -20,8 +20,9 @@ from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of
 from .faults import crash_point
 from .hookcalls import HookRuntime, InThread
+from .journal import MAX_TURNED_AWAY
 from .limits import too_late
-from .mail import UNREAD, mail_of_claim
+from .mail import UNREAD, Mail, mail_of_claim
 from .memo import OWN_ATTEMPTS, Memo
 from .outbox import Outbox
 from .replay import Evicted, Fact, Suspend, current
@@ -73,6 +74,8 @@ class HookTurn(Turn):
         self._is_late = False
         self._is_dead = False
         self._is_unwinding = False
+        self._is_abandoned = False
+        self._turned_away = 0
         self._must_cancel = False
         self._hears_later = False
         self._has_begun = False
@@ -142,7 +145,7 @@ class HookTurn(Turn):
     def _ended(self, root: asyncio.Task[Any]) -> None:
         """Say how the function has ended."""
         _retrieve(root)
-        if self._is_dead or self.is_over:
+        if self._is_dead or self.is_over or self._is_abandoned:
             self._end_span(PARK if self._sent_plan is PARK else DROP)
             return
         crash_point("hook: after function")
@@ -239,9 +242,33 @@ class HookTurn(Turn):
     def check_alive(self) -> None:
         """Let nothing have any effect while the hook is leaving memory."""
         if self._is_dead or self.is_over:
-            raise Evicted
+            raise self._turned(Evicted())
         if self._is_unwinding:
-            raise Suspend
+            raise self._turned(Suspend())
+
+    def _turned(self, away: Evicted | Suspend) -> Evicted | Suspend:
+        """Count how often code that is leaving has called all the same."""
+        self._turned_away += 1
+        if self._turned_away == MAX_TURNED_AWAY:
+            logger.error(
+                "%r does not let go: its code catches what is to end it, and waits again. It is"
+                " left where it is for ever, and begins anew from its journal. Let it catch"
+                " Exception instead of BaseException",
+                self,
+            )
+            self.engine.loop.call_soon_threadsafe(self._abandon)
+        return away
+
+    def stays_for_ever(self) -> bool:
+        """Tell whether its code would call for ever, if its calls raised."""
+        return self._turned_away >= MAX_TURNED_AWAY
+
+    def _abandon(self) -> None:
+        """Park a plain hook whose thread does not unwind."""
+        if self._is_unwinding and self._plan is None and not (self._is_dead or self.is_over):
+            self._is_abandoned, self._plan = True, PARK
+            self._end_span(PARK)
+            self.submit()
 
     async def hear_cancel(self) -> None:
         """Let the code be cancelled here, once, where it was asked to cancel before it ran again.
@@ -443,21 +470,25 @@ class HookTurn(Turn):
             crash_point("hook: after final flush")
             self.drop()
         elif state in ("stale", "replay"):
-            logger.info("%r starts over from its journal: %s", self, state)
-            self._evict()
-            again = HookTurn(
-                self.engine, self.row | {"journal": None, "asked": self._asked}, self.hook
-            )
-            again.asked_before = self.asked_before
-            again.progress = self.progress
-            again.mail = UNREAD
-            self.engine.replace(self, again)
+            self._start_over(state, UNREAD)
         else:
             self._refused(refusal(answer))
+
+    def _start_over(self, why: str, mail: Mail) -> None:
+        logger.info("%r starts over from its journal: %s", self, why)
+        self._evict()
+        again = HookTurn(self.engine, self.row | {"journal": None, "asked": self._asked}, self.hook)
+        again.asked_before = self.asked_before
+        again.progress = self.progress
+        again.mail = mail
+        self.engine.replace(self, again)
 
     def _kept(self, answer: Json) -> None:
         self.applied(self.outbox.acknowledge(self.position, answer))
         crash_point("hook: after advance")
+        if self._is_abandoned:
+            self._start_over("its code does not let go", self.mail_of(answer, set()))
+            return
         runs_again = self._sent_plan is PARK and not self.hook.is_async
         if runs_again:
             self._run()
