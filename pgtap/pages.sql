@@ -1,7 +1,7 @@
 -- Pages: where they begin, and how many rows they may have, in all verbs that return a part of what there is.
 
 begin;
-select plan(29);
+select plan(31);
 
 select have_held_job('paged');
 select given(entity_set('paged', '1', 'n'));
@@ -52,6 +52,7 @@ values ('advance', $$ json_array_elements(advance('[]', '{paged}', 'ada', max_ta
        ('forget_finished', $$ generate_series(1, forget_finished('infinity', max_jobs => %s)) $$),
        ('forget_old_runs', $$ generate_series(1, forget_old_runs('again', max_rows => %s)) $$),
        ('list_items', $$ list_items(max_rows => %s) $$),
+       ('list_jobs', $$ list_jobs(max_rows => %s) $$),
        ('read_journal', $$ json_array_elements(read_journal('paged', '$outside', max_rows => %s)) $$),
        ('run_until_idle', $$ generate_series(1, run_until_idle(max_turns => %s)) $$),
        ('running_coordinators', $$ running_coordinators(max_rows => %s) $$),
@@ -95,6 +96,7 @@ select is(pg_temp.rows_of(statement), rows, format('after null is from the begin
         ($$ select entity_items('paged', 'log', after => null) $$, '2'),
         ($$ select broken_contracts('kind', '{"required": ["x"]}', after => null) $$, '1'),
         ($$ select running_coordinators(after => null) $$, '3'),
+        ($$ select list_jobs(after => null) $$, '4'),
         ($$ select json_array_elements(read_journal('paged', '$outside', after => null)) $$, '3'),
         ($$ select signal_found('kind', '{}', 'go', after => null) $$, '1'),
         ($$ select cancel_found('kind', '{}', after => null) $$, '1')

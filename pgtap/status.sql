@@ -22,7 +22,7 @@ select is(
     to_jsonb(status('j')),
     jsonb_build_object('id', 'j', 'entity', 'agent', 'workflow', 'research', 'status', 'running', 'version', 1,
                        'run', 1, 'waiting_for', 'its time: 2030-01-01 13:00:00+00', 'created_at', clock(),
-                       'updated_at', clock(), 'finished_at', null, 'stuck', null),
+                       'updated_at', clock(), 'finished_at', null, 'stuck', null, 'failure', null),
     'the status of a job tells where it stands (C6) (E6)');
 select is(seen('j'), '{delayed,"its time: 2030-01-01 13:00:00+00"}', 'a job that begins later waits for its time');
 select time_passes('1 h');

@@ -104,6 +104,7 @@
 \ir functions/indexing/defining.sql
 \ir functions/indexing/indexes.sql
 \ir functions/many.sql
+\ir functions/jobs/listing.sql
 \ir functions/instances/adopting.sql
 \ir functions/testing/clock.sql
 \ir functions/testing/running.sql

@@ -42,6 +42,7 @@ NEEDED_BUT_IN: Mapping[str, frozenset[str]] = {
     "queue": _STARTS | {"hook", "queue_depths"},
     "task": frozenset({"resume"}),
     "version": frozenset({"entity_at"}),
+    "workflow": frozenset({"list_jobs"}),
 }
 """What may not be None, and the functions where it may; all else may be None."""
 

@@ -105,6 +105,7 @@ class AsyncClient(
         Awaited[int],
         Awaited[bool],
         Awaited[Index],
+        Awaited[list[Status]],
     ],
     Entities[
         Awaited[list[Found]],

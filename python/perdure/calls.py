@@ -267,6 +267,27 @@ class Calls:
         """Read where a job stands."""
         return self._call("status", "row", id=job)
 
+    def list_jobs(
+        self,
+        workflow: str | None,
+        status: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        after: str | None,
+        max_rows: int,
+    ) -> Call:
+        """List jobs; answers a row for each."""
+        return self._call(
+            "list_jobs",
+            "rows",
+            workflow=workflow,
+            status=status,
+            since=since,
+            until=until,
+            after=after,
+            max_rows=max_rows,
+        )
+
     # Queues.
     def set_queue(
         self,

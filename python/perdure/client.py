@@ -92,7 +92,7 @@ def _several(verb: Callable[P, starts.Several[Result]]) -> Callable[P, list[Hand
 
 
 class Client(
-    Jobs[Memory, Memory, int, bool, Index],
+    Jobs[Memory, Memory, int, bool, Index, list[Status]],
     Entities[
         list[Found],
         int,

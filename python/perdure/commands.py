@@ -34,6 +34,7 @@ from .terminal import (
     database,
     fix_hash_seed,
     loaded,
+    moment,
     parsed,
     show,
 )
@@ -179,6 +180,36 @@ def cancel(
     with client(dsn, schema) as opened:
         handle = opened.handle(id)
         show(handle.cancel(reason) if hook is None else handle.cancel_hook(hook, reason))
+
+
+@commands.command()
+def jobs(
+    workflow: Annotated[str | None, typer.Option(help="Of this workflow.")] = None,
+    status: Annotated[
+        str | None, typer.Option(help="Only running, completed, failed or cancelled.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Started at or after this time.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Started before; for a next page the created_at of the last."
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="JOB", help="For a next page the id of the last.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print jobs, the newest first, a line of JSON each."""
+    times = {"since": moment(since), "until": moment(until)}
+    with client(dsn, schema) as opened:
+        listed = opened.jobs(workflow=workflow, status=status, after=after, limit=limit, **times)
+        for job in listed:
+            show(job, indent=None)
 
 
 @commands.command()

@@ -1,4 +1,5 @@
-"""Jobs: what a client does to have their memories, and to be rid of them. See `starts`.
+"""Jobs: what a client does to list them, to have their memories, and to be rid of them. See
+`starts`.
 
 Written once for both kinds of clients: a verb gives its answer, or what is awaited for it.
 """
@@ -6,6 +7,7 @@ Written once for both kinds of clients: a verb gives its answer, or what is awai
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -16,18 +18,39 @@ from .looks import Steps, condition_on, until_of
 from .names import as_id
 from .paths import Path
 from .requests import BaseClient, unfulfilled
+from .work import Workflow
 
 _Memory = TypeVar("_Memory")
 _NewMemory = TypeVar("_NewMemory")
 _Int = TypeVar("_Int")
 _Bool = TypeVar("_Bool")
 _Index = TypeVar("_Index")
+_Page = TypeVar("_Page")
 
 
-class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index]):
+class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page]):
     """The verbs of a client that concern jobs and their memories."""
 
     _make_memory: Callable[..., Any]
+
+    def jobs(
+        self,
+        *,
+        workflow: Workflow[Any] | str | None = None,
+        status: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | UUID | None = None,
+        limit: int = 100,
+    ) -> _Page:
+        """List jobs, the newest first: `client.jobs(workflow="research", status="failed")`.
+
+        `status` is running, completed, failed or cancelled; `since` and `until` say when they were
+        started. At most 1000; the next page is `until` the `created_at` and `after` the `id` of the
+        last one. Raises InvalidArgument.
+        """
+        asked = self.requests.jobs(workflow, status, (since, until), after, limit)
+        return self._give(asked)
 
     def entity(self, job: str | UUID, *, connection: Any = None) -> _Memory:
         """Give the memory of a job or entity; with `connection` inside its transaction."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, parsed, show
+from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show
 
 index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
 
@@ -163,12 +162,3 @@ def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     with client(dsn, schema) as opened:
         for each in opened.indexes():
             show(each, indent=None)
-
-
-def moment(text: str | None) -> datetime | None:
-    """Read a time argument."""
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError as error:
-        example = "2030-01-31T12:00:00Z"
-        raise typer.BadParameter(f"{text} is no time: it should be like {example}") from error

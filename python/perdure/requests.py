@@ -45,7 +45,8 @@ A = TypeVar("A")
 class Status:
     """Where a job stands; `waiting_for` says in words what it waits for.
 
-    `stuck` names a task of it that goes on only when somebody resumes it, and says why.
+    `stuck` names a task of it that goes on only when somebody resumes it, and says why; `failure`
+    says why the job has failed or was cancelled.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Status:
     updated_at: datetime
     finished_at: datetime | None
     stuck: str | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,21 @@ class Requests:
     def status(self, job: str) -> Call:
         """Give the call that reads where a job stands."""
         return self.calls.status(job).reading(row_of(Status))
+
+    def jobs(
+        self,
+        workflow: Workflow[Any] | str | None,
+        status: str | None,
+        times: tuple[datetime | None, datetime | None],
+        after: str | UUID | None,
+        max_rows: int,
+    ) -> Call:
+        """Give the call that lists jobs that were started between two times."""
+        name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
+        since, until = (None if time is None else aware(time) for time in times)
+        last = None if after is None else as_id(after)
+        asked = self.calls.list_jobs(name, status, since, until, last, max_rows)
+        return asked.reading(rows_of(Status))
 
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
         """Give the call that starts a hook."""

@@ -91,6 +91,15 @@ def parsed(text: str | None) -> Any:
         raise typer.BadParameter(f"{text} is not JSON: {error}") from error
 
 
+def moment(text: str | None) -> datetime | None:
+    """Read a time argument."""
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        example = "2030-01-31T12:00:00Z"
+        raise typer.BadParameter(f"{text} is no time: it should be like {example}") from error
+
+
 def show(value: Any, indent: int | None = 2) -> None:
     """Print a value as JSON."""
     is_row = dataclasses.is_dataclass(value) and not isinstance(value, type)

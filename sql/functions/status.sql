@@ -189,7 +189,8 @@ begin
              where t.job_id = j.id
                and t.stuck_reason is not null
              order by t.task <> j.run || '/main', t.task
-             limit 1)
+             limit 1),
+           left(nullif(concat_ws(': ', j.error ->> 'type', j.error ->> 'message'), ''), 1000)
       into it
       from jobs as j
      where j.id = status.id;
@@ -201,4 +202,4 @@ begin
 end
 $$;
 comment on function @extschema@.status(text) is
-    'Return where a job stands, with what it waits for in words, and which task of it is stuck. PD401 when there is no such job.';
+    'Return where a job stands: in words what it waits for, which task of it is stuck, or why it has failed. PD401 when there is no such job.';

@@ -46,10 +46,11 @@ create type @extschema@.job_status as (
     created_at   timestamptz,
     updated_at   timestamptz,
     finished_at  timestamptz,
-    stuck        text
+    stuck        text,
+    failure      text
 );
 comment on type @extschema@.job_status is
-    'Where a job stands, with what it waits for in words; stuck names a task that goes on only when it is resumed, and why.';
+    'Where a job stands, in words what it waits for, or why it has failed or was cancelled; stuck names a task that goes on only when it is resumed, and why.';
 
 create type @extschema@.relative as (
     id             text,

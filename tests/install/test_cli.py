@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -144,6 +145,26 @@ def test_a_job_is_started_looked_at_and_ended(shell: Shell) -> None:
     status, _, complained = shell.run("result", "jane", "--timeout", "5 s")
     assert status == 1
     assert "terminated" in complained
+
+
+def test_jobs_are_listed(shell: Shell) -> None:
+    for job in ("one", "two", "three"):
+        shell("start", "research", "--id", job)
+    shell("terminate", "two", "--reason", "too late")
+
+    def listed(*options: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in shell("jobs", *options).splitlines()]
+
+    assert [job["id"] for job in listed()] == ["three", "two", "one"]
+    (ended,) = listed(
+        "--workflow", "research", "--status", "cancelled", "--since", "2026-01-01T00:00Z"
+    )
+    assert (ended["id"], ended["failure"]) == ("two", "Terminated: too late")
+    place = ("--until", ended["created_at"], "--after", "two")
+    assert [job["id"] for job in listed(*place, "--limit", "5")] == ["one"]
+    status, _, complained = shell.run("jobs", "--status", "lost")
+    assert status == 1
+    assert "no job is 'lost'" in complained
 
 
 def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connection) -> None:

@@ -636,6 +636,26 @@ def test_results_come_without_any_notification(
 
 
 @pytest.mark.direct("without hints it asks at each poll")
+def test_jobs_are_listed_page_by_page(client: perdure.Client, echo: Any) -> None:
+    """[P13]: each once, the newest first, whatever is started meanwhile."""
+    client.start_many(echo, [{"args": [n], "id": f"job-{n}"} for n in range(5)])
+    last, listed = None, []
+    while page := client.jobs(
+        workflow=echo, until=last and last.created_at, after=last and last.id, limit=2
+    ):
+        listed += page
+        last = page[-1]
+        client.start(echo, 0)
+    assert sorted(job.id for job in listed) == [f"job-{n}" for n in range(5)]
+    assert [job.created_at for job in listed] == sorted(
+        (job.created_at for job in listed), reverse=True
+    )
+    assert client.jobs(workflow="nobody's") == []
+    for options in ({"status": "lost"}, {"limit": 1001}, {"after": "job-1"}, {"since": "now"}):
+        with pytest.raises(perdure.InvalidArgument):
+            client.jobs(**options)
+
+
 def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)

@@ -13,19 +13,19 @@ begin
                              has_worker,listen_for,stop_listening,publish,finish_task,fail_task,take_sql_task,run_task,
                              sql_hook_timeout,time_out_task,run_sql_hooks,kin_of}'::text[]
         when 'client' then '{perdure_version,channel,start,start_many,signal,signal_with_start,signal_found,cancel,cancel_hook,
-                             cancel_found,hook,hook_result,result,await_result,status,family,entity_create,entity_get,
-                             entity_set,entity_set_if_not_exists,entity_delete,entity_merge,entity_increment,entity_toggle,entity_append,
+                             cancel_found,hook,hook_result,result,await_result,status,list_jobs,family,
+                             entity_create,entity_get,entity_set,entity_set_if_not_exists,entity_delete,entity_merge,entity_increment,entity_toggle,entity_append,
                              entity_prepend,entity_remove,entity_log,entity_apply,entity_items,entity_history,entity_at,
                              entity_diff,entity_blame,entity_restore,entity_meets,entity_watch,find,count_found,stream_items,
                              list_items,read_item,claim_item,release_item,assign_item,resolve_item,contract_of,has_worker,
                              listen_for,stop_listening,kin_of}'
-        when 'reader' then '{perdure_version,channel,result,await_result,hook_result,status,family,timeline,read_journal,
-                             recording_of,running_coordinators,entity_get,entity_items,entity_history,entity_at,entity_diff,entity_blame,
+        when 'reader' then '{perdure_version,channel,result,await_result,hook_result,status,list_jobs,family,timeline,
+                             read_journal,recording_of,running_coordinators,entity_get,entity_items,entity_history,entity_at,entity_diff,entity_blame,
                              entity_meets,find,count_found,stream_items,list_items,read_item,contract_of,broken_contracts,
                              queue_depths,has_worker,assert_invariants,assert_histories,kin_of,versioned_queue,task_state,
                              task_reason,schedule_name,write_path,index_state}'
-        when 'operator' then '{perdure_version,status,family,queue_depths,has_worker,assert_invariants,cancel,cancel_hook,
-                               terminate,pause,resume,retry,fork,repin,forget,forget_finished,forget_old_runs,set_queue,
+        when 'operator' then '{perdure_version,status,list_jobs,family,queue_depths,has_worker,assert_invariants,
+                               cancel,cancel_hook,terminate,pause,resume,retry,fork,repin,forget,forget_finished,forget_old_runs,set_queue,
                                pause_queue,resume_queue,create_schedule,pause_schedule,resume_schedule,trigger_schedule,
                                drop_schedule,define_contract,drop_contract,contract_of,versioned_queue,task_state,
                                task_reason,schedule_name,write_path,index_state}'

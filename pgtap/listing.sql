@@ -1,0 +1,63 @@
+-- Jobs, listed: the newest first, page by page.
+
+begin;
+select plan(17);
+
+select the_time_is('2030-01-01 12:00+00');
+
+create function pg_temp.listed(statement text) returns text
+language plpgsql
+as $$
+declare
+    ids text;
+begin
+    execute format('select string_agg(l.id, '' '') from (select * from %s) as l', statement) into ids;
+    return coalesce(ids, '');
+end
+$$;
+
+select given(start('research', id => 'old', queue => 'agents'));
+select given(start('billing', id => 'paid', queue => 'agents'));
+select given(entity_create('no job', 'agent', '{}'));
+select have_held_job('failed');
+select given(tell(a_turn('failed', state => 'failed', value => '{"type": "ValueError", "message": "no money"}')));
+select given(terminate('paid', 'by hand'));
+select given(start('research', id => 'c' || n, queue => 'agents')) from generate_series(1, 3) as n;
+-- When each was started: one after the other, but for three at once.
+update jobs set created_at = '2030-01-01 10:00+00' where id = 'old';
+update jobs set created_at = '2030-01-01 10:30+00' where id = 'paid';
+update jobs set created_at = '2030-01-01 10:45+00' where id = 'failed';
+update jobs set created_at = '2030-01-01 11:00+00' where id in ('c1', 'c2', 'c3');
+
+select is(
+    pg_temp.listed(statement), ids, format('the jobs of %s', statement))
+  from (values
+        ('list_jobs()', 'c3 c2 c1 failed paid old'),
+        ($$ list_jobs(workflow => 'billing') $$, 'paid'),
+        ($$ list_jobs('research', 'running') $$, 'c3 c2 c1 old'),
+        ($$ list_jobs(status => 'failed') $$, 'failed'),
+        ($$ list_jobs(status => 'completed') $$, ''),
+        ($$ list_jobs(since => '2030-01-01 10:45+00') $$, 'c3 c2 c1 failed'),
+        ($$ list_jobs(until => '2030-01-01 10:45+00') $$, 'paid old'),
+        ($$ list_jobs(max_rows => 2) $$, 'c3 c2'),
+        ($$ list_jobs(until => '2030-01-01 11:00+00', after => 'c2', max_rows => 2) $$, 'c1 failed'),
+        ($$ list_jobs(until => '2030-01-01 10:45+00', after => 'failed', max_rows => 2) $$, 'paid old'),
+        ($$ list_jobs(until => '2030-01-01 10:00+00', after => 'old') $$, '')
+       ) as cases (statement, ids);
+select set_eq(
+    $$ select to_jsonb(l) from list_jobs() as l $$,
+    $$ select to_jsonb(status(j.id)) from jobs as j where j.workflow is not null $$,
+    'a list says of each job what its status says');
+select is(
+    (select array_agg(l.failure order by l.id) from list_jobs() as l where l.failure is not null),
+    '{"ValueError: no money","Terminated: by hand"}', 'it says why a job has failed, or was ended');
+
+select is(
+    error_of(statement), 'PD107', statement || ' is refused')
+  from unnest(array[
+        $$ select list_jobs(status => 'lost') $$, $$ select list_jobs(max_rows => 1001) $$,
+        $$ select list_jobs(after => 'c2') $$]) as statement;
+
+select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
+select finish();
+rollback;

@@ -1,0 +1,49 @@
+-- Jobs, listed: page by page, the newest first. What a memory says is looked for by find().
+
+-- Planned anew for each call: what is not asked for vanishes from the statement, and the rest is one range of an index.
+create function @extschema@.list_jobs(
+    workflow  text         default null,
+    status    text         default null,
+    since     timestamptz  default null,
+    until     timestamptz  default null,
+    after     text         default null,
+    max_rows  integer      default 100
+) returns setof @extschema@.job_status
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = force_custom_plan
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+    perform check_rows(list_jobs.max_rows);
+    if list_jobs.status not in ('running', 'completed', 'failed', 'cancelled') then
+        perform refuse_argument(format('no job is %s', quote_literal(left(list_jobs.status, 200))),
+                                'A job is running, completed, failed or cancelled.', 'Name one of these, or null.');
+    end if;
+    if list_jobs.max_rows > 1000 or (list_jobs.after is not null and list_jobs.until is null) then
+        perform refuse_argument('jobs cannot be listed like this',
+                                format('It was asked for %s rows, until %s, after %s.', list_jobs.max_rows,
+                                       coalesce(list_jobs.until::text, 'now'), quote_nullable(left(list_jobs.after, 200))),
+                                'Rows are at most 1000; the next page is until the created_at and after the id of the last job.');
+    end if;
+    return query
+    select s.*
+      from (select j.id, j.created_at
+              from jobs as j
+             where j.workflow is not null
+               and (list_jobs.workflow is null or j.workflow = list_jobs.workflow)
+               and (list_jobs.status is null or j.status = list_jobs.status::job_state)
+               and (list_jobs.since is null or j.created_at >= list_jobs.since)
+               and (list_jobs.until is null or j.created_at <= list_jobs.until)
+               and (list_jobs.until is null or j.created_at < list_jobs.until or j.id < list_jobs.after)
+             order by j.created_at desc, j.id desc
+             limit coalesce(list_jobs.max_rows, 1000)) as page
+     cross join lateral status(page.id) as s
+     order by page.created_at desc, page.id desc;
+end
+$$;
+comment on function @extschema@.list_jobs(text, text, timestamptz, timestamptz, text, integer) is
+    'List jobs, the newest first: of a workflow, in a state, created since a time and before another. The next page is until the created_at and after the id of the last. PD107.';
