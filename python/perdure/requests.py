@@ -36,6 +36,7 @@ from .mistyped import read_as
 from .names import as_id
 from .past import keyed, row_of, rows_of
 from .paths import write_path
+from .typed_shapes import bind_unknown
 from .work import Coordinator, Hook, Work, Workflow, check_kind
 
 A = TypeVar("A")
@@ -267,7 +268,7 @@ def _bound(
 ) -> Any:
     """Give the arguments of a call as JSON, beside which these options were given."""
     if isinstance(work, str):
-        return stored(typed.bind_unknown(args, kwargs))
+        return stored(bind_unknown(args, kwargs))
     work.refuse_options(args, options)
     return stored(work.shape.bind(args, kwargs))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import inspect
-import logging
 import sys
 import types
 import typing
@@ -18,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from .errors import ValueTooDeep
+from .typed_hints import is_typed_dict, types_of
 from .typed_models import is_model, is_pydantic_dataclass, model_decoder, model_json
 from .typed_schemas import found_at, places_of, put
 from .typed_unions import Member, union_decoder
@@ -27,26 +26,17 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar
 
-logger = logging.getLogger("perdure.types")
-
 Result = TypeVar("Result", default=Any)
 Result_co = TypeVar("Result_co", covariant=True, default=Any)
 """What comes of work in the end: any type, where only a name is known of it, or nothing is said."""
 
 Decode = Callable[[Any], Any]
 
-NOTHING: Mapping[Any, Any] = types.MappingProxyType({})
-
 _PLAIN = (str, int, float, bool, type(None))
 _AS_ISO = (datetime, date, time)
 _DICTS = (dict, defaultdict, OrderedDict, Counter)
 _BEGINNINGS = {kind: kind for kind in (list, dict, set, str, int, float, bool)}
 """What a defaultdict begins a value with, by the annotation of its values."""
-
-
-def is_typed_dict(thing: object) -> bool:
-    """Tell whether a type is a TypedDict, of `typing` or of `typing_extensions`."""
-    return isinstance(thing, type) and issubclass(thing, dict) and hasattr(thing, "__total__")
 
 
 def to_json(value: Any) -> Any:
@@ -142,46 +132,51 @@ def _decoder(annotation: Any, known: Any) -> Decode:  # noqa: ARG001 - it is wha
 
 
 def _made_decoder(annotation: Any) -> Decode:
-    if is_model(annotation):
-        return model_decoder(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return _enum_decoder(annotation)
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        return _dataclass_decoder(annotation)
-    if is_typed_dict(annotation):
-        return _typed_dict_decoder(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, tuple):
-        return _named_tuple_decoder(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, UUID):
-        return lambda value: annotation(_an(str, value))
-    if isinstance(annotation, type) and issubclass(annotation, _AS_ISO):
-        return annotation.fromisoformat
-    if annotation is timedelta:
-        return lambda value: timedelta(seconds=value)
-    if isinstance(annotation, typing.NewType):
-        return decoder(annotation.__supertype__)
-    return _generic_decoder(typing.get_origin(annotation), typing.get_args(annotation))
-
-
-def _generic_decoder(origin: Any, arguments: tuple[Any, ...]) -> Decode:
-    if _is_alias(origin):
-        return _later(lambda: origin.__value__[arguments])
+    origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     if origin in (typing.Annotated, typing.Required, typing.NotRequired):
         return decoder(arguments[0])
-    if origin is typing.Union or origin is types.UnionType:
+    if origin in (typing.Union, types.UnionType):
         return _union_decoder(arguments)
-    if dataclasses.is_dataclass(origin) and isinstance(origin, type):
-        known = dict(zip(_variables(origin), arguments, strict=False))
-        return _dataclass_decoder(origin, known)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _mapping_decoder(origin, arguments)
-    if origin is tuple:
-        return _tuple_decoder(arguments)
-    if origin is list or (isinstance(origin, type) and issubclass(origin, Iterable)):
-        item = decoder(arguments[0])
-        if item is not unchanged:
-            return lambda value: [item(each) for each in _an(list, value)]
+    if isinstance(origin, type):
+        return _class_decoder(origin, arguments) or unchanged
+    if isinstance(annotation, typing.NewType):
+        return decoder(annotation.__supertype__)
+    if _is_alias(origin):
+        return _later(lambda: origin.__value__[arguments])
     return unchanged
+
+
+def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
+    """Give what makes instances of a class, with these types for its type variables."""
+    if is_model(kind):
+        return model_decoder(kind)
+    if issubclass(kind, enum.Enum):
+        return _enum_decoder(kind)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_decoder(kind, arguments)
+    if is_typed_dict(kind):
+        return _typed_dict_decoder(kind, arguments)
+    if issubclass(kind, tuple) and kind is not tuple:
+        return _named_tuple_decoder(kind, arguments)
+    if issubclass(kind, UUID):
+        return lambda value: kind(_an(str, value))
+    if issubclass(kind, _AS_ISO):
+        return kind.fromisoformat
+    if kind is timedelta:
+        return lambda value: timedelta(seconds=value)
+    return _items_decoder(kind, arguments) if arguments else None
+
+
+def _items_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
+    """Give what makes the items that a kind of list, tuple or dict says it has."""
+    if issubclass(kind, Mapping):
+        return _mapping_decoder(kind, arguments)
+    if kind is tuple:
+        return _tuple_decoder(arguments)
+    item = decoder(arguments[0])
+    if not issubclass(kind, Iterable) or item is unchanged:
+        return None
+    return lambda value: [item(each) for each in _an(list, value)]
 
 
 def _an(kind: type, value: Any) -> Any:
@@ -275,19 +270,19 @@ def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:
     )
 
 
-def _named_tuple_decoder(kind: type[tuple[Any, ...]]) -> Decode:
-    """Make the tuple with names that a list was; a plain `tuple` says nothing of its items."""
-    hints = _hints(kind)
+def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
+    """Make the tuple with names that a list was."""
+    hints = types_of(kind, arguments)
     items = [decoder(hints.get(name)) for name in getattr(kind, "_fields", ())]
     if not items:
-        return unchanged
+        return None
     return lambda value: kind(
         *(item(each) for item, each in zip(items, _an(list, value), strict=False))
     )
 
 
-def _dataclass_decoder(kind: type, known: Mapping[Any, Any] = NOTHING) -> Decode:
-    fields = {name: _filled(hint, known) for name, hint in _hints(kind).items()}
+def _dataclass_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+    fields = types_of(kind, arguments)
     names = {field.name for field in dataclasses.fields(kind) if field.init}
     if is_pydantic_dataclass(kind):
         return _aliased_decoder(kind, fields, names)
@@ -315,157 +310,10 @@ def _aliased_decoder(kind: type, fields: Mapping[str, Any], names: Iterable[str]
     return decode
 
 
-def _variables(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__parameters__", ())
-
-
-def _filled(hint: Any, known: Mapping[Any, Any]) -> Any:
-    """Put types in the place of the type variables of `Box[Page]`."""
-    variables = () if isinstance(hint, type) else _variables(hint)
-    if not known or not variables:
-        return known.get(hint, hint) if isinstance(hint, typing.TypeVar) else hint
-    return hint[tuple(known.get(each, each) for each in variables)]
-
-
-def _typed_dict_decoder(kind: type) -> Decode:
-    fields = _hints(kind)
+def _typed_dict_decoder(kind: type, arguments: tuple[Any, ...]) -> Decode:
+    fields = types_of(kind, arguments)
 
     def decode(value: Any) -> Any:
         return {key: decoder(fields.get(key))(item) for key, item in _an(dict, value).items()}
 
     return decode
-
-
-def _hints(thing: Any, unread: Sequence[str] = ()) -> dict[str, Any]:
-    """Read the annotations of a function or class, but for those that nobody reads here."""
-    try:
-        return typing.get_type_hints(thing, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # imported for the type checker only
-        return {
-            name: _hint(owner, name, annotation)
-            for owner in reversed(getattr(thing, "__mro__", (thing,)))
-            for name, annotation in inspect.get_annotations(owner).items()
-            if name not in unread
-        }
-
-
-def _hint(owner: Any, name: str, annotation: Any) -> Any:
-    """Read one annotation, if it can be read: others beside it may be of no use here."""
-    module = sys.modules.get(owner.__module__)
-    inside = getattr(inspect.unwrap(owner), "__globals__", None) or getattr(module, "__dict__", {})
-    alone = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        return typing.get_type_hints(alone, inside, include_extras=True)["it"]
-    except (NameError, TypeError, AttributeError, SyntaxError) as error:
-        logger.warning(
-            "the annotation %s of %r in %s cannot be read, so values come there as JSON gives"
-            " them: %s; import its names at run time, at the top of the module",
-            annotation,
-            name,
-            getattr(owner, "__qualname__", owner),
-            error,
-        )
-        return annotation
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shape:
-    """How a function's arguments and its result pass the wire."""
-
-    name: str
-    signature: inspect.Signature
-    skip: int
-    result: Decode
-    positional: tuple[Decode, ...]
-    rest: Decode
-    named: Mapping[str, Decode]
-    others: Decode
-    is_plain: bool
-    fitting: range
-
-    def arguments(self, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give stored args (array: positional, object: keyword, null: none) for a call."""
-        if isinstance(args, list) and self.is_plain:
-            return tuple(args), {}
-        if args is None:
-            return (), {}
-        if isinstance(args, dict):
-            get = self.named.get
-            return (), {name: get(name, self.others)(value) for name, value in args.items()}
-        if not isinstance(args, list):
-            return (args,), {}
-        known = self.positional
-        return tuple(
-            (known[place] if place < len(known) else self.rest)(value)
-            for place, value in enumerate(args)
-        ), {}
-
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Give a call's arguments as JSON; a wrong call fails where it is made.
-
-        An array where all are positional, else an object. Raises TypeError.
-        """
-        if not kwargs and len(args) in self.fitting:
-            return to_json(args)
-        try:
-            bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
-        except TypeError as error:
-            leading = ", not counting the first, which it is given" if self.skip else ""
-            raise TypeError(f"{self.name}{self.signature}{leading}: {error}") from None
-        if not kwargs:
-            return to_json(args)
-        named: dict[str, Any] = {}
-        for place, (name, value) in enumerate(bound.arguments.items()):
-            parameter = self.signature.parameters[name]
-            is_rest = parameter.kind is parameter.VAR_POSITIONAL
-            if place < self.skip and not (is_rest and len(value) > self.skip):
-                continue
-            if parameter.kind is parameter.VAR_KEYWORD:
-                named |= value
-            elif is_rest or parameter.kind is parameter.POSITIONAL_ONLY:
-                raise TypeError(f"{name} is positional: give keyword arguments or it, not both")
-            else:
-                named[name] = value
-        return to_json(named)
-
-
-def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Give the arguments of a function that is only named, as JSON. Raises TypeError."""
-    if args and kwargs:
-        raise TypeError("a function given by name takes positional or keyword arguments, not both")
-    return to_json(kwargs or args)
-
-
-def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
-    """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
-    signature = inspect.signature(function)
-    hints = _hints(function, list(signature.parameters)[:skip])
-    positional: list[Decode] = []
-    named: dict[str, Decode] = {}
-    rest: Decode = unchanged
-    others: Decode = unchanged
-    for parameter in list(signature.parameters.values())[skip:]:
-        decode = decoder(hints.get(parameter.name))
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            rest = decode
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            others = decode
-        else:
-            named[parameter.name] = decode
-            if parameter.kind is not parameter.KEYWORD_ONLY:
-                positional.append(decode)
-    result = decoder(hints.get("return"))
-    is_plain = all(decode is unchanged for decode in (*positional, rest))
-    fitting = _fitting(list(signature.parameters.values())[skip:])
-    name = getattr(function, "__name__", repr(function))
-    return Shape(
-        name, signature, skip, result, tuple(positional), rest, named, others, is_plain, fitting
-    )
-
-
-def _fitting(parameters: list[inspect.Parameter]) -> range:
-    """Tell how many positional arguments fit by their number alone; none where more is needed."""
-    if any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
-        return range(0)
-    needed = sum(one.default is one.empty for one in parameters)
-    return range(needed, len(parameters) + 1)

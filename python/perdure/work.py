@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import replace
-from functools import cached_property, update_wrapper
+from functools import cached_property, partial, update_wrapper
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -28,7 +28,8 @@ from .memory import Verbs
 from .names import check_queue, check_text
 from .notebooks import cell
 from .retry import Retry, policy_of
-from .typed import Result, Result_co, Shape, decoder, shape_of
+from .typed import Result, Result_co, decoder
+from .typed_shapes import Shape, shape_of
 
 if TYPE_CHECKING:
     from .memory import AsyncEntity, Entity
@@ -82,6 +83,8 @@ def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
 def is_awaited(function: Callable[..., Any]) -> bool:
     """Tell whether a call gives a coroutine: that of an `async def`, or of an object that has one
     for its calls."""
+    while isinstance(function, partial):
+        function = function.func
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, TypedDict, TypeVar
 from uuid import UUID
 
@@ -488,6 +489,65 @@ def test_values_are_typed_on_both_sides(
     work()
     notes = client.start(typed, [Page(number=1)]).result(T)
     assert notes == [Note("seen", Page(number=7, words=["a"])), Note("seen", Page(number=1))]
+
+
+class Reader:
+    """What is called as a function is."""
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def __call__(self, page: Page, *, last: Page | None = None) -> Page:
+        assert isinstance(page, Page)
+        return Page(number=self.first + page.number + (last.number if last else 0))
+
+
+class AsyncReader(Reader):
+    async def __call__(self, page: Page, *, last: Page | None = None) -> Page:  # type: ignore[override]
+        return super().__call__(page, last=last)
+
+
+def added(words: list[str], page: Page) -> Page:
+    assert isinstance(page, Page)
+    return Page(number=page.number, words=page.words + words)
+
+
+class Answerer:
+    async def __call__(self, memory: AsyncEntity, page: Page) -> Page:
+        await memory.set(page, "page")
+        return added(["b"], page)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        Reader(1),
+        AsyncReader(1),
+        partial(added, ["a"]),
+        partial(Reader(1), last=Page(number=2)),
+        partial(partial(AsyncReader(1)), last=Page(number=2)),
+    ],
+    ids=["object", "async object", "partial", "partial object", "partial of partial"],
+)
+def test_what_is_called_as_a_function_has_its_types(
+    app: perdure.App, client: perdure.Client, work: Any, read: Any
+) -> None:
+    """A dict came into an object with __call__ and into a partial, and out of them."""
+    activity: Any = app.activity(read, name="read")
+    hook: Any = app.hook(partial(Answerer()), name="answer")
+
+    @app.coordinator
+    async def typed(memory: AsyncEntity, page: Page) -> list[bool]:
+        found = [await activity(page), await hook(memory, page)]
+        return [isinstance(each, Page) for each in found]
+
+    async def held(kept: list[str], memory: AsyncEntity, page: Page) -> Page:
+        return added(kept, await activity(page))
+
+    holds: Any = app.coordinator(partial(held, ["c"]), name="held")
+    work()
+    assert client.start(typed, Page(number=1)).result(T) == [True, True]
+    assert client.start(holds, Page(number=1)).result(T).words[-1] == "c"
 
 
 Item = TypeVar("Item")

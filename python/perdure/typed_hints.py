@@ -1,0 +1,140 @@
+"""What annotations name: those of a function however it is wrapped, and those of a class, with the
+types that stand for its type variables and for those of its bases."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+logger = logging.getLogger("perdure.types")
+
+Known = Mapping[Any, Any]
+"""Types by the type variables for which they stand."""
+
+
+def is_typed_dict(thing: object) -> bool:
+    """Tell whether a type is a TypedDict, of `typing` or of `typing_extensions`."""
+    return isinstance(thing, type) and issubclass(thing, dict) and hasattr(thing, "__total__")
+
+
+def types_of(kind: type, arguments: Sequence[Any] = ()) -> dict[str, Any]:
+    """Read the types of a class's fields: `types_of(Box, [Page])` are those of a `Box[Page]`."""
+    found: dict[str, Any] = {}
+    for owner, known in reversed(_lineage(kind, arguments).items()):
+        for name, annotation in _own_annotations(owner).items():
+            found[name] = _filled(_read(owner, name, annotation), known)
+    return found
+
+
+def types_of_call(
+    function: Callable[..., Any], signature: inspect.Signature, skip: int
+) -> dict[str, Any]:
+    """Read the types of a call's parameters but the first, and of its `return`."""
+    owner = _written(function)
+    annotations = {each.name: each.annotation for each in signature.parameters.values()}
+    read = [*list(annotations.items())[skip:], ("return", signature.return_annotation)]
+    return {
+        name: _read(owner, name, annotation)
+        for name, annotation in read
+        if annotation is not inspect.Signature.empty
+    }
+
+
+def _written(function: Any) -> Any:
+    """Find what is called in the end: its annotations are written where it is."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        elif inspect.isroutine(function) or isinstance(function, type):
+            return function
+        else:
+            function = type(function).__call__
+
+
+def _lineage(kind: type, arguments: Sequence[Any]) -> dict[type, Known]:
+    """Give a class and its bases, the nearest first, with what their type variables stand for."""
+    found: dict[Any, Known] = {kind: _known(kind, arguments)}
+    ancestors = _ancestors(kind)
+    for owner in ancestors:
+        known = found.setdefault(owner, _known(owner))
+        for base in _bases(owner):
+            filled = [_filled(each, known) for each in typing.get_args(base)]
+            found.setdefault(_class_of(base), _known(_class_of(base), filled))
+    return {owner: found[owner] for owner in ancestors}
+
+
+def _ancestors(kind: type) -> Sequence[type]:
+    """Give a class and its bases; to Python, a TypedDict has none of its own."""
+    if not is_typed_dict(kind):
+        return kind.__mro__
+    bases = filter(is_typed_dict, map(_class_of, _bases(kind)))
+    return [kind, *chain.from_iterable(map(_ancestors, bases))]
+
+
+def _bases(kind: type) -> Sequence[Any]:
+    """Give the bases of a class as they are written: `Box[Page]`."""
+    written: Sequence[Any] = vars(kind).get("__orig_bases__", kind.__bases__)
+    return written
+
+
+def _class_of(annotation: Any) -> Any:
+    return typing.get_origin(annotation) or annotation
+
+
+def _known(kind: Any, arguments: Sequence[Any] = ()) -> Known:
+    variables = getattr(kind, "__parameters__", ())
+    known = dict(zip(variables, arguments, strict=False))
+    others = (each for each in variables if getattr(each, "has_default", bool)())
+    return {each: each.__default__ for each in others} | known
+
+
+def _filled(hint: Any, known: Known) -> Any:
+    """Put types in the place of the type variables of an annotation."""
+    if isinstance(hint, typing.TypeVar):
+        return known.get(hint, hint)
+    variables = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+    if not known.keys() & set(variables):
+        return hint
+    return hint[tuple(known.get(each, each) for each in variables)]
+
+
+def _own_annotations(owner: type) -> Mapping[str, Any]:
+    """Give what is written in a class itself. That of a TypedDict holds what its bases say."""
+    own = inspect.get_annotations(owner)
+    if not is_typed_dict(owner):
+        return own
+    bases = filter(is_typed_dict, map(_class_of, _bases(owner)))
+    said = [inspect.get_annotations(each) for each in bases]
+    return {
+        name: each for name, each in own.items() if not any(one.get(name) == each for one in said)
+    }
+
+
+def _read(owner: Any, name: str, annotation: Any) -> Any:
+    """Read one annotation, if it can be read: others beside it may be of no use here."""
+    module = getattr(sys.modules.get(owner.__module__), "__dict__", {})
+    variables = {each.__name__: each for each in getattr(owner, "__type_params__", ())}
+    inside = getattr(owner, "__globals__", module) | variables
+    names = dict(vars(owner)) if isinstance(owner, type) else {}
+    alone = type("alone", (), {"__annotations__": {name: annotation}})
+    try:  # as Python does: the names of the module come before those of the class
+        hints = typing.get_type_hints(alone, names, inside, include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        logger.warning(
+            "the annotation %s of %r in %s cannot be read, so values come there as JSON gives"
+            " them: %s; import its names at run time, at the top of the module",
+            annotation,
+            name,
+            getattr(owner, "__qualname__", owner),
+            error,
+        )
+        return annotation
+    return hints[name]

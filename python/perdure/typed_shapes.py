@@ -1,0 +1,114 @@
+"""How the arguments and the result of a function pass the wire."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .typed import Decode, decoder, to_json, unchanged
+from .typed_hints import types_of_call
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a function's arguments and its result pass the wire."""
+
+    name: str
+    signature: inspect.Signature
+    skip: int
+    result: Decode
+    positional: tuple[Decode, ...]
+    rest: Decode
+    named: Mapping[str, Decode]
+    others: Decode
+    is_plain: bool
+    fitting: range
+
+    def arguments(self, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give stored args (array: positional, object: keyword, null: none) for a call."""
+        if isinstance(args, list) and self.is_plain:
+            return tuple(args), {}
+        if args is None:
+            return (), {}
+        if isinstance(args, dict):
+            get = self.named.get
+            return (), {name: get(name, self.others)(value) for name, value in args.items()}
+        if not isinstance(args, list):
+            return (args,), {}
+        known = self.positional
+        return tuple(
+            (known[place] if place < len(known) else self.rest)(value)
+            for place, value in enumerate(args)
+        ), {}
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give a call's arguments as JSON; a wrong call fails where it is made.
+
+        An array where all are positional, else an object. Raises TypeError.
+        """
+        if not kwargs and len(args) in self.fitting:
+            return to_json(args)
+        try:
+            bound = self.signature.bind(*(None,) * self.skip, *args, **kwargs)
+        except TypeError as error:
+            leading = ", not counting the first, which it is given" if self.skip else ""
+            raise TypeError(f"{self.name}{self.signature}{leading}: {error}") from None
+        if not kwargs:
+            return to_json(args)
+        named: dict[str, Any] = {}
+        for place, (name, value) in enumerate(bound.arguments.items()):
+            parameter = self.signature.parameters[name]
+            is_rest = parameter.kind is parameter.VAR_POSITIONAL
+            if place < self.skip and not (is_rest and len(value) > self.skip):
+                continue
+            if parameter.kind is parameter.VAR_KEYWORD:
+                named |= value
+            elif is_rest or parameter.kind is parameter.POSITIONAL_ONLY:
+                raise TypeError(f"{name} is positional: give keyword arguments or it, not both")
+            else:
+                named[name] = value
+        return to_json(named)
+
+
+def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Give the arguments of a function that is only named, as JSON. Raises TypeError."""
+    if args and kwargs:
+        raise TypeError("a function given by name takes positional or keyword arguments, not both")
+    return to_json(kwargs or args)
+
+
+def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
+    """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
+    signature = inspect.signature(function)
+    hints = types_of_call(function, signature, skip)
+    positional: list[Decode] = []
+    named: dict[str, Decode] = {}
+    rest: Decode = unchanged
+    others: Decode = unchanged
+    for parameter in list(signature.parameters.values())[skip:]:
+        decode = decoder(hints.get(parameter.name))
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            rest = decode
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            others = decode
+        else:
+            named[parameter.name] = decode
+            if parameter.kind is not parameter.KEYWORD_ONLY:
+                positional.append(decode)
+    result = decoder(hints.get("return"))
+    is_plain = all(decode is unchanged for decode in (*positional, rest))
+    fitting = _fitting(list(signature.parameters.values())[skip:])
+    name = getattr(function, "__name__", repr(function))
+    return Shape(
+        name, signature, skip, result, tuple(positional), rest, named, others, is_plain, fitting
+    )
+
+
+def _fitting(parameters: list[inspect.Parameter]) -> range:
+    """Tell how many positional arguments fit by their number alone; none where more is needed."""
+    if any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
+        return range(0)
+    needed = sum(one.default is one.empty for one in parameters)
+    return range(needed, len(parameters) + 1)
