@@ -16,9 +16,11 @@ from typing import Any
 from uuid import UUID
 
 from .errors import ValueTooDeep
+from .stored import as_stored
+from .typed_changes import Hints, check_back
+from .typed_dataclasses import make, making_of
 from .typed_hints import is_typed_dict, types_of
-from .typed_models import is_model, is_pydantic_dataclass, model_decoder, model_json
-from .typed_schemas import found_at, places_of, put
+from .typed_models import is_of_pydantic, model_decoder, model_json, types_unknown_to_pydantic
 from .typed_unions import Member, union_decoder
 
 if sys.version_info >= (3, 13):
@@ -66,7 +68,7 @@ def _json(value: Any) -> Any:
 
 
 def _special(value: Any) -> Any:
-    if is_model(type(value)):
+    if is_of_pydantic(type(value)):
         return model_json(value)
     if isinstance(value, enum.Enum):
         return _json(value.value)
@@ -86,16 +88,21 @@ def _special(value: Any) -> Any:
 
 
 def _dataclass_json(value: Any) -> Any:
-    written = {each.name: _json(getattr(value, each.name)) for each in dataclasses.fields(value)}
     kind: Any = type(value)
-    places = places_of(kind)
-    if not places:
-        return written
-    made: dict[str, Any] = {}
-    for name, item in written.items():
-        known = places.get(name, ((name,),))
-        put(made, (name,) if (name,) in known else known[0], item)
-    return made
+    making = making_of(kind)
+    known = ((name, getattr(value, name)) for name in making.names if hasattr(value, name))
+    written = {name: _json(item) for name, item in known}
+    if making.is_by_code:
+        check_back(value, partial(decoder(kind), as_stored(written)), _HINTS)
+    return written
+
+
+_HINTS = Hints(
+    "If the value is wrong, refuse it where it is made; else let the class take what its fields"
+    " hold, or give plain values.",
+    "Let the class, its __post_init__ and what it takes by default, make the same of its fields"
+    " again; or give plain values.",
+)
 
 
 def unchanged(value: Any) -> Any:
@@ -148,8 +155,8 @@ def _made_decoder(annotation: Any) -> Decode:
 
 def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
     """Give what makes instances of a class, with these types for its type variables."""
-    if is_model(kind):
-        return model_decoder(kind)
+    if is_of_pydantic(kind):
+        return _model_decoder(kind, arguments)
     if issubclass(kind, enum.Enum):
         return _enum_decoder(kind)
     if dataclasses.is_dataclass(kind):
@@ -165,6 +172,19 @@ def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None
     if kind is timedelta:
         return lambda value: timedelta(seconds=value)
     return _items_decoder(kind, arguments) if arguments else None
+
+
+def _model_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+    decode = model_decoder(kind[arguments] if arguments else kind)
+    others = types_unknown_to_pydantic(kind)
+
+    def decode_all(value: Any) -> Any:
+        made = decode(value)
+        for name, hint in others.items():
+            object.__setattr__(made, name, decoder(hint)(getattr(made, name)))
+        return made
+
+    return decode_all if others else decode
 
 
 def _items_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
@@ -281,31 +301,13 @@ def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode 
     )
 
 
-def _dataclass_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
     fields = types_of(kind, arguments)
-    names = {field.name for field in dataclasses.fields(kind) if field.init}
-    if is_pydantic_dataclass(kind):
-        return _aliased_decoder(kind, fields, names)
 
     def decode(value: Any) -> Any:
         given = _an(dict, value)
-        known = {name: decoder(fields.get(name))(given[name]) for name in names if name in given}
-        return kind(**known)
-
-    return decode
-
-
-def _aliased_decoder(kind: type, fields: Mapping[str, Any], names: Iterable[str]) -> Decode:
-    """Make a dataclass of pydantic, of what stands where it reads, else by the fields' names."""
-
-    def decode(value: Any) -> Any:
-        given = _an(dict, value)
-        known: dict[str, Any] = {}
-        for name in names:
-            places = places_of(kind).get(name, ((name,),))
-            for found in found_at(given, (*places, (name,))):
-                put(known, places[0], decoder(fields.get(name))(found))
-        return kind(**known)
+        found = (name for name in making_of(kind).names if name in given)
+        return make(kind, {name: decoder(fields.get(name))(given[name]) for name in found})
 
     return decode
 

@@ -17,6 +17,15 @@ logger = logging.getLogger("perdure.types")
 Known = Mapping[Any, Any]
 """Types by the type variables for which they stand."""
 
+if sys.version_info >= (3, 14):  # it would fail over a name that only type checkers know
+    from annotationlib import Format
+
+    signature_of = functools.partial(inspect.signature, annotation_format=Format.FORWARDREF)
+    _annotations_of = functools.partial(inspect.get_annotations, format=Format.FORWARDREF)
+else:
+    signature_of = inspect.signature
+    _annotations_of = inspect.get_annotations
+
 
 def is_typed_dict(thing: object) -> bool:
     """Tell whether a type is a TypedDict, of `typing` or of `typing_extensions`."""
@@ -100,19 +109,26 @@ def _filled(hint: Any, known: Known) -> Any:
     """Put types in the place of the type variables of an annotation."""
     if isinstance(hint, typing.TypeVar):
         return known.get(hint, hint)
-    variables = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+    variables = variables_of(hint)
     if not known.keys() & set(variables):
         return hint
     return hint[tuple(known.get(each, each) for each in variables)]
 
 
+def variables_of(hint: Any) -> Sequence[Any]:
+    """Name the type variables that stand in an annotation; those of a bare class do not."""
+    if isinstance(hint, typing.TypeVar):
+        return (hint,)
+    return () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+
+
 def _own_annotations(owner: type) -> Mapping[str, Any]:
     """Give what is written in a class itself. That of a TypedDict holds what its bases say."""
-    own = inspect.get_annotations(owner)
+    own = _annotations_of(owner)
     if not is_typed_dict(owner):
         return own
     bases = filter(is_typed_dict, map(_class_of, _bases(owner)))
-    said = [inspect.get_annotations(each) for each in bases]
+    said = [_annotations_of(each) for each in bases]
     return {
         name: each for name, each in own.items() if not any(one.get(name) == each for one in said)
     }

@@ -1,6 +1,6 @@
-"""Pydantic models on the wire: written under the names that they are read by, and refused where
-they could not be read, or would come back as something else. What that takes is found out once for
-each class."""
+"""Pydantic's models and dataclasses on the wire: written under the names that they are read by, and
+refused where they could not be read, or would come back as something else. What that takes is found
+out once for each class."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from . import typed_schemas as schemas
 from .errors import InvalidValue
-from .typed_changes import change_of
+from .typed_changes import Hints, check_back
+from .typed_hints import types_of, variables_of
+from .typed_schemas import adapter_of
 
 
 def is_model(thing: object) -> bool:
@@ -24,9 +26,9 @@ def is_model(thing: object) -> bool:
     )
 
 
-def is_pydantic_dataclass(thing: type) -> bool:
-    """Tell whether a dataclass is one of pydantic's, without importing pydantic for it."""
-    return "__pydantic_core_schema__" in vars(thing)
+def is_of_pydantic(kind: type) -> bool:
+    """Tell whether a type is a model or a dataclass of pydantic."""
+    return hasattr(kind, "__pydantic_core_schema__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,23 @@ class Plan:
         return not self.is_plain or any(part.__subclasses__() for part in self.parts)
 
 
+_HINTS = Hints(
+    "If the value is wrong, set validate_assignment in the model's config, and it is refused where"
+    " it is assigned; else change the field, its serializer or its aliases, or give plain values.",
+    "Change the field, its serializer or its aliases; of several types that look the same in JSON"
+    " let a Literal tell which it is.",
+)
 _PLAIN = Plan(is_plain=True, parts=(), is_read_as_json=False, is_round_trip=False)
+
+
+def types_unknown_to_pydantic(kind: Any) -> dict[str, Any]:
+    """Give the types of fields that a subclass of a generic dataclass fixes: to pydantic each is a
+    type variable still."""
+    fields = {} if is_model(kind) else kind.__pydantic_fields__
+    free = set(getattr(kind, "__parameters__", ()))
+    fixed = [name for name, each in fields.items() if set(variables_of(each.annotation)) - free]
+    types = types_of(kind) if fixed else {}
+    return {name: types[name] for name in fixed}
 
 
 def model_json(model: Any) -> Any:
@@ -73,13 +91,16 @@ def patch_json(model: Any) -> Any:
 
 def model_decoder(kind: Any) -> Callable[[Any], Any]:
     """Give the function that makes a model of its JSON: strict ones too take a text for a date."""
+    is_of_model = is_model(kind)
 
     def decode(value: Any) -> Any:
-        if _plan(kind).is_read_as_json:
-            from pydantic_core import to_json
+        if not _plan(kind).is_read_as_json:
+            read = kind.model_validate if is_of_model else adapter_of(kind).validate_python
+            return read(value)
+        from pydantic_core import to_json
 
-            return kind.model_validate_json(to_json(value))
-        return kind.model_validate(value)
+        read = kind.model_validate_json if is_of_model else adapter_of(kind).validate_json
+        return read(to_json(value))
 
     return decode
 
@@ -106,49 +127,20 @@ def _plan_of(kind: Any) -> Plan:
 
 def _check(model: Any, written: Any, plan: Plan) -> None:
     """Read a model back before it is given. Raises InvalidValue."""
-    name = type(model).__name__
-    try:
-        back = model_decoder(type(model))(written)
-        changed = change_of(model, back) if plan.is_compared else None
-    except Exception as error:  # noqa: BLE001 - a model's validators raise what they like
-        refused = InvalidValue(
-            f"a {name} cannot be read back from the JSON that it is written as",
-            detail=_told(error)[:1000],
-            hint="If the value is wrong, set validate_assignment in the model's config, and it is"
-            " refused where it is assigned; else change the field, its serializer or its aliases,"
-            " or give plain values.",
-        )
-        refused.is_chance = True
-        raise refused from None
-    if changed is not None:
-        raise InvalidValue(
-            f"a {name} would not come back from JSON as it is",
-            detail=f"What stands at {changed.lstrip('.') or 'its top'} would be another value.",
-            hint="Change the field, its serializer or its aliases; of several types that look the"
-            " same in JSON let a Literal tell which it is.",
-        )
-
-
-def _told(error: Exception) -> str:
-    """Tell what is wrong without the values, which may be secret."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return type(error).__name__
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
-        for each in error.errors(include_url=False, include_context=False, include_input=False)
-    )
+    read = partial(model_decoder(type(model)), written)
+    check_back(model, read, _HINTS, is_compared=plan.is_compared)
 
 
 def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:
+    kind: Any = type(model)
+    dump = model.model_dump if is_model(kind) else partial(adapter_of(kind).dump_python, model)
     try:
-        dumped = model.model_dump(
+        dumped = dump(
             mode="json", by_alias=True, exclude_unset=exclude_unset, round_trip=plan.is_round_trip
         )
     except ValueError as error:  # bytes that are no text, a type that pydantic does not know
         raise InvalidValue(
-            f"a {type(model).__name__} cannot be stored as JSON",
+            f"a {kind.__name__} cannot be stored as JSON",
             detail=f"Pydantic cannot write it: {error}"[:1000],
             hint="Give the field a field_serializer, or for bytes the model ser_json_bytes='base64'"
             " and val_json_bytes='base64'.",
@@ -158,7 +150,7 @@ def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:
 
 def _readable(value: Any, dumped: Any) -> Any:
     """Give what pydantic has written of a value the names that it is read by, at every level."""
-    if is_model(type(value)) or is_dataclass(value):
+    if is_of_pydantic(type(value)) or is_dataclass(value):
         return _readable_model(value, dumped)
     if isinstance(value, Mapping) and isinstance(dumped, dict) and len(value) == len(dumped):
         pairs = zip(dumped.items(), value.values(), strict=True)

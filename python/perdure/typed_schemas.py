@@ -4,12 +4,10 @@ and read by, and what there is that might not come back as it was given."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import lru_cache, reduce
+from functools import lru_cache
 from itertools import pairwise
-from operator import getitem
-from typing import Any, cast
+from typing import Any
 
 from .errors import InvalidValue
 
@@ -50,36 +48,25 @@ def names_of(kind: Any) -> Names:
     return _names(node) if node else Names({each.name: each.name for each in fields(kind)})
 
 
-@lru_cache(maxsize=1024)
-def places_of(kind: Any) -> Mapping[str, tuple[Place, ...]]:
-    """Tell where a dataclass of pydantic reads its fields, the best first; of others nothing."""
-    try:
-        node = _node_of(kind)
-        if node is None:
-            return {}
-        config = node.get("config") or {}
-        return {name: _read_at(name, one, config) for name, one in _fields(node).items()}
-    except LookupError:  # a pydantic of another version knows it in other words
-        return {}
-
-
 def _node_of(kind: Any) -> Node | None:
-    if "__pydantic_core_schema__" not in vars(kind):
+    if not hasattr(kind, "__pydantic_core_schema__"):
         return None
     its = (each for each in nodes_of(kind) if each.get("cls") is kind)
     return next((each for each in its if each["type"] in ("model", "dataclass")), None)
 
 
+@lru_cache(maxsize=1024)
+def adapter_of(kind: Any) -> Any:
+    """Give what reads and writes a dataclass of pydantic, or one with types: `Box[Page]`."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
 def nodes_of(kind: Any) -> Iterator[Node]:
     """Give the parts of a class's schema, and of all that it is made of, that JSON passes."""
-    if hasattr(kind, "model_rebuild"):
-        kind.model_rebuild()  # does nothing where it was built when it was defined
-    else:
-        from pydantic.dataclasses import rebuild_dataclass
-
-        rebuild_dataclass(cast("type[Any]", kind))
     known: dict[str, Node] = {}
-    left: list[Any] = [kind.__pydantic_core_schema__]
+    left: list[Any] = [_schema_of(kind)]
     while left:
         part = left.pop()
         if isinstance(part, list | tuple):
@@ -91,6 +78,13 @@ def nodes_of(kind: Any) -> Iterator[Node]:
             left += [each for key, each in part.items() if key not in passed]
         elif isinstance(part, Mapping):  # of names
             left += part.values()
+
+
+def _schema_of(kind: Any) -> Any:
+    if not hasattr(kind, "model_rebuild"):
+        return adapter_of(kind).core_schema
+    kind.model_rebuild()  # does nothing where it was built when it was defined
+    return kind.__pydantic_core_schema__
 
 
 def _resolved(union: Node, known: Mapping[str, Node]) -> Node:
@@ -155,14 +149,6 @@ def _widen(into: Any, step: str | int) -> None:
                 hint="Let it count from the beginning, or set validate_by_name.",
             )
         into.extend([None] * (step + 1 - len(into)))
-
-
-def found_at(made: Any, places: Iterable[Place]) -> list[Any]:
-    """Give what stands at the first of the places where there is something, if anywhere."""
-    for place in places:
-        with suppress(LookupError, TypeError):
-            return [reduce(getitem, place, made)]
-    return []
 
 
 def _names(node: Node) -> Names:

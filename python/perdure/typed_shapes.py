@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .typed import Decode, decoder, to_json, unchanged
-from .typed_hints import types_of_call
+from .typed_hints import signature_of, types_of_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
-    signature = inspect.signature(function)
+    signature = signature_of(function)
     hints = types_of_call(function, signature, skip)
     positional: list[Decode] = []
     named: dict[str, Decode] = {}

@@ -29,6 +29,7 @@ from .names import check_queue, check_text
 from .notebooks import cell
 from .retry import Retry, policy_of
 from .typed import Result, Result_co, decoder
+from .typed_hints import signature_of
 from .typed_shapes import Shape, shape_of
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Work(Generic[P, R, Result_co]):
                 hint="Return a list; perdure.publish() tells each item as it comes.",
             )
         try:
-            parameters = list(inspect.signature(function).parameters.values())
+            parameters = list(signature_of(function).parameters.values())
         except (TypeError, ValueError):  # not written in Python, and silent about it
             return
         owner = getattr(function, "__qualname__", "").rpartition(".")[0]

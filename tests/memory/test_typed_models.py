@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 import perdure
-from perdure import typed_schemas
+from perdure import typed_changes, typed_schemas
 from perdure.stored import as_stored
 from perdure.typed import decoder, to_json
 from perdure.typed_models import model_json
@@ -480,10 +480,8 @@ def test_a_model_without_a_doubt_is_not_compared(
     kind: type[BaseModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What that would cost is paid for doubtful ones alone."""
-    import perdure.typed_models as models
-
     checked: list[Any] = []
-    monkeypatch.setattr(models, "change_of", lambda model, back: checked.append(model))
+    monkeypatch.setattr(typed_changes, "change_of", lambda model, back: checked.append(model))
     values = {
         Plain: Plain(one=1),
         LeftOut: LeftOut(one=1),
@@ -504,16 +502,28 @@ def assigned() -> Bill:
     return bill
 
 
+@pydantic.dataclasses.dataclass
+class Sum:
+    total: float = Field(default=0, ge=0)
+
+
+def assigned_to_dataclass() -> Sum:
+    made = Sum()
+    made.total = -1.5
+    return made
+
+
 @pytest.mark.parametrize(
     "invalid",
     [
         assigned(),
+        assigned_to_dataclass(),
         Bill().model_copy(update={"total": -1.5}),
         Bill.model_construct(total=-1.5),
         Bill(some=[Bill(), Bill.model_construct(total=-1.5)]),
         Right.model_construct(tool="a"),
     ],
-    ids=["assigned", "copied", "constructed", "inside", "incomplete"],
+    ids=["assigned", "dataclass", "copied", "constructed", "inside", "incomplete"],
 )
 def test_a_model_that_its_class_would_not_take_is_refused(dsn: str, invalid: Any) -> None:
     """It was stored, and nobody could read it any more."""
@@ -550,18 +560,13 @@ class HoldsOrder(BaseModel):
 def test_a_dataclass_of_pydantic_comes_back_by_its_aliases() -> None:
     order = Order(maxLimit=3, times=[WHEN])  # type: ignore[call-arg]
     written = as_stored(to_json(order))
-    assert written == {"maxLimit": 3, "times": [WHEN.isoformat()], "name": "a"}
+    assert written == {"maxLimit": 3, "times": ["2030-01-01T12:00:00Z"], "name": "a"}
     assert decoder(Order)(written) == order
     holds = HoldsOrder(orders=[order])
     assert decoder(HoldsOrder)(as_stored(to_json(holds))) == holds
     named = NamedOrder(limit=3)
-    assert to_json(named) == {"limit": 3}
+    assert to_json(named) == {"maxLimit": 3}
     assert decoder(NamedOrder)({"limit": 3}) == decoder(NamedOrder)({"maxLimit": 3}) == named
-
-
-def test_a_dataclass_of_pydantic_is_read_as_it_was_written_before() -> None:
-    stored = {"limit": 3, "at": WHEN.isoformat(), "name": "b"}
-    assert decoder(Order)(stored) == Order(maxLimit=3, times=[WHEN], name="b")  # type: ignore[call-arg]
 
 
 def test_a_merge_writes_what_was_set_under_the_names_that_are_read(dsn: str) -> None:

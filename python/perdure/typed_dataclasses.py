@@ -1,0 +1,60 @@
+"""How dataclasses are made again of their fields, and whether code of theirs has a say in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from inspect import Parameter
+from typing import Any
+
+from .errors import InvalidValue
+from .typed_hints import signature_of
+
+_MANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What instances of a dataclass are made of.
+
+    All fields are written. The class is given them, but for those which are set `later`, in what it
+    has made (`init=False`). `is_by_code` where that may be something else than was written.
+    """
+
+    names: tuple[str, ...]
+    later: frozenset[str]
+    is_by_code: bool
+
+
+@lru_cache(maxsize=1024)
+def making_of(kind: Any) -> Making:
+    """Tell how instances of a class are made. Raises InvalidValue where it takes what no field of
+    it keeps."""
+    names = tuple(each.name for each in fields(kind))
+    later = frozenset(each.name for each in fields(kind) if not each.init)
+    given = set(names) - later
+    taken = signature_of(kind).parameters
+    lost = [
+        name
+        for name, each in taken.items()
+        if name not in given and each.default is each.empty and each.kind not in _MANY
+    ]
+    if lost:
+        raise InvalidValue(
+            f"a {kind.__name__} cannot be read back from the JSON that it is written as",
+            detail=f"It is made of {', '.join(lost)}, which no field of it keeps.",
+            hint="Give an InitVar a default, or keep it in a field; or give plain values.",
+        )
+    return Making(names, later, hasattr(kind, "__post_init__") or taken.keys() != given)
+
+
+def make(kind: Any, known: Mapping[str, Any]) -> Any:
+    """Make an instance of what is known of its fields; the class says what the others are."""
+    later = making_of(kind).later
+    if not later:
+        return kind(**known)
+    made = kind(**{name: value for name, value in known.items() if name not in later})
+    for name in known.keys() & later:
+        object.__setattr__(made, name, known[name])  # it may be frozen
+    return made
