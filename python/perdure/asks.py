@@ -21,7 +21,8 @@ from .errors import (
 )
 from .names import check_name, check_own_name, check_text
 from .stored import as_stored
-from .typed import Decode, to_json, unchanged
+from .typed import to_json
+from .typed_items import Decode, unchanged
 from .typed_shapes import bind_unknown
 
 if TYPE_CHECKING:

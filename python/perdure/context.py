@@ -18,7 +18,7 @@ from .replay import current
 
 if TYPE_CHECKING:
     from .app import App
-    from .typed import Decode
+    from .typed_items import Decode
     from .work import Pending, Work
 
 

@@ -14,7 +14,7 @@ from .context import SHIELDED, Info, Runtime, info_of, is_shielded
 from .durations import from_iso
 from .errors import InvalidArgument
 from .replay import AsyncRun, Fact, SyncRun
-from .typed import Decode
+from .typed_items import Decode
 from .work import Coordinator
 
 if TYPE_CHECKING:

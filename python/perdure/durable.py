@@ -31,7 +31,8 @@ from .errors import InvalidArgument
 from .names import as_id, check_name, check_text
 from .paths import Path, parse_path
 from .progress import Pulse, pulse
-from .typed import Result, decoder, unchanged
+from .typed import Result, decoder
+from .typed_items import unchanged
 from .work import Coordinator, Hook, Pending, Workflow, check_kind
 
 MICROSECONDS = 1_000_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from . import typed
 from .calls import Call
 from .durations import Duration
 from .looks import Steps, answer_of, end_of, until_of
@@ -18,6 +17,7 @@ from .requests import BaseClient, answered, decoder_of, ending, unanswered, unfi
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages
 from .typed import Result
+from .typed_items import Decode, unchanged
 from .work import Hook
 
 A = TypeVar("A")
@@ -41,7 +41,7 @@ class BaseHandle(
 ):
     """A job, seen from outside."""
 
-    def __init__(self, client: BaseClient, job: str, decode: typed.Decode = typed.unchanged):
+    def __init__(self, client: BaseClient, job: str, decode: Decode = unchanged):
         self._client = client
         self._decode = decode
         self.id = job
@@ -187,14 +187,14 @@ class BaseHandle(
         call = self._client.requests.hook(self.id, hook, args, options)
         return self._give(call, connection)
 
-    def _answer(self, task: str, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
+    def _answer(self, task: str, timeout: Duration | None, decode: Decode) -> Steps[Any]:
         limit, until = until_of(timeout)
         row = yield answer_of(self._client.calls, self.id, task, until)
         if row is None:
             raise unanswered(self.id, task, limit)
         return answered(self.id, task, row, decode)
 
-    def _ran(self, call: Call, timeout: Duration | None, decode: typed.Decode) -> Steps[Any]:
+    def _ran(self, call: Call, timeout: Duration | None, decode: Decode) -> Steps[Any]:
         return (yield from self._answer((yield call), timeout, decode))
 
     def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]

@@ -23,7 +23,7 @@ from .memo import what_is_asked
 from .mistyped import read_as
 from .replay import Fact
 from .turns import Json
-from .typed import Decode
+from .typed_items import Decode
 from .waits import Open
 from .work import Transaction
 

@@ -36,6 +36,7 @@ from .mistyped import read_as
 from .names import as_id
 from .past import keyed, row_of, rows_of
 from .paths import write_path
+from .typed_items import Decode, unchanged
 from .typed_shapes import bind_unknown
 from .work import Coordinator, Hook, Work, Workflow, check_kind
 
@@ -273,7 +274,7 @@ def _bound(
     return stored(work.shape.bind(args, kwargs))
 
 
-def ending(job: str, row: Sequence[Any], decode: typed.Decode) -> Any:
+def ending(job: str, row: Sequence[Any], decode: Decode) -> Any:
     """Give a finished job's result.
 
     Raises JobFailed, JobCancelled, ValueMistyped, InvalidArgument (no job).
@@ -319,7 +320,7 @@ def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout
     )
 
 
-def answered(job: str, task: str, row: Sequence[Any], decode: typed.Decode) -> Any:
+def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
     """Give what a hook from outside has answered. Raises HookFailed and ValueMistyped."""
     status, result, error = row
     if status == "completed":
@@ -391,11 +392,11 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def decoder_of(
     work: Workflow | Hook[..., Any] | None, kind: type[Work[..., Any]] = Coordinator
-) -> typed.Decode:
+) -> Decode:
     """Give what makes a function's result of its stored form. Raises InvalidArgument."""
     if work is not None:
         check_kind(work, kind)
-    return work.shape.result if isinstance(work, Work) else typed.unchanged
+    return work.shape.result if isinstance(work, Work) else unchanged
 
 
 class BaseClient:

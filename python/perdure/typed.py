@@ -8,9 +8,9 @@ import enum
 import sys
 import types
 import typing
-from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,8 @@ from .errors import ValueTooDeep
 from .stored import as_stored
 from .typed_changes import Hints, check_back
 from .typed_dataclasses import make, making_of
-from .typed_hints import is_typed_dict, types_of
+from .typed_hints import bare, is_alias, is_typed_dict, logger, types_of
+from .typed_items import Decode, an, items_decoder, unchanged
 from .typed_models import is_of_pydantic, model_decoder, model_json, types_unknown_to_pydantic
 from .typed_unions import Member, union_decoder
 
@@ -32,13 +33,8 @@ Result = TypeVar("Result", default=Any)
 Result_co = TypeVar("Result_co", covariant=True, default=Any)
 """What comes of work in the end: any type, where only a name is known of it, or nothing is said."""
 
-Decode = Callable[[Any], Any]
-
 _PLAIN = (str, int, float, bool, type(None))
 _AS_ISO = (datetime, date, time)
-_DICTS = (dict, defaultdict, OrderedDict, Counter)
-_BEGINNINGS = {kind: kind for kind in (list, dict, set, str, int, float, bool)}
-"""What a defaultdict begins a value with, by the annotation of its values."""
 
 
 def to_json(value: Any) -> Any:
@@ -105,11 +101,6 @@ _HINTS = Hints(
 )
 
 
-def unchanged(value: Any) -> Any:
-    """Hand a stored value on as it is."""
-    return value
-
-
 def decoder(annotation: Any) -> Decode:
     """Give the function that makes a stored value of the annotated type.
 
@@ -117,7 +108,7 @@ def decoder(annotation: Any) -> Decode:
     """
     if isinstance(annotation, type):
         return _decoder(annotation, None)
-    if _is_alias(annotation):
+    if is_alias(annotation):
         return _alias_decoder(annotation)
     known = _ordered(annotation)
     try:
@@ -140,20 +131,20 @@ def _decoder(annotation: Any, known: Any) -> Decode:  # noqa: ARG001 - it is wha
 
 def _made_decoder(annotation: Any) -> Decode:
     origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
-    if origin in (typing.Annotated, typing.Required, typing.NotRequired):
-        return decoder(arguments[0])
+    if is_alias(origin):
+        return _later(lambda: origin.__value__[arguments])
+    if isinstance(annotation, str | typing.ForwardRef):
+        logger.warning("%r names a type and is none: values come as JSON gives them", annotation)
+    if (named := bare(annotation)) is not annotation:
+        return decoder(named)
     if origin in (typing.Union, types.UnionType):
         return _union_decoder(arguments)
-    if isinstance(origin, type):
-        return _class_decoder(origin, arguments) or unchanged
-    if isinstance(annotation, typing.NewType):
-        return decoder(annotation.__supertype__)
-    if _is_alias(origin):
-        return _later(lambda: origin.__value__[arguments])
-    return unchanged
+    if origin is typing.Literal:
+        return _choice_decoder(arguments, _refused)
+    return _class_decoder(origin, arguments) if isinstance(origin, type) else unchanged
 
 
-def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
+def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
     """Give what makes instances of a class, with these types for its type variables."""
     if is_of_pydantic(kind):
         return _model_decoder(kind, arguments)
@@ -166,12 +157,14 @@ def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None
     if issubclass(kind, tuple) and kind is not tuple:
         return _named_tuple_decoder(kind, arguments)
     if issubclass(kind, UUID):
-        return lambda value: kind(_an(str, value))
+        return lambda value: kind(an(str, value))
     if issubclass(kind, _AS_ISO):
         return kind.fromisoformat
     if kind is timedelta:
         return lambda value: timedelta(seconds=value)
-    return _items_decoder(kind, arguments) if arguments else None
+    if kind is Decimal:
+        return _decimal
+    return items_decoder(kind, arguments, decoder)
 
 
 def _model_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
@@ -187,23 +180,9 @@ def _model_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
     return decode_all if others else decode
 
 
-def _items_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
-    """Give what makes the items that a kind of list, tuple or dict says it has."""
-    if issubclass(kind, Mapping):
-        return _mapping_decoder(kind, arguments)
-    if kind is tuple:
-        return _tuple_decoder(arguments)
-    item = decoder(arguments[0])
-    if not issubclass(kind, Iterable) or item is unchanged:
-        return None
-    return lambda value: [item(each) for each in _an(list, value)]
-
-
-def _an(kind: type, value: Any) -> Any:
-    """Refuse to make of a text what is made of a list. Raises TypeError."""
-    if not isinstance(value, kind):
-        raise TypeError(f"a {type(value).__name__} was stored, not a {kind.__name__}")
-    return value
+def _decimal(value: Any) -> Decimal:
+    """Make a number of what it was written as, `str(value)`, or of a number of JSON."""
+    return Decimal(value if isinstance(value, str) else repr(value))
 
 
 def _later(annotation: Callable[[], Any]) -> Decode:
@@ -213,10 +192,6 @@ def _later(annotation: Callable[[], Any]) -> Decode:
         return decoder(annotation())(value)
 
     return decode
-
-
-def _is_alias(annotation: Any) -> bool:
-    return type(annotation).__name__ == "TypeAliasType"  # of typing_extensions before Python 3.12
 
 
 def _alias_decoder(alias: Any) -> Decode:
@@ -236,68 +211,60 @@ _aliases_in_hand: set[Any] = set()
 def _union_decoder(annotations: Sequence[Any]) -> Decode:
     makers = [decoder(annotation) for annotation in annotations]
     members = [
-        Member(annotation, None if make is unchanged else make)
+        Member(annotation, None if make is unchanged or _is_of_plain(annotation) else make)
         for annotation, make in zip(annotations, makers, strict=True)
     ]
-    if all(member.make is None for member in members):
+    if all(make is unchanged for make in makers):
         return unchanged
     return union_decoder(members, _is_written_as)
 
 
-def _mapping_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
-    """Make the values of a dict, and of other kinds of it that kind, as far as JSON tells."""
-    item = decoder(arguments[-1]) if len(arguments) > 1 else unchanged  # Counter[str]
-    make: Decode = kind if kind in _DICTS else dict
-    if make is dict and item is unchanged:
-        return unchanged
-    if kind is defaultdict:
-        make = partial(
-            defaultdict, _BEGINNINGS.get(typing.get_origin(arguments[-1]) or arguments[-1])
-        )
-    return lambda value: make({key: item(each) for key, each in _an(dict, value).items()})
+def _is_of_plain(annotation: Any) -> bool:
+    """Tell whether this is a Literal of text and numbers, which come as they are stored."""
+    literal = bare(annotation)
+    known = typing.get_args(literal) if typing.get_origin(literal) is typing.Literal else (None, {})
+    return all(type(each) in _PLAIN for each in known)
 
 
 def _enum_decoder(kind: type[enum.Enum]) -> Decode:
     """Find a member by what it is written as; most are by their values."""
     if all(isinstance(member.value, _PLAIN) for member in kind):
         return kind
-    known = [(to_json(member), member) for member in kind]
+    return _choice_decoder(kind, kind)
+
+
+def _choice_decoder(members: Iterable[Any], otherwise: Decode) -> Decode:
+    known = [(to_json(member), member) for member in members]
 
     def decode(value: Any) -> Any:
         for written, member in known:
-            if written == value:
+            if written == value and isinstance(written, bool) is isinstance(value, bool):
                 return member
-        return kind(value)
+        return otherwise(value)
 
     return decode
+
+
+def _refused(value: Any) -> Any:
+    raise ValueError(f"{value!r} is none of the Literal's")
 
 
 def _is_written_as(stored: Any, made: Any) -> bool:
     """Tell whether a value is written so: one that knows less of it would lose the rest."""
     try:
-        return bool(to_json(made) == stored)
+        return bool(as_stored(to_json(made)) == stored)
     except ValueError:
         return False
 
 
-def _tuple_decoder(arguments: tuple[Any, ...]) -> Decode:
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        item = decoder(arguments[0])
-        return lambda value: tuple(item(each) for each in _an(list, value))
-    items = [decoder(argument) for argument in arguments]
-    return lambda value: tuple(
-        item(each) for item, each in zip(items, _an(list, value), strict=True)
-    )
-
-
-def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode | None:
+def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
     """Make the tuple with names that a list was."""
     hints = types_of(kind, arguments)
     items = [decoder(hints.get(name)) for name in getattr(kind, "_fields", ())]
     if not items:
-        return None
+        return unchanged
     return lambda value: kind(
-        *(item(each) for item, each in zip(items, _an(list, value), strict=False))
+        *(item(each) for item, each in zip(items, an(list, value), strict=False))
     )
 
 
@@ -305,7 +272,7 @@ def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
     fields = types_of(kind, arguments)
 
     def decode(value: Any) -> Any:
-        given = _an(dict, value)
+        given = an(dict, value)
         found = (name for name in making_of(kind).names if name in given)
         return make(kind, {name: decoder(fields.get(name))(given[name]) for name in found})
 
@@ -316,6 +283,6 @@ def _typed_dict_decoder(kind: type, arguments: tuple[Any, ...]) -> Decode:
     fields = types_of(kind, arguments)
 
     def decode(value: Any) -> Any:
-        return {key: decoder(fields.get(key))(item) for key, item in _an(dict, value).items()}
+        return {key: decoder(fields.get(key))(item) for key, item in an(dict, value).items()}
 
     return decode

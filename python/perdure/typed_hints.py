@@ -12,10 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+if sys.version_info >= (3, 13):
+    from typing import ReadOnly
+else:
+    from typing_extensions import ReadOnly
+
 logger = logging.getLogger("perdure.types")
 
 Known = Mapping[Any, Any]
 """Types by the type variables for which they stand."""
+
+_BESIDE = (
+    typing.Annotated,
+    typing.Required,
+    typing.NotRequired,
+    typing.Final,
+    typing.ClassVar,
+    ReadOnly,
+)
 
 if sys.version_info >= (3, 14):  # it would fail over a name that only type checkers know
     from annotationlib import Format
@@ -30,6 +44,34 @@ else:
 def is_typed_dict(thing: object) -> bool:
     """Tell whether a type is a TypedDict, of `typing` or of `typing_extensions`."""
     return isinstance(thing, type) and issubclass(thing, dict) and hasattr(thing, "__total__")
+
+
+def is_alias(annotation: object) -> bool:
+    """Tell whether `type Step = Reply | Call` has made it."""
+    return type(annotation).__name__ == "TypeAliasType"  # of typing_extensions before Python 3.12
+
+
+def bare(annotation: Any) -> Any:
+    """Give what an annotation is about, without what is said beside or names it: `int` of
+    `Annotated[UserId, "note"]`."""
+    while True:
+        if typing.get_origin(annotation) in _BESIDE:
+            annotation = typing.get_args(annotation)[0]
+        elif isinstance(annotation, typing.NewType):
+            annotation = annotation.__supertype__
+        elif is_alias(annotation):
+            annotation = annotation.__value__
+        elif is_alias(typing.get_origin(annotation)):
+            annotation = annotation.__origin__.__value__[annotation.__args__]
+        else:
+            return annotation
+
+
+def unpacked(annotation: Any) -> Any:
+    """Give what `*Pair` or `Unpack[Pair]` is about, or None of anything else."""
+    if typing.get_origin(annotation) is typing.Unpack:
+        return typing.get_args(annotation)[0]
+    return annotation if getattr(annotation, "__unpacked__", False) else None
 
 
 def types_of(kind: type, arguments: Sequence[Any] = ()) -> dict[str, Any]:
@@ -152,5 +194,5 @@ def _read(owner: Any, name: str, annotation: Any) -> Any:
             getattr(owner, "__qualname__", owner),
             error,
         )
-        return annotation
+        return Any
     return hints[name]

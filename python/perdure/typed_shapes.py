@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .typed import Decode, decoder, to_json, unchanged
-from .typed_hints import signature_of, types_of_call
+from .typed import decoder, to_json
+from .typed_hints import is_typed_dict, signature_of, types_of, types_of_call, unpacked
+from .typed_items import Decode, unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,12 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     rest: Decode = unchanged
     others: Decode = unchanged
     for parameter in list(signature.parameters.values())[skip:]:
-        decode = decoder(hints.get(parameter.name))
+        hint = hints.get(parameter.name)
+        decode = decoder(hint)
         if parameter.kind is parameter.VAR_POSITIONAL:
             rest = decode
+        elif is_typed_dict(options := unpacked(hint)):
+            named |= {name: decoder(each) for name, each in types_of(options).items()}
         elif parameter.kind is parameter.VAR_KEYWORD:
             others = decode
         else:

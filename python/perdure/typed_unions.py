@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .typed_hints import bare
+
 Make = Callable[[Any], Any]
 
 _FORMS: tuple[tuple[type, tuple[type, ...]], ...] = (
@@ -75,17 +77,12 @@ def _tried(makers: Sequence[Make], value: Any) -> tuple[list[Any], list[Exceptio
 
 def _takes(annotation: Any, value: Any) -> bool | None:
     """Tell whether a value already is of a type, or None of a type that JSON does not know."""
+    annotation = bare(annotation)
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
         return any(type(each) is type(value) and each == value for each in annotation.__args__)
     if origin in (typing.Union, types.UnionType):
         return _any(_takes(each, value) for each in annotation.__args__)
-    if origin is typing.Annotated:
-        return _takes(annotation.__origin__, value)
-    if isinstance(annotation, typing.NewType):
-        return _takes(annotation.__supertype__, value)
-    if type(annotation).__name__ == "TypeAliasType":
-        return _takes(annotation.__value__, value)
     kind = origin or annotation
     for known, forms in _FORMS if isinstance(kind, type) else ():
         if issubclass(kind, known):

@@ -1,0 +1,221 @@
+"""What functions are annotated with, usual or not: values are of that, or are refused (C37)."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, NewType, TypedDict, TypeVar, Unpack
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel, Field, RootModel
+from typing_extensions import ReadOnly, TypeAliasType
+
+import perdure
+from perdure.stored import as_stored
+from perdure.typed import decoder, to_json
+from perdure.typed_shapes import shape_of
+
+T = TypeVar("T")
+DAY = date(2030, 1, 1)
+WHEN = datetime(2030, 1, 1, 12, tzinfo=UTC)
+Number = NewType("Number", int)
+Named = TypeAliasType("Named", dict[int, T], type_params=(T,))  # type: ignore[valid-type]
+
+
+class Page(BaseModel):
+    number: int
+
+
+class Pages(RootModel[list[Page]]):
+    pass
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    GREY = (1, 2)
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Name(enum.StrEnum):
+    ADA = "ada"
+
+
+class Rights(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclass
+class Cat:
+    name: str
+    kind: Literal["cat"] = "cat"
+
+
+@dataclass
+class Dog:
+    name: str
+    kind: Literal["dog"] = "dog"
+
+
+@dataclass
+class Tree:
+    page: Page
+    left: Tree | None = None
+    others: list[Tree] | None = None
+
+
+class CatDict(TypedDict):
+    kind: Literal["cat"]
+
+
+class DogDict(TypedDict):
+    kind: Literal["dog"]
+    at: ReadOnly[date]
+
+
+class CatModel(BaseModel):
+    kind: Literal["cat"] = "cat"
+
+
+class DogModel(BaseModel):
+    kind: Literal["dog"] = "dog"
+
+
+PAGE = Page(number=1)
+PET = Annotated[CatModel | DogModel, Field(discriminator="kind")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (tuple, (1, "a")),
+        (tuple[()], ()),
+        (tuple[Page, date, str], (PAGE, DAY, "a")),
+        (tuple[int, *tuple[Page, ...]], (1, PAGE, PAGE)),
+        (tuple[int, *tuple[Page, ...]], (1,)),
+        (tuple[*tuple[Page, date], *tuple[Page, ...], str], (PAGE, DAY, "a")),
+        (tuple[tuple[int, date], ...], ((1, DAY), (2, DAY))),
+        (list[tuple[Page, timedelta | None]], [(PAGE, None), (PAGE, timedelta(1))]),
+        (dict[int, Page], {1: PAGE}),
+        (dict[Annotated[Number, "note"], list[date]], {1: [DAY]}),
+        (dict[float, int], {1.5: 2, 1e16: 3}),
+        (dict[bool, int], {True: 1}),
+        (dict[Level, Page], {Level.LOW: PAGE}),
+        (dict[Name, int], {Name.ADA: 1}),
+        (dict[Literal[1, "a"], int], {1: 1, "a": 2}),
+        (Counter[int], Counter([1, 1])),
+        (defaultdict[int, list[int]], defaultdict(list, {1: [2]})),
+        (dict[int, Page] | list[Page], {1: PAGE}),
+        (Named[Page], {1: PAGE}),
+        (OrderedDict, OrderedDict(a=1)),
+        (Counter, Counter("aa")),
+        (defaultdict, defaultdict(None, a=1)),
+        (Literal["a", 1, None], 1),
+        (Literal[Colour.GREY, "x"], Colour.GREY),
+        (Literal["x"] | Colour, Colour.GREY),
+        (Rights, Rights.READ | Rights.WRITE),
+        (Cat | Dog, Dog("Rex")),
+        (list[Cat | Dog] | None, [Dog("Rex"), Cat("Tom")]),
+        (list[Cat] | list[Dog], [Dog("Rex")]),
+        (CatDict | DogDict, {"kind": "dog", "at": DAY}),
+        (list[PET], [DogModel(), CatModel()]),
+        (Pages, Pages([PAGE])),
+        (Final[Page], PAGE),
+        (Tree, Tree(PAGE, Tree(PAGE), [Tree(PAGE)])),
+        (Iterable[Page], [PAGE]),
+        (datetime | date, WHEN),
+        (time | None, time(1, 2, tzinfo=UTC)),
+        (dict[str, Page | list[Page] | str | None], {"a": [PAGE], "b": PAGE, "c": "d", "e": None}),
+        (tuple[UUID, datetime] | None, (UUID(int=1), WHEN)),
+    ],
+    ids=str,
+)
+def test_a_value_comes_back_as_its_annotation_says(kind: Any, value: Any) -> None:
+    """Keys were text, a Dog a Cat beside it, a bare tuple a list, and the last tuples failed."""
+    back = decoder(kind)(as_stored(to_json(value)))
+    assert (back, type(back)) == (value, type(value))
+    if isinstance(value, dict):
+        assert [*map(type, back)] == [*map(type, sorted(value, key=str))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "value"),
+    [
+        (Decimal, "1.10", Decimal("1.10")),
+        (Decimal | None, 1.1, Decimal("1.1")),
+        (Decimal | str, "1.10", "1.10"),
+        (set[date], ["2030-01-01"], {DAY}),
+        (frozenset[str], ["a"], frozenset("a")),
+        (Set[str], ["a"], {"a"}),
+        (set, [1], {1}),
+        (deque[Page], [{"number": 1}], deque([PAGE])),
+        (list[str] | set[str], ["a"], ["a"]),
+        (dict[Colour, int], {"red": 1}, {Colour.RED: 1}),
+        (Literal["a"] | None, None, None),
+    ],
+    ids=str,
+)
+def test_what_is_sent_in_another_form_is_made_what_its_reader_names(
+    kind: Any, stored: Any, value: Any
+) -> None:
+    """Who sends `str(price)` or `sorted(tags)`, as is told, gave its reader a text and a list."""
+    back = decoder(kind)(stored)
+    assert (back, type(back)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [
+        (Literal["a", "b"], "c"),
+        (Literal[1], True),
+        (Literal["a"] | None, "c"),
+        (Cat, {"name": "Rex", "kind": "dog"}),
+        (Cat | Dog, {"name": "Rex", "kind": "cow"}),
+        (dict[int, str], {"a": "b"}),
+        (dict[Level, str], {"3": "b"}),
+        (set[str], "abc"),
+        (Decimal, [1]),
+        (Decimal, None),
+        (tuple[int, *tuple[Page, ...], str], [1]),
+    ],
+    ids=str,
+)
+def test_what_its_annotation_does_not_say_is_told(kind: Any, stored: Any) -> None:
+    with pytest.raises((TypeError, ValueError, LookupError, ArithmeticError)):
+        decoder(kind)(stored)
+
+
+class Options(TypedDict, total=False):
+    page: Page
+    since: date
+
+
+def read(first: int, **options: Unpack[Options]) -> None:
+    """Take keyword arguments that a TypedDict names."""
+
+
+def test_keyword_arguments_have_the_types_of_their_typed_dict() -> None:
+    shape = shape_of(read)
+    sent = as_stored(shape.bind((1,), {"page": PAGE, "since": DAY}))
+    assert shape.arguments(sent) == ((), {"first": 1, "page": PAGE, "since": DAY})
+
+
+def test_the_name_of_a_type_in_the_place_of_a_type_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`wait_for("go", type="Approval")` gave a dict, without a word: who knows which is meant?"""
+    assert decoder(list["Page | never"])([{"number": 1}]) == [{"number": 1}]  # type: ignore[misc]  # noqa: F821
+    assert "'Page | never' names a type and is none" in caplog.text
+
+
+def test_a_key_that_json_has_not_is_refused() -> None:
+    with pytest.raises(perdure.InvalidValue, match="a key of type UUID"):
+        as_stored(to_json({UUID(int=1): 1}))
