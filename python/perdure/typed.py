@@ -222,8 +222,9 @@ def _union_decoder(annotations: Sequence[Any]) -> Decode:
 def _is_of_plain(annotation: Any) -> bool:
     """Tell whether this is a Literal of text and numbers, which come as they are stored."""
     literal = bare(annotation)
-    known = typing.get_args(literal) if typing.get_origin(literal) is typing.Literal else (None, {})
-    return all(type(each) in _PLAIN for each in known)
+    return typing.get_origin(literal) is typing.Literal and all(
+        type(each) in _PLAIN for each in typing.get_args(literal)
+    )
 
 
 def _enum_decoder(kind: type[enum.Enum]) -> Decode:
@@ -257,32 +258,43 @@ def _is_written_as(stored: Any, made: Any) -> bool:
         return False
 
 
+class _Fields(dict[str, Decode]):
+    """What makes the fields of a class, found out when a value comes: it may hold itself."""
+
+    def __init__(self, kind: type, arguments: tuple[Any, ...]):
+        super().__init__()
+        self._types = types_of(kind, arguments)
+
+    def __missing__(self, name: str) -> Decode:
+        """Find out what makes a field; of one that the class does not know nothing is kept."""
+        if name not in self._types:
+            return unchanged
+        made = self[name] = decoder(self._types[name])
+        return made
+
+
 def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
     """Make the tuple with names that a list was."""
-    hints = types_of(kind, arguments)
-    items = [decoder(hints.get(name)) for name in getattr(kind, "_fields", ())]
-    if not items:
-        return unchanged
-    return lambda value: kind(
-        *(item(each) for item, each in zip(items, an(list, value), strict=False))
-    )
+    fields = _Fields(kind, arguments)
+    names = getattr(kind, "_fields", ())
+
+    def decode(value: Any) -> Any:
+        items = zip(names, an(list, value), strict=False)
+        return kind(*(fields[name](item) for name, item in items))
+
+    return decode if names else unchanged
 
 
 def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
-    fields = types_of(kind, arguments)
+    fields = _Fields(kind, arguments)
 
     def decode(value: Any) -> Any:
-        given = an(dict, value)
-        found = (name for name in making_of(kind).names if name in given)
-        return make(kind, {name: decoder(fields.get(name))(given[name]) for name in found})
+        given, names = an(dict, value), making_of(kind).names
+        return make(kind, {name: fields[name](given[name]) for name in names if name in given})
 
     return decode
 
 
 def _typed_dict_decoder(kind: type, arguments: tuple[Any, ...]) -> Decode:
-    fields = types_of(kind, arguments)
-
-    def decode(value: Any) -> Any:
-        return {key: decoder(fields.get(key))(item) for key, item in an(dict, value).items()}
-
-    return decode
+    fields = _Fields(kind, arguments)
+    return lambda value: {key: fields[key](item) for key, item in an(dict, value).items()}

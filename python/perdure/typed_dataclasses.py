@@ -18,8 +18,8 @@ _MANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 class Making:
     """What instances of a dataclass are made of.
 
-    All fields are written. The class is given them, but for those which are set `later`, in what it
-    has made (`init=False`). `is_by_code` where that may be something else than was written.
+    All fields are written. The class is given those that it takes, and the others (`init=False`)
+    are set `later`. `is_by_code` where that may be something else than was written.
     """
 
     names: tuple[str, ...]
@@ -32,21 +32,17 @@ def making_of(kind: Any) -> Making:
     """Tell how instances of a class are made. Raises InvalidValue where it takes what no field of
     it keeps."""
     names = tuple(each.name for each in fields(kind))
-    later = frozenset(each.name for each in fields(kind) if not each.init)
-    given = set(names) - later
     taken = signature_of(kind).parameters
-    lost = [
-        name
-        for name, each in taken.items()
-        if name not in given and each.default is each.empty and each.kind not in _MANY
-    ]
+    needed = {name for name, each in taken.items() if each.default is each.empty}
+    lost = [name for name in needed.difference(names) if taken[name].kind not in _MANY]
     if lost:
         raise InvalidValue(
             f"a {kind.__name__} cannot be read back from the JSON that it is written as",
             detail=f"It is made of {', '.join(lost)}, which no field of it keeps.",
             hint="Give an InitVar a default, or keep it in a field; or give plain values.",
         )
-    return Making(names, later, hasattr(kind, "__post_init__") or taken.keys() != given)
+    later = frozenset(names) - taken.keys()
+    return Making(names, later, hasattr(kind, "__post_init__") or not taken.keys() <= {*names})
 
 
 def make(kind: Any, known: Mapping[str, Any]) -> Any:

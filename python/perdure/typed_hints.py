@@ -117,8 +117,8 @@ def _lineage(kind: type, arguments: Sequence[Any]) -> dict[type, Known]:
     for owner in ancestors:
         known = found.setdefault(owner, _known(owner))
         for base in _bases(owner):
-            filled = [_filled(each, known) for each in typing.get_args(base)]
-            found.setdefault(_class_of(base), _known(_class_of(base), filled))
+            if filled := [_filled(each, known) for each in typing.get_args(base)]:
+                found.setdefault(_class_of(base), _known(_class_of(base), filled))
     return {owner: found[owner] for owner in ancestors}
 
 

@@ -105,6 +105,9 @@ def model_decoder(kind: Any) -> Callable[[Any], Any]:
     return decode
 
 
+_decoder = lru_cache(maxsize=1024)(model_decoder)
+
+
 def _plan(kind: Any) -> Plan:
     """Give the plan of a class. One that is not complete says so itself where it is used, and what
     a pydantic of another version knows in other words is taken as it says."""
@@ -127,13 +130,15 @@ def _plan_of(kind: Any) -> Plan:
 
 def _check(model: Any, written: Any, plan: Plan) -> None:
     """Read a model back before it is given. Raises InvalidValue."""
-    read = partial(model_decoder(type(model)), written)
+    kind: Any = type(model)
+    read = partial(_decoder(kind), written)
     check_back(model, read, _HINTS, is_compared=plan.is_compared)
 
 
 def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:
     kind: Any = type(model)
-    dump = model.model_dump if is_model(kind) else partial(adapter_of(kind).dump_python, model)
+    own = getattr(model, "model_dump", None)  # which a class may have overridden
+    dump = own or partial(adapter_of(kind).dump_python, model)
     try:
         dumped = dump(
             mode="json", by_alias=True, exclude_unset=exclude_unset, round_trip=plan.is_round_trip

@@ -90,7 +90,7 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     others: Decode = unchanged
     for parameter in list(signature.parameters.values())[skip:]:
         hint = hints.get(parameter.name)
-        decode = decoder(hint)
+        decode = decoder(hint) if unpacked(hint) is None else unchanged
         if parameter.kind is parameter.VAR_POSITIONAL:
             rest = decode
         elif is_typed_dict(options := unpacked(hint)):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, NewType, TypedDict, TypeVar, Unpack
+from typing import Annotated, Any, Final, Literal, NamedTuple, NewType, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
 import pytest
@@ -72,6 +72,11 @@ class Tree:
     others: list[Tree] | None = None
 
 
+class Node(NamedTuple):
+    page: Page
+    left: Node | None = None
+
+
 class CatDict(TypedDict):
     kind: Literal["cat"]
 
@@ -129,6 +134,7 @@ PET = Annotated[CatModel | DogModel, Field(discriminator="kind")]
         (list[PET], [DogModel(), CatModel()]),
         (Pages, Pages([PAGE])),
         (Final[Page], PAGE),
+        (Node, Node(PAGE, Node(PAGE))),
         (Tree, Tree(PAGE, Tree(PAGE), [Tree(PAGE)])),
         (Iterable[Page], [PAGE]),
         (datetime | date, WHEN),
@@ -198,12 +204,13 @@ class Options(TypedDict, total=False):
     since: date
 
 
-def read(first: int, **options: Unpack[Options]) -> None:
+def read(first: int, *rest: *tuple[Page, ...], **options: Unpack[Options]) -> None:
     """Take keyword arguments that a TypedDict names."""
 
 
 def test_keyword_arguments_have_the_types_of_their_typed_dict() -> None:
     shape = shape_of(read)
+    assert shape.arguments([1, 2]) == ((1, 2), {})
     sent = as_stored(shape.bind((1,), {"page": PAGE, "since": DAY}))
     assert shape.arguments(sent) == ((), {"first": 1, "page": PAGE, "since": DAY})
 

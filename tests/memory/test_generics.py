@@ -97,6 +97,21 @@ class Both(Left, Right):
 
 
 @dataclass
+class Bare(Box):  # type: ignore[type-arg]
+    pass
+
+
+@dataclass
+class OfPages(Box[Page]):
+    pass
+
+
+@dataclass
+class Late(Bare, OfPages):
+    """Only its last base says of what it is."""
+
+
+@dataclass
 class Dated(Generic[Day]):
     at: Day
 
@@ -145,6 +160,7 @@ ITEM: dict[str, Any] = {"item": PAGE, "others": MANY}
         (PageLists, PageLists(MANY, [MANY], PAGE)),
         (SwappedBack[Page, date], SwappedBack(PAGE, date(2030, 1, 1))),
         (Both, Both(PAGE)),
+        (Late, Late(PAGE, MANY)),
         (Dated, Dated(date(2030, 1, 1))),
         (Dated[Page], Dated(PAGE)),
         (Checked[Page], Checked(PAGE, MANY)),
