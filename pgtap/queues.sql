@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(124);
+select plan(128);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -89,7 +89,9 @@ select is(pg_temp.taken('best', 1), '{later}', 'and gets a slot when it is due')
 select set_queue('keys', max_per_key => 1);
 select pg_temp.have_tasks('keys', 3, '{a,b,c}');
 select is(pg_temp.taken('keys', 2), '{keys-5-a-1,keys-5-b-1}', 'each key gets its share');
+select is(next_due_at('{keys}'), clock() + interval '10 ms', 'while a key has room, a worker looks again at once');
 select is(pg_temp.taken('keys', 5, 'bob'), '{keys-5-c-1}', 'and no more, however many wait under it');
+select is(next_due_at('{keys}'), clock() + interval '30 s', 'where each key is full, when a lease ends');
 select is(
     (status('keys-5-b-2')).waiting_for, 'a slot of queue keys for key ''b'' (1 of 1 taken)', 'a status names the key');
 select given(tell(a_turn('keys-5-a-1', state => 'done'), a_turn('keys-5-b-1', state => 'done')));
@@ -99,6 +101,7 @@ select given(tell(a_turn('keys-5-a-2', state => 'done'), a_turn('keys-5-b-2', st
 select given(tell(a_turn('keys-5-c-1', state => 'done', worker => 'bob')));
 select is(pg_temp.taken('keys', 1), '{keys-5-c-2}', 'a key whose turn is next comes before those that had theirs');
 select pg_temp.have_tasks('keys', 1, '{c}', priority => 1);
+select is(next_due_at('{keys}'), clock() + interval '10 ms', 'what is not in line yet may have room');
 select pg_temp.have_tasks('keys', 1, '{d}', priority => 1);
 select is(pg_temp.taken('keys', 1), '{keys-1-d-1}', 'a better priority comes before any turn');
 select given(tell(a_turn('keys-5-c-2', state => 'done')));
@@ -117,6 +120,14 @@ select is(cardinality(pg_temp.taken('keys', 9, 'cid')), 1, 'so a claim finds it,
 select set_queue('keys');
 select is(pg_temp.depth('keys'), '[3, 0, 10, 0, 0, 0, 0]', 'limits that are not named again are gone');
 select is(cardinality(pg_temp.taken('keys', 9, 'dan')), 3, 'what stood in line under its key is found without');
+
+-- Under keys, and in a second.
+
+select set_queue('both', max_per_key => 1, rate_per_second => 1000, burst => 1);
+select pg_temp.have_tasks('both', 1, '{a,b}');
+select given(pg_temp.taken('both'));
+select time_passes('1 ms');
+select is(next_due_at('{both}'), clock() + interval '10 ms', 'a token that has come meanwhile is not waited for');
 
 -- In a second.
 

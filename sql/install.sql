@@ -38,6 +38,7 @@
 \ir functions/tasks/pinning.sql
 \ir functions/queues/limits.sql
 \ir functions/tasks/suspects.sql
+\ir functions/tasks/wanting.sql
 \ir functions/tasks/finding.sql
 \ir functions/tasks/admitting.sql
 \ir functions/inbox/runs.sql

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 
 from tests.model.state import NEVER, SECOND, SUSPICIOUS, Row, State, check_queue, moment, seconds
@@ -70,8 +72,7 @@ def has_room(s: State, queues: list[str]) -> bool:
     """Tell whether something waits in a queue with limits that has room for it."""
     for queue in queues:
         row = s.queues.get(base(queue), NEW_QUEUE)
-        is_limited = row["max_running"] is not None or row["rate_per_second"] is not None
-        if row["paused"] or row["max_per_key"] is not None or not is_limited:
+        if row["paused"] or queue not in restrained(s, [queue]):
             continue
         held = [
             task
@@ -80,7 +81,12 @@ def has_room(s: State, queues: list[str]) -> bool:
         ]
         is_full = row["max_running"] is not None and len(held) >= row["max_running"]
         tokens = tokens_at(row, s.now)
-        if not is_full and (tokens is None or tokens >= 1) and is_wanted(s, queue):
+        full_keys = {
+            key
+            for key, many in Counter(task["limit_key"] for task in held).items()
+            if row["max_per_key"] is not None and many >= row["max_per_key"]
+        }
+        if not is_full and (tokens is None or tokens >= 1) and is_wanted(s, queue, full_keys):
             return True
     return False
 
@@ -96,12 +102,17 @@ def next_token_at(s: State, queues: list[str]) -> int | None:
     return min(times, default=None)
 
 
-def is_wanted(s: State, queue: str) -> bool:
-    """Tell whether a task of a queue is due, or stands in line, that nobody holds."""
+def is_wanted(s: State, queue: str, full_keys: Iterable[str] = ()) -> bool:
+    """Tell whether a task of a queue is due, or stands in line under a key with room, that nobody
+    holds."""
     return any(
         task["queue"] == queue
         and not task["paused"]
-        and (task["in_line"] or (task["token"] is None and task["due_at"] <= s.now))
+        and (
+            task["limit_key"] not in full_keys
+            if task["in_line"]
+            else task["token"] is None and task["due_at"] <= s.now
+        )
         for task in s.tasks.values()
     )
 

@@ -158,7 +158,8 @@ comment on function @extschema@.next_token_at(text[], timestamptz) is
     'Tell when the next token comes for which tasks of these queues wait; null when none wait for one.';
 
 
--- Ten milliseconds: another claim has the row of the queue locked, and may leave something.
+-- Ten milliseconds: another claim has the row of the queue locked, and may leave something; or a token has come since this
+-- one has counted them.
 create function @extschema@.next_admission_at(queues text[], now_at timestamptz) returns timestamptz
 language plpgsql
 stable
@@ -171,11 +172,15 @@ begin
            from unnest(next_admission_at.queues) as u (queue)
            join queues as q on q.queue = split_part(u.queue, '@', 1)
           where not q.paused
-            and q.max_per_key is null
-            and coalesce(q.max_running, q.rate_per_second) is not null
+            and coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null
             and (slots_taken(q.queue, q.max_running) < q.max_running) is not false
             and (tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, next_admission_at.now_at) >= 1) is not false
-            and is_wanted(u.queue, next_admission_at.now_at)
+            and case when q.max_per_key is null then is_wanted(u.queue, next_admission_at.now_at)
+                     else is_wanted_by_key(
+                         u.queue,
+                         (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
+                          q.last_key)::queue_limits,
+                         next_admission_at.now_at) end
           limit 1));
 end
 $$;

@@ -1,0 +1,173 @@
+-- Tasks, wanted: whether something waits in a queue, and whether its limits have room for it. Nothing is locked: it says when
+-- to look, and whom to tell.
+
+create function @extschema@.priorities_in_line(queue text) returns smallint[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select l.priority
+          from generate_series(0, 9) as p (priority)
+         cross join lateral (
+            select t.priority
+              from tasks as t
+             where t.queue = priorities_in_line.queue
+               and t.priority = p.priority
+               and t.in_line
+               and not t.paused
+             order by t.limit_key
+             limit 1
+         ) as l
+         order by p.priority);
+end
+$$;
+comment on function @extschema@.priorities_in_line(text) is 'Tell with which priorities tasks of a queue stand in line, the best first.';
+
+
+-- One exact range for each priority, as a claim reads them; a plain `exists` is planned as a hash of all that wait.
+create function @extschema@.is_due(queue text, now_at timestamptz) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select count(*) > 0
+          from (select
+                  from generate_series(0, 9) as p (priority)
+                 cross join lateral (
+                    select
+                      from tasks as t
+                     where t.queue = is_due.queue
+                       and t.priority = p.priority
+                       and t.due_at <= is_due.now_at
+                       and t.due_at < 'infinity'
+                       and not t.paused
+                       and not t.in_line
+                       and t.token is null
+                     order by t.due_at
+                     limit 1
+                 ) as d
+                 limit 1) as w);
+end
+$$;
+comment on function @extschema@.is_due(text, timestamptz) is
+    'Tell whether a task of a queue is due that nobody holds, and that stands in no line.';
+
+
+create function @extschema@.is_wanted(queue text, now_at timestamptz) returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return priorities_in_line(is_wanted.queue) <> '{}' or is_due(is_wanted.queue, is_wanted.now_at);
+end
+$$;
+comment on function @extschema@.is_wanted(text, timestamptz) is 'Tell whether a task of a queue is due that nobody holds.';
+
+
+-- What is pinned to a version of the code stands on a queue of its own, in the order of names right behind: `llm`, `llm@v2`.
+create function @extschema@.slots_taken(queue text, max_slots integer) returns integer
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if slots_taken.max_slots is null then
+        return null;
+    end if;
+    return (
+        select count(*)
+          from (select from tasks as t where t.queue = slots_taken.queue and t.worker is not null
+                 union all
+                select
+                  from tasks as t
+                 where t.queue > slots_taken.queue || '@'
+                   and t.queue < slots_taken.queue || 'A'
+                   and t.worker is not null
+                 limit slots_taken.max_slots) as h);
+end
+$$;
+comment on function @extschema@.slots_taken(text, integer) is
+    'Count the tasks of a queue that are held, of all versions, up to as many as matter; null where any number may be.';
+
+
+create function @extschema@.room_of_key(
+    limits     @extschema@.queue_limits,
+    limit_key  text,
+    chosen     @extschema@.due_task[]
+) returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return greatest(0, limits.max_per_key
+        - (select count(*)
+             from (select
+                     from tasks as t
+                    where t.queue = limits.queue
+                      and t.limit_key = room_of_key.limit_key
+                      and t.worker is not null
+                    union all
+                   select
+                     from tasks as t
+                    where t.queue > limits.queue || '@'
+                      and t.queue < limits.queue || 'A'
+                      and t.limit_key = room_of_key.limit_key
+                      and t.worker is not null
+                    limit limits.max_per_key) as h)
+        - (select count(*) from unnest(room_of_key.chosen) as c where c.limit_key = room_of_key.limit_key));
+end
+$$;
+comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @extschema@.due_task[]) is
+    'Tell how many tasks of a key may be claimed beside those that are held or chosen already.';
+
+
+-- From key to key by the index, to the first for which there is room. What is due and stands in no line yet is taken for
+-- such: the next claim puts it there.
+create function @extschema@.is_wanted_by_key(queue text, limits @extschema@.queue_limits, now_at timestamptz)
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return is_due(is_wanted_by_key.queue, is_wanted_by_key.now_at) or (
+        with recursive walk as (
+            select f.*
+              from generate_series(0, 9) as p (priority)
+             cross join lateral (
+                select t.priority, t.limit_key
+                  from tasks as t
+                 where t.queue = is_wanted_by_key.queue
+                   and t.priority = p.priority
+                   and t.in_line
+                   and not t.paused
+                 order by t.limit_key
+                 limit 1
+             ) as f
+             union all
+            select n.*
+              from walk as w
+             cross join lateral (
+                select t.priority, t.limit_key
+                  from tasks as t
+                 where t.queue = is_wanted_by_key.queue
+                   and t.priority = w.priority
+                   and t.limit_key > w.limit_key
+                   and t.in_line
+                   and not t.paused
+                 order by t.limit_key
+                 limit 1
+             ) as n
+        )
+        select count(*) > 0
+          from (select from walk as w where room_of_key(limits, w.limit_key, '{}') > 0 limit 1) as r);
+end
+$$;
+comment on function @extschema@.is_wanted_by_key(text, @extschema@.queue_limits, timestamptz) is
+    'Tell whether a task of a queue with a limit per key is due that nobody holds, and for whose key there is room.';
