@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(75);
+select plan(76);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -319,6 +319,39 @@ select is(
 select is(advance('[]', '{turned}', 'ada', token_of('both'), 5, again => true)::jsonb #>> '{tasks,0,job}', 'new',
           'a repeated advance gets the same tasks [P12]');
 select is(advance('[]')::jsonb -> 'tasks', '[]', 'advance claims nothing unless it is asked to');
+
+-- Time that passes while a claim looks: what becomes due meanwhile is either found or told of. Here each look at the clock
+-- takes a millisecond.
+
+select given(start('w', id => 'meanwhile-' || n, queue => 'meanwhile-' || n, due_at => clock() + interval '1 h'))
+  from generate_series(1, 9) as n;
+create or replace function perdure.clock() returns timestamptz
+language plpgsql
+volatile
+parallel safe
+set search_path = pg_catalog, perdure, pg_temp
+as $$
+begin
+    perform set_config('tap.time', (current_setting('tap.time')::timestamptz + interval '1 ms')::text, true);
+    return current_setting('tap.time')::timestamptz;
+end
+$$;
+create function pg_temp.is_missed(n integer) returns boolean
+language plpgsql
+as $$
+declare
+    answer jsonb;
+begin
+    update tasks as t
+       set due_at = current_setting('tap.time')::timestamptz + n * interval '1 ms'
+     where t.job_id = 'meanwhile-' || n;
+    answer := claim(array['meanwhile-' || n], 'ada');
+    return answer -> 'tasks' = '[]' and answer -> 'next_due_at' = 'null';
+end
+$$;
+select is((select array_agg(n) from generate_series(1, 9) as n where pg_temp.is_missed(n)), null,
+          'what becomes due while a claim looks is found, or told of [P7]');
+select the_time_is(current_setting('tap.time')::timestamptz);
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

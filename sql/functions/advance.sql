@@ -217,6 +217,7 @@ declare
     token uuid := coalesce(advance.claim_id, gen_random_uuid());
     answers json := '[]'::json;
     taken claimed_task[] := '{}'::claimed_task[];
+    looked_at timestamptz;
     told record;
 begin
     if advance.max_tasks is distinct from 0 then
@@ -232,6 +233,7 @@ begin
         answers := apply_batch(advance.turns, advance.waiting);
     end if;
     if advance.max_tasks is distinct from 0 then
+        looked_at := clock();
         taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
                              advance.again);
     end if;
@@ -243,7 +245,7 @@ begin
         'tasks', told.tasks,
         'since', told.mark,
         'next_due_at', case when advance.max_tasks is distinct from 0 then
-                           claim_again_at(advance.queues, told.deliveries, advance.since)
+                           claim_again_at(advance.queues, told.deliveries, advance.since, looked_at)
                        end);
 end
 $$;

@@ -124,7 +124,12 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
 -- The mark of a claim lies past what an old snapshot keeps dead at the head of the index. It is a hint: one claim a second, and the
 -- last before a rest, searches from -infinity, and only that one is told when something is due next; each is told when limits
 -- that held something back let it go. Of several suspects one is given at a time.
-create function @extschema@.claim_again_at(queues text[], deliveries integer, since timestamptz) returns timestamptz
+create function @extschema@.claim_again_at(
+    queues      text[],
+    deliveries  integer,
+    since       timestamptz,
+    looked_at   timestamptz
+) returns timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -133,13 +138,13 @@ begin
     if claim_again_at.deliveries is not null then
         return case when claim_again_at.deliveries > suspicious_deliveries() then clock() + interval '50 ms' end;
     elsif coalesce(claim_again_at.since, '-infinity') = '-infinity' then
-        return next_due_at(claim_again_at.queues);
+        return next_due_at(claim_again_at.queues, claim_again_at.looked_at);
     end if;
-    return next_admission_at(restrained_queues(claim_again_at.queues), clock());
+    return next_admission_at(restrained_queues(claim_again_at.queues), claim_again_at.looked_at);
 end
 $$;
-comment on function @extschema@.claim_again_at(text[], integer, timestamptz) is
-    'Tell when to claim again, as far as time alone decides, after a claim of tasks that were so often delivered, or of none; null when it does not.';
+comment on function @extschema@.claim_again_at(text[], integer, timestamptz, timestamptz) is
+    'Tell when to claim again, as far as time alone decides, after a claim that began at a time, of tasks that were so often delivered, or of none; null when it does not.';
 
 
 -- A server that crashes may forget the claim: then the tasks are due again, and what was leased is fenced; whatever the holder
@@ -184,9 +189,11 @@ as $$
 declare
     token uuid := coalesce(claim.claim_id, gen_random_uuid());
     taken claimed_task[];
+    looked_at timestamptz;
     told record;
 begin
     perform check_claim(claim.queues, claim.worker, claim.lease_for, claim.protocol, claim.instance);
+    looked_at := clock();
     taken := claim_tasks(claim.queues, claim.worker, token, claim.max_tasks, claim.lease_for, claim.since, claim.again);
     if claim.idle then
         perform turn_idle(claim.queues, claim.worker, taken = '{}');
@@ -200,7 +207,7 @@ begin
         'token', token,
         'tasks', told.tasks,
         'since', told.mark,
-        'next_due_at', claim_again_at(claim.queues, told.deliveries, claim.since));
+        'next_due_at', claim_again_at(claim.queues, told.deliveries, claim.since, looked_at));
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is

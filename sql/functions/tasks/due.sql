@@ -140,14 +140,15 @@ comment on function @extschema@.lease_due(@extschema@.due_task[], text, uuid, in
     'Lease tasks that were locked; returns them, and how many were parked instead.';
 
 
--- A step that finds what is due already goes on behind it, in the same priority.
-create function @extschema@.next_due_at(queues text[]) returns timestamptz
+-- A step that finds what is due already goes on behind it, in the same priority. What has become due since somebody has
+-- looked he has not seen: it is the next.
+create function @extschema@.next_due_at(queues text[], looked_at timestamptz default null) returns timestamptz
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    now_at timestamptz := clock();
+    now_at timestamptz := coalesce(next_due_at.looked_at, clock());
     restrained text[] := restrained_queues(next_due_at.queues);
     awake text[] := case when restrained = '{}' then next_due_at.queues else awake_queues(next_due_at.queues) end;
     due_at timestamptz;
@@ -181,5 +182,5 @@ begin
     return least(due_at, next_admission_at(restrained, now_at));
 end
 $$;
-comment on function @extschema@.next_due_at(text[]) is
-    'Tell when to look for tasks of these queues again, as far as time alone decides; null when it does not.';
+comment on function @extschema@.next_due_at(text[], timestamptz) is
+    'Tell when to look for tasks of these queues again, after a look at a time or now, as far as time alone decides; null when it does not.';
