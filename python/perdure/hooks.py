@@ -494,7 +494,7 @@ class HookTurn(Turn):
             self._run()
         has_more = self.outbox.has_more()  # what it is told now goes with what it says to that
         if self._plan is None and not self._is_unwinding:  # it would park on what it was told
-            mail = self.mail_of(answer, self.outbox.taken())
+            mail = self.mail_of(answer, self.outbox.taken() | self.waits.offered())
             self.waits.take(mail, runs_again=runs_again)
         if self._plan is not None or (has_more and not self.transacting.locked()):
             self.submit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .durations import from_iso
 from .mail import UNREAD, Mail
@@ -24,10 +24,11 @@ AT_ONCE = 0.001
 class Open:
     """A wait for an answer, for a signal, or only for a deadline (µs).
 
-    `is_asked`: the answer competes with the deadline.
+    `is_asked`: the answer competes with the deadline. `offered`: the signal that ends it, until the
+    code goes on, or is cancelled at that very moment.
     """
 
-    __slots__ = ("deadline", "future", "is_asked", "key", "signal")
+    __slots__ = ("deadline", "future", "is_asked", "key", "offered", "signal")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Open:
         self.signal = signal
         self.deadline = deadline
         self.is_asked = is_asked
+        self.offered: Json | None = None
         self.future = Wait()
 
     def signals(self) -> tuple[str, ...]:
@@ -59,6 +61,11 @@ class Open:
         """Let the code go on."""
         if not self.future.done():
             self.future.set_result(fact)
+
+    def offer(self, message: Json) -> None:
+        """Let the code go on, and take a signal then."""
+        self.offered = message
+        self.future.set_result(None)
 
 
 class Waits:
@@ -83,10 +90,32 @@ class Waits:
         self._take_mail()
         self.arm()
         try:
-            fact: Fact = await wait.future
+            fact: Fact | None = await wait.future
+        except asyncio.CancelledError:
+            self._open.pop(wait.key, None)
+            self._offer_again(wait)
+            raise
         finally:
             self._open.pop(wait.key, None)
-        return fact
+        return self._take_offered(wait) if fact is None else fact
+
+    def _take_offered(self, wait: Open) -> Fact:
+        self._turn.check_alive()
+        message, tell = wait.offered or {}, self._turn.outbox.tell
+        value, number = message["payload"], message["id"]
+        return tell("signal", wait.key, wait.signal, value=value, message=number)
+
+    def _offer_again(self, wait: Open) -> None:
+        """Keep a signal whose wait was cancelled before the code went on, for who waits next."""
+        if wait.offered is None or self._turn.is_leaving():
+            return
+        messages = [*self._mail.messages, wait.offered]
+        self._mail = self._mail._replace(messages=sorted(messages, key=lambda each: each["id"]))
+        self._take_mail()
+
+    def offered(self) -> set[Any]:
+        """Name the messages that are offered, and not taken yet."""
+        return {wait.offered["id"] for wait in self._open.values() if wait.offered is not None}
 
     def _is_short(self) -> bool:
         engine = self._turn.engine
@@ -125,9 +154,7 @@ class Waits:
             if message["key"] is not None:
                 self._take_addressed(message)
             elif (wait := self._waiting_for(message)) is not None:
-                value, number = message["payload"], message["id"]
-                outbox = self._turn.outbox
-                wait.end(outbox.tell("signal", wait.key, wait.signal, value=value, message=number))
+                wait.offer(message)
             else:
                 left.append(message)
         self._mail = self._mail._replace(messages=left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -233,3 +234,40 @@ def test_a_backlog_of_signals_is_told_in_parts_and_in_order(
     work()
     assert [handle.result("60 s") for handle in handles] == [[*range(BACKLOG)]] * 2
     assert max(parts) <= 100
+
+
+@pytest.mark.parametrize("then", ["next", "other"])
+def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
+    app: perdure.App, client: perdure.Client, work: Any, then: str
+) -> None:
+    """[P5] Here the code cancels a wait of a hook between its answer and its next step."""
+
+    async def cancels_at_its_answer(waiting: asyncio.Task[Any]) -> None:
+        while not getattr(getattr(waiting, "_fut_waiter", None), "done", bool)():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    @app.hook
+    async def listens(memory: perdure.AsyncEntity) -> Any:
+        first = asyncio.ensure_future(perdure.wait_for("go", timeout="1 h"))
+        if then == "next":
+            await cancels_at_its_answer(first)
+            return [await perdure.wait_for("go", timeout="1 s") for _ in range(2)]
+        await asyncio.sleep(0)
+        others = [asyncio.ensure_future(perdure.wait_for("go", timeout="1 s")) for _ in range(2)]
+        await cancels_at_its_answer(first)
+        return await asyncio.gather(*others)
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await listens(memory)
+
+    handle = client.start(asks)
+    work()
+    time.sleep(0.2)
+    handle.signal("go", 1)
+    time.sleep(0.1)
+    handle.signal("go", 2)
+    assert handle.result("40 s") == [1, 2]
