@@ -20,4 +20,12 @@ def main() -> None:
     try:
         commands()
     except (PerdureError, psycopg.Error) as error:
-        sys.exit(f"error: {str(error).strip()}")
+        sys.exit(f"error: {_in_words(error)}")
+
+
+def _in_words(error: Exception) -> str:
+    """Tell an error with what was noted of it, and who may help where a role may not."""
+    notes = list(getattr(error, "__notes__", ()))
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and not notes:
+        notes = ["hint: The owner of the app gives a role access, with grant_access()."]
+    return "\n".join([str(error).strip(), *notes])

@@ -296,15 +296,23 @@ def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     raise typer.Exit(1 if broken else 0)
 
 
-@commands.command()
-def psql(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+@commands.command(context_settings={"ignore_unknown_options": True})
+def psql(
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPTIONS OF PSQL]", help="As in -c 'select 1', or -f a_file.sql."),
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
     """Open psql with the app in the search path."""
     with database(dsn) as url:
         program = shutil.which("psql") or own_psql()
         if program is None:
             sys.exit(f"There is no psql here. The database is at:\n{url}")
         options = os.environ.get("PGOPTIONS", "") + " -c search_path=" + quoted_option(schema)
-        asked = subprocess.run([program, url], env=os.environ | {"PGOPTIONS": options}, check=False)
+        call = [program, "--dbname", url, *(given or ())]
+        asked = subprocess.run(call, env=os.environ | {"PGOPTIONS": options}, check=False)
     raise typer.Exit(asked.returncode)
 
 

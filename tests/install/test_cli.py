@@ -10,9 +10,11 @@ import sys
 import uuid
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure import script
@@ -232,18 +234,45 @@ def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -
     assert json.loads(printed.splitlines()[0])["job"] == "job"
 
 
+TELLS = "select current_schema() || perdure_version()"
+
+
 @pytest.mark.direct("a search path is of one session")
-def test_psql_opens_in_the_app(dsn: str) -> None:
-    """As a process, by `python -m perdure`: psql reads what the command was given."""
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [((), TELLS), (("-At", "-c", TELLS), ""), (("--no-align", f"--command={TELLS}"), "")],
+)
+def test_psql_opens_in_the_app(dsn: str, given: tuple[str, ...], read: str) -> None:
+    """As a process, by `python -m perdure`: psql has the options and reads what the command was
+    given."""
     done = subprocess.run(
-        [sys.executable, "-m", "perdure", "psql", "--dsn", dsn],
-        input="select current_schema() || perdure_version()",
+        [sys.executable, "-m", "perdure", "psql", "--dsn", dsn, *given],
+        input=read,
         env=os.environ | {"PYTHONPATH": PYTHON},
         capture_output=True,
         text=True,
         check=True,
     )
     assert f"perdure{script.default_version()}" in done.stdout
+
+
+@pytest.mark.direct("a pooler takes no options of a session")
+def test_who_may_not_is_told_who_gives_access(shell: Shell, dsn: str) -> None:
+    as_nobody = make_conninfo(dsn, options="-c role=pg_monitor")
+    status, _, complained = shell.run("status", "j", "--dsn", as_nobody)
+    assert status == 1
+    assert "grant_access(" in complained
+
+
+def test_what_an_error_notes_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = psycopg.errors.InsufficientPrivilege("must be a member of role owner")
+    error.add_note("run `perdure install` as owner")
+    monkeypatch.setattr("perdure.commands.connected", Mock(side_effect=error))
+    status, _, complained = shell.run("check")
+    assert (status, complained) == (
+        1,
+        "error: must be a member of role owner\nrun `perdure install` as owner",
+    )
 
 
 def test_the_url_is_printed(shell: Shell, dsn: str) -> None:
