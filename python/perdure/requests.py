@@ -334,7 +334,7 @@ def unanswered(job: str, task: str, timeout: float | None) -> ResultTimeout:
     """Tell that a hook from outside had not answered in time."""
     return ResultTimeout(
         f"{task} of job {job} had not answered within {timeout} s",
-        hint="Wait longer, with hook_result(), or look whether a worker serves its queue.",
+        hint="Wait longer, with hook_result(), or see in the view waiting what it waits for.",
     )
 
 
