@@ -32,7 +32,7 @@ _STARTS = frozenset({"start", "signal_with_start", "create_schedule"})
 NEEDED_BUT_IN: Mapping[str, frozenset[str]] = {
     "by": frozenset({"release_item", "resolve_item"}),
     "condition": frozenset(),
-    "entity": _STARTS,
+    "entity": _STARTS | {"forget_finished"},
     "function": frozenset(),
     "id": frozenset({"start"}),
     "index": frozenset(),

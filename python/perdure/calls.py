@@ -245,6 +245,10 @@ class Calls:
         call = self._call("timeline", "rows", id=job, after=place, max_rows=max_rows)
         return self._opened(call, partial(openers.timeline, job))
 
+    def forget_finished(self, before: datetime, entity: str | None, max_jobs: int) -> Call:
+        """Delete jobs that finished before a time; answers how many."""
+        return self._call("forget_finished", before=before, entity=entity, max_jobs=max_jobs)
+
     def forget_old_runs(self, job: str, max_rows: int) -> Call:
         """Drop what old runs were told; answers how many facts."""
         return self._call("forget_old_runs", id=job, max_rows=max_rows)

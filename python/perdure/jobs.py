@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from . import resealing
-from .durations import Duration
+from .durations import Duration, aware
 from .indexing import LOCK_TIMEOUT, create_index, drop_index
 from .looks import Steps, condition_on, until_of
 from .names import as_id
@@ -92,6 +92,17 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         Raises JobAtWork.
         """
         return self._give(self.calls.forget(job))
+
+    def forget_finished(
+        self, before: datetime, *, entity: str | None = None, limit: int = 1000
+    ) -> _Int:
+        """Delete jobs that finished before a time, the oldest first, with their histories; gives
+        how many: call it again until that is 0.
+
+        At most `limit` in a transaction, up to 10,000. What is not over stays: a job of which a
+        hook still runs, or a child. Raises InvalidArgument.
+        """
+        return self._give(self.calls.forget_finished(aware(before), entity, limit))
 
     def create_index(
         self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT

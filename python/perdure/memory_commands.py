@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
+from .durations import seconds
 from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show
 
 index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
@@ -107,6 +109,19 @@ def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Delete a finished job or an entity with its whole past; print whether it was there."""
     with client(dsn, schema) as opened:
         show(opened.forget(id))
+
+
+@commands.command()
+def forget_finished(
+    older_than: Annotated[str, typer.Argument(help='Finished longer ago than this: "90 days".')],
+    entity: Annotated[str | None, typer.Option(help="Of this entity alone.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Delete what has finished long ago, with its whole past; print how many jobs that were."""
+    before = datetime.now(UTC) - timedelta(seconds=seconds(older_than))
+    with client(dsn, schema) as opened:
+        show(sum(iter(lambda: opened.forget_finished(before, entity=entity), 0)))
 
 
 @commands.command()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
@@ -95,6 +96,23 @@ def test_versions_are_compared_explained_and_brought_back(shell: Shell, memory: 
 def test_a_memory_is_forgotten(shell: Shell, memory: Any) -> None:
     assert shell("forget", "m") == [True]
     assert shell("forget", "m") == [False]
+
+
+def test_what_has_finished_long_ago_is_forgotten(
+    shell: Shell, dsn: str, connection: psycopg.Connection[Any]
+) -> None:
+    with perdure.connect(dsn) as client:
+        ids = [f"job-{number}" for number in range(1005)]
+        client.start_many("research", [{"id": job} for job in [*ids, "young"]])
+        connection.execute("select count(terminate(id)) from jobs")
+        connection.execute(
+            "update jobs set created_at = now() - interval '91 days',"
+            " finished_at = now() - interval '91 days' where id = any(%s)",
+            [ids],
+        )
+        assert shell("forget-finished", "90 days", "--entity", "note") == [0]
+        assert shell("forget-finished", "90 days") == [1005]
+        assert [job.id for job in client.jobs()] == ["young"]
 
 
 MISTAKES = {

@@ -12,6 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -321,6 +322,29 @@ def test_a_running_job_is_not_forgotten(client: perdure.Client) -> None:
         client.forget("alive")
     handle.terminate()
     assert client.forget("alive") is True
+
+
+def test_what_has_finished_long_ago_is_forgotten_a_batch_at_a_time(
+    client: perdure.Client, connection: psycopg.Connection[Any]
+) -> None:
+    now = datetime.now(UTC)
+    for job, days in (("oldest", 9), ("older", 8), ("young", 1), ("running", None)):
+        client.start("nobody-runs-this", id=job, entity="agent")
+        if days is not None:
+            client.handle(job).terminate()
+            at = now - timedelta(days=days)
+            connection.execute(
+                "update jobs set created_at = %s, finished_at = %s where id = %s", (at, at, job)
+            )
+    week_ago = now - timedelta(days=7)
+    assert client.forget_finished(week_ago, entity="note") == 0
+    assert client.forget_finished(week_ago, entity="agent", limit=1) == 1
+    assert {job.id for job in client.jobs()} == {"older", "young", "running"}
+    assert client.forget_finished(week_ago) == 1
+    assert client.forget_finished(week_ago) == 0
+    assert {job.id for job in client.jobs()} == {"young", "running"}
+    with pytest.raises(perdure.InvalidArgument):
+        client.forget_finished(week_ago.replace(tzinfo=None))
 
 
 # Large reads and replay
