@@ -1,7 +1,7 @@
 -- Ordering: what is missing comes last, the id breaks ties, and pages join without a gap.
 
 begin;
-select plan(172);
+select plan(174);
 
 select given(entity_create(id, 'doc', context::jsonb))
   from (values
@@ -117,6 +117,8 @@ select throws_ok(format('select * from find(%L, %L, %L, %s, %L)', 'doc', '{}', o
         ('[{"path": "v", "as": "array"}]', 10, null, 'PD107'),
         ('[{"path": "v", "as": "contains"}]', 10, null, 'PD107'),
         ('[{"path": "v", "descending": "yes"}]', 10, null, 'PD107'),
+        ('["v desc"]', 10, null, 'PD107'),
+        ('["$id ASC"]', 10, null, 'PD107'),
         ('[{"path": "v", "nulls": "first"}]', 10, null, 'PD107'),
         ('[{"path": "$id", "as": "number"}]', 10, null, 'PD107'),
         ('["$context"]', 10, null, 'PD107'),

@@ -307,6 +307,8 @@ def psql(
 ) -> None:
     """Open psql with the app in the search path."""
     with database(dsn) as url:
+        with connected(url, schema):
+            pass
         program = shutil.which("psql") or own_psql()
         if program is None:
             sys.exit(f"There is no psql here. The database is at:\n{url}")

@@ -88,6 +88,7 @@ def test_an_app_is_installed(shell: Shell) -> None:
         "queue list",
         "schedule drop s",
         "replay --job x1",
+        "psql",
     ],
 )
 def test_who_asks_about_an_app_that_is_not_there_makes_none(
