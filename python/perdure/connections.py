@@ -75,6 +75,7 @@ LONGEST_PAUSE = 5.0
 
 AnyConnection = psycopg.Connection[TupleRow] | psycopg.AsyncConnection[TupleRow]
 OnTrouble = Callable[[psycopg.Error], None]
+Begin = Callable[[psycopg.Connection[TupleRow]], None]
 
 
 class Source:
@@ -120,11 +121,14 @@ class Source:
             self.close()
             raise
 
-    def provision(self) -> None:
-        """Create or upgrade the app; nothing happens where it is current. Safe at the same time."""
+    def provision(self, begin: Begin | None = None) -> None:
+        """Create or upgrade the app; nothing happens where it is current. Safe at the same time.
+        `begin` is given the connection first."""
         from .install import install
 
         with self.connect("perdure install") as connection:
+            if begin is not None:
+                begin(connection)
             install(connection, self.schema)
 
     def connect(self, name: str) -> psycopg.Connection[TupleRow]:

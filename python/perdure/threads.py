@@ -6,6 +6,7 @@ takes. What hangs in one would keep a worker that was told to stop.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -67,6 +68,31 @@ class Threads(ThreadPoolExecutor):
             return self._waiting.get_nowait()
         except Empty:  # a thread was faster
             return None
+
+
+def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Run what blocks in a thread of its own, which ends with it."""
+    threads = Threads(1, "perdure-beside")
+    running = threads.submit(function)
+    threads.shutdown(wait=False)
+    return asyncio.wrap_future(running)
+
+
+async def beside(function: Callable[[], T], on_cancel: Callable[[], object] | None = None) -> T:
+    """Run what blocks in a thread of its own, to its end: who is cancelled meanwhile hears of it
+    then. `on_cancel` may tell the function to come to an end."""
+    running = in_thread(function)
+    interrupted: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            interrupted = error
+            if on_cancel is not None:
+                on_cancel()
+    if interrupted is not None:
+        raise interrupted from running.exception()
+    return running.result()
 
 
 def _work(waiting: SimpleQueue[_Given | None], idle: threading.Semaphore) -> None:

@@ -12,8 +12,8 @@ import sys
 import threading
 import uuid
 from asyncio.events import _get_running_loop
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, ClassVar, Self
 
 from .app import App, check_app
@@ -29,7 +29,8 @@ from .faults import crash_point
 from .heartbeats import Heartbeat
 from .hooks import Family
 from .names import check_name, check_queue
-from .threads import Threads
+from .provisioning import Provisioning
+from .threads import Threads, beside, in_thread
 
 logger = logging.getLogger("perdure.worker")
 
@@ -97,6 +98,7 @@ class Worker:
         self._instance = _instance_of(instance)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._is_told_to_stop = False
         self._started = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -107,6 +109,7 @@ class Worker:
         """Run in a thread of this process; returns when it is ready to work."""
         if self._thread is not None:
             raise InvalidArgument("this worker runs already", hint="Make another one.")
+        self._is_told_to_stop = False
         self._thread = threading.Thread(target=self._run_in_thread, name="perdure-worker")
         self._thread.daemon = True
         self._thread.start()
@@ -117,16 +120,22 @@ class Worker:
         return self
 
     def stop(self) -> None:
-        """End orderly: finish what can be finished within the grace, give the rest back."""
-        loop, stopping = self._loop, self._stopping
-        if loop is not None and stopping is not None:
-            with suppress(RuntimeError):  # the loop has ended already
-                loop.call_soon_threadsafe(stopping.set)
+        """End orderly: finish what can be finished within the grace, give the rest back. A worker
+        that makes its app breaks that off; a `run()` that has yet to begin ends at once."""
+        self._tell_to_stop()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._error is not None:
             raise self._error
+
+    def _tell_to_stop(self) -> None:
+        """Say it to the loop, or to the one that is yet to begin."""
+        self._is_told_to_stop = True
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(stopping.set)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -139,15 +148,15 @@ class Worker:
     async def __aenter__(self) -> Self:
         """Start, while the loop that waits goes on."""
         try:
-            await _beside(self.start)
+            await beside(self.start, on_cancel=self._tell_to_stop)
         except asyncio.CancelledError:
-            await _beside(self.stop)
+            await beside(self.stop)
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop, while the loop that waits goes on."""
-        await _beside(self.stop)
+        await beside(self.stop)
 
     def _run_in_thread(self) -> None:
         try:
@@ -178,26 +187,50 @@ class Worker:
                 logging.WARNING if handles_signals else logging.INFO,
                 "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere",
             )
-        source = Source(self._dsn, self._schema, self._prepare_threshold)
-        try:
-            if self._provision:
-                source.provision()
+        with ExitStack() as ending:  # what is left when the loop has ended
             loop = new_loop()
             loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
             try:
                 if handles_signals:  # from here on a KeyboardInterrupt is one that code has raised
                     for number in (signal.SIGTERM, signal.SIGINT):
                         loop.add_signal_handler(number, self._asked_to_stop)
-                _run_to_end(loop, self._main(source))
+                _run_to_end(loop, self._main(ending))
             finally:
                 _close(loop)
-        finally:
-            source.close()
 
-    async def _main(self, source: Source) -> None:
-        self._loop = loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        loop.set_task_factory(Family())
+    async def _main(self, ending: ExitStack) -> None:
+        self._stopping, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        if self._is_told_to_stop:
+            self._stopping.set()
+        self._loop.set_task_factory(Family())
+        source = await in_thread(lambda: Source(self._dsn, self._schema, self._prepare_threshold))
+        ending.callback(source.close)
+        if self._stopping.is_set():
+            return
+        if not self._provision or await self._is_provisioned(source):
+            await self._serve(source)
+
+    async def _is_provisioned(self, source: Source) -> bool:
+        """Make or upgrade the app; false if asked to stop meanwhile."""
+        provisioning = Provisioning(source)
+        if await self._is_done(provisioning.running):
+            return True
+        await provisioning.break_off()
+        return False
+
+    async def _is_done(self, running: asyncio.Future[Any]) -> bool:
+        """Wait for what runs; false if asked to stop before it has ended."""
+        assert self._stopping is not None
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if running.done():
+            running.result()
+        return running.done()
+
+    async def _serve(self, source: Source) -> None:
         engine = self._engine(source)
         link = AsyncLink(source, "perdure worker", on_trouble=say_trouble)
         heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
@@ -232,18 +265,12 @@ class Worker:
 
     async def _is_registered(self, engine: Engine, link: AsyncLink) -> bool:
         """Register, however long the database does not answer; false if asked to stop meanwhile."""
-        assert self._stopping is not None
         registering = asyncio.create_task(self._register(engine, link))
-        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait([registering, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if registering.done():
-                registering.result()
-            return registering.done()
+            return await self._is_done(registering)
         finally:
-            for task in (registering, stopping):
-                task.cancel()
-            await asyncio.gather(registering, stopping, return_exceptions=True)
+            registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)
 
     async def _register(self, engine: Engine, link: AsyncLink) -> None:
         details = {
@@ -360,23 +387,6 @@ def _instance_of(given: str | None) -> str | None:
     if given is not None:
         check_argument("instance", given, TEXT)
     return given or os.environ.get(INSTANCE)
-
-
-async def _beside(function: Callable[[], object]) -> None:
-    """Run what blocks in a thread of its own, to its end: who is cancelled meanwhile hears of it
-    then."""
-    threads = Threads(1, "perdure-beside")
-    ending = asyncio.wrap_future(threads.submit(function))
-    threads.shutdown(wait=False)
-    interrupted: asyncio.CancelledError | None = None
-    while not ending.done():
-        try:
-            await asyncio.wait([ending])
-        except asyncio.CancelledError as error:
-            interrupted = error
-    if interrupted is not None:
-        raise interrupted from ending.exception()
-    ending.result()
 
 
 def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, object]) -> None:

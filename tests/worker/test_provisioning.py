@@ -1,0 +1,128 @@
+"""A worker that still makes or upgrades its app can be told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+import perdure
+from perdure.errors import InvalidSchema
+from tests.worker.processes import worker_process
+
+IN_TIME = 20.0
+
+LOCK = "select pg_advisory_lock(hashtextextended('perdure install fresh', 0))"
+WAITS = """
+select exists (
+    select from pg_locks as l
+     where l.locktype = 'advisory'
+       and not l.granted
+       and l.database = (select d.oid from pg_database as d where d.datname = current_database()))
+"""
+MADE = "select to_regnamespace('fresh') is not null"
+
+
+@pytest.fixture
+def held(dsn: str) -> Iterator[psycopg.Connection]:
+    """Let somebody else install the app `fresh`, and never come to an end."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(LOCK)
+        yield connection
+
+
+def told(connection: psycopg.Connection, question: str) -> bool:
+    """Ask something that is true or false."""
+    row = connection.execute(question.encode()).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Look again and again, until it is so."""
+    until = time.monotonic() + IN_TIME
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_it_stops_and_makes_nothing(
+    app: perdure.App, dsn: str, held: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    """`stop()` waited for the installation, and then for ever: nobody told the loop to end."""
+    worker = perdure.Worker(app, ["here"], dsn=dsn, schema="fresh")
+    starting = threading.Thread(target=worker.start, daemon=True)
+    starting.start()
+    wait_until(lambda: told(connection, WAITS))
+    stopping = threading.Thread(target=worker.stop, daemon=True)
+    stopping.start()
+    stopping.join(IN_TIME)
+    starting.join(IN_TIME)
+    assert not stopping.is_alive()
+    assert not starting.is_alive()
+    held.close()
+    assert not told(connection, WAITS)
+    assert not told(connection, MADE)
+
+
+def test_a_process_that_is_told_to_end_does_so_orderly(
+    dsn: str, held: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    """SIGTERM killed it amid its transaction, or was not heard where it is process 1."""
+    with worker_process(dsn, "here", WORKER='{"schema": "fresh"}') as process:
+        wait_until(lambda: told(connection, WAITS))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(IN_TIME) == 0
+    assert not told(connection, WAITS)
+
+
+def test_a_task_that_is_cancelled_while_it_enters_goes_on(
+    app: perdure.App, dsn: str, held: psycopg.Connection, connection: psycopg.Connection
+) -> None:
+    """`async with worker:` under a timeout of its own was held by the installation."""
+
+    async def test() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1), perdure.Worker(app, ["here"], dsn=dsn, schema="fresh"):
+                raise AssertionError("it has no app")
+
+    testing = threading.Thread(target=asyncio.run, args=[test()], daemon=True)
+    testing.start()
+    testing.join(IN_TIME)
+    assert not testing.is_alive()
+    assert not told(connection, WAITS)
+
+
+def test_a_worker_is_stopped_before_it_has_a_loop(
+    app: perdure.App, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told between its thread and its loop, it was told nothing."""
+    begun, goes_on = threading.Event(), threading.Event()
+    run = perdure.Worker._run
+
+    def late(worker: perdure.Worker, *, handles_signals: bool) -> None:
+        begun.set()
+        assert goes_on.wait(IN_TIME)
+        run(worker, handles_signals=handles_signals)
+
+    monkeypatch.setattr(perdure.Worker, "_run", late)
+    worker = perdure.Worker(app, ["here"], dsn=dsn)
+    starting = threading.Thread(target=worker.start, daemon=True)
+    starting.start()
+    assert begun.wait(IN_TIME)
+    stopping = threading.Thread(target=worker.stop, daemon=True)
+    stopping.start()
+    time.sleep(0.1)
+    goes_on.set()
+    stopping.join(IN_TIME)
+    assert not stopping.is_alive()
+
+
+def test_an_app_that_cannot_be_made_ends_its_worker(app: perdure.App, dsn: str) -> None:
+    with pytest.raises(InvalidSchema):
+        perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine").start()
