@@ -12,6 +12,7 @@ from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
 from .doubles import Doubles
 from .durations import Duration
 from .lab import Lab
+from .threads import beside
 from .typed import Result
 from .work import Workflow
 
@@ -33,8 +34,8 @@ class AsyncLab(Doubles):
     async def __aenter__(self) -> Self:
         """Make the app, and start its worker."""
         async with AsyncExitStack() as stack:
-            await asyncio.to_thread(self.plain.__enter__)
-            stack.push_async_callback(asyncio.to_thread, self.plain.__exit__, None, None, None)
+            stack.push_async_callback(beside, self.plain.__exit__)  # also of what is cancelled
+            await beside(self.plain.__enter__)
             opened = await connect_async(
                 self.plain.dsn, self.plain.schema, codec=self.plain.app.codec, provision=False
             )

@@ -488,6 +488,37 @@ def test_nothing_is_left_of_a_lab(dsn: str, connection: psycopg.Connection[Any])
         raise AssertionError("it has begun")
 
 
+@pytest.mark.parametrize("amid", ["its start", "its end"])
+def test_nothing_is_left_of_an_async_lab_that_is_cancelled(
+    dsn: str, connection: psycopg.Connection[Any], amid: str
+) -> None:
+    """Its thread went on, with nobody to end it: the schema stayed, and a worker that served it."""
+
+    inside = asyncio.Event()
+
+    async def opened() -> None:
+        async with AsyncLab(app, dsn=dsn):
+            inside.set()
+
+    async def test() -> None:
+        opening = asyncio.create_task(opened())
+        if amid == "its end":
+            await inside.wait()
+        while not schemas():  # noqa: ASYNC110 - the database sets no event
+            await asyncio.sleep(0.001)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert not schemas()
+        assert not any(each.name == "perdure-worker" for each in threading.enumerate())
+
+    def schemas() -> list[Any]:
+        query = "select nspname from pg_namespace where nspname like 'perdure\\_test\\_%'"
+        return connection.execute(query).fetchall()
+
+    asyncio.run(test())
+
+
 def test_two_labs_do_not_meet(dsn: str) -> None:
     with Lab(app, dsn=dsn) as one, Lab(app, dsn=dsn) as other:
         one.pass_time("1 d")
