@@ -14,7 +14,7 @@ import psycopg
 
 from .asks import ActivityCall, stored
 from .context import Info, activity_info
-from .durations import from_iso, to_iso
+from .durations import from_iso, microseconds, to_iso
 from .errors import (
     Failed,
     InvalidValue,
@@ -331,7 +331,7 @@ class ActivityTurn(Turn):
         elif outcome.again_in is None:
             self._final = self.body("failed", value=outcome.value)
         else:
-            due = self.engine.clock.now() + int(outcome.again_in * 1e6)
+            due = self.engine.clock.now() + microseconds(outcome.again_in)
             self._final = self.body("retry", value=outcome.value, until=to_iso(due))
             self.engine.spawn(self._give_back(), self)
             return

@@ -11,7 +11,7 @@ from uuid import UUID
 from . import asks
 from .asks import Ask
 from .context import SHIELDED, Info, Runtime, info_of, is_shielded
-from .durations import from_iso
+from .durations import MICROSECONDS, from_iso, microseconds
 from .errors import InvalidArgument
 from .replay import AsyncRun, Fact, SyncRun
 from .typed_items import Decode
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .app import App
 
 AnyRun = AsyncRun | SyncRun
-
-MICROSECONDS = 1_000_000
 
 
 class CoordinatorRuntime(Runtime):
@@ -79,7 +77,7 @@ class CoordinatorRuntime(Runtime):
     def within(self, ask: Ask, timeout: float | None) -> Any:
         """Open a wait for an answer, and a timer beside it where it is limited."""
         if timeout is not None:
-            ask = asks.expiring(ask, self.run.now + round(timeout * MICROSECONDS))
+            ask = asks.expiring(ask, self.run.now + microseconds(timeout))
         return self._limited(self.ask(ask), timeout, asks.in_words(ask))
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
@@ -92,7 +90,7 @@ class CoordinatorRuntime(Runtime):
         late = asks.waited(timeout, what)
         if isinstance(waiting, asyncio.Future):
             return _within(waiting, timeout, late)
-        return Either(self.run, waiting, self.sleep(round(timeout * MICROSECONDS)), late)
+        return Either(self.run, waiting, self.sleep(microseconds(timeout)), late)
 
     def end_shield(self) -> None:
         """Let plain code that was cancelled meanwhile hear of it."""

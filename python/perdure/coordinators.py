@@ -17,7 +17,7 @@ from .activities import UNSTORABLE, Outcome, Recorder, begin_attempt
 from .agenda import SHORT_PAUSE, Agenda, Call
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
-from .durations import from_iso, to_iso
+from .durations import from_iso, microseconds, to_iso
 from .errors import NonDeterminism, PerdureError, failure_of
 from .faults import crash_point
 from .mail import UNREAD, Mail, mail_of_claim
@@ -395,7 +395,7 @@ class CoordinatorTurn(Turn):
         retry, made = self.function.retry, self.row["attempt"] + 1
         if self._news.is_cancelled or not retry.allows(error, made):
             return self._last_words(error)
-        due = self.engine.clock.now() + int(retry.pause(made) * 1e6)
+        due = self.engine.clock.now() + microseconds(retry.pause(made))
         return {"state": "continue", "until": to_iso(due), "failure": failure_of(error)}
 
     # Ending.

@@ -26,7 +26,7 @@ from .context import (
     required,
     runtime,
 )
-from .durations import Duration, from_micros, micros, seconds
+from .durations import Duration, from_micros, micros, microseconds, seconds
 from .errors import InvalidArgument
 from .names import as_id, check_name, check_text
 from .paths import Path, parse_path
@@ -34,8 +34,6 @@ from .progress import Pulse, pulse
 from .typed import Result, decoder
 from .typed_items import unchanged
 from .work import Coordinator, Hook, Pending, Workflow, check_kind
-
-MICROSECONDS = 1_000_000
 
 Fate = Literal["continue", "cancel", "terminate"]
 """What becomes of a child when the coordinator or hook that asked for it ends."""
@@ -46,7 +44,7 @@ T = TypeVar("T")
 def sleep(duration: Duration) -> Any:
     """Sleep durably; a sleeping workflow costs nothing: `await perdure.sleep("1 h")`."""
     serving = required("sleep")
-    return serving.give(serving.sleep(round(seconds(duration) * MICROSECONDS)))
+    return serving.give(serving.sleep(microseconds(seconds(duration))))
 
 
 def sleep_until(instant: datetime) -> Any:

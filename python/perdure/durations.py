@@ -13,7 +13,11 @@ Duration = str | float | timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+MICROSECONDS = 1_000_000
+"""In a second."""
 MAX_SECONDS = 100 * 365 * 86_400.0
+FOREVER = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+"""The last instant there is: the end of the year 9999."""
 
 _UNITS = {
     "ms": 0.001, "millisecond": 0.001,
@@ -76,7 +80,12 @@ def _unreadable(given: object) -> InvalidArgument:
 
 def as_interval(duration: Duration) -> str:
     """Write a duration as SQL reads it, exactly."""
-    return f"{round(seconds(duration) * 1_000_000)} microseconds"
+    return f"{microseconds(seconds(duration))} microseconds"
+
+
+def microseconds(length: float) -> int:
+    """Give seconds as whole microseconds: more than nothing is never none."""
+    return max(round(length * MICROSECONDS), 1 if length > 0 else 0)
 
 
 def micros(instant: datetime) -> int:

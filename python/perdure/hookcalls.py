@@ -16,7 +16,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from .activities import Before, Outcome, Recorder, begin_attempt
 from .asks import Ask, expiring, in_words, waited
 from .context import SHIELDED, Info, Runtime, is_shielded
-from .durations import to_iso
+from .durations import microseconds, to_iso
 from .errors import InvalidArgument
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.worker")
 
-MICROSECONDS = 1_000_000
 MAX_ID = 200
 """Bytes of the id of a job."""
 
@@ -160,7 +159,7 @@ class HookRuntime(Runtime):
         """Make attempts of an activity, each one recorded before the next begins."""
         turn, within = self.turn, ask.spec.activity.limits.within
         made, again_at, failure = turn.memo.attempts(key)
-        end = None if within is None else self._deadline(f"{key}/end", round(within * MICROSECONDS))
+        end = None if within is None else self._deadline(f"{key}/end", microseconds(within))
         while True:
             if again_at is not None:
                 await turn.waits.wait(Open(f"{key}/again", None, again_at))
@@ -172,7 +171,7 @@ class HookRuntime(Runtime):
             if outcome.again_in is None:
                 turn.submit()  # the code may do anything next, and nobody here would know
                 return turn.outbox.tell("activity", key, name, fingerprint, ok=ok, value=value)
-            again_at = turn.engine.clock.now() + int(outcome.again_in * MICROSECONDS)
+            again_at = turn.engine.clock.now() + microseconds(outcome.again_in)
             failure, value = value, value | {"again_at": to_iso(again_at)}
             turn.outbox.tell("attempt", key, name, fingerprint, ok=False, value=value)
 
@@ -247,7 +246,7 @@ class HookRuntime(Runtime):
         fact = turn.memo.told(key)
         if fact is None:
             await self._hear_cancel(key, waits=True)
-            length = None if limit is None else round(limit * MICROSECONDS)
+            length = None if limit is None else microseconds(limit)
             deadline = None if length is None else self._deadline(key, length)
             fact = await turn.waits.wait(Open(key, signal, deadline))
         if fact.kind == "timer":
@@ -264,7 +263,7 @@ class HookRuntime(Runtime):
         fact = turn.memo.told(key)
         if fact is None:
             await self._hear_cancel(key, is_request=True, waits=True)
-            length = None if limit is None else round(limit * MICROSECONDS)
+            length = None if limit is None else microseconds(limit)
             deadline = None if length is None else self._deadline(key, length)
             self._request(ask if deadline is None else expiring(ask, deadline), key)
             fact = await self._answered(Open(key, None, deadline, is_asked=True))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .asks import stored
 from .context import is_shielded
-from .durations import from_iso, to_iso
+from .durations import from_iso, microseconds, to_iso
 from .errors import PerdureError, failure_of
 from .faults import crash_point
 from .hookcalls import HookRuntime, InThread
@@ -217,7 +217,7 @@ class HookTurn(Turn):
         failure = failure_of(error, name) | {"attempts": made}
         if not self.hook.retry.allows(error, made):
             return {"state": "failed", "value": failure}
-        again_at = now + int(self.hook.retry.pause(made) * 1e6)
+        again_at = now + microseconds(self.hook.retry.pause(made))
         if end is not None and again_at >= end:
             return {"state": "failed", "value": too_late(name, limits, made, failure)}
         due = to_iso(again_at)

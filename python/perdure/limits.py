@@ -6,10 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .durations import Duration, seconds
+from .durations import Duration, microseconds, seconds
 from .errors import Failed, InvalidArgument
-
-MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class Limits:
     def until(self, first_at: int, began_at: int) -> int | None:
         """Give when an attempt has to end (µs) that began then; the first one began at first."""
         ends = [
-            at + round(length * MICROSECONDS)
+            at + microseconds(length)
             for at, length in ((began_at, self.timeout), (first_at, self.within))
             if length is not None
         ]
@@ -30,7 +28,7 @@ class Limits:
 
     def end(self, first_at: int) -> int | None:
         """Give when all attempts have to end (µs); the first one began at first."""
-        return None if self.within is None else first_at + round(self.within * MICROSECONDS)
+        return None if self.within is None else first_at + microseconds(self.within)
 
 
 def limits_of(timeout: Duration | None, within: Duration | None) -> Limits:

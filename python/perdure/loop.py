@@ -21,16 +21,13 @@ from zlib import crc32
 
 from .awaitables import Future, Task, Timer, Waiting
 from .differences import no_order
+from .durations import FOREVER, MICROSECONDS
 from .errors import IoInCoordinator
 from .facts import Op
 from .journal import Journal
 from .lineage import Lineage, Maker, maker_of_task
 
 Arguments = TypeVarTuple("Arguments")
-
-MICROSECONDS = 1_000_000
-FOREVER = 253_402_300_799_999_999
-"""The last instant that Python can write, in µs: 9999-12-31T23:59:59.999999."""
 
 MAX_ERRORS = 100
 MAX_CLOSING_ROUNDS = 100

@@ -13,7 +13,7 @@ from .activities import Before, Outcome
 from .agenda import Agenda, Call, deadline_of
 from .clock import Clock
 from .coordinatorcalls import AnyRun
-from .durations import from_iso, to_iso
+from .durations import from_iso, microseconds, to_iso
 from .mail import UNREAD, Mail
 from .replay import Fact, Op
 from .turns import CANCEL, Json
@@ -130,7 +130,7 @@ class News:
             self._tell(run, op, ok=outcome.ok, value=outcome.value)
             return
         at = self.next_at()
-        call.again_at = at + int(outcome.again_in * 1e6)
+        call.again_at = at + microseconds(outcome.again_in)
         call.before = Before(call.before.end, outcome.value)
         failure = outcome.value | {"again_at": to_iso(call.again_at)}
         self._append(run, Fact("attempt", op.key, False, failure, at, op.name, op.fingerprint))

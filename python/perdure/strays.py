@@ -6,7 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from .durations import to_iso
+from .durations import microseconds, to_iso
 from .errors import PerdureError, UnknownFunction, failure_of
 from .turns import DROPPED, Json, Turn
 
@@ -99,7 +99,7 @@ class Unknown(Turn):
 
     def build(self) -> Json:
         """Give the task back, to be tried later, and say why; no attempt is lost."""
-        due = self.engine.clock.now() + int(self._pause * 1e6)
+        due = self.engine.clock.now() + microseconds(self._pause)
         return self.body("release", until=to_iso(due), value=failure_of(self._reason()))
 
     def _reason(self) -> PerdureError:
