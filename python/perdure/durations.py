@@ -18,6 +18,7 @@ MICROSECONDS = 1_000_000
 MAX_SECONDS = 100 * 365 * 86_400.0
 FOREVER = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 """The last instant there is: the end of the year 9999."""
+_FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 _UNITS = {
     "ms": 0.001, "millisecond": 0.001,
@@ -89,12 +90,13 @@ def microseconds(length: float) -> int:
 
 
 def micros(instant: datetime) -> int:
-    """Give an aware datetime as microseconds since 1970. Raises InvalidArgument for a naive one."""
+    """Give an aware datetime as microseconds since 1970. Raises InvalidArgument for another."""
     return (aware(instant) - EPOCH) // MICROSECOND
 
 
 def aware(instant: datetime) -> datetime:
-    """Give what is a datetime with a time zone as it is. Raises InvalidArgument for all else."""
+    """Give what is a datetime with a time zone as it is. Raises InvalidArgument for all else, and
+    for what in UTC lies in no year that has four digits."""
     given: object = instant
     if not isinstance(given, datetime):
         raise InvalidArgument(
@@ -104,6 +106,12 @@ def aware(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise InvalidArgument(
             f"{instant} has no time zone", hint="Say which: datetime(…, tzinfo=UTC)."
+        )
+    if not _FIRST <= (instant - EPOCH) // MICROSECOND <= FOREVER:
+        raise InvalidArgument(
+            f"{instant} lies beyond the years 1 to 9999",
+            detail="In UTC, as instants are kept, it has no date.",
+            hint="Give a time that somebody may live to see.",
         )
     return instant
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from .arguments import listed
 from .calls import Call, Calls
+from .durations import aware
 from .errors import InvalidArgument
 from .stored import as_stored
 from .typed import to_json
@@ -75,9 +76,4 @@ def as_text(key: Any) -> str:
 
 
 def _written(at: datetime) -> str:
-    if at.tzinfo is None:
-        raise InvalidArgument(
-            f"the time {at.isoformat()} has no zone",
-            hint="Say which: datetime.now(UTC), or at.replace(tzinfo=…).",
-        )
-    return at.astimezone(UTC).isoformat()
+    return aware(at).astimezone(UTC).isoformat()

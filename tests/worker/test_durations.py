@@ -1,20 +1,30 @@
-"""Lengths of time, where a microsecond is too much."""
+"""Lengths and instants of time, where a microsecond or a year is too much or too little."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 import perdure
 from perdure.asks import as_timeout
-from perdure.durations import as_interval
+from perdure.durations import as_interval, from_micros, micros
 from perdure.limits import limits_of
 from perdure.testing import Lab
 
+WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
+TOO_LATE = datetime(9999, 12, 31, 23, 59, tzinfo=WEST)
+TOO_EARLY = datetime(1, 1, 1, tzinfo=EAST)
 LITTLE = 1e-7
 
 app = perdure.App()
+
+
+@app.coordinator
+async def sleeps_too_long(memory: perdure.AsyncEntity) -> None:
+    await perdure.sleep_until(TOO_LATE)
 
 
 @app.coordinator
@@ -36,6 +46,37 @@ def lab(dsn: str) -> Any:
     """Give a lab of the app."""
     with Lab(app, dsn=dsn) as lab:
         yield lab
+
+
+@pytest.mark.parametrize(
+    "instant", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+)
+def test_an_instant_comes_back_as_it_was(instant: datetime) -> None:
+    assert from_micros(micros(instant)) == instant
+
+
+REFUSED: dict[str, Callable[[perdure.Client, datetime], Any]] = {
+    "sleep_until": lambda _, instant: micros(instant),
+    "start": lambda client, instant: client.start("some", due_at=instant),
+    "find": lambda client, instant: client.find("note", {"$created_at": {"lt": instant}}),
+    "at": lambda client, instant: client.entity("note").at(time=instant),
+}
+
+
+@pytest.mark.parametrize("instant", [TOO_LATE, TOO_EARLY], ids=["late", "early"])
+@pytest.mark.parametrize("verb", REFUSED)
+def test_an_instant_beyond_the_years_is_refused(
+    client: perdure.Client, verb: str, instant: datetime
+) -> None:
+    """`OverflowError` came, of Python, for what UTC cannot write in four digits of a year."""
+    with pytest.raises(perdure.InvalidArgument, match="beyond the years 1 to 9999") as refused:
+        REFUSED[verb](client, instant)
+    assert refused.value.hint
+
+
+def test_a_sleep_beyond_the_years_fails_the_job(lab: Lab) -> None:
+    with pytest.raises(perdure.JobFailed, match=r"InvalidArgument: .*beyond the years"):
+        lab.run(sleeps_too_long)
 
 
 def test_a_little_time_is_more_than_none(lab: Lab) -> None:
