@@ -28,6 +28,9 @@ TRIES = 4
 LOCK_TIMEOUT = "1 min"
 """How long a build waits for a transaction that was there before it."""
 
+MAX_LOCK_TIMEOUT = (2**31 - 1) / 1000
+"""Seconds: PostgreSQL counts milliseconds in 32 bits."""
+
 _GOT_IN_THE_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
 
 
@@ -74,6 +77,12 @@ def drop_index(
 
 
 def _connected(source: Source, calls: Calls, lock_timeout: Duration) -> psycopg.Connection[Any]:
+    patience = seconds(lock_timeout)
+    if patience > MAX_LOCK_TIMEOUT:
+        raise InvalidArgument(
+            f"lock_timeout={lock_timeout!r} is longer than PostgreSQL can wait"[:500],
+            hint="Give 24 days at most.",
+        )
     connection = source.connect("perdure index")
     if source.is_pooled:
         connection.close()
@@ -83,7 +92,7 @@ def _connected(source: Source, calls: Calls, lock_timeout: Duration) -> psycopg.
             hint="Give this client a DSN that leads to the server itself.",
         )
     connection.prepare_threshold = None
-    send(connection, calls.lock_timeout(seconds(lock_timeout)))
+    send(connection, calls.lock_timeout(patience))
     return connection
 
 

@@ -215,3 +215,12 @@ def test_no_search_path_changes_what_an_index_holds(connect: Connect) -> None:
     plain.execute("set enable_seqscan = off")
     found = "select count_found('doc', jsonb_build_object('v', %s::jsonb))"
     assert [plain.execute(found, [value]).fetchone() for value in values] == [(1,)] * 4
+
+
+def test_a_wait_for_locks_that_postgresql_cannot_count_is_refused(client: perdure.Client) -> None:
+    """It counts milliseconds in 32 bits, and said so in its own words, without a hint."""
+    for verb in (client.create_index, client.drop_index):
+        with pytest.raises(perdure.InvalidArgument, match="lock_timeout='30 d'") as refused:
+            verb("note", "n", lock_timeout="30 d")
+        assert refused.value.hint
+        verb("note", "n", lock_timeout="24 d")
