@@ -178,7 +178,15 @@ def concerns(row: Json, queues: Collection[str], version: str | None) -> bool:
 def recordings(
     client: Client, *, workflow: str | None = None, limit: int | None = None
 ) -> Iterator[Recording]:
-    """Read the coordinators that run, in order of their ids, at most `limit` of them."""
+    """Read the coordinators that run, in order of their ids, at most `limit` of them.
+
+    Raises InvalidArgument.
+    """
+    if limit is not None and limit < 1:
+        raise InvalidArgument(
+            f"a limit of {limit} leaves nothing to replay",
+            hint="Give at least 1, or none for all that run.",
+        )
     after, left = "", limit
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)

@@ -174,6 +174,17 @@ def test_one_place_to_read_from_is_named(perdure_command: Perdure, arguments: li
     assert "--running, --job and --file" in complained
 
 
+@pytest.mark.parametrize("limit", ["0", "-1"])
+def test_a_limit_that_leaves_nothing_is_refused(
+    perdure_command: Perdure, jobs: list[str], limit: str
+) -> None:
+    """A gate that has looked at nothing said that all is well."""
+    for arguments in ((UNCHANGED, "--running"), (None, "--running", "--export", "journals.jsonl")):
+        told, _ = perdure_command(*arguments, "--limit", limit)
+        assert f"error: a limit of {limit} leaves nothing to replay" in str(told)
+        assert "hint: " in str(told)
+
+
 def test_code_is_named_where_something_is_replayed(
     perdure_command: Perdure, jobs: list[str]
 ) -> None:
@@ -193,7 +204,17 @@ def test_the_app_is_not_upgraded_by_looking_at_it(perdure_command: Perdure, dsn:
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"{}", b"[1]", b'{"row": 1, "journal": []}', b"no JSON", b"\xff\xfe", b"null"]
+    "content",
+    [
+        None,
+        b"{}",
+        b"[1]",
+        b'{"row": 1, "journal": []}',
+        b"no JSON",
+        b"\xff\xfe",
+        b"null",
+        b"[" * 100_000,
+    ],
 )
 def test_a_file_that_holds_no_recordings_is_told_in_a_line(
     perdure_command: Perdure, tmp_path: Path, content: bytes | None
