@@ -73,7 +73,7 @@ class Recording:
             read = json.loads(line)
             row, journal = read["row"], read["journal"]
             is_recording = isinstance(journal, list) and {"job", "name"} <= row.keys()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _is_no_recording(line) from error
         if not is_recording:
             raise _is_no_recording(line)

@@ -44,6 +44,9 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
 DEFAULT = "perdure"
 
+MAX_SHOWN = 100
+"""How much of an argument is shown that cannot be read."""
+
 
 @contextmanager
 def database(dsn: str | None) -> Iterator[str]:
@@ -87,8 +90,9 @@ def parsed(text: str | None) -> Any:
     """Read a JSON argument."""
     try:
         return None if text is None else json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"{text} is not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        shown = f"{text[:MAX_SHOWN]}…" if text and len(text) > MAX_SHOWN else text
+        raise typer.BadParameter(f"{shown} is no JSON that can be read: {error}") from error
 
 
 def moment(text: str | None) -> datetime | None:
@@ -120,6 +124,8 @@ def loaded(place: str) -> App:
     module, _, name = place.partition(":")
     if not name:
         raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
+    if not all(module.split(".")):
+        raise typer.BadParameter(f"{place} is no place of an app: it should be like my_module:app")
     sys.path.insert(0, os.fspath(Path.cwd()))
     try:
         found = importlib.import_module(module)

@@ -226,6 +226,26 @@ def test_a_mistake_is_told_in_plain_words(shell: Shell) -> None:
         assert said in complained
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, "9" * 10_000, "{"])
+@pytest.mark.parametrize("command", ["start w", "signal x go", "find e --where"])
+def test_what_is_no_json_that_can_be_read_is_told_in_a_line(
+    shell: Shell, command: str, text: str
+) -> None:
+    """Deep nesting was a traceback of Python's recursion."""
+    status, _, complained = shell.run(*command.split(), text)
+    assert status == 2
+    assert "no JSON that can be read" in " ".join(complained.replace("│", " ").split())
+    assert len(complained) < 1000
+
+
+@pytest.mark.parametrize("depth", [100, 400, 900])
+def test_what_is_nested_too_deep_to_be_kept_is_told_in_a_line(shell: Shell, depth: int) -> None:
+    status, _, complained = shell.run("start", "w", "[" * depth + "]" * depth)
+    assert "Traceback" not in complained
+    if status:
+        assert "too deep" in complained
+
+
 @pytest.mark.broken_invariants
 def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -> None:
     connection.execute("select start('w', id => 'job')")

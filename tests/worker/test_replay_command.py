@@ -213,7 +213,7 @@ def test_the_app_is_not_upgraded_by_looking_at_it(perdure_command: Perdure, dsn:
         b"no JSON",
         b"\xff\xfe",
         b"null",
-        b"[" * 100_000,
+        pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
 def test_a_file_that_holds_no_recordings_is_told_in_a_line(
@@ -245,6 +245,9 @@ def test_a_target_that_cannot_be_written_is_told_in_a_line(
         ("perdure:nothing", "has no nothing"),
         ("perdure:App", "is no perdure.App, but a type"),
         ("perdure", "has no colon"),
+        (":app", "is no place of an app"),
+        (".perdure:app", "is no place of an app"),
+        ("perdure..cli:app", "is no place of an app"),
     ],
 )
 def test_code_that_is_not_there_is_told_in_a_line(
