@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Self
+from uuid import UUID
 
 from .app import App
 from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
@@ -57,7 +58,7 @@ class AsyncLab(Doubles):
         """Start a job and give its result, as `start` and `result` do."""
         return await self.result(await self.start(workflow, *args, **options))
 
-    async def result(self, job: AsyncHandle[Result] | str) -> Result:
+    async def result(self, job: AsyncHandle[Result] | str | UUID) -> Result:
         """Give the result of a job, skipping time as often as it takes.
 
         Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could
@@ -67,9 +68,9 @@ class AsyncLab(Doubles):
         await asyncio.to_thread(self.plain.finish, handle.id)
         return await handle.result(timeout=0)
 
-    def memory(self, job: AsyncHandle | str) -> AsyncMemory:
+    def memory(self, job: AsyncHandle | str | UUID) -> AsyncMemory:
         """Give the memory of a job."""
-        return self.client.entity(job if isinstance(job, str) else job.id)
+        return self.client.entity(job.id if isinstance(job, AsyncHandle) else job)
 
     async def now(self) -> datetime:
         """Give the time of this app."""

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from .asks import stored
 from .calls import Call
 from .memory import Awaited
+from .names import as_id
 from .past import row_of, rows_of
 from .requests import BaseClient
 
@@ -120,7 +122,7 @@ class Items(BaseClient, Generic[_Item, _List]):
         make = self._make_item
         return self._give(call.reading(rows_of(make, self)))
 
-    def item(self, id: str) -> _Item:
+    def item(self, id: str | UUID) -> _Item:
         """Read an item, open or resolved. Raises ItemNotFound."""
         make = self._make_item
-        return self._give(self.calls.read_item(id).reading(row_of(make, self)))
+        return self._give(self.calls.read_item(as_id(id)).reading(row_of(make, self)))

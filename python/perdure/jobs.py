@@ -77,21 +77,21 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
             raise unfulfilled(job, condition, limit)
         return version
 
-    def reseal(self, job: str) -> _Int:
+    def reseal(self, job: str | UUID) -> _Int:
         """Encrypt a memory anew, with the current key and as the codec says now; gives how many
         fields were not so.
 
         Its history keeps what it was. Raises InvalidArgument without a codec, and JobNotFound.
         """
-        resealed: _Int = self.follow(resealing.steps(self.calls, job))
+        resealed: _Int = self.follow(resealing.steps(self.calls, as_id(job)))
         return resealed
 
-    def forget(self, job: str) -> _Bool:
+    def forget(self, job: str | UUID) -> _Bool:
         """Delete a finished job or an entity, with its whole history; false where there is none.
 
         Raises JobAtWork.
         """
-        return self._give(self.calls.forget(job))
+        return self._give(self.calls.forget(as_id(job)))
 
     def forget_finished(
         self, before: datetime, *, entity: str | None = None, limit: int = 1000

@@ -77,7 +77,7 @@ class Lab(Doubles):
         """Start a job and give its result, as `start` and `result` do."""
         return self.result(self.start(workflow, *args, **options))
 
-    def result(self, job: Handle[Result] | str) -> Result:
+    def result(self, job: Handle[Result] | str | uuid.UUID) -> Result:
         """Give the result of a job, skipping time as often as it takes.
 
         Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could
@@ -104,9 +104,9 @@ class Lab(Doubles):
                 )
             self.settle()
 
-    def memory(self, job: Handle | str) -> Memory:
+    def memory(self, job: Handle | str | uuid.UUID) -> Memory:
         """Give the memory of a job."""
-        return self.client.entity(job if isinstance(job, str) else job.id)
+        return self.client.entity(job.id if isinstance(job, Handle) else job)
 
     # Time.
 

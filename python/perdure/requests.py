@@ -158,12 +158,17 @@ class Requests:
         return self.calls.retry(job, given, limit, key or uuid.uuid4().hex)
 
     def fork(
-        self, job: str, new_id: str | UUID | None, at: int | None, context: Any, key: str | None
+        self,
+        job: str | UUID,
+        new_id: str | UUID | None,
+        at: int | None,
+        context: Any,
+        key: str | None,
     ) -> Call:
         """Give the call that forks a job."""
         memory = None if context is None else stored(context)
         _check_key({"id": new_id, "key": key}, "new_id")
-        return self.calls.fork(job, _new_id(new_id), at, memory, key or uuid.uuid4().hex)
+        return self.calls.fork(as_id(job), _new_id(new_id), at, memory, key or uuid.uuid4().hex)
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
         """Give the call that sends a signal.

@@ -82,7 +82,7 @@ def start_many(
 def fork(
     client: BaseClient,
     /,
-    job: str,
+    job: str | UUID,
     new_id: str | UUID | None = None,
     *,
     at: int | None = None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ import pytest
 import perdure
 from perdure import calls
 from perdure.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
+from perdure.codecs import AesGcm
 from perdure.names import check_name
 from perdure.testing import AsyncLab, Lab
 
@@ -28,6 +31,8 @@ WRITTEN = {"path", "stream", "listener", "source", "worker", "protocol"}
 OF_SQL = {"text": TEXT, "integer": INTEGER, "bigint": BIGINT}
 
 Use = Callable[[perdure.Client], Any]
+
+ID = UUID("00000000-0000-4000-8000-000000000001")
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,47 @@ def test_what_has_the_wrong_type_is_refused_by_its_name(client: perdure.Client, 
     assert isinstance(refused.value, perdure.PerdureError)
     assert refused.value.hint
     assert client.entity("note").get() == {}
+
+
+BY_ID: dict[str, Use] = {
+    "fork": lambda client: client.fork(ID),
+    "forget": lambda client: client.forget(ID),
+    "reseal": lambda client: client.reseal(ID),
+    "item": lambda client: client.item(ID),
+}
+
+
+@pytest.mark.parametrize("verb", BY_ID)
+def test_a_uuid_names_what_a_text_names(dsn: str, verb: str) -> None:
+    """Ids often are UUIDs, and `handle(id)` and `entity(id)` took one; these verbs refused it."""
+    with perdure.connect(dsn, codec=AesGcm({"k": AesGcm.new_key()}, "k")) as client:
+        if verb == "item":
+            with pytest.raises(LookupError, match=str(ID)):
+                BY_ID[verb](client)
+        else:
+            client.start("w", id=ID).terminate()
+            BY_ID[verb](client)
+
+
+def test_a_lab_takes_a_uuid_for_a_job(dsn: str) -> None:
+    app = perdure.App()
+
+    @app.coordinator
+    async def notes(memory: perdure.AsyncEntity) -> int:
+        return await memory.set({"n": 1})
+
+    with Lab(app, dsn=dsn) as lab:
+        lab.start(notes, id=ID)
+        assert lab.result(ID) == 1
+        assert lab.memory(ID).get("n") == 1
+
+    async def test() -> None:
+        async with AsyncLab(app, dsn=dsn) as lab:
+            await lab.start(notes, id=ID)
+            assert await lab.result(ID) == 1
+            assert await lab.memory(ID).get("n") == 1
+
+    asyncio.run(test())
 
 
 def test_what_is_known_of_arguments_is_what_sql_says(connection: psycopg.Connection[Any]) -> None:
