@@ -43,6 +43,9 @@ and nearly all of them go by themselves."""
 BESIDE = min(32, (os.cpu_count() or 1) + 4)
 """Threads for what async code gives to `asyncio.to_thread()`: as many as asyncio itself has."""
 
+SHORTEST_LEASE, LONGEST_LEASE = 0.1, 86_400
+"""Seconds, as the database has them."""
+
 GOODBYE_WITHIN = 5.0
 """Seconds for giving leases back at the end."""
 
@@ -83,6 +86,7 @@ class Worker:
         check_app(app)
         self._queues = app.queues() if queues is None else listed("queues", queues)
         _check_work(self._queues, slots, seconds(poll), cache)
+        check_lease(lease)
         self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._app = app
         self._version = _version_of(app, version)
@@ -291,8 +295,6 @@ class Worker:
         engine.clock.heard(hello["at"])
         engine.queues = hello["queues"]
         engine.instance = hello["instance"]
-        # A lease that no claim would get is refused here, before anybody believes that it works.
-        await link.call(engine.calls.extend([], engine.lease_for))
         logger.info("worker %s serves %s", self.name, ", ".join(engine.queues))
 
     async def _work(self, engine: Engine, link: AsyncLink) -> None:
@@ -368,6 +370,16 @@ def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> N
         raise InvalidArgument("a worker needs a pause between two looks", hint="Say poll=5.")
     for queue in queues:
         check_queue(queue)
+
+
+def check_lease(lease: Duration) -> None:
+    """Refuse a lease that no claim would get, in the words of the database."""
+    if not SHORTEST_LEASE <= seconds(lease) <= LONGEST_LEASE:
+        raise InvalidArgument(
+            "a lease lasts between 100 ms and 1 day",
+            detail=f"It was given {lease!r}."[:500],
+            hint="Choose how long a lost worker may keep its tasks: 30 s is a good length.",
+        )
 
 
 def _version_of(app: App, version: str | None) -> str | None:

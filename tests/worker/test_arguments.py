@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -151,6 +152,11 @@ MADE_WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
     "a queue that is no text": (lambda given: perdure.Worker(APP, given), [[1]], "a queue must"),
     "slots": (lambda given: perdure.Worker(APP, slots=given), [None, "4", 1.5], "no whole number"),
     "a cache": (lambda given: perdure.Worker(APP, cache=given), [None, "4"], "no whole number"),
+    "a lease": (
+        lambda given: perdure.Worker(APP, lease=given),
+        [0, 0.05, "99 ms", "25 h", -1, math.nan, math.inf],
+        "a lease lasts between|out of range",
+    ),
     "an instance": (lambda given: perdure.Worker(APP, instance=given), [1, []], "is no text"),
     "a version": (lambda given: perdure.Worker(APP, version=given), [1, []], "must have a name"),
     "a schema": (lambda given: perdure.connect(DSN, given), [None, 1, []], "is no text"),

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from perdure import PerdureError, asks, names, progress
+from perdure import PerdureError, asks, names, progress, worker
 from perdure.paths import MAX_KEYS, parse_path
 from perdure.stored import MAX_LEVELS, MAX_NUMBER
 
@@ -36,6 +36,7 @@ def lists(levels: int) -> Any:
 
 
 VALUE = "raise_failure(value_failure(%s::jsonb, 'it'))"
+LEASE = "check_lease(%s::interval)"
 MARKS = 2  # the quotes around a text
 
 BOUNDS = {
@@ -70,6 +71,16 @@ BOUNDS = {
     "levels of a value": Bound(MAX_LEVELS, asks.stored, VALUE, lists, "PD302"),
     "a number": Bound(MAX_NUMBER, asks.stored, VALUE, int, "PD304"),
     "a number below zero": Bound(MAX_NUMBER, asks.stored, VALUE, lambda number: -number, "PD304"),
+    "a lease": Bound(
+        worker.LONGEST_LEASE, worker.check_lease, LEASE, lambda seconds: f"{seconds} s", "PD107"
+    ),
+    "a short lease": Bound(
+        round(-1000 * worker.SHORTEST_LEASE),
+        worker.check_lease,
+        LEASE,
+        lambda less: f"{-less} ms",
+        "PD107",
+    ),
     "bytes of progress": Bound(
         progress.MAX_BYTES,
         progress.small,
