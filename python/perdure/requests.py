@@ -417,6 +417,16 @@ class BaseClient:
         self.requests = Requests(source.schema, codec)
         self.calls = self.requests.calls
 
+    @property
+    def dsn(self) -> str:
+        """Tell where its database is: `Worker(app, dsn=client.dsn, schema=client.schema)`."""
+        return self._source.dsn
+
+    @property
+    def schema(self) -> str:
+        """Tell the name of its app."""
+        return self._source.schema
+
     def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""
         raise NotImplementedError

@@ -377,7 +377,7 @@ def test_an_async_client_cancels_hooks_and_sees_families_too(client: perdure.Cli
     client.start("nothing", id="parent")
 
     async def main() -> Any:
-        async with await perdure.connect_async(client._source.dsn) as other:
+        async with await perdure.connect_async(client.dsn) as other:
             handle = other.handle("parent")
             task = await handle.hook("nothing")
             cancelled = [await handle.cancel_hook(task), await handle.cancel_hook(task)]

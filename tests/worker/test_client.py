@@ -102,6 +102,20 @@ def test_who_cannot_connect_leaves_the_embedded_server(
     assert server.users == 0
 
 
+def test_a_client_tells_where_its_app_is(dsn: str, app: perdure.App, monkeypatch: Any) -> None:
+    """A lab told it; of a client that found its database by itself nobody could be told."""
+
+    @app.coordinator
+    async def ends(memory: perdure.AsyncEntity) -> str:
+        return "done"
+
+    monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
+    with perdure.connect(schema="elsewhere") as client:
+        monkeypatch.delenv("PERDURE_DATABASE_URL")
+        with perdure.Worker(app, dsn=client.dsn, schema=client.schema):
+            assert client.start(ends).result(timeout=20) == "done"
+
+
 def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: perdure.App) -> None:
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     with perdure.connect() as client:
@@ -351,7 +365,7 @@ def test_a_job_that_is_stuck_says_so_to_code(
         await memory.set(1, "seen")
         await perdure.wait_for("go")
 
-    with perdure.Worker(app, dsn=client._source.dsn):
+    with perdure.Worker(app, dsn=client.dsn):
         handle = client.start(waits)
         wait_until(lambda: (handle.status().waiting_for or "").startswith("signal go"))
         assert handle.status().stuck is None

@@ -98,7 +98,7 @@ def test_an_async_client_asks_many_at_once(client: perdure.Client, work: Any, re
     client.create_entity("e", "note", {})
 
     async def main() -> list[Reply]:
-        async with await perdure.connect_async(client._source.dsn) as other:
+        async with await perdure.connect_async(client.dsn) as other:
             asked = (other.handle("e").run_hook(reply, str(n), timeout=T) for n in range(9))
             return list(await asyncio.gather(*asked))
 
