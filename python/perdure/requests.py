@@ -36,6 +36,7 @@ from .mistyped import read_as
 from .names import as_id
 from .past import keyed, row_of, rows_of
 from .paths import write_path
+from .stored import check_awaited
 from .typed_items import Decode, unchanged
 from .typed_shapes import bind_unknown
 from .work import Coordinator, Hook, Work, Workflow, check_kind
@@ -350,6 +351,7 @@ def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError
 
 def check_number(by: Any) -> None:
     """Refuse what cannot be added to a number. Raises InvalidValue."""
+    check_awaited(by)
     if isinstance(by, bool) or not isinstance(by, int | float):
         raise InvalidValue(
             f"increment adds numbers, not {by!r}"[:200], hint="Give a number: increment(path, 2)."

@@ -51,14 +51,22 @@ def _conversion_of_subclass(value: Any) -> Callable[[Any, int], Any]:
     for kind, convert in _CONVERSIONS.items():
         if isinstance(value, kind):
             return convert
+    check_awaited(value)
     raise InvalidValue(
         f"a value of type {type(value).__name__} cannot be stored as JSON", hint=_instead_of(value)
     )
 
 
-def _instead_of(value: Any) -> str:
+def check_awaited(value: Any) -> None:
+    """Refuse what is to be awaited in the place of what it gives. Raises InvalidValue."""
     if isinstance(value, Awaitable):
-        return "await it first: what it gives is stored"
+        raise InvalidValue(
+            f"the value was not awaited: it is a {type(value).__name__}",
+            hint="Did you forget `await`? What it gives can be stored.",
+        )
+
+
+def _instead_of(value: Any) -> str:
     for kind, hint in _INSTEAD.items():
         if isinstance(value, kind):
             return hint

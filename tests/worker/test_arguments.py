@@ -196,6 +196,28 @@ def test_what_has_the_wrong_type_is_refused_by_its_name(client: perdure.Client, 
     assert client.entity("note").get() == {}
 
 
+def test_what_was_not_awaited_says_so(dsn: str) -> None:
+    """It was "a value of type coroutine", or of a type that no user has ever heard of."""
+
+    async def test() -> None:
+        async with perdure.connect_async(dsn) as client:
+            note = await client.create_entity("note", "note", {"n": 1})
+            for use in (
+                lambda got: note.set(got, "m"),
+                lambda got: note.set({"m": [got]}),
+                lambda got: note.increment("n", got),
+                lambda got: client.start("w", got),
+                lambda got: client.handle("note").signal("go", got),
+            ):
+                got = note.get("n")
+                with pytest.raises(perdure.InvalidValue, match="was not awaited") as refused:
+                    await use(got)
+                assert "forget `await`" in (refused.value.hint or "")
+                await got  # type: ignore[misc]
+
+    asyncio.run(test())
+
+
 BY_ID: dict[str, Use] = {
     "fork": lambda client: client.fork(ID),
     "forget": lambda client: client.forget(ID),

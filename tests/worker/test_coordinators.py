@@ -261,9 +261,9 @@ def test_a_forgotten_await_is_told(
     for use in uses:
         with pytest.raises(perdure.JobFailed, match=r"TypeError: .*was not awaited: await it"):
             client.start(forgets, use).result(T)
-    with pytest.raises(perdure.JobFailed, match="cannot be stored") as raised:
+    with pytest.raises(perdure.JobFailed, match="was not awaited") as raised:
         client.start(forgets, "return").result(T)
-    assert "await it first" in (raised.value.hint or "")
+    assert "forget `await`" in (raised.value.hint or "")
     assert client.start(forgets, "twice").result(T) == [1, 1, True]
     assert not [each for each in caplog.records if "has ended" in each.message]
     client.start(forgets, "last line").result(T)
