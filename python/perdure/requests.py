@@ -313,12 +313,19 @@ def _ended(
     return ended
 
 
+TO_BE_RESUMED = "somebody to resume it"
+PAUSED = f"{TO_BE_RESUMED}: its job is paused"
+"""What a task waits for, in the words of `status()`."""
+
+RESUME = "Mend what is wrong, then let it go on: handle.resume(). Nothing else will."
+
+
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
     """Tell that a job was not finished in time, what it waits for, and what helps then."""
     awaited = status.waiting_for or ""
     hint = "Wait longer, or look at its status and whether a worker serves its queue."
-    if status.stuck or awaited.startswith("somebody to resume it"):
-        hint = "Mend what is wrong, then let it go on: handle.resume(). Nothing else will."
+    if status.stuck or awaited.startswith(TO_BE_RESUMED):
+        hint = RESUME
     return ResultTimeout(
         f"job {job} was not finished within {timeout} s",
         detail=f"It waits for {awaited.rstrip('.')}." if awaited else None,
@@ -336,11 +343,18 @@ def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
     raise failed
 
 
-def unanswered(job: str, task: str, timeout: float | None) -> ResultTimeout:
-    """Tell that a hook from outside had not answered in time."""
+def unanswered(job: str, task: str, timeout: float | None, status: Status) -> ResultTimeout:
+    """Tell that a hook from outside had not answered in time, and what helps then."""
+    stuck, awaited = status.stuck or "", status.waiting_for or ""
+    detail, hint = None, RESUME
+    if stuck.startswith(f"{task}: "):
+        detail = f"It waits for {TO_BE_RESUMED}: {stuck.removeprefix(f'{task}: ').rstrip('.')}."
+    elif awaited.startswith(PAUSED):
+        detail = f"It waits for {PAUSED}."
+    else:
+        hint = "Wait longer, with hook_result(), or see in the view waiting what it waits for."
     return ResultTimeout(
-        f"{task} of job {job} had not answered within {timeout} s",
-        hint="Wait longer, with hook_result(), or see in the view waiting what it waits for.",
+        f"{task} of job {job} had not answered within {timeout} s", detail=detail, hint=hint
     )
 
 

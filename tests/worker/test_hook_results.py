@@ -7,11 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
 
 T = "30 s"
+
+STICK = """
+update tasks set stuck_reason = '{"message": "it is broken"}', due_at = 'infinity' where task = %s
+"""
 
 
 @dataclass
@@ -45,6 +50,25 @@ def test_who_asks_a_job_from_outside_gets_an_answer(
     task = handle.hook(reply, "when?")
     assert handle.hook_result(task, timeout=T) == {"text": "WHEN?", "seen": 3}
     assert handle.hook_result(task, reply, timeout=T) == Reply("WHEN?", 3)
+
+
+@pytest.mark.parametrize("state", ["paused", "stuck", "late"])
+def test_who_hears_no_answer_is_told_what_helps(
+    client: perdure.Client, connection: psycopg.Connection[Any], reply: Any, state: str
+) -> None:
+    """[P8]: of a hook that is paused or stuck it said to wait longer, which never helps."""
+    handle = client.start("some", id="e")
+    task = handle.hook(reply, "what?")
+    if state == "paused":
+        handle.pause()
+    elif state == "stuck":
+        connection.execute(STICK, [task])
+    with pytest.raises(perdure.ResultTimeout) as late:
+        handle.hook_result(task, timeout=0)
+    hint = "Wait longer" if state == "late" else "handle.resume()"
+    assert hint in (late.value.hint or "")
+    told = {"paused": "its job is paused", "stuck": "it is broken", "late": None}[state]
+    assert told is None or told in (late.value.detail or "")
 
 
 def test_a_question_with_a_key_is_asked_once(client: perdure.Client, work: Any, reply: Any) -> None:
