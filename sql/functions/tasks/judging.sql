@@ -186,7 +186,8 @@ begin
     end if;
     return make_failure(
         'PD107', 'InvalidArgument', 'the task would wait for nothing',
-        'It awaits no signal and no time, and nothing that it has asked for is open.', 'Say awaits or until, or ask for something.');
+        'It awaits no signal and no time, and nothing that it has asked for is open.',
+        'Let it wait for a signal (awaits), for a time (until), or for what it asks for.');
 end
 $$;
 comment on function @extschema@.wait_failure(text, text, jsonb, jsonb, jsonb) is
