@@ -1,7 +1,7 @@
 -- Limits: what is refused, by which code, and that nothing is left of it.
 
 begin;
-select plan(109);
+select plan(111);
 
 -- Values: size, depth, numbers.
 
@@ -77,6 +77,16 @@ insert into names_given (about, name, is_good) values
 select is(name_failure(name, 'a name') is null, is_good,
           format('%s is %s name', about, case when is_good then 'a' else 'no' end))
   from names_given;
+
+select is(name_failure(name, 'a name') - '{code,type,message}'::text[],
+          jsonb_build_object('detail', told, 'hint', hint),
+          format('of %s it is said what is wrong, and what helps', about))
+  from (values
+        ('a name of three bytes with a line break', E'f\n3',
+         'It holds a control character.', 'Choose a printable name; put data into the arguments.'),
+        ('a name of 201 bytes with one', repeat('x', 200) || E'\n',
+         'It has 201 bytes; at most 200 are allowed.', 'Choose a shorter name; put data into the arguments.')
+       ) as cases (about, name, told, hint);
 
 -- Every good name goes through every door, and comes back as it was.
 

@@ -93,8 +93,11 @@ begin
     if octet_length(name_failure.name) > 200 or name_failure.name ~ '[[:cntrl:]]' then
         return make_failure(
             'PD104', 'InvalidName', format('%s %s cannot be used as a name', what, quote_literal(left(name_failure.name, 40))),
-            format('It has %s bytes; at most 200 are allowed, and no control characters.', octet_length(name_failure.name)),
-            'Choose a shorter name; put data into the arguments.');
+            case when octet_length(name_failure.name) > 200
+                 then format('It has %s bytes; at most 200 are allowed.', octet_length(name_failure.name))
+                 else 'It holds a control character.' end,
+            format('Choose a %s name; put data into the arguments.',
+                   case when octet_length(name_failure.name) > 200 then 'shorter' else 'printable' end));
     end if;
     return null;
 end
