@@ -60,10 +60,18 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
     def create_entity(
         self, id: str | UUID, entity: str, context: Any = None, *, connection: Any = None
     ) -> _NewMemory:
-        """Make a memory without a workflow, if it is not there; it joins a `connection`, too."""
+        """Make a memory without a workflow, if it is not there; it joins a `connection`, too.
+
+        `is_new` of what it gives tells: one that was there, of whatever entity, stays as it is.
+        """
         call = self.requests.create(id, entity, context)
-        made = call.reading(lambda _: self.entity(id, connection=connection))
-        return self._give(made, connection)
+
+        def memory(is_new: bool) -> Any:
+            made: Any = self.entity(id, connection=connection)
+            made.is_new = is_new
+            return made
+
+        return self._give(call.reading(memory), connection)
 
     def until(self, job: str, condition: str, timeout: float | None) -> _Int:
         """Wait for a memory to fulfil a condition; gives the version. Raises TimeoutError."""

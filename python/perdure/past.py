@@ -89,6 +89,8 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
     function each."""
 
     id: str
+    is_new: bool | None = None
+    """Whether `create_entity()` has made it; None where that was not asked."""
     _client: BaseClient
     _connection: Any
 

@@ -116,6 +116,24 @@ def test_a_client_tells_where_its_app_is(dsn: str, app: perdure.App, monkeypatch
             assert client.start(ends).result(timeout=20) == "done"
 
 
+def test_who_makes_a_memory_is_told_whether_it_was_there(dsn: str) -> None:
+    """SQL answers true or false; here the memory of another came back without a word."""
+    with perdure.connect(dsn) as client:
+        made = client.create_entity("note-1", "note", {"n": 1})
+        found = client.create_entity("note-1", "letter", {"n": 2})
+        assert (made.is_new, found.is_new) == (True, False)
+        assert client.entity("note-1").is_new is None
+        assert found.get() == {"n": 1}
+
+    async def test() -> None:
+        async with perdure.connect_async(dsn) as client:
+            assert not (await client.create_entity("note-1", "note")).is_new
+            assert (await client.create_entity("note-2", "note")).is_new
+            assert client.entity("note-1").is_new is None
+
+    asyncio.run(test())
+
+
 def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: perdure.App) -> None:
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     with perdure.connect() as client:
