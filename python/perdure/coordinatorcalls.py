@@ -12,7 +12,7 @@ from . import asks
 from .asks import Ask
 from .context import SHIELDED, Info, Runtime, info_of, is_shielded
 from .durations import MICROSECONDS, from_iso, microseconds
-from .errors import InvalidArgument
+from .errors import InvalidArgument, ValueSealed
 from .replay import AsyncRun, Fact, SyncRun
 from .typed_items import Decode
 from .work import Coordinator
@@ -44,7 +44,10 @@ class CoordinatorRuntime(Runtime):
     def ask(self, ask: Ask) -> Any:
         """Open an op; its key is fixed now."""
         if self._discretion is not None:
-            ask = self._discretion.keeps(ask)
+            try:
+                ask = self._discretion.keeps(ask)
+            except ValueSealed as error:
+                raise self.run.refuse(error) from error.__cause__
         is_request = ask.kind == "answer" and is_shielded.get()
         return self.run.request(
             ask.kind,

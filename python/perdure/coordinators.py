@@ -18,7 +18,7 @@ from .agenda import SHORT_PAUSE, Agenda, Call
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
 from .durations import from_iso, microseconds, to_iso
-from .errors import NonDeterminism, PerdureError, failure_of
+from .errors import NonDeterminism, PerdureError, ValueSealed, failure_of
 from .faults import crash_point
 from .mail import UNREAD, Mail, mail_of_claim
 from .news import News
@@ -141,6 +141,8 @@ class CoordinatorTurn(Turn):
             self._finish(run)
         except NonDeterminism as error:
             self._stick(error)
+        except ValueSealed as error:
+            self.engine.seal(self, error)
         finally:
             self.engine.running = None
 

@@ -124,7 +124,7 @@ def codec_failed(error: Exception) -> ValueSealed:
         f"the codec has failed: {type(error).__name__}",  # what it says may quote what it sealed
         detail="Nothing was lost: what is sealed is as it was.",
         hint="decode() raises LookupError for a key that it does not know, ValueError for a value"
-        " that it cannot open; encode() raises nothing.",
+        " that it cannot open, digest() gives at least 8 bytes, and encode() raises nothing.",
     )
 
 

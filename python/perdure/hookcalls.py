@@ -17,7 +17,7 @@ from .activities import Before, Outcome, Recorder, begin_attempt
 from .asks import Ask, expiring, in_words, waited
 from .context import SHIELDED, Info, Runtime, is_shielded
 from .durations import microseconds, to_iso
-from .errors import InvalidArgument
+from .errors import InvalidArgument, ValueSealed
 from .memo import OWN_ATTEMPTS as OWN
 from .memo import what_is_asked
 from .mistyped import read_as
@@ -59,7 +59,18 @@ class HookRuntime(Runtime):
         return self._ask(self._discreet(ask))
 
     def _discreet(self, ask: Ask) -> Ask:
-        return ask if self._discretion is None else self._discretion.keeps(ask)
+        if self._discretion is None:
+            return ask
+        try:
+            kept: Ask = self._discretion.keeps(ask)
+        except ValueSealed as error:  # first it is given back, then its code may end as it likes
+            self.turn.engine.loop.call_soon_threadsafe(self._give_back, error)
+            raise
+        return kept
+
+    def _give_back(self, error: ValueSealed) -> None:
+        if not self.turn.is_over:
+            self.turn.engine.seal(self.turn, error)
 
     def start(self, ask: Ask) -> Any:
         """Ask now."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from .differences import other_answer, other_arguments, other_end
-from .errors import NonDeterminism
+from .errors import NonDeterminism, PerdureError
 from .facts import SENT_AHEAD, SILENT, Fact, Op, Waiter, as_error, as_is
 
 MAX_TURNED_AWAY = 1000
+
+Refusal = TypeVar("Refusal", bound=PerdureError)
 
 
 class Journal:
@@ -88,7 +90,7 @@ class Journal:
         self._withdrawn: list[Op] = []
         self._taken: set[str] = set()
         self._settled = {fact.key for fact in untold if fact.kind == "dropped"}
-        self.broken: NonDeterminism | None = None
+        self.broken: PerdureError | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -139,7 +141,7 @@ class Journal:
         """Give the identity of who was told this first: a fork's journal begins as another's."""
         return next((name for name, upto in self._past if self._told < upto), self.identity)
 
-    def refuse(self, error: NonDeterminism) -> NonDeterminism:
+    def refuse(self, error: Refusal) -> Refusal:
         """Remember an error that the run must end with, even if the code swallows it."""
         if self.broken is None:
             self.broken = error

@@ -33,6 +33,8 @@ from .stored import as_stored
 
 Json = dict[str, Any]
 Row = Sequence[Any]
+MIN_DIGEST = 8
+"""Bytes that a codec's `digest()` has to give."""
 UNOPENED = "unopened"
 """The field of a task or an answer that holds why it cannot be opened here."""
 
@@ -180,10 +182,20 @@ class Opening:
 
     def _discretion(self, row: Json) -> Discretion:
         sealed, origins = envelope_of(sealed_args(row["args"])), row.get("forked_from")
-        digest = sealed and self._codec and partial(self._codec.digest, sealed.key)
-        return Discretion(
-            self._fields, digest or None, origins[0]["job"] if origins else row["job"]
-        )
+        digest = None if sealed is None else partial(self._digest, sealed.key)
+        return Discretion(self._fields, digest, origins[0]["job"] if origins else row["job"])
+
+    def _digest(self, key: str, data: bytes) -> bytes:
+        assert self._codec is not None
+        try:
+            digest: object = self._codec.digest(key, data)
+        except LookupError as error:
+            raise no_key(key) from error
+        except Exception as error:
+            raise codec_failed(error) from error
+        if isinstance(digest, bytes) and len(digest) >= MIN_DIGEST:
+            return digest
+        raise codec_failed(ValueError("it tells nothing apart"))
 
     # Answers to workers.
 

@@ -12,7 +12,7 @@ from contextvars import Context, ContextVar
 from typing import Any, Generic, NoReturn, TypeVar
 
 from .facts import Evicted, Fact, Op, Request, as_error, as_is
-from .journal import Journal
+from .journal import Journal, Refusal
 
 current: ContextVar[Any] = ContextVar("perdure_current")
 """The runtime object of the code that runs now."""
@@ -99,6 +99,10 @@ class Run(Generic[W]):
     def patches_made(self) -> list[Fact]:
         """The patch facts this run has made; `take_facts()` gives them among the others."""
         return self._journal.patches_made
+
+    def refuse(self, error: Refusal) -> Refusal:
+        """Take an error that `advance()` is to raise, whatever the code makes of it."""
+        return self._journal.refuse(error)
 
     def append(self, fact: Fact, *, recorded: bool = False) -> None:
         """Add the next fact of the journal; `advance()` tells it to the code.

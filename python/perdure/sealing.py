@@ -268,7 +268,8 @@ class Discretion:
 
     def keeps(self, ask: Ask) -> Ask:
         """Give what may be asked. Raises WrongType for a command that cannot work on what is
-        sealed, ValueTooLarge for what is too large to be."""
+        sealed, ValueTooLarge for what is too large to be, and ValueSealed where the codec fails:
+        the task is to be given back then, whatever its code makes of that."""
         if ask.kind == "command":
             check_command(self._fields, ask.name, ask.spec["path"])
         elif isinstance(ask.spec, dict):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 
 import perdure
@@ -73,42 +76,93 @@ def test_an_attempt_that_cannot_publish_fails(dsn: str) -> None:
             job.result("20 s")
 
 
-@pytest.mark.parametrize("kind", ["coordinator", "hook"])
-def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str) -> None:
-    """Whatever it raises, to open and to seal: what it was for is given back for a while."""
-    failing = {"encode", "decode"}
+class Fails(AesGcm):
+    """A codec of which one verb fails once."""
 
-    class Fails(AesGcm):
-        def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
-            self.fail("encode")
-            return super().encode(plain, place, salt)
+    def __init__(self, verb: str):
+        super().__init__({"old": OLD}, "old")
+        self.failing = {verb}
 
-        def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
-            self.fail("decode")
-            return super().decode(key, sealed, place)
+    def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
+        self.fail("encode")
+        return super().encode(plain, place, salt)
 
-        def fail(self, what: str) -> None:
-            if what in failing:
-                failing.remove(what)
-                raise ConnectionError("the service of the keys is away")
+    def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
+        self.fail("decode")
+        return super().decode(key, sealed, place)
 
-    app = perdure.App(codec=Fails({"old": OLD}, "old"))
+    def digest(self, key: str, data: bytes) -> bytes:
+        self.fail("digest")
+        return super().digest(key, data)
+
+    def fail(self, verb: str) -> None:
+        if verb in self.failing:
+            self.failing.remove(verb)
+            raise ConnectionError("the service of the keys is away")
+
+
+@pytest.mark.parametrize("verb", ["encode", "decode", "digest"])
+@pytest.mark.parametrize("kind", ["coordinator", "plain coordinator", "hook", "plain hook"])
+def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str, verb: str) -> None:
+    """Whatever it raises, to open, to seal and to tell apart: the task is given back for a while.
+
+    What `digest()` raised was raised in the code, and failed the job.
+    """
+    fails = Fails(verb)
+    app = perdure.App(codec=fails)
+
+    @app.activity
+    def same(what: str) -> str:
+        return what
+
+    async def awaits(memory: perdure.AsyncEntity, what: str) -> str:
+        try:
+            return str(await same(what))  # type: ignore[misc]
+        except perdure.ValueSealed:
+            return "without it"
+
+    def calls(memory: perdure.Entity, what: str) -> str:
+        try:
+            return same(what)
+        except perdure.ValueSealed:
+            return "without it"
+
+    code = calls if kind.startswith("plain") else awaits
+    with perdure.connect(dsn, codec=codec()) as client:
+        if kind.endswith("hook"):
+            hook = app.hook(name="code")(code)
+            with perdure.Worker(app, dsn=dsn):
+                handle = client.handle(client.create_entity("order", "thing", {}).id)
+                assert handle.run_hook(hook, "sealed", timeout="20 s") == "sealed"
+        else:
+            workflow = app.coordinator(name="code")(code)
+            with perdure.Worker(app, dsn=dsn):
+                assert client.start(workflow, "sealed").result("20 s") == "sealed"
+    assert not fails.failing
+
+
+@pytest.mark.parametrize("answer", [b"", b"seven  ", "text", None])
+def test_a_digest_that_tells_nothing_apart_is_refused(dsn: str, answer: Any) -> None:
+    """Changed arguments would not be noticed, or the code would fail at what it asks for next."""
+
+    class Vague(AesGcm):
+        def digest(self, key: str, data: bytes) -> bytes:
+            return answer  # type: ignore[no-any-return]
+
+    app = perdure.App(codec=Vague({"old": OLD}, "old"))
 
     @app.coordinator
     async def runs(memory: perdure.AsyncEntity, what: str) -> str:
-        return what
-
-    @app.hook
-    async def answers(memory: perdure.AsyncEntity, what: str) -> str:
+        await memory.set(what, "what")
         return what
 
     with perdure.connect(dsn, codec=codec()) as client, perdure.Worker(app, dsn=dsn):
-        if kind == "hook":
-            entity = client.create_entity("order", "thing", {})
-            assert client.handle(entity.id).run_hook(answers, "sealed", timeout="20 s") == "sealed"
-        else:
-            assert client.start(runs, "sealed").result("20 s") == "sealed"
-    assert not failing
+        job = client.start(runs, "sealed")
+        until = time.monotonic() + 20
+        while "codec has failed" not in str(client.handle(job.id).status().waiting_for):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert client.entity(job.id).get() == {}
 
 
 def test_what_could_not_be_sealed_is_given_back_at_once(dsn: str) -> None:
