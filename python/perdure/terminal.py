@@ -48,6 +48,26 @@ MAX_SHOWN = 100
 """How much of an argument is shown that cannot be read."""
 
 
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        from . import __version__
+
+        print(f"perdure {__version__}")
+        raise typer.Exit
+
+
+@commands.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Print the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
+
+
 @contextmanager
 def database(dsn: str | None) -> Iterator[str]:
     """Give the URL of the database, and keep the embedded server up where it is there."""

@@ -71,6 +71,10 @@ def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     return Shell(dsn, monkeypatch, capsys)
 
 
+def test_the_version_is_printed(shell: Shell) -> None:
+    assert shell("--version") == f"perdure {perdure.__version__}"
+
+
 def test_an_app_is_installed(shell: Shell) -> None:
     assert shell("install", "--schema", "my_app") == script.default_version()
     assert shell("install", "--schema", "my_app") == script.default_version()
