@@ -123,10 +123,19 @@ class Source:
 
     def provision(self, begin: Begin | None = None) -> None:
         """Create or upgrade the app; nothing happens where it is current. Safe at the same time.
-        `begin` is given the connection first."""
+        `begin` is given the connection first; where that breaks, another one is tried, once."""
+        connection = self.connect("perdure install")
+        try:
+            self._install(connection, begin)
+        except psycopg.OperationalError:
+            if not connection.broken:
+                raise
+            self._install(self.connect("perdure install"), begin)
+
+    def _install(self, connection: psycopg.Connection[TupleRow], begin: Begin | None) -> None:
         from .install import install
 
-        with self.connect("perdure install") as connection:
+        with connection:
             if begin is not None:
                 begin(connection)
             install(connection, self.schema)

@@ -18,13 +18,13 @@ from tests.worker.processes import worker_process
 IN_TIME = 20.0
 
 LOCK = "select pg_advisory_lock(hashtextextended('perdure install fresh', 0))"
-WAITS = """
-select exists (
-    select from pg_locks as l
-     where l.locktype = 'advisory'
-       and not l.granted
-       and l.database = (select d.oid from pg_database as d where d.datname = current_database()))
+WAITING = """
+select l.pid from pg_locks as l
+ where l.locktype = 'advisory'
+   and not l.granted
+   and l.database = (select d.oid from pg_database as d where d.datname = current_database())
 """
+WAITS = f"select exists ({WAITING})"
 MADE = "select to_regnamespace('fresh') is not null"
 
 
@@ -126,3 +126,23 @@ def test_a_worker_is_stopped_before_it_has_a_loop(
 def test_an_app_that_cannot_be_made_ends_its_worker(app: perdure.App, dsn: str) -> None:
     with pytest.raises(InvalidSchema):
         perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine").start()
+
+
+def test_a_connection_that_breaks_meanwhile_is_made_once_more(
+    held: psycopg.Connection, connection: psycopg.Connection, dsn: str
+) -> None:
+    """[P12]: psycopg's own error came, where any later call would have been repeated."""
+    made: list[str] = []
+
+    def connect() -> None:
+        with perdure.connect(dsn, schema="fresh") as client:
+            made.append(client.start("research").id)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    wait_until(lambda: told(connection, WAITS))
+    assert told(connection, f"select bool_and(pg_terminate_backend(pid)) from ({WAITING}) as w")
+    wait_until(lambda: told(connection, WAITS))
+    held.close()
+    thread.join(IN_TIME)
+    assert len(made) == 1
