@@ -761,7 +761,7 @@ class Calls:
         query = f"select to_jsonb(r) from {self._quoted}.recording_of(%s) as r"
         return Call("recording_of", query.encode(), (job,))
 
-    def adopt_instance(self, copied_at: str | None) -> Call:
+    def adopt_instance(self, copied_at: datetime | None) -> Call:
         """Let the app execute where it stands; answers who it is from now on."""
         return self._call("adopt_instance", copied_at=copied_at)
 

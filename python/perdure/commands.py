@@ -67,7 +67,7 @@ def adopt(
 ) -> None:
     """Let an app that is a copy execute where it stands, and print who it is from now on."""
     with connected(dsn, schema) as connection:
-        print(send(connection, Calls(schema).adopt_instance(copied_at)))
+        print(send(connection, Calls(schema).adopt_instance(moment(copied_at))))
 
 
 @commands.command()

@@ -129,6 +129,9 @@ def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None
     status, _, complained = shell.run("worker", "here:app", "--queue", "q")
     assert status == 1
     assert "hint: If it is to execute here, call adopt_instance()" in complained
+    status, _, complained = shell.run("adopt", "--copied-at", "lately")
+    assert status == 2
+    assert "lately is no time" in complained
     instance = shell("adopt", "--copied-at", "2026-01-01")
     kept = "select value #>> '{}' from settings where name = 'instance'"
     assert connection.execute(kept).fetchone() == (instance,)
