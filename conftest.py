@@ -118,7 +118,7 @@ MAY_BE_SKIPPED = [
 if "PERDURE_PG_BINDIR" not in os.environ:
     MAY_BE_SKIPPED.append("no plpgsql_check")  # which comes with Debian's servers
 if sys.version_info < (3, 12):
-    MAY_BE_SKIPPED.append("no `type` statement")
+    MAY_BE_SKIPPED += ["no `type` statement", "no `class Box[T]`"]
 if sys.version_info >= (3, 14):
     MAY_BE_SKIPPED.append("perdure[lint]")  # as long as pgspot's parser has no wheel
 
