@@ -64,13 +64,9 @@ class HookRuntime(Runtime):
         try:
             kept: Ask = self._discretion.keeps(ask)
         except ValueSealed as error:  # first it is given back, then its code may end as it likes
-            self.turn.engine.loop.call_soon_threadsafe(self._give_back, error)
+            self.turn.engine.loop.call_soon_threadsafe(self.turn.give_back, error)
             raise
         return kept
-
-    def _give_back(self, error: ValueSealed) -> None:
-        if not self.turn.is_over:
-            self.turn.engine.seal(self.turn, error)
 
     def start(self, ask: Ask) -> Any:
         """Ask now."""

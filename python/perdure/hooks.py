@@ -422,6 +422,17 @@ class HookTurn(Turn):
         for task in list(self.tasks):
             task.cancel()
 
+    def give_back(self, error: PerdureError) -> None:
+        """End the code here, and give the task back when nothing of it is on its way."""
+        if not (self._is_dead or self.is_over):
+            self._evict()
+            self.engine.spawn(self._give_back(error), self)
+
+    async def _give_back(self, error: PerdureError) -> None:
+        while self.flying:  # the database would take what comes now for the same turn again
+            await self.landing()
+        raise error  # seals it, if it is still held
+
     # Sending.
 
     def body(self, state: str, **more: Any) -> Json:

@@ -201,7 +201,7 @@ class Outbox:
     def end(self, error: BaseException) -> None:
         """Let nobody wait any more; nothing that has gathered is sent."""
         loads = [self._load] if self._sent is None else [self._load, self._sent]
-        self._load, self._sent = Load(), None
+        self._load = Load()  # what is on its way stays: its answer tells how long the journal is
         for future in [future for load in loads for future in load.futures()]:
             if not future.done():
                 future.set_exception(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -139,6 +140,38 @@ def test_a_worker_outlasts_a_codec_that_fails(dsn: str, kind: str, verb: str) ->
             with perdure.Worker(app, dsn=dsn):
                 assert client.start(workflow, "sealed").result("20 s") == "sealed"
     assert not fails.failing
+
+
+def test_a_hook_of_which_a_turn_is_on_its_way_is_given_back_behind_that(dsn: str) -> None:
+    """The database took the giving back for that turn again, and the lease was sat out."""
+    fails = Fails("nothing")
+    app = perdure.App(codec=fails)
+    tried: set[int] = set()
+
+    @app.activity
+    async def same(what: str) -> str:
+        return what
+
+    @app.hook
+    async def begins_many(memory: perdure.AsyncEntity, ticks: int) -> str:
+        begun = [asyncio.create_task(same(str(ticks))) for _ in range(2)]  # type: ignore[arg-type]
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        if ticks not in tried:
+            tried.add(ticks)
+            fails.failing.add("digest")
+        await memory.set(ticks, "ticks")
+        return "".join(await asyncio.gather(*begun))
+
+    with (
+        perdure.connect(dsn, codec=codec()) as client,
+        perdure.Worker(app, dsn=dsn, lease="1 h"),
+    ):
+        for ticks in range(12):
+            handle = client.handle(client.create_entity(f"after {ticks}", "thing", {}).id)
+            assert handle.run_hook(begins_many, ticks, timeout="20 s") == str(ticks) * 2
+    assert len(tried) == 12
+    assert "digest" not in fails.failing
 
 
 @pytest.mark.parametrize("answer", [b"", b"seven  ", "text", None])
