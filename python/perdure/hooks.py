@@ -265,6 +265,8 @@ class HookTurn(Turn):
 
     def _abandon(self) -> None:
         """Park a plain hook whose thread does not unwind."""
+        if not self.hook.is_async:
+            self.engine.hook_threads.replace_one()
         if self._is_unwinding and self._plan is None and not (self._is_dead or self.is_over):
             self._is_abandoned, self._plan = True, PARK
             self._end_span(PARK)

@@ -52,6 +52,13 @@ class Threads(ThreadPoolExecutor):
         thread.start()
         self._all.append(thread)
 
+    def replace_one(self) -> None:
+        """Have a thread more: the code in one of them never ends."""
+        with self._closing:
+            self._most += 1
+            if not (self._is_closed or self._waiting.empty()):
+                self._begin()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; cancel what has not begun, and wait for the rest, if told to."""
         with self._closing:

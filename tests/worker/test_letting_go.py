@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -107,3 +108,21 @@ def test_what_comes_as_it_is_left_behind_is_heard(
     handle = client.start(stubborn["plain"])
     assert handle.result(T) == "just now"
     assert left[0] == "keep"
+
+
+def test_a_thread_that_is_left_behind_takes_no_place(
+    app: perdure.App, client: perdure.Client, work: Any, stubborn: dict[str, Any], left: list[str]
+) -> None:
+    """[P8]: all threads were taken in the end, and whatever needed one waited with its lease."""
+
+    @app.hook
+    def harmless(memory: perdure.Entity) -> str:
+        return "done"
+
+    work(slots=1)
+    handle = client.start(stubborn["plain"])
+    while not left:
+        time.sleep(0.01)
+    assert client.handle(client.create_entity("e", "thing").id).run_hook(harmless, timeout=T)
+    handle.signal("go", "at last")
+    assert handle.result(T) == "at last"
