@@ -111,9 +111,13 @@ class Worker:
 
     def start(self) -> Self:
         """Run in a thread of this process; returns when it is ready to work."""
+        self._is_told_to_stop = False
+        return self._start()
+
+    def _start(self) -> Self:
         if self._thread is not None:
             raise InvalidArgument("this worker runs already", hint="Make another one.")
-        self._is_told_to_stop = False
+        self._started.clear()
         self._thread = threading.Thread(target=self._run_in_thread, name="perdure-worker")
         self._thread.daemon = True
         self._thread.start()
@@ -151,10 +155,12 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         """Start, while the loop that waits goes on."""
+        self._is_told_to_stop = False
         try:
-            await beside(self.start, on_cancel=self._tell_to_stop)
+            await beside(self._start, on_cancel=self._tell_to_stop)
         except asyncio.CancelledError:
-            await beside(self.stop)
+            with suppress(Exception):  # why it has ended is in the log
+                await beside(self.stop)
             raise
         return self
 
@@ -163,6 +169,7 @@ class Worker:
         await beside(self.stop)
 
     def _run_in_thread(self) -> None:
+        self._error = None  # of an earlier start
         try:
             self._run(handles_signals=False)
         except BaseException as error:
@@ -200,6 +207,7 @@ class Worker:
                         loop.add_signal_handler(number, self._asked_to_stop)
                 _run_to_end(loop, self._main(ending))
             finally:
+                self._is_told_to_stop = False
                 _close(loop)
 
     async def _main(self, ending: ExitStack) -> None:

@@ -98,6 +98,58 @@ def test_a_task_that_is_cancelled_while_it_enters_goes_on(
     assert not told(connection, WAITS)
 
 
+def test_a_task_that_was_cancelled_before_it_enters_goes_on(
+    app: perdure.App, dsn: str, held: psycopg.Connection
+) -> None:
+    """Its start, in a thread, forgot what it had been told."""
+
+    async def enter() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        async with perdure.Worker(app, ["here"], dsn=dsn, schema="fresh"):
+            raise AssertionError("it has no app")
+
+    def enters() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(enter())
+
+    testing = threading.Thread(target=enters, daemon=True)
+    testing.start()
+    testing.join(IN_TIME)
+    assert not testing.is_alive()
+
+
+def test_who_is_cancelled_hears_of_that_and_not_of_the_start(app: perdure.App, dsn: str) -> None:
+    async def enter() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        async with perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine"):
+            raise AssertionError("it has no app")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(enter())
+
+
+def test_a_worker_can_be_used_again(
+    app: perdure.App, dsn: str, client: perdure.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ready when it says so, and in another way: `run()` came back at once."""
+    worker = perdure.Worker(app, ["here"], dsn=dsn)
+    for _ in range(2):
+        with worker:
+            assert worker._loop is not None
+            assert worker._loop.is_running()
+        assert worker._loop.is_closed()
+    running = threading.Thread(target=worker.run, daemon=True)
+    running.start()
+    wait_until(lambda: worker._loop is not None and worker._loop.is_running())
+    worker.stop()
+    running.join(IN_TIME)
+    assert not running.is_alive()
+
+
 def test_a_worker_is_stopped_before_it_has_a_loop(
     app: perdure.App, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
