@@ -245,14 +245,16 @@ class Waits:
 
     def arm(self) -> None:
         """Tick again at the next deadline, or soon."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         if not self._open:
             return
         delay = self._tick_in
         if (deadline := self.next_deadline()) is not None:
             delay = min(delay, self._turn.engine.clock.seconds_until(deadline) + AT_ONCE)
+        if timer is not None:  # else short waits, one after the other, would put it off for ever
+            delay = min(delay, max(timer.when() - self._turn.engine.loop.time(), 0))
         self._timer = self._turn.engine.call_later(delay, self._turn.tick)
 
     def tick(self) -> None:

@@ -271,3 +271,28 @@ def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
     time.sleep(0.1)
     handle.signal("go", 2)
     assert handle.result("40 s") == [1, 2]
+
+
+def test_short_waits_one_after_the_other_hear_of_a_signal(
+    app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P5]: each put off the look into the inbox by its own beginning, and was over before. Here
+    hints are lost."""
+    monkeypatch.setattr(Turn, "hear", lambda turn: None)
+
+    @app.hook
+    async def listens(memory: perdure.AsyncEntity) -> Any:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.003):
+                    return await perdure.wait_for("go")
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity) -> Any:
+        return await listens(memory)
+
+    handle = client.start(asks)
+    work()
+    time.sleep(0.2)
+    handle.signal("go", 1)
+    assert handle.result("20 s") == 1
