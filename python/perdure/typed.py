@@ -289,8 +289,11 @@ def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
     fields = _Fields(kind, arguments)
 
     def decode(value: Any) -> Any:
-        given, names = an(dict, value), making_of(kind).names
-        return make(kind, {name: fields[name](given[name]) for name in names if name in given})
+        given, making = an(dict, value), making_of(kind)
+        if missing := making.needed - given.keys():  # before all that is in it is made
+            raise TypeError(f"{kind.__name__} misses {', '.join(sorted(missing))}")
+        names = (name for name in making.names if name in given)
+        return make(kind, {name: fields[name](given[name]) for name in names})
 
     return decode
 

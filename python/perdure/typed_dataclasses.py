@@ -25,6 +25,7 @@ class Making:
     names: tuple[str, ...]
     later: frozenset[str]
     is_by_code: bool
+    needed: frozenset[str]
 
 
 @lru_cache(maxsize=1024)
@@ -42,7 +43,8 @@ def making_of(kind: Any) -> Making:
             hint="Give an InitVar a default, or keep it in a field; or give plain values.",
         )
     later = frozenset(names) - taken.keys()
-    return Making(names, later, hasattr(kind, "__post_init__") or not taken.keys() <= {*names})
+    by_code = hasattr(kind, "__post_init__") or not taken.keys() <= {*names}
+    return Making(names, later, by_code, frozenset(needed.intersection(names)))
 
 
 def make(kind: Any, known: Mapping[str, Any]) -> Any:
