@@ -49,7 +49,7 @@ class Status:
     """Where a job stands; `waiting_for` says in words what it waits for.
 
     `stuck` names a task of it that goes on only when somebody resumes it, and says why; `failure`
-    says why the job has failed or was cancelled.
+    says why the job has failed or was cancelled; of what a codec has sealed `result()` tells more.
     """
 
     id: str

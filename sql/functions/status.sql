@@ -190,7 +190,9 @@ begin
                and t.stuck_reason is not null
              order by t.task <> j.run || '/main', t.task
              limit 1),
-           left(nullif(concat_ws(': ', j.error ->> 'type', j.error ->> 'message'), ''), 1000)
+           left(nullif(concat_ws(': ', j.error ->> 'type',
+                                 case when j.error ->> 'message' like '$c_:%' then 'sealed' else j.error ->> 'message' end),
+                       ''), 1000)
       into it
       from jobs as j
      where j.id = status.id;
