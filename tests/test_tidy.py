@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from fnmatch import fnmatch
 
 import psycopg
 import pytest
@@ -46,7 +47,16 @@ STATEMENT = re.compile(
     re.IGNORECASE,
 )
 
+TOP = {"pyproject.toml", "sql", "python", "tests", "pgtap", "Makefile", "README.md"}
+TOP |= {"LICENSE", "CHANGELOG.md", "conftest.py"}
+
 PROMISES = [f"P{number}" for number in range(1, 14)]
+
+
+def test_nothing_else_stands_at_the_top() -> None:
+    made = [pattern.strip("/") for pattern in (ROOT / ".gitignore").read_text().split()]
+    shown = (path.name for path in ROOT.iterdir() if not path.name.startswith("."))
+    assert {name for name in shown if not any(fnmatch(name, each) for each in made)} == TOP
 
 
 def test_every_file_of_functions_is_installed() -> None:

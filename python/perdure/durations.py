@@ -103,7 +103,7 @@ def aware(instant: datetime) -> datetime:
             f"{given!r} is no instant"[:500],
             hint="Give a datetime with a time zone: datetime.now(UTC) + timedelta(hours=1).",
         )
-    if instant.tzinfo is None:
+    if instant.utcoffset() is None:
         raise InvalidArgument(
             f"{instant} has no time zone", hint="Say which: datetime(…, tzinfo=UTC)."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -53,6 +53,19 @@ def lab(dsn: str) -> Any:
 )
 def test_an_instant_comes_back_as_it_was(instant: datetime) -> None:
     assert from_micros(micros(instant)) == instant
+
+
+class Nowhere(tzinfo):
+    """A zone that does not know its offset."""
+
+    def utcoffset(self, at: datetime | None) -> None:
+        """Tell nothing."""
+
+
+@pytest.mark.parametrize("zone", [None, Nowhere()], ids=["none", "unknown"])
+def test_an_instant_without_an_offset_is_none(zone: tzinfo | None) -> None:
+    with pytest.raises(perdure.InvalidArgument, match="has no time zone"):
+        micros(datetime(2030, 1, 1, tzinfo=zone))
 
 
 REFUSED: dict[str, Callable[[perdure.Client, datetime], Any]] = {
