@@ -79,6 +79,7 @@ class Waits:
         self._keeps_cancel = False
         self._tick_in = FIRST_TICK
         self._timer: asyncio.TimerHandle | None = None
+        self._ticks_at = 0.0
         self._still_since: float | None = None
         self.hurries = False
 
@@ -245,17 +246,19 @@ class Waits:
 
     def arm(self) -> None:
         """Tick again at the next deadline, or soon."""
-        timer, self._timer = self._timer, None
+        engine, timer, self._timer = self._turn.engine, self._timer, None
         if timer is not None:
             timer.cancel()
         if not self._open:
             return
         delay = self._tick_in
         if (deadline := self.next_deadline()) is not None:
-            delay = min(delay, self._turn.engine.clock.seconds_until(deadline) + AT_ONCE)
+            delay = min(delay, engine.clock.seconds_until(deadline) + AT_ONCE)
+        ticks_at = engine.loop.time() + delay
         if timer is not None:  # else short waits, one after the other, would put it off for ever
-            delay = min(delay, max(timer.when() - self._turn.engine.loop.time(), 0))
-        self._timer = self._turn.engine.call_later(delay, self._turn.tick)
+            ticks_at = min(ticks_at, self._ticks_at)
+        self._ticks_at = ticks_at
+        self._timer = engine.call_later(ticks_at - engine.loop.time(), self._turn.tick)
 
     def tick(self) -> None:
         """End what is due, leave memory where that is possible, or ask for mail."""

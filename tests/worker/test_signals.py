@@ -254,10 +254,12 @@ def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
         first = asyncio.ensure_future(perdure.wait_for("go", timeout="1 h"))
         if then == "next":
             await cancels_at_its_answer(first)
-            return [await perdure.wait_for("go", timeout="1 s") for _ in range(2)]
+            await memory.set(True, "is_cancelled")
+            return [await perdure.wait_for("go", timeout="20 s") for _ in range(2)]
         await asyncio.sleep(0)
-        others = [asyncio.ensure_future(perdure.wait_for("go", timeout="1 s")) for _ in range(2)]
+        others = [asyncio.ensure_future(perdure.wait_for("go", timeout="20 s")) for _ in range(2)]
         await cancels_at_its_answer(first)
+        await memory.set(True, "is_cancelled")
         return await asyncio.gather(*others)
 
     @app.coordinator
@@ -268,7 +270,7 @@ def test_a_signal_that_comes_as_its_wait_is_cancelled_is_for_whoever_waits_next(
     work()
     time.sleep(0.2)
     handle.signal("go", 1)
-    time.sleep(0.1)
+    handle.memory.until("$.is_cancelled == true", timeout="20 s")
     handle.signal("go", 2)
     assert handle.result("40 s") == [1, 2]
 
