@@ -135,12 +135,16 @@ class Pool(Source):
         return connection
 
     def take_back(self, connection: Kept) -> None:
-        """Keep a connection; one with a call on its way is given up."""
+        """Keep a connection; one with a call on its way is given up. Nobody waits for its socket
+        then: libuv aborts the process over one that is closed as somebody begins to."""
         if connection in self._taken:
             self._taken.remove(connection)
             if connection.pgconn.transaction_status == TransactionStatus.IDLE:
                 self._idle.append(connection)
             else:
+                if not connection.closed:
+                    asyncio.get_running_loop().remove_reader(connection.fileno())
+                    asyncio.get_running_loop().remove_writer(connection.fileno())
                 connection.pgconn.finish()
 
     def take_all_back(self) -> None:
