@@ -1,7 +1,7 @@
 -- Jobs, listed: the newest first, page by page.
 
 begin;
-select plan(17);
+select plan(18);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -51,6 +51,9 @@ select set_eq(
 select is(
     (select array_agg(l.failure order by l.id) from list_jobs() as l where l.failure is not null),
     '{"ValueError: no money","Terminated: by hand"}', 'it says why a job has failed, or was ended');
+
+select given(terminate('old', '$c1:key:c2VhbGVk'));
+select is((status('old')).failure, 'Terminated: sealed', 'of what a codec has sealed it says that it is');
 
 select is(
     error_of(statement), 'PD107', statement || ' is refused')
