@@ -117,6 +117,8 @@ MAY_BE_SKIPPED = [
 """Reasons that hold although nothing is missing."""
 if "PERDURE_PG_BINDIR" not in os.environ:
     MAY_BE_SKIPPED.append("no plpgsql_check")  # which comes with Debian's servers
+else:
+    MAY_BE_SKIPPED.append("no pgvector")  # which comes with ours
 if sys.version_info < (3, 12):
     MAY_BE_SKIPPED += ["no `type` statement", "no `class Box[T]`"]
 if sys.version_info >= (3, 14):

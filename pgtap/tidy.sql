@@ -243,9 +243,9 @@ select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
-          and f.name !~ '^(perdure\.)?(await_result|check_snapshot|commit_at_leisure)\(' $$,
-    'nothing depends on the session, but for one look whether its snapshot may be old, and how a claim is committed: '
-    'no settings, no session locks, no temporary tables (S4) (S6)');
+          and f.name !~ '^(perdure\.)?(await_result|check_snapshot|commit_at_leisure|let_vector_scans)\(' $$,
+    'nothing depends on the session, but for one look whether its snapshot may be old, how a claim is committed and '
+    'how vectors are scanned: no settings, no session locks, no temporary tables (S4) (S6)');
 select is_empty(
     $$ select f.name from functions() as f where concat(f.settings, f.source) ~ 'statement_timeout' $$,
     'no function limits the time of the statement that runs it: that is read when it begins (S10)');

@@ -99,6 +99,7 @@
 \ir functions/schedules/verbs.sql
 \ir functions/indexing/extracting.sql
 \ir functions/indexing/conditions.sql
+\ir functions/indexing/likeness.sql
 \ir functions/indexing/asking.sql
 \ir functions/indexing/ordering.sql
 \ir functions/indexing/finding.sql

@@ -1,7 +1,7 @@
 -- Conditions: which memories find() finds. Typed, two-valued, and null is a value.
 
 begin;
-select plan(298);
+select plan(307);
 
 create function found(conditions jsonb) returns text
 language plpgsql
@@ -195,6 +195,15 @@ select throws_ok(
         ('doc', '{"$created_at": "2026-01-01T00:00:00Z"}', 'PD107'),
         ('doc', '{"$id": {"$match": "$ == 1"}}', 'PD107'),
         ('doc', '{"$id": {"$contains": "x"}}', 'PD107'),
+        ('doc', '{"$id": {"$search": "x"}}', 'PD107'),
+        ('doc', '{"v": {"$search": 5}}', 'PD107'),
+        ('doc', '{"v": {"$search": {"text": "x"}}}', 'PD107'),
+        ('doc', '{"v": {"$search": {"text": 5, "language": "german"}}}', 'PD107'),
+        ('doc', '{"v": {"$search": {"text": "x", "language": null}}}', 'PD107'),
+        ('doc', '{"v": {"$search": {"text": "x", "language": "klingon"}}}', 'PD107'),
+        ('doc', '{"v": {"$search": {"text": "x", "language": "pg_catalog.german"}}}', 'PD107'),
+        ('doc', '{"v": {"$search": {"text": "x", "language": "german", "rank": 1}}}', 'PD107'),
+        ('doc', '{"v": {"$search": "' || repeat('x', 1001) || '"}}', 'PD107'),
         ('doc', '{"$or": {"a": 1}}', 'PD107'),
         ('doc', '{"$or": [1]}', 'PD107'),
         ('doc', '{"$not": [1]}', 'PD107'),

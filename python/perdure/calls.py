@@ -4,7 +4,7 @@ here, sent by whoever holds a connection."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -23,7 +23,7 @@ from .envelopes import MAIN, mark_envelopes, request_place
 from .errors import InvalidArgument, InvalidName, InvalidValue, translated
 from .opening import Kin, Opener, Opening, Opens, as_it_is, opened
 from .paths import parse_path
-from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths
+from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths, order_paths
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
@@ -523,11 +523,15 @@ class Calls:
             for name, value in asked.items()
         }
         self._check_conditions(asked.get("conditions"))
+        self._check_readable(order_paths(asked.get("order_by")))
         return self._opened(self._call("find", "rows", entity=entity, **written), openers.found)
 
     def _check_conditions(self, conditions: Any) -> None:
         """Refuse to look for what the database cannot read. Raises InvalidArgument."""
-        for path in condition_paths(conditions) if self.codec is not None else ():
+        self._check_readable(condition_paths(conditions))
+
+    def _check_readable(self, paths: Iterator[str]) -> None:
+        for path in paths if self.codec is not None else ():
             if self.fields.has(parse_path(path)):
                 raise InvalidArgument(
                     f"{path} is encrypted: nothing can be found by it",

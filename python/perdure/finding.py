@@ -15,8 +15,9 @@ from .stored import as_stored
 from .typed import to_json
 
 Order = str | Mapping[str, Any]
-"""By what to order: `"user.name"`, `"-$created_at"` or
-`{"path": "score", "as": "number", "descending": True}`."""
+"""By what to order: `"user.name"`, `"-$created_at"`,
+`{"path": "score", "as": "number", "descending": True}`; the best answers to a search first,
+`{"path": "notes", "search": "solar"}`; the nearest vectors, `{"path": "embedding", "near": v}`."""
 
 
 @dataclass(frozen=True, slots=True)

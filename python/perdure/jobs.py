@@ -117,9 +117,10 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
     ) -> _Index:
         """Make an index that find() uses, while others write; nothing happens where it is.
 
-        Kinds: text, number, boolean, time, and contains for what is in arrays and objects. Raises
-        InvalidName, InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.
-        LockNotAvailable where a transaction stays open for longer than `lock_timeout`.
+        Kinds: text, number, boolean, time; contains for what is in arrays and objects; search, or
+        search(german), for words in texts; vector(1536) for what is near. Raises InvalidName,
+        InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.LockNotAvailable where a
+        transaction stays open for longer than `lock_timeout`.
         """
         index: _Index = self._block(
             create_index, self._source, self.calls, entity, path, kind, lock_timeout

@@ -18,7 +18,10 @@ Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of th
 Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
 IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
 Kind = Annotated[
-    str, typer.Argument(metavar="[KIND]", help="text, number, boolean, time or contains.")
+    str,
+    typer.Argument(
+        metavar="[KIND]", help="text, number, boolean, time, contains, search or vector(N)."
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -315,6 +315,14 @@ def child_id(job: str, task: str, key: str) -> str:
     run, _, rest = task.partition("/")
     later = run.isdecimal() and run != "1" and f"{rest}/".startswith("main/")
     return f"{job}/{f'{run}/main/' if later else ''}{key}"
+
+
+def order_paths(order_by: Any) -> Iterator[str]:
+    """Give the paths by which find() orders, but for columns, which begin with $."""
+    for key in order_by if isinstance(order_by, list) else ():
+        path = key.get("path") if isinstance(key, Mapping) else key
+        if isinstance(path, str) and not path.removeprefix("-").startswith("$"):
+            yield path.removeprefix("-") if path is key else path
 
 
 def condition_paths(conditions: Any) -> Iterator[str]:

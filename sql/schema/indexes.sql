@@ -9,11 +9,12 @@ create table @extschema@.wanted_indexes (
 
     constraint one_row_per_index primary key (name),
     constraint one_index_per_path unique (entity, path, kind),
-    constraint kind_is_known check (kind in ('text', 'number', 'boolean', 'time', 'contains'))
+    constraint kind_is_known check (
+        kind ~ '^(text|number|boolean|time|contains|search([(][a-z_]+[)])?|vector[(][0-9]+[)])$')
 );
 comment on table @extschema@.wanted_indexes is 'The indexes on memories that somebody asked for.';
 comment on column @extschema@.wanted_indexes.name is 'The name in the catalogue: a hash.';
 comment on column @extschema@.wanted_indexes.entity is 'The entity whose memories stand in it.';
 comment on column @extschema@.wanted_indexes.path is 'The indexed place.';
-comment on column @extschema@.wanted_indexes.kind is 'As what it is read: text, number, boolean, time, or contains for all that is in it.';
+comment on column @extschema@.wanted_indexes.kind is 'As what it is read: text, number, boolean, time; contains for all that is in it, search for the words of its texts, vector(n) for n numbers.';
 comment on column @extschema@.wanted_indexes.created_at is 'When it was asked for.';

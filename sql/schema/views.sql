@@ -93,7 +93,7 @@ comment on view @extschema@.indexes is
     'Every index on memories that is wanted, with what the catalogue says of it: valid, building, invalid or missing; how large it is and how often it was used.';
 comment on column @extschema@.indexes.entity is 'The entity whose memories stand in it.';
 comment on column @extschema@.indexes.path is 'The indexed place, as one writes it; empty for the whole memory.';
-comment on column @extschema@.indexes.kind is 'As what it is read: text, number, boolean, time, or contains for all that is in it.';
+comment on column @extschema@.indexes.kind is 'As what it is read: text, number, boolean, time; contains for all that is in it, search for the words of its texts, vector(n) for n numbers.';
 comment on column @extschema@.indexes.state is 'valid, building, invalid (its build was broken off) or missing.';
 comment on column @extschema@.indexes.bytes is 'How large it is on the disk.';
 comment on column @extschema@.indexes.scans is 'How often it was used since statistics were reset.';

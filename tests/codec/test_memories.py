@@ -111,6 +111,11 @@ def test_what_the_database_would_have_to_read_is_refused(
     ):
         with pytest.raises(perdure.InvalidArgument, match="is encrypted"):
             client.find("patient", conditions)
+    orders: list[Any] = ["-notes.count", {"path": "patient.name", "search": "Jane"}]
+    for order in orders:
+        with pytest.raises(perdure.InvalidArgument, match="is encrypted"):
+            client.find("patient", order_by=["$id", order])
+    assert len(client.find("patient", order_by=["-$id", {"path": "n", "as": "number"}])) == 1
     assert len(client.find("patient", {"n": 2})) == 1
 
 

@@ -15,9 +15,13 @@ import pytest
 
 import perdure
 from perdure.statements import split
+from tests.vectors import create_pgvector
 
 SQL = Path(__file__).parents[2] / "sql"
-PAGES = [SQL / "memory.md", SQL / "operating.md", *sorted((SQL / "coordination").glob("*.md"))]
+PAGES = [
+    *(SQL / f"{name}.md" for name in ("memory", "likeness", "operating")),
+    *sorted((SQL / "coordination").glob("*.md")),
+]
 
 _BLOCK = re.compile(r"```(sql|python)\n(.*?)```", re.DOTALL)
 _ARROW = re.compile(r"-- → ([^\n]*)")
@@ -78,6 +82,8 @@ def test_every_example_runs_and_gives_what_the_page_tells(page: Path, database: 
         perdure.connect(database, schema="my_app") as client,
         psycopg.connect(database, autocommit=True) as connection,
     ):
+        if "create extension" in page.read_text("utf-8"):
+            create_pgvector(connection)
         names = {"perdure": perdure, "client": client, "dsn": database, "connection": connection}
         for language, text in blocks(page):
             if language == "sql":

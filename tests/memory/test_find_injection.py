@@ -38,6 +38,9 @@ CONDITIONS: list[Any] = [
     lambda text: {"v": {"$contains": {text: text}}},
     lambda text: {"v": {"$match": text}},
     lambda text: {"v": {"$match": f"$.x == {json.dumps(text)}"}},
+    lambda text: {"v": {"$search": text}},
+    lambda text: {"v": {"$search": {"text": text, "language": "german"}}},
+    lambda text: {"v": {"$search": {"text": "x", "language": text}}},
     lambda text: {"v": {"$time": text}},
     lambda text: {"v": text * 600},
     lambda text: {f'"{text}".x': text},
@@ -53,6 +56,10 @@ ORDERS: list[Any] = [
     lambda text: [{"path": text, "as": "text", "descending": True}, {"path": "v", "as": "number"}],
     lambda text: [{"path": "v", "descending": text}],
     lambda text: [{text: "v"}],
+    lambda text: [{"path": "v", "search": text}],
+    lambda text: [{"path": text, "search": {"text": text, "language": text}}],
+    lambda text: [{"path": text, "near": [1, 2]}],
+    lambda text: [{"path": "v", "near": [1, text]}],
 ]
 PLACES: list[Any] = [
     lambda text: text,
@@ -95,7 +102,10 @@ def ask(connection: Connection, query: str, *values: Any, refusal: str = REFUSAL
 def ask_all(connection: Connection, text: str, refusal: str = REFUSAL) -> None:
     """Put a text into every place of a question."""
     find = "select * from find('doc', %s, %s, 10, %s)"
-    orders = ([{"path": "v", "as": "text"}], ["v"], ["$created_at"], [])
+    orders = (
+        *([{"path": "v", "as": "text"}], ["v"], ["$created_at"], []),
+        [{"path": "v", "search": "x"}],
+    )
     for make in CONDITIONS:
         ask(connection, find, make(text), [], None, refusal=refusal)
         ask(connection, "select count_found('doc', %s)", make(text), refusal=refusal)

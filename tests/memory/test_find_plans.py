@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from tests.servers import AnyServer, adopt
+from tests.vectors import create_pgvector, has_pgvector
 
 Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
@@ -25,6 +26,8 @@ PLACES = (
     ("seen_at", "time"),
     ("tags", "contains"),
     ("", "contains"),
+    ("notes", "search"),
+    ("embedding", "vector(2)"),
 )
 
 FILL = """
@@ -38,6 +41,8 @@ select 'agent-' || i,
            'seen_at', to_char(timestamp '2026-01-01' + i * interval '1 min',
                               'YYYY-MM-DD"T"HH24:MI"Z"'),
            'tags', jsonb_build_array('t' || i % 500),
+           'notes', case when i % 10 = 1 then 'findings of the day, number n' || i % 2000 end,
+           'embedding', case when i % 100 = 1 then jsonb_build_array(i % 777, i % 1000) end,
            'user', jsonb_build_object('email', 'u' || i || '@x.y'))
   from generate_series(1, 200000) as i
 """
@@ -75,7 +80,11 @@ def jobs(server: AnyServer, template: str) -> Iterator[Connection]:
 def make_indexes(connection: Connection) -> None:
     """Make an index of each kind as create_index() does, but analyze once."""
     asked = "select statements_to_create_index('research-agent', %s, %s, '')"
+    if has_pgvector(connection):
+        connection.execute("create extension vector schema public")
     for path, kind in PLACES:
+        if kind.startswith("vector") and not has_pgvector(connection):
+            continue
         for (statement,) in connection.execute(asked.encode(), [path, kind]).fetchall():
             if not statement.startswith("analyze"):
                 connection.execute(statement.encode())
@@ -109,6 +118,8 @@ def asked(connection: Connection, conditions: Json, *rest: Any) -> str:
 
 def index_of(connection: Connection, path: str, kind: str) -> str:
     """Name an index."""
+    if kind.startswith("vector"):
+        create_pgvector(connection)
     row = connection.execute(
         "select name from indexes where path = %s and kind = %s", [path, kind]
     ).fetchone()
@@ -132,6 +143,7 @@ CONDITIONS: list[tuple[str, str, Json]] = [
     ("tags", "contains", {"tags": {"$contains": ["t7"]}}),
     ("", "contains", {"": {"$contains": {"user": {"email": "u77@x.y"}}}}),
     ("", "contains", {"": {"$match": '$.user.email == "u77@x.y" && $.tags[*] == "t77"'}}),
+    ("notes", "search", {"notes": {"$search": "finding n1231"}}),
     ("user.email", "text", {"$or": [{"user.email": "u1@x.y"}, {"user.email": "u5@x.y"}]}),
 ]
 
@@ -164,6 +176,22 @@ def test_an_order_uses_its_index(jobs: Connection, path: str, kind: str, descend
         assert used(plan) == {index_of(jobs, path, kind)}
         assert sum(node["Actual Rows"] * node["Actual Loops"] for node in scans) <= 20
         assert sum(node.get("Rows Removed by Filter", 0) for node in scans) == 0
+
+
+def test_the_nearest_are_read_from_their_index(jobs: Connection) -> None:
+    """The first page reads as many vectors as it gives, from PostgreSQL 17 on (C73) (E12)."""
+    name = index_of(jobs, "embedding", "vector(2)")
+    plan = plan_of(jobs, asked(jobs, {}, [{"path": "embedding", "near": [3, 4]}], 10))
+    assert used(plan) == {name}
+    assert sum(node["Actual Rows"] for node in plan if node.get("Index Name") == name) <= 50
+
+
+def test_the_best_answers_are_read_from_their_index(jobs: Connection) -> None:
+    """A search in the order of its answers reads what answers it, and no table (C73)."""
+    order = [{"path": "notes", "search": "finding n1231"}]
+    plan = plan_of(jobs, asked(jobs, {"notes": {"$search": "finding n1231"}}, order, 10))
+    assert used(plan) == {index_of(jobs, "notes", "search")}
+    assert not [node for node in plan if node["Node Type"] == "Seq Scan"]
 
 
 def test_an_entity_is_found_by_itself(jobs: Connection) -> None:

@@ -15,7 +15,7 @@ comment on function @extschema@.negated(text) is 'Turn a condition round: it hol
 
 create function @extschema@.value_question(path text, operator text, operand jsonb) returns text
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -23,6 +23,9 @@ begin
         perform refuse_argument(
             format('%s asks about JSON, and %s is a column', value_question.operator, value_question.path),
             'It looks inside of a value of the memory.', 'Compare the column with $eq, $in or $gt.');
+    end if;
+    if value_question.operator = '$search' then
+        return search_question(value_question.path, value_question.operand);
     end if;
     if value_question.operator = '$contains' then
         perform operand_kind(value_question.operand);
@@ -36,12 +39,12 @@ begin
 end
 $$;
 comment on function @extschema@.value_question(text, text, jsonb) is
-    'Ask whether the value at a place contains another, or matches a jsonpath predicate. PD107 for a column or a bad predicate.';
+    'Ask whether the value at a place contains another, matches a jsonpath predicate or has the words of a search. PD107 for a column, and for what is not understood.';
 
 
 create function @extschema@.operation(path text, operator text, operand jsonb) returns text
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
@@ -55,11 +58,11 @@ begin
         when '$in' then return membership(operation.path, operation.operand);
         when '$nin' then return negated(membership(operation.path, operation.operand));
         when '$exists' then return existence(operation.path, operation.operand);
-        when '$contains', '$match' then return value_question(operation.path, operation.operator, operation.operand);
+        when '$contains', '$match', '$search' then return value_question(operation.path, operation.operator, operation.operand);
         else
             perform refuse_argument(
                 format('there is no operator %s', quote_literal(left(operation.operator, 40))),
-                'Operators are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $match and $not.',
+                'Operators are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $match, $search and $not.',
                 'Correct it; a value that has keys with $ stands after $eq.');
             return null;
     end case;
@@ -71,7 +74,7 @@ comment on function @extschema@.operation(text, text, jsonb) is 'Apply one opera
 -- An object whose keys are words with $ holds operators; any other value is what the place has to equal.
 create function @extschema@.condition_on(path text, asked jsonb) returns text
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -121,7 +124,7 @@ comment on function @extschema@.listed(jsonb, text) is 'Give the conditions that
 
 create function @extschema@.all_of(conditions jsonb, word text default 'and') returns text
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

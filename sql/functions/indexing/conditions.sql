@@ -82,6 +82,8 @@ begin
                when 'number' then 'numeric'
                when 'boolean' then 'boolean'
                when 'time' then 'timestamptz'
+               when 'rank' then 'double precision'
+               when 'distance' then 'double precision'
                else 'jsonb'
            end;
 end

@@ -1,19 +1,42 @@
 -- Defining: what an index on one place of the memories of one entity is, and whether the catalogue has it.
 -- Law: a statement is made of words of our own and of quoted names and literals; its name is a hash, which nothing cuts.
 
+create function @extschema@.check_kind(kind text) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if (check_kind.kind ~ '^(text|number|boolean|time|contains|search([(][a-z_]+[)])?|vector[(][1-9][0-9]{0,3}[)])$'
+        and check_kind.kind <> 'search(english)') is not true then
+        perform refuse_argument(
+            format('there is no index of kind %s', coalesce(quote_literal(left(check_kind.kind, 40)), 'null')),
+            'Kinds are text, number, boolean, time, contains, search, which is in English, search(german) and so on, and vector(1536) and so on.',
+            'Take the type of the value, contains for arrays and objects, search for words in texts.');
+    end if;
+    if check_kind.kind like 'search%' then
+        perform check_language(kind_argument(check_kind.kind));
+    elsif check_kind.kind like 'vector%' then
+        perform vector_schema();
+        if kind_argument(check_kind.kind)::integer > 2000 then
+            perform refuse_argument('the vectors of an index have at most 2000 dimensions',
+                                    format('These have %s.', kind_argument(check_kind.kind)),
+                                    'Take shorter ones: most models that make them can cut them.');
+        end if;
+    end if;
+end
+$$;
+comment on function @extschema@.check_kind(text) is 'Refuse what is no kind of index, or none on this server (PD107).';
+
+
 create function @extschema@.check_index(entity text, path text, kind text, how text) returns void
 language plpgsql
-immutable
-parallel safe
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform check_name(check_index.entity, 'an entity');
-    if (check_index.kind in ('text', 'number', 'boolean', 'time', 'contains')) is not true then
-        perform refuse_argument(
-            format('there is no index of kind %s', coalesce(quote_literal(left(check_index.kind, 40)), 'null')),
-            'Kinds are text, number, boolean, time and contains.', 'Take the type of the value, or contains for arrays and objects.');
-    end if;
+    perform check_kind(check_index.kind);
     if (check_index.how in ('', 'concurrently')) is not true then
         perform refuse_argument('an index is made concurrently, or not', format('This is %s.', quote_nullable(left(check_index.how, 40))),
                                 'Pass how => ''concurrently'', or an empty text for a statement of a transaction.');
@@ -24,10 +47,10 @@ begin
             format('It has %s bytes; at most 1000 are allowed.', octet_length(check_index.path)),
             'Index what lies above it with the kind contains, or give its keys shorter names.'));
     end if;
-    if parse_path(check_index.path) = '{}' and check_index.kind <> 'contains' then
+    if parse_path(check_index.path) = '{}' and check_index.kind <> 'contains' and check_index.kind not like 'search%' then
         perform refuse_argument(
             format('the whole memory is no %s', check_index.kind), 'An empty path is the whole memory.',
-            'Name a place in it, or take the kind contains.');
+            'Name a place in it, or take the kind contains or search.');
     end if;
 end
 $$;
@@ -97,25 +120,33 @@ comment on function @extschema@.index_work_is_running() is
 
 create function @extschema@.index_definition(entity text, path text[], kind text) returns text
 language plpgsql
-immutable
-parallel safe
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    family constant text := split_part(index_definition.kind, '(', 1);
+    dimensions constant text := case family when 'vector' then kind_argument(index_definition.kind) end;
 begin
     return format(
         'if not exists %I on %s.jobs using %s where entity = %L',
         index_name(index_definition.entity, index_definition.path, index_definition.kind),
         '@extschema@',
-        format(case index_definition.kind when 'contains' then 'gin (%s jsonb_path_ops)' else 'btree ((%s), id)' end,
-               extraction(index_definition.path, index_definition.kind)),
+        case family
+            when 'contains' then format('gin (%s jsonb_path_ops)', extraction(index_definition.path, 'value'))
+            when 'search' then format('gin (%s)', extraction(index_definition.path, index_definition.kind))
+            when 'vector' then format('hnsw (%s %s.vector_cosine_ops)', vector_reading(index_definition.path, dimensions),
+                                      vector_schema())
+            else format('btree ((%s), id)', extraction(index_definition.path, family))
+        end,
         index_definition.entity);
 end
 $$;
 comment on function @extschema@.index_definition(text, text[], text) is
-    'Define an index: partial, of one entity; of a value and the id, or, for contains, of all that is in a value.';
+    'Define an index: partial, of one entity; of a value and the id, of all that is in a value (contains), of the words in its texts (search), or of a vector.';
 
 
--- Beside the index stand statistics of what it reads: the planner takes none from a partial index, and would guess.
+-- Beside the index stand statistics of what it reads: the planner takes none from a partial index, and would guess. Of words
+-- and vectors it needs none, and to read them for thousands of rows would take ANALYZE minutes: it is told not to.
 create function @extschema@.index_statements(entity text, path text[], kind text, how text) returns text[]
 language plpgsql
 stable
@@ -124,16 +155,19 @@ as $$
 declare
     name text := index_name(index_statements.entity, index_statements.path, index_statements.kind);
     state text := index_state(name);
+    is_like constant boolean := index_statements.kind ~ '^(search|vector)';
 begin
     if state in ('valid', 'building') then
         return '{}'::text[];
     end if;
     return array_remove(array[
         case state when 'invalid' then format('drop index %s %s.%I', index_statements.how, '@extschema@', name) end,
-        format('create statistics if not exists %s.%I on (%s) from %1$s.jobs', '@extschema@', name,
-               extraction(index_statements.path, index_statements.kind)),
+        case when not is_like then
+            format('create statistics if not exists %s.%I on (%s) from %1$s.jobs', '@extschema@', name,
+                   extraction(index_statements.path, index_statements.kind)) end,
         format('create index %s %s', index_statements.how,
                index_definition(index_statements.entity, index_statements.path, index_statements.kind)),
+        case when is_like then format('alter index %s.%I alter column 1 set statistics 0', '@extschema@', name) end,
         format('comment on index %s.%I is %L', '@extschema@', name,
                format('Finds %s by %s (%s).', index_statements.entity, write_path(index_statements.path), index_statements.kind)),
         format('analyze %s.jobs', '@extschema@')], null);

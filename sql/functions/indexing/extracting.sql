@@ -92,6 +92,81 @@ comment on function @extschema@.time_at(jsonb, text[]) is
     'Read a time in a document, written in ISO 8601 with its zone (2026-01-31T12:00:00Z); null where none is. Frozen: stored indexes rest on it.';
 
 
+-- A long text is cut, and a deep one is read to its hundredth level: a tsvector has its limits, and a write would fail of them.
+create function @extschema@.searched_part(value jsonb) returns jsonb
+language plpgsql
+immutable
+strict
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if octet_length(searched_part.value::text) <= 100000 then
+        return searched_part.value;
+    end if;
+    return (
+        select coalesce(jsonb_agg(left(each.said, 100000 - each.before) order by each.number), '[]')
+          from (select t.number, t.value #>> '{}' as said,
+                       coalesce(sum(length(t.value #>> '{}')) over (order by t.number rows between unbounded preceding and 1 preceding),
+                                0)::integer as before
+                  from jsonb_path_query(searched_part.value, 'strict $.**{0 to 100} ? (@.type() == "string")')
+                       with ordinality as t (value, number)) as each
+         where each.before < 100000);
+end
+$$;
+comment on function @extschema@.searched_part(jsonb) is
+    'Give the first 100,000 characters of the texts in a value, which is what a search looks at. Frozen: stored indexes rest on it.';
+
+
+-- Words of more than 2 kB are left out, which PostgreSQL would tell whoever writes, each time.
+create function @extschema@.words_at(context jsonb, path text[], language text) returns tsvector
+language plpgsql
+immutable
+strict
+parallel safe
+cost 10000
+set search_path = pg_catalog, @extschema@, pg_temp
+set client_min_messages = error
+as $$
+begin
+    return jsonb_to_tsvector(words_at.language::regconfig, searched_part(words_at.context #> words_at.path), '"string"');
+end
+$$;
+comment on function @extschema@.words_at(jsonb, text[], text) is
+    'Read the words of all texts in a value of a document, in their stems in a language; null where nothing is. Frozen: stored indexes rest on it.';
+
+
+-- 38 digits before the point and 44 behind it fit a real, neither too large nor so small that the server refuses it.
+create function @extschema@.numbers_at(context jsonb, path text[], dimensions integer) returns real[]
+language plpgsql
+immutable
+strict
+parallel safe
+cost 10000
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    number constant text := '-?[0-9]{1,38}([.][0-9]{1,44})?';
+    shape constant text := format('^[[]%s(, %1$s)*[]]$', number);
+    value jsonb := numbers_at.context #> numbers_at.path;
+    written text;
+begin
+    if jsonb_typeof(value) = 'array' then
+        if jsonb_array_length(value) = numbers_at.dimensions then
+            written := value::text;
+            if written !~ shape then
+                written := regexp_replace(written, '([.][0-9]{44})[0-9]+', E'\\1', 'g');
+            end if;
+            return case when written ~ shape then ('{' || btrim(written, '[]') || '}')::real[] end;
+        end if;
+    end if;
+    return null;
+end
+$$;
+comment on function @extschema@.numbers_at(jsonb, text[], integer) is
+    'Read an array of so many numbers in a document, to 44 decimals; null where none is, or a number has more than 38 digits. Frozen: stored indexes rest on it.';
+
+
 create function @extschema@.written_time(at timestamptz) returns text
 language plpgsql
 immutable
@@ -106,6 +181,20 @@ $$;
 comment on function @extschema@.written_time(timestamptz) is 'Write a time as time_at() reads it, whatever the session''s settings are.';
 
 
+create function @extschema@.kind_argument(kind text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(substring(kind_argument.kind from '[(](.*)[)]$'), 'english');
+end
+$$;
+comment on function @extschema@.kind_argument(text) is
+    'Give what a kind says in brackets: the language of search(german), which is English where it says none, the dimensions of vector(3).';
+
+
 -- Said once, for indexes and questions alike: an index serves only the very expression that it was made of.
 create function @extschema@.extraction(path text[], kind text) returns text
 language plpgsql
@@ -114,6 +203,9 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if extraction.kind like 'search%' then
+        return format('%s.words_at(context, %L::text[], %L)', '@extschema@', extraction.path, kind_argument(extraction.kind));
+    end if;
     return case extraction.kind
         when 'text' then format('%s.text_at(context, %L::text[]) collate "C"', '@extschema@', extraction.path)
         when 'number' then format('%s.number_at(context, %L::text[])', '@extschema@', extraction.path)
@@ -124,4 +216,4 @@ begin
 end
 $$;
 comment on function @extschema@.extraction(text[], text) is
-    'Write the expression that reads a place of a document as one kind: text, number, boolean or time; any other kind is the JSON value.';
+    'Write the expression that reads a place of a document as one kind: text, number, boolean, time or search; any other kind is the JSON value.';

@@ -72,7 +72,7 @@ create function @extschema@.find_query(
     after       jsonb    default null
 ) returns text
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -90,13 +90,31 @@ begin
     return format(
         E'select id, entity, status::text, version::bigint, context::jsonb, created_at, updated_at,\n       %s as place\n  from (\n%s\n) as found\n order by %s',
         place_expression(keys),
-        parts_text(format('entity = %L and %s', find_query.entity, all_of(find_query.conditions)), keys, find_query.after,
-                   coalesce(find_query.max_rows, 1000)),
+        parts_text(format('entity = %L and %s%s', find_query.entity, all_of(find_query.conditions), has_distances(keys)), keys,
+                   find_query.after, coalesce(find_query.max_rows, 1000)),
         order_clause(output_keys(keys)));
 end
 $$;
 comment on function @extschema@.find_query(text, jsonb, jsonb, integer, jsonb) is
     'Return the statement that find() runs for the same arguments, for EXPLAIN. Errors as find().';
+
+
+-- An index of vectors stops at forty rows, wherever the page ends, unless a setting lets it go on. A function cannot have that
+-- setting itself: only a superuser could make it, as long as pgvector is not loaded.
+create function @extschema@.let_vector_scans(go_on text) returns text
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    before constant text := current_setting('hnsw.iterative_scan', true);
+begin
+    perform set_config('hnsw.iterative_scan', coalesce(nullif(let_vector_scans.go_on, ''), 'off'), true);
+    return before;
+end
+$$;
+comment on function @extschema@.let_vector_scans(text) is
+    'Say whether scans of vectors go on until a page is full (strict_order, relaxed_order or off), in this transaction; returns what was said before.';
 
 
 -- Compiling a plan to machine code takes longer than to read the page that is wanted.
@@ -113,8 +131,17 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set jit = off
 as $$
+declare
+    has_vectors constant boolean := find.order_by @> '[{"near": []}]';
+    before text;
 begin
+    if has_vectors then
+        before := let_vector_scans('strict_order');
+    end if;
     return query execute find_query(find.entity, find.conditions, find.order_by, find.max_rows, find.after);
+    if has_vectors then
+        perform let_vector_scans(before);
+    end if;
 end
 $$;
 comment on function @extschema@.find(text, jsonb, jsonb, integer, jsonb) is

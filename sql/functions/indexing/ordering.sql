@@ -11,7 +11,9 @@ begin
     if (case jsonb_typeof(check_order_key.item)
             when 'string' then check_order_key.item #>> '{}' !~* '[[:space:]](asc|desc)$'  -- said as in SQL: no key that anybody has
             when 'object' then jsonb_typeof(check_order_key.item -> 'path') = 'string'
-                               and check_order_key.item - '{path,as,descending}'::text[] = '{}'
+                               and (check_order_key.item - '{path,search}'::text[] = '{}' and check_order_key.item ? 'search'
+                                    or check_order_key.item - '{path,near}'::text[] = '{}' and check_order_key.item ? 'near'
+                                    or check_order_key.item - '{path,as,descending}'::text[] = '{}')
                                and coalesce(check_order_key.item ->> 'as', 'text') in ('text', 'number', 'boolean', 'time')
                                and coalesce(jsonb_typeof(check_order_key.item -> 'descending'), 'boolean') = 'boolean'
         end) is not true then
@@ -19,8 +21,8 @@ begin
             format('%s is nothing to order by', case jsonb_typeof(check_order_key.item)
                        when 'string' then left(check_order_key.item::text, 100)
                        else type_found(check_order_key.item) end),
-            'It is a path, a path with - before it, or an object with path, as (text, number, boolean or time) and descending.',
-            'Write "user.name", "-$created_at" or {"path": "score", "as": "number", "descending": true}.');
+            'It is a path, a path with - before it, or an object: path, as (text, number, boolean or time) and descending; path and search; or path and near.',
+            'Write "user.name", "-$created_at", {"path": "score", "as": "number", "descending": true} or {"path": "notes", "search": "solar"}.');
     end if;
 end
 $$;
@@ -29,8 +31,7 @@ comment on function @extschema@.check_order_key(jsonb) is 'Refuse what nothing c
 
 create function @extschema@.order_key_of(item jsonb) returns @extschema@.order_key
 language plpgsql
-immutable
-parallel safe
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -39,6 +40,12 @@ declare
     kind text := order_key_of.item ->> 'as';
     descending boolean := coalesce((order_key_of.item -> 'descending')::boolean, false);
 begin
+    if order_key_of.item ? 'search' then
+        return row(rank(written, order_key_of.item -> 'search'), 'rank', true, false)::order_key;
+    end if;
+    if order_key_of.item ? 'near' then
+        return row(distance(written, order_key_of.item -> 'near'), 'distance', false, false)::order_key;
+    end if;
     if is_short and left(written, 1) = '-' then
         written := substr(written, 2);
         descending := true;
@@ -48,13 +55,13 @@ begin
                written not in ('$id', '$version', '$created_at', '$updated_at'))::order_key;
 end
 $$;
-comment on function @extschema@.order_key_of(jsonb) is 'Read one thing to order by. PD101 when it names no path, PD107 for a column as another kind.';
+comment on function @extschema@.order_key_of(jsonb) is
+    'Read one thing to order by: the best answer to a search first, the nearest vector first. PD101 when it names no path, PD107 for a column as another kind, and for what is not understood.';
 
 
 create function @extschema@.order_keys(order_by jsonb) returns @extschema@.order_key[]
 language plpgsql
-immutable
-parallel safe
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
@@ -75,6 +82,23 @@ end
 $$;
 comment on function @extschema@.order_keys(jsonb) is
     'Read by what to order, with the id at the end. PD107 when it is no array of at most 8 paths.';
+
+
+create function @extschema@.has_distances(keys @extschema@.order_key[]) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return coalesce(
+        (select string_agg(format(' and %s < ''Infinity''', key.expression), '' order by key.number)
+           from unnest(has_distances.keys) with ordinality as key (expression, kind, descending, is_optional, number)
+          where key.kind = 'distance'), '');
+end
+$$;
+comment on function @extschema@.has_distances(@extschema@.order_key[]) is
+    'Ask that every distance in an order is one: there is none of nothing, and from a vector of zeros it is no number.';
 
 
 create function @extschema@.order_clause(keys @extschema@.order_key[]) returns text
@@ -165,6 +189,7 @@ begin
                             when each.given <> jsonb_build_array(each.given -> 0) then false
                             when key.kind = 'time' then time_at(each.given, '{0}') is not null
                             when key.kind = 'text' then jsonb_typeof(each.given -> 0) = 'string'
+                            when key.kind in ('rank', 'distance') then coalesce(number_at(each.given, '{0}') between -1e9 and 1e9, false)
                             else key.kind in ('value', jsonb_typeof(each.given -> 0)) end) then
         perform refuse_argument('this place is not one of this order', format('It is %s.', type_found(check_place.place)),
                                 'Give the place of a row that was found with the same order_by.');

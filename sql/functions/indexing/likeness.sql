@@ -1,0 +1,168 @@
+-- Likeness: texts in which the words of a search stand, and vectors that point to where another points. How like they are
+-- is a number, by which find() orders.
+
+create function @extschema@.check_language(language text) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if not exists (
+        select
+          from pg_ts_config as c
+         where c.cfgname = check_language.language
+           and c.cfgnamespace = 'pg_catalog'::regnamespace) then
+        perform refuse_argument(
+            'this is no language that words can be searched for in',
+            'Words are reduced to their stems as PostgreSQL''s own configurations do; the one called simple leaves them as they are.',
+            'Take one of: select cfgname from pg_ts_config.');
+    end if;
+end
+$$;
+comment on function @extschema@.check_language(text) is 'Refuse a language that the server has no stems for (PD107).';
+
+
+create function @extschema@.search_asked(operand jsonb, out said text, out kind text)
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    language text := 'english';
+begin
+    said := search_asked.operand #>> '{}';
+    if jsonb_typeof(search_asked.operand) = 'object' then
+        said := search_asked.operand ->> 'text';
+        language := search_asked.operand ->> 'language';
+    end if;
+    if (case jsonb_typeof(search_asked.operand)
+            when 'string' then true
+            when 'object' then jsonb_typeof(search_asked.operand -> 'text') = 'string'
+                               and jsonb_typeof(search_asked.operand -> 'language') = 'string'
+                               and search_asked.operand - '{text,language}'::text[] = '{}'
+        end) is not true or length(said) > 1000 then
+        perform refuse_argument(
+            format('%s is nothing to search for', case when length(said) > 1000 then 'a text of more than 1000 characters'
+                                                       else type_found(search_asked.operand) end),
+            'It is a text, in English; or an object with text and language.',
+            'Write {"$search": "solar -wind"} or {"$search": {"text": "Häuser", "language": "german"}}.');
+    end if;
+    perform check_language(language);
+    kind := case language when 'english' then 'search' else format('search(%s)', language) end;
+end
+$$;
+comment on function @extschema@.search_asked(jsonb) is
+    'Read what is searched for, and as what kind a place is read for it. PD107 where it is not understood.';
+
+
+create function @extschema@.words_asked(said text, kind text) returns text
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format('websearch_to_tsquery(%L::regconfig, %L)', kind_argument(words_asked.kind), words_asked.said);
+end
+$$;
+comment on function @extschema@.words_asked(text, text) is 'Write the words that are searched for, as people write them for a search engine.';
+
+
+create function @extschema@.search_question(path text, operand jsonb) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    said text;
+    kind text;
+begin
+    select * into said, kind from search_asked(search_question.operand);
+    return format('%s @@ %s', reading(search_question.path, kind), words_asked(said, kind));
+end
+$$;
+comment on function @extschema@.search_question(text, jsonb) is 'Ask whether the texts at a place have the words that are searched for. PD107.';
+
+
+create function @extschema@.rank(path text, operand jsonb) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    said text;
+    kind text;
+begin
+    select * into said, kind from search_asked(rank.operand);
+    return format('coalesce(ts_rank(%s, %s)::double precision, 0)', reading(rank.path, kind), words_asked(said, kind));
+end
+$$;
+comment on function @extschema@.rank(text, jsonb) is
+    'Write how well the texts at a place answer a search, as ts_rank() tells; 0 where nothing is. PD107 where it is not understood.';
+
+
+-- Its scans go on until a page is full from 0.8 on; before, a page of more than 40 would be cut without a word.
+create function @extschema@.vector_schema() returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    schema_name text;
+    version text;
+begin
+    select quote_ident(n.nspname), substring(e.extversion from '^[0-9]+[.][0-9]+')
+      into schema_name, version
+      from pg_extension as e
+      join pg_namespace as n on e.extnamespace = n.oid
+     where e.extname = 'vector';
+    if (string_to_array(version, '.')::integer[] >= '{0,8}') is not true then
+        perform refuse_argument(
+            'vectors need the extension pgvector, 0.8 or later',
+            coalesce(format('This database has %s.', version), 'This database has none.'),
+            'Install it on the server, then: create extension vector; or alter extension vector update.');
+    end if;
+    return schema_name;
+end
+$$;
+comment on function @extschema@.vector_schema() is 'Name the schema of pgvector; PD107 where it is not there, or is too old.';
+
+
+create function @extschema@.vector_reading(path text[], dimensions text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return format('(%s.numbers_at(context, %L::text[], %s)::%s.vector(%3$s))', '@extschema@', vector_reading.path,
+                  vector_reading.dimensions::integer, vector_schema());
+end
+$$;
+comment on function @extschema@.vector_reading(text[], text) is
+    'Write the expression that reads a place of a document as a vector of so many dimensions; said once, for indexes and orders alike.';
+
+
+create function @extschema@.distance(path text, near jsonb) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    dimensions integer;
+begin
+    if jsonb_typeof(distance.near) = 'array' then
+        dimensions := jsonb_array_length(distance.near);
+    end if;
+    if (dimensions <= 2000 and numbers_at(distance.near, '{}', dimensions) is not null
+        and jsonb_path_exists(distance.near, 'strict $[*] ? (@ != 0)')) is not true or is_column(distance.path) then
+        perform refuse_argument(
+            'there is nothing that it could be near to',
+            'The vector is an array of 1 to 2000 numbers, which are not all 0, and stands at a path of the memory.',
+            'Write {"path": "embedding", "near": [0.1, 0.2, 0.3]}.');
+    end if;
+    return format('%s operator(%s.<=>) %L::%2$s.vector', vector_reading(parse_path(distance.path), dimensions::text),
+                  vector_schema(), distance.near);
+end
+$$;
+comment on function @extschema@.distance(text, jsonb) is
+    'Write the distance of a place from a vector: 1 less the cosine of their angle, from 0 to 2. PD101 for a path, PD107 where it is no vector.';
