@@ -1,5 +1,7 @@
 """Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
 Through a pooler it is the only one: a session that listens would be somebody else's next. [P11]
+
+Time is up for a look that begins when it is: what an earlier one has not seen may have come since.
 """
 
 from __future__ import annotations
@@ -77,13 +79,12 @@ class Ear:
         is_renewed = False
         for delay in delays():
             try:
-                connection = self._link.connection()
+                connection, is_last = self._link.connection(), look.is_over()
                 seen = self._look(connection, look)
                 is_renewed = False
-                pause = look.pause(delay)
-                if look.is_seen(seen) or pause <= 0:
+                if look.is_seen(seen) or is_last:
                     return look.found(seen)
-                self._hear(connection, look.topic, pause)
+                self._hear(connection, look.topic, look.pause(delay))
             except psycopg.Error as error:
                 if not is_renewed and may_be_stale(error):
                     is_renewed = True
@@ -167,10 +168,11 @@ class Ears:
 
     async def _seen(self, look: Look) -> Any:
         is_alone = self._waiting == 1  # else others would wait for the connection
+        is_last = look.is_over()
         seen = await self._call(look.first() if is_alone else look.call(), look.until)
-        if look.is_seen(seen) or look.is_over():
+        if look.is_seen(seen) or is_last:
             return look.found(seen)
-        if self._source.is_pooled or self._is_closed:
+        if self._source.is_pooled or self._is_closed or look.is_over():
             return await self._wait(look, asyncio.Event())
         bell = asyncio.Event()
         topic = look.topic
@@ -205,15 +207,15 @@ class Ears:
 
     async def _wait(self, look: Look, bell: asyncio.Event, register: Call | None = None) -> Any:
         for delay in delays():
-            if register is not None and not bell.is_set():
+            is_last = look.is_over()
+            if register is not None and not (is_last or bell.is_set()):
                 await self._call(register, look.until)
             bell.clear()
             seen = await self._call(look.call(), look.until)
-            pause = look.pause(delay)
-            if look.is_seen(seen) or pause <= 0:
+            if look.is_seen(seen) or is_last:
                 return look.found(seen)
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(look.pause(delay)):
                     await bell.wait()
         raise AssertionError("delays never end")
 

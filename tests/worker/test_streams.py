@@ -6,14 +6,16 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import perdure
-from perdure.calls import Calls
+from perdure import waiting
+from perdure.calls import Call, Calls, send
+from perdure.connections import AsyncLink
 from perdure.publishing import StreamLinks
 from tests.worker.processes import worker_process
 from tests.worker.test_until import run
@@ -461,3 +463,47 @@ def test_nothing_comes_in_time(client: perdure.Client) -> None:
         words(client.handle("none"))
     with pytest.raises(perdure.InvalidArgument):
         perdure.publish("words", 1)
+
+
+@pytest.fixture(params=["plain", "async"])
+def followed(request: pytest.FixtureRequest, client: perdure.Client, dsn: str) -> Any:
+    """Give a function that follows a stream, with a client of each kind."""
+
+    async def follow(job: str, limit: float) -> list[Any]:
+        async with perdure.connect_async(dsn) as there:
+            items = there.handle(job).stream("words", timeout=limit)
+            return [item.item async for item in items]
+
+    def plain(job: str, limit: float) -> list[Any]:
+        return words(client.handle(job), timeout=limit)
+
+    return plain if request.param == "plain" else lambda *given: asyncio.run(follow(*given))
+
+
+def test_what_came_in_time_is_seen_however_late_the_look_before_it_is_answered(
+    client: perdure.Client, followed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that began in time says nothing of what came while its answer was on its way."""
+    job, limit, looks = client.start("nobody").id, 1.0, count()
+    call_of = AsyncLink.call
+
+    def pause(call: Call) -> float:
+        """Let something come behind the first look, whose answer takes longer than there is."""
+        if call.function != "stream_items" or next(looks):
+            return 0
+        client.entity(job).log("words", 1)
+        return 1.5 * limit
+
+    def send_late(connection: Any, call: Call) -> Any:
+        answer = send(connection, call)
+        time.sleep(pause(call))
+        return answer
+
+    async def call_late(link: AsyncLink, call: Call) -> Any:
+        answer = await call_of(link, call)
+        await asyncio.sleep(pause(call))
+        return answer
+
+    monkeypatch.setattr(waiting, "send", send_late)
+    monkeypatch.setattr(AsyncLink, "call", call_late)
+    assert followed(job, limit) == [1]
