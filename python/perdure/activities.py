@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from .asks import ActivityCall, stored
 from .context import Info, activity_info
 from .durations import from_iso, microseconds, to_iso
@@ -19,7 +17,6 @@ from .errors import (
     Failed,
     InvalidValue,
     NumberOutOfRange,
-    PerdureError,
     ValueTooDeep,
     ValueTooLarge,
     failure_of,
@@ -157,7 +154,7 @@ class Attempt:
         """Give the outcome, or the failure to tell of it what belongs to it."""
         try:
             await self.pulse.published()
-        except (PerdureError, psycopg.Error) as error:
+        except Exception as error:  # noqa: BLE001 - what comes of the attempt is not all there
             failed = Outcome(False, failure_of(error, self._what))
             return failed if outcome.ok and not outcome.is_told else outcome
         return outcome

@@ -72,7 +72,9 @@ class Committer:
         self._engine = engine
         self._calls = engine.calls
         self._poll = poll
-        self._link = AsyncLink(engine.source, "perdure worker", on_trouble=self._troubled)
+        self._link = AsyncLink(
+            engine.source, "perdure worker", on_trouble=self._troubled, tells=True
+        )
         self._queue: deque[Turn] = deque()
         self._bell = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None

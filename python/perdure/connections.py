@@ -9,6 +9,7 @@ can be. [P12]
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import time
@@ -32,6 +33,8 @@ from .errors import (
     ProtocolNotSupported,
 )
 from .forks import note_connection, note_holder
+
+logger = logging.getLogger("perdure.worker")
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
 
@@ -69,6 +72,9 @@ blame, even if another one would be taken a moment later."""
 
 PATIENCE = 60.0
 """Seconds for which a client repeats a call while the database does not answer."""
+
+SILENT_FOR = 10.0
+"""Seconds without an answer after which a worker says so."""
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 5.0
@@ -266,7 +272,10 @@ class Link:
 
 
 class AsyncLink:
-    """A connection of an event loop that comes back. One call at a time: others wait."""
+    """A connection of an event loop that comes back. One call at a time: others wait.
+
+    With `tells`, the log says of a call that it has no answer for long.
+    """
 
     def __init__(
         self,
@@ -274,11 +283,15 @@ class AsyncLink:
         name: str,
         patience: float | None = None,
         on_trouble: OnTrouble | None = None,
+        *,
+        tells: bool = False,
     ):
         self._source = source
         self._name = name
         self._patience = patience
         self._on_trouble = on_trouble
+        self._tells = tells
+        self._trouble: psycopg.Error | None = None
         self._cursor: psycopg.AsyncCursor[TupleRow] | None = None
         self._turn = asyncio.Lock()
         note_holder(self)
@@ -296,27 +309,48 @@ class AsyncLink:
     async def call(self, call: Call) -> Any:
         """Send a call and give its answer. Raises this package's errors, and psycopg's."""
         async with self._turn:
-            began = time.monotonic()
-            is_renewed = False
-            for pause in pauses():
-                try:
-                    return await send_async(self._cursor or await self._connected(), call)
-                except psycopg.Error as error:
-                    if not is_renewed and may_be_stale(error):
-                        is_renewed = True
-                        self._forget()
-                    else:
-                        self._note(error, began)
-                except BaseException:  # it is cancelled, mostly, and the driver has ended the call
-                    if self._is_amid_a_call():
-                        self._forget()
-                    raise
-                call = call.again or call
-                await asyncio.sleep(pause)
-            raise AssertionError("pauses never end")
+            if not self._tells:
+                return await self._answer(call)
+            self._trouble = None
+            loop = asyncio.get_running_loop()
+            alarm = loop.call_later(SILENT_FOR, self._say_silence, call.function)
+            try:
+                return await self._answer(call)
+            finally:
+                alarm.cancel()
+
+    async def _answer(self, call: Call) -> Any:
+        began = time.monotonic()
+        is_renewed = False
+        for pause in pauses():
+            try:
+                return await send_async(self._cursor or await self._connected(), call)
+            except psycopg.Error as error:
+                if not is_renewed and may_be_stale(error):
+                    is_renewed = True
+                    self._forget()
+                else:
+                    self._note(error, began)
+            except BaseException:  # it is cancelled, mostly, and the driver has ended the call
+                if self._is_amid_a_call():
+                    self._forget()
+                raise
+            call = call.again or call
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _say_silence(self, function: str) -> None:
+        trouble = self._trouble or "it is busy, or an open transaction holds what this waits for"
+        logger.warning(
+            "the database has not answered %s() for %g s: %s",
+            function,
+            SILENT_FOR,
+            str(trouble).strip(),
+        )
 
     def _note(self, error: psycopg.Error, began: float) -> None:
         """Decide whether to go on after an error; raise it where not."""
+        self._trouble = error
         is_connected = self._cursor is not None and not self._cursor.connection.closed
         late = self._patience is not None and time.monotonic() - began >= self._patience
         if not is_connected or error.sqlstate in _ELSEWHERE:

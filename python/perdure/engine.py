@@ -84,7 +84,7 @@ class Engine:
         self.committer = Committer(self, poll)
         self.hook_threads = Threads(slots, "perdure-hook")
         self.activity_threads = Threads(slots, "perdure-activity")
-        self._reader = AsyncLink(source, "perdure reads")
+        self._reader = AsyncLink(source, "perdure reads", tells=True)
         self.sql_lanes = SqlLanes(self)
         self.transactions = Transactions(self)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()

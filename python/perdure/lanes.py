@@ -62,7 +62,11 @@ class Lanes:
         self._idle.clear()
 
     async def _run(self) -> None:
-        link = self._idle.pop() if self._idle else AsyncLink(self._engine.source, "perdure waits")
+        link = (
+            self._idle.pop()
+            if self._idle
+            else AsyncLink(self._engine.source, "perdure waits", tells=True)
+        )
         try:
             while self._waiting:
                 job = next(iter(self._waiting))

@@ -7,6 +7,7 @@ The key of a call is the attempt and a number, so that a reply that was lost dou
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import uuid
 from collections.abc import Generator, Sequence
@@ -15,16 +16,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-import psycopg
-
 from .asks import MAX_BYTES, size_of, stored
 from .calls import Calls
-from .connections import AsyncLink, Source
-from .errors import PerdureError, TaskNotHeld, ValueTooLarge
+from .connections import REFUSALS, AsyncLink, Source
+from .errors import TaskNotHeld, ValueTooLarge
 from .paths import write_path
 
 if TYPE_CHECKING:
     from .turns import Turn
+
+logger = logging.getLogger("perdure.worker")
 
 GATHER_FOR = 0.05
 """Seconds that an item may wait for company."""
@@ -43,7 +44,7 @@ class StreamLinks:
 
     def __init__(self, source: Source, calls: Calls):
         self._calls = calls
-        self._links = [AsyncLink(source, "perdure streams") for _ in range(LINKS)]
+        self._links = [AsyncLink(source, "perdure streams", tells=True) for _ in range(LINKS)]
 
     async def publish(
         self, turn: Turn, stream: str, items: list[Any], key: str, source: str
@@ -139,13 +140,16 @@ class Publisher:
     # On the loop.
 
     async def flushed(self) -> None:
-        """Wait until the database has it all. Raises what refused it, but not a lost lease."""
+        """Wait until the database has it all. Raises what refused it, but not a lost lease: then
+        nobody takes what comes of the attempt either."""
         if self._is_sending:
             ended: asyncio.Future[None] = self._turn.engine.loop.create_future()
             self._flushing.append(ended)
             self._hurry.set()
             await ended
-        if self._error is not None and not isinstance(self._error, TaskNotHeld):
+        if isinstance(self._error, TaskNotHeld):
+            logger.warning("%r has published in vain: %s", self._turn, self._error)
+        elif self._error is not None:
             raise self._error
 
     def _begin(self) -> None:
@@ -159,8 +163,10 @@ class Publisher:
                     self._sent += 1
                     key = f"{self._attempt}/{self._sent}"
                     await self._links.publish(self._turn, stream, items, key, self._source)
-        except (PerdureError, psycopg.Error) as error:
+        except Exception as error:
             self._error = error
+            if not isinstance(error, REFUSALS):
+                raise
         except asyncio.CancelledError:
             self._error = TaskNotHeld("the worker stops")
             raise

@@ -56,7 +56,7 @@ class Transactions:
     def __init__(self, engine: Engine):
         self.engine = engine
         self.places = asyncio.Semaphore(MAX_OPEN)
-        self.link = AsyncLink(engine.source, NAME)
+        self.link = AsyncLink(engine.source, NAME, tells=True)
         self._is_closed = self._is_watching = False
         self._idle: dict[Connection, float] = {}  # since when
         self._idle_async: dict[AsyncConnection, float] = {}

@@ -244,7 +244,7 @@ class Worker:
 
     async def _serve(self, source: Source) -> None:
         engine = self._engine(source)
-        link = AsyncLink(source, "perdure worker", on_trouble=say_trouble)
+        link = AsyncLink(source, "perdure worker", on_trouble=say_trouble, tells=True)
         heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
         try:
             if await self._is_registered(engine, link):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -54,6 +55,22 @@ def program() -> perdure.App:
     return app
 
 
+def standing(house: House, handle: perdure.Handle, seconds: float) -> str:
+    """Tell where a job stands of which something was waited for in vain."""
+    looks = (
+        "select t::text from perdure.timeline(%(job)s) as t",
+        "select i::text from perdure.stream_items(%(job)s, 'numbers') as i",
+        "select t::text from perdure.tasks as t where t.due_at < now() or t.job_id = %(job)s",
+        "select s::text from pg_stat_activity as s where s.datname = current_database()",
+    )
+    with psycopg.connect(house.url) as connection:
+        rows = [connection.execute(look.encode(), {"job": handle.id}).fetchall() for look in looks]
+    return f"after {seconds:.1f} s: {handle.status()}\n" + "\n".join(
+        f"{look}:\n" + "\n".join(text for (text,) in found)
+        for look, found in zip(looks, rows, strict=True)
+    )
+
+
 def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: Enter) -> None:
     owner = enter("owner")
     owner.execute("""
@@ -67,7 +84,9 @@ def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: 
         handle = client.start("flow", id="whole", entity="flow")
         handle.signal("go", {"by": "client"})
         handle.memory.set(True, "open")
-        assert [item.item for item in handle.stream("numbers", timeout=T)] == [2]
+        began = time.monotonic()
+        said = [item.item for item in handle.stream("numbers", timeout=T)]
+        assert said == [2], standing(house, handle, time.monotonic() - began)
         assert handle.result(T) == [4, 5, {"by": "client"}, True]
         assert handle.memory.get() == {"doubled": 4, "child": 9, "open": True}
         assert [found.id for found in client.find("flow", {"doubled": 4})] == ["whole"]

@@ -10,10 +10,11 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
-from perdure import waiting
+from perdure import connections, waiting
 from perdure.calls import Call, Calls, send
 from perdure.connections import AsyncLink
 from perdure.publishing import StreamLinks
@@ -419,6 +420,70 @@ def test_what_the_database_refuses_fails_the_activity(
 
     work()
     assert client.start(talks).result(T) == "InvalidPath"
+
+
+@pytest.mark.parametrize("error", [ValueError("no sealer"), perdure.TaskNotHeld("it is lost")])
+def test_what_cannot_be_published_is_told(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    writes: Any,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It fails the attempt, unless nobody takes what comes of that either: then the log says so."""
+
+    async def publish(*given: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(StreamLinks, "publish", publish)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> Any:
+        try:
+            return await writes(0, 1)
+        except perdure.ActivityFailed as failed:
+            return failed.type
+
+    work()
+    is_lost = isinstance(error, perdure.TaskNotHeld)
+    assert client.start(talks).result(T) == (1 if is_lost else "ValueError")
+    assert ("has published in vain: it is lost" in caplog.text) is is_lost
+
+
+def test_a_database_that_does_not_answer_for_long_is_told_of(
+    app: perdure.App,
+    client: perdure.Client,
+    dsn: str,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(connections, "SILENT_FOR", 0.2)
+    begun, is_locked = threading.Event(), threading.Event()
+
+    @app.activity
+    async def talk() -> None:
+        begun.set()
+        await asyncio.to_thread(is_locked.wait, 20)
+        await perdure.publish("words", 1)
+
+    @app.coordinator
+    async def talks(memory: perdure.AsyncEntity) -> None:
+        await talk()
+
+    work()
+    handle = client.start(talks)
+    assert begun.wait(20)
+    with psycopg.connect(dsn) as other:
+        other.execute("select from perdure.jobs where id = %s for update", [handle.id])
+        is_locked.set()
+        until = time.monotonic() + 20
+        while "has not answered publish() for 0.2 s: it is busy" not in caplog.text:
+            assert time.monotonic() < until, caplog.text
+            time.sleep(0.02)
+    assert words(handle) == [1]
 
 
 def test_a_thread_that_publishes_without_end_does_not_hold_up_the_end_of_its_time(
