@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
@@ -32,6 +33,7 @@ from .requests import Door, Relative, Status, decoder_of
 from .schedules import Schedule, Schedules
 from .sqlregistry import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem
+from .threads import begun
 from .timeline import TimelineItem
 from .typed import Result, Result_co
 from .waiting import Ears
@@ -269,8 +271,24 @@ async def _connected(
     prepare_threshold: int | None,
     provision: bool,
 ) -> AsyncClient:
-    source = await asyncio.to_thread(Source, dsn, schema, prepare_threshold)
+    source = await _found(dsn, schema, prepare_threshold)
     with source.entrusted():
         if provision:
             await asyncio.to_thread(source.provision)
         return AsyncClient(source, codec)
+
+
+async def _found(dsn: str | None, schema: str, prepare_threshold: int | None) -> Source:
+    """Find out where the data is, in a thread: the embedded server may have to start. Who gives up
+    meanwhile leaves it as soon as it is there."""
+    finding = begun(lambda: Source(dsn, schema, prepare_threshold))
+    try:
+        return await asyncio.wrap_future(finding)
+    except BaseException:  # cancelled, or closed
+        finding.add_done_callback(_leave)
+        raise
+
+
+def _leave(finding: Future[Source]) -> None:
+    if not finding.cancelled() and finding.exception() is None:
+        finding.result().close()

@@ -77,12 +77,17 @@ class Threads(ThreadPoolExecutor):
             return None
 
 
-def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Run what blocks in a thread of its own, which ends with it."""
+def begun(function: Callable[[], T]) -> Future[T]:
+    """Begin with what blocks in a thread of its own, which ends with it."""
     threads = Threads(1, "perdure-beside")
     running = threads.submit(function)
     threads.shutdown(wait=False)
-    return asyncio.wrap_future(running)
+    return running
+
+
+def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Run what blocks in a thread of its own, which ends with it."""
+    return asyncio.wrap_future(begun(function))
 
 
 async def beside(function: Callable[[], T], on_cancel: Callable[[], object] | None = None) -> T:

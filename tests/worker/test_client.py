@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,7 @@ class Embedded:
     """Stands for the embedded server, and counts who has not left it."""
 
     def __init__(self, url: str):
-        self.users = 0
+        self.users = self.left = 0
         self._url = url
 
     def joined(self) -> Embedded:
@@ -82,6 +83,7 @@ class Embedded:
 
     def close(self) -> None:
         self.users -= 1
+        self.left += 1
 
 
 @pytest.mark.parametrize("wrong", [{"schema": "pg_x"}, {"codec": 5}])
@@ -100,6 +102,31 @@ def test_who_cannot_connect_leaves_the_embedded_server(
     with pytest.raises(perdure.PerdureError):
         perdure.connect(**wrong) if kind == "plain" else asyncio.run(connected())
     assert server.users == 0
+
+
+def test_who_is_cancelled_while_the_embedded_server_starts_leaves_it(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on; it was for the garbage collector to leave what that has joined."""
+    server, is_up = Embedded(dsn), threading.Event()
+
+    def joined() -> Embedded:
+        is_up.wait(20)
+        return server.joined()
+
+    monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
+    monkeypatch.setattr("perdure.embedded.shared_server", joined)
+
+    async def given_up() -> None:
+        connecting = asyncio.create_task(perdure.connect_async())
+        await asyncio.sleep(0.1)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        is_up.set()
+
+    asyncio.run(given_up())
+    wait_until(lambda: server.left == 1)
 
 
 def test_a_client_tells_where_its_app_is(dsn: str, app: perdure.App, monkeypatch: Any) -> None:
