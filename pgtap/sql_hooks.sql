@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(74);
+select plan(75);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -51,6 +51,9 @@ select lives_ok(
 select throws_ok(
     $$ select register_sql_hook('text', 'pg_temp.of_text') $$, 'PD107', null,
     'a function with other arguments is no hook');
+select throws_ok(
+    $$ select register_sql_hook('none', to_regproc('pg_temp.nowhere')) $$, 'PD107',
+    'there is no function to be the hook ''none''', 'a hook is a function that there is');
 select throws_ok(
     $$ select register_sql_hook('$own', 'pg_temp.count_words') $$, 'PD107', null,
     'names that begin with a dollar are not for users');

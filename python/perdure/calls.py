@@ -173,7 +173,9 @@ class Calls:
 
     def register_sql_hook(self, name: str, function: str, **options: Any) -> Call:
         """Let a function of the database be a hook."""
-        return self._call("register_sql_hook", name=name, function=function, **options)
+        call = self._call("register_sql_hook", name=name, function=function, **options)
+        named = b'"function" => pg_catalog.to_regproc(%s)'  # null where there is none
+        return replace(call, query=call.query.replace(b'"function" => %s', named))
 
     def drop_sql_hook(self, name: str) -> Call:
         """Let a function be a hook no more; answers false where it was none."""

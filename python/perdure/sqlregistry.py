@@ -52,8 +52,7 @@ class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
         It is a function (text, jsonb) that returns jsonb or nothing, of the id of the job and the
         arguments. It runs as often as `attempts` when it fails, after `retry_in`, then twice that
         and so on. `timeout` is for each attempt, `within` for all of them and the pauses between,
-        from the first one on. Raises InvalidName, InvalidArgument and
-        psycopg.errors.UndefinedFunction.
+        from the first one on. Raises InvalidName and InvalidArgument.
         """
         lengths = {"retry_in": retry_in, "timeout": timeout, "within": within}
         written = {name: as_interval(it) for name, it in lengths.items() if it is not None}

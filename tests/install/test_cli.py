@@ -439,6 +439,10 @@ def test_hooks_in_sql_are_registered_looked_at_and_dropped(shell: Shell, dsn: st
     status, _, complaint = shell.run("hook", "register", "wrong", "perdure.clock")
     assert status == 1
     assert "cannot be the hook" in complaint
+    status, _, complaint = shell.run("hook", "register", "wrong", "nowhere")
+    assert status == 1
+    assert complaint.startswith("error: there is no function to be the hook 'wrong'\ndetail: ")
+    assert "\nhint: Create it first" in complaint
     assert shell("hook", "drop", "recount") == "true"
     assert shell("hook", "list") == ""
 

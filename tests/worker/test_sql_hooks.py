@@ -164,8 +164,9 @@ def test_hooks_are_registered_listed_and_dropped(
     assert not client.drop_sql_hook("echo")
     with pytest.raises(perdure.InvalidArgument):
         client.register_sql_hook("wrong", "perdure.clock")
-    with pytest.raises(psycopg.errors.UndefinedFunction):
-        client.register_sql_hook("nowhere", "public.nowhere")
+    for nowhere in ("nowhere", "public.nowhere", "nowhere.nowhere"):
+        with pytest.raises(perdure.InvalidArgument, match="no function to be the hook 'nope'"):
+            client.register_sql_hook("nope", nowhere)
     with connection.transaction(force_rollback=True):
         client.register_sql_hook("joins", "public.echo", connection=connection)
     assert "joins" not in [hook.name for hook in client.sql_hooks()]

@@ -24,6 +24,12 @@ declare
            and not p.proretset);
 begin
     perform check_name(register_sql_hook.name, 'a hook');
+    if register_sql_hook.function is null then
+        raise exception 'there is no function to be the hook %', quote_literal(register_sql_hook.name)
+            using errcode = 'PD107',
+                  detail = 'None has the name that was given, or more than one.',
+                  hint = 'Create it first, and name it with its schema, as in public.recount.';
+    end if;
     if known is null or left(register_sql_hook.name, 1) = '$' then
         raise exception 'function % cannot be the hook %', register_sql_hook.function, quote_literal(register_sql_hook.name)
             using errcode = 'PD107',
