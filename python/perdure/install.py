@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources.abc import Traversable
 from typing import Any, LiteralString, NamedTuple
 
@@ -16,6 +16,7 @@ from . import script
 from .errors import (
     AppNotFound,
     ExtensionOutdated,
+    InvalidArgument,
     InvalidSchema,
     NewerSchema,
     OtherBuild,
@@ -65,6 +66,10 @@ _SETTINGS = """
 select s.name, pg_catalog.current_setting(s.name)
   from (values ('role'), ('search_path'), ('check_function_bodies'), ('client_min_messages'))
     as s (name)
+"""
+
+_STATEMENT_TIMEOUT = """
+select extract(epoch from pg_catalog.current_setting('statement_timeout')::interval)::float
 """
 
 _STATE = """
@@ -157,25 +162,57 @@ def install(connection: Connection, schema: str, *, source: Traversable | None =
     Of another build of the same version, which is not released, the functions are replaced; where
     tables or types differ it is refused.
 
-    Raises InvalidSchema, SchemaOccupied, NewerSchema, OtherBuild or ExtensionOutdated.
+    Raises InvalidSchema, SchemaOccupied, NewerSchema, OtherBuild, ExtensionOutdated, or
+    InvalidArgument where the session's `statement_timeout` is too short.
 
     `install(connection, "my_app")`
     """
     check_name(schema)
     root = script.source() if source is None else source
     wanted = _Wanted(script.default_version(root), script.build(root))
-    if not _is_current(connection, schema, wanted):
-        began = time.monotonic()
-        is_own = connection.info.transaction_status == IDLE
-        while True:
-            try:
-                _install(connection, schema, root, wanted)
-                break
-            except (errors.LockNotAvailable, errors.DeadlockDetected):
-                if not is_own or time.monotonic() - began > PATIENCE:
-                    raise
-            time.sleep(PAUSE)
+    with _refusing_short_limits(connection, schema):
+        if not _is_current(connection, schema, wanted):
+            _install_patiently(connection, schema, root, wanted)
     return wanted.version
+
+
+@contextmanager
+def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None]:
+    """Say of what was canceled that the session has no time for it, where that is so."""
+    began = time.monotonic()
+    try:
+        yield
+    except errors.QueryCanceled as error:
+        limit = _statement_timeout(connection)
+        if not limit or time.monotonic() - began < limit:
+            raise
+        raise InvalidArgument(
+            f"the statement_timeout of {limit:g} s is too short for the app in schema {schema!r}",
+            detail=f"To look at it, or to make it, takes longer: {error.diag.message_primary}.",
+            hint="Give the session more, as with options='-c statement_timeout=1min' in its DSN.",
+        ) from None  # its context is a screen of SQL
+
+
+def _statement_timeout(connection: Connection) -> float | None:
+    """Tell how many seconds a statement may take, as far as the session says."""
+    with suppress(psycopg.Error):
+        row = connection.execute(_STATEMENT_TIMEOUT).fetchone()
+        return row[0] if row is not None else None
+    return None
+
+
+def _install_patiently(
+    connection: Connection, schema: str, root: Traversable, wanted: _Wanted
+) -> None:
+    began = time.monotonic()
+    is_own = connection.info.transaction_status == IDLE
+    while True:
+        try:
+            return _install(connection, schema, root, wanted)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            if not is_own or time.monotonic() - began > PATIENCE:
+                raise
+        time.sleep(PAUSE)
 
 
 def _install(connection: Connection, schema: str, root: Traversable, wanted: _Wanted) -> None:

@@ -7,9 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.errors import InvalidSchema
@@ -198,3 +200,23 @@ def test_a_connection_that_breaks_meanwhile_is_made_once_more(
     held.close()
     thread.join(IN_TIME)
     assert len(made) == 1
+
+
+def test_a_session_that_has_no_time_for_it_is_told_so(held: psycopg.Connection, dsn: str) -> None:
+    """PostgreSQL told where it was cancelled, a screen of SQL."""
+    hasty = make_conninfo(dsn, options="-c statement_timeout=200ms")
+    with pytest.raises(perdure.InvalidArgument, match=r"timeout of 0\.2 s is too short") as refused:
+        perdure.connect(hasty, schema="fresh")
+    assert "statement_timeout=1min" in str(refused.value)
+
+
+def test_who_was_cancelled_is_not_told_of_a_limit(
+    held: psycopg.Connection, connection: psycopg.Connection, dsn: str
+) -> None:
+    patient = make_conninfo(dsn, options="-c statement_timeout=1min")
+    with ThreadPoolExecutor(1) as threads:
+        connecting = threads.submit(perdure.connect, patient, schema="fresh")
+        wait_until(lambda: told(connection, WAITS))
+        assert told(connection, f"select bool_and(pg_cancel_backend(pid)) from ({WAITING}) as w")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connecting.result(IN_TIME)
