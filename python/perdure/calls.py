@@ -273,6 +273,10 @@ class Calls:
         """Read where a job stands."""
         return self._call("status", "row", id=job)
 
+    def task_reason(self, job: str, task: str) -> Call:
+        """Read in words what a task waits for; None where it has ended."""
+        return self._call("task_reason", job=job, task=task)
+
     def list_jobs(
         self,
         workflow: str | None,

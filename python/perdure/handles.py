@@ -191,8 +191,8 @@ class BaseHandle(
         limit, until = until_of(timeout)
         row = yield answer_of(self._client.calls, self.id, task, until)
         if row is None:
-            status = yield self._client.requests.status(self.id)
-            raise unanswered(self.id, task, limit, status)
+            reason = yield self._client.calls.task_reason(self.id, task)
+            raise unanswered(self.id, task, limit, reason)
         return answered(self.id, task, row, decode)
 
     def _ran(self, call: Call, timeout: Duration | None, decode: Decode) -> Steps[Any]:

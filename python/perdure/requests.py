@@ -314,8 +314,7 @@ def _ended(
 
 
 TO_BE_RESUMED = "somebody to resume it"
-PAUSED = f"{TO_BE_RESUMED}: its job is paused"
-"""What a task waits for, in the words of `status()`."""
+"""What a task waits for that is stuck or paused, in the words of `task_reason()`."""
 
 RESUME = "Mend what is wrong, then let it go on: handle.resume(). Nothing else will."
 
@@ -343,18 +342,16 @@ def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
     raise failed
 
 
-def unanswered(job: str, task: str, timeout: float | None, status: Status) -> ResultTimeout:
-    """Tell that a hook from outside had not answered in time, and what helps then."""
-    stuck, awaited = status.stuck or "", status.waiting_for or ""
-    detail, hint = None, RESUME
-    if stuck.startswith(f"{task}: "):
-        detail = f"It waits for {TO_BE_RESUMED}: {stuck.removeprefix(f'{task}: ').rstrip('.')}."
-    elif awaited.startswith(PAUSED):
-        detail = f"It waits for {PAUSED}."
-    else:
-        hint = "Wait longer, with hook_result(), or see in the view waiting what it waits for."
+def unanswered(job: str, task: str, timeout: float | None, reason: str | None) -> ResultTimeout:
+    """Tell that a hook from outside had not answered in time, what it waits for, and what helps."""
+    waits_for = reason or ""
+    hint = "Wait longer, with hook_result(), or mend what it waits for."
+    if waits_for.startswith(TO_BE_RESUMED):
+        hint = RESUME
     return ResultTimeout(
-        f"{task} of job {job} had not answered within {timeout} s", detail=detail, hint=hint
+        f"{task} of job {job} had not answered within {timeout} s",
+        detail=f"It waits for {waits_for.rstrip('.')}." if waits_for else None,
+        hint=hint,
     )
 
 

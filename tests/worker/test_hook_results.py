@@ -58,7 +58,8 @@ def test_who_hears_no_answer_is_told_what_helps(
 ) -> None:
     """[P8]: of a hook that is paused or stuck it said to wait longer, which never helps."""
     handle = client.start("some", id="e")
-    task = handle.hook(reply, "what?")
+    connection.execute(STICK, [handle.hook(reply, "who?", key="another, which a status names")])
+    task = handle.hook(reply, "what?", key="it")
     if state == "paused":
         handle.pause()
     elif state == "stuck":
@@ -67,8 +68,8 @@ def test_who_hears_no_answer_is_told_what_helps(
         handle.hook_result(task, timeout=0)
     hint = "Wait longer" if state == "late" else "handle.resume()"
     assert hint in (late.value.hint or "")
-    told = {"paused": "its job is paused", "stuck": "it is broken", "late": None}[state]
-    assert told is None or told in (late.value.detail or "")
+    told = {"paused": "its job is paused", "stuck": "it is broken", "late": "a worker on queue"}
+    assert told[state] in (late.value.detail or "")
 
 
 def test_a_question_with_a_key_is_asked_once(client: perdure.Client, work: Any, reply: Any) -> None:

@@ -18,7 +18,7 @@ begin
                              entity_prepend,entity_remove,entity_log,entity_apply,entity_items,entity_history,entity_at,
                              entity_diff,entity_blame,entity_restore,entity_meets,entity_watch,find,count_found,stream_items,
                              list_items,read_item,claim_item,release_item,assign_item,resolve_item,contract_of,has_worker,
-                             listen_for,stop_listening,kin_of}'
+                             listen_for,stop_listening,kin_of,task_reason}'
         when 'reader' then '{perdure_version,channel,result,await_result,hook_result,status,list_jobs,family,timeline,
                              read_journal,recording_of,running_coordinators,entity_get,entity_items,entity_history,entity_at,entity_diff,entity_blame,
                              entity_meets,find,count_found,stream_items,list_items,read_item,contract_of,broken_contracts,
