@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -38,9 +39,13 @@ Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
 C = TypeVar("C", Connection, AsyncConnection)
 
+logger = logging.getLogger("perdure.worker")
+
 NAME = "perdure transaction"
 MAX_OPEN = 10
 """Transactions that a worker has open at a time; others wait for a connection."""
+CROWDED_AFTER = 5.0
+"""Seconds that one waits for a connection, after which the log says so, once."""
 IDLE_FOR = 10.0
 """Seconds after which a connection that nobody has used is closed: others may need its place."""
 MAX_RUNS = 10
@@ -55,9 +60,9 @@ class Transactions:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self.places = asyncio.Semaphore(MAX_OPEN)
+        self._places = asyncio.Semaphore(MAX_OPEN)
         self.link = AsyncLink(engine.source, NAME, tells=True)
-        self._is_closed = self._is_watching = False
+        self._is_closed = self._is_watching = self._is_told_of_crowd = False
         self._idle: dict[Connection, float] = {}  # since when
         self._idle_async: dict[AsyncConnection, float] = {}
 
@@ -82,6 +87,32 @@ class Transactions:
         except asyncio.CancelledError:
             attempt.abandon(run)
             raise
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait until it may have a connection."""
+        alarm: asyncio.TimerHandle | None = None
+        if self._places.locked() and not self._is_told_of_crowd:
+            alarm = self.engine.call_later(CROWDED_AFTER, self._tell_of_crowd)
+        try:
+            await self._places.acquire()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _tell_of_crowd(self) -> None:
+        if not self._is_told_of_crowd:
+            self._is_told_of_crowd = True
+            logger.warning(
+                "a transaction has waited %g s for a connection: this worker has %d open, and no"
+                " more at a time; run more workers, or let each transaction take less time",
+                CROWDED_AFTER,
+                MAX_OPEN,
+            )
 
     @asynccontextmanager
     async def lent_async(self, isolation: Isolation | None) -> AsyncIterator[AsyncConnection]:
@@ -235,7 +266,7 @@ class Attempt:
         self._read_at = self._engine.clock.now()
         self._is_lost = None
         try:
-            async with self._transactions.places:
+            async with self._transactions.place():
                 answer = await (self._here() if self._activity.is_async else self._in_thread())
         except Unapplied as unapplied:
             return self._unapplied(unapplied.answer)

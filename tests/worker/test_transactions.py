@@ -900,6 +900,43 @@ def test_more_than_there_are_connections_take_turns(
     assert bank.run(OPEN)[0][0] <= 2
 
 
+def test_a_worker_says_once_that_it_has_too_few_connections(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(transactions, "MAX_OPEN", 1)
+    monkeypatch.setattr(transactions, "CROWDED_AFTER", 0.1)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    @app.transaction
+    def book(connection: psycopg.Connection[Any]) -> None:
+        begun.set()
+        assert goes_on.wait(20)
+
+    @app.coordinator
+    async def books(memory: perdure.AsyncEntity) -> None:
+        await book()
+
+    worker = work()
+    handles = [client.start(books)]
+    assert begun.wait(20)
+    handles += [client.start(books) for _ in range(2)]
+    until = time.monotonic() + 20
+    while "this worker has 1 open" not in caplog.text:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    handles.append(client.start(books))
+    time.sleep(0.3)
+    goes_on.set()
+    for handle in handles:
+        handle.result(T)
+    worker.stop()
+    assert caplog.text.count("run more workers") == 1
+
+
 @pytest.mark.direct("it counts sessions")
 def test_both_kinds_share_the_connections(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
