@@ -217,8 +217,15 @@ class Server:
 
     def _make_folder(self, account: str | None) -> None:
         if not self.folder.exists():
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
+            try:
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise ServerUnavailable(
+                    f"the folder {self.folder} cannot be made",
+                    detail=f"The system says: {error.strerror}.",
+                    hint=f"Keep the data in a folder of your own: set ${HOME}.",
+                ) from error
             if account:
                 self.folder.chmod(0o711)  # our own, never a parent
         found = self.folder.stat()

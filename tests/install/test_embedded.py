@@ -250,6 +250,14 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
         Server(tmp_path).start()
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """It was a screen of Python."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ServerUnavailable, match="cannot be made") as refused:
+        Server(tmp_path / "file" / "below").start()
+    assert "PERDURE_HOME" in (refused.value.hint or "")
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root hands the server to another account")
 def test_no_parent_is_opened_for_the_server_of_root(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
