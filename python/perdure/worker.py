@@ -373,7 +373,11 @@ def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> N
     check_argument("slots", slots, INTEGER)
     check_argument("cache", cache, INTEGER)
     if not queues or slots < 1:
-        raise InvalidArgument("a worker needs a list of queues and at least one slot")
+        raise InvalidArgument(
+            "a worker needs a list of queues and at least one slot",
+            detail=f"It was given {slots} slots, and the queues {list(queues)}."[:500],
+            hint="Name queues, or register functions; slots are 1 at least.",
+        )
     if poll <= 0:
         raise InvalidArgument("a worker needs a pause between two looks", hint="Say poll=5.")
     for queue in queues:
@@ -406,7 +410,17 @@ def _instance_of(given: str | None) -> str | None:
     """Give the instance that is served alone, if one is. Raises InvalidArgument."""
     if given is not None:
         check_argument("instance", given, TEXT)
-    return given or os.environ.get(INSTANCE)
+    instance = given or os.environ.get(INSTANCE)
+    if not instance:
+        return None
+    try:
+        return str(uuid.UUID(instance))
+    except ValueError:
+        raise InvalidArgument(
+            f"{instance!r} is no instance of an app"[:500],
+            detail="An instance is a UUID, which names an app that is at one place alone.",
+            hint="Give what `perdure adopt` has printed, or leave it out.",
+        ) from None
 
 
 def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, object]) -> None:

@@ -158,6 +158,11 @@ MADE_WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
         "a lease lasts between|out of range",
     ),
     "an instance": (lambda given: perdure.Worker(APP, instance=given), [1, []], "is no text"),
+    "an instance that is none": (
+        lambda given: perdure.Worker(APP, instance=given),
+        ["xx", "1"],
+        "is no instance",
+    ),
     "a version": (lambda given: perdure.Worker(APP, version=given), [1, []], "must have a name"),
     "a schema": (lambda given: perdure.connect(DSN, given), [None, 1, []], "is no text"),
     "a threshold": (
