@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal as signals
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from .terminal import (
     Id,
     Json,
     Schema,
+    Workflow,
     client,
     commands,
     connected,
@@ -113,9 +115,9 @@ def worker(
 
 @commands.command()
 def start(
-    workflow: Annotated[str, typer.Argument(help="The name of the coordinator.")],
+    workflow: Workflow,
     arguments: Annotated[
-        str, typer.Argument(metavar="[JSON]", help="Its arguments: an array, or one value.")
+        str, typer.Argument(metavar="JSON", help="Its arguments: an array, or one value.")
     ] = "[]",
     id: Annotated[str | None, typer.Option("--id", help="The id of the job.")] = None,
     entity: Annotated[str | None, typer.Option(help="The type of its memory.")] = None,
@@ -127,8 +129,10 @@ def start(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Start a workflow and print the id of its job. The entity, queue and timeout that its
-    decorator names are not known here: say them."""
+    """Start a workflow and print the id of its job.
+
+    The entity, queue and timeout that its decorator names are not known here: say them.
+    """
     given = parsed(arguments)
     options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
     options |= {"timeout": timeout}
@@ -159,11 +163,16 @@ def result(
 
 @commands.command()
 def signal(
-    id: Id, name: str, payload: Json = None, schema: Schema = DEFAULT, dsn: Dsn = None
+    id: Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the signal.")],
+    payload: Json = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
 ) -> None:
     """Send a signal to a job."""
+    sent = parsed(payload)
     with client(dsn, schema) as opened:
-        opened.handle(id).signal(name, parsed(payload))
+        opened.handle(id).signal(name, sent)
 
 
 @commands.command()
@@ -176,7 +185,7 @@ def cancel(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Ask a job to end, or one hook of it: it may still clean up."""
+    """Ask a job to end, or one hook of it, which may still clean up; print whether that is new."""
     with client(dsn, schema) as opened:
         handle = opened.handle(id)
         show(handle.cancel(reason) if hook is None else handle.cancel_hook(hook, reason))
@@ -227,7 +236,7 @@ def terminate(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """End a job on the spot."""
+    """End a job on the spot; print whether it ran."""
     with client(dsn, schema) as opened:
         show(opened.handle(id).terminate(reason))
 
@@ -236,7 +245,8 @@ def terminate(
 def repin(
     id: Id,
     version: Annotated[
-        str | None, typer.Argument(help="The version that it keeps to from now on; or none.")
+        str | None,
+        typer.Argument(metavar="VERSION", help="The version it keeps to from now on; or none."),
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
@@ -251,13 +261,13 @@ def retry(
     id: Id,
     arguments: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="Other arguments: an array, or one value."),
+        typer.Argument(metavar="JSON", help="Other arguments: an array, or one value."),
     ] = None,
     timeout: Annotated[str | None, typer.Option(help='For the new run: "2 h".')] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Run a job again that has failed or was cancelled."""
+    """Run a job again that has failed or was cancelled; print whether it does."""
     given = parsed(arguments)
     args = given if given is None or isinstance(given, list) else [given]
     with client(dsn, schema) as opened:
@@ -274,8 +284,9 @@ def fork(
     dsn: Dsn = None,
 ) -> None:
     """Start a job where another stands, or stood, and print its id."""
+    memory = parsed(context)
     with client(dsn, schema) as opened:
-        print(opened.fork(id, new_id, at=at, context=parsed(context)).id)
+        print(opened.fork(id, new_id, at=at, context=memory).id)
 
 
 @commands.command()
@@ -300,7 +311,7 @@ def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 def psql(
     given: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OPTIONS OF PSQL]", help="As in -c 'select 1', or -f a_file.sql."),
+        typer.Argument(metavar="OPTIONS OF PSQL", help="As in -c 'select 1', or -f a_file.sql."),
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
@@ -314,14 +325,22 @@ def psql(
             sys.exit(f"There is no psql here. The database is at:\n{url}")
         options = os.environ.get("PGOPTIONS", "") + " -c search_path=" + quoted_option(schema)
         call = [program, "--dbname", url, *(given or ())]
-        asked = subprocess.run(call, env=os.environ | {"PGOPTIONS": options}, check=False)
+        # Ctrl-C is for psql: it ends a statement there, or a line.
+        before = signals.signal(signals.SIGINT, lambda *_: None)
+        try:
+            asked = subprocess.run(call, env=os.environ | {"PGOPTIONS": options}, check=False)
+        finally:
+            signals.signal(signals.SIGINT, before)
     raise typer.Exit(asked.returncode)
 
 
 @commands.command()
 def url(dsn: Dsn = None) -> None:
-    """Print the URL of the database. An embedded server runs only while a process of perdure, as
-    `perdure serve`, or a statement uses it."""
+    """Print the URL of the database.
+
+    An embedded server runs only while a process of perdure, as `perdure serve`, or a statement uses
+    it.
+    """
     with database(dsn) as found:
         print(found)
 

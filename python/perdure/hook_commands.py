@@ -24,7 +24,9 @@ def list_sql_hooks(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 @hook.command("register")
 def register_sql_hook(
     name: Name,
-    function: Annotated[str, typer.Argument(help="A function (text, jsonb): my_app.recount")],
+    function: Annotated[
+        str, typer.Argument(metavar="FUNCTION", help="A function (text, jsonb): my_app.recount")
+    ],
     attempts: Annotated[int, typer.Option(help="How often it runs when it fails.")] = 1,
     retry_in: Annotated[str, typer.Option(help='The first pause: "5 s"; then twice that.')] = "1 s",
     timeout: Annotated[str | None, typer.Option(help="How long an attempt may take.")] = None,

@@ -27,8 +27,9 @@ def items(
 ) -> None:
     """Print what jobs ask of people, most urgent first, a line of JSON each."""
     asked = {"assignee": assignee, "name": name, "status": status, "limit": limit}
+    asked |= {"after": parsed(after)}
     with client(dsn, schema) as opened:
-        for item in opened.items(**asked, after=parsed(after)):
+        for item in opened.items(**asked):
             show(item, indent=None)
 
 
@@ -41,5 +42,6 @@ def resolve(
     dsn: Dsn = None,
 ) -> None:
     """Answer what a job asks of people; the job goes on with that."""
+    answer = parsed(resolution)
     with client(dsn, schema) as opened:
-        show(opened.item(item).resolve(parsed(resolution), by=by))
+        show(opened.item(item).resolve(answer, by=by))

@@ -13,14 +13,14 @@ from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed
 
 index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
 
-Place = Annotated[str, typer.Argument(metavar="[PATH]", help="A place in it: user.email")]
+Place = Annotated[str, typer.Argument(metavar="PATH", help="A place in it: user.email")]
 Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the memory.")]
 Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
 IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
 Kind = Annotated[
     str,
     typer.Argument(
-        metavar="[KIND]", help="text, number, boolean, time, contains, search or vector(N)."
+        metavar="KIND", help="text, number, boolean, time, contains, search or vector(N)."
     ),
 ]
 
@@ -37,12 +37,13 @@ def memory(
     dsn: Dsn = None,
 ) -> None:
     """Print the memory of a job, or a part of it; now, or as it was."""
+    time = moment(at)
     with client(dsn, schema) as opened:
         found = opened.entity(id)
-        if version is None and at is None:
+        if version is None and time is None:
             show(found.get(path))
         else:
-            show(found.at(version, time=moment(at), path=path))
+            show(found.at(version, time=time, path=path))
 
 
 @commands.command()
@@ -81,7 +82,7 @@ def diff(
     id: Id,
     version: Version,
     to_version: Annotated[
-        int | None, typer.Argument(metavar="[VERSION]", help="Another; without one, now.")
+        int | None, typer.Argument(metavar="VERSION", help="Another; without one, now.")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
@@ -116,7 +117,9 @@ def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 
 @commands.command()
 def forget_finished(
-    older_than: Annotated[str, typer.Argument(help='Finished longer ago than this: "90 days".')],
+    older_than: Annotated[
+        str, typer.Argument(metavar="AGE", help='Finished longer ago than this: "90 days".')
+    ],
     entity: Annotated[str | None, typer.Option(help="Of this entity alone.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
@@ -143,8 +146,9 @@ def find(
 ) -> None:
     """Print the memories of an entity that meet conditions, a line of JSON each."""
     asked = {"order_by": parsed(order), "limit": limit, "after": parsed(after)}
+    conditions = parsed(where)
     with client(dsn, schema) as opened:
-        for row in opened.find(entity, parsed(where), **asked):
+        for row in opened.find(entity, conditions, **asked):
             show(row, indent=None)
 
 

@@ -37,7 +37,7 @@ def resume(
 
 @queue.command("list")
 def list_queues(
-    queue: Annotated[str | None, typer.Argument(metavar="[QUEUE]", help="One alone.")] = None,
+    queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="One alone.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:

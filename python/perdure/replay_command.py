@@ -13,7 +13,7 @@ from .replaying import Recording
 from .terminal import DEFAULT, Dsn, Schema, client, commands, fix_hash_seed, loaded
 
 Code = Annotated[
-    str | None, typer.Argument(metavar="[MODULE:APP]", help="The code; not needed to export.")
+    str | None, typer.Argument(metavar="MODULE:APP", help="The code; not needed to export.")
 ]
 Running = Annotated[bool, typer.Option("--running", help="All jobs that run.")]
 Jobs = Annotated[list[str] | None, typer.Option(help="A job, running or ended. May be repeated.")]

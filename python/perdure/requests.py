@@ -16,7 +16,7 @@ from uuid import UUID
 
 from . import typed
 from .arguments import check_arguments, listed, of_a_call
-from .asks import stored
+from .asks import as_memory, stored
 from .borrowing import check_outside
 from .calls import Call, Calls
 from .codecs import Codec
@@ -167,7 +167,7 @@ class Requests:
         key: str | None,
     ) -> Call:
         """Give the call that forks a job."""
-        memory = None if context is None else stored(context)
+        memory = None if context is None else as_memory(context)
         _check_key({"id": new_id, "key": key}, "new_id")
         return self.calls.fork(as_id(job), _new_id(new_id), at, memory, key or uuid.uuid4().hex)
 

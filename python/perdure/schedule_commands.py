@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Schema, client, parsed, show
+from .terminal import DEFAULT, Dsn, Schema, Workflow, client, parsed, show
 
 schedule = typer.Typer(name="schedule", help="Workflows that start by time.", no_args_is_help=True)
 
@@ -15,9 +15,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the sched
 
 @schedule.command("create")
 def create_schedule(
-    workflow: Annotated[str, typer.Argument(help="The name of the coordinator.")],
+    workflow: Workflow,
     cron: Annotated[
-        str | None, typer.Argument(metavar="[CRON]", help='When: "0 9 * * mon-fri", @hourly.')
+        str | None, typer.Argument(metavar="CRON", help='When: "0 9 * * mon-fri", @hourly.')
     ] = None,
     every: Annotated[str | None, typer.Option(help='Or how often: "15 min", "1 day".')] = None,
     name: Annotated[str | None, typer.Option(help="Its name; else the workflow's.")] = None,

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -42,7 +43,11 @@ Dsn = Annotated[
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
 Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
+Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The name of the coordinator.")]
 DEFAULT = "perdure"
+
+_IMPORTING = ("<frozen importlib", importlib.__file__, __file__)
+"""Where a module is imported from, which is of no interest to who has made a mistake in it."""
 
 MAX_SHOWN = 100
 """How much of an argument is shown that cannot be read."""
@@ -117,11 +122,16 @@ def parsed(text: str | None) -> Any:
 
 def moment(text: str | None) -> datetime | None:
     """Read a time argument."""
+    if text is None:
+        return None
+    example = "2030-01-31T12:00:00Z"
     try:
-        return None if text is None else datetime.fromisoformat(text)
+        read = datetime.fromisoformat(text)
     except ValueError as error:
-        example = "2030-01-31T12:00:00Z"
         raise typer.BadParameter(f"{text} is no time: it should be like {example}") from error
+    if read.tzinfo is None:
+        raise typer.BadParameter(f"{text} has no time zone: it should be like {example}")
+    return read
 
 
 def show(value: Any, indent: int | None = 2) -> None:
@@ -151,14 +161,25 @@ def loaded(place: str) -> App:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and misses another
+            raise _unimportable(module, error) from error  # it is there, and misses another
         raise typer.BadParameter(f"there is no module {module}") from error
+    except Exception as error:
+        raise _unimportable(module, error) from error
     if not hasattr(found, name):
         raise typer.BadParameter(f"the module {module} has no {name}")
     app = getattr(found, name)
     if not isinstance(app, App):
         raise typer.BadParameter(f"{place} is no perdure.App, but a {type(app).__name__}")
     return app
+
+
+def _unimportable(module: str, error: Exception) -> SystemExit:
+    """Tell where the code of a module has raised, and not through whom it was imported."""
+    ours = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in ours if not frame.filename.startswith(_IMPORTING)]
+    told = ["Traceback (most recent call last):\n"] if theirs else []
+    told += [*traceback.format_list(theirs), *traceback.format_exception_only(error)]
+    return SystemExit(f"error: {module} cannot be imported\n\n{''.join(told).rstrip()}")
 
 
 def fix_hash_seed() -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import psycopg
 import pytest
+import typer
 from psycopg.conninfo import make_conninfo
 
 import perdure
-from perdure import script
+from perdure import script, terminal
 from perdure.cli import main
 
 PYTHON = os.fspath(Path(perdure.__file__).parents[1])
@@ -132,7 +135,7 @@ def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None
     status, _, complained = shell.run("adopt", "--copied-at", "lately")
     assert status == 2
     assert "lately is no time" in complained
-    instance = shell("adopt", "--copied-at", "2026-01-01")
+    instance = shell("adopt", "--copied-at", "2026-01-01T00:00:00Z")
     kept = "select value #>> '{}' from settings where name = 'instance'"
     assert connection.execute(kept).fetchone() == (instance,)
     other = "00000000-0000-0000-0000-000000000000"
@@ -263,6 +266,89 @@ def test_a_broken_table_is_found(shell: Shell, connection: psycopg.Connection) -
 
 
 TELLS = "select current_schema() || perdure_version()"
+
+
+def commands_of(group: Any) -> Iterator[Any]:
+    """Give each command below, with those of groups."""
+    for command in getattr(group, "commands", {None: group}).values():
+        yield from commands_of(command) if hasattr(command, "commands") else [command]
+
+
+def test_what_a_command_takes_is_written_alike_everywhere() -> None:
+    """As NAME, which a usage puts into brackets where it may be left out."""
+    commands = list(commands_of(typer.main.get_command(terminal.commands)))
+    taken = [
+        parameter.metavar
+        for command in commands
+        for parameter in command.params
+        if parameter.param_type_name == "argument"
+    ]
+    assert len(taken) > 20
+    assert [name for name in taken if not re.fullmatch("[A-Z:_ ]+", name or "")] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("1 / 0", 'a_module.py", line 1, in <module>\n    1 / 0'),
+        ("import not_there", "No module named 'not_there'"),
+        ("def (", "SyntaxError"),
+    ],
+)
+def test_code_that_cannot_be_imported_is_told_where_it_raised(
+    shell: Shell, tmp_path: Path, code: str, told: str
+) -> None:
+    """And not through which functions of typer it was imported: that was a screen."""
+    (tmp_path / "a_module.py").write_text(code)
+    shell.monkeypatch.chdir(tmp_path)
+    shell.monkeypatch.setattr(sys, "path", [*sys.path])
+    status, _, complained = shell.run("worker", "a_module:app")
+    assert status == 1
+    assert complained.startswith("error: a_module cannot be imported\n\n")
+    assert told in complained
+    assert len(complained.splitlines()) < 9
+
+
+@pytest.mark.parametrize("command", ["jobs --since", "jobs --until", "adopt --copied-at"])
+def test_a_time_without_a_zone_is_refused_in_words_of_the_shell(shell: Shell, command: str) -> None:
+    """Who asked for jobs was told of a datetime in Python, and a copy took the server's zone."""
+    status, _, complained = shell.run(*command.split(), "2026-01-31T17:45")
+    told = " ".join(complained.replace("│", " ").split())
+    assert status == 2
+    assert "2026-01-31T17:45 has no time zone: it should be like 2030-01-31T12:00:00Z" in told
+
+
+def test_a_mistake_in_json_is_told_before_anything_is_looked_up(shell: Shell) -> None:
+    for command in ("signal nobody go {", "resolve nothing {", "fork nobody --context {"):
+        status, _, complained = shell.run(*command.split())
+        assert (status, "no JSON" in complained) == (2, True), command
+    assert "context=5 is no memory" in shell.run("fork", "nobody", "--context", "5")[2]
+
+
+PSQL = """#!/bin/sh
+trap 'echo interrupted; exit 7' INT
+echo ready
+while true; do sleep 0.1; done
+"""
+
+
+def test_an_interrupt_is_for_psql(dsn: str, tmp_path: Path) -> None:
+    """It ends a statement there, or a line: psql was killed for it."""
+    (tmp_path / "psql").write_text(PSQL)
+    (tmp_path / "psql").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "perdure", "psql", "--dsn", dsn],
+        env=os.environ | {"PYTHONPATH": PYTHON, "PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as opened:
+        assert opened.stdout
+        assert opened.stdout.readline() == "ready\n"
+        os.killpg(opened.pid, signal.SIGINT)
+        assert opened.stdout.read() == "interrupted\n"
+    assert opened.returncode == 7
 
 
 @pytest.mark.direct("a search path is of one session")
