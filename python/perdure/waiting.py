@@ -1,5 +1,6 @@
 """Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
-Through a pooler it is the only one: a session that listens would be somebody else's next. [P11]
+Through a pooler it is the only one: a session that listens would be somebody else's next. So it is
+for a role that may read, and not say that it waits. [P11]
 
 Time is up for a look that begins when it is: what an earlier one has not seen may have come since.
 """
@@ -15,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.errors import InsufficientPrivilege
 
 from .calls import Call, Calls, send, send_async, send_together
 from .connections import REFUSALS, AsyncLink, Link, Source, can_be_repeated, may_be_stale
@@ -59,10 +61,12 @@ class Ear:
         """Listen under a name of its own: that of a parent process is not for this one."""
         self._name = uuid.uuid4().hex
         self._is_listening = False
+        self._may_listen = True
 
     def wait(self, look: Look) -> Any:
         """Give what was looked for, or None when time is up first."""
         self._is_listening = False
+        self._may_listen = not self._source.is_pooled
         try:
             return self._wait(look)
         except REFUSALS:
@@ -104,13 +108,20 @@ class Ear:
             self._is_listening = False
         else:
             seen = send(connection, look.first())
-        if look.is_seen(seen) or look.is_over() or self._source.is_pooled:
+        if look.is_seen(seen) or look.is_over() or not self._may_listen:
             return seen
+        try:
+            self._listen(connection, look)
+        except InsufficientPrivilege:  # of a reader: nothing was begun, and looking is enough
+            self._is_listening = self._may_listen = False
+            return seen
+        return send(connection, look.call())
+
+    def _listen(self, connection: psycopg.Connection[Any], look: Look) -> None:
         if self._channel is None:
             self._channel = send(connection, self._calls.channel())
         self._is_listening = True
         send_together(connection, self._calls.listen(self._channel), look.register(self._name))
-        return send(connection, look.call())
 
     def _stop(self) -> tuple[Call, Call]:
         return self._calls.unlisten(), self._calls.stop_listening(self._name)
@@ -209,7 +220,10 @@ class Ears:
         for delay in delays():
             is_last = look.is_over()
             if register is not None and not (is_last or bell.is_set()):
-                await self._call(register, look.until)
+                try:
+                    await self._call(register, look.until)
+                except InsufficientPrivilege:  # of a reader: looking is enough
+                    register = None
             bell.clear()
             seen = await self._call(look.call(), look.until)
             if look.is_seen(seen) or is_last:
@@ -222,18 +236,25 @@ class Ears:
     async def _run(self) -> None:
         """Hear notifications and ring the bells of whom they are for."""
         while True:
-            with suppress(psycopg.Error):
-                connection = await self._source.connect_async("perdure listens")
-                async with connection:
-                    cursor = connection.cursor()
-                    channel = await send_async(cursor, self._calls.channel())
-                    await send_async(cursor, self._calls.listen(channel))
-                    self._is_listening.set()
-                    async for notice in connection.notifies():
-                        for bell in self._bells.get(notice.payload, ()):
-                            bell.set()
+            try:
+                await self._listen()
+            except InsufficientPrivilege:  # who looks is not held up, and the next one asks again
+                return
+            except psycopg.Error:
+                pass
             self._is_listening.clear()
             await asyncio.sleep(FIRST_LOOK)
+
+    async def _listen(self) -> None:
+        connection = await self._source.connect_async("perdure listens")
+        async with connection:
+            cursor = connection.cursor()
+            channel = await send_async(cursor, self._calls.channel())
+            await send_async(cursor, self._calls.listen(channel))
+            self._is_listening.set()
+            async for notice in connection.notifies():
+                for bell in self._bells.get(notice.payload, ()):
+                    bell.set()
 
     async def close(self) -> None:
         """Close the connections."""

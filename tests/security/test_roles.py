@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
 
@@ -107,6 +109,74 @@ def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: 
         for refused in (handle.cancel, lambda: handle.memory.set(1, "n")):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 refused()
+
+
+def waited(handle: perdure.Handle[Any], gate: Callable[[], object]) -> list[Any]:
+    """Wait in every way there is, from before there is anything, and give what comes."""
+    waits: list[Callable[[], Any]] = [
+        lambda: handle.memory.until("$.n == 1", timeout=T),
+        lambda: [item.item for item in handle.stream("words", timeout=T)],
+        lambda: [change.op for change in handle.memory.watch(after=1, timeout="1 s")],
+        lambda: handle.result(T),
+    ]
+    with ThreadPoolExecutor() as threads:
+        begun = [threads.submit(wait) for wait in waits]
+        time.sleep(0.3)  # until each has looked, and would say that it waits
+        gate()
+        *told, end = begun
+        return [*(wait.result() for wait in told), type(end.exception()).__name__]
+
+
+async def waited_async(handle: perdure.AsyncHandle[Any], gate: Callable[[], object]) -> list[Any]:
+    """Do the same with an async client."""
+
+    async def words() -> list[Any]:
+        return [item.item async for item in handle.stream("words", timeout=T)]
+
+    async def changes() -> list[str]:
+        return [change.op async for change in handle.memory.watch(after=1, timeout="1 s")]
+
+    waits = [handle.memory.until("$.n == 1", timeout=T), words(), changes(), handle.result(T)]
+    begun = asyncio.gather(*waits, return_exceptions=True)
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(gate)
+    *told, end = await begun
+    return [*told, type(end).__name__]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("role", ["client", "reader", "reader without a channel"])
+def test_who_may_look_may_wait(house: House, enter: Enter, role: str, is_async: bool) -> None:
+    """A reader leaves no name, since that is a row: he looks, as one who may not know the channel
+    does."""
+    owner, (kind, *without) = enter("owner"), role.split(maxsplit=1)
+    job = str(uuid4())
+    owner.execute("select start('reads aloud', id => %s, context => '{\"n\": 0}')", [job])
+    right = f"execute on function channel() {{}} {house.role(kind)}"
+
+    def gate() -> None:
+        owner.execute("select entity_log(%s, 'words', '\"hello\"')", [job])
+        owner.execute("select entity_set(%s, '1', 'n')", [job])
+        owner.execute("select terminate(%s)", [job])
+
+    async def main() -> list[Any]:
+        async with perdure.connect_async(house.dsn(kind)) as client:
+            return await waited_async(client.handle(job), gate)
+
+    if without:
+        owner.execute(f"revoke {right.format('from')}".encode())
+    try:
+        if is_async:
+            told = asyncio.run(main())
+        else:
+            with perdure.connect(house.dsn(kind)) as client:
+                told = waited(client.handle(job), gate)
+    finally:
+        if without:
+            owner.execute(f"grant {right.format('to')}".encode())
+    assert told == [3, ["hello"], ["log", "set"], "JobCancelled"]
+    left = owner.execute("select * from listeners where topic like %s", [f"%{job}"])
+    assert left.fetchall() == []
 
 
 def test_a_limited_worker_runs_its_queue_and_leaves_the_others(house: House) -> None:
