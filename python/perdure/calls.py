@@ -825,8 +825,20 @@ class Calls:
 
     @staticmethod
     def backend() -> Call:
-        """Ask which process of the server answers."""
-        return Call("backend", b"select pg_backend_pid()", (), "value")
+        """Ask which process of the server answers, and how its transactions are isolated."""
+        query = b"select pg_backend_pid(), current_setting('default_transaction_isolation')"
+        return Call("backend", query, (), "row")
+
+    @staticmethod
+    def isolate() -> Call:
+        """Let each transaction of this session see what was committed before each statement."""
+        query = b"set default_transaction_isolation = 'read committed'"
+        return Call("isolate", query, (), "rows")
+
+    @staticmethod
+    def write_times() -> Call:
+        """Let this session write times in the one way that psycopg reads."""
+        return Call("write_times", b"set datestyle = 'ISO'", (), "rows")
 
     @staticmethod
     def unlisten() -> Call:

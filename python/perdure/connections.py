@@ -146,33 +146,52 @@ class Source:
                 begin(connection)
             install(connection, self.schema)
 
-    def connect(self, name: str) -> psycopg.Connection[TupleRow]:
-        """Open a connection. Raises psycopg.OperationalError."""
+    def connect(self, name: str, *, is_lent: bool = False) -> psycopg.Connection[TupleRow]:
+        """Open a connection; one that is lent to code of the user's is left as the database makes
+        it. Raises psycopg.OperationalError."""
         connection = psycopg.connect(self.dsn, application_name=name, **self._settings)
         note_connection(connection)
         connection.prepare_threshold = None
         with _given_up_on_error(connection):
-            self._note_pooler(connection, send(connection, Calls.backend()))
+            for call in self._manners(
+                connection, *send(connection, Calls.backend()), is_lent=is_lent
+            ):
+                send(connection, call)
         return connection
 
-    async def connect_async(self, name: str) -> psycopg.AsyncConnection[TupleRow]:
-        """Open an asynchronous connection. Raises psycopg.OperationalError."""
+    async def connect_async(
+        self, name: str, *, is_lent: bool = False
+    ) -> psycopg.AsyncConnection[TupleRow]:
+        """Open an asynchronous connection; see `connect`. Raises psycopg.OperationalError."""
         connection = await psycopg.AsyncConnection.connect(
             self.dsn, application_name=name, **self._settings
         )
         note_connection(connection)
         connection.prepare_threshold = None
         with _given_up_on_error(connection):
-            answering = await send_async(connection.cursor(), Calls.backend())
-            self._note_pooler(connection, answering)
+            answer = await send_async(connection.cursor(), Calls.backend())
+            for call in self._manners(connection, *answer, is_lent=is_lent):
+                await send_async(connection.cursor(), call)
         return connection
 
-    def _note_pooler(self, connection: AnyConnection, answering: int) -> None:
-        """Prepare statements where the process that answers is the one that the server named; else
-        a pooler stands between, and the next statement may be for another process."""
+    def _manners(
+        self, connection: AnyConnection, answering: int, isolation: str, *, is_lent: bool
+    ) -> Iterator[Call]:
+        """Give what makes another session of a database with settings of its own as any other.
+
+        Statements are prepared where the process that answers is the one that the server named;
+        else a pooler stands between, and the next statement may be for another process. What is set
+        there may stay for others, but for the style of times, which poolers keep apart.
+        """
         self.is_pooled = answering != connection.info.backend_pid
         if not self.is_pooled:
             connection.prepare_threshold = self.prepare_threshold
+        if is_lent:
+            return
+        if isolation != "read committed" and not self.is_pooled:
+            yield Calls.isolate()
+        if not (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+            yield Calls.write_times()
 
 
 @contextmanager

@@ -118,7 +118,9 @@ class Transactions:
     async def lent_async(self, isolation: Isolation | None) -> AsyncIterator[AsyncConnection]:
         """Lend a connection to a coroutine."""
         idle = self._idle_async
-        connection = _taken(idle, self._idle) or await self.engine.source.connect_async(NAME)
+        connection = _taken(idle, self._idle) or await self.engine.source.connect_async(
+            NAME, is_lent=True
+        )
         try:
             await connection.set_isolation_level(_level(isolation))
             yield connection
@@ -138,7 +140,9 @@ class Transactions:
     def lent(self, isolation: Isolation | None) -> Iterator[Connection]:
         """Lend a connection to a thread."""
         idle = self._idle
-        connection = _taken(idle, self._idle_async) or self.engine.source.connect(NAME)
+        connection = _taken(idle, self._idle_async) or self.engine.source.connect(
+            NAME, is_lent=True
+        )
         try:
             connection.isolation_level = _level(isolation)
             yield connection
