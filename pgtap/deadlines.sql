@@ -1,7 +1,7 @@
 -- Timeouts of jobs: a task beneath the coordinator, which the database runs when time is up.
 
 begin;
-select plan(28);
+select plan(29);
 
 create function pg_temp.time_is_up(job text, task text default '1/main/$deadline') returns text
 language plpgsql
@@ -109,6 +109,16 @@ select is(
     format('a child with a timeout of %s is refused, and its neighbours are not', timeout))
   from unnest(array['soon', '0', '-1 s', '99999999999999999 years']) as timeout;
 select is(verdict_of(a_turn('bad', state => 'done')), 'done', 'the parent goes on');
+
+-- On its queue stand the hooks in SQL of users, too.
+select given(entity_create('memory', 'e'));
+select given(hook('memory', 'recount', queue => '$sql', key => n::text)) from generate_series(1, 3) as n;
+select given(start('w', id => 'late', timeout => '1 s'));
+select time_passes('1 s');
+select is(
+    take('clock', '{$sql}') #>> '{0,job}',
+    'late',
+    'a deadline does not wait behind hooks in SQL that were due before it');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -42,7 +42,7 @@ def leave_behind(s: State, turns: list[Turn]) -> None:
     for turn in turns:
         if children_to_end(s, turn.job, turn.task):
             name = {"kind": "hook", "name": "$parent_end", "queue": "$sql", "detached": True}
-            add_task(s, turn.job, f"$parent_end/{turn.task}", **name, due_at=s.now)
+            add_task(s, turn.job, f"$parent_end/{turn.task}", **name, priority=0, due_at=s.now)
     for turn in turns:
         for place in list(s.conditions):
             if is_left(s, turn, place[0], place[1]):

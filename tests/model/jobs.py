@@ -139,7 +139,8 @@ def add_coordinator(s: State, wanted: Row) -> None:
     )
     if job["timeout"] is not None:
         end = {"queue": "$sql", "due_at": max(due_at, s.now) + job["timeout"]}
-        add_task(s, wanted["id"], f"{task}/$deadline", kind="hook", name="$deadline", **end)
+        its = {"kind": "hook", "name": "$deadline", "priority": 0}
+        add_task(s, wanted["id"], f"{task}/$deadline", **its, **end)
 
 
 def was_started_by(s: State, job: str, key: str | None) -> bool:

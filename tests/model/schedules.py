@@ -79,8 +79,8 @@ def create_schedule(
     empty = {"id": schedule, "entity": "$schedule", "args": None, "queue": None, "priority": None}
     if insert_job(s, NEW_JOB | empty):
         s.jobs[schedule]["watched"] = True
-        its = {"kind": "hook", "name": "$schedule", "queue": "$sql", "args": {}, "detached": True}
-        add_task(s, schedule, TASK, **its, due_at=s.now)
+        its = {"kind": "hook", "name": "$schedule", "queue": "$sql", "priority": 0, "args": {}}
+        add_task(s, schedule, TASK, **its, detached=True, due_at=s.now)
     asked = {
         "workflow": workflow,
         "every": None if every is None else f"00:00:{every.removesuffix(' s')}",

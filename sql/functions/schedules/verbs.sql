@@ -107,7 +107,7 @@ begin
         perform insert_schedule(id);
         exit when lock_jobs(array[id], waiting => true) <> '{}';
     end loop;
-    perform insert_hook(id, '$hook/$schedule', '$schedule', '{}', '$sql', 5, clock(), null, null);
+    perform insert_hook(id, '$hook/$schedule', '$schedule', '{}', '$sql', 0, clock(), null, null);
     it := read_job(id);
     if every is not null and starts_at is null then
         asked := asked || jsonb_build_object('starts_at', case

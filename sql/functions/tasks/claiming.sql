@@ -25,9 +25,10 @@ begin
     if not exists (select from unnest(insert_coordinators.wanted) as w where w.timeout is not null) then
         return;
     end if;
-    -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along.
-    insert into tasks (job_id, task, kind, name, queue, due_at)
-    select w.id, j.run || '/main/$deadline', 'hook', '$deadline', '$sql',
+    -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along. What is due at a time does
+    -- not wait behind hooks of users on the same queue, however many there are.
+    insert into tasks (job_id, task, kind, name, queue, priority, due_at)
+    select w.id, j.run || '/main/$deadline', 'hook', '$deadline', '$sql', 0,
            time_after(greatest(w.due_at, insert_coordinators.started_at), w.timeout)
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id

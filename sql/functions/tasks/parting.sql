@@ -10,8 +10,8 @@ declare
     queues text[];
 begin
     with left_behind as (
-        insert into tasks as t (job_id, task, kind, name, queue, due_at, detached)
-        select r.job, '$parent_end/' || r.task, 'hook', '$parent_end', '$sql', leave_parent_ends.ended_at, true
+        insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, detached)
+        select r.job, '$parent_end/' || r.task, 'hook', '$parent_end', '$sql', 0, leave_parent_ends.ended_at, true
           from (select e.*
                   from unnest(leave_parent_ends.turns) as e
                  where exists (
