@@ -383,4 +383,6 @@ class Committer:
 
 def say_trouble(error: psycopg.Error) -> None:
     """Say that a call goes on for longer than it should."""
-    logger.warning("the database does not answer, trying again: %s", str(error).strip())
+    is_conflict = (error.sqlstate or "").startswith("40")  # of a transaction with another one
+    what = "a call met another one" if is_conflict else "the database does not answer"
+    logger.warning("%s, trying again: %s", what, str(error).strip())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 
+import psycopg
 import pytest
 
 import perdure
+from perdure.committer import say_trouble
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nowhere"
 IN_TIME = 20.0
@@ -36,3 +38,11 @@ def test_a_worker_that_cannot_register_yet_says_so_and_stops(
     assert not stopping.is_alive()
     assert not starting.is_alive()
     assert "the database does not answer" in caplog.text
+
+
+def test_a_conflict_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    """It was told that the database does not answer, which sent people to the network."""
+    say_trouble(psycopg.errors.SerializationFailure("could not serialize access"))
+    assert "a call met another one, trying again: could not serialize access" in caplog.text
+    say_trouble(psycopg.errors.AdminShutdown("terminating connection"))
+    assert "the database does not answer, trying again: terminating connection" in caplog.text
