@@ -7,7 +7,7 @@ RUN    := $(VENV)/.run
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-on stress pairs cluster storm figures faults pooled lint format verify golden freeze bench \
+.PHONY: help demo test test-on lowest stress pairs cluster storm figures faults pooled lint format verify golden freeze bench \
   soak build release dev psql install-extension clean
 
 help: ## Say what can be made
@@ -37,6 +37,13 @@ test: $(READY) ## Run every test: pgTAP, Python and the examples (PYTEST_ARGS='-
 PG_BIN ?= /usr/lib/postgresql/15/bin
 test-on: $(READY) ## Run every test on another PostgreSQL, from 15 on (PG_BIN=folder of its programs)
 	@PERDURE_PG_BINDIR=$(PG_BIN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+LOWEST := $(VENV)/lowest
+lowest: ## Run every test with the oldest packages that pyproject.toml allows
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	@$(LOWEST)/bin/python -m pytest $(PYTEST_ARGS)
 
 AMOUNT ?= 10
 stress: $(READY) ## Run the random tests of the memory with more commands (AMOUNT=10 times as many)
