@@ -76,6 +76,7 @@ def near(connection: Connection, to: list[float], size: int, conditions: Json = 
             [json.dumps(conditions or {}), order, size, after],
         ).fetchall()
         names += [row[0] for row in page]
+        assert len(set(names)) == len(names), "a page gives a row again"
         if len(page) < size:
             return names
         after = json.dumps(page[-1][1])
@@ -184,6 +185,56 @@ def test_a_word_that_is_too_long_is_told_to_nobody(
     assert told == []
     asked = """select id from find('note', '{"": {"$search": "wind"}}')"""
     assert writer.execute(asked.encode()).fetchall() == [("long",)]
+
+
+def test_pages_join_whatever_digits_a_session_writes(
+    connection: Connection, vectors: dict[str, list[float]]
+) -> None:
+    """A place is exact, however few digits of a float the session wants to see (E12)."""
+    connection.execute("set extra_float_digits = -15")
+    found = near(connection, vectors["m007"], 7)
+    assert sorted(found) == sorted(vectors)
+
+
+@pytest.mark.parametrize("said", ["-" * 1000, "- " * 500, "!-(&|) " * 140])
+def test_many_dashes_are_one(connection: Connection, said: str) -> None:
+    """PostgreSQL itself fails of more negations than it can count; a search never does."""
+    context = json.dumps({"text": "solar wind"})
+    connection.execute("select entity_create('n', 'note', %s)", [context])
+    asked = "select id from find('note', %s, %s)"
+    for words, names in (("solar", []), ("coal", [("n",)])):
+        conditions = json.dumps({"text": {"$search": (said + words)[-1000:]}})
+        order = json.dumps([{"path": "text", "search": (said + words)[-1000:]}])
+        assert connection.execute(asked.encode(), [conditions, order]).fetchall() == names
+
+
+@pytest.mark.parametrize("number", ["1e-400", "-1e-400", "1e-301", "1e10", "1e400"])
+@pytest.mark.parametrize("key", [{"near": [1, 2]}, {"search": "x"}])
+def test_a_place_that_no_row_has_is_refused(
+    connection: Connection, number: str, key: dict[str, Json]
+) -> None:
+    """Such a number is no distance, and no rank, and no double at all, some of them."""
+    create_pgvector(connection)
+    order = json.dumps([{"path": "text"} | key])
+    with pytest.raises(psycopg.Error) as error:
+        connection.execute(
+            "select id from find('note', '{}', %s, 10, %s)", [order, f'[[{number}], ["x"]]']
+        )
+    assert error.value.sqlstate == "PD107"
+
+
+def test_who_has_dropped_pgvector_drops_its_indexes(connection: Connection) -> None:
+    """They are wanted no more, and what needs the extension says that it is not there."""
+    create_pgvector(connection)
+    connection.execute("select create_index('note', 'embedding', 'vector(2)')")
+    connection.execute("drop extension vector cascade")
+    with pytest.raises(psycopg.Error, match="pgvector") as error:
+        connection.execute("select create_index('note', 'embedding', 'vector(2)')")
+    assert error.value.sqlstate == "PD107"
+    assert error.value.diag.message_detail == "This database has none."
+    assert connection.execute("select state from indexes").fetchall() == [("missing",)]
+    connection.execute("select drop_index('note', 'embedding', 'vector(2)')")
+    assert connection.execute("select state from indexes").fetchall() == []
 
 
 @pytest.mark.direct("an index is made by a session")

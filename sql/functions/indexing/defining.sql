@@ -1,6 +1,7 @@
 -- Defining: what an index on one place of the memories of one entity is, and whether the catalogue has it.
 -- Law: a statement is made of words of our own and of quoted names and literals; its name is a hash, which nothing cuts.
 
+-- Whether pgvector is there is not asked here: who has dropped it drops its indexes from the list of wanted ones, too.
 create function @extschema@.check_kind(kind text) returns void
 language plpgsql
 stable
@@ -17,7 +18,6 @@ begin
     if check_kind.kind like 'search%' then
         perform check_language(kind_argument(check_kind.kind));
     elsif check_kind.kind like 'vector%' then
-        perform vector_schema();
         if kind_argument(check_kind.kind)::integer > 2000 then
             perform refuse_argument('the vectors of an index have at most 2000 dimensions',
                                     format('These have %s.', kind_argument(check_kind.kind)),

@@ -117,7 +117,8 @@ comment on function @extschema@.let_vector_scans(text) is
     'Say whether scans of vectors go on until a page is full (strict_order, relaxed_order or off), in this transaction; returns what was said before.';
 
 
--- Compiling a plan to machine code takes longer than to read the page that is wanted.
+-- Compiling a plan to machine code takes longer than to read the page that is wanted. A place has all digits of a distance,
+-- however few the session writes: from a rounded one the next page would begin elsewhere.
 create function @extschema@.find(
     entity      text,
     conditions  jsonb    default '{}',
@@ -130,6 +131,7 @@ stable
 security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 set jit = off
+set extra_float_digits = 1
 as $$
 declare
     has_vectors constant boolean := find.order_by @> '[{"near": []}]';

@@ -55,6 +55,7 @@ comment on function @extschema@.search_asked(jsonb) is
     'Read what is searched for, and as what kind a place is read for it. PD107 where it is not understood.';
 
 
+-- PostgreSQL counts how often a word is said not to be wanted, and from the thirtieth time on it raises: many are one.
 create function @extschema@.words_asked(said text, kind text) returns text
 language plpgsql
 immutable
@@ -62,7 +63,8 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return format('websearch_to_tsquery(%L::regconfig, %L)', kind_argument(words_asked.kind), words_asked.said);
+    return format('websearch_to_tsquery(%L::regconfig, %L)', kind_argument(words_asked.kind),
+                  regexp_replace(words_asked.said, '(-[[:space:]!&|()]*){9,}', '-', 'g'));
 end
 $$;
 comment on function @extschema@.words_asked(text, text) is 'Write the words that are searched for, as people write them for a search engine.';
@@ -119,7 +121,7 @@ begin
     if (string_to_array(version, '.')::integer[] >= '{0,8}') is not true then
         perform refuse_argument(
             'vectors need the extension pgvector, 0.8 or later',
-            coalesce(format('This database has %s.', version), 'This database has none.'),
+            format('This database has %s.', coalesce(version, 'none')),
             'Install it on the server, then: create extension vector; or alter extension vector update.');
     end if;
     return schema_name;

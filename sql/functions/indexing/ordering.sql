@@ -189,7 +189,9 @@ begin
                             when each.given <> jsonb_build_array(each.given -> 0) then false
                             when key.kind = 'time' then time_at(each.given, '{0}') is not null
                             when key.kind = 'text' then jsonb_typeof(each.given -> 0) = 'string'
-                            when key.kind in ('rank', 'distance') then coalesce(number_at(each.given, '{0}') between -1e9 and 1e9, false)
+                            when key.kind in ('rank', 'distance') then
+                                 coalesce(number_at(each.given, '{0}') = 0 or abs(number_at(each.given, '{0}')) between 1e-300 and 1e9,
+                                          false)
                             else key.kind in ('value', jsonb_typeof(each.given -> 0)) end) then
         perform refuse_argument('this place is not one of this order', format('It is %s.', type_found(check_place.place)),
                                 'Give the place of a row that was found with the same order_by.');
