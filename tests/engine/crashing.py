@@ -123,7 +123,7 @@ class Pool(Source):
         self._idle: list[Kept] = []
         self._taken: list[Kept] = []
 
-    async def connect_async(self, name: str) -> Kept:
+    async def connect_async(self, name: str, *, is_lent: bool = False) -> Kept:
         """Give an idle connection, or a new one."""
         if self._idle:
             connection = self._idle.pop()
