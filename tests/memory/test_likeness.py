@@ -196,6 +196,29 @@ def test_pages_join_whatever_digits_a_session_writes(
     assert sorted(found) == sorted(vectors)
 
 
+@pytest.mark.parametrize("said", ["a_", "~/", "1_", "<!--", "<!-- ", "a1@", "<a b='"])
+def test_no_text_holds_a_write_up(connection: Connection, said: str) -> None:
+    """PostgreSQL's parser took a minute for some texts of 100 kB; so did a write, and its lock."""
+    connection.execute("select create_index('note', '', 'search')")
+    connection.execute("set statement_timeout = '20 s'")
+    text = f"solar {said * (99_900 // len(said))} wind"
+    connection.execute("select entity_create('n', 'note', %s)", [json.dumps({"text": text})])
+    asked = """select id from find('note', '{"text": {"$search": "solar"}}')"""
+    assert connection.execute(asked.encode()).fetchall() == [("n",)]
+
+
+@pytest.mark.parametrize("length", [199, 200, 201, 600])
+def test_a_long_word_is_found_in_its_pieces(connection: Connection, length: int) -> None:
+    """Text and search are cut alike."""
+    word = "".join(random.Random(length).choices("abcdefghij", k=length))
+    context = json.dumps({"text": f"a {word} stands here"})
+    connection.execute("select entity_create('n', 'note', %s)", [context])
+    asked = "select id from find('note', %s)"
+    for said, names in ((word, [("n",)]), (word[:-1] + "k", [])):
+        conditions = json.dumps({"text": {"$search": said}})
+        assert connection.execute(asked.encode(), [conditions]).fetchall() == names
+
+
 @pytest.mark.parametrize("said", ["-" * 1000, "- " * 500, "!-(&|) " * 140])
 def test_many_dashes_are_one(connection: Connection, said: str) -> None:
     """PostgreSQL itself fails of more negations than it can count; a search never does."""

@@ -64,7 +64,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return format('websearch_to_tsquery(%L::regconfig, %L)', kind_argument(words_asked.kind),
-                  regexp_replace(words_asked.said, '(-[[:space:]!&|()]*){9,}', '-', 'g'));
+                  parted(regexp_replace(words_asked.said, '(-[[:space:]!&|()]*){9,}', '-', 'g')));
 end
 $$;
 comment on function @extschema@.words_asked(text, text) is 'Write the words that are searched for, as people write them for a search engine.';
