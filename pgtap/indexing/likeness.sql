@@ -1,7 +1,7 @@
 -- Likeness: the words of a search, in their stems, wherever they stand in a value; what answers best comes first.
 
 begin;
-select plan(126);
+select plan(128);
 
 create function found(conditions jsonb) returns text
 language plpgsql
@@ -121,6 +121,8 @@ select throws_ok(format('select * from find(''doc'', ''{}'', %L)', order_by), co
         ('[{"search": "x"}]', 'PD107'),
         ('[{"path": "v", "near": []}]', 'PD107'),
         ('[{"path": "v", "near": [0, 0]}]', 'PD107'),
+        ('[{"path": "v", "near": [1e-300, 1e-19]}]', 'PD107'),
+        ('[{"path": "v", "near": [1, 1e19]}]', 'PD107'),
         ('[{"path": "v", "near": [1, "x"]}]', 'PD107'),
         ('[{"path": "v", "near": [1, 1e39]}]', 'PD107'),
         ('[{"path": "v", "near": [[1, 2]]}]', 'PD107'),

@@ -42,8 +42,10 @@ begin
                                and search_asked.operand - '{text,language}'::text[] = '{}'
         end) is not true or length(said) > 1000 then
         perform refuse_argument(
-            format('%s is nothing to search for', case when length(said) > 1000 then 'a text of more than 1000 characters'
-                                                       else type_found(search_asked.operand) end),
+            format('%s is nothing to search for',
+                   case when jsonb_typeof(search_asked.operand) in ('string', 'object') and length(said) > 1000
+                             then 'a text of more than 1000 characters'
+                        else type_found(search_asked.operand) end),
             'It is a text, in English; or an object with text and language.',
             'Write {"$search": "solar -wind"} or {"$search": {"text": "Häuser", "language": "german"}}.');
     end if;
@@ -156,10 +158,11 @@ begin
         dimensions := jsonb_array_length(distance.near);
     end if;
     if (dimensions <= 2000 and numbers_at(distance.near, '{}', dimensions) is not null
-        and jsonb_path_exists(distance.near, 'strict $[*] ? (@ != 0)')) is not true or is_column(distance.path) then
+        and jsonb_path_exists(distance.near, 'strict $[*] ? (@.abs() > 1e-18)')
+        and not jsonb_path_exists(distance.near, 'strict $[*] ? (@.abs() > 1e18)')) is not true or is_column(distance.path) then
         perform refuse_argument(
             'there is nothing that it could be near to',
-            'The vector is an array of 1 to 2000 numbers, which are not all 0, and stands at a path of the memory.',
+            'The vector is an array of 1 to 2000 numbers, up to 1e18 and one of them beyond 1e-18, and stands at a path of the memory.',
             'Write {"path": "embedding", "near": [0.1, 0.2, 0.3]}.');
     end if;
     return format('%s operator(%s.<=>) %L::%2$s.vector', vector_reading(parse_path(distance.path), dimensions::text),
