@@ -196,6 +196,18 @@ def test_pages_join_whatever_digits_a_session_writes(
     assert sorted(found) == sorted(vectors)
 
 
+def test_a_language_of_the_session_is_not_ours(connection: Connection) -> None:
+    """What find_query() gives for EXPLAIN finds what find() does, whatever stands first there."""
+    connection.execute("create schema shadow")
+    connection.execute("create text search configuration shadow.english (copy = simple)")
+    connection.execute("set search_path = shadow, pg_catalog, perdure")
+    connection.execute("""select entity_create('n', 'note', '{"text": "panels"}')""")
+    conditions = json.dumps({"text": {"$search": "panels"}})
+    query = connection.execute("select find_query('note', %s)", [conditions]).fetchone()
+    assert query is not None
+    assert [row[0] for row in connection.execute(query[0].encode())] == ["n"]
+
+
 @pytest.mark.parametrize("said", ["a_", "~/", "1_", "<!--", "<!-- ", "a1@", "<a b='"])
 def test_no_text_holds_a_write_up(connection: Connection, said: str) -> None:
     """PostgreSQL's parser took a minute for some texts of 100 kB; so did a write, and its lock."""

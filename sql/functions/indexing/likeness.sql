@@ -65,7 +65,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return format('websearch_to_tsquery(%L::regconfig, %L)', kind_argument(words_asked.kind),
+    return format('websearch_to_tsquery(%L::regconfig, %L)', 'pg_catalog.' || kind_argument(words_asked.kind),
                   parted(regexp_replace(words_asked.said, '(-[[:space:]!&|()]*){9,}', '-', 'g')));
 end
 $$;
