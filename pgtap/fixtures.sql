@@ -308,3 +308,13 @@ begin
 end
 $$;
 comment on function writes_of_jobs() is 'Tell how often this transaction has written a row of jobs: PostgreSQL counts.';
+
+
+create function found(conditions jsonb) returns text
+language plpgsql
+as $$
+begin
+    return (select coalesce(string_agg(f.id, ' ' order by f.id), '') from find('doc', found.conditions) as f);
+end
+$$;
+comment on function found(jsonb) is 'Name the memories of the entity doc that meet conditions, in order.';

@@ -3,14 +3,6 @@
 begin;
 select plan(128);
 
-create function found(conditions jsonb) returns text
-language plpgsql
-as $$
-begin
-    return (select coalesce(string_agg(f.id, ' ' order by f.id), '') from find('doc', found.conditions) as f);
-end
-$$;
-
 create temporary table documents (id text, context jsonb);
 insert into documents (id, context)
 values ('array', '{"notes": ["Solar cells", {"by": "wind"}, 5, null], "author": {"name": "Jane Doe"}}'),
