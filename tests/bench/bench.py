@@ -265,18 +265,35 @@ class Bench:
         late = [handle.result(timeout=30) * 1e3 for handle in handles]
         figure.values.append(quantile(late, 0.99))
 
-    def signal_to_resume(self, figure: Figure, wanted: int) -> None:
-        """Measure the time from signal() to the code behind the wait, in ms."""
+    def signal_to_resume(self, figure: Figure, rested: Figure, wanted: int) -> None:
+        """Measure the time from signal() to the code behind the wait, in ms: one parked job after
+        the other, and each after a rest."""
         number = self.number(wanted, least=20)
-        times = []
-        for _ in range(number):
-            handle = self.client.start("wait_for_go", queue="bench")
-            time.sleep(0.05)  # parked, and the worker idle
-            began = time.perf_counter()
-            handle.signal("go", 1)
-            times.append((handle.result(timeout=10) - began) * 1e3)
-        figure.values.append(statistics.median(times))
-        figure.limits.append(statistics.median(self.bare_call() * 2 for _ in range(200)))
+        self.tidy()
+        for pause, to in ((0.0, figure), (0.02, rested)):
+            handles = [self.client.start("wait_for_go", queue="bench") for _ in range(number)]
+            while self.waiting() < number:
+                time.sleep(0.01)
+            times, limits = [], []
+            for handle in handles:
+                time.sleep(pause)
+                began = time.perf_counter()
+                handle.signal("go", 1)
+                times.append((handle.result(timeout=10) - began) * 1e3)
+            for _ in range(number):
+                time.sleep(pause)
+                limits.append(sum(self.bare_call() for _ in range(2)))
+            to.values.append(statistics.median(times))
+            to.limits.append(statistics.median(limits))
+
+    def waiting(self) -> int:
+        """Count the jobs that wait for a signal, and that no worker holds."""
+        self.looks += 1
+        row = self.connection.execute(
+            f"select count(*) from {SCHEMA}.tasks where token is null and awaits is not null"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def bare_call(self) -> float:
         """Call one function that commits once; return ms."""
@@ -302,7 +319,9 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
         Figure(f"start_to_result_{name}_ms", "ms")
         for name in ("p50", "p99", "rested_p50", "rested_p99")
     )
-    resume = Figure("signal_to_resume_p50_ms", "ms")
+    resume, rested_resume = (
+        Figure(f"signal_to_resume_{name}_ms", "ms") for name in ("p50", "rested_p50")
+    )
     tokens = Figure("streamed_items", "items/s")
     steps: list[Callable[[], None]] = [
         lambda: bench.workflows(trivial, "trivial", 20_000),
@@ -317,11 +336,11 @@ def measure(bench: Bench, rounds: int) -> list[Figure]:
         lambda: bench.start_to_result(half, tail, 0, 400),
         lambda: bench.start_to_result(rested_half, rested_tail, 0.02, 200),
         lambda: bench.lateness(late, 200),
-        lambda: bench.signal_to_resume(resume, 60),
+        lambda: bench.signal_to_resume(resume, rested_resume, 100),
     ]
     repeat(steps, rounds)
     latency_costs(bench, half, resume)
-    latencies = [half, tail, rested_half, rested_tail, resume, late]
+    latencies = [half, tail, rested_half, rested_tail, resume, rested_resume, late]
     return [trivial, ten, fan, thousand, starts, tokens, *latencies]
 
 
