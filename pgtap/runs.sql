@@ -46,7 +46,7 @@ select is(
                        'pinned_version', null, 'args', null, 'awaits', null, 'until', null, 'signal', null,
                        'detached', false, 'accept_changes', false,
                        'asker_job', 'p', 'asker_task', '1/main', 'asker_key', 'c#1', 'progress', null, 'failure', null,
-                       'stuck_reason', null, 'started_at', null, 'told_at', null),
+                       'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false),
     'the next run has the place and the asker of the last, and an empty journal');
 select is(
     (the_task('j', '2/main/$deadline') ->> 'due_at')::timestamptz,

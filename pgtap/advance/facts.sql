@@ -1,9 +1,19 @@
 -- Facts: what a task has been told, in one ordered list; commands, signals and messages are facts too.
 
 begin;
-select plan(43);
+select plan(44);
 
 select the_time_is('2030-01-01 12:00+00');
+
+-- The first turn behind a claim is the most frequent: it sets the count of deliveries back.
+
+select have_held_job('cheap');
+create temporary table hot as select pg_stat_get_xact_tuples_hot_updated('tasks'::regclass) as before;
+select given(tell(a_turn('cheap', facts => '[{"kind": "note", "key": "first"}]')));
+select is(
+    pg_stat_get_xact_tuples_hot_updated('tasks'::regclass) - hot.before, 1::bigint,
+    'a turn that keeps its task writes no index of it')
+  from hot;
 
 -- What the worker tells is written down as it is.
 

@@ -45,7 +45,8 @@ select is(
                        'pinned_version', null, 'args', null,
                        'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'detached', false,
                        'accept_changes', false, 'asker_job', null, 'asker_task', null, 'asker_key', null,
-                       'failure', null, 'stuck_reason', null, 'started_at', clock(), 'told_at', null),
+                       'failure', null, 'stuck_reason', null, 'started_at', clock(), 'told_at', null,
+                       'is_suspect', false),
     'a parked task is held by nobody, remembers who parked it, and waits without end');
 select is(take('ada', '{park}'), '[]', 'a parked task is not claimed');
 select time_passes('10 years');

@@ -35,6 +35,7 @@ create table @extschema@.tasks (
     stuck_reason    jsonb,
     started_at      timestamptz,
     told_at         timestamptz,
+    is_suspect      boolean                not null generated always as (deliveries >= 5) stored,
 
     constraint one_task_per_name primary key (job_id, task),
     constraint asker_is_whole check ((asker_job is null) = all(array[asker_task is null, asker_key is null])),
@@ -82,6 +83,8 @@ comment on column @extschema@.tasks.failure is 'What the last failed attempt sai
 comment on column @extschema@.tasks.stuck_reason is 'Why the task is parked until an operator resumes it.';
 comment on column @extschema@.tasks.started_at is 'The first claim: workflow time begins here.';
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
+-- A column, so that an index can ask for it without taking note of each delivery. The number is that of suspicious_deliveries().
+comment on column @extschema@.tasks.is_suspect is 'Whether it was claimed so often without a turn that it may be what kills its workers.';
 
 create index due_tasks on @extschema@.tasks (queue, priority, due_at)
     where due_at < 'infinity' and not paused and not in_line;
@@ -90,8 +93,7 @@ comment on index @extschema@.due_tasks is 'One exact range for each queue and pr
 create index held_tasks on @extschema@.tasks (queue, limit_key, due_at) where worker is not null;
 comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a queue, and of each key; finds the leases that have ended. Whoever asks for a token means one task, and never reads this.';
 
--- The number is that of suspicious_deliveries().
-create index suspect_tasks on @extschema@.tasks (queue, priority, due_at) where deliveries >= 5;
+create index suspect_tasks on @extschema@.tasks (queue, priority, due_at) where is_suspect;
 comment on index @extschema@.suspect_tasks is 'Finds what may have killed its workers: hardly ever a row.';
 
 create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;

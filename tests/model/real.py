@@ -68,6 +68,7 @@ class Real:
         connection.execute("set synchronous_commit = off")
         connection.execute("set client_min_messages = error")
         self._make_hooks()
+        self._suspect_early()
         self._types = self._read_types()
         self._stop_clock()
 
@@ -134,6 +135,18 @@ class Real:
                 tables[table] = dict(enumerate(read))
         return tables
 
+    def _suspect_early(self) -> None:
+        """Let fewer deliveries make a suspect than five, so that short runs have some."""
+        self._connection.execute(
+            f"""create or replace function {SCHEMA}.suspicious_deliveries() returns integer
+                immutable language plpgsql as 'begin return {SUSPICIOUS}; end';
+            alter table tasks drop column is_suspect;
+            alter table tasks add column
+                is_suspect boolean not null generated always as (deliveries >= {SUSPICIOUS}) stored;
+            create index suspect_tasks on tasks (queue, priority, due_at) where is_suspect;
+            """.encode()
+        )
+
     def empty(self) -> None:
         """Begin anew: no rows, and the clock where it began."""
         others = COLUMNS.keys() - {"jobs"} | {"snapshots", "contracts", "sql_hooks"}
@@ -142,10 +155,6 @@ class Real:
         query = """insert into settings values ('max_deliveries', %s::jsonb), ('clock_ahead', '0')
                    on conflict (name) do update set value = excluded.value"""
         self._connection.execute(query, [str(MAX_DELIVERIES)])
-        self._connection.execute(
-            f"""create or replace function {SCHEMA}.suspicious_deliveries() returns integer
-                immutable language plpgsql as 'begin return {SUSPICIOUS}; end'""".encode()
-        )
 
     def broken(self) -> list[Any]:
         """List the invariants that do not hold."""

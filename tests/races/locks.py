@@ -27,6 +27,10 @@ select c.relname::text, array_agg(a.attname::text order by k.place)
    and c.relnamespace = 'perdure'::regnamespace
  group by 1
 """
+COLUMNS = """
+select string_agg(quote_ident(attname), ', ' order by attnum)
+  from pg_attribute
+ where attrelid = %s::regclass and attnum > 0 and not attisdropped and attgenerated = ''"""
 
 
 class Lock(NamedTuple):
@@ -135,8 +139,11 @@ class Prober:
 def insert(session: Session, table: str, row: Row) -> None:
     """Insert a row that was read, and nothing else: no trigger runs."""
     session.run("set local session_replication_role = replica")
-    values = f"select (jsonb_populate_record(null::{table}, %s)).*"
-    session.run(f"insert into {table} overriding system value {values}", json.dumps(row))
+    columns = session.one(COLUMNS, f"perdure.{table}")
+    values = f"select {columns} from jsonb_populate_record(null::{table}, %s)"
+    session.run(
+        f"insert into {table} ({columns}) overriding system value {values}", json.dumps(row)
+    )
 
 
 def circles(waits: Collection[Wait]) -> Iterator[tuple[Wait, ...]]:

@@ -29,7 +29,7 @@ from tests.races import test_lock_order as orders
 from tests.races import test_pairs as pairs
 from tests.races import test_past_pairs as past
 from tests.races import test_schedule_races as ticking
-from tests.races.locks import Prober
+from tests.races.locks import COLUMNS, Prober
 from tests.races.points import Place, enter, leave, places_of, shut_gate
 from tests.races.sessions import TABLES, Reply, Session, Task
 from tests.races.test_pairs import Outcome, passed_by, swapped
@@ -42,10 +42,6 @@ BROKEN = """
 select to_jsonb(b) from assert_invariants() as b
  union all
 select to_jsonb(b) from assert_histories() as b"""
-COLUMNS = """
-select string_agg(quote_ident(attname), ', ' order by attnum)
-  from pg_attribute
- where attrelid = %s::regclass and attnum > 0 and not attisdropped and attgenerated = ''"""
 # Calls that do several things, each of which may be passed by alone, or that tell times.
 ONE_BY_ONE = ("heartbeat of two", "claim by a turn", "hello")
 ONE_TASK = ("claim", "release", "done", "terminate", "pause", "hook")

@@ -74,7 +74,7 @@ begin
              cross join lateral (
                 select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, t.token is not null,
                         t.ctid)::due_task as task,
-                       t.deliveries >= suspicious_deliveries() as is_suspect
+                       t.is_suspect
                   from tasks as t
                  where t.queue = r.queue
                    and t.priority = r.priority
@@ -83,7 +83,7 @@ begin
                    and t.due_at < 'infinity'
                    and not t.paused
                    and not t.in_line
-                   and (t.deliveries < suspicious_deliveries() or not find_due.apart)
+                   and not (t.is_suspect and find_due.apart)
                  order by t.due_at
                  limit find_due.max_tasks
                    for no key update skip locked

@@ -14,7 +14,7 @@ begin
          where t.queue = find_ended.queue
            and t.worker is not null
            and t.due_at <= find_ended.now_at
-           and t.deliveries < suspicious_deliveries()
+           and not t.is_suspect
            and not t.paused
          order by t.priority, t.due_at
          limit find_ended.max_tasks

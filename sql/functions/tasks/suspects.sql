@@ -27,13 +27,14 @@ begin
         select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, true, t.ctid)::due_task
           from tasks as t
          where t.queue = any(find_suspect.queues)
-           and t.deliveries >= suspicious_deliveries()
+           and t.is_suspect
            and t.due_at <= find_suspect.now_at
            and not t.paused
            and not exists (
                 select
                   from tasks as h
-                 where h.deliveries > suspicious_deliveries()
+                 where h.is_suspect
+                   and h.deliveries > suspicious_deliveries()
                    and h.worker = find_suspect.worker
                    and h.due_at > find_suspect.now_at)
          order by t.priority, t.due_at
@@ -55,7 +56,7 @@ begin
         select
           from tasks as t
          where t.queue = any(suspect_is_due.queues)
-           and t.deliveries >= suspicious_deliveries()
+           and t.is_suspect
            and t.due_at <= suspect_is_due.now_at
            and not t.paused);
 end
