@@ -117,7 +117,10 @@ def test_who_asks_about_an_app_that_is_not_there_makes_none(
         ("start", "some"),
         ("schedule", "create", "some", "@hourly"),
         ("queue", "set", "llm", "--max-running", "2"),
-        ("index", "create", "note", "n"),
+        pytest.param(
+            ("index", "create", "note", "n"),
+            marks=pytest.mark.direct("an index is made by a session"),
+        ),
     ],
     ids=" ".join,
 )

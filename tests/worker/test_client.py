@@ -694,7 +694,6 @@ def test_results_come_without_any_notification(
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.direct("without hints it asks at each poll")
 def test_jobs_are_listed_page_by_page(client: perdure.Client, echo: Any) -> None:
     """[P13]: each once, the newest first, whatever is started meanwhile."""
     client.start_many(echo, [{"args": [n], "id": f"job-{n}"} for n in range(5)])
@@ -715,6 +714,7 @@ def test_jobs_are_listed_page_by_page(client: perdure.Client, echo: Any) -> None
             client.jobs(**options)
 
 
+@pytest.mark.direct("without hints it asks at each poll")
 def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)

@@ -83,6 +83,7 @@ def test_a_signal_amid_a_wait_spoils_no_later_one(
     assert order.set(1, "n") == order.until("$.n > 0", timeout=IN_TIME)
 
 
+@pytest.mark.direct("it looks which session answers")
 def test_an_async_call_that_ends_amid_leaves_its_connection(
     client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

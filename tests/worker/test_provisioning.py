@@ -17,6 +17,8 @@ import perdure
 from perdure.errors import InvalidSchema
 from tests.worker.processes import worker_process
 
+pytestmark = pytest.mark.direct("a session of another holds a lock")
+
 IN_TIME = 20.0
 
 LOCK = "select pg_advisory_lock(hashtextextended('perdure install fresh', 0))"
