@@ -1,4 +1,4 @@
--- Retired: what earlier versions had and this one has not, as `drop routine if exists …` and `drop type if exists …`. An
+-- Retired: what earlier versions had and this one has not, as `drop routine if exists ...` and `drop type if exists ...`. An
 -- upgrade ends with it. What a user has made in the schema of an app is not ours to drop, so it is said by name.
 
 drop function if exists @extschema@.add_type(text, text);

@@ -319,17 +319,25 @@ def translated() -> Iterator[None]:
             "half a surrogate pair is no character", hint="decode the text with errors='replace'"
         ) from error
     except psycopg.Error as error:
-        known = from_database(error) or _nul(error)
+        known = from_database(error) or _no_letter(error)
         if known is None:
             raise
         raise known from error
 
 
-def _nul(error: psycopg.Error) -> InvalidValue | None:
-    """Say it in the package's words where a text has a NUL character; None for any other error."""
-    is_json = isinstance(error, psycopg.errors.UntranslatableCharacter)
-    if is_json or (isinstance(error, psycopg.DataError) and "NUL" in str(error)):
+def _no_letter(error: psycopg.Error) -> InvalidValue | None:
+    """Say it in the package's words where a text has a letter that no text there has: NUL, or one
+    that a database has not whose encoding is not UTF8. None for any other error."""
+    is_letter = isinstance(error, psycopg.errors.UntranslatableCharacter)
+    is_nul = "\\u0000" in (error.diag.message_detail or "") if is_letter else "NUL" in str(error)
+    if isinstance(error, psycopg.DataError) and is_nul:
         return InvalidValue("PostgreSQL's text has no NUL character", hint="remove it")
+    if is_letter:
+        return InvalidValue(
+            "the database has no such character",
+            detail=error.diag.message_primary,
+            hint="Use a database whose encoding is UTF8, or remove it.",
+        )
     return None
 
 

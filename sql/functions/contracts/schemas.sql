@@ -217,7 +217,7 @@ begin
     if jsonb_typeof(schema_failure.schema) is distinct from 'object' then
         return make_failure(
             'PD107', 'InvalidArgument', 'a contract is a JSON Schema, which is an object',
-            format('This is %s.', type_found(schema_failure.schema)), 'Begin with {"type": "object", "properties": …}.');
+            format('This is %s.', type_found(schema_failure.schema)), 'Begin with {"type": "object", "properties": ...}.');
     end if;
     if value_failure(schema_failure.schema, 'the contract') is not null then
         return value_failure(schema_failure.schema, 'the contract');

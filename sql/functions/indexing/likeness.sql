@@ -47,7 +47,7 @@ begin
                              then 'a text of more than 1000 characters'
                         else type_found(search_asked.operand) end),
             'It is a text, in English; or an object with text and language.',
-            'Write {"$search": "solar -wind"} or {"$search": {"text": "Häuser", "language": "german"}}.');
+            'Write {"$search": "solar -wind"} or {"$search": {"text": "Haus", "language": "german"}}.');
     end if;
     perform check_language(language);
     kind := case language when 'english' then 'search' else format('search(%s)', language) end;
