@@ -23,17 +23,24 @@ PAUSE = 0.1
 
 
 class Provisioning:
-    """The making or upgrading of an app, in a thread of its own."""
+    """The making or upgrading of an app, in a thread of its own; `makes` is false for who serves an
+    app that is known already: where there is none, a restore may be about to bring it."""
 
-    def __init__(self, source: Source):
+    def __init__(self, source: Source, *, makes: bool):
+        self._schema = source.schema
+        self._makes = makes
         self._is_broken_off = False
         self._cancelling: PGcancel | None = None
         self.running = in_thread(lambda: source.provision(self._begin))
 
     def _begin(self, connection: psycopg.Connection[TupleRow]) -> None:
+        from .install import check_app
+
         self._cancelling = connection.pgconn.get_cancel()
         if self._is_broken_off:
             raise psycopg.errors.QueryCanceled("the worker is asked to stop")
+        if not self._makes:
+            check_app(connection, self._schema)
 
     async def break_off(self) -> None:
         """Let the server roll back what was begun, and wait for that."""

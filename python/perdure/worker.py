@@ -61,7 +61,7 @@ class Worker:
     how often queues are looked at without any hint, `grace` how long running work may take to end
     at a stop. Through a connection pooler there are no hints, and no statement is prepared; nor is
     one with `prepare_threshold=None`. Told of an `instance`, else `$PERDURE_INSTANCE`, it serves no
-    other: `perdure adopt` says which one an app is.
+    other, and makes none: `perdure adopt` says which one an app is.
     """
 
     _engine_class: ClassVar[type[Engine]] = Engine
@@ -224,7 +224,7 @@ class Worker:
 
     async def _is_provisioned(self, source: Source) -> bool:
         """Make or upgrade the app; false if asked to stop meanwhile."""
-        provisioning = Provisioning(source)
+        provisioning = Provisioning(source, makes=self._instance is None)
         if await self._is_done(provisioning.running):
             return True
         await provisioning.break_off()

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import perdure
-from perdure.errors import InvalidSchema
+from perdure.errors import AppNotFound, InvalidSchema
 from tests.worker.processes import worker_process
 
 pytestmark = pytest.mark.direct("a session of another holds a lock")
@@ -182,6 +183,17 @@ def test_a_worker_is_stopped_before_it_has_a_loop(
 def test_an_app_that_cannot_be_made_ends_its_worker(app: perdure.App, dsn: str) -> None:
     with pytest.raises(InvalidSchema):
         perdure.Worker(app, ["here"], dsn=dsn, schema="pg_mine").start()
+
+
+def test_a_worker_of_one_instance_makes_no_other(
+    app: perdure.App, connection: psycopg.Connection, dsn: str
+) -> None:
+    """It came while a dump was to be restored in place of the original, made an empty app there
+    and refused that; the restore then met its tables."""
+    known = perdure.Worker(app, ["here"], dsn=dsn, schema="fresh", instance=str(uuid.uuid4()))
+    with pytest.raises(AppNotFound, match="no app in schema 'fresh'"):
+        known.start()
+    assert not told(connection, MADE)
 
 
 def test_a_connection_that_breaks_meanwhile_is_made_once_more(
