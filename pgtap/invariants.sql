@@ -1,7 +1,7 @@
 -- Invariants [P8]: each law is broken by hand, and exactly its code is reported; else none is. (T31)
 
 begin;
-select plan(143);
+select plan(145);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -245,6 +245,8 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('a role that has lost what it was given',
          $$ create role beholder; select grant_access('beholder', 'reader');
             revoke all on all routines in schema perdure from beholder $$, '{I25}'),
+        ('a public that may call all functions',
+         $$ grant execute on all routines in schema perdure to public $$, '{I25}'),
         ('nothing', $$ select $$, '{}')
        ) as cases (about, statement, broken);
 
@@ -348,7 +350,8 @@ select mends.*, array(select b from laws_broken_by(c.statement || ';' || mends.s
         ('I25', 'a trigger that is gone', 'select migrate()'),
         ('I25', 'a trigger that is disabled', 'select migrate()'),
         ('I25', 'a view that is gone', 'select migrate()'),
-        ('I25', 'a role that has lost what it was given', 'select migrate()')
+        ('I25', 'a role that has lost what it was given', 'select migrate()'),
+        ('I25', 'a public that may call all functions', 'select migrate()')
        ) as mends (code, about, statement)
   left join cases as c on mends.about = c.about;
 

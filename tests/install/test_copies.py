@@ -27,8 +27,14 @@ Connection = psycopg.Connection[Any]
 Trees = dict[str, Path]
 
 LAST = LATER[-1]
+UPGRADING = Path(__file__).parents[2] / "sql" / "upgrading.md"
 PG_15 = Path("/usr/lib/postgresql/15/bin")
 ROLE = f"reader_{os.getpid()}"
+BY_HAND = f"""
+grant usage on schema my_app to {ROLE};
+grant select on my_app.jobs, my_app.history to {ROLE};
+grant execute on function my_app.start, my_app.signal to {ROLE}
+"""
 
 
 class Database:
@@ -87,9 +93,7 @@ def installed(database: Database, route: str) -> None:
             connection.execute("create schema my_app; create extension perdure schema my_app")
         install(connection, "my_app")
         connection.execute(f"""
-            grant usage on schema my_app to {ROLE};
-            grant select on my_app.jobs, my_app.history to {ROLE};
-            grant execute on function my_app.start, my_app.signal to {ROLE};
+            {BY_HAND};
             select my_app.create_index('load', 'n', 'number');
             create index plainly on my_app.jobs (id) where context @> '{{"n": 1}}';
         """)
@@ -210,6 +214,29 @@ def test_a_dump_of_one_schema_leaves_the_extension_out(
         assert value(copy, "select state from my_app.indexes") == "valid"
         copy.execute(f"set role {ROLE}".encode())
         assert value(copy, "select my_app.entity_get('kept', 'n')") == 2
+
+
+def test_who_was_left_out_of_a_dump_is_given_again_what_he_had(databases: list[Database]) -> None:
+    """Not by itself: he may have taken the name of another one. The page says how. The public, who
+    had nothing, had every function meanwhile: whoever had any access could call all of them."""
+    page = UPGRADING.read_text("utf-8")
+    here, there = databases
+    installed(here, "plain")
+    with here.connect() as original:
+        original.execute(f"select my_app.grant_access('{ROLE}', 'worker', '{{q}}')")
+        original.execute(f"select my_app.grant_access('{ROLE}', 'reader')")
+    there.restore(here.dumped("--no-privileges"))
+    with here.connect() as original, there.connect() as copy:
+        assert value(copy, "select code from my_app.assert_invariants()") == "I25"
+        install(copy, "my_app")
+        assert sound(copy)
+        assert value(copy, f"select has_schema_privilege('{ROLE}', 'my_app', 'usage')") is False
+        [again] = re.findall(r"-c \"(select my_app\.grant_access.*?)\"", page, re.DOTALL)
+        copy.execute(again.encode())
+        copy.execute(BY_HAND.encode())
+        assert fingerprint(copy, "my_app") == fingerprint(original, "my_app")
+        had = "select array_agg((role, kind, queues)::text order by kind) from my_app.access"
+        assert value(copy, had) == value(original, had)
 
 
 def test_a_dump_of_one_app_is_restored_under_another_name(databases: list[Database]) -> None:

@@ -150,6 +150,9 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    if has_function_privilege('public', '@extschema@.missing_parts()', 'execute') then
+        revoke all on all routines in schema @extschema@ from public;
+    end if;
     perform give_access(a.role, a.kind)
        from access as a
        join pg_roles as r on r.rolname = a.role
@@ -158,4 +161,4 @@ begin
 end
 $$;
 comment on function @extschema@.restore_access() is
-    'Grant every role again what its kind may do, since an upgrade may have brought new functions; migrate() calls it.';
+    'Grant every role again what its kind may do, since an upgrade may have brought new functions, and the public nothing; migrate() calls it.';

@@ -1,6 +1,7 @@
 -- Parts: what stands on the tables of an app and rests on its functions. Whoever drops these with all that depends on them (an
 -- extension, cascade) keeps the tables and what is in them, and loses this; so does a dump of one schema, which leaves the
--- extension out. Every kind of role may call perdure_version(): who may not has lost what he was given.
+-- extension out; one without privileges leaves out what was granted, and what keeps the public from the functions. Every kind
+-- of role may call perdure_version(): who may not has lost what he was given; and nobody but the owner may call missing_parts().
 
 create function @extschema@.missing_parts() returns text[]
 language plpgsql
@@ -30,6 +31,9 @@ begin
                    and c.relkind = 'v'
                    and c.relname = part.name)
              union all
+            select 'what keeps the public from the functions'
+             where has_function_privilege('public', '@extschema@.missing_parts()', 'execute')
+             union all
             select distinct 'access of ' || quote_ident(a.role)
               from access as a
               join pg_roles as r on r.rolname = a.role
@@ -39,4 +43,4 @@ begin
 end
 $$;
 comment on function @extschema@.missing_parts() is
-    'Name the triggers of the tables and the views that are not there, and the roles whose access is gone; a trigger that is disabled counts as missing.';
+    'Name the triggers of the tables and the views that are not there, and the roles whose access is gone, and tell whether the public has it; a trigger that is disabled counts as missing.';
