@@ -9,7 +9,7 @@ comment on column @extschema@.history.job_id is 'The job whose memory was change
 comment on column @extschema@.history.version is 'The version that the change made: they rise by one, without a gap.';
 comment on column @extschema@.history.at is 'When it was made: of a task its workflow time.';
 comment on column @extschema@.history.task is 'Which task made it; $outside where nobody''s did.';
-comment on column @extschema@.history.op is 'The command: set, merge, append ....';
+comment on column @extschema@.history.op is 'The command: set, merge, append and others.';
 comment on column @extschema@.history.path is 'Where in the memory, as keys; empty for all of it.';
 comment on column @extschema@.history.argument is 'What the command was given.';
 comment on column @extschema@.history.value is 'What it answered.';
