@@ -1,7 +1,7 @@
 -- Cron: what an expression names, and when it is due, also where clocks are put forward and back.
 
 begin;
-select plan(115);
+select plan(120);
 
 -- Reading.
 
@@ -120,6 +120,15 @@ select is(
         -- 2010-11-07 00:01 became 23:01 of the day before.
         ('3 */12 * * *', 'America/St_Johns', '2010-11-07 02:29:30+00', 'where clocks changed within an hour',
          '07 00:03 (03:33) 07 12:03 (15:33) 08 00:03 (03:33) 08 12:03 (15:33)'),
+        ('30 23 * * sat', 'America/St_Johns', '2010-11-06 12:00+00', 'of a day that comes back each time is due once',
+         '06 23:30 (02:00) 13 23:30 (03:00) 20 23:30 (03:00) 27 23:30 (03:00)'),
+        ('*/30 23 * * sat', 'America/St_Johns', '2010-11-07 01:00+00', 'what was shown before midnight is shown again',
+         '06 23:00 (01:30) 06 23:30 (02:00) 06 23:30 (03:00) 13 23:00 (02:30)'),
+        -- 2030-09-29 02:45 becomes 03:45, 2030-04-07 03:45 becomes 02:45.
+        ('*/15 * * * *', 'Pacific/Chatham', '2030-09-28 13:50+00', 'a gap from one hour into the next',
+         '29 03:45 (14:00) 29 04:00 (14:15) 29 04:15 (14:30) 29 04:30 (14:45)'),
+        ('*/5 2 * * *', 'Pacific/Chatham', '2030-04-06 13:07+00', 'a part of two hours twice',
+         '07 02:55 (13:10) 07 02:45 (14:00) 07 02:50 (14:05) 07 02:55 (14:10)'),
         ('0 * * * *', 'Asia/Kolkata', '2030-01-01 12:00+00', 'where zones are half an hour off',
          '01 18:00 (12:30) 01 19:00 (13:30) 01 20:00 (14:30) 01 21:00 (15:30)'),
         ('30 2 * * *', 'UTC', '2030-03-30 12:00+00', 'where clocks never change',
@@ -134,6 +143,9 @@ set local datestyle = 'SQL, DMY';
 select is(
     next_cron_time('30 2 * * *', 'Europe/Berlin', '2030-03-30T12:00Z'), '2030-03-31T01:00Z'::timestamptz,
     'a session with a clock of its own changes nothing');
+select is(
+    next_cron_time('0 12 * * *', 'Pacific/Apia', '2011-12-30T09:00Z'), '2011-12-30T10:00Z'::timestamptz,
+    'nor where that has skipped the same day');
 
 -- Nor on how a database writes small letters, and what it takes for a digit, as far as this server knows such ways.
 

@@ -21,7 +21,14 @@ from tests.amount import amount, seed
 pytestmark = pytest.mark.stress
 
 EASY = ["UTC", "Europe/Berlin", "America/New_York", "America/St_Johns", "Asia/Kolkata"]
-ODD = ["Australia/Lord_Howe", "America/Sao_Paulo", "America/Havana", "Asia/Beirut", "Pacific/Apia"]
+ODD = [
+    "Australia/Lord_Howe",
+    "America/Sao_Paulo",
+    "America/Havana",
+    "Asia/Beirut",
+    "Pacific/Apia",
+    "Pacific/Chatham",
+]
 BEGIN = datetime(2012, 1, 1, tzinfo=UTC)
 YEARS = 22
 PAGE = 2000

@@ -218,14 +218,20 @@ begin
             exit when day is null;
         end if;
         block_end := moment + interval '1 min' * (60 - extract(minute from wall));
-        if day > today then
+        if block_end at time zone next_counted_moment.time_zone - wall <> block_end - moment then
+            -- The clock is put forward or back before the hour is over, and then shows another hour, or another day.
+            block_end := (
+                select min(m.passed)
+                  from generate_series(moment, block_end, interval '1 min') as m (passed)
+                 where m.passed at time zone next_counted_moment.time_zone - wall <> m.passed - moment);
+        elsif day > today then
             block_end := greatest(block_end, moment_of(day, next_counted_moment.time_zone));
-        elsif extract(hour from wall)::integer = any(it.hours) then
+        end if;
+        if day = today and extract(hour from wall)::integer = any(it.hours) then
             select min(m.moment)
               into found_moment
               from generate_series(moment, block_end - interval '1 min', interval '1 min') as m (moment)
-             where extract(minute from m.moment at time zone next_counted_moment.time_zone)::integer = any(it.minutes)
-               and date_trunc('hour', m.moment at time zone next_counted_moment.time_zone) = date_trunc('hour', wall);
+             where extract(minute from m.moment at time zone next_counted_moment.time_zone)::integer = any(it.minutes);
             exit when found_moment is not null;
         end if;
         moment := block_end;

@@ -36,7 +36,8 @@ as $$
 declare
     -- Of a time that is shown twice, the server takes the second; of one that is skipped, as if nothing had been skipped.
     moment timestamptz := moment_of.wall at time zone moment_of.time_zone;
-    skipped interval := moment at time zone moment_of.time_zone - moment_of.wall;
+    -- In seconds: a day would be one of the caller's clocks.
+    skipped interval := make_interval(secs => extract(epoch from moment at time zone moment_of.time_zone - moment_of.wall));
     day_before timestamptz := moment - interval '24 hours';
     first_moment timestamptz := moment_of.wall at time zone 'UTC'
                                 - (day_before at time zone moment_of.time_zone - day_before at time zone 'UTC');
