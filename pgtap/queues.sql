@@ -1,7 +1,7 @@
 -- Queues: limits on what runs at a time, for each key, and on how much begins in a second; pauses; depths (E13).
 
 begin;
-select plan(128);
+select plan(129);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -332,6 +332,11 @@ select given(tell(a_turn('told-5--1', requests => '[{"key": "h", "name": "h", "q
 select set_queue('beneath', max_running => 1);
 select given(pg_temp.taken('beneath', worker => 'bob'));
 select is(pg_temp.tells_of('told-5--1', 'done'), '{beneath}', 'what ends with its asker sets its slot free, too');
+
+select given(start('w', id => 'ever', queue => 'ever', due_at => '-infinity'));
+select is(
+    (select oldest_due_at from queue_depths('ever')), '0001-01-02 00:00+00'::timestamptz,
+    'of a task that was due since ever is told a time that has a date');
 
 -- What is refused.
 

@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(69);
+select plan(74);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -319,6 +319,18 @@ select is(
     'PD107',
     format('a child due at %s is refused', due_at))
   from unnest('{infinity,+Infinity,10000-01-01T00:00:00Z,294270-01-01T00:00:00Z}'::text[]) as due_at;
+
+-- When it expires has to be a time that whoever lists items can read.
+
+select is(
+    tell(a_turn('far', requests => jsonb_build_array(jsonb_build_object(
+        'key', 'i', 'kind', 'item', 'name', 'x', 'expires_at', expires_at)))) #>> '{error,code}',
+    'PD107',
+    format('an item that expires at %s is refused', expires_at))
+  from unnest('{infinity,-infinity,10000-01-01T00:00:00Z,0001-01-01T00:00:00Z}'::text[]) as expires_at;
+select is(
+    tell(a_turn('far', requests => '[{"key": "i", "kind": "item", "name": "x", "expires_at": "9999-12-30T00:00:00Z"}]'))
+        ->> 'state', 'keep', 'one that expires in far future is not');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -66,3 +66,19 @@ begin
 end
 $$;
 comment on function @extschema@.due_failure(timestamptz) is 'Say that work would never be due (PD107), or null.';
+
+
+-- People read it in a list with others, whose every reader it would stop: not each language has a date for it.
+create function @extschema@.expiry_failure(expires_at timestamptz) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when not expiry_failure.expires_at between '0001-01-02 00:00:00+00' and '9999-12-31 00:00:00+00' then make_failure(
+        'PD107', 'InvalidArgument', 'what expires does so between the years 1 and 9999',
+        'Beyond them not every language has a date for it.', 'Leave it out for what never expires.') end;
+end
+$$;
+comment on function @extschema@.expiry_failure(timestamptz) is 'Say that a time at which an item expires is none that everybody can read (PD107), or null.';

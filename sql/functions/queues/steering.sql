@@ -140,7 +140,9 @@ begin
                                   and t.stuck_reason is null) as delayed,
                count(*) filter (where t.token is null and not t.paused and t.stuck_reason is not null) as stuck,
                count(*) filter (where t.token is null and t.paused) as paused,
-               min(t.due_at) filter (where t.token is null and not t.paused and t.due_at <= now_at) as oldest_due_at
+               -- What was due since ever is told as a time for which each language has a date.
+               min(greatest(t.due_at, '0001-01-02 00:00+00'))
+                   filter (where t.token is null and not t.paused and t.due_at <= now_at) as oldest_due_at
           from tasks as t
          where queue_depths.queue is null
             or versioned_queue(t.queue, null) = queue_depths.queue

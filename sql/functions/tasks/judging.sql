@@ -18,6 +18,7 @@ begin
             format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
         name_failure(coalesce(nullif(option_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
         due_failure((option_failure.request ->> 'due_at')::timestamptz),
+        expiry_failure((option_failure.request ->> 'expires_at')::timestamptz),
         case when option_failure.request ->> 'timeout' is not null
              then written_timeout_failure(option_failure.request ->> 'timeout') end,
         case when option_failure.request ->> 'kind' = 'job' and option_failure.request ->> 'if_exists' is not null then make_failure(
@@ -40,8 +41,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     kind text := coalesce(request_failure.request ->> 'kind', 'hook');
-    options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,timeout,if_exists,headers,
-                        context}'::text[];
+    options text[] := '{id,entity,signal,assignee,payload,on_parent_end,limit_key,due_at,expires_at,timeout,if_exists,
+                        headers,context}'::text[];
     fields text[] := request_fields(kind);
 begin
     return coalesce(
