@@ -67,9 +67,10 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         where its key was seen before). At most `limit`, one transaction; `after` is the last id of
         the page before. Raises InvalidPath, InvalidName and InvalidArgument.
         """
-        on_wire = on_the_wire(conditions)
-        key = key or uuid.uuid4().hex
-        call = self.calls.signal_found(entity, on_wire, name, stored(payload), key, after, limit)
+        on_wire, known = on_the_wire(conditions), key or uuid.uuid4().hex
+        call = self.calls.signal_found(entity, on_wire, name, stored(payload), known, after, limit)
+        if not key:  # one of its own was seen before only if the reply was lost
+            call = call.reading(lambda rows: [(job, True) for job, _ in rows])
         return self._give(call)
 
     def cancel_found(

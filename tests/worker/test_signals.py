@@ -148,6 +148,23 @@ def test_many_jobs_are_signalled_by_what_they_remember(
         client.handle("a0").result(timeout=30)
 
 
+def test_what_is_sent_to_many_jobs_was_sent_though_the_reply_is_lost(
+    client: perdure.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[P12]: a key that the caller knows nothing of tells him nothing, as with one signal."""
+    call = client._pool.call
+
+    def twice(asked: Any) -> Any:
+        call(asked)
+        return call(asked)
+
+    jobs = [client.start("agent", id=f"a{number}", entity="agent") for number in range(2)]
+    monkeypatch.setattr(client._pool, "call", twice)
+    assert client.signal_found("agent", {}, "go") == [("a0", True), ("a1", True)]
+    assert client.signal_found("agent", {}, "go", key="k") == [("a0", False), ("a1", False)]
+    assert [job.signal("go") for job in jobs] == [True, True]
+
+
 def test_a_signal_starts_the_job_it_is_for(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
