@@ -1,7 +1,7 @@
 -- Forks: a new job that stands where the coordinator of another stood.
 
 begin;
-select plan(52);
+select plan(53);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -147,6 +147,7 @@ select is(error_of(statement), code, format('%s is refused', about))
         ('a fork before the beginning', 'select fork(''j'', ''x'', -1)', 'PD107'),
         ('a fork whose key repeats nothing', 'select fork(''j'', key => ''k'')', 'PD107'),
         ('a fork with an empty name', 'select fork(''j'', '''')', 'PD104'),
+        ('a fork in place of a schedule', 'select fork(''j'', ''$schedule/nightly'')', 'PD104'),
         ('a fork with a memory that is none', 'select fork(''j'', ''x'', context => ''[1]'')', 'PD103'),
         ('a fork with the name of another', 'select fork(''j'', ''all'')', 'PD402')
        ) as cases (about, statement, code);

@@ -96,7 +96,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform check_name(check_fork.new_id, 'the id of a job');
+    perform raise_failure(own_name_failure(check_fork.new_id, 'the id of a job'));
     perform check_name(coalesce(check_fork.key, 'none'), 'a key');
     perform raise_failure(case
         when it.status is null then make_failure(
