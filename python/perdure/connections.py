@@ -38,20 +38,22 @@ logger = logging.getLogger("perdure.worker")
 
 DATABASE_URL = "PERDURE_DATABASE_URL"
 
-SETTINGS: dict[str, Any] = {
-    "autocommit": True,
-    "client_encoding": "utf8",
+SETTINGS: dict[str, Any] = {"autocommit": True, "client_encoding": "utf8"}
+
+UNLESS_SAID: dict[str, Any] = {
+    "target_session_attrs": "read-write",
     "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-
-PRIMARY_ONLY = {"target_session_attrs": "read-write"}
-"""A standby takes no writes, and may not know what was just written. A DSN may say otherwise, or
-libpq's variable."""
-ANY_SERVER = "PGTARGETSESSIONATTRS"
+"""What a DSN may say otherwise, or a variable of libpq's. A standby takes no writes, and may not
+know what was just written."""
+VARIABLES = {
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+}
 
 _AGAIN_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _AGAIN = frozenset({"55P03", "25006"})
@@ -103,8 +105,10 @@ class Source:
         self.is_pooled = False
         self._server: Any = None
         self.dsn = dsn or os.environ.get(DATABASE_URL) or self._embedded()
-        says_which = ANY_SERVER in os.environ or PRIMARY_ONLY.keys() & conninfo_to_dict(self.dsn)
-        self._settings = SETTINGS if says_which else SETTINGS | PRIMARY_ONLY
+        said = {name for name, variable in VARIABLES.items() if variable in os.environ}
+        said |= conninfo_to_dict(self.dsn).keys()
+        chosen = {name: value for name, value in UNLESS_SAID.items() if name not in said}
+        self._settings = SETTINGS | chosen
 
     def _embedded(self) -> str:
         from . import embedded

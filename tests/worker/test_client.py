@@ -16,6 +16,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import perdure
+from perdure.connections import Source
 from perdure.requests import START_OPTIONS, Status, unfinished
 
 T = "40 s"
@@ -745,3 +746,17 @@ def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) 
         client.start(echo, n).result(T)
         times.append(time.monotonic() - began)
     assert sorted(times)[10] < 0.1
+
+
+def test_how_a_connection_is_kept_a_dsn_may_say(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not say, and no variable of libpq's, is as this package likes it."""
+
+    def kept(dsn: str) -> tuple[str, ...]:
+        with Source(dsn, "perdure").connect("perdure test") as connection:
+            told = connection.info.get_parameters()
+        return tuple(told[name] for name in ("connect_timeout", "keepalives_idle"))
+
+    assert kept(dsn) == ("10", "30")
+    assert kept(make_conninfo(dsn, connect_timeout=3, keepalives_idle=7)) == ("3", "7")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "4")
+    assert kept(dsn) == ("4", "30")
