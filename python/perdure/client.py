@@ -137,8 +137,7 @@ class Client(
         """Close its connections; from now on it refuses to be used."""
         self._is_closed = True
         self._pool.close()
-        while (ear := self._idle_ear()) is not None:
-            ear.close()
+        self._close_idle_ears()
         self._source.close()
 
     def handle(self, job: str | UUID, workflow: Workflow[Result] | None = None) -> Handle[Result]:
@@ -162,10 +161,13 @@ class Client(
         try:
             return ear.wait(look)
         finally:
-            if self._is_closed:
-                ear.close()
-            else:
-                self._ears.append(ear)
+            self._ears.append(ear)
+            if self._is_closed:  # looked at last: it may have been closed just now
+                self._close_idle_ears()
+
+    def _close_idle_ears(self) -> None:
+        while (ear := self._idle_ear()) is not None:
+            ear.close()
 
     def _idle_ear(self) -> Ear | None:
         try:

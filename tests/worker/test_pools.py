@@ -181,6 +181,22 @@ def test_what_is_under_way_when_an_async_client_is_closed_leaves_no_session(dsn:
     asyncio.run(main())
 
 
+@pytest.mark.direct("it counts sessions")
+def test_a_wait_that_ends_while_a_client_is_closed_leaves_no_session(dsn: str) -> None:
+    """It gave its connection back to what had just been emptied."""
+    client = perdure.connect(dsn)
+
+    class Emptied(list[Any]):
+        def append(self, ear: Any) -> None:
+            client.close()
+            super().append(ear)
+
+    client._ears = Emptied()
+    memory = client.create_entity("order", "thing", {"n": 0})
+    assert memory.until("$.n == 0", timeout=5) == 1
+    assert ends_with(dsn, 0)
+
+
 def test_an_async_client_is_awaited_or_entered_at_once(dsn: str) -> None:
     async def main() -> None:
         async with perdure.connect_async(dsn) as client:
