@@ -34,6 +34,8 @@ _Timeline = TypeVar("_Timeline")
 
 FAMILY = 10_000
 """How many jobs of a family are listed, where nothing else is said."""
+ALL = 2**31 - 1
+"""As many as SQL can count: behind the family of a first child may stand a second one."""
 
 
 class BaseHandle(
@@ -114,7 +116,7 @@ class BaseHandle(
         return children
 
     def _begun(self) -> Steps[list[Any]]:
-        family = yield self._client.requests.family(self.id, FAMILY)
+        family = yield self._client.requests.family(self.id, ALL)
         return [self._client.handle(each.id) for each in family if each.depth == 1]
 
     def terminate(self, reason: str | None = None, *, connection: Any = None) -> _Bool:

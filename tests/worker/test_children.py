@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 
 import perdure
@@ -312,6 +313,23 @@ def test_a_family_is_seen_from_outside(
     assert [child.id for child in handle.children()] == ["t/branch#1"]
     handle.terminate()
     wait_for(dsn, "select count(*) = 1 from perdure.jobs where status = 'running'")
+
+
+def test_a_child_is_found_behind_a_large_family(client: perdure.Client, dsn: str) -> None:
+    """What came behind the first ten thousand was left out, without a word."""
+    old = """
+        insert into perdure.jobs (id, workflow, status, parent, queue, priority, finished_at)
+        select id, 'w', 'completed', parent, 'default', 5, now()
+          from (values ('t/a', 't'), ('t/b', 't')) as children (id, parent)
+        union all
+        select 't/a/' || n, 'w', 'completed', 't/a', 'default', 5, now()
+          from generate_series(1, 10000) as n
+    """
+    handle = client.start("w", id="t")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(old)
+    assert [child.id for child in handle.children()] == ["t/a", "t/b"]
+    assert len(handle.family()) == 10_000
 
 
 # When the parent ends.
