@@ -1,7 +1,7 @@
 -- Claiming: which tasks a worker gets, in which order, for how long, and what it is told with them.
 
 begin;
-select plan(76);
+select plan(77);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -352,6 +352,11 @@ $$;
 select is((select array_agg(n) from generate_series(1, 9) as n where pg_temp.is_missed(n)), null,
           'what becomes due while a claim looks is found, or told of [P7]');
 select the_time_is(current_setting('tap.time')::timestamptz);
+
+select given(start('w', id => 'beyond', queue => 'beyond'));
+select given(take('ada', '{beyond}'));
+select given(tell(a_turn('beyond', state => 'park', awaits => '{go}', until => '20000-01-01 00:00+00')));
+select is(next_due_at('{beyond}'), null, 'for what is due after the year 9999 nobody is told to wait');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

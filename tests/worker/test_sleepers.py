@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -127,3 +127,19 @@ def test_nobody_wakes_before_the_time(
         lateness.append((awake - asleep).total_seconds() - length)
     assert min(lateness) >= 0
     assert sorted(lateness)[len(lateness) // 2] < 0.5
+
+
+def test_what_is_due_after_all_calendars_ends_no_worker(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Its deadline stood in the answer to each claim, as a time that has no date here."""
+
+    @app.coordinator
+    async def today(memory: perdure.AsyncEntity) -> str:
+        return "done"
+
+    far = datetime(9990, 1, 1, tzinfo=UTC)
+    client.start("far", queue="elsewhere", due_at=far, timeout="36500 days")
+    work()
+    for _ in range(2):
+        assert client.start(today).result(timeout=10) == "done"

@@ -175,7 +175,8 @@ begin
                  limit 1
              ) as f
         )
-        select min(r.due_at) from ranges as r where r.due_at > now_at and r.due_at < 'infinity');
+        -- Beyond the year 9999 not every language has a date, and nobody would wait for it.
+        select min(r.due_at) from ranges as r where r.due_at > now_at and r.due_at < '10000-01-01 00:00+00');
     if restrained = '{}' then
         return due_at;
     end if;
