@@ -208,6 +208,11 @@ def _given_up_on_error(connection: AnyConnection) -> Iterator[None]:
         raise
 
 
+def is_standby(connection: AnyConnection) -> bool:
+    """Tell whether its server follows another one: nobody can write there, nor listen."""
+    return connection.info.parameter_status("in_hot_standby") == "on"
+
+
 def can_be_repeated(error: psycopg.Error, is_connected: bool) -> bool:
     """Tell whether the same call may go through later: nothing is wrong with the call itself."""
     state = error.sqlstate or ""
@@ -323,6 +328,11 @@ class AsyncLink:
     def backend(self) -> int | None:
         """Tell the process of the server that answers, while there is a connection."""
         return None if self._cursor is None else self._cursor.connection.info.backend_pid
+
+    @property
+    def is_to_standby(self) -> bool:
+        """Tell whether there is a connection, and it leads to a standby."""
+        return self._cursor is not None and is_standby(self._cursor.connection)
 
     def begin_anew(self) -> None:
         """Leave the connection to the parent process: the next call opens another."""

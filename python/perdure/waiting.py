@@ -1,6 +1,6 @@
 """Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
 Through a pooler it is the only one: a session that listens would be somebody else's next. So it is
-for a role that may read, and not say that it waits. [P11]
+at a standby, and for a role that may read, and not say that it waits. [P11]
 
 Time is up for a look that begins when it is: what an earlier one has not seen may have come since.
 """
@@ -19,7 +19,15 @@ import psycopg
 from psycopg.errors import InsufficientPrivilege
 
 from .calls import Call, Calls, send, send_async, send_together
-from .connections import REFUSALS, AsyncLink, Link, Source, can_be_repeated, may_be_stale
+from .connections import (
+    REFUSALS,
+    AsyncLink,
+    Link,
+    Source,
+    can_be_repeated,
+    is_standby,
+    may_be_stale,
+)
 from .forks import note_holder
 from .looks import Look
 
@@ -108,7 +116,9 @@ class Ear:
             self._is_listening = False
         else:
             seen = send(connection, look.first())
-        if look.is_seen(seen) or look.is_over() or not self._may_listen:
+        if look.is_seen(seen) or look.is_over():
+            return seen
+        if not self._may_listen or is_standby(connection):
             return seen
         try:
             self._listen(connection, look)
@@ -183,7 +193,8 @@ class Ears:
         seen = await self._call(look.first() if is_alone else look.call(), look.until)
         if look.is_seen(seen) or is_last:
             return look.found(seen)
-        if self._source.is_pooled or self._is_closed or look.is_over():
+        may_listen = not (self._source.is_pooled or self._link.is_to_standby)
+        if not may_listen or self._is_closed or look.is_over():
             return await self._wait(look, asyncio.Event())
         bell = asyncio.Event()
         topic = look.topic

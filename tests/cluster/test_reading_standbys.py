@@ -1,0 +1,98 @@
+"""Reading, and waiting, at a standby: there nobody can say that he waits. (T13)"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import perdure
+from tests.cluster.machines import Machine, wait_for
+
+SOON, T = 10.0, "15 s"
+"""Until what the primary has committed was seen at the standby, on a busy machine too."""
+
+
+@pytest.fixture
+def written(primary: Machine, standby: Machine) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection to the primary, whose job and memory the standby has."""
+    with primary.connect() as connection:
+        connection.execute("select perdure.start('w', id => 'job')")
+        connection.execute("select perdure.entity_create('note', 'note', '{}')")
+        with standby.connect() as follower:
+            note = "select from perdure.jobs where id = 'note'"
+            wait_for(lambda: follower.execute(note).rowcount == 1)
+        yield connection
+
+
+def reading(standby: Machine) -> dict[str, Any]:
+    """Say how a client connects that only reads."""
+    return {"dsn": make_conninfo(standby.url(), target_session_attrs="any"), "provision": False}
+
+
+def plainly(options: dict[str, Any]) -> list[Any]:
+    """Wait for all that one can wait for."""
+    with perdure.connect(**options) as client:
+        waits: list[Callable[[], Any]] = [
+            lambda: client.entity("note").until("$.n == 1", timeout=T) > 0,
+            lambda: [item.item for item in client.handle("job").stream("words", timeout=T)],
+            lambda: client.handle("job").result(T),
+        ]
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(lambda wait: wait(), waits))
+
+
+async def in_async_code(options: dict[str, Any]) -> list[Any]:
+    """Do the same with an async client."""
+    async with await perdure.connect_async(**options) as client:
+
+        async def words() -> list[Any]:
+            stream = client.handle("job").stream("words", timeout=T)
+            return [item.item async for item in stream]
+
+        async def is_one() -> bool:
+            return await client.entity("note").until("$.n == 1", timeout=T) > 0
+
+        return await asyncio.gather(is_one(), words(), client.handle("job").result(T))
+
+
+def finish(connection: psycopg.Connection[Any]) -> None:
+    """Do what a worker and a caller would: write, and end the job."""
+    token = str(uuid.uuid4())
+    turn = {"job": "job", "task": "1/main", "token": token, "position": 0, "state": "done"}
+    connection.execute("select perdure.entity_set('note', '1', 'n')")
+    connection.execute("select perdure.entity_log('job', 'words', '[\"one\"]')")
+    connection.execute("select perdure.claim('{default}', 'me', %s::uuid)", [token])
+    connection.execute("select perdure.advance(%s)", [json.dumps([turn | {"value": "whole"}])])
+
+
+@pytest.mark.parametrize(
+    "wait", [plainly, lambda options: asyncio.run(in_async_code(options))], ids=["plain", "async"]
+)
+def test_who_waits_at_a_standby_sees_what_comes(
+    standby: Machine, written: psycopg.Connection[Any], wait: Callable[[dict[str, Any]], list[Any]]
+) -> None:
+    """It said again and again that it waits, which the standby refused, and never looked."""
+    with ThreadPoolExecutor() as threads:
+        told = threads.submit(wait, reading(standby))
+        time.sleep(0.5)  # until each has looked
+        finish(written)
+        assert told.result(SOON) == [True, ["one"], "whole"]
+
+
+def test_time_is_up_at_a_standby_too(standby: Machine, written: Any) -> None:
+    with perdure.connect(**reading(standby)) as client:
+        began = time.monotonic()
+        with pytest.raises(perdure.ResultTimeout):
+            client.handle("job").result(1)
+        assert time.monotonic() - began < SOON
+        with pytest.raises(TimeoutError):
+            client.entity("note").until("$.n == 2", timeout=1)
