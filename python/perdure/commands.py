@@ -43,6 +43,8 @@ from .terminal import (
 
 __all__ = ["commands", "item_commands", "replay"]
 
+LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 commands.add_typer(hook)
 commands.add_typer(index)
 commands.add_typer(queue)
@@ -97,6 +99,9 @@ def worker(
             envvar="PERDURE_INSTANCE", help="The one instance of the app that it is to serve."
         ),
     ] = None,
+    provision: Annotated[
+        bool, typer.Option(help="Make the app where there is none, and upgrade it.")
+    ] = True,
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back.
 
@@ -105,11 +110,9 @@ def worker(
     fix_hash_seed()
     from perdure import Worker
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format=LOG_LINE)
     options: dict[str, Any] = {"dsn": dsn, "schema": schema, "slots": slots, "lease": lease}
-    options |= {"grace": grace, "version": version, "instance": instance}
+    options |= {"grace": grace, "version": version, "instance": instance, "provision": provision}
     Worker(loaded(app), queues=queue or None, **options).run()
 
 

@@ -68,9 +68,15 @@ prepared it: another result, no such function, none under the number it had. Rig
 REFUSALS = (PerdureError, psycopg.Error)
 """What a call may raise: this package's errors, and psycopg's."""
 
-FATAL = (InstanceNotAdopted, NotMigrated, OtherBuild, ProtocolNotSupported)
-"""Refusals of whatever a worker sends. It ends, and what it holds is for others: no turn is to
-blame, even if another one would be taken a moment later."""
+FATAL = (
+    InstanceNotAdopted,
+    NotMigrated,
+    OtherBuild,
+    ProtocolNotSupported,
+    psycopg.errors.InvalidSchemaName,
+)
+"""Refusals of whatever a worker sends, as where its app is gone. It ends, and what it holds is for
+others: no turn is to blame, even if another one would be taken a moment later."""
 
 PATIENCE = 60.0
 """Seconds for which a client repeats a call while the database does not answer."""

@@ -129,6 +129,15 @@ def test_who_begins_something_makes_the_app(shell: Shell, command: tuple[str, ..
     assert shell("check", "--schema", "fresh") == ""
 
 
+def test_a_worker_may_be_told_to_make_no_app(shell: Shell, connection: psycopg.Connection) -> None:
+    shell.monkeypatch.setattr("perdure.commands.loaded", lambda place: perdure.App())
+    told = ("worker", "here:app", "-q", "q", "--schema", "fresh", "--no-provision")
+    status, _, complained = shell.run(*told)
+    assert status == 1
+    assert "fresh" in complained
+    assert connection.execute("select to_regnamespace('fresh')").fetchone() == (None,)
+
+
 def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None:
     connection.execute("update settings set value = '{}' where name = 'place'")
     shell.monkeypatch.setattr("perdure.commands.loaded", lambda place: perdure.App())

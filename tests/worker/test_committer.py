@@ -18,6 +18,7 @@ import pytest
 import perdure
 from perdure import calls, committer, connections
 from tests.databases import UNHINTED
+from tests.patience import wait_until
 from tests.worker.test_until import wait_for
 
 T = "40 s"
@@ -154,6 +155,40 @@ def test_a_turn_that_the_server_cannot_take_spoils_no_other(
     assert handles[13].result(T) == 13
 
 
+@pytest.mark.direct("a session of another is in the way of a rename")
+def test_a_worker_whose_app_is_gone_ends_and_blames_no_turn(
+    app: perdure.App, client: perdure.Client, dsn: str, connection: Any, caplog: Any
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    @app.activity
+    def holds() -> int:
+        begun.set()
+        goes_on.wait(20)
+        return 1
+
+    @app.coordinator
+    async def holder(memory: perdure.AsyncEntity) -> int:
+        return await holds()
+
+    handle = client.start(holder)
+    worker = perdure.Worker(app, dsn=dsn, lease=2, poll=60)
+    worker.start()
+    assert begun.wait(20)
+    time.sleep(0.5)  # it has looked for the last time
+    connection.execute("alter schema perdure rename to elsewhere")
+    try:
+        goes_on.set()
+        wait_until(lambda: "the worker has ended" in caplog.text)
+        with pytest.raises(psycopg.errors.InvalidSchemaName):
+            worker.stop()
+    finally:
+        connection.execute("alter schema elsewhere rename to perdure")
+    assert "is parked" not in caplog.text
+    with perdure.Worker(app, dsn=dsn, poll=0.2):
+        assert handle.result(T) == 1
+
+
 def test_what_is_too_large_raises_where_it_is_given(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
@@ -235,7 +270,7 @@ def test_a_coordinator_is_stuck_once_and_goes_on_when_the_reply_was_lost(
     changed = add_flow(perdure.App(), "new")
     work(changed)
     wait_for(dsn, "select exists (select from perdure.tasks where stuck_reason is not null)")
-    assert len(lost) == 1
+    wait_until(lambda: len(lost) == 1)  # the server knows it before the worker loses the answer
     changed.coordinators["flow"] = app.coordinators["flow"]
     handle.resume()
     assert handle.result(T) == "on"
