@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing_extensions import TypedDict
 
 import perdure
 from perdure.contracts import BrokenContract, schema_of
+from tests.patience import wait_until
 
 T = "15 s"
 
@@ -261,10 +261,3 @@ def test_many_documents_are_moved_by_one_statement(client: perdure.Client, dsn: 
         assert moved.rowcount == 4
     assert client.broken_contracts("order") == []
     assert client.entity("o-2").get() == {"id": 2, "note": None}
-
-
-def wait_until(met: Callable[[], Any]) -> None:
-    until = time.monotonic() + 10
-    while not met():
-        assert time.monotonic() < until
-        time.sleep(0.01)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
@@ -18,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 import perdure
 from perdure.connections import Source
 from perdure.requests import START_OPTIONS, Status, unfinished
+from tests.patience import wait_until
 
 T = "40 s"
 
@@ -391,14 +391,6 @@ def test_a_timeout_tells_in_a_sentence_what_a_job_waits_for(reason: str) -> None
     told = unfinished("j", 1, status)
     assert told.detail == f"It waits for {reason.rstrip('.')}."
     assert ("handle.resume()" in str(told.hint)) is reason.startswith("somebody to resume")
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Look again and again, for ten seconds."""
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_job_that_is_stuck_says_so_to_code(

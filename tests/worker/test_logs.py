@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import perdure
+from tests.patience import wait_until
 
 T = 20.0
 
@@ -154,11 +154,3 @@ def test_a_line_says_whose_it_is(
     assert found["step"]["mine"] == 7
     assert found["step"]["funcName"] == "step"
     assert "perdure_job" not in found["outside"]
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait for what a worker does."""
-    deadline = time.monotonic() + T
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

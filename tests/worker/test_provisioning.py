@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 import perdure
 from perdure.errors import AppNotFound, InvalidSchema
+from tests.patience import wait_until
 from tests.worker.processes import worker_process
 
 pytestmark = pytest.mark.direct("a session of another holds a lock")
@@ -46,14 +47,6 @@ def told(connection: psycopg.Connection, question: str) -> bool:
     row = connection.execute(question.encode()).fetchone()
     assert row is not None
     return bool(row[0])
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again, until it is so."""
-    until = time.monotonic() + IN_TIME
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_it_stops_and_makes_nothing(

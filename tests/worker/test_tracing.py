@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
 import perdure
 from perdure import tracing
+from tests.patience import wait_until
 
 T = 20.0
 Connection = psycopg.Connection[Any]
@@ -436,11 +436,3 @@ def test_what_is_no_tracer_is_refused() -> None:
     """By name."""
     with pytest.raises(perdure.InvalidArgument, match="'me' is no tracer"):
         perdure.App(tracer="me")  # type: ignore[arg-type]
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait for what a worker does after its answer."""
-    deadline = time.monotonic() + T
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
