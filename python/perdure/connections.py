@@ -33,6 +33,7 @@ from .errors import (
     ProtocolNotSupported,
 )
 from .forks import note_connection, note_holder
+from .hasty import HastyConnection
 
 logger = logging.getLogger("perdure.worker")
 
@@ -156,10 +157,10 @@ class Source:
                 begin(connection)
             install(connection, self.schema)
 
-    def connect(self, name: str, *, is_lent: bool = False) -> psycopg.Connection[TupleRow]:
+    def connect(self, name: str, *, is_lent: bool = False) -> HastyConnection:
         """Open a connection; one that is lent to code of the user's is left as the database makes
         it. Raises psycopg.OperationalError."""
-        connection = psycopg.connect(self.dsn, application_name=name, **self._settings)
+        connection = HastyConnection.connect(self.dsn, application_name=name, **self._settings)
         note_connection(connection)
         connection.prepare_threshold = None
         with _given_up_on_error(connection):
@@ -247,14 +248,14 @@ class Link:
         self._source = source
         self._name = name
         self._patience = patience
-        self._connection: psycopg.Connection[TupleRow] | None = None
+        self._connection: HastyConnection | None = None
         note_holder(self)
 
     def begin_anew(self) -> None:
         """Leave the connection to the parent process: the next call opens another."""
         self._connection = None
 
-    def connection(self) -> psycopg.Connection[TupleRow]:
+    def connection(self) -> HastyConnection:
         """Give the connection, opened again where it was lost."""
         if self._connection is None or self._connection.closed:
             self._connection = self._source.connect(self._name)

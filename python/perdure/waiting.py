@@ -84,7 +84,7 @@ class Ear:
             self._is_listening = False
             raise
         finally:
-            if self._is_listening:
+            if self._is_listening and self._link.is_connected():
                 self._stop_listening()
 
     def _wait(self, look: Look) -> Any:
@@ -92,6 +92,7 @@ class Ear:
         for delay in delays():
             try:
                 connection, is_last = self._link.connection(), look.is_over()
+                connection.until = None if look.until is None else look.until + GRACE
                 seen = self._look(connection, look)
                 is_renewed = False
                 if look.is_seen(seen) or is_last:
