@@ -47,7 +47,7 @@ def test_no_attempt_begins_when_the_time_for_all_is_up(
     """The failure tells how many there were, and what the last one said."""
     began: list[float] = []
 
-    @place(app, retry=QUICK, within=0.3)
+    @place(app, retry=QUICK, within=1)  # long enough for two, on a busy machine too
     async def fails() -> None:
         began.append(time.monotonic())
         raise ConnectionError("no route")
@@ -67,11 +67,11 @@ def test_no_attempt_begins_when_the_time_for_all_is_up(
     kind, message, attempts = client.start(waits).result(T)
     assert kind == "TimeoutError"
     assert message == (
-        "activity fails was not done within 0.3 s, in n attempts;"
+        "activity fails was not done within 1 s, in n attempts;"
         " the last failed with ConnectionError: no route"
     )
     assert attempts == len(began) > 1
-    assert began[-1] - began[0] <= 0.4  # a little more than the database's clock tells
+    assert began[-1] - began[0] <= 1.1  # a little more than the database's clock tells
 
 
 @pytest.mark.parametrize("place", [here, far])
