@@ -160,7 +160,9 @@ class Source:
     def connect(self, name: str, *, is_lent: bool = False) -> HastyConnection:
         """Open a connection; one that is lent to code of the user's is left as the database makes
         it. Raises psycopg.OperationalError."""
-        connection = HastyConnection.connect(self.dsn, application_name=name, **self._settings)
+        connection = HastyConnection.connect(
+            self.dsn, fallback_application_name=name, **self._settings
+        )
         note_connection(connection)
         connection.prepare_threshold = None
         with _given_up_on_error(connection):
@@ -175,7 +177,7 @@ class Source:
     ) -> psycopg.AsyncConnection[TupleRow]:
         """Open an asynchronous connection; see `connect`. Raises psycopg.OperationalError."""
         connection = await psycopg.AsyncConnection.connect(
-            self.dsn, application_name=name, **self._settings
+            self.dsn, fallback_application_name=name, **self._settings
         )
         note_connection(connection)
         connection.prepare_threshold = None

@@ -752,3 +752,14 @@ def test_how_a_connection_is_kept_a_dsn_may_say(dsn: str, monkeypatch: pytest.Mo
     assert kept(make_conninfo(dsn, connect_timeout=3, keepalives_idle=7)) == ("3", "7")
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "4")
     assert kept(dsn) == ("4", "30")
+
+
+def test_what_a_connection_is_called_a_dsn_may_say(dsn: str) -> None:
+    """Without a word of it, a name tells what the connection is for."""
+
+    def shown(dsn: str) -> object:
+        with Source(dsn, "perdure").connect("perdure test") as connection:
+            return connection.execute("show application_name").fetchone()
+
+    assert shown(dsn) == ("perdure test",)
+    assert shown(make_conninfo(dsn, application_name="orders")) == ("orders",)
