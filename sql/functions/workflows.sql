@@ -56,7 +56,8 @@ comment on function @extschema@.start_failure(@extschema@.new_job) is
     'Say what is wrong with a start: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
 
 
-create function @extschema@.check_existing(wanted @extschema@.new_job[], made text[]) returns void
+-- What is refused and what is gone is told by one snapshot: else an id could be neither.
+create function @extschema@.check_existing(wanted @extschema@.new_job[], made text[]) returns @extschema@.new_job[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -91,10 +92,15 @@ begin
                   detail = 'An id belongs to one job for ever; nothing was started.',
                   hint = 'Choose another id; start(if_exists => ''existing'') gives the job that is there, ''new_run'' lets it run again.';
     end if;
+    return array(
+        select w
+          from unnest(check_existing.wanted) as w
+         where w.id <> all(check_existing.made)
+           and not exists (select from jobs as j where j.id = w.id offset 0));
 end
 $$;
 comment on function @extschema@.check_existing(@extschema@.new_job[], text[]) is
-    'Refuse ids that exist (PD402), unless the caller takes the existing job, has a new run of it, or repeats its own start.';
+    'Refuse ids that exist (PD402), unless the caller takes the existing job, has a new run of it, or repeats its own start; returns the wishes whose jobs were forgotten meanwhile.';
 
 
 create function @extschema@.start_jobs(wanted @extschema@.new_job[]) returns text[]
@@ -109,6 +115,7 @@ declare
     locked text[] := case when again <> '{}' then lock_jobs(again, waiting => true) else '{}' end;
     started_at timestamptz := clock();
     made text[] := insert_jobs(firsts, started_at);
+    forgotten new_job[];
 begin
     perform insert_coordinators(firsts, made, started_at);
     if cardinality(made) < cardinality(start_jobs.wanted) then
@@ -118,7 +125,13 @@ begin
              where w.if_exists = 'new_run'
                and w.id <> all(made)
                and not was_started_by(w.id, w.key)), locked, started_at);
-        perform check_existing(start_jobs.wanted, made);
+        forgotten := check_existing(start_jobs.wanted, made);
+        if forgotten <> '{}' and made || locked <> '{}' then
+            raise exception 'job % was just forgotten', quote_literal((forgotten[1]).id)
+                using errcode = '40001', detail = 'Others were made before it, and ids are taken in order.', hint = 'Call again.';
+        elsif forgotten <> '{}' then
+            made := start_jobs(forgotten);
+        end if;
     end if;
     perform notify_listeners(queues_of_starts(start_jobs.wanted));
     return made;

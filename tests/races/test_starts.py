@@ -6,8 +6,10 @@ from functools import partial
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.races.sessions import Session, Stage, together
+from tests.races.theatre import Theatre, shut
 
 STARTERS = 8
 
@@ -157,3 +159,40 @@ def test_an_entity_and_a_workflow_of_one_id_are_one_job(a: Session, b: Session, 
 
     assert starting.get() == ("PD402" if end == "commit" else True)
     assert b.memory("j") == (({"n": 1}, 1) if end == "commit" else ({}, 0))
+
+
+def forgotten_while_it_is_started(
+    theatre: Theatre, *jobs: str, **options: object
+) -> tuple[object, int]:
+    """Start jobs of which the first has ended, and is forgotten once it was found to be there; tell
+    what the call is told, and how many jobs there are then."""
+    theatre.put_gate("start_jobs", r"perform insert_coordinators")
+    with theatre.players() as (a, b, c, _):
+        a.advance(a.held(jobs[0]).done())
+        shut(c)
+        starts = Jsonb([{"workflow": "w", "id": job, **options} for job in jobs])
+        starting = b.later(b.run, "select is_new from start_many(%s)", starts)
+        assert starting.waits()
+        assert a.call("forget", id=jobs[0]) is True
+        c.commit()
+
+        error = starting.error()
+        told = error.sqlstate if isinstance(error, psycopg.Error) else starting.get()
+        return told, b.one("select count(*) from jobs")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"if_exists": "existing"}, {"key": "k"}],
+    ids=["error", "existing", "with a key"],
+)
+def test_a_start_whose_id_is_forgotten_at_that_moment_starts_the_job(
+    theatre: Theatre, options: dict[str, str]
+) -> None:
+    """[P1]: it was told that the job is there, and none was."""
+    assert forgotten_while_it_is_started(theatre, "j", **options) == ([(True,)], 1)
+
+
+def test_of_several_starts_none_is_lost_where_one_meets_that(theatre: Theatre) -> None:
+    """[P1]: ids are taken in order, and the call has taken others already: it is to be repeated."""
+    assert forgotten_while_it_is_started(theatre, "j", "k") == ("40001", 0)
