@@ -13,7 +13,7 @@ as $$
 declare
     held memory := lock_job(cancel.id);
     asked_at timestamptz := clock();
-    coordinator text[] := array[held.run || '/main'];
+    coordinator text[] := array[held.run::text || '/main'];
 begin
     perform check_value(to_jsonb(cancel.reason), 'the reason');
     if held.status is distinct from 'running' then
@@ -68,7 +68,7 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return (0, terminated_turn.id, terminated_turn.run || '/main', null, 0, 'cancelled', null, null, null, null, null,
+    return (0, terminated_turn.id, terminated_turn.run::text || '/main', null, 0, 'cancelled', null, null, null, null, null,
         make_failure('PD602', 'Terminated', coalesce(terminated_turn.reason, 'the job was terminated'),
                      'It was ended from outside, without clean-up.', 'Start a new job.'),
         null, 'coordinator', null, null, null, null, null, null, null)::turn;

@@ -35,7 +35,7 @@ begin
 exception
     -- Which it was is looked for only now. Nothing was written in this block: it costs no transaction id.
     when data_exception then
-        perform raise_failure(failure_among(unread_failure(f.fact, 'fact ' || f.place), 'turn', r.number,
+        perform raise_failure(failure_among(unread_failure(f.fact, 'fact ' || f.place::text), 'turn', r.number,
                                             cardinality(read_facts.turns), concat_ws(' of job ', r.task, r.job)))
            from unnest(read_facts.turns) as r
           cross join jsonb_array_elements(r.facts) with ordinality as f (fact, place)
@@ -57,7 +57,7 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform raise_failure(failure_among(zoneless_failure(e.fact, 'fact ' || e.place), 'turn', r.number,
+    perform raise_failure(failure_among(zoneless_failure(e.fact, 'fact ' || e.place::text), 'turn', r.number,
                                         cardinality(check_times.turns), concat_ws(' of job ', r.task, r.job)))
        from unnest(check_times.turns) as r
       cross join jsonb_array_elements(r.facts) with ordinality as e (fact, place)

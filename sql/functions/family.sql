@@ -11,7 +11,7 @@ declare
 begin
     -- A loop: each job's message needs its own identity.
     for child in
-        select j.id, array[j.run || '/main'] as coordinator
+        select j.id, array[j.run::text || '/main'] as coordinator
           from jobs as j
          where j.id = any(cancel_children.children)
            and j.status = 'running'

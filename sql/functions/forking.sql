@@ -151,7 +151,7 @@ set jit = off
 as $$
 declare
     held memory := lock_job(fork.id);
-    source text := held.run || '/main';
+    source text := held.run::text || '/main';
     told bigint := journal_length(held.id, source);
     upto bigint := coalesce(fork.seq, told);
     version bigint := case when fork.seq is null then held.version else version_at_fact(held, source, upto) end;

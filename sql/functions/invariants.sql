@@ -47,7 +47,7 @@ begin
     select 'I3', j.id, null::text, 'a running job has no coordinator'
       from jobs as j
      where j.status = 'running'
-       and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run || '/main' and t.kind = 'coordinator')
+       and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run::text || '/main' and t.kind = 'coordinator')
     union all
     select 'I4', t.job_id, t.task, 'the run of a task has ended'
       from tasks as t
@@ -60,7 +60,7 @@ begin
       from jobs as j
      where j.status = 'running'
        and j.timeout is not null
-       and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run || '/main/$deadline')
+       and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run::text || '/main/$deadline')
     union all
     select 'I18', j.id, null, format('the beginnings of %s later runs are told, the last is run %s', k.told, j.run)
       from jobs as j

@@ -9,12 +9,12 @@ as $$
 begin
     -- Of a run that has ended, nobody knows how much it had asked for: it was all that it ever asks for.
     return query
-    select j.id, coalesce(t.task, j.run || '/main'), j.workflow, j.entity, j.queue, j.parent, j.headers,
+    select j.id, coalesce(t.task, j.run::text || '/main'), j.workflow, j.entity, j.queue, j.parent, j.headers,
            coalesce(t.pinned_version, j.pinned_version), j.run, j.args, coalesce(t.attempt, 0), coalesce(t.asked, 2147483647),
            coalesce(t.accept_changes, false), t.position::integer, coalesce(t.started_at, j.started_at, j.created_at),
            j.status::text, j.result, case j.run when 1 then j.forked_from end, j.asked_as
       from jobs as j
-      left join tasks as t on t.job_id = j.id and t.task = j.run || '/main'
+      left join tasks as t on t.job_id = j.id and t.task = j.run::text || '/main'
      where j.id = any(recordings_of.ids)
        and j.workflow is not null
      order by j.id;

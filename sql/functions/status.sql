@@ -182,13 +182,13 @@ declare
     it job_status;
 begin
     select j.id, j.entity, j.workflow, j.status, j.version, j.run,
-           case when j.status = 'running' then task_reason(j.id, j.run || '/main') end,
+           case when j.status = 'running' then task_reason(j.id, j.run::text || '/main') end,
            j.created_at, j.updated_at, j.finished_at,
            (select format('%s: %s', t.task, left(coalesce(t.stuck_reason ->> 'message', t.stuck_reason::text), 1000))
               from tasks as t
              where t.job_id = j.id
                and t.stuck_reason is not null
-             order by t.task <> j.run || '/main', t.task
+             order by t.task <> j.run::text || '/main', t.task
              limit 1),
            left(nullif(concat_ws(': ', j.error ->> 'type',
                                  case when j.error ->> 'message' like '$c_:%' then 'sealed' else j.error ->> 'message' end),

@@ -47,10 +47,20 @@ def test_every_function_compiles_without_a_warning(connection: Connection, schem
         connection.execute(definition)
 
 
-def test_every_statement_of_every_function_is_right(connection: Connection, schema: str) -> None:
-    """Columns exist, types match, no variable is unused or assigned in vain."""
+CASTS = ("integer", "bigint", "numeric", "interval", "timestamptz", "uuid", "jsonb")
+"""What became text by itself before PostgreSQL 8.3, and in databases that never gave that up."""
+
+
+@pytest.mark.parametrize("casts", [(), CASTS], ids=["plain", "with implicit casts"])
+def test_every_statement_of_every_function_is_right(
+    connection: Connection, schema: str, casts: tuple[str, ...]
+) -> None:
+    """Columns exist, types match, no operator is ambiguous, no variable is unused or assigned in
+    vain."""
     try:
         connection.execute("create extension plpgsql_check")
     except (psycopg.errors.UndefinedFile, psycopg.errors.FeatureNotSupported):
         pytest.skip("this server has no plpgsql_check (Debian: postgresql-15-plpgsql-check)")
+    for cast in casts:
+        connection.execute(f"create cast ({cast} as text) with inout as implicit")
     assert connection.execute(FINDINGS, [schema]).fetchall() == []

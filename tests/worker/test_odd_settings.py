@@ -76,3 +76,35 @@ def test_work_meets_no_conflicts_where_transactions_are_serializable_by_default(
         assert [job.result(IN_TIME) for job in jobs] == [["serializable"]] * 20
         assert [job.memory.get("n") for job in jobs] == [10] * 20
     assert "could not serialize" not in caplog.text
+
+
+def test_numbers_may_become_texts_by_themselves(app: perdure.App, dsn: str) -> None:
+    """Databases that were moved from before PostgreSQL 8.3 have such casts: `run || '/main'` was no
+    unique operator there, and nothing could be started."""
+    with psycopg.connect(dsn) as admin:
+        for kind in ("integer", "bigint", "numeric", "interval"):
+            admin.execute(f"create cast ({kind} as text) with inout as implicit")
+
+    @app.hook
+    async def counts(memory: perdure.AsyncEntity) -> None:
+        await memory.increment("n")
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity) -> str:
+        return memory.id
+
+    @app.coordinator(entity="odd")
+    async def flow(memory: perdure.AsyncEntity) -> str:
+        await counts(memory)
+        return await child.start()
+
+    with perdure.connect(dsn) as client:
+        with perdure.Worker(app, dsn=dsn):
+            job = client.start(flow, timeout="1 min")
+            assert job.result(IN_TIME) == f"{job.id}/child#1"
+            fork = client.fork(job.id, "fork")
+            assert fork.result(IN_TIME)
+        assert job.status().status == "completed"
+        found = client.find("odd", {"n": 1}, order_by=["$created_at"])
+        assert [memory.id for memory in found] == [job.id, "fork"]
+        assert client.start(flow).cancel()

@@ -51,7 +51,7 @@ begin
     if (octet_length(condition_failure.condition) <= 1000) is not true then
         return make_failure(
             'PD108', 'InvalidCondition', 'a condition is a text of at most 1000 bytes',
-            coalesce('It has ' || octet_length(condition_failure.condition) || ' bytes.', 'It is none.'), hint);
+            coalesce('It has ' || octet_length(condition_failure.condition)::text || ' bytes.', 'It is none.'), hint);
     end if;
     if regexp_replace(condition_failure.condition::jsonpath::text, E'"(?:[^"\\\\]|\\\\.)*"', '""', 'g') like '%$""%' then
         return make_failure(

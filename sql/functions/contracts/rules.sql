@@ -268,8 +268,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return type_found(value) || case jsonb_typeof(value)
-        when 'array' then ' of length ' || jsonb_array_length(value)
-        when 'string' then ' of length ' || length(value #>> '{}')
+        when 'array' then ' of length ' || jsonb_array_length(value)::text
+        when 'string' then ' of length ' || length(value #>> '{}')::text
         else '' end;
 end
 $$;

@@ -143,7 +143,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select row('key_' || key.number, key.kind, key.descending, key.is_optional)::order_key
+        select row('key_' || key.number::text, key.kind, key.descending, key.is_optional)::order_key
           from unnest(output_keys.keys) with ordinality as key (expression, kind, descending, is_optional, number)
          order by key.number);
 end
@@ -162,7 +162,7 @@ begin
         select 'jsonb_build_array(' || string_agg(
                    format('case when key_%s is null then ''[]'' else jsonb_build_array(%s) end', key.number,
                           case key.kind when 'time' then format('%s.written_time(key_%s)', '@extschema@', key.number)
-                                        else 'key_' || key.number end), ', ' order by key.number) || ')'
+                                        else 'key_' || key.number::text end), ', ' order by key.number) || ')'
           from unnest(place_expression.keys) with ordinality as key (expression, kind, descending, is_optional, number));
 end
 $$;

@@ -7,7 +7,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return (split_part(next_run.task, '/', 1)::integer + 1) || '/main';
+    return (split_part(next_run.task, '/', 1)::integer + 1)::text || '/main';
 end
 $$;
 comment on function @extschema@.next_run(text) is 'Name the coordinator of the run that follows that of a coordinator.';

@@ -13,7 +13,7 @@ as $$
 begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, paused, asker_job,
                        asker_task, asker_key)
-    select w.id, j.run || '/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
+    select w.id, j.run::text || '/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
            coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, coalesce(w.limit_key, ''),
            j.paused,
            case when w.asker_key is not null then w.parent end,
@@ -28,7 +28,7 @@ begin
     -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along. What is due at a time does
     -- not wait behind hooks of users on the same queue, however many there are.
     insert into tasks (job_id, task, kind, name, queue, priority, due_at)
-    select w.id, j.run || '/main/$deadline', 'hook', '$deadline', '$sql', 0,
+    select w.id, j.run::text || '/main/$deadline', 'hook', '$deadline', '$sql', 0,
            time_after(greatest(w.due_at, insert_coordinators.started_at), w.timeout)
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id

@@ -20,7 +20,7 @@ begin
     end if;
     above := replace(regexp_replace(above, E'([\\\\:])', E'\\\\\\1', 'g'), '/', ':');
     own := replace(regexp_replace(own, E'([\\\\:])', E'\\\\\\1', 'g'), '/', case when own ~ '^[.]' then ':' else E'\\|' end);
-    return '$hook/' || coalesce('$hook:' || length(asker) || ':' || asker, '') || above || ':' || own;
+    return '$hook/' || coalesce('$hook:' || length(asker)::text || ':' || asker, '') || above || ':' || own;
 end
 $$;
 comment on function @extschema@.requested_task(text, text, boolean) is

@@ -48,7 +48,7 @@ begin
         or exists (
             select
               from jobs as j
-              join tasks as t on t.job_id = any(array[j.id]) and t.task = j.run || '/main'
+              join tasks as t on t.job_id = any(array[j.id]) and t.task = j.run::text || '/main'
              where j.parent = is_requested.job
                and j.asked_as = is_requested.task || '/' || is_requested.key
                and t.asker_key = is_requested.key);
@@ -264,7 +264,7 @@ begin
             select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)) as task
              where coalesce(q.kind, 'hook') in ('hook', 'activity')
             union all
-            select j.id, j.run || '/main'
+            select j.id, j.run::text || '/main'
               from jobs as j
              where q.kind = 'job'
                and j.parent = r.job
