@@ -8,7 +8,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if to_regtype(format('@extschema@.%I', add_type.name)) is null then
+    if to_regtype(format('%s.%I', '@extschema@', add_type.name)) is null then
         execute add_type.definition;
     end if;
 end
@@ -24,11 +24,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 set lock_timeout = '2 s'
 as $$
 declare
-    before text[] := @extschema@.attributes_of(format('@extschema@.%I', extend_type.name)::regtype);
+    before text[] := @extschema@.attributes_of(format('%s.%I', '@extschema@', extend_type.name)::regtype);
     wanted text[];
 begin
     -- The type of this version is made beside, only to be compared.
-    execute replace(extend_type.definition, format('create type @extschema@.%s ', extend_type.name),
+    execute replace(extend_type.definition, format('create type %s.%s ', '@extschema@', extend_type.name),
                     format('create type pg_temp.%s ', extend_type.name));
     wanted := @extschema@.attributes_of(format('pg_temp.%I', extend_type.name)::regtype);
     execute format('drop type pg_temp.%I', extend_type.name);
@@ -45,7 +45,7 @@ begin
         lock table @extschema@.jobs, @extschema@.tasks in access exclusive mode;
     end if;
     for place in cardinality(before) + 1 .. cardinality(wanted) loop
-        execute format('alter type @extschema@.%I add attribute %s', extend_type.name, wanted[place]);
+        execute format('alter type %s.%I add attribute %s', '@extschema@', extend_type.name, wanted[place]);
     end loop;
 exception
     when lock_not_available then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,12 +14,14 @@ from typing import Any
 
 import psycopg
 import pytest
+import releases
 from fingerprint import fingerprint
 
 import perdure.install
 from perdure import script
 from perdure.errors import InvalidSchema, NewerSchema, SchemaOccupied
 from perdure.install import install, reload_functions
+from tests.databases import find_app
 
 Connection = psycopg.Connection[Any]
 VERSION = script.default_version()
@@ -150,9 +153,10 @@ def test_the_callers_settings_are_left_alone(empty: Connection, is_joined: bool)
         assert value(empty, "show client_min_messages") == "notice"
 
 
-@pytest.mark.parametrize(
-    "name", ["My App", "ünïcode", "select", "a.b", "x" * 63, "100%", "{}", "-- "]
-)
+ODD = ["My App", "ünïcode", "select", "a.b", "x" * 63, "100%", "a%sb", "{}", "-- "]
+
+
+@pytest.mark.parametrize("name", ODD)
 def test_an_odd_name_works(empty: Connection, name: str) -> None:
     install(empty, name)
     assert install(empty, name) == VERSION
@@ -160,6 +164,26 @@ def test_an_odd_name_works(empty: Connection, name: str) -> None:
     assert value(empty, f"select count(*) from {quoted}.assert_invariants()") == 0
     assert value(empty, f"select is_new from {quoted}.start('w', id => 'one')")
     assert jobs(empty, name) == 1
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_app_of_an_odd_name_gives_access_finds_and_is_upgraded(
+    empty: Connection, name: str, role: str, trees: dict[str, Path]
+) -> None:
+    """Where SQL is put together, the name stood in the pattern of `format()`."""
+    install(empty, name)
+    find_app(empty, name)
+    empty.execute("select entity_create('e', 'note', '{\"at\": \"2030-01-31T12:00:00\"}')")
+    empty.execute("select create_index('note', 'at')")
+    for wanted in ({"at": {"$gt": "2030"}}, {"at": {"$match": "$.datetime() != null"}}):
+        assert value(empty, f"select count_found('note', '{json.dumps(wanted)}')") == 1
+    empty.execute("select grant_access(%s, 'reader')", [role])
+
+    assert install(empty, name, source=trees[releases.LATER[-1]]) == releases.LATER[-1]
+    has = f"select has_schema_privilege('{role}', '{name}', 'usage')"
+    assert value(empty, has) is True
+    assert value(empty, f"select revoke_access('{role}')") is True
+    assert value(empty, has) is False
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ as $$
 declare
     given text;
 begin
-    execute format('grant usage on schema @extschema@ to %I', give_access.role);
+    execute format('grant usage on schema %s to %I', '@extschema@', give_access.role);
     execute format('grant execute on routine %s to %I',
                    (select string_agg(p.oid::regprocedure::text, ', ' order by p.proname)
                       from pg_proc as p
@@ -131,9 +131,9 @@ as $$
 begin
     lock table access in share row exclusive mode;
     if exists (select from pg_roles as r where r.rolname = revoke_access.role) then
-        execute format('revoke all on all routines in schema @extschema@ from %I', revoke_access.role);
-        execute format('revoke all on all tables in schema @extschema@ from %I', revoke_access.role);
-        execute format('revoke all on schema @extschema@ from %I', revoke_access.role);
+        execute format('revoke all on all routines in schema %s from %I', '@extschema@', revoke_access.role);
+        execute format('revoke all on all tables in schema %s from %I', '@extschema@', revoke_access.role);
+        execute format('revoke all on schema %s from %I', '@extschema@', revoke_access.role);
     end if;
     delete from access as a where a.role = revoke_access.role;
     return found;

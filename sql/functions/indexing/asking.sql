@@ -34,8 +34,8 @@ begin
     perform check_predicate(value_question.operand);
     -- Times and decimals may raise in the operator, whatever it is told to hide: they are judged as tasks judge their conditions.
     return format(case when (value_question.operand #>> '{}')::jsonpath::text ~ '[.](date|time|decimal)[a-z_]*[(]'
-                       then '@extschema@.fulfils(%s, %L::jsonpath)' else '%s @@ %L::jsonpath' end,
-                  reading(value_question.path, 'value'), value_question.operand #>> '{}');
+                       then '%3$s.fulfils(%1$s, %2$L::jsonpath)' else '%s @@ %L::jsonpath' end,
+                  reading(value_question.path, 'value'), value_question.operand #>> '{}', '@extschema@');
 end
 $$;
 comment on function @extschema@.value_question(text, text, jsonb) is
