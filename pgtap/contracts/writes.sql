@@ -1,7 +1,7 @@
 -- Whoever writes a memory keeps to the contract of its entity (C23): a write that would break it is refused, without a trace.
 
 begin;
-select plan(63);
+select plan(68);
 
 select the_time_is('2030-01-01 12:00+00');
 select define_contract('note', '{
@@ -193,6 +193,39 @@ select is(error_of($$ select entity_restore('old', 1) $$), 'PD109', 'what breaks
 select is(entity_at('old', 1), '{"n": "x", "m": 1}', 'it can be looked at all the same');
 select is(drop_contract('draft'), true, 'a contract is dropped while documents stand under it');
 select is(entity_set('old', '"y"', 'n'), '5', 'without a contract an entity is free again');
+
+-- A schema that comes back to itself, by five alternatives at each level, and a document as deep as one may be.
+
+create function nested(levels integer, inside jsonb default '{}') returns jsonb
+language sql
+as $$
+select (repeat('{"c": ', levels) || inside || repeat('}', levels))::jsonb
+$$;
+select given(entity_create('deep', 'tree', nested(99)));
+select given(entity_set('deep', nested(95), repeat('c.', 49) || 'c'));
+select given(start('w', id => 'k', queue => 'k', entity => 'tree'));
+select define_contract('tree', '{
+    "properties": {"c": {"$ref": "#/$defs/node"}},
+    "$defs": {"node": {"anyOf": [{"type": "null"}, {"allOf": [{"anyOf": [{"type": "null"}, {"allOf": [{"anyOf": [{"type": "null"},
+        {"properties": {"c": {"$ref": "#/$defs/node"}}}]}]}]}]}]}}}');
+select is((select jsonb_agg(to_jsonb(b) - 'message') from broken_contracts('tree') as b),
+          '[{"id": "deep", "path": "the memory", "rule": "depth"}]',
+          'what was there before is listed with what breaks the contract');
+select is(entity_set('deep', nested(5)), '3', 'a contract that comes back to itself is followed into a document');
+select given(take(queues => '{k}'));
+select is(
+    (select jsonb_agg(jsonb_build_array(answer -> 0, answer -> 1, answer #> '{2,rule}', answer #> '{2,message}'))
+       from jsonb_array_elements(tell(a_turn('k', facts => jsonb_build_array(
+           jsonb_build_object('key', 'a', 'op', 'set', 'path', array_fill('c'::text, array[50]), 'value', nested(95)),
+           jsonb_build_object('key', 'b', 'op', 'set', 'path', array['n'], 'value', 1)))) -> 'answers') as answer),
+    jsonb_build_array(
+        jsonb_build_array(1, false, 'depth', 'the memory is nested too deeply to be looked through, '
+                                             'but the contract of tree wants fewer levels'),
+        jsonb_build_array(2, true, null, null)),
+    'where the stack of the server ends a document is refused, and its neighbours stay [P3]');
+select is(error_of($$ select entity_restore('deep', 2) $$), 'PD109', 'a verb refuses it too');
+select is(entity_at('deep', 2) #> array_fill('c'::text, array[50]), nested(95),
+          'what is so deep can be looked at all the same');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -184,6 +184,24 @@ comment on function @extschema@.first_broken_rule(jsonb, jsonb, jsonb, text[]) i
     'Hold a value against a schema; returns the first rule that it breaks and where, or null.';
 
 
+-- A schema may come back to itself, and a document lead it deeper than the server's stack reaches: then it is refused, as for
+-- any rule. Raised, it would undo the neighbours of a command, and leave the task that gives it stuck.
+create function @extschema@.broken_rule_of(document jsonb, rules jsonb) returns @extschema@.broken_rule
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return first_broken_rule(broken_rule_of.document, broken_rule_of.rules, broken_rule_of.rules, '{}');
+exception
+    when statement_too_complex then
+        return ('{}', 'depth', 'nested too deeply to be looked through', 'fewer levels')::broken_rule;
+end
+$$;
+comment on function @extschema@.broken_rule_of(jsonb, jsonb) is
+    'Hold a document against the rules of a contract; returns the first that it breaks and where, or null; depth where it cannot be told.';
+
+
 create function @extschema@.broken_rule_failure(entity text, broken @extschema@.broken_rule) returns jsonb
 language plpgsql
 immutable
@@ -221,7 +239,7 @@ begin
     if rules is null then
         return null;
     end if;
-    return broken_rule_failure(contract_failure.entity, first_broken_rule(contract_failure.context, rules, rules, '{}'));
+    return broken_rule_failure(contract_failure.entity, broken_rule_of(contract_failure.context, rules));
 end
 $$;
 comment on function @extschema@.contract_failure(text, jsonb) is

@@ -165,7 +165,7 @@ begin
     select j.id, write_path((b.broken).path), (b.broken).rule,
            broken_rule_failure(broken_contracts.entity, b.broken) ->> 'message'
       from jobs as j
-     cross join lateral (select first_broken_rule(j.context, rules, rules, '{}') as broken offset 0) as b
+     cross join lateral (select broken_rule_of(j.context, rules) as broken offset 0) as b
      where j.entity = broken_contracts.entity
        and j.id > coalesce(broken_contracts.after, '')
        and (j.context <> '{}' or exists (
