@@ -55,7 +55,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 begin
-    if lock_jobs(array[forget.id], waiting => true) = '{}' then
+    if not lock_to_forget(forget.id) then
         return false;
     end if;
     if is_at_work(forget.id) then
@@ -93,7 +93,7 @@ declare
 begin
     perform check_rows(forget_finished.max_jobs);
     -- A loop: a page of which nothing is left is not the last one. What began later has not finished before: so the index by age
-    -- ends the search. A job that somebody has locked is passed over: it will be there next time, and does not count.
+    -- ends the search. A job that somebody has locked, or points to in an open transaction, is passed over: it will be there next time.
     loop
         found_now := array(
             select j.id
@@ -105,7 +105,7 @@ begin
                and not is_at_work(j.id)
              order by j.created_at
              limit least(forget_finished.max_jobs, 10000)
-               for no key update skip locked);
+               for update skip locked);
         -- Looked at again under the locks: a hook may have begun meanwhile.
         old := array(select id from unnest(found_now) as id where not is_at_work(id));
         exit when found_now = '{}' or old <> '{}';

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -218,6 +218,53 @@ def test_a_turn_that_waited_for_a_plain_update_works_on_what_it_left(
 
     assert telling.get().values == [11 if end == "commit" else 2]
     assert a.memory("j") == (({"n": 11}, 3) if end == "commit" else ({"n": 2}, 2))
+
+
+# A table of the user's may point to jobs: who writes a row into it shares the key of a job.
+
+POINTING = "create table public.orders (job text references perdure.jobs (id) on delete cascade)"
+
+
+@pytest.fixture
+def orders(a: Session) -> Iterator[None]:
+    """Have a table that points to jobs."""
+    a.run(POINTING)
+    yield
+    a.run("drop table public.orders")
+
+
+@pytest.mark.usefixtures("orders")
+def test_a_job_to_which_an_open_transaction_points_is_passed_over_by_retention(
+    a: Session, b: Session
+) -> None:
+    """It waited, with all that it had found locked."""
+    for job in ("j", "k"):
+        a.advance(a.held(job).done())
+    b.begin()
+    b.run("insert into orders values ('j')")
+
+    assert a.one("select forget_finished('infinity')") == 1
+    assert a.run("select id from jobs") == [("j",)]
+    b.commit()
+    assert a.one("select forget_finished('infinity')") == 1
+
+
+@pytest.mark.usefixtures("orders")
+def test_who_points_to_a_job_may_go_on_with_it_while_another_waits_to_forget_it(
+    a: Session, b: Session
+) -> None:
+    """Each had what the other wanted: the server ended one of them as a deadlock."""
+    a.call("entity_create", id="j", entity="e")
+    b.begin()
+    b.run("insert into orders values ('j')")
+    forgetting = a.later(a.call, "forget", id="j")
+    assert forgetting.waits()
+
+    assert b.call("entity_set", id="j", path="n", value=1) == 1
+    b.commit()
+
+    assert forgetting.get() is True
+    assert b.run("select from jobs") == b.run("select from orders") == []
 
 
 # A caller may ask for stronger isolation: he is told to try again, and nothing is lost.

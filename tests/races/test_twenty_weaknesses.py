@@ -209,7 +209,7 @@ WEAKNESSES = {
     ),
     "M14 unordered GC": Weakness(
         "who forgets locks jobs by age, which is sound as it never waits; here it waits",
-        sql("forget_finished", "for no key update skip locked", "for no key update"),
+        sql("forget_finished", "for update skip locked", "for update"),
         two(past.test_who_forgets_waits_for_nobody_and_needs_no_order),
     ),
     "M15 per-attempt token": Weakness(

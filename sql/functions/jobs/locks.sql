@@ -98,6 +98,22 @@ comment on function @extschema@.lock_jobs(text[], boolean) is
     'Lock jobs in order of id, waiting for those that another session holds or passing them over; returns the ids that are locked.';
 
 
+-- A row of a user's own that points to a job, in a transaction that is open, shares its key. Whoever deletes the job waits for
+-- that: so at once, and not with a lock in hand for which that transaction asks next.
+create function @extschema@.lock_to_forget(id text) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform from jobs as j where j.id = lock_to_forget.id for update;
+    return found;
+end
+$$;
+comment on function @extschema@.lock_to_forget(text) is
+    'Lock a job that is to be deleted, also against foreign keys of users; false when there is none.';
+
+
 create function @extschema@.missed_jobs(ids text[], locked text[]) returns text[]
 language plpgsql
 stable
