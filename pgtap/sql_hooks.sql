@@ -1,7 +1,7 @@
 -- Hooks in SQL: what runs inside the database, with its task, in one transaction.
 
 begin;
-select plan(75);
+select plan(76);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -75,6 +75,18 @@ select given(hook('e', 'count', '["a b c"]', queue => '$sql', key => 'k'));
 select is(pg_temp.run('e', '$hook/k'), 'done', 'a hook in SQL runs');
 select is(the_job('e') -> 'context', '{"runs": 1}', 'it changes the memory');
 select is(journal_of('e', '$hook/k') -> 0, '[1, "end", null, true, 3]', 'its answer stands in its journal');
+create function pg_temp.tell_settings(job text, args jsonb) returns jsonb
+language sql
+as $$
+    select jsonb_agg(current_setting(name) order by place)
+      from jsonb_array_elements_text(args) with ordinality as g (name, place)
+$$;
+select register_sql_hook('settings', 'pg_temp.tell_settings');
+select given(hook('e', 'settings', '["plan_cache_mode", "enable_seqscan", "search_path"]',
+                  queue => '$sql', key => 's'));
+select given(pg_temp.run('e', '$hook/s'));
+select is((hook_result('e', '$hook/s')).result, '["auto", "on", "pg_catalog, perdure, pg_temp"]',
+          'what a hook asks of the server is planned as what anybody asks, not as the statements of the core');
 select lives_ok($$ select register_sql_hook('args', 'pg_temp.count_args') $$, 'a hook may be strict');
 select have_held_job('bare');
 select given(tell(a_turn('bare', requests => '[{"key": "a", "name": "args", "queue": "$sql"}]')));

@@ -1,9 +1,12 @@
 -- Hooks in SQL, tried: what an attempt does, and what becomes of it. [P10]
 
+-- Its own statements are planned as anybody's, not as those of the core, whose settings it would inherit.
 create function @extschema@.call_sql_hook(name text, job text, args jsonb) returns jsonb
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
+set plan_cache_mode = auto
+set enable_seqscan = on
 as $$
 declare
     known record;
