@@ -370,12 +370,12 @@ class AsyncLink:
             except psycopg.Error as error:
                 if not is_renewed and may_be_stale(error):
                     is_renewed = True
-                    self._forget()
+                    self.break_off()
                 else:
                     self._note(error, began)
             except BaseException:  # it is cancelled, mostly, and the driver has ended the call
                 if self._is_amid_a_call():
-                    self._forget()
+                    self.break_off()
                 raise
             call = call.again or call
             await asyncio.sleep(pause)
@@ -396,7 +396,7 @@ class AsyncLink:
         is_connected = self._cursor is not None and not self._cursor.connection.closed
         late = self._patience is not None and time.monotonic() - began >= self._patience
         if not is_connected or error.sqlstate in _ELSEWHERE:
-            self._forget()
+            self.break_off()
         if late or not can_be_repeated(error, is_connected):
             raise error
         if self._on_trouble is not None:
@@ -412,7 +412,8 @@ class AsyncLink:
         self._cursor = plain_cursor(connection)
         return self._cursor
 
-    def _forget(self) -> None:
+    def break_off(self) -> None:
+        """Leave a connection, whatever is under way on it; the next call opens another."""
         cursor, self._cursor = self._cursor, None
         if cursor is not None:
             cursor.connection.pgconn.finish()

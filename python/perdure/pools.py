@@ -11,6 +11,7 @@ import queue
 import time
 from typing import Any
 
+from .belonging import Belonging
 from .calls import Call
 from .connections import PATIENCE, AsyncLink, Link, Source
 from .errors import InvalidArgument
@@ -106,6 +107,10 @@ class Pool(_Pool):
 class AsyncPool(_Pool):
     """The connections of an async client, for all its tasks."""
 
+    def __init__(self, source: Source):
+        super().__init__(source)
+        self._belonging = Belonging()
+
     def begin_anew(self) -> None:
         """Leave all to the parent process, and to its tasks."""
         self._idle: asyncio.LifoQueue[AsyncLink] = asyncio.LifoQueue(KEPT)
@@ -114,11 +119,19 @@ class AsyncPool(_Pool):
 
     async def call(self, call: Call) -> Any:
         """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        self._settle()
         link = await self._taken()
         try:
             return await link.call(call)
         finally:
             await self._put_back(link)
+
+    def _settle(self) -> None:
+        """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
+        if self._belonging.has_ended():
+            while not self._idle.empty():
+                self._idle.get_nowait().break_off()
+            self.begin_anew()
 
     def _made(self) -> AsyncLink:
         return AsyncLink(self._source, NAME, PATIENCE)
@@ -146,6 +159,7 @@ class AsyncPool(_Pool):
 
     async def close(self) -> None:
         """Close the connections; those in use are closed when they come back."""
+        self._settle()
         self._is_closed = True
         while not self._idle.empty():
             await self._idle.get_nowait().close()

@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.errors import InsufficientPrivilege
 
+from .belonging import Belonging
 from .calls import Call, Calls, send, send_async, send_together
 from .connections import (
     REFUSALS,
@@ -163,6 +164,7 @@ class Ears:
         self._source = source
         self._calls = calls
         self._link = AsyncLink(source, "perdure result")
+        self._belonging = Belonging()
         self._is_closed = False
         self.begin_anew()
         note_holder(self)
@@ -180,6 +182,7 @@ class Ears:
 
         It goes on where the client is closed meanwhile; the last one to end takes the connection.
         """
+        self._settle()
         self._waiting += 1
         try:
             return await self._seen(look)
@@ -187,6 +190,13 @@ class Ears:
             self._waiting -= 1
             if self._is_closed and not self._waiting:
                 await self._link.close()
+
+    def _settle(self) -> None:
+        """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
+        if self._belonging.has_ended():
+            self._link.break_off()
+            self._link.begin_anew()
+            self.begin_anew()
 
     async def _seen(self, look: Look) -> Any:
         is_alone = self._waiting == 1  # else others would wait for the connection
@@ -270,6 +280,7 @@ class Ears:
 
     async def close(self) -> None:
         """Close the connections."""
+        self._settle()
         self._is_closed = True
         task, self._task = self._task, None
         if task is not None and not task.done():

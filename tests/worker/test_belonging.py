@@ -1,0 +1,86 @@
+"""An async client in several event loops: one at a time, and one after another."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+import perdure
+from perdure.pools import KEPT
+
+T = "20 s"
+
+
+async def counts(client: perdure.AsyncClient, many: int = 1) -> None:
+    """Use a client by many calls at once, and by waits."""
+    memory = client.entity("e1")
+    reached = max(await asyncio.gather(*(memory.increment("n") for _ in range(many))))
+    waits = (memory.until(f"$.n >= {reached}", timeout=T) for _ in range(many))
+    await asyncio.gather(*waits)
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[perdure.AsyncClient]:
+    """Give a client that has been used in this loop."""
+    async with perdure.connect_async(dsn) as client:
+        await client.create_entity("e1", "thing", {"n": 0})
+        await counts(client)
+        yield client
+
+
+def test_another_loop_is_refused_beside_that_of_the_client(dsn: str) -> None:
+    """It read from the same connections, and a wait of either loop never ended."""
+
+    def elsewhere(client: perdure.AsyncClient) -> None:
+        for use in (counts(client), client.handle("e1").result(timeout=0), client.close()):
+            with pytest.raises(perdure.InvalidArgument, match="belongs to another event loop"):
+                asyncio.run(use)
+
+    async def main() -> None:
+        async with connected(dsn) as client:
+            await asyncio.gather(
+                *(asyncio.to_thread(elsewhere, client) for _ in range(5)),
+                *(counts(client, 2 * KEPT) for _ in range(5)),
+            )
+            assert await client.entity("e1").get("n") == 1 + 5 * 2 * KEPT
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_client_outlives_the_loop_that_has_ended(dsn: str) -> None:
+    """What had waited for a connection stayed bound to the first loop: RuntimeError."""
+
+    async def first() -> perdure.AsyncClient:
+        client = await perdure.connect_async(dsn)
+        await client.create_entity("e1", "thing", {"n": 0})
+        await counts(client, 2 * KEPT)
+        return client
+
+    async def last(client: perdure.AsyncClient) -> None:
+        await counts(client, 2 * KEPT)
+        assert await client.entity("e1").get("n") == 6 * KEPT
+        await client.close()
+
+    client = asyncio.run(first())
+    asyncio.run(counts(client, 2 * KEPT))
+    asyncio.run(last(client))
+    gc.collect()  # a connection that was left open would warn here
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_client_is_closed_in_a_loop_after_its_own(dsn: str) -> None:
+    async def first() -> perdure.AsyncClient:
+        client = await perdure.connect_async(dsn)
+        await client.jobs()
+        return client
+
+    client = asyncio.run(first())
+    asyncio.run(client.close())
+    with pytest.raises(perdure.InvalidArgument, match="closed"):
+        asyncio.run(client.handle("j").signal("go"))
+    gc.collect()
