@@ -26,6 +26,19 @@ def read_as(decode: Callable[[Any], Any], value: Any, name: str, kind: str = "")
         ) from error
 
 
+def argument_as(decode: Callable[[Any], Any], value: Any, name: str, function: str) -> Any:
+    """Give a stored argument as its type. Raises ValueMistyped: whoever asked is elsewhere, so the
+    message says all that he will see of it."""
+    try:
+        return decode(value)
+    except Exception as error:
+        raise ValueMistyped(
+            f"argument {name} of {function}() is not of its type: {text_of(error)}"[:TOLD],
+            detail=f"It is {value!r:.{SHOWN}}",
+            hint="Give one that fits: in SQL, and by name, nothing is checked before it runs.",
+        ) from error
+
+
 def _in_words(name: str, kind: str) -> str:
     if kind == "signal":
         return f"the payload of signal {name}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .mistyped import argument_as
 from .typed import decoder, to_json
 from .typed_hints import is_typed_dict, signature_of, types_of, types_of_call, unpacked
 from .typed_items import Decode, unchanged
@@ -20,7 +21,7 @@ class Shape:
     signature: inspect.Signature
     skip: int
     result: Decode
-    positional: tuple[Decode, ...]
+    positional: tuple[tuple[str, Decode], ...]
     rest: Decode
     named: Mapping[str, Decode]
     others: Decode
@@ -28,21 +29,27 @@ class Shape:
     fitting: range
 
     def arguments(self, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give stored args (array: positional, object: keyword, null: none) for a call."""
+        """Give stored args (array: positional, object: keyword, null: none) for a call.
+
+        Raises ValueMistyped.
+        """
         if isinstance(args, list) and self.is_plain:
             return tuple(args), {}
         if args is None:
             return (), {}
         if isinstance(args, dict):
-            get = self.named.get
-            return (), {name: get(name, self.others)(value) for name, value in args.items()}
+            return (), {name: self._named(name, value) for name, value in args.items()}
         if not isinstance(args, list):
             return (args,), {}
-        known = self.positional
-        return tuple(
-            (known[place] if place < len(known) else self.rest)(value)
-            for place, value in enumerate(args)
-        ), {}
+        return tuple(self._placed(place, value) for place, value in enumerate(args)), {}
+
+    def _named(self, name: str, value: Any) -> Any:
+        return argument_as(self.named.get(name, self.others), value, name, self.name)
+
+    def _placed(self, place: int, value: Any) -> Any:
+        known = place < len(self.positional)
+        name, decode = self.positional[place] if known else (str(place + 1), self.rest)
+        return argument_as(decode, value, name, self.name)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give a call's arguments as JSON; a wrong call fails where it is made.
@@ -84,7 +91,7 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
     """Read a function's annotations; `skip` leading parameters (the memory) are not on the wire."""
     signature = signature_of(function)
     hints = types_of_call(function, signature, skip)
-    positional: list[Decode] = []
+    positional: list[tuple[str, Decode]] = []
     named: dict[str, Decode] = {}
     rest: Decode = unchanged
     others: Decode = unchanged
@@ -100,9 +107,9 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
         else:
             named[parameter.name] = decode
             if parameter.kind is not parameter.KEYWORD_ONLY:
-                positional.append(decode)
+                positional.append((parameter.name, decode))
     result = decoder(hints.get("return"))
-    is_plain = all(decode is unchanged for decode in (*positional, rest))
+    is_plain = rest is unchanged and all(decode is unchanged for _, decode in positional)
     fitting = _fitting(list(signature.parameters.values())[skip:])
     name = getattr(function, "__name__", repr(function))
     return Shape(

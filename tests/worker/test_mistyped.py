@@ -175,3 +175,50 @@ def until_asked(client: perdure.Client) -> list[Any]:
             return found
         time.sleep(0.01)
     return []
+
+
+@pytest.mark.parametrize("kind", ["coordinator", "plain coordinator", "hook", "activity"])
+def test_an_argument_that_is_none_is_named(
+    app: perdure.App, client: perdure.Client, work: Any, kind: str
+) -> None:
+    """The job failed of "a int was stored, not a dict", as if all arguments were one."""
+
+    @app.activity(name="activity")
+    async def activity(bill: Bill, *by: Approval) -> None: ...
+
+    @app.hook(name="hook")
+    async def hook(memory: perdure.AsyncEntity, bill: Bill, *by: Approval) -> None: ...
+
+    @app.coordinator(name="coordinator")
+    async def coordinator(memory: perdure.AsyncEntity, bill: Bill, *by: Approval) -> None: ...
+
+    @app.coordinator(name="plain coordinator")
+    def plain(memory: perdure.Entity, bill: Bill, *by: Approval) -> None: ...
+
+    @app.coordinator(name="asks")
+    async def asks(memory: perdure.AsyncEntity, *given: Any) -> None:
+        ask: Any = hook
+        await (activity(*given) if kind == "activity" else ask(memory, *given))
+
+    work()
+    started = kind if "coordinator" in kind else "asks"
+    for given, wrong in [
+        ([5], "argument bill of .* not of its type: .* valid dictionary"),
+        ([{"total": -1}], "argument bill of .* greater than or equal to 0"),
+        ([{"total": 1}, {"by": "jane"}, "joe"], "argument 3 of .* a str was stored"),
+    ]:
+        with pytest.raises(perdure.JobFailed, match=f"(?s)ValueMistyped: {wrong}") as raised:
+            client.start(started, *given).result(T)
+        assert repr(given[-1]) in raised.value.failure["detail"]
+
+
+def test_an_argument_is_named_that_was_given_by_its_name(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    @app.coordinator
+    async def pays(memory: perdure.AsyncEntity, bill: Bill, **more: Approval) -> None: ...
+
+    work()
+    for given, wrong in [({"bill": 5}, "bill"), ({"bill": {"total": 1}, "by": 3}, "by")]:
+        with pytest.raises(perdure.JobFailed, match=rf"argument {wrong} of pays\(\)"):
+            client.start("pays", **given).result(T)
