@@ -1,7 +1,7 @@
 -- Times: schedules by interval, the last of many due times, and what is owed.
 
 begin;
-select plan(75);
+select plan(78);
 
 create function pg_temp.due_after(every interval, time_zone text, starts_at timestamptz, after timestamptz) returns text
 language plpgsql
@@ -98,6 +98,13 @@ select is(
         ('{"workflow": "w", "cron": "@daily", "entity": "$schedule"}', 'PD104')) as about (definition, code);
 
 set local timezone = 'Pacific/Apia';
+select is(
+    (read_schedule('{"starts_at": "02/01/2030 12:00Z"}')).starts_at, '2030-02-01 12:00:00+00',
+    format('a time that others have written is the same to whoever follows the schedule: %s', style))
+  from (values ('ISO, MDY'), ('SQL, DMY'), ('German')) as s (style)
+ cross join lateral set_config('datestyle', s.style, true) as setting
+ where setting <> '';
+set local datestyle = 'ISO, MDY';
 select is(
     (read_schedule('{"starts_at": "2030-01-01 12:00:00.75"}')).starts_at, '2030-01-01 12:00:00+00',
     'a start without a zone is in UTC, whoever reads it, and parts of a second do not count');

@@ -18,6 +18,7 @@ language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 set timezone = 'UTC'
+set datestyle = 'ISO, MDY'
 set intervalstyle = 'postgres'
 as $$
 declare
