@@ -2,7 +2,7 @@
 -- told which turn it was, and which field; PostgreSQL alone says "cannot extract elements from an object".
 
 begin;
-select plan(8);
+select plan(9);
 
 select the_time_is('2030-01-01 12:00+00');
 select have_held_job(id) from unnest('{good,bad}'::text[]) as id;
@@ -95,6 +95,18 @@ select is(
     '{keep}',
     'what is null or empty, or a number in quotes, can be read');
 select is(outcome_of('3'), 'PD107 turns must be a JSON array of objects It is turn 2 of 2', 'a turn is an object');
+
+-- A server that is told to plan all it can for parallel workers evaluates in another order.
+
+select given(set_config(s.name, 'on', true))
+  from pg_settings as s
+ where s.name in ('debug_parallel_query', 'force_parallel_mode');
+discard plans;
+select is(
+    (select array_agg(distinct outcome_of(a_turn('bad') || f.fields))
+       from (values ('{"facts": 3}'::jsonb), ('{"facts": {}}'), ('{"facts": [[]]}')) as f (fields)),
+    '{"refused PD107 the field facts of a turn cannot be read"}',
+    'what is refused there is refused with parallel plans');
 
 select finish();
 rollback;

@@ -168,14 +168,18 @@ immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    failure jsonb := coalesce(field_failure(stray_failure.turn, turn_fields(), 'a turn'), list_failure(stray_failure.turn));
 begin
-    return coalesce(
-        field_failure(stray_failure.turn, turn_fields(), 'a turn'),
-        list_failure(stray_failure.turn),
-        (select field_failure(f.fact, fact_fields(), coalesce('the fact ' || left(f.fact ->> 'key', 40), 'a fact'))
-           from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
-          where f.fact - fact_fields() <> '{}'
-          limit 1));
+    -- A statement of its own: a parallel plan begins with its sub-selects, whatever stands before them.
+    if failure is not null then
+        return failure;
+    end if;
+    return (
+        select field_failure(f.fact, fact_fields(), coalesce('the fact ' || left(f.fact ->> 'key', 40), 'a fact'))
+          from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
+         where f.fact - fact_fields() <> '{}'
+         limit 1);
 end
 $$;
 comment on function @extschema@.stray_failure(jsonb) is
