@@ -8,9 +8,11 @@ hint (what to do now); SQL raises them with the code as SQLSTATE.
 
 from __future__ import annotations
 
+import json
 import traceback as tracebacks
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import psycopg
@@ -255,6 +257,10 @@ class Failure(PerdureError):
     where that is known.
     """
 
+    failure: Mapping[str, Any] = MappingProxyType({})
+    type: str = "Exception"
+    traceback: str | None = None
+    attempts: int | None = None
     job: str | None = None
 
     def __init__(self, failure: Mapping[str, Any] | str | None = None):
@@ -264,16 +270,16 @@ class Failure(PerdureError):
         )
         self.failure = given
         self.type = str(given.get("type") or "Exception")
-        self.traceback: str | None = given.get("traceback")
-        self.attempts: int | None = given.get("attempts")
+        self.traceback = given.get("traceback")
+        self.attempts = given.get("attempts")
 
     def __str__(self) -> str:
         """Give the original type and message."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
-    def __reduce__(self) -> tuple[type[Failure], tuple[Failed], dict[str, Any]]:
+    def __reduce__(self) -> tuple[Any, tuple[Failed], dict[str, Any]]:
         """Let a failure be copied and pickled."""
-        return type(self), (self.failure,), self.__dict__
+        return self.__class__, (dict(self.failure),), self.__dict__
 
 
 class JobFailed(Failure, code="PD601"):
@@ -382,29 +388,43 @@ def failure_of(error: BaseException, through: str | None = None) -> Failed:
     """Describe an exception as failure JSON: `{"type", "message", "traceback", …}`.
 
     A Failure keeps the type and message of its origin; `through` is added to its way
-    ("activity search"), so that one sees where it came from.
+    ("activity search"), so that one sees where it came from. Never raises: who tells of an error
+    that tells nothing of itself would be ended by it, and so would all that he holds.
     """
-    if isinstance(error, Failure) and error.failure:
-        failure = dict(error.failure)
-        way = [*failure.get("through", ()), type(error).__name__]
-    else:
-        failure = _described(error)
-        way = []
+    try:
+        failure = _carried(error) or _described(error)
+    except Exception:  # noqa: BLE001 - properties and comparisons of the user's
+        name = storable(type(error).__name__, MAX_MESSAGE)
+        failure = {"type": name, "message": f"<{name} without a readable description>"}
+    way = failure.pop("through", [])
     way += [through] if through else []
     return failure | ({"through": way} if way else {})
 
 
+def _carried(error: BaseException) -> Failed | None:
+    """Give what a Failure carries; None for any other, and where somebody's own cannot be told."""
+    if not (isinstance(error, Failure) and error.failure):
+        return None
+    failure = dict(error.failure) | {"type": error.type, "message": error.message}
+    try:
+        failure["through"] = [*failure.get("through", ()), type(error).__name__]
+        written = json.dumps(failure, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):  # nor can half a surrogate pair be encoded
+        return None
+    return None if b"\\u0000" in written else failure
+
+
 def _described(error: BaseException) -> Failed:
-    message = error.message if isinstance(error, PerdureError) else text_of(error)
+    message = str(error.message) if isinstance(error, PerdureError) else text_of(error)
     failure: Failed = {
-        "type": type(error).__name__,
+        "type": storable(type(error).__name__, MAX_MESSAGE),
         "message": storable(message, MAX_MESSAGE),
         "traceback": storable(_traceback_of(error)[-MAX_TRACEBACK:], MAX_TRACEBACK),
     }
     if isinstance(error, PerdureError):
         failure["code"] = error.code
         extra = {"detail": error.detail, "hint": error.hint}
-        failure |= {name: storable(text, MAX_MESSAGE) for name, text in extra.items() if text}
+        failure |= {name: storable(str(text), MAX_MESSAGE) for name, text in extra.items() if text}
     if isinstance(error, BaseExceptionGroup):
         members = [failure_of(member) for member in error.exceptions[:MAX_MEMBERS]]
         told = "; ".join(f"{member['type']}: {member['message']}" for member in members)
@@ -427,8 +447,13 @@ def _traceback_of(error: BaseException) -> str:
             tracebacks.walk_tb(cause.__traceback__), limit=-MAX_FRAMES
         )
         last = f"{type(cause).__name__}: {text_of(cause)}\n"
-        parts.append("".join(["Traceback (most recent call last):\n", *frames.format(), last]))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        notes = [f"{note}\n" for note in getattr(cause, "__notes__", ())]
+        lines = ["Traceback (most recent call last):\n", *frames.format(), last, *notes]
+        parts.append("".join(lines))
+        if cause.__cause__ is None and not cause.__suppress_context__:
+            cause = cause.__context__
+        else:
+            cause = cause.__cause__
     return "\nThe error before led to this one:\n\n".join(reversed(parts))
 
 
@@ -437,8 +462,8 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the work failed
+        return str(str(error))  # what a class of its own gives for a text is one of these
+    except BaseException:  # noqa: BLE001 - a broken __str__ must not hide that the work failed
         return f"<{type(error).__name__} without a readable message>"
 
 
