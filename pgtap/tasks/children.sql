@@ -1,7 +1,7 @@
 -- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
 
 begin;
-select plan(50);
+select plan(54);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -73,6 +73,34 @@ select is(
     '[[1, true, null], [2, true, null]]',
     'a turn may signal the child that it asks for [P5]');
 select is(mail_of('told'), '[[null, "go", true, 1]]', 'which finds the signal when it begins');
+
+select given(tell(a_turn('p',
+                         requests => '[{"key": "c#2", "kind": "job", "name": "child", "id": "named again"},
+                                       {"key": "c#4", "kind": "job", "name": "child", "id": "told again",
+                                        "detached": true}]')));
+select is(
+    (select array_agg(j.id order by j.id) from jobs as j where j.parent = 'p'),
+    '{named,p/c#1,p/c#3,told}',
+    'a child is known by its request: the same one under another id begins no other [P12]');
+select is(mail_of('p'), '[]', 'which is no mistake either');
+-- An id that is used again.
+
+select have_held_job('again');
+select given(tell(a_turn('again',
+                         state => 'done',
+                         requests => '[{"key": "c#1", "kind": "job", "name": "child", "id": "left", "detached": true,
+                                        "queue": "left"}]')));
+select given(take('bob', '{left}', claim_as => 'bob left'));
+select given(tell(a_turn('left', state => 'done', worker => 'bob left')));
+select is(forget('again'), true, 'a job is forgotten whose child has ended');
+select time_passes('1 s');
+select have_held_job('again');
+select given(tell(a_turn('again', requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')));
+select is(
+    the_job('again/c#1') ->> 'status',
+    'running',
+    'the child of an earlier job of that id is none of the new one [P1]');
+select time_passes('-1 s');
 
 -- The answer.
 

@@ -81,6 +81,7 @@ def request_children(s: State, turns: list[Turn]) -> None:
         child_of(turn, request)
         for turn, request in requests_of(turns, "job")
         if not s.answered(turn.job, turn.task, request["key"])
+        and not is_begun(s, turn, request["key"])
     ]
     for child in wanted:
         asker = (child["parent"], child["asker_task"], child["asker_key"])
@@ -97,6 +98,15 @@ def request_children(s: State, turns: list[Turn]) -> None:
         elif child["asker_key"] is not None and asker not in askers_of(s, child["id"]):
             refusal = {"ok": False, "payload": failure("PD402"), "sender": f"{child['id']} 1/main"}
             s.leave(asker[0], task=asker[1], key=asker[2], **refusal)
+
+
+def is_begun(s: State, turn: Turn, key: str) -> bool:
+    """Tell whether a turn's child is there, under whatever id; one of an earlier job is not."""
+    asked_as, since = f"{turn.task}/{key}", s.jobs[turn.job]["created_at"]
+    return any(
+        (row["parent"], row["asked_as"]) == (turn.job, asked_as) and row["created_at"] >= since
+        for row in s.jobs.values()
+    )
 
 
 def fail_child(s: State, child: Row, broken: Row) -> None:

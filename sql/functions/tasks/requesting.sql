@@ -59,7 +59,8 @@ comment on function @extschema@.is_requested(text, text, text) is
 
 
 -- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when
--- he is gone, and is asked to cancel; what was sent on its way goes on.
+-- he is gone, and is asked to cancel; what was sent on its way goes on. A child is known by its request, not by its id: code
+-- that runs again may draw another one. One that is older than its parent is that of a job which had the parent's id before.
 create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
 language plpgsql
 stable
@@ -81,11 +82,18 @@ begin
                   limit_key, on_parent_end, timeout, place)
          where q.kind = 'job'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
+           and not exists (
+            select
+              from jobs as p
+              join jobs as c on c.parent = p.id and c.asked_as = r.task || '/' || q.key
+             where p.id = r.job
+               and c.created_at >= p.created_at
+            offset 0)
          order by r.number, q.place);
 end
 $$;
 comment on function @extschema@.wanted_children(@extschema@.turn[]) is
-    'Read the children that turns ask for and that have not answered yet, in the order of the requests.';
+    'Read the children that turns ask for and that are not there yet, in the order of the requests.';
 
 
 create function @extschema@.refuse_children(wanted @extschema@.new_job[], refused_at timestamptz) returns void
