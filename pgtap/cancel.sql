@@ -14,7 +14,8 @@ select is((the_task('sleeper') ->> 'due_at')::timestamptz, clock(), 'a request t
 select is(cancel('sleeper', 'again'), false, 'a job is asked once');
 select is(
     (take('ada', '{sleeper}') #> '{0,messages,0}') - 'id',
-    jsonb_build_object('key', '$cancel', 'name', null, 'ok', false, 'payload', 'enough', 'sent_at', clock()),
+    jsonb_build_object('key', '$cancel', 'name', null, 'fingerprint', null, 'ok', false, 'payload', 'enough',
+                       'sent_at', clock()),
     'the coordinator is told, with the reason');
 select is((the_job('sleeper') ->> 'status'), 'running', 'a request to cancel ends nothing by itself');
 select given(tell(a_turn('sleeper',

@@ -129,7 +129,8 @@ select is((select told -> 'journal' from parked_task), jsonb_build_array(
     jsonb_build_array(2, 'command', 's1', null, null, true, 2, clock() - interval '1 s', 'set', '{n}'::text[])),
     'a worker that has not run a task last gets its journal');
 select is((select (told #> '{messages,0}') - 'id' from parked_task),
-          jsonb_build_object('key', null, 'name', 'go', 'ok', true, 'payload', '{"x": 1}'::jsonb, 'sent_at', clock()),
+          jsonb_build_object('key', null, 'name', 'go', 'fingerprint', null, 'ok', true,
+                             'payload', '{"x": 1}'::jsonb, 'sent_at', clock()),
           'a claimed task comes with its open messages');
 select is(
     (select told -> 'told_at' from parked_task),

@@ -19,7 +19,8 @@ select is(
                        'pinned_version', null, 'args', '["x"]'::jsonb,
                        'awaits', null, 'until', null, 'signal', null, 'detached', true, 'accept_changes', false,
                        'asker_job', null, 'asker_task', null, 'asker_key', null, 'failure', null,
-                       'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false),
+                       'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false,
+                       'fingerprint', null),
     'a hook from outside has what it was given, and answers nobody');
 select given(hook('e', 'tidy', queue => 'agents', key => 'pinned', pinned_version => '2'));
 select is(

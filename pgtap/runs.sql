@@ -9,7 +9,7 @@ select the_time_is('2030-01-01 12:00+00');
 
 select have_held_job('p');
 select given(tell(a_turn('p', requests => '[
-    {"key": "c#1", "kind": "job", "name": "loop", "id": "j", "queue": "loops", "priority": 2, "args": [1],
+    {"key": "c#1", "kind": "job", "fingerprint": "c4", "name": "loop", "id": "j", "queue": "loops", "priority": 2, "args": [1],
      "context": {"n": 1}, "entity": "agent", "headers": {"h": 1}, "timeout": "1 d", "limit_key": "l"}]')));
 select given(take('ada', '{loops}'));
 select given(tell(a_turn('j', requests => '[
@@ -46,7 +46,8 @@ select is(
                        'pinned_version', null, 'args', null, 'awaits', null, 'until', null, 'signal', null,
                        'detached', false, 'accept_changes', false,
                        'asker_job', 'p', 'asker_task', '1/main', 'asker_key', 'c#1', 'progress', null, 'failure', null,
-                       'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false),
+                       'stuck_reason', null, 'started_at', null, 'told_at', null, 'is_suspect', false,
+                       'fingerprint', 'c4'),
     'the next run has the place and the asker of the last, and an empty journal');
 select is(
     (the_task('j', '2/main/$deadline') ->> 'due_at')::timestamptz,

@@ -100,7 +100,7 @@ select is(
     'the hook is answered: there are two findings, and the signal is sent');
 select is(
     (reply() #> '{tasks,0,messages,0}') - 'id' - 'sent_at',
-    '{"key": "search#1", "name": "found", "ok": true, "payload": {"count": 2}}',
+    '{"key": "search#1", "name": "found", "fingerprint": null, "ok": true, "payload": {"count": 2}}',
     'the answer has woken the coordinator: both come with the same reply');
 select is(
     reply() #> '{tasks,0,journal}',

@@ -46,7 +46,7 @@ select is(
                        'awaits', '{go,stop}'::text[], 'until', null, 'signal', null, 'detached', false,
                        'accept_changes', false, 'asker_job', null, 'asker_task', null, 'asker_key', null,
                        'failure', null, 'stuck_reason', null, 'started_at', clock(), 'told_at', null,
-                       'is_suspect', false),
+                       'is_suspect', false, 'fingerprint', null),
     'a parked task is held by nobody, remembers who parked it, and waits without end');
 select is(take('ada', '{park}'), '[]', 'a parked task is not claimed');
 select time_passes('10 years');
@@ -86,7 +86,7 @@ select given(signal('mail', 'go', '{"n": 1}', 'k'));
 select is(
     tell(a_turn('mail', state => 'park', awaits => '{go}', until => clock() + interval '1 h')) #- '{messages,0,id}',
     jsonb_build_object('state', 'keep', 'again', null, 'answers', null, 'error', null, 'messages',
-                       jsonb_build_array(jsonb_build_object('key', null, 'name', 'go', 'ok', true,
+                       jsonb_build_array(jsonb_build_object('key', null, 'name', 'go', 'fingerprint', null, 'ok', true,
                                                             'payload', '{"n": 1}'::jsonb, 'sent_at', clock()))),
     'a park that finds mail is kept, and the mail is in the answer [P5]');
 select is(

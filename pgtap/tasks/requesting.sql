@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(74);
+select plan(79);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -331,6 +331,44 @@ select is(
 select is(
     tell(a_turn('far', requests => '[{"key": "i", "kind": "item", "name": "x", "expires_at": "9999-12-30T00:00:00Z"}]'))
         ->> 'state', 'keep', 'one that expires in far future is not');
+
+-- An answer has the fingerprint of its request, whoever gives it.
+
+select have_held_job('print');
+select given(tell(a_turn('print',
+                         requests => '[
+    {"key": "h", "name": "h", "queue": "print", "fingerprint": "1"},
+    {"key": "s", "name": "s", "queue": "print", "signal": "done", "fingerprint": "2"},
+    {"key": "c", "kind": "job", "name": "w", "id": "print child", "fingerprint": "3"},
+    {"key": "t", "kind": "job", "name": "w", "id": "far", "fingerprint": "4"},
+    {"key": "u", "kind": "until", "condition": "$.n == 1", "fingerprint": "5"},
+    {"key": "i", "kind": "item", "name": "sign", "fingerprint": "6"},
+    {"key": "n", "name": "n", "queue": "print"}]')));
+select given(tell(a_turn('print',
+                         requests => '[{"key": "h", "name": "h", "queue": "print", "fingerprint": "other"}]')));
+select given(take('bob', '{print}', max_tasks => 9));
+select given(tell(a_turn('print', '1/main/s', facts => '[{"signal": "done", "key": "k"}]', worker => 'bob')));
+select given(tell(a_turn('print', '1/main/h', 'done', worker => 'bob'),
+                  a_turn('print', '1/main/n', 'failed', value => '{"message": "m"}', worker => 'bob')));
+select given(terminate('print child'));
+select given(entity_set('print', '1', 'n'));
+select given(resolve_item(i.id, '"yes"')) from items as i where i.job_id = 'print';
+select is(
+    (select jsonb_object_agg(m ->> 'key', m -> 'fingerprint')
+       from jsonb_array_elements(tell(a_turn('print', awaits => '{}')) -> 'messages') as m),
+    '{"h": "1", "s": "2", "c": "3", "t": "4", "u": "5", "i": "6", "n": null}',
+    'answers come with the fingerprints of what was asked for first [P9]');
+select is(
+    tell(a_turn('print',
+                requests => jsonb_build_array(jsonb_build_object('key', 'x', 'name', 'h', 'fingerprint', given))))
+        #>> '{error,code}',
+    'PD104',
+    format('a fingerprint is a short text, and %s is none', left(given, 10)))
+  from (values (''), (repeat('x', 201)), (E'a\nb')) as cases (given);
+select is(
+    tell(a_turn('print', requests => '[{"key": "z", "name": "h", "queue": "print", "fingerprint": null}]')) ->> 'state',
+    'keep',
+    'nobody has to give one');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

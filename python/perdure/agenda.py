@@ -238,13 +238,15 @@ class Agenda:
 
     def take_requests(self, final: bool = False) -> list[dict[str, Any]]:
         """Take the requests to send; at the end only those whose work outlives their asker."""
-        requests = [
-            {"key": op.key} | op.spec
-            for op in self.requests.values()
-            if not final or outlives(op.spec)
-        ]
+        requests = [_request(op) for op in self.requests.values() if not final or outlives(op.spec)]
         self.requests = {}
         return requests
+
+
+def _request(op: Op) -> dict[str, Any]:
+    """Write a request; its answer brings the fingerprint back."""
+    given: dict[str, Any] = {"key": op.key} | op.spec
+    return given if op.fingerprint is None else given | {"fingerprint": op.fingerprint}
 
 
 def deadline_of(timer: Op) -> int:

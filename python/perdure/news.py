@@ -70,7 +70,7 @@ class News:
             at, message = self._outcomes[0][0], None
         timer = self._due_timer()
         if timer is not None and (at is None or deadline_of(timer) < at):
-            self._tell(run, timer, at=deadline_of(timer))
+            self._tell(run, timer, timer.fingerprint, at=deadline_of(timer))
         elif message is not None:
             self._tell_message(run, message, op)
         elif at is not None:
@@ -114,7 +114,9 @@ class News:
         self._mail.messages.remove(message)
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
         if op is not None:
-            self._tell(run, op, ok=ok, value=payload, message=number)
+            # An earlier holder of the task may have asked for something else under this key.
+            asked_for = message.get("fingerprint") or op.fingerprint
+            self._tell(run, op, asked_for, ok=ok, value=payload, message=number)
             return
         self.is_cancelled |= key == CANCEL
         kind = "cancel" if key == CANCEL else "dropped"
@@ -127,7 +129,7 @@ class News:
         call.made += 1
         if outcome.again_in is None:
             self._agenda.finish(call)
-            self._tell(run, op, ok=outcome.ok, value=outcome.value)
+            self._tell(run, op, op.fingerprint, ok=outcome.ok, value=outcome.value)
             return
         at = self.next_at()
         call.again_at = at + microseconds(outcome.again_in)
@@ -139,6 +141,7 @@ class News:
         self,
         run: AnyRun,
         op: Op,
+        fingerprint: str | None,
         *,
         ok: bool = True,
         value: Any = None,
@@ -147,7 +150,7 @@ class News:
     ) -> None:
         self._agenda.close(op)
         at = self.next_at() if at is None else max(at, self.told_at)
-        fact = Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint, extra=message)
+        fact = Fact(op.kind, op.key, ok, value, at, op.name, fingerprint, extra=message)
         self._append(run, fact)
 
     def _append(self, run: AnyRun, fact: Fact) -> None:

@@ -71,7 +71,7 @@ begin
     return (0, terminated_turn.id, terminated_turn.run::text || '/main', null, 0, 'cancelled', null, null, null, null, null,
         make_failure('PD602', 'Terminated', coalesce(terminated_turn.reason, 'the job was terminated'),
                      'It was ended from outside, without clean-up.', 'Start a new job.'),
-        null, 'coordinator', null, null, null, null, null, null, null)::turn;
+        null, 'coordinator', null, null, null, null, null, null, null, null)::turn;
 end
 $$;
 comment on function @extschema@.terminated_turn(text, integer, text) is
@@ -79,24 +79,25 @@ comment on function @extschema@.terminated_turn(text, integer, text) is
 
 
 create function @extschema@.asker_of(
-    id              text,
-    out asker_job   text,
-    out asker_task  text,
-    out asker_key   text
+    id               text,
+    out asker_job    text,
+    out asker_task   text,
+    out asker_key    text,
+    out fingerprint  text
 )
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    select t.asker_job, t.asker_task, t.asker_key
-      into asker_job, asker_task, asker_key
+    select t.asker_job, t.asker_task, t.asker_key, t.fingerprint
+      into asker_job, asker_task, asker_key, fingerprint
       from tasks as t
      where t.job_id = asker_of.id
        and t.kind = 'coordinator';
 end
 $$;
-comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job; nulls when none does.';
+comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job, and the fingerprint of its request; nulls when none does.';
 
 
 create function @extschema@.turns_left_over(ended @extschema@.turn[]) returns @extschema@.turn[]
@@ -107,7 +108,7 @@ as $$
 begin
     return array(
         select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null, null, null, t.kind, null,
-                t.asker_job, t.asker_task, t.asker_key, null, null, null)::turn
+                t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
           from unnest(turns_left_over.ended) as r
           join tasks as t on t.job_id = any(array[r.job])
          where t.task ~ '^[0-9]+/'
@@ -132,6 +133,7 @@ begin
     last.asker_job := asker.asker_job;
     last.asker_task := asker.asker_task;
     last.asker_key := asker.asker_key;
+    last.fingerprint := asker.fingerprint;
     perform end_tasks(last || others, end_run.ended_at);
     perform notify_listeners(topics || wake_tasks(array_remove(array[asker.asker_job], null), end_run.ended_at));
 end

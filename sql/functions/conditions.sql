@@ -26,18 +26,22 @@ as $$
 declare
     tasks text[];
     keys text[];
+    fingerprints text[];
 begin
     with met as (
         delete from conditions as c
          where c.job_id = held.id
            and fulfils(held.context, c.condition)
-        returning c.task, c.key
+        returning c.task, c.key, c.fingerprint
     )
-    select array_agg(m.task order by m.task, m.key), array_agg(m.key order by m.task, m.key) into tasks, keys from met as m;
+    select array_agg(m.task order by m.task, m.key), array_agg(m.key order by m.task, m.key),
+           array_agg(m.fingerprint order by m.task, m.key)
+      into tasks, keys, fingerprints
+      from met as m;
     if tasks is null then
         return;
     end if;
-    perform leave_versions(held, tasks, keys, meet_conditions.met_at);
+    perform leave_versions(held, tasks, keys, fingerprints, meet_conditions.met_at);
     perform notify_listeners(wake_tasks(array[held.id], meet_conditions.met_at));
 end
 $$;
@@ -75,10 +79,10 @@ declare
     asked text[];
 begin
     with wanted as (
-        insert into conditions as c (job_id, task, key, condition, asked_at)
-        select r.job, r.task, q.key, q.condition::jsonpath, await_conditions.asked_at
+        insert into conditions as c (job_id, task, key, condition, asked_at, fingerprint)
+        select r.job, r.task, q.key, q.condition::jsonpath, await_conditions.asked_at, q.fingerprint
           from unnest(await_conditions.turns) as r
-         cross join jsonb_to_recordset(r.requests) as q (key text, kind text, condition text)
+         cross join jsonb_to_recordset(r.requests) as q (key text, kind text, condition text, fingerprint text)
          where q.kind = 'until'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
            and not exists (

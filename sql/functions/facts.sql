@@ -226,7 +226,8 @@ begin
             offset 0) as n
          order by f.job, f.turn, f.seq);
     select array_agg((r.number, r.job, r.task, r.token, r.position, 'done', null, null, null, null, null, f.argument, null,
-                      r.kind, r.signal, r.asker_job, r.asker_task, r.asker_key, null, null, null)::turn)
+                      r.kind, r.signal, r.asker_job, r.asker_task, r.asker_key, null, null, null,
+                      r.fingerprint)::turn)
       into own
       from unnest(facts) as f
       join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target;

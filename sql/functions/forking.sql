@@ -165,7 +165,8 @@ begin
     end if;
     wanted := (
         select (coalesce(fork.new_id, gen_random_uuid()::text), j.workflow, j.entity, j.args, document, j.queue, j.priority,
-                null, j.headers, j.pinned_version, fork.key, 'error', null, null, null, j.limit_key, null, j.timeout)::new_job
+                null, j.headers, j.pinned_version, fork.key, 'error', null, null, null, j.limit_key, null, j.timeout,
+                null)::new_job
           from jobs as j
          where j.id = held.id);
     if start_jobs(array[wanted]) = '{}' then

@@ -11,8 +11,8 @@ as $$
 declare
     told record;
 begin
-    select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'ok', m.ok, 'payload', m.payload,
-                                        'sent_at', m.sent_at) order by m.id) as messages,
+    select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'fingerprint', m.fingerprint, 'ok', m.ok,
+                                        'payload', m.payload, 'sent_at', m.sent_at) order by m.id) as messages,
            count(*) as number, count(*) filter (where m.task is null) as signals
       into told
       from (select i.*, sum(octet_length(i.payload::text)) over before
@@ -185,9 +185,9 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into inbox (job_id, task, key, name, ok, payload, sender, sent_at)
+    insert into inbox (job_id, task, key, name, ok, payload, sender, sent_at, fingerprint)
     select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
-           leave_answers.answered_at
+           leave_answers.answered_at, r.fingerprint
       from unnest(leave_answers.turns) as r
      where exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
      order by r.number
@@ -199,23 +199,24 @@ comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) i
 
 
 create function @extschema@.leave_versions(
-    held     @extschema@.memory,
-    tasks    text[],
-    keys     text[],
-    left_at  timestamptz
+    held          @extschema@.memory,
+    tasks         text[],
+    keys          text[],
+    fingerprints  text[],
+    left_at       timestamptz
 ) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into inbox (job_id, task, key, payload, sent_at)
-    select held.id, w.task, w.key, to_jsonb(held.version), leave_versions.left_at
-      from unnest(leave_versions.tasks, leave_versions.keys) as w (task, key)
+    insert into inbox (job_id, task, key, payload, sent_at, fingerprint)
+    select held.id, w.task, w.key, to_jsonb(held.version), leave_versions.left_at, w.fingerprint
+      from unnest(leave_versions.tasks, leave_versions.keys, leave_versions.fingerprints) as w (task, key, fingerprint)
         on conflict (job_id, task, key) do nothing;
 end
 $$;
-comment on function @extschema@.leave_versions(@extschema@.memory, text[], text[], timestamptz) is
+comment on function @extschema@.leave_versions(@extschema@.memory, text[], text[], text[], timestamptz) is
     'Answer tasks that waited for a memory to become as they want it, with the version that is.';
 
 

@@ -27,7 +27,7 @@ begin
     wanted := (
         select (j.id, j.workflow, j.entity, coalesce(retry.args, j.args), '{}', j.queue, j.priority, null, j.headers,
                 j.pinned_version, retry.key, null, j.parent, null, null, j.limit_key, j.on_parent_end,
-                coalesce(retry.timeout, j.timeout))::new_job
+                coalesce(retry.timeout, j.timeout), null)::new_job
           from jobs as j
          where j.id = held.id);
     perform raise_failure(coalesce(

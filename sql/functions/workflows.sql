@@ -169,7 +169,7 @@ declare
     wanted new_job := (coalesce(start.id, gen_random_uuid()::text), start.workflow, start.entity, coalesce(start.args, '[]'),
                        coalesce(start.context, '{}'), start.queue, start.priority, start.due_at, start.headers,
                        start.pinned_version, start.key, start.if_exists, null, null, null, start.limit_key, null,
-                       start.timeout)::new_job;
+                       start.timeout, null)::new_job;
     failure jsonb := coalesce(start_failure(wanted), case when start.key is not null then key_failure(start.key, start.id, 'id') end);
 begin
     if failure is not null then
@@ -212,7 +212,7 @@ declare
                        signal_with_start.entity, coalesce(signal_with_start.args, '[]'),
                        coalesce(signal_with_start.context, '{}'), signal_with_start.queue, signal_with_start.priority, null,
                        signal_with_start.headers, signal_with_start.pinned_version, signal_with_start.key, 'existing',
-                       null, null, null, signal_with_start.limit_key, null, signal_with_start.timeout)::new_job;
+                       null, null, null, signal_with_start.limit_key, null, signal_with_start.timeout, null)::new_job;
     is_new boolean;
 begin
     perform raise_failure(coalesce(

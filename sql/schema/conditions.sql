@@ -1,11 +1,12 @@
 -- Conditions on a memory for which a task waits. The writer that makes one true turns it into an answer.
 
 create table @extschema@.conditions (
-    job_id     text collate "C"  not null,
-    task       text collate "C"  not null,
-    key        text collate "C"  not null,
-    condition  jsonpath          not null,
-    asked_at   timestamptz       not null,
+    job_id       text collate "C"  not null,
+    task         text collate "C"  not null,
+    key          text collate "C"  not null,
+    condition    jsonpath          not null,
+    asked_at     timestamptz       not null,
+    fingerprint  text,
 
     constraint one_row_per_condition primary key (job_id, task, key)
 );
@@ -15,3 +16,4 @@ comment on column @extschema@.conditions.task is 'The task that waits.';
 comment on column @extschema@.conditions.key is 'The request that is answered with the version that made the condition true.';
 comment on column @extschema@.conditions.condition is 'A JSON path predicate on the document.';
 comment on column @extschema@.conditions.asked_at is 'When the wait began.';
+comment on column @extschema@.conditions.fingerprint is 'A hash of what the task has asked for; it stands at the answer again.';

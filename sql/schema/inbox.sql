@@ -13,6 +13,7 @@ create table @extschema@.inbox (
     dedupe_key   text,
     sent_at      timestamptz       not null,
     consumed_at  timestamptz,
+    fingerprint  text,
 
     constraint one_message_per_id primary key (id),
     constraint answer_or_signal
@@ -31,6 +32,7 @@ comment on column @extschema@.inbox.sender is 'The job and task that sent it; nu
 comment on column @extschema@.inbox.dedupe_key is 'The caller''s key: the same signal is accepted once.';
 comment on column @extschema@.inbox.sent_at is 'When it was accepted.';
 comment on column @extschema@.inbox.consumed_at is 'When a task took it; the row stays until the asking task ends.';
+comment on column @extschema@.inbox.fingerprint is 'The hash that came with the request which is answered: whoever runs again compares it with what he asks for now.';
 
 create unique index answered_once on @extschema@.inbox (job_id, task, key);
 comment on index @extschema@.answered_once is 'A request has one answer, and a repeated request finds it; signals, which answer none, stand behind.';

@@ -17,6 +17,7 @@ create table @extschema@.items (
     resolved_by  text,
     resolved_at  timestamptz,
     is_open      boolean           not null generated always as (resolved_at is null) stored,
+    fingerprint  text,
 
     constraint one_item_per_id primary key (id),
     constraint item_priority_is_0_to_9 check (priority between 0 and 9),
@@ -42,6 +43,7 @@ comment on column @extschema@.items.resolution is 'What came out of it.';
 comment on column @extschema@.items.resolved_by is 'Who resolved it.';
 comment on column @extschema@.items.resolved_at is 'When it was resolved; null while it is open.';
 comment on column @extschema@.items.is_open is 'Whether it is not resolved yet.';
+comment on column @extschema@.items.fingerprint is 'A hash of what the task has asked for; it stands at the answer again.';
 
 create unique index one_open_item_per_request on @extschema@.items (job_id, task, key) where is_open;
 comment on index @extschema@.one_open_item_per_request is 'A request asks people once, and finds what it has asked.';

@@ -36,6 +36,7 @@ create table @extschema@.tasks (
     started_at      timestamptz,
     told_at         timestamptz,
     is_suspect      boolean                not null generated always as (deliveries >= 5) stored,
+    fingerprint     text,
 
     constraint one_task_per_name primary key (job_id, task),
     constraint asker_is_whole check ((asker_job is null) = all(array[asker_task is null, asker_key is null])),
@@ -85,6 +86,7 @@ comment on column @extschema@.tasks.started_at is 'The first claim: workflow tim
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
 -- A column, so that an index can ask for it without taking note of each delivery. The number is that of suspicious_deliveries().
 comment on column @extschema@.tasks.is_suspect is 'Whether it was claimed so often without a turn that it may be what kills its workers.';
+comment on column @extschema@.tasks.fingerprint is 'A hash of what the asker has asked for; it stands at the answer again, by which changed code is noticed.';
 
 create index due_tasks on @extschema@.tasks (queue, priority, due_at)
     where due_at < 'infinity' and not paused and not in_line;

@@ -24,7 +24,8 @@ create type @extschema@.new_job as (
     asker_key       text,
     limit_key       text,
     on_parent_end   text,
-    timeout         interval
+    timeout         interval,
+    fingerprint     text
 );
 comment on type @extschema@.new_job is 'A job that somebody wants to start: a client, or a parent that asks for a child.';
 

@@ -103,8 +103,8 @@ def end_tasks(s: State, turns: list[Turn]) -> None:
         if turn.asker and turn.asker[:2] in s.tasks:
             job, task, key = turn.asker
             answer = {"ok": turn.state == "done", "payload": turn.get("value")}
-            sender = f"{turn.job} {turn.task}"
-            s.leave(job, task=task, key=key, name=turn.signal, sender=sender, **answer)
+            answer |= {"sender": f"{turn.job} {turn.task}", "fingerprint": turn.fingerprint}
+            s.leave(job, task=task, key=key, name=turn.signal, **answer)
 
 
 def outside_turn(s: State, job: str, task: str, state: str, value: Any) -> Turn:
@@ -158,12 +158,12 @@ def continue_coordinator(s: State, turn: Turn) -> None:
     following = f"{s.jobs[turn.job]['run'] + 1}/main"
     is_cancelled = s.cancel_is_open(turn.job, turn.task)
     until = moment(turn.get("until"))
-    same = ("kind", "name", "queue", "priority", "paused", "limit_key", "pinned_version", "asker")
+    same = ("kind", "name", "queue", "priority", "paused", "limit_key", "pinned_version")
     add_task(
         s,
         turn.job,
         following,
-        **{name: row[name] for name in same},
+        **{name: row[name] for name in (*same, "asker", "fingerprint")},
         due_at=s.now if is_cancelled or until is None else until,
         attempt=0 if failed is None else row["attempt"] + 1,
         awaits=[] if is_cancelled else None,

@@ -85,7 +85,8 @@ def send_signals(s: State, facts: list[Fact], known: set[str]) -> None:
         if (job, task) in s.tasks:
             sender = f"{fact.turn.job} {fact.turn.task}"
             name, payload = fact.said["signal"], fact.said.get("value")
-            s.leave(job, task=task, key=key, name=name, payload=payload, sender=sender)
+            answer = {"payload": payload, "fingerprint": fact.turn.fingerprint}
+            s.leave(job, task=task, key=key, name=name, sender=sender, **answer)
     for fact in sorted(facts, key=lambda fact: (fact.turn.number, fact.seq)):
         if fact.row["ok"] and not is_own(fact):
             sender = f"{fact.turn.job} {fact.turn.task}"

@@ -75,7 +75,8 @@ class Game:
         messages = [s.inbox[number] for number in sorted(s.inbox)]
         order = ("asked_at", "job_id", "task", "key")
         items = sorted(s.items.values(), key=lambda item: tuple(item[name] for name in order))
-        conditions = {place: {"asked_at": c["asked_at"]} for place, c in s.conditions.items()}
+        shown = ("asked_at", "fingerprint")
+        conditions = {place: {name: c[name] for name in shown} for place, c in s.conditions.items()}
         same = {name: getattr(s, name) for name in ("jobs", "tasks", "journal", "queues")}
         return same | {
             "inbox": numbered(messages),

@@ -22,14 +22,14 @@ NEW_JOB: Row = {
     "workflow": None, "entity": None, "args": [], "context": {}, "queue": "default", "priority": 5,
     "due_at": None, "headers": None, "pinned_version": None, "key": None, "if_exists": "error",
     "parent": None, "asker_task": None, "asker_key": None, "limit_key": None,
-    "on_parent_end": None, "timeout": None,
+    "on_parent_end": None, "timeout": None, "fingerprint": None,
 }  # fmt: skip
 NEW_TASK: Row = {
     "priority": 5, "token": None, "last_token": None, "worker": None, "last_worker": None,
     "position": 0, "asked": 0, "deliveries": 0, "attempt": 0, "paused": False, "limit_key": "",
     "in_line": False, "pinned_version": None, "args": None, "awaits": None, "until": None,
     "signal": None, "detached": False, "accept_changes": False, "asker": None, "progress": None,
-    "failure": None, "stuck_reason": None, "started_at": None, "told_at": None,
+    "failure": None, "stuck_reason": None, "started_at": None, "told_at": None, "fingerprint": None,
 }  # fmt: skip
 
 
@@ -136,6 +136,7 @@ def add_coordinator(s: State, wanted: Row) -> None:
         limit_key=wanted["limit_key"] or "",
         paused=job["paused"],
         asker=asker if wanted["asker_key"] is not None else None,
+        fingerprint=wanted["fingerprint"],
     )
     if job["timeout"] is not None:
         end = {"queue": "$sql", "due_at": max(due_at, s.now) + job["timeout"]}

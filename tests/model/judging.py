@@ -54,6 +54,10 @@ class Turn:
         return self.row["signal"] if self.asker else None
 
     @property
+    def fingerprint(self) -> str | None:
+        return self.row["fingerprint"]
+
+    @property
     def position(self) -> int:
         return self.said.get("position") or 0
 

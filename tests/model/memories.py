@@ -298,7 +298,8 @@ def resolve_item(s: State, item: str, resolution: Any = None, by: str | None = N
         return shown(held)
     check_item(s, held, by)
     held |= {"resolution": resolution, "resolved_by": by, "resolved_at": s.now}
-    s.leave(held["job_id"], task=held["task"], key=held["key"], payload=resolution)
+    answer = {"payload": resolution, "fingerprint": held["fingerprint"]}
+    s.leave(held["job_id"], task=held["task"], key=held["key"], **answer)
     s.wake(held["job_id"])
     return shown(held)
 

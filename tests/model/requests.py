@@ -46,6 +46,7 @@ def request_tasks(s: State, turns: list[Turn]) -> None:
             limit_key=request.get("limit_key") or "",
             paused=s.jobs[turn.job]["paused"],
             asker=None if detached else (turn.job, turn.task, request["key"]),
+            fingerprint=request.get("fingerprint"),
         )
 
 
@@ -97,6 +98,7 @@ def request_children(s: State, turns: list[Turn]) -> None:
             add_coordinator(s, child)
         elif child["asker_key"] is not None and asker not in askers_of(s, child["id"]):
             refusal = {"ok": False, "payload": failure("PD402"), "sender": f"{child['id']} 1/main"}
+            refusal["fingerprint"] = child["fingerprint"]
             s.leave(asker[0], task=asker[1], key=asker[2], **refusal)
 
 
@@ -114,6 +116,7 @@ def fail_child(s: State, child: Row, broken: Row) -> None:
     s.jobs[child["id"]] |= {"status": "failed", "error": broken, "finished_at": s.now}
     if child["asker_key"] is not None:
         answer = {"ok": False, "payload": broken, "sender": f"{child['id']} 1/main"}
+        answer["fingerprint"] = child["fingerprint"]
         s.leave(child["parent"], task=child["asker_task"], key=child["asker_key"], **answer)
 
 
@@ -151,7 +154,11 @@ def await_conditions(s: State, turns: list[Turn]) -> None:
         place = (turn.job, turn.task, request["key"])
         if s.answered(*place) or place in s.conditions:
             continue
-        s.conditions[place] = {"condition": request["condition"], "asked_at": s.now}
+        s.conditions[place] = {
+            "condition": request["condition"],
+            "asked_at": s.now,
+            "fingerprint": request.get("fingerprint"),
+        }
         asked.add(turn.job)
     for job in asked:
         s.jobs[job]["watched"] = True
@@ -180,6 +187,7 @@ def ask_people(s: State, turns: list[Turn]) -> None:
             "priority": request.get("priority", 5),
             "asked_at": s.now,
             "expires_at": moment(request.get("expires_at")),
+            "fingerprint": request.get("fingerprint"),
         }
 
 

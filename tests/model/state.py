@@ -159,7 +159,8 @@ class State:
 
     def leave(self, job: str, **message: Any) -> bool:
         """Leave a message; a request has one answer, which stands."""
-        row = dict.fromkeys(("id", "task", "key", "name", "payload", "sender", "dedupe_key"))
+        empty = ("id", "task", "key", "name", "payload", "sender", "dedupe_key", "fingerprint")
+        row = dict.fromkeys(empty)
         row |= {"job_id": job, "ok": True, "sent_at": self.now, "consumed_at": None, **message}
         if row["key"] is not None and self.answered(job, row["task"], row["key"]):
             return False
@@ -251,8 +252,9 @@ class State:
             if place[0] == job and CONDITIONS[condition["condition"]](row["context"])
         )
         for place in met:
-            del self.conditions[place]
-            self.leave(job, task=place[1], key=place[2], payload=row["version"])
+            fingerprint = self.conditions.pop(place)["fingerprint"]
+            answer = {"payload": row["version"], "fingerprint": fingerprint}
+            self.leave(job, task=place[1], key=place[2], **answer)
         if met:
             self.wake(job)
 

@@ -131,7 +131,7 @@ def answer(s: State, turn: Turn, facts: list[Fact], arrivals: dict[int, list[Row
 
 def told_message(message: Row) -> Row:
     """Tell a message as a worker gets it."""
-    names = ("id", "key", "name", "ok", "payload", "sent_at")
+    names = ("id", "key", "name", "fingerprint", "ok", "payload", "sent_at")
     return {name: message[name] for name in names}
 
 

@@ -284,6 +284,7 @@ class Worker:
         kind = pick(chance, kinds | {"sql": 1.5, "?": 0.1})
         key = f"{(kind if kind != 'job' else 'c')[0]}#{chance.randint(1, 2)}"
         request: Row = {"key": key, "kind": kind}
+        request |= {"fingerprint": chance.choice("ab")} if chance.random() < 0.5 else {}
         later = stamp(now + chance.randint(1, 30) * SECOND)
         match kind:
             case "until":

@@ -13,7 +13,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     wanted new_job := (entity_create.id, null, entity_create.entity, null, entity_create.context, null, null, null, null,
-                       null, entity_create.key, null, null, null, null, null, null, null)::new_job;
+                       null, entity_create.key, null, null, null, null, null, null, null, null)::new_job;
 begin
     perform raise_failure(own_name_failure(entity_create.id, 'the id of an entity'));
     perform raise_failure(own_name_failure(entity_create.entity, 'an entity'));

@@ -7,11 +7,13 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    insert into items (job_id, task, key, name, payload, assignee, priority, expires_at, asked_at)
-    select r.job, r.task, q.key, q.name, q.payload, q.assignee, coalesce(q.priority, 5::smallint), q.expires_at, ask_people.asked_at
+    insert into items (job_id, task, key, name, payload, assignee, priority, expires_at, asked_at, fingerprint)
+    select r.job, r.task, q.key, q.name, q.payload, q.assignee, coalesce(q.priority, 5::smallint), q.expires_at, ask_people.asked_at,
+           q.fingerprint
       from unnest(ask_people.turns) as r
      cross join jsonb_to_recordset(r.requests) as q (
-           key text, kind text, name text, payload jsonb, assignee text, priority smallint, expires_at timestamptz)
+           key text, kind text, name text, payload jsonb, assignee text, priority smallint, expires_at timestamptz,
+           fingerprint text)
      where q.kind = 'item'
        and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
        and not exists (select from conditions as c where c.job_id = r.job and c.task = r.task and c.key = q.key offset 0)

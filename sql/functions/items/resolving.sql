@@ -166,6 +166,7 @@ as $$
 declare
     held asked_item := hold_item(resolve_item.item);
     answered_at timestamptz := clock();
+    fingerprint text;
 begin
     perform check_name(coalesce(resolve_item.by, 'none'), 'a person');
     perform check_value(resolve_item.resolution, 'the resolution');
@@ -178,10 +179,11 @@ begin
        set resolution = resolve_item.resolution,
            resolved_by = resolve_item.by,
            resolved_at = answered_at
-     where i.id = held.id;
+     where i.id = held.id
+    returning i.fingerprint into fingerprint;
     perform leave_answers(
         array[(0, null, null, null, null, 'done', null, null, null, null, null, resolve_item.resolution, null, null, null,
-               held.job, held.task, held.key, null, null, null)::turn], answered_at);
+               held.job, held.task, held.key, null, null, null, fingerprint)::turn], answered_at);
     perform notify_listeners(wake_tasks(array[held.job], answered_at));
     return read_item(held.id);
 end

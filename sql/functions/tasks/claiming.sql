@@ -12,12 +12,12 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into tasks (job_id, task, kind, name, queue, priority, due_at, pinned_version, limit_key, paused, asker_job,
-                       asker_task, asker_key)
+                       asker_task, asker_key, fingerprint)
     select w.id, j.run::text || '/main', 'coordinator', w.workflow, versioned_queue(w.queue, w.pinned_version), w.priority,
            coalesce(w.due_at, insert_coordinators.started_at), w.pinned_version, coalesce(w.limit_key, ''),
            j.paused,
            case when w.asker_key is not null then w.parent end,
-           case when w.asker_key is not null then w.asker_task end, w.asker_key
+           case when w.asker_key is not null then w.asker_task end, w.asker_key, w.fingerprint
       from unnest(insert_coordinators.wanted) as w
       join unnest(insert_coordinators.made) as n (id) on n.id = w.id
       join jobs as j on j.id = any(array[w.id])

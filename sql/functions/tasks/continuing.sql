@@ -11,12 +11,13 @@ declare
 begin
     with continued as (
         insert into tasks as n (job_id, task, kind, name, queue, priority, due_at, attempt, paused, limit_key, pinned_version,
-                                 awaits, asker_job, asker_task, asker_key, failure)
+                                 awaits, asker_job, asker_task, asker_key, failure, fingerprint)
         select t.job_id, next_run(t.task), t.kind, t.name, t.queue, t.priority,
                case when c.is_open then continue_coordinators.continued_at
                     else coalesce(r.until, continue_coordinators.continued_at) end,
                case when r.failure is null then 0 else t.attempt + 1 end, t.paused, t.limit_key,
-               t.pinned_version, case when c.is_open then '{}'::text[] end, t.asker_job, t.asker_task, t.asker_key, r.failure
+               t.pinned_version, case when c.is_open then '{}'::text[] end, t.asker_job, t.asker_task, t.asker_key, r.failure,
+               t.fingerprint
           from unnest(continue_coordinators.turns) as r
           join tasks as t on t.job_id = any(array[r.job]) and t.task = r.task
          cross join lateral (select cancel_is_open(r.job, r.task) as is_open offset 0) as c

@@ -35,7 +35,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return '{key,kind,shielded}'::text[] || case request_fields.kind
+    return '{key,kind,fingerprint,shielded}'::text[] || case request_fields.kind
         when 'until' then '{condition,expires_at}'::text[]
         when 'item' then '{name,payload,assignee,priority,expires_at}'
         when 'activity' then '{name,args,queue,priority,due_at,limit_key,pinned_version,detached}'

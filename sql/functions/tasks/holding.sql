@@ -77,9 +77,9 @@ begin
                      when f.failure is not null or h.is_own then 'refused'
                      when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
                      when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.task, g.facts)
-                     then 'stale'
-                     else 'apply' end,
-                coalesce(f.failure, case when h.is_own then own_task_failure(h.name) when g.state = 'continue' then g.failure end))::turn
+                     then 'stale' else 'apply' end,
+                coalesce(f.failure, case when h.is_own then own_task_failure(h.name) when g.state = 'continue' then g.failure end),
+                h.fingerprint)::turn
           from (select said.*,
                        hold_tasks.missed <> '{}' and touches_any(
                            hold_tasks.turns -> (said.number - 1)::integer, hold_tasks.missed) as is_missed,
@@ -94,7 +94,7 @@ begin
                  order by said.job collate "C", said.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
-                   t.asker_key, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_own
+                   t.asker_key, t.fingerprint, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_own
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
@@ -147,7 +147,8 @@ as $$
 begin
     return (
         select (1, t.job_id, t.task, t.token, t.position, null, null, null, null, null, null, null, null, t.kind, t.signal,
-                t.asker_job, t.asker_task, t.asker_key, coalesce(t.told_at, t.started_at), 'apply', null)::turn
+                t.asker_job, t.asker_task, t.asker_key, coalesce(t.told_at, t.started_at), 'apply', null,
+                t.fingerprint)::turn
           from tasks as t
          where t.job_id = hold_task.job
            and t.task = hold_task.task

@@ -58,6 +58,7 @@ begin
                                     when request_failure.request ->> 'priority' ~ '^-?[0-9]{1,9}$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
+        name_failure(coalesce(request_failure.request ->> 'fingerprint', 'none'), 'a fingerprint'),
         case when jsonb_strip_nulls(request_failure.request - fields) <> '{}'
              then field_failure(jsonb_strip_nulls(request_failure.request), fields, 'a request of the kind ' || kind) end,
         -- Most requests have none of these.

@@ -11,19 +11,19 @@ declare
 begin
     with asked as (
         insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, args, signal, detached, pinned_version,
-                                limit_key, paused, asker_job, asker_task, asker_key)
+                                limit_key, paused, asker_job, asker_task, asker_key, fingerprint)
         select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name,
                versioned_queue(coalesce(q.queue, 'default'), q.pinned_version),
                coalesce(q.priority, 5::smallint), coalesce(q.due_at, request_tasks.asked_at), coalesce(q.args, '[]'), q.signal,
                coalesce(q.detached, false), q.pinned_version, coalesce(q.limit_key, ''), j.paused,
                case when q.detached then null else r.job end,
                case when q.detached then null else r.task end,
-               case when q.detached then null else q.key end
+               case when q.detached then null else q.key end, q.fingerprint
           from unnest(request_tasks.turns) as r
           join jobs as j on j.id = any(array[r.job])
          cross join jsonb_to_recordset(r.requests) as q (
                key text, kind text, name text, args jsonb, queue text, priority smallint, due_at timestamptz, signal text,
-               detached boolean, pinned_version text, limit_key text)
+               detached boolean, pinned_version text, limit_key text, fingerprint text)
          where coalesce(q.kind, 'hook') in ('hook', 'activity')
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
            and not (coalesce(q.detached, false) and task_has_ended(r.job, requested_task(r.task, q.key, true)))
@@ -72,14 +72,15 @@ begin
                 coalesce(q.queue, 'default'), coalesce(q.priority, 5), q.due_at, q.headers, q.pinned_version,
                 null, null, r.job, case when q.detached then r.task || '/' || q.key else r.task end,
                 case when q.detached then null else q.key end, q.limit_key,
-                coalesce(q.on_parent_end, case when q.detached then 'continue' else 'cancel' end), q.timeout)::new_job
+                coalesce(q.on_parent_end, case when q.detached then 'continue' else 'cancel' end), q.timeout,
+                q.fingerprint)::new_job
           from unnest(wanted_children.turns) as r
          cross join rows from (jsonb_to_recordset(r.requests) as (
                    key text, kind text, id text, name text, entity text, args jsonb, context jsonb, queue text,
                    priority integer, due_at timestamptz, headers jsonb, pinned_version text, detached boolean,
-                   limit_key text, on_parent_end text, timeout interval)) with ordinality
+                   limit_key text, on_parent_end text, timeout interval, fingerprint text)) with ordinality
             as q (key, kind, id, name, entity, args, context, queue, priority, due_at, headers, pinned_version, detached,
-                  limit_key, on_parent_end, timeout, place)
+                  limit_key, on_parent_end, timeout, fingerprint, place)
          where q.kind = 'job'
            and not exists (select from inbox as i where i.job_id = r.job and i.task = r.task and i.key = q.key offset 0)
            and not exists (
@@ -106,7 +107,7 @@ begin
         select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null,
                 make_failure('PD402', 'JobExists', format('job %s exists already', quote_literal(w.id)),
                              'The child was not started: its id belongs to another job.', 'Give the child another id.'),
-                null, null, null, w.parent, w.asker_task, w.asker_key, null, null, null)::turn
+                null, null, null, w.parent, w.asker_task, w.asker_key, null, null, null, w.fingerprint)::turn
           from unnest(refuse_children.wanted) as w
          where w.asker_key is not null
            and not exists (
@@ -137,7 +138,7 @@ as $$
 declare
     broken turn[] := array(
         select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null, f.failure, null, null, null, w.parent,
-                w.asker_task, w.asker_key, null, null, null)::turn
+                w.asker_task, w.asker_key, null, null, null, w.fingerprint)::turn
           from unnest(first_of_each(without_broken.wanted)) as w
          cross join lateral (select contract_failure(w.entity, w.context) as failure offset 0) as f
          where w.context <> '{}'
@@ -149,7 +150,7 @@ begin
     end if;
     made := insert_jobs(array(
         select (w.id, w.workflow, w.entity, w.args, '{}', w.queue, w.priority, w.due_at, w.headers, w.pinned_version, w.key,
-                w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key, w.on_parent_end, null)::new_job
+                w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key, w.on_parent_end, null, null)::new_job
           from unnest(first_of_each(without_broken.wanted)) as w
          where w.id in (select r.job from unnest(broken) as r)), without_broken.failed_at);
     broken := array(select r from unnest(broken) as r where r.job = any(made));

@@ -25,7 +25,7 @@ begin
         select (coalesce(s.id, gen_random_uuid()::text), s.workflow, s.entity, coalesce(s.args, '[]'),
                 coalesce(s.context, '{}'), coalesce(s.queue, 'default'), coalesce(s.priority, 5), s.due_at, s.headers,
                 s.pinned_version, s.key, coalesce(s.if_exists, 'error'), null, null, null, s.limit_key, null,
-                s.timeout)::new_job
+                s.timeout, null)::new_job
           from jsonb_to_recordset(read_starts.starts) as s (
                workflow text, args jsonb, id text, entity text, queue text, priority integer, due_at timestamptz,
                context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text,
