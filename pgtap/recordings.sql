@@ -1,7 +1,7 @@
 -- Recordings: what it takes to replay a coordinator, read from the tables of a live app.
 
 begin;
-select plan(11);
+select plan(12);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -18,7 +18,8 @@ select is(
     pg_temp.recorded('live'),
     jsonb_build_object('job', 'live', 'task', '1/main', 'name', 'research', 'entity', 'agent', 'queue', 'live',
                        'headers', '{"h": 1}'::jsonb, 'run', 1, 'args', '["q"]'::jsonb, 'attempt', 0, 'asked', 0,
-                       'accept_changes', false, 'position', 0, 'started_at', clock(), 'status', 'running'),
+                       'accept_changes', false, 'position', 0, 'started_at', clock(), 'status', 'running',
+                       'open', '{}'::jsonb),
     'a job that nobody has claimed begins when it was made');
 
 select time_passes('1 min');
@@ -29,6 +30,9 @@ select results_eq(
     $$ select r.position, r.asked from recording_of('live') as r $$,
     $$ values (2, 7) $$,
     'it shows how far the journal goes and what was asked for');
+
+select given(tell(a_turn('live', requests => '[{"key": "h#1", "name": "h", "fingerprint": "1"}]')));
+select is(pg_temp.recorded('live') -> 'open', '{"h#1": "1"}', 'and what is under way [P9]');
 
 select time_passes('1 min');
 select given(tell(a_turn('live', state => 'done', value => '"found"')));

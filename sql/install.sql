@@ -47,6 +47,7 @@
 \ir functions/tasks/fields.sql
 \ir functions/tasks/naming.sql
 \ir functions/tasks/judging.sql
+\ir functions/tasks/comparing.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql
 \ir functions/tasks/pausing.sql

@@ -65,6 +65,7 @@ class CoordinatorTurn(Turn):
         self._alarm: asyncio.TimerHandle | None = None
         self._plan: Json | None = None
         self._agenda = NOTHING
+        self._is_unproven = False
 
     def _begin_with(self, journal: list[Fact]) -> None:
         """Set out with what the journal tells, and with nothing of an earlier run."""
@@ -101,6 +102,7 @@ class CoordinatorTurn(Turn):
         self._begin_with(journal)
         self._news.take_mail(mail)
         run = self._run = open_run(self.engine.app, self.function, self.row, journal)
+        self._is_unproven = self.row["asked"] > 0
         if isinstance(run, SyncRun):
             run.more = partial(self._tell_next, run)
         self._step()
@@ -186,7 +188,7 @@ class CoordinatorTurn(Turn):
     def _must_flush_first(self) -> bool:
         """Tell whether the database has to know more before anything begins."""
         agenda = self._agenda
-        if agenda.needs_flush():
+        if agenda.needs_flush() or (self._is_unproven and agenda.to_start):
             return True
         return bool(self._unflushed) and any(call.needs_record() for call in agenda.to_start)
 
@@ -308,7 +310,14 @@ class CoordinatorTurn(Turn):
             body["awaits"] = self._awaits()
         if state == PARK and (until := agenda.next_deadline()) is not None:
             body["until"] = to_iso(until)
+        if self._is_unproven and self._run is not None and state not in _NO_CODE:
+            body["open"] = self._open_requests(self._run)
         return body
+
+    def _open_requests(self, run: AnyRun) -> Json:
+        """Tell what the code waits for that others do: the journal does not say what an earlier
+        holder of the task has asked for, and the database compares."""
+        return {op.key: op.fingerprint for op in run.ops.values() if op.kind == "answer"}
 
     def _count_asked(self) -> int | None:
         """Tell how much the code has asked for; a run that begins anew is to get as far."""
@@ -323,6 +332,7 @@ class CoordinatorTurn(Turn):
     def answered(self, answer: Json) -> None:
         """Go on with what the database said."""
         state = answer["state"]
+        self._is_unproven = self._is_unproven and state not in ("keep", "parked")
         if state == "keep":
             if self._recording is not None:
                 self._take_recorded()
@@ -383,9 +393,10 @@ class CoordinatorTurn(Turn):
         if state == "stuck" and not facts:
             self.drop()
             return
-        self._unflushed = [] if state in _LAST else facts
+        is_other_code = isinstance(error, NonDeterminism)
+        self._unflushed = [] if state in _LAST or is_other_code else facts
         self._agenda.stop()
-        parks = state in _PHASES or state == "stuck"
+        parks = state in _PHASES or state == "stuck" or is_other_code
         self._plan = _stuck(error) if parks else self._last_words(error)
         self.submit()
 
@@ -448,7 +459,8 @@ class CoordinatorTurn(Turn):
         logger.error("%r is stuck: %s", self, error, exc_info=raised)
         told = [*self._unflushed, *(self._run.take_facts() if self._run is not None else ())]
         self._discard_run()
-        self._unflushed = told
+        # What was told to code that had no effect yet is there for the code that comes after it.
+        self._unflushed = [] if self._is_unproven else told
         self._plan = _stuck(error)
         self.submit()
 
@@ -482,6 +494,9 @@ class CoordinatorTurn(Turn):
 _PHASES = {"keep": "flush", PARK: "park"}
 """States in which the task goes on, and what the crash point before each is called."""
 
+
+_NO_CODE = ("stuck", "release")
+"""States of a turn that say nothing of what the code asks for."""
 
 _LAST = ("stuck", "failed")
 """States of a turn that says no more than what has happened, and why it ends."""

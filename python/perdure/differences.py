@@ -39,6 +39,17 @@ def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:
     return _other_code(identity, f"the job {outcome}, but the code {instead}")
 
 
+def other_request(
+    identity: str, key: str, fingerprint: str | None, op: Op | None
+) -> NonDeterminism:
+    """Say that something is under way for which the code does not wait, or not so."""
+    asked = _shown("answer", key, fingerprint)
+    now = (
+        "does not ask for it" if op is None else f"asks for {_shown(op.kind, key, op.fingerprint)}"
+    )
+    return _other_code(identity, f"{asked} is under way, but the code {now}")
+
+
 def no_order(identity: str) -> NonDeterminism:
     """Say that the code starts tasks in an order that differs between two processes."""
     return NonDeterminism(

@@ -229,6 +229,11 @@ class Journal:
         what it does between a request and its wait it may be told no for a second time."""
         return self._told < self._seen_told or self.asked < self._seen_asked
 
+    def was_asked(self, key: str) -> bool:
+        """Tell whether the code has asked for what has this key, and may have withdrawn it."""
+        prefix, _, number = key.rpartition("#")
+        return number.isdecimal() and int(number) <= self._counts.get(prefix, 0)
+
     # What the runtime adds and takes.
 
     def append(self, fact: Fact, *, recorded: bool = False) -> None:

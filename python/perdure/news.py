@@ -119,8 +119,17 @@ class News:
             self._tell(run, op, asked_for, ok=ok, value=payload, message=number)
             return
         self.is_cancelled |= key == CANCEL
-        kind = "cancel" if key == CANCEL else "dropped"
-        self._append(run, Fact(kind, key, ok, payload, self.next_at(), extra=number))
+        self._append(run, self._unasked(run, message))
+
+    def _unasked(self, run: AnyRun, message: Json) -> Fact:
+        """Make the fact of what no op waits for: a request to cancel, or an answer. One that the
+        code has withdrawn is dropped; one that it has never asked for was asked for by other code.
+        """
+        key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
+        kind = "cancel" if key == CANCEL else "dropped" if run.was_asked(key) else "answer"
+        asked_for = message.get("fingerprint")
+        at = self.next_at()
+        return Fact(kind, key, ok, payload, at, fingerprint=asked_for, extra=number)
 
     def _tell_outcome(self, run: AnyRun, call: Call, outcome: Outcome) -> None:
         if not self._agenda.is_open(call):

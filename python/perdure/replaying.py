@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from . import openers
 from .asks import stored
 from .coordinatorcalls import AnyRun, open_run
-from .differences import listed, other_outcome
+from .differences import listed, other_outcome, other_request
 from .errors import (
     InvalidArgument,
     NonDeterminism,
@@ -98,7 +98,9 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
     with _interruptible():
         try:
             has_finished = run.advance()
-            return _other_ending(row, run, has_finished) if row["status"] in _COMPARED else None
+            if row["status"] in _COMPARED:
+                return _other_ending(row, run, has_finished)
+            return _other_request(row, run)
         except NonDeterminism as difference:
             return difference
         finally:
@@ -135,6 +137,20 @@ def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
     known, rows = openers.recording(Opening(app.codec, fields, {}), row, journal)
     # A row that a worker has claimed was opened there, where it was seen what its arguments hide.
     return known | ({"discretion": row["discretion"]} if "discretion" in row else {}), rows
+
+
+def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:
+    """Compare what is under way with what the code waits for; older recordings do not tell."""
+    for key, fingerprint in (row.get("open") or {}).items():
+        op = run.ops.get(key)
+        if op is None:
+            is_same = run.was_asked(key)  # and withdrawn
+        else:
+            is_same = row["accept_changes"] or None in (fingerprint, op.fingerprint)
+            is_same = is_same or fingerprint == op.fingerprint
+        if not is_same:
+            return other_request(f"{row['job']}/{row['task']}", key, fingerprint, op)
+    return None
 
 
 def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism | None:

@@ -12,7 +12,8 @@ begin
     select j.id, coalesce(t.task, j.run::text || '/main'), j.workflow, j.entity, j.queue, j.parent, j.headers,
            coalesce(t.pinned_version, j.pinned_version), j.run, j.args, coalesce(t.attempt, 0), coalesce(t.asked, 2147483647),
            coalesce(t.accept_changes, false), t.position::integer, coalesce(t.started_at, j.started_at, j.created_at),
-           j.status::text, j.result, case j.run when 1 then j.forked_from end, j.asked_as
+           j.status::text, j.result, case j.run when 1 then j.forked_from end, j.asked_as,
+           coalesce((select jsonb_object_agg(o.key, o.fingerprint) from open_requests(j.id, t.task, null) as o), '{}')
       from jobs as j
       left join tasks as t on t.job_id = j.id and t.task = j.run::text || '/main'
      where j.id = any(recordings_of.ids)

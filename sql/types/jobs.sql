@@ -107,10 +107,11 @@ create type @extschema@.recording as (
     status          text,
     result          jsonb,
     forked_from     jsonb,
-    asked_as        text
+    asked_as        text,
+    open            jsonb
 );
 comment on type @extschema@.recording is
-    'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, and all was asked for.';
+    'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, all was asked for, and nothing is open.';
 
 create type @extschema@.timeline_item as (
     kind   text,

@@ -58,6 +58,10 @@ class Turn:
         return self.row["fingerprint"]
 
     @property
+    def accepts_changes(self) -> bool:
+        return self.row["accept_changes"]
+
+    @property
     def position(self) -> int:
         return self.said.get("position") or 0
 
@@ -182,6 +186,33 @@ def check_wait(s: State, turn: Turn) -> None:
         raise Refused("PD107")
 
 
+def check_open(s: State, turn: Turn) -> None:
+    """Refuse code that runs again and does not wait for what was asked for before."""
+    said = turn.get("open")
+    if said is None:
+        return
+    name = (turn.job, turn.task)
+    taken = {fact.get("message") for fact in turn.list("facts")}
+    asked = [(row["asker"], row) for row in s.tasks.values() if row["asker"]]
+    asked += s.conditions.items()
+    for item in s.items.values():
+        if item["resolved_at"] is None:
+            asked.append(((item["job_id"], item["task"], item["key"]), item))
+    known = [(place[2], row) for place, row in asked if place[:2] == name]
+    known = [(key, row) for key, row in known if not s.answered(*name, key)]
+    known += [
+        (message["key"], message)
+        for message in s.mail(*name, ())
+        if message["key"] != "$cancel" and message["id"] not in taken
+    ]
+    for key, row in known:
+        is_other = None not in (said.get(key), row["fingerprint"]) and not turn.accepts_changes
+        if key not in turn.list("cancels") and (
+            key not in said or (is_other and said[key] != row["fingerprint"])
+        ):
+            raise Refused("PD201")
+
+
 def messages_are_open(s: State, turn: Turn) -> bool:
     """Tell whether all messages that a turn takes are still open."""
     named = [fact["message"] for fact in turn.list("facts") if fact.get("message") is not None]
@@ -210,6 +241,7 @@ def judged(s: State, turn: Turn, touched: set[str], is_second: bool) -> str:
         return "applied"
     check_turn(turn)
     check_wait(s, turn)
+    check_open(s, turn)
     if turn.state in ENDS and turn.asker and turn.asker[0] not in touched:
         return "untouched"
     if not messages_are_open(s, turn):

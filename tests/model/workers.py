@@ -207,6 +207,9 @@ class Worker:
             turn["requests"] = list({request["key"]: request for request in requests}.values())
         if chance.random() < 0.15:
             turn["cancels"] = [f"{chance.choice('hacui')}#{chance.randint(1, 2)}"]
+        if chance.random() < 0.1:
+            open_keys = [f"{kind}#{n}" for kind in "hacui" for n in (1, 2) if chance.random() < 0.8]
+            turn["open"] = {key: chance.choice(["a", "b", None]) for key in open_keys}
         turn |= self.make_fate(lease, state, now)
         if chance.random() < 0.2:
             turn["asked"] = chance.randint(1, 9)

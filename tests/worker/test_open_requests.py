@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure.replaying import recording_of, replay_journal
 from tests.databases import UNHINTED
 from tests.patience import wait_until
 
@@ -19,7 +20,7 @@ Serve = Callable[[perdure.App], perdure.Worker]
 @pytest.fixture
 def serve(dsn: str) -> Serve:
     """Give a function that makes a worker of some version of the code."""
-    return lambda app: perdure.Worker(app, dsn=dsn, queues=["default", "far"], **UNHINTED)
+    return lambda app: perdure.Worker(app, dsn=dsn, **UNHINTED)
 
 
 def app_with(ask: Any) -> perdure.App:
@@ -31,8 +32,13 @@ def app_with(ask: Any) -> perdure.App:
         await perdure.wait_for("go")
         return f"for {who}"
 
-    @app.activity(queue="far")
-    async def far(who: str) -> str:
+    @app.hook
+    async def slower(memory: perdure.AsyncEntity, who: str) -> str:
+        await perdure.wait_for("go")
+        return f"slowly for {who}"
+
+    @app.activity
+    async def near(who: str) -> str:
         return f"for {who}"
 
     @app.coordinator
@@ -42,7 +48,7 @@ def app_with(ask: Any) -> perdure.App:
 
     @app.coordinator
     async def flow(memory: perdure.AsyncEntity) -> Any:
-        return await ask(memory, {"slow": slow, "far": far, "kid": kid})
+        return await ask(memory, {"slow": slow, "slower": slower, "near": near, "kid": kid})
 
     return app
 
@@ -123,6 +129,8 @@ def test_an_answer_goes_to_nobody_who_asks_for_something_else_now(
     with serve(app_with(old)):
         handle = client.start("flow")
         wait_until(lambda: is_parked(connection, handle))
+    assert differs(client, handle, old) == ""
+    assert "but the code asks for answer" in differs(client, handle, new)
     answer(handle, client)
     with serve(app_with(new)):
         wait_until(lambda: handle.status().stuck)
@@ -143,3 +151,81 @@ def test_changed_arguments_of_what_is_open_may_be_accepted(
         wait_until(lambda: handle.status().stuck)
         assert handle.resume(accept_changes=True) == 1
         assert handle.result(T) == ["b", "yes"]
+
+
+def beside(*calls: str) -> Any:
+    """Ask one after the other, and wait for a signal beside that."""
+
+    async def ask(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+        async def all_calls() -> Any:
+            given = {"slow": (memory, "a"), "slower": (memory, "a"), "near": ("a",)}
+            return [await work[name](*given[name]) for name in calls]
+
+        return await asyncio.gather(all_calls(), perdure.wait_for("look"))
+
+    return ask
+
+
+def differs(client: perdure.Client, handle: Any, code: Any) -> str:
+    """Tell what a replay of other code tells before it is deployed."""
+    recording = recording_of(client, handle.id)
+    difference = replay_journal(app_with(code), recording.row, recording.journal)
+    return "" if difference is None else difference.detail or ""
+
+
+def left(connection: Any) -> tuple[list[str], int]:
+    """Give the tasks that there are, and how much the coordinator was told."""
+    told = "select count(*)::integer from journal where task = '1/main'"
+    tasks = "select array_agg(task order by task) from tasks"
+    return tuple(connection.execute(query).fetchone()[0] for query in (tasks, told))
+
+
+async def fails(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+    raise TypeError("new code, new bug")
+
+
+async def returns(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+    return "at once"
+
+
+@pytest.mark.parametrize(
+    "new",
+    [beside("slower"), beside("near"), beside(), beside("near", "slow"), fails, returns],
+    ids=["renamed", "here", "removed", "later", "fails", "returns"],
+)
+def test_other_code_has_no_effect_beside_what_is_under_way(
+    client: perdure.Client, serve: Serve, connection: Any, new: Any
+) -> None:
+    """What it is told before it is found out is there for the code that comes after it."""
+    with serve(app_with(beside("slow"))):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    assert differs(client, handle, beside("slow")) == ""
+    assert ".1/slow#1" in differs(client, handle, new)
+    handle.signal("look")
+    with serve(app_with(new)):
+        wait_until(lambda: handle.status().stuck)
+    assert "It has asked for .1/slow#1" in (handle.status().waiting_for or "")
+    assert left(connection) == (["1/main", "1/main/.1/slow#1"], 0)
+    with serve(app_with(beside("slow"))):
+        assert handle.resume() == 1
+        handle.signal("go")
+        assert handle.result(T) == [["for a"], None]
+
+
+@pytest.mark.parametrize("new", [beside("near"), returns, fails], ids=["here", "returns", "fails"])
+def test_other_code_does_not_pass_over_an_answer(
+    client: perdure.Client, serve: Serve, connection: Any, new: Any
+) -> None:
+    with serve(app_with(item("a"))):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    resolve(handle, client)
+    assert differs(client, handle, item("a")) == ""
+    assert "item:sign#1" in differs(client, handle, new)
+    with serve(app_with(new)):
+        wait_until(lambda: handle.status().stuck)
+    assert left(connection) == (["1/main"], 0)
+    with serve(app_with(item("a"))):
+        assert handle.resume() == 1
+        assert handle.result(T) == ["a", "yes"]

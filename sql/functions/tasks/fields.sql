@@ -1,6 +1,6 @@
 -- Tasks, fields: the words that a turn and a fact may use. A word misspelt must not be a word ignored.
 
--- Folded into the plan of who asks, as any constant.
+-- Folded into the plan of who asks, as any constant. What is open is hardly ever said, and judged with what is suspicious.
 create function @extschema@.turn_fields() returns text[]
 language plpgsql
 immutable
@@ -12,7 +12,7 @@ begin
         ::text[];
 end
 $$;
-comment on function @extschema@.turn_fields() is 'Name what a turn may say.';
+comment on function @extschema@.turn_fields() is 'Name what most turns may say; that of code which runs again, what is open.';
 
 
 create function @extschema@.fact_fields() returns text[]
@@ -149,17 +149,18 @@ begin
     return (
         select make_failure(
                    'PD107', 'InvalidArgument', format('the field %s of a turn cannot be read', f.field),
-                   format('It should be an array%s.', f.of_what), 'Correct the field.')
-          from (values ('facts', ' of objects', list_failure.turn -> 'facts'),
-                       ('requests', ' of objects', list_failure.turn -> 'requests'),
-                       ('cancels', '', list_failure.turn -> 'cancels')) as f (field, of_what, given)
-         where jsonb_typeof(f.given) not in ('array', 'null')
-            or f.of_what <> '' and f.given @? 'strict $[*] ? (@.type() != "object")'
+                   format('It should be an %s.', f.what), 'Correct the field.')
+          from (values ('facts', 'array of objects', list_failure.turn -> 'facts'),
+                       ('requests', 'array of objects', list_failure.turn -> 'requests'),
+                       ('cancels', 'array', list_failure.turn -> 'cancels'),
+                       ('open', 'object', list_failure.turn -> 'open')) as f (field, what, given)
+         where jsonb_typeof(f.given) not in (split_part(f.what, ' ', 1), 'null')
+            or f.what = 'array of objects' and f.given @? 'strict $[*] ? (@.type() != "object")'
          limit 1);
 end
 $$;
 comment on function @extschema@.list_failure(jsonb) is
-    'Say that what should be a list in a turn is none, or not one of objects (PD107), or null.';
+    'Say that what should be a list in a turn is none, or not one of objects, or that what is open is no object (PD107), or null.';
 
 
 create function @extschema@.stray_failure(turn jsonb) returns jsonb
@@ -169,7 +170,8 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    failure jsonb := coalesce(field_failure(stray_failure.turn, turn_fields(), 'a turn'), list_failure(stray_failure.turn));
+    failure jsonb := coalesce(field_failure(stray_failure.turn, turn_fields() || 'open'::text, 'a turn'),
+                              list_failure(stray_failure.turn));
 begin
     -- A statement of its own: a parallel plan begins with its sub-selects, whatever stands before them.
     if failure is not null then

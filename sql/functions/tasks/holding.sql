@@ -118,8 +118,7 @@ begin
                                          where case jsonb_typeof(e.fact) when 'object' then e.fact - fact_fields() <> '{}'
                                                     else true end)) is true
                    then coalesce(stray_failure(hold_tasks.turns -> (g.number - 1)::integer),
-                                 turn_failure(g.state, g.facts, g.requests, g.value),
-                                 await_failure(g.awaits),
+                                 turn_failure(g.state, g.facts, g.requests, g.value), await_failure(g.awaits),
                                  -- A key has 200 bytes at most.
                                  case when greatest(octet_length(g.job), octet_length(g.task)) > 380
                                       then depth_failure(g.job, g.task, g.requests) end,
@@ -128,7 +127,8 @@ begin
                                  case when g.state in ('retry', 'release', 'continue') then due_failure(g.until) end,
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
                                       when g.state = 'park' and (g.until < 'infinity' or cardinality(g.awaits) > 0) is not true
-                                      then wait_failure(g.job, g.task, g.facts, g.requests, g.cancels) end)
+                                      then wait_failure(g.job, g.task, g.facts, g.requests, g.cancels) end,
+                                 open_failure(hold_tasks.turns -> (g.number - 1)::integer))
                    end as failure
             offset 0) as f
          order by g.number);

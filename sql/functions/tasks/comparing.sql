@@ -1,0 +1,116 @@
+-- Tasks, compared: whether code that runs again asks for what was asked for before it. The journal tells of answers alone.
+
+create function @extschema@.requests_under_way(
+    job              text,
+    task             text,
+    out key          text,
+    out fingerprint  text
+) returns setof record
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return query
+    select t.asker_key, t.fingerprint
+      from tasks as t
+     where t.job_id = requests_under_way.job
+       and t.task > requests_under_way.task || '/'
+       and t.task < requests_under_way.task || '0'
+       and t.asker_task = requests_under_way.task
+     union all
+    select c.asker_key, c.fingerprint
+      from tasks as c
+     where c.asker_job = requests_under_way.job
+       and c.asker_task = requests_under_way.task
+       and c.asker_job <> c.job_id
+     union all
+    select w.key, w.fingerprint
+      from conditions as w
+     where w.job_id = requests_under_way.job
+       and w.task = requests_under_way.task
+     union all
+    select i.key, i.fingerprint
+      from items as i
+     where i.job_id = requests_under_way.job
+       and i.task = requests_under_way.task
+       and i.is_open;
+end
+$$;
+comment on function @extschema@.requests_under_way(text, text) is
+    'Return the keys of what others do for a task, with the fingerprints of the requests.';
+
+
+-- Who answered early goes on.
+create function @extschema@.open_requests(
+    job              text,
+    task             text,
+    facts            jsonb,
+    out key          text,
+    out fingerprint  text
+) returns setof record
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    taken bigint[] := coalesce(messages_of(nullif(open_requests.facts, 'null')), '{}');
+begin
+    return query
+    select w.key, w.fingerprint
+      from requests_under_way(open_requests.job, open_requests.task) as w
+     where not exists (
+            select
+              from inbox as i
+             where i.job_id = open_requests.job
+               and i.task = open_requests.task
+               and i.key = w.key
+            offset 0)
+     union all
+    select i.key, i.fingerprint
+      from inbox as i
+     where i.job_id = open_requests.job
+       and i.task = open_requests.task
+       and i.key <> '$cancel'
+       and i.consumed_at is null
+       and i.id <> all(taken);
+end
+$$;
+comment on function @extschema@.open_requests(text, text, jsonb) is
+    'Return the keys of what a task has asked for, but for answers that it was told, or is by these facts; with the fingerprints.';
+
+
+-- What was asked to cancel may live on; whoever has withdrawn it says so again. An operator may accept other arguments, and no
+-- other request.
+create function @extschema@.open_failure(turn jsonb) returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    job text := open_failure.turn ->> 'job';
+    task text := open_failure.turn ->> 'task';
+    said jsonb := open_failure.turn -> 'open';
+begin
+    if (jsonb_typeof(said) = 'object') is not true then
+        return null;
+    end if;
+    return (
+        select make_failure(
+                   'PD201', 'NonDeterminism', format('the code of %s/%s does not match what it has asked for', job, task),
+                   format('It has asked for %s%s, but %s.', o.key, ' (arguments ' || o.fingerprint || ')',
+                          case when said ? o.key then format('now asks for it with other arguments (%s)', said ->> o.key)
+                               else 'does not ask for it now' end),
+                   'Run the code this began with, guard the change with patched(), or resume with accept_changes where only arguments differ.')
+          from open_requests(job, task, open_failure.turn -> 'facts') as o
+         where not coalesce(open_failure.turn -> 'cancels' ? o.key, false)
+           and (not said ? o.key
+                or said ->> o.key <> o.fingerprint
+                   and not exists (select from tasks as t where t.job_id = job and t.task = open_failure.turn ->> 'task'
+                                      and t.accept_changes))
+         order by o.key collate "C"
+         limit 1);
+end
+$$;
+comment on function @extschema@.open_failure(jsonb) is
+    'Say that code which runs again from its journal waits for other things than it has asked for (PD201), or null. [P9]';
