@@ -342,7 +342,8 @@ def memory() -> Any:
 
 
 def now() -> datetime:
-    """Give the time (UTC); in a coordinator that of the last thing it was told."""
+    """Give the time (UTC): in a coordinator that of the last thing it was told, in a hook that of
+    the call, which is the same when the hook runs again."""
     return from_micros(required("now").time())
 
 

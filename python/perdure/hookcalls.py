@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from asyncio.events import _get_running_loop
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from functools import cached_property
@@ -293,8 +294,11 @@ class HookRuntime(Runtime):
         deadline = self.turn.memo.deadline(key)
         if deadline is None:
             deadline = self.turn.engine.clock.now() + length
-            self.turn.outbox.tell("note", key, value={"until": to_iso(deadline)})
+            self._note(key, deadline)
         return deadline
+
+    def _note(self, key: str, instant: int) -> None:
+        self.turn.outbox.tell("note", key, value={"until": to_iso(instant)})
 
     def beat(self, progress: Any) -> None:
         """Note how far the hook is. Raises CancelledError where it was asked to cancel."""
@@ -304,8 +308,19 @@ class HookRuntime(Runtime):
             self.turn.progress.note(OWN, progress)
 
     def time(self) -> int:
-        """Give the time."""
-        return self.turn.engine.clock.now()
+        """Give the time at which this call was made first: what the hook asks for may depend on
+        it, and is known by its arguments when the hook runs again."""
+        turn = self.turn
+        key = turn.claim_key("$now")
+        told = turn.memo.deadline(key)
+        if told is not None:
+            return told
+        now = turn.engine.clock.now()
+        if _get_running_loop() is turn.engine.loop:
+            self._note(key, now)
+        else:
+            turn.engine.loop.call_soon_threadsafe(self._note, key, now)
+        return now
 
     def random(self) -> random.Random:
         """Give a stream that is the same when the hook runs again."""

@@ -1,0 +1,79 @@
+"""The time of a hook is the same when it runs again: what it asks for is known by its arguments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import perdure
+
+T = "20 s"
+of_both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async", "plain"])
+
+
+@pytest.fixture
+def stamps(app: perdure.App) -> list[str]:
+    """List what was stamped; the app has hooks that leave memory and run again from the top."""
+    stamped: list[str] = []
+
+    @app.activity
+    async def stamp(at: str) -> int:
+        stamped.append(at)
+        return len(stamped)
+
+    @app.activity
+    def plain_stamp(at: str) -> int:
+        stamped.append(at)
+        return len(stamped)
+
+    @app.hook
+    async def asks(memory: perdure.AsyncEntity) -> list[Any]:
+        first = perdure.now()
+        number = await stamp(first.isoformat())
+        await perdure.sleep(1.5)
+        return [number, (perdure.now() - first).total_seconds() >= 1.5]
+
+    @app.hook
+    def plain_asks(memory: perdure.Entity) -> list[Any]:
+        first = perdure.now()
+        number = plain_stamp(first.isoformat())
+        perdure.sleep(1.5)
+        return [number, (perdure.now() - first).total_seconds() >= 1.5]
+
+    @app.hook
+    async def sleeps(memory: perdure.AsyncEntity) -> str:
+        await perdure.sleep_until(perdure.now() + timedelta(seconds=1.5))
+        return "awake"
+
+    @app.hook
+    def plain_sleeps(memory: perdure.Entity) -> str:
+        perdure.sleep_until(perdure.now() + timedelta(seconds=1.5))
+        return "awake"
+
+    return stamped
+
+
+@of_both_kinds
+def test_what_is_asked_for_with_the_time_is_asked_for_once(
+    client: perdure.Client, work: Any, stamps: list[str], is_async: bool
+) -> None:
+    """[P4]"""
+    work(slots=1)
+    client.create_entity("e", "thing")
+    hook = "asks" if is_async else "plain_asks"
+    assert client.handle("e").run_hook(hook, timeout=T) == [1, True]
+    assert len(stamps) == 1
+
+
+@of_both_kinds
+def test_a_hook_that_sleeps_for_a_while_from_now_on_wakes(
+    client: perdure.Client, work: Any, stamps: list[str], is_async: bool
+) -> None:
+    """[P7]"""
+    work(slots=1)
+    client.create_entity("e", "thing")
+    hook = "sleeps" if is_async else "plain_sleeps"
+    assert client.handle("e").run_hook(hook, timeout=T) == "awake"
+    assert stamps == []
