@@ -80,7 +80,7 @@ def _other_code(identity: str, detail: str) -> NonDeterminism:
         detail=detail,
         hint="after a change run the code this began with, guard the change with patched(), or"
         " resume with accept_changes where only arguments differ; code that has not changed asks"
-        " perdure.now(), random() and uuid() in place of the machine",
+        " perdure.now(), random() and uuid() in place of the machine, and sorts its sets",
     )
 
 

@@ -101,7 +101,8 @@ begin
                    format('It has asked for %s%s, but %s.', o.key, ' (arguments ' || o.fingerprint || ')',
                           case when said ? o.key then format('now asks for it with other arguments (%s)', said ->> o.key)
                                else 'does not ask for it now' end),
-                   'Run the code this began with, guard the change with patched(), or resume with accept_changes where only arguments differ.')
+                   'After a change run the code this began with, guard the change with patched(), or resume with accept_changes where '
+                   'only arguments differ; code that has not changed asks perdure for the time and chance, and sorts its sets.')
           from open_requests(job, task, open_failure.turn -> 'facts') as o
          where not coalesce(open_failure.turn -> 'cancels' ? o.key, false)
            and (not said ? o.key
