@@ -1,7 +1,7 @@
 -- The verbs of a memory, as any SQL client calls them: answers, versions, and the keys that make a repeat harmless.
 
 begin;
-select plan(61);
+select plan(62);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -145,6 +145,20 @@ select is(
 select have_held_job('over');
 select given(tell(a_turn('over', state => 'done', value => '1')));
 select is(entity_set('over', '1', 'a'), '1', 'the memory of a finished job can be changed');
+
+-- Texts from a column with a collation of its own.
+
+create temporary table people (email text collate "POSIX", name text collate "POSIX") on commit drop;
+insert into people values ('jane@example.org', 'Jane');
+select given(start('w', id => p.email, key => p.name)) from people as p;
+select results_eq(
+    $$ select jsonb_build_array(entity_set(p.email collate "C", '1', 'n'),
+                                signal(p.email collate "C", 'go', key => p.name),
+                                (start('w', id => p.email collate "C", key => p.name)).is_new,
+                                (status(p.email collate "C")).status, hook(p.email collate "C", p.name, key => p.name))
+         from people as p $$,
+    $$ values ('[1, true, false, "running", "$hook/Jane"]'::jsonb) $$,
+    'a text that says how it is compared is taken from any column');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();
