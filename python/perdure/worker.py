@@ -121,7 +121,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run_in_thread, name="perdure-worker")
         self._thread.daemon = True
         self._thread.start()
-        self._started.wait()
+        try:
+            self._started.wait()
+        except BaseException:  # Ctrl-C: nobody has it whom it could work for
+            with suppress(Exception):  # why it has ended is in the log
+                self.stop()
+            raise
         if self._error is not None:
             self._thread.join()
             raise self._error

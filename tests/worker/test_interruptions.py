@@ -83,6 +83,18 @@ def test_a_signal_amid_a_wait_spoils_no_later_one(
     assert order.set(1, "n") == order.until("$.n > 0", timeout=IN_TIME)
 
 
+def test_a_worker_whose_start_is_interrupted_serves_nobody(
+    app: perdure.App, client: perdure.Client, dsn: str, alarmed: None
+) -> None:
+    """It went on in its thread, and worked from when the database let it; `with` ends no such."""
+    worker = perdure.Worker(app, ["default"], dsn=dsn)
+    with psycopg.connect(dsn) as lock:
+        lock.execute("lock table perdure.workers")
+        interrupted(dsn, worker.__enter__)
+        assert "perdure-worker" not in {thread.name for thread in threading.enumerate()}
+    worker.start().stop()  # it may be tried again
+
+
 @pytest.mark.direct("it looks which session answers")
 def test_an_async_call_that_ends_amid_leaves_its_connection(
     client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
