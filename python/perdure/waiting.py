@@ -165,6 +165,7 @@ class Ears:
         self._calls = calls
         self._link = AsyncLink(source, "perdure result")
         self._belonging = Belonging()
+        self._goodbyes: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self.begin_anew()
         note_holder(self)
@@ -187,9 +188,12 @@ class Ears:
         try:
             return await self._seen(look)
         finally:
-            self._waiting -= 1
-            if self._is_closed and not self._waiting:
-                await self._link.close()
+            await self._end()
+
+    async def _end(self) -> None:
+        self._waiting -= 1
+        if self._is_closed and not self._waiting:
+            await self._link.close()
 
     def _settle(self) -> None:
         """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
@@ -223,8 +227,20 @@ class Ears:
             self._bells[topic].discard(bell)
             if not self._bells[topic]:
                 del self._bells[topic]
+            self._waiting += 1
+            goodbye = asyncio.create_task(self._say_goodbye(listener))
+            self._goodbyes.add(goodbye)
+            goodbye.add_done_callback(self._goodbyes.discard)
+            await asyncio.shield(goodbye)
+
+    async def _say_goodbye(self, listener: str) -> None:
+        """Leave no row behind. In a task of its own: who is cancelled by anyio, as for a web
+        client that is gone, is cancelled again at every await until he has ended."""
+        try:
             with suppress(psycopg.Error):  # the database forgets in time who does not say it
                 await self._call(self._calls.stop_listening(listener), time.monotonic())
+        finally:
+            await self._end()
 
     async def _call(self, call: Call, until: float | None) -> Any:
         """Send a call, again and again until time is up and a little longer.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
+import psycopg
 import pytest
 
 import perdure
@@ -83,6 +84,36 @@ def test_a_wait_that_is_cancelled_before_it_listens_leaves_no_bell(
             assert not ears._bells
 
     asyncio.run(main())
+
+
+@pytest.mark.direct("it waits for a notification")
+def test_a_wait_that_is_cancelled_again_and_again_says_goodbye(dsn: str) -> None:
+    """As anyio cancels, until the task has ended: its goodbye was broken off, and the connection
+    with it that all waits of the client share."""
+
+    async def main() -> None:
+        async with waits(dsn, lambda bells: any(bell._waiters for bell in bells)) as (ears, task):
+            backend = ears._link.backend
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            assert task.cancelled()
+            for _ in range(int(IN_TIME / 0.02)):
+                if not ears._waiting:
+                    break
+                await asyncio.sleep(0.02)
+            assert ears._link.backend == backend is not None
+            assert await listeners(dsn) == 0
+
+    asyncio.run(main())
+
+
+async def listeners(dsn: str) -> int:
+    """Count who has said that he waits."""
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        answer = await connection.execute("select count(*) from perdure.listeners")
+        ((count,),) = await answer.fetchall()
+    return int(count)
 
 
 REPLACED = """
