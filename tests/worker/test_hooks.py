@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -511,3 +512,43 @@ def test_a_signal_before_the_deadline_wins_also_when_both_are_seen_late(
         handle.signal("go", "too late")
     with perdure.Worker(app, dsn=dsn):
         assert handle.result(T) == ("in time" if in_time else "late")
+
+
+def test_a_context_variable_stays_in_the_code_that_sets_it(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Other work may be on another worker: it sees none there, and so it sees none here."""
+    user = ContextVar("user", default="nobody")
+
+    @app.activity
+    async def activity() -> str:
+        return user.get()
+
+    @app.activity
+    def plain_activity() -> str:
+        return user.get()
+
+    @app.hook
+    async def inner(memory: perdure.AsyncEntity) -> str:
+        return user.get()
+
+    @app.coordinator
+    async def child(memory: perdure.AsyncEntity) -> str:
+        return user.get()
+
+    async def own() -> str:
+        return user.get()
+
+    async def looks(memory: perdure.AsyncEntity) -> list[str]:
+        user.set("jane")
+        others = [activity(), plain_activity(), inner(memory), perdure.child(child)]
+        return await asyncio.gather(asyncio.create_task(own()), *others)
+
+    hook = app.hook(name="outer")(looks)
+
+    @app.coordinator
+    async def coordinator(memory: perdure.AsyncEntity) -> list[list[str]]:
+        return [await looks(memory), await hook(memory)]
+
+    work()
+    assert client.start(coordinator).result(T) == [["jane", *["nobody"] * 4]] * 2
