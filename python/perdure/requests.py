@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 from . import typed
@@ -429,6 +429,14 @@ class BaseClient:
         self._source = source
         self.requests = Requests(source.schema, codec)
         self.calls = self.requests.calls
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled, and its handles with it. Raises InvalidArgument."""
+        raise InvalidArgument(
+            "a client cannot be copied or pickled",
+            detail="It has connections, which belong to its process.",
+            hint="Give a job's id, and connect in each process; one that forks may share its own.",
+        )
 
     @property
     def dsn(self) -> str:

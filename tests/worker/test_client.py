@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -763,3 +764,15 @@ def test_what_a_connection_is_called_a_dsn_may_say(dsn: str) -> None:
 
     assert shown(dsn) == ("perdure test",)
     assert shown(make_conninfo(dsn, application_name="orders")) == ("orders",)
+
+
+def test_a_client_is_not_sent_to_another_process(client: perdure.Client, dsn: str) -> None:
+    """It was "cannot pickle 'socket' object", or a lock; multiprocessing said so of a handle."""
+
+    async def connected() -> perdure.AsyncClient:
+        async with perdure.connect_async(dsn) as opened:
+            return opened
+
+    for given in (client, client.handle("j"), client.entity("j"), asyncio.run(connected())):
+        with pytest.raises(perdure.InvalidArgument, match="cannot be copied or pickled"):
+            pickle.dumps(given)
