@@ -238,7 +238,7 @@ select cases.*, array(select b from laws_broken_by(cases.statement) as b) as sai
         ('tables that were not brought to the version of the functions', $$ delete from perdure.migrations $$, '{I22}'),
         ('tables of a later version than the functions',
          $$ insert into perdure.migrations values ('99.0.0', now()) $$, '{I22}'),
-        ('a trigger that is gone', $$ drop trigger first_documents_are_commands on perdure.jobs $$, '{I25}'),
+        ('a trigger that is gone', $$ drop trigger aaa_first_documents_are_commands on perdure.jobs $$, '{I25}'),
         ('a trigger that is disabled',
          $$ alter table perdure.jobs disable trigger zzz_updates_are_commands $$, '{I25}'),
         ('a view that is gone', $$ drop view perdure.waiting $$, '{I25}'),

@@ -73,7 +73,7 @@ select is(
        from pg_trigger as t
        join pg_class as c on t.tgrelid = c.oid
       where c.relnamespace = 'perdure'::regnamespace and not tgisinternal),
-    '{first_documents_are_commands,ids_stay,jobs_are_forgotten,zzz_updates_are_commands}',
+    '{aaa_first_documents_are_commands,ids_stay,jobs_are_forgotten,zzz_updates_are_commands}',
     'the only triggers are those that keep a plain write true');
 select is_empty($$
     select c.relname

@@ -1,7 +1,7 @@
 -- An ordinary INSERT or UPDATE of the memory is a command too: history stays true, whoever writes.
 
 begin;
-select plan(41);
+select plan(43);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -136,6 +136,35 @@ select throws_ok(statement, 'PD107', null, format('%s is refused', statement))
 select lives_ok($$update perdure.jobs set id = id$$, 'an id may be written as it is');
 select lives_ok($$delete from perdure.jobs where id = 'bare'$$, 'a row to which nothing belongs may be deleted');
 select ok(forget('i') and the_job('i') is null, 'a job is forgotten');
+
+-- A trigger of the user's own gives each new memory a command, another writes it plainly.
+
+create function pg_temp.greet() returns trigger
+language plpgsql
+as $$
+begin
+    perform perdure.entity_set(new.id, '"hello"', 'greeting');
+    update perdure.jobs set context = context || '{"seen": true}' where id = new.id;
+    return null;
+end
+$$;
+create trigger audit
+    after insert on perdure.jobs
+    for each row
+    when (new.entity = 'guest')
+    execute function pg_temp.greet();
+select given(entity_create('by a verb', 'guest', '{"n": 1}'));
+insert into perdure.jobs (id, entity, context) values ('plain', 'guest', '{"n": 1}');
+select is(
+    (select jsonb_agg(jsonb_build_array(j.context, j.version, (select jsonb_agg(h.argument order by h.version)
+                                                                 from history as h where h.job_id = j.id)))
+       from perdure.jobs as j
+      where j.entity = 'guest'),
+    (select jsonb_agg('[{"n": 1, "greeting": "hello", "seen": true}, 3,
+                        [{"n": 1}, "hello", {"n": 1, "greeting": "hello", "seen": true}]]'::jsonb)
+       from generate_series(1, 2)),
+    'a document that a trigger of the user''s writes at once is journalled behind the first, however it was inserted');
+select is_empty('select * from assert_histories()', 'so it is the sum of its commands');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

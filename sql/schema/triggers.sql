@@ -10,12 +10,13 @@ create or replace trigger zzz_updates_are_commands
     execute function @extschema@.record_update();
 comment on trigger zzz_updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
 
-create or replace trigger first_documents_are_commands
+-- This one comes first: a trigger of users that gives the new job a command finds its document journalled.
+create or replace trigger aaa_first_documents_are_commands
     after insert on @extschema@.jobs
     for each row
     when (new.context <> '{}')
     execute function @extschema@.record_insert();
-comment on trigger first_documents_are_commands on @extschema@.jobs is 'Journals the document that a job begins with, as version 1.';
+comment on trigger aaa_first_documents_are_commands on @extschema@.jobs is 'Journals the document that a job begins with, as version 1.';
 
 -- What belongs to a job is found by its id: it goes with the job, and only forget() takes it along.
 create or replace trigger ids_stay

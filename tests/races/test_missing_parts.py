@@ -11,7 +11,7 @@ from tests.races.sessions import PATIENCE, Session
 from tests.races.theatre import Players, Theatre
 
 TRIGGERS = [
-    "first_documents_are_commands",
+    "aaa_first_documents_are_commands",
     "ids_stay",
     "jobs_are_forgotten",
     "zzz_updates_are_commands",

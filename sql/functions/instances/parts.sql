@@ -13,7 +13,7 @@ begin
         select p.missing
           from (
             select part.kind || ' ' || part.name
-              from (values ('trigger', 'first_documents_are_commands'), ('trigger', 'ids_stay'), ('trigger', 'jobs_are_forgotten'),
+              from (values ('trigger', 'aaa_first_documents_are_commands'), ('trigger', 'ids_stay'), ('trigger', 'jobs_are_forgotten'),
                            ('trigger', 'zzz_updates_are_commands'),
                            ('view', 'history'), ('view', 'indexes'), ('view', 'schedules'), ('view', 'waiting')) as part (kind, name)
              where not exists (
