@@ -107,3 +107,20 @@ def test_a_role_is_given_two_kinds_of_access_at_once(
     assert given == [(kind,) for kind in kinds]
     claims = "'perdure.claim'::regproc::oid"
     assert a.one(f"select has_function_privilege('{role}', {claims}, 'execute')") is True
+
+
+@ENDS
+def test_who_restores_access_waits_for_who_gives_some(
+    a: Session, b: Session, role: str, end: str
+) -> None:
+    """[P13]: both write the same row of the catalogue, and the server does not wait well: XX000."""
+    a.call("grant_access", role=role, kind="reader")
+    a.run(f"revoke execute on function perdure_version() from {role}")
+    a.begin()
+    a.call("grant_access", role=role, kind="client")
+    migrating = b.later(b.call, "migrate")
+    assert migrating.waits()
+    a.end(end)
+
+    assert migrating.error() is None
+    assert a.call("missing_parts") == []

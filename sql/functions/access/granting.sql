@@ -143,13 +143,15 @@ comment on function @extschema@.revoke_access(text) is
     'Take from a role all that it was given in this app, by its owner, also what was granted by hand; false when it had no access.';
 
 
--- A role that was dropped, or one that has taken its name, has no USAGE of the schema and is passed over.
+-- A role that was dropped, or one that has taken its name, has no USAGE of the schema and is passed over. Two who grant at once would
+-- both write the same row of the catalogue, and the server waits there to fail (XX000).
 create function @extschema@.restore_access() returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    lock table access in share row exclusive mode;
     if has_function_privilege('public', '@extschema@.missing_parts()', 'execute') then
         revoke all on all routines in schema @extschema@ from public;
     end if;
