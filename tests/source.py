@@ -128,11 +128,11 @@ _PARTS_OF_VERBS = {
 def mutators(connection: psycopg.Connection[Any]) -> set[str]:
     """Name the verbs that may change something: what is volatile, and is called from outside.
 
-    A verb is what no other function calls, or what has settings of its own, as entry points have.
+    A verb is what no other function calls, or what forces its plans, as entry points do.
     """
     query = """
         select proname,
-               exists (select from unnest(proconfig) as c where c like 'plan_cache_mode=%')
+               exists (select from unnest(proconfig) as c where c like 'plan_cache_mode=force%')
           from pg_proc
          where pronamespace = 'perdure'::regnamespace
            and provolatile = 'v'
