@@ -387,16 +387,18 @@ class CoordinatorTurn(Turn):
         What has happened is told again, without what was asked for: it is not to happen twice. If
         that is refused as well, it is this that nobody can take.
         """
+        facts, self._on_their_way = self._on_their_way, []
+        if isinstance(error, NonDeterminism):  # something else is under way
+            self._stick(error)
+            return
         logger.error("%r is refused: %s", self, error)
         state = self._plan["state"] if self._plan is not None else "keep"
-        facts, self._on_their_way = self._on_their_way, []
         if state == "stuck" and not facts:
             self.drop()
             return
-        is_other_code = isinstance(error, NonDeterminism)
-        self._unflushed = [] if state in _LAST or is_other_code else facts
+        self._unflushed = [] if state in _LAST else facts
         self._agenda.stop()
-        parks = state in _PHASES or state == "stuck" or is_other_code
+        parks = state in _PHASES or state == "stuck"
         self._plan = _stuck(error) if parks else self._last_words(error)
         self.submit()
 

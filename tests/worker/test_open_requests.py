@@ -180,8 +180,17 @@ def left(connection: Any) -> tuple[list[str], int]:
     return tuple(connection.execute(query).fetchone()[0] for query in (tasks, told))
 
 
+def asked(connection: Any) -> int:
+    """Tell how much the coordinator's code has asked for."""
+    return int(connection.execute("select asked from tasks where task = '1/main'").fetchone()[0])
+
+
 async def fails(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
     raise TypeError("new code, new bug")
+
+
+async def asks_more(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+    return await asyncio.gather(*(work["slower"](memory, str(n)) for n in range(9)))
 
 
 async def returns(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
@@ -190,8 +199,8 @@ async def returns(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize(
     "new",
-    [beside("slower"), beside("near"), beside(), beside("near", "slow"), fails, returns],
-    ids=["renamed", "here", "removed", "later", "fails", "returns"],
+    [beside("slower"), beside("near"), beside(), beside("near", "slow"), asks_more, fails, returns],
+    ids=["renamed", "here", "removed", "later", "more", "fails", "returns"],
 )
 def test_other_code_has_no_effect_beside_what_is_under_way(
     client: perdure.Client, serve: Serve, connection: Any, new: Any
@@ -202,11 +211,13 @@ def test_other_code_has_no_effect_beside_what_is_under_way(
         wait_until(lambda: is_parked(connection, handle))
     assert differs(client, handle, beside("slow")) == ""
     assert ".1/slow#1" in differs(client, handle, new)
+    before = asked(connection)
     handle.signal("look")
     with serve(app_with(new)):
         wait_until(lambda: handle.status().stuck)
     assert "It has asked for .1/slow#1" in (handle.status().waiting_for or "")
     assert left(connection) == (["1/main", "1/main/.1/slow#1"], 0)
+    assert asked(connection) == before
     with serve(app_with(beside("slow"))):
         assert handle.resume() == 1
         handle.signal("go")
