@@ -82,9 +82,10 @@ def note_late_turns(path: Path) -> None:
 
 
 def provide(dsn: str) -> None:
-    """Look whether the app is installed, as a worker does first; that is repeated by its caller."""
+    """Look whether the app is installed, as a worker does first; that is repeated by its caller,
+    also where a storm leaves its sessions no time for it."""
     while True:
-        with suppress(psycopg.OperationalError):
+        with suppress(psycopg.OperationalError, perdure.InvalidArgument):
             connections.Source(dsn, SCHEMA).provision()
             return
         time.sleep(LONGEST_PAUSE)
