@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar
 from uuid import UUID
@@ -154,10 +155,14 @@ class AsyncClient(
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections; from now on it refuses to be used."""
-        await self._pool.close()
-        await self._ears.close()
-        self._source.close()
+        """Close its connections; from now on it refuses to be used. Raises InvalidArgument in
+        another event loop, where nothing is closed."""
+        self._pool.settle()
+        self._ears.settle()
+        async with AsyncExitStack() as left:  # all of them, where this is cancelled meanwhile too
+            left.callback(self._source.close)
+            left.push_async_callback(self._ears.close)
+            left.push_async_callback(self._pool.close)
 
     def handle(
         self, job: str | UUID, workflow: Workflow[Result] | None = None

@@ -119,14 +119,14 @@ class AsyncPool(_Pool):
 
     async def call(self, call: Call) -> Any:
         """Send a call and give its answer. Raises this package's errors, and psycopg's."""
-        self._settle()
+        self.settle()
         link = await self._taken()
         try:
             return await link.call(call)
         finally:
             await self._put_back(link)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
         if self._belonging.has_ended():
             while not self._idle.empty():
@@ -159,7 +159,7 @@ class AsyncPool(_Pool):
 
     async def close(self) -> None:
         """Close the connections; those in use are closed when they come back."""
-        self._settle()
+        self.settle()
         self._is_closed = True
         while not self._idle.empty():
             await self._idle.get_nowait().close()

@@ -183,7 +183,7 @@ class Ears:
 
         It goes on where the client is closed meanwhile; the last one to end takes the connection.
         """
-        self._settle()
+        self.settle()
         self._waiting += 1
         try:
             return await self._seen(look)
@@ -195,7 +195,7 @@ class Ears:
         if self._is_closed and not self._waiting:
             await self._link.close()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
         if self._belonging.has_ended():
             self._link.break_off()
@@ -296,10 +296,12 @@ class Ears:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._settle()
+        self.settle()
         self._is_closed = True
         task, self._task = self._task, None
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        await self._link.close()
+        try:
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        finally:
+            await self._link.close()

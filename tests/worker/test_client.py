@@ -88,6 +88,55 @@ class Embedded:
         self.left += 1
 
 
+@pytest.mark.direct("it waits for a notification")
+def test_a_client_whose_close_is_cancelled_has_left_all(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had left neither the server nor the connection of its waits."""
+    server = Embedded(dsn)
+    monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
+    monkeypatch.setattr("perdure.embedded.shared_server", server.joined)
+
+    async def main() -> None:
+        client = await perdure.connect_async()
+        memory = await client.create_entity("note", "n")
+        waiting = asyncio.create_task(memory.until("$.n == 1"))
+        for _ in range(1000):
+            if client._ears._is_listening.is_set():
+                break
+            await asyncio.sleep(0.02)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert client._ears._link._cursor is None
+
+    asyncio.run(main())
+    assert (server.users, server.left) == (0, 1)
+
+
+def test_a_client_is_not_closed_in_another_loop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Embedded(dsn)
+    monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
+    monkeypatch.setattr("perdure.embedded.shared_server", server.joined)
+
+    async def main() -> None:
+        client = await perdure.connect_async()
+        memory = await client.create_entity("note", "n")
+        with pytest.raises(perdure.InvalidArgument, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(client.close()))
+        assert server.users == 1
+        assert await memory.get() == {}
+        await client.close()
+
+    asyncio.run(main())
+    assert server.users == 0
+
+
 @pytest.mark.parametrize("wrong", [{"schema": "pg_x"}, {"codec": 5}])
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_who_cannot_connect_leaves_the_embedded_server(
