@@ -95,6 +95,11 @@ begin
     if (jsonb_typeof(said) = 'object') is not true then
         return null;
     end if;
+    -- A key is looked for among all that was said in one step, however many hooks are withdrawn at once.
+    said := said || coalesce((
+        select jsonb_object_agg(c.key, null)
+          from jsonb_array_elements_text(nullif(open_failure.turn -> 'cancels', 'null')) as c (key)
+         where c.key is not null), '{}');
     return (
         select make_failure(
                    'PD201', 'NonDeterminism', format('the code of %s/%s does not match what it has asked for', job, task),
@@ -104,11 +109,10 @@ begin
                    'After a change run the code this began with, guard the change with patched(), or resume with accept_changes where '
                    'only arguments differ; code that has not changed asks perdure for the time and chance, and sorts its sets.')
           from open_requests(job, task, open_failure.turn -> 'facts') as o
-         where not coalesce(open_failure.turn -> 'cancels' ? o.key, false)
-           and (not said ? o.key
-                or said ->> o.key <> o.fingerprint
-                   and not exists (select from tasks as t where t.job_id = job and t.task = open_failure.turn ->> 'task'
-                                      and t.accept_changes))
+         where not said ? o.key
+            or said ->> o.key <> o.fingerprint
+               and not exists (select from tasks as t where t.job_id = job and t.task = open_failure.turn ->> 'task'
+                                  and t.accept_changes)
          order by o.key collate "C"
          limit 1);
 end
