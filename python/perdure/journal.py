@@ -229,10 +229,11 @@ class Journal:
         what it does between a request and its wait it may be told no for a second time."""
         return self._told < self._seen_told or self.asked < self._seen_asked
 
-    def was_asked(self, key: str) -> bool:
-        """Tell whether the code has asked for what has this key, and may have withdrawn it."""
+    def has_withdrawn(self, key: str) -> bool:
+        """Tell whether the code has asked for what has this key, and waits for it no more."""
         prefix, _, number = key.rpartition("#")
-        return number.isdecimal() and int(number) <= self._counts.get(prefix, 0)
+        was_asked = number.isdecimal() and int(number) <= self._counts.get(prefix, 0)
+        return was_asked and key not in self.ops
 
     # What the runtime adds and takes.
 

@@ -123,10 +123,11 @@ class News:
 
     def _unasked(self, run: AnyRun, message: Json) -> Fact:
         """Make the fact of what no op waits for: a request to cancel, or an answer. One that the
-        code has withdrawn is dropped; one that it has never asked for was asked for by other code.
+        code has withdrawn is dropped; one that it has never asked for, or does itself what others
+        were asked to do, was asked for by other code.
         """
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
-        kind = "cancel" if key == CANCEL else "dropped" if run.was_asked(key) else "answer"
+        kind = "cancel" if key == CANCEL else "dropped" if run.has_withdrawn(key) else "answer"
         asked_for = message.get("fingerprint")
         at = self.next_at()
         return Fact(kind, key, ok, payload, at, fingerprint=asked_for, extra=number)

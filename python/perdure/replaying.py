@@ -143,8 +143,8 @@ def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:
     """Compare what is under way with what the code waits for; older recordings do not tell."""
     for key, fingerprint in (row.get("open") or {}).items():
         op = run.ops.get(key)
-        if op is None:
-            is_same = run.was_asked(key)  # and withdrawn
+        if op is None or op.kind != "answer":
+            is_same = run.has_withdrawn(key)
         else:
             is_same = row["accept_changes"] or None in (fingerprint, op.fingerprint)
             is_same = is_same or fingerprint == op.fingerprint

@@ -100,9 +100,9 @@ class Run(Generic[W]):
         """The patch facts this run has made; `take_facts()` gives them among the others."""
         return self._journal.patches_made
 
-    def was_asked(self, key: str) -> bool:
-        """Tell whether the code has asked for what has this key, and may have withdrawn it."""
-        return self._journal.was_asked(key)
+    def has_withdrawn(self, key: str) -> bool:
+        """Tell whether the code has asked for what has this key, and waits for it no more."""
+        return self._journal.has_withdrawn(key)
 
     def refuse(self, error: Refusal) -> Refusal:
         """Take an error that `advance()` is to raise, whatever the code makes of it."""

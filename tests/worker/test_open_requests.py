@@ -240,3 +240,43 @@ def test_other_code_does_not_pass_over_an_answer(
     with serve(app_with(item("a"))):
         assert handle.resume() == 1
         assert handle.result(T) == ["a", "yes"]
+
+
+def sent_to(queue: str | None) -> perdure.App:
+    """Make a version of the code whose activity runs on a queue of its own, or beside the code."""
+    app = perdure.App()
+
+    @app.activity(queue=queue)
+    async def work() -> str:
+        return "done there" if queue else "done here"
+
+    @app.coordinator
+    async def flow(memory: perdure.AsyncEntity) -> str:
+        return await work()
+
+    return app
+
+
+def test_an_activity_that_others_were_asked_for_does_not_begin_here(
+    client: perdure.Client, dsn: str, connection: Any
+) -> None:
+    """Its answer was passed over, and it was done a second time."""
+    answers = "select count(*) from inbox where key = 'work#1'"
+    with perdure.Worker(sent_to("far"), ["default"], dsn=dsn, **UNHINTED):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    recorded = [recording_of(client, handle.id)]
+    with perdure.Worker(sent_to("far"), ["far"], dsn=dsn, **UNHINTED):
+        wait_until(lambda: connection.execute(answers).fetchone() == (1,))
+    recorded.append(recording_of(client, handle.id))
+    for each in recorded:
+        assert replay_journal(sent_to("far"), each.row, each.journal) is None
+        difference = replay_journal(sent_to(None), each.row, each.journal)
+        assert difference is not None
+        assert "the code asks for activity work#1" in (difference.detail or "")
+    with perdure.Worker(sent_to(None), dsn=dsn, **UNHINTED):
+        wait_until(lambda: handle.status().stuck)
+    assert left(connection) == (["1/main"], 0)
+    with perdure.Worker(sent_to("far"), dsn=dsn, **UNHINTED):
+        assert handle.resume() == 1
+        assert handle.result(T) == "done there"
