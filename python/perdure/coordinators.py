@@ -25,6 +25,7 @@ from .news import News
 from .replay import Fact, Op, SyncRun
 from .turns import (
     DROPPED,
+    ENDED,
     Json,
     Turn,
     fact_body,
@@ -76,6 +77,7 @@ class CoordinatorTurn(Turn):
         self._plan = None
         self._unflushed: list[Fact] = []
         self._on_their_way: list[Fact] = []
+        self._withdrawn: list[str] = []
         self._open: asyncio.Task[Outcome] | None = None
         self._recording: tuple[Call, Fact] | None = None
         self._sent: list[Op] = []
@@ -304,13 +306,14 @@ class CoordinatorTurn(Turn):
         body = self.body(**plan, facts=facts or None, asked=self._count_asked())
         if requests := agenda.take_requests(final=state not in _PHASES):
             body["requests"] = self.engine.traced(requests, self)
-        if agenda.cancels:
-            body["cancels"], agenda.cancels = agenda.cancels, []
+        self._withdrawn, agenda.cancels = agenda.cancels, []
+        if self._withdrawn:
+            body["cancels"] = self._withdrawn
         if state in _PHASES:
             body["awaits"] = self._awaits()
         if state == PARK and (until := agenda.next_deadline()) is not None:
             body["until"] = to_iso(until)
-        if self._is_unproven and self._run is not None and state not in _NO_CODE:
+        if self._is_unproven and self._run is not None and state != "stuck":
             body["open"] = self._open_requests(self._run)
         return body
 
@@ -385,7 +388,9 @@ class CoordinatorTurn(Turn):
         """Park the task, or fail the job where it is the result that cannot be taken.
 
         What has happened is told again, without what was asked for: it is not to happen twice. If
-        that is refused as well, it is this that nobody can take.
+        that is refused as well, it is this that nobody can take. A task that parks before it is
+        known whether its code is the right one leaves all to what comes after it; a job that fails
+        is withdrawn from, as it would have been.
         """
         facts, self._on_their_way = self._on_their_way, []
         if isinstance(error, NonDeterminism):  # something else is under way
@@ -396,9 +401,10 @@ class CoordinatorTurn(Turn):
         if state == "stuck" and not facts:
             self.drop()
             return
-        self._unflushed = [] if state in _LAST else facts
+        parks = state not in _ENDS
+        self._unflushed = [] if state in _LAST or (parks and self._is_unproven) else facts
         self._agenda.stop()
-        parks = state in _PHASES or state == "stuck"
+        self._agenda.cancels = [] if parks else self._withdrawn
         self._plan = _stuck(error) if parks else self._last_words(error)
         self.submit()
 
@@ -497,8 +503,8 @@ _PHASES = {"keep": "flush", PARK: "park"}
 """States in which the task goes on, and what the crash point before each is called."""
 
 
-_NO_CODE = ("stuck", "release")
-"""States of a turn that say nothing of what the code asks for."""
+_ENDS = ENDED | {"continue"}
+"""States of a turn with which a run ends."""
 
 _LAST = ("stuck", "failed")
 """States of a turn that says no more than what has happened, and why it ends."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
+from perdure import coordinators
 from perdure.replaying import recording_of, replay_journal
 from tests.databases import UNHINTED
 from tests.patience import wait_until
@@ -280,3 +281,73 @@ def test_an_activity_that_others_were_asked_for_does_not_begin_here(
     with perdure.Worker(sent_to("far"), dsn=dsn, **UNHINTED):
         assert handle.resume() == 1
         assert handle.result(T) == "done there"
+
+
+def test_a_job_whose_result_is_refused_fails_though_it_has_withdrawn_something(
+    client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has withdrawn was said in the turn that was refused, and not in the one after it, by
+    which right code was taken for another."""
+
+    async def gives_up(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+        asked = asyncio.ensure_future(work["slow"](memory, "a"))
+        await perdure.wait_for("look")
+        asked.cancel()
+        return "x"
+
+    with serve(app_with(gives_up)):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    handle.signal("look")
+    monkeypatch.setattr(coordinators, "stored", lambda value: value * 1_100_000)
+    with serve(app_with(gives_up)), pytest.raises(perdure.JobFailed, match="too large"):
+        handle.result(T)
+
+
+def test_other_code_has_no_effect_where_its_worker_stops(
+    client: perdure.Client, serve: Serve, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave the task back with what it had written, and was told."""
+
+    async def writes(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+        return await asyncio.gather(memory.set("other", "code"), work["near"]("a"))
+
+    with serve(app_with(beside("slow"))):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    handle.signal("look")
+    settle = coordinators.CoordinatorTurn._settle
+
+    def stops_first(turn: Any, run: Any) -> None:
+        turn.engine.is_stopping = True
+        settle(turn, run)
+
+    with serve(app_with(writes)):
+        monkeypatch.setattr(coordinators.CoordinatorTurn, "_settle", stops_first)
+        wait_until(lambda: handle.status().stuck)
+    assert handle.memory.get() == {}
+    assert left(connection)[1] == 0
+
+
+def test_other_code_that_is_refused_for_something_else_passes_over_no_answer(
+    client: perdure.Client, serve: Serve, connection: Any
+) -> None:
+    """That it had withdrawn the request was recorded, and the right code waited for ever."""
+
+    async def withdraws(memory: perdure.AsyncEntity, work: dict[str, Any]) -> Any:
+        asked = asyncio.ensure_future(perdure.ask_people("sign", "a"))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await memory.until("is refused")
+
+    with serve(app_with(item("a"))):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    resolve(handle, client)
+    with serve(app_with(withdraws)):
+        wait_until(lambda: handle.status().stuck)
+    assert "is refused" in (handle.status().waiting_for or "")
+    assert left(connection) == (["1/main"], 0)
+    with serve(app_with(item("a"))):
+        assert handle.resume() == 1
+        assert handle.result(T) == ["a", "yes"]

@@ -227,3 +227,36 @@ def test_what_has_happened_and_cannot_be_told_is_left_out_at_last(
         wait_for(dsn, STUCK)
         assert "is too large" in str(job.status().waiting_for)
     assert len(bodies) == 2
+
+
+def test_a_task_that_was_to_be_given_back_is_parked_where_that_is_refused(
+    app: perdure.App,
+    client: perdure.Client,
+    work: Any,
+    dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job had failed: it was taken for a result that is refused."""
+
+    @app.activity
+    async def charge() -> str:
+        return "receipt"
+
+    @app.coordinator
+    async def sale(memory: perdure.AsyncEntity) -> Any:
+        return await asyncio.gather(memory.set(1, "sold"), charge())
+
+    write, settle = coordinators._command_body, coordinators.CoordinatorTurn._settle
+
+    def stops_first(turn: Any, run: Any) -> None:
+        turn.engine.is_stopping = True
+        settle(turn, run)
+
+    monkeypatch.setattr(coordinators.CoordinatorTurn, "_settle", stops_first)
+    monkeypatch.setattr(
+        coordinators, "_command_body", lambda op, at: write(op, at) | {"value": "x" * 1_100_000}
+    )
+    work()
+    job = client.start(sale)
+    wait_for(dsn, STUCK)
+    assert "is too large" in str(job.status().waiting_for)
