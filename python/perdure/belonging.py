@@ -7,6 +7,7 @@ his own loop: from two loops at once both would wait for ever.
 from __future__ import annotations
 
 import asyncio
+import threading
 
 from .errors import InvalidArgument
 from .forks import note_holder
@@ -22,20 +23,23 @@ class Belonging:
     def begin_anew(self) -> None:
         """Belong to no loop of the parent process."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
 
     def has_ended(self) -> bool:
         """Tell whether the loop of earlier calls is closed; this one takes its place.
 
         Raises InvalidArgument where it is not, and another one runs.
         """
-        loop, earlier = asyncio.get_running_loop(), self._loop
-        if earlier is loop:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
             return False
-        if earlier is not None and not earlier.is_closed():
-            raise InvalidArgument(
-                "this client belongs to another event loop",
-                detail="It is that of its first call, until that loop is closed.",
-                hint="Connect in each loop, or let all threads share one perdure.connect().",
-            )
-        self._loop = loop
-        return earlier is not None
+        with self._lock:  # the first calls of two threads may be one
+            earlier = self._loop
+            if earlier is not None and not earlier.is_closed():
+                raise InvalidArgument(
+                    "this client belongs to another event loop",
+                    detail="It is that of its first call, until that loop is closed.",
+                    hint="Connect in each loop, or let all threads share one perdure.connect().",
+                )
+            self._loop = loop
+            return earlier is not None

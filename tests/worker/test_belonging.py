@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
 import perdure
+from perdure.belonging import Belonging
 from perdure.pools import KEPT
 
 T = "20 s"
@@ -84,3 +88,37 @@ def test_a_client_is_closed_in_a_loop_after_its_own(dsn: str) -> None:
     with pytest.raises(perdure.InvalidArgument, match="closed"):
         asyncio.run(client.handle("j").signal("go"))
     gc.collect()
+
+
+def test_of_the_first_calls_of_two_threads_one_is_refused() -> None:
+    """Both had seen that nobody was there, and both went on."""
+    both = threading.Barrier(2)
+
+    class Watched(Belonging):
+        seen: Any = None
+
+        @property
+        def _loop(self) -> Any:  # type: ignore[override]
+            seen = self.seen
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return seen
+
+        @_loop.setter
+        def _loop(self, loop: Any) -> None:
+            self.seen = loop
+
+    shared, done = Watched(), threading.Barrier(2)
+
+    async def used() -> bool:
+        try:
+            shared.has_ended()
+        except perdure.InvalidArgument:
+            return False
+        finally:
+            done.wait()  # until both have been heard, neither loop is closed
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: asyncio.run(used()), range(2)))
+    assert sorted(answers) == [False, True]
