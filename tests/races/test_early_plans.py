@@ -8,6 +8,7 @@ verb may still read a few rows of each, found by an index.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -128,4 +129,21 @@ def test_a_page_of_a_timeline_reads_the_rows_of_its_job_alone(early: Session) ->
     read = reads(early, "asleep 7", lambda session, job: session.run(page, job))
 
     assert read["tasks"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
+def test_what_is_under_way_is_found_by_indexes(early: Session) -> None:
+    """Of one task, whatever others have asked for."""
+
+    def compare(session: Session, job: str) -> None:
+        said = {"job": job, "task": "1/main", "state": "keep", "open": {"u#0": None, "i#0": None}}
+        session.one("select open_failure(%s)", json.dumps(said))
+
+    early.start("j")
+    reads(early, "j", compare)
+    fill(early)
+
+    read = reads(early, "asleep 7", compare)
+
+    assert read["conditions"] == read["items"] == 1
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
