@@ -57,7 +57,7 @@ comment on function @extschema@.terminate_children(text[], timestamptz) is
 
 
 -- The parent is locked first, then as many children as nobody else has locked: no second lock is waited for. Those that were
--- missed are looked for again.
+-- missed are looked for again. Whose they are is read under their locks: one may have ended, and left its id to a child of another.
 create function @extschema@.end_children(job text, task text, token uuid) returns text
 language plpgsql
 volatile
@@ -71,6 +71,7 @@ declare
 begin
     perform lock_jobs(array[end_children.job], waiting => true);
     children := lock_jobs(children_to_end(end_children.job, parent, 100), waiting => false);
+    children := still_children(children, end_children.job, parent);
     held := hold_task(end_children.job, end_children.task, end_children.token);
     ended_at := clock();
     if held.job is null then

@@ -122,12 +122,15 @@ def test_without_a_lock_its_place_is_no_longer_true(theatre: Theatre) -> None:
         claimed_while_it_moves(theatre)
 
 
+LOCKS_AT_ONCE = (
+    r"return array\( select j\.id from jobs as j where j\.id = any\(lock_jobs\.ids\) order by"
+    r" j\.id for no key update skip locked\);"
+)
+
+
 def ended_just_before(theatre: Theatre, fate: str) -> None:
     """Let a child end between the look for it and its lock; its end locks no parent."""
-    locks = (
-        r"return array\( select j\.id from jobs as j where j\.id = any\(lock_jobs\.ids\) order by"
-    )
-    theatre.put_gate("lock_jobs", locks + r" j\.id for no key update skip locked\);")
+    theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
     with theatre.players() as (a, b, c, _):
         begun = child("c#1", id="c", detached=True, on_parent_end=fate)
         a.advance(a.held("p").done(requests=[begun]))
@@ -158,6 +161,57 @@ def test_without_a_second_look_it_does_not(theatre: Theatre, function: str, fate
     theatre.change(function, r"and j\.status = 'running'", "")
     with pytest.raises((AssertionError, psycopg.Error)):
         ended_just_before(theatre, fate)
+
+
+@pytest.mark.parametrize("fate", ["cancel", "terminate"])
+def test_a_child_of_another_who_has_got_the_id_of_one_that_was_forgotten_goes_on(
+    theatre: Theatre, fate: str
+) -> None:
+    """[P6] [P8] (E3): whose it is was read before its lock, and is read again."""
+    theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
+    with theatre.players() as (a, b, c, _):
+        begun = child("c#1", id="c", detached=True, on_parent_end=fate)
+        a.advance(a.held("p").done(requests=[begun]))
+        running, seeing = a.claim_one("children"), b.claim_one("$sql")
+        shut(c)
+        ending = b.later(b.call, "run_task", **seeing.lease)
+        assert ending.waits()
+        assert a.advance(running.done("own"), waiting=True).state == "done"
+        assert a.call("forget", id="c") is True
+        other = a.held("q")
+        a.advance(other.keep(requests=[begun]), waiting=True)
+        c.commit()
+
+        assert ending.get() == "done"
+        assert a.run("select parent, status from jobs where id = 'c'") == [("q", "running")]
+        assert a.claim_one("children").row["messages"] == []
+        assert a.advance(other.done(), waiting=True).state == "done"
+        assert [task.job for task in a.claim("$sql")] == ["q"]
+
+
+@pytest.mark.parametrize("end", ["ends", "ends and runs again"])
+def test_a_child_that_is_asked_for_again_and_goes_is_asked_to_cancel_no_more(
+    theatre: Theatre, end: str
+) -> None:
+    """[P8] (E2) (E3): it was there when who has not heard of a cancel looked, and not when he had
+    its lock."""
+    theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
+    with theatre.players() as (a, b, c, _):
+        begun = child("c#1", id="c", detached=True)
+        task = b.held("p")
+        assert b.advance(task.keep(requests=[begun]), waiting=True).state == "keep"
+        running = a.claim_one("children")
+        assert a.call("cancel", id="p") is True
+        shut(c)
+        again = b.later(b.advance, task.keep(requests=[begun]), waiting=True)
+        assert again.waits()
+        assert a.advance(running.done("own"), waiting=True).state == "done"
+        if end == "ends and runs again":
+            assert a.start("c", if_exists="new_run")
+        c.commit()
+
+        assert again.get().state == "keep"
+        assert a.run("select job_id from inbox where key = '$cancel'") == [("p",)]
 
 
 def test_a_child_that_is_terminated_while_its_parent_is_locked_says_try_again(

@@ -29,6 +29,43 @@ comment on function @extschema@.children_to_end(text, text, integer) is
     'Name children that run and are not to go on when a task has ended that asked for them, or beneath which they were asked for by who has ended too.';
 
 
+create function @extschema@.still_children(ids text[], job text, task text) returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return array(
+        select j.id
+          from jobs as j
+         where j.id = any(still_children.ids)
+           and j.parent = still_children.job
+           and j.asked_as > still_children.task || '/'
+           and j.asked_as < still_children.task || '0');
+end
+$$;
+comment on function @extschema@.still_children(text[], text, text) is
+    'Leave of locked jobs those that a task, or one beneath it, has asked for: before its lock, an id may have become that of another job.';
+
+
+create function @extschema@.lock_requested(turns @extschema@.turn[]) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return lock_jobs(array(
+        select j.id
+          from unnest(lock_requested.turns) as r
+         cross join jsonb_to_recordset(r.requests) as q (key text, kind text)
+          join jobs as j on j.parent = r.job and j.asked_as = r.task || '/' || q.key
+         where q.kind = 'job'), waiting => false);
+end
+$$;
+comment on function @extschema@.lock_requested(@extschema@.turn[]) is
+    'Lock the children that turns ask for, as many as nobody else has locked; returns their ids.';
+
+
 create function @extschema@.part_from_parent(children text[]) returns void
 language plpgsql
 volatile

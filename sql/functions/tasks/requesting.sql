@@ -258,12 +258,15 @@ declare
                and i.key = '$cancel'
                and i.consumed_at is null
             offset 0));
+    children text[];
     target record;
     queues text[] := '{}'::text[];
 begin
     if unaware = '{}' then
         return queues;
     end if;
+    -- Before their tasks are looked at: a child that was there before may just have ended.
+    children := lock_requested(unaware);
     -- A loop: this is rare, and each job's message needs its own identity.
     for target in
         select n.job, array_agg(n.task) as tasks
@@ -276,6 +279,7 @@ begin
             select j.id, j.run::text || '/main'
               from jobs as j
              where q.kind = 'job'
+               and j.id = any(children)
                and j.parent = r.job
                and j.asked_as = r.task || '/' || q.key) as n
          where q.shielded is not true
@@ -283,7 +287,6 @@ begin
          group by n.job
          order by n.job
     loop
-        continue when lock_jobs(array[target.job], waiting => false) = '{}';
         perform leave_cancel(target.job, target.tasks, null, begin_cancelled.asked_at);
         queues := queues || wake_cancelled(target.job, target.tasks, begin_cancelled.asked_at);
     end loop;
