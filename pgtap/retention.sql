@@ -1,7 +1,7 @@
 -- Forgetting: a job goes as a whole, with its memory, history and messages; never while something of it is alive. [P13] (E18)
 
 begin;
-select plan(50);
+select plan(56);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -168,6 +168,40 @@ select is(forget_finished('infinity', max_jobs => null), 2, 'a parent whose chil
 select is(the_job('busy') ->> 'status', 'running', 'what runs is not forgotten');
 select is(the_job('e') ->> 'entity', 'note', 'plain entities are not forgotten by their age');
 select is(rows_of('old-1') || rows_of('old-8') || rows_of('child'), '{}', 'nothing of them is left in any table');
+
+-- A row of a user's that points to a job says what becomes of it without the job, or keeps it.
+
+insert into perdure.jobs (id, workflow, status, created_at, finished_at)
+select 'p-' || n as id, 'w' as workflow, 'completed' as status, clock() as created_at, clock() as finished_at
+  from generate_series(1, 6) as n;
+create table keeping (job text references perdure.jobs (id), other integer);
+create table keeping_later (job text references perdure.jobs (id) deferrable initially deferred);
+create table going_along (job text references perdure.jobs (id) on delete cascade);
+create table losing_it (job text references perdure.jobs (id) on delete set null);
+create table numbers (number integer primary key);
+alter table keeping
+    add constraint numbers_are_known foreign key (other) references numbers deferrable initially deferred;
+insert into keeping (job) values ('p-1'), ('p-2');
+insert into keeping_later (job) values ('p-3');
+insert into going_along (job) values ('p-1'), ('p-4');
+insert into losing_it (job) values ('p-5');
+select is(forget_finished('infinity', max_jobs => 1), 1, 'what rows of users keep is passed over, page after page');
+select is(forget_finished('infinity'), 2, 'the others are forgotten');
+select is(
+    (select array_agg(j.id order by j.id) from perdure.jobs as j where j.id like 'p-%'),
+    '{p-1,p-2,p-3}',
+    'what is kept is there');
+select is(
+    array(select k.job from going_along as k) || array(select k.job from losing_it as k),
+    '{p-1,null}',
+    'a row that goes along with its job has gone with it, and with no other; one that loses it has lost it');
+select throws_ok($$ select forget('p-1') $$, '23503', null, 'who keeps a job is told to who wants it forgotten');
+select lives_ok(
+    $$ insert into keeping (other) values (7); insert into numbers values (7) $$,
+    'constraints of the caller wait for his commit as they did');
+set constraints all immediate;
+drop table keeping, keeping_later, going_along, losing_it, numbers;
+select given(forget_finished('infinity'));
 
 -- However many there are, only so many are looked at.
 

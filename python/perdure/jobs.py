@@ -108,7 +108,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         how many: call it again until that is 0.
 
         At most `limit` in a transaction, up to 10,000. What is not over stays: a job of which a
-        hook still runs, or a child. Raises InvalidArgument.
+        hook still runs, or a child; and what a foreign key of yours keeps. Raises InvalidArgument.
         """
         return self._give(self.calls.forget_finished(aware(before), entity, limit))
 

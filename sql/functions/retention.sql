@@ -45,6 +45,49 @@ $$;
 comment on function @extschema@.forget_jobs(text[]) is 'Delete jobs that are locked and have no task, with all that belongs to them.';
 
 
+-- A constraint of a user's that is looked at when the transaction ends is made to look now. What that was tried on is undone, and so
+-- is what it does to the caller's other constraints.
+create function @extschema@.may_be_forgotten(ids text[]) returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform forget_jobs(may_be_forgotten.ids);
+    set constraints all immediate;
+    raise savepoint_exception;
+exception
+    when savepoint_exception then
+        return true;
+    when foreign_key_violation or restrict_violation then
+        return false;
+end
+$$;
+comment on function @extschema@.may_be_forgotten(text[]) is
+    'Tell whether jobs that are locked can be deleted, by deleting them and undoing it: false when a foreign key of a user keeps any of them.';
+
+
+-- Who lets a row of his point to a job, and does not say what becomes of it without the job, wants the job to stay.
+create function @extschema@.forget_unless_kept(ids text[]) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    unkept text[] := forget_unless_kept.ids;
+begin
+    if exists (select from pg_trigger as t where t.tgrelid = 'jobs'::regclass and t.tgconstrrelid <> 0)
+        and not may_be_forgotten(forget_unless_kept.ids) then
+        unkept := array(select id from unnest(forget_unless_kept.ids) as id where may_be_forgotten(array[id]));
+    end if;
+    perform forget_jobs(unkept);
+    return unkept;
+end
+$$;
+comment on function @extschema@.forget_unless_kept(text[]) is
+    'Delete those of some jobs, which are locked and have no task, that no foreign key of a user keeps; returns which.';
+
+
 create function @extschema@.forget(id text) returns boolean
 language plpgsql
 volatile
@@ -69,7 +112,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget(text) is
-    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs, or what asked for it lives and has no answer.';
+    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs, or what asked for it lives and has no answer. A foreign key of yours that keeps it refuses, as it does any delete.';
 
 
 -- Nothing is sorted: a plan that was made while there were few jobs follows the index by age all the same.
@@ -89,30 +132,38 @@ set enable_sort = off
 as $$
 declare
     found_now text[];
-    old text[];
+    reached_at timestamptz := '-infinity'::timestamptz;
+    passed text[] := '{}'::text[];
+    forgotten text[];
 begin
     perform check_rows(forget_finished.max_jobs);
-    -- A loop: a page of which nothing is left is not the last one. What began later has not finished before: so the index by age
-    -- ends the search. A job that somebody has locked, or points to in an open transaction, is passed over: it will be there next time.
+    -- A loop: a page of which nothing is forgotten is not the last one, and the next begins where it ends. What began later has not
+    -- finished before: so the index by age ends the search. A job that somebody has locked, or points to in an open transaction, is
+    -- passed over: it will be there next time.
     loop
         found_now := array(
             select j.id
               from jobs as j
              where j.workflow is not null
+               and j.created_at >= reached_at
                and j.created_at < forget_finished.before
                and j.finished_at < forget_finished.before
                and (forget_finished.entity is null or j.entity = forget_finished.entity)
+               and j.id <> all(passed)
                and not is_at_work(j.id)
              order by j.created_at
              limit least(forget_finished.max_jobs, 10000)
                for update skip locked);
         -- Looked at again under the locks: a hook may have begun meanwhile.
-        old := array(select id from unnest(found_now) as id where not is_at_work(id));
-        exit when found_now = '{}' or old <> '{}';
+        forgotten := forget_unless_kept(array(select id from unnest(found_now) as id where not is_at_work(id)));
+        exit when found_now = '{}' or forgotten <> '{}';
+        -- Of those that began at the same time some may have been passed, and others not.
+        passed := passed || found_now;
+        reached_at := (select max(j.created_at) from jobs as j where j.id = any(found_now));
+        passed := array(select j.id from jobs as j where j.id = any(passed) and j.created_at = reached_at);
     end loop;
-    perform forget_jobs(old);
-    return cardinality(old);
+    return cardinality(forgotten);
 end
 $$;
 comment on function @extschema@.forget_finished(timestamptz, text, integer) is
-    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child, or would be begun again. PD107.';
+    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child, or would be begun again, or what a foreign key of yours keeps. PD107.';

@@ -267,6 +267,45 @@ def test_who_points_to_a_job_may_go_on_with_it_while_another_waits_to_forget_it(
     assert b.run("select from jobs") == b.run("select from orders") == []
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "fate",
+    ["", "on delete restrict", "deferrable initially deferred", "on delete restrict deferrable"],
+)
+def test_what_a_row_of_a_user_keeps_is_passed_over_by_retention(
+    a: Session, b: Session, fate: str, at_once: bool
+) -> None:
+    """[P13] One such job ended each page with 23503, and nothing was forgotten any more."""
+    starts = [{"id": f"j{n}", "workflow": "w", "queue": "q"} for n in range(10)]
+    if at_once:
+        a.rows("start_many", starts=starts)
+    else:
+        for start in starts:
+            a.rows("start", **start)
+    a.advance_all([task.done(1, increment("n")) for task in a.claim("q")])
+    a.run(f"create table public.orders (job text references perdure.jobs (id) {fate})")
+    try:
+        kept = [f"j{n}" for n in (0, 1, 2, 3, 7)]
+        a.run("insert into orders select unnest(%s::text[])", kept)
+        b.begin()
+        b.run("insert into orders values ('j5')")
+        b.run("set constraints all immediate")
+        numbers = [a.one("select forget_finished('infinity', max_jobs => 2)") for _ in range(5)]
+        assert (sum(numbers), numbers[-1]) == (4, 0)
+        b.rollback()
+        assert a.one("select forget_finished('infinity')") == 1
+        assert a.one("select forget_finished('infinity')") == 0
+        assert a.run("select id, version from jobs order by id") == [(id_, 1) for id_ in kept]
+        assert a.one("select count(distinct job_id) from journal") == len(kept)
+        a.run("delete from orders where job <> 'j3'")
+        assert a.one("select forget_finished('infinity')") == 4
+        with pytest.raises(psycopg.IntegrityError, match="orders"):
+            a.call("forget", id="j3")
+    finally:
+        b.rollback()
+        a.run("drop table public.orders")
+
+
 # A caller may ask for stronger isolation: he is told to try again, and nothing is lost.
 
 VERBS: dict[str, Callable[[Session, Task], object]] = {
