@@ -1,7 +1,7 @@
 -- Children: jobs that a task asks for. They answer their parent; what becomes of them without it: `family.sql` (E3).
 
 begin;
-select plan(54);
+select plan(57);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -101,6 +101,31 @@ select is(
     'running',
     'the child of an earlier job of that id is none of the new one [P1]');
 select time_passes('-1 s');
+
+-- A clock that is set back.
+
+select have_held_job('set back');
+select time_passes('-1 s');
+select given(tell(a_turn('set back', requests => jsonb_build_array(
+           '{"key": "c#1", "kind": "job", "name": "child", "detached": true}'::jsonb || jsonb_build_object('id', id)))))
+  from unnest('{first drawn,drawn again}'::text[]) as id;
+select is(
+    (select array_agg(j.id) from jobs as j where j.parent = 'set back'),
+    '{first drawn}',
+    'a child is known by its request also where the clock was set back since its parent was started [P12]');
+select given(tell(a_turn('set back', state => 'done')));
+select given(terminate(j.id)) from jobs as j where j.parent = 'set back' and j.status = 'running';
+select is(forget('set back'), true, 'a job is forgotten before the clock shows the time at which it was started');
+select time_passes('-1 s');
+select have_held_job('set back');
+select given(tell(a_turn('set back', requests => '[{"key": "c#1", "kind": "job", "name": "child"}]')));
+select is(
+    the_job('set back/c#1') ->> 'status',
+    'running',
+    'the child of an earlier job of that id is none of one that is started before it [P1]');
+select given(tell(a_turn('set back', state => 'done')));
+select given(terminate(j.id)) from jobs as j where j.parent = 'set back' and j.status = 'running';
+select time_passes('2 s');
 
 -- The answer.
 

@@ -22,6 +22,7 @@ comment on function @extschema@.first_of_each(@extschema@.new_job[]) is
     'Leave of several wishes for one id the first: it gets the job.';
 
 
+-- A child is no older than its parent, also where the clock was set back: by that it is known as its own.
 create function @extschema@.insert_jobs(wanted @extschema@.new_job[], started_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -37,7 +38,9 @@ begin
                case when w.context = '{}' then 0 else 1 end, w.args, w.parent,
                nullif(concat_ws('/', w.asker_task, w.asker_key), ''), w.on_parent_end, w.headers, w.pinned_version, w.key,
                case when w.workflow is not null then w.queue end, case when w.workflow is not null then w.priority end,
-               w.limit_key, w.timeout, insert_jobs.started_at, insert_jobs.started_at
+               w.limit_key, w.timeout,
+               greatest(insert_jobs.started_at, (select p.created_at from jobs as p where p.id = w.parent)),
+               insert_jobs.started_at
           from unnest(insert_jobs.wanted) as w
          order by w.id collate "C"
             on conflict on constraint one_job_per_id do nothing

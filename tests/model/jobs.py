@@ -74,6 +74,11 @@ def check_document(context: Any) -> None:
         raise Refused("PD103")
 
 
+def created_at(s: State, parent: str | None) -> int:
+    """Tell when a job is made: not before its parent."""
+    return max(s.now, s.jobs[parent]["created_at"]) if parent in s.jobs else s.now
+
+
 def insert_job(s: State, wanted: Row) -> bool:
     """Make the row of a job; false when its id is taken."""
     if wanted["id"] in s.jobs:
@@ -105,7 +110,7 @@ def insert_job(s: State, wanted: Row) -> bool:
         "timeout": seconds(wanted["timeout"]),
         "forked_from": None,
         "started_at": None,
-        "created_at": s.now,
+        "created_at": created_at(s, wanted["parent"]),
         "updated_at": s.now,
         "finished_at": None,
     }

@@ -81,8 +81,7 @@ def request_children(s: State, turns: list[Turn]) -> None:
     wanted = [
         child_of(turn, request)
         for turn, request in requests_of(turns, "job")
-        if not s.answered(turn.job, turn.task, request["key"])
-        and not is_begun(s, turn, request["key"])
+        if not s.answered(turn.job, turn.task, request["key"]) and not is_begun(s, turn, request)
     ]
     for child in wanted:
         asker = (child["parent"], child["asker_task"], child["asker_key"])
@@ -102,11 +101,12 @@ def request_children(s: State, turns: list[Turn]) -> None:
             s.leave(asker[0], task=asker[1], key=asker[2], **refusal)
 
 
-def is_begun(s: State, turn: Turn, key: str) -> bool:
+def is_begun(s: State, turn: Turn, request: Row) -> bool:
     """Tell whether a turn's child is there, under whatever id; one of an earlier job is not."""
-    asked_as, since = f"{turn.task}/{key}", s.jobs[turn.job]["created_at"]
+    asked_as, since = f"{turn.task}/{request['key']}", s.jobs[turn.job]["created_at"]
     return any(
-        (row["parent"], row["asked_as"]) == (turn.job, asked_as) and row["created_at"] >= since
+        (row["parent"], row["asked_as"]) == (turn.job, asked_as)
+        and (row["status"] == "running" or (request.get("detached") and row["created_at"] >= since))
         for row in s.jobs.values()
     )
 

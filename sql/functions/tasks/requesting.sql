@@ -60,7 +60,8 @@ comment on function @extschema@.is_requested(text, text, text) is
 
 -- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when
 -- he is gone, and is asked to cancel; what was sent on its way goes on. A child is known by its request, not by its id: code
--- that runs again may draw another one. One that is older than its parent is that of a job which had the parent's id before.
+-- that runs again may draw another one. What a job that had the parent's id before has left is none of its own: that has ended, so
+-- that no child somebody waits for is mistaken for it, and is older than the parent, by which a detached one is told from it.
 create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
 language plpgsql
 stable
@@ -88,7 +89,7 @@ begin
               from jobs as p
               join jobs as c on c.parent = p.id and c.asked_as = r.task || '/' || q.key
              where p.id = r.job
-               and c.created_at >= p.created_at
+               and (c.status = 'running' or q.detached and c.created_at >= p.created_at)
             offset 0)
          order by r.number, q.place);
 end
