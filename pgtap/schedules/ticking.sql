@@ -1,7 +1,7 @@
 -- Ticking: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
 
 begin;
-select plan(80);
+select plan(86);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -248,6 +248,28 @@ select given(entity_merge('$schedule/e', '{"cron": "0 9 20 3 *", "time_zone": "A
 select is(pg_temp.tick('e'), 'stuck', 'nobody can wait for a time that no clock ever shows');
 select given(entity_merge('$schedule/e', '{"time_zone": "right/UTC"}'));
 select is(pg_temp.tick('e'), 'stuck', 'nor follow a clock that counts leap seconds, which the server cannot turn back');
+
+-- A clock that was ahead by a year for a while.
+
+select the_time_is('2030-02-01 09:00:10+00');
+select given(create_schedule('back', 'w', '0 * * * *'));
+select the_time_is('2031-02-01 09:30+00');
+select is(pg_temp.tick('back'), 'waiting', 'by a clock that is ahead a schedule goes on');
+select the_time_is('2030-02-01 09:30+00');
+select is(pg_temp.next_of('back'), '02-01 10:00:00', 'when that is set back, it waits for the year after');
+select time_passes('1 hour');
+select is(pg_temp.tick('back'), null, 'nobody takes it');
+select given(resume_schedule('back'));
+select time_passes('30 min');
+select is(pg_temp.tick('back'), 'waiting', 'once it is resumed, it counts from now');
+select is(
+    pg_temp.jobs_of('back'),
+    '{2030-02-01T11:00:00Z,2031-02-01T09:00:00Z}',
+    'its due times are those of the clock that there is');
+select the_time_is('2031-02-01 09:30+00');
+select given(pg_temp.tick('back'));
+select is(cardinality(pg_temp.jobs_of('back')), 2, 'what it has started by the other clock it starts no more [P1]');
+select given(drop_schedule('back'));
 
 -- A job for which it is not meant.
 

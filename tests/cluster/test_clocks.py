@@ -196,6 +196,23 @@ def test_who_cannot_wait_for_the_old_time_lets_all_look_at_the_new(
     server.check()
 
 
+def test_a_schedule_that_went_on_by_the_later_clock_counts_from_now_when_it_is_resumed(
+    server: Machine, clock: Clock
+) -> None:
+    """[P7] As `sql/servers.md` says."""
+    is_held_up = "select next_due_at - clock() > '1 hour' from schedules"
+    with server.connect() as connection:
+        connection.execute("select create_schedule('hourly', 'naps', '0 * * * *')")
+        clock.set("+86400")
+        connection.execute("call run_sql_hooks()")
+        clock.set("+0")
+        assert connection.execute(is_held_up).fetchone() == (True,)
+        (remedy,) = re.findall(r"```sql\n(select name, .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+        connection.execute(remedy.replace("my_app.", "perdure."))
+        assert connection.execute(is_held_up).fetchone() == (False,)
+    server.check()
+
+
 def test_leases_outlive_no_dead_worker_by_more_than_the_jump(
     server: Machine, clock: Clock, client: perdure.Client
 ) -> None:
