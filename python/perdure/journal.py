@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from .differences import other_answer, other_arguments, other_end
 from .errors import NonDeterminism, PerdureError
-from .facts import SENT_AHEAD, SILENT, Fact, Op, Waiter, as_error, as_is
+from .facts import SENT_AHEAD, SILENT, Fact, Op, Suspend, Waiter, as_error, as_is
 
 MAX_TURNED_AWAY = 1000
 
@@ -136,6 +136,11 @@ class Journal:
     def closed(self) -> bool:
         """Tell whether everything that the code asks for is refused."""
         return self._closed_by is not None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Tell whether the code has unwound only to run again from the first fact."""
+        return self._closed_by is Suspend
 
     def seed(self) -> str:
         """Give the identity of who was told this first: a fork's journal begins as another's."""

@@ -270,8 +270,9 @@ class SyncRun(Run[Pending]):
             raise Suspend
 
     def withdraw(self, op: Op) -> None:
-        """Close an op that the code no longer waits for."""
-        self._journal.withdraw(op)
+        """Close an op that the code no longer waits for. Code that is suspended comes back."""
+        if not self._journal.is_suspended:
+            self._journal.withdraw(op)
 
     def _cancelled(self, fact: Fact) -> None:
         error = asyncio.CancelledError(*([fact.value] if isinstance(fact.value, str) else []))

@@ -351,3 +351,33 @@ def test_other_code_that_is_refused_for_something_else_passes_over_no_answer(
     with serve(app_with(item("a"))):
         assert handle.resume() == 1
         assert handle.result(T) == ["a", "yes"]
+
+
+def test_plain_code_that_cleans_up_withdraws_nothing_while_it_waits(
+    client: perdure.Client, serve: Serve, connection: Any
+) -> None:
+    """It unwinds to wait, and its hook was withdrawn each time, before it had begun."""
+    app = perdure.App()
+
+    @app.hook
+    async def slow(memory: perdure.AsyncEntity) -> str:
+        await perdure.wait_for("go")
+        return "done"
+
+    @app.coordinator
+    def flow(memory: perdure.Entity) -> str:
+        pending = slow.start()
+        try:
+            perdure.wait_for("look")
+            return pending.result()
+        finally:
+            pending.cancel()
+
+    with serve(app):
+        handle = client.start("flow")
+        wait_until(lambda: is_parked(connection, handle))
+    assert left(connection) == (["1/main", "1/main/slow#1"], 0)
+    with serve(app):
+        handle.signal("look")
+        handle.signal("go")
+        assert handle.result("10 s") == "done"
