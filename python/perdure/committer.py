@@ -15,6 +15,7 @@ import random
 import time
 import uuid
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -65,6 +66,10 @@ DEAR, SHARE, LONGEST = 0.02, 10, 10.0
 what it walks through) may take one part in ten of the time, and comes after ten seconds at last."""
 
 
+CLAIMED_WITHIN = 1.0
+"""Seconds for which a worker that stops waits for the reply to a claim."""
+
+
 class Committer:
     """Send turns, claim tasks; `submit(turn)` is all that others need."""
 
@@ -87,6 +92,8 @@ class Committer:
         self._mark: str | None = None
         self._searched_at = self._rested_at = self._search_at = 0.0
         self._is_registered = False
+        self._has_claimed = asyncio.Event()
+        self._has_claimed.set()
         self._asked_at = 0.0
         self._was_hinted = self._has_rivals = self._heeds_rivals = False
         self.may_claim = True
@@ -143,6 +150,13 @@ class Committer:
         while True:
             await self._something_to_do()
             await self._round()
+
+    async def claimed(self) -> None:
+        """Wait for the tasks of a claim that is under way, for a moment: unknown here, they would
+        be nobody's until their leases end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLAIMED_WITHIN):
+                await self._has_claimed.wait()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -233,7 +247,11 @@ class Committer:
             idle=asks_for_hints,
             instance=engine.instance,
         )
-        reply = await self._link.call(call)
+        self._has_claimed.clear()
+        try:
+            reply = await self._link.call(call)
+        finally:
+            self._has_claimed.set()
         engine.clock.heard(reply["at"])
         if asks_for_hints:
             if not self._is_registered:

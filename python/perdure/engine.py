@@ -24,7 +24,7 @@ from .hooks import HookTurn
 from .opening import UNOPENED
 from .publishing import StreamLinks
 from .sqlhooks import SqlHookTurn, SqlLanes
-from .strays import MissingCode, Sealed, Spoiled, Unknown
+from .strays import Late, MissingCode, Sealed, Spoiled, Unknown
 from .threads import Threads
 from .transactions import Transactions
 from .turns import Json, Turn
@@ -105,7 +105,8 @@ class Engine:
         if before is not None:  # its lease had ended without anybody here noticing
             before.drop()
         parked = self._parked.pop(place, None)
-        if parked is not None and UNOPENED not in row and parked.is_as_parked(row):
+        resumes = UNOPENED not in row and not self.is_stopping
+        if parked is not None and resumes and parked.is_as_parked(row):
             self.held[place] = parked
             self._guarded(parked, parked.resume, row)
             return
@@ -116,6 +117,8 @@ class Engine:
         self._guarded(turn, turn.begin)
 
     def _turn_for(self, row: Json) -> Turn:
+        if self.is_stopping:
+            return Late(self, row)
         if row["queue"] == SQL_QUEUE:
             return SqlHookTurn(self, row)
         if UNOPENED in row:

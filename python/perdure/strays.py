@@ -127,6 +127,20 @@ class Unknown(Turn):
         """Go on: it goes by itself."""
 
 
+class Late(Unknown):
+    """A task that came when the worker had begun to stop: it is given back as it was."""
+
+    kind = "late"
+
+    def begin(self) -> None:
+        """Give the task back."""
+        self.submit()
+
+    def build(self) -> Json:
+        """Give the task back, for whoever comes first."""
+        return self.body("release")
+
+
 class Sealed(Unknown):
     """A task of which something cannot be opened here: it is given back for others, who have the
     key, or until this worker gets it."""

@@ -334,6 +334,7 @@ class Worker:
     async def _drain(self, engine: Engine, link: AsyncLink, committing: asyncio.Task[None]) -> None:
         """Claim nothing more, let work end while its end can be sent, give the rest back."""
         engine.begin_stopping()
+        await engine.committer.claimed()
         emptied = asyncio.create_task(engine.emptied())
         ends = [emptied, committing]
         await asyncio.wait(ends, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)

@@ -517,3 +517,30 @@ def test_a_dear_search_takes_a_tenth_of_the_time(
     rests = [later - earlier for earlier, later in pairwise(whole)]
     assert len(whole) < len(searches) / 4
     assert rests == [] or min(rests) >= 0.6
+
+
+def test_a_task_that_comes_when_its_worker_stops_goes_back_at_once(
+    app: perdure.App, client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim whose reply was on its way left its tasks to nobody until their leases ended. [P5]"""
+
+    @app.coordinator
+    def go(memory: perdure.Entity) -> None:
+        """Return."""
+
+    has_claimed = threading.Event()
+    call = connections.AsyncLink.call
+
+    async def late(link: connections.AsyncLink, wanted: calls.Call) -> Any:
+        reply = await call(link, wanted)
+        if wanted.function == "claim" and reply["tasks"]:
+            has_claimed.set()
+            await asyncio.sleep(0.3)
+        return reply
+
+    monkeypatch.setattr(connections.AsyncLink, "call", late)
+    job = client.start(go)
+    with perdure.Worker(app, dsn=dsn, lease=600):
+        assert has_claimed.wait(30)
+    with perdure.Worker(app, dsn=dsn):
+        assert job.result(timeout=T) is None
