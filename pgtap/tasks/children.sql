@@ -83,6 +83,7 @@ select is(
     '{named,p/c#1,p/c#3,told}',
     'a child is known by its request: the same one under another id begins no other [P12]');
 select is(mail_of('p'), '[]', 'which is no mistake either');
+
 -- An id that is used again.
 
 select have_held_job('again');

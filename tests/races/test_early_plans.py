@@ -147,3 +147,29 @@ def test_what_is_under_way_is_found_by_indexes(early: Session) -> None:
 
     assert read["conditions"] == read["items"] == 1
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
+CHILDREN = f"""
+insert into jobs (id, workflow, status, args, queue, priority, parent, asked_as)
+select 'child ' || n, 'other', 'running', '[]', 'other', 5, 'p', '1/main/c#' || n
+  from generate_series(1, {MANY}) as n
+"""
+
+
+def test_a_child_is_found_among_all_of_its_parent(early: Session) -> None:
+    """By its id or by its request, however many others the parent has."""
+    turn = {"job": "p", "task": "1/main", "requests": [{"key": "c#7", "kind": "job"}]}
+
+    def find(session: Session, child: str) -> None:
+        mine = session.one("select still_children(array[%s], 'p', '1/main')", child)
+        query = "select lock_requested(array[jsonb_populate_record(null::turn, %s)])"
+        assert mine == session.one(query, json.dumps(turn))
+
+    reads(early, "child 7", find)
+    fill(early)
+    early.run(CHILDREN)
+
+    read = reads(early, "child 7", find)
+
+    assert read["jobs"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}

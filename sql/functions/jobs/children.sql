@@ -35,13 +35,13 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
+    -- By their ids first: a parent may have had many more.
     return array(
-        select j.id
-          from jobs as j
-         where j.id = any(still_children.ids)
-           and j.parent = still_children.job
-           and j.asked_as > still_children.task || '/'
-           and j.asked_as < still_children.task || '0');
+        select c.id
+          from (select j.id, j.parent, j.asked_as from jobs as j where j.id = any(still_children.ids) offset 0) as c
+         where c.parent = still_children.job
+           and c.asked_as > still_children.task || '/'
+           and c.asked_as < still_children.task || '0');
 end
 $$;
 comment on function @extschema@.still_children(text[], text, text) is
@@ -55,10 +55,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return lock_jobs(array(
-        select j.id
+        select c.id
           from unnest(lock_requested.turns) as r
          cross join jsonb_to_recordset(r.requests) as q (key text, kind text)
-          join jobs as j on j.parent = r.job and j.asked_as = r.task || '/' || q.key
+         cross join lateral (
+            select j.id from jobs as j where j.parent = r.job and j.asked_as = r.task || '/' || q.key offset 0) as c
          where q.kind = 'job'), waiting => false);
 end
 $$;
