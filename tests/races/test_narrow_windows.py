@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import psycopg
 import pytest
 
@@ -128,8 +132,15 @@ LOCKS_AT_ONCE = (
 )
 
 
-def ended_just_before(theatre: Theatre, fate: str) -> None:
-    """Let a child end between the look for it and its lock; its end locks no parent."""
+Begun = dict[str, Any]
+
+
+@contextmanager
+def looked_for(theatre: Theatre, fate: str) -> Iterator[tuple[Session, Begun, Callable[[], None]]]:
+    """Let a child end between the look for it and its lock; its end locks no parent.
+
+    Gives a session, the request for the child, and what lets it be locked.
+    """
     theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
     with theatre.players() as (a, b, c, _):
         begun = child("c#1", id="c", detached=True, on_parent_end=fate)
@@ -139,9 +150,18 @@ def ended_just_before(theatre: Theatre, fate: str) -> None:
         ending = b.later(b.call, "run_task", **seeing.lease)
         assert ending.waits()
         assert a.advance(running.done("own"), waiting=True).state == "done"
-        c.commit()
 
-        assert ending.get() == "done"
+        def go_on() -> None:
+            c.commit()
+            assert ending.get() == "done"
+
+        yield a, begun, go_on
+
+
+def ended_just_before(theatre: Theatre, fate: str) -> None:
+    """See to a child that has ended meanwhile."""
+    with looked_for(theatre, fate) as (a, _, go_on):
+        go_on()
         assert a.run("select status, result from jobs where id = 'c'") == [("completed", "own")]
         assert a.broken() == []
 
@@ -168,21 +188,13 @@ def test_a_child_of_another_who_has_got_the_id_of_one_that_was_forgotten_goes_on
     theatre: Theatre, fate: str
 ) -> None:
     """[P6] [P8] (E3): whose it is was read before its lock, and is read again."""
-    theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
-    with theatre.players() as (a, b, c, _):
-        begun = child("c#1", id="c", detached=True, on_parent_end=fate)
-        a.advance(a.held("p").done(requests=[begun]))
-        running, seeing = a.claim_one("children"), b.claim_one("$sql")
-        shut(c)
-        ending = b.later(b.call, "run_task", **seeing.lease)
-        assert ending.waits()
-        assert a.advance(running.done("own"), waiting=True).state == "done"
+    with looked_for(theatre, fate) as (a, begun, go_on):
         assert a.call("forget", id="c") is True
         other = a.held("q")
         a.advance(other.keep(requests=[begun]), waiting=True)
-        c.commit()
 
-        assert ending.get() == "done"
+        go_on()
+
         assert a.run("select parent, status from jobs where id = 'c'") == [("q", "running")]
         assert a.claim_one("children").row["messages"] == []
         assert a.advance(other.done(), waiting=True).state == "done"
