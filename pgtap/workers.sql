@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(24);
+select plan(35);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -114,6 +114,63 @@ select is(take('bob', '{u}') #>> '{0,messages,0,key}', '$cancel', 'who comes and
 select given(tell(a_turn('unheard', state => 'retry', until => clock() + interval '50 s', worker => 'bob')));
 select is(the_task('unheard') ->> 'awaits', '[]', 'to him the task is given again as long as he has not heard');
 select is(jsonb_array_length(take('bob', '{u}', claim_as => 'x')), 1, 'at once');
+
+-- What is stuck, since whoever ran it had other code.
+
+create function pg_temp.get_stuck(job text, worker text, queue text default 's') returns void
+language plpgsql
+as $$
+begin
+    perform take(get_stuck.worker, array[get_stuck.queue]);
+    perform tell(a_turn(get_stuck.job, worker => get_stuck.worker, state => 'stuck', value => '{"code": "PD201"}'));
+end
+$$;
+create function pg_temp.stuck() returns text[]
+language plpgsql
+as $$
+begin
+    return array(select t.job_id from perdure.tasks as t where t.stuck_reason is not null order by t.job_id);
+end
+$$;
+select given(register_worker(worker, '{s}')) from unnest('{old,older}'::text[]) as worker;
+select given(start('w', id => 'stuck', queue => 's'));
+select pg_temp.get_stuck('stuck', 'old');
+select given(register_worker('new', '{s}'));
+select is(pg_temp.stuck(), '{stuck}', 'what is stuck stays so while the worker is there that could not run it');
+select forget_worker('new');
+select is(pg_temp.stuck(), '{stuck}', 'whoever else goes');
+select forget_worker('old');
+select is(pg_temp.stuck(), '{}', 'when that one goes, those who stay try it [P9]');
+select pg_temp.get_stuck('stuck', 'older');
+select given(register_worker('elsewhere', '{t}'));
+select forget_worker('older');
+select is(pg_temp.stuck(), '{stuck}', 'where nobody stays, it still tells why it is stuck');
+select given(register_worker('elsewhere', '{t}'));
+select is(pg_temp.stuck(), '{stuck}', 'who serves other queues does not try it');
+select given(register_worker('fixed', '{s,t}'));
+select is(pg_temp.stuck(), '{}', 'the next who comes to its queue does [P9]');
+select is(take('fixed', '{s}') #>> '{0,job}', 'stuck', 'at once');
+select given(tell(a_turn('stuck', worker => 'fixed', state => 'stuck', value => '{"code": "PD201"}')));
+select time_passes('6 min');
+select given(register_worker('another', '{s}'));
+select is(pg_temp.stuck(), '{}', 'and who was not seen for five minutes is not there');
+select given(take('another', '{s}'));
+select given(tell(a_turn('stuck', worker => 'another', state => 'done')));
+
+select given(start('w', id => 'pinned', queue => 's', pinned_version => '1'));
+select pg_temp.get_stuck('pinned', 'gone', 's@1');
+select given(register_worker('another', '{s}', version => '2'));
+select is(pg_temp.stuck(), '{pinned}', 'another version does not try what is pinned');
+select given(register_worker('one', '{s}', version => '1'));
+select is(pg_temp.stuck(), '{}', 'its own does');
+select given(terminate('pinned'));
+
+select given(start('w', id => 'poison', queue => 's'));
+update perdure.tasks set deliveries = max_deliveries() where job_id = 'poison';
+select given(take('gone', '{s}'));
+select given(register_worker('one', '{s}', version => '1'));
+select is(pg_temp.stuck(), '{poison}', 'what may have killed its workers waits for somebody to resume it [P10]');
+select given(terminate('poison'));
 
 -- Who was not seen for long may be dead.
 

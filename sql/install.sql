@@ -50,6 +50,7 @@
 \ir functions/tasks/comparing.sql
 \ir functions/tasks/holding.sql
 \ir functions/tasks/waking.sql
+\ir functions/tasks/newcomers.sql
 \ir functions/tasks/pausing.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql

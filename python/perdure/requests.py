@@ -316,7 +316,7 @@ def _ended(
 TO_BE_RESUMED = "somebody to resume it"
 """What a task waits for that is stuck or paused, in the words of `task_reason()`."""
 
-RESUME = "Mend what is wrong, then let it go on: handle.resume(). Nothing else will."
+RESUME = "Mend what is wrong, then let it go on: handle.resume(), or deploy mended code."
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:

@@ -37,6 +37,7 @@ begin
         select old.worker from workers as old where old.seen_at < now_at - interval '1 hour' for no key update skip locked));
     perform forget_listeners(now_at - interval '1 day');
     perform wake_released(served, register_worker.functions, now_at);
+    perform wake_stuck(served, now_at);
     return json_build_object(
         'at', now_at,
         'version', perdure_version(),
@@ -45,7 +46,7 @@ begin
 end
 $$;
 comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[], uuid) is
-    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). PD003, PD004, PD104, PD107, PD115, PD30x, PD505.';
+    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). It may try what was left stuck by workers that have gone. PD003, PD004, PD104, PD107, PD115, PD30x, PD505.';
 
 
 create function @extschema@.forget_worker(worker text) returns void
@@ -54,12 +55,19 @@ volatile
 security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
+declare
+    now_at timestamptz := clock();
 begin
     perform stop_listening(forget_worker.worker);
     delete from workers as w where w.worker = forget_worker.worker;
+    -- On queues that nobody serves it would wait as well, and no longer tell why it is stuck.
+    perform notify_listeners(wake_stuck(
+        array(select distinct unnest(w.queues) from workers as w where w.seen_at > now_at - interval '5 min'),
+        now_at));
 end
 $$;
-comment on function @extschema@.forget_worker(text) is 'Say goodbye as a worker.';
+comment on function @extschema@.forget_worker(text) is
+    'Say goodbye as a worker. What it left stuck is tried by those who stay, or by the next who comes. [P9]';
 
 
 create function @extschema@.has_worker(queue text, version text, kind text, name text) returns boolean

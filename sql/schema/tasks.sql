@@ -81,7 +81,7 @@ comment on column @extschema@.tasks.asker_task is 'The task that waits for the a
 comment on column @extschema@.tasks.asker_key is 'The request that is answered.';
 comment on column @extschema@.tasks.progress is 'What the task last said of how far it is.';
 comment on column @extschema@.tasks.failure is 'What the last failed attempt said.';
-comment on column @extschema@.tasks.stuck_reason is 'Why the task is parked until an operator resumes it.';
+comment on column @extschema@.tasks.stuck_reason is 'Why the task is parked until somebody resumes it, or other code comes.';
 comment on column @extschema@.tasks.started_at is 'The first claim: workflow time begins here.';
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
 -- A column, so that an index can ask for it without taking note of each delivery. The number is that of suspicious_deliveries().
@@ -97,6 +97,9 @@ comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a
 
 create index suspect_tasks on @extschema@.tasks (queue, priority, due_at) where is_suspect;
 comment on index @extschema@.suspect_tasks is 'Finds what may have killed its workers: hardly ever a row.';
+
+create index stuck_tasks on @extschema@.tasks (queue) where stuck_reason is not null;
+comment on index @extschema@.stuck_tasks is 'Finds what other code may be able to run.';
 
 create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;
 comment on index @extschema@.tasks_in_line is 'Lets a claim step from key to key, however many tasks wait under each.';

@@ -132,6 +132,29 @@ def test_a_page_of_a_timeline_reads_the_rows_of_its_job_alone(early: Session) ->
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
+STUCK = """update tasks set due_at = 'infinity', stuck_reason = '{}', last_worker = %s
+            where job_id = %s and task = '1/main'"""
+
+
+def test_what_is_stuck_is_found_among_all_tasks(early: Session) -> None:
+    """By whoever says hello or goodbye to its queue."""
+
+    def come_and_go(session: Session, job: str) -> None:
+        for worker in ("comes", "goes"):
+            session.call("register_worker", worker=worker, queues=["other"])
+        session.run(STUCK, "goes", job)
+        session.call("forget_worker", worker="goes")
+
+    early.start("j", queue="other")
+    reads(early, "j", come_and_go)
+    fill(early)
+
+    read = reads(early, "asleep 7", come_and_go)
+
+    assert read["tasks"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
 def test_what_is_under_way_is_found_by_indexes(early: Session) -> None:
     """Of one task, whatever others have asked for."""
 

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "run_sql_hooks": "test_sql_tasks",
     "time_out_task": "test_sql_tasks",
     "register_worker": "test_hellos",
+    "forget_worker": "test_hellos",
     "move_clock": "test_moved_clock",
     "skip_time": "test_moved_clock",
     "reset_clock": "test_moved_clock",
@@ -50,7 +51,6 @@ ALONE = {
     "drop_index": "DDL of a client, one at a time: tests/memory/test_index_builds.py",
     "create_test_helpers": "made by a test in its own transaction",
     "run_until_idle": "runs a test's hooks in its own transaction",
-    "forget_worker": "takes away a hint of a worker's own",
 }
 
 

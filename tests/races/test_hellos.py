@@ -1,7 +1,8 @@
-"""Workers say hello while others work, and while others say it, too. [P11] [P12]"""
+"""Workers say hello and goodbye while others work, and while others say it, too. [P11] [P12]"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -51,6 +52,59 @@ def test_a_hello_waits_for_nobody_who_has_a_task_that_was_put_aside(
     assert [task.job for task in c.claim("q")] == ["j"]
     hello(b, "w", "coordinator w")
     assert [task.job for task in c.claim("q")] == ([] if end == "commit" else ["i"])
+
+
+def get_stuck(session: Session, job: str) -> None:
+    """Start a job that a worker `old` takes, whose code does not fit."""
+    session.start(job, queue="q")
+    (task,) = session.claim("q", worker="old")
+    assert session.advance(task.turn("stuck", value={"code": "PD201"})).state == "stuck"
+
+
+def say_hello(session: Session) -> None:
+    hello(session, "w")
+
+
+def say_goodbye(session: Session) -> None:
+    session.call("forget_worker", worker="old")
+
+
+@ENDS
+@pytest.mark.parametrize("verb", ["terminate", "resume", "pause"])
+@pytest.mark.parametrize("speak", [say_hello, say_goodbye])
+def test_who_wakes_what_is_stuck_waits_for_nobody_who_has_it(
+    a: Session, b: Session, c: Session, speak: Callable[[Session], None], verb: str, end: str
+) -> None:
+    """[P9]: it wakes the others; what is locked is about to move, or its owner resumes it."""
+    hello(c, "stays")
+    if speak is say_goodbye:
+        hello(c, "old")
+    get_stuck(c, "i")
+    get_stuck(c, "j")
+    with a.open(end):
+        a.call(verb, id="i")
+        assert not b.later(speak, b).waits()
+    woken = {"j", "i"} if (verb, end) == ("resume", "commit") else {"j"}
+    assert {task.job for task in c.claim("q", max_tasks=10)} == woken
+
+
+@ENDS
+@pytest.mark.parametrize("speak", [say_hello, say_goodbye])
+def test_who_has_what_is_woken_waits_for_him_who_wakes_it(
+    a: Session, b: Session, c: Session, speak: Callable[[Session], None], end: str
+) -> None:
+    """[P9] The other order: a task is resumed once, by whoever comes first."""
+    hello(c, "stays")
+    if speak is say_goodbye:
+        hello(c, "old")
+    get_stuck(c, "i")
+    a.begin()
+    speak(a)
+    resumed = b.later(b.call, "resume", id="i")
+    assert resumed.waits()
+    a.end(end)
+    assert resumed.get() == (0 if end == "commit" else 1)
+    assert [task.job for task in c.claim("q")] == ["i"]
 
 
 @ENDS

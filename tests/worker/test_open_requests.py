@@ -137,7 +137,6 @@ def test_an_answer_goes_to_nobody_who_asks_for_something_else_now(
         wait_until(lambda: handle.status().stuck)
         assert "other arguments" in (handle.status().waiting_for or "")
     with serve(app_with(old)):
-        assert handle.resume() == 1
         assert handle.result(T) == result
 
 
@@ -220,7 +219,6 @@ def test_other_code_has_no_effect_beside_what_is_under_way(
     assert left(connection) == (["1/main", "1/main/.1/slow#1"], 0)
     assert asked(connection) == before
     with serve(app_with(beside("slow"))):
-        assert handle.resume() == 1
         handle.signal("go")
         assert handle.result(T) == [["for a"], None]
 
@@ -239,7 +237,6 @@ def test_other_code_does_not_pass_over_an_answer(
         wait_until(lambda: handle.status().stuck)
     assert left(connection) == (["1/main"], 0)
     with serve(app_with(item("a"))):
-        assert handle.resume() == 1
         assert handle.result(T) == ["a", "yes"]
 
 
@@ -279,7 +276,6 @@ def test_an_activity_that_others_were_asked_for_does_not_begin_here(
         wait_until(lambda: handle.status().stuck)
     assert left(connection) == (["1/main"], 0)
     with perdure.Worker(sent_to("far"), dsn=dsn, **UNHINTED):
-        assert handle.resume() == 1
         assert handle.result(T) == "done there"
 
 
@@ -349,7 +345,6 @@ def test_other_code_that_is_refused_for_something_else_passes_over_no_answer(
     assert "is refused" in (handle.status().waiting_for or "")
     assert left(connection) == (["1/main"], 0)
     with serve(app_with(item("a"))):
-        assert handle.resume() == 1
         assert handle.result(T) == ["a", "yes"]
 
 

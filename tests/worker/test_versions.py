@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 import perdure
 from tests.databases import UNHINTED
+from tests.patience import wait_until
 
 T = "40 s"
 
@@ -73,9 +75,27 @@ def test_changed_code_is_stuck_and_resumes_after_a_fix(client: perdure.Client, s
         assert status.status == "running"
         assert "does not match its journal" in (status.waiting_for or "")
         assert handle.memory.get() == {}
+    assert handle.status().stuck
     with serve(app_with(first)):
-        assert handle.resume() == 1
         assert handle.result(T) == ["one", "two"]
+
+
+def test_what_old_code_got_stuck_goes_on_when_it_has_gone(
+    client: perdure.Client, serve: Any
+) -> None:
+    """A rolling deploy: the new workers are there already when an old one meets their journal."""
+    with serve(app_with(first)):
+        handle = client.start("flow")
+        time.sleep(0.3)
+    with ExitStack() as leaving:
+        leaving.enter_context(serve(app_with(renamed)))
+        handle.signal("go")
+        wait_until(lambda: handle.status().stuck)
+        with serve(app_with(first)):
+            time.sleep(0.3)
+            assert handle.status().stuck
+            leaving.close()
+            assert handle.result(T) == ["one", "two"]
 
 
 def test_edited_arguments_may_be_accepted(client: perdure.Client, serve: Any) -> None:

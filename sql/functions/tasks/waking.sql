@@ -1,6 +1,6 @@
 -- Tasks, woken. Law: waking moves only a parked task. A task that is held looks at its inbox when it parks, under the
--- job's lock; meanwhile its worker is given a hint, where it listens, so that the task may look before. What updates many tasks at once goes through the index, in order of their names: so by no bitmap, which has the order
--- of their places.
+-- job's lock; meanwhile its worker is given a hint, where it listens, so that the task may look before. What updates many
+-- tasks at once goes through the index, in order of their names: so by no bitmap, which has the order of their places.
 
 -- The lock of a job gives an old snapshot no new eyes, and a task that has parked since has not written the job's row.
 -- Its own it has: to lock that is refused with 40001, and the caller tries again with a new snapshot.
@@ -155,51 +155,6 @@ end
 $$;
 comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) is
     'Make tasks due that were given back while a request to cancel them lay open: it is not slept through, but where nobody here could hear it.';
-
-
--- A task that no worker had the code for, or could open, lies aside for a minute at most: in the ranges that are
--- searched here. What is locked is about to move anyway, and what is left comes by itself.
-create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    if coalesce(wake_released.functions, '{}') = '{}' then
-        return;
-    end if;
-    with released as materialized (
-        select r.job_id, r.task
-          from unnest(wake_released.queues) as q (queue)
-         cross join generate_series(0, 9) as p (priority)
-         cross join lateral (
-            select t.job_id, t.task
-              from tasks as t
-             where t.queue = q.queue
-               and t.priority = p.priority
-               and t.due_at > wake_released.woken_at
-               and t.due_at <= wake_released.woken_at + interval '1 min'
-               and t.due_at < 'infinity'
-               and not t.paused
-               and not t.in_line
-               and t.token is null
-               and t.awaits is null
-               and was_out_of_reach(t.failure)
-               and t.kind || ' ' || t.name = any(wake_released.functions)
-             order by t.due_at
-             limit 1000
-               for no key update skip locked
-         ) as r
-    )
-    update tasks as t
-       set due_at = wake_released.woken_at
-      from released as r
-     where t.job_id = any(array[r.job_id])
-       and t.task = r.task;
-end
-$$;
-comment on function @extschema@.wake_released(text[], text[], timestamptz) is
-    'Make tasks due that were given back for lack of code or of a key, now that somebody comes who may have it.';
 
 
 create function @extschema@.resume_tasks(

@@ -1,0 +1,86 @@
+-- Newcomers: what a worker may run that comes, or stays, though another could not run it.
+
+-- A task that no worker had the code for, or could open, lies aside for a minute at most: in the ranges that are
+-- searched here. What is locked is about to move anyway, and what is left comes by itself.
+create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    if coalesce(wake_released.functions, '{}') = '{}' then
+        return;
+    end if;
+    with released as materialized (
+        select r.job_id, r.task
+          from unnest(wake_released.queues) as q (queue)
+         cross join generate_series(0, 9) as p (priority)
+         cross join lateral (
+            select t.job_id, t.task
+              from tasks as t
+             where t.queue = q.queue
+               and t.priority = p.priority
+               and t.due_at > wake_released.woken_at
+               and t.due_at <= wake_released.woken_at + interval '1 min'
+               and t.due_at < 'infinity'
+               and not t.paused
+               and not t.in_line
+               and t.token is null
+               and t.awaits is null
+               and was_out_of_reach(t.failure)
+               and t.kind || ' ' || t.name = any(wake_released.functions)
+             order by t.due_at
+             limit 1000
+               for no key update skip locked
+         ) as r
+    )
+    update tasks as t
+       set due_at = wake_released.woken_at
+      from released as r
+     where t.job_id = any(array[r.job_id])
+       and t.task = r.task;
+end
+$$;
+comment on function @extschema@.wake_released(text[], text[], timestamptz) is
+    'Make tasks due that were given back for lack of code or of a key, now that somebody comes who may have it.';
+
+
+-- Whoever left it stuck has gone, so these may run other code. What never came to a turn is poisonous, and stays. What is
+-- locked is about to move anyway.
+create function @extschema@.wake_stuck(queues text[], woken_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    woken text[];
+begin
+    with stuck as materialized (
+        select t.job_id, t.task
+          from tasks as t
+         where t.queue = any(wake_stuck.queues)
+           and t.stuck_reason is not null
+           and t.deliveries = 0
+           and not exists (
+            select
+              from workers as w
+             where w.worker = t.last_worker
+               and w.seen_at > wake_stuck.woken_at - interval '5 min'
+            offset 0)
+           for no key update of t skip locked
+    ), moved as (
+        update tasks as t
+           set due_at = wake_stuck.woken_at,
+               stuck_reason = null
+          from stuck as s
+         where t.job_id = any(array[s.job_id])
+           and t.task = s.task
+        returning t.queue
+    )
+    select array_agg(distinct m.queue) into woken from moved as m;
+    return coalesce(woken, '{}');
+end
+$$;
+comment on function @extschema@.wake_stuck(text[], timestamptz) is
+    'Make tasks of these queues due that are stuck since a worker could not run them that has gone; returns their queues. [P9]';
