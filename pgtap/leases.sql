@@ -1,7 +1,7 @@
 -- Leases: renewed by heartbeats, or given back.
 
 begin;
-select plan(49);
+select plan(51);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -88,6 +88,14 @@ select is(
     'who has given a task back cannot advance it [P6]');
 select is(the_job('y') ->> 'version', '0', 'nothing of it is applied');
 select is(release('[]')::jsonb, '[]', 'to give back nothing is no error');
+
+-- A token that is none: who writes a worker in a language of his own is told which it was.
+
+select is(
+    error_of(format('select %s(%L)', verb, jsonb_build_array(a_turn('x'), a_turn('y') || '{"token": "mine"}'))),
+    'PD107',
+    format('%s refuses a token that is no uuid', verb))
+  from unnest('{extend,release}'::text[]) as verb;
 
 -- Progress: how far a task is, kept with its lease.
 

@@ -34,7 +34,7 @@ begin
          order by r.job, r.number, f.place);
 exception
     -- Which it was is looked for only now. Nothing was written in this block: it costs no transaction id.
-    when data_exception then
+    when data_exception or program_limit_exceeded then
         perform raise_failure(failure_among(unread_failure(f.fact, 'fact ' || f.place::text), 'turn', r.number,
                                             cardinality(read_facts.turns), concat_ws(' of job ', r.task, r.job)))
            from unnest(read_facts.turns) as r

@@ -1,5 +1,30 @@
 -- Leases: renewed by heartbeats, or given back by a worker that goes.
 
+-- Of what is said beside its token, and maybe of a turn, nothing is read.
+create function @extschema@.check_leases(tasks jsonb) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform check_list(check_leases.tasks, 'tasks');
+    perform check_tasks(check_leases.tasks);
+    perform from jsonb_to_recordset(check_leases.tasks) as h (token uuid);
+exception
+    when data_exception then
+        perform raise_failure(failure_among(unread_failure(l.lease, 'a task'), 'task', h.place, jsonb_array_length(check_leases.tasks),
+                                            concat_ws(' of job ', h.held ->> 'task', h.held ->> 'job')))
+           from jsonb_array_elements(check_leases.tasks) with ordinality as h (held, place)
+          cross join lateral jsonb_build_object('token', h.held -> 'token') as l (lease)
+          where misread_field(l.lease) is not null
+          order by h.place;
+        raise;
+end
+$$;
+comment on function @extschema@.check_leases(jsonb) is
+    'Refuse what is no array of objects, or one whose token cannot be read (PD107), or whose queue the role that logged in does not serve (PD115).';
+
+
 create function @extschema@.extend(tasks jsonb, lease_for interval default '30 s') returns json
 language plpgsql
 volatile
@@ -11,8 +36,7 @@ set jit = off
 as $$
 begin
     perform check_lease(extend.lease_for);
-    perform check_list(extend.tasks, 'tasks');
-    perform check_tasks(extend.tasks);
+    perform check_leases(extend.tasks);
     perform see_workers(array(
         select distinct t.worker
           from jsonb_to_recordset(extend.tasks) as h (job text, task text, token uuid)
@@ -36,8 +60,7 @@ as $$
 declare
     queues text[];
 begin
-    perform check_list(release.tasks, 'tasks');
-    perform check_tasks(release.tasks);
+    perform check_leases(release.tasks);
     queues := give_back(release.tasks, clock());
     perform notify_listeners(queues);
     return coalesce((

@@ -68,7 +68,7 @@ begin
     end loop;
     return null;
 exception
-    when data_exception then
+    when data_exception or program_limit_exceeded then
         return field;
 end
 $$;
@@ -215,7 +215,7 @@ begin
           order by r.place;
     end if;
 exception
-    when data_exception then
+    when data_exception or program_limit_exceeded then
         perform check_list(check_turns.turns, 'turns');
         perform raise_failure(failure_among(unread_failure(r.turn, 'a turn'), 'turn', r.place, jsonb_array_length(check_turns.turns),
                                             concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))
