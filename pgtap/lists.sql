@@ -1,7 +1,7 @@
 -- Lists: whoever gives many at once, and is refused for one of them, is told which. Counted is from 1. [P1]
 
 begin;
-select plan(44);
+select plan(49);
 
 create function pg_temp.refusal_of(statement text) returns text[]
 language plpgsql
@@ -93,6 +93,15 @@ select is(
     array['PD107', format('It is %s 2 of 2; none of them was carried out. There was a number.', noun)],
     format('in what %s() is given, what is no object is named', verb))
   from (values ('advance', 'turn'), ('extend', 'task'), ('release', 'task')) as cases (verb, noun);
+select is(
+    pg_temp.refusal_of(format('select %s(null)', verb)),
+    '{PD107,"There was nothing."}',
+    format('%s() of null is told that there was nothing', verb))
+  from unnest('{advance,extend,release,start_many}'::text[]) as verb;
+select matches(
+    (pg_temp.refusal_of('select list_items(status => ''lost'')')) [2],
+    'after nothing[.]$',
+    'and a list of items that begins at the beginning is after nothing');
 
 -- Of what a turn asks for, and tells.
 

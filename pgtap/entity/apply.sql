@@ -1,7 +1,7 @@
 -- Several commands at once: all or none, a version for each, and one write of the row. [P2] [P3]
 
 begin;
-select plan(49);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -162,6 +162,10 @@ select is(
     '[1, 2]',
     'a repeated call may name the version of its first time');
 select is(the_job('keys') ->> 'version', '4', 'what was repeated or refused has no version');
+
+select matches(
+    argument_failure('get', '{n}', null) ->> 'hint', 'set_if_not_exists.*entity_get',
+    'whoever names no command is told which there are, and how to read');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select is_empty('select * from assert_histories()', 'every memory is the sum of its commands');

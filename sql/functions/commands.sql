@@ -67,7 +67,9 @@ begin
                case when argument_failure.argument is null then 'nothing'
                     when wrong = 'needs a finite number' then argument_failure.argument #>> '{}'
                     else type_found(argument_failure.argument) end, write_path(argument_failure.path)),
-        'Nothing was changed; give the command what it needs.');
+        case when wrong = 'is no command'
+             then 'Say set, merge, append, prepend, remove, increment, toggle, set_if_not_exists, delete or log; to read is entity_get(), in a turn get.'
+             else 'Nothing was changed; give the command what it needs.' end);
 end
 $$;
 comment on function @extschema@.argument_failure(text, text[], jsonb) is 'Say what is wrong with what a command was given (PD101, PD103), or null.';

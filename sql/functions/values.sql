@@ -64,7 +64,8 @@ begin
              then field_failure(stranger.item, check_list.fields, format('one of the %s', check_list.what)) end,
         make_failure(
             'PD107', 'InvalidArgument', format('%s must be a JSON array of objects', check_list.what),
-            format('There was %s.', type_found(case when is_array then stranger.item else check_list.list end)),
+            format('There was %s.', case when check_list.list is null then 'nothing'
+                                         else type_found(case when is_array then stranger.item else check_list.list end) end),
             'Correct the call.'));
     perform raise_failure(case when not is_array then failure else failure_among(
         failure, left(check_list.what, -1), stranger.place, jsonb_array_length(check_list.list), stranger.item ->> 'id') end);

@@ -12,7 +12,8 @@ begin
         raise exception 'items cannot be listed like this'
             using errcode = 'PD107',
                   detail = format('It was asked for status %s, %s rows, after %s.', quote_nullable(check_listing.status),
-                                  coalesce(check_listing.max_rows::text, 'null'), type_found(check_listing.after)),
+                                  coalesce(check_listing.max_rows::text, 'null'),
+                                  case when check_listing.after is null then 'nothing' else type_found(check_listing.after) end),
                   hint = 'Status is open, unclaimed, claimed or resolved; rows are at most 1000; after is the place of an item.';
     end if;
 end
