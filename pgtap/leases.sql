@@ -1,7 +1,7 @@
 -- Leases: renewed by heartbeats, or given back.
 
 begin;
-select plan(51);
+select plan(55);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -89,13 +89,16 @@ select is(
 select is(the_job('y') ->> 'version', '0', 'nothing of it is applied');
 select is(release('[]')::jsonb, '[]', 'to give back nothing is no error');
 
--- A token that is none: who writes a worker in a language of his own is told which it was.
+-- What is no lease: who writes a worker in a language of his own is told so, and not that another has the task.
 
 select is(
-    error_of(format('select %s(%L)', verb, jsonb_build_array(a_turn('x'), a_turn('y') || '{"token": "mine"}'))),
+    error_of(format('select %s(%L)', verb, jsonb_build_array(a_turn('x'), turn))),
     'PD107',
-    format('%s refuses a token that is no uuid', verb))
-  from unnest('{extend,release}'::text[]) as verb;
+    format('%s() refuses %s', verb, about))
+  from unnest('{extend,release}'::text[]) as verb
+ cross join (values ('a token that is no uuid', a_turn('y') || '{"token": "mine"}'),
+                    ('what has no token', a_turn('y') - 'token'),
+                    ('what has no job', a_turn('y') - 'job')) as cases (about, turn);
 
 -- Progress: how far a task is, kept with its lease.
 

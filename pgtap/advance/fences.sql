@@ -109,15 +109,15 @@ select is(verdict_of(a_turn('claimed', '1/other')), 'gone', 'a task that never w
 -- Half of an answer: no token, no task.
 
 select have_held_job('held');
-select is(verdict_of(a_turn('held') - 'token'), 'fenced', 'a turn without a token is fenced');
-select is(verdict_of(a_turn('held') || '{"token": null}'), 'fenced', 'no token is no token');
+select is(verdict_of(a_turn('held') - 'token'), 'PD107', 'a turn without a token is none');
+select is(verdict_of(a_turn('held') || '{"token": null}'), 'PD107', 'no token is no token');
 select is(
     verdict_of(a_turn('held') || '{"position": 3}'),
     'fenced',
     'who has seen more than there is comes from another history [P13]');
 select given(start('w', id => 'unclaimed'));
 select is(verdict_of(a_turn('unclaimed')), 'fenced', 'a task that nobody holds is nobody''s');
-select is(verdict_of(a_turn('unclaimed') - 'token'), 'fenced', 'a task that nobody holds is not for who has no token');
+select is(verdict_of(a_turn('unclaimed') - 'token'), 'PD107', 'a task that nobody holds is not for who has no token');
 
 -- Nothing of all this had an effect.
 

@@ -2,7 +2,7 @@
 -- told which turn it was, and which field; PostgreSQL alone says "cannot extract elements from an object".
 
 begin;
-select plan(9);
+select plan(10);
 
 select the_time_is('2030-01-01 12:00+00');
 select have_held_job(id) from unnest('{good,bad}'::text[]) as id;
@@ -45,6 +45,7 @@ select f.part, f.field, v.value
         ('fact', 'at', '{} [] 3 "x" true "2030-13-01T00:00:00Z"'),
         ('fact', 'path', '{} 3 "x" true [[[[[[["x"]]]]]]]'),
         ('fact', 'message', '{} "x" true 1e30 [{}]'),
+        ('request', 'priority', '{} [] "x" true 1.5 99999999999'),
         ('request', 'due_at', '{} [] 3 "x" true'),
         ('request', 'detached', '{} [] 3 "x"'),
         ('request', 'shielded', '{} [] 3 "x"')) as f (part, field, written)
@@ -94,6 +95,13 @@ select is(
                     ('{"facts": [{"ok": null, "at": null}]}')) as f (fields)),
     '{keep}',
     'what is null or empty, or a number in quotes, can be read');
+select is_empty(
+    $$ select field, outcome
+         from unnest('{job,task,token}'::text[]) as field
+        cross join lateral (values (a_turn('bad') - field), (a_turn('bad') || jsonb_build_object(field, null))) as t (turn)
+        cross join lateral outcome_of(turn) as outcome
+        where outcome !~ format('^PD107 a turn names no %s It is turn 2 of 2', field) $$,
+    'a turn that does not say of what task it is, and by which lease, is told so: it is not said that another has it');
 select is(outcome_of('3'), 'PD107 turns must be a JSON array of objects It is turn 2 of 2', 'a turn is an object');
 
 -- A server that is told to plan all it can for parallel workers evaluates in another order.

@@ -1,6 +1,25 @@
 -- Leases: renewed by heartbeats, or given back by a worker that goes.
 
--- Of what is said beside its token, and maybe of a turn, nothing is read.
+create function @extschema@.refuse_leases(tasks jsonb) returns void
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    perform raise_failure(failure_among(j.failure, 'task', h.place, jsonb_array_length(refuse_leases.tasks),
+                                        concat_ws(' of job ', h.held ->> 'task', h.held ->> 'job')))
+       from jsonb_array_elements(refuse_leases.tasks) with ordinality as h (held, place)
+      cross join lateral coalesce(nameless_failure(h.held, 'a task'),
+                                  unread_failure(jsonb_build_object('token', h.held -> 'token'), 'a task')) as j (failure)
+      where j.failure is not null
+      order by h.place;
+end
+$$;
+comment on function @extschema@.refuse_leases(jsonb) is
+    'Say which of some leases names no job, task or token, or one that cannot be read (PD107).';
+
+
+-- Which it is is looked for only where there is one; nothing is written in this block.
 create function @extschema@.check_leases(tasks jsonb) returns void
 language plpgsql
 stable
@@ -9,20 +28,20 @@ as $$
 begin
     perform check_list(check_leases.tasks, 'tasks');
     perform check_tasks(check_leases.tasks);
-    perform from jsonb_to_recordset(check_leases.tasks) as h (token uuid);
+    perform
+       from jsonb_to_recordset(check_leases.tasks) as h (job text, task text, token uuid)
+      where num_nulls(h.job, h.task, h.token) > 0;
+    if found then
+        perform refuse_leases(check_leases.tasks);
+    end if;
 exception
     when data_exception then
-        perform raise_failure(failure_among(unread_failure(l.lease, 'a task'), 'task', h.place, jsonb_array_length(check_leases.tasks),
-                                            concat_ws(' of job ', h.held ->> 'task', h.held ->> 'job')))
-           from jsonb_array_elements(check_leases.tasks) with ordinality as h (held, place)
-          cross join lateral jsonb_build_object('token', h.held -> 'token') as l (lease)
-          where misread_field(l.lease) is not null
-          order by h.place;
+        perform refuse_leases(check_leases.tasks);
         raise;
 end
 $$;
 comment on function @extschema@.check_leases(jsonb) is
-    'Refuse what is no array of objects, or one whose token cannot be read (PD107), or whose queue the role that logged in does not serve (PD115).';
+    'Refuse what is no array of objects, or one that names no lease (PD107), or whose queue the role that logged in does not serve (PD115).';
 
 
 create function @extschema@.extend(tasks jsonb, lease_for interval default '30 s') returns json

@@ -139,6 +139,28 @@ comment on function @extschema@.zoneless_failure(jsonb, text) is
     'Say that a time of a turn, fact, request or start means another instant to another session (PD107), or null.';
 
 
+-- Each of these is compared with what is there, and what is missing would look like the lease of another.
+create function @extschema@.nameless_failure(given jsonb, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD107', 'InvalidArgument', format('%s names no %s', nameless_failure.what, f.field),
+                   'What is held is named by its job, its task, and the token of its lease.',
+                   'Give them as the claim told them, which tells the token once, beside its tasks.')
+          from unnest('{job,task,token}'::text[]) as f (field)
+         where nameless_failure.given ->> f.field is null
+         limit 1);
+end
+$$;
+comment on function @extschema@.nameless_failure(jsonb, text) is
+    'Say that a turn, or what a lease is for, names no job, task or token (PD107), or null.';
+
+
 create function @extschema@.list_failure(turn jsonb) returns jsonb
 language plpgsql
 immutable
@@ -201,17 +223,18 @@ begin
     end if;
     perform
        from jsonb_to_recordset(check_turns.turns) as r (
-            token uuid, position integer, awaits text[], until text, asked integer, asked_before integer)
-     where r.until !~ zoned_time()
-        or r.until::timestamptz is null;
+            job text, task text, token uuid, position integer, awaits text[], until text, asked integer, asked_before integer)
+     where num_nulls(r.job, r.task, r.token) > 0
+        or r.until !~ zoned_time()
+        or r.until is not null and r.until::timestamptz is null;
     if found then
         -- It may be no time at all, and is refused for that then.
         perform null::timestamptz from jsonb_to_recordset(check_turns.turns) as r (until timestamptz);
-        perform raise_failure(failure_among(zoneless_failure(r.turn, 'a turn'), 'turn', r.place,
-                                            jsonb_array_length(check_turns.turns),
+        perform raise_failure(failure_among(j.failure, 'turn', r.place, jsonb_array_length(check_turns.turns),
                                             concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))
            from jsonb_array_elements(check_turns.turns) with ordinality as r (turn, place)
-          where r.turn ->> 'until' !~ zoned_time()
+          cross join lateral coalesce(nameless_failure(r.turn, 'a turn'), zoneless_failure(r.turn, 'a turn')) as j (failure)
+          where j.failure is not null
           order by r.place;
     end if;
 exception
@@ -226,4 +249,4 @@ exception
 end
 $$;
 comment on function @extschema@.check_turns(jsonb) is
-    'Refuse what is no array of objects, or a turn of which a field cannot be read (PD107), and say which.';
+    'Refuse what is no array of objects, or a turn that names no task, or of which a field cannot be read (PD107), and say which.';

@@ -50,6 +50,8 @@ begin
         case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
             'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
             'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
+        case when request_failure.request ->> 'priority' !~ '^-?[0-9]{1,9}$'
+             then unread_failure(request_failure.request, 'a request') end,
         case when kind = 'until' then condition_failure(request_failure.request ->> 'condition')
              else call_failure(case when kind ~ '^[ai]' then 'an ' else 'a ' end || kind, request_failure.request ->> 'name',
                                coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
