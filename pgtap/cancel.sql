@@ -1,7 +1,7 @@
 -- Ending work from outside: cancel asks, terminate ends on the spot, resume lets a stuck task try again (E2).
 
 begin;
-select plan(61);
+select plan(66);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -108,6 +108,31 @@ select is(
     '["1/main", "h3", false, {"message": "enough"}]',
     'a hook that was cancelled answers its asker');
 
+-- An activity that nobody holds has no code that could hear of it: it takes no slot, token or worker to end.
+
+select have_held_job('asker');
+select given(tell(a_turn('asker', requests => '[
+    {"key": "queued", "kind": "activity", "name": "a", "queue": "aa"},
+    {"key": "held", "kind": "activity", "name": "a", "queue": "ab"},
+    {"key": "failed", "kind": "activity", "name": "a", "queue": "ac"},
+    {"key": "hook", "name": "a", "queue": "aa"}]')));
+select given(take('bob', '{ab,ac}', 2));
+select given(tell(a_turn('asker', '1/main/failed', 'retry', until => clock() + interval '1 h', worker => 'bob')));
+select given(tell(a_turn('asker', cancels => '["queued", "held", "failed", "hook"]')));
+select is(
+    tasks_of('asker'),
+    '{1/main,1/main/held,1/main/hook}',
+    'activities that nobody holds end when they are asked to cancel, those that are held and hooks do not');
+select is(
+    (select jsonb_agg(m -> 1) from jsonb_array_elements(mail_of('asker')) as m where m ->> 0 = '1/main'),
+    '["failed", "queued"]',
+    'what has ended so has answered its asker [P10]');
+select is(
+    verdict_of(a_turn('asker', '1/main/held', 'done', worker => 'bob')), 'done', 'the holder of another may finish it');
+select given(tell(a_turn('asker', requests => '[{"key": "queued", "kind": "activity", "name": "a", "queue": "aa"}]')));
+select is(
+    tasks_of('asker'), '{1/main,1/main/hook}', 'what is asked for again was answered, and begins no more [P12]');
+
 -- cancel_hook: one hook, from outside.
 
 select have_held_job('h');
@@ -133,9 +158,13 @@ select is(
     'a hook that is asked from outside wakes, and is told the reason');
 select given(tell(a_turn('h', '1/main/a', 'cancelled', value => '{"message": "enough"}', worker => 'b2')));
 select is(
-    take('ada', '{h}') #> '{0,messages,0,payload}',
+    take('ada', '{h}') #> '{0,messages,1,payload}',
     '{"message": "enough"}',
     'its asker is told that it was cancelled [P10]');
+select is(
+    jsonb_path_query_first(mail_of('h'), 'strict $[*] ? (@[1] == "b")[3]') - '{code,detail,hint}'::text[],
+    '{"type": "CancelledError", "message": "enough"}',
+    'the activity that no worker had has ended, and its asker is told');
 select throws_ok(
     $$ select cancel_hook('nobody', '1/main/a') $$, 'PD401', null, 'a job that does not exist has no hooks');
 

@@ -72,6 +72,7 @@
 \ir functions/facts.sql
 \ir functions/runs.sql
 \ir functions/tasks/ending.sql
+\ir functions/tasks/cancelling.sql
 \ir functions/results.sql
 \ir functions/advance.sql
 \ir functions/leases.sql

@@ -51,6 +51,10 @@ declare
            and left(t.name, 1) <> '$');
 begin
     perform check_value(to_jsonb(cancel_hook.reason), 'the reason');
+    if end_unheld(held.id, known, cancel_hook.reason, asked_at) <> '{}' then
+        perform notify_listeners(wake_tasks(array[held.id], asked_at));
+        return true;
+    end if;
     if known = '{}' or not leave_cancel(held.id, known, to_jsonb(cancel_hook.reason), asked_at) then
         return false;
     end if;
@@ -59,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_hook(text, text, text) is
-    'Ask a hook or activity of a job to cancel, by the name of its task. False when it was asked before, has ended, or is none. PD301, PD401.';
+    'Ask a hook or activity of a job to cancel, by the name of its task; an activity that no worker has ends. False when it was asked before, has ended, or is none. PD301, PD401.';
 
 
 create function @extschema@.terminated_turn(id text, run integer, reason text) returns @extschema@.turn

@@ -184,3 +184,28 @@ def terminate(s: State, id: str, reason: str | None = None) -> bool:
         return False
     end_run(s, id, "cancelled", failure("PD602"))
     return True
+
+
+def end_unheld(s: State, job: str, tasks: list[str]) -> list[str]:
+    """End the activities among these tasks that nobody holds; list which."""
+    rows = {task: s.tasks[job, task] for task in tasks if (job, task) in s.tasks}
+    ended = [
+        task for task, row in rows.items() if row["kind"] == "activity" and row["token"] is None
+    ]
+    told = failure("PD602")
+    end_tasks(s, [outside_turn(s, job, task, "cancelled", told) for task in ended])
+    return ended
+
+
+def cancel_hook(s: State, id: str, task: str, reason: str | None = None) -> bool:
+    s.job(id)
+    row = s.tasks.get((id, task))
+    if row is None or row["kind"] == "coordinator" or row["name"].startswith("$"):
+        return False
+    if end_unheld(s, id, [task]):
+        s.wake(id)
+        return True
+    if not s.leave_cancel(id, [task], reason):
+        return False
+    s.wake_cancelled(id, [task])
+    return True

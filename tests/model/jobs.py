@@ -368,17 +368,6 @@ def cancel(s: State, id: str, reason: str | None = None) -> bool:
     return True
 
 
-def cancel_hook(s: State, id: str, task: str, reason: str | None = None) -> bool:
-    s.job(id)
-    row = s.tasks.get((id, task))
-    if row is None or row["kind"] == "coordinator" or row["name"].startswith("$"):
-        return False
-    if not s.leave_cancel(id, [task], reason):
-        return False
-    s.wake_cancelled(id, [task])
-    return True
-
-
 def pause(s: State, id: str) -> bool:
     job = s.job(id)
     if job["paused"]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from tests.model.ends import end_unheld
 from tests.model.jobs import NEW_JOB, add_coordinator, add_task, insert_job
 from tests.model.judging import Turn
 from tests.model.state import Row, State, failure, moment, versioned
@@ -125,6 +126,14 @@ def askers_of(s: State, job: str) -> list[Any]:
     return [row["asker"] for _, row in s.tasks_of(job) if row["kind"] == "coordinator"]
 
 
+def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
+    """End activities that nobody holds, and ask the other tasks to cancel."""
+    ended = end_unheld(s, job, tasks)
+    others = [task for task in tasks if task not in ended]
+    s.leave_cancel(job, others, None)
+    s.wake_cancelled(job, others)
+
+
 def begin_cancelled(s: State, turns: list[Turn]) -> None:
     """Ask what is asked for by whoever has not heard of a cancel to cancel."""
     asked: dict[str, list[str]] = {}
@@ -143,8 +152,7 @@ def begin_cancelled(s: State, turns: list[Turn]) -> None:
             if (job, task) in s.tasks:
                 asked.setdefault(job, []).append(task)
     for job, tasks in sorted(asked.items()):
-        s.leave_cancel(job, tasks, None)
-        s.wake_cancelled(job, tasks)
+        ask_to_cancel(s, job, tasks)
 
 
 def await_conditions(s: State, turns: list[Turn]) -> None:
@@ -205,7 +213,6 @@ def withdraw(s: State, turns: list[Turn]) -> None:
                 if row["asker"] == (turn.job, turn.task, key):
                     asked.setdefault(job, []).append(task)
     for job, tasks in sorted(asked.items()):
-        s.leave_cancel(job, tasks, None)
         if any(s.tasks[job, task]["kind"] == "coordinator" for task in tasks):
             s.lift_pause(job)
-        s.wake_cancelled(job, tasks)
+        ask_to_cancel(s, job, tasks)

@@ -14,7 +14,7 @@ VERBS: dict[str, Callable[..., Any]] = LOOKS_AT_REAL | {
     for function in (
         claims.extend, claims.fail_task, claims.finish_task, queues.move_clock,
         queues.pause_queue, claims.release, queues.resume_queue, queues.set_queue,
-        queues.skip_time, jobs.cancel, jobs.cancel_found, jobs.cancel_hook, forks.forget,
+        queues.skip_time, jobs.cancel, jobs.cancel_found, ends.cancel_hook, forks.forget,
         forks.forget_finished, forks.forget_old_runs, forks.fork, jobs.hook, jobs.pause, jobs.repin,
         jobs.resume, jobs.retry, jobs.signal, jobs.signal_found, jobs.signal_with_start,
         jobs.start, jobs.start_many, memories.assign_item, memories.claim_item,

@@ -278,12 +278,39 @@ def test_an_activity_that_is_cancelled_on_its_queue_never_begins(
     handle = client.start(limits)
     wait_for(dsn, "select exists (select from perdure.tasks where name = 'far')")
     handle.signal("go")
-    wait_for(dsn, "select exists (select from perdure.inbox where key = '$cancel')")
-    work(queues=["far"])
     wait_for(dsn, "select not exists (select from perdure.tasks where name = 'far')")
+    work(queues=["far"])
     handle.signal("end", "ended")
     assert handle.result(T) == "ended"
     assert called == []
+
+
+def test_activities_that_are_cancelled_on_their_queue_take_nothing_of_its_rate(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """What another job asks for does not stand behind them, and the job can be forgotten."""
+    called = []
+
+    @app.activity(queue="llm")
+    async def ask(question: int) -> int:
+        called.append(question)
+        return question
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, questions: list[int]) -> list[int]:
+        return await asyncio.gather(*map(ask, questions))
+
+    client.set_queue("llm", rate_per_second=0.001, burst=1)
+    work(queues=["default"])
+    unwanted = client.start(asks, [*range(20)])
+    wait_for(dsn, "select count(*) = 20 from perdure.tasks where name = 'ask'")
+    assert unwanted.cancel()
+    is_cancelled(unwanted)
+    assert client.forget(unwanted.id)
+    wanted = client.start(asks, [77])
+    work(queues=["llm"])
+    assert wanted.result(T) == [77]
+    assert called == [77]
 
 
 @pytest.mark.parametrize("state", ["parked", "running"])

@@ -1,0 +1,151 @@
+-- Tasks, asked to cancel. What runs hears of it, and may clean up. An activity that nobody holds runs nothing that could: it has
+-- ended, and no slot of its queue, token of a rate or worker is taken up to tell it so.
+
+create function @extschema@.end_unheld(
+    job       text,
+    tasks     text[],
+    reason    text,
+    ended_at  timestamptz
+) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended turn[] := array(
+        select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null,
+                make_failure('PD602', 'CancelledError', coalesce(end_unheld.reason, 'the activity was cancelled'),
+                             'No worker had it.', 'Ask again.'),
+                null, t.kind, null, t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
+          from tasks as t
+         where t.job_id = end_unheld.job
+           and t.task = any(end_unheld.tasks)
+           and t.kind = 'activity'
+           and t.token is null
+         order by t.task
+           for no key update);
+begin
+    if ended <> '{}' then
+        perform end_tasks(ended, end_unheld.ended_at);
+    end if;
+    return array(select r.task from unnest(ended) as r);
+end
+$$;
+comment on function @extschema@.end_unheld(text, text[], text, timestamptz) is
+    'End those of these tasks of a locked job that are activities and that no worker holds; returns which. [P6]';
+
+
+create function @extschema@.ask_to_cancel(job text, tasks text[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    ended text[] := end_unheld(ask_to_cancel.job, ask_to_cancel.tasks, null, ask_to_cancel.asked_at);
+    others text[] := array(select a.task from unnest(ask_to_cancel.tasks) as a (task) where a.task <> all(ended));
+begin
+    perform leave_cancel(ask_to_cancel.job, others, null, ask_to_cancel.asked_at);
+    return wake_cancelled(ask_to_cancel.job, others, ask_to_cancel.asked_at);
+end
+$$;
+comment on function @extschema@.ask_to_cancel(text, text[], timestamptz) is
+    'Ask tasks of a locked job to cancel, for those who have requested them and are at work; returns whom to tell.';
+
+
+-- A key names a hook or activity beneath the task, or a child: the coordinator whose asker is this request.
+create function @extschema@.cancel_requests(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    target record;
+    queues text[] := '{}'::text[];
+begin
+    -- A loop: cancelling is rare, and each job's message needs its own identity.
+    for target in
+        select t.job_id, array_agg(t.task) as tasks, bool_or(t.kind = 'coordinator') as is_child
+          from unnest(cancel_requests.turns) as r
+         cross join jsonb_array_elements_text(r.cancels) as c (key)
+         cross join lateral (
+            select a.job_id, a.task, a.kind
+              from tasks as a
+             where a.job_id = any(array(
+                    select r.job
+                     union all
+                    select j.id from jobs as j where j.parent = r.job and j.asked_as = r.task || '/' || c.key))
+               and a.asker_job = r.job
+               and a.asker_task = r.task
+               and a.asker_key = c.key
+            offset 0) as t
+         group by t.job_id
+         order by t.job_id
+    loop
+        if target.is_child then
+            queues := queues || lift_pause(target.job_id);
+        end if;
+        queues := queues || ask_to_cancel(target.job_id, target.tasks, cancel_requests.asked_at);
+    end loop;
+    return queues;
+end
+$$;
+comment on function @extschema@.cancel_requests(@extschema@.turn[], timestamptz) is
+    'Ask what a task has requested to cancel; returns the queues of what was woken.';
+
+
+-- Whoever has been asked to cancel, and has not heard of it, can pass it on only to what he waits for, and only later: what he
+-- asks for meanwhile begins cancelled, but for what he shields. A child that was there before, and is busy, hears of it from him.
+create function @extschema@.begin_cancelled(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+language plpgsql
+volatile
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    unaware turn[] := array(
+        select r
+          from unnest(begin_cancelled.turns) as r
+         where r.requests is not null
+           and exists (
+            select
+              from inbox as i
+             where i.job_id = r.job
+               and i.task = r.task
+               and i.key = '$cancel'
+               and i.consumed_at is null
+            offset 0));
+    children text[];
+    target record;
+    queues text[] := '{}'::text[];
+begin
+    if unaware = '{}' then
+        return queues;
+    end if;
+    -- Before their tasks are looked at: a child that was there before may just have ended.
+    children := lock_requested(unaware);
+    -- A loop: this is rare, and each job's message needs its own identity.
+    for target in
+        select n.job, array_agg(n.task) as tasks
+          from unnest(unaware) as r
+         cross join jsonb_to_recordset(r.requests) as q (key text, kind text, detached boolean, shielded boolean)
+         cross join lateral (
+            select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)) as task
+             where coalesce(q.kind, 'hook') in ('hook', 'activity')
+            union all
+            select j.id, j.run::text || '/main'
+              from jobs as j
+             where q.kind = 'job'
+               and j.id = any(children)
+               and j.parent = r.job
+               and j.asked_as = r.task || '/' || q.key) as n
+         where q.shielded is not true
+           and task_exists(n.job, n.task)
+         group by n.job
+         order by n.job
+    loop
+        queues := queues || ask_to_cancel(target.job, target.tasks, begin_cancelled.asked_at);
+    end loop;
+    return queues;
+end
+$$;
+comment on function @extschema@.begin_cancelled(@extschema@.turn[], timestamptz) is
+    'Ask the hooks, activities and children to cancel that a task asks for while it has not heard yet that it was asked itself.';
