@@ -858,21 +858,30 @@ class Calls:
         """Move the clock to when the next task is due; answers None where none will be."""
         return self._call("skip_time", up_to=up_to)
 
+    @property
+    def _kept_back(self) -> str:
+        """Write why a task `t` that is due may not be claimed."""
+        return f"{self._quoted}.queue_reason(t.queue, t.limit_key, {self._quoted}.clock())"
+
     def at_work(self, queues: list[str]) -> Call:
-        """Find a task that is held, or due on one of these queues: (job, name, state, worker)."""
-        query = f"""select job_id, name, state, worker from {self._quoted}.waiting
-                     where state = 'leased' or (state = 'ready'
-                       and {self._quoted}.versioned_queue(queue, pinned_version) = any(%s))
+        """Find a task that is held, or due on one of these queues and kept back by no limit of it:
+        (job, name, state, worker)."""
+        query = f"""select w.job_id, w.name, w.state, w.worker
+                      from {self._quoted}.waiting as w
+                      join {self._quoted}.tasks as t using (job_id, task)
+                     where w.state = 'leased' or (w.state = 'ready' and t.queue = any(%s)
+                       and {self._kept_back} is null)
                      limit 1"""
         return Call("waiting", query.encode(), (queues,), "row")
 
     def will_be_due(self, queues: list[str], up_to: datetime | None) -> Call:
         """Tell whether anything happens by itself: now on these queues, or until then on any."""
         query = f"""select exists (
-            select from {self._quoted}.tasks
+            select from {self._quoted}.tasks as t
              where due_at < 'infinity' and due_at <= coalesce(%s, 'infinity'::timestamptz)
                and not paused
-               and (due_at > {self._quoted}.clock() or queue = any(%s)))"""
+               and (due_at > {self._quoted}.clock()
+                    or queue = any(%s) and {self._kept_back} is null))"""
         return Call("tasks", query.encode(), (up_to, queues))
 
     def drop_schema(self) -> Call:

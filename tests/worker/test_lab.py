@@ -110,6 +110,11 @@ async def approval(memory: perdure.AsyncEntity) -> str:
 
 
 @app.coordinator
+async def numbers(memory: perdure.AsyncEntity, count: int) -> int:
+    return sum(await asyncio.gather(*map(dispatched, range(count))))
+
+
+@app.coordinator
 def plain(memory: perdure.Entity) -> list[Any]:
     first = dispatched(1)
     perdure.sleep("1 d")
@@ -252,6 +257,30 @@ def test_children_attempts_and_what_is_sent_elsewhere(lab: Lab) -> None:
     assert lab.run(plain) == [2, "too late", "at last"]
     pauses = timedelta(hours=1 + 24 + 576)
     assert timedelta(days=8) + pauses <= lab.now() - began < timedelta(days=8, hours=1) + pauses
+    lab.check()
+
+
+def test_tokens_of_a_queue_are_skipped_to(lab: Lab) -> None:
+    """What a rate keeps back is no work that goes on: an hour for each but the first."""
+    lab.client.set_queue("elsewhere", rate_per_second=1 / 3600, burst=1)
+    began = lab.now()
+    handle = lab.start(numbers, 4)
+    lab.settle()
+    assert [each.held_back for each in lab.client.queue_depths("elsewhere")] == [3]
+    assert lab.result(handle) == 10
+    assert timedelta(hours=3) <= lab.now() - began < timedelta(hours=3, minutes=1)
+    lab.check()
+
+
+def test_what_is_paused_is_not_waited_for(lab: Lab) -> None:
+    lab.client.pause_queue("elsewhere")
+    handle = lab.start(numbers, 2)
+    lab.settle()
+    lab.pass_time("1 d")
+    with pytest.raises(perdure.ResultTimeout, match="and nothing is due"):
+        lab.result(handle)
+    lab.client.resume_queue("elsewhere")
+    assert lab.result(handle) == 3
     lab.check()
 
 
