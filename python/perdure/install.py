@@ -60,6 +60,15 @@ _NOT_REPLACED = (
 )
 _NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
 
+_APPS = """
+select n.nspname
+  from pg_catalog.pg_proc as p
+  join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+ where p.proname = 'perdure_version'
+ order by n.nspname
+ limit 10
+"""
+
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 _SETTINGS = """
@@ -288,12 +297,19 @@ def check_name(schema: str) -> None:
     )
 
 
+def _apps(connection: Connection) -> list[str]:
+    """Name some schemas in which there is an app."""
+    return [name for (name,) in connection.execute(_APPS)]
+
+
 def check_app(connection: Connection, schema: str) -> None:
     """Refuse a schema in which there is no app. Raises AppNotFound."""
     if _look(connection, schema).version is None:
         raise AppNotFound(
             f"there is no app in schema {schema!r}",
-            hint="Look at the name and the database; `perdure install` and workers make an app.",
+            detail=f"Apps of this database: {', '.join(_apps(connection)) or 'none'}.",
+            hint="Look at the name (--schema, $PERDURE_SCHEMA) and the database; `perdure install` and "
+            "workers make an app.",
         )
 
 

@@ -106,6 +106,7 @@ def test_who_asks_about_an_app_that_is_not_there_makes_none(
     assert status == 1
     assert complained.startswith("error: there is no app in schema 'typo'")
     assert "hint: " in complained
+    assert "detail: Apps of this database: perdure.\n" in complained
     assert "LINE 1" not in complained
     found = connection.execute("select to_regnamespace('typo')").fetchone()
     assert found == (None,)

@@ -63,6 +63,47 @@ def test_a_job_that_is_cancelled_before_it_begins_hears_of_it_where_it_first_wai
     assert handle.memory.get() == {"clean": True}
 
 
+def test_what_is_written_where_a_cancel_is_first_heard_stays_written(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Commands and signals are done as they are asked for; what takes its time does not begin."""
+    called = []
+
+    @app.activity
+    async def act() -> None:
+        called.append("act")
+
+    @app.hook
+    async def hook(memory: perdure.AsyncEntity) -> None:
+        called.append("hook")
+
+    @app.coordinator
+    async def told(memory: perdure.AsyncEntity) -> str:
+        return str(await perdure.wait_for("told"))
+
+    @app.coordinator
+    async def begins(memory: perdure.AsyncEntity) -> None:
+        await asyncio.gather(
+            memory.set({"state": "new"}),
+            memory.log("said", 1),
+            perdure.signal("other", "told", "by it"),
+            act(),
+            hook(memory),
+            perdure.start_child(told, id="child"),
+        )
+
+    other = client.start(told, id="other")
+    handle = client.start(begins)
+    handle.cancel("not at all")
+    work()
+    assert is_cancelled(handle) == "not at all"
+    assert handle.memory.get() == {"state": "new"}
+    assert handle.memory.get("said") == [1]
+    assert other.result(T) == "by it"
+    assert called == []
+    assert handle.children() == []
+
+
 def test_a_pause_between_attempts_is_not_slept_through(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
