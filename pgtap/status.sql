@@ -1,7 +1,7 @@
 -- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
 
 begin;
-select plan(49);
+select plan(50);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -54,8 +54,14 @@ select given(tell(a_turn('j', state => 'park', awaits => '{go}', until => clock(
     {"key": "d#1", "name": "h", "detached": true}]')));
 select is(
     seen('j'),
+    '{waiting,"signal go, answers of c#1, h#1, h#2: a worker on queue default (none has registered), '
+    'its time: 2030-01-01 14:01:00+00"}',
+    'a parked job tells everything that it waits for, and that nobody serves it');
+select given(register_worker('bob', '{default}'));
+select is(
+    seen('j'),
     '{waiting,"signal go, answers of c#1, h#1, h#2, its time: 2030-01-01 14:01:00+00"}',
-    'a parked job tells everything that it waits for');
+    'what somebody serves is not told there');
 select is(
     (select array_agg(w.job_id || ' ' || w.task order by w.job_id, w.task)
        from waiting as w

@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(35);
+select plan(37);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -179,6 +179,22 @@ select is(
     has_worker('q', null, 'coordinator', 'w'),
     false,
     'a worker that was not seen for five minutes does not count');
+
+-- Who waits for the answer of such a task is told, too.
+
+select have_held_job('asks');
+select given(tell(a_turn('asks', state => 'park', requests => '[{"key": "h#1", "name": "mistyped", "queue": "far"}]')));
+select given(take('eve', '{far}'));
+select given(tell(a_turn('asks', '1/main/h#1', 'release', until => clock() + interval '50 s', worker => 'eve',
+                         value => '{"code": "PD406", "message": "x"}')));
+select is(
+    (status('asks')).waiting_for,
+    'answers of h#1: a worker on queue far that has the hook mistyped (none has registered)',
+    'a job tells that nobody has the code of what it waits for');
+select given(register_worker('eve', '{far}', functions => '{"hook mistyped"}'));
+select is((status('asks')).waiting_for, 'answers of h#1', 'once somebody has it, it is waited for as others are');
+
+-- What is refused.
 
 select is(error_of($$ select register_worker('ada', '{NULL}') $$), 'PD107', 'a queue has a name');
 select isnt(register_worker('ada', '{q}', null) ->> 'at', null, 'a worker need not say anything of itself');

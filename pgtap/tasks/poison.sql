@@ -81,7 +81,8 @@ select given(tell(a_turn('family', state => 'park', requests => '[
 select die_with('bad', 21);
 select is(
     (status('family/bad')).waiting_for like 'somebody to resume it: %', true, 'a poisonous child is seen by itself');
-select is((status('family')).waiting_for, 'answers of bad, good', 'its parent waits for it, as for others');
+select is((status('family')).waiting_for, 'answers of bad, good: a worker on queue good (none has registered)',
+          'its parent waits for it, as for others');
 select given(take('ada', '{good}'));
 select given(tell(a_turn('family/good', state => 'done', value => '1', touches => '{family}')));
 select is(take('ada', '{family}') #>> '{0,messages,0,key}', 'good', 'and hears of these meanwhile');

@@ -61,6 +61,30 @@ comment on function @extschema@.code_wanted(text, text, text, text) is
     'Say which worker a task needs that was given back for lack of code.';
 
 
+-- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody.
+create function @extschema@.unserved_reason(job text, task text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select case when t.failure ->> 'code' = 'PD406' and not has_worker(t.queue, t.pinned_version, t.kind::text, t.name)
+                    then code_wanted(t.queue, t.pinned_version, t.kind::text, t.name)
+                    when t.due_at <= clock() and not exists (select from workers as w where w.queues @> array[t.queue])
+                    then worker_wanted(t.queue, t.pinned_version) end
+          from tasks as t
+         where t.job_id = unserved_reason.job
+           and t.task = unserved_reason.task
+           and t.token is null
+           and t.stuck_reason is null
+           and not t.paused);
+end
+$$;
+comment on function @extschema@.unserved_reason(text, text) is
+    'Say which worker a task needs where none has registered that would run it; null when one has, or none is needed.';
+
+
 create function @extschema@.queue_reason(queue text, limit_key text, now_at timestamptz) returns text
 language plpgsql
 stable
@@ -157,7 +181,8 @@ begin
                 and p.task = it.task
                 and p.is_open),
             (select 'answers of ' || string_agg(h.asker_key, ', ' order by h.asker_key)
-               from (select t.asker_key
+                        || coalesce(': ' || string_agg(distinct unserved_reason(h.job_id, h.task), ', '), '')
+               from (select t.asker_key, t.job_id, t.task
                        from tasks as t
                       where t.asker_job = it.job_id
                         and t.asker_task = it.task
