@@ -308,8 +308,8 @@ def check_app(connection: Connection, schema: str) -> None:
         raise AppNotFound(
             f"there is no app in schema {schema!r}",
             detail=f"Apps of this database: {', '.join(_apps(connection)) or 'none'}.",
-            hint="Look at the name (--schema, $PERDURE_SCHEMA) and the database; `perdure install` and "
-            "workers make an app.",
+            hint="Look at the name (--schema, $PERDURE_SCHEMA) and the database;"
+            " `perdure install` and workers make an app.",
         )
 
 
