@@ -15,6 +15,7 @@ from .borrowing import borrowed_async
 from .calls import Call, plain_cursor, send_async
 from .codecs import Codec
 from .connections import Source
+from .context import refuse_clients
 from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
@@ -172,6 +173,7 @@ class AsyncClient(
 
     async def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""
+        refuse_clients()
         if connection is not None:
             self._pool.check_open()
             return await send_async(plain_cursor(await borrowed_async(connection)), call)
@@ -182,6 +184,7 @@ class AsyncClient(
 
     async def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""
+        refuse_clients()
         self._pool.check_open()
         return await self._ears.wait(look)
 

@@ -12,6 +12,7 @@ from .borrowing import borrowed
 from .calls import Call, send
 from .codecs import Codec
 from .connections import Source
+from .context import refuse_clients
 from .contracts import BrokenContract
 from .entities import Entities
 from .errors import PerdureError
@@ -146,6 +147,7 @@ class Client(
 
     def send(self, call: Call, connection: Any = None) -> Any:
         """Send a call, in the transaction of the caller's connection if it is given."""
+        refuse_clients()
         if connection is not None:
             self._pool.check_open()
             return send(borrowed(connection), call)
@@ -156,6 +158,7 @@ class Client(
 
     def hear(self, look: Look) -> Any:
         """Give what is looked for, or None when time is up."""
+        refuse_clients()
         self._pool.check_open()
         ear = self._idle_ear() or Ear(self._source, self.calls)
         try:
@@ -222,6 +225,7 @@ def connect(
     app's name. `codec` encrypts what is sent: the one that the app has. With
     `prepare_threshold=None`, and through a pooler, no statement is prepared.
     """
+    refuse_clients()
     source = Source(dsn, schema, prepare_threshold)
     with source.entrusted():
         if provision:

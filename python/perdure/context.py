@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from . import asks
-from .errors import InvalidArgument
+from .errors import InvalidArgument, IoInCoordinator
 from .memory import AsyncEntity, Entity
 from .replay import current
 
@@ -173,6 +173,21 @@ def runtime() -> Runtime | None:
     """Give what serves the running coordinator or hook, or None outside of any."""
     serving: Runtime | None = current.get(None)
     return serving
+
+
+def refuse_clients() -> None:
+    """Refuse a client in a coordinator, which would use it again at each replay.
+
+    Raises IoInCoordinator.
+    """
+    serving = runtime()
+    if serving is not None and serving.info.kind == "coordinator":
+        raise IoInCoordinator(
+            "a coordinator has no client",
+            detail="it runs again from its journal, and would start, signal or write once more",
+            hint="await a child, a hook, perdure.signal() or a command of its memory;"
+            " or use the client in an activity",
+        )
 
 
 ANYWHERE = "coordinator, hook or activity"

@@ -488,6 +488,54 @@ def test_io_in_a_coordinator_is_refused(
     assert raised.value.failure["code"] == "PD202"
 
 
+async def connected(dsn: str) -> perdure.AsyncClient:
+    """Give a client that another loop has used."""
+    async with perdure.connect_async(dsn) as opened:
+        await opened.jobs()
+    return opened
+
+
+def test_a_client_in_a_coordinator_is_refused(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+) -> None:
+    """Each replay would start another job; hooks and activities may have clients."""
+
+    @app.coordinator
+    async def leaf(memory: perdure.AsyncEntity) -> str:
+        return "leaf"
+
+    @app.activity
+    async def acts() -> str:
+        return client.start(leaf, id="of an activity").id
+
+    @app.hook
+    def hooks(memory: perdure.Entity) -> str:
+        return client.start(leaf, id="of a hook", if_exists="existing").id
+
+    @app.coordinator
+    async def starts(memory: perdure.AsyncEntity) -> list[str]:
+        with pytest.raises(perdure.IoInCoordinator, match="no client"):
+            client.start(leaf)
+        with pytest.raises(perdure.IoInCoordinator):
+            client.handle("of a hook").result(T)
+        with pytest.raises(perdure.IoInCoordinator, match="no client"):
+            await elsewhere.start(leaf)
+        return [await acts(), await hooks(memory)]
+
+    @app.coordinator
+    def plainly(memory: perdure.Entity) -> None:
+        with pytest.raises(perdure.IoInCoordinator):
+            client.entity("of a hook").set(1, "n")
+        with pytest.raises(perdure.IoInCoordinator):
+            perdure.connect(dsn, schema="another")
+
+    elsewhere = asyncio.run(connected(dsn))
+    work()
+    assert client.start(starts).result(T) == ["of an activity", "of a hook"]
+    client.start(plainly).result(T)
+    assert len(client.jobs(workflow=leaf)) == 2
+
+
 def test_what_cannot_be_stored_fails_where_it_is_given(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
