@@ -56,7 +56,7 @@ class Ask:
     name: str
     fingerprint: str | None
     spec: Any
-    decode: Callable[[Any], Any] = unchanged
+    decode: Decode = unchanged
     failure: Callable[[Any], BaseException] = from_failure
 
 

@@ -3,7 +3,6 @@ here, sent by whoever holds a connection."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,7 +22,7 @@ from .envelopes import MAIN, mark_envelopes, request_place
 from .errors import InvalidArgument, InvalidName, InvalidValue, translated
 from .opening import Kin, Opener, Opening, Opens, as_it_is, opened
 from .paths import parse_path
-from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths, order_paths
+from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths, order_paths, write_json
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
@@ -66,17 +65,12 @@ class Call:
 def to_text(value: Any) -> str:
     """Write a value as JSON for the server. Raises InvalidValue for what JSON cannot hold."""
     try:
-        return _write(value)
+        return write_json(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidValue(
             f"this value cannot be written as JSON: {error}",
             hint="Use text, numbers, booleans, None, lists, dicts, dataclasses or pydantic models.",
         ) from error
-
-
-_write = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
-).encode
 
 
 class Calls:

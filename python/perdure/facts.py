@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+from .typed_items import Decode
+
 SILENT = frozenset({"attempt", "dropped", "note", "patch"})
 """Kinds that tell the code nothing: they only keep their place in the list and move time."""
 
@@ -70,16 +72,11 @@ class Op:
     name: str
     fingerprint: str | None
     spec: Any
-    decode: Callable[[Any], Any]
+    decode: Decode
     failure: Callable[[Any], BaseException]
     deadline: int | None
     serial: int
     waiter: Waiter = field(repr=False)
-
-
-def as_is(value: Any) -> Any:
-    """Give the value: the decoder of what needs none."""
-    return value
 
 
 def as_error(failure: Any) -> BaseException:

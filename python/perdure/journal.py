@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 
 from .differences import other_answer, other_arguments, other_end
 from .errors import NonDeterminism, PerdureError
-from .facts import SENT_AHEAD, SILENT, Fact, Op, Suspend, Waiter, as_error, as_is
+from .facts import SENT_AHEAD, SILENT, Fact, Op, Suspend, Waiter, as_error
+from .typed_items import Decode, unchanged
 
 MAX_TURNED_AWAY = 1000
 
@@ -173,7 +174,7 @@ class Journal:
         waiter: Waiter,
         *,
         fingerprint: str | None = None,
-        decode: Callable[[Any], Any] = as_is,
+        decode: Decode = unchanged,
         failure: Callable[[Any], BaseException] = as_error,
         deadline: int | None = None,
     ) -> Op:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import Any, Generic, NoReturn, TypeVar
 
-from .facts import Evicted, Fact, Op, Request, as_error, as_is
+from .facts import Evicted, Fact, Op, Request, as_error
 from .journal import Journal, Refusal
+from .typed_items import Decode, unchanged
 
 current: ContextVar[Any] = ContextVar("perdure_current")
 """The runtime object of the code that runs now."""
@@ -170,7 +171,7 @@ class Run(Generic[W]):
         spec: Any,
         *,
         fingerprint: str | None = None,
-        decode: Callable[[Any], Any] = as_is,
+        decode: Decode = unchanged,
         failure: Callable[[Any], BaseException] = as_error,
         deadline: int | None = None,
     ) -> W:

@@ -50,9 +50,10 @@ that is given back. They name calls, types and keys, never values."""
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 
-_write = json.JSONEncoder(
+write_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
+"""Writes what is known to be JSON."""
 
 
 class Fields:
@@ -87,7 +88,7 @@ class Sealer:
         self._count += 1
         salt, place = b"%s %d" % (self._salt, self._count), Place(kind, job, name).to_bytes()
         check_size(value)
-        plain = _write(value).encode()
+        plain = write_json(value).encode()
         try:
             key, data = self._codec.encode(plain, place, salt)
         except Exception as error:  # of a service of keys, say
@@ -225,10 +226,6 @@ class Unsealed(Sealer):
         """Give the arguments."""
         return args
 
-    def failure(self, job: str, failure: Any, names: Sequence[str] = PUBLIC) -> Any:  # noqa: ARG002
-        """Give the failure."""
-        return failure
-
     def document(self, job: str, path: list[str], value: Any) -> Any:  # noqa: ARG002
         """Give the document."""
         return value
@@ -239,14 +236,6 @@ class Unsealed(Sealer):
 
     def check(self, op: str, path: list[str]) -> None:
         """Refuse nothing."""
-
-    def argument(self, job: str, op: str, path: list[str], value: Any) -> Any:  # noqa: ARG002
-        """Give the argument."""
-        return value
-
-    def command(self, job: str, command: Json) -> Json:  # noqa: ARG002
-        """Give the command."""
-        return command
 
     def turn(self, body: Json, row: Json) -> Json:  # noqa: ARG002
         """Give the turn."""
@@ -283,7 +272,7 @@ class Discretion:
 
 def check_size(value: Any) -> None:
     """Refuse a value that is too large when it is sealed. Raises ValueTooLarge."""
-    size = len(_write(value).encode())
+    size = len(write_json(value).encode())
     if size > MAX_PLAIN:
         raise ValueTooLarge(
             "a value is too large to be encrypted",

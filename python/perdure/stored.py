@@ -24,7 +24,6 @@ MAX_NUMBER = 10**308
 
 _PLACE_SHOWN = 20
 _FLOATS_WITH_EXPONENT = 1e16
-_write = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def as_stored(value: Any) -> Any:
@@ -159,7 +158,7 @@ def _key(key: Any) -> str:
     if isinstance(key, str):
         return str.__str__(key)
     if key is None or key is True or key is False:
-        return _write(key)
+        return json.dumps(key)
     if isinstance(key, int):
         return int.__repr__(_integer(key, 0))
     if isinstance(key, float):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .context import Info, info_of
 from .durations import from_iso, to_iso
-from .errors import PerdureError, failure_of
+from .errors import PerdureError, failure_of, from_failure
 from .mail import Mail, mail_of_answer
 from .progress import MAX_BYTES, MAX_SEALED, Progress
 from .replay import Fact
@@ -213,10 +213,8 @@ def reason_of(error: BaseException) -> Json:
 
 def refusal(answer: Json) -> PerdureError:
     """Make an error of a turn that was refused as a whole."""
-    failure = answer.get("error") or {}
-    kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
-    message = str(failure.get("message") or f"the turn was answered {answer.get('state')}")
-    return kind(message, detail=failure.get("detail"), hint=failure.get("hint"))
+    said = {"message": f"the turn was answered {answer['state']}"}
+    return from_failure(said | (answer.get("error") or {}))
 
 
 def facts_of(rows: list[list[Any]]) -> list[Fact]:

@@ -9,10 +9,11 @@ import pytest
 
 from perdure.agenda import Agenda
 from perdure.durations import from_iso
-from perdure.facts import Fact, Op, as_error, as_is
+from perdure.facts import Fact, Op, as_error
 from perdure.journal import NOBODY
 from perdure.mail import UNREAD, Mail
 from perdure.news import News
+from perdure.typed_items import unchanged
 
 BEGAN = from_iso("2030-01-01T12:00:00+00:00")
 DEADLINE = BEGAN + 1_000_000
@@ -22,7 +23,7 @@ BEFORE, AFTER = "2030-01-01T12:00:00.5+00:00", "2030-01-01T12:00:01.5+00:00"
 
 def op(key: str, kind: str, deadline: int | None = None) -> Op:
     """Give what code has asked for."""
-    return Op(key, kind, key, None, None, as_is, as_error, deadline, 1, NOBODY)
+    return Op(key, kind, key, None, None, unchanged, as_error, deadline, 1, NOBODY)
 
 
 def message(sent_at: str, key: str | None = None) -> dict[str, Any]:
