@@ -7,7 +7,7 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .asks import ActivityCall, stored
@@ -119,8 +119,15 @@ class Attempt:
 
     def info(self) -> Info:
         """Tell who it is."""
-        name = self._activity.name
-        return self._turn.info_of_attempt(name, self._key, self._made, self._progress)
+        place = self._turn.place if self._key is None else (*self._turn.place, self._key)
+        return replace(
+            self._turn.info(),
+            kind="activity",
+            name=self._activity.name,
+            attempt=self._made,
+            key="/".join(place),
+            progress=self._progress,
+        )
 
     @property
     def _what(self) -> str:
@@ -379,6 +386,3 @@ class ActivityTurn(Turn):
             self._task.cancel()
             self._task = None
         self.over()
-
-    def drain(self) -> None:
-        """Let the attempt go on: it ends, or its lease is given back when the worker stops."""

@@ -495,9 +495,6 @@ class CoordinatorTurn(Turn):
         if self._run is not None:
             self.submit()
 
-    def drain(self) -> None:
-        """Go on: a coordinator parks by itself, or its attempts end."""
-
 
 _PHASES = {"keep": "flush", PARK: "park"}
 """States in which the task goes on, and what the crash point before each is called."""

@@ -148,11 +148,7 @@ class Engine:
 
     def seal(self, turn: Turn, error: PerdureError) -> None:
         """Give a task back of which something cannot be opened here, or sealed."""
-        sealed = Sealed(self, turn.row, error)
-        sealed.position, sealed.asked_before = turn.position, turn.asked_before
-        turn.drop()
-        self.held[turn.job, turn.task] = sealed
-        sealed.begin()
+        self._leave_to(Sealed(self, turn.row, error), turn)
 
     def _guarded(self, turn: Turn, step: Callable[..., None], *given: Json) -> None:
         """Let a turn take a step; an error of this package must not stop the others."""
@@ -160,20 +156,19 @@ class Engine:
             step(*given)
         except Exception as error:
             logger.exception("%r is parked: an unforeseen error", turn)
-            self._park_spoiled(turn, error)
+            self._leave_to(Spoiled(self, turn.row, turn.spoiled(error)), turn)
 
-    def _park_spoiled(self, turn: Turn, error: Exception) -> None:
-        spoiled = Spoiled(self, turn.row, turn.spoiled(error))
-        spoiled.position, spoiled.asked_before = turn.position, turn.asked_before
+    def _leave_to(self, stray: Turn, turn: Turn) -> None:
+        """Let a stray say the last words of a turn, from where that has come to."""
+        stray.position, stray.asked_before = turn.position, turn.asked_before
         turn.drop()
-        self.held[turn.job, turn.task] = spoiled
-        spoiled.begin()
+        self.held[turn.place] = stray
+        stray.begin()
 
     def forget(self, turn: Turn) -> None:
         """Take note that a task is not held any more."""
-        place = (turn.job, turn.task)
-        if self.held.get(place) is turn:
-            del self.held[place]
+        if self.held.get(turn.place) is turn:
+            del self.held[turn.place]
             if self.room() == 1:
                 self.committer.wake()
             if not self.held:
@@ -188,7 +183,7 @@ class Engine:
     def park(self, turn: CoordinatorTurn, until: int | None) -> None:
         """Keep a parked coordinator in memory; the one that was used longest ago goes."""
         turn.over()
-        self._parked[turn.job, turn.task] = turn
+        self._parked[turn.place] = turn
         self.due_at(until)
         if len(self._parked) > self._max_parked:
             self._parked.popitem(last=False)[1].drop()
@@ -228,14 +223,15 @@ class Engine:
 
     async def in_thread(self, threads: Threads, place: Place, function: Callable[[], Any]) -> Any:
         """Run plain code of a task in a thread; it is counted until it has really ended."""
+
+        def ended(_: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                self.loop.call_soon_threadsafe(self.thread_ended, place)
+
         future = threads.submit(_raisable, function)
         self.threads[place] += 1
-        future.add_done_callback(lambda _: self._from_thread(self.thread_ended, place))
+        future.add_done_callback(ended)
         return await asyncio.wrap_future(future)
-
-    def _from_thread(self, callback: Callable[..., None], *given: Any) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self.loop.call_soon_threadsafe(callback, *given)
 
     def thread_ended(self, place: Place) -> None:
         """Take note that code of a task that cannot be stopped has ended."""
@@ -260,7 +256,7 @@ class Engine:
     def replace(self, turn: Turn, again: Turn) -> None:
         """Begin with a task anew, under the same lease."""
         turn.is_over = True
-        self.held[turn.job, turn.task] = again
+        self.held[turn.place] = again
         self._guarded(again, again.begin)
 
     async def read_journal(self, job: str, task: str) -> list[list[Any]]:

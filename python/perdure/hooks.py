@@ -136,8 +136,8 @@ class HookTurn(Turn):
             if hook.is_async:
                 value = await hook.function(runtime.memory, *args, **kwargs)
             else:
-                place, threads = (self.job, self.task), self.engine.hook_threads
-                value = await self.engine.in_thread(threads, place, call)
+                threads = self.engine.hook_threads
+                value = await self.engine.in_thread(threads, self.place, call)
             return self.engine.calls.sealable(stored(value))
         except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
             return Escaped(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .connections import REFUSALS, AsyncLink
-from .turns import ENDED, FINAL, Json, Turn
+from .turns import ENDED, Json, Turn
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -22,7 +22,7 @@ class Letter:
         self.turn = turn
         self.body = body
         self.text = turn.engine.calls.turn(body, turn.row)
-        self.is_final = body["state"] in FINAL or body["state"] == "park"
+        self.is_final = body["state"] != "keep"
 
     def leaves_work(self) -> bool:
         """Tell whether it may make a task due: what it asks for, signals, answers or gives back."""

@@ -27,7 +27,8 @@ CONFLICT = "40"
 
 
 class SqlHookTurn(Turn):
-    """A task that the database runs: its commands and its end are one transaction there."""
+    """A task that the database runs: its commands and its end are one transaction there, which
+    takes effect only if the task is still held. Nobody interrupts it."""
 
     kind = "hook"
 
@@ -41,16 +42,6 @@ class SqlHookTurn(Turn):
 
     def answered(self, answer: Json) -> None:
         """Take nothing: nothing was sent."""
-
-    def nudge(self) -> None:
-        """Go on: a function of the database is not interrupted."""
-
-    def drop(self) -> None:
-        """Let go; what the database does now takes effect only if the task is still held."""
-        self.over()
-
-    def drain(self) -> None:
-        """Go on: it ends by itself."""
 
 
 class SqlLanes:
@@ -109,7 +100,7 @@ class SqlLanes:
     async def _run_one(self, link: AsyncLink, turn: SqlHookTurn) -> None:
         if turn.is_over:
             return
-        engine, place = self._engine, (turn.job, turn.task)
+        engine, place = self._engine, turn.place
         engine.threads[place] += 1  # while the database runs it, its lease is not given back
         span = None if is_own(turn.row["name"]) else engine.begin_span(turn.info, Context())
         state = "drop"

@@ -116,16 +116,6 @@ class Unknown(Turn):
             logger.warning("%r was not given back: %s", self, answer)
         self.over()
 
-    def nudge(self) -> None:
-        """Nothing runs that could be cancelled."""
-
-    def drop(self) -> None:
-        """Let go."""
-        self.over()
-
-    def drain(self) -> None:
-        """Go on: it goes by itself."""
-
 
 class Late(Unknown):
     """A task that came when the worker had begun to stop: it is given back as it was."""

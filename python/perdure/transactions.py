@@ -361,7 +361,7 @@ class Attempt:
     async def _in_thread(self) -> Json:
         """Run in a thread; who does not want it any more waits for its end all the same."""
         engine, inside = self._engine, contextvars.copy_context()
-        place = self._info.job, self._info.task
+        place = self._recorder.turn.place
         work = engine.in_thread(engine.activity_threads, place, lambda: inside.run(self._there))
         thread = asyncio.ensure_future(work)
         try:

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .context import Info, info_of
@@ -37,9 +36,6 @@ when it comes again, after a lost reply."""
 CANCEL = "$cancel"
 """The key of the message that asks a task to cancel."""
 
-FINAL = ENDED | {"retry", "stuck", "release", "continue"}
-"""States of a turn that give the task up for certain."""
-
 
 class Turn(ABC):
     """A task that this worker holds.
@@ -59,6 +55,7 @@ class Turn(ABC):
         self.row = row
         self.job: str = row["job"]
         self.task: str = row["task"]
+        self.place = self.job, self.task
         self.token: str = row["token"]
         self.position: int = row["position"]
         self.asked_before: int = row["asked"]
@@ -75,21 +72,9 @@ class Turn(ABC):
         """Show which task it is."""
         return f"<{self.kind} {self.row['name']} of {self.job}, task {self.task}>"
 
-    @property
-    def place(self) -> tuple[str, str]:
-        """Name the task."""
-        return self.job, self.task
-
     def info(self) -> Info:
         """Tell user code who it is."""
         return info_of(self.row, self.kind)
-
-    def info_of_attempt(self, name: str, key: str | None, made: int, progress: Any) -> Info:
-        """Tell an activity of this task who it is."""
-        place = f"{self.job}/{self.task}" if key is None else f"{self.job}/{self.task}/{key}"
-        return replace(
-            self.info(), kind="activity", name=name, attempt=made, key=place, progress=progress
-        )
 
     def lease(self) -> Json:
         """Name the lease, for heartbeats and releases."""
@@ -162,8 +147,7 @@ class Turn(ABC):
     def answered(self, answer: Json) -> None:
         """Take the answer to what was built at `asked_at`."""
 
-    @abstractmethod
-    def nudge(self) -> None:
+    def nudge(self) -> None:  # noqa: B027 - not all that runs can be interrupted
         """Look into the inbox soon: a heartbeat heard that the task is asked to cancel."""
 
     def hear(self) -> None:
@@ -172,9 +156,9 @@ class Turn(ABC):
         if self.takes_mail and not self.flying:
             self.nudge()
 
-    @abstractmethod
     def drop(self) -> None:
         """End at once, without any further effect: the task is not held any more."""
+        self.over()
 
     def let_go(self, error: Exception) -> None:
         """Leave the task to whoever claims it when its lease has ended."""
@@ -182,8 +166,7 @@ class Turn(ABC):
         self.land()
         self.drop()
 
-    @abstractmethod
-    def drain(self) -> None:
+    def drain(self) -> None:  # noqa: B027 - most end, or park, by themselves
         """Come to a place where the task can be given back: the worker stops."""
 
     def spoiled(self, error: BaseException) -> Json:
