@@ -4,11 +4,10 @@ here, sent by whoever holds a connection."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import psycopg
 from psycopg.adapt import AdaptersMap
@@ -38,8 +37,7 @@ Task = dict[str, Any]
 `progress`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call of one SQL function; `again` is set when a claim is repeated after a lost reply.
 
     `opens` decrypts what the server has sent, `read` makes the answer of that.
@@ -55,11 +53,11 @@ class Call:
 
     def as_it_is(self) -> Call:
         """Give the same call with an answer in which envelopes stand as they are."""
-        return replace(self, opens=None)
+        return self._replace(opens=None)
 
     def reading(self, read: Callable[[Any], Any]) -> Call:
         """Give the same call with a way to read its answer."""
-        return replace(self, read=read)
+        return self._replace(read=read)
 
 
 def to_text(value: Any) -> str:
@@ -102,7 +100,7 @@ class Calls:
 
     def _opened(self, call: Call, opener: Opener) -> Call:
         """Give the same call with a way to open its answer."""
-        return replace(call, opens=self._opens(opener))
+        return call._replace(opens=self._opens(opener))
 
     def kin(self, jobs: Iterable[str]) -> Call:
         """Read of which jobs some jobs come; answers a Kin for each that has any."""
@@ -169,7 +167,7 @@ class Calls:
         """Let a function of the database be a hook."""
         call = self._call("register_sql_hook", name=name, function=function, **options)
         named = b'"function" => pg_catalog.to_regproc(%s)'  # null where there is none
-        return replace(call, query=call.query.replace(b'"function" => %s', named))
+        return call._replace(query=call.query.replace(b'"function" => %s', named))
 
     def drop_sql_hook(self, name: str) -> Call:
         """Let a function be a hook no more; answers false where it was none."""
@@ -237,8 +235,7 @@ class Calls:
 
     def timeline(self, job: str, after: list[Any] | None, max_rows: int) -> Call:
         """Read what belongs to a job, after a place; answers a row for each item."""
-        place = None if after is None else to_text(after)
-        call = self._call("timeline", "rows", id=job, after=place, max_rows=max_rows)
+        call = self._call("timeline", "rows", id=job, after=_or_null(after), max_rows=max_rows)
         return self._opened(call, partial(openers.timeline, job))
 
     def forget_finished(self, before: datetime, entity: str | None, max_jobs: int) -> Call:
@@ -271,45 +268,16 @@ class Calls:
         """Read in words what a task waits for; None where it has ended."""
         return self._call("task_reason", job=job, task=task)
 
-    def list_jobs(
-        self,
-        workflow: str | None,
-        status: str | None,
-        since: datetime | None,
-        until: datetime | None,
-        after: str | None,
-        max_rows: int,
-    ) -> Call:
+    def list_jobs(self, **asked: Any) -> Call:
         """List jobs; answers a row for each."""
-        return self._call(
-            "list_jobs",
-            "rows",
-            workflow=workflow,
-            status=status,
-            since=since,
-            until=until,
-            after=after,
-            max_rows=max_rows,
-        )
+        return self._call("list_jobs", "rows", **asked)
 
     # Queues.
-    def set_queue(
-        self,
-        queue: str,
-        max_running: int | None,
-        max_per_key: int | None,
-        rate_per_second: Any,
-        burst: Any,
-    ) -> Call:
+    def set_queue(self, queue: str, rate_per_second: Any, burst: Any, **limits: Any) -> Call:
         """Limit a queue; what is None is not limited."""
-        return self._call(
-            "set_queue",
-            queue=queue,
-            max_running=max_running,
-            max_per_key=max_per_key,
-            rate_per_second=_number("rate_per_second", rate_per_second),
-            burst=_number("burst", burst),
-        ).reading(lambda _: None)
+        limits["rate_per_second"] = _number("rate_per_second", rate_per_second)
+        limits["burst"] = _number("burst", burst)
+        return self._call("set_queue", queue=queue, **limits).reading(lambda _: None)
 
     def pause_queue(self, queue: str) -> Call:
         """Keep the tasks of a queue from workers."""
@@ -441,24 +409,9 @@ class Calls:
         return Call("schedules", query.encode(), (), "rows")
 
     # What jobs ask of people.
-    def list_items(
-        self,
-        assignee: str | None,
-        name: str | None,
-        status: str,
-        after: list[Any] | None,
-        max_rows: int,
-    ) -> Call:
+    def list_items(self, after: list[Any] | None, **asked: Any) -> Call:
         """List items; answers a row for each."""
-        call = self._call(
-            "list_items",
-            "rows",
-            assignee=assignee,
-            name=name,
-            status=status,
-            after=None if after is None else to_text(after),
-            max_rows=max_rows,
-        )
+        call = self._call("list_items", "rows", after=_or_null(after), **asked)
         return self._opened(call, openers.asked_items)
 
     def _item(self, verb: str, item: str, **given: Any) -> Call:
@@ -502,33 +455,32 @@ class Calls:
         """Read the contract of an entity."""
         return self._call("contract_of", entity=entity)
 
-    def broken_contracts(self, entity: str, schema: Any, after: str, max_rows: int) -> Call:
+    def broken_contracts(self, entity: str, schema: Any, **page: Any) -> Call:
         """Find memories that do not fit; answers a row (id, path, rule, message) for each."""
-        written = None if schema is None else to_text(schema)
-        return self._call(
-            "broken_contracts",
-            "rows",
-            entity=entity,
-            schema=written,
-            after=after,
-            max_rows=max_rows,
-        )
+        written = _or_null(schema)
+        return self._call("broken_contracts", "rows", entity=entity, schema=written, **page)
 
     # Memories of an entity.
-    def find(self, entity: str, asked: dict[str, Any]) -> Call:
+    def find(
+        self, entity: str, conditions: Any, order_by: list[Any], after: Any, max_rows: int
+    ) -> Call:
         """Find memories; answers a row for each."""
-        json = ("conditions", "order_by", "after")
-        written = {
-            name: to_text(value) if name in json and value is not None else value
-            for name, value in asked.items()
-        }
-        self._check_conditions(asked.get("conditions"))
-        self._check_readable(order_paths(asked.get("order_by")))
-        return self._opened(self._call("find", "rows", entity=entity, **written), openers.found)
+        self._check_readable(order_paths(order_by))
+        call = self._call(
+            "find",
+            "rows",
+            entity=entity,
+            conditions=self._written(conditions),
+            order_by=to_text(order_by),
+            max_rows=max_rows,
+            after=_or_null(after),
+        )
+        return self._opened(call, openers.found)
 
-    def _check_conditions(self, conditions: Any) -> None:
-        """Refuse to look for what the database cannot read. Raises InvalidArgument."""
+    def _written(self, conditions: Any) -> str:
+        """Write conditions. Raises InvalidArgument where they ask for what is encrypted."""
         self._check_readable(condition_paths(conditions))
+        return to_text(conditions)
 
     def _check_readable(self, paths: Iterator[str]) -> None:
         for path in paths if self.codec is not None else ():
@@ -540,48 +492,22 @@ class Calls:
 
     def count_found(self, entity: str, conditions: Any) -> Call:
         """Count memories."""
-        self._check_conditions(conditions)
-        return self._call("count_found", entity=entity, conditions=to_text(conditions))
+        return self._call("count_found", entity=entity, conditions=self._written(conditions))
 
     def signal_found(
-        self,
-        entity: str,
-        conditions: Any,
-        name: str,
-        payload: Any,
-        key: str,
-        after: str,
-        max_jobs: int,
+        self, entity: str, conditions: Any, name: str, payload: Any, key: str, **page: Any
     ) -> Call:
         """Send a signal to jobs of an entity; answers a row (id, is_new) for each."""
-        self._check_conditions(conditions)
         sealed = self._seal(key).whole("signal", "", name, payload)
-        return self._call(
-            "signal_found",
-            "rows",
-            entity=entity,
-            conditions=to_text(conditions),
-            name=name,
-            payload=_or_null(sealed),
-            key=key,
-            after=after,
-            max_jobs=max_jobs,
-        )
+        told = {"name": name, "payload": _or_null(sealed), "key": key}
+        asked = self._written(conditions)
+        return self._call("signal_found", "rows", entity=entity, conditions=asked, **told, **page)
 
-    def cancel_found(
-        self, entity: str, conditions: Any, reason: str | None, after: str, max_jobs: int
-    ) -> Call:
+    def cancel_found(self, entity: str, conditions: Any, reason: str | None, **page: Any) -> Call:
         """Ask jobs of an entity to cancel; answers a row (id, is_new) for each."""
-        self._check_conditions(conditions)
-        reason = self._reason("", reason)
+        asked, why = self._written(conditions), self._reason("", reason)
         return self._call(
-            "cancel_found",
-            "rows",
-            entity=entity,
-            conditions=to_text(conditions),
-            reason=reason,
-            after=after,
-            max_jobs=max_jobs,
+            "cancel_found", "rows", entity=entity, conditions=asked, reason=why, **page
         )
 
     def statements_to_create_index(self, entity: str, path: str, kind: str) -> Call:
@@ -618,32 +544,9 @@ class Calls:
         return Call("lock_timeout", b"set lock_timeout = %d" % milliseconds, (), "rows")
 
     # Work.
-    def claim(
-        self,
-        queues: list[str],
-        worker: str,
-        claim_id: str,
-        max_tasks: int,
-        lease_for: float,
-        *,
-        since: str | None = None,
-        idle: bool = False,
-        instance: str | None = None,
-    ) -> Call:
+    def claim(self, **asked: Any) -> Call:
         """Take tasks that are due. If the server crashes it may forget this: they are due again."""
-        arguments: dict[str, Any] = {
-            "queues": queues,
-            "worker": worker,
-            "claim_id": claim_id,
-            "max_tasks": max_tasks,
-            "lease_for": as_interval(lease_for),
-            "since": since,
-            "idle": idle or None,
-            "protocol": PROTOCOL,
-            "instance": instance,
-            "durable": False,
-        }
-        return self._repeatable("claim", arguments, self._opens(Opening.claimed))
+        return self._repeatable("claim", Opening.claimed, durable=False, **asked)
 
     def sealable(self, value: Any) -> Any:
         """Give a value that can be sealed. Raises ValueTooLarge."""
@@ -655,49 +558,24 @@ class Calls:
         """Write a turn of a claimed task for advance()."""
         return to_text(self._seal().turn(body, row))
 
-    def advance(
-        self,
-        turns: str,
-        bodies: Sequence[Any],
-        *,
-        queues: list[str] | None = None,
-        worker: str | None = None,
-        claim_id: str | None = None,
-        max_tasks: int = 0,
-        lease_for: float | None = None,
-        since: str | None = None,
-        waiting: bool = False,
-        instance: str | None = None,
-    ) -> Call:
-        """Send turns (a JSON array), and take tasks in the same round trip when `max_tasks` > 0.
+    def advance(self, turns: str, bodies: Sequence[Any], **asked: Any) -> Call:
+        """Send turns (a JSON array), and take tasks in the same round trip where `max_tasks` says
+        how many, and the rest what `claim()` is asked.
 
         The bodies are those of which the turns were written.
         """
-        arguments: dict[str, Any] = {
-            "turns": turns,
-            "queues": queues,
-            "worker": worker,
-            "claim_id": claim_id,
-            "max_tasks": max_tasks or None,
-            "lease_for": as_interval(lease_for) if lease_for else None,
-            "since": since,
-            "waiting": waiting or None,
-            "protocol": PROTOCOL,
-            "instance": instance,
-        }
-        opens = self._opens(lambda opening, reply: opening.advanced(bodies, reply))
-        if max_tasks:
-            return self._repeatable("advance", arguments, opens)
-        call = self._call("advance", **arguments)
-        return Call("advance", call.query, call.params, opens=opens)
 
-    def _repeatable(
-        self, function: str, arguments: dict[str, Any], opens: Callable[[Any], Opens] | None
-    ) -> Call:
-        again = self._call(function, **arguments, again=True)
-        again = Call(function, again.query, again.params, opens=opens)
-        call = self._call(function, **arguments)
-        return Call(function, call.query, call.params, again=again, opens=opens)
+        def opener(opening: Opening, reply: Any) -> Any:
+            return opening.advanced(bodies, reply)
+
+        if "max_tasks" in asked:
+            return self._repeatable("advance", opener, turns=turns, **asked)
+        return self._opened(self._call("advance", turns=turns, protocol=PROTOCOL, **asked), opener)
+
+    def _repeatable(self, function: str, opener: Opener, **arguments: Any) -> Call:
+        call = self._opened(self._call(function, protocol=PROTOCOL, **arguments), opener)
+        again = self._call(function, protocol=PROTOCOL, **arguments, again=True)
+        return call._replace(again=self._opened(again, opener))
 
     def extend(self, tasks: list[Task], lease_for: float) -> Call:
         """Move the end of leases."""
@@ -769,26 +647,10 @@ class Calls:
         """Let the app execute where it stands; answers who it is from now on."""
         return self._call("adopt_instance", copied_at=copied_at)
 
-    def register_worker(
-        self,
-        worker: str,
-        queues: list[str],
-        details: dict[str, Any],
-        version: str | None = None,
-        functions: list[str] | None = None,
-        instance: str | None = None,
-    ) -> Call:
+    def register_worker(self, worker: str, details: dict[str, Any], **more: Any) -> Call:
         """Say hello; answers {"instance", "version", "at", "queues"}."""
-        return self._call(
-            "register_worker",
-            worker=worker,
-            queues=queues,
-            details=to_text(details),
-            protocol=PROTOCOL,
-            version=version,
-            functions=functions,
-            instance=instance,
-        )
+        known = {"worker": worker, "details": to_text(details), "protocol": PROTOCOL}
+        return self._call("register_worker", **known, **more)
 
     def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> Call:
         """Ask whether some worker serves a queue and version, and has a function."""

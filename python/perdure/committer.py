@@ -22,7 +22,7 @@ import psycopg
 
 from .calls import Call
 from .connections import FATAL, REFUSALS, AsyncLink
-from .durations import from_iso
+from .durations import as_interval, from_iso
 from .errors import ValueSealed
 from .faults import crash_point
 from .lanes import Lanes, Letter
@@ -238,14 +238,7 @@ class Committer:
         began = time.monotonic()
         asks_for_hints = not self._is_registered or began - self._asked_at > ASK_EVERY
         call = self._calls.claim(
-            engine.queues,
-            engine.name,
-            str(uuid.uuid4()),
-            room,
-            engine.lease_for,
-            since=self._since(),
-            idle=asks_for_hints,
-            instance=engine.instance,
+            **self._wanted(room), idle=asks_for_hints or None, instance=engine.instance
         )
         self._has_claimed.clear()
         try:
@@ -259,6 +252,18 @@ class Committer:
             self._is_registered = not reply["tasks"]
             self._asked_at = began
         self._take(reply, room)
+
+    def _wanted(self, room: int) -> Json:
+        """Say which tasks are asked for."""
+        engine = self._engine
+        return {
+            "queues": engine.queues,
+            "worker": engine.name,
+            "claim_id": str(uuid.uuid4()),
+            "max_tasks": room,
+            "lease_for": as_interval(engine.lease_for),
+            "since": self._since(),
+        }
 
     def _since(self) -> str | None:
         """Give the mark from which a claim searches; None: from the beginning."""
@@ -326,18 +331,12 @@ class Committer:
 
     def written(self, letters: list[Letter], room: int = 0, waiting: bool = False) -> Call:
         """Give the call that sends letters."""
-        engine = self._engine
         return self._calls.advance(
-            "[" + ",".join(letter.text for letter in letters) + "]",
+            f"[{','.join([letter.text for letter in letters])}]",
             [letter.body for letter in letters],
-            queues=engine.queues if room > 0 else None,
-            worker=engine.name if room > 0 else None,
-            claim_id=str(uuid.uuid4()) if room > 0 else None,
-            max_tasks=max(room, 0),
-            lease_for=engine.lease_for if room > 0 else None,
-            since=self._since() if room > 0 else None,
-            waiting=waiting,
-            instance=engine.instance,
+            **(self._wanted(room) if room > 0 else {}),
+            waiting=waiting or None,
+            instance=self._engine.instance,
         )
 
     async def _advance(self, letters: list[Letter], room: int) -> None:

@@ -68,7 +68,8 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         the page before. Raises InvalidPath, InvalidName and InvalidArgument.
         """
         on_wire, known = on_the_wire(conditions), key or uuid.uuid4().hex
-        call = self.calls.signal_found(entity, on_wire, name, stored(payload), known, after, limit)
+        page = {"after": after, "max_jobs": limit}
+        call = self.calls.signal_found(entity, on_wire, name, stored(payload), known, **page)
         if not key:  # one of its own was seen before only if the reply was lost
             call = call.reading(lambda rows: [(job, True) for job, _ in rows])
         return self._give(call)
@@ -86,8 +87,8 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
 
         Gives a pair for each job: the id, and false where it was asked before.
         """
-        call = self.calls.cancel_found(entity, on_the_wire(conditions), reason, after, limit)
-        return self._give(call)
+        page = {"after": after, "max_jobs": limit}
+        return self._give(self.calls.cancel_found(entity, on_the_wire(conditions), reason, **page))
 
     def indexes(self) -> _Indexes:
         """List the indexes that are wanted, with their state, size and use."""
@@ -123,5 +124,5 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         In order of id, those after `after`, at most `max_rows`; nothing is locked.
         """
         tried = None if schema is None else schema_of(schema)
-        call = self.calls.broken_contracts(entity, tried, after, max_rows)
+        call = self.calls.broken_contracts(entity, tried, after=after, max_rows=max_rows)
         return self._give(call.reading(rows_of(BrokenContract)))

@@ -44,8 +44,7 @@ def find_call(
 ) -> Call:
     """Give the call that finds memories."""
     order = [order_by] if isinstance(order_by, str | Mapping) else listed("order_by", order_by)
-    asked = {"conditions": on_the_wire(conditions or {}), "order_by": order}
-    return calls.find(entity, asked | {"max_rows": limit, "after": after})
+    return calls.find(entity, on_the_wire(conditions or {}), order, after, limit)
 
 
 def on_the_wire(asked: Any) -> Any:

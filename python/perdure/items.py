@@ -118,7 +118,9 @@ class Items(BaseClient, Generic[_Item, _List]):
         `status` is open, or only unclaimed, claimed or resolved. At most 1000; `after` is the place
         of the last one of the page before. Raises InvalidArgument.
         """
-        call = self.calls.list_items(assignee, name, status, after, limit)
+        call = self.calls.list_items(
+            after, assignee=assignee, name=name, status=status, max_rows=limit
+        )
         make = self._make_item
         return self._give(call.reading(rows_of(make, self)))
 

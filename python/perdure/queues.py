@@ -58,8 +58,8 @@ class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
         `limit_key`; at most `rate_per_second` begin a turn each second, and `burst` at once. What
         is left out is not limited, also where it was before. Raises InvalidArgument, InvalidName.
         """
-        call = self.calls.set_queue(queue, max_running, max_per_key, rate_per_second, burst)
-        return self._give(call)
+        limits = {"max_running": max_running, "max_per_key": max_per_key}
+        return self._give(self.calls.set_queue(queue, rate_per_second, burst, **limits))
 
     def pause_queue(self, queue: str) -> _Bool:
         """Keep a queue from workers; what is held goes on. False where it was paused before."""

@@ -134,7 +134,9 @@ class Requests:
         name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
         since, until = (None if time is None else aware(time) for time in times)
         last = None if after is None else as_id(after)
-        asked = self.calls.list_jobs(name, status, since, until, last, max_rows)
+        asked = self.calls.list_jobs(
+            workflow=name, status=status, since=since, until=until, after=last, max_rows=max_rows
+        )
         return asked.reading(rows_of(Status))
 
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:

@@ -298,11 +298,11 @@ class Worker:
         }
         call = engine.calls.register_worker(
             self.name,
-            engine.queues,
             details,
-            self._version,
-            self._app.functions(),
-            self._instance,
+            queues=engine.queues,
+            version=self._version,
+            functions=self._app.functions(),
+            instance=self._instance,
         )
         hello = await link.call(call)
         engine.clock.heard(hello["at"])
