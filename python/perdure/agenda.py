@@ -8,9 +8,9 @@ from typing import Any
 
 from .activities import NOTHING, Before, Outcome
 from .asks import OF_OTHERS, outlives
-from .coordinatorcalls import AnyRun
 from .durations import from_iso
 from .errors import Failed
+from .journal import Journal
 from .replay import Fact, Op
 from .work import Transaction
 
@@ -85,11 +85,11 @@ class Agenda:
 
     # What the code asks for and withdraws.
 
-    def take(self, run: AnyRun) -> None:
+    def take(self, journal: Journal) -> None:
         """Enter what the code has asked for, take out what it has withdrawn."""
-        for op in run.take_withdrawn():
+        for op in journal.take_withdrawn():
             self._withdraw(op)
-        for op in run.take_requested():
+        for op in journal.take_requested():
             self._enter(op)
 
     def _enter(self, op: Op) -> None:
@@ -204,9 +204,9 @@ class Agenda:
         calls = self._calls
         return bool(calls) and all(call.task is not None for call in calls.values())
 
-    def holds_all(self, run: AnyRun) -> bool:
+    def holds_all(self, journal: Journal) -> bool:
         """Tell whether all that the code waits for happens here: nobody else sends anything."""
-        return len(run.ops) == len(self._calls) + len(self._timers)
+        return len(journal.ops) == len(self._calls) + len(self._timers)
 
     def is_open(self, call: Call) -> bool:
         """Tell whether the code still waits for this call."""

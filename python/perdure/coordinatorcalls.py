@@ -47,7 +47,7 @@ class CoordinatorRuntime(Runtime):
             try:
                 ask = self._discretion.keeps(ask)
             except ValueSealed as error:
-                raise self.run.refuse(error) from error.__cause__
+                raise self.run.journal.refuse(error) from error.__cause__
         is_request = ask.kind == "answer" and is_shielded.get()
         return self.run.request(
             ask.kind,
@@ -66,7 +66,7 @@ class CoordinatorRuntime(Runtime):
 
     def sleep(self, length: int) -> Any:
         """Open a timer, from workflow time on."""
-        return self.sleep_until(self.run.now + length)
+        return self.sleep_until(self.run.journal.now + length)
 
     def sleep_until(self, deadline: int) -> Any:
         """Open a timer."""
@@ -80,7 +80,7 @@ class CoordinatorRuntime(Runtime):
     def within(self, ask: Ask, timeout: float | None) -> Any:
         """Open a wait for an answer, and a timer beside it where it is limited."""
         if timeout is not None:
-            ask = asks.expiring(ask, self.run.now + microseconds(timeout))
+            ask = asks.expiring(ask, self.run.journal.now + microseconds(timeout))
         return self._limited(self.ask(ask), timeout, asks.in_words(ask))
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
@@ -109,7 +109,7 @@ class CoordinatorRuntime(Runtime):
 
     def time(self) -> int:
         """Give workflow time."""
-        return self.run.now
+        return self.run.journal.now
 
     def random(self) -> random.Random:
         """Give a stream of its own."""
@@ -121,11 +121,11 @@ class CoordinatorRuntime(Runtime):
 
     def patched(self, name: str) -> bool:
         """Tell whether to take the new way."""
-        return self.run.patched(name)
+        return self.run.journal.patched(name)
 
     def was_here(self) -> bool:
         """Tell whether the code is replayed here."""
-        return self.run.was_here()
+        return self.run.journal.was_here()
 
 
 async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
@@ -185,8 +185,6 @@ def open_run(
     make = AsyncRun if function.is_async else SyncRun
     runtime.run = make(
         begin,
-        (),
-        {},
         identity=f"{row['job']}/{row['task']}",
         journal=journal,
         started_at=from_iso(row["started_at"]),

@@ -152,8 +152,8 @@ class CoordinatorTurn(Turn):
 
     def _tell_next(self, run: AnyRun) -> bool:
         """Tell the code what has happened next, if anything has."""
-        self._agenda.take(run)
-        return self._news.tell_next(run)
+        self._agenda.take(run.journal)
+        return self._news.tell_next(run.journal)
 
     def _is_ending(self) -> bool:
         return self._plan is not None and not self._is_parking()
@@ -164,11 +164,11 @@ class CoordinatorTurn(Turn):
     # What is needed now.
 
     def _settle(self, run: AnyRun) -> None:
-        agenda, now = self._agenda, self.engine.clock.now()
-        if run.position != self._seen:
-            is_alone = agenda.holds_all(run)
-            self._seen, self._poll_in = run.position, FIRST_POLL_ALONE if is_alone else FIRST_POLL
-        self._unflushed += run.take_facts()
+        agenda, journal, now = self._agenda, run.journal, self.engine.clock.now()
+        if journal.position != self._seen:
+            self._seen = journal.position
+            self._poll_in = FIRST_POLL_ALONE if agenda.holds_all(journal) else FIRST_POLL
+        self._unflushed += journal.take_facts()
         self._plan = None
         agenda.end_pauses(now)
         is_under_way = agenda.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
@@ -248,9 +248,9 @@ class CoordinatorTurn(Turn):
         run, self._look_at = self._run, None
         if run is None:
             return
-        before = run.position
+        before = run.journal.position
         self._step()
-        if run.position == before:
+        if run.journal.position == before:
             self.nudge()
 
     # Transactions: while one is open nothing else is recorded, so that whatever its function locks
@@ -284,7 +284,7 @@ class CoordinatorTurn(Turn):
         self._agenda.finish(call)
         self._news.told_at = fact.at
         if self._run is not None:
-            self._run.append(fact, recorded=True)
+            self._run.journal.append(fact, recorded=True)
 
     # Sending.
 
@@ -320,14 +320,15 @@ class CoordinatorTurn(Turn):
     def _open_requests(self, run: AnyRun) -> Json:
         """Tell what the code waits for that others do: the journal does not say what an earlier
         holder of the task has asked for, and the database compares."""
-        return {op.key: op.fingerprint for op in run.ops.values() if op.kind == "answer"}
+        ops = run.journal.ops.values()
+        return {op.key: op.fingerprint for op in ops if op.kind == "answer"}
 
     def _count_asked(self) -> int | None:
         """Tell how much the code has asked for; a run that begins anew is to get as far."""
         if self._run is None:
             return None
-        self.row["asked"] = self._run.asked
-        return self._run.asked
+        asked = self.row["asked"] = self._run.journal.asked
+        return asked
 
     def _awaits(self) -> list[str]:
         return self.ask_for(self._agenda.awaited_signals())
@@ -375,14 +376,14 @@ class CoordinatorTurn(Turn):
 
     def _has_seen_all(self) -> bool:
         """Tell whether there is nothing to tell the code, and all goes on that it waits for."""
-        has_news = self._run is not None and self._run.has_news
+        has_news = self._run is not None and self._run.journal.has_news
         return not (has_news or self._news.may_come()) and self._agenda.has_all_begun()
 
     def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:
         at = self._news.told_at = self._sent_at
         fact = Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint)
         if self._run is not None:
-            self._run.append(fact, recorded=True)
+            self._run.journal.append(fact, recorded=True)
 
     def _refused(self, error: PerdureError) -> None:
         """Park the task, or fail the job where it is the result that cannot be taken.
@@ -422,8 +423,8 @@ class CoordinatorTurn(Turn):
     # Ending.
 
     def _finish(self, run: AnyRun) -> None:
-        self._agenda.take(run)
-        self._unflushed += run.take_facts()
+        self._agenda.take(run.journal)
+        self._unflushed += run.journal.take_facts()
         self._plan = plan = self._ending(run)
         if plan["state"] == "failed":
             log_failure(self, "the job", plan["value"])
@@ -465,7 +466,8 @@ class CoordinatorTurn(Turn):
     def _stick(self, error: NonDeterminism) -> None:
         raised = error.__cause__  # by changed code, in place of what the journal tells
         logger.error("%r is stuck: %s", self, error, exc_info=raised)
-        told = [*self._unflushed, *(self._run.take_facts() if self._run is not None else ())]
+        last = () if self._run is None else self._run.journal.take_facts()
+        told = [*self._unflushed, *last]
         self._discard_run()
         # What was told to code that had no effect yet is there for the code that comes after it.
         self._unflushed = [] if self._is_unproven else told

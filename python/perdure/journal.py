@@ -27,7 +27,9 @@ Refusal = TypeVar("Refusal", bound=PerdureError)
 class Journal:
     """Match facts with ops, in order; count keys; keep workflow time.
 
-    Facts wait in `_untold`. `position` counts all of the journal, loaded, appended and made.
+    Facts wait in `_untold`. `position` counts all of the journal, loaded, appended and made. `ops`
+    is what the code waits for, in order of asking, `asked` how much it has asked for so far, `now`
+    the time of the last fact told (µs).
     """
 
     __slots__ = (
@@ -57,7 +59,6 @@ class Journal:
         "identity",
         "now",
         "ops",
-        "patches_made",
         "position",
         "started_at",
     )
@@ -87,7 +88,7 @@ class Journal:
         self._accept_changes = accept_changes
         self._on_cancel = on_cancel
         self._unflushed: list[Fact] = []
-        self.patches_made: list[Fact] = []
+
         self._withdrawn: list[Op] = []
         self._taken: set[str] = set()
         self._settled = {fact.key for fact in untold if fact.kind == "dropped"}
@@ -148,7 +149,7 @@ class Journal:
         return next((name for name, upto in self._past if self._told < upto), self.identity)
 
     def refuse(self, error: Refusal) -> Refusal:
-        """Remember an error that the run must end with, even if the code swallows it."""
+        """Take an error that `Run.advance()` is to raise, whatever the code makes of it."""
         if self.broken is None:
             self.broken = error
         return error
@@ -212,7 +213,7 @@ class Journal:
             self._withdrawn.append(op)
 
     def patched(self, name: str) -> bool:
-        """Tell whether this run takes the new way; the first answer holds for the whole run.
+        """Tell whether to take the new way; the first answer holds for the whole run.
 
         It is true if it was recorded, or if nobody has been past this place. Older code may have
         gone on without hearing anything yet, so the end of the journal is not enough: it must not
@@ -225,15 +226,15 @@ class Journal:
             self._patches[name] = answer
             if answer:
                 at = max(self.now, self._last_at)
-                patch = Fact("patch", f"$patch/{name}", True, None, at, name)
-                self.patches_made.append(patch)
-                self.append(patch)
+                self.append(Fact("patch", f"$patch/{name}", True, None, at, name))
         return answer
 
     def was_here(self) -> bool:
-        """Tell whether the code has been at this place before, here or with an earlier holder; of
-        what it does between a request and its wait it may be told no for a second time."""
-        return self._told < self._seen_told or self.asked < self._seen_asked
+        """Tell whether the code has been at this place before, here or with an earlier holder, or
+        is too late to have any effect; of what it does between a request and its wait it may be
+        told no for a second time."""
+        was_told, has_asked = self._told < self._seen_told, self.asked < self._seen_asked
+        return self.closed or was_told or has_asked
 
     def has_withdrawn(self, key: str) -> bool:
         """Tell whether the code has asked for what has this key, and waits for it no more."""
@@ -244,7 +245,15 @@ class Journal:
     # What the runtime adds and takes.
 
     def append(self, fact: Fact, *, recorded: bool = False) -> None:
-        """Add the next fact, to be told in its turn. See `Run.append`."""
+        """Add the next fact; `Run.advance()` tells it to the code.
+
+        It answers an op that is open now: append one, advance, look at `ops` again. The exception
+        are commands, reads and sends that went to the database together: their answers are
+        appended all, even those whose op the code has withdrawn meanwhile.
+
+        `recorded`: it stands in the database already (an answered command). Everything from
+        `take_facts()` must have been sent before it, so that both lists have one order.
+        """
         if not recorded:
             self._unflushed.append(fact)
         elif self._unflushed:
@@ -256,12 +265,16 @@ class Journal:
             self._kept.append(fact)
 
     def take_facts(self) -> list[Fact]:
-        """Take what was appended or made since the last call and is not recorded, in order."""
+        """Take the facts to flush: appended (not `recorded`) and made since the last call.
+
+        A patch is a fact that the code makes, by asking `patched()`; it stands at its place among
+        the appended ones. Flushed in this order, the database's journal equals this one.
+        """
         facts, self._unflushed = self._unflushed, []
         return facts
 
     def take_requested(self) -> list[Op]:
-        """Take the open ops that were asked for since the last call."""
+        """Take the ops asked for since the last call and still open, in order of asking."""
         if not self._requested:
             return []
         requested = list(self._requested.values())
@@ -270,7 +283,11 @@ class Journal:
         return requested
 
     def take_withdrawn(self) -> list[Op]:
-        """Take the ops, once handed out, that the code has withdrawn since the last call."""
+        """Take the ops the code has withdrawn since the last call: no longer open.
+
+        Those only that were taken before, by this run or (ops of kind `answer`) maybe by an
+        earlier holder of the task: what was asked for and withdrawn in between never existed.
+        """
         withdrawn, self._withdrawn = self._withdrawn, []
         return withdrawn
 

@@ -12,8 +12,8 @@ from typing import Any
 from .activities import Before, Outcome
 from .agenda import Agenda, Call, deadline_of
 from .clock import Clock
-from .coordinatorcalls import AnyRun
 from .durations import from_iso, microseconds, to_iso
+from .journal import Journal
 from .mail import UNREAD, Mail
 from .replay import Fact, Op
 from .turns import CANCEL, Json
@@ -60,26 +60,26 @@ class News:
             return self._mail.was_read(deadline_of(timer))
         return self._mail.tells(deadline_of(timer), self._agenda.awaited_signals())
 
-    def tell_next(self, run: AnyRun) -> bool:
-        """Append the earliest news to the run; false when there is none."""
+    def tell_next(self, journal: Journal) -> bool:
+        """Append the earliest news to the journal; false when there is none."""
         if not self._mail.messages and self._agenda.is_empty_of_time():
             return False
-        message, op = self._next_message(run)
+        message, op = self._next_message(journal)
         at = None if message is None else from_iso(message["sent_at"])
         if self._outcomes and (at is None or self._outcomes[0][0] < at):
             at, message = self._outcomes[0][0], None
         timer = self._due_timer()
         if timer is not None and (at is None or deadline_of(timer) < at):
-            self._tell(run, timer, timer.fingerprint, at=deadline_of(timer))
+            self._tell(journal, timer, timer.fingerprint, at=deadline_of(timer))
         elif message is not None:
-            self._tell_message(run, message, op)
+            self._tell_message(journal, message, op)
         elif at is not None:
-            self._tell_outcome(run, *self._outcomes.popleft()[1:])
+            self._tell_outcome(journal, *self._outcomes.popleft()[1:])
         else:
-            return self._tell_end(run)
+            return self._tell_end(journal)
         return True
 
-    def _tell_end(self, run: AnyRun) -> bool:
+    def _tell_end(self, journal: Journal) -> bool:
         """Record when all attempts of an activity have to end, before the first one begins."""
         call = self._agenda.call_without_end()
         if call is None:
@@ -87,15 +87,15 @@ class News:
         op, at = call.op, self.next_at()
         end = op.spec.activity.limits.end(at)
         call.before = Before(end, call.before.failure)
-        self._append(run, Fact("note", op.key, True, {"until": to_iso(end)}, at, op.name))
+        self._append(journal, Fact("note", op.key, True, {"until": to_iso(end)}, at, op.name))
         return True
 
-    def _next_message(self, run: AnyRun) -> tuple[Json | None, Op | None]:
+    def _next_message(self, journal: Journal) -> tuple[Json | None, Op | None]:
         """Give the first message that can be told, with the op that it answers."""
         for message in self._mail.messages:
             key = message["key"]
             if key is not None:
-                op = run.ops.get(key)
+                op = journal.ops.get(key)
                 return message, op if op is not None and op.kind == "answer" else None
             op = self._agenda.waiting_for(message["name"])
             if op is not None:
@@ -110,46 +110,46 @@ class News:
             return None
         return first if self._is_known(first) else None
 
-    def _tell_message(self, run: AnyRun, message: Json, op: Op | None) -> None:
+    def _tell_message(self, journal: Journal, message: Json, op: Op | None) -> None:
         self._mail.messages.remove(message)
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
         if op is not None:
             # An earlier holder of the task may have asked for something else under this key.
             asked_for = message.get("fingerprint") or op.fingerprint
-            self._tell(run, op, asked_for, ok=ok, value=payload, message=number)
+            self._tell(journal, op, asked_for, ok=ok, value=payload, message=number)
             return
         self.is_cancelled |= key == CANCEL
-        self._append(run, self._unasked(run, message))
+        self._append(journal, self._unasked(journal, message))
 
-    def _unasked(self, run: AnyRun, message: Json) -> Fact:
+    def _unasked(self, journal: Journal, message: Json) -> Fact:
         """Make the fact of what no op waits for: a request to cancel, or an answer. One that the
         code has withdrawn is dropped; one that it has never asked for, or does itself what others
         were asked to do, was asked for by other code.
         """
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
-        kind = "cancel" if key == CANCEL else "dropped" if run.has_withdrawn(key) else "answer"
+        kind = "cancel" if key == CANCEL else "dropped" if journal.has_withdrawn(key) else "answer"
         asked_for = message.get("fingerprint")
         at = self.next_at()
         return Fact(kind, key, ok, payload, at, fingerprint=asked_for, extra=number)
 
-    def _tell_outcome(self, run: AnyRun, call: Call, outcome: Outcome) -> None:
+    def _tell_outcome(self, journal: Journal, call: Call, outcome: Outcome) -> None:
         if not self._agenda.is_open(call):
             return
         op, call.task = call.op, None
         call.made += 1
         if outcome.again_in is None:
             self._agenda.finish(call)
-            self._tell(run, op, op.fingerprint, ok=outcome.ok, value=outcome.value)
+            self._tell(journal, op, op.fingerprint, ok=outcome.ok, value=outcome.value)
             return
         at = self.next_at()
         call.again_at = at + microseconds(outcome.again_in)
         call.before = Before(call.before.end, outcome.value)
         failure = outcome.value | {"again_at": to_iso(call.again_at)}
-        self._append(run, Fact("attempt", op.key, False, failure, at, op.name, op.fingerprint))
+        self._append(journal, Fact("attempt", op.key, False, failure, at, op.name, op.fingerprint))
 
     def _tell(
         self,
-        run: AnyRun,
+        journal: Journal,
         op: Op,
         fingerprint: str | None,
         *,
@@ -161,8 +161,8 @@ class News:
         self._agenda.close(op)
         at = self.next_at() if at is None else max(at, self.told_at)
         fact = Fact(op.kind, op.key, ok, value, at, op.name, fingerprint, extra=message)
-        self._append(run, fact)
+        self._append(journal, fact)
 
-    def _append(self, run: AnyRun, fact: Fact) -> None:
+    def _append(self, journal: Journal, fact: Fact) -> None:
         self.told_at = fact.at
-        run.append(fact)
+        journal.append(fact)

@@ -4,10 +4,11 @@
 ones, which run again from the top. Both are told one fact at a time, and only when the code has
 nothing left to run. The caller is the worker:
 
-    run = AsyncRun(function, args, kwargs, identity=…, journal=facts, started_at=…, runtime=…)
+    run = AsyncRun(function, identity=…, journal=facts, started_at=…, runtime=…)
+    journal = run.journal
     while not run.advance():                # until the code waits for what the journal lacks
-        ...                                 # flush run.take_facts(), start run.take_requested() …
-        run.append(fact)                    # what happened next, the answer of one of run.ops
+        ...                                 # flush journal.take_facts(), start .take_requested() …
+        journal.append(fact)                # what happened next, the answer of one of journal.ops
     value = run.outcome()
     run.close()                             # always, also when the run has finished
 
@@ -55,7 +56,7 @@ class AsyncRun(Run[Durable]):
 
     def _prepare(self) -> None:
         # Abstract for the type checker only: what a coordinator may not do is refused by name.
-        self._loop = Loop(self._journal)  # type: ignore[abstract]
+        self._loop = Loop(self.journal)  # type: ignore[abstract]
         self._root: Task | None = None
 
     @property
@@ -69,7 +70,7 @@ class AsyncRun(Run[Durable]):
         Raises NonDeterminism where the code does not fit the journal; close the run then.
         """
         self._check_open()
-        journal, loop, root = self._journal, self._loop, self._root
+        journal, loop, root = self.journal, self._loop, self._root
         if root is not None and not (loop.ready or journal.has_news or root.done()):
             return False  # nothing has happened since
         with Entered(loop):
@@ -88,7 +89,7 @@ class AsyncRun(Run[Durable]):
                     return False
 
     async def _main(self) -> Any:
-        return await self._function(*self._args, **self._kwargs)
+        return await self._function()
 
     def outcome(self) -> Any:
         """Give what the code returned, or raise what it raised (any BaseException).
@@ -208,18 +209,18 @@ class SyncRun(Run[Pending]):
         Raises NonDeterminism where the code does not fit the journal; close the run then.
         """
         self._check_open()
-        if not self._finished and self._seen != self._journal.position:
+        if not self._finished and self._seen != self.journal.position:
             self._finished = self._run_from_the_top()
-            self._seen = self._journal.position
+            self._seen = self.journal.position
         return self._finished
 
     def _run_from_the_top(self) -> bool:
-        journal = self._journal
+        journal = self.journal
         journal.rewind()
         self._value, self._error, self._interrupted = None, None, None
         try:
             with Entered(None):
-                self._value = self._new_context().run(self._function, *self._args, **self._kwargs)
+                self._value = self._new_context().run(self._function)
         except BaseException as error:  # noqa: BLE001 - whatever it is, `outcome()` raises it
             self._error = error
         if journal.broken is not None:
@@ -260,7 +261,7 @@ class SyncRun(Run[Pending]):
         return pending.take()
 
     def _tell_or_suspend(self) -> None:
-        journal = self._journal
+        journal = self.journal
         try:
             told = not journal.closed and (journal.tell_next() or self.more())
         except NonDeterminism:  # remembered by the journal; the code must not catch it
@@ -271,8 +272,8 @@ class SyncRun(Run[Pending]):
 
     def withdraw(self, op: Op) -> None:
         """Close an op that the code no longer waits for. Code that is suspended comes back."""
-        if not self._journal.is_suspended:
-            self._journal.withdraw(op)
+        if not self.journal.is_suspended:
+            self.journal.withdraw(op)
 
     def _cancelled(self, fact: Fact) -> None:
         error = asyncio.CancelledError(*([fact.value] if isinstance(fact.value, str) else []))

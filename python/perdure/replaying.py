@@ -142,9 +142,9 @@ def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
 def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:
     """Compare what is under way with what the code waits for; older recordings do not tell."""
     for key, fingerprint in (row.get("open") or {}).items():
-        op = run.ops.get(key)
+        op = run.journal.ops.get(key)
         if op is None or op.kind != "answer":
-            is_same = run.has_withdrawn(key)
+            is_same = run.journal.has_withdrawn(key)
         else:
             is_same = row["accept_changes"] or None in (fingerprint, op.fingerprint)
             is_same = is_same or fingerprint == op.fingerprint
@@ -157,7 +157,7 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
     """Compare the end of a run that ended by itself; others may have been ended from outside."""
     is_continued = row["status"] == "continued"
     if not has_finished:
-        instead = f"waits for {listed(run.ops.values())}"
+        instead = f"waits for {listed(run.journal.ops.values())}"
     elif run.continuation is not None:
         if is_continued and run.continuation == row["result"]:
             return None

@@ -103,9 +103,9 @@ def replay(stage: Stage, app: perdure.App, row: Json) -> None:
     journal = facts_of([opening.fact(row["job"], row["task"], fact) for fact in rows])
     run = open_run(app, function, row | {"asked": 0}, journal)
     try:
-        assert run.advance(), f"{row['job']} waits for {list(run.ops)} when it is replayed"
-        assert run.take_facts() == []
-        assert run.asked == stage.asked.get(row["job"], run.asked), row["job"]
+        assert run.advance(), f"{row['job']} waits for {list(run.journal.ops)} when it is replayed"
+        assert run.journal.take_facts() == []
+        assert run.journal.asked == stage.asked.get(row["job"], run.journal.asked), row["job"]
         have = ending_of(run)
     finally:
         run.close()

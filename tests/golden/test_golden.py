@@ -122,7 +122,7 @@ def shorter(stored: Any) -> str:
 
 
 def seeded_by_job(self: Run, stream: str) -> str:
-    return f"{self._journal.identity}|{stream}"
+    return f"{self.journal.identity}|{stream}"
 
 
 def in_order_of_names(value: Any) -> Any:

@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from perdure.replay import AsyncRun, Fact, Op, Run, SyncRun, current
@@ -54,12 +55,12 @@ def signal(name: str) -> Any:
 
 def patched(name: str) -> bool:
     """Ask whether to take the new way."""
-    return runtime().run.patched(name)
+    return runtime().run.journal.patched(name)
 
 
 def now() -> float:
     """Give workflow seconds since the start."""
-    return (runtime().run.time() - STARTED_AT) / SECOND
+    return (runtime().run.journal.now - STARTED_AT) / SECOND
 
 
 def echo(value: Any) -> Any:
@@ -96,9 +97,7 @@ def load(
     kind = AsyncRun if _is_async(function) else SyncRun
     runtime = Runtime()
     runtime.run = kind(
-        function,
-        args,
-        {},
+        partial(function, *args),
         identity="job/1/main",
         journal=journal,
         started_at=STARTED_AT,
@@ -117,13 +116,13 @@ def waits(run: Run) -> list[tuple[Any, ...]]:
     """Show what a run waits for, comparably."""
     return [
         (op.key, op.kind, op.name, op.serial, op.deadline, op.spec and op.spec[1])
-        for op in run.ops.values()
+        for op in run.journal.ops.values()
     ]
 
 
 def shown(run: Run) -> tuple[Any, ...]:
     """Show all of a run that a replay has to come to again."""
-    return waits(run), run.now, run.asked
+    return waits(run), run.journal.now, run.journal.asked
 
 
 @dataclass
@@ -146,20 +145,20 @@ class World:
         while not run.advance():
             self.flush(run)
             if not self.sent:
-                self.seen[run.position] = shown(run)
+                self.seen[run.journal.position] = shown(run)
             self.happen(run)
         self.flush(run)
         return outcome(run)
 
     def flush(self, run: Run) -> None:
         """Write what the run has been told, and begin what it has asked for."""
-        self.journal += run.take_facts()
-        self.asked = max(self.asked, run.asked)
-        for op in run.take_requested():
+        self.journal += run.journal.take_facts()
+        self.asked = max(self.asked, run.journal.asked)
+        for op in run.journal.take_requested():
             if op.kind == "answer":
                 self.outside[op.key] = op
-        for op in run.take_withdrawn():
-            assert op.key not in run.ops
+        for op in run.journal.take_withdrawn():
+            assert op.key not in run.journal.ops
 
     def happen(self, run: Run) -> None:
         """Let one thing happen."""
@@ -167,18 +166,18 @@ class World:
             self.answer(run, self.sent.pop(0))
         elif self.cancels and self.chance.random() < 0.1:
             self.cancels -= 1
-            run.append(Fact("cancel", "$cancel", True, None, self.later(run)))
-        elif (late := self.late(run)) and (not run.ops or self.chance.random() < 0.5):
+            run.journal.append(Fact("cancel", "$cancel", True, None, self.later(run)))
+        elif (late := self.late(run)) and (not run.journal.ops or self.chance.random() < 0.5):
             op = self.outside.pop(self.chance.choice(late))
-            run.append(Fact("dropped", op.key, True, None, self.later(run)))
-        elif commands := [op for op in run.ops.values() if op.kind == "command"]:
+            run.journal.append(Fact("dropped", op.key, True, None, self.later(run)))
+        elif commands := [op for op in run.journal.ops.values() if op.kind == "command"]:
             self.send(run, commands)
         else:
             self.tell(run, self.choose(run))
 
     def late(self, run: Run) -> list[str]:
         """Give the keys whose answers nobody waits for any more."""
-        return [key for key in self.outside if key not in run.ops]
+        return [key for key in self.outside if key not in run.journal.ops]
 
     def send(self, run: Run, commands: list[Op]) -> None:
         """Send all open commands in one call; their answers come together, in order."""
@@ -188,16 +187,16 @@ class World:
 
     def answer(self, run: Run, op: Op) -> None:
         """Tell the answer of a command that was sent; it stands in the journal already."""
-        run.append(self.journal[run.position], recorded=True)
-        assert self.journal[run.position - 1].key == op.key
+        run.journal.append(self.journal[run.journal.position], recorded=True)
+        assert self.journal[run.journal.position - 1].key == op.key
 
     def choose(self, run: Run) -> Op:
         """Choose which op is answered next; timers in order of their deadlines."""
         timers = sorted(
-            (op for op in run.ops.values() if op.deadline is not None),
+            (op for op in run.journal.ops.values() if op.deadline is not None),
             key=lambda op: op.deadline or 0,
         )
-        others = [op for op in run.ops.values() if op.deadline is None]
+        others = [op for op in run.journal.ops.values() if op.deadline is None]
         if timers and (not others or self.chance.random() < 0.4):
             return timers[0]
         return self.chance.choice(others)
@@ -205,9 +204,9 @@ class World:
     def tell(self, run: Run, op: Op) -> None:
         """Answer an op."""
         if op.kind == "activity" and self.chance.random() < 0.1:
-            run.append(Fact("attempt", op.key, False, "not yet", self.later(run), op.name))
+            run.journal.append(Fact("attempt", op.key, False, "not yet", self.later(run), op.name))
         self.outside.pop(op.key, None)
-        run.append(self.told(op, self.later(run)))
+        run.journal.append(self.told(op, self.later(run)))
 
     def told(self, op: Op, at: int) -> Fact:
         """Do what an op asks for."""
@@ -223,8 +222,8 @@ class World:
 
     def later(self, run: Run) -> int:
         """Give a time after the last fact."""
-        last = self.journal[-1].at if self.journal else run.now
-        return max(last, run.now) + self.chance.randrange(6 * SECOND)
+        last = self.journal[-1].at if self.journal else run.journal.now
+        return max(last, run.journal.now) + self.chance.randrange(6 * SECOND)
 
 
 def outcome(run: Run) -> tuple[str, Any]:

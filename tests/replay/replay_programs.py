@@ -443,14 +443,14 @@ def plain_parallel() -> Any:
         return run.request("answer", "double", (double, (i,)), fingerprint=str(i))
 
     pending = [start(i) for i in range(5)]
-    run.request("timer", "$timer", None, deadline=run.now + 3_000_000).result()
+    run.request("timer", "$timer", None, deadline=run.journal.now + 3_000_000).result()
     out = [one.result() for one in reversed(pending)]
     dropped = start(7)
     step(plus, 1)
     dropped.cancel()
     if patched("more"):
         out.append(step(plus, 3))
-    return [*out, run.random().random(), str(run.uuid()), run.time()]
+    return [*out, run.random().random(), str(run.uuid()), run.journal.now]
 
 
 def plain_cleaning() -> Any:

@@ -45,8 +45,8 @@ def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
 @pytest.mark.parametrize("program", dict.fromkeys([*ASYNC, *CANCELLED]), ids=lambda f: f.__name__)
 def test_any_program_can_be_closed(program: Callable[..., Any]) -> None:
     run = closed(program)
-    assert run.take_requested() == []
-    assert run.ops == {}
+    assert run.journal.take_requested() == []
+    assert run.journal.ops == {}
     run.close()
     with pytest.raises(RuntimeError, match="closed"):
         run.advance()
@@ -82,8 +82,8 @@ def test_finally_blocks_cannot_do_anything_durable() -> None:
 
     run = closed(code)
     assert seen == [Evicted, Evicted, Evicted, Evicted, "left"]
-    assert run.take_facts() == []
-    assert run.take_requested() == []
+    assert run.journal.take_facts() == []
+    assert run.journal.take_requested() == []
 
 
 def test_tasks_generators_and_callbacks_end_with_the_run() -> None:
@@ -114,8 +114,8 @@ def test_tasks_generators_and_callbacks_end_with_the_run() -> None:
 
     run = load(code, [])
     run.advance()
-    for key in list(run.ops):
-        run.append(Fact("activity", key, True, 2, run.now, "plus"))
+    for key in list(run.journal.ops):
+        run.journal.append(Fact("activity", key, True, 2, run.journal.now, "plus"))
     run.advance()
     run.close()
     assert sorted(left) == ["child", "child", "generator", "generator", "generator"]

@@ -139,14 +139,14 @@ async def parallel_tail() -> Any:
 def test_what_no_run_has_reached_may_change(code: Callable[..., Any]) -> None:
     run = load(code, JOURNAL)
     assert not run.advance()
-    assert "go#1" in {key.rpartition("/")[2] for key in run.ops}
+    assert "go#1" in {key.rpartition("/")[2] for key in run.journal.ops}
     run.close()
 
 
 def test_changed_arguments_can_be_accepted() -> None:
     run = load(other_argument, JOURNAL, accept_changes=True)
     assert not run.advance()
-    assert list(run.ops) == ["go#1"]
+    assert list(run.journal.ops) == ["go#1"]
     run.close()
 
 
@@ -160,7 +160,7 @@ def test_accepting_changes_does_not_accept_another_order() -> None:
 def test_an_answer_nobody_waits_for_is_refused_live_too() -> None:
     run = load(before, [])
     run.advance()
-    run.append(Fact("activity", "plus#1", True, 3, run.now, "plus"))
+    run.journal.append(Fact("activity", "plus#1", True, 3, run.journal.now, "plus"))
     with pytest.raises(NonDeterminism, match="does not match"):
         run.advance()
     with pytest.raises(NonDeterminism):

@@ -26,7 +26,7 @@ def keys_of(code: Callable[..., Any], journal: list[Fact] | None = None) -> list
     """Give the keys a run waits for."""
     run = load(code, journal or [])
     run.advance()
-    keys = list(run.ops)
+    keys = list(run.journal.ops)
     run.close()
     return keys
 
@@ -159,9 +159,9 @@ def test_a_step_more_in_one_branch_shifts_no_answer() -> None:
     for seed in seeds(100):
         print("seed", seed)
         world, run = World(random.Random(seed)), load(changing(False), [])
-        while not run.advance() and run.position < 5:
+        while not run.advance() and run.journal.position < 5:
             world.tell(run, world.choose(run))
-        journal = run.take_facts()
+        journal = run.journal.take_facts()
         run.close()
         again = load(changing(True), journal)
         try:

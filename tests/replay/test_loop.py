@@ -26,9 +26,9 @@ def ran(code: Callable[..., Any], *answers: Any) -> Any:
     run = load(code, [])
     left = list(answers)
     while not run.advance():
-        op = next(iter(run.ops.values()))
-        at = run.now if op.deadline is None else op.deadline
-        run.append(Fact(op.kind, op.key, True, left.pop(0) if left else None, at, op.name))
+        op = next(iter(run.journal.ops.values()))
+        at = run.journal.now if op.deadline is None else op.deadline
+        run.journal.append(Fact(op.kind, op.key, True, left.pop(0) if left else None, at, op.name))
     return outcome(run)
 
 
@@ -103,14 +103,14 @@ def test_time_is_that_of_the_last_fact_and_never_goes_back() -> None:
         times = []
         for _ in range(3):
             await signal("go")
-            times.append((run.time() - STARTED_AT, loop.time()))
+            times.append((run.journal.now - STARTED_AT, loop.time()))
         return times
 
     run = load(code, [])
     for number, seconds in enumerate((5, 3, 8), 1):
         run.advance()
         at = STARTED_AT + seconds * SECOND
-        run.append(Fact("signal", f"go#{number}", True, None, at, "go"))
+        run.journal.append(Fact("signal", f"go#{number}", True, None, at, "go"))
     assert run.advance()
     assert outcome(run)[1] == [(5 * SECOND, 5.0), (5 * SECOND, 5.0), (8 * SECOND, 8.0)]
 
@@ -136,7 +136,7 @@ def test_deadlines_are_exact(delay: float, deadline: int) -> None:
 
     run = load(code, [])
     run.advance()
-    first, second, _ = run.ops.values()
+    first, second, _ = run.journal.ops.values()
     assert first.deadline == second.deadline == STARTED_AT + deadline
     assert (first.key, second.key) == ("$timer#1", "$timer#2")
     assert first.kind == "timer"
@@ -182,7 +182,7 @@ def test_a_finished_task_group_withdraws_the_durable_it_refuses() -> None:
         try:
             group.create_task(step(plus, 1))
         except RuntimeError:
-            return len(runtime().run.ops)
+            return len(runtime().run.journal.ops)
 
     left = ran(code)[1]
     assert left == 0 or sys.version_info < (3, 13)
@@ -193,7 +193,7 @@ def test_a_task_of_a_durable_that_never_begins_withdraws_it() -> None:
         task = asyncio.create_task(step(plus, 1))
         task.cancel()
         await asyncio.wait([task])
-        return list(runtime().run.ops)
+        return list(runtime().run.journal.ops)
 
     assert ran(code) == ("returned", [])
 
@@ -208,7 +208,7 @@ def test_eager_tasks_know_their_place() -> None:
         if sys.version_info < (3, 12):
             return await loop.create_task(child(), name="x")
         task = loop.create_task(child(), name="x", eager_start=True)
-        assert list(runtime().run.ops) == [".x/plus#1"]
+        assert list(runtime().run.journal.ops) == [".x/plus#1"]
         return await task
 
     assert ran(code, 2) == ("returned", 2)
@@ -245,7 +245,7 @@ def test_errors_that_nobody_awaits_are_collected(capfd: pytest.CaptureFixture[st
 
     run = load(code, [])
     run.advance()
-    run.append(Fact("timer", "$timer#1", True, None, run.now + SECOND))
+    run.journal.append(Fact("timer", "$timer#1", True, None, run.journal.now + SECOND))
     assert run.advance()
     run.close()
     gc.collect()
@@ -346,7 +346,7 @@ def test_the_workers_loop_goes_on_as_it_was() -> None:
                 (asyncio.get_running_loop(), asyncio.current_task(), sys.get_asyncgen_hooks())
             )
             await asyncio.sleep(0)
-            run.append(Fact("activity", "plus#1", True, 2, run.now, "plus"))
+            run.journal.append(Fact("activity", "plus#1", True, 2, run.journal.now, "plus"))
             loop.call_soon(run.advance)  # from a callback, which no task runs
             await asyncio.sleep(0)
             assert run.advance()

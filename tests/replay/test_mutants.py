@@ -128,9 +128,9 @@ def journal_of(program: Node, chance: random.Random) -> list[Fact]:
     """Run a program for a while and give its journal."""
     world, run = World(chance), load(code_of(program, []), [])
     length = chance.randrange(1, 12)
-    while not run.advance() and run.position < length:
+    while not run.advance() and run.journal.position < length:
         answer(world, run)
-    journal = run.take_facts()
+    journal = run.journal.take_facts()
     run.close()
     return journal
 

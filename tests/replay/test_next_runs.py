@@ -36,7 +36,7 @@ def test_it_ends_where_the_code_says_so_and_again_when_it_is_replayed(code: Any)
     for _ in range(2):
         run = load(code, [])
         assert not run.advance()
-        run.append(fact)
+        run.journal.append(fact)
         assert run.advance()
         assert run.continuation == [2]
         run.close()
@@ -64,7 +64,7 @@ def test_what_is_asked_for_after_it_is_refused_and_never_handed_out() -> None:
     run = load(stubborn, [])
     assert run.advance()
     assert run.continuation == [1]
-    assert run.take_requested() == []
+    assert run.journal.take_requested() == []
     assert refused == 1000
     run.close()
 
@@ -86,7 +86,7 @@ def test_the_others_of_a_group_end_with_it() -> None:
 
     run = load(group, [])
     assert not run.advance()
-    run.append(ONE)
+    run.journal.append(ONE)
     assert run.advance()
     assert run.continuation == [1]
     run.close()
@@ -113,7 +113,7 @@ def named(identity: str, past: list[tuple[str, int]]) -> Any:
     journal = [ONE, Fact("activity", "plus#2", True, 2, ONE.at, "plus", "(1, 1)")]
     made = type("Runtime", (), {"run": None})()
     made.run = AsyncRun(
-        names, (), {}, identity=identity, journal=journal, started_at=0, runtime=made, past=past
+        names, identity=identity, journal=journal, started_at=0, runtime=made, past=past
     )
     assert made.run.advance()
     told = made.run.outcome()
@@ -140,7 +140,7 @@ def order_of(identity: str, past: list[tuple[str, int]]) -> Any:
     """Give the order in which a set gives what the code has asked for."""
     made = type("Runtime", (), {"run": None})()
     made.run = AsyncRun(
-        set_order, (), {}, identity=identity, journal=[], started_at=0, runtime=made, past=past
+        set_order, identity=identity, journal=[], started_at=0, runtime=made, past=past
     )
     assert made.run.advance()
     order = made.run.outcome()

@@ -92,7 +92,7 @@ class Upgrade:
         while not run.advance():
             self.flush(run)
             before = shown(run)
-            if run.position >= self.cut:
+            if run.journal.position >= self.cut:
                 run.close()
                 run = load(self.program(True), world.journal, asked=world.asked)
                 if run.advance():
@@ -111,42 +111,42 @@ class Upgrade:
         """Flush, and see that nothing under way outside was forgotten by the new code."""
         self.world.flush(run)
         told = {fact.key for fact in self.world.journal}
-        assert self.under_way - set(run.ops) <= told
-        self.under_way = {op.key for op in run.ops.values() if op.kind == "answer"}
+        assert self.under_way - set(run.journal.ops) <= told
+        self.under_way = {op.key for op in run.journal.ops.values() if op.kind == "answer"}
 
 
 def test_new_runs_take_the_new_way() -> None:
-    run = load(in_a_loop(True), [])
-    assert World(random.Random(1)).drive(run) == ("returned", "done")
-    assert [patch.name for patch in run.patches_made] == ["more"]
+    world, run = World(random.Random(1)), load(in_a_loop(True), [])
+    assert world.drive(run) == ("returned", "done")
+    assert [fact.name for fact in world.journal if fact.kind == "patch"] == ["more"]
 
 
 def test_a_patch_stands_among_the_facts_at_its_place() -> None:
     run = load(in_a_loop(True), [])
     run.advance()
-    run.append(Fact("activity", "plus#1", True, 1, run.now + 5, "plus"))
+    run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now + 5, "plus"))
     run.advance()
-    facts = run.take_facts()
+    facts = run.journal.take_facts()
     assert [(fact.kind, fact.name) for fact in facts] == [("activity", "plus"), ("patch", "more")]
     assert facts[1].at == facts[0].at
-    assert run.position == 2
-    assert run.take_facts() == []
+    assert run.journal.position == 2
+    assert run.journal.take_facts() == []
     run.close()
 
 
 def test_a_patch_that_was_not_flushed_is_made_again() -> None:
     run = load(in_a_loop(True), [])
     run.advance()
-    run.append(Fact("activity", "plus#1", True, 1, run.now, "plus"))
-    asked_at_flush = run.asked
-    told, *_ = run.take_facts()
+    run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now, "plus"))
+    asked_at_flush = run.journal.asked
+    told, *_ = run.journal.take_facts()
     run.advance()
     waited = shown(run)
     run.close()
     again = load(in_a_loop(True), [told], asked=asked_at_flush)
     again.advance()
     assert shown(again) == waited
-    assert [fact.kind for fact in again.take_facts()] == ["patch"]
+    assert [fact.kind for fact in again.journal.take_facts()] == ["patch"]
     again.close()
 
 
@@ -159,10 +159,10 @@ def test_facts_that_come_together_do_not_make_a_new_run_old() -> None:
 
     run = load(code, [])
     run.advance()
-    run.append(Fact("activity", "plus#1", True, 1, run.now + 1, "plus"))
-    run.append(Fact("activity", "double#1", True, 2, run.now + 2, "double"))
+    run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now + 1, "plus"))
+    run.journal.append(Fact("activity", "double#1", True, 2, run.journal.now + 2, "double"))
     assert run.advance()
-    facts = run.take_facts()
+    facts = run.journal.take_facts()
     assert [fact.kind for fact in facts] == ["activity", "activity", "patch"]
     assert [fact.at for fact in facts] == sorted(fact.at for fact in facts)
     again = load(code, facts)
@@ -178,7 +178,7 @@ def test_the_first_answer_holds() -> None:
 
     run = load(code, [], asked=1)
     run.advance()
-    run.append(Fact("activity", "plus#1", True, 1, run.now, "plus"))
+    run.journal.append(Fact("activity", "plus#1", True, 1, run.journal.now, "plus"))
     assert run.advance()
     assert outcome(run) == ("returned", [False, False])
 

@@ -32,7 +32,7 @@ def replays_to_the_same_answer(
     executed = len(world.executed)
     run = load(program, world.journal, asked=world.asked)
     assert run.advance(), waits(run)
-    assert run.take_facts() == []
+    assert run.journal.take_facts() == []
     assert outcome(run) == ended
     assert len(world.executed) == executed
 
@@ -43,4 +43,4 @@ def replays_to_the_same_waits(program: Callable[..., Any], world: World) -> None
         assert not run.advance()
         assert shown(run) == before, position
         run.close()
-        assert run.ops == {}
+        assert run.journal.ops == {}

@@ -20,7 +20,7 @@ def keys(ops: list[Op]) -> list[str]:
 
 def told(run: Any, kind: str, name: str, value: Any = None, ok: bool = True) -> Fact:
     """Make the fact that answers the first op of a name."""
-    return Fact(kind, f"{name}#1", ok, value, run.now + 1, name)
+    return Fact(kind, f"{name}#1", ok, value, run.journal.now + 1, name)
 
 
 def test_requests_are_taken_once_and_in_order() -> None:
@@ -32,13 +32,13 @@ def test_requests_are_taken_once_and_in_order() -> None:
 
     run = load(code, [])
     run.advance()
-    assert keys(run.take_requested()) == ["plus#1", "double#1"]
-    assert run.take_requested() == []
-    run.append(told(run, "activity", "double", 2))
+    assert keys(run.journal.take_requested()) == ["plus#1", "double#1"]
+    assert run.journal.take_requested() == []
+    run.journal.append(told(run, "activity", "double", 2))
     run.advance()
-    assert keys(run.take_requested()) == ["plus#2"]
-    assert keys(list(run.ops.values())) == ["plus#1", "plus#2"]
-    assert run.asked == 3
+    assert keys(run.journal.take_requested()) == ["plus#2"]
+    assert keys(list(run.journal.ops.values())) == ["plus#1", "plus#2"]
+    assert run.journal.asked == 3
     run.close()
 
 
@@ -49,7 +49,7 @@ def test_what_is_answered_from_the_journal_is_not_requested() -> None:
 
     run = load(code, [Fact("activity", "plus#1", True, 2, 1, "plus")])
     run.advance()
-    assert keys(run.take_requested()) == ["double#1"]
+    assert keys(run.journal.take_requested()) == ["double#1"]
     run.close()
 
 
@@ -64,28 +64,28 @@ async def withdrawing() -> Any:
 def test_what_is_asked_for_and_withdrawn_in_between_never_existed() -> None:
     run = load(withdrawing, [])
     run.advance()
-    run.append(told(run, "signal", "first"))
+    run.journal.append(told(run, "signal", "first"))
     run.advance()
-    assert keys(run.take_requested()) == ["second#1"]
-    assert run.take_withdrawn() == []
+    assert keys(run.journal.take_requested()) == ["second#1"]
+    assert run.journal.take_withdrawn() == []
     run.close()
 
 
 def test_what_was_taken_and_is_withdrawn_is_told_once() -> None:
     run = load(withdrawing, [])
     run.advance()
-    assert keys(run.take_requested()) == ["plus#1", "first#1"]
-    run.append(told(run, "signal", "first"))
+    assert keys(run.journal.take_requested()) == ["plus#1", "first#1"]
+    run.journal.append(told(run, "signal", "first"))
     run.advance()
-    assert keys(run.take_withdrawn()) == ["plus#1"]
-    assert run.take_withdrawn() == []
+    assert keys(run.journal.take_withdrawn()) == ["plus#1"]
+    assert run.journal.take_withdrawn() == []
     run.close()
 
 
 def test_what_an_earlier_holder_may_have_begun_is_told_as_withdrawn() -> None:
     run = load(withdrawing, [Fact("signal", "first#1", True, None, 1, "first")], asked=2)
     run.advance()
-    assert keys(run.take_withdrawn()) == ["plus#1"]
+    assert keys(run.journal.take_withdrawn()) == ["plus#1"]
     run.close()
 
 
@@ -99,11 +99,13 @@ def test_timers_and_signals_are_withdrawn_too() -> None:
 
     run = load(code, [])
     run.advance()
-    assert keys(run.take_requested()) == ["$timer#1", "go#1"]
-    run.append(Fact("timer", "$timer#1", True, None, run.ops["$timer#1"].deadline or 0))
+    assert keys(run.journal.take_requested()) == ["$timer#1", "go#1"]
+    run.journal.append(
+        Fact("timer", "$timer#1", True, None, run.journal.ops["$timer#1"].deadline or 0)
+    )
     run.advance()
-    assert keys(run.take_withdrawn()) == ["go#1"]
-    assert keys(run.take_requested()) == ["late#1"]
+    assert keys(run.journal.take_withdrawn()) == ["go#1"]
+    assert keys(run.journal.take_requested()) == ["late#1"]
     run.close()
 
 
@@ -123,7 +125,7 @@ def test_a_told_op_cannot_be_withdrawn() -> None:
     ]
     run = load(code, journal)
     assert run.advance()
-    assert run.take_withdrawn() == []
+    assert run.journal.take_withdrawn() == []
     assert outcome(run) == ("returned", [False, False, 2])
 
 
@@ -138,20 +140,22 @@ async def racing() -> Any:
 def test_answers_of_commands_sent_together_are_taken_though_withdrawn() -> None:
     run = load(racing, [])
     run.advance()
-    assert len(run.take_requested()) == 3
+    assert len(run.journal.take_requested()) == 3
     for number in (1, 2, 3):
-        run.append(Fact("command", f"set#{number}", True, number, run.now, "set"), recorded=True)
+        run.journal.append(
+            Fact("command", f"set#{number}", True, number, run.journal.now, "set"), recorded=True
+        )
     assert run.advance()
-    assert run.take_facts() == []
-    assert run.position == 3
+    assert run.journal.take_facts() == []
+    assert run.journal.position == 3
     assert outcome(run) == ("returned", [1])
 
 
 def test_an_answer_of_something_withdrawn_is_refused_otherwise() -> None:
     run = load(withdrawing, [])
     run.advance()
-    run.append(told(run, "signal", "first"))
-    run.append(told(run, "answer", "plus", 2))
+    run.journal.append(told(run, "signal", "first"))
+    run.journal.append(told(run, "answer", "plus", 2))
     with pytest.raises(Exception, match="does not match"):
         run.advance()
     run.close()
@@ -163,16 +167,16 @@ def test_facts_are_taken_in_the_order_of_the_journal() -> None:
 
     run = load(code, [])
     run.advance()
-    first = Fact("activity", "plus#1", True, 2, run.now, "plus", extra={"message": 7})
-    run.append(first)
+    first = Fact("activity", "plus#1", True, 2, run.journal.now, "plus", extra={"message": 7})
+    run.journal.append(first)
     with pytest.raises(ValueError, match="not flushed"):
-        run.append(told(run, "command", "set"), recorded=True)
-    assert run.take_facts() == [first]
-    run.append(told(run, "command", "set"), recorded=True)
-    run.append(last := told(run, "activity", "double", 4))
+        run.journal.append(told(run, "command", "set"), recorded=True)
+    assert run.journal.take_facts() == [first]
+    run.journal.append(told(run, "command", "set"), recorded=True)
+    run.journal.append(last := told(run, "activity", "double", 4))
     assert run.advance()
-    assert run.take_facts() == [last]
-    assert run.position == 3
+    assert run.journal.take_facts() == [last]
+    assert run.journal.position == 3
     assert outcome(run) == ("returned", [2, None, 4])
 
 
@@ -189,12 +193,12 @@ def test_cancellation_is_a_fact() -> None:
 
     run = load(code, [])
     run.advance()
-    run.take_requested()
-    run.append(Fact("cancel", "$cancel", True, "too long", run.now))
+    run.journal.take_requested()
+    run.journal.append(Fact("cancel", "$cancel", True, "too long", run.journal.now))
     run.advance()
-    assert keys(run.take_withdrawn()) == ["plus#1"]
-    run.append(Fact("cancel", "$cancel", True, {"why": 1}, run.now))
-    run.append(Fact("activity", "double#1", True, 2, run.now, "double"))
+    assert keys(run.journal.take_withdrawn()) == ["plus#1"]
+    run.journal.append(Fact("cancel", "$cancel", True, {"why": 1}, run.journal.now))
+    run.journal.append(Fact("activity", "double#1", True, 2, run.journal.now, "double"))
     assert run.advance()
     assert outcome(run) == ("returned", ["too long", "", 2])
 
@@ -208,9 +212,9 @@ def test_a_cancelled_run_is_cancelled() -> None:
 
     run = load(code, [])
     run.advance()
-    run.append(Fact("cancel", "$cancel", True, None, run.now))
+    run.journal.append(Fact("cancel", "$cancel", True, None, run.journal.now))
     assert not run.advance()
-    run.append(told(run, "activity", "plus", 2))
+    run.journal.append(told(run, "activity", "plus", 2))
     assert run.advance()
     with pytest.raises(asyncio.CancelledError):
         run.outcome()
@@ -227,10 +231,10 @@ def test_a_plain_function_is_cancelled_at_its_wait() -> None:
 
     run = load(code, [])
     run.advance()
-    run.append(Fact("cancel", "$cancel", True, "stop", run.now))
+    run.journal.append(Fact("cancel", "$cancel", True, "stop", run.journal.now))
     assert not run.advance()
-    run.append(told(run, "activity", "double", 2))
-    run.append(told(run, "answer", "plus", 3))
+    run.journal.append(told(run, "activity", "double", 2))
+    run.journal.append(told(run, "answer", "plus", 3))
     assert run.advance()
     assert outcome(run) == ("returned", ["stop", 2, 3])
 
@@ -254,20 +258,20 @@ def test_a_plain_function_asks_for_each_thing_once() -> None:
     assert not run.advance()
     assert not run.advance()
     assert len(started) == 1
-    assert keys(run.take_requested()) == ["plus#1", "plus#3", "double#1"]
-    run.append(told(run, "activity", "double", 2))
+    assert keys(run.journal.take_requested()) == ["plus#1", "plus#3", "double#1"]
+    run.journal.append(told(run, "activity", "double", 2))
     assert not run.advance()
-    assert run.take_requested() == []
-    assert run.take_withdrawn() == []
-    run.append(told(run, "answer", "plus", 1))
+    assert run.journal.take_requested() == []
+    assert run.journal.take_withdrawn() == []
+    run.journal.append(told(run, "answer", "plus", 1))
     assert not run.advance()
-    assert keys(run.take_requested()) == ["go#1"]
-    assert keys(run.take_withdrawn()) == ["plus#3"]
-    run.append(told(run, "signal", "go", "yes"))
+    assert keys(run.journal.take_requested()) == ["go#1"]
+    assert keys(run.journal.take_withdrawn()) == ["plus#3"]
+    run.journal.append(told(run, "signal", "go", "yes"))
     assert run.advance()
     assert run.advance()
     assert len(started) == 4
-    assert run.take_withdrawn() == []
+    assert run.journal.take_withdrawn() == []
     assert outcome(run) == ("returned", [2, 1, "yes"])
 
 
@@ -277,21 +281,25 @@ def test_a_suspended_plain_function_does_nothing_more() -> None:
         try:
             signal("go")
         except BaseException:  # noqa: BLE001
-            for attempt in (lambda: step(plus, 1), lambda: run.patched("x"), lambda: signal("on")):
+            for attempt in (
+                lambda: step(plus, 1),
+                lambda: run.journal.patched("x"),
+                lambda: signal("on"),
+            ):
                 with pytest.raises(BaseException):  # noqa: B017, PT011
                     attempt()
             return "swallowed"
         finally:
-            run.patched("y")
+            run.journal.patched("y")
 
     run = load(code, [])
     assert not run.advance()
-    assert list(run.ops) == ["go#1"]
-    assert run.asked == 1
-    assert run.take_facts() == []
+    assert list(run.journal.ops) == ["go#1"]
+    assert run.journal.asked == 1
+    assert run.journal.take_facts() == []
     with pytest.raises(asyncio.InvalidStateError):
         run.outcome()
-    run.append(told(run, "signal", "go"))
+    run.journal.append(told(run, "signal", "go"))
     assert run.advance()
     assert outcome(run) == ("returned", None)
 
