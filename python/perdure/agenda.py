@@ -51,11 +51,11 @@ class Agenda:
         "_awaited",
         "_calls",
         "_ends",
-        "_timers",
         "cancels",
         "commands",
         "requests",
         "signals",
+        "timers",
         "to_start",
     )
 
@@ -68,7 +68,7 @@ class Agenda:
         self.to_start: list[Call] = []
         self._calls: dict[str, Call] = {}
         self._awaited: set[str] = set()
-        self._timers: dict[str, Op] = {}
+        self.timers: dict[str, Op] = {}
         self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
         self._ends: dict[str, int] = {}
         for fact in journal:
@@ -103,7 +103,7 @@ class Agenda:
             if call.again_at is None:
                 self.to_start.append(call)
         elif kind == "timer":
-            self._timers[key] = op
+            self.timers[key] = op
         elif kind == "signal":
             self.signals[key] = op
         elif kind == "answer":
@@ -135,7 +135,7 @@ class Agenda:
 
     def close(self, op: Op) -> None:
         """Take out what is answered."""
-        self._timers.pop(op.key, None)
+        self.timers.pop(op.key, None)
         self.signals.pop(op.key, None)
         self._awaited.discard(op.key)
 
@@ -155,25 +155,17 @@ class Agenda:
 
     def first_timer(self) -> Op | None:
         """Give the timer with the earliest deadline."""
-        return min(self._timers.values(), key=deadline_of) if self._timers else None
+        return min(self.timers.values(), key=deadline_of) if self.timers else None
 
     def next_deadline(self) -> int | None:
         """Give the earliest of the deadlines and the pauses between attempts."""
         return min(self._deadlines(), default=None)
 
     def _deadlines(self) -> Iterator[int]:
-        yield from map(deadline_of, self._timers.values())
+        yield from map(deadline_of, self.timers.values())
         for call in self._calls.values():
             if call.again_at is not None:
                 yield call.again_at
-
-    def has_timers(self) -> bool:
-        """Tell whether there are deadlines."""
-        return bool(self._timers)
-
-    def is_empty_of_time(self) -> bool:
-        """Tell whether nothing here happens by itself."""
-        return not (self._timers or self._calls)
 
     # Activities.
 
@@ -206,7 +198,7 @@ class Agenda:
 
     def holds_all(self, journal: Journal) -> bool:
         """Tell whether all that the code waits for happens here: nobody else sends anything."""
-        return len(journal.ops) == len(self._calls) + len(self._timers)
+        return len(journal.ops) == len(self._calls) + len(self.timers)
 
     def is_open(self, call: Call) -> bool:
         """Tell whether the code still waits for this call."""

@@ -172,10 +172,11 @@ class CoordinatorTurn(Turn):
         self._plan = None
         agenda.end_pauses(now)
         is_under_way = agenda.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
+        must_flush = self._must_flush_first() or self._news.is_timer_unsure(now)
         if self.engine.is_stopping and agenda.to_start and not is_under_way:
             self._plan = {"state": "release"}
             self.submit()
-        elif self._must_flush(now) and not self._is_transacting():
+        elif must_flush and not self._is_transacting():
             self.submit()
         elif agenda.to_start or is_under_way:
             self._start_calls()
@@ -183,9 +184,6 @@ class CoordinatorTurn(Turn):
         else:
             self._plan = {"state": PARK}
             self.submit()
-
-    def _must_flush(self, now: int) -> bool:
-        return self._must_flush_first() or self._news.is_timer_unsure(now)
 
     def _must_flush_first(self) -> bool:
         """Tell whether the database has to know more before anything begins."""

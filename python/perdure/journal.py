@@ -329,18 +329,16 @@ class Journal:
         self._untold.clear()
 
     def _answered_by(self, fact: Fact) -> Op | None:
-        op = self.ops.get(fact.key) if fact.key is not None else None
+        op = self.ops.get(fact.key or "")
         return op if op is not None and self._is_answer(op, fact) else None
 
     def _is_answer(self, op: Op, fact: Fact) -> bool:
-        if op.kind != fact.kind or fact.name not in (None, op.name):
-            return False
-        return self._same_arguments(op, fact)
+        is_named_so = op.kind == fact.kind and fact.name in (None, op.name)
+        return is_named_so and self._same_arguments(op, fact)
 
     def _same_arguments(self, op: Op, fact: Fact) -> bool:
-        if fact.fingerprint is None or op.fingerprint is None or self._accept_changes:
-            return True
-        return fact.fingerprint == op.fingerprint
+        known = fact.fingerprint
+        return known in (None, op.fingerprint) or op.fingerprint is None or self._accept_changes
 
     def _may_be_unheard(self, fact: Fact) -> bool:
         if fact.kind in SILENT:

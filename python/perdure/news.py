@@ -42,7 +42,7 @@ class News:
 
     def may_come(self) -> bool:
         """Tell whether there may be something to tell now."""
-        return bool(self._mail.messages or self._outcomes or self._agenda.has_timers())
+        return bool(self._mail.messages or self._outcomes or self._agenda.timers)
 
     def next_at(self) -> int:
         """Give the time of the next fact: now, and never before the last one."""
@@ -62,8 +62,8 @@ class News:
 
     def tell_next(self, journal: Journal) -> bool:
         """Append the earliest news to the journal; false when there is none."""
-        if not self._mail.messages and self._agenda.is_empty_of_time():
-            return False
+        if not self.may_come():
+            return self._tell_end(journal)
         message, op = self._next_message(journal)
         at = None if message is None else from_iso(message["sent_at"])
         if self._outcomes and (at is None or self._outcomes[0][0] < at):

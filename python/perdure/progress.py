@@ -52,8 +52,6 @@ class Progress:
 
     def forget(self, key: str) -> None:
         """Take note that something has ended."""
-        if key not in self._parts():
-            return
         with self._lock:
             parts = self._parts()
             if key in parts:
