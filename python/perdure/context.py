@@ -123,12 +123,12 @@ class Runtime(ABC):
         """Wait until an instant (µs)."""
 
     @abstractmethod
-    def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
-        """Wait for a signal, at most `timeout` seconds (TimeoutError)."""
+    def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
+        """Wait for a signal, at most `limit` seconds (TimeoutError)."""
 
     @abstractmethod
-    def within(self, ask: asks.Ask, timeout: float | None) -> Any:
-        """Wait for what others answer when they can, at most `timeout` seconds (TimeoutError)."""
+    def within(self, ask: asks.Ask, limit: float | None) -> Any:
+        """Wait for what others answer when they can, at most `limit` seconds (TimeoutError)."""
 
     @abstractmethod
     def beat(self, progress: Any) -> None:

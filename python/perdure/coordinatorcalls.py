@@ -72,28 +72,28 @@ class CoordinatorRuntime(Runtime):
         """Open a timer."""
         return self.run.request("timer", "$timer", None, deadline=deadline)
 
-    def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
+    def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
         """Open a wait for a signal, and a timer beside it where it is limited."""
         waiting = self.run.request("signal", signal, None, decode=decode)
-        return self._limited(waiting, timeout, f"signal {signal}")
+        return self._limited(waiting, limit, f"signal {signal}")
 
-    def within(self, ask: Ask, timeout: float | None) -> Any:
+    def within(self, ask: Ask, limit: float | None) -> Any:
         """Open a wait for an answer, and a timer beside it where it is limited."""
-        if timeout is not None:
-            ask = asks.expiring(ask, self.run.journal.now + microseconds(timeout))
-        return self._limited(self.ask(ask), timeout, asks.in_words(ask))
+        if limit is not None:
+            ask = asks.expiring(ask, self.run.journal.now + microseconds(limit))
+        return self._limited(self.ask(ask), limit, asks.in_words(ask))
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         """End this run; arguments that the function does not take are refused here."""
         self.run.continue_with(asks.stored(self._shape.bind(args, kwargs)))
 
-    def _limited(self, waiting: Any, timeout: float | None, what: str) -> Any:
-        if timeout is None:
+    def _limited(self, waiting: Any, limit: float | None, what: str) -> Any:
+        if limit is None:
             return waiting
-        late = asks.waited(timeout, what)
+        late = asks.waited(limit, what)
         if isinstance(waiting, asyncio.Future):
-            return _within(waiting, timeout, late)
-        return Either(self.run, waiting, self.sleep(microseconds(timeout)), late)
+            return _within(waiting, limit, late)
+        return Either(self.run, waiting, self.sleep(microseconds(limit)), late)
 
     def end_shield(self) -> None:
         """Let plain code that was cancelled meanwhile hear of it."""

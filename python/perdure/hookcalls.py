@@ -167,7 +167,7 @@ class HookRuntime(Runtime):
         """Make attempts of an activity, each one recorded before the next begins."""
         turn, within = self.turn, ask.spec.activity.limits.within
         made, again_at, failure = turn.memo.attempts(key)
-        end = None if within is None else self._deadline(f"{key}/end", microseconds(within))
+        end = self._end(f"{key}/end", within)
         while True:
             if again_at is not None:
                 await turn.waits.wait(Open(f"{key}/again", None, again_at))
@@ -224,19 +224,13 @@ class HookRuntime(Runtime):
 
     # Time and signals.
 
-    def sleep(self, length: int) -> Any:
+    async def sleep(self, length: int) -> None:
         """Wait for some µs, counted from the first time this call was made."""
-        return self._sleep(length)
-
-    async def _sleep(self, length: int) -> None:
         key = self.turn.claim_key(f"$sleep:{length}")
         await self._wait_until(key, self._deadline(key, length))
 
-    def sleep_until(self, deadline: int) -> Any:
+    async def sleep_until(self, deadline: int) -> None:
         """Wait until an instant."""
-        return self._sleep_until(deadline)
-
-    async def _sleep_until(self, deadline: int) -> None:
         await self._wait_until(self.turn.claim_key(f"$until:{deadline}"), deadline)
 
     async def _wait_until(self, key: str, deadline: int) -> None:
@@ -244,26 +238,21 @@ class HookRuntime(Runtime):
             await self._hear_cancel(key, waits=True)
             await self.turn.waits.wait(Open(key, None, deadline))
 
-    def wait_for(self, signal: str, timeout: float | None, decode: Decode) -> Any:
+    async def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
         """Wait for a signal; the limit counts from the first time this call was made."""
-        return self._wait_for(signal, timeout, decode)
-
-    async def _wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
         turn = self.turn
         key = turn.claim_key(f"wait:{signal}")
         fact = turn.memo.told(key)
         if fact is None:
             await self._hear_cancel(key, waits=True)
-            length = None if limit is None else microseconds(limit)
-            deadline = None if length is None else self._deadline(key, length)
-            fact = await turn.waits.wait(Open(key, signal, deadline))
+            fact = await turn.waits.wait(Open(key, signal, self._end(key, limit)))
         if fact.kind == "timer":
             raise waited(limit, f"signal {signal}")
         return read_as(decode, fact.value, signal, "signal")
 
-    def within(self, ask: Ask, timeout: float | None) -> Any:
+    def within(self, ask: Ask, limit: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
-        return self._within(self._discreet(ask), timeout)
+        return self._within(self._discreet(ask), limit)
 
     async def _within(self, ask: Ask, limit: float | None) -> Any:
         turn = self.turn
@@ -271,8 +260,7 @@ class HookRuntime(Runtime):
         fact = turn.memo.told(key)
         if fact is None:
             await self._hear_cancel(key, is_request=True, waits=True)
-            length = None if limit is None else microseconds(limit)
-            deadline = None if length is None else self._deadline(key, length)
+            deadline = self._end(key, limit)
             self._request(ask if deadline is None else expiring(ask, deadline), key)
             fact = await self._answered(Open(key, None, deadline, is_asked=True))
             if fact.kind == "timer":
@@ -288,6 +276,10 @@ class HookRuntime(Runtime):
             detail="Only a coordinator has runs.",
             hint="Let the coordinator call it.",
         )
+
+    def _end(self, key: str, limit: float | None) -> int | None:
+        """Give the deadline of what may take so many seconds; None where it has no limit."""
+        return None if limit is None else self._deadline(key, microseconds(limit))
 
     def _deadline(self, key: str, length: int) -> int:
         """Give the deadline that the first call has set, or set it."""
