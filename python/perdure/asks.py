@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from .arguments import check_asked
-from .durations import Duration, as_interval, seconds, to_iso
+from .durations import Duration, as_interval, micros, seconds, to_iso
 from .errors import (
     ActivityFailed,
     ChildFailed,
@@ -125,8 +125,7 @@ def activity_ask(
 def hook_ask(
     hook: Hook[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
 ) -> Ask:
-    """Ask for a hook; options: queue, priority, due_at (µs), signal, detached, pinned_version,
-    limit_key."""
+    """Ask for a hook; options: queue, priority, due_at, signal, pinned_version, limit_key."""
     name, bound, decode = _bound(hook, args, kwargs)
     own = {} if isinstance(hook, str) else {"limit_key": hook.key_of(args, kwargs)}
     queue = None if isinstance(hook, str) else hook.queue
@@ -136,7 +135,7 @@ def hook_ask(
 
 
 def child_ask(workflow: Workflow, args: tuple[Any, ...], kwargs: Json, **options: Any) -> Ask:
-    """Ask for a child job; options: id, entity, queue, priority, due_at (µs), context, detached,
+    """Ask for a child job; options: id, entity, queue, priority, due_at, context, detached,
     pinned_version, on_parent_end, timeout, limit_key."""
     name, bound, decode = _bound(workflow, args, kwargs)
     own = {} if isinstance(workflow, str) else workflow.own_options(args, kwargs)
@@ -160,7 +159,7 @@ def _given(options: Json) -> Json:
     given = {name: value for name, value in options.items() if value is not None}
     check_asked(given)
     if "due_at" in given:
-        given["due_at"] = to_iso(given["due_at"])
+        given["due_at"] = to_iso(micros(given["due_at"]))
     if "timeout" in given:
         given["timeout"] = as_timeout(given["timeout"])
     if "context" in given:

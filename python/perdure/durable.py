@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import random as randoms
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, NoReturn, TypeVar, get_args, overload
 from uuid import UUID
@@ -33,7 +34,7 @@ from .paths import Path, parse_path
 from .progress import Pulse, pulse
 from .typed import Result, decoder
 from .typed_items import unchanged
-from .work import Coordinator, Hook, Pending, Workflow, check_kind
+from .work import Coordinator, Hook, Pending, Work, Workflow, check_kind
 
 Fate = Literal["continue", "cancel", "terminate"]
 """What becomes of a child when the coordinator or hook that asked for it ends."""
@@ -122,11 +123,11 @@ def start_hook(
     options = {
         "queue": queue,
         "priority": priority,
-        "due_at": None if due_at is None else micros(due_at),
-        "detached": True,
+        "due_at": due_at,
         "limit_key": limit_key,
     }
-    serving.start(_hook(serving, hook, args, kwargs, options))
+    asked = _hook(serving, hook, args, kwargs, options)
+    serving.start(replace(asked, spec=asked.spec | {"detached": True}))
 
 
 def _hook(
@@ -137,18 +138,21 @@ def _hook(
     options: dict[str, Any],
 ) -> asks.Ask:
     check_kind(hook, Hook)
-    if isinstance(hook, str):
-        hook = serving.app.hooks.get(hook, hook)
-    if not isinstance(hook, str):
-        hook.refuse_options(args, _given(options) - {"detached"})
-    if isinstance(hook, str) and options["queue"] is None:
-        options["queue"] = serving.info.queue
-    options["pinned_version"] = serving.pin_of(hook)
-    return asks.hook_ask(hook, args, kwargs, **options)
+    known = serving.app.hooks.get(hook, hook) if isinstance(hook, str) else hook
+    return asks.hook_ask(known, args, kwargs, **_completed(serving, known, args, options))
 
 
-def _given(options: dict[str, Any]) -> set[str]:
-    return {name for name, value in options.items() if value is not None}
+def _completed(
+    serving: Runtime, work: Work[..., Any] | str, args: Any, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Give options of a request with what follows from who asks. Raises InvalidArgument for one
+    that might be meant as an argument."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(work, str):
+        given.setdefault("queue", serving.info.queue)
+    else:
+        work.refuse_options(args, given)
+    return given | {"pinned_version": serving.pin_of(work)}
 
 
 def child(
@@ -179,7 +183,7 @@ def child(
         "entity": entity,
         "queue": queue,
         "priority": priority,
-        "due_at": None if due_at is None else micros(due_at),
+        "due_at": due_at,
         "limit_key": limit_key,
         "context": context,
         "detached": detached or None,
@@ -215,7 +219,7 @@ def start_child(
         "entity": entity,
         "queue": queue,
         "priority": priority,
-        "due_at": None if due_at is None else micros(due_at),
+        "due_at": due_at,
         "limit_key": limit_key,
         "context": context,
         "on_parent_end": on_parent_end,
@@ -242,12 +246,7 @@ def _child(
         options["id"] = as_id(options["id"])
     if isinstance(workflow, str):
         workflow = serving.app.coordinators.get(workflow, workflow)
-    if not isinstance(workflow, str):
-        workflow.refuse_options(args, _given(options))
-    if isinstance(workflow, str) and options["queue"] is None:
-        options["queue"] = serving.info.queue
-    options["pinned_version"] = serving.pin_of(workflow)
-    return asks.child_ask(workflow, args, kwargs, **options)
+    return asks.child_ask(workflow, args, kwargs, **_completed(serving, workflow, args, options))
 
 
 @overload
