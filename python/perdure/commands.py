@@ -39,6 +39,7 @@ from .terminal import (
     moment,
     parsed,
     show,
+    show_each,
 )
 
 __all__ = ["commands", "item_commands", "replay"]
@@ -220,8 +221,7 @@ def jobs(
     times = {"since": moment(since), "until": moment(until)}
     with client(dsn, schema) as opened:
         listed = opened.jobs(workflow=workflow, status=status, after=after, limit=limit, **times)
-        for job in listed:
-            show(job, indent=None)
+        show_each(listed)
 
 
 @commands.command()
@@ -296,8 +296,7 @@ def fork(
 def timeline(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print all that belongs to a job but its memory, a line of JSON each."""
     with client(dsn, schema) as opened:
-        for item in opened.handle(id).timeline():
-            show(item, indent=None)
+        show_each(opened.handle(id).timeline())
 
 
 @commands.command()
@@ -305,8 +304,7 @@ def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print what is wrong in the app's tables; fail if anything is."""
     with connected(dsn, schema) as connection:
         broken = send(connection, Calls(schema).broken_invariants())
-    for (row,) in broken:
-        show(row, indent=None)
+    show_each(row for (row,) in broken)
     raise typer.Exit(1 if broken else 0)
 
 

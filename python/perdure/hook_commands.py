@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Schema, client, show
+from .terminal import DEFAULT, Dsn, Schema, client, show, show_each
 
 hook = typer.Typer(name="hook", help="Functions of the database as hooks.", no_args_is_help=True)
 
@@ -17,8 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the hook.
 def list_sql_hooks(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print which functions are hooks, and how often they are tried, a line of JSON each."""
     with client(dsn, schema) as opened:
-        for each in opened.sql_hooks():
-            show(each, indent=None)
+        show_each(opened.sql_hooks())
 
 
 @hook.command("register")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Json, Schema, client, commands, parsed, show
+from .terminal import DEFAULT, Dsn, Json, Schema, client, commands, parsed, show, show_each
 
 ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="The id of the item.")]
 
@@ -29,8 +29,7 @@ def items(
     asked = {"assignee": assignee, "name": name, "status": status, "limit": limit}
     asked |= {"after": parsed(after)}
     with client(dsn, schema) as opened:
-        for item in opened.items(**asked):
-            show(item, indent=None)
+        show_each(opened.items(**asked))
 
 
 @commands.command()

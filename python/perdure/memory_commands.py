@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .durations import seconds
-from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show
+from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show, show_each
 
 index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
 
@@ -59,8 +59,7 @@ def history(
 ) -> None:
     """Print the changes of a memory, or at a path, a line of JSON each, the oldest first."""
     with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
-        for change in opened.entity(id).watch(path, after=after, timeout=None if follow else 0):
-            show(change, indent=None)
+        show_each(opened.entity(id).watch(path, after=after, timeout=None if follow else 0))
 
 
 @commands.command()
@@ -73,8 +72,7 @@ def stream(
 ) -> None:
     """Print the items of a stream as they come, a line of JSON each, to its end or Ctrl-C."""
     with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
-        for item in opened.handle(id).stream(name, after=after):
-            show(item, indent=None)
+        show_each(opened.handle(id).stream(name, after=after))
 
 
 @commands.command()
@@ -89,16 +87,14 @@ def diff(
 ) -> None:
     """Print in what a memory differs between versions, a line of JSON for each place."""
     with client(dsn, schema) as opened:
-        for difference in opened.entity(id).diff(version, to_version):
-            show(difference, indent=None)
+        show_each(opened.entity(id).diff(version, to_version))
 
 
 @commands.command()
 def blame(id: Id, path: Place = "", schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print who wrote what stands in a memory, a line of JSON for each value."""
     with client(dsn, schema) as opened:
-        for author in opened.entity(id).blame(path):
-            show(author, indent=None)
+        show_each(opened.entity(id).blame(path))
 
 
 @commands.command()
@@ -148,8 +144,7 @@ def find(
     asked = {"order_by": parsed(order), "limit": limit, "after": parsed(after)}
     conditions = parsed(where)
     with client(dsn, schema) as opened:
-        for row in opened.find(entity, conditions, **asked):
-            show(row, indent=None)
+        show_each(opened.find(entity, conditions, **asked))
 
 
 @index.command("create")
@@ -182,5 +177,4 @@ def drop_index(
 def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print the indexes that are wanted, with state, size and use, a line of JSON each."""
     with client(dsn, schema) as opened:
-        for each in opened.indexes():
-            show(each, indent=None)
+        show_each(opened.indexes())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, show
+from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, show, show_each
 
 queue = typer.Typer(name="queue", help="Limits and pauses of queues.", no_args_is_help=True)
 
@@ -43,8 +43,7 @@ def list_queues(
 ) -> None:
     """Print how much work each queue has, and its limits, a line of JSON each."""
     with client(dsn, schema) as opened:
-        for depth in opened.queue_depths(queue):
-            show(depth, indent=None)
+        show_each(opened.queue_depths(queue))
 
 
 @queue.command("set")

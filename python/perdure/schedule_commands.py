@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Schema, Workflow, client, parsed, show
+from .terminal import DEFAULT, Dsn, Schema, Workflow, client, parsed, show, show_each
 
 schedule = typer.Typer(name="schedule", help="Workflows that start by time.", no_args_is_help=True)
 
@@ -44,8 +44,7 @@ def create_schedule(
 def list_schedules(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print the schedules, with when they are due next, a line of JSON each."""
     with client(dsn, schema) as opened:
-        for each in opened.schedules():
-            show(each, indent=None)
+        show_each(opened.schedules())
 
 
 @schedule.command("pause")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,17 +134,24 @@ def moment(text: str | None) -> datetime | None:
     return read
 
 
-def show(value: Any, indent: int | None = 2) -> None:
+def show(value: Any) -> None:
     """Print a value as JSON."""
-    is_row = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    shown = dataclasses.fields(value) if is_row else ()
-    plain = (
-        {each.name: getattr(value, each.name) for each in shown if each.repr} if is_row else value
-    )
-    print(json.dumps(plain, indent=indent, ensure_ascii=False, default=written))
+    print(_json(value, indent=2))
 
 
-def written(value: Any) -> Any:
+def show_each(values: Iterable[Any]) -> None:
+    """Print values as they come, a line of JSON each."""
+    for value in values:
+        print(_json(value))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=_written)
+
+
+def _written(value: Any) -> Any:
     """Write what JSON has no form for."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
