@@ -20,7 +20,6 @@ from .typed import Result
 from .typed_items import Decode, unchanged
 from .work import Hook
 
-A = TypeVar("A")
 _Memory = TypeVar("_Memory")
 _End_co = TypeVar("_End_co", covariant=True)
 _Status = TypeVar("_Status")
@@ -76,14 +75,14 @@ class BaseHandle(
 
     def status(self) -> _Status:
         """Tell where the job stands. Raises JobNotFound."""
-        return self._give(self._client.requests.status(self.id))
+        return self._client._give(self._client.requests.status(self.id))
 
     def signal(
         self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
     ) -> _Bool:
         """Send a signal; false where its key was seen before. Raises JobNotFound, JobFinished."""
         call = self._client.requests.signal(self.id, name, payload, key)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def stream(self, name: Path, *, after: After = 0, timeout: Duration | None = None) -> _Stream:
         """Follow a stream: `for item in handle.stream("tokens"): print(item.item)`.
@@ -99,16 +98,16 @@ class BaseHandle(
     def cancel(self, reason: str | None = None, *, connection: Any = None) -> _Bool:
         """Ask the job to cancel; false where it is finished or was asked before."""
         call = self._client.calls.cancel(self.id, reason)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def cancel_hook(self, task: str, reason: str | None = None, *, connection: Any = None) -> _Bool:
         """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
         call = self._client.calls.cancel_hook(self.id, task, reason)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def family(self, max_rows: int = FAMILY) -> _Family:
         """List the job and all that descend from it, each after its parent. Raises JobNotFound."""
-        return self._give(self._client.requests.family(self.id, max_rows))
+        return self._client._give(self._client.requests.family(self.id, max_rows))
 
     def children(self) -> _Children:
         """Give handles of the jobs that this one has asked for. Raises JobNotFound."""
@@ -122,14 +121,14 @@ class BaseHandle(
     def terminate(self, reason: str | None = None, *, connection: Any = None) -> _Bool:
         """End the job on the spot; none of its code runs any more."""
         call = self._client.calls.terminate(self.id, reason)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def pause(self) -> _Bool:
         """Keep its tasks from workers until it is resumed; what is held ends its turn.
 
         False where it was paused before. Raises JobNotFound.
         """
-        return self._give(self._client.calls.pause(self.id))
+        return self._client._give(self._client.calls.pause(self.id))
 
     def resume(
         self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
@@ -139,11 +138,11 @@ class BaseHandle(
         `task` names a stuck one alone. `accept_changes` lets arguments differ.
         """
         call = self._client.calls.resume(self.id, task, accept_changes)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def repin(self, version: str | None) -> _Int:
         """Let the job keep to another version of the code, or to none; gives how many tasks."""
-        return self._give(self._client.calls.repin(self.id, version))
+        return self._client._give(self._client.calls.repin(self.id, version))
 
     def retry(
         self,
@@ -159,7 +158,7 @@ class BaseHandle(
         as that of the last start, unless given. Raises JobNotFound.
         """
         call = self._client.requests.retry(self.id, args, timeout, key)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def timeline(self) -> _Timeline:
         """Give all that belongs to the job but its memory: itself, facts, tasks, open messages.
@@ -187,7 +186,7 @@ class BaseHandle(
         pinned_version; other keywords are the hook's own. Raises JobNotFound.
         """
         call = self._client.requests.hook(self.id, hook, args, options)
-        return self._give(call, connection)
+        return self._client._give(call, connection)
 
     def _answer(self, task: str, timeout: Duration | None, decode: Decode) -> Steps[Any]:
         limit, until = until_of(timeout)
@@ -199,10 +198,6 @@ class BaseHandle(
 
     def _ran(self, call: Call, timeout: Duration | None, decode: Decode) -> Steps[Any]:
         return (yield from self._answer((yield call), timeout, decode))
-
-    def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
-        given: A = self._client.send(call, connection)
-        return given
 
 
 AnyHandle: TypeAlias = BaseHandle[Any, Any, Any, Any, Any, Any, Any, Any, Any, Any]
