@@ -25,7 +25,7 @@ from .connections import FATAL, REFUSALS, AsyncLink
 from .durations import as_interval, from_iso
 from .errors import ValueSealed
 from .faults import crash_point
-from .lanes import Lanes, Letter
+from .lanes import BusyLanes, Letter
 from .turns import Json, Turn
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Committer:
         self._queue: deque[Turn] = deque()
         self._bell = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        self._lanes = Lanes(engine)
+        self._lanes = BusyLanes(engine)
         self._claim_at = self._look_at = 0.0
         self._rung = 0
         self._finds = 0

@@ -1,7 +1,9 @@
-"""Lanes: connections on which busy turns wait for their jobs, so that the others need not."""
+"""Lanes: connections on which busy turns wait for their jobs, so that the others need not; and what
+they have in common with those on which the database runs tasks."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from .connections import REFUSALS, AsyncLink
@@ -33,27 +35,35 @@ class Letter:
         return is_answer or not (state in ENDED or state in ("keep", "park"))
 
 
-class Lanes:
-    """Send busy turns again, waiting: one job a call, a few jobs at a time."""
+class Lanes(ABC):
+    """A few connections, and what is done on them, one thing after another."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
-        self._waiting: dict[str, list[Letter]] = {}
         self._idle: list[AsyncLink] = []
         self._running = 0
 
-    def send(self, letter: Letter) -> None:
-        """Send a turn when its job is free."""
-        job = letter.turn.job
-        is_new = job not in self._waiting
-        self._waiting.setdefault(job, []).append(letter)
-        if is_new and self._running < MAX_LANES:
+    def _begin(self) -> None:
+        """Open another lane, if there may be one more."""
+        if self._running < MAX_LANES:
             self._running += 1
             self._engine.spawn(self._run())
 
-    def is_busy(self) -> bool:
-        """Tell whether any turn waits here."""
-        return self._running > 0
+    async def _run(self) -> None:
+        link = self._idle.pop() if self._idle else self._made()
+        try:
+            await self._work(link)
+        finally:
+            self._running -= 1
+            self._idle.append(link)
+
+    @abstractmethod
+    def _made(self) -> AsyncLink:
+        """Make a connection."""
+
+    @abstractmethod
+    async def _work(self, link: AsyncLink) -> None:
+        """Do what waits, until there is no more of it."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -61,19 +71,29 @@ class Lanes:
             await link.close()
         self._idle.clear()
 
-    async def _run(self) -> None:
-        link = (
-            self._idle.pop()
-            if self._idle
-            else AsyncLink(self._engine.source, "perdure waits", tells=True)
-        )
-        try:
-            while self._waiting:
-                job = next(iter(self._waiting))
-                await self._send_all(link, self._waiting.pop(job))
-        finally:
-            self._running -= 1
-            self._idle.append(link)
+
+class BusyLanes(Lanes):
+    """Send busy turns again, waiting: one job a call."""
+
+    def __init__(self, engine: Engine):
+        super().__init__(engine)
+        self._waiting: dict[str, list[Letter]] = {}
+
+    def send(self, letter: Letter) -> None:
+        """Send a turn when its job is free."""
+        job = letter.turn.job
+        is_new = job not in self._waiting
+        self._waiting.setdefault(job, []).append(letter)
+        if is_new:
+            self._begin()
+
+    def _made(self) -> AsyncLink:
+        return AsyncLink(self._engine.source, "perdure waits", tells=True)
+
+    async def _work(self, link: AsyncLink) -> None:
+        while self._waiting:
+            job = next(iter(self._waiting))
+            await self._send_all(link, self._waiting.pop(job))
 
     async def _send_all(self, link: AsyncLink, letters: list[Letter]) -> None:
         committer = self._engine.committer

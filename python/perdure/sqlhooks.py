@@ -12,6 +12,7 @@ import psycopg
 
 from .calls import Call
 from .connections import REFUSALS, AsyncLink, pauses
+from .lanes import Lanes
 from .names import is_own
 from .turns import Json, Turn
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 logger = logging.getLogger("perdure.worker")
-
-MAX_LANES = 4
 
 CONFLICT = "40"
 """The class of errors after which nothing was done, and the same call may go through."""
@@ -44,47 +43,32 @@ class SqlHookTurn(Turn):
         """Take nothing: nothing was sent."""
 
 
-class SqlLanes:
+class SqlLanes(Lanes):
     """Connections on which the database runs tasks: those of one job one after the other, since
-    each locks its job, and a few jobs at a time."""
+    each locks its job."""
 
     def __init__(self, engine: Engine):
-        self._engine = engine
+        super().__init__(engine)
         self._waiting: dict[str, deque[SqlHookTurn]] = {}
         self._at_work: set[str] = set()
-        self._idle: list[AsyncLink] = []
-        self._running = 0
 
     def run(self, turn: SqlHookTurn) -> None:
         """Run a task when there is a lane for it."""
         self._waiting.setdefault(turn.job, deque()).append(turn)
-        if self._running < MAX_LANES and turn.job not in self._at_work:
-            self._running += 1
-            self._engine.spawn(self._run())
+        if turn.job not in self._at_work:
+            self._begin()
 
-    async def close(self) -> None:
-        """Close the connections."""
-        for link in self._idle:
-            await link.close()
-        self._idle.clear()
-
-    async def _run(self) -> None:
+    def _made(self) -> AsyncLink:
         # No patience: what breaks its connection may be the function, and is for the next claim.
-        link = (
-            self._idle.pop()
-            if self._idle
-            else AsyncLink(self._engine.source, "perdure hooks in SQL", patience=0)
-        )
-        try:
-            while (turn := self._next()) is not None:
-                self._at_work.add(turn.job)
-                try:
-                    await self._run_one(link, turn)
-                finally:
-                    self._at_work.discard(turn.job)
-        finally:
-            self._running -= 1
-            self._idle.append(link)
+        return AsyncLink(self._engine.source, "perdure hooks in SQL", patience=0)
+
+    async def _work(self, link: AsyncLink) -> None:
+        while (turn := self._next()) is not None:
+            self._at_work.add(turn.job)
+            try:
+                await self._run_one(link, turn)
+            finally:
+                self._at_work.discard(turn.job)
 
     def _next(self) -> SqlHookTurn | None:
         """Take the next turn of a job of which none is at work; the job then comes last."""

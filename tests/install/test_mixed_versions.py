@@ -31,7 +31,7 @@ from perdure.calls import Calls
 from perdure.connections import Link, Source
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
 from perdure.install import install
-from perdure.lanes import Lanes
+from perdure.lanes import BusyLanes
 from tests.databases import PLAIN, Connection
 
 Trees = dict[str, Path]
@@ -319,14 +319,14 @@ def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
         else:
             migrate_at_refusal(1, extension, monkeypatch)
             holder.execute("select from my_app.jobs for update")
-            send_all = Lanes._send_all
+            send_all = BusyLanes._send_all
 
             async def send_late(*given: Any) -> None:
                 holder.rollback()
                 await asyncio.to_thread(replaced)
                 await send_all(*given)
 
-            monkeypatch.setattr(Lanes, "_send_all", send_late)
+            monkeypatch.setattr(BusyLanes, "_send_all", send_late)
         goes_on.set()
         time.sleep(1)
         assert value(extension, "select stuck_reason from my_app.tasks") is None

@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.sqlhooks import MAX_LANES, SqlLanes
+from perdure.lanes import MAX_LANES
+from perdure.sqlhooks import SqlLanes
 from tests.worker.processes import worker_process
 
 T = "40 s"
