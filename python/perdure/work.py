@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import replace
 from functools import cached_property, partial, update_wrapper
@@ -26,7 +27,6 @@ from .errors import InvalidArgument, InvalidName
 from .limits import limits_of
 from .memory import Verbs
 from .names import check_queue, check_text
-from .notebooks import cell
 from .retry import Retry, policy_of
 from .typed import Result, Result_co, decoder
 from .typed_hints import signature_of
@@ -89,6 +89,15 @@ def is_awaited(function: Callable[..., Any]) -> bool:
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
+def _cell() -> int | None:
+    """Give the number of the run of a cell of a notebook, or of a line of IPython; None outside of
+    one. A cell that is run again defines its functions again."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    number: int | None = None if shell is None else shell.execution_count
+    return number
+
+
 def _object_of(owner: str) -> str:
     """Name an object of a class, for a hint: `bank` of `tests.Bank`."""
     return owner.rpartition(".")[2].lower()
@@ -131,7 +140,7 @@ class Work(Generic[P, R, Result_co]):
             check_queue(queue)
         copied: Any = self
         update_wrapper(copied, function, updated=())  # its attributes are not in place of ours
-        self._cell = cell() if self.__module__ == "__main__" else None
+        self._cell = _cell() if self.__module__ == "__main__" else None
 
     def comes_after(self, other: Work[..., Any]) -> bool:
         """Tell whether this is what another became when a cell of a notebook was run again."""

@@ -15,6 +15,43 @@ from pathlib import Path
 from perdure import faults
 from tests.source import python_files
 
+POINTS = frozenset(
+    {
+        "activity: after final flush",
+        "activity: after function",
+        "activity: before final flush",
+        "activity: before function",
+        "async client: after call",
+        "async client: before call",
+        "client: after call",
+        "client: before call",
+        "committer: after claim",
+        "committer: before send",
+        "coordinator: after advance",
+        "coordinator: after final flush",
+        "coordinator: after park",
+        "coordinator: before final flush",
+        "coordinator: before flush",
+        "coordinator: before park",
+        "heartbeat: before send",
+        "hook: after advance",
+        "hook: after final flush",
+        "hook: after function",
+        "hook: after park",
+        "hook: before final flush",
+        "hook: before flush",
+        "hook: before function",
+        "hook: before park",
+        "index: before statement",
+        "transaction: after commit",
+        "transaction: after function",
+        "transaction: before commit",
+        "worker: after release",
+        "worker: before release",
+    }
+)
+"""Every name that the package calls `crash_point` with; sweeps kill at each of them."""
+
 ORDERLY = frozenset({"worker: before release", "worker: after release"})
 """Points that only a worker passes which was asked to stop."""
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import perdure
-from perdure.faults import POINTS
 from tests.amount import amount
 from tests.cluster.poolers import pooler
 from tests.databases import connected
@@ -21,7 +20,7 @@ from tests.races.test_deadlocks import Chaos
 from tests.storms.cluster import Cluster
 from tests.storms.faulty import FAULTS, Driver
 from tests.storms.load import BOUND
-from tests.storms.points import ANY, ORDERLY, Fuse, burnt, points_in_code, worker_points
+from tests.storms.points import ANY, ORDERLY, POINTS, Fuse, burnt, points_in_code, worker_points
 from tests.storms.proxy import Proxy
 from tests.storms.storm import Faults, Storm
 from tests.storms.storm_app import app
