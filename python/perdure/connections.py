@@ -277,7 +277,8 @@ class Link:
                     self.close()
                 elif late or not can_be_repeated(error, self.is_connected()):
                     raise
-                self._look_elsewhere(error)
+                elif error.sqlstate in _ELSEWHERE:
+                    self.close()
             except PerdureError:
                 raise
             except BaseException:  # of a signal's handler: the answer may still be on its way
@@ -296,10 +297,6 @@ class Link:
     def is_connected(self) -> bool:
         """Tell whether there is a connection that has not broken."""
         return self._connection is not None and not self._connection.closed
-
-    def _look_elsewhere(self, error: psycopg.Error) -> None:
-        if error.sqlstate in _ELSEWHERE:
-            self.close()
 
     def close(self) -> None:
         """Close the connection; the next call opens another."""

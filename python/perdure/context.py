@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -53,21 +53,10 @@ class Info:
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
     """Tell who runs the task of a claimed row."""
-    return Info(
-        job=row["job"],
-        task=row["task"],
-        name=row["name"],
-        kind=kind,
-        attempt=row["attempt"],
-        signal=row["signal"],
-        entity=row["entity"],
-        workflow=row["workflow"],
-        queue=row["queue"],
-        parent=row["parent"],
-        headers=row["headers"],
-        pinned_version=row["pinned_version"],
-        run=row["run"],
-    )
+    return Info(kind=kind, **{name: row[name] for name in _OF_A_ROW})
+
+
+_OF_A_ROW = [each.name for each in fields(Info) if each.name not in ("kind", "key", "progress")]
 
 
 class Runtime(ABC):

@@ -304,12 +304,19 @@ class ChildFailed(Failure, code="PD605"):
 
 def from_database(error: psycopg.Error) -> PerdureError | None:
     """Give the class of a PDxxx SQLSTATE with its message, or None for any other error."""
-    kind = PerdureError.codes.get(error.sqlstate or "")
-    if kind is None:
+    if error.sqlstate not in PerdureError.codes:
         return None
     diag = error.diag
-    made = _make(kind, diag.message_primary or str(error), diag.message_detail, diag.message_hint)
-    return _placed(made, diag.column_name, diag.constraint_name)
+    return from_failure(
+        {
+            "code": error.sqlstate,
+            "message": diag.message_primary or str(error),
+            "detail": diag.message_detail,
+            "hint": diag.message_hint,
+            "path": diag.column_name,
+            "rule": diag.constraint_name,
+        }
+    )
 
 
 @contextmanager
@@ -367,21 +374,13 @@ def from_failure(failure: Mapping[str, Any]) -> PerdureError:
     """Give the error that a refused command's failure JSON describes, by its code."""
     kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
     message = str(failure.get("message") or failure.get("type") or "")
-    made = _make(kind, message, failure.get("detail"), failure.get("hint"))
-    return _placed(made, failure.get("path"), failure.get("rule"))
-
-
-def _placed(error: PerdureError, path: str | None, rule: str | None) -> PerdureError:
-    """Let an error that knows its place tell it; SQL raises the two as column and constraint."""
-    if isinstance(error, ContractBroken):
-        error.path, error.rule = path, rule
-    return error
-
-
-def _make(kind: type[PerdureError], message: str, detail: Any, hint: Any) -> PerdureError:
+    more = {name: failure.get(name) for name in ("detail", "hint")}
     if issubclass(kind, Failure):
-        return kind({"type": kind.__name__, "message": message, "detail": detail, "hint": hint})
-    return kind(message, detail=detail, hint=hint)
+        return kind({"type": kind.__name__, "message": message} | more)
+    error = kind(message, **more)
+    if isinstance(error, ContractBroken):
+        error.path, error.rule = failure.get("path"), failure.get("rule")
+    return error
 
 
 def failure_of(error: BaseException, through: str | None = None) -> Failed:

@@ -33,7 +33,7 @@ class Heartbeat:
         self._engine = engine
         self._hung_after = hung_after
         self._every = engine.lease_for / 3
-        self._link = Link(engine.source, "perdure heartbeat", patience=engine.lease_for / 3)
+        self._link = Link(engine.source, "perdure heartbeat", patience=self._every)
         self._stopped = threading.Event()
         self._loop_thread = threading.get_ident()
         self._seen_at = time.monotonic()
@@ -110,12 +110,11 @@ class Heartbeat:
         except REFUSALS as error:
             logger.warning("leases could not be kept this time: %s", str(error).strip())
             return
-        for turn, (number, _), answer in zip(turns, news, answers, strict=True):
+        for turn, (number, _), task, answer in zip(turns, news, tasks, answers, strict=True):
             if answer["state"] == "held":
                 turn.progress.said(number)
             if "error" in answer:
                 logger.warning("the progress of %r is not kept: %s", turn, answer["error"])
-        for task, answer in zip(tasks, answers, strict=True):
             if answer["state"] == "lost" or answer["cancel"]:
                 self._engine.loop.call_soon_threadsafe(
                     self._engine.heard, task, answer["state"], answer["cancel"]

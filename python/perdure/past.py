@@ -209,16 +209,12 @@ class Trail:
 
 def _as_stored(command: Any) -> dict[str, Any]:
     if not isinstance(command, Mapping) or "op" not in command:
-        raise _no_command(command)
+        raise InvalidArgument(
+            f"this is no list of commands: {command!r}"[:200],
+            hint='Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}].',
+        )
     given = {**command, "path": written(command.get("path", ""))}
     return given | {"value": stored(command["value"])} if "value" in command else given
-
-
-def _no_command(given: object) -> InvalidArgument:
-    return InvalidArgument(
-        f"this is no list of commands: {given!r}"[:200],
-        hint='Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}].',
-    )
 
 
 def keyed(options: dict[str, Any]) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def recordings(
         # As it is: an export is no place for what was sealed, and the replay has the codec.
         rows = client.send(client.calls.running_coordinators(after, size, workflow))
         for (row,) in rows:
-            yield Recording(row, _journal_of(client, row))
+            yield _recorded(client, row)
         if not rows:
             return
         after = rows[-1][0]["job"]
@@ -238,34 +238,27 @@ def recordings_of_runs(client: Client, job: str, seen: Mapping[str, Json]) -> It
         yield Recording(last.row | known, last.journal)
 
 
-def _rows_of(client: Client, job: str, task: str) -> Rows:
-    """Read what a task was told, though some of it may be forgotten."""
+def _rows_of(client: Client, job: str, task: str, position: int | None = None) -> Rows:
+    """Read what a task was told, maybe up to a position; some of it may be forgotten."""
     rows: Rows = []
-    while True:
+    while position is None or len(rows) < position:
         call = client.calls.read_journal(job, task, rows[-1][0] if rows else 0)
         page = client.send(call.as_it_is())
         if not page:
-            return rows
+            break
         rows += page
+    return rows[:position]
 
 
 def recording_of(client: Client, job: str) -> Recording:
     """Read one job, running or ended. Raises JobNotFound."""
     row = client.send(client.calls.recording_of(job))
-    return Recording(row, _journal_of(client, row))
+    return _recorded(client, row)
 
 
-def _journal_of(client: Client, row: Json) -> Rows:
-    """Read a journal as far as it went when the row was read."""
-    journal: Rows = []
-    end = row["position"]
-    while end is None or len(journal) < end:
-        call = client.calls.read_journal(row["job"], row["task"], len(journal))
-        page = client.send(call.as_it_is())
-        journal += page
-        if not page:
-            break
-    return journal[:end]
+def _recorded(client: Client, row: Json) -> Recording:
+    """Read the journal of a row, as far as it went when that was read."""
+    return Recording(row, _rows_of(client, row["job"], row["task"], row["position"]))
 
 
 def read_recordings(path: str | PathLike[str]) -> Iterator[Recording]:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator
 from typing import Any
 
-from .calls import Call, Calls
+from .calls import Calls
 from .envelopes import envelope_of, leaves
 from .errors import InvalidArgument, VersionConflict
+from .looks import Steps
 from .paths import write_path
 
 BATCH = 500
 """Fields that are written in one call."""
 
-Steps = Generator[Call, Any, int]
-"""Gives calls, is told their answers, and gives how many fields were written."""
 
-
-def steps(calls: Calls, job: str) -> Steps:
-    """Write every field anew that is not as the codec would seal it now; others write meanwhile."""
+def steps(calls: Calls, job: str) -> Steps[int]:
+    """Write every field anew that is not as the codec would seal it now, and give how many; others
+    write meanwhile."""
     if calls.codec is None:
         raise InvalidArgument("there is no codec here to seal anything", hint="connect(codec=…)")
     written = 0
