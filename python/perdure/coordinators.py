@@ -28,6 +28,7 @@ from .turns import (
     ENDED,
     Json,
     Turn,
+    command_body,
     fact_body,
     facts_of,
     log_failure,
@@ -298,7 +299,7 @@ class CoordinatorTurn(Turn):
         self._look_at = None
         agenda, at = self._agenda, self._news.next_at()
         facts = [fact_body(fact) for fact in self._unflushed]
-        facts += [_command_body(op, at) for op in agenda.commands]
+        facts += [command_body(op, op.key, at) for op in agenda.commands]
         self._sent, self._sent_facts, self._sent_at = agenda.commands, len(facts), at
         self._on_their_way, self._unflushed, agenda.commands = self._unflushed, [], []
         body = self.body(**plan, facts=facts or None, asked=self._count_asked())
@@ -509,10 +510,3 @@ _LAST = ("stuck", "failed")
 
 def _stuck(error: BaseException) -> Json:
     return {"state": "stuck", "value": reason_of(error)}
-
-
-def _command_body(op: Op, at: int) -> Json:
-    body: Json = {"kind": op.kind, "key": op.key, "name": op.name, "at": to_iso(at)} | op.spec
-    if op.fingerprint is not None:
-        body["fingerprint"] = op.fingerprint
-    return body

@@ -32,7 +32,7 @@ from .work import SQL_QUEUE, Work
 
 if TYPE_CHECKING:
     from .context import Info
-    from .tracing import Attempt
+    from .tracing import AttemptSpan
 
 logger = logging.getLogger("perdure.worker")
 
@@ -240,7 +240,7 @@ class Engine:
             del self.threads[place]
         self._thread_ended.set()
 
-    def begin_span(self, info: Callable[[], Info], context: Context) -> Attempt | None:
+    def begin_span(self, info: Callable[[], Info], context: Context) -> AttemptSpan | None:
         """Begin the span of an attempt whose code will run in a context; None without a tracer."""
         tracing = self.app.tracing
         return None if tracing is None else tracing.begin(info(), self.instance, context)

@@ -33,7 +33,7 @@ from .work import Hook
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .tracing import Attempt
+    from .tracing import AttemptSpan
 
 logger = logging.getLogger("perdure.worker")
 
@@ -65,7 +65,7 @@ class HookTurn(Turn):
         self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
         self._root: asyncio.Task[Any] | None = None
-        self._span: Attempt | None = None
+        self._span: AttemptSpan | None = None
         self._plan: Json | None = None
         self._sent_plan: Json = KEEP
         self.has_ended = False

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .asks import Ask, outlives
-from .durations import to_iso
 from .replay import Fact
-from .turns import Json, fact_body
+from .turns import Json, command_body, fact_body
 
 if TYPE_CHECKING:
     from .hooks import HookTurn
@@ -29,13 +28,6 @@ class Command:
         self.at = at
         self.place = place
         self.future = future
-
-    def body(self) -> Json:
-        """Write the fact for advance()."""
-        fields: Json = {"kind": self.ask.kind, "key": self.key, "name": self.ask.name}
-        more = {"at": to_iso(self.at), "fingerprint": self.ask.fingerprint}
-        spec: Json = self.ask.spec
-        return fields | more | spec
 
     def fact(self, ok: bool, value: Any) -> Fact:
         """Make the fact of its answer."""
@@ -113,7 +105,7 @@ class Outbox:
         future: asyncio.Future[Fact] = self._turn.engine.loop.create_future()
         command = Command(ask, key, self.next_at(), len(self._load.facts), future)
         self._load.commands.append(command)
-        self._load.facts.append(command.body())
+        self._load.facts.append(command_body(ask, key, command.at))
         self._turn.submit()
         return future
 

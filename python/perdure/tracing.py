@@ -55,7 +55,7 @@ def _harmless() -> Iterator[None]:
         logger.exception(_LOST)
 
 
-class Attempt:
+class AttemptSpan:
     """One attempt under way: its span, which is that of all that its code runs."""
 
     def __init__(self, span: Span):
@@ -82,7 +82,7 @@ class Tracing:
 
     def begin(
         self, info: Info, instance: str | None, context: contextvars.Context
-    ) -> Attempt | None:
+    ) -> AttemptSpan | None:
         """Begin the span of an attempt: the current one of all that will run in the context."""
         try:
             around = _around(info, instance)
@@ -91,7 +91,7 @@ class Tracing:
         except Exception:
             logger.exception(_LOST)
             return None
-        return Attempt(span)
+        return AttemptSpan(span)
 
     def ended(
         self, info: Info, instance: str | None, began: int, state: str, failure: Failed | None

@@ -78,7 +78,7 @@ class Transactions:
 
         Raises what the function raises; of all else its turn is told.
         """
-        attempt = Attempt(self, call, info, limit, allowed, recorder)
+        attempt = TransactionAttempt(self, call, info, limit, allowed, recorder)
         run = self.engine.loop.create_task(attempt.run())
         self.engine.attempts.add(run)
         run.add_done_callback(self.engine.attempts.discard)
@@ -214,7 +214,7 @@ class Unapplied(Exception):
         self.answer = answer
 
 
-class Attempt:
+class TransactionAttempt:
     """One attempt of a transaction: its function runs once, or again after a conflict."""
 
     def __init__(

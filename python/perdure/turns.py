@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from .asks import Ask
 from .context import Info, info_of
 from .durations import from_iso, to_iso
 from .errors import PerdureError, failure_of, from_failure
 from .mail import Mail, mail_of_answer
 from .progress import MAX_BYTES, MAX_SEALED, Progress
-from .replay import Fact
+from .replay import Fact, Op
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -206,6 +207,12 @@ def facts_of(rows: list[list[Any]]) -> list[Fact]:
         Fact(kind, key, ok, value, from_iso(at), name, fingerprint, op, path and tuple(path))
         for _, kind, key, name, fingerprint, ok, value, at, op, path in rows
     ]
+
+
+def command_body(asked: Ask | Op, key: str, at: int) -> Json:
+    """Write a command, read or send for advance(); the database tells its answer."""
+    body: Json = {"kind": asked.kind, "key": key, "name": asked.name, "at": to_iso(at)} | asked.spec
+    return body if asked.fingerprint is None else body | {"fingerprint": asked.fingerprint}
 
 
 def fact_body(fact: Fact) -> Json:

@@ -19,7 +19,7 @@ from perdure.connections import AsyncLink
 from perdure.engine import Engine
 from perdure.errors import ValueSealed
 from perdure.hooks import HookTurn
-from perdure.transactions import NAME, Attempt
+from perdure.transactions import NAME, TransactionAttempt
 from tests.worker.test_until import wait_for
 
 T = "10 s"
@@ -379,10 +379,10 @@ def test_a_task_whose_commit_nobody_tells_of_is_let_go_of(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be held, and say nothing any more; who has it next runs it again. [P12]"""
-    judged, call = Attempt._judged, AsyncLink.call
+    judged, call = TransactionAttempt._judged, AsyncLink.call
     lost: list[str] = []
 
-    def loses(attempt: Attempt, reply: Any) -> Any:
+    def loses(attempt: TransactionAttempt, reply: Any) -> Any:
         answer = judged(attempt, reply)
         if not lost:
             lost.append("commit")
@@ -403,7 +403,7 @@ def test_a_task_whose_commit_nobody_tells_of_is_let_go_of(
     async def waits(memory: perdure.AsyncEntity) -> str:
         return await pays()
 
-    monkeypatch.setattr(Attempt, "_judged", loses)
+    monkeypatch.setattr(TransactionAttempt, "_judged", loses)
     monkeypatch.setattr(AsyncLink, "call", refuses)
     work(lease=1)
     assert client.start(waits).result(T) == "paid"

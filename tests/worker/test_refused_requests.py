@@ -246,7 +246,7 @@ def test_a_task_that_was_to_be_given_back_is_parked_where_that_is_refused(
     async def sale(memory: perdure.AsyncEntity) -> Any:
         return await asyncio.gather(memory.set(1, "sold"), charge())
 
-    write, settle = coordinators._command_body, coordinators.CoordinatorTurn._settle
+    write, settle = coordinators.command_body, coordinators.CoordinatorTurn._settle
 
     def stops_first(turn: Any, run: Any) -> None:
         turn.engine.is_stopping = True
@@ -254,7 +254,9 @@ def test_a_task_that_was_to_be_given_back_is_parked_where_that_is_refused(
 
     monkeypatch.setattr(coordinators.CoordinatorTurn, "_settle", stops_first)
     monkeypatch.setattr(
-        coordinators, "_command_body", lambda op, at: write(op, at) | {"value": "x" * 1_100_000}
+        coordinators,
+        "command_body",
+        lambda op, key, at: write(op, key, at) | {"value": "x" * 1_100_000},
     )
     work()
     job = client.start(sale)

@@ -657,7 +657,7 @@ def test_whose_turn_was_applied_before_commits_nothing(
     async def never_asks(_: Any) -> None:
         return None
 
-    monkeypatch.setattr(transactions.Attempt, "_what_became", never_asks)
+    monkeypatch.setattr(transactions.TransactionAttempt, "_what_became", never_asks)
     at_commit("committed, reply lost")
     work()
     assert client.start("books", "a").result(T) == "run 1"
