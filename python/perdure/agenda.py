@@ -45,20 +45,6 @@ class Agenda:
     """Open ops by kind: timers and signals come from outside, commands and requests need a flush,
     activities run here."""
 
-    __slots__ = (
-        "_asked_before",
-        "_attempts",
-        "_awaited",
-        "_calls",
-        "_ends",
-        "cancels",
-        "commands",
-        "requests",
-        "signals",
-        "timers",
-        "to_start",
-    )
-
     def __init__(self, journal: Iterable[Fact] = (), asked_before: int = 0):
         self._asked_before = asked_before
         self.commands: list[Op] = []

@@ -32,37 +32,6 @@ class Journal:
     the time of the last fact told (µs).
     """
 
-    __slots__ = (
-        "_accept_changes",
-        "_asked_before",
-        "_closed_by",
-        "_counts",
-        "_kept",
-        "_last_at",
-        "_loaded",
-        "_on_cancel",
-        "_past",
-        "_patches",
-        "_requested",
-        "_seen_asked",
-        "_seen_told",
-        "_sent_ahead",
-        "_settled",
-        "_taken",
-        "_told",
-        "_turned_away",
-        "_unflushed",
-        "_untold",
-        "_withdrawn",
-        "asked",
-        "broken",
-        "identity",
-        "now",
-        "ops",
-        "position",
-        "started_at",
-    )
-
     def __init__(
         self,
         identity: str,
