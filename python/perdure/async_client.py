@@ -152,7 +152,6 @@ class AsyncClient(
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it."""
         await self.close()
 
     async def close(self) -> None:
@@ -230,7 +229,6 @@ class Connecting(Coroutine[Any, Any, AsyncClient]):
         self._client: AsyncClient | None = None
 
     def __await__(self) -> Generator[Any, Any, AsyncClient]:
-        """Connect."""
         return self._connecting.__await__()
 
     def send(self, value: Any) -> Any:
@@ -246,12 +244,10 @@ class Connecting(Coroutine[Any, Any, AsyncClient]):
         self._connecting.close()
 
     async def __aenter__(self) -> AsyncClient:
-        """Connect."""
         self._client = await self
         return self._client
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the client."""
         if self._client is not None:
             await self._client.close()
 

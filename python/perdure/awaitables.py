@@ -24,7 +24,6 @@ class Numbered:
     number: int
 
     def __hash__(self) -> int:
-        """Give the number of creation."""
         return self.number
 
 
@@ -103,7 +102,6 @@ class Waiting(Coroutine[Any, Any, Any]):
         self._steps: Generator[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        """Await the future itself."""
         return self._future.__await__()
 
     def send(self, value: Any) -> Any:

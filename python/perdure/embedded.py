@@ -85,11 +85,9 @@ class Server:
         self._place: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        """Start or join the server."""
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        """Leave the server."""
         self.close()
 
     @property

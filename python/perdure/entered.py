@@ -27,7 +27,6 @@ class Entered:
         self._loop = loop
 
     def __enter__(self) -> None:
-        """Step into the loop."""
         self._outer = outer = _get_running_loop()
         self._outer_task = asyncio.current_task(outer) if outer is not None else None
         if outer is not None and self._outer_task is not None:
@@ -41,7 +40,6 @@ class Entered:
         _set_running_loop(loop)
 
     def __exit__(self, *_: object) -> None:
-        """Step out again."""
         _set_running_loop(self._outer)
         sys.set_asyncgen_hooks(*self._hooks)
         if self._outer is not None and self._outer_task is not None:

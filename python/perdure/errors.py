@@ -274,7 +274,6 @@ class Failure(PerdureError):
         self.attempts = given.get("attempts")
 
     def __str__(self) -> str:
-        """Give the original type and message."""
         return f"{self.type}: {self.message}" if self.message else self.type
 
     def __reduce__(self) -> tuple[Any, tuple[Failed], dict[str, Any]]:

@@ -48,7 +48,6 @@ class BaseHandle(
         self.id = job
 
     def __repr__(self) -> str:
-        """Show which job it is."""
         return f"<{type(self).__name__} of {self.id}>"
 
     @property

@@ -557,16 +557,13 @@ class Escaped:
         self.error = error
 
 
-class Family:
-    """Makes the tasks of the worker's loop, and notes to which hook they belong."""
-
-    def __call__(self, loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        """Make a task."""
-        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
-        turn = turn_of(options.get("context"))
-        if turn is not None:
-            turn.note_task(task)
-        return task
+def make_task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """Make a task of the worker's loop, and note to which hook it belongs."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    turn = turn_of(options.get("context"))
+    if turn is not None:
+        turn.note_task(task)
+    return task
 
 
 def turn_of(context: Context | None) -> HookTurn | None:

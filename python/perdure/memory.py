@@ -71,7 +71,6 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         self.id = job
 
     def __repr__(self) -> str:
-        """Show whose memory it is."""
         return f"<{type(self).__name__} of {self.id}>"
 
     def get(self, path: Path = "") -> _Json:

@@ -68,7 +68,6 @@ class Room:
         self._room = room
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Wait."""
         if self._room is None:
             yield
         else:

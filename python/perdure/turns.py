@@ -70,7 +70,6 @@ class Turn(ABC):
         self.progress = Progress(row["progress"], MAX_SEALED if "discretion" in row else MAX_BYTES)
 
     def __repr__(self) -> str:
-        """Show which task it is."""
         return f"<{self.kind} {self.row['name']} of {self.job}, task {self.task}>"
 
     def info(self) -> Info:

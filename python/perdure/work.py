@@ -208,7 +208,6 @@ class Work(Generic[P, R, Result_co]):
         return key
 
     def __repr__(self) -> str:
-        """Show kind and name."""
         return f"<{self.kind} {self.name}>"
 
 

@@ -27,7 +27,7 @@ from .errors import InvalidArgument
 from .eventloop import new_loop
 from .faults import crash_point
 from .heartbeats import Heartbeat
-from .hooks import Family
+from .hooks import make_task
 from .names import check_name, check_queue
 from .provisioning import Provisioning
 from .threads import Threads, beside, in_thread
@@ -151,11 +151,9 @@ class Worker:
                 loop.call_soon_threadsafe(stopping.set)
 
     def __enter__(self) -> Self:
-        """Start."""
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         self.stop()
 
     async def __aenter__(self) -> Self:
@@ -219,7 +217,7 @@ class Worker:
         self._stopping, self._loop = asyncio.Event(), asyncio.get_running_loop()
         if self._is_told_to_stop:
             self._stopping.set()
-        self._loop.set_task_factory(Family())
+        self._loop.set_task_factory(make_task)
         source = await in_thread(lambda: Source(self._dsn, self._schema, self._prepare_threshold))
         ending.callback(source.close)
         if self._stopping.is_set():

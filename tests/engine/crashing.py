@@ -29,7 +29,7 @@ from perdure.calls import Call, send_async
 from perdure.connections import AsyncLink, Source
 from perdure.engine import Engine
 from perdure.eventloop import new_loop
-from perdure.hooks import Family
+from perdure.hooks import make_task
 from tests.databases import PLAIN, POOLED, find_app
 from tests.engine.ledger import Ledger
 from tests.engine.outside import Outside, Step
@@ -172,7 +172,7 @@ class Stage(Outside):
         self.lives = 0
         self._pool = Pool(dsn)
         self._loop = new_loop()
-        self._loop.set_task_factory(Family())
+        self._loop.set_task_factory(make_task)
         self._loop.set_exception_handler(self._unhandled)
         self._errors: list[str] = []
         self._life = Life(Faults(), "nobody", is_dead=True)
