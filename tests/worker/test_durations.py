@@ -41,6 +41,33 @@ async def ends(memory: perdure.AsyncEntity) -> None:
     await perdure.sleep("1 d")
 
 
+@app.hook
+async def notes_the_time(memory: perdure.AsyncEntity, name: str) -> None:
+    await memory.set(perdure.now().isoformat(), name)
+
+
+@app.coordinator
+async def asks_for_later(memory: perdure.AsyncEntity) -> str:
+    began = perdure.now()
+    perdure.start_hook(notes_the_time, "hook", due_at=began + timedelta(hours=1))
+    perdure.start_child(
+        notes,
+        id="in-two-hours",
+        entity="note",
+        priority=3,
+        context={"kept": True},
+        due_at=began + timedelta(hours=2),
+        on_parent_end="continue",
+    )
+    return began.isoformat()
+
+
+@app.coordinator
+async def notes(memory: perdure.AsyncEntity) -> str:
+    await memory.set(perdure.info().entity, "entity")
+    return perdure.now().isoformat()
+
+
 @pytest.fixture
 def lab(dsn: str) -> Any:
     """Give a lab of the app."""
@@ -99,3 +126,15 @@ def test_a_little_time_is_more_than_none(lab: Lab) -> None:
     assert limits_of(LITTLE, None).until(5, 5) == 6
     assert limits_of(None, LITTLE).end(5) == 6
     assert lab.run(gives_little_time) == "TimeoutError"
+
+
+def test_a_hook_and_a_child_begin_when_they_are_due(lab: Lab) -> None:
+    job = lab.start(asks_for_later)
+    began = datetime.fromisoformat(lab.result(job))
+    assert "hook" not in lab.memory(job).get()
+    lab.pass_time("3 h")
+    told = datetime.fromisoformat(lab.memory(job).get("hook"))
+    child = datetime.fromisoformat(lab.result("in-two-hours"))
+    waited = [(at - began) // timedelta(hours=1) for at in (told, child)]
+    assert waited == [1, 2]
+    assert lab.memory("in-two-hours").get() == {"kept": True, "entity": "note"}
