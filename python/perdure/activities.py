@@ -25,6 +25,7 @@ from .faults import crash_point
 from .limits import too_late
 from .progress import Pulse
 from .progress import pulse as running_pulse
+from .publishing import Publisher
 from .turns import CANCEL, DROPPED, Json, Turn, log_failure
 from .work import Activity, Transaction
 
@@ -146,8 +147,8 @@ class Attempt:
             # A task of the user's raised GeneratorExit: to throw that here closes what runs within.
             outcome = Outcome(False, self._failure(error))
         self.pulse.close()  # a thread that goes on would let it never come to an end
-        if self.pulse.has_published:
-            outcome = await self._published(outcome)
+        if self.pulse.publisher is not None:
+            outcome = await self._published(outcome, self.pulse.publisher)
         if not outcome.ok:
             self._log(outcome)
         return outcome
@@ -157,10 +158,10 @@ class Attempt:
         again = None if pause is None else f"again in {pause:.{1 if pause >= 1 else 3}f} s"
         log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
 
-    async def _published(self, outcome: Outcome) -> Outcome:
+    async def _published(self, outcome: Outcome, publisher: Publisher) -> Outcome:
         """Give the outcome, or the failure to tell of it what belongs to it."""
         try:
-            await self.pulse.published()
+            await publisher.flushed()
         except Exception as error:  # noqa: BLE001 - what comes of the attempt is not all there
             failed = Outcome(False, failure_of(error, self._what))
             return failed if outcome.ok and not outcome.is_told else outcome
@@ -275,8 +276,8 @@ def begin_attempt(
     call: ActivityCall,
     key: str | None,
     made: int,
+    before: Before,
     done: Callable[[Outcome], None] | None = None,
-    before: Before = NOTHING,
     recorder: Recorder | None = None,
 ) -> asyncio.Task[Outcome]:
     """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
@@ -289,11 +290,14 @@ def begin_attempt(
 
     def ended(task: asyncio.Task[Outcome]) -> None:
         engine.attempts.discard(task)
-        attempt.pulse.ended(task)
+        attempt.pulse.close()
+        outcome = None if task.cancelled() else task.result()
+        if outcome is not None and outcome.again_in is None:
+            attempt.pulse.forget()
         if span is not None:
-            span.end(*("cancelled",) if task.cancelled() else task.result().in_words())
-        if done is not None and not task.cancelled():
-            done(task.result())
+            span.end(*("cancelled",) if outcome is None else outcome.in_words())
+        if done is not None and outcome is not None:
+            done(outcome)
 
     task.add_done_callback(ended, context=engine.context)
     return task
@@ -320,7 +324,7 @@ class ActivityTurn(Turn):
         is_transaction = isinstance(self._call.activity, Transaction)
         recorder = Recorder(self, self._record) if is_transaction else None
         made = self.row["attempt"]
-        self._task = begin_attempt(self, self._call, None, made, self._done, before, recorder)
+        self._task = begin_attempt(self, self._call, None, made, before, self._done, recorder)
 
     def _record(self, value: Any) -> Json:
         """Give the turn with which a transaction ends the task."""

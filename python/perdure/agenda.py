@@ -214,7 +214,7 @@ class Agenda:
         """Tell whether the database has to be asked for something."""
         return bool(self.commands or self.requests or self.cancels)
 
-    def take_requests(self, final: bool = False) -> list[dict[str, Any]]:
+    def take_requests(self, final: bool) -> list[dict[str, Any]]:
         """Take the requests to send; at the end only those whose work outlives their asker."""
         requests = [_request(op) for op in self.requests.values() if not final or outlives(op.spec)]
         self.requests = {}

@@ -108,8 +108,8 @@ def _written(stored: Any) -> str:
 def activity_ask(
     activity: Activity[..., Any],
     args: Any,
-    pinned_version: str | None = None,
-    limit_key: str | None = None,
+    pinned_version: str | None,
+    limit_key: str | None,
 ) -> Ask:
     """Ask for an activity: run here, or sent to the queue it names."""
     args = as_stored(args)

@@ -212,7 +212,7 @@ class CoordinatorTurn(Turn):
 
         op = call.op
         recorder = Recorder(self, partial(self._record, call)) if call.is_transaction else None
-        call.task = begin_attempt(self, op.spec, op.key, call.made, done, call.before, recorder)
+        call.task = begin_attempt(self, op.spec, op.key, call.made, call.before, done, recorder)
         if call.is_transaction:
             self._open = call.task
 

@@ -125,7 +125,7 @@ class HookRuntime(Runtime):
             self._withdraw(wait.key)
             raise
 
-    async def _hear_cancel(self, key: str, is_request: bool = False, waits: bool = False) -> None:
+    async def _hear_cancel(self, key: str, *, waits: bool, is_request: bool = False) -> None:
         """Let the code be cancelled; an earlier run may have sent the request. Who `waits` where he
         waited before hears there what came first."""
         if waits and self.turn.was_begun() and self.turn.waits.keeps_cancel():
@@ -191,7 +191,7 @@ class HookRuntime(Runtime):
                 return await self._transact(ask, key, made, before)
             await turn.outbox.flushed()
             turn.check_alive()
-            outcome = await begin_attempt(turn, call, key, made, before=before)
+            outcome = await begin_attempt(turn, call, key, made, before)
             turn.check_alive()
         finally:
             turn.acting -= 1
@@ -214,9 +214,7 @@ class HookRuntime(Runtime):
                     await turn.landing()
                 turn.check_alive()
                 recorder = Recorder(turn, record)
-                outcome = await begin_attempt(
-                    turn, ask.spec, key, made, before=before, recorder=recorder
-                )
+                outcome = await begin_attempt(turn, ask.spec, key, made, before, recorder=recorder)
         finally:
             turn.flush()
         turn.check_alive()

@@ -41,8 +41,8 @@ class Journal:
         asked: int,
         accept_changes: bool,
         on_cancel: Callable[[Fact], None],
-        rereads: bool = False,
-        past: Sequence[tuple[str, int]] = (),
+        rereads: bool,
+        past: Sequence[tuple[str, int]],
     ):
         self.identity = identity
         self._past = past

@@ -195,7 +195,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     # Running and ending.
 
-    def run_ready(self, steps: float = math.inf) -> None:
+    def run_ready(self, steps: int) -> None:
         """Run until nothing is ready, or that many callbacks were run. Enter the loop first."""
         ready = self.ready
         while ready and steps > 0:

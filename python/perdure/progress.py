@@ -14,7 +14,6 @@ from .errors import ValueTooLarge
 from .publishing import Publisher, Room
 
 if TYPE_CHECKING:
-    from .activities import Outcome
     from .turns import Turn
 
 MAX_BYTES = 10_000
@@ -33,7 +32,7 @@ class Progress:
 
     __slots__ = ("_known", "_lock", "_max_bytes", "_noted", "_offered", "_said", "_value")
 
-    def __init__(self, known: Any, max_bytes: int = MAX_BYTES):
+    def __init__(self, known: Any, max_bytes: int):
         self._lock = threading.Lock()
         self._max_bytes = max_bytes
         self._value = self._known = self._offered = known
@@ -45,10 +44,22 @@ class Progress:
 
     def note(self, key: str | None, value: Any) -> None:
         """Take note of how far something is. Raises what a value may be refused for."""
-        value = small(value, self._max_bytes)
+        value = self._small(value)
         with self._lock:
             self._value = value if key is None else self._parts() | {key: value}
             self._noted += 1
+
+    def _small(self, value: Any) -> Any:
+        """Give a typed value as the database keeps it. Raises ValueTooLarge and others."""
+        value = stored(value)
+        size = size_of(value)
+        if size > self._max_bytes:
+            raise ValueTooLarge(
+                "the progress is too large",
+                detail=f"It has {size} bytes as JSON; at most {self._max_bytes} are allowed.",
+                hint="Tell a place to go on from; keep what was made in the memory.",
+            )
+        return value
 
     def forget(self, key: str) -> None:
         """Take note that something has ended."""
@@ -84,13 +95,13 @@ class Progress:
 class Pulse:
     """What heartbeat() and publish() ask: about an attempt of an activity, while it is made."""
 
-    __slots__ = ("_is_over", "_key", "_publisher", "_turn")
+    __slots__ = ("_is_over", "_key", "_turn", "publisher")
 
     def __init__(self, turn: Turn, key: str | None):
         self._turn = turn
         self._key = key
-        self._publisher: Publisher | None = None
         self._is_over = False
+        self.publisher: Publisher | None = None
 
     def beat(self, progress: Any) -> None:
         """Note the progress. Raises CancelledError where the attempt is over for the others."""
@@ -104,10 +115,10 @@ class Pulse:
         Raises CancelledError where the attempt is over for the others.
         """
         self._check()
-        if self._publisher is None:
+        if self.publisher is None:
             source = self._turn.task if self._key is None else f"{self._turn.task}/{self._key}"
-            self._publisher = Publisher(self._turn, source)
-        room = self._publisher.put(path, items)
+            self.publisher = Publisher(self._turn, source)
+        room = self.publisher.put(path, items)
         if is_in_loop():
             return Room(room)
         return None if room is None else room.result()
@@ -116,26 +127,14 @@ class Pulse:
         """Let nothing more be told: the attempt is over for the others."""
         self._is_over = True
 
-    @property
-    def has_published(self) -> bool:
-        """Tell whether anything was published."""
-        return self._publisher is not None
-
-    async def published(self) -> None:
-        """Wait until the database has all that was published. Raises what refused it."""
-        if self._publisher is not None:
-            await self._publisher.flushed()
+    def forget(self) -> None:
+        """Let go of the progress of what will not be tried again."""
+        if self._key is not None:
+            self._turn.progress.forget(self._key)
 
     def _check(self) -> None:
         if self._is_over:
             raise asyncio.CancelledError("nobody waits for this attempt any more")
-
-    def ended(self, attempt: asyncio.Task[Outcome]) -> None:
-        """Let nothing more be noted; what will not be tried again needs no progress any more."""
-        self.close()
-        if self._key is None or attempt.cancelled() or attempt.result().again_in is not None:
-            return
-        self._turn.progress.forget(self._key)
 
 
 def is_in_loop() -> bool:
@@ -149,16 +148,3 @@ def is_in_loop() -> bool:
 
 pulse: ContextVar[Pulse | None] = ContextVar("perdure pulse", default=None)
 """That of the attempt which runs here."""
-
-
-def small(value: Any, max_bytes: int = MAX_BYTES) -> Any:
-    """Give a typed value as the database keeps it. Raises ValueTooLarge and others."""
-    value = stored(value)
-    size = size_of(value)
-    if size > max_bytes:
-        raise ValueTooLarge(
-            "the progress is too large",
-            detail=f"It has {size} bytes as JSON; at most {max_bytes} are allowed.",
-            hint="Tell a place to go on from; keep what was made in the memory.",
-        )
-    return value

@@ -88,7 +88,7 @@ class Relative:
 class Requests:
     """Makes the calls of both kinds of clients."""
 
-    def __init__(self, schema: str, codec: Codec | None = None):
+    def __init__(self, schema: str, codec: Codec | None):
         self.calls = Calls(schema, codec)
 
     def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:

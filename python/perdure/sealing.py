@@ -74,7 +74,7 @@ class Sealer:
     A repeated call has to say the same, so its key is the salt; else that is drawn.
     """
 
-    def __init__(self, codec: Codec, fields: Fields, key: str | None = None):
+    def __init__(self, codec: Codec, fields: Fields, key: str | None):
         self._codec = codec
         self._fields = fields
         self._salt = os.urandom(16) if key is None else blake2b(key.encode()).digest()

@@ -83,7 +83,7 @@ BOUNDS = {
     ),
     "bytes of progress": Bound(
         progress.MAX_BYTES,
-        progress.small,
+        progress.Progress(None, progress.MAX_BYTES)._small,
         "raise_failure(progress_failure(%s::jsonb))",
         lambda size: "x" * (size - MARKS),
         "PD301",
