@@ -6,7 +6,7 @@ and hold no value, but for `other_outcome()`, which is told to whoever replays a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from itertools import islice
 
 from .errors import NonDeterminism
@@ -90,10 +90,7 @@ def _shown(kind: str, key: str, fingerprint: str | None) -> str:
 
 def listed(ops: Collection[Op]) -> str:
     """List what the code waits for."""
-    shown = ", ".join(_each(islice(ops, MAX_SHOWN)))
+    first = islice(ops, MAX_SHOWN)
+    shown = ", ".join(_shown(op.kind, op.key, op.fingerprint) for op in first)
     more = len(ops) - MAX_SHOWN
     return (shown + f" and {more} more" if more > 0 else shown) or "nothing"
-
-
-def _each(ops: Iterable[Op]) -> Iterable[str]:
-    return (_shown(op.kind, op.key, op.fingerprint) for op in ops)

@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from .arguments import listed
 from .asks import stored
 from .contracts import BrokenContract, Surface, schema_of
-from .finding import Found, Order, find_call, on_the_wire
+from .finding import Found, Order, on_the_wire
 from .indexing import Index
 from .past import rows_of
 from .requests import BaseClient
@@ -43,7 +44,8 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         At most 1000; `after` is the place of the last one of the page before. Times in conditions
         need a zone. Raises InvalidPath, InvalidName and InvalidArgument.
         """
-        call = find_call(self.calls, entity, conditions, order_by, limit, after)
+        order = [order_by] if isinstance(order_by, str | Mapping) else listed("order_by", order_by)
+        call = self.calls.find(entity, on_the_wire(conditions or {}), order, after, limit)
         return self._give(call.reading(rows_of(Found)))
 
     def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> _Int:

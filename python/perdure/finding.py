@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from .arguments import listed
-from .calls import Call, Calls
 from .durations import aware
 from .errors import InvalidArgument
 from .stored import as_stored
@@ -32,19 +30,6 @@ class Found:
     created_at: datetime
     updated_at: datetime
     place: list[Any]
-
-
-def find_call(
-    calls: Calls,
-    entity: str,
-    conditions: Mapping[str, Any] | None,
-    order_by: Order | Sequence[Order],
-    limit: int,
-    after: list[Any] | None,
-) -> Call:
-    """Give the call that finds memories."""
-    order = [order_by] if isinstance(order_by, str | Mapping) else listed("order_by", order_by)
-    return calls.find(entity, on_the_wire(conditions or {}), order, after, limit)
 
 
 def on_the_wire(asked: Any) -> Any:

@@ -14,6 +14,7 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .activities import Final
 from .asks import stored
 from .context import is_shielded
 from .durations import from_iso, microseconds, to_iso
@@ -140,7 +141,7 @@ class HookTurn(Turn):
                 value = await self.engine.in_thread(threads, self.place, call)
             return self.engine.calls.sealable(stored(value))
         except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
-            return Escaped(error)
+            raise Final(error) from error
 
     def _ended(self, root: asyncio.Task[Any]) -> None:
         """Say how the function has ended."""
@@ -194,8 +195,8 @@ class HookTurn(Turn):
         if root.cancelled():
             return self._failed(asyncio.CancelledError("the hook was cancelled"))
         error = root.exception()
-        if error is None and isinstance(root.result(), Escaped):
-            error = root.result().error
+        if isinstance(error, Final):
+            error = error.error
         if error is None:
             return {"state": "done", "value": root.result()}
         try:
@@ -546,15 +547,6 @@ class HookTurn(Turn):
     def drain(self) -> None:
         """Leave memory as soon as the code only waits."""
         self.waits.hurry()
-
-
-class Escaped:
-    """What a hook has raised and no task may raise."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException):
-        self.error = error
 
 
 def make_task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:

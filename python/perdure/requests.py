@@ -157,8 +157,8 @@ class Requests:
     def retry(self, job: str, args: Any, timeout: Duration | None, key: str | None) -> Call:
         """Give the call that runs a job again."""
         limit = None if timeout is None else as_interval(timeout)
-        given = None if args is None else stored(_as_given(args))
-        return self.calls.retry(job, given, limit, key or uuid.uuid4().hex)
+        bound = args if args is None or isinstance(args, Mapping) else listed("args", args)
+        return self.calls.retry(job, stored(bound), limit, key or uuid.uuid4().hex)
 
     def fork(
         self,
@@ -263,10 +263,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
     check_arguments("start", {name: given for name, given in options.items() if name != "id"})
     if options.get("due_at") is not None:
         aware(options["due_at"])
-
-
-def _as_given(args: Mapping[str, Any] | Sequence[Any]) -> Any:
-    return args if isinstance(args, Mapping) else listed("args", args)
 
 
 def _bound(

@@ -56,7 +56,8 @@ class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _I
     def merge(self, patch: Any, path: Path, **options: Unpack[Options]) -> _Int: ...
     def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
         """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
-        return super().merge(patch_of(patch), path, **options)
+        given = patch_json(patch) if is_model(type(patch)) else patch
+        return super().merge(given, path, **options)
 
 
 class TypedEntity(TypedVerbs[T, T, Any, int, float, bool], Entity, Generic[T]):
@@ -80,10 +81,3 @@ class TypedAsyncEntity(
     async def _decoded(self, told: Awaitable[Any]) -> Any:
         """Wait for what was asked for already: a coordinator's call is known by when it is made."""
         return self._decode(await told)
-
-
-def patch_of(value: Any) -> Any:
-    """Give what a merge writes: of a pydantic model what was set, not its defaults."""
-    if is_model(type(value)):
-        return patch_json(value)
-    return value

@@ -245,9 +245,9 @@ def test_a_journal_is_read_as_far_as_its_row_was(
     with perdure.Worker(app_with(first), dsn=dsn):
         running.signal("go", 7)
         running.result(T)
-    journal = replaying._journal_of(client, row)
-    assert len(journal) == row["position"] == 2
-    assert difference(app_with(patched), replaying.Recording(row, journal)) is None
+    recorded = replaying._recorded(client, row)
+    assert len(recorded.journal) == row["position"] == 2
+    assert difference(app_with(patched), recorded) is None
 
 
 def test_plain_code_is_replayed_too(client: perdure.Client, dsn: str, connection: Any) -> None:
