@@ -195,7 +195,7 @@ class Attempt:
     def _time_left(self) -> float | None:
         """Give the seconds that are left for all attempts."""
         end = self._before.end
-        return None if end is None else max(self._engine.clock.seconds_until(end), 0.0)
+        return None if end is None else self._engine.clock.seconds_until(end)
 
     def _allowed(self) -> float | None:
         """Give the seconds that this attempt may take, and note whether it is the last then."""

@@ -133,7 +133,7 @@ class Agenda:
 
     def awaited_signals(self) -> Iterator[str]:
         """Name the signals that are awaited."""
-        return (op.name or "" for op in self.signals.values())
+        return (op.name for op in self.signals.values())
 
     def waiting_for(self, signal: str) -> Op | None:
         """Give the oldest wait for a signal."""

@@ -38,9 +38,15 @@ def mail_of_claim(row: dict[str, Any]) -> Mail:
     return _mail(row["messages"], from_iso(row["at"]), frozenset(row["awaits"] or ()))
 
 
-def mail_of_answer(answer: dict[str, Any], asked_at: int, signals: frozenset[str]) -> Mail:
-    """Give the mail that came with the answer to a turn."""
-    return _mail(answer.get("messages") or [], asked_at, signals)
+def mail_of_answer(
+    answer: dict[str, Any], asked_at: int, signals: frozenset[str], taken: set[Any]
+) -> Mail:
+    """Give the mail that came with the answer to a turn, but for what was taken and is not recorded
+    yet."""
+    mail = _mail(answer.get("messages") or [], asked_at, signals)
+    if not mail.messages:
+        return mail
+    return mail._replace(messages=[each for each in mail.messages if each["id"] not in taken])
 
 
 def _mail(messages: list[dict[str, Any]], read_at: int, signals: frozenset[str]) -> Mail:

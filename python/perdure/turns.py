@@ -104,9 +104,7 @@ class Turn(ABC):
 
     def mail_of(self, answer: Json, taken: set[Any]) -> Mail:
         """Give the mail of an answer, but for what was taken and is not recorded yet."""
-        mail = mail_of_answer(answer, self.asked_at, self.asked_for)
-        untaken = [message for message in mail.messages if message["id"] not in taken]
-        return mail._replace(messages=untaken)
+        return mail_of_answer(answer, self.asked_at, self.asked_for, taken)
 
     def applied(self, position: int) -> None:
         """Take note that the database has what was sent; the journal is as long as this now."""
