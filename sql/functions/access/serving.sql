@@ -73,10 +73,10 @@ declare
     own text[];
     foreign_queue text;
 begin
-    if array_position(check_queues.queues, null) is not null then
+    if array_ndims(check_queues.queues) > 1 or array_position(check_queues.queues, null) is not null then
         raise exception 'a queue has a name'
             using errcode = 'PD107',
-                  detail = 'One of those that were given is null.',
+                  detail = 'One of those that were given is null, or a list.',
                   hint = 'Name the queues that the worker serves.';
     end if;
     if has_access('{worker}') then
@@ -98,7 +98,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_queues(text[]) is
-    'Refuse queues to whose tasks the role that logged in has no access (PD115), and queues of null (PD107).';
+    'Refuse queues to whose tasks the role that logged in has no access (PD115), and queues without a name (PD107).';
 
 
 -- Every worker asks for the queue of what the database runs itself; one that was not given it does without.
