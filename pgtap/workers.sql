@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(39);
+select plan(40);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -197,6 +197,9 @@ select is((status('asks')).waiting_for, 'answers of h#1', 'once somebody has it,
 -- What is refused.
 
 select is(error_of($$ select register_worker('ada', '{NULL}') $$), 'PD107', 'a queue has a name');
+select is(
+    error_of($$ select register_worker('ada', null) $$), 'PD107',
+    'who forgot his queues is told so: he would serve none');
 select is(
     error_of(format('select claim(%L, ''ada'')', queues)), 'PD107',
     format('a claim needs names of queues, not %s', queues))

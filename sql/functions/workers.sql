@@ -23,6 +23,12 @@ begin
     perform check_name(register_worker.worker, 'a worker');
     perform check_value(register_worker.details, 'the details');
     perform raise_failure(pin_failure(register_worker.version, null));
+    if register_worker.queues is null then
+        raise exception 'a worker serves queues'
+            using errcode = 'PD107',
+                  detail = 'It was given null.',
+                  hint = 'Name them; an empty array is none.';
+    end if;
     perform check_queues(served);
     perform stop_listening(register_worker.worker);
     insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
