@@ -11,20 +11,24 @@ from .errors import Failure, InvalidArgument
 
 Kind = type[BaseException] | str
 
+LONGEST = 60.0
+"""Seconds to which pauses grow, where a policy says no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How failed work is tried again: `Retry(attempts=5, delay="2 s", never=(ValueError,))`.
 
     `attempts` counts the first one. The pause before attempt n is `delay * factor ** (n - 2)`
-    seconds, at most `max_delay`, give or take the share `jitter`. Exceptions of the types in
-    `never` (or types of these names) fail at once; a single one need not be in a tuple.
+    seconds, at most `max_delay` (a minute, or `delay` where that is longer), give or take the share
+    `jitter`. Exceptions of the types in `never` (or types of these names) fail at once; a single
+    one need not be in a tuple.
     """
 
     attempts: int = 1
     delay: Duration = 1.0
     factor: float = 2.0
-    max_delay: Duration = 60.0
+    max_delay: Duration | None = None
     jitter: float = 0.1
     never: Kind | tuple[Kind, ...] = ()
 
@@ -36,7 +40,8 @@ class Retry:
                 hint="attempts and factor are at least 1, jitter is between 0 and 1.",
             )
         object.__setattr__(self, "delay", seconds(self.delay))
-        object.__setattr__(self, "max_delay", seconds(self.max_delay))
+        if self.max_delay is not None:
+            object.__setattr__(self, "max_delay", seconds(self.max_delay))
         object.__setattr__(self, "never", _kinds(self.never))
 
     def _is_sensible(self) -> bool:
@@ -56,9 +61,10 @@ class Retry:
 
     def pause(self, made: int) -> float:
         """Give the seconds to wait after `made` attempts."""
-        longest = seconds(self.max_delay)
+        delay = seconds(self.delay)
+        longest = max(delay, LONGEST) if self.max_delay is None else seconds(self.max_delay)
         try:
-            pause = min(seconds(self.delay) * self.factor ** min(made - 1, 64), longest)
+            pause = min(delay * self.factor ** min(made - 1, 64), longest)
         except OverflowError:
             pause = longest
         return pause * random.uniform(1 - self.jitter, 1 + self.jitter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import math
 import pickle
 import re
@@ -131,6 +132,15 @@ def test_a_single_exception_need_not_be_in_a_tuple(never: Any) -> None:
 def test_a_pause_that_no_number_can_hold_is_the_longest() -> None:
     retry = perdure.Retry(attempts=1000, delay=1, factor=1e9, max_delay=60, jitter=0)
     assert [retry.pause(made) for made in (1, 2, 64, 900)] == [1, 60, 60, 60]
+
+
+def test_a_pause_is_as_long_as_is_said_or_grows_to_a_minute() -> None:
+    """A delay of an hour was cut to a minute, unless `max_delay` was said as well."""
+    hours = perdure.Retry(attempts=9, delay="1 h", jitter=0)
+    assert [hours.pause(made) for made in (1, 2, 8)] == [3600, 3600, 3600]
+    assert dataclasses.replace(hours, delay="2 h").pause(1) == 7200
+    assert [perdure.Retry(jitter=0).pause(made) for made in (1, 2, 8)] == [1, 2, 60]
+    assert perdure.Retry(delay="1 h", max_delay="5 min", jitter=0).pause(1) == 300
 
 
 class Undecided(perdure.Retry):
