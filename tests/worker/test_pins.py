@@ -130,6 +130,34 @@ def test_a_pinned_job_waits_for_its_version(
         assert handle.result(T) == answers_of("2", "2")
 
 
+def test_the_runs_that_follow_keep_to_the_version(client: perdure.Client, serve: Any) -> None:
+    """By themselves, and by a retry, though a worker of the next version is there first."""
+
+    def version(number: str) -> perdure.App:
+        app = perdure.App(version=number)
+
+        @app.coordinator(pinned=True, retry=perdure.Retry(attempts=2, delay="10 ms"))
+        async def runs(memory: perdure.AsyncEntity, n: int) -> None:
+            await memory.append("ran", number)
+            if n < 2:
+                perdure.continue_as_new(n + 1)
+            raise ValueError("no more")
+
+        return app
+
+    one, two = version("1"), version("2")
+    handle = client.start(one.coordinators["runs"], 0, context={"ran": []})
+    with serve(two), serve(one):
+        for _ in range(2):
+            with pytest.raises(perdure.JobFailed):
+                handle.result(T)
+            handle.retry()
+        with pytest.raises(perdure.JobFailed):
+            handle.result(T)
+    assert set(handle.memory.get("ran")) == {"1"}
+    assert handle.status().run == len(handle.memory.get("ran"))
+
+
 def test_a_job_may_be_pinned_by_name_and_by_its_worker(
     client: perdure.Client, serve: Any, connection: Any
 ) -> None:

@@ -17,6 +17,7 @@ import perdure
 from perdure.commands import commands
 from perdure.errors import ChildFailed, JobFailed
 from perdure.replaying import recording_of, replay_journal
+from tests.worker.test_until import wait_for
 
 T = "40 s"
 Work = Callable[..., perdure.Worker]
@@ -533,3 +534,32 @@ def test_a_retry_joins_the_transaction_of_its_caller(
         assert handle.retry(connection=connection)
         connection.rollback()
     assert handle.status().status == "cancelled"
+
+
+def test_a_fork_that_asks_by_its_own_name_goes_on_once_that_is_accepted(
+    app: perdure.App, client: perdure.Client, dsn: str, work: Work
+) -> None:
+    """(P9) What it was told was asked for under the name and the run of another."""
+
+    @app.activity
+    async def named(name: str) -> str:
+        return name
+
+    @app.coordinator
+    async def asks(memory: perdure.AsyncEntity, again: bool) -> list[str]:
+        if again:
+            perdure.continue_as_new(False)
+        told = [await named(f"{perdure.info().job}/{perdure.info().run}")]
+        await perdure.wait_for("go")
+        return [*told, await named(f"{perdure.info().job}/{perdure.info().run}")]
+
+    work()
+    handle = client.start(asks, True, id="a")
+    wait_for(dsn, "select count(*) = 1 from perdure.tasks where 'go' = any(awaits)")
+    forked = client.fork("a", "f", workflow=asks)
+    wait_for(dsn, "select count(*) = 1 from perdure.tasks where stuck_reason is not null")
+    assert forked.resume(accept_changes=True) == 1
+    for each in (handle, forked):
+        each.signal("go")
+    assert handle.result(T) == ["a/2", "a/2"]
+    assert forked.result(T) == ["a/2", "f/1"]
