@@ -101,7 +101,8 @@ def aware(instant: datetime) -> datetime:
     if not isinstance(given, datetime):
         raise InvalidArgument(
             f"{given!r} is no instant"[:500],
-            hint="Give a datetime with a time zone: datetime.now(UTC) + timedelta(hours=1).",
+            hint="Give a datetime with a time zone, as datetime.now(UTC) is, and add a timedelta"
+            " or take it away.",
         )
     if instant.utcoffset() is None:
         raise InvalidArgument(

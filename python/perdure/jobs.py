@@ -105,7 +105,8 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         self, before: datetime, *, entity: str | None = None, limit: int = 1000
     ) -> _Int:
         """Delete jobs that finished before a time, the oldest first, with their histories; gives
-        how many: call it again until that is 0.
+        how many: call it again until that is 0. With ninety days kept:
+        `client.forget_finished(datetime.now(UTC) - timedelta(days=90))`.
 
         At most `limit` in a transaction, up to 10,000. What is not over stays: a job of which a
         hook still runs, or a child; and what a foreign key of yours keeps. Raises InvalidArgument.

@@ -564,6 +564,13 @@ def test_an_instant_without_a_time_zone_is_refused(
     assert handle.result(T) == 3
 
 
+def test_who_gives_an_age_for_an_instant_is_not_told_to_forget_all(client: perdure.Client) -> None:
+    """The hint was an instant in an hour, before which everything has finished."""
+    with pytest.raises(perdure.InvalidArgument, match="no instant") as refused:
+        client.forget_finished("90 days")  # type: ignore[arg-type]
+    assert "+" not in (refused.value.hint or "")
+
+
 def test_options_of_hooks_and_children_are_told_from_arguments(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
