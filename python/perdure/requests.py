@@ -319,14 +319,17 @@ RESUME = "Mend what is wrong, then let it go on: handle.resume(), or deploy mend
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
     """Tell that a job was not finished in time, what it waits for, and what helps then."""
-    awaited = status.waiting_for or ""
     hint = "Wait longer, or look at its status and whether a worker serves its queue."
-    if status.stuck or awaited.startswith(TO_BE_RESUMED):
-        hint = RESUME
+    late = f"job {job} was not finished within {timeout} s"
+    return _late(late, status.waiting_for, RESUME if status.stuck else hint)
+
+
+def _late(message: str, waits_for: str | None, hint: str) -> ResultTimeout:
+    is_stuck = waits_for is not None and waits_for.startswith(TO_BE_RESUMED)
     return ResultTimeout(
-        f"job {job} was not finished within {timeout} s",
-        detail=f"It waits for {awaited.rstrip('.')}." if awaited else None,
-        hint=hint,
+        message,
+        detail=f"It waits for {waits_for.rstrip('.')}." if waits_for else None,
+        hint=RESUME if is_stuck else hint,
     )
 
 
@@ -342,15 +345,8 @@ def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
 
 def unanswered(job: str, task: str, timeout: float | None, reason: str | None) -> ResultTimeout:
     """Tell that a hook from outside had not answered in time, what it waits for, and what helps."""
-    waits_for = reason or ""
-    hint = "Wait longer, with hook_result(), or mend what it waits for."
-    if waits_for.startswith(TO_BE_RESUMED):
-        hint = RESUME
-    return ResultTimeout(
-        f"{task} of job {job} had not answered within {timeout} s",
-        detail=f"It waits for {waits_for.rstrip('.')}." if waits_for else None,
-        hint=hint,
-    )
+    late = f"{task} of job {job} had not answered within {timeout} s"
+    return _late(late, reason, "Wait longer, with hook_result(), or mend what it waits for.")
 
 
 def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:
