@@ -21,7 +21,16 @@ from .envelopes import MAIN, mark_envelopes, request_place
 from .errors import InvalidArgument, InvalidName, InvalidValue, translated
 from .opening import Kin, Opener, Opening, Opens, as_it_is, opened
 from .paths import parse_path
-from .sealing import Fields, Sealer, Unsealed, check_size, condition_paths, order_paths, write_json
+from .sealing import (
+    Fields,
+    Sealer,
+    Unsealed,
+    check_command,
+    check_size,
+    condition_paths,
+    order_paths,
+    write_json,
+)
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
@@ -308,7 +317,7 @@ class Calls:
     def command(self, job: str, op: str, path: str, value: Any, options: dict[str, Any]) -> Call:
         """Change the memory; `value` is the command's argument, named as SQL names it."""
         seal, keys = self._seal(options.get("key")), parse_path(path)
-        seal.check(op, keys)
+        check_command(self.fields, op, keys)
         sealed = {name: seal.argument(job, op, keys, given) for name, given in value.items()}
         arguments = {name: _argument(name, given) for name, given in sealed.items()}
         call = self._call(f"entity_{op}", id=job, path=path, **arguments, **options)

@@ -133,10 +133,6 @@ class Sealer:
         listed = items if isinstance(items, list) else [items]
         return [self.whole("memory", job, field_place(path), item) for item in listed]
 
-    def check(self, op: str, path: list[str]) -> None:
-        """Refuse a command that the database cannot do on what it cannot read. Raises WrongType."""
-        check_command(self._fields, op, path)
-
     def argument(self, job: str, op: str, path: list[str], value: Any) -> Any:
         """Seal the argument of a command."""
         if op == "log":
@@ -146,7 +142,7 @@ class Sealer:
     def command(self, job: str, command: Json) -> Json:
         """Seal a command of a list of them. Raises WrongType."""
         path = parse_path(command["path"])
-        self.check(command["op"], path)
+        check_command(self._fields, command["op"], path)
         if "value" not in command:
             return command
         return command | {"value": self.argument(job, command["op"], path, command["value"])}
@@ -217,6 +213,7 @@ class Unsealed(Sealer):
 
     def __init__(self) -> None:
         """Take no codec."""
+        self._fields = Fields(())
 
     def whole(self, kind: str, job: str, name: Any, value: Any) -> Any:  # noqa: ARG002
         """Give the value."""
@@ -233,9 +230,6 @@ class Unsealed(Sealer):
     def items(self, job: str, path: list[str], items: Any) -> Any:  # noqa: ARG002
         """Give the items."""
         return items
-
-    def check(self, op: str, path: list[str]) -> None:
-        """Refuse nothing."""
 
     def turn(self, body: Json, row: Json) -> Json:  # noqa: ARG002
         """Give the turn."""
