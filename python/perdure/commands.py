@@ -1,4 +1,4 @@
-"""The commands of the command line, but for those of memories: each a few lines of the client."""
+"""The commands of the command line that no other module has: each a few lines of the client."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.worker")
 
-NOTHING = Agenda()
+EMPTY = Agenda()
 """The agenda where no code runs; nothing is ever entered in it."""
 
 FIRST_POLL, FIRST_POLL_ALONE, LONGEST_POLL = 0.02, 0.25, 1.0
@@ -66,7 +66,7 @@ class CoordinatorTurn(Turn):
         self._look_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._plan: Json | None = None
-        self._agenda = NOTHING
+        self._agenda = EMPTY
         self._is_unproven = False
 
     def _begin_with(self, journal: list[Fact]) -> None:
@@ -479,7 +479,7 @@ class CoordinatorTurn(Turn):
             self._alarm.cancel()
             self._alarm = None
         self._agenda.stop()
-        self._agenda = NOTHING
+        self._agenda = EMPTY
         self._unflushed = []
         self._recording = None
         run, self._run = self._run, None
