@@ -127,10 +127,8 @@ def hook_ask(
 ) -> Ask:
     """Ask for a hook; options: queue, priority, due_at, signal, pinned_version, limit_key."""
     name, bound, decode = _bound(hook, args, kwargs)
-    own = {} if isinstance(hook, str) else {"limit_key": hook.key_of(args, kwargs)}
-    queue = None if isinstance(hook, str) else hook.queue
-    spec = {"kind": "hook", "name": name, "args": bound, "queue": queue}
-    spec |= _given(own) | _given(options)
+    own = {} if isinstance(hook, str) else hook.own_options(args, kwargs)
+    spec = {"kind": "hook", "name": name, "args": bound} | _given(own) | _given(options)
     return Ask("answer", name, fingerprint_of(bound), spec, decode, HookFailed)
 
 

@@ -138,8 +138,9 @@ def _hook(
     options: dict[str, Any],
 ) -> asks.Ask:
     check_kind(hook, Hook)
-    known = serving.app.hooks.get(hook, hook) if isinstance(hook, str) else hook
-    return asks.hook_ask(known, args, kwargs, **_completed(serving, known, args, options))
+    if isinstance(hook, str):
+        hook = serving.app.hooks.get(hook, hook)
+    return asks.hook_ask(hook, args, kwargs, **_completed(serving, hook, args, options))
 
 
 def _completed(

@@ -145,7 +145,7 @@ class Requests:
         known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
         bound = _bound(hook, args, options, known)
         if isinstance(hook, Work):
-            known = {"queue": hook.queue, "limit_key": hook.key_of(args, options)} | known
+            known = hook.own_options(args, options) | known
         _check_options(known)
         known["key"] = known.get("key") or uuid.uuid4().hex
         return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)

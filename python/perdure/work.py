@@ -318,6 +318,10 @@ class Hook(Work[P, R, Result_co]):
         serving = _needed(self)
         return serving.start(self._ask(serving, args, kwargs))
 
+    def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Give what the function itself says of a call with these arguments: queue, limit key."""
+        return {"queue": self.queue, "limit_key": self.key_of(args, kwargs)}
+
     def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
         return asks.hook_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
 
