@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 from .app import App, check_app
@@ -190,28 +191,22 @@ class Lab(Doubles):
 
 
 class _LabEngine(Engine):
-    lab: Lab
+    """An engine that keeps nothing waiting in memory, and tells what it has begun."""
+
+    def __init__(self, lab: Lab, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._lab = lab
+        self.hurries = True
 
     def admit(self, row: Json) -> None:
         if row["kind"] == "coordinator":
-            self.lab.note(row)
+            self._lab.note(row)
         super().admit(row)
 
 
 class _LabWorker(Worker):
-    """A worker that keeps nothing waiting in memory, and tells what it has begun."""
-
-    _engine_class = _LabEngine
-
     def __init__(self, lab: Lab):
         super().__init__(
             lab.app, dsn=lab.dsn, schema=lab.schema, poll=0.5, grace=1, provision=False
         )
-        self._lab = lab
-
-    def _engine(self, source: Source) -> Engine:
-        engine = super()._engine(source)
-        assert isinstance(engine, _LabEngine)
-        engine.lab = self._lab
-        engine.hurries = True
-        return engine
+        self._make_engine = partial(_LabEngine, lab)

@@ -12,9 +12,9 @@ import sys
 import threading
 import uuid
 from asyncio.events import _get_running_loop
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from .app import App, check_app
 from .arguments import INTEGER, TEXT, check_argument, listed
@@ -64,7 +64,7 @@ class Worker:
     other, and makes none: `perdure adopt` says which one an app is.
     """
 
-    _engine_class: ClassVar[type[Engine]] = Engine
+    _make_engine: Callable[..., Engine] = Engine
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class Worker:
             await engine.close()
 
     def _engine(self, source: Source) -> Engine:
-        return self._engine_class(
+        return self._make_engine(
             self._app,
             source,
             queues=self._queues,
