@@ -579,11 +579,11 @@ class Calls:
 
         if "max_tasks" in asked:
             return self._repeatable("advance", opener, turns=turns, **asked)
-        return self._opened(self._call("advance", turns=turns, protocol=PROTOCOL, **asked), opener)
+        return self._opened(self._call("advance", turns=turns, **asked, protocol=PROTOCOL), opener)
 
     def _repeatable(self, function: str, opener: Opener, **arguments: Any) -> Call:
-        call = self._opened(self._call(function, protocol=PROTOCOL, **arguments), opener)
-        again = self._call(function, protocol=PROTOCOL, **arguments, again=True)
+        call = self._opened(self._call(function, **arguments, protocol=PROTOCOL), opener)
+        again = self._call(function, **arguments, protocol=PROTOCOL, again=True)
         return call._replace(again=self._opened(again, opener))
 
     def extend(self, tasks: list[Task], lease_for: float) -> Call:
