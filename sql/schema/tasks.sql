@@ -98,7 +98,8 @@ comment on index @extschema@.held_tasks is 'Counts the slots that are taken of a
 create index suspect_tasks on @extschema@.tasks (queue, priority, due_at) where is_suspect;
 comment on index @extschema@.suspect_tasks is 'Finds what may have killed its workers: hardly ever a row.';
 
-create index stuck_tasks on @extschema@.tasks (queue) where stuck_reason is not null;
+-- What is stuck is at infinity. Only who says so finds this: resume() goes through the tasks of its job, in order of their names.
+create index stuck_tasks on @extschema@.tasks (queue) where stuck_reason is not null and due_at = 'infinity';
 comment on index @extschema@.stuck_tasks is 'Finds what other code may be able to run.';
 
 create index tasks_in_line on @extschema@.tasks (queue, priority, limit_key, due_at) where in_line and not paused;

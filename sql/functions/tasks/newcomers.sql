@@ -61,6 +61,7 @@ begin
           from tasks as t
          where t.queue = any(wake_stuck.queues)
            and t.stuck_reason is not null
+           and t.due_at = 'infinity'
            and t.deliveries = 0
            and not exists (
             select
