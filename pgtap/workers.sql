@@ -1,7 +1,7 @@
 -- Workers: what they say of themselves, and what becomes of tasks that some of them have no code for.
 
 begin;
-select plan(40);
+select plan(42);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -154,6 +154,12 @@ select given(tell(a_turn('stuck', worker => 'fixed', state => 'stuck', value => 
 select time_passes('6 min');
 select given(register_worker('another', '{s}'));
 select is(pg_temp.stuck(), '{}', 'and who was not seen for five minutes is not there');
+select pg_temp.get_stuck('stuck', 'another');
+select given(register_worker('another', '{s}'));
+select is(pg_temp.stuck(), '{stuck}', 'who says hello once more is the one that could not run it');
+select forget_worker('another');
+select given(register_worker('another', '{s}'));
+select is(pg_temp.stuck(), '{}', 'who comes after its goodbye is another, whatever its name');
 select given(take('another', '{s}'));
 select given(tell(a_turn('stuck', worker => 'another', state => 'done')));
 

@@ -17,6 +17,11 @@ as $$
 declare
     now_at timestamptz := clock();
     served text[] := served_queues(without_sql_queue(register_worker.queues), register_worker.version);
+    was_there boolean := exists (
+        select
+          from workers as w
+         where w.worker = register_worker.worker
+           and w.seen_at > now_at - interval '5 min');
 begin
     perform check_protocol(register_worker.protocol);
     perform check_instance(register_worker.instance);
@@ -43,7 +48,13 @@ begin
         select old.worker from workers as old where old.seen_at < now_at - interval '1 hour' for no key update skip locked));
     perform forget_listeners(now_at - interval '1 day');
     perform wake_released(served, register_worker.functions, now_at);
-    perform wake_stuck(served, now_at);
+    -- Who says goodbye in the same moment is waited for, or waits: else neither saw the other, and what is stuck stayed so.
+    perform
+       from workers as w
+      where w.queues && served
+        and w.seen_at > now_at - interval '5 min'
+        for key share;
+    perform wake_stuck(served, case when not was_there then register_worker.worker end, now_at);
     return json_build_object(
         'at', now_at,
         'version', perdure_version(),
@@ -69,7 +80,7 @@ begin
     -- On queues that nobody serves it would wait as well, and no longer tell why it is stuck.
     perform notify_listeners(wake_stuck(
         array(select distinct unnest(w.queues) from workers as w where w.seen_at > now_at - interval '5 min'),
-        now_at));
+        null, now_at));
 end
 $$;
 comment on function @extschema@.forget_worker(text) is

@@ -108,6 +108,24 @@ def test_who_has_what_is_woken_waits_for_him_who_wakes_it(
 
 
 @ENDS
+@pytest.mark.parametrize("verbs", [(say_hello, say_goodbye), (say_goodbye, say_hello)])
+def test_of_a_hello_and_a_goodbye_the_later_one_wakes_what_is_stuck(
+    a: Session, b: Session, c: Session, verbs: tuple[Callable[[Session], None], ...], end: str
+) -> None:
+    """[P9]: it sees that one has come, and the other gone; else nobody would try it."""
+    first, second = verbs
+    hello(c, "old")
+    get_stuck(c, "i")
+    a.begin()
+    first(a)
+    later = b.later(second, b)
+    assert later.waits()
+    a.end(end)
+    later.get()
+    assert [task.job for task in c.claim("q")] == (["i"] if end == "commit" else [])
+
+
+@ENDS
 def test_a_hello_waits_for_nobody_who_forgets_the_lost_ones(
     a: Session, b: Session, c: Session, end: str
 ) -> None:

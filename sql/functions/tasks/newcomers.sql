@@ -45,9 +45,9 @@ comment on function @extschema@.wake_released(text[], text[], timestamptz) is
     'Make tasks due that were given back for lack of code or of a key, now that somebody comes who may have it.';
 
 
--- Whoever left it stuck has gone, so these may run other code. What never came to a turn is poisonous, and stays. What is
--- locked is about to move anyway.
-create function @extschema@.wake_stuck(queues text[], woken_at timestamptz) returns text[]
+-- Whoever left it stuck has gone, so these may run other code; so has an earlier process of the newcomer's name. What never
+-- came to a turn is poisonous, and stays. What is locked is about to move anyway.
+create function @extschema@.wake_stuck(queues text[], newcomer text, woken_at timestamptz) returns text[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -67,6 +67,7 @@ begin
             select
               from workers as w
              where w.worker = t.last_worker
+               and w.worker is distinct from wake_stuck.newcomer
                and w.seen_at > wake_stuck.woken_at - interval '5 min'
             offset 0)
            for no key update of t skip locked
@@ -83,5 +84,5 @@ begin
     return coalesce(woken, '{}');
 end
 $$;
-comment on function @extschema@.wake_stuck(text[], timestamptz) is
+comment on function @extschema@.wake_stuck(text[], text, timestamptz) is
     'Make tasks of these queues due that are stuck since a worker could not run them that has gone; returns their queues. [P9]';
