@@ -1,7 +1,7 @@
 -- Where a job stands and what it waits for, in words (E6); what it was told, and how its memory came about.
 
 begin;
-select plan(50);
+select plan(51);
 
 select the_time_is('2030-01-01 12:00+00');
 set local time zone 'UTC';
@@ -62,6 +62,10 @@ select is(
     seen('j'),
     '{waiting,"signal go, answers of c#1, h#1, h#2, its time: 2030-01-01 14:01:00+00"}',
     'what somebody serves is not told there');
+select have_held_job('asks sql');
+select given(tell(a_turn('asks sql', state => 'park', requests => '[{"key": "h#1", "name": "h", "queue": "$sql"}]')));
+select is(seen('asks sql'), '{waiting,"answers of h#1"}', 'nor what the database runs, where nobody need register');
+select given(terminate('asks sql')), given(forget('asks sql'));
 select is(
     (select array_agg(w.job_id || ' ' || w.task order by w.job_id, w.task)
        from waiting as w

@@ -61,7 +61,8 @@ comment on function @extschema@.code_wanted(text, text, text, text) is
     'Say which worker a task needs that was given back for lack of code.';
 
 
--- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody.
+-- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody. So does what
+-- the database runs, by whoever calls run_sql_hooks() and says hello nowhere.
 create function @extschema@.unserved_reason(job text, task text) returns text
 language plpgsql
 stable
@@ -76,6 +77,7 @@ begin
           from tasks as t
          where t.job_id = unserved_reason.job
            and t.task = unserved_reason.task
+           and t.queue <> '$sql'
            and t.token is null
            and t.stuck_reason is null
            and not t.paused);
