@@ -1,7 +1,7 @@
 -- Ticking: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
 
 begin;
-select plan(86);
+select plan(87);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -232,6 +232,8 @@ select is(
     'PD110 somebody to resume it: this is no cron expression: ''every now and then'': It has 4 fields, not five.',
     'and says why');
 select is(pg_temp.next_of('e'), null, 'it is due never');
+select given(register_worker('one', '{q,$sql}'));
+select is(pg_temp.next_of('e'), null, 'also when a worker comes, which brings no other memory');
 select is_empty('select * from assert_invariants()', 'which breaks no law [P8]');
 select time_passes('1 day');
 select given(entity_delete('$schedule/e'));

@@ -46,7 +46,8 @@ comment on function @extschema@.wake_released(text[], text[], timestamptz) is
 
 
 -- Whoever left it stuck has gone, so these may run other code; so has an earlier process of the newcomer's name. What never
--- came to a turn is poisonous, and stays. What is locked is about to move anyway.
+-- came to a turn is poisonous, and stays, as does what is stuck by code of the database or a schedule's memory, which no worker
+-- brings along. What is locked is about to move anyway.
 create function @extschema@.wake_stuck(queues text[], newcomer text, woken_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -60,6 +61,7 @@ begin
         select t.job_id, t.task
           from tasks as t
          where t.queue = any(wake_stuck.queues)
+           and t.queue <> '$sql'
            and t.stuck_reason is not null
            and t.due_at = 'infinity'
            and t.deliveries = 0
