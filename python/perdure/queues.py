@@ -21,7 +21,8 @@ class QueueDepth:
 
     `ready` tasks could be claimed now; `held_back` ones are due, too, but limits or a pause keep
     them from workers. `leased` tasks take the slots; `waiting` ones wait for mail, `delayed` ones
-    for their time, `stuck` ones and `paused_tasks` (of paused jobs) for somebody to resume them.
+    for their time, `stuck` ones and `paused_tasks` (of paused jobs) for somebody to resume them,
+    or for other code.
     """
 
     queue: str

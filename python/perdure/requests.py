@@ -48,8 +48,9 @@ A = TypeVar("A")
 class Status:
     """Where a job stands; `waiting_for` says in words what it waits for.
 
-    `stuck` names a task of it that goes on only when somebody resumes it, and says why; `failure`
-    says why the job has failed or was cancelled; of what a codec has sealed `result()` tells more.
+    `stuck` names a task of it that waits for somebody to resume it, or for other code, and says
+    why; `failure` says why the job has failed or was cancelled; of what a codec has sealed
+    `result()` tells more.
     """
 
     id: str
@@ -314,7 +315,10 @@ def _ended(
 TO_BE_RESUMED = "somebody to resume it"
 """What a task waits for that is stuck or paused, in the words of `task_reason()`."""
 
-RESUME = "Mend what is wrong, then let it go on: handle.resume(), or deploy mended code."
+RESUME = (
+    "Mend what is wrong, then let it go on: handle.resume(). Where code did not fit its journal, it"
+    " is tried anyway when workers with mended code have taken the place of others."
+)
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:

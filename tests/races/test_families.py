@@ -79,6 +79,40 @@ def test_what_is_asked_for_after_a_cancel_begins_cancelled(
 
 
 @ENDS
+def test_an_activity_that_is_cancelled_while_it_is_claimed_is_told(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P6]: who holds it hears of it; once the claim has failed, it has ended instead."""
+    task = c.held("p")
+    c.advance(task.keep(requests=ASKED["an activity"]))
+    a.begin()
+    a.claim_one("hooks")
+    coming = b.later(b.advance, task.keep(cancels=["a#1"]))
+    assert coming.waits()
+    a.end(end)
+    assert coming.get().state == "keep"
+    held = end == "commit"
+    assert live_tasks(c) == (["1/main", "1/main/a#1"] if held else ["1/main"])
+    assert asked_to_cancel(c, task) == ([("p", "1/main/a#1")] if held else [])
+    assert [m["key"] for m in c.advance(task.park()).messages] == ([] if held else ["a#1"])
+
+
+@ENDS
+def test_an_activity_that_is_cancelled_first_is_claimed_by_nobody(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P6] The other order: a claim passes by what is locked, and finds it gone."""
+    task = c.held("p")
+    c.advance(task.keep(requests=ASKED["an activity"]))
+    with a.open(end):
+        assert a.call("cancel_hook", id="p", task="1/main/a#1")
+        assert b.claim("hooks") == []
+    assert [each.task for each in b.claim("hooks")] == ([] if end == "commit" else ["1/main/a#1"])
+    assert b.call("cancel_hook", id="p", task="1/main/a#1") is (end == "rollback")
+    assert list(c.run("select * from assert_invariants()")) == []
+
+
+@ENDS
 @pytest.mark.parametrize("what", ASKED)
 def test_what_is_asked_for_before_a_cancel_is_cancelled_by_its_asker_alone(
     a: Session, b: Session, what: str, end: str
