@@ -65,7 +65,8 @@ select is(
 select have_held_job('asks sql');
 select given(tell(a_turn('asks sql', state => 'park', requests => '[{"key": "h#1", "name": "h", "queue": "$sql"}]')));
 select is(seen('asks sql'), '{waiting,"answers of h#1"}', 'nor what the database runs, where nobody need register');
-select given(terminate('asks sql')), given(forget('asks sql'));
+select given(terminate('asks sql'));
+select given(forget('asks sql'));
 select is(
     (select array_agg(w.job_id || ' ' || w.task order by w.job_id, w.task)
        from waiting as w

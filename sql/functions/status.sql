@@ -101,13 +101,23 @@ begin
                                 l.taken_of_key, l.max_per_key)
                     when l.tokens < 1
                     then format('a token of queue %s, which gets %s a second', l.queue, l.rate_per_second) end
-          from (select q.queue, q.paused, q.max_running, q.max_per_key, q.rate_per_second, count(t.task) as taken,
-                       count(t.task) filter (where t.limit_key = queue_reason.limit_key) as taken_of_key,
+          from (select q.queue, q.paused, q.max_running, q.max_per_key, q.rate_per_second,
+                       slots_taken(q.queue, case when q.max_running is not null then 2147483647 end) as taken,
+                       case when q.max_per_key is not null then (
+                           select count(*)
+                             from (select from tasks as t
+                                    where t.queue = q.queue
+                                      and t.limit_key = queue_reason.limit_key
+                                      and t.worker is not null
+                                    union all
+                                   select from tasks as t
+                                    where t.queue > q.queue || '@'
+                                      and t.queue < q.queue || 'A'
+                                      and t.limit_key = queue_reason.limit_key
+                                      and t.worker is not null) as h) end as taken_of_key,
                        tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, queue_reason.now_at) as tokens
                   from queues as q
-                  left join tasks as t on versioned_queue(t.queue, null) = q.queue and t.token is not null
-                 where q.queue = versioned_queue(queue_reason.queue, null)
-                 group by q.queue) as l);
+                 where q.queue = versioned_queue(queue_reason.queue, null)) as l);
 end
 $$;
 comment on function @extschema@.queue_reason(text, text, timestamptz) is

@@ -155,6 +155,23 @@ def test_what_is_stuck_is_found_among_all_tasks(early: Session) -> None:
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
 
 
+def test_why_a_task_may_not_be_claimed_is_told_without_a_look_at_all(early: Session) -> None:
+    """For each task that is due: by what its queue has taken, however many other tasks there are."""
+
+    def tell(session: Session, job: str) -> None:
+        session.call("start", workflow="w", id=job, queue="limited")
+        session.one("select task_reason(%s, '1/main')", job)
+
+    early.run("select set_queue('limited', 5, 2, 1, 1)")
+    reads(early, "j", tell)
+    fill(early)
+
+    read = reads(early, "j", tell)
+
+    assert read["tasks"] > 0
+    assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
 def test_what_is_under_way_is_found_by_indexes(early: Session) -> None:
     """Of one task, whatever others have asked for."""
 
