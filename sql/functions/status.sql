@@ -61,30 +61,28 @@ comment on function @extschema@.code_wanted(text, text, text, text) is
     'Say which worker a task needs that was given back for lack of code.';
 
 
--- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody. So does what
--- the database runs, by whoever calls run_sql_hooks() and says hello nowhere.
-create function @extschema@.unserved_reason(job text, task text) returns text
+create function @extschema@.unserved_reason(
+    queue       text,
+    version     text,
+    kind        text,
+    name        text,
+    lacks_code  boolean
+) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return (
-        select case when t.failure ->> 'code' = 'PD406' and not has_worker(t.queue, t.pinned_version, t.kind::text, t.name)
-                    then code_wanted(t.queue, t.pinned_version, t.kind::text, t.name)
-                    when t.due_at <= clock() and not exists (select from workers as w where w.queues @> array[t.queue])
-                    then worker_wanted(t.queue, t.pinned_version) end
-          from tasks as t
-         where t.job_id = unserved_reason.job
-           and t.task = unserved_reason.task
-           and t.queue <> '$sql'
-           and t.token is null
-           and t.stuck_reason is null
-           and not t.paused);
+    if unserved_reason.lacks_code then
+        return case when not has_worker(unserved_reason.queue, unserved_reason.version, unserved_reason.kind, unserved_reason.name)
+                    then code_wanted(unserved_reason.queue, unserved_reason.version, unserved_reason.kind, unserved_reason.name) end;
+    end if;
+    return case when not exists (select from workers as w where w.queues @> array[unserved_reason.queue])
+                then worker_wanted(unserved_reason.queue, unserved_reason.version) end;
 end
 $$;
-comment on function @extschema@.unserved_reason(text, text) is
-    'Say which worker a task needs where none has registered that would run it; null when one has, or none is needed.';
+comment on function @extschema@.unserved_reason(text, text, text, text, boolean) is
+    'Say which worker is needed for what is due, or lacks its code, where none has registered that would run it; null when one has.';
 
 
 create function @extschema@.queue_reason(queue text, limit_key text, now_at timestamptz) returns text
@@ -155,6 +153,43 @@ comment on function @extschema@.attempts_reason(text, text, timestamptz) is
     'Say in words which activities a task that waits until then is to try again; null where there are none.';
 
 
+-- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody. So does what
+-- the database runs, by whoever calls run_sql_hooks() and says hello nowhere. Of what many ask for, one worker is looked for.
+create function @extschema@.answers_reason(job text, task text) returns text
+language plpgsql
+stable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+declare
+    now_at timestamptz := clock();
+begin
+    return (
+        with asked as materialized (
+            select t.asker_key, t.queue, t.pinned_version, t.kind, t.name, t.failure ->> 'code' is not distinct from 'PD406' as lacks_code,
+                   t.token is null and t.stuck_reason is null and not t.paused and t.queue <> '$sql' as is_free,
+                   t.due_at <= now_at as is_due
+              from tasks as t
+             where t.asker_job = answers_reason.job
+               and t.asker_task = answers_reason.task
+               and t.job_id = any(array(select answers_reason.job union all
+                                        select j.id from jobs as j where j.parent = answers_reason.job))
+             limit 10
+        ), unserved as (
+            select distinct unserved_reason(f.queue, f.pinned_version, f.kind, f.name, f.lacks_code) as reason
+              from (select distinct a.queue, a.pinned_version, case when a.lacks_code then a.kind::text end as kind, case when a.lacks_code then a.name end as name, a.lacks_code
+                      from asked as a
+                     where a.is_free
+                       and (a.lacks_code or a.is_due)) as f
+        )
+        select 'answers of ' || string_agg(a.asker_key, ', ' order by a.asker_key)
+               || coalesce(': ' || (select string_agg(u.reason, ', ' order by u.reason) from unserved as u), '')
+          from asked as a);
+end
+$$;
+comment on function @extschema@.answers_reason(text, text) is
+    'Say in words whose answers a parked task waits for, and which workers these need that have not registered; null where it has asked for none.';
+
+
 create function @extschema@.task_reason(job text, task text) returns text
 language plpgsql
 stable
@@ -192,15 +227,7 @@ begin
               where p.job_id = it.job_id
                 and p.task = it.task
                 and p.is_open),
-            (select 'answers of ' || string_agg(h.asker_key, ', ' order by h.asker_key)
-                        || coalesce(': ' || string_agg(distinct unserved_reason(h.job_id, h.task), ', '), '')
-               from (select t.asker_key, t.job_id, t.task
-                       from tasks as t
-                      where t.asker_job = it.job_id
-                        and t.asker_task = it.task
-                        and t.job_id = any(array(select it.job_id union all
-                                                 select j.id from jobs as j where j.parent = it.job_id))
-                      limit 10) as h),
+            answers_reason(it.job_id, it.task),
             case when it.due_at < 'infinity' then attempts_reason(it.job_id, it.task, it.due_at) end,
             case when it.due_at < 'infinity' then format('its time: %s', it.due_at) end)
         end;
