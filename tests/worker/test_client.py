@@ -378,6 +378,7 @@ def test_of_many_commands_the_one_that_is_refused_is_named(client: perdure.Clien
     good: dict[str, Any] = {"op": "toggle", "path": "on"}
     for wrong in (
         {"path": "t"},
+        {"op": ["set"], "path": "t", "value": 1},
         {"op": "set", "path": "n", "value": float("nan")},
         {"op": "set", "path": "a..b", "value": 1},
         {"op": "increment", "path": "t", "value": 1},
