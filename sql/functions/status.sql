@@ -176,7 +176,8 @@ begin
              limit 10
         ), unserved as (
             select distinct unserved_reason(f.queue, f.pinned_version, f.kind, f.name, f.lacks_code) as reason
-              from (select distinct a.queue, a.pinned_version, case when a.lacks_code then a.kind::text end as kind, case when a.lacks_code then a.name end as name, a.lacks_code
+              from (select distinct a.queue, a.pinned_version, a.lacks_code,
+                           case when a.lacks_code then a.kind::text end as kind, case when a.lacks_code then a.name end as name
                       from asked as a
                      where a.is_free
                        and (a.lacks_code or a.is_due)) as f

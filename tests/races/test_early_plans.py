@@ -156,7 +156,7 @@ def test_what_is_stuck_is_found_among_all_tasks(early: Session) -> None:
 
 
 def test_why_a_task_may_not_be_claimed_is_told_without_a_look_at_all(early: Session) -> None:
-    """For each task that is due: by what its queue has taken, however many other tasks there are."""
+    """For each task that is due: by what its queue has taken, whatever other tasks there are."""
 
     def tell(session: Session, job: str) -> None:
         session.call("start", workflow="w", id=job, queue="limited")
