@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.races.sessions import TABLES, Session
+from tests.races.sessions import TABLES, Session, hook
 from tests.races.test_every_verb import deeds
 
 MANY = 2_000
@@ -170,6 +170,20 @@ def test_why_a_task_may_not_be_claimed_is_told_without_a_look_at_all(early: Sess
 
     assert read["tasks"] > 0
     assert {table: rows for table, rows in read.items() if rows > A_FEW} == {}
+
+
+def test_what_is_cancelled_is_found_by_its_name(early: Session) -> None:
+    """Each request, whatever else the task has asked for: twice as many take twice as long."""
+
+    def cancel_all(session: Session, count: int) -> None:
+        task = session.held("p")
+        asked = [hook(f"h#{number}") for number in range(count)]
+        session.advance(task.keep(requests=asked))
+        session.advance(task.keep(cancels=[each["key"] for each in asked]))
+
+    few, many = (reads(early, count, cancel_all)["tasks"] for count in (50, 100))
+
+    assert many < 2.5 * few
 
 
 def test_what_is_under_way_is_found_by_indexes(early: Session) -> None:

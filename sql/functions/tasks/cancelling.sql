@@ -42,7 +42,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     ended text[] := end_unheld(ask_to_cancel.job, ask_to_cancel.tasks, null, ask_to_cancel.asked_at);
-    others text[] := array(select a.task from unnest(ask_to_cancel.tasks) as a (task) where a.task <> all(ended));
+    others text[] := array(
+        select a.task from unnest(ask_to_cancel.tasks) as a (task)
+        except
+        select e.task from unnest(ended) as e (task)
+         order by 1);
 begin
     perform leave_cancel(ask_to_cancel.job, others, null, ask_to_cancel.asked_at);
     return wake_cancelled(ask_to_cancel.job, others, ask_to_cancel.asked_at);
@@ -68,12 +72,18 @@ begin
           from unnest(cancel_requests.turns) as r
          cross join jsonb_array_elements_text(r.cancels) as c (key)
          cross join lateral (
+            select r.job, requested_task(r.task, c.key, false) as task
+             union all
+            select j.id, j.run::text || '/main'
+              from jobs as j
+             where j.parent = r.job
+               and j.asked_as = r.task || '/' || c.key
+            offset 0) as n
+         cross join lateral (
             select a.job_id, a.task, a.kind
               from tasks as a
-             where a.job_id = any(array(
-                    select r.job
-                     union all
-                    select j.id from jobs as j where j.parent = r.job and j.asked_as = r.task || '/' || c.key))
+             where a.job_id = any(array[n.job])
+               and a.task = n.task
                and a.asker_job = r.job
                and a.asker_task = r.task
                and a.asker_key = c.key
