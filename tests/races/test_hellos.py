@@ -159,3 +159,22 @@ def test_many_say_hello_at_once_and_each_task_is_woken_once(stage: Stage) -> Non
     taken = together(*(partial(s.claim, "q", max_tasks=10) for s in sessions))
     assert sorted(task.job for tasks in taken for task in tasks) == [f"j{n:02}" for n in range(20)]
     assert a.one("select count(*) from workers") == len(sessions)
+
+
+def test_many_come_and_go_and_nothing_stays_stuck(stage: Stage) -> None:
+    """[P8] [P9]: none of them waits for another in a circle, and the last who comes tries all."""
+    a, *sessions = stage.sessions(5)
+    for number in range(5):
+        a.start(f"j{number}", queue="q")
+
+    def come_and_go(session: Session) -> None:
+        for number in range(20):
+            worker = f"{session.name} {number % 2}"
+            hello(session, worker)
+            for task in session.claim("q", worker=worker, max_tasks=3):
+                session.advance(task.turn("stuck", value={"code": "PD201"}))
+            session.call("forget_worker", worker=worker)
+
+    together(*(partial(come_and_go, session) for session in sessions))
+    hello(a, "last")
+    assert sorted(task.job for task in a.claim("q")) == [f"j{number}" for number in range(5)]
