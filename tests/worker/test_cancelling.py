@@ -30,12 +30,6 @@ def is_cancelled(handle: perdure.Handle) -> str:
     return error.value.message
 
 
-def begun(dsn: str, name: str) -> None:
-    """Wait until a task of this name is held."""
-    held = f"select count(*) > 0 from perdure.tasks where name = '{name}' and token is not null"
-    wait_for(dsn, held)
-
-
 # Before anything, and while nothing goes on.
 
 
@@ -229,12 +223,13 @@ def test_what_a_thread_gives_after_a_cancel_is_ignored(
 
 
 def test_an_activity_on_another_worker_hears_of_it_with_its_heartbeat(
-    app: perdure.App, client: perdure.Client, dsn: str, work: Any
+    app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     far = perdure.App()
-    heard = threading.Event()
+    has_begun, heard = threading.Event(), threading.Event()
 
     async def endless() -> None:
+        has_begun.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -251,7 +246,7 @@ def test_an_activity_on_another_worker_hears_of_it_with_its_heartbeat(
     work(queues=["default"])
     work(far, queues=["far"], lease=1)
     handle = client.start(waits)
-    begun(dsn, "endless")
+    assert has_begun.wait(20)  # the database knows of its claim before the worker may
     handle.cancel()
     is_cancelled(handle)
     assert heard.wait(20)
