@@ -54,7 +54,7 @@ begin
       where w.queues && served
         and w.seen_at > now_at - interval '5 min'
         for key share;
-    perform wake_stuck(served, case when not was_there then register_worker.worker end, now_at);
+    perform wake_stuck(served, case when not was_there then register_worker.worker end, clock());
     return json_build_object(
         'at', now_at,
         'version', perdure_version(),
@@ -73,10 +73,11 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    now_at timestamptz := clock();
+    now_at timestamptz;
 begin
     perform stop_listening(forget_worker.worker);
     delete from workers as w where w.worker = forget_worker.worker;
+    now_at := clock();
     -- On queues that nobody serves it would wait as well, and no longer tell why it is stuck.
     perform notify_listeners(wake_stuck(
         array(select distinct unnest(w.queues) from workers as w where w.seen_at > now_at - interval '5 min'),

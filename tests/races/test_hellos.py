@@ -112,7 +112,8 @@ def test_who_has_what_is_woken_waits_for_him_who_wakes_it(
 def test_of_a_hello_and_a_goodbye_the_later_one_wakes_what_is_stuck(
     a: Session, b: Session, c: Session, verbs: tuple[Callable[[Session], None], ...], end: str
 ) -> None:
-    """[P9]: it sees that one has come, and the other gone; else nobody would try it."""
+    """[P9]: it sees that one has come, and the other gone; else nobody would try it. The task is
+    due when it is woken, not when the later one began to wait: claims look no longer there."""
     first, second = verbs
     hello(c, "old")
     get_stuck(c, "i")
@@ -120,8 +121,10 @@ def test_of_a_hello_and_a_goodbye_the_later_one_wakes_what_is_stuck(
     first(a)
     later = b.later(second, b)
     assert later.waits()
+    waited = a.one("select clock()")
     a.end(end)
     later.get()
+    assert c.one("select due_at > %s from tasks", waited)
     assert [task.job for task in c.claim("q")] == (["i"] if end == "commit" else [])
 
 
