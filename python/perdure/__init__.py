@@ -1,6 +1,7 @@
 """Permanent memory and coordinated execution in PostgreSQL.
 
-`app = perdure.App()` registers functions, `perdure.connect()` talks, `perdure.Worker(app)` runs.
+Register functions with `app = perdure.App()`, talk to an app with `perdure.connect()`, and run its
+code with `perdure.Worker(app)`.
 """
 
 from .app import App

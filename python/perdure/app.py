@@ -28,7 +28,7 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 class ActivityDecorator(Protocol):
-    """What `app.activity(…)` gives."""
+    """The decorator that `app.activity(...)` returns."""
 
     @overload
     def __call__(
@@ -39,7 +39,7 @@ class ActivityDecorator(Protocol):
 
 
 class TransactionDecorator(Protocol):
-    """What `app.transaction(…)` gives."""
+    """The decorator that `app.transaction(...)` returns."""
 
     @overload
     def __call__(
@@ -52,7 +52,7 @@ class TransactionDecorator(Protocol):
 
 
 class HookDecorator(Protocol):
-    """What `app.hook(…)` gives."""
+    """The decorator that `app.hook(...)` returns."""
 
     @overload
     def __call__(
@@ -63,7 +63,7 @@ class HookDecorator(Protocol):
 
 
 class CoordinatorDecorator(Protocol):
-    """What `app.coordinator(…)` gives."""
+    """The decorator that `app.coordinator(...)` returns."""
 
     @overload
     def __call__(
@@ -74,7 +74,7 @@ class CoordinatorDecorator(Protocol):
 
 
 def check_app(given: object) -> None:
-    """Refuse what runs nothing. Raises InvalidArgument."""
+    """Refuse what is not an App. Raises InvalidArgument."""
     if not isinstance(given, App):
         raise InvalidArgument(
             f"{given!r} is no app"[:500], hint="Give what perdure.App() has made, not its name."
@@ -82,11 +82,11 @@ def check_app(given: object) -> None:
 
 
 class App:
-    """A registry: `app = perdure.App()`, then `@app.coordinator`, `@app.hook`, `@app.activity`.
+    """Register functions: `@app.coordinator`, `@app.hook`, `@app.activity`, `@app.transaction`.
 
-    `version` names this version of the code; pinned coordinators keep to it. `codec` encrypts what
-    its workers tell the database, such as `perdure.codecs.AesGcm`. `tracer`, one of OpenTelemetry,
-    makes spans of what they run.
+    - `version`: the name of this version of the code. Pinned coordinators stay with it.
+    - `codec`: encrypts what workers send to the database, such as `perdure.codecs.AesGcm`.
+    - `tracer`: an OpenTelemetry tracer that makes spans of what workers run.
     """
 
     def __init__(
@@ -107,19 +107,19 @@ class App:
         self.coordinators: dict[str, Coordinator[..., Any]] = {}
 
     def tables(self) -> Mapping[str, Mapping[str, Work[..., Any]]]:
-        """Give the registered functions by kind and name."""
+        """Return the registered functions by kind and name."""
         return {"activity": self.activities, "hook": self.hooks, "coordinator": self.coordinators}
 
     def queues(self) -> list[str]:
-        """Name the queues on which these functions run."""
+        """Return the queues on which these functions run, "default" among them."""
         return sorted({"default"} | {work.queue for work in self._works() if work.queue})
 
     def registers(self, work: Work[..., Any]) -> bool:
-        """Tell whether a function is one of this app's."""
+        """Tell whether a function is registered in this app."""
         return self.tables()[work.kind].get(work.name) is work
 
     def functions(self) -> list[str]:
-        """Name the registered functions, each with its kind: `hook perspective`."""
+        """Return the registered functions by kind and name: `hook perspective`."""
         return sorted(f"{work.kind} {work.name}" for work in self._works())
 
     def _works(self) -> list[Work[..., Any]]:
@@ -146,11 +146,14 @@ class App:
     def activity(self, *function: Any, retries: int = 0, **options: Any) -> Any:
         """Register an activity: `@app.activity(retries=3, timeout="2 min")`.
 
-        `retries=3` makes up to 1 + 3 attempts; `retry=Retry(…)` says more. `timeout` is for each
-        attempt, `within` for all of them and the pauses between, from the first one on. With
-        `queue` it runs on the workers of that queue, else where its caller runs; `limit_key` is its
-        key where that queue limits keys: a text, or a function of the arguments,
-        `limit_key=lambda user, question: user`.
+        - `retries`: attempts after the first (default 0). `retry`: a `Retry` policy, for more
+          control.
+        - `timeout`: for each attempt. `within`: for all attempts and pauses together, from the
+          first on.
+        - `queue`: runs it on the workers of that queue. Default: where its caller runs.
+        - `limit_key`: its key on a queue with limits per key: a text, or a function of the
+          arguments, `limit_key=lambda user, question: user`.
+        - `name`: default the name of the function.
         """
         return self._register(Activity, self.activities, function, retries, options)
 
@@ -178,10 +181,10 @@ class App:
     def transaction(self, *function: Any, retries: int = 0, **options: Any) -> Any:
         """Register an activity that is one transaction: `@app.transaction(retries=3)`.
 
-        Its first argument is a connection of psycopg to the app's database (asynchronous for
-        `async def`), in a transaction that is open: what it writes and its result are committed
-        together, exactly once, when it has returned. It must not end the transaction itself.
-        Options as for `activity()`, and `isolation`: "repeatable read" or "serializable".
+        Its first argument is a psycopg connection to the database of the app (an async one for
+        `async def`) with an open transaction. When the function returns, its rows and its result
+        are committed together, exactly once. It must not end the transaction itself. Options as for
+        `activity()`, and `isolation`: "repeatable read" or "serializable".
         """
         return self._register(Transaction, self.activities, function, retries, options)
 
@@ -206,8 +209,8 @@ class App:
     def hook(self, *function: Any, retries: int = 0, **options: Any) -> Any:
         """Register a hook, a function of the memory and its arguments: `@app.hook(queue="ai")`.
 
-        `retries`, `retry`, `timeout`, `within` and `limit_key` as for an activity. A hook whose
-        time is up is cancelled, may clean up, and has failed with TimeoutError.
+        `queue` is where its workers look for it. The other options are those of `activity()`. A
+        hook whose time is up is cancelled, may clean up, and fails with TimeoutError.
         """
         return self._register(Hook, self.hooks, function, retries, options)
 
@@ -237,10 +240,12 @@ class App:
     ) -> Any:
         """Register a coordinator: `@app.coordinator(entity="research-agent", queue="agents")`.
 
-        With `retries` or `retry` one that raises begins a new run, with its memory and an empty
-        journal. `timeout` is for the job with all its runs, unless its start says another. A
-        `pinned` one is started to keep to the version of this app: only its workers run it.
-        `limit_key` as for an activity.
+        - `entity`: the type of its memory. `queue`: where its workers look for it.
+        - `retries` or `retry`: a run that raises is followed by another, with the same memory and
+          an empty journal.
+        - `timeout`: for the job with all its runs. A start may give another.
+        - `pinned`: only workers of the version of this app run its jobs.
+        - `limit_key`, `name`: as for an activity.
         """
         if pinned and self.version is None:
             raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""Clients for async code: the verbs of `client.py`, awaited."""
+"""Clients for async code: the methods of `client.py`, awaited."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class AsyncMemory(
         AsyncGenerator[Change, None],
     ],
 ):
-    """A memory, seen from async code outside of jobs; it has a past to look into.
+    """The memory of a job or entity, used by async code outside of jobs.
 
-    Its verbs are those of a Memory, awaited: `async for change in memory.watch(): …`.
+    Its methods are those of Memory, awaited: `async for change in memory.watch(): ...`
     """
 
     def __init__(self, client: AsyncClient, job: str, connection: Any):
@@ -82,9 +82,9 @@ class AsyncHandle(
         AsyncGenerator[TimelineItem, None],
     ]
 ):
-    """A job, seen from async code: `await handle.result(timeout="10 min")`.
+    """A job, used by async code: `await handle.result(timeout="10 min")`.
 
-    Its verbs are those of a Handle, awaited: `async for item in handle.stream("tokens"): …`.
+    Its methods are those of Handle, awaited: `async for item in handle.stream("tokens"): ...`
     """
 
     run_hook = handles.run_hook
@@ -128,9 +128,10 @@ class AsyncClient(
     Items[Awaited[AsyncItem], Awaited[list[AsyncItem]]],
     Queues[Awaited[None], Awaited[bool], Awaited[list[QueueDepth]]],
 ):
-    """Talk to an app from async code; tasks may share one. `connect_async()` makes it.
+    """Talk to an app from async code. Tasks of one event loop may share one client.
 
-    Its verbs are those of a Client, awaited: `await client.start(research, "subsidies")`.
+    `connect_async()` makes it. Its methods are those of Client, awaited: `await
+    client.start(research, "subsidies")`.
     """
 
     _make_memory = AsyncMemory
@@ -147,7 +148,7 @@ class AsyncClient(
         self._ears = Ears(source, self.calls)
 
     async def __aenter__(self) -> Self:
-        """Use it. Raises InvalidArgument where it is closed."""
+        """Return this client. Raises InvalidArgument if it is closed."""
         self._pool.check_open()
         return self
 
@@ -155,8 +156,11 @@ class AsyncClient(
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections; from now on it refuses to be used. Raises InvalidArgument in
-        another event loop, where nothing is closed."""
+        """Close all connections. A closed client raises InvalidArgument when it is used.
+
+        Call it in the event loop in which the client was used: in another loop it closes nothing
+        and raises InvalidArgument.
+        """
         self._pool.settle()
         self._ears.settle()
         async with AsyncExitStack() as left:  # all of them, where this is cancelled meanwhile too
@@ -167,11 +171,14 @@ class AsyncClient(
     def handle(
         self, job: str | UUID, workflow: Workflow[Result] | None = None
     ) -> AsyncHandle[Result]:
-        """Give a handle of a job; nothing is sent."""
+        """Return a handle of a job by its id. Nothing is sent to the database.
+
+        `workflow`, if given, is the coordinator of the job: `result()` then returns its type.
+        """
         return AsyncHandle(self, as_id(job), decoder_of(workflow))
 
     async def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call, in the transaction of the caller's connection if it is given."""
+        """Send a call to the database, inside the transaction of `connection` if one is given."""
         refuse_clients()
         if connection is not None:
             self._pool.check_open()
@@ -182,13 +189,13 @@ class AsyncClient(
         return answer
 
     async def hear(self, look: Look) -> Any:
-        """Give what is looked for, or None when time is up."""
+        """Wait for what a look describes and return it, or None when its time is up."""
         refuse_clients()
         self._pool.check_open()
         return await self._ears.wait(look)
 
     async def follow(self, steps: Steps[T]) -> T:
-        """Take steps, one after another, and give what comes of them."""
+        """Take the steps of a verb one after another and return its result."""
         try:
             step = next(steps)
             while True:
@@ -203,7 +210,7 @@ class AsyncClient(
             return result
 
     async def each(self, pages: Pages[T]) -> AsyncGenerator[T, None]:
-        """Give out what stands on pages, which are read as they are wanted."""
+        """Yield the items of pages, which are read from the database as they are needed."""
         told = None
         while (page := next_page(pages, told)) is not None:
             if isinstance(page, list):
@@ -222,7 +229,7 @@ class AsyncClient(
 
 
 class Connecting(Coroutine[Any, Any, AsyncClient]):
-    """What `connect_async()` gives: await it, or enter it at once."""
+    """What `connect_async()` returns: await it, or use it with `async with`."""
 
     def __init__(self, connecting: Coroutine[Any, Any, AsyncClient]):
         self._connecting = connecting
@@ -232,15 +239,15 @@ class Connecting(Coroutine[Any, Any, AsyncClient]):
         return self._connecting.__await__()
 
     def send(self, value: Any) -> Any:
-        """Take a step, as a coroutine does: a task takes nothing else."""
+        """Take a step, as a coroutine does, so that a task can run it."""
         return self._connecting.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """Take what the task is thrown."""
+        """Pass on an exception that the task is thrown."""
         return self._connecting.throw(*error)
 
     def close(self) -> None:
-        """Give up."""
+        """Give up connecting."""
         self._connecting.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -260,10 +267,10 @@ def connect_async(
     prepare_threshold: int | None = 0,
     provision: bool = True,
 ) -> Connecting:
-    """Connect to an app from async code: `async with perdure.connect_async() as client: …`.
+    """Connect to an app from async code: `async with perdure.connect_async() as client: ...`
 
-    Or `client = await perdure.connect_async()`, and `await client.close()` in the end. Arguments as
-    for `connect()`.
+    Or write `client = await perdure.connect_async()`, and `await client.close()` at the end. The
+    arguments are those of `connect()`.
     """
     return Connecting(_connected(dsn, schema, codec, prepare_threshold, provision))
 

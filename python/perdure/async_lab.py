@@ -1,4 +1,4 @@
-"""The lab of async tests: a lab that waits in threads, so that the loop of the test goes on."""
+"""The lab for async tests. It waits in threads, so that the event loop of the test runs on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .work import Workflow
 
 
 class AsyncLab(Doubles):
-    """A laboratory for one async test: `async with AsyncLab(app) as lab: await lab.run(research)`.
+    """Run one async test in an app of its own: `async with AsyncLab(app) as lab: ...`
 
-    Its verbs are those of a Lab, awaited; `plain` is the lab itself, whose worker runs in a thread,
-    `client` an async client of its app.
+    Its methods are those of Lab, awaited. `client` is an async client of the app; `plain` is the
+    plain lab, whose worker runs in a thread.
     """
 
     client: AsyncClient
@@ -33,7 +33,7 @@ class AsyncLab(Doubles):
         self._ending: AsyncExitStack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Make the app, and start its worker."""
+        """Create the app and start its worker."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(beside, self.plain.__exit__)  # also of what is cancelled
             await beside(self.plain.__enter__)
@@ -45,50 +45,47 @@ class AsyncLab(Doubles):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the worker, put back what was mocked, and drop the app."""
+        """Stop the worker, restore what was mocked, and drop the app."""
         await self._ending.aclose()
 
     async def start(
         self, workflow: Workflow[Result], *args: Any, **options: Any
     ) -> AsyncHandle[Result]:
-        """Start a job as `client.start` does; it goes as far as it can without skipped time."""
+        """Start a job as `client.start()` does. It runs as far as it can without skipping time."""
         return await self.client.start(workflow, *args, **options)
 
     async def run(self, workflow: Workflow[Result], *args: Any, **options: Any) -> Result:
-        """Start a job and give its result, as `start` and `result` do."""
+        """Start a job and return its result, skipping time as needed."""
         return await self.result(await self.start(workflow, *args, **options))
 
     async def result(self, job: AsyncHandle[Result] | str | UUID) -> Result:
-        """Give the result of a job, skipping time as often as it takes.
+        """Return the result of a job, skipping time as needed.
 
-        Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could
-        wait for, as when it wants a signal.
+        Raises JobFailed, JobCancelled, and ResultTimeout if nothing is due that the job could wait
+        for, for instance because it waits for a signal.
         """
         handle = job if isinstance(job, AsyncHandle) else self.client.handle(job)
         await asyncio.to_thread(self.plain.finish, handle.id)
         return await handle.result(timeout=0)
 
     def memory(self, job: AsyncHandle | str | UUID) -> AsyncMemory:
-        """Give the memory of a job."""
+        """Return the memory of a job."""
         return self.client.entity(job.id if isinstance(job, AsyncHandle) else job)
 
     async def now(self) -> datetime:
-        """Give the time of this app."""
+        """Return the time of this app."""
         return await asyncio.to_thread(self.plain.now)
 
     async def settle(self) -> None:
-        """Wait until nobody is at work and nothing is due; no time is skipped.
-
-        Raises ResultTimeout.
-        """
+        """Wait until no work is left and nothing is due. Skips no time. Raises ResultTimeout."""
         await asyncio.to_thread(self.plain.settle)
 
     async def pass_time(self, length: Duration) -> datetime:
-        """Let time pass: what is due meanwhile happens, each at its time. Gives the new time."""
+        """Let time pass: what is due meanwhile happens, each at its time. Returns the new time."""
         return await asyncio.to_thread(self.plain.pass_time, length)
 
     async def check(self) -> None:
-        """Check that all runs of all jobs replay as they ran, and that the database is sound.
+        """Check that all runs of all jobs replay as they ran, and that no invariant is broken.
 
         Raises NonDeterminism and AssertionError.
         """

@@ -1,4 +1,4 @@
-"""Clients for plain code: start jobs, wait for them, signal them, use their memory."""
+"""Clients for plain code: start jobs, wait for them, signal them and use their memories."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ class Memory(
         list[Change], list[Difference], list[Authorship], list[LogItem], Any, int, Iterator[Change]
     ],
 ):
-    """A memory, seen from plain code outside of jobs; it has a past to look into."""
+    """A memory, used by plain code outside of jobs: `memory = client.entity("agent-1")`.
+
+    Besides the commands of Entity it reads the past: `history()`, `at()`, `diff()`, `blame()`,
+    `watch()`.
+    """
 
     def __init__(self, client: Client, job: str, connection: Any):
         super().__init__(Door(client, job, connection), job)
@@ -74,9 +78,10 @@ class Handle(
         Iterator[TimelineItem],
     ]
 ):
-    """A job, seen from plain code: `handle.result(timeout="10 min")`.
+    """A job, used by plain code: `client.start(research, "q").result(timeout="1 min")`.
 
-    `Handle[str]` is one whose result is a text; a Handle of a job that is only named has any.
+    `Handle[str]` is a handle of a job whose result is a `str`. A handle of a job that you only name
+    is a `Handle[Any]`.
     """
 
     run_hook = _at_once(handles.run_hook)
@@ -109,7 +114,12 @@ class Client(
     Items[Item, list[Item]],
     Queues[None, bool, list[QueueDepth]],
 ):
-    """Talk to an app from plain code; threads may share one. `connect()` makes it."""
+    """Talk to an app from plain code. Threads may share one client.
+
+    `connect()` makes it. Use it in a `with` block, or call `close()`. A call whose reply is lost is
+    sent again for a minute. Methods with a `connection` argument take part in the transaction of
+    that connection (psycopg, SQLAlchemy or Django).
+    """
 
     _make_memory = Memory
     _make_item = Item
@@ -126,7 +136,7 @@ class Client(
         self._is_closed = False
 
     def __enter__(self) -> Self:
-        """Use it. Raises InvalidArgument where it is closed."""
+        """Return this client. Raises InvalidArgument if it is closed."""
         self._pool.check_open()
         return self
 
@@ -134,18 +144,21 @@ class Client(
         self.close()
 
     def close(self) -> None:
-        """Close its connections; from now on it refuses to be used."""
+        """Close all connections. A closed client raises InvalidArgument when it is used."""
         self._is_closed = True
         self._pool.close()
         self._close_idle_ears()
         self._source.close()
 
     def handle(self, job: str | UUID, workflow: Workflow[Result] | None = None) -> Handle[Result]:
-        """Give a handle of a job; nothing is sent."""
+        """Return a handle of a job by its id. Nothing is sent to the database.
+
+        `workflow`, if given, is the coordinator of the job: `result()` then returns its type.
+        """
         return Handle(self, as_id(job), decoder_of(workflow))
 
     def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call, in the transaction of the caller's connection if it is given."""
+        """Send a call to the database, inside the transaction of `connection` if one is given."""
         refuse_clients()
         if connection is not None:
             self._pool.check_open()
@@ -156,7 +169,7 @@ class Client(
         return answer
 
     def hear(self, look: Look) -> Any:
-        """Give what is looked for, or None when time is up."""
+        """Wait for what a look describes and return it, or None when its time is up."""
         refuse_clients()
         self._pool.check_open()
         ear = self._idle_ear() or Ear(self._source, self.calls)
@@ -178,7 +191,7 @@ class Client(
             return None
 
     def follow(self, steps: Steps[T]) -> T:
-        """Take steps, one after another, and give what comes of them."""
+        """Take the steps of a verb one after another and return its result."""
         try:
             step = next(steps)
             while True:
@@ -193,7 +206,7 @@ class Client(
             return result
 
     def each(self, pages: Pages[T]) -> Iterator[T]:
-        """Give out what stands on pages, which are read as they are wanted."""
+        """Yield the items of pages, which are read from the database as they are needed."""
         told = None
         while (page := next_page(pages, told)) is not None:
             if isinstance(page, list):
@@ -218,11 +231,13 @@ def connect(
     prepare_threshold: int | None = 0,
     provision: bool = True,
 ) -> Client:
-    """Connect to an app, making it where it is not there: `with perdure.connect() as client: …`.
+    """Connect to an app and return a client: `with perdure.connect(schema="my_app") as client: ...`
 
-    The database is `dsn`, else `$PERDURE_DATABASE_URL`, else the embedded server; the schema is the
-    app's name. `codec` encrypts what is sent: the one that the app has. With
-    `prepare_threshold=None`, and through a pooler, no statement is prepared.
+    - `dsn`: the database. Default: `$PERDURE_DATABASE_URL`, else the embedded server.
+    - `schema`: the name of the app.
+    - `codec`: encrypts what is sent. Give the codec that the app has.
+    - `prepare_threshold`: None prepares no statements. Behind a pooler none are prepared anyway.
+    - `provision`: install the app if the schema has none, and upgrade an older one. Default: True.
     """
     refuse_clients()
     source = Source(dsn, schema, prepare_threshold)

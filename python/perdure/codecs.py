@@ -4,8 +4,8 @@
     app = perdure.App(codec=codec)
     client = perdure.connect(codec=codec)
 
-The database never sees a key. What is sealed, and what each value is bound to, is in
-`sql/coordination/encryption.md`.
+The database never sees a key. `sql/coordination/encryption.md` says what is encrypted, and to what
+each value is bound.
 """
 
 from __future__ import annotations
@@ -23,37 +23,40 @@ _MAX_ID = 40
 
 
 class Codec(Protocol):
-    """What an app asks of a codec; one of your own may keep its keys wherever you like.
+    """The interface of a codec. Write your own to keep keys wherever you like.
 
-    `place` tells what a value is and whose: what was sealed for one place must not be opened at
-    another.
+    `place` says what a value is and to whom it belongs. What was encrypted for one place must not
+    be decrypted at another.
     """
 
     @property
     def memory(self) -> Sequence[str]:
-        """Name the paths of memories whose values are sealed, and those beneath them."""
+        """Return the paths of memories whose values, and those beneath them, are encrypted."""
 
     def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
-        """Seal a value; gives the id of the key (1 to 40 letters, digits, `.`, `_`, `-`) and the
-        rest, at least 12 bytes.
+        """Encrypt a value; return the id of the key and the encrypted bytes.
 
-        The same three give the same: a call that is repeated says the same twice. Another salt
-        must give something else, so that nobody sees which values are equal.
+        The id has 1 to 40 letters, digits, `.`, `_` or `-`; the bytes are at least 12. The same
+        three arguments must give the same result, since a repeated call must send the same. Another
+        salt must give another result, so that nobody sees which values are equal.
         """
 
     def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
-        """Open a value. Raises LookupError for a key that is not known, ValueError for a value that
-        was not sealed with it for this place."""
+        """Decrypt a value.
+
+        Raises LookupError for an unknown key, and ValueError for a value that was not encrypted
+        with it for this place.
+        """
 
     def digest(self, key: str, data: bytes) -> bytes:
-        """Give at least 8 bytes that tell data from other data, and nothing to who has not the key.
+        """Return at least 8 bytes that differ for different data, and say nothing without the key.
 
-        Raises LookupError for a key that is not known.
+        Raises LookupError for an unknown key.
         """
 
 
 def check_codec(given: object) -> None:
-    """Refuse what is neither a codec nor none. Raises InvalidArgument."""
+    """Refuse what is neither a codec nor None. Raises InvalidArgument."""
     if given is not None and not all(hasattr(given, name) for name in _OF_A_CODEC):
         raise InvalidArgument(
             f"{given!r} is no codec"[:500],
@@ -65,11 +68,13 @@ _OF_A_CODEC = ("memory", "encode", "decode", "digest")
 
 
 class AesGcm:
-    """AES-256 in Galois counter mode: `AesGcm(keys={"2026": key}, current="2026")`.
+    """Encrypt with AES-256 in Galois counter mode: `AesGcm(keys={"2026": key}, current="2026")`.
 
-    A key is 32 random bytes: `AesGcm.new_key()`. Values are sealed with the `current` one and
-    opened with whichever they name. `memory` lists the paths of memories that are sealed. Needs
-    `pip install "perdure[codec]"`. Raises InvalidArgument for a key of another length.
+    - `keys`: 32 random bytes each, by name. `AesGcm.new_key()` draws one.
+    - `current`: the key that encrypts. Values are decrypted with the key they name.
+    - `memory`: the paths of memories that are encrypted.
+
+    Needs `pip install "perdure[codec]"`. Raises InvalidArgument for a key of another length.
     """
 
     def __init__(
@@ -84,24 +89,24 @@ class AesGcm:
         self.memory = tuple(memory)
 
     def __repr__(self) -> str:
-        """Show the names of its keys, and none of them."""
+        """Show the names of the keys, not the keys."""
         return f"AesGcm(keys={sorted(self._keys)}, current={self.current!r})"
 
     @staticmethod
     def new_key() -> bytes:
-        """Draw a key."""
+        """Return a new random key."""
         return secrets.token_bytes(KEY_BYTES)
 
     def encode(self, plain: bytes, place: bytes, salt: bytes) -> tuple[str, bytes]:
-        """Seal with the current key."""
+        """Encrypt with the current key."""
         return self.current, self._keys[self.current].encrypt(plain, place, salt)
 
     def decode(self, key: str, sealed: bytes, place: bytes) -> bytes:
-        """Open with the key that is named. Raises LookupError, ValueError."""
+        """Decrypt with the named key. Raises LookupError and ValueError."""
         return self._keys[key].decrypt(sealed, place)
 
     def digest(self, key: str, data: bytes) -> bytes:
-        """Give a keyed hash. Raises LookupError."""
+        """Return a keyed hash. Raises LookupError."""
         return _mac(self._keys[key].for_digests, data)
 
 

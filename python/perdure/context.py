@@ -1,4 +1,4 @@
-"""The running code's own place: which coordinator, hook or activity is it, and what serves it."""
+"""The place of the running code: which coordinator, hook or activity it is, and what serves it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Who the running code is: `perdure.info().job`.
+    """What the running code is: `perdure.info().job`.
 
-    `attempt` counts those that have failed, so it is 0 at first; the log calls that attempt 1, and
-    with `Retry(attempts=3)` the last one sees 2. `run` counts the runs of the job, from 1; `signal`
-    is the name under which a hook was asked to answer; `key` names one call of an activity for ever
-    (an idempotency key for the outside world). `progress` is what an earlier attempt last told with
-    `heartbeat()`, as far as a heartbeat has carried it; `pinned_version` is the version of the code
-    that the job keeps to.
+    - `attempt`: how many attempts have failed, so 0 at first. With `Retry(attempts=3)` the last
+      attempt sees 2, and the log calls it attempt 3.
+    - `run`: the number of the run of the job, from 1.
+    - `key`: names this call of an activity for ever. Use it as an idempotency key for other
+      systems.
+    - `progress`: what an earlier attempt last reported by `heartbeat()`, as far as it was sent.
+    - `signal`: the name under which a hook was asked to answer.
+    - `pinned_version`: the version of the code that the job stays with.
     """
 
     job: str

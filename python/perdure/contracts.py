@@ -14,7 +14,7 @@ Surface = Mapping[str, Any] | type[Any]
 
 @dataclass(frozen=True, slots=True)
 class BrokenContract:
-    """A memory that does not fit: whose it is, where, which rule it breaks, and that in words."""
+    """A memory that breaks a contract: its id, the path, the rule, and the same in words."""
 
     id: str
     path: str
@@ -23,7 +23,7 @@ class BrokenContract:
 
 
 def schema_of(surface: Surface) -> dict[str, Any]:
-    """Give the JSON Schema of a surface: `schema_of(ResearchState)`. Raises InvalidArgument."""
+    """Return the JSON Schema of a type, or a schema as it is. Raises InvalidArgument."""
     if isinstance(surface, Mapping):
         return dict(surface)
     if isinstance(surface, str):  # to pydantic the name of a type

@@ -1,4 +1,4 @@
-"""Doubles: what stands in for activities and hooks, until a lab ends."""
+"""Functions that stand in for activities and hooks until a lab ends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class Mocked:
-    """What stands in for an activity or a hook; `calls` has the arguments of each call."""
+    """A function that stands in for an activity or hook; `calls` has the arguments of each call."""
 
     function: Callable[..., Any]
     calls: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 class Doubles:
-    """What lets functions stand in for others; each kind of lab is one."""
+    """What both kinds of labs have in common: replace functions of the app."""
 
     app: App
     _ending: ExitStack | AsyncExitStack
@@ -39,11 +39,11 @@ class Doubles:
     @overload
     def mock(self, work: str, function: Callable[..., Any]) -> Mocked: ...
     def mock(self, work: Any, function: Callable[..., Any]) -> Mocked:
-        """Let a function stand in for an activity or hook, until the lab ends.
+        """Replace an activity or hook by a function until the lab ends.
 
-        `lab.mock(search, lambda query: ["found"])`; a hook's is given the memory first, a
-        transaction's its connection. A name will do. An `async def` runs on the loop of the lab's
-        worker. Raises UnknownFunction, and InvalidArgument for what the database runs.
+        `lab.mock(search, lambda query: ["found"])`; `work` may be a name. A hook's function is
+        given the memory first, a transaction's the connection. An `async def` runs on the loop of
+        the lab's worker. Raises UnknownFunction, and InvalidArgument for a hook in SQL.
         """
         mocked, known = Mocked(function), self._known(work)
         if not callable(function):

@@ -1,6 +1,6 @@
 """What coordinators and hooks call besides their memory: waiting, other work, time and chance.
 
-In `async def` code everything that waits is awaited; in `def` code the same calls wait themselves.
+In `async def` code, await every call that waits. In `def` code the same calls block.
 """
 
 from __future__ import annotations
@@ -43,22 +43,26 @@ T = TypeVar("T")
 
 
 def sleep(duration: Duration) -> Any:
-    """Sleep durably; a sleeping workflow costs nothing: `await perdure.sleep("1 h")`."""
+    """Sleep durably: `await perdure.sleep("1 h")`. A sleeping workflow needs no worker.
+
+    `duration` is a text such as "90 s", a number of seconds, or a timedelta.
+    """
     serving = required("sleep")
     return serving.give(serving.sleep(microseconds(seconds(duration))))
 
 
 def sleep_until(instant: datetime) -> Any:
-    """Sleep until an instant with a time zone: `await perdure.sleep_until(tomorrow)`."""
+    """Sleep until a datetime with a time zone: `await perdure.sleep_until(tomorrow)`."""
     serving = required("sleep_until")
     return serving.give(serving.sleep_until(micros(instant)))
 
 
 def wait_for(signal: str, timeout: Duration | None = None, *, type: Any = None) -> Any:
-    """Wait for a signal and give its payload: `await perdure.wait_for("approve", timeout="2 d")`.
+    """Wait for a signal and return its payload: `await perdure.wait_for("approve", timeout="2 d")`.
 
-    With `type` (a model, dataclass, TypedDict, `list[Page]` …) the payload becomes one. Raises
-    TimeoutError, and ValueMistyped where it does not fit.
+    `type` (a model, dataclass, TypedDict, `list[Page]` ...) converts the payload. Without a
+    `timeout` the call waits for ever. Raises TimeoutError, and ValueMistyped if the payload does
+    not fit the type.
     """
     serving = required("wait_for")
     check_name(signal, "a signal")
@@ -76,12 +80,12 @@ def ask_people(
     timeout: Duration | None = None,
     type: Any = None,
 ) -> Any:
-    """Ask people for something, and wait for what one of them resolves: an *item*.
+    """Ask people for something and return what one of them resolves.
 
-    `await perdure.ask_people("approve invoice", {"amount": 900}, assignee="finance")` gives the
-    resolution; with `type` it becomes a model, dataclass, TypedDict …. People find the item with
-    `client.items()`, the most urgent first: `priority` is 0 to 9, without one 5. Raises
-    TimeoutError, and ValueMistyped for a resolution that does not fit; then the item is gone.
+    `await perdure.ask_people("approve invoice", {"amount": 900}, assignee="finance")` makes an
+    *item*. People find it with `client.items()`, most urgent first: `priority` is 0 (first) to 9,
+    default 5. `type` converts the resolution. Raises TimeoutError, and ValueMistyped for a
+    resolution that does not fit; the item is then gone.
     """
     serving = required("ask_people")
     limit = None if timeout is None else seconds(timeout)
@@ -99,10 +103,11 @@ def exec_hook(
     limit_key: str | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Run a hook on a worker and wait for it: `await perdure.exec_hook(check, ref, signal="ok")`.
+    """Run a hook on a worker and return its answer: `await perdure.exec_hook(check, ref)`.
 
-    It answers by returning, or earlier by `memory.signal(name, data)` under the name given as
-    `signal`. Raises HookFailed if it raises.
+    The hook answers by returning. With `signal`, it may answer earlier by `memory.signal(name,
+    data)` under that name. `queue`, `priority` (0 first, 9 last) and `limit_key` replace those of
+    the hook. Raises HookFailed.
     """
     serving = required("exec_hook")
     options = {"queue": queue, "priority": priority, "signal": signal, "limit_key": limit_key}
@@ -118,7 +123,11 @@ def start_hook(
     limit_key: str | None = None,
     **kwargs: Any,
 ) -> None:
-    """Begin a hook that nobody waits for; it outlives its coordinator."""
+    """Start a hook without waiting for it. It may outlive its coordinator.
+
+    `due_at` (a datetime with a time zone) is when it may begin; the other options are those of
+    `exec_hook()`.
+    """
     serving = required("start_hook")
     options = {
         "queue": queue,
@@ -171,12 +180,13 @@ def child(
     timeout: Duration | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Run another workflow as a child job and wait for it: `await perdure.child(research, "q")`.
+    """Run a workflow as a child job and return its result: `await perdure.child(research, "q")`.
 
-    Its id is the parent's id with a suffix unless given. A detached child is only begun: the call
-    gives None. `on_parent_end` says what becomes of it when the coordinator or hook that asks for
-    it ends before: it is asked to cancel, a detached one continues, unless you say otherwise. With
-    `timeout` it fails if it takes longer, in whatever runs. Raises ChildFailed.
+    The id is by default that of the parent with a suffix. `on_parent_end` says what happens to the
+    child when its parent ends first: "cancel" (default), "terminate" or "continue" (default if
+    `detached`). A detached child is started and not awaited: the call returns None. With `timeout`
+    it fails if it takes longer. The other options are those of `client.start()`. Raises
+    ChildFailed.
     """
     serving = required("child")
     options: dict[str, Any] = {
@@ -209,10 +219,10 @@ def start_child(
     timeout: Duration | None = None,
     **kwargs: Any,
 ) -> Pending[Result]:
-    """Begin a child job beside others: `reviews = [perdure.start_child(review, r) for r in refs]`.
+    """Start a child job beside others: `reviews = [perdure.start_child(review, r) for r in refs]`.
 
-    Options as for `child()`. What it gives is awaited later (`.result()` in plain code), or
-    withdrawn by `.cancel()`, which asks the child to cancel.
+    Await the result later (`.result()` in plain code), or `.cancel()` it, which asks the child to
+    cancel. Options as for `child()`.
     """
     serving = required("start_child")
     options = {
@@ -255,11 +265,11 @@ def shielded(work: Awaitable[T]) -> Coroutine[Any, Any, T]: ...
 @overload
 def shielded(work: Callable[[], T]) -> T: ...
 def shielded(work: Any) -> Any:
-    """Do what a cancel must not interrupt: `await perdure.shielded(pay(memory, order))`.
+    """Run what a cancel must not interrupt: `await perdure.shielded(pay(memory, order))`.
 
-    In plain code it takes a function: `perdure.shielded(lambda: pay(memory, order))`. Whoever is
-    cancelled meanwhile hears of it when the work has ended: CancelledError is raised then, in place
-    of its result.
+    In plain code, give a function: `perdure.shielded(lambda: pay(memory, order))`. If the code is
+    cancelled meanwhile, CancelledError is raised when the shielded work has ended, in place of its
+    result.
     """
     serving = required("shielded")
     if serving.is_async:
@@ -324,8 +334,8 @@ async def _awaited(serving: Runtime, work: Awaitable[T]) -> T:
 def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     """End this run and begin the next with these arguments: `perdure.continue_as_new(page + 1)`.
 
-    The next run has the memory, the signals that nobody took and the job's time limit, and begins
-    with an empty journal. Nothing that the code does after it has any effect.
+    The next run keeps the memory, the signals that nobody has taken and the time limit of the job,
+    and begins with an empty journal. Nothing that the code does after this call has an effect.
     """
     required("continue_as_new").continue_as_new(args, kwargs)
 
@@ -337,40 +347,45 @@ def signal(job: str | UUID, name: str, payload: Any = None) -> Any:
 
 
 def memory() -> Any:
-    """Give the handle of the own memory, without arguments."""
+    """Return the memory of this job, for code that was not given it as an argument."""
     return required("memory").memory
 
 
 def now() -> datetime:
-    """Give the time (UTC): in a coordinator that of the last thing it was told, in a hook that of
-    the call, which is the same when the hook runs again."""
+    """Return the time (UTC), which is the same on replay.
+
+    In a coordinator it is the time of the last fact that the code was told; in a hook, the time of
+    the call.
+    """
     return from_micros(required("now").time())
 
 
 def random() -> randoms.Random:
-    """Give a random generator that makes the same numbers when the code runs again."""
+    """Return a random generator that gives the same numbers on replay."""
     return required("random").random()
 
 
 def uuid() -> UUID:
-    """Give a UUID that is the same when the code runs again."""
+    """Return a UUID that is the same on replay."""
     return required("uuid").uuid()
 
 
 def patched(name: str) -> bool:
-    """Tell whether this run takes the new way: `if perdure.patched("two-reviews"): …`.
+    """Tell whether this run takes the new way: `if perdure.patched("two-reviews"): ...`
 
-    False in a coordinator that was beyond this place before the change; the first answer holds.
+    It is False in a coordinator that had passed this place before the code changed. The first
+    answer holds for the run.
     """
     return required("patched").patched(check_text(name))
 
 
 def heartbeat(progress: Any = None) -> None:
-    """Tell how far the running activity or hook is: `perdure.heartbeat({"page": 12})`.
+    """Report how far the running activity or hook is: `perdure.heartbeat({"page": 12})`.
 
-    It costs no statement: the worker's next heartbeat (each third of the lease) carries the last
-    one. The next attempt finds it in `info().progress`. In plain code a cancel is heard here, too:
-    raises CancelledError where nobody waits for the code any more, and ValueTooLarge.
+    It sends nothing by itself: the next heartbeat of the worker (each third of the lease) carries
+    the latest value. The next attempt finds it in `info().progress`. In plain code this is also
+    where a cancel is noticed: the call raises CancelledError when nobody waits for the code any
+    more. Raises ValueTooLarge.
     """
     _running("heartbeat").beat(progress)
 
@@ -378,9 +393,9 @@ def heartbeat(progress: Any = None) -> None:
 def publish(stream: Path, *items: Any) -> Any:
     """Add items to a stream that clients follow: `await perdure.publish("tokens", token)`.
 
-    In an activity they gather for up to 50 ms and are sent beside its facts: another attempt begins
-    anew, and readers can tell. In a coordinator or hook it is `memory.log()`: once, on replay too.
-    Without items it says that nothing more comes. It waits where the database cannot keep up.
+    In an activity, items are gathered for up to 50 ms and then sent. Another attempt publishes
+    anew, and readers can tell attempts apart. In a coordinator or hook it is `memory.log()`: once,
+    also on replay. Without items it ends the stream. It waits if the database cannot keep up.
     """
     keys = parse_path(stream)
     running = _running("publish")
@@ -390,7 +405,7 @@ def publish(stream: Path, *items: Any) -> Any:
 
 
 def info() -> Info:
-    """Tell which job, task and attempt is running; also inside of an activity."""
+    """Return which job, task and attempt is running. Activities may call it too."""
     serving = runtime()
     if serving is not None:
         return serving.info

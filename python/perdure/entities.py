@@ -1,6 +1,6 @@
-"""What a client does with all memories of an entity: contracts, finding, the list of indexes.
+"""What a client does with all memories of an entity: find them, hold them to a contract.
 
-Written once for both kinds of clients: `send` gives the answer, or what is awaited for it.
+Each method is written once for both kinds of clients: it returns its answer, or an awaitable of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Told = TypeVar("_Told")
 
 
 class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken, _Indexes, _Told]):
-    """The verbs of a client that concern every memory of an entity."""
+    """The methods of a client that concern every memory of an entity."""
 
     def find(
         self,
@@ -39,17 +39,18 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         limit: int = 100,
         after: list[Any] | None = None,
     ) -> _Found:
-        """Find memories: `client.find("research-agent", {"confidence": {"$gt": 0.8}})`.
+        """Find memories that meet conditions: `client.find("agent", {"score": {"$gt": 0.8}})`.
 
-        At most 1000; `after` is the place of the last one of the page before. Times in conditions
-        need a zone. Raises InvalidPath, InvalidName and InvalidArgument.
+        `limit` is 1000 at most; for the next page, give the `place` of the last result as `after`.
+        Times in conditions need a zone. Returns a list of Found. Raises InvalidPath, InvalidName
+        and InvalidArgument.
         """
         order = [order_by] if isinstance(order_by, str | Mapping) else listed("order_by", order_by)
         call = self.calls.find(entity, on_the_wire(conditions or {}), order, after, limit)
         return self._give(call.reading(rows_of(Found)))
 
     def count(self, entity: str, conditions: Mapping[str, Any] | None = None) -> _Int:
-        """Count the memories that find() would find without a limit."""
+        """Count the memories that `find()` would find without a limit."""
         return self._give(self.calls.count_found(entity, on_the_wire(conditions or {})))
 
     def signal_found(
@@ -63,11 +64,11 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         after: str = "",
         limit: int = 1000,
     ) -> _Told:
-        """Send a signal to the running jobs whose memories meet conditions, as find() reads them.
+        """Send a signal to the running jobs whose memories meet conditions, as `find()` reads them.
 
-        Gives a pair for each job, in order of id: the id, and whether the signal was sent (false
-        where its key was seen before). At most `limit`, one transaction; `after` is the last id of
-        the page before. Raises InvalidPath, InvalidName and InvalidArgument.
+        Returns a list of (id, sent) in order of id; `sent` is False if the `key` was used before.
+        One call signals at most `limit` jobs in one transaction; for the next page, give the last
+        id as `after`. Raises InvalidPath, InvalidName and InvalidArgument.
         """
         on_wire, known = on_the_wire(conditions), key or uuid.uuid4().hex
         page = {"after": after, "max_jobs": limit}
@@ -85,32 +86,33 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         after: str = "",
         limit: int = 1000,
     ) -> _Told:
-        """Ask the running jobs whose memories meet conditions to cancel; pages as signal_found().
+        """Ask the running jobs whose memories meet conditions to cancel; pages as `signal_found()`.
 
-        Gives a pair for each job: the id, and false where it was asked before.
+        Returns a list of (id, asked) in order of id; `asked` is False if the job was asked before.
         """
         page = {"after": after, "max_jobs": limit}
         return self._give(self.calls.cancel_found(entity, on_the_wire(conditions), reason, **page))
 
     def indexes(self) -> _Indexes:
-        """List the indexes that are wanted, with their state, size and use."""
+        """List the indexes of the app, with their state, size and number of scans."""
         return self._give(self.calls.indexes().reading(rows_of(Index)))
 
     def define_contract(self, entity: str, schema: Surface) -> _None:
         """Hold the memories of an entity to a JSON Schema, or to a type that pydantic can describe.
 
-        `client.define_contract("research-agent", ResearchState)`. From now on a command that
-        would break it raises ContractBroken. What is there is not looked at: `broken_contracts()`.
+        `client.define_contract("research-agent", ResearchState)`. From now on a command that would
+        break the contract raises ContractBroken. Existing memories are not checked;
+        `broken_contracts()` lists those that do not fit.
         """
         call = self.calls.define_contract(entity, schema_of(schema))
         return self._give(call.reading(lambda _: None))
 
     def drop_contract(self, entity: str) -> _Bool:
-        """Let the memories of an entity be free again; false where there was no contract."""
+        """Remove the contract of an entity; return False if there was none."""
         return self._give(self.calls.drop_contract(entity))
 
     def contract(self, entity: str) -> _Schema:
-        """Give the contract of an entity as JSON Schema, or None."""
+        """Return the contract of an entity as JSON Schema, or None."""
         return self._give(self.calls.contract(entity))
 
     def broken_contracts(
@@ -121,9 +123,9 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         after: str = "",
         max_rows: int = 100,
     ) -> _Broken:
-        """List memories that break the contract of their entity, or a schema on trial.
+        """List memories that break the contract of their entity, or another `schema`.
 
-        In order of id, those after `after`, at most `max_rows`; nothing is locked.
+        At most `max_rows` in order of id, beginning after the id `after`. Locks nothing.
         """
         tried = None if schema is None else schema_of(schema)
         call = self.calls.broken_contracts(entity, tried, after=after, max_rows=max_rows)

@@ -1,9 +1,9 @@
-"""Errors: one class a code, one table shared by SQL, Python and docs.
+"""Errors: one class for each code, in one table shared by SQL, Python and the docs.
 
-The hundreds tell what a caller should do: `PD0..` drop this turn, `PD1..` the caller's mistake,
-`PD2..` replay does not match, `PD3..` a limit, `PD4..` not found or finished, `PD5..` installing,
+The hundreds say what a caller should do: `PD0..` drop this turn; `PD1..` the caller's mistake;
+`PD2..` replay does not match; `PD3..` a limit; `PD4..` not found or finished; `PD5..` installing;
 `PD6..` work that failed. Every error has a message (the fact), a detail (the circumstance) and a
-hint (what to do now); SQL raises them with the code as SQLSTATE.
+hint (what to do now). SQL raises them with the code as SQLSTATE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Failed = dict[str, Any]
 
 
 class PerdureError(Exception):
-    """Tell what went wrong, with a code, a detail and a hint.
+    """The base class of all errors of perdure: `error.code`, `error.message`, `error.detail`,
+    `error.hint`.
 
     `except perdure.PerdureError as error: print(error.code, error.hint)`
     """
@@ -53,7 +54,7 @@ class PerdureError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Give the message, and what else is known, a line each."""
+        """Return the message, detail and hint, a line each."""
         lines = [self.message]
         lines += [f"detail: {self.detail}"] if self.detail else []
         lines += [f"hint: {self.hint}"] if self.hint else []
@@ -62,16 +63,18 @@ class PerdureError(Exception):
 
 # Drop this turn.
 class TaskNotHeld(PerdureError, code="PD001"):
-    """The task was claimed again, parked or ended: nothing of this turn was applied."""
+    """The task was claimed again, parked or ended. Nothing of this turn was applied."""
 
 
 class InstanceNotAdopted(PerdureError, code="PD003"):
-    """The app is a copy that nobody has adopted, or not the instance that a worker was told to
-    serve: it does not execute."""
+    """The app is a copy that nobody has adopted, or not the instance that the worker is to serve.
+
+    Nothing is executed in it.
+    """
 
 
 class ProtocolNotSupported(PerdureError, code="PD004"):
-    """This package and the installed functions speak different protocols."""
+    """This package and the installed functions use different protocols."""
 
 
 # The caller's mistake.
@@ -80,11 +83,11 @@ class InvalidPath(PerdureError, ValueError, code="PD101"):
 
 
 class WrongType(PerdureError, TypeError, code="PD102"):
-    """Something on the path has another type than the command needs."""
+    """A value on the path has another type than the command needs."""
 
 
 class InvalidValue(PerdureError, ValueError, code="PD103"):
-    """The value cannot be kept as JSON (NaN, infinity, NUL, a lone surrogate, …)."""
+    """The value cannot be stored as JSON (NaN, infinity, NUL, a lone surrogate ...)."""
 
     is_chance: bool = False  # the next attempt may well give one that can
 
@@ -94,7 +97,7 @@ class InvalidName(PerdureError, ValueError, code="PD104"):
 
 
 class VersionConflict(PerdureError, code="PD105"):
-    """The document is not at the expected version."""
+    """The memory is not at the expected version."""
 
 
 class KeyReused(PerdureError, code="PD106"):
@@ -102,22 +105,22 @@ class KeyReused(PerdureError, code="PD106"):
 
 
 class InvalidArgument(PerdureError, ValueError, code="PD107"):
-    """An argument is out of its range or contradicts another."""
+    """An argument is out of range or contradicts another."""
 
 
 class InvalidCondition(PerdureError, ValueError, code="PD108"):
-    """A condition on a memory is no JSON path predicate, or too long."""
+    """The condition on a memory is not a JSON path predicate, or is too long."""
 
 
 class ContractBroken(PerdureError, ValueError, code="PD109"):
-    """The document would not fit the contract of its entity: `.path` tells where, `.rule` which."""
+    """The memory would break the contract of its entity: `.path` says where, `.rule` which rule."""
 
     path: str | None = None
     rule: str | None = None
 
 
 class InvalidSchedule(PerdureError, ValueError, code="PD110"):
-    """Nobody can follow the schedule: its cron expression, interval, time zone or policies."""
+    """The cron expression, interval, time zone or policy of a schedule makes no sense."""
 
 
 class ItemNotYours(PerdureError, code="PD112"):
@@ -129,25 +132,28 @@ class ValueSealed(PerdureError, code="PD113"):
 
 
 class SealBroken(PerdureError, code="PD114"):
-    """An encrypted value is not what was written there: changed, moved, or of another key."""
+    """An encrypted value was changed or moved, or belongs to another key."""
 
 
 class QueueNotYours(PerdureError, code="PD115"):
-    """The role that logged in has no access to the tasks of the queue: see `grant_access()`."""
+    """The role that logged in has no access to the tasks of the queue. See `grant_access()`."""
 
 
 class ValueMistyped(PerdureError, ValueError, TypeError, code="PD116"):
-    """A stored value is not of the type that its reader names: what the type itself has raised is
-    the `__cause__`."""
+    """A stored value is not of the type that its reader names. `__cause__` is the error of the
+    type.
+    """
 
 
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
-    """The code asks for something else than its journal tells; `.detail` shows the difference."""
+    """The code asks for something else than its journal has recorded. `.detail` shows the
+    difference.
+    """
 
 
 class IoInCoordinator(PerdureError, RuntimeError, code="PD202"):
-    """A coordinator asked for a socket, a thread or a clock; that belongs in a hook or activity."""
+    """A coordinator used a socket, a thread or a client. That belongs in a hook or activity."""
 
 
 # A limit.
@@ -160,7 +166,7 @@ class ValueTooDeep(PerdureError, ValueError, code="PD302"):
 
 
 class MemoryTooLarge(PerdureError, ValueError, code="PD303"):
-    """The command would make the document larger than the limit."""
+    """The command would make the memory larger than the limit."""
 
 
 class NumberOutOfRange(PerdureError, ValueError, code="PD304"):
@@ -168,7 +174,7 @@ class NumberOutOfRange(PerdureError, ValueError, code="PD304"):
 
 
 class TooManyDeliveries(PerdureError, code="PD305"):
-    """The task was claimed many times without any progress and was parked."""
+    """The task was claimed many times without any progress, and was parked."""
 
 
 class TooManyIndexes(PerdureError, code="PD306"):
@@ -177,15 +183,15 @@ class TooManyIndexes(PerdureError, code="PD306"):
 
 # Not found, or finished.
 class JobNotFound(PerdureError, LookupError, code="PD401"):
-    """There is no job of this id."""
+    """There is no job with this id."""
 
 
 class JobExists(PerdureError, code="PD402"):
-    """There is a job of this id already."""
+    """A job with this id already exists."""
 
 
 class JobFinished(PerdureError, code="PD403"):
-    """The job is finished and takes no more of this."""
+    """The job has ended and cannot take this any more."""
 
 
 class VersionNotFound(PerdureError, LookupError, code="PD404"):
@@ -193,36 +199,41 @@ class VersionNotFound(PerdureError, LookupError, code="PD404"):
 
 
 class ResultTimeout(PerdureError, TimeoutError, code="PD405"):
-    """The job was not finished in time; `.detail` tells what it waits for."""
+    """The job was not finished in time, and continues. `.detail` says what it waits for."""
 
 
 class UnknownFunction(PerdureError, LookupError, code="PD406"):
-    """This worker has no function of this name."""
+    """This worker has no function with this name."""
 
 
 class JobAtWork(PerdureError, code="PD407"):
-    """A task of the job is alive, and would lose its memory, or would begin the job again."""
+    """The job has a task that is alive and would lose its memory, or that would begin the job
+    again.
+    """
 
 
 class ScheduleNotFound(PerdureError, LookupError, code="PD410"):
-    """There is no schedule of this name."""
+    """There is no schedule with this name."""
 
 
 class ItemNotFound(PerdureError, LookupError, code="PD411"):
-    """No open item has this id; `.detail` tells who resolved it, or that nobody waits any more."""
+    """There is no open item with this id. `.detail` says who resolved it, or that nobody waits any
+    more.
+    """
 
 
 class HookNotFound(PerdureError, LookupError, code="PD412"):
-    """The job has no such hook: nobody asked for it from outside."""
+    """The job has no such hook that was started from outside."""
 
 
 # Installing.
 class InvalidSchema(PerdureError, ValueError, code="PD501"):
-    """The schema's name is empty, too long, reserved, or holds a character that is not allowed."""
+    """The name of the schema is empty, too long, reserved, or has a character that is not allowed.
+    """
 
 
 class SchemaOccupied(PerdureError, code="PD502"):
-    """The schema holds objects that are not perdure's, or others may create in it."""
+    """The schema holds objects that are not perdure's, or other roles may create objects in it."""
 
 
 class NewerSchema(PerdureError, code="PD503"):
@@ -230,11 +241,11 @@ class NewerSchema(PerdureError, code="PD503"):
 
 
 class ExtensionOutdated(PerdureError, code="PD504"):
-    """The schema holds the extension in another version than this package's."""
+    """The extension in the schema has another version than this package."""
 
 
 class NotMigrated(PerdureError, code="PD505"):
-    """The tables are of another version than the functions: nothing is executed on them."""
+    """The tables have another version than the functions. Nothing is executed on them."""
 
 
 class ServerUnavailable(PerdureError, code="PD506"):
@@ -246,15 +257,15 @@ class OtherBuild(PerdureError, code="PD507"):
 
 
 class AppNotFound(PerdureError, LookupError, code="PD508"):
-    """There is no app in the schema, and what was asked for would not make one."""
+    """There is no app in the schema, and this call does not create one."""
 
 
 # Work that failed.
 class Failure(PerdureError):
-    """Carry what a piece of work raised: `.type`, `.message` and `.traceback` of the original.
+    """An error that carries what a piece of work raised: its `.type`, `.message` and `.traceback`.
 
-    `.attempts` tells how often an activity or hook was tried, `.job` whose result was asked for,
-    where that is known.
+    `.attempts` says how often an activity or hook was tried, and `.job` to which job the result
+    belongs, if known.
     """
 
     failure: Mapping[str, Any] = MappingProxyType({})
@@ -277,12 +288,12 @@ class Failure(PerdureError):
         return f"{self.type}: {self.message}" if self.message else self.type
 
     def __reduce__(self) -> tuple[Any, tuple[Failed], dict[str, Any]]:
-        """Let a failure be copied and pickled."""
+        """Make failures copyable and picklable."""
         return self.__class__, (dict(self.failure),), self.__dict__
 
 
 class JobFailed(Failure, code="PD601"):
-    """The job's coordinator raised."""
+    """The coordinator of the job raised."""
 
 
 class JobCancelled(Failure, code="PD602"):
@@ -290,11 +301,11 @@ class JobCancelled(Failure, code="PD602"):
 
 
 class ActivityFailed(Failure, code="PD603"):
-    """The activity raised, and has no attempt left."""
+    """The activity raised and has no attempt left."""
 
 
 class HookFailed(Failure, code="PD604"):
-    """The hook raised, and has no attempt left."""
+    """The hook raised and has no attempt left."""
 
 
 class ChildFailed(Failure, code="PD605"):
@@ -302,7 +313,7 @@ class ChildFailed(Failure, code="PD605"):
 
 
 def from_database(error: psycopg.Error) -> PerdureError | None:
-    """Give the class of a PDxxx SQLSTATE with its message, or None for any other error."""
+    """Return the error of a PDxxx SQLSTATE, or None for any other database error."""
     if error.sqlstate not in PerdureError.codes:
         return None
     diag = error.diag
@@ -320,9 +331,9 @@ def from_database(error: psycopg.Error) -> PerdureError | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise this package's errors in place of psycopg's: `with translated(): cursor.execute(…)`.
+    """Raise this package's errors in place of psycopg's: `with translated(): cursor.execute(...)`.
 
-    Also where it is psycopg that cannot write a text.
+    Errors of psycopg that cannot encode a text are translated too.
     """
     try:
         yield
@@ -338,8 +349,10 @@ def translated() -> Iterator[None]:
 
 
 def _no_letter(error: psycopg.Error) -> InvalidValue | None:
-    """Say it in the package's words where a text has a letter that no text there has: NUL, or one
-    that a database has not whose encoding is not UTF8. None for any other error."""
+    """Return an InvalidValue for a character that the database cannot store, or None.
+
+    Such a character is NUL, or one that an encoding other than UTF8 does not have.
+    """
     is_letter = isinstance(error, psycopg.errors.UntranslatableCharacter)
     is_nul = "\\u0000" in (error.diag.message_detail or "") if is_letter else "NUL" in str(error)
     if isinstance(error, psycopg.DataError) and is_nul:
@@ -355,8 +368,10 @@ def _no_letter(error: psycopg.Error) -> InvalidValue | None:
 
 @contextmanager
 def among(what: str, place: int, size: int, id: object = None) -> Iterator[None]:
-    """Let an error say which of many it is about, counted from 1, as SQL does: `with among("start",
-    2, 3, "agent-1"): …`."""
+    """Let an error say which of many it concerns: `with among("start", 2, 3, "agent-1"): ...`
+
+    The place is counted from 1, as in SQL.
+    """
     try:
         yield
     except Exception as error:
@@ -370,7 +385,7 @@ def among(what: str, place: int, size: int, id: object = None) -> Iterator[None]
 
 
 def from_failure(failure: Mapping[str, Any]) -> PerdureError:
-    """Give the error that a refused command's failure JSON describes, by its code."""
+    """Return the error that a failure JSON describes, by its code."""
     kind = PerdureError.codes.get(str(failure.get("code")), PerdureError)
     message = str(failure.get("message") or failure.get("type") or "")
     more = {name: failure.get(name) for name in ("detail", "hint")}
@@ -383,11 +398,11 @@ def from_failure(failure: Mapping[str, Any]) -> PerdureError:
 
 
 def failure_of(error: BaseException, through: str | None = None) -> Failed:
-    """Describe an exception as failure JSON: `{"type", "message", "traceback", …}`.
+    """Describe an exception as failure JSON: `{"type", "message", "traceback", ...}`.
 
-    A Failure keeps the type and message of its origin; `through` is added to its way
-    ("activity search"), so that one sees where it came from. Never raises: who tells of an error
-    that tells nothing of itself would be ended by it, and so would all that he holds.
+    A Failure keeps the type and message of its origin. `through` ("activity search") is added to
+    the list of the work it passed. Never raises: an error that cannot describe itself must not end
+    the worker and all that it holds.
     """
     try:
         failure = _carried(error) or _described(error)
@@ -400,7 +415,9 @@ def failure_of(error: BaseException, through: str | None = None) -> Failed:
 
 
 def _carried(error: BaseException) -> Failed | None:
-    """Give what a Failure carries; None for any other, and where somebody's own cannot be told."""
+    """Return what a Failure carries, or None for any other error and for what cannot be written as
+    JSON.
+    """
     if not (isinstance(error, Failure) and error.failure):
         return None
     failure = dict(error.failure) | {"type": error.type, "message": error.message}
@@ -436,8 +453,11 @@ def _brief(failure: Failed) -> Failed:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """Write the tracebacks of an error and its causes, as Python does but for the carets: marking
-    columns parses source, which is slow, and not safe beside other threads before Python 3.12."""
+    """Write the tracebacks of an error and its causes, as Python does but without carets.
+
+    To mark columns, Python parses the source, which is slow, and not thread-safe before Python
+    3.12.
+    """
     parts: list[str] = []
     cause: BaseException | None = error
     while cause is not None and len(parts) < MAX_CAUSES:
@@ -456,7 +476,7 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Give the message of an exception, whatever it is."""
+    """Return the message of an exception, whatever it is."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
     try:
@@ -466,5 +486,5 @@ def text_of(error: BaseException) -> str:
 
 
 def storable(text: str, limit: int) -> str:
-    """Cut text and replace what PostgreSQL's JSON cannot hold (NUL, lone surrogates)."""
+    """Cut a text and replace what PostgreSQL's JSON cannot hold (NUL, lone surrogates)."""
     return text[:limit].replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")

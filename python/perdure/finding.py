@@ -1,4 +1,4 @@
-"""Finding: conditions on memories as they travel, and what was found."""
+"""Conditions on memories as they are sent, and what `find()` returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Order = str | Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A job that was found; `place` is where the next page begins: `find(…, after=place)`."""
+    """A memory that was found. `place` is where the next page begins: `find(..., after=place)`."""
 
     id: str
     entity: str

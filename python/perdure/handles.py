@@ -1,6 +1,6 @@
-"""Handles: what a client does with one job.
+"""What a client does with one job.
 
-Written once for both kinds of clients: a verb gives its answer, or what is awaited for it.
+Each method is written once for both kinds of clients: it returns its answer, or an awaitable of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ALL = 2**31 - 1
 class BaseHandle(
     Generic[_Memory, _End_co, _Status, _Bool, _Int, _Text, _Family, _Children, _Stream, _Timeline]
 ):
-    """A job, seen from outside."""
+    """A job, used from outside."""
 
     def __init__(self, client: BaseClient, job: str, decode: Decode = unchanged):
         self._client = client
@@ -52,15 +52,16 @@ class BaseHandle(
 
     @property
     def memory(self) -> _Memory:
-        """Give the job's memory."""
+        """Return the memory of the job."""
         memory: _Memory = self._client.entity(self.id)
         return memory
 
     def result(self, timeout: Duration | None = None) -> _End_co:
-        """Wait until the job has ended and give its result.
+        """Wait until the job has ended and return its result: `handle.result(timeout="10 min")`.
 
-        Raises JobFailed, JobCancelled, ResultTimeout, JobNotFound, and ValueMistyped where it is
-        not of the type that the workflow returns.
+        Without a `timeout` it waits for ever. Raises JobFailed, JobCancelled, ResultTimeout (the
+        job continues), JobNotFound, and ValueMistyped if the stored result is not of the type that
+        the workflow returns.
         """
         result: _End_co = self._client.follow(self._awaited(timeout))
         return result
@@ -73,43 +74,52 @@ class BaseHandle(
         return ending(self.id, row, self._decode)
 
     def status(self) -> _Status:
-        """Tell where the job stands. Raises JobNotFound."""
+        """Return the state of the job, and in words what it waits for. Raises JobNotFound."""
         return self._client._give(self._client.requests.status(self.id))
 
     def signal(
         self, name: str, payload: Any = None, *, key: str | None = None, connection: Any = None
     ) -> _Bool:
-        """Send a signal; false where its key was seen before. Raises JobNotFound, JobFinished."""
+        """Send a signal to the job; return False if its `key` was used before.
+
+        Raises JobNotFound and JobFinished.
+        """
         call = self._client.requests.signal(self.id, name, payload, key)
         return self._client._give(call, connection)
 
     def stream(self, name: Path, *, after: After = 0, timeout: Duration | None = None) -> _Stream:
-        """Follow a stream: `for item in handle.stream("tokens"): print(item.item)`.
+        """Follow a stream of the job: `for item in handle.stream("tokens"): print(item.item)`.
 
-        Begins with the first item; goes on with `after=item`, or with what you kept of it:
-        `after=(item.version, item.place)`. Ends when somebody has said that nothing more comes,
-        when the job has ended, or when nothing has come for `timeout`. Raises JobNotFound.
+        It begins with the first item, or behind `after`: an item, or its `(version, place)`. It
+        ends when the publisher says that nothing more comes, when the job has ended, or when
+        nothing has come for `timeout`. Raises JobNotFound.
         """
         pages = stream_pages(self._client.calls, self.id, name, after, timeout)
         items: _Stream = self._client.each(pages)
         return items
 
     def cancel(self, reason: str | None = None, *, connection: Any = None) -> _Bool:
-        """Ask the job to cancel; false where it is finished or was asked before."""
+        """Ask the job to cancel, so that its code may clean up.
+
+        Returns False if the job is finished or was asked before.
+        """
         call = self._client.calls.cancel(self.id, reason)
         return self._client._give(call, connection)
 
     def cancel_hook(self, task: str, reason: str | None = None, *, connection: Any = None) -> _Bool:
-        """Ask a hook of the job to cancel, by what `hook()` gave; false where that is in vain."""
+        """Ask one hook of the job to cancel; `task` is what `hook()` returned.
+
+        Returns False if it has ended, was asked before, or does not exist.
+        """
         call = self._client.calls.cancel_hook(self.id, task, reason)
         return self._client._give(call, connection)
 
     def family(self, max_rows: int = FAMILY) -> _Family:
-        """List the job and all that descend from it, each after its parent. Raises JobNotFound."""
+        """List the job and all its descendants, each after its parent. Raises JobNotFound."""
         return self._client._give(self._client.requests.family(self.id, max_rows))
 
     def children(self) -> _Children:
-        """Give handles of the jobs that this one has asked for. Raises JobNotFound."""
+        """Return handles of the child jobs of this job. Raises JobNotFound."""
         children: _Children = self._client.follow(self._begun())
         return children
 
@@ -118,29 +128,30 @@ class BaseHandle(
         return [self._client.handle(each.id) for each in family if each.depth == 1]
 
     def terminate(self, reason: str | None = None, *, connection: Any = None) -> _Bool:
-        """End the job on the spot; none of its code runs any more."""
+        """End the job at once: none of its code runs any more. Returns False if it is finished."""
         call = self._client.calls.terminate(self.id, reason)
         return self._client._give(call, connection)
 
     def pause(self) -> _Bool:
-        """Keep its tasks from workers until it is resumed; what is held ends its turn.
+        """Keep the tasks of the job from workers until it is resumed. What runs now ends its turn.
 
-        False where it was paused before. Raises JobNotFound.
+        Returns False if it was paused before. Raises JobNotFound.
         """
         return self._client._give(self._client.calls.pause(self.id))
 
     def resume(
         self, task: str | None = None, *, accept_changes: bool = False, connection: Any = None
     ) -> _Int:
-        """End a pause, and wake what is stuck; gives how many tasks go on.
+        """End a pause and wake stuck tasks; return how many tasks continue.
 
-        `task` names a stuck one alone. `accept_changes` lets arguments differ.
+        `task` limits this to one stuck task. `accept_changes=True` lets the arguments that the code
+        gives differ from those in its journal.
         """
         call = self._client.calls.resume(self.id, task, accept_changes)
         return self._client._give(call, connection)
 
     def repin(self, version: str | None) -> _Int:
-        """Let the job keep to another version of the code, or to none; gives how many tasks."""
+        """Pin the job to another version of the code, or to none; return how many tasks moved."""
         return self._client._give(self._client.calls.repin(self.id, version))
 
     def retry(
@@ -151,27 +162,27 @@ class BaseHandle(
         key: str | None = None,
         connection: Any = None,
     ) -> _Bool:
-        """Run the job again, if it has failed or was cancelled: with its last arguments, or `args`.
+        """Run the job again if it has failed or was cancelled.
 
-        The new run has the memory as it is. False where the job runs or has completed. `timeout` is
-        as that of the last start, unless given. Raises JobNotFound.
+        The new run has the last arguments, or `args`, and the memory as it is. Returns False if the
+        job runs or has completed. `timeout` defaults to that of the last start. Raises JobNotFound.
         """
         call = self._client.requests.retry(self.id, args, timeout, key)
         return self._client._give(call, connection)
 
     def timeline(self) -> _Timeline:
-        """Give all that belongs to the job but its memory: itself, facts, tasks, open messages.
+        """Yield all that belongs to the job but its memory.
 
-        `for item in handle.timeline(): print(item.at, item.task, item.body)`. Facts come in
-        order of time. Raises JobNotFound.
+        `for item in handle.timeline(): print(item.at, item.body)`. First the job itself, then its
+        facts by time, its live tasks, its open messages and items. Raises JobNotFound.
         """
         items: _Timeline = self._client.each(timeline_pages(self._client.calls, self.id))
         return items
 
     def forget_old_runs(self) -> _Int:
-        """Drop what the runs before the last one were told; gives how many facts.
+        """Delete the journals of all runs but the last; return how many facts were deleted.
 
-        The changes they made of the memory stay in its history. Raises JobNotFound.
+        The changes that those runs made to the memory stay in its history. Raises JobNotFound.
         """
         dropped: _Int = self._client.follow(steps_to_forget(self._client.calls, self.id))
         return dropped
@@ -179,10 +190,11 @@ class BaseHandle(
     def hook(
         self, hook: Hook[..., Any] | str, *args: Any, connection: Any = None, **options: Any
     ) -> _Text:
-        """Start a hook on the job's memory, and give the name of its task.
+        """Start a hook on the memory of the job and return the name of its task.
 
-        Options: queue, priority, due_at, key (the same is the same hook, once), limit_key,
-        pinned_version; other keywords are the hook's own. Raises JobNotFound.
+        Options: `queue`, `priority` (0 to 9, default 5), `due_at`, `limit_key`, `pinned_version`,
+        and `key` (the same key is the same hook, once). Other arguments are passed to the hook.
+        Raises JobNotFound.
         """
         call = self._client.requests.hook(self.id, hook, args, options)
         return self._client._give(call, connection)
@@ -213,11 +225,11 @@ def run_hook(
     timeout: Duration | None = None,
     **options: Any,
 ) -> Awaited[Result]:
-    """Start a hook on the job's memory, wait for it, and give its answer.
+    """Start a hook on the memory of the job, wait for it and return its answer.
 
-    `handle.run_hook(reply, "what is missing?", timeout="1 min")`. Options are those of hook();
-    with a `key` whoever calls again gets the same answer. Raises HookFailed, ResultTimeout
-    (the hook goes on) and JobNotFound.
+    `handle.run_hook(reply, "what is missing?", timeout="1 min")`. The options are those of
+    `hook()`; with a `key`, a repeated call gets the same answer. Raises HookFailed, ResultTimeout
+    (the hook continues) and JobNotFound.
     """
     client = handle._client
     call = client.requests.hook(handle.id, hook, args, options)
@@ -233,10 +245,10 @@ def hook_result(
     *,
     timeout: Duration | None = None,
 ) -> Awaited[Result]:
-    """Wait for a hook from outside, by what `hook()` gave, and give its answer.
+    """Wait for a hook that `hook()` started, and return its answer.
 
-    It is of the type that `hook` returns, or as stored. Raises HookFailed, ResultTimeout,
-    HookNotFound and JobNotFound.
+    `task` is what `hook()` returned. With `hook` the answer has the type that the hook returns,
+    else it is plain JSON. Raises HookFailed, ResultTimeout, HookNotFound and JobNotFound.
     """
     steps = handle._answer(task, timeout, decoder_of(hook, Hook))
     answer: Awaited[Result] = handle._client.follow(steps)

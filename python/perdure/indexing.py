@@ -1,7 +1,7 @@
-"""Indexing: indexes on memories, made and dropped while others write.
+"""Create and drop indexes on memories while others write.
 
-PostgreSQL builds such an index in several transactions, so the statements run one by one, in a
-session of their own, which no pooler can promise. A build that was broken off leaves an invalid
+PostgreSQL builds such an index in several transactions. So the statements run one by one in a
+session of their own, which a pooler cannot provide. A build that is interrupted leaves an invalid
 index; the next call finds it, drops it and builds again.
 """
 
@@ -50,10 +50,10 @@ class Index:
 def create_index(
     source: Source, calls: Calls, entity: str, path: Path, kind: str, lock_timeout: Duration
 ) -> Index:
-    """Make an index and wait until it is valid; nothing happens where it is.
+    """Create an index and wait until it is valid. An existing index is left as it is.
 
-    Raises InvalidName, InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.
-    LockNotAvailable where a transaction stays open for longer than `lock_timeout`.
+    Raises InvalidName, InvalidPath, InvalidArgument, TooManyIndexes, and
+    psycopg.errors.LockNotAvailable if a transaction stays open longer than `lock_timeout`.
     """
     keys = parse_path(path)
     wanted = calls.statements_to_create_index(entity, write_path(keys), kind)
@@ -70,7 +70,7 @@ def create_index(
 def drop_index(
     source: Source, calls: Calls, entity: str, path: Path, kind: str, lock_timeout: Duration
 ) -> bool:
-    """Drop an index; false where it was not there."""
+    """Drop an index; return False if there is none."""
     unwanted = calls.statements_to_drop_index(entity, write_path(parse_path(path)), kind)
     with _connected(source, calls, lock_timeout) as connection:
         return _run(connection, calls, unwanted)

@@ -1,7 +1,7 @@
-"""Items: what jobs ask of people, as clients list, claim and resolve them.
+"""Items: what jobs ask of people. Clients list, claim and resolve them.
 
-Written once for both kinds of clients: a verb gives the item as it stands then, or what is awaited
-for it.
+Each method is written once for both kinds of clients: it returns the item as it is then, or an
+awaitable of it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _List = TypeVar("_List")
 
 @dataclass(frozen=True, slots=True)
 class _Asked(Generic[_Told]):
-    """What a job asks of people, as it stood when it was read.
+    """A request of a job to people, as it was when it was read.
 
-    `status` is unclaimed, claimed or resolved; `place` is where the next page of a list begins.
+    `status` is unclaimed, claimed or resolved. `place` is where the next page of a list begins.
     """
 
     _client: Any = field(repr=False, compare=False)
@@ -51,18 +51,21 @@ class _Asked(Generic[_Told]):
     place: list[Any]
 
     def claim(self, by: str, *, connection: Any = None) -> _Told:
-        """Take it, so that nobody else resolves it. Raises ItemNotYours and ItemNotFound."""
+        """Claim the item for a person, so that nobody else resolves it.
+
+        Raises ItemNotYours if somebody else has claimed it, and ItemNotFound.
+        """
         return self._send(self._client.calls.claim_item(self.id, by), connection)
 
     def release(self, by: str | None = None, *, connection: Any = None) -> _Told:
-        """Give it back if that person has claimed it; without one, whoever has.
+        """Release the item if the person `by` has claimed it; without `by`, whoever has claimed it.
 
         Raises ItemNotFound.
         """
         return self._send(self._client.calls.release_item(self.id, by), connection)
 
     def assign(self, assignee: str | None, *, connection: Any = None) -> _Told:
-        """Give it to another person or group, None for anybody; nobody has claimed it then.
+        """Assign the item to another person or group, or with None to anybody. A claim of it ends.
 
         Raises ItemNotFound.
         """
@@ -71,10 +74,11 @@ class _Asked(Generic[_Told]):
     def resolve(
         self, resolution: Any = None, *, by: str | None = None, connection: Any = None
     ) -> _Told:
-        """Answer it: `item.resolve({"approved": True}, by="jane")`; the job goes on with that.
+        """Resolve the item: `item.resolve({"approved": True}, by="jane")`.
 
-        The same call may be repeated. Raises ItemNotFound where somebody else was first or nobody
-        waits any more, and ItemNotYours where somebody else has claimed it.
+        The job continues with this resolution. The same call may be repeated. Raises ItemNotFound
+        if somebody else was first or nobody waits any more, and ItemNotYours if somebody else has
+        claimed the item.
         """
         call = self._client.calls.resolve_item(
             self.id, (self.job, self.task, self.key), stored(resolution), by
@@ -88,19 +92,19 @@ class _Asked(Generic[_Told]):
 
 
 class Item(_Asked["Item"]):
-    """What a job asks of people, seen from plain code: `item.resolve("yes", by="jane")`."""
+    """A request of a job to people, used by plain code: `item.resolve("yes", by="jane")`."""
 
     __slots__ = ()
 
 
 class AsyncItem(_Asked[Awaited["AsyncItem"]]):
-    """What a job asks of people, seen from async code: `await item.resolve("yes", by="jane")`."""
+    """A request of a job to people, used by async code: `await item.resolve("yes", by="jane")`."""
 
     __slots__ = ()
 
 
 class Items(BaseClient, Generic[_Item, _List]):
-    """The verbs of a client that concern items."""
+    """The methods of a client that concern items."""
 
     _make_item: Callable[..., Any]
 
@@ -115,8 +119,8 @@ class Items(BaseClient, Generic[_Item, _List]):
     ) -> _List:
         """List items, most urgent first: `client.items(assignee="finance")`.
 
-        `status` is open, or only unclaimed, claimed or resolved. At most 1000; `after` is the place
-        of the last one of the page before. Raises InvalidArgument.
+        `status` is open (default), unclaimed, claimed or resolved. `limit` is 1000 at most; for the
+        next page, give the `place` of the last item as `after`. Raises InvalidArgument.
         """
         call = self.calls.list_items(
             after, assignee=assignee, name=name, status=status, max_rows=limit
@@ -125,6 +129,6 @@ class Items(BaseClient, Generic[_Item, _List]):
         return self._give(call.reading(rows_of(make, self)))
 
     def item(self, id: str | UUID) -> _Item:
-        """Read an item, open or resolved. Raises ItemNotFound."""
+        """Return an item, open or resolved. Raises ItemNotFound."""
         make = self._make_item
         return self._give(self.calls.read_item(as_id(id)).reading(row_of(make, self)))

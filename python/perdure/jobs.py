@@ -1,7 +1,6 @@
-"""Jobs: what a client does to list them, to have their memories, and to be rid of them. See
-`starts`.
+"""What a client does with jobs: list them, use their memories, delete them. See also `starts`.
 
-Written once for both kinds of clients: a verb gives its answer, or what is awaited for it.
+Each method is written once for both kinds of clients: it returns its answer, or an awaitable of it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _Page = TypeVar("_Page")
 
 
 class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page]):
-    """The verbs of a client that concern jobs and their memories."""
+    """The methods of a client that concern jobs and their memories."""
 
     _make_memory: Callable[..., Any]
 
@@ -43,26 +42,34 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         after: str | UUID | None = None,
         limit: int = 100,
     ) -> _Page:
-        """List jobs, the newest first: `client.jobs(workflow="research", status="failed")`.
+        """List jobs, newest first: `client.jobs(workflow="research", status="failed")`.
 
-        `status` is running, completed, failed or cancelled; `since` and `until` say when they were
-        started. At most 1000; the next page is `until` the `created_at` and `after` the `id` of the
-        last one. Raises InvalidArgument.
+        - `workflow`, `status`: only jobs of this workflow, or in this state (running, completed,
+          failed or cancelled).
+        - `since`, `until`: only jobs that were started at or after the one time, and before the
+          other.
+        - `after`: for the next page, the `id` of the last job, with its `created_at` as `until`.
+        - `limit`: 1000 at most.
+
+        Returns a list of Status. Raises InvalidArgument.
         """
         asked = self.requests.jobs(workflow, status, (since, until), after, limit)
         return self._give(asked)
 
     def entity(self, job: str | UUID, *, connection: Any = None) -> _Memory:
-        """Give the memory of a job or entity; with `connection` inside its transaction."""
+        """Return a memory. With `connection`, what it does joins that transaction."""
         memory: _Memory = self._make_memory(self, as_id(job), connection)
         return memory
 
     def create_entity(
         self, id: str | UUID, entity: str, context: Any = None, *, connection: Any = None
     ) -> _NewMemory:
-        """Make a memory without a workflow, if it is not there; it joins a `connection`, too.
+        """Create a memory without a workflow and return it.
 
-        `is_new` of what it gives tells: one that was there, of whatever entity, stays as it is.
+        `client.create_entity("user-7", "user", {"name": "Jane"})`.
+
+        If the id already exists, the memory is left unchanged, whatever its entity, and `is_new` of
+        the result is False.
         """
         call = self.requests.create(id, entity, context)
 
@@ -74,7 +81,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         return self._give(call.reading(memory), connection)
 
     def until(self, job: str, condition: str, timeout: float | None) -> _Int:
-        """Wait for a memory to fulfil a condition; gives the version. Raises TimeoutError."""
+        """Wait until a memory meets a condition and return its version. Raises TimeoutError."""
         version: _Int = self.follow(self._until(job, condition, timeout))
         return version
 
@@ -86,42 +93,43 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         return version
 
     def reseal(self, job: str | UUID) -> _Int:
-        """Encrypt a memory anew, with the current key and as the codec says now; gives how many
-        fields were not so.
+        """Encrypt a memory again with the current key; return how many fields were changed.
 
-        Its history keeps what it was. Raises InvalidArgument without a codec, and JobNotFound.
+        The history keeps what it was. Raises InvalidArgument without a codec, and JobNotFound.
         """
         resealed: _Int = self.follow(resealing.steps(self.calls, as_id(job)))
         return resealed
 
     def forget(self, job: str | UUID) -> _Bool:
-        """Delete a finished job or an entity, with its whole history; false where there is none.
+        """Delete a finished job or an entity with its whole history; return False if there is none.
 
-        Raises JobAtWork.
+        Raises JobAtWork while one of its tasks or children is alive.
         """
         return self._give(self.calls.forget(as_id(job)))
 
     def forget_finished(
         self, before: datetime, *, entity: str | None = None, limit: int = 1000
     ) -> _Int:
-        """Delete jobs that finished before a time, the oldest first, with their histories; gives
-        how many: call it again until that is 0. With ninety days kept:
-        `client.forget_finished(datetime.now(UTC) - timedelta(days=90))`.
+        """Delete jobs that finished before a time, with their histories; return how many.
 
-        At most `limit` in a transaction, up to 10,000. What is not over stays: a job of which a
-        hook still runs, or a child; and what a foreign key of yours keeps. Raises InvalidArgument.
+        Call it again until it returns 0: `client.forget_finished(datetime.now(UTC) -
+        timedelta(days=90))`. One call deletes at most `limit` jobs (up to 10,000), oldest first, in
+        one transaction. It keeps jobs with a live hook or child, and jobs that a foreign key of
+        yours refers to. Raises InvalidArgument.
         """
         return self._give(self.calls.forget_finished(aware(before), entity, limit))
 
     def create_index(
         self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
     ) -> _Index:
-        """Make an index that find() uses, while others write; nothing happens where it is.
+        """Create an index that `find()` uses, without blocking writers.
 
-        Kinds: text, number, boolean, time; contains for what is in arrays and objects; search, or
-        search(german), for words in texts; vector(1536) for what is near. Raises InvalidName,
-        InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.LockNotAvailable where a
-        transaction stays open for longer than `lock_timeout`.
+        An existing index is left as it is.
+
+        `kind` is text, number, boolean or time; contains (for arrays and objects); search or
+        search(german) (for words in texts); vector(1536) (for nearness). Raises InvalidName,
+        InvalidPath, InvalidArgument, TooManyIndexes, and psycopg.errors.LockNotAvailable if a
+        transaction stays open longer than `lock_timeout` (default "1 min").
         """
         index: _Index = self._block(
             create_index, self._source, self.calls, entity, path, kind, lock_timeout
@@ -131,7 +139,7 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
     def drop_index(
         self, entity: str, path: Path, kind: str = "text", *, lock_timeout: Duration = LOCK_TIMEOUT
     ) -> _Bool:
-        """Drop an index of create_index(), while others write; false where it was not there."""
+        """Drop an index, without blocking writers; return False if there is none."""
         dropped: _Bool = self._block(
             drop_index, self._source, self.calls, entity, path, kind, lock_timeout
         )

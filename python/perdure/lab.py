@@ -1,4 +1,4 @@
-"""The lab: an app of a test's own, with a worker in a thread. See `testing`."""
+"""The lab: an app for one test, with a worker in a thread. See `testing`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LOOK_EVERY = 0.002
 
 
 class Lab(Doubles):
-    """A laboratory for one test: `with Lab(app) as lab: lab.run(research, "subsidies")`.
+    """Run one test in an app of its own: `with Lab(app) as lab: lab.run(research, "subsidies")`.
 
-    The app has a schema of its own, which is dropped at the end, in the database `dsn`, else
-    `$PERDURE_DATABASE_URL`, else the embedded server. A worker of it runs in a thread. While the
-    test waits in `run`, `result` or `pass_time`, time is skipped to what is due next, whenever
-    nobody is at work. `patience` is how long work may really take.
+    The app is a new schema in the database `dsn` (default `$PERDURE_DATABASE_URL`, else the
+    embedded server), and is dropped at the end. A worker of it runs in a thread. While the test
+    waits in `run`, `result` or `pass_time`, time is skipped to what is due next whenever no work is
+    left. `patience` is how long real work may take (seconds).
     """
 
     def __init__(self, app: App, *, dsn: str | None = None, patience: Duration = 60):
@@ -47,7 +47,7 @@ class Lab(Doubles):
         self._ending: ExitStack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Make the app, and start its worker."""
+        """Create the app and start its worker."""
         with ExitStack() as stack:
             source = Source(self._given, self.schema)
             stack.callback(source.close)
@@ -65,31 +65,31 @@ class Lab(Doubles):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the worker, put back what was mocked, and drop the app."""
+        """Stop the worker, restore what was mocked, and drop the app."""
         self._ending.close()
 
     # Jobs.
 
     def start(self, workflow: Workflow[Result], *args: Any, **options: Any) -> Handle[Result]:
-        """Start a job as `client.start` does; it goes as far as it can without skipped time."""
+        """Start a job as `client.start()` does. It runs as far as it can without skipping time."""
         return self.client.start(workflow, *args, **options)
 
     def run(self, workflow: Workflow[Result], *args: Any, **options: Any) -> Result:
-        """Start a job and give its result, as `start` and `result` do."""
+        """Start a job and return its result, skipping time as needed."""
         return self.result(self.start(workflow, *args, **options))
 
     def result(self, job: Handle[Result] | str | uuid.UUID) -> Result:
-        """Give the result of a job, skipping time as often as it takes.
+        """Return the result of a job, skipping time as needed.
 
-        Raises JobFailed and JobCancelled, and ResultTimeout where nothing is due that it could
-        wait for, as when it wants a signal.
+        Raises JobFailed, JobCancelled, and ResultTimeout if nothing is due that the job could wait
+        for, for instance because it waits for a signal.
         """
         handle = job if isinstance(job, Handle) else self.client.handle(job)
         self.finish(handle.id)
         return handle.result(timeout=0)
 
     def finish(self, job: str) -> None:
-        """Wait for the end of a job, skipping time as often as it takes. Raises ResultTimeout."""
+        """Wait for the end of a job, skipping time as needed. Raises ResultTimeout."""
         handle = self.client.handle(job)
         until = time.monotonic() + self._patience
         self.settle()
@@ -106,21 +106,18 @@ class Lab(Doubles):
             self.settle()
 
     def memory(self, job: Handle | str | uuid.UUID) -> Memory:
-        """Give the memory of a job."""
+        """Return the memory of a job."""
         return self.client.entity(job.id if isinstance(job, Handle) else job)
 
     # Time.
 
     def now(self) -> datetime:
-        """Give the time of this app."""
+        """Return the time of this app."""
         now: datetime = self.client.send(self.client.calls.clock())
         return now
 
     def settle(self) -> None:
-        """Wait until nobody is at work and nothing is due; no time is skipped.
-
-        Raises ResultTimeout.
-        """
+        """Wait until no work is left and nothing is due. Skips no time. Raises ResultTimeout."""
         until = time.monotonic() + self._patience
         while (task := self.client.send(self.client.calls.at_work(self._queues))) is not None:
             if time.monotonic() > until:
@@ -134,7 +131,7 @@ class Lab(Doubles):
             time.sleep(LOOK_EVERY)
 
     def pass_time(self, length: Duration) -> datetime:
-        """Let time pass: what is due meanwhile happens, each at its time. Gives the new time."""
+        """Let time pass: what is due meanwhile happens, each at its time. Returns the new time."""
         until = self.now() + timedelta(seconds=seconds(length))
         self.settle()
         while self._skip(until):
@@ -157,7 +154,7 @@ class Lab(Doubles):
     # The end.
 
     def check(self) -> None:
-        """Check that all runs of all jobs replay as they ran, and that the database is sound.
+        """Check that all runs of all jobs replay as they ran, and that no invariant is broken.
 
         Raises NonDeterminism and AssertionError.
         """

@@ -1,9 +1,9 @@
-"""Logs of user code: each line once, and whose it is.
+"""Logs of user code: each line is written once, and says to which job it belongs.
 
     log = perdure.logger(__name__)
     log.info("%d sources found", 3)
 
-In a coordinator or hook that runs again nothing is written until it comes to where it was.
+A coordinator or hook that runs again writes nothing until it has reached the place where it was.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Logger(_Adapter):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        """Say whose line it is: `perdure_job` and so on, as fields of the record."""
+        """Add to the record whose line it is: `perdure_job` and other fields."""
         who = _running()
         if who is not None:
             kwargs["extra"] = _fields(who) | dict(kwargs.get("extra") or {})
@@ -41,11 +41,11 @@ class Logger(_Adapter):
 
 
 def logger(name: str) -> Logger:
-    """Give the logger of this name for code of coordinators, hooks and activities.
+    """Return the logger of this name for code of coordinators, hooks and activities.
 
-    It is `logging.getLogger(name)`, with the fields `perdure_job`, `perdure_task`, `perdure_name`,
-    `perdure_workflow`, `perdure_run` and `perdure_attempt` in its records. What a coordinator or
-    hook does again is not written again; after a crash the last lines may be.
+    It is `logging.getLogger(name)` with the fields `perdure_job`, `perdure_task`, `perdure_name`,
+    `perdure_workflow`, `perdure_run` and `perdure_attempt` in its records. Lines are not written
+    again on replay; after a crash, the last lines may be.
     """
     return Logger(logging.getLogger(name), {})
 

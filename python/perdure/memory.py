@@ -1,7 +1,7 @@
-"""The memory handle: the same verbs in async code and plain code, inside of jobs and outside.
+"""The memory handle: the same commands in async and plain code, inside and outside of jobs.
 
-`Verbs` says what each verb is; a door carries it out: the runtime of a coordinator or hook (there a
-command is a fact of the task), or a client's connection.
+`Verbs` says what each command does. A *door* carries it out: the runtime of a coordinator or hook,
+where a command is a fact of the task, or the connection of a client.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ Awaited = Coroutine[Any, Any, A]
 
 
 class Options(TypedDict, total=False):
-    """What every command takes besides; None is as good as nothing."""
+    """What every command also takes. None is the same as leaving it out."""
 
     expected_version: int | None
     key: str | None
 
 
 def given_options(verb: str, options: Options) -> dict[str, Any]:
-    """Give the options that say something. Raises TypeError for what is no option."""
+    """Return the options that are not None. Raises TypeError for an unknown option."""
     for name in options.keys() - Options.__annotations__.keys():
         raise TypeError(f"{verb}() takes expected_version and key, not {name!r}")
     return {name: value for name, value in options.items() if value is not None}
 
 
 class Door(Protocol):
-    """Carries out the verbs of the handle of one job."""
+    """Carry out the commands of the handle of one job."""
 
     def command(
         self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
@@ -52,18 +52,19 @@ class Door(Protocol):
         """Read from the memory."""
 
     def until(self, condition: str, timeout: float | None) -> Any:
-        """Wait for the memory to fulfil a condition, at most some seconds."""
+        """Wait until the memory meets a condition, at most `timeout` seconds."""
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
-        """Send the job a signal."""
+        """Send a signal to the job."""
 
 
 class Verbs(Generic[_Json, _Int, _Float, _Bool]):
-    """A job's memory: a JSON document that changes by atomic commands.
+    """The memory of a job: a JSON document that changes by atomic commands.
 
-    Paths create missing parents. Every command takes `expected_version=` (compare and set) and,
-    outside of coordinators and hooks, `key=` (a repeated call is done once). Raises InvalidPath,
-    WrongType, InvalidValue, VersionConflict, JobNotFound and limits (PD30.).
+    Missing parents of a path are created. Every command takes `expected_version=` (the command is
+    refused at any other version) and, outside of coordinators and hooks, `key=` (a repeated call is
+    applied once). Commands raise InvalidPath, WrongType, InvalidValue, VersionConflict, KeyReused,
+    ContractBroken, JobNotFound and the errors of limits (PD301 to PD304).
     """
 
     def __init__(self, door: Door, job: str):
@@ -74,31 +75,34 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         return f"<{type(self).__name__} of {self.id}>"
 
     def get(self, path: Path = "") -> _Json:
-        """Read what stands at a path, or everything; None where nothing is there.
+        """Return the value at a path, or the whole memory; None if nothing is there.
 
-        A log reads as a list.
+        A log is read as a list.
         """
         value: _Json = self._door.read(parse_path(path))
         return value
 
     def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
-        """Replace what stands at a path, or everything; gives the version."""
+        """Replace the value at a path, or the whole memory; return the version."""
         return self._do("set", path, options, value=value)
 
     def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
-        """Merge an object into another, to any depth; gives the version."""
+        """Merge an object into the object at a path, to any depth; return the version.
+
+        Arrays and scalars are replaced.
+        """
         return self._do("merge", path, options, patch=patch)
 
     def append(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
-        """Add items at the end of an array; gives its new length."""
+        """Add items at the end of the array at a path; return its new length."""
         return self._do("append", path, options, items=items)
 
     def prepend(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
-        """Add items before the first of an array; gives its new length."""
+        """Add items at the beginning of the array at a path; return its new length."""
         return self._do("prepend", path, options, items=items)
 
     def remove(self, path: Path, index: int, **options: Unpack[Options]) -> _Json:
-        """Take an element out of an array and give it; -1 is the last."""
+        """Remove an element of the array at a path and return it; index -1 is the last one."""
         return self._do("remove", path, options, index=index)
 
     @overload
@@ -106,44 +110,45 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     @overload
     def increment(self, path: Path, by: float, **options: Unpack[Options]) -> _Float: ...
     def increment(self, path: Path, by: float = 1, **options: Unpack[Options]) -> Any:
-        """Add to a number (0 where nothing is there); gives the new one."""
+        """Add `by` to the number at a path (0 if nothing is there); return the sum."""
         return self._do("increment", path, options, by=by)
 
     def toggle(self, path: Path, **options: Unpack[Options]) -> _Bool:
-        """Turn a boolean round (true where nothing is there); gives the new one."""
+        """Invert the boolean at a path (True if nothing is there); return the new value."""
         return self._do("toggle", path, options)
 
     def set_if_not_exists(self, path: Path, value: Any, **options: Unpack[Options]) -> _Json:
-        """Set what is not there yet; gives the value that stands."""
+        """Set a value at a path if nothing is there; return the value that is there now."""
         return self._do("set_if_not_exists", path, options, value=value)
 
     def delete(self, path: Path, **options: Unpack[Options]) -> _Json:
-        """Delete what stands at a path and give it."""
+        """Delete what is at a path and return it, or None."""
         return self._do("delete", path, options)
 
     def log(self, path: Path, *items: Any, **options: Unpack[Options]) -> _Int:
-        """Add items to a log, a list beside the document that may grow for ever; gives the version.
+        """Add items to a log, a list of any length beside the document; return the version.
 
-        Each item costs the same however many there are. `get(path)` reads it as a list.
+        An item costs the same however long the log is. `get(path)` reads it as a list.
         """
         return self._do("log", path, options, items=items)
 
     def until(self, condition: str, timeout: Duration | None = None) -> _Int:
-        """Wait until the memory fulfils a JSON path predicate: `await memory.until("$.n > 3")`.
+        """Wait until the memory meets a JSON path predicate: `await memory.until("$.n > 3")`.
 
-        Gives the version that did; once true counts. Raises TimeoutError, and in a client
-        InvalidCondition: it fails a hook, and a coordinator is stuck until its code is mended.
-        With `timeout=0` a client looks once; in a coordinator or hook time is up before anybody
-        has looked: read there with `get()`.
+        Returns the version that met it first; it may have changed since. Raises TimeoutError, and
+        in a client InvalidCondition. A condition that cannot be read fails a hook; a coordinator is
+        stuck until its code is mended. With `timeout=0` a client looks once. In a coordinator or
+        hook, time is then up before anybody has looked: use `get()`.
         """
         limit = None if timeout is None else seconds(timeout)
         version: _Int = self._door.until(condition, limit)
         return version
 
     def signal(self, name: str, payload: Any = None, key: str | None = None) -> _Bool:
-        """Send the job a signal; in a hook, the one it was asked for is its answer.
+        """Send a signal to the job.
 
-        Outside, `key` makes a repeated call harmless; gives false where it was seen before.
+        In a hook that was given a signal name, that signal is its answer. `key` (only outside of
+        jobs) makes a repeated call harmless. Returns False if the key was used before.
         """
         sent: _Bool = self._door.signal(name, payload, key)
         return sent
@@ -154,20 +159,20 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
 
 
 class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool]]):
-    """A job's memory in async code: `await memory.merge({"status": "done"})`."""
+    """The memory of a job in async code: `await memory.merge({"status": "done"})`."""
 
     def typed(self, kind: type[_State]) -> TypedAsyncEntity[_State]:
-        """Give the same memory as it speaks a type: `state = await memory.typed(State).get()`."""
+        """Return this memory with a type: `state = await memory.typed(State).get()`."""
         from .typed_memory import TypedAsyncEntity
 
         return TypedAsyncEntity(self._door, self.id, kind)
 
 
 class Entity(Verbs[Any, int, float, bool]):
-    """A job's memory in plain code: `memory.merge({"status": "done"})`."""
+    """The memory of a job in plain code: `memory.merge({"status": "done"})`."""
 
     def typed(self, kind: type[_State]) -> TypedEntity[_State]:
-        """Give the same memory as it speaks a type: `state = memory.typed(State).get()`."""
+        """Return this memory with a type: `state = memory.typed(State).get()`."""
         from .typed_memory import TypedEntity
 
         return TypedEntity(self._door, self.id, kind)

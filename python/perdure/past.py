@@ -1,4 +1,4 @@
-"""The past of a memory, seen by a client: its versions, what it was, who wrote what, and back."""
+"""The past of a memory, read by a client: its versions, earlier states and authors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ PAGE = 1000
 class Change:
     """A version of a memory: the command that made it, by whom and when.
 
-    `task` is that of the coordinator or hook, `$outside` for clients; `answer` what it was told.
+    `task` is that of the coordinator or hook, or `$outside` for clients. `answer` is what the
+    command returned.
     """
 
     version: int
@@ -63,7 +64,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Authorship:
-    """A value that stands in a memory, with the command that wrote it last."""
+    """A value in a memory, with the last command that wrote it."""
 
     path: str
     value: Any
@@ -75,7 +76,7 @@ class Authorship:
 
 @dataclass(frozen=True, slots=True)
 class LogItem:
-    """An item of a log; `place` counts those that one command has added."""
+    """An item of a log; `place` counts the items that one command has added."""
 
     version: int
     place: int
@@ -85,8 +86,7 @@ class LogItem:
 
 
 class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch]):
-    """The verbs that a client's handle of a memory has besides; all but `watch()` are one SQL
-    function each."""
+    """The methods by which a client reads the past of a memory."""
 
     id: str
     is_new: bool | None = None
@@ -95,9 +95,9 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
     _connection: Any
 
     def history(self, path: Path = "", *, after: int = 0, limit: int = PAGE) -> _Changes:
-        """Read the changes of the memory, or of what is at a path, oldest first.
+        """Return the changes of the memory, or of what is at a path, oldest first.
 
-        Page with the last version: `memory.history(after=changes[-1].version)`.
+        For the next page: `memory.history(after=changes[-1].version)`.
         """
         call = self._client.calls.changes(self.id, written(path), after, limit)
         return self._give(call.reading(rows_of(Change)))
@@ -105,7 +105,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
     def at(
         self, version: int | None = None, *, time: datetime | None = None, path: Path = ""
     ) -> _Json:
-        """Read what the memory was at a version or a time with a zone: `memory.at(12)`.
+        """Return the memory as it was at a version, or at a time with a zone: `memory.at(12)`.
 
         Raises VersionNotFound, and InvalidArgument for a time without a zone.
         """
@@ -114,36 +114,37 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
         return self._give(self._client.calls.memory_at(self.id, version, time, written(path)))
 
     def diff(self, version: int, to_version: int | None = None) -> _Differences:
-        """Read in what the memory differs between two versions, or from one to now."""
+        """Return where the memory differs between two versions, or between one and now."""
         call = self._client.calls.diff(self.id, version, to_version)
         return self._give(call.reading(rows_of(Difference)))
 
     def blame(self, path: Path = "") -> _Authors:
-        """Read who wrote what stands in the memory, or beneath a path."""
+        """Return who wrote each value in the memory, or beneath a path."""
         call = self._client.calls.blame(self.id, written(path))
         return self._give(call.reading(rows_of(Authorship)))
 
     def items(self, path: Path, *, after: int = 0, limit: int = PAGE) -> _Items:
-        """Read items of a log that were added after a version: `items[-1].version` for the next.
+        """Return the items of a log that were added after a version.
 
-        A page ends with all items of a version, even beyond `limit`.
+        For the next page: `memory.items(path, after=items[-1].version)`. A page ends with all items
+        of a version, even beyond `limit`.
         """
         call = self._client.calls.items(self.id, written(path), after, limit)
         return self._give(call.reading(rows_of(LogItem)))
 
     def restore(self, version: int, **options: Unpack[Options]) -> _Int:
-        """Make the memory again what it was, as a new version; gives that.
+        """Make the memory again what it was at a version, as a new version; return the new version.
 
-        Options: expected_version, key. Raises VersionNotFound, VersionConflict.
+        Options: expected_version, key. Raises VersionNotFound and VersionConflict.
         """
         known = keyed(given_options("restore", options))
         return self._give(self._client.calls.restore(self.id, version, known))
 
     def apply(self, commands: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> _Json:
-        """Carry out several commands, all or none: `[{"op": "merge", "path": "a", "value": {}}]`.
+        """Apply several commands, all or none: `[{"op": "merge", "path": "a", "value": {}}]`.
 
-        Gives their answers in a list. Each has a version; the row is written once. Options:
-        expected_version, key.
+        Returns their answers in a list. Each command has a version; the row is written once.
+        Options: expected_version, key.
         """
         given = listed("commands", commands)
         for place, command in enumerate(given):
@@ -153,11 +154,11 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
         return self._give(self._client.calls.apply(self.id, given, known))
 
     def watch(self, path: Path = "", *, after: int = 0, timeout: Duration | None = None) -> _Watch:
-        """Give the changes after a version as they happen: `for change in memory.watch(): …`.
+        """Yield the changes after a version as they happen: `for change in memory.watch(): ...`
 
-        Every change comes once, in order, from the first on; resume with `after=change.version`,
-        or begin now with `after=handle.status().version`. Ends when nothing has changed for
-        `timeout`. Raises JobNotFound.
+        Every change comes once and in order, by default from the first on. Resume with
+        `after=change.version`, or begin now with `after=handle.status().version`. Ends when nothing
+        has changed for `timeout`. Raises JobNotFound.
         """
         changes: _Watch = self._client.each(self._watched(path, after, timeout))
         return changes

@@ -1,4 +1,4 @@
-"""The plugin for pytest: `perdure_lab` gives each test an app of its own, and checks it at the end.
+"""The pytest plugin: `perdure_lab` gives each test an app of its own and checks it at the end.
 
 Say which app in your `conftest.py`:
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def perdure_dsn() -> Iterator[str]:
-    """Give the database of the labs: `$PERDURE_DATABASE_URL`, else an embedded one of this run."""
+    """Provide the database of the labs: `$PERDURE_DATABASE_URL`, else a new embedded server."""
     import os
 
     from .connections import DATABASE_URL
@@ -36,13 +36,13 @@ def perdure_dsn() -> Iterator[str]:
 
 @pytest.fixture
 def perdure_app() -> App:
-    """Give the app under test: a project says which one it is."""
+    """Provide the app under test. Define this fixture in your project."""
     raise pytest.UsageError("define a fixture perdure_app that gives your perdure.App")
 
 
 @pytest.fixture
 def perdure_lab(perdure_app: App, perdure_dsn: str) -> Iterator[Lab]:
-    """Give a lab; when the test has passed, its jobs must replay and its database be sound."""
+    """Provide a lab. After the test, its jobs must replay and no invariant may be broken."""
     from .testing import Lab
 
     with Lab(perdure_app, dsn=perdure_dsn) as lab:
@@ -51,7 +51,7 @@ def perdure_lab(perdure_app: App, perdure_dsn: str) -> Iterator[Lab]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Check the lab as a part of the test, so that what is found is a failure of it."""
+    """Check the lab as a part of the test, so that what is found fails the test."""
     result = yield
     lab = getattr(item, "funcargs", {}).get("perdure_lab")
     if lab is not None:  # of a project whose tests are async, an AsyncLab

@@ -1,4 +1,4 @@
-"""What a client does with queues: limits, pauses, depths; once for both kinds of clients."""
+"""What a client does with queues: set limits, pause, count tasks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _Depths = TypeVar("_Depths")
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How much work a queue has, and its limits (None: not limited).
+    """How many tasks a queue has, and its limits (None: not limited).
 
-    `ready` tasks could be claimed now; `held_back` ones are due, too, but limits or a pause keep
-    them from workers. `leased` tasks take the slots; `waiting` ones wait for mail, `delayed` ones
-    for their time, `stuck` ones and `paused_tasks` (of paused jobs) for somebody to resume them,
-    or for other code.
+    - `ready`: could be claimed now. `held_back`: due, but a limit or a pause keeps them from
+      workers.
+    - `leased`: held by workers. `waiting`: wait for a message. `delayed`: wait for their time.
+    - `stuck`: wait for other code or for somebody to resume them. `paused_tasks`: belong to paused
+      jobs.
     """
 
     queue: str
@@ -42,7 +43,7 @@ class QueueDepth:
 
 
 class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
-    """The verbs of a client that concern queues."""
+    """The methods of a client that concern queues."""
 
     def set_queue(
         self,
@@ -55,21 +56,26 @@ class Queues(BaseClient, Generic[_None, _Bool, _Depths]):
     ) -> _None:
         """Limit a queue: `client.set_queue("llm", max_running=10, rate_per_second=5)`.
 
-        At most `max_running` of its tasks run at a time, and `max_per_key` of those with the same
-        `limit_key`; at most `rate_per_second` begin a turn each second, and `burst` at once. What
-        is left out is not limited, also where it was before. Raises InvalidArgument, InvalidName.
+        - `max_running`: how many of its tasks run at a time. `max_per_key`: the same for each
+          `limit_key`.
+        - `rate_per_second`: how many turns begin each second. `burst`: how many may begin at once.
+
+        A limit that you leave out is removed. Raises InvalidArgument and InvalidName.
         """
         limits = {"max_running": max_running, "max_per_key": max_per_key}
         return self._give(self.calls.set_queue(queue, rate_per_second, burst, **limits))
 
     def pause_queue(self, queue: str) -> _Bool:
-        """Keep a queue from workers; what is held goes on. False where it was paused before."""
+        """Keep the tasks of a queue from workers. What runs now continues.
+
+        Returns False if it was paused before.
+        """
         return self._give(self.calls.pause_queue(queue))
 
     def resume_queue(self, queue: str) -> _Bool:
-        """Give a queue to workers again; false where it was not paused."""
+        """Give the tasks of a queue to workers again; return False if it was not paused."""
         return self._give(self.calls.resume_queue(queue))
 
     def queue_depths(self, queue: str | None = None) -> _Depths:
-        """Count the tasks of each queue, or of one: see QueueDepth."""
+        """Count the tasks of each queue, or of one queue; return a list of QueueDepth."""
         return self._give(self.calls.queue_depths(queue).reading(rows_of(QueueDepth)))

@@ -1,7 +1,7 @@
-"""Replaying: run coordinators against recorded journals, to see whether the code still fits. [P9]
+"""Run coordinators against recorded journals, to see whether the code still fits. [P9]
 
-Nothing is written and no activity, hook or child runs: the code is told what its job was told, and
-asked no more. `check_journals(app, "journals.jsonl")` in a test, `perdure replay` in a shell.
+Nothing is written, and no activity, hook or child runs: the code is told what its job was told.
+Call `check_journals(app, "journals.jsonl")` in a test, or `perdure replay` in a shell.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ _COMPARED = {"completed": "returned", "continued": "continued as new with"}
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A coordinator's row, as `running_coordinators()` gives it, and its journal."""
+    """A coordinator's row, as `running_coordinators()` returns it, and its journal."""
 
     row: Json
     journal: Rows
 
     @property
     def job(self) -> str:
-        """Give the id of the job."""
+        """Return the id of the job."""
         return str(self.row["job"])
 
     def to_line(self) -> str:
-        """Write it as a line of JSON."""
+        """Write the recording as a line of JSON."""
         return json.dumps({"row": self.row, "journal": self.journal}, ensure_ascii=False)
 
     @classmethod
     def of_line(cls, line: str) -> Recording:
-        """Read a line of JSON. Raises InvalidArgument."""
+        """Read a recording from a line of JSON. Raises InvalidArgument."""
         try:
             read = json.loads(line)
             row, journal = read["row"], read["journal"]
@@ -81,10 +81,10 @@ class Recording:
 
 
 def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
-    """Run a coordinator of the app against its journal; give the difference, or None.
+    """Run a coordinator of the app against its journal; return the difference, or None.
 
-    `row` is one of `running_coordinators()`, `journal` as `read_journal()` gives it. The code of a
-    job that has completed must return its result again. Raises UnknownFunction.
+    `row` comes from `running_coordinators()`, `journal` from `read_journal()`. The code of a
+    completed job must return the same result. Raises UnknownFunction.
     """
     function = app.coordinators.get(row["name"])
     if function is None:
@@ -132,7 +132,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
-    """Open what was recorded, with the codec of the app. Raises ValueSealed, SealBroken."""
+    """Decrypt a recording with the codec of the app. Raises ValueSealed and SealBroken."""
     fields = Fields(() if app.codec is None else app.codec.memory)
     known, rows = openers.recording(Opening(app.codec, fields, {}), row, journal)
     # A row that a worker has claimed was opened there, where it was seen what its arguments hide.
@@ -178,7 +178,7 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
 def replay(
     app: App, recorded: Iterable[Recording]
 ) -> Iterator[tuple[Recording, PerdureError | None]]:
-    """Replay recordings one after the other; gives each with what is wrong with it, or None."""
+    """Replay recordings one after the other; yield each with its error, or None."""
     for recording in recorded:
         try:
             yield recording, replay_journal(app, recording.row, recording.journal)
@@ -194,7 +194,7 @@ def concerns(row: Json, queues: Collection[str], version: str | None) -> bool:
 def recordings(
     client: Client, *, workflow: str | None = None, limit: int | None = None
 ) -> Iterator[Recording]:
-    """Read the coordinators that run, in order of their ids, at most `limit` of them.
+    """Read the running coordinators in order of their ids, at most `limit` of them.
 
     Raises InvalidArgument.
     """
@@ -219,8 +219,8 @@ def recordings(
 def recordings_of_runs(client: Client, job: str, seen: Mapping[str, Json]) -> Iterator[Recording]:
     """Read all runs of a job that a worker has seen: the rows of their claims, by their tasks.
 
-    The database knows how each run ended, but of those before the last not with what arguments it
-    had begun. Runs of which nothing is left (`forget_old_runs`) are passed over.
+    The database knows how each run ended, but only of the last one with which arguments it had
+    begun. Runs whose journal was deleted (`forget_old_runs`) are left out.
     """
     last = recording_of(client, job)
     for number, (*_, ending, _, _, _) in enumerate(_rows_of(client, job, "$run"), start=1):
@@ -262,7 +262,7 @@ def _recorded(client: Client, row: Json) -> Recording:
 
 
 def read_recordings(path: str | PathLike[str]) -> Iterator[Recording]:
-    """Read what `perdure replay --export` has written."""
+    """Read the recordings that `perdure replay --export` has written."""
     with Path(path).open(encoding="utf-8") as lines:
         try:
             yield from map(Recording.of_line, lines)
@@ -279,7 +279,7 @@ def _is_no_recording(line: str) -> InvalidArgument:
 
 
 def write_recordings(path: str | PathLike[str], recorded: Iterable[Recording]) -> int:
-    """Write recordings, a line of JSON each; gives how many."""
+    """Write recordings, one line of JSON each; return how many."""
     written = 0
     with Path(path).open("w", encoding="utf-8") as file:
         for recording in recorded:
@@ -289,10 +289,10 @@ def write_recordings(path: str | PathLike[str], recorded: Iterable[Recording]) -
 
 
 def check_journals(app: App, source: str | PathLike[str] | Client) -> int:
-    """Hold an app against a file of recordings, or against the jobs of its queues that run.
+    """Replay the recordings of a file, or the running jobs of a client's app; return how many.
 
-    `check_journals(app, "journals.jsonl")` in any test; gives how many were replayed. Raises
-    NonDeterminism with every difference.
+    `check_journals(app, "journals.jsonl")` in any test. Of a client, jobs on the queues of the app
+    are replayed. Raises NonDeterminism with every difference.
     """
     if isinstance(source, str | PathLike):
         recorded = read_recordings(source)

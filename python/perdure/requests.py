@@ -46,11 +46,12 @@ A = TypeVar("A")
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a job stands; `waiting_for` says in words what it waits for.
+    """Where a job stands.
 
-    `stuck` names a task of it that waits for somebody to resume it, or for other code, and says
-    why; `failure` says why the job has failed or was cancelled; of what a codec has sealed
-    `result()` tells more.
+    - `waiting_for`: what it waits for, in words.
+    - `stuck`: a task that waits for other code or for somebody to resume it, and why.
+    - `failure`: why the job has failed or was cancelled. If a codec has encrypted it, `result()`
+      raises all of it.
     """
 
     id: str
@@ -69,10 +70,10 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """A job of a family: how far beneath its head it stands, and what asked for it.
+    """A job of a family. `depth` is how far it stands beneath the first.
 
-    `asked_as` is the name of the request: the asking task and its key. `on_parent_end` is None
-    where the job has no parent, or was asked to cancel because that has ended.
+    `asked_as` names the request: the asking task and its key. `on_parent_end` is None if the job
+    has no parent, or was asked to cancel because its parent has ended.
     """
 
     id: str
@@ -416,7 +417,7 @@ def decoder_of(
 
 
 class BaseClient:
-    """What the verbs of both kinds of clients are written with; each kind does it in its way."""
+    """What both kinds of clients have in common."""
 
     def __init__(self, source: Source, codec: Codec | None = None):
         if not isinstance(source, Source):
@@ -438,16 +439,16 @@ class BaseClient:
 
     @property
     def dsn(self) -> str:
-        """Tell where its database is: `Worker(app, dsn=client.dsn, schema=client.schema)`."""
+        """Return the connection string: `Worker(app, dsn=client.dsn, schema=client.schema)`."""
         return self._source.dsn
 
     @property
     def schema(self) -> str:
-        """Tell the name of its app."""
+        """Return the name of the app."""
         return self._source.schema
 
     def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call, in the transaction of the caller's connection if it is given."""
+        """Send a call to the database, inside the transaction of `connection` if one is given."""
         raise NotImplementedError
 
     def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
@@ -456,19 +457,19 @@ class BaseClient:
         return given
 
     def follow(self, steps: Steps[Any]) -> Any:
-        """Take steps, one after another, and give what comes of them."""
+        """Take the steps of a verb one after another and return its result."""
         raise NotImplementedError
 
     def each(self, pages: Pages[Any]) -> Any:
-        """Give out what stands on pages, which are read as they are wanted."""
+        """Yield the items of pages, which are read from the database as they are needed."""
         raise NotImplementedError
 
     def handle(self, job: str | UUID, workflow: Workflow | None = None) -> Any:
-        """Give a handle of a job; nothing is sent."""
+        """Return a handle of a job by its id. Nothing is sent to the database."""
         raise NotImplementedError
 
     def entity(self, job: str | UUID, *, connection: Any = None) -> Any:
-        """Give the memory of a job or entity; with `connection` inside its transaction."""
+        """Return a memory. With `connection`, what it does joins that transaction."""
         raise NotImplementedError
 
 

@@ -17,12 +17,16 @@ LONGEST = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How failed work is tried again: `Retry(attempts=5, delay="2 s", never=(ValueError,))`.
+    """A retry policy: `Retry(attempts=5, delay="2 s", never=(ValueError,))`.
 
-    `attempts` counts the first one. The pause before attempt n is `delay * factor ** (n - 2)`
-    seconds, at most `max_delay` (a minute, or `delay` where that is longer), give or take the share
-    `jitter`. Exceptions of the types in `never` (or types of these names) fail at once; a single
-    one need not be in a tuple.
+    - `attempts`: the first one included.
+    - `delay`, `factor`: the pause before attempt n is `delay * factor ** (n - 2)`. `delay` alone is
+      in seconds.
+    - `max_delay`: the longest pause. Default: a minute, or `delay` if that is longer.
+    - `jitter`: the share by which a pause is made longer or shorter at random.
+    - `never`: exception types, or their names, that fail at once.
+
+    Raises InvalidArgument if the values make no sense.
     """
 
     attempts: int = 1
@@ -60,7 +64,7 @@ class Retry:
         )
 
     def pause(self, made: int) -> float:
-        """Give the seconds to wait after `made` attempts."""
+        """Return the seconds to wait after `made` attempts."""
         delay = seconds(self.delay)
         longest = max(delay, LONGEST) if self.max_delay is None else seconds(self.max_delay)
         try:
@@ -71,7 +75,7 @@ class Retry:
 
 
 def policy_of(retry: Retry | None) -> Retry:
-    """Give the policy that a decorator was given, or none. Raises InvalidArgument."""
+    """Return the policy that a decorator was given, or the default. Raises InvalidArgument."""
     if retry is None:
         return Retry()
     if not isinstance(retry, Retry):

@@ -1,6 +1,6 @@
-"""Schedules: workflows that start by cron, or every so often.
+"""Schedules: workflows that start by cron or at an interval.
 
-Written once for both kinds of clients: `send` gives the answer, or what is awaited for it.
+Each method is written once for both kinds of clients: it returns its answer, or an awaitable of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CALENDAR = re.compile(r"\s*\d+\s*(mon|month|months|y|year|years)\s*", re.IGNORE
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule; `last_job` is the job of its last due time, `waits_for` says what comes next."""
+    """A schedule. `last_job` was started last; `waits_for` says in words what comes next."""
 
     name: str
     workflow: str | None
@@ -53,9 +53,9 @@ OPTIONS = frozenset({"entity", "queue", "priority", "headers", "limit_key", "pin
 
 
 def interval_of(duration: Duration) -> str:
-    """Write a duration for the server: text keeps its days and months, all else passes in seconds.
+    """Write a duration for the server.
 
-    Raises InvalidArgument.
+    Text keeps its days and months; all else is written in seconds. Raises InvalidArgument.
     """
     if isinstance(duration, str):
         if not _CALENDAR.fullmatch(duration):
@@ -72,7 +72,7 @@ def schedule_call(
     timing: dict[str, Any],
     options: Any,
 ) -> Call:
-    """Give the call that makes a schedule. Raises InvalidArgument for an unknown option."""
+    """Return the call that creates a schedule. Raises InvalidArgument for an unknown option."""
     if unknown := options.keys() - OPTIONS:
         raise InvalidArgument(
             f"a schedule has no option {min(unknown)}",
@@ -87,7 +87,7 @@ def schedule_call(
 
 
 class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
-    """The verbs of a client that concern schedules."""
+    """The methods of a client that concern schedules."""
 
     def create_schedule(
         self,
@@ -105,14 +105,17 @@ class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
         connection: Any = None,
         **options: Any,
     ) -> _Time:
-        """Start a workflow by cron: `client.create_schedule(research, "0 9 * * mon-fri")`.
+        """Create or change a schedule: `client.create_schedule(research, "0 9 * * mon-fri")`.
 
-        Or `every="15 min"`, counted from `starts_at`; "1 day" and "1 month" are those of the
-        calendar in `time_zone`. `name` is the workflow's, unless given; a schedule of this name is
-        changed. `catch_up` says which of the due times that were missed have a job: none, the last
-        or all; `overlap="skip"` starts nothing while a job of it runs. Options: entity, queue,
-        priority, headers, limit_key, pinned_version. Gives when it is due next, None while it is
-        paused. Raises InvalidSchedule, InvalidArgument, InvalidName.
+        - `every="15 min"`: an interval instead, from `starts_at` on. Days and months follow the
+          calendar of `time_zone`.
+        - `name`: default the name of the workflow. `args`, `timeout`: for each job that is started.
+        - `catch_up`: which missed due times get a job: "none", "last" or "all".
+        - `overlap="skip"`: start nothing while a job of the schedule runs.
+        - Options: entity, queue, priority, headers, limit_key, pinned_version.
+
+        Returns the next due time, or None while it is paused. Raises InvalidSchedule,
+        InvalidArgument, InvalidName.
         """
         timing = {
             "cron": cron,
@@ -127,31 +130,31 @@ class Schedules(BaseClient, Generic[_Time, _Handle, _Bool, _Schedules]):
         return self._give(call, connection)
 
     def schedules(self) -> _Schedules:
-        """List the schedules by name, with when they are due next and what they started last."""
+        """List the schedules by name, with their next due time and the job they started last."""
         return self._give(self.calls.schedules().reading(rows_of(Schedule)))
 
     def pause_schedule(self, name: str) -> _Bool:
-        """Start nothing by a schedule until it is resumed; false where it is paused already.
+        """Let a schedule start nothing until it is resumed.
 
-        Raises ScheduleNotFound.
+        Returns False if it is paused already. Raises ScheduleNotFound.
         """
         return self._give(self.calls.pause_schedule(name))
 
     def resume_schedule(self, name: str) -> _Bool:
-        """Go on with a schedule that is paused or stuck; it catches up as far as it wants to.
+        """Resume a schedule that is paused or stuck; it catches up as its `catch_up` says.
 
-        False where it was not paused. Raises ScheduleNotFound, InvalidSchedule.
+        Returns False if it was not paused. Raises ScheduleNotFound and InvalidSchedule.
         """
         return self._give(self.calls.resume_schedule(name))
 
     def trigger_schedule(self, name: str, *, key: str | None = None) -> _Handle:
-        """Start now what a schedule starts; gives a handle of the job. The same key starts once.
+        """Start the job of a schedule now and return its handle. The same `key` starts once.
 
-        Raises ScheduleNotFound, InvalidSchedule.
+        Raises ScheduleNotFound and InvalidSchedule.
         """
         call = self.calls.trigger_schedule(name, key or uuid.uuid4().hex)
         return self._give(call.reading(lambda started: self.handle(started[0])))
 
     def drop_schedule(self, name: str) -> _Bool:
-        """Forget a schedule; its jobs stay. False where there is none. Raises JobAtWork."""
+        """Delete a schedule; its jobs stay. Returns False if there is none. Raises JobAtWork."""
         return self._give(self.calls.drop_schedule(name))

@@ -1,6 +1,6 @@
-"""Which functions of the database are hooks: what a client registers, drops and lists.
+"""Register functions of the database as hooks, drop and list them.
 
-Written once for both kinds of clients: `send` gives the answer, or what is awaited for it.
+Each method is written once for both kinds of clients: it returns its answer, or an awaitable of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Hooks = TypeVar("_Hooks")
 
 @dataclass(frozen=True, slots=True)
 class RegisteredSqlHook:
-    """A function of the database that is a hook, and how often it is tried when it fails."""
+    """A function of the database that is a hook, with its retry policy and time limits."""
 
     name: str
     schema: str
@@ -34,7 +34,7 @@ class RegisteredSqlHook:
 
 
 class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
-    """The verbs of a client that concern hooks in SQL."""
+    """The methods of a client that concern hooks in SQL."""
 
     def register_sql_hook(
         self,
@@ -47,12 +47,17 @@ class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
         within: Duration | None = None,
         connection: Any = None,
     ) -> _None:
-        """Let a function of the database be a hook: `client.register_sql_hook(recount, "my.fn")`.
+        """Make a function of the database a hook: `client.register_sql_hook(recount, "my.fn")`.
 
-        It is a function (text, jsonb) that returns jsonb or nothing, of the id of the job and the
-        arguments. It runs as often as `attempts` when it fails, after `retry_in`, then twice that
-        and so on. `timeout` is for each attempt, `within` for all of them and the pauses between,
-        from the first one on. Raises InvalidName and InvalidArgument.
+        The function takes the id of the job (text) and the arguments (jsonb), and returns jsonb or
+        nothing.
+
+        - `attempts`: the first one included. `retry_in`: the first pause (default 1 s); each
+          further pause is twice as long.
+        - `timeout`: for each attempt. `within`: for all attempts and pauses together, from the
+          first on.
+
+        Raises InvalidName and InvalidArgument.
         """
         lengths = {"retry_in": retry_in, "timeout": timeout, "within": within}
         written = {name: as_interval(it) for name, it in lengths.items() if it is not None}
@@ -60,7 +65,7 @@ class SqlRegistry(BaseClient, Generic[_None, _Bool, _Hooks]):
         return self._give(call.reading(lambda _: None), connection)
 
     def drop_sql_hook(self, hook: SqlHook[Any] | str, *, connection: Any = None) -> _Bool:
-        """Let a function be a hook no more; false where it was none."""
+        """Stop using a function as a hook; return False if there was no such hook."""
         return self._give(self.calls.drop_sql_hook(_name(hook)), connection)
 
     def sql_hooks(self) -> _Hooks:

@@ -1,9 +1,9 @@
-"""Starts: what a client does to have jobs. It is given a handle of each.
+"""How a client starts jobs. Each start returns a handle of the job.
 
-Written once for both kinds of clients. What they are given depends on the kind and on the workflow
-alike, and no type variable stands for a generic type such as `Handle`: so these are functions, and
-each kind says what it gives where it makes verbs of them. The client stands before a `/`, so that a
-workflow may have an argument of its name.
+These verbs are written once for both kinds of clients. Their result type depends on the client and
+on the workflow at the same time, and no type variable can stand for a generic type such as
+`Handle`. So they are functions, and each kind of client makes methods of them. `client` is
+positional-only, so that a workflow may have an argument of that name.
 """
 
 from __future__ import annotations
@@ -33,13 +33,24 @@ def start(
     connection: Any = None,
     **options: Any,
 ) -> New[Result]:
-    """Start a job: `client.start(research, "subsidies", id="agent-jane-001")`.
+    """Start a job and return its handle: `client.start(research, "subsidies", id="agent-1")`.
 
-    Where a workflow is given by its name, what its decorator says (entity, queue, timeout …) is not
-    known. Options: id, entity, queue, priority, due_at, limit_key, context, key, timeout, if_exists
-    ("error", "existing", or "new_run" of a job that has ended), connection (joins its
-    transaction); other keywords are the workflow's own, and one that might be meant so is
-    refused. Raises JobExists, InvalidArgument.
+    `workflow` is a coordinator or its name. By name, the options of its decorator (entity, queue,
+    timeout ...) are not known. Options, all by keyword; the other arguments are passed to the
+    workflow:
+
+    - `id`: default a new UUID. `if_exists`: "error", "existing" or "new_run" (if the job has
+      ended).
+    - `entity`, `context`: the type of the memory, and its first content.
+    - `queue`, `priority` (0 first, 9 last, default 5), `limit_key`: where and in which order it
+      runs.
+    - `due_at`, `timeout`: when it may begin, and how long the job may take.
+    - `key`: the same key starts once. `headers`: for traces. `pinned_version`: run only by this
+      version of the code.
+    - `connection`: join its transaction.
+
+    Raises JobExists, and InvalidArgument, also if a keyword could be meant as an option or as an
+    argument.
     """
     call = client.requests.start(workflow, args, options)
     return client._give(call.reading(_handle_of(client, workflow)), connection)
@@ -56,10 +67,10 @@ def signal_with_start(
     connection: Any = None,
     **options: Any,
 ) -> New[Result]:
-    """Send a signal to a job, which is started first where there is none; both or neither.
+    """Send a signal to a job, and start the job first if it does not exist; both happen or neither.
 
-    `args` and options are those of start(). With `if_exists="new_run"` a job that has ended
-    begins a new run, to which the signal goes; otherwise it raises JobFinished.
+    `args` and the options are those of `start()`, without `due_at`. If the job has ended, the call
+    raises JobFinished, or with `if_exists="new_run"` begins a new run that gets the signal.
     """
     call = client.requests.signal_with_start(workflow, id, signal, payload, args, options)
     return client._give(call.reading(_handle_of(client, workflow)), connection)
@@ -73,7 +84,11 @@ def start_many(
     *,
     connection: Any = None,
 ) -> Several[Result]:
-    """Start many jobs in one call, each given as start()'s options with `args`."""
+    """Start many jobs in one call and return their handles; all are started or none.
+
+    Each element of `many` is a dict of `start()`'s options, and `args`: `[{"id": "a-1", "args": ["a
+    question"]}]`.
+    """
     call = client.calls.start_many(all_of_many(workflow, many))
     handle = _handle_of(client, workflow)
     return client._give(call.reading(lambda rows: [handle(row) for row in rows]), connection)
@@ -91,11 +106,11 @@ def fork(
     key: str | None = None,
     connection: Any = None,
 ) -> New[Result]:
-    """Start a job where another stands, or stood: `client.fork("agent-1", at=12)`.
+    """Start a new job from a place in the journal of another: `client.fork("agent-1", at=12)`.
 
-    It has been told the first `at` facts of the other's coordinator (all, if not given) and has
-    the memory that was there then, or `context`. What was asked for and not answered is asked
-    for again. Raises JobNotFound, JobExists, InvalidArgument.
+    The new job is told the first `at` facts of the other's coordinator (default: all), and gets the
+    memory of that moment, or `context`. What was requested and not yet answered is requested again.
+    `key` needs a `new_id`. Raises JobNotFound, JobExists, InvalidArgument.
     """
     call = client.requests.fork(job, new_id, at, context, key)
     return client._give(call.reading(_handle_of(client, workflow)), connection)

@@ -20,10 +20,10 @@ END = 0
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
-    """An item of a stream; `(version, place)` is where one goes on behind it.
+    """An item of a stream. Give it as `after` to continue behind it, or its `(version, place)`.
 
-    `source` is who published it. `attempt` differs between the attempts of an activity: when it
-    changes for a source, what that source published before is void.
+    `source` is the task that published it. `attempt` differs between the attempts of an activity:
+    when it changes for a source, ignore what that source published before.
     """
 
     version: int

@@ -1,4 +1,4 @@
-"""Testing: an app in a database of its own, a worker beside the test, and time that is skipped.
+"""Test workflows in an app of their own, with a worker beside the test and time that is skipped.
 
     with perdure.testing.Lab(app) as lab:
         lab.mock(search, lambda query: [f"about {query}"])
@@ -8,7 +8,7 @@
     async with perdure.testing.AsyncLab(app) as lab:            # in an async test
         assert await lab.run(research, "subsidies") == "done"
 
-With pytest, the fixture `perdure_lab` gives a lab to each test, and checks it at the end.
+With pytest, the fixture `perdure_lab` gives each test a lab and checks it at the end.
 """
 
 from __future__ import annotations

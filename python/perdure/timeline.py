@@ -1,4 +1,4 @@
-"""Timelines, seen by a client: all that belongs to a job but its memory, read page by page."""
+"""Timelines, read by a client page by page: all that belongs to a job but its memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 10_000
 class TimelineItem:
     """Something that belongs to a job: `kind` is job, fact, task, message or item.
 
-    `body` is its row; that of a fact has all that replay needs. The next page begins at `place`.
+    `body` is its row. The row of a fact has all that replay needs. The next page begins at `place`.
     """
 
     kind: str

@@ -1,11 +1,11 @@
-"""Traces: spans of OpenTelemetry for what workers run, and the context that holds them together.
+"""Traces: OpenTelemetry spans for what workers run, and the context that connects them.
 
     app = perdure.App(tracer=trace.get_tracer("agents"))
     client.start(research, "q", headers=tracing.headers())
 
-The headers of a job say what trace it is part of, as W3C writes it (`traceparent`), so any client
-may say it. A job that was told of none has a trace of its own, by its id. Spans tell what workers
-did; what is true stands in the journal.
+The headers of a job name its trace as W3C defines it (`traceparent`), so clients in any language
+can give them. A job without headers has a trace of its own, derived from its id. Spans show what
+workers did; the journal is the truth.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NANOSECONDS = 1000
 
 
 def headers() -> dict[str, str]:
-    """Give the running span, for the headers of a job that is started here; else nothing."""
+    """Return headers for a job that is started here, so that it joins the running span's trace."""
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier

@@ -1,8 +1,7 @@
-"""Typed memories: a handle whose `get`, `set` and `merge` speak the user's own type. All else is as
-in the handle that it was made of, and the database holds the same JSON.
+"""Typed memories: handles whose `get`, `set` and `merge` use your own type.
 
-They take less than the verbs they stand for, on purpose: whoever has a typed handle wants to be
-told of a wrong value by the type checker.
+Everything else is as in the handle they were made of, and the database holds the same JSON. They
+accept less than the methods they override, on purpose: a type checker is to report a wrong value.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _Bool = TypeVar("_Bool")
 
 
 class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _Int, _Float, _Bool]):
-    """The verbs that speak a type, in plain and in async code."""
+    """The methods that use a type, in plain and in async code."""
 
     def __init__(self, door: Door, job: str, kind: type[T]):
         super().__init__(door, job)
@@ -36,7 +35,7 @@ class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _I
     @overload
     def get(self, path: Path) -> _Json: ...
     def get(self, path: Path = "") -> Any:
-        """Read everything as the type, or what stands at a path as it is stored."""
+        """Return the whole memory as the type, or the value at a path as it is stored."""
         return super().get(path) if path else self._decoded(super().get())
 
     def _decoded(self, told: Any) -> Any:
@@ -47,7 +46,7 @@ class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _I
     @overload
     def set(self, value: Any, path: Path, **options: Unpack[Options]) -> _Int: ...
     def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
-        """Replace everything by a value of the type, or what stands at a path."""
+        """Replace the whole memory by a value of the type, or the value at a path."""
         return super().set(value, path, **options)
 
     @overload  # type: ignore[override]
@@ -55,16 +54,16 @@ class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _I
     @overload
     def merge(self, patch: Any, path: Path, **options: Unpack[Options]) -> _Int: ...
     def merge(self, patch: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
-        """Merge a patch; of a pydantic model, what was set in it and not its defaults."""
+        """Merge a patch: of a pydantic model, the fields that were set, not the defaults."""
         given = patch_json(patch) if is_model(type(patch)) else patch
         return super().merge(given, path, **options)
 
 
 class TypedEntity(TypedVerbs[T, T, Any, int, float, bool], Entity, Generic[T]):
-    """A memory of a type in plain code: `memory.typed(ResearchState)`.
+    """A memory with a type in plain code: `memory.typed(ResearchState)`.
 
-    What does not fit the type raises where it is read, as the type itself does (pydantic's
-    ValidationError); what must not be written is for a contract to say.
+    A memory that does not fit raises when it is read, with the error of the type itself (pydantic's
+    ValidationError). To prevent such a memory from being written, define a contract.
     """
 
 
@@ -73,9 +72,9 @@ class TypedAsyncEntity(
     AsyncEntity,
     Generic[T],
 ):
-    """A memory of a type in async code: `await memory.typed(ResearchState).get()`.
+    """A memory with a type in async code: `await memory.typed(ResearchState).get()`.
 
-    As TypedEntity, awaited.
+    See TypedEntity.
     """
 
     async def _decoded(self, told: Awaitable[Any]) -> Any:

@@ -58,16 +58,16 @@ SQL_QUEUE = "$sql"
 
 
 class Pending(Protocol[Result_co]):
-    """What `start(…)` gives: to be awaited in async code; `result()` waits in plain code."""
+    """What `start(...)` returns: await it in async code, or call `result()` in plain code."""
 
     def __await__(self) -> Generator[Any, Any, Result_co]:
         """Await the answer."""
 
     def result(self) -> Result_co:
-        """Give the answer, waiting for it in plain code."""
+        """Wait for the answer in plain code and return it."""
 
     def cancel(self) -> Any:
-        """Withdraw the request: what was begun is asked to cancel."""
+        """Withdraw the request; what was begun for it is asked to cancel."""
 
 
 def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
@@ -82,8 +82,7 @@ def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
 
 
 def is_awaited(function: Callable[..., Any]) -> bool:
-    """Tell whether a call gives a coroutine: that of an `async def`, or of an object that has one
-    for its calls."""
+    """Tell whether calls of a function must be awaited, as those of an `async def`."""
     while isinstance(function, partial):
         function = function.func
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
@@ -104,10 +103,7 @@ def _object_of(owner: str) -> str:
 
 
 class Work(Generic[P, R, Result_co]):
-    """A registered function; called outside of coordinators and hooks it simply runs.
-
-    A call gives R: the result, or a coroutine that is awaited for it.
-    """
+    """A registered function. Outside of coordinators and hooks, a call simply runs the function."""
 
     kind: ClassVar[str] = "work"
     leading: ClassVar[int] = 0
@@ -143,12 +139,12 @@ class Work(Generic[P, R, Result_co]):
         self._cell = _cell() if self.__module__ == "__main__" else None
 
     def comes_after(self, other: Work[..., Any]) -> bool:
-        """Tell whether this is what another became when a cell of a notebook was run again."""
+        """Tell whether this replaces another, because a cell of a notebook was run again."""
         return self._cell is not None and other._cell not in (None, self._cell)
 
     @cached_property
     def shape(self) -> Shape:
-        """Tell how arguments and result pass the wire."""
+        """Return how arguments and result are converted to and from JSON."""
         return shape_of(self.function, self.leading)
 
     def _check_function(self) -> None:
@@ -177,8 +173,10 @@ class Work(Generic[P, R, Result_co]):
             )
 
     def refuse_options(self, args: Any, given: Iterable[str]) -> None:
-        """Refuse a keyword that is an option of the call and might be meant as an argument: one of
-        the function's own that is not given by position. Raises InvalidArgument."""
+        """Refuse a keyword that could be an option of the call or an argument of the function.
+
+        Such an argument must be given by position. Raises InvalidArgument.
+        """
         own = list(self.shape.signature.parameters.values())[self.leading + len(args) :]
         names = {each.name for each in own if each.kind in _BY_NAME}
         for name in names.intersection(given):
@@ -189,7 +187,7 @@ class Work(Generic[P, R, Result_co]):
             )
 
     def check_memory(self, memory: Any, detail: str | None = None, or_else: str = "") -> None:
-        """Refuse a call that begins with an argument. Raises InvalidArgument."""
+        """Refuse a call whose first argument is not a memory. Raises InvalidArgument."""
         if not isinstance(memory, Verbs):
             raise InvalidArgument(
                 f"the {self.kind} {self.name} was given {type(memory).__name__} for a memory",
@@ -198,7 +196,7 @@ class Work(Generic[P, R, Result_co]):
             )
 
     def key_of(self, args: Any, kwargs: Any) -> str | None:
-        """Give the key under which a call counts where keys are limited. Raises InvalidArgument."""
+        """Return the limit key of a call. Raises InvalidArgument."""
         key = self.limit_key(*args, **kwargs) if callable(self.limit_key) else self.limit_key
         if not isinstance(key, str | None):
             raise InvalidArgument(
@@ -212,7 +210,7 @@ class Work(Generic[P, R, Result_co]):
 
 
 class Activity(Work[P, R, Result_co]):
-    """A function with side effects; its result is recorded once."""
+    """A function with side effects, whose result is recorded once."""
 
     kind = "activity"
 
@@ -238,7 +236,7 @@ class Activity(Work[P, R, Result_co]):
             )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it durably in a coordinator or hook; elsewhere simply run the function."""
+        """Run it durably in a coordinator or hook; elsewhere, simply run the function."""
         serving = runtime()
         if serving is None:
             result: R = self.function(*args, **kwargs)
@@ -248,7 +246,7 @@ class Activity(Work[P, R, Result_co]):
         return given
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
-        """Begin it beside others: `found = search.start("q"); …; found.result()`."""
+        """Start it beside others: `found = search.start("q"); ...; found.result()`."""
         serving = _needed(self)
         return serving.start(self._ask(serving, args, kwargs))
 
@@ -258,7 +256,7 @@ class Activity(Work[P, R, Result_co]):
 
 
 class Transaction(Activity[P, R, Result_co]):
-    """An activity of the database: its rows and its recorded result are committed together."""
+    """An activity in the database: its rows and its recorded result are committed together."""
 
     leading = 1
     given = "connection"
@@ -275,7 +273,7 @@ class Transaction(Activity[P, R, Result_co]):
         self.isolation = isolation
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it durably; it is given its connection there, before these arguments."""
+        """Run it durably. Its connection is added before these arguments."""
         if runtime() is None:
             hint = f"Give it a transaction of yours: {self.name}.function(connection, …)."
             raise misplaced(self.name, hint)
@@ -283,7 +281,7 @@ class Transaction(Activity[P, R, Result_co]):
 
 
 class Hook(Work[P, R, Result_co]):
-    """Ordinary code that maintains a job's memory: re-entrant, idempotent, interruptible."""
+    """Code that maintains the memory of a job. It may run again, so it must be idempotent."""
 
     kind = "hook"
     leading = 1
@@ -304,7 +302,7 @@ class Hook(Work[P, R, Result_co]):
         self.limits = limits_of(timeout, within)
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it on a worker; inside a coordinator or hook this resolves to what it returns."""
+        """Run it on a worker and return its answer. Outside of jobs, simply run the function."""
         serving = runtime()
         if serving is None:
             result: R = self.function(memory, *args, **kwargs)
@@ -314,12 +312,12 @@ class Hook(Work[P, R, Result_co]):
         return given
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
-        """Begin it beside others, without the memory: `perspective.start("s", "q").result()`."""
+        """Start it beside others, without the memory: `perspective.start("s", "q").result()`."""
         serving = _needed(self)
         return serving.start(self._ask(serving, args, kwargs))
 
     def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Give what the function itself says of a call with these arguments: queue, limit key."""
+        """Return the queue and limit key that the hook gives a call with these arguments."""
         return {"queue": self.queue, "limit_key": self.key_of(args, kwargs)}
 
     def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
@@ -327,7 +325,7 @@ class Hook(Work[P, R, Result_co]):
 
 
 class SqlHook(Hook[..., Any, T]):
-    """A hook that is a function of the database: `register_sql_hook` knows it by the same name."""
+    """A hook that is a function of the database, registered by `register_sql_hook()`."""
 
     def __init__(self, name: str, returns: Any = Any):
         super().__init__(_in_the_database, name=check_text(name), queue=SQL_QUEUE)
@@ -335,7 +333,7 @@ class SqlHook(Hook[..., Any, T]):
 
     @cached_property
     def shape(self) -> Shape:
-        """Tell how arguments and result pass the wire."""
+        """Return how arguments and result are converted to and from JSON."""
         return replace(shape_of(self.function, self.leading), result=decoder(self.returns))
 
     @overload
@@ -367,15 +365,15 @@ def sql_hook(name: str, returns: type[T]) -> SqlHook[T]: ...
 def sql_hook(name: str, returns: Any = Any) -> SqlHook[Any]:
     """Name a function of the database as a hook: `recount = perdure.sql_hook("count", int)`.
 
-    Then `await recount(memory, "a", 1)` in coordinators and hooks, `handle.hook(recount, "a", 1)`
-    outside. `returns` is the type of its answer. Nothing is looked up: `register_sql_hook` says
-    which function it is.
+    Call it by `await recount(memory, "a", 1)` in coordinators and hooks, or by
+    `handle.hook(recount, "a", 1)` outside. `returns` is the type of its answer. Nothing is looked
+    up here: `client.register_sql_hook()` says which function of the database it is.
     """
     return SqlHook(name, returns)
 
 
 class Coordinator(Work[P, R, Result_co]):
-    """A thin deterministic function: seeds memory, fans out hooks, waits, returns."""
+    """A thin deterministic function: it seeds the memory, starts hooks, waits and returns."""
 
     kind = "coordinator"
     leading = 1
@@ -399,14 +397,16 @@ class Coordinator(Work[P, R, Result_co]):
         self.timeout = None if timeout is None else seconds(timeout)
 
     def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
-        """Give what the function itself says of a start with these arguments: queue, entity,
-        timeout (seconds) and limit key."""
+        """Return the options that the coordinator itself gives a start with these arguments.
+
+        They are queue, entity, timeout (in seconds) and limit key.
+        """
         own: dict[str, Any] = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
         own["limit_key"] = self.key_of(args, kwargs)
         return {name: value for name, value in own.items() if value is not None}
 
     def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here, as a part of whoever calls it; `child()` makes it a job."""
+        """Run the function here, as a part of its caller. `perdure.child()` makes it a job."""
         if runtime() is not None:
             child = f", or perdure.child({self.name}, …) to make it a job"
             self.check_memory(memory, or_else=child)
@@ -414,9 +414,10 @@ class Coordinator(Work[P, R, Result_co]):
         return result
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
-        """Begin it as a child job beside others: `research.start("q")`; `start_child()` says more.
+        """Start it as a child job beside others: `research.start("q")`.
 
-        Whoever ends without having waited for it asks it to cancel.
+        See `perdure.start_child()`. If the caller ends without having awaited the child, the child
+        is asked to cancel.
         """
         serving = _needed(self)
         ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
@@ -428,10 +429,7 @@ Workflow = Coordinator[..., Any, Result] | str
 
 
 def check_kind(given: object, kind: type[Work[..., Any]]) -> None:
-    """Refuse what is neither a name nor registered as this kind: the task would wait for ever.
-
-    Raises InvalidArgument.
-    """
+    """Refuse what is neither a name nor registered as this kind. Raises InvalidArgument."""
     if not isinstance(given, str | kind):
         raise InvalidArgument(
             f"{given!r} is no {kind.kind}"[:500],

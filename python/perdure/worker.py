@@ -1,4 +1,4 @@
-"""The worker: one event loop that runs the tasks of some queues, in this thread or in its own."""
+"""The worker: an event loop that runs the tasks of some queues, in this thread or in its own."""
 
 from __future__ import annotations
 
@@ -51,17 +51,24 @@ GOODBYE_WITHIN = 5.0
 
 
 class Worker:
-    """Run an app's coordinators, hooks and activities: `with perdure.Worker(app): …`.
+    """Run an app's coordinators, hooks and activities: `with perdure.Worker(app): ...`
 
-    As a context manager it runs in a thread of this process; `run()` blocks, and ends orderly on
-    SIGTERM or SIGINT (a second one ends at once). It serves `queues`, by default all that the app's
-    functions name; of a `version`, by default the app's, it also serves what is pinned to it on
-    these queues. `slots` bounds what is in hand at a time, `cache` how many parked coordinators
-    stay in memory. `lease` is how long a task is safe from others without a sign of life, `poll`
-    how often queues are looked at without any hint, `grace` how long running work may take to end
-    at a stop. Through a connection pooler there are no hints, and no statement is prepared; nor is
-    one with `prepare_threshold=None`. Told of an `instance`, else `$PERDURE_INSTANCE`, it serves no
-    other, and makes none: `perdure adopt` says which one an app is.
+    As a context manager it runs in a thread of this process. `run()` blocks until SIGTERM or
+    SIGINT.
+
+    - `queues`: default all that the app's functions name. `dsn`, `schema`: as for `connect()`.
+    - `version`: default that of the app. The worker also serves what is pinned to it on these
+      queues.
+    - `slots`: how many tasks it has in hand at a time (100). `cache`: how many parked coordinators
+      stay in memory (1000).
+    - `lease`: how long its tasks are its own without a sign of life (30 s).
+    - `poll`: how often it looks for work without a notification (5 s).
+    - `grace`: how long running work may take to end when the worker stops (10 s).
+    - `prepare_threshold`: None prepares no statements. Behind a pooler there are no prepared
+      statements or notifications.
+    - `provision`: install or upgrade the app first. Default: True.
+    - `instance`: the only instance of the app that it serves, default `$PERDURE_INSTANCE`; `perdure
+      adopt` prints it. Such a worker creates no app.
     """
 
     _make_engine: Callable[..., Engine] = Engine
@@ -110,7 +117,10 @@ class Worker:
     # In a thread.
 
     def start(self) -> Self:
-        """Run in a thread of this process; returns when it is ready to work."""
+        """Run in a thread of this process; return when the worker is ready.
+
+        Raises InvalidArgument if it runs already, or the error that keeps it from working.
+        """
         self._is_told_to_stop = False
         return self._start()
 
@@ -133,8 +143,11 @@ class Worker:
         return self
 
     def stop(self) -> None:
-        """End orderly: finish what can be finished within the grace, give the rest back. A worker
-        that makes its app breaks that off; a `run()` that has yet to begin ends at once."""
+        """Stop: finish what can be finished within the grace, and give back the rest.
+
+        A worker that is just installing its app breaks that off. A `run()` that has yet to begin
+        ends at once.
+        """
         self._tell_to_stop()
         if self._thread is not None:
             self._thread.join()
@@ -157,7 +170,7 @@ class Worker:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        """Start, while the loop that waits goes on."""
+        """Start without blocking the event loop."""
         self._is_told_to_stop = False
         try:
             await beside(self._start, on_cancel=self._tell_to_stop)
@@ -168,7 +181,7 @@ class Worker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop, while the loop that waits goes on."""
+        """Stop without blocking the event loop."""
         await beside(self.stop)
 
     def _run_in_thread(self) -> None:
@@ -184,7 +197,10 @@ class Worker:
     # In this thread.
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT."""
+        """Work until SIGTERM or SIGINT; a second signal ends the process at once.
+
+        Raises InvalidArgument inside a running event loop: use `start()` there.
+        """
         if _get_running_loop() is not None:
             raise InvalidArgument(
                 "a worker was run where an event loop runs already",
