@@ -28,8 +28,7 @@ Failed = dict[str, Any]
 
 
 class PerdureError(Exception):
-    """The base class of all errors of perdure: `error.code`, `error.message`, `error.detail`,
-    `error.hint`.
+    """The base class of all errors of perdure, with a code, a message, a detail and a hint.
 
     `except perdure.PerdureError as error: print(error.code, error.hint)`
     """
@@ -140,20 +139,22 @@ class QueueNotYours(PerdureError, code="PD115"):
 
 
 class ValueMistyped(PerdureError, ValueError, TypeError, code="PD116"):
-    """A stored value is not of the type that its reader names. `__cause__` is the error of the
-    type.
+    """A stored value is not of the type that its reader names.
+
+    `__cause__` is the error of the type itself.
     """
 
 
 # Replay does not match.
 class NonDeterminism(PerdureError, code="PD201"):
-    """The code asks for something else than its journal has recorded. `.detail` shows the
-    difference.
-    """
+    """The code asks for something else than its journal says; see `.detail`."""
 
 
 class IoInCoordinator(PerdureError, RuntimeError, code="PD202"):
-    """A coordinator used a socket, a thread or a client. That belongs in a hook or activity."""
+    """A coordinator used a socket, a thread, an executor or a client.
+
+    That belongs in a hook or activity.
+    """
 
 
 # A limit.
@@ -199,7 +200,10 @@ class VersionNotFound(PerdureError, LookupError, code="PD404"):
 
 
 class ResultTimeout(PerdureError, TimeoutError, code="PD405"):
-    """The job was not finished in time, and continues. `.detail` says what it waits for."""
+    """The job or hook had not ended in time. `.detail` says what it waits for.
+
+    It is not stopped.
+    """
 
 
 class UnknownFunction(PerdureError, LookupError, code="PD406"):
@@ -207,9 +211,7 @@ class UnknownFunction(PerdureError, LookupError, code="PD406"):
 
 
 class JobAtWork(PerdureError, code="PD407"):
-    """The job has a task that is alive and would lose its memory, or that would begin the job
-    again.
-    """
+    """The job is not deleted: it has a live task or child, or would be begun again."""
 
 
 class ScheduleNotFound(PerdureError, LookupError, code="PD410"):
@@ -217,8 +219,9 @@ class ScheduleNotFound(PerdureError, LookupError, code="PD410"):
 
 
 class ItemNotFound(PerdureError, LookupError, code="PD411"):
-    """There is no open item with this id. `.detail` says who resolved it, or that nobody waits any
-    more.
+    """There is no open item with this id.
+
+    `.detail` says who resolved it, or that nobody waits any more.
     """
 
 
@@ -228,8 +231,7 @@ class HookNotFound(PerdureError, LookupError, code="PD412"):
 
 # Installing.
 class InvalidSchema(PerdureError, ValueError, code="PD501"):
-    """The name of the schema is empty, too long, reserved, or has a character that is not allowed.
-    """
+    """The name of the schema is empty, too long, reserved, or has a forbidden character."""
 
 
 class SchemaOccupied(PerdureError, code="PD502"):
@@ -415,9 +417,7 @@ def failure_of(error: BaseException, through: str | None = None) -> Failed:
 
 
 def _carried(error: BaseException) -> Failed | None:
-    """Return what a Failure carries, or None for any other error and for what cannot be written as
-    JSON.
-    """
+    """Return what a Failure carries; None for any other error, or if it is no JSON."""
     if not (isinstance(error, Failure) and error.failure):
         return None
     failure = dict(error.failure) | {"type": error.type, "message": error.message}
