@@ -20,7 +20,7 @@ begin
 end
 $$;
 comment on function @extschema@.touched_by(@extschema@.turn[], @extschema@.fact[]) is
-    'Name the jobs in whose inboxes turns may have left something.';
+    'Return the jobs in whose inboxes turns may have left something.';
 
 
 -- Children first, which may be signalled in the turn that asks for them; then facts, then what turns leave for others, then
@@ -95,7 +95,7 @@ begin
 end
 $$;
 comment on function @extschema@.apply_turns(@extschema@.turn[], text[], timestamptz, @extschema@.fact[]) is
-    'Apply the turns that hold their tasks; returns what has arrived for them, and whom to tell.';
+    'Apply the turns that hold their tasks; return what has arrived for them, and whom to notify.';
 
 
 create function @extschema@.answer_turns(
@@ -155,7 +155,7 @@ begin
 end
 $$;
 comment on function @extschema@.answer_turns(@extschema@.turn[], @extschema@.fact[], @extschema@.arrival[]) is
-    'Write one answer a turn: its new state, the answers of its commands, what has arrived, and whether it was applied before (again). [P12]';
+    'Write one answer for each turn: its new state, the answers of its commands, what has arrived, and whether it was applied before (again). [P12]';
 
 
 create function @extschema@.apply_batch(turns jsonb, waiting boolean) returns json
@@ -189,7 +189,7 @@ begin
 end
 $$;
 comment on function @extschema@.apply_batch(jsonb, boolean) is
-    'Lock what turns touch, judge them, and apply those that hold their tasks.';
+    'Lock what turns touch, judge the turns, and apply those that hold their tasks.';
 
 
 create function @extschema@.advance(
@@ -250,4 +250,4 @@ begin
 end
 $$;
 comment on function @extschema@.advance(jsonb, text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid) is
-    'Advance tasks by a batch of turns, in one commit, then claim up to max_tasks more; each turn is answered by itself, and the call can be repeated. PD003, PD004, PD104, PD107, PD115, PD505. [P4] [P5] [P6] [P12]';
+    'Apply a batch of turns in one transaction, then claim up to max_tasks more tasks. Each turn has its own answer, and the call can be repeated. Errors: PD003, PD004, PD104, PD107, PD115, PD505. [P4] [P5] [P6] [P12]';

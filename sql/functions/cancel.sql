@@ -27,7 +27,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel(text, text) is
-    'Ask a job to cancel: its coordinator wakes at once, also when it was paused, may clean up, and cancels what it awaits. False when it was asked before or is finished. PD301, PD401.';
+    'Ask a job to cancel: its coordinator wakes at once, also if the job is paused, may clean up, and cancels what it awaits. Return false if the job is finished or was asked before. Errors: PD301, PD401.';
 
 
 create function @extschema@.cancel_hook(id text, task text, reason text default null) returns boolean
@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_hook(text, text, text) is
-    'Ask a hook or activity of a job to cancel, by the name of its task; an activity that no worker has ends. False when it was asked before, has ended, or is none. PD301, PD401.';
+    'Ask a hook or activity of a job to cancel, by the name of its task; an activity that no worker holds ends at once. Return false if it has ended, was asked before, or does not exist. Errors: PD301, PD401.';
 
 
 create function @extschema@.terminated_turn(id text, run integer, reason text) returns @extschema@.turn
@@ -79,7 +79,7 @@ begin
 end
 $$;
 comment on function @extschema@.terminated_turn(text, integer, text) is
-    'Write the last turn of a job that is ended on the spot; nobody is named who waits for it.';
+    'Write the last turn of a job that is ended at once, without the name of the task that waits for it.';
 
 
 create function @extschema@.asker_of(
@@ -101,7 +101,8 @@ begin
        and t.kind = 'coordinator';
 end
 $$;
-comment on function @extschema@.asker_of(text) is 'Tell which task waits for the end of a job, and the fingerprint of its request; nulls when none does.';
+comment on function @extschema@.asker_of(text) is
+    'Return which task waits for the end of a job, and the fingerprint of its request; nulls if none does.';
 
 
 create function @extschema@.turns_left_over(ended @extschema@.turn[]) returns @extschema@.turn[]
@@ -120,7 +121,7 @@ begin
 end
 $$;
 comment on function @extschema@.turns_left_over(@extschema@.turn[]) is
-    'Write the last turns of what still cleans up after earlier runs of jobs that are ended on the spot.';
+    'Write the last turns of tasks of earlier runs that still clean up, in jobs that are ended at once.';
 
 
 create function @extschema@.end_run(ended @extschema@.turn, ended_at timestamptz) returns void
@@ -143,7 +144,7 @@ begin
 end
 $$;
 comment on function @extschema@.end_run(@extschema@.turn, timestamptz) is
-    'End the run of a job on the spot, without any more of its code, and tell who asked for it; both jobs are locked. [P6]';
+    'End the run of a job at once, without running more of its code, and answer the task that asked for it; both jobs are locked. [P6]';
 
 
 create function @extschema@.terminate(id text, reason text default null) returns boolean
@@ -177,7 +178,7 @@ begin
 end
 $$;
 comment on function @extschema@.terminate(text, text) is
-    'End a job on the spot: its tasks are gone and their holders fenced. False when it is finished. PD301, PD401. [P6]';
+    'End a job at once: delete its tasks and fence the workers that hold them. Return false if the job is finished. Errors: PD301, PD401. [P6]';
 
 
 create function @extschema@.pause(id text) returns boolean
@@ -200,7 +201,7 @@ begin
 end
 $$;
 comment on function @extschema@.pause(text) is
-    'Keep all tasks of a job from workers until somebody resumes or cancels it; what is held ends its turn. False when it was paused before. PD401.';
+    'Keep all tasks of a job from workers until it is resumed or cancelled; a task that a worker holds ends its turn. Return false if the job was paused before. Errors: PD401.';
 
 
 create function @extschema@.resume(
@@ -229,4 +230,4 @@ begin
 end
 $$;
 comment on function @extschema@.resume(text, text, boolean) is
-    'Let the tasks of a paused job go on, and its stuck tasks try again, after their code was mended or with changed arguments accepted; returns how many. PD401. [P9]';
+    'End the pause of a job and let its stuck tasks try again, with changed arguments accepted if accept_changes is true; return how many tasks continue. Errors: PD401. [P9]';

@@ -48,7 +48,7 @@ begin
 end
 $$;
 comment on function @extschema@.describe_tasks(@extschema@.claimed_task[]) is
-    'Write claimed tasks with their arguments, journals and open messages; tells when the first was due, how often one was delivered at most, and whether the database runs one.';
+    'Write claimed tasks with their arguments, journals and open messages; return also when the first was due, the highest number of deliveries, and whether the database runs one of them.';
 
 
 create function @extschema@.claim_tasks(
@@ -118,7 +118,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_claim(text[], text, interval, integer, uuid) is
-    'Refuse a claim that cannot be served (PD003 instance, PD004 protocol, PD104 worker, PD107 queues or lease, PD115 queues, PD505 tables).';
+    'Refuse a claim that cannot be served: PD003 (instance), PD004 (protocol), PD104 (worker), PD107 (queues or lease), PD115 (queues), PD505 (tables).';
 
 
 -- The mark of a claim lies past what an old snapshot keeps dead at the head of the index. It is a hint: one claim a second, and the
@@ -144,7 +144,7 @@ begin
 end
 $$;
 comment on function @extschema@.claim_again_at(text[], integer, timestamptz, timestamptz) is
-    'Tell when to claim again, as far as time alone decides, after a claim that began at a time, of tasks that were so often delivered, or of none; null when it does not.';
+    'Return when time alone requires another claim, given when this one began and how often its tasks were delivered (null if it got none); null if time alone requires none.';
 
 
 -- A server that crashes may forget the claim: then the tasks are due again, and what was leased is fenced; whatever the holder
@@ -162,7 +162,7 @@ begin
 end
 $$;
 comment on function @extschema@.commit_at_leisure(text[], boolean) is
-    'Let the commit of a claim not wait for the disk, where nothing but time can be lost.';
+    'Let the commit of a claim not wait for the disk, if a crash can lose nothing but time.';
 
 
 create function @extschema@.claim(
@@ -211,4 +211,4 @@ begin
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is
-    'Lease up to max_tasks due tasks to a worker; with again the same call gives the same answer, with idle the worker is told when something comes. One that is not durable is all that its transaction may do: a crash of the server forgets it, and the tasks are due again. PD003, PD004, PD104, PD107, PD115, PD505. [P6] [P12]';
+    'Lease up to max_tasks due tasks to a worker. With again, the same call returns the same answer; with idle, the worker is notified when work arrives. A claim that is not durable must be alone in its transaction: after a crash of the server its tasks are due again. Errors: PD003, PD004, PD104, PD107, PD115, PD505. [P6] [P12]';

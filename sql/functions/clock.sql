@@ -11,4 +11,4 @@ begin
     return clock_timestamp();
 end
 $$;
-comment on function @extschema@.clock() is 'Tell the present time by the database.';
+comment on function @extschema@.clock() is 'Return the present time of the app, by the database.';

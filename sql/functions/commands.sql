@@ -17,7 +17,8 @@ begin
            end;
 end
 $$;
-comment on function @extschema@.wanted_type(text) is 'Tell the type that a command must find at its path; null where any will do.';
+comment on function @extschema@.wanted_type(text) is
+    'Return the type that a command must find at its path; null if any type will do.';
 
 
 -- What a command cannot work with, before it looks at the document.
@@ -72,7 +73,8 @@ begin
              else 'Nothing was changed; give the command what it needs.' end);
 end
 $$;
-comment on function @extschema@.argument_failure(text, text[], jsonb) is 'Say what is wrong with what a command was given (PD101, PD103), or null.';
+comment on function @extschema@.argument_failure(text, text[], jsonb) is
+    'Return what is wrong with the argument of a command (PD101, PD103), or null.';
 
 
 create function @extschema@.remove_element(
@@ -96,7 +98,8 @@ begin
             list -> remove_element.index, null)::outcome;
 end
 $$;
-comment on function @extschema@.remove_element(jsonb, text[], integer) is 'Remove one element of an array; the answer is what was removed.';
+comment on function @extschema@.remove_element(jsonb, text[], integer) is
+    'Remove one element of an array; the answer is what was removed.';
 
 
 create function @extschema@.command_failure(
@@ -122,7 +125,7 @@ begin
 end
 $$;
 comment on function @extschema@.command_failure(jsonb, text, text[], jsonb) is
-    'Say why a command does not fit a document (PD101, PD102, PD103), or null.';
+    'Return why a command does not fit a document (PD101, PD102, PD103), or null.';
 
 
 -- The rule of every command but a log, whatever the document and the path.
@@ -172,7 +175,7 @@ begin
 end
 $$;
 comment on function @extschema@.carry_out(jsonb, text, text[], jsonb) is
-    'Judge a command in full and carry it out: the new document and the answer, or a failure (PD101, PD102, PD103, PD304).';
+    'Check a command completely and apply it: return the new document and the answer, or a failure (PD101, PD102, PD103, PD304).';
 
 
 -- Most writes are one of these on a key of an object, and take the short way to the same outcome: PL/pgSQL prepares the
@@ -231,4 +234,4 @@ begin
 end
 $$;
 comment on function @extschema@.apply_command(jsonb, text, text[], jsonb) is
-    'Apply one command to one document: the new document and a small answer (null stands for the new version), or a failure and nothing changed.';
+    'Apply one command to one document: return the new document and a small answer (null stands for the new version), or a failure and no change.';

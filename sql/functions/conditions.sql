@@ -15,7 +15,7 @@ exception
         return false;
 end
 $$;
-comment on function @extschema@.fulfils(jsonb, jsonpath) is 'Tell whether a document is as a condition wants it; never raises.';
+comment on function @extschema@.fulfils(jsonb, jsonpath) is 'Tell whether a document meets a condition; never raises.';
 
 
 create function @extschema@.meet_conditions(held @extschema@.memory, met_at timestamptz) returns void
@@ -46,7 +46,7 @@ begin
 end
 $$;
 comment on function @extschema@.meet_conditions(@extschema@.memory, timestamptz) is
-    'Answer the tasks whose conditions the memory of a locked job fulfils, with its version, and wake them.';
+    'Answer the tasks whose conditions are met by the memory of a locked job with its version, and wake them.';
 
 
 create function @extschema@.heed_watchers(held @extschema@.memory, changed_at timestamptz) returns boolean
@@ -67,7 +67,7 @@ begin
 end
 $$;
 comment on function @extschema@.heed_watchers(@extschema@.memory, timestamptz) is
-    'Tell those who wait for a change of a locked memory that there is one, the task of a schedule among them; returns whether anybody still waits.';
+    'Notify those who wait for a change of a locked memory, including the task of a schedule; return whether anybody still waits.';
 
 
 create function @extschema@.await_conditions(turns @extschema@.turn[], asked_at timestamptz) returns void
@@ -99,7 +99,7 @@ begin
 end
 $$;
 comment on function @extschema@.await_conditions(@extschema@.turn[], timestamptz) is
-    'Let tasks wait for conditions on their memories; one that holds already is answered at once. A repeated request changes nothing, nor one under the key of something else. [P12]';
+    'Let tasks wait for conditions on their memories. A condition that is already met is answered at once. A repeated request changes nothing, and neither does one under the key of another request. [P12]';
 
 
 create function @extschema@.withdraw_conditions(turns @extschema@.turn[]) returns void
@@ -115,7 +115,8 @@ begin
        and r.cancels ? c.key;
 end
 $$;
-comment on function @extschema@.withdraw_conditions(@extschema@.turn[]) is 'Drop conditions that tasks no longer wait for.';
+comment on function @extschema@.withdraw_conditions(@extschema@.turn[]) is
+    'Delete conditions that tasks no longer wait for.';
 
 
 create function @extschema@.forget_conditions(turns @extschema@.turn[]) returns void
@@ -134,4 +135,4 @@ begin
 end
 $$;
 comment on function @extschema@.forget_conditions(@extschema@.turn[]) is
-    'Drop the conditions of tasks that are gone: of these, and of all beneath them.';
+    'Delete the conditions of ended tasks and of all tasks beneath them.';

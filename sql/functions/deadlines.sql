@@ -25,4 +25,4 @@ begin
 end
 $$;
 comment on function @extschema@.run_deadline(text, text, uuid) is
-    'Fail a job whose time is up: its tasks are gone and their holders fenced; gone when it has ended or gone on. [P6] [P7] [P10]';
+    'Fail a job whose time is up: delete its tasks and fence their holders; return gone if the job has ended or was given another run. [P6] [P7] [P10]';

@@ -46,7 +46,7 @@ exception
 end
 $$;
 comment on function @extschema@.read_facts(@extschema@.turn[], timestamptz) is
-    'Read the facts of turns that apply; those of one document stand together, in the order of their turns. PD107.';
+    'Read the facts of turns that apply. Those of one document are together, in the order of their turns. Errors: PD107.';
 
 
 -- Nearly always what is read in a wrong time zone lies in the future then, or before what was told last. So it is looked for there
@@ -67,7 +67,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_times(@extschema@.turn[], @extschema@.fact[]) is
-    'Refuse facts that seem untimely since their times have no time zone (PD107).';
+    'Refuse facts whose times have no time zone and therefore seem untimely (PD107).';
 
 
 create function @extschema@.answer_command(
@@ -103,7 +103,7 @@ begin
 end
 $$;
 comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.memory, timestamptz) is
-    'Carry out one command on a document in hand; a refusal is an answer. [P3]';
+    'Apply one command to a document in hand; a refusal is an answer. [P3]';
 
 
 -- The journal remembers the version that was read, and of what is large nothing else: it can be read again at any time.
@@ -191,7 +191,7 @@ begin
 end
 $$;
 comment on function @extschema@.apply_commands(@extschema@.fact[], timestamptz) is
-    'Carry out the commands of many turns, job by job: one row write for each document. [P3]';
+    'Apply the commands of many turns, job by job, with one row write for each document. [P3]';
 
 
 -- A hook that signals under the name its asker gave it answers the asker; any other signal goes to whoever waits. A job
@@ -242,7 +242,7 @@ begin
 end
 $$;
 comment on function @extschema@.send_signals(@extschema@.fact[], @extschema@.turn[], text[], timestamptz) is
-    'Send the signals of turns; one that nobody can take is answered with its failure. [P5]';
+    'Send the signals of turns; a signal that nobody can take is answered with its failure. [P5]';
 
 
 create function @extschema@.tell_facts(

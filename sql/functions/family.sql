@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_children(text[], timestamptz) is
-    'Ask the locked jobs of these that are to be cancelled with their parent, once; returns the queues of what was woken.';
+    'Ask those of these locked jobs to cancel that are to be cancelled with their parent, once; return the queues of what was woken.';
 
 
 create function @extschema@.terminate_children(children text[], ended_at timestamptz) returns text[]
@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.terminate_children(text[], timestamptz) is
-    'End the locked jobs of these that are to be terminated with their parent; returns whom to tell.';
+    'End those of these locked jobs that are to be terminated with their parent; return whom to notify.';
 
 
 -- The parent is locked first, then as many children as nobody else has locked: no second lock is waited for. Those that were
@@ -87,7 +87,7 @@ begin
 end
 $$;
 comment on function @extschema@.end_children(text, text, uuid) is
-    'See to a hundred children of a task that has ended: cancel or terminate them; tells whether that was all (done), or retry, or gone. [P6] [P12]';
+    'Cancel or terminate up to a hundred children of a task that has ended; return done if that was all, else retry, or gone. [P6] [P12]';
 
 
 -- A job that was forgotten may come again beneath one of its own former children.
@@ -124,4 +124,4 @@ begin
 end
 $$;
 comment on function @extschema@.family(text, integer) is
-    'Return a job and all that descend from it, each after its parent, with what asked for it and what becomes of it. PD107, PD401.';
+    'Return a job and all its descendants, each after its parent, with the request that made it and what happens to it at its parent''s end. Errors: PD107, PD401.';

@@ -24,7 +24,7 @@ begin
 end
 $$;
 comment on function @extschema@.hold_to_finish(text, text, uuid) is
-    'Lock a hook or activity that is held under a token, and its job; null when it is not. PD107 for a coordinator, and for what is not a worker''s, PD115.';
+    'Lock a hook or activity that is held under a token, and its job; null if it is not held. Errors: PD107 (a coordinator, or a task that no worker runs), PD115.';
 
 
 create function @extschema@.answer_gone(job text, task text) returns text
@@ -40,7 +40,7 @@ begin
 end
 $$;
 comment on function @extschema@.answer_gone(text, text) is
-    'Answer who does not hold a task: gone when it has ended, else he is refused (PD001).';
+    'Answer a caller who does not hold a task: gone if the task has ended, else refuse (PD001).';
 
 
 create function @extschema@.give_outcome(held @extschema@.turn, state text, value jsonb) returns text
@@ -62,7 +62,7 @@ begin
 end
 $$;
 comment on function @extschema@.give_outcome(@extschema@.turn, text, jsonb) is
-    'End a held task, leave its answer, wake whoever asked, and tell who waits for its slot; returns the state.';
+    'End a held task, leave its answer, wake the task that asked, and notify who waits for its slot; return the state.';
 
 
 create function @extschema@.finish_task(
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function @extschema@.finish_task(text, text, uuid, jsonb) is
-    'End a held activity or hook with its result: done, or gone when it has ended before, maybe by this very call. PD001, PD107, PD115, PD30x. [P6] [P12]';
+    'End a held activity or hook with its result; return done, or gone if it has ended before, perhaps by this very call. Errors: PD001, PD107, PD115, PD30x. [P6] [P12]';
 
 
 create function @extschema@.fail_task(
@@ -133,4 +133,4 @@ begin
 end
 $$;
 comment on function @extschema@.fail_task(text, text, uuid, jsonb, timestamptz) is
-    'Tell that a held activity or hook has failed: retry when it is due again at a time, else failed, cancelled where that was asked, or gone. PD001, PD107, PD115, PD30x. [P6] [P10] [P12]';
+    'End an attempt of a held activity or hook with a failure; return retry if it is due again at retry_at, else failed, cancelled (if that was asked) or gone. Errors: PD001, PD107, PD115, PD30x. [P6] [P10] [P12]';

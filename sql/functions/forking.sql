@@ -14,7 +14,7 @@ begin
          where j.id = run_began_at.id);
 end
 $$;
-comment on function @extschema@.run_began_at(text) is 'Tell when the last run of a job began.';
+comment on function @extschema@.run_began_at(text) is 'Return when the last run of a job began.';
 
 
 create function @extschema@.run_started_at(id text, task text) returns timestamptz
@@ -29,7 +29,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_started_at(text, text) is
-    'Tell when the coordinator of the last run of a job was first claimed: its workflow time begins there.';
+    'Return when the coordinator of the last run of a job was first claimed: its workflow time begins there.';
 
 
 -- The commands and reads of the task itself tell versions exactly; what others have written meanwhile is told by the time.
@@ -56,7 +56,7 @@ begin
 end
 $$;
 comment on function @extschema@.version_at_fact(@extschema@.memory, text, bigint) is
-    'Tell which version a memory had when a task was told something; at place 0 when its run began.';
+    'Return which version a memory had when a task was told a fact; at position 0, when its run began.';
 
 
 -- A job that was forked itself has a journal of several authors. One that wrote nothing of what is taken over is listed too:
@@ -81,7 +81,7 @@ begin
 end
 $$;
 comment on function @extschema@.authors_of(@extschema@.memory, text, bigint) is
-    'List whose journal a fork has, each with the position up to which it is theirs.';
+    'List whose journal a fork has, each with the position up to which it was copied.';
 
 
 create function @extschema@.check_fork(
@@ -109,7 +109,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_fork(@extschema@.memory, text, bigint, bigint, text) is
-    'Refuse a fork of what has no coordinator, or at a place that its journal does not have (PD107), or of a bad name (PD104).';
+    'Refuse to fork a job without a coordinator, or at a position that its journal does not have (PD107), or under a bad name (PD104).';
 
 
 create function @extschema@.fork_logs(id text, job text, upto bigint) returns void
@@ -131,7 +131,7 @@ begin
 end
 $$;
 comment on function @extschema@.fork_logs(text, text, bigint) is
-    'Let the memory of a fork have the logs that the other had at a version: each of their commands is a version of its own.';
+    'Give the memory of a fork the logs that the other had at a version; each of their commands is a version of its own.';
 
 
 create function @extschema@.fork(
@@ -181,7 +181,7 @@ begin
 end
 $$;
 comment on function @extschema@.fork(text, text, bigint, jsonb, text) is
-    'Start a job that has been told what the coordinator of another was told, all or up to a place, with the memory as it was then or another; returns its id and whether this call made it. PD103, PD104, PD107, PD109 a contract that came later, PD30x, PD401, PD402. [P9] [P12]';
+    'Start a job from a place in the journal of another job''s coordinator, with the memory of that moment or another; return its id and whether this call made it. Errors: PD103, PD104, PD107, PD109, PD30x, PD401, PD402. [P9] [P12]';
 
 
 create function @extschema@.kin_of(ids text[]) returns setof @extschema@.kinship
@@ -202,4 +202,5 @@ begin
        and (j.forked_from is not null or j.parent is not null);
 end
 $$;
-comment on function @extschema@.kin_of(text[]) is 'Tell of which jobs some jobs come; a row for each that was forked, or has a parent.';
+comment on function @extschema@.kin_of(text[]) is
+    'Return from which jobs some jobs come; a row for each job that was forked or has a parent.';

@@ -18,7 +18,7 @@ begin
 end
 $$;
 comment on function @extschema@.last_overwrite(text, bigint, bigint) is
-    'Find the last command in a stretch of versions that replaced the whole document: what was before it does not matter.';
+    'Find the last command in a range of versions that replaced the whole document: what came before it does not matter.';
 
 
 create function @extschema@.members_written(id text, after bigint, upto bigint) returns text[]
@@ -46,7 +46,7 @@ begin
 end
 $$;
 comment on function @extschema@.members_written(text, bigint, bigint) is
-    'Name the members of a document that commands in a stretch of versions wrote in.';
+    'Return the members of a document that commands in a range of versions wrote in.';
 
 
 create function @extschema@.apply_again(
@@ -115,7 +115,7 @@ begin
 end
 $$;
 comment on function @extschema@.replay_commands(jsonb, text, bigint, bigint) is
-    'Make the document of a memory at one version of that at another before it.';
+    'Return the document of a memory at one version, made from that at an earlier version.';
 
 
 create function @extschema@.memory_at(id text, version bigint) returns jsonb
@@ -129,7 +129,7 @@ begin
     return replay_commands(base.context, memory_at.id, base.version, memory_at.version);
 end
 $$;
-comment on function @extschema@.memory_at(text, bigint) is 'Give the document of a memory at a version.';
+comment on function @extschema@.memory_at(text, bigint) is 'Return the document of a memory at a version.';
 
 
 create function @extschema@.log_items(
@@ -161,7 +161,7 @@ begin
 end
 $$;
 comment on function @extschema@.log_items(text, text[], bigint, bigint, integer) is
-    'Read the items of a log that were added after one version up to another, in their order; those of one version are never parted.';
+    'Return the items of a log that were added after one version up to another, in order; a page never splits those of one version.';
 
 
 create function @extschema@.log_failure(id text, path text[], upto bigint) returns jsonb
@@ -187,7 +187,7 @@ begin
 end
 $$;
 comment on function @extschema@.log_failure(text, text[], bigint) is
-    'Say that a log is too large to be read as one array (PD303), or null.';
+    'Return that a log is too large to be read as one array (PD303), or null.';
 
 
 create function @extschema@.log_value(id text, path text[], upto bigint) returns jsonb
@@ -201,7 +201,7 @@ begin
 end
 $$;
 comment on function @extschema@.log_value(text, text[], bigint) is
-    'Read a log as the array that it stands for, as it was at a version; null where there is none.';
+    'Return a log as the array that it stands for, as it was at a version; null if there is none.';
 
 
 create function @extschema@.value_at(
@@ -225,7 +225,7 @@ begin
 end
 $$;
 comment on function @extschema@.value_at(text, jsonb, text[], bigint) is
-    'Give what stands at a path of a document, or in the log of this name at that version; null where nothing is. PD303 for a log that is too large.';
+    'Return what is at a path of a document, or in the log of this name at that version; null if nothing is there; PD303 for a log that is too large.';
 
 
 -- A large value that was read stands in the journal as the version at which it was read: here it is read again. One way
@@ -275,4 +275,4 @@ begin
 end
 $$;
 comment on function @extschema@.large_reads(text, text, bigint, integer) is
-    'Read again what a task has read and the journal holds by its version only. [P4]';
+    'Read again what a task has read and the journal holds only by its version. [P4]';

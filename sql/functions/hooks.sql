@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.hook(text, text, jsonb, text, text, integer, timestamptz, text, text) is
-    'Run a hook on a job from outside; returns the name of its task. The same key is the same hook, once. PD401, PD103, PD104, PD107, PD30x.';
+    'Start a hook on a job from outside; return the name of its task. The same key is the same hook, once. Errors: PD401, PD103, PD104, PD107, PD30x.';
 
 
 -- What a hook that nobody awaits has answered stands in its own journal, as its end. One that a task awaits answers that task, and
@@ -98,4 +98,4 @@ begin
 end
 $$;
 comment on function @extschema@.hook_result(text, text) is
-    'Return how a hook from outside ended, and what it answered; result and error are null while it runs. PD401, PD412.';
+    'Return how a hook from outside ended and what it answered; result and error are null while it runs. Errors: PD401, PD412 (no such hook).';

@@ -41,7 +41,7 @@ begin
 end
 $$;
 comment on function @extschema@.open_messages(text, text, text[]) is
-    'Return what lies open for a task: answers addressed to it, and signals that it awaits, in order of acceptance; where that may not be all, the last says more.';
+    'Return the open messages of a task: answers addressed to it, and signals that it awaits, in order of acceptance. If there may be more, the last one says so.';
 
 
 create function @extschema@.find_arrivals(turns @extschema@.turn[]) returns @extschema@.arrival[]
@@ -64,7 +64,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_arrivals(@extschema@.turn[]) is
-    'Find the open messages of turns that go on. Under the job''s lock where a task wants to park: no wake-up is lost.';
+    'Find the open messages of turns that continue. For a task that wants to park, this happens under the lock of the job, so that no wake-up is lost.';
 
 
 -- As read_facts() reads them, also where they are text: what is judged is what will be taken. Null where one cannot be read: it is
@@ -81,7 +81,8 @@ exception
         return null;
 end
 $$;
-comment on function @extschema@.messages_of(jsonb) is 'Name the messages that facts consume; null where what they say is no number.';
+comment on function @extschema@.messages_of(jsonb) is
+    'Return the messages that facts consume; null if what they name is not a number.';
 
 
 create function @extschema@.messages_are_open(job text, task text, facts jsonb) returns boolean
@@ -100,7 +101,7 @@ begin
 end
 $$;
 comment on function @extschema@.messages_are_open(text, text, jsonb) is
-    'Tell whether all messages that facts consume are open, and for this task to take: a signal may have gone to another one of the job.';
+    'Tell whether all messages that facts consume are open and for this task to take: a signal may have gone to another task of the job.';
 
 
 -- That they are open, and for this task, was seen when its turn was judged, under the lock of the job. [P5]
@@ -143,7 +144,7 @@ begin
      order by f.turn, f.seq;
 end
 $$;
-comment on function @extschema@.leave_signals(@extschema@.fact[], timestamptz) is 'Leave the signals that turns send.';
+comment on function @extschema@.leave_signals(@extschema@.fact[], timestamptz) is 'Insert the signals that turns send.';
 
 
 create function @extschema@.signal_was_left(id text, key text) returns boolean
@@ -155,7 +156,8 @@ begin
     return exists (select from inbox as i where i.job_id = signal_was_left.id and i.dedupe_key = signal_was_left.key);
 end
 $$;
-comment on function @extschema@.signal_was_left(text, text) is 'Tell whether a signal with this key was accepted before. [P12]';
+comment on function @extschema@.signal_was_left(text, text) is
+    'Tell whether a signal with this key was accepted before. [P12]';
 
 
 -- Whether its key was seen has been asked under the lock of the job. An old snapshot may not show it, and meets it here: 40001.
@@ -176,7 +178,7 @@ begin
         on conflict (job_id, dedupe_key) where dedupe_key is not null do nothing;
 end
 $$;
-comment on function @extschema@.leave_signal(text, text, jsonb, text, timestamptz) is 'Leave a signal from outside.';
+comment on function @extschema@.leave_signal(text, text, jsonb, text, timestamptz) is 'Insert a signal from outside.';
 
 
 create function @extschema@.leave_answers(turns @extschema@.turn[], answered_at timestamptz) returns void
@@ -195,7 +197,7 @@ begin
 end
 $$;
 comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) is
-    'Leave the answers of tasks to their askers that are alive; an answer that was given early stands.';
+    'Insert the answers of tasks for their askers that are alive; an answer that was given earlier stays.';
 
 
 create function @extschema@.leave_versions(
@@ -217,7 +219,7 @@ begin
 end
 $$;
 comment on function @extschema@.leave_versions(@extschema@.memory, text[], text[], text[], timestamptz) is
-    'Answer tasks that waited for a memory to become as they want it, with the version that is.';
+    'Answer tasks whose conditions a memory meets with its version.';
 
 
 create function @extschema@.leave_cancel(
@@ -239,7 +241,7 @@ begin
 end
 $$;
 comment on function @extschema@.leave_cancel(text, text[], jsonb, timestamptz) is
-    'Leave a request to cancel for tasks of a job; false when it was left before.';
+    'Insert a request to cancel for tasks of a job; return false if there was one before.';
 
 
 create function @extschema@.cancel_is_open(job text, task text) returns boolean
@@ -257,7 +259,8 @@ begin
            and i.consumed_at is null);
 end
 $$;
-comment on function @extschema@.cancel_is_open(text, text) is 'Tell whether a task was asked to cancel and has not heard of it yet.';
+comment on function @extschema@.cancel_is_open(text, text) is
+    'Tell whether a task was asked to cancel and has not heard of it yet.';
 
 
 create function @extschema@.is_cleaning_up(job text, task text, beneath text) returns boolean
@@ -277,4 +280,4 @@ begin
 end
 $$;
 comment on function @extschema@.is_cleaning_up(text, text, text) is
-    'Tell whether a task, or one between it and that beneath which it stands, was asked to cancel, whether it has heard of it or not.';
+    'Tell whether a task, or a task above it and beneath the given one, was asked to cancel, heard or not.';

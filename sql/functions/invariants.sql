@@ -93,7 +93,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_runs() is
-    'Find running jobs without a coordinator (I3) or deadline (I7), left-overs of runs that have ended (I4), runs of which nobody knows how they began (I18), coordinators of another version than their job (I24), and rows without a job (I20).';
+    'Find running jobs without a coordinator (I3) or deadline (I7), remains of runs that have ended (I4), runs without a record of how they began (I18), coordinators of another version than their job (I24), and rows without a job (I20).';
 
 
 create function @extschema@.broken_waits() returns setof @extschema@.broken_invariant
@@ -115,7 +115,8 @@ begin
         or fulfils(j.context, c.condition);
 end
 $$;
-comment on function @extschema@.broken_waits() is 'Find conditions that nobody waits for, that writers overlook, or that hold already (I6).';
+comment on function @extschema@.broken_waits() is
+    'Find conditions that nobody waits for, that writers overlook, or that are already met (I6).';
 
 
 create function @extschema@.broken_tasks() returns setof @extschema@.broken_invariant
@@ -182,7 +183,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_tasks() is
-    'Find tasks that wait for nothing (I3), sleep over open mail (I5), are leased for longer than a lease may be (I8), are delivered too often (I9), whose position is not the length of their journal (I10), or whose asker is gone (I11).';
+    'Find tasks that wait for nothing (I3), sleep although mail is open (I5), are leased longer than a lease may be (I8), are delivered too often (I9), have a position that is not the length of their journal (I10), or have lost their asker (I11).';
 
 
 create function @extschema@.assert_invariants() returns setof @extschema@.broken_invariant
@@ -215,7 +216,7 @@ begin
 end
 $$;
 comment on function @extschema@.assert_invariants() is
-    'Return every broken law of the tables with its code; no row means that all is well. Reads one snapshot and locks nothing. [P8]';
+    'Return every broken invariant of the tables with its code; no row means that all is well. Reads one snapshot and locks nothing. [P8]';
 
 
 create function @extschema@.broken_history(id text) returns setof @extschema@.broken_invariant
@@ -250,7 +251,7 @@ exception
 end
 $$;
 comment on function @extschema@.broken_history(text) is
-    'Make a memory again from its first command on; tell which snapshots (I2), or whether the document that stands (I1), differ.';
+    'Recompute a memory from its first command; return which snapshots (I2), or whether the present document (I1), differ.';
 
 
 create function @extschema@.assert_histories(after text default '', max_jobs integer default 1000)
@@ -276,4 +277,4 @@ begin
 end
 $$;
 comment on function @extschema@.assert_histories(text, integer) is
-    'Return the memories of a page of jobs, in order of id, that are not the sum of their commands; none means that all of them are. Page with the last id of a page. PD107. [P3]';
+    'Return the memories of a page of jobs, in order of id, that are not the sum of their commands; no row means that all of them are. For the next page, give the last id of a page. Errors: PD107. [P3]';

@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function @extschema@.first_of_each(@extschema@.new_job[]) is
-    'Leave of several wishes for one id the first: it gets the job.';
+    'Keep the first of several requests for the same id: it gets the job.';
 
 
 -- A child is no older than its parent, also where the clock was set back: by that it is known as its own.
@@ -51,7 +51,7 @@ begin
 end
 $$;
 comment on function @extschema@.insert_jobs(@extschema@.new_job[], timestamptz) is
-    'Make the jobs whose ids are free, in order of id; returns the ids that are new. [P1]';
+    'Insert the jobs whose ids are free, in order of id; return the ids that are new. [P1]';
 
 
 create function @extschema@.was_started_by(id text, key text) returns boolean
@@ -70,7 +70,7 @@ begin
 end
 $$;
 comment on function @extschema@.was_started_by(text, text) is
-    'Tell whether a job, or any run of it, was begun by the call with this key: the call may be repeated. [P12]';
+    'Tell whether a job, or any run of it, was begun by the call with this key, so that the call may be repeated. [P12]';
 
 
 create function @extschema@.read_job(id text) returns @extschema@.memory
@@ -92,7 +92,7 @@ begin
     return found_job;
 end
 $$;
-comment on function @extschema@.read_job(text) is 'Read one job as it stands, without a lock; PD401 when there is none.';
+comment on function @extschema@.read_job(text) is 'Read one job without a lock. Errors: PD401.';
 
 
 create function @extschema@.write_memory(
@@ -118,7 +118,7 @@ begin
 end
 $$;
 comment on function @extschema@.write_memory(@extschema@.memory, timestamptz, boolean) is
-    'Write the memory of a locked job, however many commands made it; the document only if it changed.';
+    'Write the memory of a locked job once, for any number of commands; the document only if it changed.';
 
 
 create function @extschema@.watch_jobs(ids text[]) returns void
@@ -131,7 +131,7 @@ begin
 end
 $$;
 comment on function @extschema@.watch_jobs(text[]) is
-    'Let every writer of these memories look for those who wait for a change; the jobs are locked.';
+    'Let every writer of these memories check for those who wait for a change; the jobs are locked.';
 
 
 create function @extschema@.finish_jobs(turns @extschema@.turn[], finished_at timestamptz) returns void
@@ -151,7 +151,8 @@ begin
      where j.id = any(array[r.job]);
 end
 $$;
-comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is 'Write how runs ended; their tasks are not deleted yet.';
+comment on function @extschema@.finish_jobs(@extschema@.turn[], timestamptz) is
+    'Write how runs ended; their tasks are not deleted yet.';
 
 
 create function @extschema@.pin_job(id text, version text) returns text
@@ -169,7 +170,7 @@ begin
 end
 $$;
 comment on function @extschema@.pin_job(text, text) is
-    'Note which version of the code the runs of a locked job keep to; returns the one before.';
+    'Record to which version of the code the runs of a locked job are pinned; return the version before.';
 
 
 create function @extschema@.is_paused(id text) returns boolean
@@ -181,7 +182,8 @@ begin
     return exists (select from jobs as j where j.id = is_paused.id and j.paused);
 end
 $$;
-comment on function @extschema@.is_paused(text) is 'Tell whether the tasks of a job are kept from workers; its lock decides for how long that is true.';
+comment on function @extschema@.is_paused(text) is
+    'Tell whether the tasks of a job are kept from workers. Only the lock of the job keeps that true.';
 
 
 create function @extschema@.pause_job(id text, paused boolean) returns boolean
@@ -194,7 +196,8 @@ begin
     return found;
 end
 $$;
-comment on function @extschema@.pause_job(text, boolean) is 'Note that a locked job is paused, or is so no more; false when nothing changes.';
+comment on function @extschema@.pause_job(text, boolean) is
+    'Record that a locked job is paused, or not any more; return false if nothing changes.';
 
 
 create function @extschema@.forget_rows(ids text[]) returns void

@@ -13,7 +13,8 @@ begin
       from unnest(append_facts.facts) as f;
 end
 $$;
-comment on function @extschema@.append_facts(@extschema@.fact[]) is 'Append facts to the journals of their tasks; what was read and is large stands there by its version only.';
+comment on function @extschema@.append_facts(@extschema@.fact[]) is
+    'Append facts to the journals of their tasks; large values that were read are stored by version only.';
 
 
 create function @extschema@.append_command(
@@ -39,7 +40,7 @@ begin
 end
 $$;
 comment on function @extschema@.append_command(text, text, bigint, text, text[], jsonb, jsonb, timestamptz, text) is
-    'Journal a command that came from no task, or beside the facts of one: its source. The version numbers the row: no look-up, and no gap.';
+    'Record a command that came from no task, or beside the facts of one (its source). The version numbers the row: no look-up, and no gap.';
 
 
 create function @extschema@.append_commands(
@@ -64,7 +65,7 @@ begin
 end
 $$;
 comment on function @extschema@.append_commands(text, text, text, @extschema@.command[], jsonb[], bigint, timestamptz) is
-    'Journal commands that came from no task, one version each; the caller''s key stands at the first, with the fingerprint of all.';
+    'Record commands that came from no task, one version each; the first has the key of the caller, with the fingerprint of all.';
 
 
 create function @extschema@.journal_rows(job text, task text, after bigint, max_rows integer) returns json
@@ -88,7 +89,8 @@ begin
             on r.seq = f.seq), '[]');
 end
 $$;
-comment on function @extschema@.journal_rows(text, text, bigint, integer) is 'Write the rows of a task''s journal as replay reads them.';
+comment on function @extschema@.journal_rows(text, text, bigint, integer) is
+    'Write the rows of the journal of a task as replay reads them.';
 
 
 create function @extschema@.journal_size(job text, task text) returns bigint
@@ -106,7 +108,7 @@ begin
 end
 $$;
 comment on function @extschema@.journal_size(text, text) is
-    'Tell how many bytes the values of a task''s journal take, with those that are held by version.';
+    'Return how many bytes the values of the journal of a task take, including those held by version.';
 
 
 create function @extschema@.page_size(
@@ -135,7 +137,7 @@ begin
 end
 $$;
 comment on function @extschema@.page_size(text, text, bigint, integer) is
-    'Tell how many rows of a journal make a page: as many as are asked for, or about 8 MB.';
+    'Return how many rows of a journal make a page: as many as are asked for, or about 8 MB.';
 
 
 create function @extschema@.read_journal(
@@ -161,7 +163,7 @@ begin
 end
 $$;
 comment on function @extschema@.read_journal(text, text, bigint, integer) is
-    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty one is the end. PD001, PD107, PD115.';
+    'Return a page of the journal of a task after a place, as arrays [seq, kind, key, name, fingerprint, ok, value, at, op, path]; an empty page is the end. Errors: PD001, PD107, PD115.';
 
 
 create function @extschema@.answers_after(job text, task text, place integer) returns json
@@ -180,7 +182,8 @@ begin
            and (f.op is not null or f.kind = 'send'));
 end
 $$;
-comment on function @extschema@.answers_after(text, text, integer) is 'Return the answers of commands as a repeated call is told them. [P12]';
+comment on function @extschema@.answers_after(text, text, integer) is
+    'Return the answers of commands for a repeated call. [P12]';
 
 
 create function @extschema@.append_end(turns @extschema@.turn[], ended_at timestamptz) returns text[]
@@ -197,7 +200,7 @@ begin
 end
 $$;
 comment on function @extschema@.append_end(@extschema@.turn[], timestamptz) is
-    'Journal how tasks ended that answer nobody: a failure is told, and the same request is not run again. Returns the topics of who may wait for that.';
+    'Record how tasks ended that answer nobody: a failure is kept, and the same request is not run again. Return the topics of those who may wait for that.';
 
 
 create function @extschema@.task_has_ended(job text, task text) returns boolean
@@ -214,7 +217,8 @@ begin
            and f.kind = 'end');
 end
 $$;
-comment on function @extschema@.task_has_ended(text, text) is 'Tell whether a task that answers nobody has run to its end.';
+comment on function @extschema@.task_has_ended(text, text) is
+    'Tell whether a task that answers nobody has run to its end.';
 
 
 create function @extschema@.forget_journals(ids text[]) returns void
@@ -226,4 +230,4 @@ begin
     delete from journal as f where f.job_id = any(forget_journals.ids);
 end
 $$;
-comment on function @extschema@.forget_journals(text[]) is 'Drop the journals of jobs that are forgotten.';
+comment on function @extschema@.forget_journals(text[]) is 'Delete the journals of deleted jobs.';

@@ -16,7 +16,7 @@ begin
 end
 $$;
 comment on function @extschema@.refuse_leases(jsonb) is
-    'Say which of some leases names no job, task or token, or one that cannot be read (PD107).';
+    'Return which of some leases names no job, task or token, or cannot be read (PD107).';
 
 
 -- Which it is is looked for only where there is one; nothing is written in this block.
@@ -41,7 +41,7 @@ exception
 end
 $$;
 comment on function @extschema@.check_leases(jsonb) is
-    'Refuse what is no array of objects, or one that names no lease (PD107), or whose queue the role that logged in does not serve (PD115).';
+    'Refuse what is not an array of objects, or contains no valid lease (PD107), or a queue that the role that logged in does not serve (PD115).';
 
 
 create function @extschema@.extend(tasks jsonb, lease_for interval default '30 s') returns json
@@ -64,7 +64,7 @@ begin
 end
 $$;
 comment on function @extschema@.extend(jsonb, interval) is
-    'Renew the leases of [{job, task, token, progress}]; answers for each held, busy (locked now, still held) or lost, whether it is asked to cancel, and an error where the progress cannot be kept (PD30x). PD107, PD115.';
+    'Renew the leases of [{job, task, token, progress}]; return for each held, busy (locked now, still held) or lost, whether it is asked to cancel, and an error if the progress cannot be stored (PD30x). Errors: PD107, PD115.';
 
 
 create function @extschema@.release(tasks jsonb) returns json
@@ -92,4 +92,4 @@ begin
 end
 $$;
 comment on function @extschema@.release(jsonb) is
-    'Give back the leases of [{job, task, token, progress}] so that others may claim the tasks at once; answers released or lost. PD107, PD115.';
+    'Give back the leases of [{job, task, token, progress}], so that others may claim the tasks at once; return released or lost for each. Errors: PD107, PD115.';

@@ -12,7 +12,7 @@ begin
     return '0.1.0';
 end
 $$;
-comment on function @extschema@.perdure_version() is 'Tell the version of the installed functions.';
+comment on function @extschema@.perdure_version() is 'Return the version of the installed functions.';
 
 
 create function @extschema@.make_failure(
@@ -32,7 +32,7 @@ begin
 end
 $$;
 comment on function @extschema@.make_failure(text, text, text, text, text) is
-    'Put a refusal into the form in which it is recorded and raised.';
+    'Put an error into the form in which it is recorded and raised.';
 
 
 create function @extschema@.raise_failure(failure jsonb) returns void
@@ -53,7 +53,8 @@ begin
               constraint = coalesce(raise_failure.failure ->> 'rule', '');
 end
 $$;
-comment on function @extschema@.raise_failure(jsonb) is 'Raise a refusal with its own code, its place as the column and its rule as the constraint; null raises nothing.';
+comment on function @extschema@.raise_failure(jsonb) is
+    'Raise an error with its own code, its path as the column and its rule as the constraint; null raises nothing.';
 
 
 create function @extschema@.failure_among(
@@ -75,7 +76,7 @@ begin
 end
 $$;
 comment on function @extschema@.failure_among(jsonb, text, bigint, integer, text) is
-    'Say which of many, counted from 1, a refusal is about, and its id where it has one; null stays null.';
+    'Add to an error which of many it concerns, counted from 1, and its id if it has one; null stays null.';
 
 
 create function @extschema@.name_failure(name text, what text) returns jsonb
@@ -102,7 +103,7 @@ begin
     return null;
 end
 $$;
-comment on function @extschema@.name_failure(text, text) is 'Say what is wrong with a name (PD104), or null.';
+comment on function @extschema@.name_failure(text, text) is 'Return what is wrong with a name (PD104), or null.';
 
 
 create function @extschema@.own_name_failure(name text, what text) returns jsonb
@@ -121,7 +122,7 @@ begin
 end
 $$;
 comment on function @extschema@.own_name_failure(text, text) is
-    'Say what is wrong with a name that a user gives to something of his own (PD104), or null.';
+    'Return what is wrong with a name that a user gives to something of his own (PD104), or null.';
 
 
 create function @extschema@.check_name(name text, what text) returns void
@@ -160,7 +161,7 @@ begin
 end
 $$;
 comment on function @extschema@.shape_failure(jsonb, text, text, integer) is
-    'Say what is wrong with the shape of a JSON value (PD302 depth, PD304 number), or null; its text form decides cheaply.';
+    'Return what is wrong with the shape of a JSON value (PD302 depth, PD304 number), or null; its text form decides cheaply.';
 
 
 -- Up to 200 bytes of text, a value is neither deep nor a number that no client can read. Only what looks suspicious is
@@ -188,7 +189,7 @@ begin
 end
 $$;
 comment on function @extschema@.value_failure(jsonb, text) is
-    'Say what is wrong with a JSON value (PD301 size, PD302 depth, PD304 number), or null.';
+    'Return what is wrong with a JSON value (PD301 size, PD302 depth, PD304 number), or null.';
 
 
 create function @extschema@.document_failure(context jsonb) returns jsonb
@@ -209,7 +210,7 @@ begin
 end
 $$;
 comment on function @extschema@.document_failure(jsonb) is
-    'Say what is wrong with a document that was written as a whole (PD302 depth, PD303 size, PD304 number), or null.';
+    'Return what is wrong with a document that was written as a whole (PD302 depth, PD303 size, PD304 number), or null.';
 
 
 create function @extschema@.check_value(value jsonb, what text) returns void
@@ -223,7 +224,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_value(jsonb, text) is
-    'Refuse a JSON value that is too large (PD301), too deep (PD302) or holds a number out of range (PD304).';
+    'Refuse a JSON value that is too large (PD301), too deep (PD302) or has a number out of range (PD304).';
 
 
 create function @extschema@.check_protocol(protocol integer) returns void
@@ -241,7 +242,7 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@.check_protocol(integer) is 'Refuse a worker that speaks another protocol (PD004).';
+comment on function @extschema@.check_protocol(integer) is 'Refuse a worker that uses another protocol (PD004).';
 
 
 create function @extschema@.check_lease(lease_for interval) returns void

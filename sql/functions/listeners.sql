@@ -12,7 +12,8 @@ begin
     return 'perdure ' || left(md5('@extschema@'), 16);
 end
 $$;
-comment on function @extschema@.channel() is 'Name the NOTIFY channel of this app; the payload is a topic.';
+comment on function @extschema@.channel() is
+    'Return the name of the NOTIFY channel of this app; the payload of a notification is a topic.';
 
 
 create function @extschema@.notify_listeners(topics text[]) returns void
@@ -30,7 +31,8 @@ begin
               where l.topic = any(notify_listeners.topics)) as told;
 end
 $$;
-comment on function @extschema@.notify_listeners(text[]) is 'Send a hint on each of these topics that somebody listens for.';
+comment on function @extschema@.notify_listeners(text[]) is
+    'Send a NOTIFY for each of these topics that somebody listens for.';
 
 
 -- The ids of children of children are longer than other names, but not that long; and it fits an index.
@@ -44,7 +46,7 @@ begin
     return 1000;
 end
 $$;
-comment on function @extschema@.longest_topic() is 'Tell how many bytes a topic may have.';
+comment on function @extschema@.longest_topic() is 'Return how many bytes a topic may have.';
 
 
 create function @extschema@.listen_for(topic text, listener text) returns void
@@ -67,7 +69,7 @@ begin
 end
 $$;
 comment on function @extschema@.listen_for(text, text) is
-    'Ask for a NOTIFY on a topic: a queue, $mail/worker for mail of what a worker holds, $job/id for the end of a job, $memory/id for a change of its memory and for the end of the job. LISTEN first, then look once more after this commits. PD104.';
+    'Ask for a NOTIFY on a topic: a queue, $mail/worker for mail to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104.';
 
 
 -- A client that was killed leaves its row behind; one that lives says so again within the hour.
@@ -106,7 +108,8 @@ begin
     delete from listeners as l where l.listener = stop_listening.listener;
 end
 $$;
-comment on function @extschema@.stop_listening(text) is 'Ask for no more hints. A standby refuses as it refuses all writes: 25006.';
+comment on function @extschema@.stop_listening(text) is
+    'Withdraw all requests of a listener for notifications. A standby refuses this, as all writes (25006).';
 
 
 -- A worker that lives is heard of, however long it is idle. Who says hello at the same time is about to do the same.
@@ -127,7 +130,8 @@ begin
        and l.listener = lost.listener;
 end
 $$;
-comment on function @extschema@.forget_listeners(timestamptz) is 'Forget who asked for hints before a time, and never again, and is no worker that lives.';
+comment on function @extschema@.forget_listeners(timestamptz) is
+    'Delete listeners that asked before a time, not again since, and are no live workers.';
 
 
 create function @extschema@.see_workers(workers text[]) returns void
@@ -144,7 +148,7 @@ begin
        and w.seen_at < now_at - interval '1 minute';
 end
 $$;
-comment on function @extschema@.see_workers(text[]) is 'Note, once a minute at most, that workers are alive.';
+comment on function @extschema@.see_workers(text[]) is 'Record, at most once a minute, that workers are alive.';
 
 
 create function @extschema@.turn_idle(queues text[], worker text, is_idle boolean) returns void
@@ -167,4 +171,5 @@ begin
     perform see_workers(array[turn_idle.worker]);
 end
 $$;
-comment on function @extschema@.turn_idle(text[], text, boolean) is 'Note that a worker waits for work on its queues and for mail of what it holds, or works again.';
+comment on function @extschema@.turn_idle(text[], text, boolean) is
+    'Record that a worker waits for work on its queues and for mail of its tasks, or works again.';

@@ -30,7 +30,7 @@ begin
 end
 $$;
 comment on function @extschema@.still_found(text, jsonb, text, text[]) is
-    'Judge jobs again that were found behind an id, and have been locked since; returns the ids of those that still run and meet the conditions.';
+    'Check again, after locking them, which of the jobs found after an id still run and meet the conditions; return their ids.';
 
 
 create function @extschema@.lock_found(
@@ -59,7 +59,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_found(text, jsonb, text, integer) is
-    'Lock the first running jobs after an id whose memories meet conditions; returns their ids in order. PD101, PD104, PD107.';
+    'Lock the first running jobs after an id whose memories meet conditions; return their ids in order. Errors: PD101, PD104, PD107.';
 
 
 create function @extschema@.signal_found(
@@ -84,7 +84,7 @@ begin
 end
 $$;
 comment on function @extschema@.signal_found(text, jsonb, text, jsonb, text, text, integer) is
-    'Send a signal to the running jobs of an entity whose memories meet conditions, as find() reads them; returns each id, and false where the key has been seen. Page with the last id: after => id. PD101, PD104, PD107, PD30x. [P5]';
+    'Send a signal to the running jobs of an entity whose memories meet conditions, as find() reads them; return each id, with false if the key was used before. For the next page, give the last id as after. Errors: PD101, PD104, PD107, PD30x. [P5]';
 
 
 create function @extschema@.cancel_found(
@@ -107,4 +107,4 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_found(text, jsonb, text, text, integer) is
-    'Ask the running jobs of an entity whose memories meet conditions to cancel; returns each id, and false where it was asked before. Page with the last id: after => id. PD101, PD104, PD107, PD301.';
+    'Ask the running jobs of an entity whose memories meet conditions to cancel; return each id, with false if the job was asked before. For the next page, give the last id as after. Errors: PD101, PD104, PD107, PD301.';

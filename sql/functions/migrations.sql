@@ -20,7 +20,7 @@ begin
               hint = 'Nothing was changed. Try again, or end what pg_stat_activity shows of these processes.';
 end
 $$;
-comment on function @extschema@.refuse_to_wait() is 'Give up an upgrade (55P03) and tell who has the tables in use.';
+comment on function @extschema@.refuse_to_wait() is 'Give up an upgrade (55P03) and report who has the tables in use.';
 
 
 -- A lock that does not come soon is given up: whoever waits for one keeps others from the table behind it.
@@ -42,7 +42,7 @@ exception
 end
 $$;
 comment on function @extschema@.bring_tables_up_to_date() is
-    'Change the tables to this version; gives up (55P03) where a lock takes longer than two seconds. [P13]';
+    'Change the tables to this version; give up (55P03) if a lock takes longer than two seconds. [P13]';
 
 
 create function @extschema@.migrate() returns text
@@ -80,4 +80,4 @@ begin
 end
 $$;
 comment on function @extschema@.migrate() is
-    'Create the tables of this app, or bring them to this version, with triggers, views and access that are missing; returns it. May be repeated, and called by many at once. PD503, PD507. [P13]';
+    'Create the tables of this app, or change them to this version, and add missing triggers, views and grants; return the version. May be repeated, and called by many at once. Errors: PD503, PD507. [P13]';

@@ -15,4 +15,4 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@.check_rows(integer) is 'Refuse to give, or to do, fewer than none (PD107).';
+comment on function @extschema@.check_rows(integer) is 'Refuse a negative number of rows (PD107).';

@@ -17,7 +17,7 @@ begin
     return check_path.path;
 end
 $$;
-comment on function @extschema@.check_path(text[]) is 'Refuse a path that is too long or has a hole (PD101).';
+comment on function @extschema@.check_path(text[]) is 'Refuse a path that is too long or has an empty key (PD101).';
 
 
 create function @extschema@.parse_path(path text) returns text[]
@@ -50,7 +50,7 @@ begin
 end
 $$;
 comment on function @extschema@.parse_path(text) is
-    'Split a written path into its keys; an empty path is the whole memory. PD101 when it is no path.';
+    'Split a written path into its keys; an empty path is the whole memory. Errors: PD101 (no path).';
 
 
 create function @extschema@.log_path(path text) returns text[]
@@ -72,7 +72,7 @@ begin
 end
 $$;
 comment on function @extschema@.log_path(text) is
-    'Split the written path of a log into its keys. PD101 when it is no path, or empty.';
+    'Split the written path of a log into its keys. Errors: PD101 (no path, or an empty one).';
 
 
 create function @extschema@.write_path(path text[]) returns text
@@ -92,4 +92,4 @@ begin
           from unnest(write_path.path) with ordinality as step (key, place));
 end
 $$;
-comment on function @extschema@.write_path(text[]) is 'Write a path as people read it.';
+comment on function @extschema@.write_path(text[]) is 'Write a path as text, such as user.email.';

@@ -22,7 +22,7 @@ begin
 end
 $$;
 comment on function @extschema@.recordings_of(text[]) is
-    'Read what a replay of these jobs needs beside read_journal(): live ones as they stand, ended ones from their beginning to their result.';
+    'Return what a replay of these jobs needs beside read_journal(): live jobs as they are, ended jobs from their beginning to their result.';
 
 
 create function @extschema@.running_coordinators(
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function @extschema@.running_coordinators(text, integer, text) is
-    'Return a page of the running coordinators after a job, in order of their ids, as a replay needs them; an empty page is the end. PD107.';
+    'Return a page of the running coordinators in order of job id, as a replay needs them; an empty page is the end. Errors: PD107.';
 
 
 create function @extschema@.recording_of(id text) returns @extschema@.recording
@@ -78,4 +78,4 @@ begin
 end
 $$;
 comment on function @extschema@.recording_of(text) is
-    'Return what a replay of one job needs, whether it runs or has ended; PD401 when no workflow has this id.';
+    'Return what a replay of one job needs, whether the job runs or has ended. Errors: PD401 (no workflow has this id).';

@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function @extschema@.result(text) is
-    'Return how a job ended; its result and error are null while it runs. PD401 when there is no such job.';
+    'Return how a job ended; result and error are null while it runs. Errors: PD401.';
 
 
 create function @extschema@.end_of(id text) returns bigint
@@ -31,7 +31,8 @@ begin
     return hashtextextended(end_of.id, 'jobs'::regclass::oid::bigint);
 end
 $$;
-comment on function @extschema@.end_of(text) is 'Number the advisory lock on the end of a job of this app.';
+comment on function @extschema@.end_of(text) is
+    'Return the number of the advisory lock on the end of a job of this app.';
 
 
 -- For a few only: locks take places in a table of the server's, and where many end at once, who waits for one may look again.
@@ -52,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.hold_ends(jsonb) is
-    'Hold the lock on the end of each job that turns are to end, until their transaction ends, where they are few and nobody else has it.';
+    'Hold the lock on the end of each job that turns are to end, until the transaction ends, if they are few and nobody else has it.';
 
 
 -- The lock is given back at once, by undoing what took it: it must not last as long as the transaction of whoever waits. One that
@@ -73,7 +74,8 @@ exception
         return;
 end
 $$;
-comment on function @extschema@.meet_end(text) is 'Wait a moment for who is about to end a job, if anybody is.';
+comment on function @extschema@.meet_end(text) is
+    'Wait a moment for a transaction that is about to end a job, if there is one.';
 
 
 -- Volatile, since each look must see what was committed meanwhile. Who keeps one snapshot for all his statements would wait in
@@ -109,4 +111,4 @@ begin
 end
 $$;
 comment on function @extschema@.await_result(text, interval) is
-    'Wait for the end of a job, a minute at most, looking every now and then; returns what result() does, then or when time is up, and at once under REPEATABLE READ. PD107, PD401.';
+    'Wait for the end of a job, a minute at most; return what result() returns, at the end or when the time is up. Under REPEATABLE READ it returns at once. Errors: PD107, PD401.';

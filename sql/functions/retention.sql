@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_at_work(text) is
-    'Tell whether a job has a live task, or a child that runs, whose answer would go to the next job of this id; or whether what asked for it lives and would begin it again.';
+    'Tell whether a job has a live task, or a running child whose answer would go to the next job of this id; or whether a live task asked for it and would begin it again.';
 
 
 create function @extschema@.forget_jobs(ids text[]) returns void
@@ -42,7 +42,8 @@ begin
     perform forget_rows(forget_jobs.ids);
 end
 $$;
-comment on function @extschema@.forget_jobs(text[]) is 'Delete jobs that are locked and have no task, with all that belongs to them.';
+comment on function @extschema@.forget_jobs(text[]) is
+    'Delete locked jobs without tasks, with all that belongs to them.';
 
 
 -- A constraint of a user's that is looked at when the transaction ends is made to look now. What that was tried on is undone, and so
@@ -64,7 +65,7 @@ exception
 end
 $$;
 comment on function @extschema@.may_be_forgotten(text[]) is
-    'Tell whether jobs that are locked can be deleted, by deleting them and undoing it: false when a foreign key of a user keeps any of them.';
+    'Tell whether locked jobs can be deleted, by deleting them and undoing that: false if a foreign key of a user keeps any of them.';
 
 
 -- Who lets a row of his point to a job, and does not say what becomes of it without the job, wants the job to stay.
@@ -85,7 +86,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_unless_kept(text[]) is
-    'Delete those of some jobs, which are locked and have no task, that no foreign key of a user keeps; returns which.';
+    'Delete those of some locked jobs without tasks that no foreign key of a user keeps; return which.';
 
 
 create function @extschema@.forget(id text) returns boolean
@@ -112,7 +113,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget(text) is
-    'Delete a finished job or a plain entity with its memory and its whole history; false when there is none. PD407 while a task of it is alive, or a child runs, or what asked for it lives and has no answer. A foreign key of yours that keeps it refuses, as it does any delete.';
+    'Delete a finished job or an entity with its memory and its whole history; return false if there is none. Errors: PD407 (a task or child of it is alive, or the task that asked for it is alive and has no answer). A foreign key of yours may refuse it, as any delete.';
 
 
 -- Nothing is sorted: a plan that was made while there were few jobs follows the index by age all the same.
@@ -166,4 +167,4 @@ begin
 end
 $$;
 comment on function @extschema@.forget_finished(timestamptz, text, integer) is
-    'Delete jobs that finished before a time, at most max_jobs, oldest first; returns how many. Call it again until it returns 0. Plain entities stay, and so does what has a live task or a running child, or would be begun again, or what a foreign key of yours keeps. PD107.';
+    'Delete jobs that finished before a time, oldest first, at most max_jobs; return how many. Call it again until it returns 0. It keeps entities, jobs with a live task or a running child, jobs that would be begun again, and jobs that a foreign key of yours refers to. Errors: PD107.';

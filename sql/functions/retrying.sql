@@ -39,7 +39,7 @@ begin
 end
 $$;
 comment on function @extschema@.retry(text, jsonb, text, interval) is
-    'Run a job again that has failed or was cancelled, with its last arguments or others; false when it runs or has completed. The same key is the same retry, once; that of a start has begun a run, and begins no other. PD103, PD104, PD107, PD30x, PD401. [P12]';
+    'Run a job that has failed or was cancelled again, with its last arguments or others; return false if it runs or has completed. The same key retries once; the key of an earlier start retries nothing. Errors: PD103, PD104, PD107, PD30x, PD401. [P12]';
 
 
 create function @extschema@.forget_old_runs(id text, max_rows integer default 10000) returns integer
@@ -59,4 +59,4 @@ begin
 end
 $$;
 comment on function @extschema@.forget_old_runs(text, integer) is
-    'Drop what the runs before the last one of a job were told, at most max_rows facts; returns how many. Call it again until it returns 0. Changes of the memory stay. PD107, PD401.';
+    'Delete the journals of all runs of a job but the last, at most max_rows facts; return how many. Call it again until it returns 0. Changes of the memory stay. Errors: PD107, PD401.';

@@ -29,7 +29,7 @@ begin
 end
 $$;
 comment on function @extschema@.continue_runs(@extschema@.turn[], timestamptz) is
-    'End runs and all beneath them, and begin the next ones of the same jobs; returns their queues. [P6] [P8]';
+    'End runs and all tasks beneath them, and begin the next runs of the same jobs; return their queues. [P6] [P8]';
 
 
 create function @extschema@.restart_failure(wanted @extschema@.new_job) returns jsonb
@@ -52,7 +52,7 @@ begin
 end
 $$;
 comment on function @extschema@.restart_failure(@extschema@.new_job) is
-    'Say why a memory cannot have the new run that is wanted (PD107), or null.';
+    'Return why a memory cannot have the new run that is wanted (PD107), or null.';
 
 
 create function @extschema@.restart(wanted @extschema@.new_job[], reason text, started_at timestamptz) returns void
@@ -72,7 +72,7 @@ begin
 end
 $$;
 comment on function @extschema@.restart(@extschema@.new_job[], text, timestamptz) is
-    'Begin new runs of jobs that are locked and have none: memory and history go on. [P1] [P3]';
+    'Begin new runs of locked jobs that have none; memory and history continue. [P1] [P3]';
 
 
 create function @extschema@.begin_new_runs(
@@ -106,4 +106,4 @@ begin
 end
 $$;
 comment on function @extschema@.begin_new_runs(@extschema@.new_job[], text[], timestamptz) is
-    'Begin new runs of those jobs that exist and do not run; returns their ids. PD107, 40001 while one is just being made.';
+    'Begin new runs of those jobs that exist and do not run; return their ids. Errors: PD107, 40001 (a job is being created at this moment).';

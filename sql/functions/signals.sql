@@ -17,7 +17,7 @@ begin
         'Change its memory with a command instead, or start a new run.');
 end
 $$;
-comment on function @extschema@.signal_failure(text, text) is 'Say why a job takes no signal (PD403), or null.';
+comment on function @extschema@.signal_failure(text, text) is 'Return why a job takes no signal (PD403), or null.';
 
 
 create function @extschema@.signal(
@@ -53,4 +53,4 @@ begin
 end
 $$;
 comment on function @extschema@.signal(text, text, jsonb, text) is
-    'Send a signal to a job; false when its key has been seen. PD401 no such job, PD403 nobody can ever take it. [P5]';
+    'Send a signal to a job; return false if its key was used before. Errors: PD103, PD104, PD30x, PD401 (no such job), PD403 (nobody can ever take the signal). [P5]';

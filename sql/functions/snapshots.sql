@@ -33,7 +33,7 @@ begin
 end
 $$;
 comment on function @extschema@.nearest_snapshot(text, bigint) is
-    'Give the latest snapshot that is not later than a version; every memory begins empty, at version 0.';
+    'Return the latest snapshot that is not later than a version; every memory begins empty, at version 0.';
 
 
 -- Logs make versions and leave a document, maybe a large one, as it is. Compared as it is written: 1 and 1.0 are equal, and
@@ -51,7 +51,7 @@ begin
 end
 $$;
 comment on function @extschema@.keep_snapshot(@extschema@.memory) is
-    'Keep the document of a locked job as it is at this version; what is as it was in the last snapshot is not kept twice.';
+    'Store the document of a locked job at this version; a part that equals the last snapshot is not stored twice.';
 
 
 create function @extschema@.forget_snapshots(ids text[]) returns void
@@ -63,4 +63,4 @@ begin
     delete from snapshots as s where s.job_id = any(forget_snapshots.ids);
 end
 $$;
-comment on function @extschema@.forget_snapshots(text[]) is 'Drop the snapshots of jobs that are forgotten.';
+comment on function @extschema@.forget_snapshots(text[]) is 'Delete the snapshots of deleted jobs.';

@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_sql_hook(text, text, uuid) is
-    'Run a hook in SQL whose task is held; tells what became of it: done, failed, cancelled, retry or gone.';
+    'Run a hook in SQL whose task is held; return what became of it: done, failed, cancelled, retry or gone.';
 
 
 -- A coordinator, or a hook of somebody's code, that is tried as a hook in SQL has no function, and would have failed.
@@ -62,7 +62,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_sql_task(text, text, uuid) is
-    'Refuse a task that is held and that the database does not run itself (PD107), or to which the role that logged in has no access (PD115).';
+    'Refuse a held task that the database does not run itself (PD107), or to which the role that logged in has no access (PD115).';
 
 
 create function @extschema@.time_out_task(job text, task text, token uuid) returns text
@@ -92,7 +92,7 @@ begin
 end
 $$;
 comment on function @extschema@.time_out_task(text, text, uuid) is
-    'Tell that whoever holds a hook in SQL has interrupted run_task(), since it took longer than the timeout: retry, failed, cancelled where that was asked, or gone when it had come to its end. PD107, PD115. [P6] [P10] [P12]';
+    'Report that run_task() was interrupted because a hook in SQL took longer than its timeout; return retry, failed, cancelled (if that was asked), or gone if it had ended. Errors: PD107, PD115. [P6] [P10] [P12]';
 
 
 create function @extschema@.run_task(job text, task text, token uuid) returns text
@@ -117,7 +117,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_task(text, text, uuid) is
-    'Run a claimed task of the queue $sql inside the database, in this transaction, which is best its own (deferred constraints hold at once from here on): done, failed, cancelled, retry, waiting, stuck, or gone when it is not held any more. PD107, PD115. [P6] [P10]';
+    'Run a claimed task of the queue $sql in the database; return done, failed, cancelled, retry, waiting, stuck, or gone if it is not held any more. Give it a transaction of its own: deferred constraints are immediate from here on. Errors: PD107, PD115. [P6] [P10]';
 
 
 create function @extschema@.take_sql_task(worker text, token uuid) returns @extschema@.claimed_task
@@ -140,7 +140,7 @@ begin
 end
 $$;
 comment on function @extschema@.take_sql_task(text, uuid) is
-    'Lease the next due task of the queue $sql; null when none is. PD003, PD104, PD107, PD115, PD505. [P10]';
+    'Lease the next due task of the queue $sql; return null if none is due. Errors: PD003, PD104, PD107, PD115, PD505. [P10]';
 
 
 -- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been
@@ -172,4 +172,4 @@ begin
 end
 $$;
 comment on procedure @extschema@.run_sql_hooks(integer, integer) is
-    'Run up to max_tasks due tasks of the queue $sql, or after null all, each in a transaction of its own; tells how many ran. For pg_cron and psql, where no worker is. PD107. [P10]';
+    'Run up to max_tasks due tasks of the queue $sql (null for all), each in its own transaction; report how many ran. For pg_cron and psql, where no worker runs. Errors: PD107. [P10]';

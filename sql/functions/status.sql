@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function @extschema@.task_state(uuid, timestamptz, text[], jsonb, jsonb, boolean) is
-    'Name the state of a task: ready, leased, waiting, retrying, delayed, stuck, or paused with its job.';
+    'Return the state of a task: ready, leased, waiting, retrying, delayed, stuck, or paused with its job.';
 
 
 create function @extschema@.worker_wanted(queue text, version text) returns text
@@ -42,7 +42,7 @@ begin
 end
 $$;
 comment on function @extschema@.worker_wanted(text, text) is
-    'Say which worker a task needs that is due, and that nobody serves its queue, where it is so.';
+    'Return which worker a due task needs, and that nobody serves its queue, if that is so.';
 
 
 create function @extschema@.code_wanted(queue text, version text, kind text, name text) returns text
@@ -58,7 +58,7 @@ begin
 end
 $$;
 comment on function @extschema@.code_wanted(text, text, text, text) is
-    'Say which worker a task needs that was given back for lack of code.';
+    'Return which worker a task needs that was given back for lack of code.';
 
 
 create function @extschema@.unserved_reason(
@@ -82,7 +82,7 @@ begin
 end
 $$;
 comment on function @extschema@.unserved_reason(text, text, text, text, boolean) is
-    'Say which worker is needed for what is due, or lacks its code, where none has registered that would run it; null when one has.';
+    'Return which worker a due task needs, or a task that lacks code, if no registered worker would run it; null if one would.';
 
 
 create function @extschema@.queue_reason(queue text, limit_key text, now_at timestamptz) returns text
@@ -119,7 +119,7 @@ begin
 end
 $$;
 comment on function @extschema@.queue_reason(text, text, timestamptz) is
-    'Say in words why a task of a queue that is due may not be claimed; null when it may.';
+    'Return in words why a due task of a queue cannot be claimed; null if it can.';
 
 
 -- An activity beside its caller has no task: its attempts are facts. Of a key the last fact counts; what was withdrawn
@@ -150,7 +150,7 @@ begin
 end
 $$;
 comment on function @extschema@.attempts_reason(text, text, timestamptz) is
-    'Say in words which activities a task that waits until then is to try again; null where there are none.';
+    'Return in words which activities a task that waits until a time will try again; null if there are none.';
 
 
 -- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody. So does what
@@ -188,7 +188,7 @@ begin
 end
 $$;
 comment on function @extschema@.answers_reason(text, text) is
-    'Say in words whose answers a parked task waits for, and which workers these need that have not registered; null where it has asked for none.';
+    'Return in words whose answers a parked task waits for, and which missing workers these need; null if it has asked for none.';
 
 
 create function @extschema@.task_reason(job text, task text) returns text
@@ -234,7 +234,7 @@ begin
         end;
 end
 $$;
-comment on function @extschema@.task_reason(text, text) is 'Say in words what a task waits for.';
+comment on function @extschema@.task_reason(text, text) is 'Return in words what a task waits for.';
 
 
 create function @extschema@.status(id text) returns @extschema@.job_status
@@ -269,4 +269,4 @@ begin
 end
 $$;
 comment on function @extschema@.status(text) is
-    'Return where a job stands: in words what it waits for, which task of it is stuck, or why it has failed. PD401 when there is no such job.';
+    'Return where a job stands: what it waits for in words, which task is stuck and why, and why the job has failed. Errors: PD401.';

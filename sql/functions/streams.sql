@@ -32,7 +32,7 @@ begin
 end
 $$;
 comment on function @extschema@.publish(text, text, uuid, text, jsonb, text, text) is
-    'Add the items of an array to a stream of the job whose task is held, none of them to end it; returns the version. The key, an attempt/a number, is accepted once. PD001, PD101, PD104, PD106, PD115, PD30x. [P2] [P6] [P12]';
+    'Add the items of an array to a stream of the job whose task is held; an empty array ends the stream. Return the version. The key, an attempt/a number, is accepted once. Errors: PD001, PD101, PD104, PD106, PD115, PD30x. [P2] [P6] [P12]';
 
 
 create function @extschema@.stream_items(
@@ -79,4 +79,4 @@ begin
 end
 $$;
 comment on function @extschema@.stream_items(text, text, bigint, integer, integer) is
-    'Return the items of a stream behind a version, or behind a place in it, of at most max_rows versions. An item at place 0 ends it: somebody said that nothing more comes, or the job has ended. PD101, PD107, PD401.';
+    'Return the items of a stream after a version, or after a place in it, of at most max_rows versions. An item at place 0 is the end of the stream: its publisher said so, or the job has ended. Errors: PD101, PD107, PD401.';

@@ -35,7 +35,7 @@ begin
 end
 $$;
 comment on function @extschema@.facts_page(text, jsonb, integer) is
-    'Read facts of all tasks of a job after a place, by time: as many as are asked for, or about 8 MB.';
+    'Return facts of all tasks of a job after a place, by time: as many as are asked for, or about 8 MB.';
 
 
 -- The token of a task is the right to speak for it, and nobody else's business.
@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.tasks_page(text, jsonb, integer) is
-    'Read live tasks of a job after a place: as many as are asked for, or about 8 MB.';
+    'Return live tasks of a job after a place: as many as are asked for, or about 8 MB.';
 
 
 create function @extschema@.messages_page(
@@ -96,7 +96,7 @@ begin
 end
 $$;
 comment on function @extschema@.messages_page(text, jsonb, integer) is
-    'Read open messages of a job after a place: as many as are asked for, or about 8 MB.';
+    'Return open messages of a job after a place: as many as are asked for, or about 8 MB.';
 
 
 create function @extschema@.items_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
@@ -122,7 +122,7 @@ begin
 end
 $$;
 comment on function @extschema@.items_page(text, jsonb, integer) is
-    'Read what a job has asked of people, open or resolved, after a place, by time: as many as are asked for, or about 8 MB.';
+    'Return what a job has asked of people, open or resolved, after a place, by time: as many as are asked for, or about 8 MB.';
 
 
 create function @extschema@.timeline_page(
@@ -147,7 +147,7 @@ begin
 end
 $$;
 comment on function @extschema@.timeline_page(integer, text, jsonb, integer) is
-    'Read a page of a part of a timeline: 1 facts, 2 tasks, 3 messages, 4 items; from its beginning where the place is in another part.';
+    'Return a page of a part of a timeline: 1 facts, 2 tasks, 3 messages, 4 items; from its beginning if the place is in another part.';
 
 
 create function @extschema@.is_place(place jsonb) returns boolean
@@ -215,4 +215,4 @@ begin
 end
 $$;
 comment on function @extschema@.timeline(text, jsonb, integer) is
-    'Return a page of all that belongs to a job but its memory: the job, its facts by time, its live tasks, its open messages, what it asked of people. Page with the last place of a page; an empty one is the end. PD107, PD401.';
+    'Return a page of all that belongs to a job but its memory: the job, its facts by time, its live tasks, its open messages and its items. For the next page, give the last place; an empty page is the end. Errors: PD107, PD401.';

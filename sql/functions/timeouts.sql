@@ -12,7 +12,7 @@ begin
         format('This is %s.', timeout_failure.timeout), 'Leave it out for work that may take any time.') end;
 end
 $$;
-comment on function @extschema@.timeout_failure(interval) is 'Say that a timeout makes no sense (PD107), or null.';
+comment on function @extschema@.timeout_failure(interval) is 'Return that a timeout makes no sense (PD107), or null.';
 
 
 -- The server adds days by the caller's clocks, which may be put forward in between.
@@ -27,7 +27,7 @@ begin
 end
 $$;
 comment on function @extschema@.time_after(timestamptz, interval) is
-    'Tell the time that is so much later, with days of 24 hours wherever the caller is.';
+    'Return a time plus an interval, with days of 24 hours whatever the time zone of the caller is.';
 
 
 -- Where it comes as text, among others, it must not undo its neighbours.
@@ -45,8 +45,7 @@ exception
             format('This is %s.', quote_literal(left(written_timeout_failure.timeout, 200))), 'Write it as "90 s" or "2 h".');
 end
 $$;
-comment on function @extschema@.written_timeout_failure(text) is
-    'Say that a text is no timeout (PD107), or null.';
+comment on function @extschema@.written_timeout_failure(text) is 'Return that a text is no timeout (PD107), or null.';
 
 
 create function @extschema@.due_failure(due_at timestamptz) returns jsonb
@@ -65,7 +64,7 @@ begin
             'Give a time that somebody may live to see.') end;
 end
 $$;
-comment on function @extschema@.due_failure(timestamptz) is 'Say that work would never be due (PD107), or null.';
+comment on function @extschema@.due_failure(timestamptz) is 'Return that work would never be due (PD107), or null.';
 
 
 -- People read it in a list with others, whose every reader it would stop: not each language has a date for it.
@@ -81,4 +80,5 @@ begin
         'Beyond them not every language has a date for it.', 'Leave it out for what never expires.') end;
 end
 $$;
-comment on function @extschema@.expiry_failure(timestamptz) is 'Say that a time at which an item expires is none that everybody can read (PD107), or null.';
+comment on function @extschema@.expiry_failure(timestamptz) is
+    'Return that not everybody can read the time at which an item expires (PD107), or null.';

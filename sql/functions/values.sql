@@ -16,7 +16,7 @@ begin
            end;
 end
 $$;
-comment on function @extschema@.type_found(jsonb) is 'Name the type of a value as an error message says it.';
+comment on function @extschema@.type_found(jsonb) is 'Return the name of the type of a value for an error message.';
 
 
 create function @extschema@.field_failure(given jsonb, fields text[], what text) returns jsonb
@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function @extschema@.field_failure(jsonb, text[], text) is
-    'Say that an object has a field that nobody would read (PD107), or null: a word misspelt must not be a word ignored.';
+    'Return that an object has an unknown field (PD107), or null: a misspelt word must not be ignored.';
 
 
 create function @extschema@.check_list(list jsonb, what text, fields text[] default null) returns void
@@ -72,7 +72,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_list(jsonb, text, text[]) is
-    'Refuse what is no JSON array of objects, or where one of them has another field than these (PD107), and say which; what they are is named in the plural.';
+    'Refuse what is not a JSON array of objects, or an object with other fields than these (PD107), and say which; the elements are named in the plural.';
 
 
 create function @extschema@.key_failure(key text, id text, what text) returns jsonb
@@ -92,7 +92,7 @@ begin
 end
 $$;
 comment on function @extschema@.key_failure(text, text, text) is
-    'Say that a key would repeat nothing, since each call draws an id (PD107), or null.';
+    'Return that a key would repeat nothing because each call draws an id (PD107), or null.';
 
 
 create function @extschema@.queue_failure(queue text) returns jsonb
@@ -111,7 +111,8 @@ begin
     return name_failure(queue_failure.queue, 'a queue');
 end
 $$;
-comment on function @extschema@.queue_failure(text) is 'Say what is wrong with the name of a queue (PD104), or null.';
+comment on function @extschema@.queue_failure(text) is
+    'Return what is wrong with the name of a queue (PD104), or null.';
 
 
 create function @extschema@.pin_failure(version text, queue text) returns jsonb
@@ -133,7 +134,7 @@ begin
 end
 $$;
 comment on function @extschema@.pin_failure(text, text) is
-    'Say what is wrong with a pin: its version (PD104), or its queue (PD107); or null.';
+    'Return what is wrong with a pin: its version (PD104), or its queue (PD107); or null.';
 
 
 create function @extschema@.call_failure(
@@ -165,7 +166,7 @@ begin
 end
 $$;
 comment on function @extschema@.call_failure(text, text, jsonb, text, integer) is
-    'Say what is wrong with a function to be called: its name or queue (PD104, PD107), arguments (PD103, PD30x) or priority (PD107); or null.';
+    'Return what is wrong with a function to be called: its name or queue (PD104, PD107), arguments (PD103, PD30x) or priority (PD107); or null.';
 
 
 create function @extschema@.type_failure(path text[], is_type text, wanted text) returns jsonb
@@ -181,7 +182,8 @@ begin
         || jsonb_build_object('path', write_path(path), 'found', is_type, 'wanted', wanted);
 end
 $$;
-comment on function @extschema@.type_failure(text[], text, text) is 'Say which type was found at a path, and which was wanted (PD102).';
+comment on function @extschema@.type_failure(text[], text, text) is
+    'Return which type was found at a path and which was wanted, as a failure (PD102).';
 
 
 create function @extschema@.path_failure(context jsonb, path text[]) returns jsonb
@@ -221,7 +223,7 @@ begin
 end
 $$;
 comment on function @extschema@.path_failure(jsonb, text[]) is
-    'Say what is wrong on the way to the last key of a path, or null; a missing parent is not wrong, it is created.';
+    'Return what is wrong on the way to the last key of a path, or null; a missing parent is not wrong, it is created.';
 
 
 -- The way was found good by path_failure: each parent is a container or missing.
@@ -245,7 +247,7 @@ begin
     return jsonb_set(put_value.context, put_value.path[:depth], put);
 end
 $$;
-comment on function @extschema@.put_value(jsonb, text[], jsonb) is 'Put a value at a path, with the parents that are missing.';
+comment on function @extschema@.put_value(jsonb, text[], jsonb) is 'Set the value at a path, creating missing parents.';
 
 
 create function @extschema@.merge_values(old jsonb, patch jsonb) returns jsonb

@@ -23,4 +23,4 @@ begin
 end
 $$;
 comment on function @extschema@.repin(text, text) is
-    'Let a job, with what it has asked for in its version, keep to another version of the code, or with null to none; who holds such a task is fenced. Returns how many tasks have moved. PD104, PD401. [P6]';
+    'Pin a job, with what it has asked for in its version, to another version of the code, or with null to none, and fence whoever holds such a task. Return how many tasks have moved. Errors: PD104, PD401. [P6]';

@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.register_worker(text, text[], jsonb, integer, text, text[], uuid) is
-    'Say hello as a worker of a version of the code, with the functions it has ("hook perspective"), to the instance that it is meant for, or any; returns the time, the version of perdure, and the queues and the instance to give to claim(). It may try what was left stuck by workers that have gone. PD003, PD004, PD104, PD107, PD115, PD30x, PD505.';
+    'Register a worker with its queues, its version of the code and its functions ("hook perspective"); return the time, the version of perdure, and the queues and the instance to give to claim(). Tasks that a lost worker left stuck may be tried again. Errors: PD003, PD004, PD104, PD107, PD115, PD30x, PD505.';
 
 
 create function @extschema@.forget_worker(worker text) returns void
@@ -85,7 +85,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_worker(text) is
-    'Say goodbye as a worker. What it left stuck is tried by those who stay, or by the next who comes. [P9]';
+    'Unregister a worker. The tasks that it left stuck are tried by the remaining workers, or by the next one. [P9]';
 
 
 create function @extschema@.has_worker(queue text, version text, kind text, name text) returns boolean
@@ -106,4 +106,4 @@ begin
 end
 $$;
 comment on function @extschema@.has_worker(text, text, text, text) is
-    'Tell whether a worker that was seen lately serves a queue, for what is pinned to a version or to none, and has a function.';
+    'Tell whether a worker that was seen lately serves a queue, for a pinned version or none, and has a function.';

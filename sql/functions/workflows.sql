@@ -22,7 +22,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_plain(@extschema@.new_job) is
-    'Tell at one glance that nothing can be wrong with a start; false where it has to be judged.';
+    'Tell quickly that nothing can be wrong with a start; false if it has to be checked.';
 
 
 create function @extschema@.start_failure(wanted @extschema@.new_job) returns jsonb
@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.start_failure(@extschema@.new_job) is
-    'Say what is wrong with a start: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
+    'Return what is wrong with a start: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
 
 
 -- What is refused and what is gone is told by one snapshot: else an id could be neither.
@@ -100,7 +100,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_existing(@extschema@.new_job[], text[]) is
-    'Refuse ids that exist (PD402), unless the caller takes the existing job, has a new run of it, or repeats its own start; returns the wishes whose jobs were forgotten meanwhile.';
+    'Refuse ids that exist (PD402), unless the caller takes the existing job, wants a new run of it, or repeats its own start; return the requests whose jobs were deleted meanwhile.';
 
 
 create function @extschema@.start_jobs(wanted @extschema@.new_job[]) returns text[]
@@ -138,7 +138,7 @@ begin
 end
 $$;
 comment on function @extschema@.start_jobs(@extschema@.new_job[]) is
-    'Make jobs, or new runs, with their first tasks and tell idle workers; returns the ids for which a run was begun. [P1]';
+    'Create jobs, or new runs, with their first tasks, and notify idle workers; return the ids for which a run was begun. [P1]';
 
 
 create function @extschema@.start(
@@ -179,7 +179,7 @@ begin
 end
 $$;
 comment on function @extschema@.start(text, jsonb, text, text, text, integer, timestamptz, jsonb, jsonb, text, text, text, text, interval) is
-    'Start a workflow in the caller''s transaction; returns the id and whether this call began its run. PD402 when the id exists, or runs; PD103, PD104, PD107, PD30x for bad input. [P1]';
+    'Start a workflow in the caller''s transaction; return its id and whether this call began a run. Errors: PD402 (the id exists, or its run has not ended), PD103, PD104, PD107, PD109, PD30x. [P1]';
 
 
 create function @extschema@.signal_with_start(
@@ -239,4 +239,4 @@ $$;
 comment on function @extschema@.signal_with_start(
     text, text, text, jsonb, jsonb, text, text, integer, jsonb, jsonb, text, text, text, text, interval
 ) is
-    'Send a signal to a job, which is started first where there is none, and with if_exists => ''new_run'' runs again where it has ended; both or neither. Returns the id and whether this call began a run. PD403 when it has finished and is to stay so, errors as start() and signal(). [P1] [P5]';
+    'Send a signal to a job, and start the job first if it does not exist, or has ended and if_exists is ''new_run''; both or neither. Return the id and whether this call began a run. Errors: PD403 (the job has ended), those of start() and signal(). [P1] [P5]';

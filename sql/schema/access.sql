@@ -10,8 +10,9 @@ create table @extschema@.access (
     constraint kind_is_known check (kind in ('worker', 'client', 'operator', 'reader', 'monitor')),
     constraint queues_are_for_workers check (queues is null or (kind = 'worker' and queues <> '{}'))
 );
-comment on table @extschema@.access is 'The roles that were given access to the app; what they may do, the catalogue says.';
-comment on column @extschema@.access.role is 'The role, by its name.';
-comment on column @extschema@.access.kind is 'What it was given: worker, client, operator, reader or monitor.';
-comment on column @extschema@.access.queues is 'The queues whose tasks a worker may have, of every version; null for all.';
-comment on column @extschema@.access.granted_at is 'When it was given, or last changed.';
+comment on table @extschema@.access is 'The roles that have access to the app. What they may do is in the catalogue.';
+comment on column @extschema@.access.role is 'The name of the role.';
+comment on column @extschema@.access.kind is 'The kind of access: worker, client, operator, reader or monitor.';
+comment on column @extschema@.access.queues is
+    'The queues whose tasks a worker may have, of every version; null for all.';
+comment on column @extschema@.access.granted_at is 'When the access was granted or last changed.';

@@ -10,10 +10,12 @@ create table @extschema@.conditions (
 
     constraint one_row_per_condition primary key (job_id, task, key)
 );
-comment on table @extschema@.conditions is 'What tasks wait for their memory to become; a row stands here until it is true, or no longer awaited.';
+comment on table @extschema@.conditions is
+    'Conditions on memories that tasks wait for. A row is deleted when its condition is met or no longer awaited.';
 comment on column @extschema@.conditions.job_id is 'The job whose memory is watched.';
 comment on column @extschema@.conditions.task is 'The task that waits.';
-comment on column @extschema@.conditions.key is 'The request that is answered with the version that made the condition true.';
+comment on column @extschema@.conditions.key is 'The request that is answered with the version that met the condition.';
 comment on column @extschema@.conditions.condition is 'A JSON path predicate on the document.';
 comment on column @extschema@.conditions.asked_at is 'When the wait began.';
-comment on column @extschema@.conditions.fingerprint is 'A hash of what the task has asked for; it stands at the answer again.';
+comment on column @extschema@.conditions.fingerprint is
+    'A hash of the request; it is copied to the answer, so that changed code is noticed.';

@@ -9,8 +9,9 @@ create table @extschema@.contracts (
     constraint one_contract_per_entity primary key (entity),
     constraint schema_is_an_object check (jsonb_typeof(schema) = 'object')
 );
-comment on table @extschema@.contracts is 'The shape that the memories of an entity keep to; an entity without a row has none.';
+comment on table @extschema@.contracts is 'The contract of each entity that has one: what its memories must look like.';
 comment on column @extschema@.contracts.entity is 'The entity.';
-comment on column @extschema@.contracts.schema is 'A JSON Schema, found sound when it was defined.';
-comment on column @extschema@.contracts.rules is 'What of the schema asks something of a document: writes are held against this.';
-comment on column @extschema@.contracts.defined_at is 'When it was defined, or last changed.';
+comment on column @extschema@.contracts.schema is 'The JSON Schema, checked when it was defined.';
+comment on column @extschema@.contracts.rules is
+    'The part of the schema that a document can break. Writes are checked against it.';
+comment on column @extschema@.contracts.defined_at is 'When the contract was defined or last changed.';

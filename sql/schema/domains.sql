@@ -4,7 +4,7 @@
 
 create domain @extschema@.job_state as text
     constraint status_is_known check (value in ('running', 'completed', 'failed', 'cancelled'));
-comment on domain @extschema@.job_state is 'How a run stands: running, completed, failed or cancelled.';
+comment on domain @extschema@.job_state is 'The state of a run: running, completed, failed or cancelled.';
 
 create domain @extschema@.task_kind as text
     constraint kind_is_known check (value in ('coordinator', 'hook', 'activity'));
@@ -12,7 +12,7 @@ comment on domain @extschema@.task_kind is 'What a task runs: a coordinator, a h
 
 create domain @extschema@.fate as text
     constraint fate_is_known check (value in ('continue', 'cancel', 'terminate'));
-comment on domain @extschema@.fate is 'What becomes of a child when the task that asked for it ends.';
+comment on domain @extschema@.fate is 'What happens to a child when the task that asked for it ends.';
 
 create domain @extschema@.document as jsonb
     constraint context_is_an_object check (jsonb_typeof(value) = 'object');
@@ -28,7 +28,7 @@ comment on domain @extschema@.counter is 'How often something has happened.';
 
 create domain @extschema@.version as bigint
     constraint version_counts_from_zero check (value >= 0);
-comment on domain @extschema@.version is 'How many commands a memory has seen.';
+comment on domain @extschema@.version is 'How many commands were applied to a memory.';
 
 create domain @extschema@.timeout as interval
     constraint timeout_is_positive check (value > interval '0');

@@ -21,21 +21,27 @@ create table @extschema@.inbox (
 ) with (fillfactor = 50);
 
 comment on table @extschema@.inbox is 'Signals and answers on their way to the tasks of a job.';
-comment on column @extschema@.inbox.job_id is 'The job that gets the message.';
-comment on column @extschema@.inbox.id is 'The order of acceptance; drawn under the job''s lock, never issued twice.';
-comment on column @extschema@.inbox.task is 'The task that is answered; null for a signal, which goes to whoever waits for its name; $taken where only the key of one is left, which a run before has taken.';
-comment on column @extschema@.inbox.key is 'The request that is answered; $cancel for a request to cancel; under $taken the caller''s key again.';
+comment on column @extschema@.inbox.job_id is 'The job that receives the message.';
+comment on column @extschema@.inbox.id is
+    'The order of acceptance. It is drawn under the lock of the job and never issued twice.';
+comment on column @extschema@.inbox.task is
+    'The task that is answered; null for a signal, which any task that waits for its name may take; $taken if only the key of a signal is left, which an earlier run has taken.';
+comment on column @extschema@.inbox.key is
+    'The request that is answered; $cancel for a request to cancel; for $taken the key of the caller again.';
 comment on column @extschema@.inbox.name is 'The name of the signal.';
-comment on column @extschema@.inbox.ok is 'False: the payload is a failure.';
-comment on column @extschema@.inbox.payload is 'The message itself.';
-comment on column @extschema@.inbox.sender is 'The job and task that sent it; null from outside.';
-comment on column @extschema@.inbox.dedupe_key is 'The caller''s key: the same signal is accepted once.';
+comment on column @extschema@.inbox.ok is 'Whether the payload is a result; if false, it is a failure.';
+comment on column @extschema@.inbox.payload is 'The content of the message.';
+comment on column @extschema@.inbox.sender is 'The job and task that sent the message; null if it came from outside.';
+comment on column @extschema@.inbox.dedupe_key is 'The key of the caller: a signal with the same key is accepted once.';
 comment on column @extschema@.inbox.sent_at is 'When it was accepted.';
-comment on column @extschema@.inbox.consumed_at is 'When a task took it; the row stays until the asking task ends.';
-comment on column @extschema@.inbox.fingerprint is 'The hash that came with the request which is answered: whoever runs again compares it with what he asks for now.';
+comment on column @extschema@.inbox.consumed_at is
+    'When a task took the message. The row stays until the asking task ends.';
+comment on column @extschema@.inbox.fingerprint is
+    'The hash of the request that is answered: code that runs again compares it with its request.';
 
 create unique index answered_once on @extschema@.inbox (job_id, task, key);
-comment on index @extschema@.answered_once is 'A request has one answer, and a repeated request finds it; signals, which answer none, stand behind.';
+comment on index @extschema@.answered_once is
+    'Ensures that a request has one answer, which a repeated request finds; signals, which answer no request, stand behind.';
 
 create unique index signalled_once on @extschema@.inbox (job_id, dedupe_key) where dedupe_key is not null;
-comment on index @extschema@.signalled_once is 'A caller''s key stands for one signal.';
+comment on index @extschema@.signalled_once is 'Ensures that a key of a caller stands for one signal.';

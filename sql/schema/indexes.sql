@@ -13,8 +13,9 @@ create table @extschema@.wanted_indexes (
         kind ~ '^(text|number|boolean|time|contains|search([(][a-z_]+[)])?|vector[(][0-9]+[)])$')
 );
 comment on table @extschema@.wanted_indexes is 'The indexes on memories that somebody asked for.';
-comment on column @extschema@.wanted_indexes.name is 'The name in the catalogue: a hash.';
-comment on column @extschema@.wanted_indexes.entity is 'The entity whose memories stand in it.';
-comment on column @extschema@.wanted_indexes.path is 'The indexed place.';
-comment on column @extschema@.wanted_indexes.kind is 'As what it is read: text, number, boolean, time; contains for all that is in it, search for the words of its texts, vector(n) for n numbers.';
+comment on column @extschema@.wanted_indexes.name is 'The name in the catalogue, a hash.';
+comment on column @extschema@.wanted_indexes.entity is 'The entity whose memories are indexed.';
+comment on column @extschema@.wanted_indexes.path is 'The path that is indexed.';
+comment on column @extschema@.wanted_indexes.kind is
+    'How the value is read: text, number, boolean or time; contains for all that is in it, search for the words of its texts, vector(n) for n numbers.';
 comment on column @extschema@.wanted_indexes.created_at is 'When it was asked for.';

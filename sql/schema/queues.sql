@@ -21,14 +21,16 @@ create table @extschema@.queues (
     constraint tokens_were_counted check (tokens is null or claimed_at is not null),
     constraint limits_were_set check (num_nonnulls(max_running, max_per_key, rate_per_second) = 0 or set_at is not null)
 );
-comment on table @extschema@.queues is 'Limits of a queue; a queue without a row has none.';
+comment on table @extschema@.queues is 'The limits of queues. A queue without a row has no limits.';
 comment on column @extschema@.queues.queue is 'The name of the queue.';
-comment on column @extschema@.queues.paused is 'Whether its tasks are kept from workers.';
-comment on column @extschema@.queues.max_running is 'How many of its tasks may be held at a time.';
-comment on column @extschema@.queues.max_per_key is 'How many of them for each limit_key.';
-comment on column @extschema@.queues.rate_per_second is 'How many tokens it gets each second; a claim of a task takes one.';
+comment on column @extschema@.queues.paused is 'Whether the tasks of the queue are kept from workers.';
+comment on column @extschema@.queues.max_running is 'How many of its tasks may be held at a time; null for no limit.';
+comment on column @extschema@.queues.max_per_key is
+    'How many of its tasks may be held at a time for each limit_key; null for no limit.';
+comment on column @extschema@.queues.rate_per_second is
+    'How many tokens it gets each second; the claim of a task takes one.';
 comment on column @extschema@.queues.burst is 'How many tokens it keeps at most.';
-comment on column @extschema@.queues.tokens is 'How many it had when they were last counted.';
+comment on column @extschema@.queues.tokens is 'How many tokens it had when they were last counted.';
 comment on column @extschema@.queues.set_at is 'When its limits were set.';
-comment on column @extschema@.queues.claimed_at is 'When something of it was claimed last, and its tokens were counted.';
-comment on column @extschema@.queues.last_key is 'The key that was served last: the next claim sets out behind it.';
+comment on column @extschema@.queues.claimed_at is 'When its tasks were last claimed and its tokens counted.';
+comment on column @extschema@.queues.last_key is 'The key that was served last; the next claim begins behind it.';

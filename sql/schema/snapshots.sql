@@ -8,7 +8,9 @@ create table @extschema@.snapshots (
 
     constraint one_snapshot_per_version primary key (job_id, version)
 );
-comment on table @extschema@.snapshots is 'The document of a memory at every hundredth version: where a look into its past begins.';
+comment on table @extschema@.snapshots is
+    'The document of a memory at every hundredth version, from which earlier versions are read.';
 comment on column @extschema@.snapshots.job_id is 'The job.';
 comment on column @extschema@.snapshots.version is 'The version.';
-comment on column @extschema@.snapshots.context is 'The document at that version; null where it is that of the snapshot before, or empty.';
+comment on column @extschema@.snapshots.context is
+    'The document at that version; null if it equals that of the snapshot before, or is empty.';

@@ -14,11 +14,15 @@ create table @extschema@.sql_hooks (
     constraint retry_is_later check (retry_in > '0 s'),
     constraint limits_let_it_begin check (timeout > '0 s' and within > '0 s')
 );
-comment on table @extschema@.sql_hooks is 'Which function of the database each hook in SQL is.';
+comment on table @extschema@.sql_hooks is 'The function of the database behind each hook in SQL.';
 comment on column @extschema@.sql_hooks.name is 'The name of the hook.';
-comment on column @extschema@.sql_hooks.schema is 'Where its function is.';
-comment on column @extschema@.sql_hooks.function is 'The name of a function of the id of a job and of the hook''s arguments; it returns the hook''s answer.';
-comment on column @extschema@.sql_hooks.attempts is 'How often it may run in all, when it fails.';
-comment on column @extschema@.sql_hooks.retry_in is 'The pause before the second attempt; each further one takes twice as long.';
-comment on column @extschema@.sql_hooks.timeout is 'How long an attempt may take, else it is undone and has failed; null for any time.';
-comment on column @extschema@.sql_hooks.within is 'In which time, from the first attempt on, it has to be done; null for any.';
+comment on column @extschema@.sql_hooks.schema is 'The schema of its function.';
+comment on column @extschema@.sql_hooks.function is
+    'The name of its function, which takes the id of a job and the arguments of the hook and returns the answer.';
+comment on column @extschema@.sql_hooks.attempts is 'How often it may run if it fails, the first attempt included.';
+comment on column @extschema@.sql_hooks.retry_in is
+    'The pause before the second attempt; each further pause is twice as long.';
+comment on column @extschema@.sql_hooks.timeout is
+    'How long an attempt may take before it is undone and has failed; null for no limit.';
+comment on column @extschema@.sql_hooks.within is
+    'How long all attempts may take, from the first on; null for no limit.';

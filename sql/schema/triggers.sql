@@ -8,7 +8,8 @@ create or replace trigger zzz_updates_are_commands
     for each row
     when (old.version = new.version and old.context::text is distinct from new.context::text)
     execute function @extschema@.record_update();
-comment on trigger zzz_updates_are_commands on @extschema@.jobs is 'Gives a plain UPDATE of the memory its version and its row in the journal.';
+comment on trigger zzz_updates_are_commands on @extschema@.jobs is
+    'Gives a plain UPDATE of the memory its version and its row in the journal.';
 
 -- This one comes first: a trigger of users that gives the new job a command finds its document journalled.
 create or replace trigger aaa_first_documents_are_commands

@@ -6,14 +6,16 @@ select f.job_id, f.version, f.at, f.task, f.op, f.path, f.argument, f.value, f.k
  where f.version is not null;
 comment on view @extschema@.history is 'Every change of every memory: which task made which version, when, and how.';
 comment on column @extschema@.history.job_id is 'The job whose memory was changed.';
-comment on column @extschema@.history.version is 'The version that the change made: they rise by one, without a gap.';
-comment on column @extschema@.history.at is 'When it was made: of a task its workflow time.';
-comment on column @extschema@.history.task is 'Which task made it; $outside where nobody''s did.';
+comment on column @extschema@.history.version is
+    'The version that the change made. Versions rise by one, without gaps.';
+comment on column @extschema@.history.at is 'When the change was made; for a task, in workflow time.';
+comment on column @extschema@.history.task is 'The task that made the change; $outside if it came from no task.';
 comment on column @extschema@.history.op is 'The command: set, merge, append and others.';
-comment on column @extschema@.history.path is 'Where in the memory, as keys; empty for all of it.';
+comment on column @extschema@.history.path is 'The path in the memory, as keys; empty for the whole memory.';
 comment on column @extschema@.history.argument is 'What the command was given.';
-comment on column @extschema@.history.value is 'What it answered.';
-comment on column @extschema@.history.key is 'The operation of the task, lineage/name#occurrence; or the caller''s key.';
+comment on column @extschema@.history.value is 'What the command returned.';
+comment on column @extschema@.history.key is
+    'The operation of the task, lineage/name#occurrence, or the key of the caller.';
 
 create or replace view @extschema@.waiting with (security_barrier = true) as
 select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, null) as queue, t.pinned_version,
@@ -22,20 +24,22 @@ select t.job_id, t.task, t.kind, t.name, @extschema@.versioned_queue(t.queue, nu
        @extschema@.task_reason(t.job_id, t.task) as waits_for,
        t.worker, t.deliveries, t.attempt, t.progress
   from @extschema@.tasks as t;
-comment on view @extschema@.waiting is 'Every live task with its state and what it waits for, in words, and how far it is.';
+comment on view @extschema@.waiting is 'Every live task with its state, its progress, and in words what it waits for.';
 comment on column @extschema@.waiting.job_id is 'The job.';
-comment on column @extschema@.waiting.task is 'The task, with its run: 1/main is the coordinator of the first.';
+comment on column @extschema@.waiting.task is 'The task with its run: 1/main is the coordinator of the first run.';
 comment on column @extschema@.waiting.kind is 'coordinator, hook or activity.';
 comment on column @extschema@.waiting.name is 'The function that it runs.';
-comment on column @extschema@.waiting.queue is 'Where workers look for it, without the version that it is pinned to.';
-comment on column @extschema@.waiting.pinned_version is 'The version of the code that may run it; null: any.';
+comment on column @extschema@.waiting.queue is
+    'The queue on which workers look for it, without the version that it is pinned to.';
+comment on column @extschema@.waiting.pinned_version is 'The version of the code that may run it; null for any.';
 comment on column @extschema@.waiting.state is 'ready, leased, waiting, delayed, retrying, paused or stuck.';
-comment on column @extschema@.waiting.due_at is 'When a worker may claim it; for a held task the end of its lease; infinity: when something arrives.';
-comment on column @extschema@.waiting.waits_for is 'What has to happen for it to go on, in words.';
-comment on column @extschema@.waiting.worker is 'Who holds it; null: nobody.';
-comment on column @extschema@.waiting.deliveries is 'How often it was claimed since its last turn that succeeded.';
-comment on column @extschema@.waiting.attempt is 'How often its function has failed and was tried again.';
-comment on column @extschema@.waiting.progress is 'What it last said of how far it is.';
+comment on column @extschema@.waiting.due_at is
+    'When a worker may claim it; for a held task, the end of its lease; infinity if it waits for a message.';
+comment on column @extschema@.waiting.waits_for is 'What has to happen before it continues, in words.';
+comment on column @extschema@.waiting.worker is 'The worker that holds it; null if none does.';
+comment on column @extschema@.waiting.deliveries is 'How often it was claimed since its last successful turn.';
+comment on column @extschema@.waiting.attempt is 'How many attempts have failed and were followed by another.';
+comment on column @extschema@.waiting.progress is 'The progress that it reported last.';
 
 create or replace view @extschema@.schedules with (security_barrier = true) as
 select s.name,
@@ -64,19 +68,22 @@ select s.name,
      order by j.id desc
      limit 1) as l on true;
 comment on view @extschema@.schedules is
-    'Every schedule: what it starts and when, its next due time, the job it has started last for one, and what it waits for, in words.';
-comment on column @extschema@.schedules.name is 'The name of the schedule, which is the id of its memory without what is before it.';
-comment on column @extschema@.schedules.workflow is 'What it starts.';
-comment on column @extschema@.schedules.cron is 'The cron expression by which it is due; null where it is by an interval.';
-comment on column @extschema@.schedules.every is 'The interval after which it is due again; null where it is by cron.';
-comment on column @extschema@.schedules.time_zone is 'The zone in which cron expressions and days are read.';
-comment on column @extschema@.schedules.catch_up is 'What is made up for of times that nobody was there for: none, the last or all.';
-comment on column @extschema@.schedules.overlap is 'What is done where a job of it still runs: allow one more, or skip the time.';
+    'Every schedule: what it starts and when, its next due time, the last job it started, and in words what it waits for.';
+comment on column @extschema@.schedules.name is 'The name of the schedule: the id of its memory without the prefix.';
+comment on column @extschema@.schedules.workflow is 'The workflow that it starts.';
+comment on column @extschema@.schedules.cron is 'The cron expression; null if it has an interval.';
+comment on column @extschema@.schedules.every is 'The interval; null if it has a cron expression.';
+comment on column @extschema@.schedules.time_zone is 'The time zone in which cron expressions and days are read.';
+comment on column @extschema@.schedules.catch_up is 'Which missed due times get a job: none, the last or all.';
+comment on column @extschema@.schedules.overlap is
+    'What happens while a job of it still runs: allow another, or skip the due time.';
 comment on column @extschema@.schedules.paused is 'Whether it starts nothing until it is resumed.';
-comment on column @extschema@.schedules.next_due_at is 'When it is due next; null while it is paused, or where its task is at work.';
-comment on column @extschema@.schedules.last_job is 'The id of the last job that it has started for a due time; null where there is none, or it was forgotten.';
+comment on column @extschema@.schedules.next_due_at is
+    'When it is due next; null while it is paused or its task is at work.';
+comment on column @extschema@.schedules.last_job is
+    'The id of the last job that it started for a due time; null if there is none, or it was forgotten.';
 comment on column @extschema@.schedules.last_started_at is 'When that job was started.';
-comment on column @extschema@.schedules.waits_for is 'What its task waits for, in words; null where it has none.';
+comment on column @extschema@.schedules.waits_for is 'What its task waits for, in words; null if it has no task.';
 
 create or replace view @extschema@.indexes with (security_barrier = true) as
 select w.entity,
@@ -90,11 +97,13 @@ select w.entity,
   left join pg_class as c on w.name = c.relname and c.relnamespace = '@extschema@'::regnamespace
   left join pg_stat_all_indexes as s on c.oid = s.indexrelid;
 comment on view @extschema@.indexes is
-    'Every index on memories that is wanted, with what the catalogue says of it: valid, building, invalid or missing; how large it is and how often it was used.';
-comment on column @extschema@.indexes.entity is 'The entity whose memories stand in it.';
-comment on column @extschema@.indexes.path is 'The indexed place, as one writes it; empty for the whole memory.';
-comment on column @extschema@.indexes.kind is 'As what it is read: text, number, boolean, time; contains for all that is in it, search for the words of its texts, vector(n) for n numbers.';
-comment on column @extschema@.indexes.state is 'valid, building, invalid (its build was broken off) or missing.';
-comment on column @extschema@.indexes.bytes is 'How large it is on the disk.';
+    'Every index on memories that is wanted, with its state in the catalogue (valid, building, invalid or missing), its size and its use.';
+comment on column @extschema@.indexes.entity is 'The entity whose memories are indexed.';
+comment on column @extschema@.indexes.path is 'The path that is indexed, as text; empty for the whole memory.';
+comment on column @extschema@.indexes.kind is
+    'How the value is read: text, number, boolean or time; contains for all that is in it, search for the words of its texts, vector(n) for n numbers.';
+comment on column @extschema@.indexes.state is
+    'The state: valid, building, invalid (its build was interrupted) or missing.';
+comment on column @extschema@.indexes.bytes is 'Its size on disk.';
 comment on column @extschema@.indexes.scans is 'How often it was used since statistics were reset.';
-comment on column @extschema@.indexes.name is 'Its name in the catalogue: a hash.';
+comment on column @extschema@.indexes.name is 'Its name in the catalogue, a hash.';

@@ -12,7 +12,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_memory(text, text, jsonb, text) is
-    'Test what stands at a path of a memory: select is_memory(id, path, wanted).';
+    'Test the value at a path of a memory: select is_memory(id, path, wanted).';
 
 create or replace function @extschema@.is_status(id text, wanted text, description text default null) returns text
 language plpgsql
@@ -33,7 +33,7 @@ begin
               coalesce(is_result.description, format('the result of %s', is_result.id)));
 end
 $$;
-comment on function @extschema@.is_result(text, jsonb, text) is 'Test what a job returned.';
+comment on function @extschema@.is_result(text, jsonb, text) is 'Test the result of a job.';
 
 create or replace function @extschema@.has_history(id text, wanted text[], description text default null) returns text
 language plpgsql
@@ -47,7 +47,7 @@ begin
 end
 $$;
 comment on function @extschema@.has_history(text, text[], text) is
-    'Test by which commands a memory has become what it is, each as its name and path: {"merge","increment reviews"}.';
+    'Test which commands made a memory what it is, each as its name and path: {"merge","increment reviews"}.';
 
 create or replace function @extschema@.has_tasks(id text, wanted text[], description text default null) returns text
 language plpgsql
@@ -61,7 +61,7 @@ begin
 end
 $$;
 comment on function @extschema@.has_tasks(text, text[], text) is
-    'Test which tasks of a job live, each as the name of its function and its state: {"research waiting","count reviews ready"}.';
+    'Test which tasks of a job are alive, each as the name of its function and its state: {"research waiting","count reviews ready"}.';
 
 create or replace function @extschema@.holds_its_laws(description text default 'no invariant is broken') returns text
 language plpgsql
@@ -76,7 +76,7 @@ begin
 end
 $$;
 comment on function @extschema@.holds_its_laws(text) is
-    'Test that no invariant of the app is broken, and that each memory is the sum of its commands.';
+    'Test that no invariant of the app is broken and that each memory is the sum of its commands.';
 
 revoke all on function @extschema@.is_memory(text, text, jsonb, text), @extschema@.is_status(text, text, text),
     @extschema@.is_result(text, jsonb, text), @extschema@.has_history(text, text[], text),

@@ -4,7 +4,7 @@ create type @extschema@.started as (
     id      text,
     is_new  boolean
 );
-comment on type @extschema@.started is 'The id of a job, and whether this call made it, or began its run.';
+comment on type @extschema@.started is 'The id of a job, and whether this call made it or began its run.';
 
 create type @extschema@.new_job as (
     id              text,
@@ -27,14 +27,14 @@ create type @extschema@.new_job as (
     timeout         interval,
     fingerprint     text
 );
-comment on type @extschema@.new_job is 'A job that somebody wants to start: a client, or a parent that asks for a child.';
+comment on type @extschema@.new_job is 'A job to be started, by a client or by a parent that asks for a child.';
 
 create type @extschema@.job_result as (
     status  text,
     result  jsonb,
     error   jsonb
 );
-comment on type @extschema@.job_result is 'How a job ended; its result and error are null while it runs.';
+comment on type @extschema@.job_result is 'How a job ended; result and error are null while it runs.';
 
 create type @extschema@.job_status as (
     id           text,
@@ -51,7 +51,7 @@ create type @extschema@.job_status as (
     failure      text
 );
 comment on type @extschema@.job_status is
-    'Where a job stands, in words what it waits for, or why it has failed or was cancelled; stuck names a task that goes on only when it is resumed, and why.';
+    'Where a job stands: what it waits for in words, why it has failed or was cancelled, and which task is stuck and why.';
 
 create type @extschema@.relative as (
     id             text,
@@ -64,7 +64,8 @@ create type @extschema@.relative as (
     created_at     timestamptz,
     finished_at    timestamptz
 );
-comment on type @extschema@.relative is 'A job of a family: how far beneath its head, and by which request it came to be.';
+comment on type @extschema@.relative is
+    'A job of a family: how far it is beneath the first job, and which request made it.';
 
 create type @extschema@.asked_item as (
     id           text,
@@ -86,7 +87,7 @@ create type @extschema@.asked_item as (
     place        jsonb
 );
 comment on type @extschema@.asked_item is
-    'What a job asks of people, and what became of it; its place is where the next page of a list begins.';
+    'An item, and what became of it; place is where the next page of a list begins.';
 
 create type @extschema@.recording as (
     job             text,
@@ -111,7 +112,7 @@ create type @extschema@.recording as (
     open            jsonb
 );
 comment on type @extschema@.recording is
-    'What a replay of a coordinator needs beside its journal; when it has ended, its queue and position are null, all was asked for, and nothing is open.';
+    'What a replay of a coordinator needs beside its journal. After its end, queue and position are null, everything was asked for, and nothing is open.';
 
 create type @extschema@.timeline_item as (
     kind   text,
@@ -121,7 +122,7 @@ create type @extschema@.timeline_item as (
     place  jsonb
 );
 comment on type @extschema@.timeline_item is
-    'Something that belongs to a job: the job itself, a fact, a task, a message or an item; its place is where the next page begins.';
+    'Something that belongs to a job: the job itself, a fact, a task, a message or an item; place is where the next page begins.';
 
 create type @extschema@.cron as (
     minutes         integer[],
@@ -133,7 +134,7 @@ create type @extschema@.cron as (
     is_elapsed      boolean
 );
 comment on type @extschema@.cron is
-    'A cron expression that was read: its five fields, whether a day or a weekday is enough, and whether time is counted or read from the clock on the wall.';
+    'A parsed cron expression: its five fields, whether a day or a weekday is enough, and whether it is due by elapsed time or by the clock of a zone.';
 
 create type @extschema@.schedule as (
     workflow        text,
@@ -153,7 +154,8 @@ create type @extschema@.schedule as (
     timeout         interval,
     pinned_version  text
 );
-comment on type @extschema@.schedule is 'What the memory of a schedule says: which workflow to start, when and how.';
+comment on type @extschema@.schedule is
+    'The settings of a schedule, as its memory holds them: which workflow to start, when and how.';
 
 create type @extschema@.broken_invariant as (
     code    text,
@@ -161,7 +163,7 @@ create type @extschema@.broken_invariant as (
     task    text,
     detail  text
 );
-comment on type @extschema@.broken_invariant is 'A law of the tables that a row breaks.';
+comment on type @extschema@.broken_invariant is 'An invariant of the tables that a row breaks.';
 
 create type @extschema@.kinship as (
     id        text,
@@ -169,4 +171,5 @@ create type @extschema@.kinship as (
     parent    text,
     asked_as  text
 );
-comment on type @extschema@.kinship is 'Of which jobs a job comes: those that it was forked from, the first last, and its parent, with the task that asked.';
+comment on type @extschema@.kinship is
+    'The jobs that a job comes from: those it was forked from, the oldest last, and its parent with the task that asked.';

@@ -7,7 +7,7 @@ create type @extschema@.outcome as (
     failure  jsonb
 );
 comment on type @extschema@.outcome is
-    'What one command makes of a document: the new document and a small answer, or a failure and no new document.';
+    'The result of a command on a document: the new document and an answer, or a failure and no new document.';
 
 create type @extschema@.memory as (
     id        text,
@@ -18,14 +18,14 @@ create type @extschema@.memory as (
     entity    text,
     watched   boolean
 );
-comment on type @extschema@.memory is 'What a function needs of a job that it has locked.';
+comment on type @extschema@.memory is 'What a function needs to know of a job that it has locked.';
 
 create type @extschema@.command as (
     op        text,
     path      text[],
     argument  jsonb
 );
-comment on type @extschema@.command is 'A command as it was given: what to do, where, with what.';
+comment on type @extschema@.command is 'A command as it was given: operation, path and argument.';
 
 create type @extschema@.change as (
     version   bigint,
@@ -37,7 +37,7 @@ create type @extschema@.change as (
     answer    jsonb,
     key       text
 );
-comment on type @extschema@.change is 'A version of a memory: who made it, when, by which command.';
+comment on type @extschema@.change is 'A version of a memory: who made it, when, and by which command.';
 
 create type @extschema@.difference as (
     path    text,
@@ -55,14 +55,15 @@ create type @extschema@.authorship as (
     task     text,
     op       text
 );
-comment on type @extschema@.authorship is 'A value of a memory, with the command that wrote it last.';
+comment on type @extschema@.authorship is 'A value of a memory, with the last command that wrote it.';
 
 create type @extschema@.written_place as (
     place          text[],
     version        bigint,
     whole_version  bigint
 );
-comment on type @extschema@.written_place is 'A place of a memory, with the last command that wrote there, and the last that wrote all beneath it too.';
+comment on type @extschema@.written_place is
+    'A place of a memory, with the last command that wrote there, and the last that wrote everything beneath it.';
 
 create type @extschema@.author as (
     leaf     text[],
@@ -88,13 +89,14 @@ create type @extschema@.stream_item as (
     attempt  text
 );
 comment on type @extschema@.stream_item is
-    'An item of a stream: of which version and where in it, by whom, in which attempt. At place 0 the stream ends.';
+    'An item of a stream: its version and place, its publisher and attempt. The item at place 0 is the end.';
 
 create type @extschema@.large_read as (
     seq    bigint,
     value  jsonb
 );
-comment on type @extschema@.large_read is 'What a task was told when it read something large, by its place in the journal.';
+comment on type @extschema@.large_read is
+    'The value that a task was told when it read something large, by its position in the journal.';
 
 create type @extschema@.order_key as (
     expression   text,
@@ -102,7 +104,8 @@ create type @extschema@.order_key as (
     descending   boolean,
     is_optional  boolean
 );
-comment on type @extschema@.order_key is 'By what find() orders: an expression of a row, as what it is compared, and whether it may be missing.';
+comment on type @extschema@.order_key is
+    'A key by which find() orders: an expression of a row, the kind it is compared as, and whether it may be missing.';
 
 create type @extschema@.found_job as (
     id          text,
@@ -114,7 +117,7 @@ create type @extschema@.found_job as (
     updated_at  timestamptz,
     place       jsonb
 );
-comment on type @extschema@.found_job is 'A job that find() found; its place is where the next page begins.';
+comment on type @extschema@.found_job is 'A memory that find() found; place is where the next page begins.';
 
 create type @extschema@.schema_part as (
     step    text[],
@@ -122,7 +125,7 @@ create type @extschema@.schema_part as (
     schema  jsonb
 );
 comment on type @extschema@.schema_part is
-    'A schema inside of a schema: the steps that lead to it, and the part of a value that it is held against, where there is one.';
+    'A schema inside of a schema: the steps that lead to it, and the part of the value that it applies to, if there is one.';
 
 create type @extschema@.broken_rule as (
     path    text[],
@@ -130,7 +133,8 @@ create type @extschema@.broken_rule as (
     found   text,
     wanted  text
 );
-comment on type @extschema@.broken_rule is 'The rule of a schema that a value breaks, and where; what was found there and what was wanted, in words.';
+comment on type @extschema@.broken_rule is
+    'The rule of a schema that a value breaks, and where; what was found there and what was wanted, in words.';
 
 create type @extschema@.broken_contract as (
     id       text,
@@ -138,4 +142,4 @@ create type @extschema@.broken_contract as (
     rule     text,
     message  text
 );
-comment on type @extschema@.broken_contract is 'A memory that does not fit a contract: where, and which rule it breaks.';
+comment on type @extschema@.broken_contract is 'A memory that breaks a contract: where, and which rule.';

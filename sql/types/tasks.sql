@@ -38,7 +38,7 @@ create type @extschema@.due_task as (
     place       tid
 );
 comment on type @extschema@.due_task is
-    'A task that was found and locked to be claimed, and its place: one for which there is room, or one that is held and whose lease has ended.';
+    'A task that was found and locked for a claim, with its place: it has room in its queue, or it is held and its lease has ended.';
 
 create type @extschema@.queue_limits as (
     queue            text,
@@ -50,7 +50,7 @@ create type @extschema@.queue_limits as (
     claimed_at       timestamptz,
     last_key         text
 );
-comment on type @extschema@.queue_limits is 'What a claim needs of a queue with limits that it has locked.';
+comment on type @extschema@.queue_limits is 'What a claim needs to know of a queue with limits that it has locked.';
 
 create type @extschema@.queue_depth as (
     queue            text,
@@ -69,7 +69,7 @@ create type @extschema@.queue_depth as (
     burst            numeric
 );
 comment on type @extschema@.queue_depth is
-    'How much work a queue has: ready for a worker, held back by its limits or a pause, leased, and not due.';
+    'How many tasks a queue has: ready for a worker, held back by limits or a pause, leased, and not due.';
 
 create type @extschema@.turn as (
     number       integer,
@@ -95,7 +95,7 @@ create type @extschema@.turn as (
     failure      jsonb,
     fingerprint  text
 );
-comment on type @extschema@.turn is 'A turn of advance() with the row of the task that it holds, and the verdict on it.';
+comment on type @extschema@.turn is 'A turn of advance() with the row of its task and the verdict on it.';
 
 create type @extschema@.fact as (
     turn         integer,
@@ -119,10 +119,11 @@ create type @extschema@.fact as (
     is_untimely  boolean,
     expects      bigint
 );
-comment on type @extschema@.fact is 'A row of the journal on its way, with what it does besides being told.';
+comment on type @extschema@.fact is
+    'A row of the journal before it is written, with what it does beside being recorded.';
 
 create type @extschema@.arrival as (
     turn      integer,
     messages  jsonb
 );
-comment on type @extschema@.arrival is 'The open messages of a task that goes on.';
+comment on type @extschema@.arrival is 'The open messages of a task that continues.';

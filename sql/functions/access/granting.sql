@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function @extschema@.granted_verbs(text) is
-    'List the functions that a kind of role may call, those that its views call among them; null for a kind that is not known.';
+    'List the functions that a kind of role may call, including those that its views call; null for an unknown kind.';
 
 
 create function @extschema@.granted_views(kind text) returns text[]
@@ -55,7 +55,7 @@ begin
 end
 $$;
 comment on function @extschema@.granted_views(text) is
-    'Write what a kind of role may read of the views, as grants do; a monitor is shown no payload.';
+    'List what a kind of role may read of the views, as grants name it; a monitor sees no payload.';
 
 
 create function @extschema@.give_access(role text, kind text) returns void
@@ -120,7 +120,7 @@ begin
 end
 $$;
 comment on function @extschema@.grant_access(text, text, text[]) is
-    'Let a role be a worker, of all queues or of some, a client, an operator, a reader or a monitor of this app, by its owner; a call for each. PD104, PD107.';
+    'Give a role access to this app as a worker (of all queues or of some), client, operator, reader or monitor. Only the owner may call it, once for each kind. Errors: PD104, PD107.';
 
 
 create function @extschema@.revoke_access(role text) returns boolean
@@ -140,7 +140,7 @@ begin
 end
 $$;
 comment on function @extschema@.revoke_access(text) is
-    'Take from a role all that it was given in this app, by its owner, also what was granted by hand; false when it had no access.';
+    'Take from a role all access to this app, also what was granted by hand. Only the owner may call it. Return false if the role had no access.';
 
 
 -- A role that was dropped, or one that has taken its name, has no USAGE of the schema and is passed over. Two who grant at once would
@@ -163,4 +163,4 @@ begin
 end
 $$;
 comment on function @extschema@.restore_access() is
-    'Grant every role again what its kind may do, since an upgrade may have brought new functions, and the public nothing; migrate() calls it.';
+    'Grant every role again what its kind may do, and the public nothing, since an upgrade may have brought new functions; migrate() calls it.';

@@ -18,7 +18,7 @@ begin
 end
 $$;
 comment on function @extschema@.has_usage(oid) is
-    'Tell whether a role itself was granted USAGE of the schema: then what stands under its name in the table of access is its own.';
+    'Tell whether a role itself was granted USAGE of the schema. Only then does its row in the table of access belong to it, and not to a dropped role of the same name.';
 
 
 create function @extschema@.has_access(kinds text[]) returns boolean
@@ -41,7 +41,7 @@ begin
 end
 $$;
 comment on function @extschema@.has_access(text[]) is
-    'Tell whether whoever logged in is the owner, or has one of these kinds of access to all queues, by a role that he is a member of.';
+    'Tell whether the role that logged in is the owner, or is a member of a role that has one of these kinds of access to all queues.';
 
 
 create function @extschema@.own_queues() returns text[]
@@ -61,7 +61,8 @@ begin
          order by 1);
 end
 $$;
-comment on function @extschema@.own_queues() is 'Name the queues to which the roles of whoever logged in are limited.';
+comment on function @extschema@.own_queues() is
+    'Return the queues to which the roles of the user who logged in are limited.';
 
 
 create function @extschema@.check_queues(queues text[]) returns void
@@ -115,7 +116,7 @@ begin
 end
 $$;
 comment on function @extschema@.without_sql_queue(text[]) is
-    'Leave out the queue $sql where the role that logged in has no access to its tasks.';
+    'Remove the queue $sql from a list if the role that logged in has no access to its tasks.';
 
 
 -- Beside the token, which is a secret: who has come by one of another queue can do nothing with it. A task that is gone has no
@@ -135,7 +136,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_tasks(jsonb) is
-    'Refuse [{job, task}] to which the role that logged in has no access, whatever token is named (PD115). [P6]';
+    'Refuse tasks [{job, task}] to which the role that logged in has no access, even if it knows their tokens (PD115). [P6]';
 
 
 create function @extschema@.check_task(job text, task text) returns void
@@ -172,4 +173,4 @@ begin
 end
 $$;
 comment on function @extschema@.check_reading(text, text) is
-    'Refuse the journal of a task to whose queue the role that logged in has no access (PD115), or that is gone (PD001).';
+    'Refuse the journal of a task if the role that logged in has no access to its queue (PD115), or if the task is gone (PD001).';

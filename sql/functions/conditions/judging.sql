@@ -74,4 +74,5 @@ exception
             format('this is no condition on a memory: %s', left(condition_failure.condition, 100)), sqlerrm, hint);
 end
 $$;
-comment on function @extschema@.condition_failure(text) is 'Say what is wrong with a condition on a memory (PD108), or null.';
+comment on function @extschema@.condition_failure(text) is
+    'Return what is wrong with a condition on a memory (PD108), or null.';

@@ -18,7 +18,8 @@ begin
          order by place);
 end
 $$;
-comment on function @extschema@.reference_path(text) is 'Read where in a schema a $ref leads: #/$defs/Page is {$defs,Page}, and # is the root.';
+comment on function @extschema@.reference_path(text) is
+    'Parse where a $ref of a schema leads: #/$defs/Page is {$defs,Page}, and # is the root.';
 
 
 -- Patterns and rules for unnamed members and for names are rare; only then is the whole object unpacked.
@@ -90,7 +91,7 @@ begin
 end
 $$;
 comment on function @extschema@.schema_parts(jsonb, jsonb, jsonb) is
-    'Take a value and its schema apart: what is to be looked at next, each part with its own schema.';
+    'Split a value and its schema into the parts to check next, each part with its own schema.';
 
 
 -- Of alternatives none of which fits, people want to hear of the one that came closest: where the fault lies deepest, and is
@@ -132,7 +133,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_choice(text, @extschema@.broken_rule[], jsonb, text[]) is
-    'Judge alternatives by what each of them found: null where enough fit (anyOf one, oneOf exactly one), else the fault to tell of.';
+    'Judge alternatives by what each of them found: return null if enough fit (anyOf one, oneOf exactly one), else the broken rule to report.';
 
 
 create function @extschema@.first_broken_rule(
@@ -181,7 +182,7 @@ begin
 end
 $$;
 comment on function @extschema@.first_broken_rule(jsonb, jsonb, jsonb, text[]) is
-    'Hold a value against a schema; returns the first rule that it breaks and where, or null.';
+    'Check a value against a schema; return the first rule that it breaks and where, or null.';
 
 
 -- A schema may come back to itself, and a document lead it deeper than the server's stack reaches: then it is refused, as for
@@ -199,7 +200,7 @@ exception
 end
 $$;
 comment on function @extschema@.broken_rule_of(jsonb, jsonb) is
-    'Hold a document against the rules of a contract; returns the first that it breaks and where, or null; depth where it cannot be told.';
+    'Check a document against the rules of a contract; return the first rule that it breaks and where, or null; depth if the document is too deep to be checked.';
 
 
 create function @extschema@.broken_rule_failure(entity text, broken @extschema@.broken_rule) returns jsonb
@@ -221,7 +222,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_rule_failure(text, @extschema@.broken_rule) is
-    'Say which rule of a contract a document breaks, and where (PD109); null for no rule.';
+    'Return which rule of a contract a document breaks, and where, as a failure (PD109); null for no rule.';
 
 
 create function @extschema@.contract_failure(entity text, context jsonb) returns jsonb
@@ -243,7 +244,7 @@ begin
 end
 $$;
 comment on function @extschema@.contract_failure(text, jsonb) is
-    'Say where a document breaks the contract of its entity (PD109), or null; an entity without a contract costs one look-up.';
+    'Return where a document breaks the contract of its entity (PD109), or null. An entity without a contract costs one look-up.';
 
 
 create function @extschema@.check_contract(id text, entity text, context jsonb) returns void
@@ -260,4 +261,4 @@ begin
 end
 $$;
 comment on function @extschema@.check_contract(text, text, jsonb) is
-    'Refuse a document that breaks the contract of its entity (PD109), and name the job: one statement may write many.';
+    'Refuse a document that breaks the contract of its entity (PD109), and name the job, since one statement may write many.';

@@ -23,7 +23,8 @@ begin
     return schema;
 end
 $$;
-comment on function @extschema@.without_choice(jsonb) is 'Write an optional field as one schema instead of two, where that says the same.';
+comment on function @extschema@.without_choice(jsonb) is
+    'Write an optional field as one schema instead of two, if that means the same.';
 
 
 create function @extschema@.rules_of(schema jsonb) returns jsonb
@@ -56,7 +57,7 @@ begin
 end
 $$;
 comment on function @extschema@.rules_of(jsonb) is
-    'Leave of a sound schema what asks something of a document: no titles, no descriptions, nothing that is said in two ways.';
+    'Reduce a valid schema to what a document can break: no titles, no descriptions, nothing said in two ways.';
 
 
 create function @extschema@.takes_objects(schema jsonb) returns boolean
@@ -79,7 +80,7 @@ begin
 end
 $$;
 comment on function @extschema@.takes_objects(jsonb) is
-    'Tell whether the types in a sound schema let an object pass; what stands behind a reference, and other rules, may refuse it.';
+    'Tell whether the types in a valid schema let an object pass. What is behind a reference, and other rules, may still refuse it.';
 
 
 create function @extschema@.define_contract(entity text, schema jsonb) returns void
@@ -108,7 +109,7 @@ begin
 end
 $$;
 comment on function @extschema@.define_contract(text, jsonb) is
-    'Define what memories of an entity must look like, or change it: a JSON Schema that every later write keeps to (PD109). What is there is neither locked nor looked at: see broken_contracts(). PD104, PD107, PD30x.';
+    'Define or change the contract of an entity: a JSON Schema that every later write must meet (PD109). Existing memories are neither locked nor checked; see broken_contracts(). Errors: PD104, PD107, PD30x.';
 
 
 create function @extschema@.drop_contract(entity text) returns boolean
@@ -122,7 +123,8 @@ begin
     return found;
 end
 $$;
-comment on function @extschema@.drop_contract(text) is 'Let the memories of an entity be free again; false when there was no contract.';
+comment on function @extschema@.drop_contract(text) is
+    'Remove the contract of an entity; return false if there was none.';
 
 
 create function @extschema@.contract_of(entity text) returns jsonb
@@ -176,4 +178,4 @@ begin
 end
 $$;
 comment on function @extschema@.broken_contracts(text, jsonb, text, integer) is
-    'List memories of an entity that break its contract, or a schema on trial, in order of id after one, at most max_rows; nothing is locked. PD107.';
+    'List memories of an entity that break its contract, or another schema, in order of id, at most max_rows. Locks nothing. Errors: PD107.';

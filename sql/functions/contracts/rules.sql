@@ -19,7 +19,8 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.type_fits(jsonb, jsonb) is 'Tell whether a value is of the type, or of one of the types, that a schema names.';
+comment on function @extschema@.type_fits(jsonb, jsonb) is
+    'Tell whether a value is of the type, or of one of the types, that a schema names.';
 
 
 create function @extschema@.is_open(value jsonb, schema jsonb) returns boolean
@@ -36,7 +37,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_open(jsonb, jsonb) is
-    'Tell whether a schema asks more of a value than its type, or the type does not fit: most parts of a document are done with here.';
+    'Tell whether a schema asks more of a value than its type, or the type does not fit. Most parts of a document need no further check.';
 
 
 create function @extschema@.is_in_list(value jsonb, list jsonb) returns boolean
@@ -54,7 +55,7 @@ begin
     return list @> value;
 end
 $$;
-comment on function @extschema@.is_in_list(jsonb, jsonb) is 'Tell whether a value stands in a JSON array.';
+comment on function @extschema@.is_in_list(jsonb, jsonb) is 'Tell whether a value is an element of a JSON array.';
 
 
 create function @extschema@.broken_number_rule(value jsonb, schema jsonb) returns text
@@ -73,7 +74,8 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.broken_number_rule(jsonb, jsonb) is 'Name the rule for numbers that a number breaks, or null.';
+comment on function @extschema@.broken_number_rule(jsonb, jsonb) is
+    'Return the rule for numbers that a number breaks, or null.';
 
 
 create function @extschema@.broken_text_rule(value jsonb, schema jsonb) returns text
@@ -90,7 +92,8 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.broken_text_rule(jsonb, jsonb) is 'Name the rule for texts that a text breaks, or null.';
+comment on function @extschema@.broken_text_rule(jsonb, jsonb) is
+    'Return the rule for texts that a text breaks, or null.';
 
 
 create function @extschema@.has_twins(value jsonb) returns boolean
@@ -103,7 +106,7 @@ begin
     return jsonb_array_length(value) > (select count(distinct item) from jsonb_array_elements(value) as item);
 end
 $$;
-comment on function @extschema@.has_twins(jsonb) is 'Tell whether an element stands in an array twice.';
+comment on function @extschema@.has_twins(jsonb) is 'Tell whether an array has equal elements.';
 
 
 create function @extschema@.key_count(value jsonb) returns bigint
@@ -133,7 +136,8 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.broken_array_rule(jsonb, jsonb) is 'Name the rule for arrays that an array breaks, or null.';
+comment on function @extschema@.broken_array_rule(jsonb, jsonb) is
+    'Return the rule for arrays that an array breaks, or null.';
 
 
 -- The key at which an object breaks a rule about its keys.
@@ -162,7 +166,7 @@ begin
 end
 $$;
 comment on function @extschema@.key_at_fault(jsonb, jsonb, text) is
-    'Name the key that an object lacks (required) or may not have (additionalProperties), or null.';
+    'Return the key that an object lacks (required) or must not have (additionalProperties), or null.';
 
 
 create function @extschema@.broken_object_rule(value jsonb, schema jsonb) returns text
@@ -182,7 +186,8 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.broken_object_rule(jsonb, jsonb) is 'Name the rule for objects that an object breaks, or null.';
+comment on function @extschema@.broken_object_rule(jsonb, jsonb) is
+    'Return the rule for objects that an object breaks, or null.';
 
 
 create function @extschema@.broken_rule_name(value jsonb, schema jsonb) returns text
@@ -205,7 +210,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_rule_name(jsonb, jsonb) is
-    'Name the first rule of a schema that a value breaks by itself, or null; what lies inside of it is not looked at.';
+    'Return the first rule of a schema that a value itself breaks, or null; what is inside the value is not checked.';
 
 
 create function @extschema@.type_words(types jsonb) returns text
@@ -223,7 +228,7 @@ begin
                with ordinality as wanted (name, place));
 end
 $$;
-comment on function @extschema@.type_words(jsonb) is 'Name a type, or a list of types, as an error message says it.';
+comment on function @extschema@.type_words(jsonb) is 'Write a type, or a list of types, for an error message.';
 
 
 create function @extschema@.wanted_words(rule text, argument jsonb) returns text
@@ -257,7 +262,7 @@ begin
     end, left(wanted_words.argument::text, 200));
 end
 $$;
-comment on function @extschema@.wanted_words(text, jsonb) is 'Say what a rule wants, as an error message says it.';
+comment on function @extschema@.wanted_words(text, jsonb) is 'Write what a rule wants for an error message.';
 
 
 create function @extschema@.found_words(value jsonb) returns text
@@ -274,4 +279,4 @@ begin
 end
 $$;
 comment on function @extschema@.found_words(jsonb) is
-    'Say what was found, as an error message says it: its type and length, not itself, since messages go to the server''s log.';
+    'Write what was found for an error message: its type and length, not the value itself, since messages go to the log of the server.';

@@ -29,7 +29,8 @@ begin
      where k.keyword in ('allOf', 'anyOf', 'oneOf', 'prefixItems');
 end
 $$;
-comment on function @extschema@.subschemas(jsonb) is 'List the schemas that stand right inside of a schema, with the steps that lead to them.';
+comment on function @extschema@.subschemas(jsonb) is
+    'List the schemas directly inside a schema, with the steps that lead to them.';
 
 
 create function @extschema@.all_schemas(schema jsonb) returns setof @extschema@.schema_part
@@ -51,7 +52,8 @@ begin
     select p.path, null::jsonb, p.schema from part as p;
 end
 $$;
-comment on function @extschema@.all_schemas(jsonb) is 'List a schema and all that stand in it at any depth, with the paths that lead to them.';
+comment on function @extschema@.all_schemas(jsonb) is
+    'List a schema and all schemas inside it at any depth, with the paths that lead to them.';
 
 
 create function @extschema@.is_pattern(pattern text) returns boolean
@@ -96,7 +98,8 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.keyword_wants(text) is 'Say what a keyword of a schema must be given; null for a keyword that contracts do not know.';
+comment on function @extschema@.keyword_wants(text) is
+    'Return what a keyword of a schema must be given; null for a keyword that contracts do not know.';
 
 
 create function @extschema@.is_schema(value jsonb) returns boolean
@@ -145,7 +148,7 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.keyword_fits(text, jsonb) is 'Tell whether what a keyword was given is what it wants.';
+comment on function @extschema@.keyword_fits(text, jsonb) is 'Tell whether a keyword was given what it wants.';
 
 
 create function @extschema@.keyword_failure(path text[], detail text) returns jsonb
@@ -161,7 +164,8 @@ begin
         || jsonb_build_object('path', write_path(path));
 end
 $$;
-comment on function @extschema@.keyword_failure(text[], text) is 'Say which keyword of a schema is wrong (PD107).';
+comment on function @extschema@.keyword_failure(text[], text) is
+    'Return which keyword of a schema is wrong, as a failure (PD107).';
 
 
 -- A reference that comes back to itself without going into the document would be followed for ever.
@@ -203,7 +207,7 @@ begin
 end
 $$;
 comment on function @extschema@.reference_failure(jsonb) is
-    'Say which $ref of a schema leads nowhere, or in a circle (PD107), or null.';
+    'Return which $ref of a schema leads nowhere or in a circle (PD107), or null.';
 
 
 create function @extschema@.schema_failure(schema jsonb) returns jsonb
@@ -238,4 +242,4 @@ begin
 end
 $$;
 comment on function @extschema@.schema_failure(jsonb) is
-    'Say what is wrong with the schema of a contract: a keyword, a pattern or a reference (PD107), its size or depth (PD30x); or null.';
+    'Return what is wrong with the schema of a contract: a keyword, a pattern or a reference (PD107), its size or depth (PD30x); or null.';

@@ -15,7 +15,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_same_step(text, text) is
-    'Tell whether two keys may lead to the same place: 1, +1 and 01 are one element of an array, and what counts from its end may be any.';
+    'Tell whether two keys may lead to the same place: 1, +1 and 01 are the same element of an array, and an index from the end may be any.';
 
 
 create function @extschema@.patch_reaches(patch jsonb, path text[]) returns boolean
@@ -64,7 +64,7 @@ begin
 end
 $$;
 comment on function @extschema@.touches(text, text[], jsonb, text[]) is
-    'Tell whether a command wrote at a place of a memory, above it or beneath it.';
+    'Tell whether a command wrote at a path of a memory, above it or beneath it.';
 
 
 create function @extschema@.changes(
@@ -90,7 +90,7 @@ begin
      limit changes.max_rows;
 end
 $$;
-comment on function @extschema@.changes(text, text[], bigint, integer) is 'Read the changes of a memory at a place, from a version on.';
+comment on function @extschema@.changes(text, text[], bigint, integer) is 'Return the changes of a memory at a path after a version.';
 
 
 create function @extschema@.entity_history(
@@ -114,7 +114,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_history(text, text, bigint, integer) is
-    'Return the changes of a memory, or of what is at a path, after a version: who, when, by which command. Page with the last version. PD101, PD107, PD401.';
+    'Return the changes of a memory, or of what is at a path, after a version: who made them, when, and by which command. For the next page, give the last version. Errors: PD101, PD107, PD401.';
 
 
 create function @extschema@.leaves(value jsonb, place text[]) returns setof text[]
@@ -135,7 +135,7 @@ begin
 end
 $$;
 comment on function @extschema@.leaves(jsonb, text[]) is
-    'Name the places of a value that hold something: all but objects with members. An array is one place.';
+    'Return the places of a value that hold something: all but objects with members. An array is one place.';
 
 
 create function @extschema@.place_of(document jsonb, leaf text[]) returns text[]
@@ -152,7 +152,7 @@ begin
 end
 $$;
 comment on function @extschema@.place_of(jsonb, text[]) is
-    'Name the place that a leaf belongs to: itself, or the array that it is in, since elements move.';
+    'Return the place that a leaf belongs to: itself, or the array that it is in, since elements move.';
 
 
 -- Where commands wrote: at their path, and a merge at each leaf of its patch. An empty object in a patch writes at that
@@ -182,7 +182,7 @@ begin
 end
 $$;
 comment on function @extschema@.written_places(text) is
-    'Read where the commands of a memory have written: each place with its last version, and the last that wrote all beneath it.';
+    'Return where the commands of a memory have written: each place with its last version, and the last that wrote everything beneath it.';
 
 
 create function @extschema@.authors(
@@ -240,7 +240,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_blame(text, text) is
-    'Return who wrote what stands in a memory, or beneath a path: each value with its last command, task, time and version. What is in an array has the author of the array. PD401.';
+    'Return who wrote each value in a memory, or beneath a path, with the last command, task, time and version. Values in an array have the author of the array. Errors: PD401.';
 
 
 create function @extschema@.entity_items(
@@ -265,7 +265,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_items(text, text, bigint, integer) is
-    'Return the items of a log that were added after a version, with their versions, times and tasks. Page with the last version: a page ends with all of its items, even beyond max_rows. PD101, PD107, PD401.';
+    'Return the items of a log that were added after a version, with their versions, times and tasks. For the next page, give the last version; a page holds all items of a version, even beyond max_rows. Errors: PD101, PD107, PD401.';
 
 
 create function @extschema@.entity_watch(id text, listener text) returns bigint
@@ -297,4 +297,4 @@ exception
 end
 $$;
 comment on function @extschema@.entity_watch(text, text) is
-    'Ask for a NOTIFY at each change of a memory, until stop_listening(), or for an hour; returns its version, or null while an open transaction has the memory: ask again. LISTEN first, then read entity_history() from the version that you have. PD104, PD401.';
+    'Ask for a NOTIFY at each change of a memory, until stop_listening() or for an hour; return its version, or null while an open transaction holds the memory (ask again). LISTEN first, then read entity_history() from the version that you have. Errors: PD104, PD401.';

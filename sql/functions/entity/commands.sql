@@ -10,7 +10,7 @@ begin
     return case when jsonb_typeof(as_items.items) <> 'array' then jsonb_build_array(as_items.items) else as_items.items end;
 end
 $$;
-comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one; nothing stays nothing.';
+comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one; null stays null.';
 
 
 create function @extschema@.told_before(
@@ -52,7 +52,7 @@ begin
 end
 $$;
 comment on function @extschema@.told_before(text, text, @extschema@.command[], text) is
-    'Return the answers that a caller''s key got the first time, or null; PD106 when it stood for other commands, as their fingerprint tells. [P2]';
+    'Return the answers that the key of a caller got the first time, or null; PD106 if the key was used for other commands, as their fingerprint shows. [P2]';
 
 
 create function @extschema@.version_failure(held @extschema@.memory, expects bigint) returns jsonb
@@ -73,7 +73,7 @@ begin
 end
 $$;
 comment on function @extschema@.version_failure(@extschema@.memory, bigint) is
-    'Say that a memory is not at the version that a command expects (PD105), or null.';
+    'Return that a memory is not at the version that a command expects (PD105), or null.';
 
 
 create function @extschema@.mark_version(held @extschema@.memory, made_at timestamptz) returns boolean
@@ -89,7 +89,7 @@ begin
 end
 $$;
 comment on function @extschema@.mark_version(@extschema@.memory, timestamptz) is
-    'Do what some versions of a memory call for: every hundredth is kept, and watchers are told; returns whether any are left.';
+    'Do what some versions of a memory require: keep every hundredth, and notify watchers; return whether any watchers are left.';
 
 
 create function @extschema@.run_command(
@@ -151,7 +151,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_command(text, text, text[], jsonb, bigint, text, boolean, text) is
-    'Run one command that comes from no task; every entity verb is this with its own arguments. A value that the memory has held before is known to be good. [P2] [P3]';
+    'Run one command that comes from no task. Every entity verb is this with its own arguments. A value that the memory has held before needs no check. [P2] [P3]';
 
 
 create function @extschema@.run_commands(
@@ -210,7 +210,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_commands(text, @extschema@.command[], bigint, text) is
-    'Run several commands that come from no task, all or none: a version for each, and one write of the row. [P2] [P3]';
+    'Run several commands that come from no task, all or none, with a version for each and one write of the row. [P2] [P3]';
 
 
 create function @extschema@.record_update() returns trigger
@@ -233,7 +233,8 @@ begin
     return new;
 end
 $$;
-comment on function @extschema@.record_update() is 'Give a plain UPDATE of a memory its version and its row in the journal; PD109 where it breaks the contract. [P3]';
+comment on function @extschema@.record_update() is
+    'Give a plain UPDATE of a memory its version and its row in the journal; PD109 if it breaks the contract. [P3]';
 
 
 create function @extschema@.record_insert() returns trigger
@@ -253,4 +254,5 @@ begin
     return null;
 end
 $$;
-comment on function @extschema@.record_insert() is 'Journal the document that a job begins with, as version 1; PD109 where it breaks the contract.';
+comment on function @extschema@.record_insert() is
+    'Record the first document of a job as version 1 in the journal; PD109 if it breaks the contract.';

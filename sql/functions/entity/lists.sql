@@ -22,7 +22,8 @@ exception
         return make_failure('PD101', 'InvalidPath', message, detail, hint);
 end
 $$;
-comment on function @extschema@.misread_failure(jsonb) is 'Say why the path of a command cannot be read (PD101), or null.';
+comment on function @extschema@.misread_failure(jsonb) is
+    'Return why the path of a command cannot be read (PD101), or null.';
 
 
 create function @extschema@.read_commands(commands jsonb) returns @extschema@.command[]
@@ -58,4 +59,4 @@ exception
 end
 $$;
 comment on function @extschema@.read_commands(jsonb) is
-    'Read commands as a client writes them: op, path (written or an array of keys) and value. PD101, PD107.';
+    'Read commands as a client writes them: op, path (as text or as an array of keys) and value. Errors: PD101, PD107.';

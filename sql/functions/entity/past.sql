@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_moment(@extschema@.memory, bigint, timestamptz) is
-    'Refuse a moment that is none (PD107), or a version that a memory has not had (PD404).';
+    'Refuse a missing or ambiguous moment (PD107), and a version that a memory never had (PD404).';
 
 
 -- A task tells what it did with its own time, which may lie before what a client has written meanwhile. A memory was as it was before
@@ -52,7 +52,7 @@ begin
 end
 $$;
 comment on function @extschema@.version_at(text, timestamptz) is
-    'Tell which version a memory had at a time: the one before the first that was made later.';
+    'Return which version a memory had at a time: the one before the first that was made later.';
 
 
 create function @extschema@.entity_at(
@@ -80,7 +80,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_at(text, bigint, timestamptz, text) is
-    'Return a memory, or what was at a path, as it was at a version or at a time; null where nothing was. PD101, PD107 both or none, PD303 a log too large for one value, PD401, PD404 no such version.';
+    'Return a memory, or its value at a path, as it was at a version or at a time; null if nothing was there. Errors: PD101, PD107 (give a version or a time), PD303 (a log too large for one value), PD401, PD404 (no such version).';
 
 
 create function @extschema@.differences(old jsonb, new jsonb, place text[]) returns setof @extschema@.difference
@@ -144,7 +144,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_diff(text, bigint, bigint) is
-    'Return the places in which a memory differs between two versions, or from a version to now. PD401, PD404.';
+    'Return the places in which a memory differs between two versions, or between a version and now. Errors: PD401, PD404.';
 
 
 create function @extschema@.entity_restore(
@@ -169,4 +169,4 @@ begin
 end
 $$;
 comment on function @extschema@.entity_restore(text, bigint, bigint, text) is
-    'Make a memory again what it was at a version, as a new version; returns it. Logs stay as they are. PD105, PD106, PD107, PD109 where a contract has come since, PD401, PD404.';
+    'Make a memory again what it was at a version, as a new version; return the new version. Logs stay as they are. Errors: PD105, PD106, PD107, PD109 (a contract was defined since), PD401, PD404.';

@@ -28,7 +28,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_create(text, text, jsonb, text) is
-    'Make a memory without a workflow; false when the id exists, true again for the same key. PD103 when the memory is no object.';
+    'Create a memory without a workflow; return false if the id exists, and true again for the same key. Errors: PD103 (the memory is not an object), PD104, PD109, PD30x.';
 
 
 create function @extschema@.entity_get(id text, path text default '') returns jsonb
@@ -45,7 +45,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_get(text, text) is
-    'Return the memory of a job at a path, or all of it; a log reads as an array; null where nothing is. PD101, PD303 a log too large for one value, PD401 when there is no such job.';
+    'Return the memory of a job, or its value at a path; a log is read as an array; null if nothing is there. Errors: PD101, PD303 (a log too large for one value), PD401.';
 
 
 create function @extschema@.entity_set(
@@ -66,7 +66,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_set(text, jsonb, text, bigint, text) is
-    'Put a value at a path, or in place of the whole memory; returns the version.';
+    'Set the value at a path, or replace the whole memory; return the version.';
 
 
 create function @extschema@.entity_merge(
@@ -87,7 +87,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_merge(text, jsonb, text, bigint, text) is
-    'Merge an object into the one at a path, to any depth; arrays and scalars replace. Returns the version. PD102 where no object is.';
+    'Merge an object into the object at a path, to any depth; arrays and scalars are replaced. Return the version. Errors: PD102 (no object is there).';
 
 
 create function @extschema@.entity_append(
@@ -108,7 +108,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_append(text, text, jsonb, bigint, text) is
-    'Add the items of an array, or one item, at the end of the array at a path; returns the new length. PD102 where no array is.';
+    'Add the items of an array, or one item, at the end of the array at a path; return its new length. Errors: PD102 (no array is there).';
 
 
 create function @extschema@.entity_prepend(
@@ -129,7 +129,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_prepend(text, text, jsonb, bigint, text) is
-    'Add the items of an array, or one item, before the array at a path; returns the new length. PD102 where no array is.';
+    'Add the items of an array, or one item, at the beginning of the array at a path; return its new length. Errors: PD102 (no array is there).';
 
 
 create function @extschema@.entity_remove(
@@ -150,7 +150,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_remove(text, text, integer, bigint, text) is
-    'Remove one element of the array at a path, -1 the last; returns what was removed. PD102 where no such element is.';
+    'Remove an element of the array at a path, -1 for the last; return what was removed. Errors: PD102 (no such element is there).';
 
 
 create function @extschema@.entity_increment(
@@ -171,7 +171,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_increment(text, text, numeric, bigint, text) is
-    'Add to the number at a path; returns the sum. PD102 where no number is.';
+    'Add to the number at a path, 0 if nothing is there; return the sum. Errors: PD102 (no number is there).';
 
 
 create function @extschema@.entity_toggle(
@@ -191,7 +191,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_toggle(text, text, bigint, text) is
-    'Turn the boolean at a path around, or make it true; returns it. PD102 where no boolean is.';
+    'Invert the boolean at a path, or set it to true if nothing is there; return it. Errors: PD102 (no boolean is there).';
 
 
 create function @extschema@.entity_set_if_not_exists(
@@ -213,7 +213,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_set_if_not_exists(text, text, jsonb, bigint, text) is
-    'Put a value at a path where nothing is; returns the value that stands.';
+    'Set the value at a path if nothing is there; return the value that is there now.';
 
 
 create function @extschema@.entity_delete(
@@ -233,7 +233,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_delete(text, text, bigint, text) is
-    'Delete what is at a path; returns it, or null.';
+    'Delete what is at a path; return it, or null.';
 
 
 create function @extschema@.entity_log(
@@ -254,7 +254,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_log(text, text, jsonb, bigint, text) is
-    'Add the items of an array, or one item, to a log: a list beside the document that may grow without end, at the same cost each time. Returns the version.';
+    'Add the items of an array, or one item, to a log: a list of any length beside the document, at the same cost for each item. Return the version.';
 
 
 create function @extschema@.entity_apply(
@@ -278,7 +278,7 @@ begin
 end
 $$;
 comment on function @extschema@.entity_apply(text, jsonb, bigint, text) is
-    'Carry out [{op, path, value}] on one memory, all or none; returns the answers in an array. Each has a version, the row is written once. PD101, PD107, and what the commands are refused for.';
+    'Apply [{op, path, value}] to one memory, all or none; return the answers in an array. Each command has a version; the row is written once. Errors: PD101, PD107, and those of the commands.';
 
 
 create function @extschema@.entity_meets(id text, condition text) returns bigint
@@ -295,4 +295,4 @@ begin
 end
 $$;
 comment on function @extschema@.entity_meets(text, text) is
-    'Tell whether a memory fulfils a JSON path predicate: its version if so, else null. PD108 when it is none, PD401.';
+    'Tell whether a memory meets a JSON path predicate: return its version if so, else null. Errors: PD108 (no predicate), PD401.';

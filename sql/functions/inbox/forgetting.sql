@@ -16,7 +16,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_messages(@extschema@.turn[]) is
-    'Drop the messages of tasks that are gone: of these, and of all beneath them.';
+    'Delete the messages of ended tasks and of all tasks beneath them.';
 
 
 create function @extschema@.forget_inboxes(jobs text[]) returns void
@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_inboxes(text[]) is
-    'Drop the messages of jobs that have ended; those of hooks that outlive the run stay, and so do the keys of signals.';
+    'Delete the messages of jobs that have ended, except those of hooks that outlive the run, and the keys of signals.';
 
 
 create function @extschema@.forget_mail(ids text[]) returns void
@@ -46,4 +46,4 @@ begin
     delete from inbox as i where i.job_id = any(forget_mail.ids);
 end
 $$;
-comment on function @extschema@.forget_mail(text[]) is 'Drop all messages of jobs that are forgotten.';
+comment on function @extschema@.forget_mail(text[]) is 'Delete all messages of deleted jobs.';

@@ -16,7 +16,7 @@ begin
 end
 $$;
 comment on function @extschema@.carry_cancels(@extschema@.turn[]) is
-    'Address the requests to cancel that runs have not heard to the runs that follow them.';
+    'Readdress requests to cancel that a run has not heard to the next run.';
 
 
 create function @extschema@.drop_signals(ids text[], dropped_at timestamptz) returns void
@@ -34,7 +34,7 @@ begin
 end
 $$;
 comment on function @extschema@.drop_signals(text[], timestamptz) is
-    'Let nobody take the signals that lay open when jobs had ended, and of which the keys alone stand here.';
+    'Let nobody take the signals that were open when jobs ended and of which only the keys are kept.';
 
 
 -- Nobody reads again what a run has taken: it stands in the journal. Keys must stay, but out of the way of whoever looks for
@@ -58,4 +58,4 @@ begin
 end
 $$;
 comment on function @extschema@.put_signals_away(text[]) is
-    'Drop the signals that were taken by runs which are over, but for their keys. [P12]';
+    'Delete the signals that earlier runs have taken, but keep their keys. [P12]';

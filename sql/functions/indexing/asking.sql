@@ -10,7 +10,8 @@ begin
     return format('(%s) is not true', negated.condition);
 end
 $$;
-comment on function @extschema@.negated(text) is 'Turn a condition round: it holds wherever the other does not, also where nothing is.';
+comment on function @extschema@.negated(text) is
+    'Negate a condition: the result holds wherever the condition does not, also if nothing is there.';
 
 
 create function @extschema@.value_question(path text, operator text, operand jsonb) returns text
@@ -39,7 +40,7 @@ begin
 end
 $$;
 comment on function @extschema@.value_question(text, text, jsonb) is
-    'Ask whether the value at a place contains another, matches a jsonpath predicate or has the words of a search. PD107 for a column, and for what is not understood.';
+    'Ask whether the value at a path contains another, matches a jsonpath predicate or has the words of a search. Errors: PD107 (a column, or a question that is not understood).';
 
 
 create function @extschema@.operation(path text, operator text, operand jsonb) returns text
@@ -68,7 +69,8 @@ begin
     end case;
 end
 $$;
-comment on function @extschema@.operation(text, text, jsonb) is 'Apply one operator to a place. PD107 for an operator that is not known.';
+comment on function @extschema@.operation(text, text, jsonb) is
+    'Apply one operator to a path. Errors: PD107 (an unknown operator).';
 
 
 -- An object whose keys are words with $ holds operators; any other value is what the place has to equal.
@@ -102,7 +104,7 @@ begin
 end
 $$;
 comment on function @extschema@.condition_on(text, jsonb) is
-    'Write what is asked of one place: that it equals a value, or what an object of operators says. PD107 where it is not understood.';
+    'Write what is asked of one path: that it equals a value, or what an object of operators says. Errors: PD107.';
 
 
 create function @extschema@.listed(conditions jsonb, word text) returns jsonb
@@ -119,7 +121,8 @@ begin
     return listed.conditions;
 end
 $$;
-comment on function @extschema@.listed(jsonb, text) is 'Give the conditions that $and or $or combine; PD107 when they are no array.';
+comment on function @extschema@.listed(jsonb, text) is
+    'Return the conditions that $and or $or combine. Errors: PD107 (no array).';
 
 
 create function @extschema@.all_of(conditions jsonb, word text default 'and') returns text
@@ -148,4 +151,4 @@ begin
 end
 $$;
 comment on function @extschema@.all_of(jsonb, text) is
-    'Write conditions as the text of a WHERE clause: an object whose members all hold, or a list of such objects joined by "and" or "or".';
+    'Write conditions as the text of a WHERE clause: an object whose members must all hold, or a list of such objects joined by "and" or "or".';

@@ -13,7 +13,8 @@ begin
     perform raise_failure(make_failure('PD107', 'InvalidArgument', message, detail, hint));
 end
 $$;
-comment on function @extschema@.refuse_argument(text, text, text) is 'Refuse an argument that is not understood (PD107).';
+comment on function @extschema@.refuse_argument(text, text, text) is
+    'Refuse an argument that is not understood (PD107).';
 
 
 create function @extschema@.check_conditions(conditions jsonb) returns void
@@ -67,7 +68,7 @@ begin
 end
 $$;
 comment on function @extschema@.operand_kind(jsonb) is
-    'Tell as what a value is compared: text, number, boolean, time, null or value (the whole of it). PD107 for what looks like a time and is none.';
+    'Return as what a value is compared: text, number, boolean, time, null or value (the whole of it). Errors: PD107 (an invalid time).';
 
 
 create function @extschema@.kind_type(kind text) returns text
@@ -106,7 +107,7 @@ begin
            end;
 end
 $$;
-comment on function @extschema@.operand_text(jsonb, text) is 'Write a value as the type of its kind reads it.';
+comment on function @extschema@.operand_text(jsonb, text) is 'Write a value so that the type of its kind can read it.';
 
 
 create function @extschema@.column_kind(name text) returns text
@@ -129,7 +130,8 @@ begin
     return kind;
 end
 $$;
-comment on function @extschema@.column_kind(text) is 'Tell the kind of a column, by its name with $; PD107 for another word.';
+comment on function @extschema@.column_kind(text) is
+    'Return the kind of a column, by its name with $. Errors: PD107 (an unknown column).';
 
 
 create function @extschema@.is_column(path text) returns boolean
@@ -142,7 +144,8 @@ begin
     return left(is_column.path, 1) = '$';
 end
 $$;
-comment on function @extschema@.is_column(text) is 'Tell whether a path means a column of the job, not a place in its memory.';
+comment on function @extschema@.is_column(text) is
+    'Tell whether a path names a column of the job, not a place in its memory.';
 
 
 create function @extschema@.reading(path text, kind text) returns text
@@ -167,7 +170,7 @@ begin
 end
 $$;
 comment on function @extschema@.reading(text, text) is
-    'Write the expression that reads a path, or a column, as one kind. PD101 when it is no path, PD107 when the column is of another kind.';
+    'Write the expression that reads a path, or a column, as one kind. Errors: PD101 (no path), PD107 (a column of another kind).';
 
 
 -- Longer texts than an extractor returns are found by their beginning, and then compared whole.
@@ -185,7 +188,8 @@ begin
         parse_path(long_comparison.path), long_comparison.sign, long_comparison.operand);
 end
 $$;
-comment on function @extschema@.long_comparison(text, text, text) is 'Compare a place with a text of 512 characters or more.';
+comment on function @extschema@.long_comparison(text, text, text) is
+    'Compare a path with a text of 512 characters or more.';
 
 
 create function @extschema@.comparison(path text, sign text, operand jsonb) returns text
@@ -213,7 +217,7 @@ begin
 end
 $$;
 comment on function @extschema@.comparison(text, text, jsonb) is
-    'Compare a place with a value of the same kind; anything of another kind is neither equal nor before nor after. PD107 where there is no order.';
+    'Compare a path with a value of the same kind. A value of another kind is neither equal nor before nor after. Errors: PD107 (values without an order).';
 
 
 -- Equal kinds are asked for together, so that one look into an index finds them all.
@@ -245,7 +249,7 @@ begin
 end
 $$;
 comment on function @extschema@.membership(text, jsonb) is
-    'Compare a place with each of many values. PD107 when they are no array.';
+    'Compare a path with each of many values. Errors: PD107 (no array).';
 
 
 create function @extschema@.existence(path text, operand jsonb) returns text
@@ -263,7 +267,7 @@ begin
 end
 $$;
 comment on function @extschema@.existence(text, jsonb) is
-    'Ask whether anything is at a place; JSON null is something. PD107 without true or false.';
+    'Ask whether anything is at a path; JSON null is something. Errors: PD107 (neither true nor false).';
 
 
 create function @extschema@.check_predicate(operand jsonb) returns void
@@ -285,4 +289,4 @@ begin
 end
 $$;
 comment on function @extschema@.check_predicate(jsonb) is
-    'Refuse what a task could not wait for either: what is no jsonpath predicate, or has variables (PD107).';
+    'Refuse what is no jsonpath predicate or has variables (PD107), as for conditions that tasks wait for.';

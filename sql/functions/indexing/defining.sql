@@ -26,7 +26,8 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@.check_kind(text) is 'Refuse what is no kind of index, or none on this server (PD107).';
+comment on function @extschema@.check_kind(text) is
+    'Refuse an unknown kind of index, or a kind that this server does not have (PD107).';
 
 
 create function @extschema@.check_index(entity text, path text, kind text, how text) returns void
@@ -55,7 +56,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_index(text, text, text, text) is
-    'Refuse an index that cannot be: PD104 for its entity, PD101 for its path, PD107 for its kind.';
+    'Refuse an index with an invalid entity (PD104), path (PD101) or kind (PD107).';
 
 
 create function @extschema@.index_name(entity text, path text[], kind text) returns text
@@ -70,7 +71,8 @@ begin
     return 'memory_' || left(encode(sha256(convert_to(what, 'UTF8')), 'hex'), 20);
 end
 $$;
-comment on function @extschema@.index_name(text, text[], text) is 'Name an index in the catalogue: a hash of what it is.';
+comment on function @extschema@.index_name(text, text[], text) is
+    'Return the name of an index in the catalogue: a hash of its definition.';
 
 
 create function @extschema@.index_state(name text) returns text
@@ -94,7 +96,7 @@ begin
 end
 $$;
 comment on function @extschema@.index_state(text) is
-    'Tell of an index, by its name, whether it is valid, building, invalid (a build that was broken off) or missing.';
+    'Return whether an index is valid, building, invalid (a build was interrupted) or missing, by its name.';
 
 
 -- Whoever waits for the table may be what a build waits for; when the server breaks that circle, the build is lost.
@@ -115,7 +117,7 @@ begin
 end
 $$;
 comment on function @extschema@.index_work_is_running() is
-    'Tell whether another session builds, drops or analyzes on jobs: a client that builds concurrently begins when it is done.';
+    'Tell whether another session builds, drops or analyzes indexes on jobs. A client that builds concurrently waits until that is done.';
 
 
 create function @extschema@.index_definition(entity text, path text[], kind text) returns text
@@ -142,7 +144,7 @@ begin
 end
 $$;
 comment on function @extschema@.index_definition(text, text[], text) is
-    'Define an index: partial, of one entity; of a value and the id, of all that is in a value (contains), of the words in its texts (search), or of a vector.';
+    'Write the definition of an index: partial, for one entity; of a value and the id, of all that is in a value (contains), of the words in its texts (search), or of a vector.';
 
 
 -- Beside the index stand statistics of what it reads: the planner takes none from a partial index, and would guess. Of words
@@ -174,7 +176,7 @@ begin
 end
 $$;
 comment on function @extschema@.index_statements(text, text[], text, text) is
-    'Write the statements that are still needed to make an index; none where it is valid or being built.';
+    'Return the statements that are still needed to create an index; none if it is valid or being built.';
 
 
 create function @extschema@.drop_statements(entity text, path text[], kind text, how text) returns text[]
@@ -197,4 +199,4 @@ begin
 end
 $$;
 comment on function @extschema@.drop_statements(text, text[], text, text) is
-    'Write the statements that drop an index and its statistics; none where they are missing.';
+    'Return the statements that drop an index and its statistics; none if they are missing.';

@@ -20,7 +20,7 @@ begin
 end
 $$;
 comment on function @extschema@.text_at(jsonb, text[]) is
-    'Read the first 512 characters of a text in a document; null where no text is. Frozen: stored indexes rest on it.';
+    'Read the first 512 characters of a text in a document; null if there is no text. Frozen: stored indexes depend on it.';
 
 
 -- Every number that a double can hold comes out as it is; 1e400 and 400 decimals bound what a numeric may hold besides.
@@ -43,7 +43,7 @@ begin
 end
 $$;
 comment on function @extschema@.number_at(jsonb, text[]) is
-    'Read a number in a document, within 1e400 and to 400 decimals; null where no number is. Frozen: stored indexes rest on it.';
+    'Read a number in a document, within 1e400 and to 400 decimals; null if there is no number. Frozen: stored indexes depend on it.';
 
 
 create function @extschema@.boolean_at(context jsonb, path text[]) returns boolean
@@ -63,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.boolean_at(jsonb, text[]) is
-    'Read a boolean in a document; null where none is. Frozen: stored indexes rest on it.';
+    'Read a boolean in a document; null if there is none. Frozen: stored indexes depend on it.';
 
 
 -- The shape is checked first, so that the cast cannot raise and depends on no setting; without a backslash, which means
@@ -89,7 +89,7 @@ begin
 end
 $$;
 comment on function @extschema@.time_at(jsonb, text[]) is
-    'Read a time in a document, written in ISO 8601 with its zone (2026-01-31T12:00:00Z); null where none is. Frozen: stored indexes rest on it.';
+    'Read a time in a document, written in ISO 8601 with its zone (2026-01-31T12:00:00Z); null if there is none. Frozen: stored indexes depend on it.';
 
 
 -- The parser of texts goes back and forth in what has no blank, and in comments of HTML: 100 kB of "a_" took it a minute. And of
@@ -106,7 +106,7 @@ begin
 end
 $$;
 comment on function @extschema@.parted(text) is
-    'Give a text in which nothing is longer than 200 letters without a blank, and no comment of HTML begins; so is it searched. Frozen: stored indexes rest on it.';
+    'Return a text as it is searched: nothing in it is longer than 200 letters without a blank, and no HTML comment begins. Frozen: stored indexes depend on it.';
 
 
 -- A long text is cut, and a deep one is read to its hundredth level: a tsvector has its limits, and a write would fail of them.
@@ -134,7 +134,7 @@ begin
 end
 $$;
 comment on function @extschema@.searched_part(jsonb) is
-    'Give the first 100,000 characters of the texts in a value, which is what a search looks at. Frozen: stored indexes rest on it.';
+    'Return the first 100,000 characters of the texts in a value, which a search looks at. Frozen: stored indexes depend on it.';
 
 
 create function @extschema@.words_at(context jsonb, path text[], language text) returns tsvector
@@ -150,7 +150,7 @@ begin
 end
 $$;
 comment on function @extschema@.words_at(jsonb, text[], text) is
-    'Read the words of all texts in a value of a document, in their stems in a language; null where nothing is. Frozen: stored indexes rest on it.';
+    'Read the words of all texts in a value of a document, as stems of a language; null if nothing is there. Frozen: stored indexes depend on it.';
 
 
 -- 38 digits before the point and 44 behind it fit a real, neither too large nor so small that the server refuses it.
@@ -181,7 +181,7 @@ begin
 end
 $$;
 comment on function @extschema@.numbers_at(jsonb, text[], integer) is
-    'Read an array of so many numbers in a document, to 44 decimals; null where none is, or a number has more than 38 digits. Frozen: stored indexes rest on it.';
+    'Read an array of so many numbers in a document, to 44 decimals; null if there is none, or a number has more than 38 digits. Frozen: stored indexes depend on it.';
 
 
 create function @extschema@.written_time(at timestamptz) returns text
@@ -195,7 +195,8 @@ begin
     return (to_jsonb(written_time.at at time zone 'UTC') #>> '{}') || 'Z';
 end
 $$;
-comment on function @extschema@.written_time(timestamptz) is 'Write a time as time_at() reads it, whatever the session''s settings are.';
+comment on function @extschema@.written_time(timestamptz) is
+    'Write a time as time_at() reads it, whatever the settings of the session are.';
 
 
 create function @extschema@.kind_argument(kind text) returns text
@@ -209,7 +210,7 @@ begin
 end
 $$;
 comment on function @extschema@.kind_argument(text) is
-    'Give what a kind says in brackets: the language of search(german), which is English where it says none, the dimensions of vector(3).';
+    'Return what a kind says in brackets: the language of search(german), by default english, or the dimensions of vector(3).';
 
 
 -- Said once, for indexes and questions alike: an index serves only the very expression that it was made of.
@@ -233,4 +234,4 @@ begin
 end
 $$;
 comment on function @extschema@.extraction(text[], text) is
-    'Write the expression that reads a place of a document as one kind: text, number, boolean, time or search; any other kind is the JSON value.';
+    'Write the expression that reads a path of a document as one kind: text, number, boolean, time or search; any other kind is the JSON value.';

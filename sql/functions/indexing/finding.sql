@@ -61,7 +61,7 @@ begin
 end
 $$;
 comment on function @extschema@.parts_text(text, @extschema@.order_key[], jsonb, integer) is
-    'Write the statement that selects what is found: first what has the first key, then, if there is room, what has not.';
+    'Write the statement that selects what is found: first the rows that have the first key of the order, then, if there is room, the others.';
 
 
 create function @extschema@.find_query(
@@ -96,7 +96,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_query(text, jsonb, jsonb, integer, jsonb) is
-    'Return the statement that find() runs for the same arguments, for EXPLAIN. Errors as find().';
+    'Return the statement that find() runs for the same arguments, for EXPLAIN. Errors: those of find().';
 
 
 -- An index of vectors stops at forty rows, wherever the page ends, unless a setting lets it go on. A function cannot have that
@@ -114,7 +114,7 @@ begin
 end
 $$;
 comment on function @extschema@.let_vector_scans(text) is
-    'Say whether scans of vectors go on until a page is full (strict_order, relaxed_order or off), in this transaction; returns what was said before.';
+    'Set whether scans of vectors continue until a page is full (strict_order, relaxed_order or off), in this transaction; return the setting before.';
 
 
 -- Compiling a plan to machine code takes longer than to read the page that is wanted. A place has all digits of a distance,
@@ -147,7 +147,7 @@ begin
 end
 $$;
 comment on function @extschema@.find(text, jsonb, jsonb, integer, jsonb) is
-    'Find the memories of an entity that meet conditions, in an order; the place of the last row is where the next page begins. PD101 for a path, PD104 for a name, PD107 for anything else that is not understood.';
+    'Find the memories of an entity that meet conditions, in an order. For the next page, give the place of the last row. Errors: PD101 (a path), PD104 (a name), PD107 (anything else).';
 
 
 create function @extschema@.count_found(entity text, conditions jsonb default '{}') returns bigint
@@ -168,7 +168,7 @@ begin
 end
 $$;
 comment on function @extschema@.count_found(text, jsonb) is
-    'Count the memories of an entity that meet conditions. PD101, PD104 and PD107 as find().';
+    'Count the memories of an entity that meet conditions. Errors: PD101, PD104, PD107.';
 
 
 -- A verb on many jobs asks for more than its caller does, which counts for nothing of what a caller may ask.
@@ -197,4 +197,4 @@ begin
 end
 $$;
 comment on function @extschema@.find_running(text, jsonb, text, text, integer) is
-    'Find, in order of id, the running jobs of an entity behind an id, or between two, that meet conditions. Errors as find().';
+    'Find the running jobs of an entity that meet conditions, in order of id, after an id or between two. Errors: those of find().';

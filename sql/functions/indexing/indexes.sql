@@ -20,7 +20,8 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@.want_index(text, text[], text) is 'Note that an index is wanted. PD306 beyond 64 for one entity.';
+comment on function @extschema@.want_index(text, text[], text) is
+    'Record that an index is wanted. Errors: PD306 (more than 64 for one entity).';
 
 
 create function @extschema@.forget_index(entity text, path text[], kind text) returns void
@@ -35,7 +36,7 @@ begin
        and w.kind = forget_index.kind;
 end
 $$;
-comment on function @extschema@.forget_index(text, text[], text) is 'Note that an index is no longer wanted.';
+comment on function @extschema@.forget_index(text, text[], text) is 'Record that an index is no longer wanted.';
 
 
 create function @extschema@.statements_to_create_index(
@@ -62,7 +63,7 @@ begin
 end
 $$;
 comment on function @extschema@.statements_to_create_index(text, text, text, text) is
-    'Note that an index is wanted, and return the statements that make it while others write, to be run one by one (psql: \gexec); none where it is valid or being built. PD101, PD104, PD107, PD306.';
+    'Record that an index is wanted, and return the statements that create it without blocking writers, to be run one by one (psql: \gexec); none if it is valid or being built. Errors: PD101, PD104, PD107, PD306.';
 
 
 create function @extschema@.statements_to_drop_index(
@@ -89,7 +90,7 @@ begin
 end
 $$;
 comment on function @extschema@.statements_to_drop_index(text, text, text, text) is
-    'Note that an index is no longer wanted, and return the statements that drop it while others write, to be run one by one (psql: \gexec); none where it is missing. PD101, PD104, PD107.';
+    'Record that an index is no longer wanted, and return the statements that drop it without blocking writers, to be run one by one (psql: \gexec); none if it is missing. Errors: PD101, PD104, PD107.';
 
 
 create function @extschema@.create_index(entity text, path text, kind text default 'text') returns text
@@ -110,7 +111,7 @@ begin
 end
 $$;
 comment on function @extschema@.create_index(text, text, text) is
-    'Make an index that find() uses, in this transaction, in which nobody else writes jobs until it ends; may be repeated. Returns its name. PD101, PD104, PD107, PD306.';
+    'Create an index that find() uses, in this transaction; until it ends, nobody else can write jobs. May be repeated. Return its name. Errors: PD101, PD104, PD107, PD306.';
 
 
 create function @extschema@.drop_index(entity text, path text, kind text default 'text') returns boolean
@@ -131,4 +132,4 @@ begin
 end
 $$;
 comment on function @extschema@.drop_index(text, text, text) is
-    'Drop an index of create_index(), in this transaction, which has jobs for itself until it ends; false when it was not there. PD101, PD104, PD107.';
+    'Drop an index of create_index(), in this transaction, which locks jobs until it ends; return false if there is none. Errors: PD101, PD104, PD107.';

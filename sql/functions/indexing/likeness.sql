@@ -19,7 +19,7 @@ begin
     end if;
 end
 $$;
-comment on function @extschema@.check_language(text) is 'Refuse a language that the server has no stems for (PD107).';
+comment on function @extschema@.check_language(text) is 'Refuse a language for which the server has no stems (PD107).';
 
 
 create function @extschema@.search_asked(operand jsonb, out said text, out kind text)
@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function @extschema@.search_asked(jsonb) is
-    'Read what is searched for, and as what kind a place is read for it. PD107 where it is not understood.';
+    'Read what is searched for, and the kind as which a path is read for it. Errors: PD107.';
 
 
 -- PostgreSQL counts how often a word is said not to be wanted, and from the thirtieth time on it raises: many are one.
@@ -69,7 +69,8 @@ begin
                   parted(regexp_replace(words_asked.said, '(-[[:space:]!&|()]*){9,}', '-', 'g')));
 end
 $$;
-comment on function @extschema@.words_asked(text, text) is 'Write the words that are searched for, as people write them for a search engine.';
+comment on function @extschema@.words_asked(text, text) is
+    'Write the words that are searched for, in the syntax of a search engine.';
 
 
 create function @extschema@.search_question(path text, operand jsonb) returns text
@@ -85,7 +86,8 @@ begin
     return format('%s @@ %s', reading(search_question.path, kind), words_asked(said, kind));
 end
 $$;
-comment on function @extschema@.search_question(text, jsonb) is 'Ask whether the texts at a place have the words that are searched for. PD107.';
+comment on function @extschema@.search_question(text, jsonb) is
+    'Ask whether the texts at a path have the words that are searched for. Errors: PD107.';
 
 
 create function @extschema@.rank(path text, operand jsonb) returns text
@@ -102,7 +104,7 @@ begin
 end
 $$;
 comment on function @extschema@.rank(text, jsonb) is
-    'Write how well the texts at a place answer a search, as ts_rank() tells; 0 where nothing is. PD107 where it is not understood.';
+    'Write how well the texts at a path answer a search, as ts_rank() returns it; 0 if nothing is there. Errors: PD107.';
 
 
 -- Its scans go on until a page is full from 0.8 on; before, a page of more than 40 would be cut without a word.
@@ -129,7 +131,8 @@ begin
     return schema_name;
 end
 $$;
-comment on function @extschema@.vector_schema() is 'Name the schema of pgvector; PD107 where it is not there, or is too old.';
+comment on function @extschema@.vector_schema() is
+    'Return the schema of pgvector. Errors: PD107 (not installed, or too old).';
 
 
 create function @extschema@.vector_reading(path text[], dimensions text) returns text
@@ -143,7 +146,7 @@ begin
 end
 $$;
 comment on function @extschema@.vector_reading(text[], text) is
-    'Write the expression that reads a place of a document as a vector of so many dimensions; said once, for indexes and orders alike.';
+    'Write the expression that reads a path of a document as a vector of so many dimensions, for indexes and orders alike.';
 
 
 create function @extschema@.distance(path text, near jsonb) returns text
@@ -170,4 +173,4 @@ begin
 end
 $$;
 comment on function @extschema@.distance(text, jsonb) is
-    'Write the distance of a place from a vector: 1 less the cosine of their angle, from 0 to 2. PD101 for a path, PD107 where it is no vector.';
+    'Write the distance of a path from a vector: 1 minus the cosine of their angle, from 0 to 2. Errors: PD101 (a path), PD107 (no vector).';

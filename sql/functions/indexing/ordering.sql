@@ -56,7 +56,7 @@ begin
 end
 $$;
 comment on function @extschema@.order_key_of(jsonb) is
-    'Read one thing to order by: the best answer to a search first, the nearest vector first. PD101 when it names no path, PD107 for a column as another kind, and for what is not understood.';
+    'Read one key to order by: the best answer to a search first, or the nearest vector first. Errors: PD101 (no path), PD107 (a column as another kind, or a key that is not understood).';
 
 
 create function @extschema@.order_keys(order_by jsonb) returns @extschema@.order_key[]
@@ -81,7 +81,7 @@ begin
 end
 $$;
 comment on function @extschema@.order_keys(jsonb) is
-    'Read by what to order, with the id at the end. PD107 when it is no array of at most 8 paths.';
+    'Read the keys to order by, with the id at the end. Errors: PD107 (no array of at most 8 paths).';
 
 
 create function @extschema@.has_distances(keys @extschema@.order_key[]) returns text
@@ -98,7 +98,7 @@ begin
 end
 $$;
 comment on function @extschema@.has_distances(@extschema@.order_key[]) is
-    'Ask that every distance in an order is one: there is none of nothing, and from a vector of zeros it is no number.';
+    'Write the condition that every distance in an order is a number: there is none from a missing vector, and none from a vector of zeros.';
 
 
 create function @extschema@.order_clause(keys @extschema@.order_key[]) returns text
@@ -115,7 +115,8 @@ begin
           from unnest(order_clause.keys) with ordinality as key (expression, kind, descending, is_optional, number));
 end
 $$;
-comment on function @extschema@.order_clause(@extschema@.order_key[]) is 'Write keys as an ORDER BY clause: what is missing comes last.';
+comment on function @extschema@.order_clause(@extschema@.order_key[]) is
+    'Write keys as an ORDER BY clause: rows without a key come last.';
 
 
 -- A first key that is there in all rows of a part needs no "nulls last": so an index serves both directions.
@@ -132,7 +133,8 @@ begin
     return first || present_keys.keys[2:];
 end
 $$;
-comment on function @extschema@.present_keys(@extschema@.order_key[]) is 'Give the keys of rows that have the first one.';
+comment on function @extschema@.present_keys(@extschema@.order_key[]) is
+    'Return the keys for rows that have the first one.';
 
 
 create function @extschema@.output_keys(keys @extschema@.order_key[]) returns @extschema@.order_key[]
@@ -148,7 +150,8 @@ begin
          order by key.number);
 end
 $$;
-comment on function @extschema@.output_keys(@extschema@.order_key[]) is 'Give the keys as the columns that a part selects.';
+comment on function @extschema@.output_keys(@extschema@.order_key[]) is
+    'Return the keys as the columns that a part selects.';
 
 
 create function @extschema@.place_expression(keys @extschema@.order_key[]) returns text
@@ -167,7 +170,7 @@ begin
 end
 $$;
 comment on function @extschema@.place_expression(@extschema@.order_key[]) is
-    'Write the expression of a row''s place: for each key [value], or [] where it is missing.';
+    'Write the expression of the place of a row: for each key [value], or [] if it is missing.';
 
 
 create function @extschema@.check_place(keys @extschema@.order_key[], place jsonb) returns void
@@ -199,7 +202,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_place(@extschema@.order_key[], jsonb) is
-    'Refuse a place that no row found in this order can have (PD107).';
+    'Refuse a place that no row in this order can have (PD107).';
 
 
 create function @extschema@.place_text(key @extschema@.order_key, given jsonb) returns text
@@ -215,7 +218,8 @@ begin
                   kind_type(place_text.key.kind));
 end
 $$;
-comment on function @extschema@.place_text(@extschema@.order_key, jsonb) is 'Write the value that a place has for a key.';
+comment on function @extschema@.place_text(@extschema@.order_key, jsonb) is
+    'Write the value that a place has for a key.';
 
 
 -- One key and the id in the same direction are compared as a row, which an index follows; else every key is weighed.
@@ -250,4 +254,5 @@ begin
     return format('%s %s= %s and %s', first.expression, sign, place_text(first, given), later);
 end
 $$;
-comment on function @extschema@.beyond(@extschema@.order_key[], jsonb) is 'Ask for what comes after a place in the order of keys.';
+comment on function @extschema@.beyond(@extschema@.order_key[], jsonb) is
+    'Write the condition for rows that come after a place in an order.';

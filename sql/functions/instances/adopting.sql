@@ -16,7 +16,7 @@ begin
 end
 $$;
 comment on function @extschema@.issue_ids_behind() is
-    'Let the next message have an id behind those that are there, where the sequence was not copied with the rows. [P5]';
+    'Let the next message have an id after those that exist, if the sequence was not copied with the rows. [P5]';
 
 
 create function @extschema@.adopt_instance(copied_at timestamptz default null) returns uuid
@@ -49,4 +49,4 @@ begin
 end
 $$;
 comment on function @extschema@.adopt_instance(timestamptz) is
-    'Let this app execute where it stands, as an instance of its own: workers of what it was copied from are refused. With copied_at no time has passed since then for what waits, but for schedules, which catch up as they say; else what became due meanwhile is due at once. Returns the instance. PD107. [P7] [P13]';
+    'Let a copy of an app execute, as an instance of its own; workers of the original are refused. What became due meanwhile is due at once, or, with copied_at, no time has passed since then for what waits (schedules catch up as their policy says). Return the instance. Errors: PD107. [P7] [P13]';

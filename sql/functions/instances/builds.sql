@@ -13,7 +13,7 @@ begin
 end
 $$;
 comment on function @extschema@.perdure_build() is
-    'Tell by which source this code was made, and by which the tables that it is made for: two digests.';
+    'Return two digests: of the source of these functions, and of the source of the tables that they are made for.';
 
 
 create function @extschema@.check_build() returns void
@@ -35,7 +35,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_build() is
-    'Refuse tables that another build of the same version has made, and made differently (PD507).';
+    'Refuse tables that another build of the same version has made differently (PD507).';
 
 
 create function @extschema@.note_build() returns void
@@ -49,4 +49,4 @@ begin
         on conflict on constraint one_row_per_setting do update set value = excluded.value;
 end
 $$;
-comment on function @extschema@.note_build() is 'Note that tables and views are of this build; migrate() calls it.';
+comment on function @extschema@.note_build() is 'Record that tables and views are of this build; migrate() calls it.';

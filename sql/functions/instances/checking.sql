@@ -18,7 +18,7 @@ begin
 end
 $$;
 comment on function @extschema@.present_place() is
-    'Tell where this app stands: in which cluster and database, and as which table. A standby that takes over is the same place.';
+    'Return where this app is: its cluster, its database and its table. A standby that takes over is the same place.';
 
 
 create function @extschema@.check_adopted() returns void
@@ -50,7 +50,7 @@ begin
     return (select m.version from migrations as m order by string_to_array(m.version, '.')::integer[] desc limit 1);
 end
 $$;
-comment on function @extschema@.tables_version() is 'Tell the version of the tables; null when there is none.';
+comment on function @extschema@.tables_version() is 'Return the version of the tables; null if there are none.';
 
 
 create function @extschema@.check_tables() returns void
@@ -71,7 +71,8 @@ begin
               hint = 'Call migrate() as the owner, or run: perdure install. Tables that are newer need newer functions.';
 end
 $$;
-comment on function @extschema@.check_tables() is 'Refuse to execute on tables of another version (PD505) or build (PD507).';
+comment on function @extschema@.check_tables() is
+    'Refuse to execute on tables of another version (PD505) or build (PD507).';
 
 
 create function @extschema@.check_instance(instance uuid) returns void
@@ -103,4 +104,4 @@ begin
 end
 $$;
 comment on function @extschema@.check_instance(uuid) is
-    'Refuse to execute here: in a copy that nobody has adopted, or in another instance than a worker was told to serve (PD003; null accepts any), or on tables of another version (PD505) or build (PD507).';
+    'Refuse to execute in a copy that nobody has adopted, or in another instance than a worker is to serve (PD003; null accepts any), or on tables of another version (PD505) or build (PD507).';

@@ -43,4 +43,4 @@ begin
 end
 $$;
 comment on function @extschema@.missing_parts() is
-    'Name the triggers of the tables and the views that are not there, and the roles whose access is gone, and tell whether the public has it; a trigger that is disabled counts as missing.';
+    'Return the triggers and views that are missing, the roles that have lost their access, and whether the public has access; a disabled trigger counts as missing.';

@@ -24,7 +24,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_messages() is
-    'Find messages that were taken by a task that was not told of them, or twice (I19), and ids that will be issued again (I21).';
+    'Find messages that were taken by a task but not told, or told twice (I19), and ids that will be issued again (I21).';
 
 
 create function @extschema@.broken_tables() returns setof @extschema@.broken_invariant
@@ -43,4 +43,5 @@ begin
       from unnest(missing_parts()) as m (part);
 end
 $$;
-comment on function @extschema@.broken_tables() is 'Tell whether the tables are not those of the functions (I22), and what belongs to them and is not there (I25).';
+comment on function @extschema@.broken_tables() is
+    'Find whether the tables are not those of the functions (I22), and missing triggers, views and grants (I25).';

@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_families() is
-    'Find children that should have been ended with what asked for them, and that nobody will end (I12).';
+    'Find children that should have ended with the task that asked for them, and that nobody will end (I12).';
 
 
 create function @extschema@.broken_queues() returns setof @extschema@.broken_invariant
@@ -51,7 +51,7 @@ begin
 end
 $$;
 comment on function @extschema@.broken_queues() is
-    'Find tasks whose pause is not that of their job (I16), that are found neither by time nor by key (I13), and queues that have given out more slots than they have since their limits were set (I15).';
+    'Find tasks whose pause differs from that of their job (I16) or that no claim finds (I13), and queues that have given out more slots than they have since their limits were set (I15).';
 
 
 create function @extschema@.broken_schedules() returns setof @extschema@.broken_invariant
@@ -80,4 +80,4 @@ begin
 end
 $$;
 comment on function @extschema@.broken_schedules() is
-    'Find schedules without a task and tasks without their schedule, and schedules that would sleep over their time (I23).';
+    'Find schedules without a task, tasks without a schedule, and schedules that would sleep past their due time (I23).';

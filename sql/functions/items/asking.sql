@@ -22,7 +22,7 @@ begin
 end
 $$;
 comment on function @extschema@.ask_people(@extschema@.turn[], timestamptz) is
-    'Make the items that turns ask people for; one that is open, or resolved and not heard of yet, is not made again, and none under the key of something else. [P12]';
+    'Create the items that turns ask for. An item that is open, or resolved and not yet heard of, is not created again, and none is created under the key of another request. [P12]';
 
 
 create function @extschema@.withdraw_items(turns @extschema@.turn[]) returns void
@@ -45,7 +45,8 @@ begin
             offset 0) as w));
 end
 $$;
-comment on function @extschema@.withdraw_items(@extschema@.turn[]) is 'Drop open items for which tasks no longer wait.';
+comment on function @extschema@.withdraw_items(@extschema@.turn[]) is
+    'Delete open items that tasks no longer wait for.';
 
 
 create function @extschema@.forget_open_items(turns @extschema@.turn[]) returns void
@@ -71,7 +72,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_open_items(@extschema@.turn[]) is
-    'Drop the open items of tasks that are gone: of these, and of all beneath them.';
+    'Delete the open items of ended tasks and of all tasks beneath them.';
 
 
 create function @extschema@.forget_items(ids text[]) returns void
@@ -83,4 +84,4 @@ begin
     delete from items as i where i.job_id = any(forget_items.ids);
 end
 $$;
-comment on function @extschema@.forget_items(text[]) is 'Drop all items of jobs that are forgotten.';
+comment on function @extschema@.forget_items(text[]) is 'Delete all items of deleted jobs.';

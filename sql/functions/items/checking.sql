@@ -19,4 +19,4 @@ begin
 end
 $$;
 comment on function @extschema@.broken_items() is
-    'Find open items of tasks that are gone, or that have an answer already, and resolved ones of which a live task was not told (I17).';
+    'Find open items of tasks that are gone or already answered, and resolved items of which a live task was not told (I17).';

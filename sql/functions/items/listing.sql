@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_listing(text, jsonb, integer) is
-    'Refuse to list items in a state that is not known, more than 1000, or after what is no place (PD107).';
+    'Refuse to list items in an unknown state, more than 1000, or after an invalid place (PD107).';
 
 
 -- Planned anew for each call: what is not asked for vanishes from the statement, and the rest is one range of an index.
@@ -59,4 +59,4 @@ begin
 end
 $$;
 comment on function @extschema@.list_items(text, text, text, jsonb, integer) is
-    'List items, most urgent first, of an assignee, of a name; open ones, or those that are unclaimed, claimed or resolved. The next page begins after the place of the last. PD107.';
+    'List items, most urgent first, by assignee and name: open ones, or those that are unclaimed, claimed or resolved. For the next page, give the place of the last. Errors: PD107.';

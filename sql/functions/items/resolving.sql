@@ -25,7 +25,7 @@ begin
     return found_item;
 end
 $$;
-comment on function @extschema@.read_item(text) is 'Read an item as it stands, open or resolved; PD411 when there is none.';
+comment on function @extschema@.read_item(text) is 'Return an item, open or resolved. Errors: PD411 (no such item).';
 
 
 create function @extschema@.hold_item(item text) returns @extschema@.asked_item
@@ -39,7 +39,8 @@ begin
     return read_item(hold_item.item);
 end
 $$;
-comment on function @extschema@.hold_item(text) is 'Lock the job that an item belongs to, and read the item; PD411 when there is none.';
+comment on function @extschema@.hold_item(text) is
+    'Lock the job that an item belongs to, and read the item. Errors: PD411 (no such item).';
 
 
 create function @extschema@.item_failure(it @extschema@.asked_item, by text, now_at timestamptz) returns jsonb
@@ -68,7 +69,7 @@ begin
 end
 $$;
 comment on function @extschema@.item_failure(@extschema@.asked_item, text, timestamptz) is
-    'Say why a person may not work on an item: it is not open any more (PD411), or somebody else has claimed it (PD112); or null.';
+    'Return why a person may not work on an item: it is not open any more (PD411), or somebody else has claimed it (PD112); or null.';
 
 
 create function @extschema@.claim_item(item text, by text) returns @extschema@.asked_item
@@ -95,7 +96,7 @@ begin
 end
 $$;
 comment on function @extschema@.claim_item(text, text) is
-    'Take an open item, so that nobody else resolves it; returns it. PD104, PD112 when somebody else has it, PD411 when it is not open.';
+    'Claim an open item for a person, so that nobody else resolves it; return it. Errors: PD104, PD112 (somebody else has claimed it), PD411 (it is not open).';
 
 
 create function @extschema@.release_item(item text, by text default null) returns @extschema@.asked_item
@@ -120,7 +121,7 @@ begin
 end
 $$;
 comment on function @extschema@.release_item(text, text) is
-    'Give an item back that a person has claimed, or without one whoever has; what he does not have stays as it is. Returns it. PD411.';
+    'Release an item that a person has claimed, or, without a person, whoever has claimed it; return it. It is unchanged if that person has not claimed it. Errors: PD411.';
 
 
 create function @extschema@.assign_item(item text, assignee text default null) returns @extschema@.asked_item
@@ -147,7 +148,7 @@ begin
 end
 $$;
 comment on function @extschema@.assign_item(text, text) is
-    'Give an open item to another person or group, null for anybody; who had claimed it has it no more. Returns it. PD104, PD411.';
+    'Assign an open item to another person or group, null for anybody, and end any claim of it; return it. Errors: PD104, PD411.';
 
 
 create function @extschema@.resolve_item(
@@ -189,7 +190,7 @@ begin
 end
 $$;
 comment on function @extschema@.resolve_item(text, jsonb, text) is
-    'Answer an item: whoever asked gets the resolution, once. Returns it; the same call gets the same answer again. PD104, PD112 when somebody else has it, PD30x, PD411 when it is not open. [P5] [P12]';
+    'Resolve an item: the task that asked gets the resolution, once. Return the item; the same call returns the same again. Errors: PD104, PD112 (somebody else has claimed it), PD30x, PD411 (it is not open). [P5] [P12]';
 
 
 create function @extschema@.delay_items(expiring_after timestamptz, by interval) returns void
@@ -205,4 +206,5 @@ begin
        and i.expires_at > delay_items.expiring_after;
 end
 $$;
-comment on function @extschema@.delay_items(timestamptz, interval) is 'Let open items that expire later be open longer.';
+comment on function @extschema@.delay_items(timestamptz, interval) is
+    'Move the expiry of open items that expire later than a time.';

@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function @extschema@.children_to_end(text, text, integer) is
-    'Name children that run and are not to go on when a task has ended that asked for them, or beneath which they were asked for by who has ended too.';
+    'Return the running children that must not continue, since the task that asked for them, or an ended task above it, has ended.';
 
 
 create function @extschema@.still_children(ids text[], job text, task text) returns text[]
@@ -45,7 +45,7 @@ begin
 end
 $$;
 comment on function @extschema@.still_children(text[], text, text) is
-    'Leave of locked jobs those that a task, or one beneath it, has asked for: before its lock, an id may have become that of another job.';
+    'Keep those of the locked jobs that a task, or one beneath it, has asked for: before the lock, an id may have become that of another job.';
 
 
 create function @extschema@.lock_requested(turns @extschema@.turn[]) returns text[]
@@ -64,7 +64,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_requested(@extschema@.turn[]) is
-    'Lock the children that turns ask for, as many as nobody else has locked; returns their ids.';
+    'Lock the children that turns ask for and that nobody else has locked; return their ids.';
 
 
 create function @extschema@.part_from_parent(children text[]) returns void
@@ -80,7 +80,7 @@ begin
 end
 $$;
 comment on function @extschema@.part_from_parent(text[]) is
-    'Take note that these jobs were asked to cancel because their parent has ended: they are not asked again.';
+    'Record that these jobs were asked to cancel because their parent has ended, so that they are not asked again.';
 
 
 create function @extschema@.possible_askers(asked_as text) returns text[]
@@ -96,4 +96,4 @@ begin
 end
 $$;
 comment on function @extschema@.possible_askers(text) is
-    'Name the tasks that a request may come from, given its name: what stands before any of its slashes, since keys may have some.';
+    'Return the tasks that a request may come from, given its name: the part before any of its slashes, since keys may contain slashes.';

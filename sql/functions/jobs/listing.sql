@@ -46,4 +46,4 @@ begin
 end
 $$;
 comment on function @extschema@.list_jobs(text, text, timestamptz, timestamptz, text, integer) is
-    'List jobs, the newest first: of a workflow, in a state, created since a time and before another. The next page is until the created_at and after the id of the last. PD107.';
+    'List jobs, newest first, by workflow, state and time of creation. For the next page, give the created_at and the id of the last job as until and after. Errors: PD107.';

@@ -23,7 +23,7 @@ begin
     return held;
 end
 $$;
-comment on function @extschema@.lock_job(text) is 'Lock one job and read it; PD401 when there is none.';
+comment on function @extschema@.lock_job(text) is 'Lock one job and read it. Errors: PD401.';
 
 
 create function @extschema@.touched_jobs(turns jsonb) returns text[]
@@ -55,7 +55,7 @@ begin
 end
 $$;
 comment on function @extschema@.touched_jobs(jsonb) is
-    'Name the jobs that turns touch: their own, unless all they do is to append facts, those they signal, cancel or answer.';
+    'Return the jobs that turns touch: their own, unless they only append facts, and those that they signal, cancel or answer.';
 
 
 -- Asked of each turn of a batch where only some of its jobs could be locked. Nearly all tell at a glance.
@@ -95,7 +95,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_jobs(text[], boolean) is
-    'Lock jobs in order of id, waiting for those that another session holds or passing them over; returns the ids that are locked.';
+    'Lock jobs in order of id, waiting for those that another session holds or skipping them; return the ids that are locked.';
 
 
 -- A row of a user's own that points to a job, in a transaction that is open, shares its key. Whoever deletes the job waits for
@@ -111,7 +111,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_to_forget(text) is
-    'Lock a job that is to be deleted, also against foreign keys of users; false when there is none.';
+    'Lock a job that is to be deleted, also against foreign keys of users; return false if there is none.';
 
 
 create function @extschema@.missed_jobs(ids text[], locked text[]) returns text[]
@@ -128,7 +128,7 @@ begin
 end
 $$;
 comment on function @extschema@.missed_jobs(text[], text[]) is
-    'Name the jobs that exist and are not locked: held by others, or started while we waited.';
+    'Return the jobs that exist and are not locked: held by others, or started meanwhile.';
 
 
 -- A task that nobody asked for changes no row that was there before: an older snapshot would neither see it nor meet it.
@@ -142,4 +142,4 @@ begin
 end
 $$;
 comment on function @extschema@.touch_job(text, timestamptz) is
-    'Write the row of a locked job, so that whoever locks it with an older snapshot is refused (40001). [P5]';
+    'Write the row of a locked job, so that a session that locks it with an older snapshot is refused (40001). [P5]';

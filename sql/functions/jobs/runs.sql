@@ -10,7 +10,8 @@ begin
     return (split_part(next_run.task, '/', 1)::integer + 1)::text || '/main';
 end
 $$;
-comment on function @extschema@.next_run(text) is 'Name the coordinator of the run that follows that of a coordinator.';
+comment on function @extschema@.next_run(text) is
+    'Return the name of the coordinator of the next run, given that of a run.';
 
 
 create function @extschema@.run_ending(
@@ -32,7 +33,7 @@ begin
 end
 $$;
 comment on function @extschema@.run_ending(text, jsonb, jsonb, text) is
-    'Tell how a run ended, and the key of the start that had begun it.';
+    'Return how a run ended, and the key of the start that began it.';
 
 
 create function @extschema@.endings_of(ids text[]) returns jsonb[]
@@ -48,7 +49,8 @@ begin
          order by asked.place);
 end
 $$;
-comment on function @extschema@.endings_of(text[]) is 'Tell how the last runs of jobs ended, in the order of the ids.';
+comment on function @extschema@.endings_of(text[]) is
+    'Return how the last runs of jobs ended, in the order of the ids.';
 
 
 create function @extschema@.continue_jobs(turns @extschema@.turn[], continued_at timestamptz) returns void
@@ -64,7 +66,7 @@ begin
 end
 $$;
 comment on function @extschema@.continue_jobs(@extschema@.turn[], timestamptz) is
-    'Count the next runs of jobs, with the arguments that the last ones gave them.';
+    'Count the next runs of jobs, and store the arguments that the last runs gave them.';
 
 
 create function @extschema@.restart_jobs(wanted @extschema@.new_job[], started_at timestamptz) returns void
@@ -84,7 +86,7 @@ begin
 end
 $$;
 comment on function @extschema@.restart_jobs(@extschema@.new_job[], timestamptz) is
-    'Let jobs that have finished, and memories that had no workflow, run again; their memories stay.';
+    'Let finished jobs, and memories without a workflow, run again; their memories stay.';
 
 
 create function @extschema@.mark_fork(id text, forked_from jsonb) returns void
@@ -96,4 +98,4 @@ begin
     update jobs as j set forked_from = mark_fork.forked_from where j.id = mark_fork.id;
 end
 $$;
-comment on function @extschema@.mark_fork(text, jsonb) is 'Write from where a job was forked.';
+comment on function @extschema@.mark_fork(text, jsonb) is 'Record from where a job was forked.';

@@ -19,7 +19,7 @@ begin
 end
 $$;
 comment on function @extschema@.append_runs(text[], text[], jsonb[], timestamptz) is
-    'Journal that runs have begun: why, with which arguments, and how the ones before them ended.';
+    'Record in the journal that runs have begun: why, with which arguments, and how the runs before them ended.';
 
 
 create function @extschema@.forget_runs(id text, run integer, max_rows integer) returns integer
@@ -46,7 +46,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_runs(text, integer, integer) is
-    'Drop some of what the runs of a job before one were told; the commands stay, since the memory is made of them, and so does what a hook that still cleans up was told.';
+    'Delete part of the journal of the runs before a run. Commands stay, since the memory is made of them, and so does the journal of a hook that still cleans up.';
 
 
 create function @extschema@.journal_length(job text, task text) returns bigint
@@ -58,7 +58,7 @@ begin
     return coalesce((select max(f.seq) from journal as f where f.job_id = journal_length.job and f.task = journal_length.task), 0);
 end
 $$;
-comment on function @extschema@.journal_length(text, text) is 'Tell how many facts a task was told.';
+comment on function @extschema@.journal_length(text, text) is 'Return how many facts a task was told.';
 
 
 -- A command is no command of the new job: what it made is in the document that the job begins with. What was read and is
@@ -85,7 +85,7 @@ begin
 end
 $$;
 comment on function @extschema@.copy_journal(text, text, text, bigint) is
-    'Let the coordinator of a new job have been told what that of another was, up to a place.';
+    'Copy the journal of a coordinator up to a position to the coordinator of a new job.';
 
 
 -- They have the names of those who wrote them, and no keys: the same would keep the fork from writing its own.
@@ -115,4 +115,4 @@ begin
 end
 $$;
 comment on function @extschema@.copy_logs(text, bigint, @extschema@.memory, timestamptz) is
-    'Let the memory of a locked job have the logs that another had at a version; returns the version that it has then.';
+    'Give the memory of a locked job the logs that another had at a version; return the version that it then has.';

@@ -24,7 +24,7 @@ begin
 end
 $$;
 comment on function @extschema@.tokens_at(numeric, numeric, numeric, timestamptz, timestamptz) is
-    'Tell how many tokens a queue has at a time, which had some when they were counted; null when its rate is not limited.';
+    'Return how many tokens a queue has at a time, given how many it had when they were counted; null if its rate is not limited.';
 
 
 create function @extschema@.lock_queue(queue text) returns @extschema@.queue_limits
@@ -42,7 +42,8 @@ begin
            for no key update);
 end
 $$;
-comment on function @extschema@.lock_queue(text) is 'Lock the row of a queue, making it where there is none, and read its limits.';
+comment on function @extschema@.lock_queue(text) is
+    'Lock the row of a queue, creating it if needed, and read its limits.';
 
 
 create function @extschema@.restrained_queues(queues text[]) returns text[]
@@ -67,7 +68,8 @@ begin
             or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null);
 end
 $$;
-comment on function @extschema@.restrained_queues(text[]) is 'Name those of these queues, of whatever version, that are paused or have limits.';
+comment on function @extschema@.restrained_queues(text[]) is
+    'Return those of these queues, of any version, that are paused or have limits.';
 
 
 create function @extschema@.awake_queues(queues text[]) returns text[]
@@ -82,7 +84,8 @@ begin
          where not exists (select from queues as q where q.queue = split_part(u.queue, '@', 1) and q.paused));
 end
 $$;
-comment on function @extschema@.awake_queues(text[]) is 'Name those of these queues, of whatever version, that are not paused.';
+comment on function @extschema@.awake_queues(text[]) is
+    'Return those of these queues, of any version, that are not paused.';
 
 
 create function @extschema@.lock_limits(queues text[]) returns @extschema@.queue_limits[]
@@ -105,7 +108,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_limits(text[]) is
-    'Lock the rows of queues that are not paused, passing over those that another claim has locked; returns their limits.';
+    'Lock the rows of queues that are not paused, skipping those that another claim has locked; return their limits.';
 
 
 -- New limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001.
@@ -119,7 +122,7 @@ begin
 end
 $$;
 comment on function @extschema@.note_line(text) is
-    'Note in the locked row of a queue, of whatever version, that tasks of it were put in line.';
+    'Record in the locked row of a queue, of any version, that tasks of it were put in line.';
 
 
 -- Written also where no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is
@@ -149,4 +152,4 @@ begin
 end
 $$;
 comment on function @extschema@.note_claims(@extschema@.queue_limits[], @extschema@.due_task[], @extschema@.claimed_task[], timestamptz) is
-    'Note what was claimed of queues with limits: the tokens that it took, and where their keys take turns.';
+    'Record what was claimed from queues with limits: the tokens that were taken, and which keys take turns.';

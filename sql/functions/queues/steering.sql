@@ -30,7 +30,7 @@ begin
 end
 $$;
 comment on function @extschema@.limits_failure(text, integer, integer, numeric, numeric) is
-    'Say what is wrong with the limits of a queue: its name (PD104), or a number (PD107); or null.';
+    'Return what is wrong with the limits of a queue: its name (PD104), or a number (PD107); or null.';
 
 
 create function @extschema@.set_queue(
@@ -77,7 +77,7 @@ begin
 end
 $$;
 comment on function @extschema@.set_queue(text, integer, integer, numeric, numeric) is
-    'Limit how many tasks of a queue run at a time, at all and for each limit_key, and how many are claimed each second; what is left out is not limited. PD104, PD107.';
+    'Limit how many tasks of a queue run at a time, in total and for each limit_key, and how many are claimed each second. A limit that is left out is removed. Errors: PD104, PD107.';
 
 
 create function @extschema@.pause_queue(queue text) returns boolean
@@ -97,7 +97,7 @@ begin
 end
 $$;
 comment on function @extschema@.pause_queue(text) is
-    'Keep the tasks of a queue from workers; what is held goes on. False when it was paused before. PD104.';
+    'Keep the tasks of a queue from workers; a task that is held continues. Return false if the queue was paused before. Errors: PD104.';
 
 
 create function @extschema@.resume_queue(queue text) returns boolean
@@ -117,7 +117,8 @@ begin
     return found;
 end
 $$;
-comment on function @extschema@.resume_queue(text) is 'Give the tasks of a queue to workers again; false when it was not paused.';
+comment on function @extschema@.resume_queue(text) is
+    'Give the tasks of a queue to workers again; return false if it was not paused.';
 
 
 create function @extschema@.queue_depths(queue text default null) returns setof @extschema@.queue_depth
@@ -171,4 +172,4 @@ begin
 end
 $$;
 comment on function @extschema@.queue_depths(text) is
-    'Count the tasks of each queue, or of one: what a worker could claim now, what limits or a pause hold back, what is leased, waiting, delayed, stuck or paused; with its limits.';
+    'Count the tasks of each queue, or of one: those a worker could claim now, those held back by limits or a pause, those leased, waiting, delayed, stuck or paused; with the limits of the queue.';

@@ -16,7 +16,8 @@ begin
         detail, 'Write minute, hour, day, month and weekday: */15 9-17 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly.');
 end
 $$;
-comment on function @extschema@.invalid_cron(text, text) is 'Say what is wrong with a cron expression (PD110).';
+comment on function @extschema@.invalid_cron(text, text) is
+    'Return what is wrong with a cron expression, as a failure (PD110).';
 
 
 create function @extschema@.cron_number(written text, low integer, names text[]) returns integer
@@ -31,7 +32,7 @@ begin
 end
 $$;
 comment on function @extschema@.cron_number(text, integer, text[]) is
-    'Read a number or a name of a cron field, of which the first stands for the lowest number; null where it is neither.';
+    'Read a number or a name of a cron field, whose first name stands for the lowest number; null if it is neither.';
 
 
 create function @extschema@.parse_cron_part(part text, low integer, high integer, names text[]) returns integer[]
@@ -60,7 +61,7 @@ begin
 end
 $$;
 comment on function @extschema@.parse_cron_part(text, integer, integer, text[]) is
-    'Read one part of a cron field: a star, a number, a name or a range, maybe with a step; null where it is none of these.';
+    'Read one part of a cron field: a star, a number, a name or a range, perhaps with a step; null if it is none of these.';
 
 
 create function @extschema@.parse_cron_field(field text, low integer, high integer, names text[] default null)
@@ -82,7 +83,7 @@ begin
 end
 $$;
 comment on function @extschema@.parse_cron_field(text, integer, integer, text[]) is
-    'Read a cron field, a list of parts: the numbers that it names, in order; 7 is 0 among weekdays. Null where a part cannot be read.';
+    'Read a cron field, a list of parts: return its numbers in order; 7 is 0 for weekdays. Null if a part cannot be read.';
 
 
 -- By months, and by days within one: the 29th of February may be eight years away, on a given weekday forty.
@@ -114,7 +115,7 @@ begin
 end
 $$;
 comment on function @extschema@.next_cron_day(@extschema@.cron, date) is
-    'Find the first day, from one on, that a cron expression names; null where none comes.';
+    'Find the first day, from a date on, that a cron expression names; null if there is none.';
 
 
 create function @extschema@.parse_cron(cron text) returns @extschema@.cron
@@ -156,7 +157,8 @@ begin
     return it;
 end
 $$;
-comment on function @extschema@.parse_cron(text) is 'Read a cron expression; PD110 where it is none, or names a day that never comes.';
+comment on function @extschema@.parse_cron(text) is
+    'Parse a cron expression. Errors: PD110 (it cannot be read, or names a day that never comes).';
 
 
 create function @extschema@.next_named_moment(it @extschema@.cron, time_zone text, after timestamptz)
@@ -192,7 +194,7 @@ begin
 end
 $$;
 comment on function @extschema@.next_named_moment(@extschema@.cron, text, timestamptz) is
-    'Find the next time, after one, that an expression with named minutes and hours is due: each once; null where no clock shows it.';
+    'Find the next time after a time at which an expression with named minutes and hours is due, each once; null if no clock shows it.';
 
 
 create function @extschema@.next_counted_moment(it @extschema@.cron, time_zone text, after timestamptz)
@@ -240,7 +242,7 @@ begin
 end
 $$;
 comment on function @extschema@.next_counted_moment(@extschema@.cron, text, timestamptz) is
-    'Find the next time, after one, that an expression with a star in its minute or hour is due: whenever the wall shows what it names.';
+    'Find the next time after a time at which an expression with a star in its minute or hour is due: whenever the clock of the zone shows what it names.';
 
 
 create function @extschema@.next_cron_time(cron text, time_zone text, after timestamptz) returns timestamptz
@@ -267,4 +269,4 @@ begin
 end
 $$;
 comment on function @extschema@.next_cron_time(text, text, timestamptz) is
-    'Tell when a cron expression is due next, after a time, by the clock on the wall of a time zone; null where it never is. PD110.';
+    'Return when a cron expression is due next after a time, by the clock of a time zone; null if never. Errors: PD110.';

@@ -14,7 +14,7 @@ begin
     return substr(schedule_name.id, length('$schedule/') + 1);
 end
 $$;
-comment on function @extschema@.schedule_name(text) is 'Tell the name of a schedule from the id of its memory.';
+comment on function @extschema@.schedule_name(text) is 'Return the name of a schedule, given the id of its memory.';
 
 
 create function @extschema@.schedule_name_failure(name text) returns jsonb
@@ -31,7 +31,8 @@ begin
             'Choose a shorter name.') end);
 end
 $$;
-comment on function @extschema@.schedule_name_failure(text) is 'Say what is wrong with the name of a schedule (PD104), or null.';
+comment on function @extschema@.schedule_name_failure(text) is
+    'Return what is wrong with the name of a schedule (PD104), or null.';
 
 
 create function @extschema@.scheduled_job(
@@ -65,7 +66,7 @@ begin
 end
 $$;
 comment on function @extschema@.scheduled_job(text, @extschema@.schedule, timestamptz, text) is
-    'Write the job that a schedule starts for a due time, or at once under a key: its id and headers tell which.';
+    'Write the job that a schedule starts for a due time, or at once under a key; its id and headers say which.';
 
 
 create function @extschema@.schedule_failure(name text, definition jsonb) returns jsonb
@@ -113,7 +114,7 @@ exception
 end
 $$;
 comment on function @extschema@.schedule_failure(text, jsonb) is
-    'Say what is wrong with a schedule: when it is due (PD110), or the job it is to start (PD103, PD104, PD107, PD30x); or null.';
+    'Return what is wrong with a schedule: its due times (PD110), or the job that it starts (PD103, PD104, PD107, PD30x); or null.';
 
 
 create function @extschema@.settle_schedule(
@@ -135,7 +136,7 @@ begin
 end
 $$;
 comment on function @extschema@.settle_schedule(@extschema@.memory, @extschema@.schedule, timestamptz, timestamptz) is
-    'Let the task of a schedule wait for the due time that is owed, or else for the next; returns it, or null while the schedule is paused.';
+    'Let the task of a schedule wait for the due time that is owed, or else for the next; return it, or null while the schedule is paused.';
 
 
 create function @extschema@.is_schedule_busy(name text) returns boolean
@@ -186,7 +187,7 @@ begin
 end
 $$;
 comment on function @extschema@.start_owed(text, @extschema@.schedule, timestamptz, timestamptz, timestamptz) is
-    'Start the jobs that a schedule owes, a hundred at most; returns the due time that is owed then, or null.';
+    'Start the jobs that a schedule owes, at most a hundred; return the due time that is then owed, or null.';
 
 
 -- What an edit finds undone is owed still, and is started as the new memory says; a new timetable counts from the edit on.
@@ -232,4 +233,4 @@ begin
 end
 $$;
 comment on function @extschema@.run_schedule(text, text, uuid) is
-    'Start what a schedule whose task is held owes, and let it wait for its next time: waiting; stuck where nobody can follow what its memory says; or gone.';
+    'Start what a schedule with a held task owes, and let it wait for its next time: return waiting, stuck (its memory cannot be followed), or gone.';

@@ -10,7 +10,8 @@ begin
     return make_failure('PD110', 'InvalidSchedule', message, detail, hint);
 end
 $$;
-comment on function @extschema@.invalid_schedule(text, text, text) is 'Say what is wrong with a schedule (PD110).';
+comment on function @extschema@.invalid_schedule(text, text, text) is
+    'Return what is wrong with a schedule, as a failure (PD110).';
 
 
 create function @extschema@.read_schedule(definition jsonb) returns @extschema@.schedule
@@ -36,7 +37,7 @@ begin
 end
 $$;
 comment on function @extschema@.read_schedule(jsonb) is
-    'Read what the memory of a schedule says; an error of class 22 where a member is of another type.';
+    'Read the settings of a schedule from its memory; an error of class 22 if a member has another type.';
 
 
 create function @extschema@.interval_failure(every interval) returns jsonb
@@ -64,7 +65,8 @@ begin
     return null;
 end
 $$;
-comment on function @extschema@.interval_failure(interval) is 'Say why nothing can be due every so often (PD110), or null.';
+comment on function @extschema@.interval_failure(interval) is
+    'Return why an interval cannot be followed (PD110), or null.';
 
 
 create function @extschema@.next_interval_time(
@@ -104,7 +106,7 @@ begin
 end
 $$;
 comment on function @extschema@.next_interval_time(interval, text, timestamptz, timestamptz) is
-    'Tell when something is due next, after a time, that is due every so often, counted from when it starts: days and months by the calendar of a time zone.';
+    'Return when something with an interval is due next after a time, counted from its start; days and months follow the calendar of a time zone.';
 
 
 create function @extschema@.next_due_time(it @extschema@.schedule, after timestamptz) returns timestamptz
@@ -119,7 +121,8 @@ begin
     return next_cron_time(it.cron, it.time_zone, greatest(next_due_time.after, it.starts_at - interval '1 s'));
 end
 $$;
-comment on function @extschema@.next_due_time(@extschema@.schedule, timestamptz) is 'Tell when a schedule is due next, after a time.';
+comment on function @extschema@.next_due_time(@extschema@.schedule, timestamptz) is
+    'Return when a schedule is due next after a time.';
 
 
 -- Halving finds it in some twenty steps, however many times were missed; each due time that is met is a jump.
@@ -152,7 +155,7 @@ begin
 end
 $$;
 comment on function @extschema@.last_due_time(@extschema@.schedule, timestamptz, timestamptz) is
-    'Find the last time at which a schedule was due, after one time and until another; null where there is none.';
+    'Find the last time at which a schedule was due, after one time and until another; null if there is none.';
 
 
 -- A schedule that was looked at a minute late has missed nothing: workers are busy, servers restart.
@@ -184,7 +187,7 @@ begin
 end
 $$;
 comment on function @extschema@.owed_times(@extschema@.schedule, timestamptz, timestamptz, timestamptz) is
-    'Tell for which due times jobs are to be started: the one that is owed, and what came since the schedule is as it is, as far as it wants to catch up; at most 100.';
+    'Return the due times for which jobs must be started: the one that is owed, and those since the schedule was last changed, as far as its catch_up says; at most 100.';
 
 
 create function @extschema@.timetable_of(definition jsonb) returns jsonb
@@ -198,4 +201,5 @@ begin
                               'time_zone', definition -> 'time_zone', 'starts_at', definition -> 'starts_at');
 end
 $$;
-comment on function @extschema@.timetable_of(jsonb) is 'Take from the memory of a schedule what says when it is due.';
+comment on function @extschema@.timetable_of(jsonb) is
+    'Return the part of the memory of a schedule that says when it is due.';

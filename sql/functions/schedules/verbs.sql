@@ -18,7 +18,7 @@ begin
     return read_job(id);
 end
 $$;
-comment on function @extschema@.lock_schedule(text) is 'Lock the memory of a schedule and read it; PD410 when there is none.';
+comment on function @extschema@.lock_schedule(text) is 'Lock the memory of a schedule and read it. Errors: PD410.';
 
 
 create function @extschema@.resettle_schedule(id text) returns timestamptz
@@ -41,7 +41,7 @@ begin
 end
 $$;
 comment on function @extschema@.resettle_schedule(text) is
-    'Let the task of a locked schedule, whose memory was changed, wait for its next time; a due time that is owed stays owed.';
+    'Let the task of a locked schedule whose memory was changed wait for its next time; a due time that is owed stays owed.';
 
 
 create function @extschema@.insert_schedule(id text) returns void
@@ -62,7 +62,7 @@ begin
 end
 $$;
 comment on function @extschema@.insert_schedule(text) is
-    'Make the empty memory of a schedule, whose writers look; nothing happens where it is.';
+    'Create the empty memory of a schedule, watched by its writers; do nothing if it exists.';
 
 
 create function @extschema@.create_schedule(
@@ -128,7 +128,7 @@ $$;
 comment on function @extschema@.create_schedule(
     text, text, text, interval, jsonb, text, timestamptz, text, text, text, text, integer, jsonb, text, text, interval
 ) is
-    'Start a workflow whenever a cron expression says, or every so often, or change the schedule of this name; returns when it is due next, or null while it is paused. May be repeated. PD110 for what nobody can follow, else errors as start(). [P1] [P12]';
+    'Create or change a schedule: start a workflow by a cron expression or at an interval. Return when it is due next, or null while it is paused. The call may be repeated. Errors: PD110 (cron, interval, time zone or policy), those of start(). [P1] [P12]';
 
 
 create function @extschema@.pause_schedule(name text) returns boolean
@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function @extschema@.pause_schedule(text) is
-    'Let a schedule start nothing until it is resumed; false when it is paused already. PD410.';
+    'Let a schedule start nothing until it is resumed; return false if it is paused already. Errors: PD410.';
 
 
 create function @extschema@.resume_schedule(name text) returns boolean
@@ -180,7 +180,7 @@ begin
 end
 $$;
 comment on function @extschema@.resume_schedule(text) is
-    'Let a schedule that was paused, or is stuck, go on and catch up as far as it wants to; false when it was not paused. PD110 while nobody can follow it, PD410.';
+    'Resume a schedule that is paused or stuck, and catch up as its policy says; return false if it was not paused. Errors: PD110 (it cannot be followed), PD410.';
 
 
 create function @extschema@.trigger_schedule(name text, key text default null) returns @extschema@.started
@@ -205,7 +205,7 @@ begin
 end
 $$;
 comment on function @extschema@.trigger_schedule(text, text) is
-    'Start now what a schedule starts, paused or not, whatever still runs; returns the id, name/now-key, and whether it is new. The same key starts once. PD104, PD110, PD410. [P1]';
+    'Start the job of a schedule now, also if it is paused or a job of it runs; return the id, name/now-key, and whether it is new. The same key starts once. Errors: PD104, PD110, PD410. [P1]';
 
 
 create function @extschema@.drop_schedule(name text) returns boolean
@@ -230,4 +230,4 @@ begin
 end
 $$;
 comment on function @extschema@.drop_schedule(text) is
-    'Forget a schedule with its history; the jobs it has started stay. False when there is none. PD407 while a hook of yours runs on its memory.';
+    'Delete a schedule with its history; the jobs that it has started stay. Return false if there is none. Errors: PD407 (a hook of yours runs on its memory).';

@@ -25,7 +25,8 @@ exception
                             sqlerrm, hint);
 end
 $$;
-comment on function @extschema@.zone_failure(text) is 'Say why no schedule can follow the clock of a time zone (PD110), or null.';
+comment on function @extschema@.zone_failure(text) is
+    'Return why no schedule can follow the clock of a time zone (PD110), or null.';
 
 
 create function @extschema@.moment_of(wall timestamp, time_zone text) returns timestamptz
@@ -53,4 +54,4 @@ begin
 end
 $$;
 comment on function @extschema@.moment_of(timestamp, text) is
-    'Tell when the clock on the wall of a time zone shows a time first; of a time that it skips, the end of the gap.';
+    'Return when the clock of a time zone first shows a time; for a time that it skips, the end of the gap.';

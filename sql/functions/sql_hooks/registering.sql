@@ -54,7 +54,7 @@ begin
 end
 $$;
 comment on function @extschema@.register_sql_hook(text, regproc, integer, interval, interval, interval) is
-    'Let a function (job text, args jsonb) returns jsonb be a hook, run in the database as often as attempts when it fails: each attempt for timeout at most, all of them within a time from the first on. PD104, PD107.';
+    'Register a function (job text, args jsonb) returns jsonb as a hook. If it fails, it runs up to attempts times; timeout limits each attempt, within all of them from the first on. Errors: PD104, PD107.';
 
 
 create function @extschema@.drop_sql_hook(name text) returns boolean
@@ -68,7 +68,7 @@ begin
 end
 $$;
 comment on function @extschema@.drop_sql_hook(text) is
-    'Let a function be a hook no more; false when it was none. What asks for it from now on fails.';
+    'Unregister a hook in SQL; return false if there was none. Requests for it fail from now on.';
 
 
 create function @extschema@.sql_hook_timeout(name text) returns interval
@@ -82,4 +82,4 @@ begin
 end
 $$;
 comment on function @extschema@.sql_hook_timeout(text) is
-    'Tell how long an attempt of a hook in SQL may take; null when nothing limits it, or there is none of this name.';
+    'Return how long an attempt of a hook in SQL may take; null if there is no limit, or no such hook.';

@@ -25,7 +25,8 @@ begin
     return answer;
 end
 $$;
-comment on function @extschema@.call_sql_hook(text, text, jsonb) is 'Call the function of a hook in SQL; PD406 when none is registered.';
+comment on function @extschema@.call_sql_hook(text, text, jsonb) is
+    'Call the function of a hook in SQL. Errors: PD406 (none is registered).';
 
 
 create function @extschema@.late_failure(name text, detail text) returns jsonb
@@ -41,7 +42,8 @@ begin
          where h.name = late_failure.name);
 end
 $$;
-comment on function @extschema@.late_failure(text, text) is 'Say that an attempt of a hook in SQL took longer than its timeout.';
+comment on function @extschema@.late_failure(text, text) is
+    'Return the failure of an attempt of a hook in SQL that took longer than its timeout.';
 
 
 create function @extschema@.too_late_failure(within interval, name text, made integer, last jsonb) returns jsonb
@@ -58,7 +60,7 @@ begin
 end
 $$;
 comment on function @extschema@.too_late_failure(interval, text, integer, jsonb) is
-    'Say that a hook in SQL was not done within its time, with its last failure if it had one.';
+    'Return the failure of a hook in SQL that was not done within its time, with its last failure if it had one.';
 
 
 -- Serialization failures and deadlocks go to the caller, who repeats the call; all else is the hook's own failure. What
@@ -94,7 +96,7 @@ exception
 end
 $$;
 comment on function @extschema@.try_sql_hook(@extschema@.turn) is
-    'Run a hook in SQL; what it did is undone when it fails or has taken too long, and its failure is the answer.';
+    'Run a hook in SQL. If it fails or takes too long, what it did is undone, and its failure is the answer.';
 
 
 create function @extschema@.settle_sql_hook(held @extschema@.turn) returns text
@@ -136,4 +138,4 @@ begin
 end
 $$;
 comment on function @extschema@.settle_sql_hook(@extschema@.turn) is
-    'Put a hook in SQL off to its next attempt, where it has failed, has one left within its time and was not asked to cancel, or end it; tells which.';
+    'Put a failed hook in SQL off to its next attempt, if it has one left within its time and was not asked to cancel, or else end it; return which.';

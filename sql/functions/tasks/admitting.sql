@@ -55,7 +55,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_admissible(@extschema@.queue_limits, text[], integer, timestamptz) is
-    'Lock tasks for which there is room in a queue with limits, of the versions that are served.';
+    'Lock tasks for which a queue with limits has room, of the versions that are served.';
 
 
 create function @extschema@.choose_due(
@@ -101,7 +101,7 @@ begin
 end
 $$;
 comment on function @extschema@.choose_due(text[], text[], @extschema@.queue_limits[], integer, timestamptz) is
-    'Choose the best tasks that may be claimed of queues some of which are paused or have limits: those for which there is room, and those that have their slots still.';
+    'Choose the best tasks that may be claimed if some queues are paused or have limits: those for which there is room, and those that still have their slots.';
 
 
 create function @extschema@.freed_queues(turns @extschema@.turn[], freed_at timestamptz) returns text[]
@@ -134,7 +134,7 @@ begin
 end
 $$;
 comment on function @extschema@.freed_queues(@extschema@.turn[], timestamptz) is
-    'Name the queues with limits of which turns set a slot free while somebody waits for one; before the turns are applied.';
+    'Return the queues with limits of which turns free a slot while somebody waits for one; called before the turns are applied.';
 
 
 create function @extschema@.next_token_at(queues text[], now_at timestamptz) returns timestamptz
@@ -155,7 +155,7 @@ begin
 end
 $$;
 comment on function @extschema@.next_token_at(text[], timestamptz) is
-    'Tell when the next token comes for which tasks of these queues wait; null when none wait for one.';
+    'Return when the next token comes for which tasks of these queues wait; null if none wait for one.';
 
 
 -- Ten milliseconds: another claim has the row of the queue locked, and may leave something; or a token has come since this
@@ -185,4 +185,4 @@ begin
 end
 $$;
 comment on function @extschema@.next_admission_at(text[], timestamptz) is
-    'Tell when queues with limits will have room for what is due, as far as time alone decides; null when it does not.';
+    'Return when time alone will give queues with limits room for what is due; null if it will not.';

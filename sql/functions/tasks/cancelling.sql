@@ -32,7 +32,7 @@ begin
 end
 $$;
 comment on function @extschema@.end_unheld(text, text[], text, timestamptz) is
-    'End those of these tasks of a locked job that are activities and that no worker holds; returns which. [P6]';
+    'End those of these tasks of a locked job that are activities and that no worker holds; return which. [P6]';
 
 
 create function @extschema@.ask_to_cancel(job text, tasks text[], asked_at timestamptz) returns text[]
@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.ask_to_cancel(text, text[], timestamptz) is
-    'Ask tasks of a locked job to cancel, for those who have requested them and are at work; returns whom to tell.';
+    'Ask tasks of a locked job to cancel, on behalf of tasks that have requested them and are at work; return whom to notify.';
 
 
 -- A key names a hook or activity beneath the task, or a child: the coordinator whose asker is this request.
@@ -100,7 +100,7 @@ begin
 end
 $$;
 comment on function @extschema@.cancel_requests(@extschema@.turn[], timestamptz) is
-    'Ask what a task has requested to cancel; returns the queues of what was woken.';
+    'Ask the requests of a task to cancel; return the queues of what was woken.';
 
 
 -- Whoever has been asked to cancel, and has not heard of it, can pass it on only to what he waits for, and only later: what he
@@ -158,4 +158,4 @@ begin
 end
 $$;
 comment on function @extschema@.begin_cancelled(@extschema@.turn[], timestamptz) is
-    'Ask the hooks, activities and children to cancel that a task asks for while it has not heard yet that it was asked itself.';
+    'Ask hooks, activities and children to cancel that a task requests before it has heard that it was itself asked to cancel.';

@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function @extschema@.insert_coordinators(@extschema@.new_job[], text[], timestamptz) is
-    'Make the first task of each run that was begun, and its deadline.';
+    'Insert the first task of each run that was begun, and its deadline.';
 
 
 create function @extschema@.queues_of_starts(wanted @extschema@.new_job[]) returns text[]
@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.queues_of_starts(@extschema@.new_job[]) is
-    'Name the queues on which starts leave something: a queue for each coordinator, and that of deadlines.';
+    'Return the queues on which starts leave something: that of each coordinator, and that of deadlines.';
 
 
 create function @extschema@.insert_hook(
@@ -82,7 +82,7 @@ begin
 end
 $$;
 comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integer, timestamptz, text, text) is
-    'Make the task of a hook from outside; false when it exists.';
+    'Insert the task of a hook from outside; return false if it exists.';
 
 
 -- Where some queue has limits, it is looked through before those without. Suspects are left alone by either search, but take the room
@@ -122,7 +122,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_claimable(text[], text[], @extschema@.queue_limits[], text, integer, timestamptz, timestamptz) is
-    'Lock the tasks of queues that a worker may claim, best first, within the limits of those that have some.';
+    'Lock the tasks of queues that a worker may claim, best first, within the limits of the queues.';
 
 
 create function @extschema@.take_due(
@@ -161,7 +161,7 @@ begin
 end
 $$;
 comment on function @extschema@.take_due(text[], text, uuid, integer, interval, timestamptz) is
-    'Lease to a worker the tasks that are due, best first, within the limits of their queues.';
+    'Lease due tasks to a worker, best first, within the limits of their queues.';
 
 
 create function @extschema@.taken_before(queues text[], token uuid) returns @extschema@.claimed_task[]
@@ -180,4 +180,4 @@ begin
 end
 $$;
 comment on function @extschema@.taken_before(text[], uuid) is
-    'Find what an earlier call with this token took and still holds. [P12]';
+    'Find the tasks that an earlier call with this token took and still holds. [P12]';

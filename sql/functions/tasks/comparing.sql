@@ -38,7 +38,7 @@ begin
 end
 $$;
 comment on function @extschema@.requests_under_way(text, text) is
-    'Return the keys of what others do for a task, with the fingerprints of the requests.';
+    'Return the keys of what others are doing for a task, with the fingerprints of the requests.';
 
 
 -- Who answered early goes on.
@@ -77,7 +77,7 @@ begin
 end
 $$;
 comment on function @extschema@.open_requests(text, text, jsonb) is
-    'Return the keys of what a task has asked for, but for answers that it was told, or is by these facts; with the fingerprints.';
+    'Return the keys and fingerprints of what a task has asked for, without the answers that it was told, or is told by these facts.';
 
 
 -- What was asked to cancel may live on; whoever has withdrawn it says so again. An operator may accept other arguments, and no
@@ -118,4 +118,4 @@ begin
 end
 $$;
 comment on function @extschema@.open_failure(jsonb) is
-    'Say that code which runs again from its journal waits for other things than it has asked for (PD201), or null. [P9]';
+    'Return that code which runs again from its journal waits for other things than it has asked for (PD201), or null. [P9]';

@@ -28,7 +28,7 @@ begin
 end
 $$;
 comment on function @extschema@.continue_coordinators(@extschema@.turn[], timestamptz) is
-    'Make the coordinators of the next runs; returns their queues. One that is asked to cancel is due at once.';
+    'Insert the coordinators of the next runs; return their queues. One that is asked to cancel is due at once.';
 
 
 create function @extschema@.continue_deadlines(turns @extschema@.turn[], continued_at timestamptz) returns void
@@ -45,7 +45,7 @@ begin
 end
 $$;
 comment on function @extschema@.continue_deadlines(@extschema@.turn[], timestamptz) is
-    'Let the deadlines of jobs go on to their next runs; one that somebody has claimed, or that is stuck, has passed.';
+    'Move the deadlines of jobs to their next runs; a deadline that is claimed or stuck has passed.';
 
 
 create function @extschema@.set_out_at(
@@ -66,4 +66,4 @@ begin
 end
 $$;
 comment on function @extschema@.set_out_at(text, integer, timestamptz, timestamptz) is
-    'Let the coordinator of a new job go on from a place in its journal, in the workflow time of that place.';
+    'Let the coordinator of a new job continue from a position in its journal, in the workflow time of that position.';

@@ -10,7 +10,7 @@ begin
 end
 $$;
 comment on function @extschema@.max_deliveries() is
-    'Tell how often a task is claimed without a successful turn before it is parked as stuck.';
+    'Return how often a task is claimed without a successful turn before it is parked as stuck.';
 
 
 create function @extschema@.poison_reason() returns jsonb
@@ -25,7 +25,7 @@ begin
         'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
 end
 $$;
-comment on function @extschema@.poison_reason() is 'Say why a task is parked that was delivered too often.';
+comment on function @extschema@.poison_reason() is 'Return the reason for parking a task that was delivered too often.';
 
 
 -- One exact index range for each queue and priority that is in use, best first; the scan stops when it has enough. Steps from
@@ -92,7 +92,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_due(text[], integer, timestamptz, timestamptz, boolean) is
-    'Lock what is due on queues without limits, best first; returns it, and how many suspects are among it, which apart are not even found.';
+    'Lock what is due on queues without limits, best first; return it, and how many suspects are among it, which with apart are not even searched.';
 
 
 -- A statement of its own, after those that have locked: it sees the rows as they are now, so their places hold. A task that was
@@ -137,7 +137,7 @@ begin
 end
 $$;
 comment on function @extschema@.lease_due(@extschema@.due_task[], text, uuid, interval, timestamptz) is
-    'Lease tasks that were locked; returns them, and how many were parked instead.';
+    'Lease tasks that were locked; return them, and how many were parked instead.';
 
 
 -- A step that finds what is due already goes on behind it, in the same priority. What has become due since somebody has
@@ -184,4 +184,4 @@ begin
 end
 $$;
 comment on function @extschema@.next_due_at(text[], timestamptz) is
-    'Tell when to look for tasks of these queues again, after a look at a time or now, as far as time alone decides; null when it does not.';
+    'Return when time alone requires to look for tasks of these queues again, after a look at a time or now; null if it does not.';

@@ -15,7 +15,7 @@ begin
 end
 $$;
 comment on function @extschema@.leave_something(@extschema@.turn[]) is
-    'Tell whether there may be messages, conditions, items or children of tasks that have ended, which one look tells for all.';
+    'Tell whether ended tasks may leave messages, conditions, items or children; one look answers that for all.';
 
 
 create function @extschema@.end_tasks(turns @extschema@.turn[], ended_at timestamptz) returns void
@@ -51,4 +51,4 @@ begin
 end
 $$;
 comment on function @extschema@.end_tasks(@extschema@.turn[], timestamptz) is
-    'End tasks and all beneath them: the answer lies in the asker''s inbox when the task is gone. [P8] [P10]';
+    'End tasks and all tasks beneath them: the answer is in the inbox of the asker before the task is gone. [P8] [P10]';

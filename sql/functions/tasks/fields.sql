@@ -12,7 +12,8 @@ begin
         ::text[];
 end
 $$;
-comment on function @extschema@.turn_fields() is 'Name what most turns may say; that of code which runs again, what is open.';
+comment on function @extschema@.turn_fields() is
+    'Return the fields of most turns; for code that runs again, also open.';
 
 
 create function @extschema@.fact_fields() returns text[]
@@ -25,7 +26,7 @@ begin
     return '{kind,key,name,fingerprint,ok,value,at,op,path,message,signal,target,expected_version}'::text[];
 end
 $$;
-comment on function @extschema@.fact_fields() is 'Name what a fact may say.';
+comment on function @extschema@.fact_fields() is 'Return the fields of a fact.';
 
 
 create function @extschema@.request_fields(kind text) returns text[]
@@ -45,7 +46,7 @@ begin
 end
 $$;
 comment on function @extschema@.request_fields(text) is
-    'Name what a request of a kind may say; a child is told by if_exists that it is a new job.';
+    'Return the fields of a request of a kind; for a child, if_exists says that it is a new job.';
 
 
 -- What reads a list of objects stops at the first field that is not of its type, and PostgreSQL does not say whose it is. That is
@@ -73,7 +74,7 @@ exception
 end
 $$;
 comment on function @extschema@.misread_field(jsonb) is
-    'Name a field of a turn, fact, request or start that is not of its type, or null.';
+    'Return a field of a turn, fact, request or start that does not have its type, or null.';
 
 
 create function @extschema@.unread_failure(given jsonb, what text) returns jsonb
@@ -100,7 +101,7 @@ begin
 end
 $$;
 comment on function @extschema@.unread_failure(jsonb, text) is
-    'Say that a field of a turn, fact, request or start is not of its type (PD107), or null.';
+    'Return that a field of a turn, fact, request or start does not have its type (PD107), or null.';
 
 
 -- A time in JSON is a text that PostgreSQL reads by the TimeZone and DateStyle of whoever calls, where it leaves something open.
@@ -115,7 +116,8 @@ begin
         '([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2}){0,2})$|^[+-]?[Ii]nfinity$';
 end
 $$;
-comment on function @extschema@.zoned_time() is 'Give the pattern of a time that means the same to everybody: its date from the year on, and its time zone.';
+comment on function @extschema@.zoned_time() is
+    'Return the pattern of a time that means the same to everybody: its date from the year on, and its time zone.';
 
 
 create function @extschema@.zoneless_failure(given jsonb, what text) returns jsonb
@@ -136,7 +138,7 @@ begin
 end
 $$;
 comment on function @extschema@.zoneless_failure(jsonb, text) is
-    'Say that a time of a turn, fact, request or start means another instant to another session (PD107), or null.';
+    'Return that a time of a turn, fact, request or start means another instant to another session (PD107), or null.';
 
 
 -- Each of these is compared with what is there, and what is missing would look like the lease of another.
@@ -158,7 +160,7 @@ begin
 end
 $$;
 comment on function @extschema@.nameless_failure(jsonb, text) is
-    'Say that a turn, or what a lease is for, names no job, task or token (PD107), or null.';
+    'Return that a turn or lease names no job, task or token (PD107), or null.';
 
 
 create function @extschema@.list_failure(turn jsonb) returns jsonb
@@ -182,7 +184,7 @@ begin
 end
 $$;
 comment on function @extschema@.list_failure(jsonb) is
-    'Say that what should be a list in a turn is none, or not one of objects, or that what is open is no object (PD107), or null.';
+    'Return that a list in a turn is not a list of objects, or that open is not an object (PD107), or null.';
 
 
 create function @extschema@.stray_failure(turn jsonb) returns jsonb
@@ -207,7 +209,7 @@ begin
 end
 $$;
 comment on function @extschema@.stray_failure(jsonb) is
-    'Say that a turn, or one of its facts, has a field that nobody would read, or a list that is none (PD107), or null.';
+    'Return that a turn, or one of its facts, has an unknown field or an invalid list (PD107), or null.';
 
 
 -- In the place of a look whether they are objects: what reads them finds that out too. It writes nothing, so the block that
@@ -249,4 +251,4 @@ exception
 end
 $$;
 comment on function @extschema@.check_turns(jsonb) is
-    'Refuse what is no array of objects, or a turn that names no task, or of which a field cannot be read (PD107), and say which.';
+    'Refuse what is not an array of objects, or a turn that names no task or has a field that cannot be read (PD107), and say which.';

@@ -22,7 +22,7 @@ begin
 end
 $$;
 comment on function @extschema@.find_ended(text, integer, timestamptz) is
-    'Lock tasks of a queue whose leases have ended, and that are no suspects, best first: they have their slots still.';
+    'Lock tasks of a queue whose leases have ended and that are no suspects, best first: they still have their slots.';
 
 
 create function @extschema@.find_free(queue text, max_tasks integer, now_at timestamptz)
@@ -85,7 +85,7 @@ begin
 end
 $$;
 comment on function @extschema@.stand_in_line(text, timestamptz) is
-    'Put tasks of a queue with a limit per key, which are due, in line under their keys.';
+    'Put due tasks of a queue with a limit per key in line under their keys.';
 
 
 create function @extschema@.leave_line(queue text) returns void
@@ -108,7 +108,7 @@ begin
 end
 $$;
 comment on function @extschema@.leave_line(text) is
-    'Let the tasks of a queue be found by their time again: it has no limit per key any more.';
+    'Let the tasks of a queue without a limit per key be found by their time again.';
 
 
 -- Keys take turns: the walk sets out behind the key that was served last, steps from key to key by the index, and comes

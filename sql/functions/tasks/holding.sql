@@ -21,7 +21,7 @@ begin
     return (select t.failure from tasks as t where t.job_id = last_failure.job and t.task = last_failure.task);
 end
 $$;
-comment on function @extschema@.last_failure(text, text) is 'Tell what the last failed attempt of a task said.';
+comment on function @extschema@.last_failure(text, text) is 'Return the failure of the last failed attempt of a task.';
 
 
 create function @extschema@.was_out_of_reach(failure jsonb) returns boolean
@@ -35,7 +35,7 @@ begin
 end
 $$;
 comment on function @extschema@.was_out_of_reach(jsonb) is
-    'Tell whether a task was given back because its worker had no code for it (PD406), or could not open it (PD113, PD114).';
+    'Tell whether a task was given back because its worker had no code for it (PD406), or could not decrypt it (PD113, PD114).';
 
 
 create function @extschema@.own_task_failure(name text) returns jsonb
@@ -50,7 +50,8 @@ begin
         'It belongs to perdure: a schedule, a deadline, or the end of children.', 'Let run_task() run it, or give it back with release().') end;
 end
 $$;
-comment on function @extschema@.own_task_failure(text) is 'Say that what a task does is known to the database alone (PD107), or null.';
+comment on function @extschema@.own_task_failure(text) is
+    'Return that only the database knows what a task does (PD107), or null.';
 
 
 -- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
@@ -135,7 +136,7 @@ begin
 end
 $$;
 comment on function @extschema@.hold_tasks(jsonb, text[], text[]) is
-    'Lock the tasks of turns and judge each turn by its token, and by what its holder has seen. [P6]';
+    'Lock the tasks of turns, and judge each turn by its token and by what its holder has seen. [P6]';
 
 
 -- The job is locked before: whoever acts for a single task that he holds, outside of any batch.
@@ -157,7 +158,7 @@ begin
 end
 $$;
 comment on function @extschema@.hold_task(text, text, uuid) is
-    'Lock a task that is held under a token, and give it as a turn; null when it is not. [P6]';
+    'Lock a task that is held under a token, and return it as a turn; null if it is not held. [P6]';
 
 
 create function @extschema@.refuse_stranger(job text, task text) returns void
@@ -173,7 +174,8 @@ begin
               hint = 'Drop this turn; nothing of it was applied.';
 end
 $$;
-comment on function @extschema@.refuse_stranger(text, text) is 'Refuse whoever speaks for a task that he does not hold (PD001). [P6]';
+comment on function @extschema@.refuse_stranger(text, text) is
+    'Refuse a caller who does not hold the task (PD001). [P6]';
 
 
 create function @extschema@.keep_or_park(
@@ -215,7 +217,7 @@ begin
 end
 $$;
 comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arrival[], timestamptz) is
-    'Write the fate of tasks that live on: kept, parked, or given back; one that wanted to park and has mail is kept.';
+    'Write what becomes of tasks that live on: kept, parked or given back. A task that wanted to park and has mail is kept.';
 
 
 -- What was asked to cancel may clean up, with all that is beneath it, though its asker ends first and hears nothing of it. But
@@ -251,7 +253,7 @@ begin
 end
 $$;
 comment on function @extschema@.delete_tasks(@extschema@.turn[]) is
-    'Delete tasks that have ended, and all beneath them: their holders are fenced. What has been asked to cancel is spared. [P6]';
+    'Delete tasks that have ended and all tasks beneath them, and fence their holders. Tasks that were asked to cancel are spared. [P6]';
 
 
 create function @extschema@.queues_of(turns @extschema@.turn[]) returns text[]
@@ -269,4 +271,4 @@ begin
 end
 $$;
 comment on function @extschema@.queues_of(@extschema@.turn[]) is
-    'Name the queues on which turns have left something that will be due.';
+    'Return the queues on which turns have left something that will be due.';

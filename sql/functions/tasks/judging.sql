@@ -31,7 +31,7 @@ begin
 end
 $$;
 comment on function @extschema@.option_failure(jsonb) is
-    'Say what is wrong with what a request may say besides: names (PD104), values (PD103, PD30x) or options (PD107); or null.';
+    'Return what is wrong with the options of a request: names (PD104), values (PD103, PD30x) or options (PD107); or null.';
 
 
 create function @extschema@.request_failure(request jsonb) returns jsonb
@@ -71,7 +71,7 @@ begin
 end
 $$;
 comment on function @extschema@.request_failure(jsonb) is
-    'Say what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
+    'Return what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
 
 
 create function @extschema@.await_failure(awaits text[]) returns jsonb
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function @extschema@.await_failure(text[]) is
-    'Say that a name that is awaited is none that a signal can have (PD104), or null.';
+    'Return that no signal can have a name that is awaited (PD104), or null.';
 
 
 -- What a turn may not say, seen before anything is applied.
@@ -131,7 +131,7 @@ begin
 end
 $$;
 comment on function @extschema@.turn_failure(text, jsonb, jsonb, jsonb) is
-    'Say what is wrong with a turn as a whole (PD104, PD107, PD30x), or null.';
+    'Return what is wrong with a turn as a whole (PD104, PD107, PD30x), or null.';
 
 
 create function @extschema@.continue_failure(kind text, args jsonb, failure jsonb) returns jsonb
@@ -149,7 +149,7 @@ begin
 end
 $$;
 comment on function @extschema@.continue_failure(text, jsonb, jsonb) is
-    'Say what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';
+    'Return what is wrong with a turn that begins the next run: its kind (PD107), arguments or failure (PD103, PD30x); or null.';
 
 
 create function @extschema@.wait_failure(
@@ -195,7 +195,7 @@ begin
 end
 $$;
 comment on function @extschema@.wait_failure(text, text, jsonb, jsonb, jsonb) is
-    'Say that a held task which parks without signals or a time would sleep for ever (PD107), or null.';
+    'Return that a held task which parks without signals or a time would sleep for ever (PD107), or null.';
 
 
 create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
@@ -223,4 +223,4 @@ begin
 end
 $$;
 comment on function @extschema@.put_off(@extschema@.turn[], @extschema@.fact[]) is
-    'Send back turns whose facts lie in the future or before the last one, and those that consume what another turn of the batch has: their holders run again from the journal. [P5] [P9]';
+    'Send back turns whose facts lie in the future or before the last one, and those that consume what another turn of the batch takes: their holders run again from the journal. [P5] [P9]';

@@ -18,7 +18,7 @@ begin
 end
 $$;
 comment on function @extschema@.progress_failure(jsonb) is
-    'Say what is wrong with the progress of a task (PD301 size, PD302 depth, PD304 number), or null.';
+    'Return what is wrong with the progress of a task (PD301 size, PD302 depth, PD304 number), or null.';
 
 
 create function @extschema@.renew_leases(tasks jsonb, lease_until timestamptz) returns json
@@ -70,7 +70,7 @@ begin
 end
 $$;
 comment on function @extschema@.renew_leases(jsonb, timestamptz) is
-    'Move the end of leases that are still held, and note how far their tasks are; rows that somebody else has locked are skipped and stay held.';
+    'Extend leases that are still held, and record the progress of their tasks; rows that somebody else has locked are skipped and stay held.';
 
 
 create function @extschema@.give_back(tasks jsonb, given_at timestamptz) returns text[]
@@ -113,7 +113,7 @@ begin
 end
 $$;
 comment on function @extschema@.give_back(jsonb, timestamptz) is
-    'End leases before their time, and note how far their tasks are; returns a queue for each task that was given back.';
+    'End leases before their time, and record the progress of their tasks; return a queue for each task that was given back.';
 
 
 create function @extschema@.task_was_given_back(job text, task text, token uuid) returns boolean
@@ -132,7 +132,7 @@ begin
 end
 $$;
 comment on function @extschema@.task_was_given_back(text, text, uuid) is
-    'Tell whether a holder has given a task back and nobody has claimed it since: his call may be repeated. [P12]';
+    'Tell whether a holder has given a task back and nobody has claimed it since, so that the call may be repeated. [P12]';
 
 
 create function @extschema@.put_off_task(
@@ -159,7 +159,7 @@ begin
 end
 $$;
 comment on function @extschema@.put_off_task(@extschema@.turn, timestamptz, jsonb) is
-    'Give a held task back until a time; with a failure, which was an attempt of it.';
+    'Give a held task back until a time; with a failure if that was an attempt of it.';
 
 
 create function @extschema@.let_wait(
@@ -189,4 +189,4 @@ begin
 end
 $$;
 comment on function @extschema@.let_wait(text, text, timestamptz, timestamptz, jsonb, jsonb) is
-    'Let a task of the database''s own wait for a time, or for somebody to mend it; whoever holds it is fenced. Nulls leave its deadline and arguments. [P6]';
+    'Let a task of the database itself wait for a time, or for somebody to resume it, and fence its holder. Nulls leave its deadline and arguments as they are. [P6]';

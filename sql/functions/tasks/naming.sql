@@ -24,7 +24,7 @@ begin
 end
 $$;
 comment on function @extschema@.requested_task(text, text, boolean) is
-    'Name a requested task: beneath its asker, with whom it ends, or, detached, beside the hooks from outside.';
+    'Return the name of a requested task: beneath its asker, with which it ends; or, if detached, beside the hooks from outside.';
 
 
 -- Each run counts its keys from the beginning; the children of those before it are still there.
@@ -39,7 +39,7 @@ begin
 end
 $$;
 comment on function @extschema@.child_id(text, text, text) is
-    'Name a child for which its parent has no name: beneath the parent, by the run unless it is the first, and by the request.';
+    'Return the id of a child that was given none: beneath the parent, by the run unless it is the first, and by the request.';
 
 
 create function @extschema@.beneath_failure(key text) returns jsonb
@@ -56,7 +56,7 @@ begin
 end
 $$;
 comment on function @extschema@.beneath_failure(text) is
-    'Say that what is asked for under a key could end with something else that was asked for (PD104).';
+    'Return that a request under a key could end together with another request (PD104).';
 
 
 -- The package's keys end with a number and have none before a slash, but for a place in the code, which begins with a dot: of
@@ -81,7 +81,7 @@ begin
 end
 $$;
 comment on function @extschema@.asked_key_failure(text) is
-    'Say that a request cannot have a key, which is no name, or could lead beneath that of another (PD104), or null.';
+    'Return that the key of a request is no name, or could lead beneath that of another (PD104), or null.';
 
 
 -- A key without a number may lead to others, as `a` to `a/b#1`: then what else was asked for tells. Who repeats a request was judged
@@ -128,7 +128,7 @@ begin
 end
 $$;
 comment on function @extschema@.nested_failure(text, text, jsonb) is
-    'Say that a task asks for something whose key leads to what else it has asked for, or is led to (PD104), or null.';
+    'Return that the key of a request of a task leads to another request, or is led to by one (PD104), or null.';
 
 
 -- Each level adds a key to the name of the one above. With 600 bytes a name fits any index, also beside a text of a memory.
@@ -155,4 +155,4 @@ begin
 end
 $$;
 comment on function @extschema@.depth_failure(text, text, jsonb) is
-    'Say that the name of a task or child, which is made of that of its asker and a key, would be too long (PD104), or null.';
+    'Return that the name of a task or child, made of that of its asker and a key, would be too long (PD104), or null.';

@@ -42,7 +42,7 @@ begin
 end
 $$;
 comment on function @extschema@.wake_released(text[], text[], timestamptz) is
-    'Make tasks due that were given back for lack of code or of a key, now that somebody comes who may have it.';
+    'Make tasks due that were given back for lack of code or of a key, when a worker registers that may have it.';
 
 
 -- Whoever left it stuck has gone, so these may run other code; so has an earlier process of the newcomer's name. What never
@@ -87,4 +87,4 @@ begin
 end
 $$;
 comment on function @extschema@.wake_stuck(text[], text, timestamptz) is
-    'Make tasks of these queues due that are stuck since a worker could not run them that has gone; returns their queues. [P9]';
+    'Make tasks of these queues due that are stuck because a worker that has gone could not run them; return their queues. [P9]';

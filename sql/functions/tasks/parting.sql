@@ -32,4 +32,4 @@ begin
 end
 $$;
 comment on function @extschema@.leave_parent_ends(@extschema@.turn[], timestamptz) is
-    'Leave a task for each of these that has ended while children of it run that are not to go on; returns the queues.';
+    'Insert a task for each ended task whose running children are not to continue; return the queues.';

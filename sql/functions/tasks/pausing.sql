@@ -13,7 +13,8 @@ begin
        and (left(t.name, 1) <> '$' or t.name = '$schedule');
 end
 $$;
-comment on function @extschema@.pause_tasks(text) is 'Keep the tasks of a job from workers, also that of a schedule, but for what else the database does by itself; what is held goes on.';
+comment on function @extschema@.pause_tasks(text) is
+    'Keep the tasks of a job, or of a schedule, from workers, but not what else the database does by itself; held tasks continue.';
 
 
 create function @extschema@.lift_pause(job text) returns text[]
@@ -36,7 +37,7 @@ begin
 end
 $$;
 comment on function @extschema@.lift_pause(text) is
-    'Give the tasks of a job, which is locked, to workers again; returns a queue for each that is not stuck.';
+    'Give the tasks of a locked job to workers again; return a queue for each that is not stuck.';
 
 
 create function @extschema@.delay_tasks(due_after timestamptz, by interval) returns void

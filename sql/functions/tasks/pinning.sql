@@ -13,7 +13,7 @@ begin
 end
 $$;
 comment on function @extschema@.versioned_queue(text, text) is
-    'Name the queue of a version, given that of any version; without a version the queue that was asked for.';
+    'Return the name of a queue for a version, given its name for any version; without a version, the queue itself.';
 
 
 create function @extschema@.served_queues(queues text[], version text) returns text[]
@@ -36,7 +36,7 @@ begin
 end
 $$;
 comment on function @extschema@.served_queues(text[], text) is
-    'Name the queues that a worker of a version claims from: for each of its queues first what is pinned to that version.';
+    'Return the queues from which a worker of a version claims: for each of its queues, first what is pinned to that version.';
 
 
 -- Who holds one is fenced: code of the version before has no effect any more, nor what it would ask for. [P6]
@@ -81,4 +81,4 @@ begin
 end
 $$;
 comment on function @extschema@.repin_tasks(text, text, text, timestamptz) is
-    'Let a coordinator, and what was pinned as it was, keep to another version, or to none; returns a queue for each task. [P6]';
+    'Pin a coordinator, and what was pinned like it, to another version or to none; return a queue for each task. [P6]';

@@ -35,7 +35,7 @@ begin
 end
 $$;
 comment on function @extschema@.request_tasks(@extschema@.turn[], timestamptz) is
-    'Make the hooks and activities that turns ask for; returns their queues.';
+    'Insert the hooks and activities that turns ask for; return their queues.';
 
 
 create function @extschema@.is_requested(job text, task text, key text) returns boolean
@@ -95,7 +95,7 @@ begin
 end
 $$;
 comment on function @extschema@.wanted_children(@extschema@.turn[]) is
-    'Read the children that turns ask for and that are not there yet, in the order of the requests.';
+    'Return the children that turns ask for and that do not exist yet, in the order of the requests.';
 
 
 create function @extschema@.refuse_children(wanted @extschema@.new_job[], refused_at timestamptz) returns void
@@ -194,4 +194,4 @@ begin
 end
 $$;
 comment on function @extschema@.request_children(@extschema@.turn[], timestamptz) is
-    'Start the children that turns ask for; returns their queues.';
+    'Start the children that turns ask for; return their queues.';

@@ -14,7 +14,7 @@ begin
 end
 $$;
 comment on function @extschema@.suspicious_deliveries() is
-    'Tell after how many claims without a successful turn a task is suspected of killing its workers.';
+    'Return after how many claims without a successful turn a task is suspected of killing its workers.';
 
 
 create function @extschema@.find_suspect(queues text[], worker text, now_at timestamptz) returns @extschema@.due_task[]

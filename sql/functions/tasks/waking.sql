@@ -21,7 +21,7 @@ begin
 end
 $$;
 comment on function @extschema@.check_snapshot(text[]) is
-    'Refuse to look for whom to wake with a snapshot that is older than what a task of these jobs did last: 40001. [P5]';
+    'Refuse to wake tasks with a snapshot that is older than the last change of a task of these jobs: 40001. [P5]';
 
 
 create function @extschema@.wake_tasks(jobs text[], woken_at timestamptz) returns text[]
@@ -90,7 +90,7 @@ begin
 end
 $$;
 comment on function @extschema@.wake_tasks(text[], timestamptz) is
-    'Make parked tasks due that have mail; returns whom to tell: their queues, and the workers that hold others to which some was sent just now. Waking moves only a parked task.';
+    'Make parked tasks due that have mail; return whom to notify: their queues, and the workers that hold other tasks to which something was sent just now. Waking moves only a parked task.';
 
 
 create function @extschema@.wake_cancelled(job text, tasks text[], woken_at timestamptz) returns text[]
@@ -126,7 +126,7 @@ begin
 end
 $$;
 comment on function @extschema@.wake_cancelled(text, text[], timestamptz) is
-    'Make tasks due that are asked to cancel, also when they wait for nothing; returns whom to tell: their queues, and the workers that hold others.';
+    'Make tasks due that are asked to cancel, also if they wait for nothing; return whom to notify: their queues, and the workers that hold others.';
 
 
 create function @extschema@.wake_to_cancel(turns @extschema@.turn[], woken_at timestamptz) returns void
@@ -154,7 +154,7 @@ begin
 end
 $$;
 comment on function @extschema@.wake_to_cancel(@extschema@.turn[], timestamptz) is
-    'Make tasks due that were given back while a request to cancel them lay open: it is not slept through, but where nobody here could hear it.';
+    'Make tasks due that were given back while a request to cancel them was open, so that they do not sleep through it, unless no worker here could hear it.';
 
 
 create function @extschema@.resume_tasks(
@@ -187,7 +187,7 @@ begin
 end
 $$;
 comment on function @extschema@.resume_tasks(text, text, boolean, timestamptz) is
-    'Make stuck tasks due again; returns a queue for each.';
+    'Make stuck tasks due again; return a queue for each.';
 
 
 create function @extschema@.wake_task(job text, task text, woken_at timestamptz) returns text[]
@@ -214,4 +214,4 @@ begin
 end
 $$;
 comment on function @extschema@.wake_task(text, text, timestamptz) is
-    'Make a parked task due that is to look at its memory again, also when it is stuck; returns its queue.';
+    'Make a parked task due that must look at its memory again, also if it is stuck; return its queue.';

@@ -23,7 +23,8 @@ begin
          order by p.priority);
 end
 $$;
-comment on function @extschema@.priorities_in_line(text) is 'Tell with which priorities tasks of a queue stand in line, the best first.';
+comment on function @extschema@.priorities_in_line(text) is
+    'Return the priorities of tasks of a queue that stand in line, best first.';
 
 
 -- One exact range for each priority, as a claim reads them; a plain `exists` is planned as a hash of all that wait.
@@ -54,7 +55,7 @@ begin
 end
 $$;
 comment on function @extschema@.is_due(text, timestamptz) is
-    'Tell whether a task of a queue is due that nobody holds, and that stands in no line.';
+    'Tell whether a task of a queue is due that nobody holds and that stands in no line.';
 
 
 create function @extschema@.is_wanted(queue text, now_at timestamptz) returns boolean
@@ -66,7 +67,8 @@ begin
     return priorities_in_line(is_wanted.queue) <> '{}' or is_due(is_wanted.queue, is_wanted.now_at);
 end
 $$;
-comment on function @extschema@.is_wanted(text, timestamptz) is 'Tell whether a task of a queue is due that nobody holds.';
+comment on function @extschema@.is_wanted(text, timestamptz) is
+    'Tell whether a task of a queue is due that nobody holds.';
 
 
 -- What is pinned to a version of the code stands on a queue of its own, in the order of names right behind: `llm`, `llm@v2`.
@@ -92,7 +94,7 @@ begin
 end
 $$;
 comment on function @extschema@.slots_taken(text, integer) is
-    'Count the tasks of a queue that are held, of all versions, up to as many as matter; null where any number may be.';
+    'Count the held tasks of a queue, of all versions, up to as many as matter; null if any number may be held.';
 
 
 create function @extschema@.room_of_key(
@@ -124,7 +126,7 @@ begin
 end
 $$;
 comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @extschema@.due_task[]) is
-    'Tell how many tasks of a key may be claimed beside those that are held or chosen already.';
+    'Return how many tasks of a key may be claimed beside those that are already held or chosen.';
 
 
 -- From key to key by the index, to the first for which there is room. What is due and stands in no line yet is taken for
@@ -170,4 +172,4 @@ begin
 end
 $$;
 comment on function @extschema@.is_wanted_by_key(text, @extschema@.queue_limits, timestamptz) is
-    'Tell whether a task of a queue with a limit per key is due that nobody holds, and for whose key there is room.';
+    'Tell whether a task of a queue with a limit per key is due that nobody holds and for whose key there is room.';

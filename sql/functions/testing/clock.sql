@@ -16,7 +16,7 @@ begin
 end
 $$;
 comment on function @extschema@.lock_clock() is
-    'Lock the setting that says how far the clock of this app is ahead: who moves it, or puts it back, looks after that.';
+    'Lock the setting that says how far the clock of this app is ahead, before it is moved or reset.';
 
 
 -- A time that has passed meanwhile is no error: the clock is where it was asked to be, and never goes back.
@@ -48,7 +48,7 @@ begin
 end
 $$;
 comment on function @extschema@.turn_clock_to(timestamptz) is
-    'Move the locked clock of this app to a time, from where it goes on; idle workers hear of what is due now.';
+    'Move the locked clock of this app to a time, from which it continues; idle workers hear of what is due now.';
 
 
 create function @extschema@.move_clock(by interval) returns timestamptz
@@ -71,7 +71,7 @@ begin
 end
 $$;
 comment on function @extschema@.move_clock(interval) is
-    'Move the clock of this app forward, for tests and by its owner; returns the new time, and idle workers hear of what is due then. PD107. [P7]';
+    'Move the clock of this app forward, for tests; only the owner may call it. Return the new time, and notify idle workers of what is due then. Errors: PD107. [P7]';
 
 
 create function @extschema@.skip_time(up_to timestamptz default 'infinity') returns timestamptz
@@ -102,7 +102,7 @@ begin
 end
 $$;
 comment on function @extschema@.skip_time(timestamptz) is
-    'Move the clock of this app to when the next task is due, or the next token of a queue that waits for one; null, and nothing is moved, when none will be, or not before up_to, or while a worker holds one.';
+    'Move the clock of this app to the time when the next task is due, or the next token of a queue with waiting tasks. Return null, and move nothing, if nothing will be due, or not before up_to, or while a worker holds a task.';
 
 
 create function @extschema@.reset_clock() returns timestamptz
@@ -140,4 +140,4 @@ begin
 end
 $$;
 comment on function @extschema@.reset_clock() is
-    'Give this app the clock of the server again, by its owner; refused (PD107) while a job lives that was told of a later time.';
+    'Give this app the clock of the server again; only the owner may call it. Errors: PD107 (a live job has seen a later time).';

@@ -35,4 +35,4 @@ begin
 end
 $$;
 comment on function @extschema@.run_until_idle(integer, boolean) is
-    'Run what is due on the queue $sql until nothing is, for tests; with skip_time also what will be, as the owner, moving the clock. Tells how many tasks ran, at most max_turns.';
+    'Run the due tasks of the queue $sql until none is left, at most max_turns, for tests; with skip_time also move the clock to what will be due (only the owner may). Return how many tasks ran.';

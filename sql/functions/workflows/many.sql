@@ -42,7 +42,7 @@ exception
 end
 $$;
 comment on function @extschema@.read_starts(jsonb) is
-    'Read starts as a client writes them: objects with the arguments of start(). PD107.';
+    'Read starts as a client writes them: objects with the arguments of start(). Errors: PD107.';
 
 
 create function @extschema@.start_many(starts jsonb) returns setof @extschema@.started
@@ -74,4 +74,4 @@ begin
 end
 $$;
 comment on function @extschema@.start_many(jsonb) is
-    'Start many workflows, given as an array of objects with the arguments of start(); all or none. Errors as start(). [P1]';
+    'Start many workflows, all or none, given as a JSON array of objects with the arguments of start(). Errors: those of start(). [P1]';
