@@ -99,7 +99,7 @@ soak: $(READY) ## Let it grow, and measure what stays flat (AMOUNT=0.01; 1 is a 
 	@$(BIN)/python tests/bench/soak.py --amount $(if $(filter file,$(origin AMOUNT)),0.01,$(AMOUNT)) $(SOAK_ARGS)
 
 build: $(RUN) ## Write the extension's script and control file into build/
-	@$(BIN)/python -m perdure.script build
+	@$(BIN)/python -m perdure.installation.script build
 
 # For a server whose files you can write: make install-extension PG_CONFIG=/usr/lib/postgresql/17/bin/pg_config
 PG_CONFIG ?= pg_config

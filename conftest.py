@@ -21,8 +21,8 @@ import psycopg
 import pytest
 from pytest_pgtap.plugin import PgTapFile
 
-from perdure.embedded import Server
-from perdure.install import install
+from perdure.embedded.server import Server
+from perdure.installation.install import install
 from tests.cluster.poolers import MANY, pooler
 from tests.databases import (
     HOME,

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 
 _numbers = itertools.count(1)
 

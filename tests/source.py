@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from perdure import script
+from perdure.installation import script
 
 ROOT = Path(__file__).resolve().parents[1]
 SQL = ROOT / "sql"
@@ -108,14 +108,12 @@ def python_functions(file: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunction
             yield node
 
 
-def imported(file: Path) -> set[str]:
-    """Name the modules of the package that a module imports."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            module = (node.module or "").removeprefix("perdure").strip(".")
-            names |= {module} if module else {alias.name for alias in node.names}
-    return names
+def imported(layer: str) -> set[str]:
+    """Name the layers that the modules of a layer import, sooner or later."""
+    trees = [ast.parse(file.read_text()) for file in (PYTHON / layer).glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{each.name}" for node in nodes for each in node.names]
+    return {name.split(".")[1] for name in names if name.startswith("perdure.")}
 
 
 # Volatile as verbs are, though only other verbs call them, or though it only waits.

@@ -9,10 +9,9 @@ from fnmatch import fnmatch
 import psycopg
 import pytest
 
-from perdure import script
 from perdure.errors import PerdureError
+from perdure.installation import script
 from tests.source import (
-    PYTHON,
     ROOT,
     SQL,
     concept,
@@ -169,6 +168,6 @@ def test_python_functions_are_short() -> None:
     assert long == []
 
 
-def test_client_and_worker_do_not_know_each_other() -> None:
-    assert "worker" not in imported(PYTHON / "client.py")
-    assert "client" not in imported(PYTHON / "worker.py")
+def test_clients_and_workers_do_not_know_each_other() -> None:
+    assert "workers" not in imported("clients")
+    assert "clients" not in imported("workers")

@@ -18,7 +18,7 @@ from typing import Any, Self
 import psycopg
 
 import perdure
-from perdure import embedded
+from perdure.embedded import server as embedded
 from perdure.errors import NewerSchema, OtherBuild
 
 LEASE = "2 s"  # how long a dead worker's tasks stay its own: short, for those who watch

@@ -4,33 +4,21 @@ Register functions with `app = perdure.App()`, talk to an app with `perdure.conn
 code with `perdure.Worker(app)`.
 """
 
-from .app import App
-from .async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
-from .client import Client, Handle, Memory, connect
-from .context import Info
-from .contracts import BrokenContract
-from .durable import (
-    ask_people,
-    child,
-    continue_as_new,
-    exec_hook,
-    heartbeat,
-    info,
-    memory,
-    now,
-    patched,
-    publish,
-    random,
-    shielded,
-    signal,
-    sleep,
-    sleep_until,
-    start_child,
-    start_hook,
-    uuid,
-    wait_for,
-)
-from .errors import (
+from perdure.basics.retry import Retry
+from perdure.clients.async_client import AsyncClient, AsyncHandle, AsyncMemory, connect_async
+from perdure.clients.client import Client, Handle, Memory, connect
+from perdure.clients.contracts import BrokenContract
+from perdure.clients.finding import Found
+from perdure.clients.indexing import Index
+from perdure.clients.items import AsyncItem, Item
+from perdure.clients.past import Authorship, Change, Difference, LogItem
+from perdure.clients.queues import QueueDepth
+from perdure.clients.requests import Relative, Status
+from perdure.clients.schedules import Schedule
+from perdure.clients.sql_hooks import RegisteredSqlHook
+from perdure.clients.streams import StreamItem
+from perdure.clients.timeline import TimelineItem
+from perdure.errors import (
     ActivityFailed,
     ChildFailed,
     ContractBroken,
@@ -71,21 +59,34 @@ from .errors import (
     VersionNotFound,
     WrongType,
 )
-from .finding import Found
-from .indexing import Index
-from .items import AsyncItem, Item
-from .logs import logger
-from .memory import AsyncEntity, Entity
-from .past import Authorship, Change, Difference, LogItem
-from .queues import QueueDepth
-from .requests import Relative, Status
-from .retry import Retry
-from .schedules import Schedule
-from .sqlregistry import RegisteredSqlHook
-from .streams import StreamItem
-from .timeline import TimelineItem
-from .typed_memory import TypedAsyncEntity, TypedEntity
-from .work import (
+from perdure.workers.worker import Worker
+from perdure.workflow.app import App
+from perdure.workflow.context import Info
+from perdure.workflow.durable import (
+    ask_people,
+    child,
+    continue_as_new,
+    exec_hook,
+    heartbeat,
+    info,
+    memory,
+    now,
+    patched,
+    publish,
+    random,
+    shielded,
+    signal,
+    sleep,
+    sleep_until,
+    start_child,
+    start_hook,
+    uuid,
+    wait_for,
+)
+from perdure.workflow.logs import logger
+from perdure.workflow.memory import AsyncEntity, Entity
+from perdure.workflow.typed_memory import TypedAsyncEntity, TypedEntity
+from perdure.workflow.work import (
     SQL_QUEUE,
     Activity,
     Coordinator,
@@ -95,7 +96,6 @@ from .work import (
     Transaction,
     sql_hook,
 )
-from .worker import Worker
 
 __version__ = "0.1.0"
 

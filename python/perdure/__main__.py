@@ -1,5 +1,5 @@
 """Let `python -m perdure` be the command `perdure`."""
 
-from .cli import main
+from perdure.cli.main import main
 
 main()

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from .errors import InvalidArgument
+from perdure.errors import InvalidArgument
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .app import App
-    from .testing import Lab
+    from perdure.testing import Lab
+    from perdure.workflow.app import App
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,8 @@ def perdure_dsn() -> Iterator[str]:
     """Provide the database of the labs: `$PERDURE_DATABASE_URL`, else a new embedded server."""
     import os
 
-    from .connections import DATABASE_URL
-    from .embedded import Server
+    from perdure.database.connections import DATABASE_URL
+    from perdure.embedded.server import Server
 
     if given := os.environ.get(DATABASE_URL):
         yield given
@@ -43,7 +43,7 @@ def perdure_app() -> App:
 @pytest.fixture
 def perdure_lab(perdure_app: App, perdure_dsn: str) -> Iterator[Lab]:
     """Provide a lab. After the test, its jobs must replay and no invariant may be broken."""
-    from .testing import Lab
+    from perdure.testing import Lab
 
     with Lab(perdure_app, dsn=perdure_dsn) as lab:
         yield lab

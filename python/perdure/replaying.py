@@ -17,11 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from . import openers
-from .asks import stored
-from .coordinatorcalls import AnyRun, open_run
-from .differences import listed, other_outcome, other_request
-from .errors import (
+from perdure.database import openers
+from perdure.database.opening import Opening
+from perdure.database.sealing import Fields
+from perdure.errors import (
     InvalidArgument,
     NonDeterminism,
     PerdureError,
@@ -29,13 +28,14 @@ from .errors import (
     UnknownFunction,
     ValueSealed,
 )
-from .opening import Opening
-from .sealing import Fields
-from .turns import facts_of
+from perdure.replay.differences import listed, other_outcome, other_request
+from perdure.workers.coordinator_calls import AnyRun, open_run
+from perdure.workers.turns import facts_of
+from perdure.workflow.asks import stored
 
 if TYPE_CHECKING:
-    from .app import App
-    from .client import Client
+    from perdure.clients.client import Client
+    from perdure.workflow.app import App
 
 Json = dict[str, Any]
 Rows = list[list[Any]]

@@ -22,11 +22,11 @@ from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
 
-from .errors import Failed, InvalidArgument
+from perdure.errors import Failed, InvalidArgument
 
 if TYPE_CHECKING:
-    from .context import Info
-    from .turns import Json
+    from perdure.workers.turns import Json
+    from perdure.workflow.context import Info
 
 logger = logging.getLogger("perdure.worker")
 

@@ -31,8 +31,8 @@ from figures import Counts, Figure, table
 from flows import TOKENS
 
 import perdure
-from perdure.embedded import Server
-from perdure.install import install
+from perdure.embedded.server import Server
+from perdure.installation.install import install
 
 HERE = Path(__file__).parent
 SCHEMA = "bench"

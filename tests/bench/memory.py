@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from figures import Figure
 
-from perdure.install import install
+from perdure.installation.install import install
 
 if TYPE_CHECKING:
     from bench import Bench

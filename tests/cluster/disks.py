@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure import binaries
+from perdure.embedded import binaries
 
 PIECE = b"\0" * 65536
 

@@ -17,9 +17,9 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from perdure import binaries
-from perdure.install import install
-from perdure.postmaster import PORT, Postmaster
+from perdure.embedded import binaries
+from perdure.embedded.postmaster import PORT, Postmaster
+from perdure.installation.install import install
 
 DURABLE_ENOUGH = {
     "fsync": "off",  # a server is killed here, never the machine

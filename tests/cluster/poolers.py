@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from perdure import binaries
+from perdure.embedded import binaries
 from tests.cluster.machines import program, wait_for
 
 PORT = 6432

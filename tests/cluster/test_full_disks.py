@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.install import install
+from perdure.installation.install import install
 from tests.amount import amount
 from tests.cluster.disks import Disk, disk
 from tests.cluster.load import BOOK, PAGES, Load, T
@@ -84,7 +84,7 @@ def test_a_client_that_will_not_wait_is_told_that_the_disk_is_full(
     primary: Machine, small: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[P12] Nothing is done by half: the same call goes through later."""
-    monkeypatch.setattr("perdure.pools.PATIENCE", 0.3)
+    monkeypatch.setattr("perdure.clients.pools.PATIENCE", 0.3)
     dsn = app_on(primary, small)
     with perdure.connect(dsn, provision=False) as client:
         memory = client.create_entity("m", "note", {"pages": []})

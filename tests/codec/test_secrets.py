@@ -15,7 +15,7 @@ from psycopg import sql
 import perdure
 from perdure import replaying
 from perdure.codecs import AesGcm
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from tests.codec.programs import SECRET, app_with, codec, secret
 
 T = "20 s"

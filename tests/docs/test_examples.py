@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.statements import split
+from perdure.installation.statements import split
 from tests.vectors import create_pgvector
 
 SQL = Path(__file__).parents[2] / "sql"

@@ -24,12 +24,14 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 import perdure
-from perdure import committer, connections, faults, waits
-from perdure.calls import Call, send_async
-from perdure.connections import AsyncLink, Source
-from perdure.engine import Engine
-from perdure.eventloop import new_loop
-from perdure.hooks import make_task
+from perdure.basics import faults
+from perdure.database import connections
+from perdure.database.calls import Call, send_async
+from perdure.database.connections import AsyncLink, Source
+from perdure.workers import committer, waits
+from perdure.workers.engine import Engine
+from perdure.workers.event_loop import new_loop
+from perdure.workers.hooks import make_task
 from tests.databases import PLAIN, POOLED, find_app
 from tests.engine.ledger import Ledger
 from tests.engine.outside import Outside, Step

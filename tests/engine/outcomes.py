@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import perdure
-from perdure.asks import stored
-from perdure.coordinatorcalls import open_run
+from perdure.database.opening import Opening
+from perdure.database.sealing import Fields
 from perdure.errors import failure_of
-from perdure.opening import Opening
-from perdure.sealing import Fields
-from perdure.turns import facts_of
+from perdure.workers.coordinator_calls import open_run
+from perdure.workers.turns import facts_of
+from perdure.workflow.asks import stored
 from tests.engine.crashing import Json, Stage
 from tests.engine.outside import Outside
 from tests.engine.veils import unveiled

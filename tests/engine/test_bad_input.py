@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import perdure
-from perdure import asks
+from perdure.workflow import asks
 
 T = "40 s"
 Memory = perdure.AsyncEntity

@@ -10,7 +10,7 @@ import json
 from base64 import b64decode, b64encode
 from typing import Any
 
-from perdure.envelopes import SEALED, envelope_of
+from perdure.values.envelopes import SEALED, envelope_of
 
 
 class Veil:

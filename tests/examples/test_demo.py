@@ -14,8 +14,8 @@ import pytest
 import text
 from stage import connected
 
-from perdure import script
-from perdure.install import install
+from perdure.installation import script
+from perdure.installation.install import install
 
 
 def watch_demo(dsn: str, outbox: Path, *switches: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from golden_app import app
 
 import perdure
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from perdure.errors import JobCancelled
 from perdure.replaying import Recording, recording_of, write_recordings
 

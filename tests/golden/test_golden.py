@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import asks
-from perdure.facts import SENT_AHEAD, SILENT
-from perdure.journal import Journal
-from perdure.lineage import Lineage
+from perdure.replay.facts import SENT_AHEAD, SILENT
+from perdure.replay.journal import Journal
+from perdure.replay.lineage import Lineage
+from perdure.replay.run import Run
 from perdure.replaying import Recording, check_journals, read_recordings, replay_journal
-from perdure.run import Run
-from perdure.stored import as_stored
+from perdure.values.stored import as_stored
+from perdure.workflow import asks
 from tests.golden.golden_app import app
 
 HERE = Path(__file__).parent

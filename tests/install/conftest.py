@@ -16,8 +16,8 @@ import psycopg
 import pytest
 import releases
 
-from perdure import script
-from perdure.embedded import Server
+from perdure.embedded.server import Server
+from perdure.installation import script
 from tests.servers import AnyServer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from perdure import install, script
+from perdure.installation import install, script
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"

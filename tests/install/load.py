@@ -15,9 +15,9 @@ from unittest.mock import patch
 import psycopg
 
 import perdure
-from perdure import install as installer
-from perdure import script
-from perdure.statements import split
+from perdure.installation import install as installer
+from perdure.installation import script
+from perdure.installation.statements import split
 
 T = "60 s"
 

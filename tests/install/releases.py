@@ -14,7 +14,7 @@ import re
 import shutil
 from pathlib import Path
 
-from perdure import script
+from perdure.installation import script
 
 NOW = script.default_version()
 LATER = ("0.2.0", "0.10.0")

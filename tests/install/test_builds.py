@@ -17,10 +17,10 @@ from fingerprint import fingerprint
 from releases import COLOUR, NOW, build
 from test_upgrades import OWNED, OWNERS, ask, strangers, value
 
-from perdure import script
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from perdure.errors import ExtensionOutdated, OtherBuild
-from perdure.install import install, reload_functions
+from perdure.installation import script
+from perdure.installation.install import install, reload_functions
 from tests.servers import AnyServer, database_of
 
 Connection = psycopg.Connection[Any]

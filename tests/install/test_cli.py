@@ -20,8 +20,9 @@ import typer
 from psycopg.conninfo import make_conninfo
 
 import perdure
-from perdure import script, terminal
-from perdure.cli import main
+from perdure.cli import terminal
+from perdure.cli.main import main
+from perdure.installation import script
 
 PYTHON = os.fspath(Path(perdure.__file__).parents[1])
 
@@ -131,7 +132,7 @@ def test_who_begins_something_makes_the_app(shell: Shell, command: tuple[str, ..
 
 
 def test_a_worker_may_be_told_to_make_no_app(shell: Shell, connection: psycopg.Connection) -> None:
-    shell.monkeypatch.setattr("perdure.commands.loaded", lambda place: perdure.App())
+    shell.monkeypatch.setattr("perdure.cli.commands.loaded", lambda place: perdure.App())
     told = ("worker", "here:app", "-q", "q", "--schema", "fresh", "--no-provision")
     status, _, complained = shell.run(*told)
     assert status == 1
@@ -141,7 +142,7 @@ def test_a_worker_may_be_told_to_make_no_app(shell: Shell, connection: psycopg.C
 
 def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None:
     connection.execute("update settings set value = '{}' where name = 'place'")
-    shell.monkeypatch.setattr("perdure.commands.loaded", lambda place: perdure.App())
+    shell.monkeypatch.setattr("perdure.cli.commands.loaded", lambda place: perdure.App())
     status, _, complained = shell.run("worker", "here:app", "--queue", "q")
     assert status == 1
     assert "hint: If it is to execute here, call adopt_instance()" in complained
@@ -394,7 +395,7 @@ def test_who_may_not_is_told_who_gives_access(shell: Shell, dsn: str) -> None:
 def test_what_an_error_notes_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     error = psycopg.errors.InsufficientPrivilege("must be a member of role owner")
     error.add_note("run `perdure install` as owner")
-    monkeypatch.setattr("perdure.commands.connected", Mock(side_effect=error))
+    monkeypatch.setattr("perdure.cli.commands.connected", Mock(side_effect=error))
     status, _, complained = shell.run("check")
     assert (status, complained) == (
         1,
@@ -409,7 +410,7 @@ def test_the_url_is_printed(shell: Shell, dsn: str) -> None:
 def test_without_typer_it_says_what_to_install(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "perdure.commands", raising=False)
+    monkeypatch.delitem(sys.modules, "perdure.cli.commands", raising=False)
     monkeypatch.setitem(sys.modules, "typer", None)
     status, _, complained = shell.run("url")
     assert status == 1

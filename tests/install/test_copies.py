@@ -18,10 +18,10 @@ from fingerprint import fingerprint
 from load import Load, T
 from releases import LATER, NOW
 
-from perdure import binaries
-from perdure.embedded import Server
+from perdure.embedded import binaries
+from perdure.embedded.server import Server
 from perdure.errors import InstanceNotAdopted, JobFinished, NotMigrated, translated
-from perdure.install import install
+from perdure.installation.install import install
 
 Connection = psycopg.Connection[Any]
 Trees = dict[str, Path]

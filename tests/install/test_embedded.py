@@ -17,21 +17,22 @@ from typing import Any
 import psycopg
 import pytest
 
-import perdure.postmaster
-from perdure import binaries, embedded
-from perdure.embedded import Server, home
+import perdure.embedded.postmaster
+from perdure.embedded import binaries
+from perdure.embedded import server as embedded
+from perdure.embedded.server import Server, home
 from perdure.errors import ServerUnavailable
 from tests.cluster.machines import Machine, machine
 
 USER = """
 import sys, psycopg
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 server = Server(sys.argv[1]).start()
 with psycopg.connect(server.url(), autocommit=True) as connection:
     print(*connection.execute("select pg_postmaster_start_time()::text").fetchone(), flush=True)
 sys.stdin.readline()
 """
-PACKAGES = os.fspath(Path(embedded.__file__).parents[1])
+PACKAGES = os.fspath(Path(embedded.__file__).parents[2])
 AS_ROOT = os.geteuid() == 0
 
 
@@ -182,7 +183,7 @@ def test_a_server_that_was_killed_is_started_when_its_last_child_has_ended() -> 
 def test_a_child_of_a_killed_server_that_does_not_end_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(perdure.postmaster, "FREE_WITHIN", 0.0)
+    monkeypatch.setattr(perdure.embedded.postmaster, "FREE_WITHIN", 0.0)
     with orphan() as (killed, child):
         with pytest.raises(RuntimeError, match=rf"still uses .*\b{child}\b"):
             killed.start()

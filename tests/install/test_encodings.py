@@ -10,7 +10,7 @@ import pytest
 from psycopg import sql
 
 import perdure
-from perdure import script
+from perdure.installation import script
 from tests.databases import broken_invariants
 from tests.servers import AnyServer
 

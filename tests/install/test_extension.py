@@ -13,10 +13,10 @@ import psycopg
 import pytest
 from fingerprint import fingerprint
 
-from perdure import script
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from perdure.errors import ExtensionOutdated
-from perdure.install import install
+from perdure.installation import script
+from perdure.installation.install import install
 
 Connection = psycopg.Connection[Any]
 

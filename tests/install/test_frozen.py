@@ -19,8 +19,8 @@ from frozen import GOLDEN, build_of, freeze, install_frozen, released
 from releases import LATER, NOW
 from test_upgrades import live, rows, value
 
-from perdure import script
-from perdure.install import install
+from perdure.installation import script
+from perdure.installation.install import install
 from tests.servers import AnyServer, database_of
 
 Connection = psycopg.Connection[Any]

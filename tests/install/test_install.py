@@ -17,10 +17,10 @@ import pytest
 import releases
 from fingerprint import fingerprint
 
-import perdure.install
-from perdure import script
+import perdure.installation.install
 from perdure.errors import InvalidSchema, NewerSchema, SchemaOccupied
-from perdure.install import install, reload_functions
+from perdure.installation import script
+from perdure.installation.install import install, reload_functions
 from tests.databases import find_app
 
 Connection = psycopg.Connection[Any]
@@ -28,7 +28,7 @@ VERSION = script.default_version()
 
 INSTALLER = """
 import sys, psycopg
-from perdure.install import install
+from perdure.installation.install import install
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     sys.stdin.readline()
     print(install(connection, "my_app"))
@@ -78,7 +78,7 @@ def test_a_current_app_is_found_with_one_query_and_no_lock(
     empty: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(empty, "my_app")
-    monkeypatch.setattr(perdure.install, "_installing", None)
+    monkeypatch.setattr(perdure.installation.install, "_installing", None)
     asked = []
     execute = empty.execute
     monkeypatch.setattr(empty, "execute", lambda query: asked.append(query) or execute(query))
@@ -103,7 +103,7 @@ def test_a_client_without_the_owners_rights_is_content_with_a_current_app(
 
 def test_ten_processes_install_at_once(database: str) -> None:
     command = [sys.executable, "-c", INSTALLER, database]
-    python = os.fspath(Path(perdure.install.__file__).parents[1])
+    python = os.fspath(Path(perdure.installation.install.__file__).parents[2])
     pipes: dict[str, Any] = {
         "stdin": subprocess.PIPE,
         "stdout": subprocess.PIPE,

@@ -15,9 +15,9 @@ from load import Load, die_upgrading, statements_to_upgrade
 from releases import LATER, NOW, speaking
 
 import perdure
-from perdure import calls
+from perdure.database import calls
 from perdure.errors import ProtocolNotSupported
-from perdure.install import install
+from perdure.installation.install import install
 from tests.amount import amount
 
 Trees = dict[str, Path]
@@ -120,7 +120,7 @@ def test_a_worker_that_is_to_provision_brings_the_schema_to_its_version(
     dsn: str, trees: Trees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten of them start at once, as in a deployment; the package is newer than the schema."""
-    monkeypatch.setattr("perdure.script.source", lambda: trees[LAST])
+    monkeypatch.setattr("perdure.installation.script.source", lambda: trees[LAST])
     load = Load(dsn)
     workers = [perdure.Worker(load.app, dsn=dsn, lease="2 s") for _ in range(10)]
     threads = [threading.Thread(target=worker.start) for worker in workers]

@@ -27,11 +27,11 @@ from releases import LATER, NOW
 
 import perdure
 from perdure import errors
-from perdure.calls import Calls
-from perdure.connections import Link, Source
+from perdure.database.calls import Calls
+from perdure.database.connections import Link, Source
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
-from perdure.install import install
-from perdure.lanes import BusyLanes
+from perdure.installation.install import install
+from perdure.workers.lanes import BusyLanes
 from tests.databases import PLAIN, Connection
 
 Trees = dict[str, Path]
@@ -42,7 +42,7 @@ LAST = LATER[-1]
 @contextmanager
 def package(source: Path) -> Iterator[None]:
     """Be the package that has this `sql/`."""
-    with patch("perdure.script.source", lambda: source):
+    with patch("perdure.installation.script.source", lambda: source):
         yield
 
 

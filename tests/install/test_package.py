@@ -32,7 +32,9 @@ def test_the_wheel_carries_the_core(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert [name for name in names if name.startswith("perdure/sql/")]
     assert {f"perdure/{file}" for file in SQL} <= set(names)
-    assert {"perdure/py.typed", "perdure/cli.py", "perdure/supervisor.py"} <= set(names)
+    assert {"perdure/py.typed", "perdure/cli/main.py", "perdure/embedded/supervisor.py"} <= set(
+        names
+    )
 
 
 def test_pytest_finds_its_plugin(wheel: Path) -> None:
@@ -45,7 +47,9 @@ def test_pytest_finds_its_plugin(wheel: Path) -> None:
 
 def test_an_installed_package_finds_the_core_in_itself(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    program = "from perdure import script; print(script.source(), len(list(script.parts())))"
+    program = (
+        "from perdure.installation import script; print(script.source(), len(list(script.parts())))"
+    )
     found = subprocess.check_output(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": os.fspath(tmp_path)},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from perdure import script
-from perdure.statements import split
+from perdure.installation import script
+from perdure.installation.statements import split
 
 CASES = {
     "nothing": ("", []),

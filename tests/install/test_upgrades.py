@@ -22,10 +22,10 @@ from load import die_upgrading, statements_to_upgrade
 from psycopg import errors
 from releases import LATER, NOW
 
-from perdure import install as installer
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, translated
-from perdure.install import install
+from perdure.installation import install as installer
+from perdure.installation.install import install
 from tests.amount import amount
 from tests.servers import AnyServer, database_of
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import perdure
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 
 PAGE = Path(__file__).parents[2] / "sql" / "upgrading.md"
 

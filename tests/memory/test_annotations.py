@@ -16,9 +16,9 @@ from pydantic import BaseModel, Field, RootModel
 from typing_extensions import ReadOnly, TypeAliasType
 
 import perdure
-from perdure.stored import as_stored
-from perdure.typed import decoder, to_json
-from perdure.typed_shapes import shape_of
+from perdure.values.shapes import shape_of
+from perdure.values.stored import as_stored
+from perdure.values.wire import decoder, to_json
 
 T = TypeVar("T")
 DAY = date(2030, 1, 1)

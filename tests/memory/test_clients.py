@@ -13,8 +13,8 @@ import pytest
 from psycopg.rows import dict_row
 
 import perdure
-from perdure.calls import Calls
-from perdure.looks import Steps
+from perdure.clients.looks import Steps
+from perdure.database.calls import Calls
 
 
 @pytest.fixture

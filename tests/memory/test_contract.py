@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 import perdure
-from perdure.contracts import BrokenContract, schema_of
+from perdure.clients.contracts import BrokenContract, schema_of
 from tests.patience import wait_until
 
 T = "15 s"

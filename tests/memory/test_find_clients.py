@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.cli import main
+from perdure.cli.main import main
+from perdure.clients.finding import on_the_wire
 from perdure.errors import InvalidArgument
-from perdure.finding import on_the_wire
 
 SEEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MEMORIES = {

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from perdure.paths import parse_path
+from perdure.basics.paths import parse_path
 
 Connection = psycopg.Connection[Any]
 Json = Any

@@ -11,8 +11,8 @@ import pydantic
 import pytest
 import typing_extensions
 
-from perdure.stored import as_stored
-from perdure.typed import decoder, to_json
+from perdure.values.stored import as_stored
+from perdure.values.wire import decoder, to_json
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.cli import main
+from perdure.cli.main import main
 
 PYTHON = os.fspath(Path(perdure.__file__).parents[1])
 

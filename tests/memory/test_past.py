@@ -20,11 +20,11 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import perdure
-from perdure.embedded import Server
+from perdure.basics.paths import parse_path
+from perdure.clients.past import Difference
+from perdure.embedded.server import Server
 from perdure.errors import InvalidArgument
-from perdure.install import install
-from perdure.past import Difference
-from perdure.paths import parse_path
+from perdure.installation.install import install
 
 T = "40 s"
 KEYS = ("a", "b", "c.d", "0", "-1", "")

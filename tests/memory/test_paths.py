@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from perdure.basics.paths import parse_path, write_path
 from perdure.errors import InvalidPath
-from perdure.paths import parse_path, write_path
 
 PATHS = [
     "user.email",

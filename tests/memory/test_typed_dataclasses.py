@@ -11,9 +11,9 @@ import pydantic
 import pytest
 
 import perdure
-from perdure import typed_changes
-from perdure.stored import as_stored
-from perdure.typed import decoder, to_json
+from perdure.values import changes as typed_changes
+from perdure.values.stored import as_stored
+from perdure.values.wire import decoder, to_json
 
 T = TypeVar("T")
 WHEN = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 import perdure
-from perdure.typed import decoder, to_json
+from perdure.values.wire import decoder, to_json
 
 T = "40 s"
 ROOT = Path(__file__).resolve().parents[2]

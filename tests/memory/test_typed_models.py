@@ -32,10 +32,11 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 import perdure
-from perdure import typed_changes, typed_schemas
-from perdure.stored import as_stored
-from perdure.typed import decoder, to_json
-from perdure.typed_models import model_json
+from perdure.values import changes as typed_changes
+from perdure.values import schemas as typed_schemas
+from perdure.values.models import model_json
+from perdure.values.stored import as_stored
+from perdure.values.wire import decoder, to_json
 
 WHEN = datetime(2030, 1, 1, 12, tzinfo=UTC)
 Item = TypeVar("Item")

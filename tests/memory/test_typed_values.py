@@ -13,8 +13,8 @@ from uuid import UUID
 import pydantic
 import pytest
 
-from perdure.stored import as_stored
-from perdure.typed import decoder, to_json
+from perdure.values.stored import as_stored
+from perdure.values.wire import decoder, to_json
 
 
 @dataclass

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import past, waiting
-from perdure.embedded import Server
+from perdure.clients import past, waiting
+from perdure.embedded.server import Server
 
 QUIET = 0.6  # seconds: longer than any pause in these tests' own writes
 SOON = 20.0  # seconds: a hint comes in milliseconds; the machine may be busy

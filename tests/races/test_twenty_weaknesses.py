@@ -21,7 +21,9 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import asks, committer, connections
+from perdure.database import connections
+from perdure.workers import committer
+from perdure.workflow import asks
 from tests.engine import test_crash_scenarios as crashes
 from tests.engine.crashing import Faults, Stage, stage_on
 from tests.races import test_between_runs as runs

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from perdure.replay import AsyncRun, Fact, Op, Run, SyncRun, current
+from perdure.replay.replay import AsyncRun, Fact, Op, Run, SyncRun, current
 
 STARTED_AT = 1_700_000_000_000_000
 SECOND = 1_000_000

@@ -16,9 +16,9 @@ import pytest
 from replay_driver import command, load, patched, runtime, shown, signal, step
 from replay_programs import ASYNC, CANCELLED, plus
 
-from perdure import durable
-from perdure import loop as loops
-from perdure.replay import Evicted, Fact
+from perdure.replay import loop as loops
+from perdure.replay.replay import Evicted, Fact
+from perdure.workflow import durable
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from replay_driver import command, load, outcome, signal, step
 from replay_programs import double, picky, plus
 
 from perdure.errors import NonDeterminism
-from perdure.replay import Fact
+from perdure.replay.replay import Fact
 
 
 async def before() -> Any:

@@ -19,7 +19,7 @@ from replay_driver import World, load, seeds, signal, step
 from replay_programs import double, plus
 
 from perdure.errors import NonDeterminism
-from perdure.replay import Fact
+from perdure.replay.replay import Fact
 
 
 def keys_of(code: Callable[..., Any], journal: list[Fact] | None = None) -> list[str]:

@@ -16,9 +16,9 @@ import pytest
 from replay_driver import SECOND, STARTED_AT, load, outcome, runtime, signal, step
 from replay_programs import plus
 
-from perdure import replay
 from perdure.errors import IoInCoordinator, NonDeterminism
-from perdure.replay import Fact, SyncRun, current
+from perdure.replay import replay
+from perdure.replay.replay import Fact, SyncRun, current
 
 
 def ran(code: Callable[..., Any], *answers: Any) -> Any:

@@ -11,7 +11,7 @@ from replay_driver import World, load, seeds, shown, step
 from replay_programs import double, picky, plus
 
 from perdure.errors import NonDeterminism
-from perdure.replay import Fact, Run
+from perdure.replay.replay import Fact, Run
 
 Node = list[Any]
 """`["step", function, argument]`, `["sleep", seconds]`, `["one by one", …]` or `["at once", …]`."""

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from perdure.agenda import Agenda
-from perdure.durations import from_iso
-from perdure.facts import Fact, Op, as_error
-from perdure.journal import NOBODY
-from perdure.mail import UNREAD, Mail
-from perdure.news import News
-from perdure.typed_items import unchanged
+from perdure.basics.durations import from_iso
+from perdure.replay.facts import Fact, Op, as_error
+from perdure.replay.journal import NOBODY
+from perdure.values.items import unchanged
+from perdure.workers.agenda import Agenda
+from perdure.workers.mail import UNREAD, Mail
+from perdure.workers.news import News
 
 BEGAN = from_iso("2030-01-01T12:00:00+00:00")
 DEADLINE = BEGAN + 1_000_000

@@ -10,7 +10,7 @@ from replay_driver import load, runtime, signal, step
 from replay_programs import plus
 
 from perdure.errors import NonDeterminism
-from perdure.replay import AsyncRun, Evicted, Fact
+from perdure.replay.replay import AsyncRun, Evicted, Fact
 
 ONE = Fact("activity", "plus#1", True, 2, 1_700_000_000_000_001, "plus", "(1, 1)")
 

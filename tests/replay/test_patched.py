@@ -11,7 +11,7 @@ import pytest
 from replay_driver import World, hook, load, outcome, patched, seeds, shown, step
 from replay_programs import double, picky, plus
 
-from perdure.replay import Fact
+from perdure.replay.replay import Fact
 
 Program = Callable[[bool], Callable[[], Awaitable[Any]]]
 

@@ -10,7 +10,7 @@ import pytest
 from replay_driver import command, hook, load, outcome, runtime, signal, step
 from replay_programs import double, plus
 
-from perdure.replay import Fact, Op
+from perdure.replay.replay import Fact, Op
 
 
 def keys(ops: list[Op]) -> list[str]:

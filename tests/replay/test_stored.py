@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from json_values import values
 
-from perdure.asks import fingerprint_of
 from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
-from perdure.stored import MAX_LEVELS, as_stored
+from perdure.values.stored import MAX_LEVELS, as_stored
+from perdure.workflow.asks import fingerprint_of
 
 EXAMPLES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "100"))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from json_values import values
 
 from perdure.errors import InvalidValue
-from perdure.stored import MAX_LEVELS, as_stored
+from perdure.values.stored import MAX_LEVELS, as_stored
 
 BATCHES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "60"))
 

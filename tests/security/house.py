@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from perdure.install import install
+from perdure.installation.install import install
 from tests.servers import AnyServer
 
 Connection = psycopg.Connection[Any]

@@ -94,7 +94,7 @@ def _one(connection: Connection, query: str, values: list[object]) -> bool:
 
 
 if __name__ == "__main__":
-    from perdure.embedded import Server
+    from perdure.embedded.server import Server
 
     with Server() as server, built(server) as house, house.entered("owner") as connection:
         FILE.write_text(matrix(connection, house), "utf-8")

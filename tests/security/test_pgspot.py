@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from perdure import script
-from perdure.statements import split
+from perdure.installation import script
+from perdure.installation.statements import split
 
 pytest.importorskip("pgspot", reason="pgspot is not there: pip install 'perdure[lint]'")
 

@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from perdure.errors import SchemaOccupied
-from perdure.install import install
+from perdure.installation.install import install
 from tests.security.house import Connection, House
 
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from tests.security.house import KINDS, Connection, House, built
 from tests.security.payloads import VALUE, Place, places
 from tests.security.test_hostile_arguments import stage

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.install import install, reload_functions
+from perdure.installation.install import install, reload_functions
 from tests.security.house import KINDS, Connection, House
 from tests.security.test_queues_of_workers import claimed, code, started, value
 

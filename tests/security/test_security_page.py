@@ -6,7 +6,7 @@ import re
 
 import psycopg
 
-from perdure.install import install
+from perdure.installation.install import install
 from tests.docs.test_examples import SQL, as_told, blocks, statements
 from tests.security.house import House
 

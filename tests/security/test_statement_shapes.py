@@ -20,7 +20,7 @@ import pytest
 from psycopg import sql
 
 import perdure
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from tests.amount import amount, seed
 from tests.memory.test_find_injection import HOSTILE, ask, ask_all
 from tests.security.house import Connection, House, built

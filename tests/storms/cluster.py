@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from tests.servers import adopt
 
 SETTINGS = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from perdure import connections
-from perdure.install import install
+from perdure.database import connections
+from perdure.installation.install import install
 from tests.databases import SCHEMA, connected
 from tests.storms.cluster import Cluster, own_cluster
 from tests.storms.figures import FIGURES, cited

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.connections import can_be_repeated
+from perdure.database.connections import can_be_repeated
 from tests.races.linearizability import Event, violations
 from tests.races.memory_model import Command, State
 from tests.races.sessions import Session

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from perdure import faults
+from perdure.basics import faults
 from tests.source import python_files
 
 POINTS = frozenset(

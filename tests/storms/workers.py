@@ -26,9 +26,10 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import calls, connections, waits
-from perdure.engine import Engine
-from perdure.turns import Turn
+from perdure.database import calls, connections
+from perdure.workers import waits
+from perdure.workers.engine import Engine
+from perdure.workers.turns import Turn
 from tests.databases import SCHEMA
 from tests.storms.faulty import meet_faults
 from tests.storms.points import ORDERLY, Fuse, Passages, pass_through

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.calls import Call
-from perdure.connections import AsyncLink
+from perdure.database.calls import Call
+from perdure.database.connections import AsyncLink
 from tests.databases import UNHINTED
 
 

@@ -25,8 +25,8 @@ import pytest
 from typing_extensions import TypeAliasType
 
 import perdure
-from perdure.stored import as_stored
-from perdure.typed import decoder, to_json
+from perdure.values.stored import as_stored
+from perdure.values.wire import decoder, to_json
 
 if TYPE_CHECKING:
     from perdure import AsyncEntity

@@ -15,10 +15,10 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import calls
-from perdure.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
+from perdure.basics.arguments import BIGINT, INTEGER, KINDS, NEEDED_BUT_IN, NUMBERED, TEXT
+from perdure.basics.names import check_name
 from perdure.codecs import AesGcm
-from perdure.names import check_name
+from perdure.database import calls
 from perdure.testing import AsyncLab, Lab
 
 CALLS = Path(calls.__file__).read_text()

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.belonging import Belonging
-from perdure.pools import KEPT
+from perdure.basics.belonging import Belonging
+from perdure.clients.pools import KEPT
 
 T = "20 s"
 

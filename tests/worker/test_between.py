@@ -13,13 +13,13 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import coordinators
-from perdure.committer import Committer
-from perdure.connections import AsyncLink
-from perdure.engine import Engine
+from perdure.database.connections import AsyncLink
 from perdure.errors import ValueSealed
-from perdure.hooks import HookTurn
-from perdure.transactions import NAME, TransactionAttempt
+from perdure.workers import coordinators
+from perdure.workers.committer import Committer
+from perdure.workers.engine import Engine
+from perdure.workers.hooks import HookTurn
+from perdure.workers.transactions import NAME, TransactionAttempt
 from tests.worker.test_until import wait_for
 
 T = "10 s"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.calls import Calls
-from perdure.hooks import HookTurn
+from perdure.database.calls import Calls
+from perdure.workers.hooks import HookTurn
 from tests.worker.test_until import wait_for
 
 T = "40 s"
@@ -283,7 +283,7 @@ def test_a_plain_hook_hears_of_a_cancel_that_comes_while_it_leaves_memory(
         await sleeps(memory)
 
     monkeypatch.setattr(HookTurn, "_kept", keep)
-    monkeypatch.setattr("perdure.waits.GRACE", 0)
+    monkeypatch.setattr("perdure.workers.waits.GRACE", 0)
     work(lease=0.9)  # heartbeats ask for news
     handle = client.start(waits)
     assert leaves.wait(20)

@@ -16,8 +16,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import perdure
-from perdure.connections import Source
-from perdure.requests import START_OPTIONS, Status, unfinished
+from perdure.clients.requests import START_OPTIONS, Status, unfinished
+from perdure.database.connections import Source
 from tests.patience import wait_until
 
 T = "40 s"
@@ -95,7 +95,7 @@ def test_a_client_whose_close_is_cancelled_has_left_all(
     """It had left neither the server nor the connection of its waits."""
     server = Embedded(dsn)
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
-    monkeypatch.setattr("perdure.embedded.shared_server", server.joined)
+    monkeypatch.setattr("perdure.embedded.server.shared_server", server.joined)
 
     async def main() -> None:
         client = await perdure.connect_async()
@@ -122,7 +122,7 @@ def test_a_client_whose_close_is_cancelled_has_left_all(
 def test_a_client_is_not_closed_in_another_loop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Embedded(dsn)
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
-    monkeypatch.setattr("perdure.embedded.shared_server", server.joined)
+    monkeypatch.setattr("perdure.embedded.server.shared_server", server.joined)
 
     async def main() -> None:
         client = await perdure.connect_async()
@@ -145,7 +145,7 @@ def test_who_cannot_connect_leaves_the_embedded_server(
     """Its socket stayed open until the garbage collector came, and the server up."""
     server = Embedded(dsn)
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
-    monkeypatch.setattr("perdure.embedded.shared_server", server.joined)
+    monkeypatch.setattr("perdure.embedded.server.shared_server", server.joined)
 
     async def connected() -> None:
         await perdure.connect_async(**wrong)
@@ -166,7 +166,7 @@ def test_who_is_cancelled_while_the_embedded_server_starts_leaves_it(
         return server.joined()
 
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
-    monkeypatch.setattr("perdure.embedded.shared_server", joined)
+    monkeypatch.setattr("perdure.embedded.server.shared_server", joined)
 
     async def given_up() -> None:
         connecting = asyncio.create_task(perdure.connect_async())

@@ -16,7 +16,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import calls, committer, connections
+from perdure.database import calls, connections
+from perdure.workers import committer
 from tests.databases import UNHINTED
 from tests.patience import wait_until
 from tests.worker.test_until import wait_for
@@ -319,7 +320,7 @@ def test_lost_replies_are_harmless(
 def test_code_that_blocks_the_loop_is_reported(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("perdure.heartbeats.BLOCKED_AFTER", 0.5)
+    monkeypatch.setattr("perdure.workers.heartbeats.BLOCKED_AFTER", 0.5)
 
     @app.coordinator
     async def blocks(memory: perdure.AsyncEntity) -> str:

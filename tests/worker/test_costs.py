@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import looks, waiting
+from perdure.clients import looks, waiting
 from tests.amount import amount
 
 Connection = psycopg.Connection[Any]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.asks import as_timeout
-from perdure.durations import as_interval, from_micros, micros
-from perdure.limits import limits_of
+from perdure.basics.durations import as_interval, from_micros, micros
+from perdure.basics.limits import limits_of
 from perdure.testing import Lab
+from perdure.workflow.asks import as_timeout
 
 WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
 TOO_LATE = datetime(9999, 12, 31, 23, 59, tzinfo=WEST)

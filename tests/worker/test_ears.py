@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import waiting
-from perdure.waiting import Ears
+from perdure.clients import waiting
+from perdure.clients.waiting import Ears
 from tests.worker.test_until import run, wait_for
 
 TOPIC = "$memory/order"

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.eventloop import LOOP, AsyncioLoop, new_loop
-from perdure.uvloops import UvLoop
+from perdure.workers.event_loop import LOOP, AsyncioLoop, new_loop
+from perdure.workers.uvloops import UvLoop
 
 T = 20.0
 
@@ -50,7 +50,7 @@ def test_without_uvloop_there_is_the_loop_of_asyncio(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Nothing has to be installed."""
-    monkeypatch.setitem(sys.modules, "perdure.uvloops", None)
+    monkeypatch.setitem(sys.modules, "perdure.workers.uvloops", None)
     monkeypatch.setenv(LOOP, name)
     loop = new_loop()
     loop.close()
@@ -62,7 +62,7 @@ def test_a_loop_that_is_not_there_is_refused(
     monkeypatch: pytest.MonkeyPatch, dsn: str, app: perdure.App, name: str
 ) -> None:
     """Before the worker begins."""
-    monkeypatch.setitem(sys.modules, "perdure.uvloops", None)
+    monkeypatch.setitem(sys.modules, "perdure.workers.uvloops", None)
     monkeypatch.setenv(LOOP, name)
     with pytest.raises(perdure.InvalidArgument, match=f"no event loop '{name}'"):
         perdure.Worker(app, ["q"], dsn=dsn).start()

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.waiting import GRACE
+from perdure.clients.waiting import GRACE
 
 LIMIT = 0.3
 IN_TIME = LIMIT + GRACE + 3.0

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.clock import Clock
+from perdure.database.clock import Clock
 
 T = "60 s"
 MANY, BOUND = 1000, 25

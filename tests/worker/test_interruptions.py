@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import connections
-from perdure.calls import Calls
-from perdure.connections import AsyncLink, Source
+from perdure.database import connections
+from perdure.database.calls import Calls
+from perdure.database.connections import AsyncLink, Source
 
 IN_TIME = 20.0
 LOCK_WAITS = (

@@ -24,7 +24,7 @@ from django.db.utils import ConnectionHandler
 from psycopg.rows import dict_row
 
 import perdure
-from perdure.borrowing import borrowed
+from perdure.clients.borrowing import borrowed
 
 T = "40 s"
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import waits
-from perdure.hooks import HookTurn
+from perdure.workers import waits
+from perdure.workers.hooks import HookTurn
 
 T = "40 s"
 

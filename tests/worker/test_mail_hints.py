@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import coordinators, waits
-from perdure.calls import Call
-from perdure.connections import AsyncLink
-from perdure.hooks import HookTurn
+from perdure.database.calls import Call
+from perdure.database.connections import AsyncLink
+from perdure.workers import coordinators, waits
+from perdure.workers.hooks import HookTurn
 
 pytestmark = pytest.mark.direct("it is about hints")
 

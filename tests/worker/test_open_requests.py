@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import coordinators
 from perdure.replaying import recording_of, replay_journal
+from perdure.workers import coordinators
 from tests.databases import UNHINTED
 from tests.patience import wait_until
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.pools import KEPT
+from perdure.clients.pools import KEPT
 
 IN_TIME = 20.0
 

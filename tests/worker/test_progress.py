@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.calls import Calls
+from perdure.database.calls import Calls
 from tests.worker.processes import worker_process
 from tests.worker.test_recovery import ledger
 from tests.worker.test_until import run, wait_for

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.cli import main
+from perdure.cli.main import main
 from tests.worker.processes import worker_process
 
 T = "60 s"

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.embedded import Server
+from perdure.embedded.server import Server
 from tests.amount import amount, seed
 from tests.databases import PLAIN
 from tests.storms.points import worker_points

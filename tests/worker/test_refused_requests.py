@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import coordinators
+from perdure.workers import coordinators
 from tests.worker.test_until import wait_for
 
 T = "40 s"

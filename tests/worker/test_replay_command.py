@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.cli import main
+from perdure.cli.main import main
 from tests.worker.test_replaying import app_with, first, until_waiting
 
 CODE = """

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import perdure
-from perdure.commands import commands
+from perdure.cli.commands import commands
 from perdure.errors import ChildFailed, JobFailed
 from perdure.replaying import recording_of, replay_journal
 from tests.worker.test_until import wait_for

@@ -12,9 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from perdure import PerdureError, asks, names, progress, worker
-from perdure.paths import MAX_KEYS, parse_path
-from perdure.stored import MAX_LEVELS, MAX_NUMBER
+from perdure import PerdureError
+from perdure.basics import names
+from perdure.basics.paths import MAX_KEYS, parse_path
+from perdure.values.stored import MAX_LEVELS, MAX_NUMBER
+from perdure.workers import worker
+from perdure.workflow import asks, progress
 
 Connection = psycopg.Connection[Any]
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.durations import Duration
+from perdure.basics.durations import Duration
 from tests.worker.processes import worker_process
 
 Connection = psycopg.Connection[Any]

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.durations import seconds
+from perdure.basics.durations import seconds
 
 LIMIT = "60 s"
 EVENTS = ("send", "time out", "cancel")

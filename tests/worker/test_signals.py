@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 import perdure
-from perdure.turns import Turn
+from perdure.workers.turns import Turn
 
 
 @dataclass

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.lanes import MAX_LANES
-from perdure.sqlhooks import SqlLanes
+from perdure.workers.lanes import MAX_LANES
+from perdure.workers.sql_hooks import SqlLanes
 from tests.worker.processes import worker_process
 
 T = "40 s"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import waits
-from perdure.stillness import Wait, is_still
-from perdure.waits import Waits
+from perdure.workers import waits
+from perdure.workers.stillness import Wait, is_still
+from perdure.workers.waits import Waits
 
 T = "40 s"
 

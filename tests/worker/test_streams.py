@@ -14,10 +14,11 @@ import psycopg
 import pytest
 
 import perdure
-from perdure import connections, waiting
-from perdure.calls import Call, Calls, send
-from perdure.connections import AsyncLink
-from perdure.publishing import StreamLinks
+from perdure.clients import waiting
+from perdure.database import connections
+from perdure.database.calls import Call, Calls, send
+from perdure.database.connections import AsyncLink
+from perdure.workflow.publishing import StreamLinks
 from tests.worker.processes import worker_process
 from tests.worker.test_until import run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from perdure.threads import Threads
+from perdure.basics.threads import Threads
 
 
 def test_all_that_may_run_at_a_time_do() -> None:

@@ -20,11 +20,12 @@ from psycopg.rows import dict_row
 
 import perdure
 import perdure.testing
-from perdure import calls, transactions
-from perdure.asks import command_ask
-from perdure.memo import Memo
-from perdure.outbox import Outbox
-from perdure.replay import Fact
+from perdure.database import calls
+from perdure.replay.replay import Fact
+from perdure.workers import transactions
+from perdure.workers.memo import Memo
+from perdure.workers.outbox import Outbox
+from perdure.workflow.asks import command_ask
 from tests.worker.test_until import wait_for
 
 pytestmark = pytest.mark.steady("it counts how often a function runs", "transaction")

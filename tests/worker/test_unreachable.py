@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.committer import say_trouble
+from perdure.workers.committer import say_trouble
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nowhere"
 IN_TIME = 20.0

@@ -1,5 +1,5 @@
 -- Builds: by which source the code and the tables were made. A version that is not released yet has many of them. The
--- script writes the digests in here (python/perdure/script.py): a reload takes the code of another build as it is, and
+-- script writes the digests in here (python/perdure/installation/script.py): a reload takes the code of another build as it is, and
 -- what was made of another source of the tables is refused.
 
 create function @extschema@.perdure_build() returns jsonb

@@ -1,0 +1,1 @@
+"""What every layer needs: names, paths, durations, retries, threads."""

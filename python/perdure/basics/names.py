@@ -1,0 +1,90 @@
+"""Names: what the database would refuse as one, refused where it is written."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from perdure.errors import InvalidArgument, InvalidName
+
+MAX_BYTES = 200
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def is_text(given: object) -> bool:
+    """Tell whether this is a text that the database can hold."""
+    if not isinstance(given, str) or "\0" in given:
+        return False
+    try:
+        return given.isascii() or bool(given.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def check_name(name: object, what: str) -> None:
+    """Refuse what is no name: `check_name(signal, "a signal")`. Raises InvalidName."""
+    if not isinstance(name, str) or not name:
+        raise InvalidName(
+            f"{what} must have a name, not {name!r}"[:500],
+            detail=f"A name is a text of 1 to {MAX_BYTES} bytes.",
+            hint="Give it a name.",
+        )
+    size = len(name.encode("utf-8", "replace"))
+    if size > MAX_BYTES or _CONTROL.search(name) or not is_text(name):
+        other, detail = "printable", "It holds a control character, or half of a surrogate pair."
+        if size > MAX_BYTES:
+            other, detail = "shorter", f"It has {size} bytes; at most {MAX_BYTES} are allowed."
+        raise InvalidName(
+            f"{what} cannot have the name {name[:40]!r}",
+            detail=detail,
+            hint=f"Choose a {other} name; put data into the arguments.",
+        )
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a name is like those of perdure's own things: `$schedule`."""
+    return name.startswith("$")
+
+
+def check_own_name(name: object, what: str) -> None:
+    """Refuse what is no name, or one like those of perdure's own things. Raises InvalidName."""
+    check_name(name, what)
+    if is_own(str(name)):
+        raise InvalidName(
+            f"{what} cannot have the name {str(name)[:40]!r}: it belongs to perdure",
+            detail="Names of its own jobs, entities and functions begin with $, as $schedule.",
+            hint="Choose another name.",
+        )
+
+
+def check_queue(queue: object) -> None:
+    """Refuse what is no name of a queue. Raises InvalidName."""
+    check_name(queue, "a queue")
+    if "@" in str(queue):
+        raise InvalidName(
+            f"a queue has no @ in its name: {queue!r}",
+            detail="Behind an @ stands the version of the code that pinned tasks keep to.",
+            hint="Use another character; a version is given as pinned_version, or to the worker.",
+        )
+
+
+def as_id(given: str | UUID) -> str:
+    """Give an id as text. Raises InvalidArgument for what is neither text nor a UUID, and
+    InvalidName for text that the database cannot hold."""
+    known: object = given
+    if not isinstance(known, str | UUID):
+        raise InvalidArgument(f"{given!r} is no id"[:500], hint="Give text, or a UUID.")
+    return check_text(str(known))
+
+
+def check_text(text: str) -> str:
+    """Give a text back that stands in a request. Raises InvalidName where nothing could hold it."""
+    if not isinstance(text, str):
+        raise InvalidName(f"{text!r} is no text"[:500], hint="Give str.")
+    if not is_text(text):
+        raise InvalidName(
+            f"{text!r:.80} is no text that the database can hold",
+            detail="A text has no NUL character, and no half of a surrogate pair.",
+            hint="Give text, and remove what is none: text.encode(errors='replace').decode().",
+        )
+    return text

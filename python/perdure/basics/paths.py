@@ -1,0 +1,59 @@
+"""Paths: places in a memory, as people write them and as lists of keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from perdure.errors import InvalidPath, storable
+
+from .names import is_text
+
+Path = str | Sequence[str | int]
+"""`"user.email"`, `"items.0"`, `"items.-1"`, `'"key.with.dots".x'`, or the keys: `["a.b", 0]`."""
+
+MAX_KEYS = 50
+
+_QUOTED = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^".]+))(?:\.(?!$)|$)', re.DOTALL)
+_PLAIN_KEY = re.compile(r'[^".\\]+')
+
+
+def parse_path(path: Path | None) -> list[str]:
+    """Split a written path into its keys, by the rules of SQL's parse_path. Raises InvalidPath."""
+    if path in (None, "", [], ()):
+        return []
+    keys: list[str] = []
+    if isinstance(path, str):
+        keys = path.split(".") if '"' not in path else _quoted_keys(path)
+    elif isinstance(path, (list, tuple)) and all(isinstance(key, (str, int)) for key in path):
+        keys = [str(key) for key in path]
+    is_plain = isinstance(path, str) and '"' not in path
+    is_path = 0 < len(keys) <= MAX_KEYS and not (is_plain and "" in keys)
+    if not is_path or not all(map(is_text, keys)):
+        raise InvalidPath(
+            f"this is no path: {storable(str(path), 100)}",
+            detail=f"A path is at most {MAX_KEYS} keys with dots between them; a key with dots or"
+            " quotes stands in double quotes. No key has a NUL, or half of a surrogate pair.",
+            hint='Write user.email, items.0, items.-1 or "key.with.dots".x.',
+        )
+    return keys
+
+
+def _quoted_keys(path: str) -> list[str]:
+    keys, place = [], 0
+    while place < len(path):
+        key = _QUOTED.match(path, place)
+        if key is None:
+            return []
+        quoted, plain = key.groups()
+        keys.append(re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) if plain is None else plain)
+        place = key.end()
+    return keys
+
+
+def write_path(keys: Sequence[str]) -> str:
+    """Write keys as a path that SQL reads."""
+    return ".".join(
+        key if _PLAIN_KEY.fullmatch(key) else '"' + re.sub(r'(["\\])', r"\\\1", key) + '"'
+        for key in keys
+    )

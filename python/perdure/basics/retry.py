@@ -1,0 +1,107 @@
+"""Retry policies: how often failed work is tried again, and after which pauses."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from perdure.errors import Failure, InvalidArgument
+
+from .durations import Duration, seconds
+
+Kind = type[BaseException] | str
+
+LONGEST = 60.0
+"""Seconds to which pauses grow, where a policy says no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A retry policy: `Retry(attempts=5, delay="2 s", never=(ValueError,))`.
+
+    - `attempts`: the first one included.
+    - `delay`, `factor`: the pause before attempt n is `delay * factor ** (n - 2)`. `delay` alone is
+      in seconds.
+    - `max_delay`: the longest pause. Default: a minute, or `delay` if that is longer.
+    - `jitter`: the share by which a pause is made longer or shorter at random.
+    - `never`: exception types, or their names, that fail at once.
+
+    Raises InvalidArgument if the values make no sense.
+    """
+
+    attempts: int = 1
+    delay: Duration = 1.0
+    factor: float = 2.0
+    max_delay: Duration | None = None
+    jitter: float = 0.1
+    never: Kind | tuple[Kind, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense here: when work has failed it would be too late."""
+        if not _are_numbers(self.attempts, self.factor, self.jitter) or not self._is_sensible():
+            raise InvalidArgument(
+                f"{self} makes no sense",
+                hint="attempts and factor are at least 1, jitter is between 0 and 1.",
+            )
+        object.__setattr__(self, "delay", seconds(self.delay))
+        if self.max_delay is not None:
+            object.__setattr__(self, "max_delay", seconds(self.max_delay))
+        object.__setattr__(self, "never", _kinds(self.never))
+
+    def _is_sensible(self) -> bool:
+        is_count = self.attempts >= 1 and self.attempts % 1 == 0
+        return is_count and self.factor >= 1 and 0 <= self.jitter <= 1
+
+    def allows(self, error: BaseException, made: int) -> bool:
+        """Tell whether work is tried again after an error, when `made` attempts were made."""
+        if made >= self.attempts or not isinstance(error, Exception):
+            return False
+        names = {kind.__name__ for kind in type(error).__mro__}
+        names |= {error.type} if isinstance(error, Failure) else set()
+        return not any(
+            kind in names if isinstance(kind, str) else isinstance(error, kind)
+            for kind in _kinds(self.never)
+        )
+
+    def pause(self, made: int) -> float:
+        """Return the seconds to wait after `made` attempts."""
+        delay = seconds(self.delay)
+        longest = max(delay, LONGEST) if self.max_delay is None else seconds(self.max_delay)
+        try:
+            pause = min(delay * self.factor ** min(made - 1, 64), longest)
+        except OverflowError:
+            pause = longest
+        return pause * random.uniform(1 - self.jitter, 1 + self.jitter)
+
+
+def policy_of(retry: Retry | None) -> Retry:
+    """Return the policy that a decorator was given, or the default. Raises InvalidArgument."""
+    if retry is None:
+        return Retry()
+    if not isinstance(retry, Retry):
+        raise InvalidArgument(
+            f"retry={retry!r} is no retry policy"[:500],
+            hint="Write retries=3, or retry=perdure.Retry(attempts=4).",
+        )
+    return retry
+
+
+def _kinds(never: Kind | tuple[Kind, ...]) -> tuple[Kind, ...]:
+    """Give what is never tried again as a tuple. Raises InvalidArgument."""
+    given = never if isinstance(never, tuple | list) else (never,)
+    for kind in given:
+        if not isinstance(kind, str) and not _is_exception_type(kind):
+            raise InvalidArgument(
+                f"never={never!r} says of no exceptions that they are never tried again"[:500],
+                hint='Name their types, or give these: never=(ValueError, "CardRefused").',
+            )
+    return tuple(given)
+
+
+def _is_exception_type(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def _are_numbers(*given: object) -> bool:
+    return all(isinstance(each, int | float) and math.isfinite(each) for each in given)

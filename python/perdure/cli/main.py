@@ -1,0 +1,31 @@
+"""The command `perdure`: what a person does from a shell. `commands.py` has the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import psycopg
+
+from perdure.errors import PerdureError
+
+
+def main() -> None:
+    """Run the command line; leave with status 1 and a plain message where something is wrong."""
+    try:
+        from .commands import commands
+    except ModuleNotFoundError as error:
+        if error.name != "typer":
+            raise
+        sys.exit("The command line needs one package more: pip install 'perdure[cli]'")
+    try:
+        commands()
+    except (PerdureError, psycopg.Error) as error:
+        sys.exit(f"error: {_in_words(error)}")
+
+
+def _in_words(error: Exception) -> str:
+    """Tell an error with what was noted of it, and who may help where a role may not."""
+    notes = list(getattr(error, "__notes__", ()))
+    if isinstance(error, psycopg.errors.InsufficientPrivilege) and not notes:
+        notes = ["hint: The owner of the app gives a role access, with grant_access()."]
+    return "\n".join([str(error).strip(), *notes])

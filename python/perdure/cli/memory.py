@@ -1,0 +1,181 @@
+"""The commands of the command line for memories: each calls one verb of the client."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from perdure.basics.durations import seconds
+
+from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show, show_each
+
+index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
+
+Place = Annotated[str, typer.Argument(metavar="PATH", help="A place in it: user.email")]
+Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the memory.")]
+Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
+IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
+Kind = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND", help="text, number, boolean, time, contains, search or vector(N)."
+    ),
+]
+
+
+@commands.command()
+def memory(
+    id: Id,
+    path: Place = "",
+    version: Annotated[int | None, typer.Option(help="What it was at a version.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="What it was then: 2030-01-31T12:00:00Z")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the memory of a job, or a part of it; now, or as it was."""
+    time = moment(at)
+    with client(dsn, schema) as opened:
+        found = opened.entity(id)
+        if version is None and time is None:
+            show(found.get(path))
+        else:
+            show(found.at(version, time=time, path=path))
+
+
+@commands.command()
+def history(
+    id: Id,
+    path: Place = "",
+    after: Annotated[int, typer.Option(metavar="VERSION", help="Leave out what is older.")] = 0,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as changes happen, until Ctrl-C.")
+    ] = False,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the changes of a memory, or at a path, a line of JSON each, the oldest first."""
+    with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
+        show_each(opened.entity(id).watch(path, after=after, timeout=None if follow else 0))
+
+
+@commands.command()
+def stream(
+    id: Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the stream.")],
+    after: Annotated[int, typer.Option(metavar="VERSION", help="Leave out what is older.")] = 0,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the items of a stream as they come, a line of JSON each, to its end or Ctrl-C."""
+    with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
+        show_each(opened.handle(id).stream(name, after=after))
+
+
+@commands.command()
+def diff(
+    id: Id,
+    version: Version,
+    to_version: Annotated[
+        int | None, typer.Argument(metavar="VERSION", help="Another; without one, now.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print in what a memory differs between versions, a line of JSON for each place."""
+    with client(dsn, schema) as opened:
+        show_each(opened.entity(id).diff(version, to_version))
+
+
+@commands.command()
+def blame(id: Id, path: Place = "", schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print who wrote what stands in a memory, a line of JSON for each value."""
+    with client(dsn, schema) as opened:
+        show_each(opened.entity(id).blame(path))
+
+
+@commands.command()
+def restore(id: Id, version: Version, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Make a memory again what it was, as a new version, and print that."""
+    with client(dsn, schema) as opened:
+        show(opened.entity(id).restore(version))
+
+
+@commands.command()
+def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Delete a finished job or an entity with its whole past; print whether it was there."""
+    with client(dsn, schema) as opened:
+        show(opened.forget(id))
+
+
+@commands.command()
+def forget_finished(
+    older_than: Annotated[
+        str, typer.Argument(metavar="AGE", help='Finished longer ago than this: "90 days".')
+    ],
+    entity: Annotated[str | None, typer.Option(help="Of this entity alone.")] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Delete what has finished long ago, with its whole past; print how many jobs that were."""
+    before = datetime.now(UTC) - timedelta(seconds=seconds(older_than))
+    with client(dsn, schema) as opened:
+        show(sum(iter(lambda: opened.forget_finished(before, entity=entity), 0)))
+
+
+@commands.command()
+def find(
+    entity: Entity,
+    where: Annotated[str, typer.Option(metavar="JSON", help="Conditions on memories.")] = "{}",
+    order: Annotated[
+        str, typer.Option(metavar="JSON", help='An array of paths: ["-$created_at"]')
+    ] = "[]",
+    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
+    ] = None,
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Print the memories of an entity that meet conditions, a line of JSON each."""
+    asked = {"order_by": parsed(order), "limit": limit, "after": parsed(after)}
+    conditions = parsed(where)
+    with client(dsn, schema) as opened:
+        show_each(opened.find(entity, conditions, **asked))
+
+
+@index.command("create")
+def create_index(
+    entity: Entity,
+    path: IndexedPath,
+    kind: Kind = "text",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Make an index that find uses, while others write; may be repeated."""
+    with client(dsn, schema, begins=True) as opened:
+        show(opened.create_index(entity, path, kind))
+
+
+@index.command("drop")
+def drop_index(
+    entity: Entity,
+    path: IndexedPath,
+    kind: Kind = "text",
+    schema: Schema = DEFAULT,
+    dsn: Dsn = None,
+) -> None:
+    """Drop an index, while others write; print whether it was there."""
+    with client(dsn, schema) as opened:
+        show(opened.drop_index(entity, path, kind))
+
+
+@index.command("list")
+def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
+    """Print the indexes that are wanted, with state, size and use, a line of JSON each."""
+    with client(dsn, schema) as opened:
+        show_each(opened.indexes())

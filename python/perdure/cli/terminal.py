@@ -1,0 +1,196 @@
+"""What the commands of the command line share: their options, a client, JSON in and JSON out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import psycopg
+import typer
+
+from perdure.embedded import server as embedded
+from perdure.installation import install as installer
+from perdure.workflow.app import App
+
+commands = typer.Typer(
+    name="perdure",
+    help="Permanent memory and coordinated execution in PostgreSQL.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Schema = Annotated[
+    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: its schema's name.")
+]
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        envvar="PERDURE_DATABASE_URL",
+        help="The database; without one, the embedded server.",
+        show_envvar=True,
+    ),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the job.")]
+Json = Annotated[str | None, typer.Argument(metavar="JSON", help="A JSON value.")]
+Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The name of the coordinator.")]
+DEFAULT = "perdure"
+
+_IMPORTING = ("<frozen importlib", importlib.__file__, __file__)
+"""Where a module is imported from, which is of no interest to who has made a mistake in it."""
+
+MAX_SHOWN = 100
+"""How much of an argument is shown that cannot be read."""
+
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        from perdure import __version__
+
+        print(f"perdure {__version__}")
+        raise typer.Exit
+
+
+@commands.callback()
+def every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Print the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
+
+
+@contextmanager
+def database(dsn: str | None) -> Iterator[str]:
+    """Give the URL of the database, and keep the embedded server up where it is there."""
+    if dsn is not None:
+        yield dsn
+    else:
+        with embedded.shared_server() as server:
+            yield server.url()
+
+
+@contextmanager
+def connected(dsn: str | None, app: str | None = None) -> Iterator[psycopg.Connection[Any]]:
+    """Connect to the database, and see that it has an app of this name. Raises AppNotFound."""
+    with (
+        database(dsn) as url,
+        psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
+    ):
+        if app is not None:
+            installer.check_app(connection, app)
+        yield connection
+
+
+@contextmanager
+def client(
+    dsn: str | None, schema: str, *, begins: bool = False, provision: bool = True
+) -> Iterator[Any]:
+    """Open a client of the app, which is upgraded where it has to be; made only for what begins
+    something new: who asks of an app that is not there has mistyped it. Raises AppNotFound."""
+    import perdure
+
+    if not begins:
+        with connected(dsn, schema):
+            pass
+    with perdure.connect(dsn, schema=schema, provision=provision) as opened:
+        opened.calls.shows_envelopes = True  # as psql does: there are no keys here
+        yield opened
+
+
+def parsed(text: str | None) -> Any:
+    """Read a JSON argument."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        shown = f"{text[:MAX_SHOWN]}…" if text and len(text) > MAX_SHOWN else text
+        raise typer.BadParameter(f"{shown} is no JSON that can be read: {error}") from error
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read a time argument."""
+    if text is None:
+        return None
+    example = "2030-01-31T12:00:00Z"
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} is no time: it should be like {example}") from error
+    if read.tzinfo is None:
+        raise typer.BadParameter(f"{text} has no time zone: it should be like {example}")
+    return read
+
+
+def show(value: Any) -> None:
+    """Print a value as JSON."""
+    print(_json(value, indent=2))
+
+
+def show_each(values: Iterable[Any]) -> None:
+    """Print values as they come, a line of JSON each."""
+    for value in values:
+        print(_json(value))
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=_written)
+
+
+def _written(value: Any) -> Any:
+    """Write what JSON has no form for."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def loaded(place: str) -> App:
+    """Import an app by its place: `loaded("my_module:app")`."""
+    module, _, name = place.partition(":")
+    if not name:
+        raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
+    if not all(module.split(".")):
+        raise typer.BadParameter(f"{place} is no place of an app: it should be like my_module:app")
+    sys.path.insert(0, os.fspath(Path.cwd()))
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _unimportable(module, error) from error  # it is there, and misses another
+        raise typer.BadParameter(f"there is no module {module}") from error
+    except Exception as error:
+        raise _unimportable(module, error) from error
+    if not hasattr(found, name):
+        raise typer.BadParameter(f"the module {module} has no {name}")
+    app = getattr(found, name)
+    if not isinstance(app, App):
+        raise typer.BadParameter(f"{place} is no perdure.App, but a {type(app).__name__}")
+    return app
+
+
+def _unimportable(module: str, error: Exception) -> SystemExit:
+    """Tell where the code of a module has raised, and not through whom it was imported."""
+    ours = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in ours if not frame.filename.startswith(_IMPORTING)]
+    told = ["Traceback (most recent call last):\n"] if theirs else []
+    told += [*traceback.format_list(theirs), *traceback.format_exception_only(error)]
+    return SystemExit(f"error: {module} cannot be imported\n\n{''.join(told).rstrip()}")
+
+
+def fix_hash_seed() -> None:
+    """Start again with a fixed hash seed: sets of strings must iterate alike in every process."""
+    if "PYTHONHASHSEED" not in os.environ:
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,0 +1,1 @@
+"""Clients: plain and async, each verb written once for both."""

@@ -1,0 +1,103 @@
+"""The caller's connection: what psycopg holds beneath a connection of SQLAlchemy or Django.
+
+Neither is imported: they are known by what they offer. Nothing of the connection is changed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from perdure.errors import InvalidArgument
+
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+
+
+def borrowed(connection: Any) -> Connection:
+    """Give the connection of psycopg whose transaction a call is to join.
+
+    It may be psycopg's own, a Connection or Session of SQLAlchemy, or a connection of Django.
+    Raises InvalidArgument where it is none of them, or where no transaction can be joined.
+    """
+    given = connection
+    opens = getattr(type(given), "connection", None)
+    if hasattr(given, "ensure_connection"):  # of Django
+        given.ensure_connection()
+        given = given.connection
+    elif inspect.isfunction(opens) and not inspect.iscoroutinefunction(opens):  # a Session
+        given = given.connection()
+    given = _driver_connection(given)
+    if not isinstance(given, psycopg.Connection):
+        raise _is_no_connection(connection, "psycopg.Connection")
+    _check_transaction(given)
+    return given
+
+
+async def borrowed_async(connection: Any) -> AsyncConnection:
+    """Give the asynchronous connection of psycopg whose transaction a call is to join.
+
+    It may be psycopg's own, or an AsyncConnection or AsyncSession of SQLAlchemy. Raises
+    InvalidArgument.
+    """
+    given = connection
+    if inspect.iscoroutinefunction(getattr(type(given), "connection", None)):  # an AsyncSession
+        given = await given.connection()
+    given = _driver_connection(getattr(given, "sync_connection", given))
+    if not isinstance(given, psycopg.AsyncConnection):
+        raise _is_no_connection(connection, "psycopg.AsyncConnection")
+    _check_transaction(given)
+    return given
+
+
+def check_outside(verb: str, connection: Any) -> None:
+    """Refuse to wait inside the caller's transaction. Raises InvalidArgument."""
+    if connection is not None:
+        raise InvalidArgument(
+            f"{verb}() cannot wait inside a transaction of yours",
+            detail="What others do would not be seen by it, nor by them what it has done.",
+            hint=f"Commit first, and call {verb}() on client.entity(id) without a connection.",
+        )
+
+
+def _driver_connection(connection: Any) -> Any:
+    """Give what a Connection of SQLAlchemy holds; what is none stays as it is.
+
+    Its transaction begins here, as with a statement of its own: else its commit() would not know
+    that there is anything to commit.
+    """
+    holds = isinstance(getattr(type(connection), "connection", None), property)
+    if not (holds and hasattr(connection, "in_transaction")) or hasattr(connection, "sync_engine"):
+        return connection
+    if not connection.in_transaction():
+        connection.begin()
+    return connection.connection.driver_connection
+
+
+def _check_transaction(connection: Connection | AsyncConnection) -> None:
+    """Refuse what cannot be joined. Raises InvalidArgument."""
+    status = connection.info.transaction_status
+    if status == TransactionStatus.INERROR:
+        raise InvalidArgument(
+            "the transaction of this connection has failed",
+            detail="It takes no statement until it is rolled back.",
+            hint="Roll back, to a savepoint or all of it, and call again.",
+        )
+    if status == TransactionStatus.IDLE and connection.autocommit:
+        raise InvalidArgument(
+            "this connection commits each statement by itself: there is no transaction to join",
+            hint="Begin one, or leave `connection` out.",
+        )
+
+
+def _is_no_connection(given: Any, wanted: str) -> InvalidArgument:
+    kind = type(given)
+    return InvalidArgument(
+        f"a {kind.__module__}.{kind.__qualname__} cannot be joined: a {wanted} is needed",
+        detail="It may also be what SQLAlchemy or Django keep around one.",
+        hint="Let these use psycopg 3: postgresql+psycopg://… for SQLAlchemy, `psycopg` installed"
+        " and no psycopg2 for Django. Async clients take asynchronous connections.",
+    )

@@ -1,0 +1,248 @@
+"""Clients for plain code: start jobs, wait for them, signal them and use their memories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, ParamSpec, Self, TypeVar
+from uuid import UUID
+
+from perdure.basics.faults import crash_point
+from perdure.basics.names import as_id
+from perdure.codecs import Codec
+from perdure.database.calls import Call, send
+from perdure.database.connections import Source
+from perdure.errors import PerdureError
+from perdure.values.wire import Result, Result_co
+from perdure.workflow.context import refuse_clients
+from perdure.workflow.memory import Awaited, Entity
+from perdure.workflow.work import Workflow
+
+from . import handles, starts
+from .borrowing import borrowed
+from .contracts import BrokenContract
+from .entities import Entities
+from .finding import Found
+from .handles import BaseHandle
+from .indexing import Index
+from .items import Item, Items
+from .jobs import Jobs
+from .looks import Look, Pages, Steps, next_page
+from .past import Authorship, Change, Difference, LogItem, Past
+from .pools import Pool
+from .queues import QueueDepth, Queues
+from .requests import Door, Relative, Status, decoder_of
+from .schedules import Schedule, Schedules
+from .sql_hooks import RegisteredSqlHook, SqlRegistry
+from .streams import StreamItem
+from .timeline import TimelineItem
+from .waiting import Ear
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Memory(
+    Entity,
+    Past[
+        list[Change], list[Difference], list[Authorship], list[LogItem], Any, int, Iterator[Change]
+    ],
+):
+    """A memory, used by plain code outside of jobs: `memory = client.entity("agent-1")`.
+
+    Besides the commands of Entity it reads the past: `history()`, `at()`, `diff()`, `blame()`,
+    `watch()`.
+    """
+
+    def __init__(self, client: Client, job: str, connection: Any):
+        super().__init__(Door(client, job, connection), job)
+        self._client: Client = client
+        self._connection = connection
+
+
+def _at_once(verb: Callable[P, Awaited[Result]]) -> Callable[P, Result]:
+    """Give a verb of a plain handle, which has its answer at once."""
+    return verb  # type: ignore[return-value]
+
+
+class Handle(
+    BaseHandle[
+        Memory,
+        Result_co,
+        Status,
+        bool,
+        int,
+        str,
+        list[Relative],
+        list["Handle[Any]"],
+        Iterator[StreamItem],
+        Iterator[TimelineItem],
+    ]
+):
+    """A job, used by plain code: `client.start(research, "q").result(timeout="1 min")`.
+
+    `Handle[str]` is a handle of a job whose result is a `str`. A handle of a job that you only name
+    is a `Handle[Any]`.
+    """
+
+    run_hook = _at_once(handles.run_hook)
+    hook_result = _at_once(handles.hook_result)
+
+
+def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Handle[Result]]:
+    """Give a verb of a plain client, which has its handle at once."""
+    return verb  # type: ignore[return-value]
+
+
+def _several(verb: Callable[P, starts.Several[Result]]) -> Callable[P, list[Handle[Result]]]:
+    return verb  # type: ignore[return-value]
+
+
+class Client(
+    Jobs[Memory, Memory, int, bool, Index, list[Status]],
+    Entities[
+        list[Found],
+        int,
+        None,
+        bool,
+        dict[str, Any] | None,
+        list[BrokenContract],
+        list[Index],
+        list[tuple[str, bool]],
+    ],
+    SqlRegistry[None, bool, list[RegisteredSqlHook]],
+    Schedules[datetime | None, Handle, bool, list[Schedule]],
+    Items[Item, list[Item]],
+    Queues[None, bool, list[QueueDepth]],
+):
+    """Talk to an app from plain code. Threads may share one client.
+
+    `connect()` makes it. Use it in a `with` block, or call `close()`. A call whose reply is lost is
+    sent again for a minute. Methods with a `connection` argument take part in the transaction of
+    that connection (psycopg, SQLAlchemy or Django).
+    """
+
+    _make_memory = Memory
+    _make_item = Item
+
+    start = _new(starts.start)
+    signal_with_start = _new(starts.signal_with_start)
+    start_many = _several(starts.start_many)
+    fork = _new(starts.fork)
+
+    def __init__(self, source: Source, codec: Codec | None = None):
+        super().__init__(source, codec)
+        self._pool = Pool(source)
+        self._ears: list[Ear] = []
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        """Return this client. Raises InvalidArgument if it is closed."""
+        self._pool.check_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. A closed client raises InvalidArgument when it is used."""
+        self._is_closed = True
+        self._pool.close()
+        self._close_idle_ears()
+        self._source.close()
+
+    def handle(self, job: str | UUID, workflow: Workflow[Result] | None = None) -> Handle[Result]:
+        """Return a handle of a job by its id. Nothing is sent to the database.
+
+        `workflow`, if given, is the coordinator of the job: `result()` then returns its type.
+        """
+        return Handle(self, as_id(job), decoder_of(workflow))
+
+    def send(self, call: Call, connection: Any = None) -> Any:
+        """Send a call to the database, inside the transaction of `connection` if one is given."""
+        refuse_clients()
+        if connection is not None:
+            self._pool.check_open()
+            return send(borrowed(connection), call)
+        crash_point("client: before call")
+        answer = self._pool.call(call)
+        crash_point("client: after call")
+        return answer
+
+    def hear(self, look: Look) -> Any:
+        """Wait for what a look describes and return it, or None when its time is up."""
+        refuse_clients()
+        self._pool.check_open()
+        ear = self._idle_ear() or Ear(self._source, self.calls)
+        try:
+            return ear.wait(look)
+        finally:
+            self._ears.append(ear)
+            if self._is_closed:  # looked at last: it may have been closed just now
+                self._close_idle_ears()
+
+    def _close_idle_ears(self) -> None:
+        while (ear := self._idle_ear()) is not None:
+            ear.close()
+
+    def _idle_ear(self) -> Ear | None:
+        try:
+            return self._ears.pop()
+        except IndexError:  # to look first would be a race between threads
+            return None
+
+    def follow(self, steps: Steps[T]) -> T:
+        """Take the steps of a verb one after another and return its result."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    told = self._take(step)
+                except PerdureError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(told)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def each(self, pages: Pages[T]) -> Iterator[T]:
+        """Yield the items of pages, which are read from the database as they are needed."""
+        told = None
+        while (page := next_page(pages, told)) is not None:
+            if isinstance(page, list):
+                yield from page
+                told = None
+            else:
+                told = self._take(page)
+
+    def _take(self, step: Call | Look) -> Any:
+        return self.send(step) if isinstance(step, Call) else self.hear(step)
+
+    def _block(self, function: Callable[..., T], *args: Any) -> T:
+        self._pool.check_open()
+        return function(*args)
+
+
+def connect(
+    dsn: str | None = None,
+    schema: str = "perdure",
+    *,
+    codec: Codec | None = None,
+    prepare_threshold: int | None = 0,
+    provision: bool = True,
+) -> Client:
+    """Connect to an app and return a client: `with perdure.connect(schema="my_app") as client: ...`
+
+    - `dsn`: the database. Default: `$PERDURE_DATABASE_URL`, else the embedded server.
+    - `schema`: the name of the app.
+    - `codec`: encrypts what is sent. Give the codec that the app has.
+    - `prepare_threshold`: None prepares no statements. Behind a pooler none are prepared anyway.
+    - `provision`: install the app if the schema has none, and upgrade an older one. Default: True.
+    """
+    refuse_clients()
+    source = Source(dsn, schema, prepare_threshold)
+    with source.entrusted():
+        if provision:
+            source.provision()
+        return Client(source, codec)

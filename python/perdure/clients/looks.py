@@ -1,0 +1,105 @@
+"""Verbs of several calls, and what a client waits for: both are said once, and each kind of client
+carries them out in its way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from perdure.basics.durations import Duration, seconds
+from perdure.database.calls import Call, Calls
+
+T = TypeVar("T")
+
+AT_THE_SERVER = 0.01
+"""Seconds for which the server looks by itself, before a client says that it waits: most of what
+comes soon has come by then, and then nobody had to listen, or to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a client waits for: where a hint comes from, how to ask for one, and how to look.
+
+    `is_seen` tells by the answer of a call whether waiting has an end; at `until` (monotonic
+    seconds) it ends anyway, and nothing is the answer. With `wait`, the server can look by itself
+    for some seconds.
+    """
+
+    topic: str
+    register: Callable[[str], Call]
+    call: Callable[[], Call]
+    is_seen: Callable[[Any], bool]
+    until: float | None = None
+    wait: Callable[[float], Call] | None = None
+
+    def first(self) -> Call:
+        """Give the call that looks first: with a little patience, if the server has any."""
+        if self.wait is None:
+            return self.call()
+        return self.wait(max(0.0, self.pause(AT_THE_SERVER)))
+
+    def is_over(self) -> bool:
+        """Tell whether time is up."""
+        return self.until is not None and time.monotonic() >= self.until
+
+    def pause(self, delay: float) -> float:
+        """Give the seconds until the next look, where nobody gives a hint: less, near the end."""
+        return delay if self.until is None else min(delay, self.until - time.monotonic())
+
+    def found(self, answer: Any) -> Any:
+        """Give what was looked for, if this is an answer that has it, or None."""
+        return answer if self.is_seen(answer) else None
+
+
+Steps = Generator[Call | Look, Any, T]
+"""Yields calls and looks, is told their answers, and gives what comes of them."""
+
+Pages = Generator[Call | Look | list[T], Any, None]
+"""Yields calls and looks, is told their answers, and yields what is to be given out of them."""
+
+
+def next_page(pages: Pages[T], told: Any) -> Call | Look | list[T] | None:
+    """Tell pages an answer, and give what comes next, or None at the end."""
+    try:
+        return pages.send(told)
+    except StopIteration:
+        return None
+
+
+def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
+    """Give a limit in seconds, and when it is reached (monotonic seconds)."""
+    limit = None if timeout is None else seconds(timeout)
+    return limit, None if limit is None else time.monotonic() + limit
+
+
+def end_of(calls: Calls, job: str, until: float | None) -> Look:
+    """Look for the end of a job: (status, result, error)."""
+    topic = f"$job/{job}"
+    register = partial(calls.listen_for, topic)
+    wait = partial(calls.await_result, job)
+    return Look(topic, register, lambda: calls.result(job), is_finished, until, wait)
+
+
+def answer_of(calls: Calls, job: str, task: str, until: float | None) -> Look:
+    """Look for the end of a hook from outside: (status, result, error)."""
+    topic, call = f"$job/{job}", calls.hook_result(job, task)
+    return Look(topic, partial(calls.listen_for, topic), lambda: call, is_finished, until)
+
+
+def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Look:
+    """Look whether a memory fulfils a condition: the version that does."""
+    call = calls.meets(job, condition)
+    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something, until)
+
+
+def is_something(answer: Any) -> bool:
+    """Tell whether there is an answer."""
+    return answer is not None
+
+
+def is_finished(row: Any) -> bool:
+    """Tell whether waiting has an end, by (status, result, error)."""
+    return row is not None and row[0] != "running"

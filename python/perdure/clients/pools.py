@@ -1,0 +1,165 @@
+"""The connections of a client: as many as its calls need at a time, of which some are kept.
+
+A call may have to wait for a lock, as long as somebody's transaction is open. Were others to wait
+for its connection, one of them might be what lets go of the lock, and no server sees that deadlock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from typing import Any
+
+from perdure.basics.belonging import Belonging
+from perdure.basics.forks import note_holder
+from perdure.database.calls import Call
+from perdure.database.connections import PATIENCE, AsyncLink, Link, Source
+from perdure.errors import InvalidArgument
+
+NAME = "perdure client"
+
+KEPT = 10
+"""Connections that a client opens as calls meet, and keeps."""
+
+BLOCKED_AFTER = 0.1
+"""Seconds in which none of them has come back; whoever waits for one then opens another."""
+
+
+class _Pool:
+    """What the pools of both kinds of clients have in common."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._is_closed = False
+        self._returned_at = 0.0
+        self.begin_anew()
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Leave all to the parent process, and to its threads."""
+        raise NotImplementedError
+
+    def check_open(self) -> None:
+        """Refuse to be used after the end. Raises InvalidArgument."""
+        if self._is_closed:
+            raise InvalidArgument(
+                "this client is closed", hint="Use it before it is closed, or make another one."
+            )
+
+    def _is_blocked(self) -> bool:
+        """Tell whether it is time for another connection; it is then not for others for a while."""
+        now = time.monotonic()
+        if now - self._returned_at < BLOCKED_AFTER:
+            return False
+        self._returned_at = now
+        return True
+
+
+class Pool(_Pool):
+    """The connections of a plain client, for all its threads."""
+
+    def begin_anew(self) -> None:
+        """Leave all to the parent process, and to its threads."""
+        self._idle: queue.LifoQueue[Link] = queue.LifoQueue(KEPT)
+        for _ in range(KEPT):
+            self._idle.put(self._made())
+
+    def call(self, call: Call) -> Any:
+        """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        link = self._taken()
+        try:
+            return link.call(call)
+        finally:
+            self._put_back(link)
+
+    def _made(self) -> Link:
+        return Link(self._source, NAME, PATIENCE)
+
+    def _taken(self) -> Link:
+        while True:
+            self.check_open()
+            try:
+                return self._idle.get(timeout=BLOCKED_AFTER)
+            except queue.Empty:
+                if self._is_blocked():
+                    return self._made()
+
+    def _put_back(self, link: Link) -> None:
+        self._returned_at = time.monotonic()
+        try:
+            self._idle.put_nowait(link)
+        except queue.Full:
+            link.close()
+        if self._is_closed:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connections; those in use are closed when they come back."""
+        self._is_closed = True
+        while True:
+            try:
+                self._idle.get_nowait().close()
+            except queue.Empty:
+                return
+
+
+class AsyncPool(_Pool):
+    """The connections of an async client, for all its tasks."""
+
+    def __init__(self, source: Source):
+        super().__init__(source)
+        self._belonging = Belonging()
+
+    def begin_anew(self) -> None:
+        """Leave all to the parent process, and to its tasks."""
+        self._idle: asyncio.LifoQueue[AsyncLink] = asyncio.LifoQueue(KEPT)
+        for _ in range(KEPT):
+            self._idle.put_nowait(self._made())
+
+    async def call(self, call: Call) -> Any:
+        """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        self.settle()
+        link = await self._taken()
+        try:
+            return await link.call(call)
+        finally:
+            await self._put_back(link)
+
+    def settle(self) -> None:
+        """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
+        if self._belonging.has_ended():
+            while not self._idle.empty():
+                self._idle.get_nowait().break_off()
+            self.begin_anew()
+
+    def _made(self) -> AsyncLink:
+        return AsyncLink(self._source, NAME, PATIENCE)
+
+    async def _taken(self) -> AsyncLink:
+        while True:
+            self.check_open()
+            if not self._idle.empty():
+                return self._idle.get_nowait()
+            try:
+                async with asyncio.timeout(BLOCKED_AFTER):
+                    return await self._idle.get()
+            except TimeoutError:
+                if self._is_blocked():
+                    return self._made()
+
+    async def _put_back(self, link: AsyncLink) -> None:
+        self._returned_at = time.monotonic()
+        try:
+            self._idle.put_nowait(link)
+        except asyncio.QueueFull:
+            await link.close()
+        if self._is_closed:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; those in use are closed when they come back."""
+        self.settle()
+        self._is_closed = True
+        while not self._idle.empty():
+            await self._idle.get_nowait().close()

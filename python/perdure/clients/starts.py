@@ -1,0 +1,123 @@
+"""How a client starts jobs. Each start returns a handle of the job.
+
+These verbs are written once for both kinds of clients. Their result type depends on the client and
+on the workflow at the same time, and no type variable can stand for a generic type such as
+`Handle`. So they are functions, and each kind of client makes methods of them. `client` is
+positional-only, so that a workflow may have an argument of that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
+
+from perdure.values.wire import Result
+from perdure.workflow.memory import Awaited
+from perdure.workflow.work import Workflow
+
+from .requests import BaseClient, all_of_many, decoder_of
+
+if TYPE_CHECKING:
+    from .async_client import AsyncHandle
+    from .client import Handle
+
+    New: TypeAlias = Handle[Result] | Awaited[AsyncHandle[Result]]
+    Several: TypeAlias = list[Handle[Result]] | Awaited[list[AsyncHandle[Result]]]
+
+
+def start(
+    client: BaseClient,
+    /,
+    workflow: Workflow[Result],
+    *args: Any,
+    connection: Any = None,
+    **options: Any,
+) -> New[Result]:
+    """Start a job and return its handle: `client.start(research, "subsidies", id="agent-1")`.
+
+    `workflow` is a coordinator or its name. By name, the options of its decorator (entity, queue,
+    timeout ...) are not known. Options, all by keyword; the other arguments are passed to the
+    workflow:
+
+    - `id`: default a new UUID. `if_exists`: "error", "existing" or "new_run" (if the job has
+      ended).
+    - `entity`, `context`: the type of the memory, and its first content.
+    - `queue`, `priority` (0 first, 9 last, default 5), `limit_key`: where and in which order it
+      runs.
+    - `due_at`, `timeout`: when it may begin, and how long the job may take.
+    - `key`: the same key starts once. `headers`: for traces. `pinned_version`: run only by this
+      version of the code.
+    - `connection`: join its transaction.
+
+    Raises JobExists, and InvalidArgument, also if a keyword could be meant as an option or as an
+    argument.
+    """
+    call = client.requests.start(workflow, args, options)
+    return client._give(call.reading(_handle_of(client, workflow)), connection)
+
+
+def signal_with_start(
+    client: BaseClient,
+    /,
+    workflow: Workflow[Result],
+    id: str | UUID,
+    signal: str,
+    payload: Any = None,
+    *args: Any,
+    connection: Any = None,
+    **options: Any,
+) -> New[Result]:
+    """Send a signal to a job, and start the job first if it does not exist; both happen or neither.
+
+    `args` and the options are those of `start()`, without `due_at`. If the job has ended, the call
+    raises JobFinished, or with `if_exists="new_run"` begins a new run that gets the signal.
+    """
+    call = client.requests.signal_with_start(workflow, id, signal, payload, args, options)
+    return client._give(call.reading(_handle_of(client, workflow)), connection)
+
+
+def start_many(
+    client: BaseClient,
+    /,
+    workflow: Workflow[Result],
+    many: Sequence[Mapping[str, Any]],
+    *,
+    connection: Any = None,
+) -> Several[Result]:
+    """Start many jobs in one call and return their handles; all are started or none.
+
+    Each element of `many` is a dict of `start()`'s options, and `args`: `[{"id": "a-1", "args": ["a
+    question"]}]`.
+    """
+    call = client.calls.start_many(all_of_many(workflow, many))
+    handle = _handle_of(client, workflow)
+    return client._give(call.reading(lambda rows: [handle(row) for row in rows]), connection)
+
+
+def fork(
+    client: BaseClient,
+    /,
+    job: str | UUID,
+    new_id: str | UUID | None = None,
+    *,
+    at: int | None = None,
+    context: dict[str, Any] | None = None,
+    workflow: Workflow[Result] | None = None,
+    key: str | None = None,
+    connection: Any = None,
+) -> New[Result]:
+    """Start a new job from a place in the journal of another: `client.fork("agent-1", at=12)`.
+
+    The new job is told the first `at` facts of the other's coordinator (default: all), and gets the
+    memory of that moment, or `context`. What was requested and not yet answered is requested again.
+    `key` needs a `new_id`. Raises JobNotFound, JobExists, InvalidArgument.
+    """
+    call = client.requests.fork(job, new_id, at, context, key)
+    return client._give(call.reading(_handle_of(client, workflow)), connection)
+
+
+def _handle_of(client: BaseClient, workflow: Workflow | None) -> Callable[[Sequence[Any]], Any]:
+    """Give what makes a handle of an answer (id, is_new)."""
+    decoder_of(workflow)  # what is no workflow is refused before anything is sent
+    return lambda row: client.handle(row[0], workflow)

@@ -1,0 +1,73 @@
+"""Streams, as clients follow them: items of a log, with the place at which one can go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from perdure.basics.durations import Duration
+from perdure.basics.paths import Path
+from perdure.database.calls import Calls
+from perdure.errors import InvalidArgument
+
+from .looks import Look, Pages, until_of
+from .past import rows_of, written
+
+END = 0
+"""The place of what ends a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamItem:
+    """An item of a stream. Give it as `after` to continue behind it, or its `(version, place)`.
+
+    `source` is the task that published it. `attempt` differs between the attempts of an activity:
+    when it changes for a source, ignore what that source published before.
+    """
+
+    version: int
+    place: int
+    item: Any
+    at: datetime
+    source: str
+    attempt: str | None
+
+
+After = int | tuple[int, int] | StreamItem
+"""A version, a version and a place in it, or the last item that one has seen."""
+
+
+def stream_pages(
+    calls: Calls, job: str, name: Path, after: After, timeout: Duration | None
+) -> Pages[StreamItem]:
+    """Read a stream from behind a place to its end, or until nothing has come for a time."""
+    stream, last = written(name), place_of(after)
+    while items := (yield items_behind(calls, job, stream, last, until_of(timeout)[1])):
+        end = next((n for n, item in enumerate(items) if item.place == END), None)
+        yield items[:end]
+        if end is not None:
+            return
+        last = items[-1].version, items[-1].place
+
+
+def place_of(after: After) -> tuple[int, int | None]:
+    """Give a version and the place in it behind which to read. Raises InvalidArgument."""
+    if isinstance(after, StreamItem):
+        return after.version, after.place
+    place: object = (after, None) if isinstance(after, int) else after
+    if not (isinstance(place, tuple) and len(place) == 2):
+        raise InvalidArgument(
+            f"after={after!r} is no place in a stream"[:500],
+            hint="Give the last item, its version, or (item.version, item.place).",
+        )
+    return place
+
+
+def items_behind(
+    calls: Calls, job: str, stream: str, after: tuple[int, int | None], until: float | None
+) -> Look:
+    """Look for items of a stream behind a place; one may say that it ends."""
+    call = calls.stream_items(job, stream, *after).reading(rows_of(StreamItem))
+    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)

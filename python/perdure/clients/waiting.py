@@ -1,0 +1,308 @@
+"""Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
+Through a pooler it is the only one: a session that listens would be somebody else's next. So it is
+at a standby, and for a role that may read, and not say that it waits. [P11]
+
+Time is up for a look that begins when it is: what an earlier one has not seen may have come since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.errors import InsufficientPrivilege
+
+from perdure.basics.belonging import Belonging
+from perdure.basics.forks import note_holder
+from perdure.database.calls import Call, Calls, send, send_async, send_together
+from perdure.database.connections import (
+    REFUSALS,
+    AsyncLink,
+    Link,
+    Source,
+    can_be_repeated,
+    is_standby,
+    may_be_stale,
+)
+
+from .looks import Look
+
+LADDER = (0.005, 0.025, 0.125)
+"""Seconds between the first looks: who ends a job may have looked for listeners just before this
+one was there, and have committed just after it had looked."""
+
+FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
+
+GRACE = 2.0
+"""Seconds that a database which is asked in time has for its answer."""
+
+
+def delays() -> Iterator[float]:
+    """Give the seconds between looks that need no notification."""
+    yield from LADDER
+    delay = FIRST_LOOK
+    while True:
+        yield delay
+        delay = min(2 * delay, LONGEST_LOOK)
+
+
+class Ear:
+    """A connection that hears notifications, for one thread at a time.
+
+    It listens only while somebody waits: notifications that nobody reads would fill the server's
+    queue, which all of its databases share.
+    """
+
+    def __init__(self, source: Source, calls: Calls):
+        self._source = source
+        self._calls = calls
+        self._link = Link(source, "perdure result")
+        self._channel: str | None = None
+        self.begin_anew()
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Listen under a name of its own: that of a parent process is not for this one."""
+        self._name = uuid.uuid4().hex
+        self._is_listening = False
+        self._may_listen = True
+
+    def wait(self, look: Look) -> Any:
+        """Give what was looked for, or None when time is up first."""
+        self._is_listening = False
+        self._may_listen = not self._source.is_pooled
+        try:
+            return self._wait(look)
+        except REFUSALS:
+            raise
+        except BaseException:  # of a signal's handler: the answer may still be on its way
+            self._link.break_off()
+            self._is_listening = False
+            raise
+        finally:
+            if self._is_listening and self._link.is_connected():
+                self._stop_listening()
+
+    def _wait(self, look: Look) -> Any:
+        is_renewed = False
+        for delay in delays():
+            try:
+                connection, is_last = self._link.connection(), look.is_over()
+                connection.until = None if look.until is None else look.until + GRACE
+                seen = self._look(connection, look)
+                is_renewed = False
+                if look.is_seen(seen) or is_last:
+                    return look.found(seen)
+                self._hear(connection, look.topic, look.pause(delay))
+            except psycopg.Error as error:
+                if not is_renewed and may_be_stale(error):
+                    is_renewed = True
+                elif not can_be_repeated(error, self._link.is_connected()):
+                    raise
+                self._link.close()
+                time.sleep(min(delay, FIRST_LOOK))
+                if look.until is not None and time.monotonic() > look.until + GRACE:
+                    raise
+        raise AssertionError("delays never end")
+
+    def _look(self, connection: psycopg.Connection[Any], look: Look) -> Any:
+        """Look, and wait no more: a hint is most likely right. Who sees nothing, and has time, says
+        that he waits, and looks once more."""
+        if self._is_listening:
+            seen = send_together(connection, look.call(), *self._stop())[0]
+            self._is_listening = False
+        else:
+            seen = send(connection, look.first())
+        if look.is_seen(seen) or look.is_over():
+            return seen
+        if not self._may_listen or is_standby(connection):
+            return seen
+        try:
+            self._listen(connection, look)
+        except InsufficientPrivilege:  # of a reader: nothing was begun, and looking is enough
+            self._is_listening = self._may_listen = False
+            return seen
+        return send(connection, look.call())
+
+    def _listen(self, connection: psycopg.Connection[Any], look: Look) -> None:
+        if self._channel is None:
+            self._channel = send(connection, self._calls.channel())
+        self._is_listening = True
+        send_together(connection, self._calls.listen(self._channel), look.register(self._name))
+
+    def _stop(self) -> tuple[Call, Call]:
+        return self._calls.unlisten(), self._calls.stop_listening(self._name)
+
+    def _stop_listening(self) -> None:
+        """Leave no row behind; what cannot be said now is forgotten by the database in time."""
+        try:
+            send_together(self._link.connection(), *self._stop())
+        except psycopg.Error:
+            self._link.close()
+
+    def _hear(self, connection: psycopg.Connection[Any], topic: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            for notice in connection.notifies(timeout=left, stop_after=1):
+                if notice.payload == topic:
+                    return
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+
+class Ears:
+    """The connection of an asynchronous client that hears notifications, for all its waits."""
+
+    def __init__(self, source: Source, calls: Calls):
+        self._source = source
+        self._calls = calls
+        self._link = AsyncLink(source, "perdure result")
+        self._belonging = Belonging()
+        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self.begin_anew()
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Hear nothing: what a parent process hears is not for this one."""
+        self._name = uuid.uuid4().hex
+        self._waiting = 0
+        self._bells: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._task: asyncio.Task[None] | None = None
+        self._is_listening = asyncio.Event()
+
+    async def wait(self, look: Look) -> Any:
+        """Give what was looked for, or None when time is up first.
+
+        It goes on where the client is closed meanwhile; the last one to end takes the connection.
+        """
+        self.settle()
+        self._waiting += 1
+        try:
+            return await self._seen(look)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        self._waiting -= 1
+        if self._is_closed and not self._waiting:
+            await self._link.close()
+
+    def settle(self) -> None:
+        """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
+        if self._belonging.has_ended():
+            self._link.break_off()
+            self._link.begin_anew()
+            self.begin_anew()
+
+    async def _seen(self, look: Look) -> Any:
+        is_alone = self._waiting == 1  # else others would wait for the connection
+        is_last = look.is_over()
+        seen = await self._call(look.first() if is_alone else look.call(), look.until)
+        if look.is_seen(seen) or is_last:
+            return look.found(seen)
+        may_listen = not (self._source.is_pooled or self._link.is_to_standby)
+        if not may_listen or self._is_closed or look.is_over():
+            return await self._wait(look, asyncio.Event())
+        bell = asyncio.Event()
+        topic = look.topic
+        listener = f"{self._name}:{uuid.uuid4().hex}"
+        self._bells[topic].add(bell)
+        if self._task is None or self._task.done():
+            self._is_listening = asyncio.Event()
+            self._task = asyncio.create_task(self._run())
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LOOK):
+                    await self._is_listening.wait()
+            return await self._wait(look, bell, look.register(listener))
+        finally:
+            self._bells[topic].discard(bell)
+            if not self._bells[topic]:
+                del self._bells[topic]
+            self._waiting += 1
+            goodbye = asyncio.create_task(self._say_goodbye(listener))
+            self._goodbyes.add(goodbye)
+            goodbye.add_done_callback(self._goodbyes.discard)
+            await asyncio.shield(goodbye)
+
+    async def _say_goodbye(self, listener: str) -> None:
+        """Leave no row behind. In a task of its own: who is cancelled by anyio, as for a web
+        client that is gone, is cancelled again at every await until he has ended."""
+        try:
+            with suppress(psycopg.Error):  # the database forgets in time who does not say it
+                await self._call(self._calls.stop_listening(listener), time.monotonic())
+        finally:
+            await self._end()
+
+    async def _call(self, call: Call, until: float | None) -> Any:
+        """Send a call, again and again until time is up and a little longer.
+
+        Raises psycopg.OperationalError then: a database that is silent holds up nobody.
+        """
+        left = None if until is None else max(until - time.monotonic(), 0) + GRACE
+        try:
+            async with asyncio.timeout(left):
+                return await self._link.call(call)
+        except TimeoutError as error:
+            raise psycopg.OperationalError("the database did not answer in time") from error
+
+    async def _wait(self, look: Look, bell: asyncio.Event, register: Call | None = None) -> Any:
+        for delay in delays():
+            is_last = look.is_over()
+            if register is not None and not (is_last or bell.is_set()):
+                try:
+                    await self._call(register, look.until)
+                except InsufficientPrivilege:  # of a reader: looking is enough
+                    register = None
+            bell.clear()
+            seen = await self._call(look.call(), look.until)
+            if look.is_seen(seen) or is_last:
+                return look.found(seen)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(look.pause(delay)):
+                    await bell.wait()
+        raise AssertionError("delays never end")
+
+    async def _run(self) -> None:
+        """Hear notifications and ring the bells of whom they are for."""
+        while True:
+            try:
+                await self._listen()
+            except InsufficientPrivilege:  # who looks is not held up, and the next one asks again
+                return
+            except psycopg.Error:
+                pass
+            self._is_listening.clear()
+            await asyncio.sleep(FIRST_LOOK)
+
+    async def _listen(self) -> None:
+        connection = await self._source.connect_async("perdure listens")
+        async with connection:
+            cursor = connection.cursor()
+            channel = await send_async(cursor, self._calls.channel())
+            await send_async(cursor, self._calls.listen(channel))
+            self._is_listening.set()
+            async for notice in connection.notifies():
+                for bell in self._bells.get(notice.payload, ()):
+                    bell.set()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self.settle()
+        self._is_closed = True
+        task, self._task = self._task, None
+        try:
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        finally:
+            await self._link.close()

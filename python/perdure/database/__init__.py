@@ -1,0 +1,1 @@
+"""The database: every SQL text, connections that repeat lost calls, encrypted values."""

@@ -1,0 +1,33 @@
+"""The database's clock, as a worker knows it between two replies: never ahead of the true one."""
+
+from __future__ import annotations
+
+import time
+
+from perdure.basics.durations import from_iso
+
+_PACE = 0.9995e6
+"""Microseconds counted for a second: a little less, so that a quick clock here is never ahead."""
+
+
+class Clock:
+    """Tell the database's time: the last one heard, and what has passed since."""
+
+    __slots__ = ("_heard", "_heard_at")
+
+    def __init__(self) -> None:
+        self._heard = 0
+        self._heard_at = 0.0
+
+    def heard(self, instant: str) -> None:
+        """Take the time that a reply tells."""
+        self._heard = from_iso(instant)
+        self._heard_at = time.monotonic()
+
+    def now(self) -> int:
+        """Give the time in microseconds since 1970."""
+        return self._heard + int((time.monotonic() - self._heard_at) * _PACE)
+
+    def seconds_until(self, instant: int) -> float:
+        """Give the seconds until an instant; 0 where it has passed."""
+        return max(0.0, (instant - self.now()) / _PACE)

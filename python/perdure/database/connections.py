@@ -1,0 +1,424 @@
+"""Connections: where the database is, how it is reached, and when a call is sent again.
+
+Every connection is in autocommit mode (one call = one transaction), speaks UTF-8, and is one to a
+server that takes writes: of several that a DSN names, to the primary. A call that meets a broken
+connection, a server that goes down or a conflict is repeated unchanged: every call of the package
+can be. [P12]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from perdure.basics.arguments import INTEGER, TEXT, check_argument
+from perdure.basics.forks import note_connection, note_holder
+from perdure.basics.hasty import HastyConnection
+from perdure.errors import (
+    InstanceNotAdopted,
+    InvalidArgument,
+    NotMigrated,
+    OtherBuild,
+    PerdureError,
+    ProtocolNotSupported,
+)
+
+from .calls import Call, Calls, plain_cursor, send, send_async
+
+logger = logging.getLogger("perdure.worker")
+
+DATABASE_URL = "PERDURE_DATABASE_URL"
+
+SETTINGS: dict[str, Any] = {"autocommit": True, "client_encoding": "utf8"}
+
+UNLESS_SAID: dict[str, Any] = {
+    "target_session_attrs": "read-write",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""What a DSN may say otherwise, or a variable of libpq's. A standby takes no writes, and may not
+know what was just written."""
+VARIABLES = {
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+}
+
+_AGAIN_CLASSES = frozenset({"08", "40", "53", "57", "58"})
+_AGAIN = frozenset({"55P03", "25006"})
+_ELSEWHERE = frozenset({"25006"})
+"""States of a server that has become a standby: the call belongs to another one."""
+
+_STALE_CLASSES = frozenset({"0A", "42", "XX"})
+_NEVER_STALE = frozenset({"42501"})
+"""What a call meets whose functions are replaced at the moment, or were since its connection has
+prepared it: another result, no such function, none under the number it had. Rights are no such."""
+
+REFUSALS = (PerdureError, psycopg.Error)
+"""What a call may raise: this package's errors, and psycopg's."""
+
+FATAL = (
+    InstanceNotAdopted,
+    NotMigrated,
+    OtherBuild,
+    ProtocolNotSupported,
+    psycopg.errors.InvalidSchemaName,
+)
+"""Refusals of whatever a worker sends, as where its app is gone. It ends, and what it holds is for
+others: no turn is to blame, even if another one would be taken a moment later."""
+
+PATIENCE = 60.0
+"""Seconds for which a client repeats a call while the database does not answer."""
+
+SILENT_FOR = 10.0
+"""Seconds without an answer after which a worker says so."""
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 5.0
+
+AnyConnection = psycopg.Connection[TupleRow] | psycopg.AsyncConnection[TupleRow]
+OnTrouble = Callable[[psycopg.Error], None]
+Begin = Callable[[psycopg.Connection[TupleRow]], None]
+
+
+class Source:
+    """Where an app's data is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server.
+
+    `is_pooled` tells, once there is a connection, whether a pooler stands between.
+    """
+
+    def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
+        if not isinstance(dsn, str | None):
+            raise InvalidArgument(
+                f"{dsn!r} is no DSN"[:500], hint='Give str, as "postgresql:///my_database".'
+            )
+        check_argument("schema", schema, TEXT)
+        if prepare_threshold is not None:
+            check_argument("prepare_threshold", prepare_threshold, INTEGER)
+        self.schema = schema
+        self.prepare_threshold = prepare_threshold
+        self.is_pooled = False
+        self._server: Any = None
+        self.dsn = dsn or os.environ.get(DATABASE_URL) or self._embedded()
+        said = {name for name, variable in VARIABLES.items() if variable in os.environ}
+        said |= conninfo_to_dict(self.dsn).keys()
+        chosen = {name: value for name, value in UNLESS_SAID.items() if name not in said}
+        self._settings = SETTINGS | chosen
+
+    def _embedded(self) -> str:
+        from perdure.embedded.server import shared_server
+
+        self._server = shared_server()
+        return str(self._server.url())
+
+    def close(self) -> None:
+        """Leave the embedded server, if this is where the data is."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    @contextmanager
+    def entrusted(self) -> Iterator[None]:
+        """Leave the embedded server again, if there will be nobody to do so."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def provision(self, begin: Begin | None = None) -> None:
+        """Create or upgrade the app; nothing happens where it is current. Safe at the same time.
+        `begin` is given the connection first; where that breaks, another one is tried, once."""
+        connection = self.connect("perdure install")
+        try:
+            self._install(connection, begin)
+        except psycopg.OperationalError:
+            if not connection.broken:
+                raise
+            self._install(self.connect("perdure install"), begin)
+
+    def _install(self, connection: psycopg.Connection[TupleRow], begin: Begin | None) -> None:
+        from perdure.installation.install import install
+
+        with connection:
+            if begin is not None:
+                begin(connection)
+            install(connection, self.schema)
+
+    def connect(self, name: str, *, is_lent: bool = False) -> HastyConnection:
+        """Open a connection; one that is lent to code of the user's is left as the database makes
+        it. Raises psycopg.OperationalError."""
+        connection = HastyConnection.connect(
+            self.dsn, fallback_application_name=name, **self._settings
+        )
+        note_connection(connection)
+        connection.prepare_threshold = None
+        with _given_up_on_error(connection):
+            for call in self._manners(
+                connection, *send(connection, Calls.backend()), is_lent=is_lent
+            ):
+                send(connection, call)
+        return connection
+
+    async def connect_async(
+        self, name: str, *, is_lent: bool = False
+    ) -> psycopg.AsyncConnection[TupleRow]:
+        """Open an asynchronous connection; see `connect`. Raises psycopg.OperationalError."""
+        connection = await psycopg.AsyncConnection.connect(
+            self.dsn, fallback_application_name=name, **self._settings
+        )
+        note_connection(connection)
+        connection.prepare_threshold = None
+        with _given_up_on_error(connection):
+            answer = await send_async(connection.cursor(), Calls.backend())
+            for call in self._manners(connection, *answer, is_lent=is_lent):
+                await send_async(connection.cursor(), call)
+        return connection
+
+    def _manners(
+        self, connection: AnyConnection, answering: int, isolation: str, *, is_lent: bool
+    ) -> Iterator[Call]:
+        """Give what makes another session of a database with settings of its own as any other.
+
+        Statements are prepared where the process that answers is the one that the server named;
+        else a pooler stands between, and the next statement may be for another process. What is set
+        there may stay for others, but for the style of times, which poolers keep apart.
+        """
+        self.is_pooled = answering != connection.info.backend_pid
+        if not self.is_pooled:
+            connection.prepare_threshold = self.prepare_threshold
+        if is_lent:
+            return
+        if isolation != "read committed" and not self.is_pooled:
+            yield Calls.isolate()
+        if not (connection.info.parameter_status("DateStyle") or "ISO").startswith("ISO"):
+            yield Calls.write_times()
+
+
+@contextmanager
+def _given_up_on_error(connection: AnyConnection) -> Iterator[None]:
+    """Close a connection that nobody will get."""
+    try:
+        yield
+    except BaseException:
+        connection.pgconn.finish()
+        raise
+
+
+def is_standby(connection: AnyConnection) -> bool:
+    """Tell whether its server follows another one: nobody can write there, nor listen."""
+    return connection.info.parameter_status("in_hot_standby") == "on"
+
+
+def can_be_repeated(error: psycopg.Error, is_connected: bool) -> bool:
+    """Tell whether the same call may go through later: nothing is wrong with the call itself."""
+    state = error.sqlstate or ""
+    return not is_connected or state[:2] in _AGAIN_CLASSES or state in _AGAIN
+
+
+def may_be_stale(error: psycopg.Error) -> bool:
+    """Tell whether the same call may go through on a new connection: an upgrade has replaced what
+    it calls. [P13]"""
+    state = error.sqlstate or ""
+    return state[:2] in _STALE_CLASSES and state not in _NEVER_STALE
+
+
+def pauses() -> Iterator[float]:
+    """Give the seconds to wait before each repetition: growing, with jitter."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+class Link:
+    """A connection that comes back: `link.call(…)` repeats a call until it is answered."""
+
+    def __init__(self, source: Source, name: str, patience: float | None = None):
+        self._source = source
+        self._name = name
+        self._patience = patience
+        self._connection: HastyConnection | None = None
+        note_holder(self)
+
+    def begin_anew(self) -> None:
+        """Leave the connection to the parent process: the next call opens another."""
+        self._connection = None
+
+    def connection(self) -> HastyConnection:
+        """Give the connection, opened again where it was lost."""
+        if self._connection is None or self._connection.closed:
+            self._connection = self._source.connect(self._name)
+        return self._connection
+
+    def call(self, call: Call) -> Any:
+        """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        began = time.monotonic()
+        is_renewed = False
+        for pause in pauses():
+            try:
+                return send(self.connection(), call)
+            except psycopg.Error as error:
+                late = self._patience is not None and time.monotonic() - began > self._patience
+                if not is_renewed and may_be_stale(error):
+                    is_renewed = True
+                    self.close()
+                elif late or not can_be_repeated(error, self.is_connected()):
+                    raise
+                elif error.sqlstate in _ELSEWHERE:
+                    self.close()
+            except PerdureError:
+                raise
+            except BaseException:  # of a signal's handler: the answer may still be on its way
+                self.break_off()
+                raise
+            call = call.again or call
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def break_off(self) -> None:
+        """Leave a connection amid a call, whose answer the next call would take for its own."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
+
+    def is_connected(self) -> bool:
+        """Tell whether there is a connection that has not broken."""
+        return self._connection is not None and not self._connection.closed
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class AsyncLink:
+    """A connection of an event loop that comes back. One call at a time: others wait.
+
+    With `tells`, the log says of a call that it has no answer for long.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        patience: float | None = None,
+        on_trouble: OnTrouble | None = None,
+        *,
+        tells: bool = False,
+    ):
+        self._source = source
+        self._name = name
+        self._patience = patience
+        self._on_trouble = on_trouble
+        self._tells = tells
+        self._trouble: psycopg.Error | None = None
+        self._cursor: psycopg.AsyncCursor[TupleRow] | None = None
+        self._turn = asyncio.Lock()
+        note_holder(self)
+
+    @property
+    def backend(self) -> int | None:
+        """Tell the process of the server that answers, while there is a connection."""
+        return None if self._cursor is None else self._cursor.connection.info.backend_pid
+
+    @property
+    def is_to_standby(self) -> bool:
+        """Tell whether there is a connection, and it leads to a standby."""
+        return self._cursor is not None and is_standby(self._cursor.connection)
+
+    def begin_anew(self) -> None:
+        """Leave the connection to the parent process: the next call opens another."""
+        self._cursor = None
+        self._turn = asyncio.Lock()
+
+    async def call(self, call: Call) -> Any:
+        """Send a call and give its answer. Raises this package's errors, and psycopg's."""
+        async with self._turn:
+            if not self._tells:
+                return await self._answer(call)
+            self._trouble = None
+            loop = asyncio.get_running_loop()
+            alarm = loop.call_later(SILENT_FOR, self._say_silence, call.function)
+            try:
+                return await self._answer(call)
+            finally:
+                alarm.cancel()
+
+    async def _answer(self, call: Call) -> Any:
+        began = time.monotonic()
+        is_renewed = False
+        for pause in pauses():
+            try:
+                return await send_async(self._cursor or await self._connected(), call)
+            except psycopg.Error as error:
+                if not is_renewed and may_be_stale(error):
+                    is_renewed = True
+                    self.break_off()
+                else:
+                    self._note(error, began)
+            except BaseException:  # it is cancelled, mostly, and the driver has ended the call
+                if self._is_amid_a_call():
+                    self.break_off()
+                raise
+            call = call.again or call
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _say_silence(self, function: str) -> None:
+        trouble = self._trouble or "it is busy, or an open transaction holds what this waits for"
+        logger.warning(
+            "the database has not answered %s() for %g s: %s",
+            function,
+            SILENT_FOR,
+            str(trouble).strip(),
+        )
+
+    def _note(self, error: psycopg.Error, began: float) -> None:
+        """Decide whether to go on after an error; raise it where not."""
+        self._trouble = error
+        is_connected = self._cursor is not None and not self._cursor.connection.closed
+        late = self._patience is not None and time.monotonic() - began >= self._patience
+        if not is_connected or error.sqlstate in _ELSEWHERE:
+            self.break_off()
+        if late or not can_be_repeated(error, is_connected):
+            raise error
+        if self._on_trouble is not None:
+            self._on_trouble(error)
+
+    def _is_amid_a_call(self) -> bool:
+        if self._cursor is None:
+            return False
+        return self._cursor.connection.info.transaction_status != TransactionStatus.IDLE
+
+    async def _connected(self) -> psycopg.AsyncCursor[TupleRow]:
+        connection = await self._source.connect_async(self._name)
+        self._cursor = plain_cursor(connection)
+        return self._cursor
+
+    def break_off(self) -> None:
+        """Leave a connection, whatever is under way on it; the next call opens another."""
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            cursor.connection.pgconn.finish()
+
+    async def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            with suppress(psycopg.Error):
+                await cursor.connection.close()

@@ -1,0 +1,192 @@
+"""Openers: what stands where in the answers to clients. Each is given an answer, and opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from perdure.basics.paths import parse_path
+from perdure.errors import SealBroken
+from perdure.values.envelopes import MAIN, Place, request_place
+
+from .opening import Opening
+
+Json = dict[str, Any]
+Row = tuple[Any, ...]
+
+
+def document(job: str, path: list[str], opening: Opening, value: Any) -> Any:
+    """Open what stands at a path of a memory."""
+    return opening.document(job, path, value)
+
+
+def answers(job: str, paths: Sequence[str], opening: Opening, values: list[Any]) -> list[Any]:
+    """Open the answers to commands at several paths."""
+    places = zip(paths, values, strict=True)
+    return [opening.document(job, parse_path(path), value) for path, value in places]
+
+
+def changes(job: str, opening: Opening, rows: list[Row]) -> list[Row]:
+    """Open changes: (version, at, task, op, path, argument, answer, key)."""
+    return [
+        (*row[:5], *(opening.document(job, parse_path(row[4]), each) for each in row[5:7]), row[7])
+        for row in rows
+    ]
+
+
+def parts(job: str, places: tuple[int, ...], opening: Opening, rows: list[Row]) -> list[Row]:
+    """Open rows that begin with a path, at these places."""
+    return [
+        tuple(
+            opening.document(job, parse_path(row[0]), cell) if place in places else cell
+            for place, cell in enumerate(row)
+        )
+        for row in rows
+    ]
+
+
+def items(job: str, path: list[str], opening: Opening, rows: list[Row]) -> list[Row]:
+    """Open the items of a log: (version, place, item, …)."""
+    return [(*row[:2], opening.document(job, path, row[2]), *row[3:]) for row in rows]
+
+
+def found(opening: Opening, rows: list[Row]) -> list[Row]:
+    """Open memories that were found: (id, entity, status, version, context, …)."""
+    return [(*row[:4], opening.document(row[0], [], row[4]), *row[5:]) for row in rows]
+
+
+def result(job: str, opening: Opening, row: Row) -> Row:
+    """Open how a job ended: (status, result, error); that of a child was sealed for its parent."""
+    status, value, error = row
+    return status, _result(job, opening, value), error and opening.failure(job, error)
+
+
+def _result(job: str, opening: Opening, value: Any) -> Any:
+    kin = opening.kin_of(job)
+    others = []
+    if kin.parent is not None and kin.asked_as is not None:
+        others = [Place("result", kin.parent, request_place(kin.asked_as))]
+    return opening.whole("result", job, MAIN, value, *others)
+
+
+def hook_result(job: str, task: str, opening: Opening, row: Row) -> Row:
+    """Open how a hook from outside ended: (status, result, error)."""
+    status, value, error = row
+    opened = opening.told(job, task, "end", None, None, True, value, None, None)
+    return status, opened, error and opening.failure(job, error)
+
+
+def journal(job: str, task: str, opening: Opening, rows: list[list[Any]]) -> list[list[Any]]:
+    """Open a page of a journal."""
+    return [opening.fact(job, task, row) for row in rows]
+
+
+def recording(opening: Opening, row: Json, rows: list[list[Any]]) -> tuple[Json, list[list[Any]]]:
+    """Open a recording, which may come from a file: a coordinator's row and its journal."""
+    task = opening.task(row)
+    job, name = row["job"], row["task"]
+    return task | {"result": _result(job, opening, row["result"])}, journal(
+        job, name, opening, rows
+    )
+
+
+def asked_item(opening: Opening, row: Row) -> Row:
+    """Open what a job asks of people: (id, job, task, key, name, payload, …, resolution, …)."""
+    cells = list(row)
+    _, job, task, key, *_ = row
+    place = request_place(task, key)
+    cells[5] = opening.whole("item", job, place, row[5])
+    cells[13] = opening.whole("result", job, place, row[13])
+    return tuple(cells)
+
+
+def asked_items(opening: Opening, rows: list[Row]) -> list[Row]:
+    """Open several of them."""
+    return [asked_item(opening, row) for row in rows]
+
+
+def timeline(job: str, opening: Opening, rows: list[Row]) -> list[Row]:
+    """Open items of a timeline: (kind, at, task, body, place)."""
+    return [
+        (kind, at, task, _TIMELINE[kind](opening, job, task, body), place)
+        for kind, at, task, body, place in rows
+    ]
+
+
+def _job(opening: Opening, job: str, _: Any, body: Json) -> Json:
+    error = body.get("error")
+    return body | {
+        "args": opening.args(job, MAIN, body["args"], body["workflow"]),
+        "result": _result(job, opening, body["result"]),
+        "error": error and opening.failure(job, error),
+    }
+
+
+def _fact(opening: Opening, job: str, task: str, body: Json) -> Json:
+    kind, key, op, path = body["kind"], body["key"], body["op"], body["path"] or []
+    value, argument = body["value"], body["argument"]
+    if kind == "run":
+        return body | {
+            "value": _ended(opening, job, value),
+            "argument": _args(opening, job, argument),
+        }
+    if kind == "end":
+        key = None
+    if op is not None:
+        argument = opening.document(job, path, argument)
+    elif kind == "send" and argument is not None:
+        argument = _sent(opening, job, task, body["name"], argument)
+    told = opening.told(job, task, kind, key, body["name"], body["ok"], value, op, path)
+    return body | {"value": told, "argument": argument}
+
+
+def _sent(opening: Opening, job: str, task: str, name: str, payload: Any) -> Any:
+    """Open what a job has told itself; what it has told others is theirs, and stays sealed."""
+    answer = Place("result", job, request_place(task))
+    with suppress(SealBroken):
+        return opening.whole("signal", job, name.removeprefix("send:"), payload, answer)
+    return payload
+
+
+def _args(opening: Opening, job: str, args: Any) -> Any:
+    """Open with what a run began; what a schedule said stays sealed, since nobody knows here what
+    that was."""
+    with suppress(SealBroken):
+        return opening.args(job, MAIN, args)
+    return args
+
+
+def _ended(opening: Opening, job: str, value: Any) -> Any:
+    """Open how a run ended."""
+    if not isinstance(value, dict):
+        return value
+    opened = {"result": _result(job, opening, value.get("result"))}
+    opened["error"] = opening.failure(job, value.get("error"))
+    return value | {name: part for name, part in opened.items() if name in value}
+
+
+def _task(opening: Opening, job: str, task: str, body: Json) -> Json:
+    return body | {
+        "args": opening.args(
+            job, MAIN if body["kind"] == "coordinator" else body["name"], body["args"], body["name"]
+        ),
+        "progress": opening.whole("progress", job, request_place(task), body["progress"]),
+        "failure": body["failure"] and opening.failure(job, body["failure"]),
+        "stuck_reason": body["stuck_reason"] and opening.failure(job, body["stuck_reason"]),
+    }
+
+
+def _message(opening: Opening, job: str, task: str | None, body: Json) -> Json:
+    return opening.message(job, task or "", body)
+
+
+def _item(opening: Opening, job: str, task: str, body: Json) -> Json:
+    place = request_place(task, body["key"])
+    return body | {
+        "payload": opening.whole("item", job, place, body["payload"]),
+        "resolution": opening.whole("result", job, place, body["resolution"]),
+    }
+
+
+_TIMELINE = {"job": _job, "fact": _fact, "task": _task, "message": _message, "item": _item}

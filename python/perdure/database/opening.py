@@ -1,0 +1,305 @@
+"""Opening: what comes out of the database, decrypted where it is told to be.
+
+`Calls` says of each answer what stands where in it. A value opens at the place for which it was
+sealed; what a fork was told, and a child's result, is at another: the database is asked then of
+which jobs a job comes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from perdure.codecs import Codec
+from perdure.errors import PerdureError, SealBroken, ValueSealed
+from perdure.values.envelopes import (
+    MAIN,
+    SEALED,
+    Marked,
+    Place,
+    codec_failed,
+    envelope_of,
+    field_place,
+    no_codec,
+    no_key,
+    request_place,
+    unmarked,
+)
+from perdure.values.stored import as_stored
+
+from .sealing import Discretion, Fields
+
+Json = dict[str, Any]
+Row = Sequence[Any]
+MIN_DIGEST = 8
+"""Bytes that a codec's `digest()` has to give."""
+UNOPENED = "unopened"
+"""The field of a task or an answer that holds why it cannot be opened here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """Of which jobs a job comes: whose journal a fork has, and who asked for a child, as what."""
+
+    forked_from: Sequence[str] = ()
+    parent: str | None = None
+    asked_as: str | None = None
+
+
+class Opening:
+    """Opens one answer; `strangers` are jobs whose kin it would have to know."""
+
+    def __init__(self, codec: Codec | None, fields: Fields, kin: dict[str, Kin]):
+        self._codec = codec
+        self._fields = fields
+        self._kin = kin
+        self.strangers: set[str] = set()
+
+    def whole(self, kind: str, job: str, name: Any, value: Any, *others: Place) -> Any:
+        """Open a value that was sealed as a whole; what was not stays as it is.
+
+        Raises ValueSealed and SealBroken.
+        """
+        sealed = envelope_of(value)
+        if sealed is None:
+            return value
+        if self._codec is None:
+            raise no_codec()
+        places = [Place(kind, job, name), *others]
+        places += [Place(kind, each, name) for each in self.kin_of(job).forked_from]
+        for place in places:
+            try:
+                return json.loads(self._codec.decode(sealed.key, sealed.data, place.to_bytes()))
+            except LookupError as error:
+                raise no_key(sealed.key) from error
+            except ValueError:
+                continue
+            except Exception as error:  # a service of keys may be away, in whatever way it says so
+                raise codec_failed(error) from error
+        self.strangers.add(job)
+        raise SealBroken(
+            f"a value ({kind}) of job {job} cannot be opened",
+            detail=f"It was not sealed for this place with the key {sealed.key!r}: the key is"
+            " another one of that name, or the value was changed or moved.",
+            hint="Give the codec the right key; else look who has written to the database.",
+        )
+
+    def kin_of(self, job: str) -> Kin:
+        """Tell of which jobs a job comes, as far as that is known."""
+        return self._kin.get(job, Kin())
+
+    def args(self, job: str, name: str, args: Any, workflow: str | None = None) -> Any:
+        """Open arguments; those of a schedule are bound to what it starts, not to a job."""
+        sealed = sealed_args(args)
+        if sealed is None:
+            return args
+        return self.whole("args", job, name, sealed, Place("args", "", workflow))
+
+    def signal(self, job: str, name: Any, payload: Any) -> Any:
+        """Open what a signal carries; one that was sent to many is bound to its name alone."""
+        return self.whole("signal", job, name, payload, Place("signal", "", name))
+
+    def reason(self, job: str, reason: Any) -> Any:
+        """Open why a job was asked to cancel."""
+        return self.whole("reason", job, "", reason, Place("reason", "", ""))
+
+    def failure(self, job: str, failure: Any) -> Any:
+        """Open a failure; that of a child was sealed for its parent."""
+        parent = self.kin_of(job).parent
+        others = [] if parent is None else [Place("failure", parent, "")]
+        if not isinstance(failure, dict):
+            return self.whole("failure", job, "", failure, *others)
+        if envelope_of(failure.get("message")) is not None:  # of terminate()
+            return failure | {"message": self.reason(job, failure["message"])}
+        if envelope_of(failure.get(SEALED)) is None:
+            return failure
+        rest = self.whole("failure", job, "", failure[SEALED], *others)
+        public = {key: part for key, part in failure.items() if key != SEALED}
+        return as_stored(public | rest if isinstance(rest, dict) else rest)
+
+    def document(self, job: str, path: list[str], value: Any) -> Any:
+        """Open the leaves of what stands at a path of a memory."""
+        if isinstance(value, dict):
+            return {key: self.document(job, [*path, key], part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self.document(job, path, part) for part in value]
+        if envelope_of(value) is None:
+            return value
+        return self.whole("memory", job, field_place(path), value)
+
+    # Tasks and their journals.
+
+    def fact(self, job: str, task: str, row: Row) -> list[Any]:
+        """Open a row of a journal, as `read_journal()` gives it."""
+        seq, kind, key, name, fingerprint, ok, value, at, op, path = row
+        told = self.told(job, task, kind, key, name, ok, value, op, path)
+        return [seq, kind, key, name, fingerprint, ok, told, at, op, path]
+
+    def told(
+        self, job: str, task: str, kind: str, key: Any, name: Any, ok: bool, value: Any,
+        op: str | None, path: Any,
+    ) -> Any:  # fmt: skip
+        """Open what a task was told."""
+        if value is None or kind == "note":
+            return value
+        if op is not None:
+            return self.document(job, path or [], value)
+        if kind == "signal":
+            return self.signal(job, name, value)
+        if kind == "cancel":
+            return self.reason(job, value)
+        if not ok:
+            return self.failure(job, value)
+        return self.whole("result", job, request_place(task, key), value)
+
+    def message(self, job: str, task: str, message: Json) -> Json:
+        """Open a message of an inbox."""
+        key, ok, payload = message["key"], message["ok"], message["payload"]
+        kind = "signal" if key is None else "cancel" if key == "$cancel" else "answer"
+        told = self.told(job, task, kind, key, message["name"], ok, payload, None, None)
+        return message | {"payload": told}
+
+    def task(self, row: Json) -> Json:
+        """Open a claimed task: its arguments, its journal, its mail, and what came before."""
+        job, task = row["job"], row["task"]
+        if row.get("forked_from") or row.get("asked_as"):
+            self._kin.setdefault(job, _kin_in(row))
+        journal, failure = row.get("journal"), row.get("failure")
+        is_coordinator = row.get("kind", "coordinator") == "coordinator"
+        name = MAIN if is_coordinator else row["name"]
+        opened = row | {
+            "args": self.args(job, name, row["args"], row["name"]),
+            "failure": failure and self.failure(job, failure),
+            "progress": self.whole("progress", job, request_place(task), row.get("progress")),
+            "journal": journal and [self.fact(job, task, fact) for fact in journal],
+            "messages": [self.message(job, task, each) for each in row.get("messages") or ()],
+        }
+        if self._codec is not None:
+            opened["discretion"] = self._discretion(row)
+        return opened
+
+    def _discretion(self, row: Json) -> Discretion:
+        sealed, origins = envelope_of(sealed_args(row["args"])), row.get("forked_from")
+        digest = None if sealed is None else partial(self._digest, sealed.key)
+        return Discretion(self._fields, digest, origins[0]["job"] if origins else row["job"])
+
+    def _digest(self, key: str, data: bytes) -> bytes:
+        assert self._codec is not None
+        try:
+            digest: object = self._codec.digest(key, data)
+        except LookupError as error:
+            raise no_key(key) from error
+        except Exception as error:
+            raise codec_failed(error) from error
+        if isinstance(digest, bytes) and len(digest) >= MIN_DIGEST:
+            return digest
+        raise codec_failed(ValueError("it tells nothing apart"))
+
+    # Answers to workers.
+
+    def claimed(self, reply: Json) -> Json:
+        """Open the tasks of a claim; one that cannot be opened says why, and spoils no other."""
+        return reply | {"tasks": [self._or_why(self.task, row) for row in reply["tasks"]]}
+
+    def advanced(self, bodies: Sequence[Json], reply: Json) -> Json:
+        """Open the answers to turns, and the tasks that came with them."""
+        turns = zip(bodies, reply["turns"], strict=True)
+        opened = reply | {
+            "turns": [
+                self._or_why(partial(self._answer, body), each | {"position": _position(body)})
+                for body, each in turns
+            ]
+        }
+        return self.claimed(opened) if opened.get("tasks") else opened
+
+    def _answer(self, body: Json, answer: Json) -> Json:
+        job, task = body["job"], body["task"]
+        opened = dict(answer)
+        if answer.get("answers"):
+            first = body["position"] + 1
+            paths = [fact.get("path") or [] for fact in body.get("facts") or ()]
+            opened["answers"] = [
+                [seq, ok, self.document(job, paths[seq - first], value)]
+                for seq, ok, value in answer["answers"]
+            ]
+        if answer.get("messages"):
+            opened["messages"] = [self.message(job, task, each) for each in answer["messages"]]
+        return opened
+
+    def _or_why(self, open_: Callable[[Json], Json], row: Json) -> Json:
+        try:
+            return open_(row)
+        except (ValueSealed, SealBroken) as error:
+            return row | {UNOPENED: error}
+
+
+def _position(body: Json) -> int:
+    """Tell how long a journal is after a turn was applied."""
+    return int(body["position"]) + len(body.get("facts") or ())
+
+
+def sealed_args(args: Any) -> Any:
+    """Give the envelope of arguments; None where they have none."""
+    is_one = isinstance(args, list) and len(args) == 1
+    return args[0] if is_one and envelope_of(args[0]) is not None else None
+
+
+def _kin_in(row: Json) -> Kin:
+    forked_from = [each["job"] for each in row.get("forked_from") or ()]
+    return Kin(forked_from, row.get("parent"), row.get("asked_as"))
+
+
+Opener = Callable[[Opening, Any], Any]
+"""How an answer is opened: its cells stand in it as the database gave them."""
+
+Opens = Generator[Any, Any, Any]
+"""Opens an answer: gives calls for the kin of jobs, and is told what they answer."""
+
+
+def opened(
+    codec: Codec | None,
+    fields: Fields,
+    ask: Callable[[set[str]], Any],
+    opener: Opener,
+    answer: Any,
+) -> Opens:
+    """Open an answer. Raises ValueSealed and SealBroken."""
+    answer, is_marked = _cells(answer)
+    if codec is None and not is_marked:
+        return answer
+    kin: dict[str, Kin] = {}
+    while True:
+        opening = Opening(codec, fields, kin)
+        error: PerdureError | None = None
+        result = None
+        try:
+            result = opener(opening, answer)
+        except (ValueSealed, SealBroken) as broken:
+            error = broken
+        if unknown := opening.strangers - kin.keys():
+            kin |= dict.fromkeys(unknown, Kin()) | (yield ask(unknown))
+        elif error is not None:
+            raise error
+        else:
+            return result
+
+
+def _cells(answer: Any) -> tuple[Any, bool]:
+    """Give an answer without marks, and tell whether it had any."""
+    if answer.__class__ is Marked:
+        return answer.value, True
+    if isinstance(answer, tuple):
+        cells = tuple(unmarked(cell) for cell in answer)
+        return cells, any(cell.__class__ is Marked for cell in answer)
+    if isinstance(answer, list) and answer and isinstance(answer[0], tuple):
+        rows = [_cells(row) for row in answer]
+        return [row for row, _ in rows], any(is_marked for _, is_marked in rows)
+    return answer, False
+
+
+def as_it_is(answer: Any) -> Any:
+    """Give an answer with its envelopes, as SQL shows it."""
+    return _cells(answer)[0]

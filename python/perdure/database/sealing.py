@@ -1,0 +1,321 @@
+"""Sealing: what is encrypted on its way into the database, and what each value is bound to.
+
+`Calls` is the one place from which values go there, and asks here for each of them. Without a codec
+everything stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from perdure.basics.paths import parse_path, write_path
+from perdure.codecs import Codec
+from perdure.errors import NonDeterminism, ValueTooLarge, WrongType
+from perdure.values.envelopes import (
+    MAIN,
+    SEALED,
+    Place,
+    codec_failed,
+    envelope_of,
+    field_place,
+    request_place,
+    written,
+)
+
+if TYPE_CHECKING:
+    from perdure.workflow.asks import Ask
+
+Json = dict[str, Any]
+
+MAX_PLAIN = 780_000
+"""The size of a value that can be sealed, as JSON: that makes it a third larger."""
+
+WRITING = frozenset({"set", "merge", "append", "prepend", "set_if_not_exists"})
+"""Commands whose argument comes to stand in the memory."""
+
+BLIND = frozenset({"increment", "toggle"})
+"""Commands that the database works out of what stands there, and could only do on what it reads."""
+
+PUBLIC = ("type", "code", "attempts", "again_at")
+"""What of a failure the database and its operators have to see."""
+
+WORDS = (*PUBLIC, "message", "detail", "hint")
+"""The same where the words are this package's: of a task whose code does not match its journal, or
+that is given back. They name calls, types and keys, never values."""
+
+ENDED = frozenset({"done", "failed", "cancelled"})
+
+write_json = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+"""Writes what is known to be JSON."""
+
+
+class Fields:
+    """Which fields of memories are sealed."""
+
+    def __init__(self, paths: Sequence[str]):
+        self._paths = [field_place(parse_path(path)) for path in paths]
+
+    def has(self, path: list[str]) -> bool:
+        """Tell whether what stands at a path is sealed."""
+        field = field_place(path)
+        return any(field[: len(known)] == known for known in self._paths)
+
+
+class Sealer:
+    """Seals the values of one call; `key` is that of a call which may be repeated.
+
+    A repeated call has to say the same, so its key is the salt; else that is drawn.
+    """
+
+    def __init__(self, codec: Codec, fields: Fields, key: str | None):
+        self._codec = codec
+        self._fields = fields
+        self._salt = os.urandom(16) if key is None else blake2b(key.encode()).digest()
+        self._count = 0
+
+    def whole(self, kind: str, job: str, name: Any, value: Any) -> Any:
+        """Seal a value as a whole; null stays. Raises ValueTooLarge, and ValueSealed where the
+        codec fails."""
+        if value is None:
+            return None
+        self._count += 1
+        salt, place = b"%s %d" % (self._salt, self._count), Place(kind, job, name).to_bytes()
+        check_size(value)
+        plain = write_json(value).encode()
+        try:
+            key, data = self._codec.encode(plain, place, salt)
+        except Exception as error:  # of a service of keys, say
+            raise codec_failed(error) from error
+        return written(key, data)
+
+    def args(self, job: str, name: str, args: Any) -> Any:
+        """Seal arguments; those of a job that has no id yet are bound to what is called alone."""
+        return None if args is None else [self.whole("args", job, name, args)]
+
+    def progress(self, task: Json) -> Any:
+        """Seal how far a held task is."""
+        return self.whole("progress", task["job"], request_place(task["task"]), task["progress"])
+
+    def result(self, job: str, place: str, value: Any) -> Any:
+        """Seal the answer to a request."""
+        return self.whole("result", job, place, value)
+
+    def failure(self, job: str, failure: Any, names: Sequence[str] = PUBLIC) -> Any:
+        """Seal a failure, but for what the database has to see."""
+        if not isinstance(failure, dict):
+            return self.whole("failure", job, "", failure)
+        public = {name: failure[name] for name in names if name in failure}
+        rest = {name: part for name, part in failure.items() if name not in public}
+        return {"message": SEALED} | public | {SEALED: self.whole("failure", job, "", rest)}
+
+    # Memories.
+
+    def document(self, job: str, path: list[str], value: Any) -> Any:
+        """Seal the leaves of what comes to stand at a path of a memory."""
+        if isinstance(value, dict):
+            return {key: self.document(job, [*path, key], part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [self.document(job, path, part) for part in value]
+        # What only looks like an envelope would not be read as it was written.
+        if self._fields.has(path) or envelope_of(value) is not None:
+            return self.whole("memory", job, field_place(path), value)
+        return value
+
+    def items(self, job: str, path: list[str], items: Any) -> list[Any]:
+        """Seal the items of a log, each as a whole."""
+        listed = items if isinstance(items, list) else [items]
+        return [self.whole("memory", job, field_place(path), item) for item in listed]
+
+    def argument(self, job: str, op: str, path: list[str], value: Any) -> Any:
+        """Seal the argument of a command."""
+        if op == "log":
+            return self.items(job, path, value)
+        return self.document(job, path, value) if op in WRITING else value
+
+    def command(self, job: str, command: Json) -> Json:
+        """Seal a command of a list of them. Raises WrongType."""
+        path = parse_path(command["path"])
+        check_command(self._fields, command["op"], path)
+        if "value" not in command:
+            return command
+        return command | {"value": self.argument(job, command["op"], path, command["value"])}
+
+    # Turns.
+
+    def turn(self, body: Json, row: Json) -> Json:
+        """Seal what a task says of itself, and asks of others."""
+        sealed, job = dict(body), body["job"]
+        if "facts" in body:
+            sealed["facts"] = [self._fact(row, fact) for fact in body["facts"]]
+        if "requests" in body:
+            sealed["requests"] = [self._request(row, request) for request in body["requests"]]
+        if body.get("value") is not None:
+            sealed["value"] = self._ending(row, body["state"], body["value"])
+        if body.get("failure") is not None:
+            sealed["failure"] = self.failure(job, body["failure"])
+        return sealed
+
+    def _ending(self, row: Json, state: str, value: Any) -> Any:
+        job, asker = row["job"], row["asker"]
+        if state == "release":  # says why this worker cannot run it: maybe it has no key
+            return {name: value[name] for name in WORDS if name in value}
+        if state == "stuck" and value["code"] == NonDeterminism.code:
+            return self.failure(job, value, WORDS)
+        if state == "continue":
+            return self.args(job, MAIN, value)
+        if state == "done":
+            return self.result(*answer_place(row), value)
+        return self.failure(asker["job"] if asker and state in ENDED else job, value)
+
+    def _fact(self, row: Json, fact: Json) -> Json:
+        if fact.get("value") is None or fact["kind"] == "note":
+            return fact
+        return fact | {"value": self._told(row, fact)}
+
+    def _told(self, row: Json, fact: Json) -> Any:
+        job, value = row["job"], fact["value"]
+        if "op" in fact:
+            return self.argument(job, fact["op"], fact["path"], value)
+        if "signal" in fact:
+            target = str(fact.get("target") or job)
+            if row["asker"] and fact["signal"] == row["signal"] and target == job:
+                return self.result(*answer_place(row), value)  # it answers who asked for the hook
+            return self.whole("signal", target, fact["signal"], value)
+        if not fact.get("ok", True):
+            return self.failure(job, value)
+        return self.result(job, request_place(row["task"], fact["key"]), value)
+
+    def _request(self, row: Json, request: Json) -> Json:
+        job, kind = row["job"], request["kind"]
+        if kind == "job":
+            child = request.get("id") or child_id(job, row["task"], request["key"])
+            sealed = request | {"args": self.args(child, MAIN, request["args"])}
+            if request.get("context") is not None:
+                sealed["context"] = self.document(child, [], request["context"])
+            return sealed
+        if kind in ("hook", "activity"):
+            return request | {"args": self.args(job, request["name"], request["args"])}
+        if kind == "item":
+            place = request_place(row["task"], request["key"])
+            return request | {"payload": self.whole("item", job, place, request["payload"])}
+        return request
+
+
+class Unsealed(Sealer):
+    """Leaves everything as it is."""
+
+    def __init__(self) -> None:
+        """Take no codec."""
+        self._fields = Fields(())
+
+    def whole(self, kind: str, job: str, name: Any, value: Any) -> Any:  # noqa: ARG002
+        """Give the value."""
+        return value
+
+    def args(self, job: str, name: str, args: Any) -> Any:  # noqa: ARG002
+        """Give the arguments."""
+        return args
+
+    def document(self, job: str, path: list[str], value: Any) -> Any:  # noqa: ARG002
+        """Give the document."""
+        return value
+
+    def items(self, job: str, path: list[str], items: Any) -> Any:  # noqa: ARG002
+        """Give the items."""
+        return items
+
+    def turn(self, body: Json, row: Json) -> Json:  # noqa: ARG002
+        """Give the turn."""
+        return body
+
+
+class Discretion:
+    """What a task that runs under a codec has to keep to itself in what it asks.
+
+    The hashes by which changed code is noticed are keyed: with the key that sealed the arguments of
+    the task, which it needs as long as it lives, and by the job, so that nobody sees which jobs ask
+    for the same. Arguments that were not sealed leave them as they are without a codec.
+    """
+
+    def __init__(self, fields: Fields, digest: Callable[[bytes], bytes] | None, origin: str):
+        self._fields = fields
+        self._digest = digest
+        self._origin = origin
+
+    def keeps(self, ask: Ask) -> Ask:
+        """Give what may be asked. Raises WrongType for a command that cannot work on what is
+        sealed, ValueTooLarge for what is too large to be, and ValueSealed where the codec fails:
+        the task is to be given back then, whatever its code makes of that."""
+        if ask.kind == "command":
+            check_command(self._fields, ask.name, ask.spec["path"])
+        elif isinstance(ask.spec, dict):
+            for name in ("args", "payload", "value"):
+                check_size(ask.spec.get(name))
+        if self._digest is None or ask.fingerprint is None:
+            return ask
+        data = f"{self._origin}\0{ask.fingerprint}".encode()
+        return replace(ask, fingerprint=self._digest(data)[:8].hex())
+
+
+def check_size(value: Any) -> None:
+    """Refuse a value that is too large when it is sealed. Raises ValueTooLarge."""
+    size = len(write_json(value).encode())
+    if size > MAX_PLAIN:
+        raise ValueTooLarge(
+            "a value is too large to be encrypted",
+            detail=f"It has {size} bytes as JSON; at most {MAX_PLAIN} can be encrypted.",
+            hint="Store it elsewhere and pass a reference.",
+        )
+
+
+def check_command(fields: Fields, op: str, path: list[str]) -> None:
+    """Refuse a command that the database cannot do on what it cannot read. Raises WrongType."""
+    if op in BLIND and fields.has(path):
+        raise WrongType(
+            f"{op} does not work on {write_path(path)}, which is encrypted",
+            detail="The database would have to read what stands there.",
+            hint="Read it and set it, with expected_version where others write too.",
+        )
+
+
+def answer_place(row: Json) -> tuple[str, str]:
+    """Tell whose result the end of a task is: that of a request, else its own."""
+    asker = row["asker"]
+    if asker is None:
+        return row["job"], request_place(row["task"])
+    return asker["job"], request_place(asker["task"], asker["key"])
+
+
+def child_id(job: str, task: str, key: str) -> str:
+    """Name a child that its parent gives no name, as `child_id()` in SQL does."""
+    run, _, rest = task.partition("/")
+    later = run.isdecimal() and run != "1" and f"{rest}/".startswith("main/")
+    return f"{job}/{f'{run}/main/' if later else ''}{key}"
+
+
+def order_paths(order_by: Any) -> Iterator[str]:
+    """Give the paths by which find() orders, but for columns, which begin with $."""
+    for key in order_by if isinstance(order_by, list) else ():
+        path = key.get("path") if isinstance(key, Mapping) else key
+        if isinstance(path, str) and not path.removeprefix("-").startswith("$"):
+            yield path.removeprefix("-") if path is key else path
+
+
+def condition_paths(conditions: Any) -> Iterator[str]:
+    """Give the paths at which conditions of find() look."""
+    if isinstance(conditions, dict):
+        for key, asked in conditions.items():
+            if key.startswith("$"):
+                yield from condition_paths(asked)
+            else:
+                yield key
+    elif isinstance(conditions, list):
+        for each in conditions:
+            yield from condition_paths(each)

@@ -1,0 +1,1 @@
+"""The embedded server: its binaries, and the process that keeps it."""

@@ -1,0 +1,1 @@
+"""Installation: the SQL script, built and run."""

@@ -1,0 +1,467 @@
+"""The installer: the core as plain SQL, in one transaction, safe from many processes at once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.resources.abc import Traversable
+from typing import Any, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import errors, sql
+
+from perdure.errors import (
+    AppNotFound,
+    ExtensionOutdated,
+    InvalidArgument,
+    InvalidSchema,
+    NewerSchema,
+    OtherBuild,
+    SchemaOccupied,
+    translated,
+)
+
+from . import script
+from .statements import split
+
+Connection = psycopg.Connection[Any]
+IDLE = psycopg.pq.TransactionStatus.IDLE
+
+MAX_NAME = 63  # bytes
+
+PATIENCE = 60.0
+"""Seconds for which a migration is tried again while somebody has the tables in use."""
+
+PAUSE = 1.0
+"""Seconds between two tries: longer than a migration keeps others waiting."""
+
+_VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null, true"
+
+# What is installed finds its names by the schema's name, and loses them when the schema is renamed.
+_VERSIONS = """
+select {schema}.perdure_version(),
+       (select m.version
+          from {schema}.migrations as m
+         order by string_to_array(m.version, '.')::integer[] desc
+         limit 1),
+       array[{schema}.perdure_build(),
+             (select s.value from {schema}.settings as s where s.name = 'build')],
+       {schema}.missing_parts() = '{{}}'
+       and (select p.proconfig =
+                   array['search_path=pg_catalog, ' || quote_ident({name}) || ', pg_temp']
+              from pg_catalog.pg_proc as p
+             where p.oid = pg_catalog.to_regproc(quote_ident({name}) || '.perdure_version'))
+"""
+_NOT_REPLACED = (
+    errors.FeatureNotSupported,  # a type
+    errors.InvalidTableDefinition,  # a view
+    errors.DependentObjectsStillExist,  # a function beneath an index or a trigger
+)
+_NOT_THERE = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
+
+_APPS = """
+select n.nspname
+  from pg_catalog.pg_proc as p
+  join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+ where p.proname = 'perdure_version'
+ order by n.nspname
+ limit 10
+"""
+
+_LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+
+_SETTINGS = """
+select s.name, pg_catalog.current_setting(s.name)
+  from (values ('role'), ('search_path'), ('check_function_bodies'), ('client_min_messages'))
+    as s (name)
+"""
+
+_STATEMENT_TIMEOUT = """
+select extract(epoch from pg_catalog.current_setting('statement_timeout')::interval)::float
+"""
+
+_STATE = """
+select quote_ident(wanted.name),
+       found.oid,
+       (select e.extversion
+          from pg_extension as e
+         where e.extname = 'perdure'
+           and e.extnamespace = found.oid),
+       (select substring(p.prosrc from 'return ''([^'']+)')
+          from pg_proc as p
+         where p.pronamespace = found.oid
+           and p.proname = 'perdure_version'
+           and p.pronargs = 0),
+       coalesce((select p.prosrc
+                   from pg_proc as p
+                  where p.pronamespace = found.oid
+                    and p.proname = 'perdure_build'
+                    and p.pronargs = 0), ''),
+       (select quote_ident(p.proowner::regrole::name)
+          from pg_proc as p
+         where p.pronamespace = found.oid
+           and p.proname = 'perdure_version'
+           and p.pronargs = 0
+           and p.proowner <> current_user::regrole),
+       (select p.proconfig =
+               array['search_path=pg_catalog, ' || quote_ident(wanted.name) || ', pg_temp']
+          from pg_proc as p
+         where p.pronamespace = found.oid
+           and p.proname = 'perdure_version'
+           and p.pronargs = 0)
+  from (values (%s::text)) as wanted (name)
+  left join pg_namespace as found on found.nspname = wanted.name
+"""
+
+_INTRUDERS = """
+select quote_ident(r.rolname)
+  from pg_roles as r
+ where has_schema_privilege(r.oid, %s::oid, 'create')
+   and not r.rolsuper
+   and r.rolname !~ '^pg_'
+   and not pg_has_role(r.oid, current_user, 'member')
+ order by 1
+ limit 4
+"""
+
+_OCCUPANTS = """
+select pg_describe_object(d.classid, d.objid, d.objsubid)
+  from pg_depend as d
+ where d.refclassid = 'pg_namespace'::regclass
+   and d.refobjid = %s
+ order by 1
+ limit 4
+"""
+
+_STRANGERS = """
+select p.oid::regprocedure::text
+  from pg_proc as p
+  join pg_namespace as n on n.oid = p.pronamespace
+ where n.nspname = %s
+   and p.proname <> all(%s)
+"""
+
+
+class _Wanted(NamedTuple):
+    """What the package would install."""
+
+    version: str
+    build: dict[str, str]
+
+
+class _State(NamedTuple):
+    """What the database says of a schema."""
+
+    quoted: str
+    oid: int | None
+    extension: str | None  # its version, where perdure is installed there as an extension
+    version: str | None  # of the functions that are there
+    code: str  # what they say of their build
+    owner: str | None  # of the functions that are there, where it is somebody else
+    is_at_home: bool | None  # whether they know the schema by its name
+
+
+def install(connection: Connection, schema: str, *, source: Traversable | None = None) -> str:
+    """Create or upgrade the app in a schema and return its version; do nothing when it is current.
+
+    Joins the connection's open transaction, else makes its own, and then tries again for a minute
+    where a table is in use. `source` is another `sql/` tree.
+
+    Of another build of the same version, which is not released, the functions are replaced; where
+    tables or types differ it is refused.
+
+    Raises InvalidSchema, SchemaOccupied, NewerSchema, OtherBuild, ExtensionOutdated, or
+    InvalidArgument where the session's `statement_timeout` is too short.
+
+    `install(connection, "my_app")`
+    """
+    check_name(schema)
+    root = script.source() if source is None else source
+    wanted = _Wanted(script.default_version(root), script.build(root))
+    with _refusing_short_limits(connection, schema):
+        if not _is_current(connection, schema, wanted):
+            _install_patiently(connection, schema, root, wanted)
+    return wanted.version
+
+
+@contextmanager
+def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None]:
+    """Say of what was canceled that the session has no time for it, where that is so."""
+    began = time.monotonic()
+    try:
+        yield
+    except errors.QueryCanceled as error:
+        limit = _statement_timeout(connection)
+        if not limit or time.monotonic() - began < limit:
+            raise
+        raise InvalidArgument(
+            f"the statement_timeout of {limit:g} s is too short for the app in schema {schema!r}",
+            detail=f"To look at it, or to make it, takes longer: {error.diag.message_primary}.",
+            hint="Give the session more, as with options='-c statement_timeout=1min' in its DSN.",
+        ) from None  # its context is a screen of SQL
+
+
+def _statement_timeout(connection: Connection) -> float | None:
+    """Tell how many seconds a statement may take, as far as the session says."""
+    with suppress(psycopg.Error):
+        row = connection.execute(_STATEMENT_TIMEOUT).fetchone()
+        return row[0] if row is not None else None
+    return None
+
+
+def _install_patiently(
+    connection: Connection, schema: str, root: Traversable, wanted: _Wanted
+) -> None:
+    began = time.monotonic()
+    is_own = connection.info.transaction_status == IDLE
+    while True:
+        try:
+            return _install(connection, schema, root, wanted)
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            if not is_own or time.monotonic() - began > PATIENCE:
+                raise
+        time.sleep(PAUSE)
+
+
+def _install(connection: Connection, schema: str, root: Traversable, wanted: _Wanted) -> None:
+    with _installing(connection, schema), translated():
+        if _is_current(connection, schema, wanted):
+            return  # somebody else was faster
+        state = _look(connection, schema)
+        if state.extension is not None:
+            _accept_extension(schema, state, wanted)
+        with _refusing_other_builds(schema, state, wanted):
+            if state.version is None:
+                _create(connection, schema, state, root)
+            elif state.extension is None or not state.is_at_home:
+                _replace(connection, state, root)
+            connection.execute(_trusted(f"select {state.quoted}.migrate()"))
+
+
+@contextmanager
+def _refusing_other_builds(schema: str, state: _State, wanted: _Wanted) -> Iterator[None]:
+    """Say of what cannot be replaced that another build has made it; from one version to another
+    there is nothing of the kind."""
+    try:
+        yield
+    except _NOT_REPLACED as error:
+        if state.version != wanted.version:
+            raise
+        raise OtherBuild(
+            f"schema {schema!r} holds another build of version {wanted.version}",
+            detail=f"It differs in more than functions: {error.diag.message_primary}.",
+            hint="Use the build that made it; or erase the app: drop its schema, install again.",
+        ) from error
+
+
+def reload_functions(
+    connection: Connection, schema: str, *, source: Traversable | None = None
+) -> int:
+    """Replace the functions and views of an app in place and return their number, for development.
+
+    Tables and rows stay; a function that is no longer in the source is dropped.
+
+    `reload_functions(connection, "my_app")`
+    """
+    root = script.source() if source is None else source
+    with _installing(connection, schema), translated():
+        state = _look(connection, schema)
+        _replace(connection, state, root)
+        wanted = script.routines(root)
+        for (gone,) in connection.execute(_STRANGERS, [schema, list(wanted)]).fetchall():
+            connection.execute(_trusted(f"drop routine {gone}"))
+        connection.execute(_trusted(f"select {state.quoted}.create_views()"))
+        connection.execute(_trusted(f"select {state.quoted}.migrate()"))
+    return len(wanted)
+
+
+def check_name(schema: str) -> None:
+    """Refuse a schema's name that `create extension` would refuse, or that PostgreSQL would cut.
+
+    Raises InvalidSchema.
+    """
+    if not schema or re.search(r"[\"$'\\\0]", schema):
+        fault = "it is empty" if not schema else "it holds a quote, a dollar or a backslash"
+        fault = "it holds a NUL character" if "\0" in schema else fault
+    elif len(schema.encode("utf-8", "surrogatepass")) > MAX_NAME:
+        fault = f"it is longer than {MAX_NAME} bytes"
+    elif schema.startswith("pg_") or schema == "information_schema":
+        fault = "PostgreSQL keeps this name for itself"
+    else:
+        return
+    raise InvalidSchema(
+        f"schema name {schema!r} is not allowed",
+        detail=f"{fault[0].upper()}{fault[1:]}.",
+        hint='Take a plain word such as "my_app".',
+    )
+
+
+def _apps(connection: Connection) -> list[str]:
+    """Name some schemas in which there is an app."""
+    return [name for (name,) in connection.execute(_APPS)]
+
+
+def check_app(connection: Connection, schema: str) -> None:
+    """Refuse a schema in which there is no app. Raises AppNotFound."""
+    if _look(connection, schema).version is None:
+        raise AppNotFound(
+            f"there is no app in schema {schema!r}",
+            detail=f"Apps of this database: {', '.join(_apps(connection)) or 'none'}.",
+            hint="Look at the name (--schema, $PERDURE_SCHEMA) and the database;"
+            " `perdure install` and workers make an app.",
+        )
+
+
+def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
+    """Ask with one query, and without a lock, whether functions and tables are of this version and
+    of this build, and nothing that stands on the tables is missing."""
+    try:
+        code, tables, builds, is_whole = _ask(connection, _VERSIONS, schema)
+    except _NOT_THERE:
+        return False
+    except errors.InsufficientPrivilege:  # a client's role, which could change nothing anyway
+        code, tables, builds, is_whole = _ask(connection, _VERSION, schema)
+    for what, version in (("functions", code), ("tables", tables)):
+        if _numbers(version) > _numbers(wanted.version):
+            raise _newer(schema, what, version, wanted)
+    is_of_this_build = builds in (None, [wanted.build] * 2)
+    return bool(is_whole) and code == tables == wanted.version and is_of_this_build
+
+
+def _newer(schema: str, what: str, version: str, wanted: _Wanted) -> NewerSchema:
+    return NewerSchema(
+        f"schema {schema!r} holds {what} of version {version}, newer than this package",
+        detail=f"The package is version {wanted.version}; there is no way back.",
+        hint=f"Install version {version} of the package.",
+    )
+
+
+def _ask(
+    connection: Connection, query: LiteralString, schema: str
+) -> tuple[str, str, list[Any] | None, bool | None]:
+    names = {"schema": sql.Identifier(schema), "name": sql.Literal(schema)}
+    with _undone_if_it_fails(connection):
+        asked = connection.execute(sql.SQL(query).format(**names))
+        code, tables, builds, is_whole = asked.fetchone() or ("", "", None, False)
+    return code, tables or "", builds, is_whole
+
+
+@contextmanager
+def _undone_if_it_fails(connection: Connection) -> Iterator[None]:
+    """Guard the caller's transaction with a savepoint; outside of one there is nothing to guard."""
+    if connection.autocommit and connection.info.transaction_status == IDLE:
+        yield
+    else:
+        with connection.transaction():
+            yield
+
+
+@contextmanager
+def _installing(connection: Connection, schema: str) -> Iterator[None]:
+    """Hold the schema's install lock and safe settings for one transaction; what a caller has set
+    for a transaction of his own is set again."""
+    with connection.transaction():
+        before = connection.execute(_SETTINGS).fetchall()
+        connection.execute("set local search_path = pg_catalog, pg_temp")
+        connection.execute(_LOCK, [f"perdure install {schema}"])
+        connection.execute("set local check_function_bodies = off")
+        connection.execute("set local client_min_messages = warning")
+        yield
+        for name, value in before:
+            connection.execute("select pg_catalog.set_config(%s, %s, true)", [name, value])
+
+
+def _look(connection: Connection, schema: str) -> _State:
+    row = connection.execute(_STATE, [schema]).fetchone()
+    assert row is not None  # the query begins with one row of values
+    return _State(*row)
+
+
+def _create(connection: Connection, schema: str, state: _State, root: Traversable) -> None:
+    if state.oid is None:
+        connection.execute(_trusted(f"create schema {state.quoted}"))
+    else:
+        _check_empty(connection, schema, state.oid)
+    for part in script.parts(root):
+        _run_all(connection, part, state.quoted)
+
+
+def _check_empty(connection: Connection, schema: str, oid: int) -> None:
+    """Refuse a schema that was there and holds anything, or in which others may create: what they
+    put beside the functions would be found by them, and run with the rights of their owner."""
+    if found := _some(connection, _OCCUPANTS, oid):
+        raise SchemaOccupied(
+            f"schema {schema!r} holds something that is not perdure's",
+            detail=f"Found: {found}.",
+            hint="Take another schema's name; an app has its schema for itself.",
+        )
+    if found := _some(connection, _INTRUDERS, oid):
+        raise SchemaOccupied(
+            f"in schema {schema!r} others may create functions, which would run as you",
+            detail=f"They are: {found}.",
+            hint="Install as the owner of the schema, or own it, and revoke create from others.",
+        )
+
+
+def _some(connection: Connection, query: LiteralString, oid: int) -> str:
+    found = [row[0] for row in connection.execute(query, [oid])]
+    return ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+
+
+def _replace(connection: Connection, state: _State, root: Traversable) -> None:
+    """Put the code of this version in the place of what is there, as the owner of that."""
+    if state.owner is not None:
+        try:
+            connection.execute(_trusted(f"set local role {state.owner}"))
+        except errors.InsufficientPrivilege as error:
+            error.add_note(
+                f"schema {state.quoted} holds version {state.version}, and not what this package"
+                f" brings: run `perdure install` as {state.owner}, or connect with provision=False"
+            )
+            raise
+    for part in script.upgrade(root):
+        _run_all(connection, part, state.quoted)
+
+
+def _accept_extension(schema: str, state: _State, wanted: _Wanted) -> None:
+    found, version = state.extension or "", wanted.version
+    if _numbers(found) > _numbers(version):
+        raise _newer(schema, "the extension", found, wanted)
+    update = f"alter extension perdure update to '{version}'; select {schema}.migrate()"
+    if found != version:
+        raise ExtensionOutdated(
+            f"schema {schema!r} holds the extension perdure in version {found}",
+            detail=f"The package is version {version}.",
+            hint=f"Run: {update}",
+        )
+    if state.is_at_home and wanted.build["code"] not in state.code:
+        raise ExtensionOutdated(
+            f"schema {schema!r} holds another build of the extension perdure {version}",
+            detail=f"The package is build {wanted.build['code']}.",
+            hint="Let the server have the files of this build (make install-extension), then run: "
+            f"alter extension perdure update to '{script.again(version)}'; {update}",
+        )
+
+
+def _run_all(connection: Connection, part: script.Part, quoted: str) -> None:
+    for statement in split(part.text):
+        _run(connection, statement.text, quoted, f"{part.file}, line {statement.line}")
+
+
+def _run(connection: Connection, text: str, quoted: str, place: str) -> None:
+    try:
+        connection.execute(_trusted(text.replace(script.SCHEMA, quoted)))
+    except psycopg.Error as error:
+        error.add_note(f"in sql/{place}")
+        raise
+
+
+def _trusted(text: str) -> sql.SQL:
+    """Let psycopg take a text that is no literal: our own script, a name quoted by the server."""
+    return sql.SQL(text)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", version)]

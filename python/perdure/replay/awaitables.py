@@ -1,0 +1,164 @@
+"""What code on the deterministic loop awaits: futures, durables, tasks and timers.
+
+They hash by order of creation, not by address: asyncio keeps them in sets, and the order in which
+a set gives its members must be the same in every process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from perdure.values.mistyped import read_as
+
+from .facts import Fact, Op
+
+if TYPE_CHECKING:
+    from .loop import Loop
+
+
+class Numbered:
+    """Hash by order of creation: sets iterate alike in every process."""
+
+    __slots__ = ()
+    number: int
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class Future(Numbered, asyncio.Future[Any]):
+    """An asyncio future that hashes by number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, loop: Loop):
+        self.number = loop.next_number()
+        super().__init__(loop=loop)
+
+
+class Durable(Future):
+    """What a durable call returns: the answer, on its way since the call.
+
+    It may be awaited twice, put in sets, and given to `gather`, `wait`, `wait_for`, `shield`,
+    `as_completed`, `ensure_future`, `create_task` and `TaskGroup.create_task`.
+    """
+
+    __slots__ = ("_loop_of_run", "_op")
+
+    def __init__(self, loop: Loop):
+        super().__init__(loop)
+        self._loop_of_run = loop
+        self._op: Op | None = None
+
+    def _is_not_awaited(self, *_: Any) -> NoReturn:
+        """Refuse to be taken for the answer: it would always be true."""
+        what = "a durable call" if self._op is None else f"the durable call {self._op.name}"
+        raise TypeError(f"{what} was not awaited: await it, and use what it gives")
+
+    __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
+    __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = _is_not_awaited
+
+    def asked(self, op: Op) -> Self:
+        """Wait for this op."""
+        self._op = op
+        return self
+
+    def told(self, op: Op, fact: Fact, /) -> None:
+        """Take the answer, as the code is to see it."""
+        self._op = None
+        try:
+            if fact.ok:
+                self.set_result(read_as(op.decode, fact.value, op.name, op.kind))
+            else:
+                self.set_exception(op.failure(fact.value))
+        except Exception as error:  # noqa: BLE001 - a decoder's, for the code
+            self.set_exception(_raisable(error))
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Withdraw the op, unless it was told."""
+        op, self._op = self._op, None
+        if op is not None:
+            self._loop_of_run.withdraw(op)
+        return super().cancel(msg)
+
+    def amend(self, kind: str, more: dict[str, Any]) -> None:
+        """Add to what is asked of this kind; in vain where it was sent already."""
+        if self._op is not None and self._op.kind == kind:
+            self._op.spec |= more
+
+    def close(self) -> None:
+        """Withdraw, as closing a coroutine does (a task group that takes no more closes it)."""
+        self.cancel()
+
+
+class Waiting(Coroutine[Any, Any, Any]):
+    """Awaits a future, as a coroutine: a task takes nothing else."""
+
+    __slots__ = ("_future", "_steps")
+
+    def __init__(self, future: asyncio.Future[Any]):
+        self._future = future
+        self._steps: Generator[Any, Any, Any] | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._future.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Take a step."""
+        if self._steps is None:
+            self._steps = self._future.__await__()
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Take what the task is thrown. Before the first step: nobody will await the future."""
+        if self._steps is None:
+            self._future.cancel()
+            self._steps = self._future.__await__()
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        """Withdraw what nobody has begun to await."""
+        if self._steps is None:
+            self._future.cancel()
+
+
+class Task(Numbered, asyncio.Task[Any]):
+    """An asyncio task that hashes by number and knows its place in the lineage."""
+
+    __slots__ = ("_loop_of_run", "number", "place")
+
+    def __init__(self, coroutine: Any, loop: Loop, place: str, **options: Any):
+        # An eager task takes its first step inside the constructor: these come first.
+        self.number = loop.next_number()
+        self.place = place
+        self._loop_of_run = loop
+        super().__init__(coroutine, loop=loop, **options)
+
+    def set_name(self, value: object, /) -> None:
+        """Name the task; also its place, if it was made this moment (`create_task(…, name=…)`)."""
+        super().set_name(value)
+        self._loop_of_run.places.rename(self, str(value))
+
+
+class Timer(asyncio.TimerHandle):
+    """A callback that waits for a deadline of workflow time."""
+
+    __slots__ = ("_loop_of_run", "op")
+
+    def __init__(self, loop: Loop, when: float, callback: Any, args: Any, context: Any):
+        super().__init__(when, callback, args, loop, context)
+        self._loop_of_run = loop
+        self.op: Op | None = None
+
+    def told(self, _op: Op, _fact: Fact, /) -> None:
+        """Run the callback: the deadline has passed."""
+        self.op = None
+        self._loop_of_run.ready.append(self)
+
+
+def _raisable(error: Exception) -> Exception:
+    if isinstance(error, StopIteration):  # a future refuses to hold it
+        return RuntimeError(f"an answer could not be read: {error!r}")
+    return error

@@ -1,0 +1,97 @@
+"""Differences between the code and its journal, in words: what a stuck task shows.
+
+They stand in the database as they are, also where values are encrypted: they name calls and types,
+and hold no value, but for `other_outcome()`, which is told to whoever replays a job by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+
+from perdure.errors import NonDeterminism
+
+from .facts import Fact, Op
+
+MAX_SHOWN = 10
+
+
+def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
+    """Say that the code waits for something else than the journal tells."""
+    return _difference(identity, position, fact, f"the code waits for {listed(ops)}")
+
+
+def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDeterminism:
+    """Say that the code makes the call with other arguments."""
+    call = _shown(op.kind, op.key, op.fingerprint)
+    return _difference(identity, position, fact, f"the code calls {call}: other arguments")
+
+
+def other_end(
+    identity: str, position: int, fact: Fact, raised: BaseException | None
+) -> NonDeterminism:
+    """Say that the code has finished, or raised this, before the journal. Its text is a value."""
+    instead = "has finished" if raised is None else f"raised {type(raised).__name__}"
+    return _difference(identity, position, fact, f"the code {instead}")
+
+
+def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:
+    """Say that the code comes to another end than the job did."""
+    return _other_code(identity, f"the job {outcome}, but the code {instead}")
+
+
+def other_request(
+    identity: str, key: str, fingerprint: str | None, op: Op | None
+) -> NonDeterminism:
+    """Say that something is under way for which the code does not wait, or not so."""
+    asked = _shown("answer", key, fingerprint)
+    now = (
+        "does not ask for it" if op is None else f"asks for {_shown(op.kind, key, op.fingerprint)}"
+    )
+    return _other_code(identity, f"{asked} is under way, but the code {now}")
+
+
+def no_order(identity: str) -> NonDeterminism:
+    """Say that the code starts tasks in an order that differs between two processes."""
+    return NonDeterminism(
+        f"the code of {identity} gives several coroutines to as_completed()",
+        detail="as_completed() takes them in an order that differs between two processes",
+        hint="give it tasks: as_completed([asyncio.create_task(one) for one in …])",
+    )
+
+
+def no_rest(identity: str, steps: int) -> NonDeterminism:
+    """Say that the code goes on and on, while nothing can be told to it."""
+    return NonDeterminism(
+        f"the code of {identity} waits for nothing and does not end",
+        detail=f"it has taken {steps:,} steps in a row; what it looks for cannot come meanwhile",
+        hint="wait for what is to come: a signal, an asyncio.Event, memory.until();"
+        " asyncio.sleep(0) lets no time pass",
+    )
+
+
+def _difference(identity: str, position: int, fact: Fact, instead: str) -> NonDeterminism:
+    told = _shown(fact.kind, fact.key or fact.name or "?", fact.fingerprint)
+    return _other_code(identity, f"at position {position} the journal tells {told}, but {instead}")
+
+
+def _other_code(identity: str, detail: str) -> NonDeterminism:
+    return NonDeterminism(
+        f"the code of {identity} does not match its journal",
+        detail=detail,
+        hint="after a change run the code this began with, guard the change with patched(), or"
+        " resume with accept_changes where only arguments differ; code that has not changed asks"
+        " perdure.now(), random() and uuid() in place of the machine, and sorts its sets",
+    )
+
+
+def _shown(kind: str, key: str, fingerprint: str | None) -> str:
+    return f"{kind} {key}" + (f" (arguments {fingerprint})" if fingerprint else "")
+
+
+def listed(ops: Collection[Op]) -> str:
+    """List what the code waits for."""
+    first = islice(ops, MAX_SHOWN)
+    shown = ", ".join(_shown(op.kind, op.key, op.fingerprint) for op in first)
+    more = len(ops) - MAX_SHOWN
+    return (shown + f" and {more} more" if more > 0 else shown) or "nothing"

@@ -1,0 +1,84 @@
+"""Facts and ops: what a task was told, and what its code has asked for and waits to be told.
+
+The words of replay, without any of its rules; those are in `journal.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from perdure.values.items import Decode
+
+SILENT = frozenset({"attempt", "dropped", "note", "patch"})
+"""Kinds that tell the code nothing: they only keep their place in the list and move time."""
+
+SENT_AHEAD = frozenset({"command", "read", "send"})
+"""Kinds the database may have applied before the code is told: the only ones that may come late."""
+
+
+class Evicted(BaseException):
+    """The run is leaving memory: durable calls in its `finally` blocks end here, and do nothing."""
+
+
+class Suspend(BaseException):
+    """A plain function has to wait: it unwinds, and runs again from the top when there is more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something the code was told: one row of the journal. `at` is in µs since the epoch.
+
+    `extra` is for the runtime (what else it has to send with the fact) and means nothing here.
+    """
+
+    kind: str
+    key: str | None
+    ok: bool
+    value: Any
+    at: int
+    name: str | None = None
+    fingerprint: str | None = None
+    op: str | None = None
+    path: tuple[str, ...] | None = None
+    extra: Any = field(default=None, compare=False, repr=False)
+
+
+class Waiter(Protocol):
+    """Whoever wants to be told the answer of an op."""
+
+    def told(self, op: Op, fact: Fact, /) -> None:
+        """Take the answer."""
+
+
+class Request(Waiter, Protocol):
+    """What code gets for what it asks for, and has the answer when it comes."""
+
+    def asked(self, op: Op) -> Self:
+        """Wait for this op."""
+
+
+@dataclass(slots=True, eq=False)
+class Op:
+    """Something the code asked for and has not been told yet. `deadline` is in µs (timers only).
+
+    `kind` is the kind of the fact that answers it, `serial` counts what the task has asked for,
+    `spec` belongs to the runtime.
+    """
+
+    key: str
+    kind: str
+    name: str
+    fingerprint: str | None
+    spec: Any
+    decode: Decode
+    failure: Callable[[Any], BaseException]
+    deadline: int | None
+    serial: int
+    waiter: Waiter = field(repr=False)
+
+
+def as_error(failure: Any) -> BaseException:
+    """Make an error of a failure that nobody gave a class for."""
+    return RuntimeError(str(failure))

@@ -1,0 +1,348 @@
+"""The journal of one task beside what its code has asked for: the machine under every replay.
+
+A journal is the ordered list of what the code was told (facts). An op is something the code asked
+for and has not been told yet. Replay is nothing but telling the facts again, in order, and each
+only when the code has nothing left to run: then the same code asks for the same ops under the
+same keys. Whatever does not fit is other code, and is refused before it has any effect.
+
+Pure: no I/O, no clock, no database.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from perdure.errors import NonDeterminism, PerdureError
+from perdure.values.items import Decode, unchanged
+
+from .differences import other_answer, other_arguments, other_end
+from .facts import SENT_AHEAD, SILENT, Fact, Op, Suspend, Waiter, as_error
+
+MAX_TURNED_AWAY = 1000
+
+Refusal = TypeVar("Refusal", bound=PerdureError)
+
+
+class Journal:
+    """Match facts with ops, in order; count keys; keep workflow time.
+
+    Facts wait in `_untold`. `position` counts all of the journal, loaded, appended and made. `ops`
+    is what the code waits for, in order of asking, `asked` how much it has asked for so far, `now`
+    the time of the last fact told (µs).
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        facts: Iterable[Fact],
+        *,
+        started_at: int,
+        asked: int,
+        accept_changes: bool,
+        on_cancel: Callable[[Fact], None],
+        rereads: bool,
+        past: Sequence[tuple[str, int]],
+    ):
+        self.identity = identity
+        self._past = past
+        self.started_at = started_at
+        self._untold = untold = deque(facts)
+        self._kept = list(untold) if rereads else None
+        self.position = len(untold)
+        self._last_at = untold[-1].at if untold else started_at
+        self._loaded, self._patches = _read_ahead(untold)
+        self._asked_before = asked
+        self._seen_told, self._seen_asked = self._loaded, asked
+        self._accept_changes = accept_changes
+        self._on_cancel = on_cancel
+        self._unflushed: list[Fact] = []
+
+        self._withdrawn: list[Op] = []
+        self._taken: set[str] = set()
+        self._settled = {fact.key for fact in untold if fact.kind == "dropped"}
+        self.broken: PerdureError | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.now = self.started_at
+        self.asked = 0
+        self.ops: dict[str, Op] = {}
+        self._requested: dict[str, Op] = {}
+        self._counts: dict[str, int] = {}
+        self._sent_ahead: dict[str, Op] = {}
+        self._told = 0
+        self._turned_away = 0
+        self._closed_by: type[BaseException] | None = None
+
+    def rewind(self) -> None:
+        """Begin again from the first fact, with all that was appended since (plain functions)."""
+        if self._kept is None:
+            raise RuntimeError("this journal forgets what it has told")
+        self._desert_ops()
+        self._untold = deque(self._kept)
+        self._seen_told = max(self._seen_told, self._told)
+        self._seen_asked = max(self._seen_asked, self.asked)
+        self._begin()
+
+    def close(self, by: type[BaseException]) -> None:
+        """Take no more: whatever the code asks for from now on raises `by` and records nothing."""
+        self._closed_by = by
+
+    def forget(self) -> None:
+        """Let go of facts, ops and the run; the numbers stay."""
+        self._desert_ops()
+        self.ops, self._requested, self._sent_ahead, self._withdrawn = {}, {}, {}, []
+        self._on_cancel = NOBODY.cancelled
+        self._untold.clear()
+        if self._kept is not None:
+            self._kept.clear()
+
+    def _desert_ops(self) -> None:
+        """Let open ops go: they and those who wait for them hold each other."""
+        for op in self.ops.values():
+            op.waiter = NOBODY
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether everything that the code asks for is refused."""
+        return self._closed_by is not None
+
+    @property
+    def is_suspended(self) -> bool:
+        """Tell whether the code has unwound only to run again from the first fact."""
+        return self._closed_by is Suspend
+
+    def seed(self) -> str:
+        """Give the identity of who was told this first: a fork's journal begins as another's."""
+        return next((name for name, upto in self._past if self._told < upto), self.identity)
+
+    def refuse(self, error: Refusal) -> Refusal:
+        """Take an error that `Run.advance()` is to raise, whatever the code makes of it."""
+        if self.broken is None:
+            self.broken = error
+        return error
+
+    # What the code asks for.
+
+    def key(self, place: str, name: str) -> str:
+        """Give the next key of a name at a place: `search#1`, in a task `.1/search#1`.
+
+        Keys count by the whole text before `#`, so they are unique whatever names contain.
+        """
+        prefix = f"{place}/{name}" if place else name
+        number = self._counts.get(prefix, 0) + 1
+        self._counts[prefix] = number
+        return f"{prefix}#{number}"
+
+    def ask(
+        self,
+        place: str,
+        kind: str,
+        name: str,
+        spec: Any,
+        waiter: Waiter,
+        *,
+        fingerprint: str | None = None,
+        decode: Decode = unchanged,
+        failure: Callable[[Any], BaseException] = as_error,
+        deadline: int | None = None,
+    ) -> Op:
+        """Open an op. Its key is fixed here, when the code calls, not when it awaits."""
+        self.check_open()
+        key = self.key(place, name)
+        self.asked += 1
+        op = Op(key, kind, name, fingerprint, spec, decode, failure, deadline, self.asked, waiter)
+        self.ops[key] = op
+        if key not in self._taken and self._closed_by is None:
+            self._requested[key] = op
+        return op
+
+    def check_open(self) -> None:
+        """Raise, to code that is being closed. Code that never gives up is left waiting instead."""
+        if self._closed_by is not None:
+            self._turned_away += 1
+            if self._turned_away <= MAX_TURNED_AWAY:
+                raise self._closed_by
+
+    def withdraw(self, op: Op) -> None:
+        """Close an op that the code no longer waits for. Nothing happens if it was told already."""
+        key = op.key
+        if self.ops.get(key) is not op:
+            return
+        del self.ops[key]
+        self._taken.discard(key)
+        if op.kind in SENT_AHEAD:
+            self._sent_ahead[key] = op
+        taken = self._requested.pop(key, None) is None
+        # What an earlier holder of the task has begun may still be under way outside.
+        taken_earlier = op.kind == "answer" and op.serial <= self._asked_before
+        if (taken or taken_earlier) and key not in self._settled:
+            self._settled.add(key)
+            self._withdrawn.append(op)
+
+    def patched(self, name: str) -> bool:
+        """Tell whether to take the new way; the first answer holds for the whole run.
+
+        It is true if it was recorded, or if nobody has been past this place. Older code may have
+        gone on without hearing anything yet, so the end of the journal is not enough: it must not
+        have asked for anything beyond this place either.
+        """
+        answer = self._patches.get(name)
+        if answer is None:
+            self.check_open()
+            answer = self._told >= self._loaded and self.asked >= self._asked_before
+            self._patches[name] = answer
+            if answer:
+                at = max(self.now, self._last_at)
+                self.append(Fact("patch", f"$patch/{name}", True, None, at, name))
+        return answer
+
+    def was_here(self) -> bool:
+        """Tell whether the code has been at this place before, here or with an earlier holder, or
+        is too late to have any effect; of what it does between a request and its wait it may be
+        told no for a second time."""
+        was_told, has_asked = self._told < self._seen_told, self.asked < self._seen_asked
+        return self.closed or was_told or has_asked
+
+    def has_withdrawn(self, key: str) -> bool:
+        """Tell whether the code has asked for what has this key, and waits for it no more."""
+        prefix, _, number = key.rpartition("#")
+        was_asked = number.isdecimal() and int(number) <= self._counts.get(prefix, 0)
+        return was_asked and key not in self.ops
+
+    # What the runtime adds and takes.
+
+    def append(self, fact: Fact, *, recorded: bool = False) -> None:
+        """Add the next fact; `Run.advance()` tells it to the code.
+
+        It answers an op that is open now: append one, advance, look at `ops` again. The exception
+        are commands, reads and sends that went to the database together: their answers are
+        appended all, even those whose op the code has withdrawn meanwhile.
+
+        `recorded`: it stands in the database already (an answered command). Everything from
+        `take_facts()` must have been sent before it, so that both lists have one order.
+        """
+        if not recorded:
+            self._unflushed.append(fact)
+        elif self._unflushed:
+            raise ValueError("facts that are not flushed yet would come after a recorded one")
+        self.position += 1
+        self._last_at = fact.at
+        self._untold.append(fact)
+        if self._kept is not None:
+            self._kept.append(fact)
+
+    def take_facts(self) -> list[Fact]:
+        """Take the facts to flush: appended (not `recorded`) and made since the last call.
+
+        A patch is a fact that the code makes, by asking `patched()`; it stands at its place among
+        the appended ones. Flushed in this order, the database's journal equals this one.
+        """
+        facts, self._unflushed = self._unflushed, []
+        return facts
+
+    def take_requested(self) -> list[Op]:
+        """Take the ops asked for since the last call and still open, in order of asking."""
+        if not self._requested:
+            return []
+        requested = list(self._requested.values())
+        self._taken.update(self._requested)
+        self._requested.clear()
+        return requested
+
+    def take_withdrawn(self) -> list[Op]:
+        """Take the ops the code has withdrawn since the last call: no longer open.
+
+        Those only that were taken before, by this run or (ops of kind `answer`) maybe by an
+        earlier holder of the task: what was asked for and withdrawn in between never existed.
+        """
+        withdrawn, self._withdrawn = self._withdrawn, []
+        return withdrawn
+
+    # Telling.
+
+    @property
+    def has_news(self) -> bool:
+        """Tell whether there is a fact that the code was not told yet, or an error to end with."""
+        return bool(self._untold) or self.broken is not None
+
+    def tell_next(self) -> bool:
+        """Tell the code the next fact; false when there is none. The code must be quiescent."""
+        if not self._untold:
+            return False
+        fact = self._untold.popleft()
+        self._told += 1
+        self.now = max(self.now, fact.at)
+        op = self._answered_by(fact)
+        if op is not None:
+            key = op.key
+            del self.ops[key]
+            self._requested.pop(key, None)
+            self._taken.discard(key)
+            op.waiter.told(op, fact)
+        elif fact.kind == "cancel":
+            self._on_cancel(fact)
+        elif not self._may_be_unheard(fact):
+            raise self.refuse(self._difference(fact))
+        return True
+
+    def finish(self, raised: BaseException | None) -> None:
+        """Check that nothing is left to tell to code that has returned, or raised this."""
+        for fact in self._untold:
+            self._told += 1
+            late = fact.kind in SENT_AHEAD and self._answered_by(fact) is not None
+            if not (late or self._may_be_unheard(fact)):
+                refused = self.refuse(other_end(self.identity, self._told, fact, raised))
+                raise refused from raised
+        self._untold.clear()
+
+    def _answered_by(self, fact: Fact) -> Op | None:
+        op = self.ops.get(fact.key or "")
+        return op if op is not None and self._is_answer(op, fact) else None
+
+    def _is_answer(self, op: Op, fact: Fact) -> bool:
+        is_named_so = op.kind == fact.kind and fact.name in (None, op.name)
+        return is_named_so and self._same_arguments(op, fact)
+
+    def _same_arguments(self, op: Op, fact: Fact) -> bool:
+        known = fact.fingerprint
+        return known in (None, op.fingerprint) or op.fingerprint is None or self._accept_changes
+
+    def _may_be_unheard(self, fact: Fact) -> bool:
+        if fact.kind in SILENT:
+            return True
+        # Commands are sent together; the answer of the first may withdraw the others.
+        withdrawn = self._sent_ahead.get(fact.key or "")
+        return withdrawn is not None and self._is_answer(withdrawn, fact)
+
+    def _difference(self, fact: Fact) -> NonDeterminism:
+        op = self.ops.get(fact.key or "")
+        if op is not None and op.kind == fact.kind and not self._same_arguments(op, fact):
+            return other_arguments(self.identity, self._told, fact, op)
+        return other_answer(self.identity, self._told, fact, self.ops.values())
+
+
+class _Nobody:
+    """Whoever was told something and is gone."""
+
+    def told(self, op: Op, fact: Fact, /) -> None:
+        """Take an answer that comes too late."""
+
+    def cancelled(self, fact: Fact) -> None:
+        """Take a cancel that comes too late."""
+
+
+NOBODY = _Nobody()
+
+
+def _read_ahead(facts: Iterable[Fact]) -> tuple[int, dict[str, bool]]:
+    """Give the place of the last fact that tells the code anything, and the recorded patches."""
+    last, patches = 0, {}
+    for place, fact in enumerate(facts, 1):
+        if fact.kind == "patch" and fact.name is not None:
+            patches[fact.name] = True
+        elif fact.kind not in SILENT:
+            last = place
+    return last, patches

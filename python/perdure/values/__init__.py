@@ -1,0 +1,1 @@
+"""Values: as JSONB stores them, and as the types of annotations read them."""

@@ -1,0 +1,157 @@
+"""Envelopes: the form of a sealed value, text like any other to the database.
+
+`$c1:key:base64`: text, so that a sealed leaf of a memory behaves as the scalar that it is under
+every command and contract. Whoever reads JSON here notices a mark in its bytes before anything
+looks into it; without one, nothing else is spent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from psycopg.adapt import AdaptersMap, Loader
+
+from perdure.errors import InvalidValue, ValueSealed
+
+MARK = b'"$c1:'
+SEALED = "sealed"
+"""The field of a failure in which its sealed part stands, and the message beside it."""
+
+MAIN = "main"
+"""The name of a coordinator among the tasks of its job."""
+
+_START = "$c1:"
+_HEAD = re.compile(r"\$c1:([A-Za-z0-9._-]{1,40}):")
+_MIN_BYTES = 12
+_RUN = re.compile(r"\d+/")
+
+
+class Envelope(NamedTuple):
+    """A sealed value: the key that opens it, and what it opens."""
+
+    key: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a value is, whose, and which of those: it opens nowhere else."""
+
+    kind: str
+    job: str
+    name: Any
+
+    def to_bytes(self) -> bytes:
+        """Write it as what the codec binds a value to."""
+        return json.dumps(["perdure", 1, self.kind, self.job, self.name]).encode()
+
+
+def request_place(task: str, key: str | None = None) -> str:
+    """Name a request, or without a key a task, by what a fork does not change: not by the run."""
+    named = task if key is None else f"{task}/{key}"
+    return _RUN.sub("", named, count=1) if _RUN.match(named) else named
+
+
+def field_place(path: list[str]) -> list[str]:
+    """Name a field of a memory by its keys but for those that count elements, which move."""
+    return [key for key in path if not key.lstrip("+-").isdecimal()]
+
+
+def written(key: str, data: bytes) -> str:
+    """Write an envelope. Raises InvalidValue for what nobody would know again as one."""
+    head = f"{_START}{key}:"
+    if _HEAD.fullmatch(head) is None or len(data) < _MIN_BYTES:
+        raise InvalidValue(
+            f"the codec gave {len(data)} bytes under the key {key!r}, which is no envelope"[:500],
+            hint="encode() gives the id of a key, of 1 to 40 letters, digits and . _ -, and at"
+            f" least {_MIN_BYTES} bytes.",
+        )
+    return f"{head}{b64encode(data).decode()}"
+
+
+def envelope_of(value: Any) -> Envelope | None:
+    """Read an envelope; None where the value is none."""
+    if not (isinstance(value, str) and value.startswith(_START)):
+        return None
+    head = _HEAD.match(value)
+    if head is None:
+        return None
+    try:
+        data = b64decode(value[head.end() :], validate=True)
+    except ValueError:
+        return None
+    return Envelope(head[1], data) if len(data) >= _MIN_BYTES else None
+
+
+def leaves(value: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """Give what is no object and no array in a document, each with its path."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from leaves(part, [*path, key])
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from leaves(part, [*path, str(place)])
+    else:
+        yield path, value
+
+
+def no_codec() -> ValueSealed:
+    """Tell that a value is sealed, and that nobody here has a codec."""
+    return ValueSealed(
+        "a value is encrypted, and there is no codec here",
+        detail="It was written by a process that has one.",
+        hint="Give it: App(codec=…) for workers and replays, connect(codec=…) for clients.",
+    )
+
+
+def no_key(key: str) -> ValueSealed:
+    """Tell that a value is sealed with a key that the codec does not know."""
+    return ValueSealed(
+        f"a value is encrypted with the key {key!r}, which this codec does not know",
+        detail="Nothing was lost: the value is as it was.",
+        hint="Add the key to those of the codec; it need not be the current one.",
+    )
+
+
+def codec_failed(error: Exception) -> ValueSealed:
+    """Tell that the codec has raised what no codec should."""
+    return ValueSealed(
+        f"the codec has failed: {type(error).__name__}",  # what it says may quote what it sealed
+        detail="Nothing was lost: what is sealed is as it was.",
+        hint="decode() raises LookupError for a key that it does not know, ValueError for a value"
+        " that it cannot open, digest() gives at least 8 bytes, and encode() raises nothing.",
+    )
+
+
+class Marked:
+    """JSON in which an envelope may stand: nobody takes it for a value by accident."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+def unmarked(cell: Any) -> Any:
+    """Give a cell of an answer as it is in the database."""
+    return cell.value if cell.__class__ is Marked else cell
+
+
+class _Json(Loader):
+    """Reads JSON as psycopg does, and marks what an envelope may stand in."""
+
+    def load(self, data: Any) -> Any:
+        data = bytes(data)
+        value = json.loads(data)
+        return Marked(value) if MARK in data else value
+
+
+def mark_envelopes(adapters: AdaptersMap) -> None:
+    """Let cursors of these adapters mark what they read."""
+    adapters.register_loader("json", _Json)
+    adapters.register_loader("jsonb", _Json)

@@ -1,0 +1,47 @@
+"""What is stored is read as the type that its reader names, or the reader is told whose it is and
+why it is none: a type's own error knows of neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perdure.errors import ValueMistyped, text_of
+
+SHOWN, TOLD = 200, 1000
+
+
+def read_as(decode: Callable[[Any], Any], value: Any, name: str, kind: str = "") -> Any:
+    """Give a stored value as its type: `read_as(Page, stored, "go", "signal")`.
+
+    `kind` is that of the fact which brings it. Raises ValueMistyped.
+    """
+    try:
+        return decode(value)
+    except Exception as error:
+        raise ValueMistyped(
+            f"{_in_words(name, kind)} is not of the type that its reader names",
+            detail=f"It is {value!r:.{SHOWN}}: {text_of(error)}"[:TOLD],
+            hint="Name a type that fits, or catch this (a ValueError) and ask again.",
+        ) from error
+
+
+def argument_as(decode: Callable[[Any], Any], value: Any, name: str, function: str) -> Any:
+    """Give a stored argument as its type. Raises ValueMistyped: whoever asked is elsewhere, so the
+    message says all that he will see of it."""
+    try:
+        return decode(value)
+    except Exception as error:
+        raise ValueMistyped(
+            f"argument {name} of {function}() is not of its type: {text_of(error)}"[:TOLD],
+            detail=f"It is {value!r:.{SHOWN}}",
+            hint="Give one that fits: in SQL, and by name, nothing is checked before it runs.",
+        ) from error
+
+
+def _in_words(name: str, kind: str) -> str:
+    if kind == "signal":
+        return f"the payload of signal {name}"
+    if name.startswith("item:"):
+        return f"the resolution of item {name.removeprefix('item:')}"
+    return f"the result of {name}" if kind else name

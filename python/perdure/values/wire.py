@@ -1,0 +1,304 @@
+"""Typed values on the wire: pydantic models, dataclasses, TypedDicts, enums, dates and UUIDs become
+JSON, and come back by annotation. What has no such annotation is handed on as it is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache, partial
+from typing import Any
+from uuid import UUID
+
+from perdure.errors import ValueTooDeep
+
+from .changes import Hints, check_back
+from .dataclass_fields import make, making_of
+from .hints import bare, is_alias, is_typed_dict, logger, types_of
+from .items import Decode, an, items_decoder, unchanged
+from .models import is_of_pydantic, model_decoder, model_json, types_unknown_to_pydantic
+from .stored import as_stored
+from .unions import Member, union_decoder
+
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:
+    from typing_extensions import TypeVar
+
+Result = TypeVar("Result", default=Any)
+Result_co = TypeVar("Result_co", covariant=True, default=Any)
+"""What comes of work in the end: any type, where only a name is known of it, or nothing is said."""
+
+_PLAIN = (str, int, float, bool, type(None))
+_AS_ISO = (datetime, date, time)
+
+
+def to_json(value: Any) -> Any:
+    """Turn a typed value into lists, dicts, text and numbers; leave unknown types as they are.
+
+    Raises InvalidValue where a model cannot be written, and ValueTooDeep.
+    """
+    try:
+        return _json(value)
+    except RecursionError:
+        raise ValueTooDeep(
+            "the value is nested too deeply",
+            detail="It holds itself, or goes deeper than Python can follow.",
+            hint="Flatten it, or store it as text.",
+        ) from None
+
+
+def _json(value: Any) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is dict:
+        return {key: _json(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [_json(item) for item in value]
+    return _special(value)
+
+
+def _special(value: Any) -> Any:
+    if is_of_pydantic(type(value)):
+        return model_json(value)
+    if isinstance(value, enum.Enum):
+        return _json(value.value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _dataclass_json(value)
+    if isinstance(value, _AS_ISO):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return value
+
+
+def _dataclass_json(value: Any) -> Any:
+    kind: Any = type(value)
+    making = making_of(kind)
+    known = ((name, getattr(value, name)) for name in making.names if hasattr(value, name))
+    written = {name: _json(item) for name, item in known}
+    if making.is_by_code:
+        check_back(value, partial(decoder(kind), as_stored(written)), _HINTS)
+    return written
+
+
+_HINTS = Hints(
+    "If the value is wrong, refuse it where it is made; else let the class take what its fields"
+    " hold, or give plain values.",
+    "Let the class, its __post_init__ and what it takes by default, make the same of its fields"
+    " again; or give plain values.",
+)
+
+
+def decoder(annotation: Any) -> Decode:
+    """Give the function that makes a stored value of the annotated type.
+
+    `decoder(list[Page])(stored)`; an annotation that says nothing gives `unchanged`.
+    """
+    if isinstance(annotation, type):
+        return _decoder(annotation, None)
+    if is_alias(annotation):
+        return _alias_decoder(annotation)
+    known = _ordered(annotation)
+    try:
+        hash(known)
+    except TypeError:  # as of Annotated[Page, {"a": "note"}]
+        return _made_decoder(annotation)
+    return _decoder(annotation, known)
+
+
+def _ordered(annotation: Any) -> Any:
+    """Tell `A | B` from `B | A`, at every level: they are equal, and mean different things here."""
+    parts = typing.get_args(annotation)
+    return (typing.get_origin(annotation), *map(_ordered, parts)) if parts else annotation
+
+
+@lru_cache(maxsize=1024)
+def _decoder(annotation: Any, known: Any) -> Decode:  # noqa: ARG001 - it is what is remembered
+    return _made_decoder(annotation)
+
+
+def _made_decoder(annotation: Any) -> Decode:
+    origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if is_alias(origin):
+        return _later(lambda: origin.__value__[arguments])
+    if isinstance(annotation, str | typing.ForwardRef):
+        logger.warning("%r names a type and is none: values come as JSON gives them", annotation)
+    if (named := bare(annotation)) is not annotation:
+        return decoder(named)
+    if origin in (typing.Union, types.UnionType):
+        return _union_decoder(arguments)
+    if origin is typing.Literal:
+        return _choice_decoder(arguments, _refused)
+    return _class_decoder(origin, arguments) if isinstance(origin, type) else unchanged
+
+
+def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+    """Give what makes instances of a class, with these types for its type variables."""
+    if is_of_pydantic(kind):
+        return _model_decoder(kind, arguments)
+    if issubclass(kind, enum.Enum):
+        return _enum_decoder(kind)
+    if dataclasses.is_dataclass(kind):
+        return _dataclass_decoder(kind, arguments)
+    if is_typed_dict(kind):
+        return _typed_dict_decoder(kind, arguments)
+    if issubclass(kind, tuple) and kind is not tuple:
+        return _named_tuple_decoder(kind, arguments)
+    if issubclass(kind, UUID):
+        return lambda value: kind(an(str, value))
+    if issubclass(kind, _AS_ISO):
+        return kind.fromisoformat
+    if kind is timedelta:
+        return lambda value: timedelta(seconds=value)
+    if kind is Decimal:
+        return _decimal
+    return items_decoder(kind, arguments, decoder)
+
+
+def _model_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+    decode = model_decoder(kind[arguments] if arguments else kind)
+    others = types_unknown_to_pydantic(kind)
+
+    def decode_all(value: Any) -> Any:
+        made = decode(value)
+        for name, hint in others.items():
+            object.__setattr__(made, name, decoder(hint)(getattr(made, name)))
+        return made
+
+    return decode_all if others else decode
+
+
+def _decimal(value: Any) -> Decimal:
+    """Make a number of what it was written as, `str(value)`, or of a number of JSON."""
+    return Decimal(value if isinstance(value, str) else repr(value))
+
+
+def _later(annotation: Callable[[], Any]) -> Decode:
+    """Read a type when a value comes: it may name itself."""
+
+    def decode(value: Any) -> Any:
+        return decoder(annotation())(value)
+
+    return decode
+
+
+def _alias_decoder(alias: Any) -> Decode:
+    """Read what `type Tree = list[Tree] | Page` names; within itself, when it is met."""
+    if alias in _aliases_in_hand:
+        return _later(lambda: alias)
+    _aliases_in_hand.add(alias)
+    try:
+        return decoder(alias.__value__)
+    finally:
+        _aliases_in_hand.discard(alias)
+
+
+_aliases_in_hand: set[Any] = set()
+
+
+def _union_decoder(annotations: Sequence[Any]) -> Decode:
+    makers = [decoder(annotation) for annotation in annotations]
+    members = [
+        Member(annotation, None if make is unchanged or _is_of_plain(annotation) else make)
+        for annotation, make in zip(annotations, makers, strict=True)
+    ]
+    if all(make is unchanged for make in makers):
+        return unchanged
+    return union_decoder(members, _is_written_as)
+
+
+def _is_of_plain(annotation: Any) -> bool:
+    """Tell whether this is a Literal of text and numbers, which come as they are stored."""
+    literal = bare(annotation)
+    return typing.get_origin(literal) is typing.Literal and all(
+        type(each) in _PLAIN for each in typing.get_args(literal)
+    )
+
+
+def _enum_decoder(kind: type[enum.Enum]) -> Decode:
+    """Find a member by what it is written as; most are by their values."""
+    if all(isinstance(member.value, _PLAIN) for member in kind):
+        return kind
+    return _choice_decoder(kind, kind)
+
+
+def _choice_decoder(members: Iterable[Any], otherwise: Decode) -> Decode:
+    known = [(to_json(member), member) for member in members]
+
+    def decode(value: Any) -> Any:
+        for written, member in known:
+            if written == value and isinstance(written, bool) is isinstance(value, bool):
+                return member
+        return otherwise(value)
+
+    return decode
+
+
+def _refused(value: Any) -> Any:
+    raise ValueError(f"{value!r} is none of the Literal's")
+
+
+def _is_written_as(stored: Any, made: Any) -> bool:
+    """Tell whether a value is written so: one that knows less of it would lose the rest."""
+    try:
+        return bool(as_stored(to_json(made)) == stored)
+    except ValueError:
+        return False
+
+
+class _Fields(dict[str, Decode]):
+    """What makes the fields of a class, found out when a value comes: it may hold itself."""
+
+    def __init__(self, kind: type, arguments: tuple[Any, ...]):
+        super().__init__()
+        self._types = types_of(kind, arguments)
+
+    def __missing__(self, name: str) -> Decode:
+        """Find out what makes a field; of one that the class does not know nothing is kept."""
+        if name not in self._types:
+            return unchanged
+        made = self[name] = decoder(self._types[name])
+        return made
+
+
+def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
+    """Make the tuple with names that a list was."""
+    fields = _Fields(kind, arguments)
+    names = getattr(kind, "_fields", ())
+
+    def decode(value: Any) -> Any:
+        items = zip(names, an(list, value), strict=False)
+        return kind(*(fields[name](item) for name, item in items))
+
+    return decode if names else unchanged
+
+
+def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
+    fields = _Fields(kind, arguments)
+
+    def decode(value: Any) -> Any:
+        given, making = an(dict, value), making_of(kind)
+        if missing := making.needed - given.keys():  # before all that is in it is made
+            raise TypeError(f"{kind.__name__} misses {', '.join(sorted(missing))}")
+        names = (name for name in making.names if name in given)
+        return make(kind, {name: fields[name](given[name]) for name in names})
+
+    return decode
+
+
+def _typed_dict_decoder(kind: type, arguments: tuple[Any, ...]) -> Decode:
+    fields = _Fields(kind, arguments)
+    return lambda value: {key: fields[key](item) for key, item in an(dict, value).items()}

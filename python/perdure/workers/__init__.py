@@ -1,0 +1,1 @@
+"""Workers: claim tasks, run their code, and send what happened."""

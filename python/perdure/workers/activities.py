@@ -1,0 +1,393 @@
+"""Activities: one attempt of a function with side effects, and the turn of a dispatched one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from perdure.basics.durations import from_iso, microseconds, to_iso
+from perdure.basics.faults import crash_point
+from perdure.basics.limits import too_late
+from perdure.errors import (
+    Failed,
+    InvalidValue,
+    NumberOutOfRange,
+    ValueTooDeep,
+    ValueTooLarge,
+    failure_of,
+)
+from perdure.workflow.asks import ActivityCall, stored
+from perdure.workflow.context import Info, activity_info
+from perdure.workflow.progress import Pulse
+from perdure.workflow.progress import pulse as running_pulse
+from perdure.workflow.publishing import Publisher
+from perdure.workflow.work import Activity, Transaction
+
+from .turns import CANCEL, DROPPED, Json, Turn, log_failure
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
+"""Errors that another attempt would not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt.
+
+    `is_told`: a transaction has told its turn, with the answer to its commit.
+    """
+
+    ok: bool
+    value: Any
+    again_in: float | None = None
+    is_told: bool = False
+
+    def in_words(self) -> tuple[str, Failed | None]:
+        """Give the state of the attempt, and its failure."""
+        if self.ok:
+            return "done", None
+        return "failed" if self.again_in is None else "retry", self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What came before an attempt: when all of them have to end (µs), and how the last failed."""
+
+    end: int | None = None
+    failure: Failed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """How a transaction records its result: `write(value)` gives the turn that does, with all
+    that has accumulated before it; `turn.take_back()` undoes that."""
+
+    turn: Turn
+    write: Callable[[Any], Json]
+
+
+class Final(Exception):
+    """Carry an error that another attempt would not mend, or that no task of a loop may raise."""
+
+    def __init__(self, error: BaseException):
+        self.error = error
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run what may raise anything."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise Final(error) from error  # these would end the worker's loop, or what awaits it
+
+
+NOTHING = Before()
+
+
+class Attempt:
+    """One attempt of an activity for a turn; `made` attempts were made before.
+
+    `key` names it among the activities that run in the same task; a dispatched one has none.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        call: ActivityCall,
+        key: str | None,
+        made: int,
+        before: Before,
+        recorder: Recorder | None,
+    ):
+        self._turn = turn
+        self._engine = turn.engine
+        self._call = call
+        self._activity = call.activity
+        self._key = key
+        self._made = made
+        self._before = before
+        self._recorder = recorder
+        self._progress = turn.progress.of(key)
+        self._is_last = False
+        self.pulse = Pulse(turn, key)
+
+    def info(self) -> Info:
+        """Tell who it is."""
+        place = self._turn.place if self._key is None else (*self._turn.place, self._key)
+        return replace(
+            self._turn.info(),
+            kind="activity",
+            name=self._activity.name,
+            attempt=self._made,
+            key="/".join(place),
+            progress=self._progress,
+        )
+
+    @property
+    def _what(self) -> str:
+        return f"activity {self._activity.name}"
+
+    async def run(self) -> Outcome:
+        """Make it, and give its outcome when all that it has published is there.
+
+        Raises only CancelledError.
+        """
+        activity_info.set(self.info)
+        running_pulse.set(self.pulse)
+        try:
+            outcome = await self._outcome()
+        except (Exception, GeneratorExit) as error:  # noqa: BLE001 - a policy that cannot judge
+            # A task of the user's raised GeneratorExit: to throw that here closes what runs within.
+            outcome = Outcome(False, self._failure(error))
+        self.pulse.close()  # a thread that goes on would let it never come to an end
+        if self.pulse.publisher is not None:
+            outcome = await self._published(outcome, self.pulse.publisher)
+        if not outcome.ok:
+            self._log(outcome)
+        return outcome
+
+    def _log(self, outcome: Outcome) -> None:
+        pause = outcome.again_in
+        again = None if pause is None else f"again in {pause:.{1 if pause >= 1 else 3}f} s"
+        log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
+
+    async def _published(self, outcome: Outcome, publisher: Publisher) -> Outcome:
+        """Give the outcome, or the failure to tell of it what belongs to it."""
+        try:
+            await publisher.flushed()
+        except Exception as error:  # noqa: BLE001 - what comes of the attempt is not all there
+            failed = Outcome(False, failure_of(error, self._what))
+            return failed if outcome.ok and not outcome.is_told else outcome
+        return outcome
+
+    async def _outcome(self) -> Outcome:
+        if self._time_left() == 0:
+            return self._too_late(self._made, self._before.failure)
+        crash_point("activity: before function")
+        limit = self._limit()
+        try:
+            outcome = await self._result(limit)
+        except UNSTORABLE as error:
+            lasts = not getattr(error, "is_chance", False)
+            outcome = Outcome(False, self._failure(error)) if lasts else self._failed(error)
+        except TimeoutError as error:
+            is_late = limit is not None and limit.expired()
+            outcome = self._timed_out(error) if is_late else self._failed(error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            outcome = self._failed(error)
+        except Final as last:
+            outcome = Outcome(False, self._failure(last.error))
+        except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
+            outcome = self._failed(error)
+        crash_point("activity: after function")
+        return outcome
+
+    def _time_left(self) -> float | None:
+        """Give the seconds that are left for all attempts."""
+        end = self._before.end
+        return None if end is None else self._engine.clock.seconds_until(end)
+
+    def _allowed(self) -> float | None:
+        """Give the seconds that this attempt may take, and note whether it is the last then."""
+        own, left = self._activity.limits.timeout, self._time_left()
+        self._is_last = left is not None and (own is None or left <= own)
+        return left if self._is_last else own
+
+    def _limit(self) -> asyncio.Timeout | None:
+        """Give the limit of time: a coroutine's counts from here, others' from when they begin."""
+        allowed = self._allowed()
+        if self._recorder is not None or not self._activity.is_async:
+            return asyncio.timeout(self._time_left())
+        return None if allowed is None else asyncio.timeout(allowed)
+
+    async def _result(self, limit: asyncio.Timeout | None) -> Outcome:
+        if limit is None:
+            return self._succeeded(await self._called())
+        async with limit:
+            if self._recorder is not None:
+                return await self._engine.transactions.run(
+                    self._call, self.info(), limit, self._allowed, self._recorder
+                )
+            if self._activity.is_async:
+                return self._succeeded(await self._called())
+            return self._succeeded(await self._called_in_thread(limit))
+
+    def _succeeded(self, value: Any) -> Outcome:
+        return Outcome(True, self._engine.calls.sealable(stored(value)))
+
+    def _called(self) -> Awaitable[Any]:
+        given, named = self._activity.shape.arguments(self._call.args)
+        called: Awaitable[Any] = self._activity.function(*given, **named)
+        return called
+
+    async def _called_in_thread(self, limit: asyncio.Timeout) -> Any:
+        activity, engine = self._activity, self._engine
+        given, named = activity.shape.arguments(self._call.args)
+        inside = contextvars.copy_context()
+
+        def begin() -> None:  # time counts from when a thread is free
+            allowed = self._allowed()
+            if allowed is not None:
+                with suppress(RuntimeError):  # the attempt has ended already
+                    limit.reschedule(engine.loop.time() + allowed)
+
+        def call() -> Any:
+            engine.loop.call_soon_threadsafe(begin)
+            return inside.run(activity.function, *given, **named)
+
+        answer = await engine.in_thread(engine.activity_threads, self._turn.place, call)
+        return await answer if inspect.iscoroutine(answer) else answer  # of a decorated async def
+
+    def _failure(self, error: BaseException) -> Failed:
+        return failure_of(error, self._what) | {"attempts": self._made + 1}
+
+    def _failed(self, error: BaseException) -> Outcome:
+        """Give the failure, and the pause before the next attempt where there will be one."""
+        failure, made, retry = self._failure(error), self._made + 1, self._activity.retry
+        if not retry.allows(error, made):
+            return Outcome(False, failure)
+        pause, left = retry.pause(made), self._time_left()
+        if left is not None and pause >= left:
+            return self._too_late(made, failure)
+        return Outcome(False, failure, pause)
+
+    def _timed_out(self, error: TimeoutError) -> Outcome:
+        if self._is_last:
+            return self._too_late(self._made + 1, self._before.failure)
+        late = f"{self._what} took longer than {self._activity.limits.timeout:g} s"
+        return self._failed(TimeoutError(late).with_traceback(error.__traceback__))
+
+    def _too_late(self, made: int, last: Failed | None) -> Outcome:
+        return Outcome(False, too_late(self._what, self._activity.limits, made, last))
+
+
+def begin_attempt(
+    turn: Turn,
+    call: ActivityCall,
+    key: str | None,
+    made: int,
+    before: Before,
+    done: Callable[[Outcome], None] | None = None,
+    recorder: Recorder | None = None,
+) -> asyncio.Task[Outcome]:
+    """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
+    engine = turn.engine
+    attempt = Attempt(turn, call, key, made, before, recorder)
+    context = engine.context.copy()
+    span = engine.begin_span(attempt.info, context)
+    task = asyncio.Task(attempt.run(), loop=engine.loop, context=context)
+    engine.attempts.add(task)
+
+    def ended(task: asyncio.Task[Outcome]) -> None:
+        engine.attempts.discard(task)
+        attempt.pulse.close()
+        outcome = None if task.cancelled() else task.result()
+        if outcome is not None and outcome.again_in is None:
+            attempt.pulse.forget()
+        if span is not None:
+            span.end(*("cancelled",) if outcome is None else outcome.in_words())
+        if done is not None and outcome is not None:
+            done(outcome)
+
+    task.add_done_callback(ended, context=engine.context)
+    return task
+
+
+class ActivityTurn(Turn):
+    """An activity that was sent to a queue of its own: each attempt is a turn."""
+
+    kind = "activity"
+
+    def __init__(self, engine: Engine, row: Json, activity: Activity[..., Any]):
+        super().__init__(engine, row)
+        self._call = ActivityCall(activity, row["args"])
+        self._task: asyncio.Task[Outcome] | None = None
+        self._final: Json = {}
+
+    def begin(self) -> None:
+        """Make the attempt, unless the task was asked to cancel before."""
+        if any(message["key"] == CANCEL for message in self.row["messages"]):
+            self._cancelled()
+            return
+        end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
+        before = Before(end, self.row["failure"])
+        is_transaction = isinstance(self._call.activity, Transaction)
+        recorder = Recorder(self, self._record) if is_transaction else None
+        made = self.row["attempt"]
+        self._task = begin_attempt(self, self._call, None, made, before, self._done, recorder)
+
+    def _record(self, value: Any) -> Json:
+        """Give the turn with which a transaction ends the task."""
+        self._final = self.body("done", value=value)
+        return self._final
+
+    def _done(self, outcome: Outcome) -> None:
+        if self.is_over or outcome.is_told:
+            return
+        if outcome.ok:
+            self._final = self.body("done", value=outcome.value)
+        elif outcome.again_in is None:
+            self._final = self.body("failed", value=outcome.value)
+        else:
+            due = self.engine.clock.now() + microseconds(outcome.again_in)
+            self._final = self.body("retry", value=outcome.value, until=to_iso(due))
+            self.engine.spawn(self._give_back(), self)
+            return
+        self.submit()
+
+    async def _give_back(self) -> None:
+        """Let the next attempt know how far this one was, whoever makes it."""
+        await self.engine.keep_progress(self)
+        self.submit()
+
+    def build(self) -> Json:
+        """Give the outcome."""
+        crash_point("activity: before final flush")
+        return self._final
+
+    def answered(self, answer: Json) -> None:
+        """Take the answer to the outcome."""
+        crash_point("activity: after final flush")
+        if answer["state"] not in DROPPED and self._final["state"] != "failed":
+            error: Failed = answer.get("error") or {"type": "Refused", "message": answer["state"]}
+            self._final = self.body("failed", value=error)
+            self.submit()
+            return
+        self.drop()
+
+    def spoiled(self, error: BaseException) -> Json:
+        """Give the error to whoever waits for the activity."""
+        return self.body("failed", value=failure_of(error))
+
+    def nudge(self) -> None:
+        """End the attempt: it is asked to cancel."""
+        if self._task is not None and not self._task.done() and not self.flying:
+            self._task.cancel()
+            self._cancelled()
+
+    def hear(self) -> None:
+        """Ask soon whether it is to cancel: nothing else can have come."""
+        self.engine.wants_heartbeat = True
+
+    def _cancelled(self) -> None:
+        cancelled = failure_of(asyncio.CancelledError("the activity was cancelled"))
+        self._final = self.body("cancelled", value=cancelled)
+        self.submit()
+
+    def drop(self) -> None:
+        """End the attempt, if it can be ended."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self.over()

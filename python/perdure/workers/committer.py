@@ -1,0 +1,406 @@
+"""The committer: the one place from which turns go to the database.
+
+It drains what all turns in flight have accumulated into one call: at once when nothing is on its
+way, together with whatever has gathered when something was. New tasks are asked for in the same
+round trip. A turn that would have to wait for another session's lock is answered `busy`, and is
+sent again, waiting, on a connection of its own, together with all others of its job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+import uuid
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from perdure.basics.durations import as_interval, from_iso
+from perdure.basics.faults import crash_point
+from perdure.database.calls import Call
+from perdure.database.connections import FATAL, REFUSALS, AsyncLink
+from perdure.errors import ValueSealed
+
+from .lanes import BusyLanes, Letter
+from .turns import Json, Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+MAX_TURNS = 500
+MAX_BYTES = 4_000_000
+SECOND_TRY = 0.05
+"""Seconds before a batch that was refused as a whole is sent again."""
+
+LADDER = (0.0, 0.005, 0.025, 0.125)
+"""Seconds between the claims of a worker that begins to listen: a writer may have looked for
+listeners before this one was there, and committed after it had looked for work."""
+
+ASK_EVERY = 60.0
+"""Seconds after which an idle worker asks for hints again, and so says that it is alive."""
+
+ASK_AGAIN = 0.02
+"""Seconds after a claim that found something until the next, unless a turn takes one along, or the
+worker has hints."""
+
+BUSY = 5
+"""Claims in a row that find something while others are held, after which a worker needs no hints:
+each of its turns takes a claim along."""
+
+OUTRUN, STEP_BACK, SOON = 2, 0.02, 2.0
+"""Claims in a row that hints of others asked for and that found nothing, not even what is due in so
+many seconds: others are quicker. Such a worker looks a moment later, for what they cannot take."""
+
+SEARCH_AGAIN = 1.0
+"""Seconds after a full answer in which claims search from its mark, not from the beginning, unless
+they find nothing."""
+
+DEAR, SHARE, LONGEST = 0.02, 10, 10.0
+"""A search from the beginning that takes longer than so many seconds (an old snapshot keeps dead
+what it walks through) may take one part in ten of the time, and comes after ten seconds at last."""
+
+
+CLAIMED_WITHIN = 1.0
+"""Seconds for which a worker that stops waits for the reply to a claim."""
+
+
+class Committer:
+    """Send turns, claim tasks; `submit(turn)` is all that others need."""
+
+    def __init__(self, engine: Engine, poll: float):
+        self._engine = engine
+        self._calls = engine.calls
+        self._poll = poll
+        self._link = AsyncLink(
+            engine.source, "perdure worker", on_trouble=self._troubled, tells=True
+        )
+        self._queue: deque[Turn] = deque()
+        self._bell = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._lanes = BusyLanes(engine)
+        self._claim_at = self._look_at = 0.0
+        self._rung = 0
+        self._finds = 0
+        self._losses = 0
+        self._second_until = 0.0
+        self._mark: str | None = None
+        self._searched_at = self._rested_at = self._search_at = 0.0
+        self._is_registered = False
+        self._has_claimed = asyncio.Event()
+        self._has_claimed.set()
+        self._asked_at = 0.0
+        self._was_hinted = self._has_rivals = self._heeds_rivals = False
+        self.may_claim = True
+
+    # What others say.
+
+    def submit(self, turn: Turn) -> None:
+        """Send a turn as soon as possible; it is asked to `build()` when it goes."""
+        if not turn.queued and not turn.flying:
+            turn.queued = True
+            self._queue.append(turn)
+            self._bell.set()
+
+    def wake(self) -> None:
+        """Look whether there is anything to do: a slot has become free."""
+        self._bell.set()
+
+    def claim_in(self, delay: float) -> None:
+        """Look for tasks after at most `delay` seconds."""
+        at = time.monotonic() + delay
+        self._look_at = min(self._look_at, at)
+        self._claim_by(at)
+
+    def notified(self, sender: int) -> None:
+        """Look for tasks: a session of the server said that there are some. Of what this worker has
+        said itself it took its part along, and is not outrun where nothing is left."""
+        self._was_hinted = True
+        self._has_rivals = self._has_rivals or sender != self._link.backend
+        self._claim_by(time.monotonic() + self._courtesy())
+
+    def _claim_by(self, at: float) -> None:
+        if at < self._claim_at:
+            self._claim_at = at
+            self._bell.set()
+
+    def go_second(self, seconds: float) -> None:
+        """Let others claim first for so long: they have what this worker has not."""
+        self._second_until = time.monotonic() + seconds
+
+    def _courtesy(self, then: float = 0.0) -> float:
+        """Give the seconds for which others go first, now or after so many seconds: one hint wakes
+        all who are idle."""
+        is_second = self._losses >= OUTRUN or time.monotonic() + then < self._second_until
+        return STEP_BACK if is_second else 0.0
+
+    def _troubled(self, error: psycopg.Error) -> None:
+        say_trouble(error)
+        self._is_registered = False
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Send and claim until cancelled. Raises what is FATAL."""
+        while True:
+            await self._something_to_do()
+            await self._round()
+
+    async def claimed(self) -> None:
+        """Wait for the tasks of a claim that is under way, for a moment: unknown here, they would
+        be nobody's until their leases end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLAIMED_WITHIN):
+                await self._has_claimed.wait()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._lanes.close()
+        await self._link.close()
+
+    async def _something_to_do(self) -> None:
+        while not self._queue:
+            self._bell.clear()
+            if self.may_claim and self._engine.room() > 0:
+                delay = self._claim_at - time.monotonic()
+                if delay <= 0:
+                    return
+                self._alarm = self._engine.call_later(delay, self._bell.set)
+            await self._bell.wait()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+
+    async def _round(self) -> None:
+        letters = self._gather()
+        room = self._engine.room() + sum(letter.is_final for letter in letters)
+        claims = room if self.may_claim and self._is_time_to_claim(letters) else 0
+        if self._is_registered and (room <= 0 or self._finds >= BUSY):
+            self._is_registered = False
+            await self._link.call(self._calls.stop_listening(self._engine.name))
+        if claims > 0:
+            self._heeds_rivals, self._has_rivals = self._has_rivals, False
+            self._was_hinted = False
+        if letters:
+            await self._advance(letters, claims)
+        elif claims > 0:
+            await self._claim(claims)
+        if not self._engine.held:
+            self._finds = 0
+
+    def _is_time_to_claim(self, letters: list[Letter]) -> bool:
+        """Tell whether to look for tasks: a turn that goes anyway takes a claim along, unless hints
+        would tell of any task, and it makes none due itself."""
+        if self._claim_at <= time.monotonic():
+            return True
+        if not self._has_hints():
+            return bool(letters)
+        return any(letter.leaves_work() for letter in letters)
+
+    def _has_hints(self) -> bool:
+        return self._is_registered and not self._engine.source.is_pooled
+
+    def _gather(self) -> list[Letter]:
+        """Let the waiting turns say what they have, up to a size that a call should have."""
+        letters: list[Letter] = []
+        size = 0
+        at = self._engine.clock.now()
+        while self._queue and len(letters) < MAX_TURNS and size < MAX_BYTES:
+            turn = self._queue.popleft()
+            turn.queued = False
+            if turn.is_over or turn.flying:
+                continue
+            turn.flying = True
+            turn.asked_at = at
+            try:
+                letter = Letter(turn, turn.build())
+            except ValueSealed as error:  # the codec may work again in a while
+                self._engine.seal(turn, error)
+                continue
+            except Exception as error:  # one turn must not stop the others
+                logger.exception("%r cannot be sent", turn)
+                letter = Letter(turn, turn.spoiled(error))
+            letters.append(letter)
+            size += len(letter.text)
+        return letters
+
+    # Claiming.
+
+    async def _claim(self, room: int) -> None:
+        """Take tasks with a call of its own; a worker without hints asks for some, should there be
+        nothing to do."""
+        engine = self._engine
+        began = time.monotonic()
+        asks_for_hints = not self._is_registered or began - self._asked_at > ASK_EVERY
+        call = self._calls.claim(
+            **self._wanted(room), idle=asks_for_hints or None, instance=engine.instance
+        )
+        self._has_claimed.clear()
+        try:
+            reply = await self._link.call(call)
+        finally:
+            self._has_claimed.set()
+        engine.clock.heard(reply["at"])
+        if asks_for_hints:
+            if not self._is_registered:
+                self._rung = 0
+            self._is_registered = not reply["tasks"]
+            self._asked_at = began
+        self._take(reply, room)
+
+    def _wanted(self, room: int) -> Json:
+        """Say which tasks are asked for."""
+        engine = self._engine
+        return {
+            "queues": engine.queues,
+            "worker": engine.name,
+            "claim_id": str(uuid.uuid4()),
+            "max_tasks": room,
+            "lease_for": as_interval(engine.lease_for),
+            "since": self._since(),
+        }
+
+    def _since(self) -> str | None:
+        """Give the mark from which a claim searches; None: from the beginning."""
+        now = time.monotonic()
+        if self._mark is not None and now < self._search_at:
+            return self._mark
+        self._mark, self._searched_at = None, now
+        return None
+
+    def _note_search(self, mark: str | None, found: int, room: int) -> None:
+        """Decide when to search from the beginning again: what comes late is not seen before, nor
+        told when the next task is due, which has to be known once there is nothing to do."""
+        if self._mark is None:
+            took = time.monotonic() - self._searched_at
+            rest = min(took * SHARE, LONGEST) if took > DEAR else 0.0
+            self._rested_at = self._searched_at + rest
+            least = SEARCH_AGAIN if found >= room else 0.0
+            self._search_at = self._searched_at + max(rest, least)
+        elif not found:
+            self._search_at = self._rested_at
+        self._mark = mark or self._mark
+
+    def _take(self, reply: Json, room: int) -> None:
+        """Begin with the claimed tasks, and decide when to look again."""
+        tasks = reply["tasks"]
+        is_full = len(tasks) >= room
+        has_searched = self._mark is None
+        self._note_search(reply["since"], len(tasks), room)
+        self._finds = self._finds + 1 if tasks else 0
+        due_in = self._seconds_until(reply["next_due_at"])
+        if tasks or due_in < SOON:
+            self._losses = 0
+        elif self._heeds_rivals:
+            self._losses += 1
+        delay = 0.0 if is_full else self._pause()
+        if not has_searched:
+            delay = min(delay, max(0.0, self._search_at - time.monotonic()))
+        if tasks:  # who gets some is not told when the next are due
+            known = self._look_at - time.monotonic() if self._has_hints() else ASK_AGAIN
+            delay = min(delay, max(0.0, known))
+        self._claim_at = time.monotonic() + min(delay, due_in + 0.001 + self._courtesy(due_in))
+        if not tasks:
+            self._look_at = self._claim_at
+        if tasks:
+            crash_point("committer: after claim")
+        for row in tasks:
+            row |= {"token": reply["token"], "at": reply["at"]}
+            self._engine.admit(row)
+
+    def _seconds_until(self, due_at: str | None) -> float:
+        return math.inf if due_at is None else self._engine.clock.seconds_until(from_iso(due_at))
+
+    def _pause(self) -> float:
+        """Give the seconds until the next look, after one that has found all there was."""
+        if not self._is_registered:
+            return 0.0
+        if self._was_hinted:
+            return self._courtesy()
+        if self._rung < len(LADDER):
+            self._rung += 1
+            return LADDER[self._rung - 1]
+        return self._poll * random.uniform(0.8, 1.2)
+
+    # Sending.
+
+    def written(self, letters: list[Letter], room: int = 0, waiting: bool = False) -> Call:
+        """Give the call that sends letters."""
+        return self._calls.advance(
+            f"[{','.join([letter.text for letter in letters])}]",
+            [letter.body for letter in letters],
+            **(self._wanted(room) if room > 0 else {}),
+            waiting=waiting or None,
+            instance=self._engine.instance,
+        )
+
+    async def _advance(self, letters: list[Letter], room: int) -> None:
+        crash_point("committer: before send")
+        try:
+            reply = await self._sent(letters, room)
+        except FATAL:
+            raise
+        except REFUSALS as error:
+            await self.isolate(letters, error)
+            return
+        self.deliver(letters, reply)
+        if room > 0:
+            self._take(reply, room)
+
+    async def _sent(self, letters: list[Letter], room: int) -> Json:
+        """Send letters; once more on a new connection, in case functions were replaced just now."""
+        call = self.written(letters, room)
+        try:
+            reply: Json = await self._link.call(call)
+        except FATAL:
+            raise
+        except REFUSALS as error:
+            logger.warning("a batch was refused, trying once more: %s", str(error).strip())
+            await self._link.close()
+            await asyncio.sleep(SECOND_TRY)
+            reply = await self._link.call(call.again or call)
+        return reply
+
+    def deliver(self, letters: list[Letter], reply: Json) -> None:
+        """Give each turn its answer."""
+        self._engine.clock.heard(reply["at"])
+        for letter, answer in zip(letters, reply["turns"], strict=True):
+            if answer["state"] == "busy":
+                self._lanes.send(letter)
+            else:
+                self._engine.answer(letter.turn, answer)
+
+    async def isolate(self, letters: list[Letter], error: Exception) -> None:
+        """Find the turn that spoils a batch by halves; the others go through."""
+        if isinstance(error, FATAL):  # on a lane: the next claim ends the worker
+            for letter in letters:
+                letter.turn.let_go(error)
+            return
+        if len(letters) > 1:
+            half = len(letters) // 2
+            await self._advance(letters[:half], 0)
+            await self._advance(letters[half:], 0)
+            return
+        turn = letters[0].turn
+        logger.error("%r spoils a batch and is parked: %s", turn, error)
+        letter = Letter(turn, turn.spoiled(error))
+        try:
+            reply = await self._link.call(self.written([letter]))
+        except REFUSALS as refusal:
+            turn.let_go(refusal)
+            return
+        self._engine.clock.heard(reply["at"])
+        self._engine.answer(turn, reply["turns"][0] | {"state": "stuck"})
+
+
+def say_trouble(error: psycopg.Error) -> None:
+    """Say that a call goes on for longer than it should."""
+    is_conflict = (error.sqlstate or "").startswith("40")  # of a transaction with another one
+    what = "a call met another one" if is_conflict else "the database does not answer"
+    logger.warning("%s, trying again: %s", what, str(error).strip())

@@ -1,0 +1,200 @@
+"""The run of a coordinator, and what serves its durable calls: each becomes an op of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+from perdure.basics.durations import MICROSECONDS, from_iso, microseconds
+from perdure.errors import InvalidArgument, ValueSealed
+from perdure.replay.replay import AsyncRun, Fact, SyncRun
+from perdure.values.items import Decode
+from perdure.workflow import asks
+from perdure.workflow.asks import Ask
+from perdure.workflow.context import SHIELDED, Info, Runtime, info_of, is_shielded
+from perdure.workflow.work import Coordinator
+
+if TYPE_CHECKING:
+    from perdure.workflow.app import App
+
+AnyRun = AsyncRun | SyncRun
+
+
+class CoordinatorRuntime(Runtime):
+    """Serve one run of a coordinator."""
+
+    run: AnyRun
+
+    def __init__(self, app: App, function: Coordinator[..., Any], row: dict[str, Any]):
+        self._row = row
+        self.job = row["job"]
+        self._discretion = row.get("discretion")
+        self._shape = function.shape
+        self.app = app
+        self.is_async = function.is_async
+
+    @cached_property
+    def info(self) -> Info:  # type: ignore[override]
+        """Tell the code who it is."""
+        return info_of(self._row, "coordinator")
+
+    def ask(self, ask: Ask) -> Any:
+        """Open an op; its key is fixed now."""
+        if self._discretion is not None:
+            try:
+                ask = self._discretion.keeps(ask)
+            except ValueSealed as error:
+                raise self.run.journal.refuse(error) from error.__cause__
+        is_request = ask.kind == "answer" and is_shielded.get()
+        return self.run.request(
+            ask.kind,
+            ask.name,
+            ask.spec | SHIELDED if is_request else ask.spec,
+            fingerprint=ask.fingerprint,
+            decode=ask.decode,
+            failure=ask.failure,
+        )
+
+    start = ask
+
+    def give(self, pending: Any) -> Any:
+        """Wait in plain code."""
+        return pending if self.is_async else pending.result()
+
+    def sleep(self, length: int) -> Any:
+        """Open a timer, from workflow time on."""
+        return self.sleep_until(self.run.journal.now + length)
+
+    def sleep_until(self, deadline: int) -> Any:
+        """Open a timer."""
+        return self.run.request("timer", "$timer", None, deadline=deadline)
+
+    def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
+        """Open a wait for a signal, and a timer beside it where it is limited."""
+        waiting = self.run.request("signal", signal, None, decode=decode)
+        return self._limited(waiting, limit, f"signal {signal}")
+
+    def within(self, ask: Ask, limit: float | None) -> Any:
+        """Open a wait for an answer, and a timer beside it where it is limited."""
+        if limit is not None:
+            ask = asks.expiring(ask, self.run.journal.now + microseconds(limit))
+        return self._limited(self.ask(ask), limit, asks.in_words(ask))
+
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        """End this run; arguments that the function does not take are refused here."""
+        self.run.continue_with(asks.stored(self._shape.bind(args, kwargs)))
+
+    def _limited(self, waiting: Any, limit: float | None, what: str) -> Any:
+        if limit is None:
+            return waiting
+        late = asks.waited(limit, what)
+        if isinstance(waiting, asyncio.Future):
+            return _within(waiting, limit, late)
+        return Either(self.run, waiting, self.sleep(microseconds(limit)), late)
+
+    def end_shield(self) -> None:
+        """Let plain code that was cancelled meanwhile hear of it."""
+        if isinstance(self.run, SyncRun):
+            self.run.end_shield()
+
+    def beat(self, progress: Any) -> None:  # noqa: ARG002
+        """Refuse: a coordinator does nothing that takes long."""
+        raise InvalidArgument(
+            "heartbeat() was called in a coordinator",
+            hint="Call it in an activity or hook; a coordinator tells in its memory how far it is.",
+        )
+
+    def time(self) -> int:
+        """Give workflow time."""
+        return self.run.journal.now
+
+    def random(self) -> random.Random:
+        """Give a stream of its own."""
+        return self.run.random()
+
+    def uuid(self) -> UUID:
+        """Give an unique id."""
+        return self.run.uuid()
+
+    def patched(self, name: str) -> bool:
+        """Tell whether to take the new way."""
+        return self.run.journal.patched(name)
+
+    def was_here(self) -> bool:
+        """Tell whether the code is replayed here."""
+        return self.run.journal.was_here()
+
+
+async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
+    # With no time at all asyncio would end it before anybody has looked whether something is there.
+    limit = asyncio.timeout(max(seconds, 1 / MICROSECONDS))
+    try:
+        async with limit:
+            return await waiting
+    except TimeoutError:
+        if limit.expired():
+            raise late from None
+        raise
+
+
+class Either:
+    """A wait for a message that a timer limits, in plain code."""
+
+    def __init__(self, run: Any, message: Any, timer: Any, late: TimeoutError):
+        self._run = run
+        self._message = message
+        self._timer = timer
+        self._late = late
+
+    @property
+    def done(self) -> bool:
+        """Tell whether one of the two has come."""
+        return bool(self._message.done or self._timer.done)
+
+    def take(self) -> Any:
+        """Give the payload. Raises TimeoutError."""
+        if self._message.done:
+            self._timer.cancel()
+            return self._message.take()
+        self._message.cancel()
+        raise self._late
+
+    def cancel(self) -> bool:
+        """Withdraw both; false if the message has come."""
+        self._timer.cancel()
+        return bool(self._message.cancel())
+
+    def result(self) -> Any:
+        """Wait for one of the two."""
+        return self._run.wait(self)
+
+
+def open_run(
+    app: App, function: Coordinator[..., Any], row: dict[str, Any], journal: list[Fact]
+) -> AnyRun:
+    """Set out with a coordinator, the row of its task and its journal; no code of it runs yet."""
+    runtime = CoordinatorRuntime(app, function, row)
+
+    def begin() -> Any:
+        args, kwargs = function.shape.arguments(row["args"])
+        return function.function(runtime.memory, *args, **kwargs)
+
+    make = AsyncRun if function.is_async else SyncRun
+    runtime.run = make(
+        begin,
+        identity=f"{row['job']}/{row['task']}",
+        journal=journal,
+        started_at=from_iso(row["started_at"]),
+        asked=row["asked"],
+        accept_changes=row["accept_changes"],
+        runtime=runtime,
+        past=[
+            (f"{one['job']}/{one['task']}", one["position"]) for one in row.get("forked_from") or ()
+        ],
+    )
+    if isinstance(runtime.run, SyncRun):
+        runtime.run.is_shielded = is_shielded.get
+    return runtime.run

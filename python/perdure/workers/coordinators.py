@@ -1,0 +1,513 @@
+"""Coordinators: what happens between two looks of the code at its journal.
+
+The run says what the code asks for; this turn brings it about. Outcomes that are known here (an
+activity, a message, a deadline) are told to the code at once and recorded with the next flush;
+whatever needs the database (commands, requests) makes a flush; and everything is flushed before a
+new outside effect starts. When nothing is under way any more, the task is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from perdure.basics.durations import from_iso, microseconds, to_iso
+from perdure.basics.faults import crash_point
+from perdure.errors import NonDeterminism, PerdureError, ValueSealed, failure_of
+from perdure.replay.replay import Fact, Op, SyncRun
+from perdure.workflow.asks import stored
+from perdure.workflow.work import Coordinator
+
+from .activities import UNSTORABLE, Outcome, Recorder, begin_attempt
+from .agenda import SHORT_PAUSE, Agenda, Call
+from .coordinator_calls import AnyRun, open_run
+from .mail import UNREAD, Mail, mail_of_claim
+from .news import News
+from .turns import (
+    DROPPED,
+    ENDED,
+    Json,
+    Turn,
+    command_body,
+    fact_body,
+    facts_of,
+    log_failure,
+    reason_of,
+    refusal,
+)
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+EMPTY = Agenda()
+"""The agenda where no code runs; nothing is ever entered in it."""
+
+FIRST_POLL, FIRST_POLL_ALONE, LONGEST_POLL = 0.02, 0.25, 1.0
+"""Seconds between looks into the inbox while something is under way here: from the first on, twice
+as many each time; at first more where nothing but a cancel is to be expected."""
+
+PARK = "park"
+
+
+class CoordinatorTurn(Turn):
+    """A coordinator that this worker holds."""
+
+    kind = "coordinator"
+    takes_mail = True
+
+    def __init__(self, engine: Engine, row: Json, function: Coordinator[..., Any]):
+        super().__init__(engine, row)
+        self.function = function
+        self._run: AnyRun | None = None
+        self._poll_in = FIRST_POLL
+        self._look_at: float | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._plan: Json | None = None
+        self._agenda = EMPTY
+        self._is_unproven = False
+
+    def _begin_with(self, journal: list[Fact]) -> None:
+        """Set out with what the journal tells, and with nothing of an earlier run."""
+        self._agenda = Agenda(journal, self.row["asked"])
+        began = from_iso(self.row["started_at"])
+        self._news = News(journal, self._agenda, self.engine.clock, began)
+        self._seen = len(journal)
+        self._plan = None
+        self._unflushed: list[Fact] = []
+        self._on_their_way: list[Fact] = []
+        self._withdrawn: list[str] = []
+        self._open: asyncio.Task[Outcome] | None = None
+        self._recording: tuple[Call, Fact] | None = None
+        self._sent: list[Op] = []
+        self._sent_facts = 0
+        self._sent_at = 0
+
+    # Beginning.
+
+    def begin(self) -> None:
+        """Run the code against the journal that came with the claim, or read it."""
+        if self.row["journal"] is None:
+            self.engine.spawn(self._reload(mail_of_claim(self.row)), self)
+        else:
+            self._load(self.row["journal"], mail_of_claim(self.row))
+
+    async def _reload(self, mail: Mail = UNREAD) -> None:
+        rows = await self.engine.read_journal(self.job, self.task)
+        if not self.is_over:
+            self._load(rows, mail)
+
+    def _load(self, rows: list[list[Any]], mail: Mail) -> None:
+        journal = facts_of(rows)
+        self.position = len(journal)
+        self._begin_with(journal)
+        self._news.take_mail(mail)
+        run = self._run = open_run(self.engine.app, self.function, self.row, journal)
+        self._is_unproven = self.row["asked"] > 0
+        if isinstance(run, SyncRun):
+            run.more = partial(self._tell_next, run)
+        self._step()
+
+    def is_as_parked(self, row: Json) -> bool:
+        """Tell whether the run in memory is where the claimed task is."""
+        journal = row["journal"]
+        is_fresh = journal is None or (not journal and row["position"] == 0)
+        told = ("started_at", "attempt", "args", "pinned_version")
+        same = all(self.row[name] == row[name] for name in told)
+        told_at = from_iso(row["told_at"] or row["started_at"])
+        there = (row["position"], row["asked"], told_at)
+        here = (self.position, self.asked_before, self._news.told_at)
+        return is_fresh and same and there == here and not row["accept_changes"]
+
+    def resume(self, row: Json) -> None:
+        """Go on with the run in memory: nothing was told to the task meanwhile."""
+        self.row = row
+        self.token = row["token"]
+        self.is_over = False
+        self.progress.found(row["progress"])
+        self._news.take_mail(mail_of_claim(row))
+        self._step()
+
+    # Running.
+
+    def _step(self) -> None:
+        """Run the code as far as it goes with what is known here, then say what is needed."""
+        run = self._run
+        if run is None or self.flying or self.is_over or self._is_ending():
+            return
+        self.engine.running = self
+        try:
+            while not run.advance():
+                if not self._tell_next(run):
+                    self._settle(run)
+                    return
+            self._finish(run)
+        except NonDeterminism as error:
+            self._stick(error)
+        except ValueSealed as error:
+            self.engine.seal(self, error)
+        finally:
+            self.engine.running = None
+
+    def _tell_next(self, run: AnyRun) -> bool:
+        """Tell the code what has happened next, if anything has."""
+        self._agenda.take(run.journal)
+        return self._news.tell_next(run.journal)
+
+    def _is_ending(self) -> bool:
+        return self._plan is not None and not self._is_parking()
+
+    def _is_parking(self) -> bool:
+        return self._plan is not None and self._plan["state"] == PARK
+
+    # What is needed now.
+
+    def _settle(self, run: AnyRun) -> None:
+        agenda, journal, now = self._agenda, run.journal, self.engine.clock.now()
+        if journal.position != self._seen:
+            self._seen = journal.position
+            self._poll_in = FIRST_POLL_ALONE if agenda.holds_all(journal) else FIRST_POLL
+        self._unflushed += journal.take_facts()
+        self._plan = None
+        agenda.end_pauses(now)
+        is_under_way = agenda.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
+        must_flush = self._must_flush_first() or self._news.is_timer_unsure(now)
+        if self.engine.is_stopping and agenda.to_start and not is_under_way:
+            self._plan = {"state": "release"}
+            self.submit()
+        elif must_flush and not self._is_transacting():
+            self.submit()
+        elif agenda.to_start or is_under_way:
+            self._start_calls()
+            self._wait_here()
+        else:
+            self._plan = {"state": PARK}
+            self.submit()
+
+    def _must_flush_first(self) -> bool:
+        """Tell whether the database has to know more before anything begins."""
+        agenda = self._agenda
+        if agenda.needs_flush() or (self._is_unproven and agenda.to_start):
+            return True
+        return bool(self._unflushed) and any(call.needs_record() for call in agenda.to_start)
+
+    def _start_calls(self) -> None:
+        """Begin what can begin: one transaction at a time, so that none waits for another."""
+        if self._must_flush_first():
+            return
+        waiting, self._agenda.to_start = self._agenda.to_start, []
+        for call in waiting:
+            if call.is_transaction and self._is_transacting():
+                self._agenda.to_start.append(call)
+            else:
+                self._start_call(call)
+
+    def _start_call(self, call: Call) -> None:
+        def done(outcome: Outcome) -> None:
+            if not outcome.is_told:
+                self._news.add(call, outcome)
+            self._step()
+
+        op = call.op
+        recorder = Recorder(self, partial(self._record, call)) if call.is_transaction else None
+        call.task = begin_attempt(self, op.spec, op.key, call.made, call.before, done, recorder)
+        if call.is_transaction:
+            self._open = call.task
+
+    def _wait_here(self) -> None:
+        """Look again at the next deadline, or when it is time to look into the inbox."""
+        delay = self._poll_in
+        self._poll_in = min(2 * delay, LONGEST_POLL)
+        deadline = self._agenda.next_deadline()
+        if deadline is not None:
+            delay = min(delay, self.engine.clock.seconds_until(deadline) + 0.001)
+        self._look_at = look_at = self.engine.loop.time() + delay
+        if self._alarm is None or self._alarm.when() > look_at:
+            self._set_alarm(delay)
+
+    def _set_alarm(self, delay: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.engine.call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        """Look if it is time; most flights are so short that the alarm is left to ring early."""
+        self._alarm = None
+        if self._look_at is not None:
+            delay = self._look_at - self.engine.loop.time()
+            if delay > 0:
+                self._set_alarm(delay)
+            else:
+                self._look()
+
+    def _look(self) -> None:
+        """Tell what is due; without anything new, ask for mail."""
+        run, self._look_at = self._run, None
+        if run is None:
+            return
+        before = run.journal.position
+        self._step()
+        if run.journal.position == before:
+            self.nudge()
+
+    # Transactions: while one is open nothing else is recorded, so that whatever its function locks
+    # stands in nobody's way but others'.
+
+    def _is_transacting(self) -> bool:
+        """Tell whether a transaction is open that may still record its result."""
+        return self._open is not None and not (self._open.done() or self._open.cancelling())
+
+    def _record(self, call: Call, value: Any) -> Json:
+        """Give the turn that records a result, behind all that was told before."""
+        op, at = call.op, self._news.next_at()
+        fact = Fact(op.kind, op.key, True, value, at, op.name, op.fingerprint)
+        self._recording = call, fact
+        facts = [fact_body(each) for each in (*self._unflushed, fact)]
+        return self.body("keep", facts=facts, awaits=self._awaits(), asked=self._count_asked())
+
+    def take_back(self) -> None:
+        """Go on: what was told is still to be recorded."""
+        self._recording = None
+        super().take_back()
+        self._step()
+
+    def _take_recorded(self) -> None:
+        """Tell the code the result that its transaction has committed."""
+        assert self._recording is not None
+        call, fact = self._recording
+        self._recording = self._open = call.task = None
+        self._sent, self._sent_facts = [], len(self._unflushed) + 1
+        self._unflushed = []
+        self._agenda.finish(call)
+        self._news.told_at = fact.at
+        if self._run is not None:
+            self._run.journal.append(fact, recorded=True)
+
+    # Sending.
+
+    def build(self) -> Json:
+        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        if self._plan is None and self._is_transacting():
+            self._look_at = None
+            self._sent, self._sent_facts, self._on_their_way = [], 0, []
+            return self.body("keep", awaits=self._awaits())
+        plan = self._plan or {"state": "keep"}
+        state = plan["state"]
+        crash_point(f"coordinator: before {_PHASES.get(state, 'final flush')}")
+        self._look_at = None
+        agenda, at = self._agenda, self._news.next_at()
+        facts = [fact_body(fact) for fact in self._unflushed]
+        facts += [command_body(op, op.key, at) for op in agenda.commands]
+        self._sent, self._sent_facts, self._sent_at = agenda.commands, len(facts), at
+        self._on_their_way, self._unflushed, agenda.commands = self._unflushed, [], []
+        body = self.body(**plan, facts=facts or None, asked=self._count_asked())
+        if requests := agenda.take_requests(final=state not in _PHASES):
+            body["requests"] = self.engine.traced(requests, self)
+        self._withdrawn, agenda.cancels = agenda.cancels, []
+        if self._withdrawn:
+            body["cancels"] = self._withdrawn
+        if state in _PHASES:
+            body["awaits"] = self._awaits()
+        if state == PARK and (until := agenda.next_deadline()) is not None:
+            body["until"] = to_iso(until)
+        if self._is_unproven and self._run is not None and state != "stuck":
+            body["open"] = self._open_requests(self._run)
+        return body
+
+    def _open_requests(self, run: AnyRun) -> Json:
+        """Tell what the code waits for that others do: the journal does not say what an earlier
+        holder of the task has asked for, and the database compares."""
+        ops = run.journal.ops.values()
+        return {op.key: op.fingerprint for op in ops if op.kind == "answer"}
+
+    def _count_asked(self) -> int | None:
+        """Tell how much the code has asked for; a run that begins anew is to get as far."""
+        if self._run is None:
+            return None
+        asked = self.row["asked"] = self._run.journal.asked
+        return asked
+
+    def _awaits(self) -> list[str]:
+        return self.ask_for(self._agenda.awaited_signals())
+
+    def answered(self, answer: Json) -> None:
+        """Go on with what the database said."""
+        state = answer["state"]
+        self._is_unproven = self._is_unproven and state not in ("keep", "parked")
+        if state == "keep":
+            if self._recording is not None:
+                self._take_recorded()
+            self._kept(answer)
+        elif state == "parked" and self._is_parking():
+            crash_point("coordinator: after park")
+            self.applied(self.position + self._sent_facts)
+            self._plan = None
+            self.engine.park(self, self._agenda.next_deadline())
+        elif state in DROPPED:
+            crash_point("coordinator: after final flush")
+            self.drop()
+        elif state in ("stale", "replay"):
+            logger.info("%r starts over from its journal: %s", self, state)
+            self._discard_run()
+            self.engine.spawn(self._reload(), self)
+        else:
+            self._refused(refusal(answer))
+
+    def _kept(self, answer: Json) -> None:
+        self._plan = None
+        first = self.position + self._sent_facts - len(self._sent) + 1
+        self.applied(self.position + self._sent_facts)
+        told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
+        for seq, op in enumerate(self._sent, first):
+            ok, value = told.get(seq, (True, None))
+            self._append_recorded(op, ok, value)
+        self._sent = []
+        taken = {fact.extra for fact in self._unflushed}
+        self._news.take_mail(self.mail_of(answer, taken))
+        self._start_calls()
+        crash_point("coordinator: after advance")
+        if self._has_seen_all():
+            self._wait_here()
+        else:
+            self._step()
+
+    def _has_seen_all(self) -> bool:
+        """Tell whether there is nothing to tell the code, and all goes on that it waits for."""
+        has_news = self._run is not None and self._run.journal.has_news
+        return not (has_news or self._news.may_come()) and self._agenda.has_all_begun()
+
+    def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:
+        at = self._news.told_at = self._sent_at
+        fact = Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint)
+        if self._run is not None:
+            self._run.journal.append(fact, recorded=True)
+
+    def _refused(self, error: PerdureError) -> None:
+        """Park the task, or fail the job where it is the result that cannot be taken.
+
+        What has happened is told again, without what was asked for: it is not to happen twice. If
+        that is refused as well, it is this that nobody can take. A task that parks before it is
+        known whether its code is the right one leaves all to what comes after it; a job that fails
+        is withdrawn from, as it would have been.
+        """
+        facts, self._on_their_way = self._on_their_way, []
+        if isinstance(error, NonDeterminism):  # something else is under way
+            self._stick(error)
+            return
+        logger.error("%r is refused: %s", self, error)
+        state = self._plan["state"] if self._plan is not None else "keep"
+        if state == "stuck" and not facts:
+            self.drop()
+            return
+        parks = state not in _ENDS
+        self._unflushed = [] if state in _LAST or (parks and self._is_unproven) else facts
+        self._agenda.stop()
+        self._agenda.cancels = [] if parks else self._withdrawn
+        self._plan = _stuck(error) if parks else self._last_words(error)
+        self.submit()
+
+    def _last_words(self, error: BaseException) -> Json:
+        return {"state": "failed", "value": failure_of(error)}
+
+    def _again_or_last_words(self, error: BaseException) -> Json:
+        """Begin a new run after a pause, if the policy of the coordinator allows for one more."""
+        retry, made = self.function.retry, self.row["attempt"] + 1
+        if self._news.is_cancelled or not retry.allows(error, made):
+            return self._last_words(error)
+        due = self.engine.clock.now() + microseconds(retry.pause(made))
+        return {"state": "continue", "until": to_iso(due), "failure": failure_of(error)}
+
+    # Ending.
+
+    def _finish(self, run: AnyRun) -> None:
+        self._agenda.take(run.journal)
+        self._unflushed += run.journal.take_facts()
+        self._plan = plan = self._ending(run)
+        if plan["state"] == "failed":
+            log_failure(self, "the job", plan["value"])
+        elif plan["state"] == "done" and (lost := self._agenda.begun_by_nobody()):
+            logger.warning("%r has ended: nobody awaited, and nothing began of %s", self, lost)
+        elif "failure" in plan:
+            log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
+        self._agenda.stop()
+        self._trace(plan)
+        self.submit()
+
+    def _trace(self, plan: Json) -> None:
+        """Make the span of the run that ends."""
+        tracing, state = self.engine.app.tracing, plan["state"]
+        if tracing is not None:
+            failure = plan["value"] if state == "failed" else plan.get("failure")
+            began = from_iso(self.row["started_at"])
+            tracing.ended(self.info(), self.engine.instance, began, state, failure)
+
+    def _ending(self, run: AnyRun) -> Json:
+        if run.continuation is not None:
+            return {"state": "continue", "value": run.continuation}
+        try:
+            return {"state": "done", "value": self.engine.calls.sealable(stored(run.outcome()))}
+        except asyncio.CancelledError as error:
+            state = "cancelled" if self._news.is_cancelled else "failed"
+            return {"state": state, "value": failure_of(error)}
+        except UNSTORABLE as error:
+            return self._last_words(error)
+        except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the run ended
+            return self._judged(error)
+
+    def _judged(self, error: BaseException) -> Json:
+        try:
+            return self._again_or_last_words(error)
+        except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
+            return self._last_words(broken)
+
+    def _stick(self, error: NonDeterminism) -> None:
+        raised = error.__cause__  # by changed code, in place of what the journal tells
+        logger.error("%r is stuck: %s", self, error, exc_info=raised)
+        last = () if self._run is None else self._run.journal.take_facts()
+        told = [*self._unflushed, *last]
+        self._discard_run()
+        # What was told to code that had no effect yet is there for the code that comes after it.
+        self._unflushed = [] if self._is_unproven else told
+        self._plan = _stuck(error)
+        self.submit()
+
+    def _discard_run(self) -> None:
+        self._look_at = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._agenda.stop()
+        self._agenda = EMPTY
+        self._unflushed = []
+        self._recording = None
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+
+    def drop(self) -> None:
+        """End the run without any further effect."""
+        self._discard_run()
+        self.over()
+
+    def nudge(self) -> None:
+        """Ask for mail."""
+        if self._run is not None:
+            self.submit()
+
+
+_PHASES = {"keep": "flush", PARK: "park"}
+"""States in which the task goes on, and what the crash point before each is called."""
+
+
+_ENDS = ENDED | {"continue"}
+"""States of a turn with which a run ends."""
+
+_LAST = ("stuck", "failed")
+"""States of a turn that says no more than what has happened, and why it ends."""
+
+
+def _stuck(error: BaseException) -> Json:
+    return {"state": "stuck", "value": reason_of(error)}

@@ -1,0 +1,366 @@
+"""The engine: what a worker's event loop holds. It admits claimed tasks, gives them what they need,
+and keeps parked coordinators in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from contextvars import Context
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from perdure.basics.threads import Threads
+from perdure.database.calls import Calls, Task
+from perdure.database.clock import Clock
+from perdure.database.connections import AsyncLink, Source
+from perdure.database.opening import UNOPENED
+from perdure.errors import PerdureError, SealBroken, ValueSealed
+from perdure.workflow.app import App
+from perdure.workflow.publishing import StreamLinks
+from perdure.workflow.work import SQL_QUEUE, Work
+
+from .activities import ActivityTurn, Outcome
+from .committer import Committer
+from .coordinators import CoordinatorTurn
+from .hooks import HookTurn
+from .sql_hooks import SqlHookTurn, SqlLanes
+from .strays import Late, MissingCode, Sealed, Spoiled, Unknown
+from .transactions import Transactions
+from .turns import Json, Turn
+
+if TYPE_CHECKING:
+    from perdure.tracing import AttemptSpan
+    from perdure.workflow.context import Info
+
+logger = logging.getLogger("perdure.worker")
+
+Place = tuple[str, str]
+
+END_WITHIN = 1.0
+"""Seconds that code may take to end when its worker ends."""
+
+CLOSE_WITHIN = 5.0
+"""Seconds that the database may take to cancel what it runs, at the end of a worker."""
+
+
+class Engine:
+    """All that the turns of one worker share.
+
+    With `hurries`, what only waits leaves memory at once: in tests that skip time.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        source: Source,
+        *,
+        queues: list[str],
+        name: str,
+        slots: int,
+        lease_for: float,
+        poll: float,
+        cache: int,
+    ):
+        self.app = app
+        self._tables = app.tables()
+        self.source = source
+        self.queues = list(dict.fromkeys([*queues, SQL_QUEUE]))
+        self.name = name
+        self.slots = slots
+        self.lease_for = lease_for
+        self._max_parked = cache
+        self.instance: str | None = None
+        self.loop = asyncio.get_running_loop()
+        self.context = Context()
+        self.clock = Clock()
+        self.calls = Calls(source.schema, app.codec)
+        self.held: dict[Place, Turn] = {}
+        self.threads: Counter[Place] = Counter()
+        self.running: Turn | None = None
+        self.is_stopping = self.hurries = self.wants_heartbeat = False
+        self._emptied, self._thread_ended = asyncio.Event(), asyncio.Event()
+        self.committer = Committer(self, poll)
+        self.hook_threads = Threads(slots, "perdure-hook")
+        self.activity_threads = Threads(slots, "perdure-activity")
+        self._reader = AsyncLink(source, "perdure reads", tells=True)
+        self.sql_lanes = SqlLanes(self)
+        self.transactions = Transactions(self)
+        self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
+        self._spawned: set[asyncio.Task[Any]] = set()
+        self.missing = MissingCode(self)
+        self.attempts: set[asyncio.Task[Outcome]] = set()
+
+    # Slots.
+
+    def room(self) -> int:
+        """Tell how many more tasks can be held."""
+        return self.slots - len(self.held)
+
+    def admit(self, row: Json) -> None:
+        """Begin to work on a claimed task."""
+        place = (row["job"], row["task"])
+        before = self.held.pop(place, None)
+        if before is not None:  # its lease had ended without anybody here noticing
+            before.drop()
+        parked = self._parked.pop(place, None)
+        resumes = UNOPENED not in row and not self.is_stopping
+        if parked is not None and resumes and parked.is_as_parked(row):
+            self.held[place] = parked
+            self._guarded(parked, parked.resume, row)
+            return
+        if parked is not None:
+            parked.drop()
+        turn = self._turn_for(row)
+        self.held[place] = turn
+        self._guarded(turn, turn.begin)
+
+    def _turn_for(self, row: Json) -> Turn:
+        if self.is_stopping:
+            return Late(self, row)
+        if row["queue"] == SQL_QUEUE:
+            return SqlHookTurn(self, row)
+        if UNOPENED in row:
+            return Sealed(self, row, row[UNOPENED])
+        kind, name = row["kind"], row["name"]
+        work: Work[..., Any] | None = self._tables[kind].get(name)
+        if work is None:
+            return Unknown(self, row)
+        if kind == "coordinator":
+            return CoordinatorTurn(self, row, work)  # type: ignore[arg-type]
+        if kind == "hook":
+            return HookTurn(self, row, work)  # type: ignore[arg-type]
+        return ActivityTurn(self, row, work)  # type: ignore[arg-type]
+
+    def answer(self, turn: Turn, answer: Json) -> None:
+        """Give a turn the answer to what it sent."""
+        turn.land()
+        if turn.is_over:
+            return
+        if UNOPENED in answer:
+            turn.position = answer["position"]
+            self.seal(turn, answer[UNOPENED])
+        else:
+            self._guarded(turn, turn.answered, answer)
+            if turn.is_hinted and not turn.is_over:
+                self._guarded(turn, turn.hear)
+
+    def seal(self, turn: Turn, error: PerdureError) -> None:
+        """Give a task back of which something cannot be opened here, or sealed."""
+        self._leave_to(Sealed(self, turn.row, error), turn)
+
+    def _guarded(self, turn: Turn, step: Callable[..., None], *given: Json) -> None:
+        """Let a turn take a step; an error of this package must not stop the others."""
+        try:
+            step(*given)
+        except Exception as error:
+            logger.exception("%r is parked: an unforeseen error", turn)
+            self._leave_to(Spoiled(self, turn.row, turn.spoiled(error)), turn)
+
+    def _leave_to(self, stray: Turn, turn: Turn) -> None:
+        """Let a stray say the last words of a turn, from where that has come to."""
+        stray.position, stray.asked_before = turn.position, turn.asked_before
+        turn.drop()
+        self.held[turn.place] = stray
+        stray.begin()
+
+    def forget(self, turn: Turn) -> None:
+        """Take note that a task is not held any more."""
+        if self.held.get(turn.place) is turn:
+            del self.held[turn.place]
+            if self.room() == 1:
+                self.committer.wake()
+            if not self.held:
+                self._emptied.set()
+
+    async def emptied(self) -> None:
+        """Wait until no task is held."""
+        while self.held:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def park(self, turn: CoordinatorTurn, until: int | None) -> None:
+        """Keep a parked coordinator in memory; the one that was used longest ago goes."""
+        turn.over()
+        self._parked[turn.place] = turn
+        self.due_at(until)
+        if len(self._parked) > self._max_parked:
+            self._parked.popitem(last=False)[1].drop()
+
+    def due_at(self, instant: int | None) -> None:
+        """Look for tasks at an instant (µs): a task that was parked here is due then."""
+        if instant is not None:
+            self.committer.claim_in(self.clock.seconds_until(instant) + 0.001)
+
+    # What turns need.
+
+    def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
+        """Call later, outside of anybody's context."""
+        return self.loop.call_later(delay, callback, context=self.context)
+
+    def spawn(
+        self, work: Coroutine[Any, Any, None], turn: Turn | None = None
+    ) -> asyncio.Task[None]:
+        """Run something beside all else; an error ends the turn that it is for."""
+        task = self.loop.create_task(work, context=self.context.copy())
+        self._spawned.add(task)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            self._spawned.discard(task)
+            if task.cancelled() or (error := task.exception()) is None:
+                return
+            if turn is not None and isinstance(error, ValueSealed | SealBroken):
+                if not turn.is_over:  # else its task may be held anew
+                    self.seal(turn, error)
+            else:
+                logger.error("an unforeseen error for %r", turn, exc_info=error)
+                if turn is not None:
+                    turn.drop()
+
+        task.add_done_callback(done)
+        return task
+
+    async def in_thread(self, threads: Threads, place: Place, function: Callable[[], Any]) -> Any:
+        """Run plain code of a task in a thread; it is counted until it has really ended."""
+
+        def ended(_: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                self.loop.call_soon_threadsafe(self.thread_ended, place)
+
+        future = threads.submit(_raisable, function)
+        self.threads[place] += 1
+        future.add_done_callback(ended)
+        return await asyncio.wrap_future(future)
+
+    def thread_ended(self, place: Place) -> None:
+        """Take note that code of a task that cannot be stopped has ended."""
+        self.threads[place] -= 1
+        if not self.threads[place]:
+            del self.threads[place]
+        self._thread_ended.set()
+
+    def begin_span(self, info: Callable[[], Info], context: Context) -> AttemptSpan | None:
+        """Begin the span of an attempt whose code will run in a context; None without a tracer."""
+        tracing = self.app.tracing
+        return None if tracing is None else tracing.begin(info(), self.instance, context)
+
+    def traced(self, requests: list[Json], turn: Turn) -> list[Json]:
+        """Let children belong to the trace of the job that asks for them."""
+        if self.app.tracing is not None:
+            for request in requests:
+                if request["kind"] == "job":
+                    request["headers"] = self.app.tracing.carried(turn.row, self.instance)
+        return requests
+
+    def replace(self, turn: Turn, again: Turn) -> None:
+        """Begin with a task anew, under the same lease."""
+        turn.is_over = True
+        self.held[turn.place] = again
+        self._guarded(again, again.begin)
+
+    async def read_journal(self, job: str, task: str) -> list[list[Any]]:
+        """Read all that a task has been told, page by page."""
+        rows: list[list[Any]] = []
+        while True:
+            page = await self._reader.call(self.calls.read_journal(job, task, len(rows)))
+            rows += page
+            if not page:
+                return rows
+
+    async def keep_progress(self, turn: Turn) -> None:
+        """Tell the database how far a task is, before it is given up."""
+        number, news = turn.progress.news()
+        if news:
+            await self._reader.call(self.calls.extend([turn.lease() | news], self.lease_for))
+            turn.progress.said(number)
+
+    @cached_property
+    def streams(self) -> StreamLinks:
+        """Give the connections for what activities publish."""
+        return StreamLinks(self.source, self.calls)
+
+    async def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> bool:
+        """Ask whether a worker of this queue, and version, has a function."""
+        return bool(await self._reader.call(self.calls.has_worker(queue, version, kind, name)))
+
+    def mail_has_come(self) -> None:
+        """Let what is held look into its inbox: a hint says that some of it was sent something."""
+        for turn in list(self.held.values()):
+            self._guarded(turn, turn.hear)
+
+    def heard(self, task: Task, state: str, cancel: bool) -> None:
+        """Take what a heartbeat has heard of a task."""
+        turn = self.held.get((task["job"], task["task"]))
+        if turn is None or turn.token != task["token"]:
+            return
+        if state == "lost" and not turn.flying:
+            logger.warning("%r is held by somebody else now: it is dropped", turn)
+            turn.drop()
+        elif cancel:
+            self._guarded(turn, turn.nudge)
+
+    # The end.
+
+    def begin_stopping(self) -> None:
+        """Claim nothing more, and let turns come to an end."""
+        self.is_stopping = True
+        self.committer.may_claim = False
+        for turn in list(self.held.values()):
+            self._guarded(turn, turn.drain)
+
+    async def let_go(self) -> list[Task]:
+        """End all turns; gives the tasks of which no code runs here any more, a moment later: a
+        thread that waits for something of ours ends, too, but has to wake up first."""
+        turns = list(self.held.values())
+        running: set[asyncio.Task[Any]] = set(self.attempts)
+        for turn in turns:
+            running |= getattr(turn, "tasks", set())
+            turn.drop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_WITHIN):
+                await self._code_ended(running, turns)
+        ended = [turn for turn in turns if not self.threads[turn.place]]
+        for turn in turns:
+            if self.threads[turn.place]:
+                logger.warning("%r is left behind: its code goes on until the process ends", turn)
+        return [turn.lease() | turn.progress.news()[1] for turn in ended]
+
+    async def _code_ended(self, running: set[asyncio.Task[Any]], turns: list[Turn]) -> None:
+        if running:
+            await asyncio.wait(running)
+        while any(self.threads[turn.place] for turn in turns):
+            self._thread_ended.clear()
+            await self._thread_ended.wait()
+
+    async def close(self) -> None:
+        """Close runs and connections."""
+        for turn in list(self._parked.values()) + list(self.held.values()):
+            turn.drop()
+        self._parked.clear()
+        await self._end_spawned()
+        await self.committer.close()
+        await self._reader.close()
+        await self.sql_lanes.close()
+        await self.streams.close()
+        await self.transactions.close()
+        self.hook_threads.shutdown(wait=False, cancel_futures=True)
+        self.activity_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _end_spawned(self) -> None:
+        """End what runs beside: it gives its connection back, to be closed with the others."""
+        spawned = list(self._spawned)
+        for task in spawned:
+            task.cancel()
+        if spawned:
+            await asyncio.wait(spawned, timeout=CLOSE_WITHIN)
+
+
+def _raisable(function: Callable[[], Any]) -> Any:
+    """Call plain code; what no future may hold, and no coroutine be thrown, is another error, as
+    where a coroutine raises it."""
+    try:
+        return function()
+    except (StopIteration, GeneratorExit) as error:
+        raise RuntimeError(f"function raised {type(error).__name__}") from error

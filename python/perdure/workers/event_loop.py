@@ -1,0 +1,51 @@
+"""The worker's event loop: uvloop's where it is installed, asyncio's own elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextvars import Context
+from typing import Any
+
+from perdure.errors import InvalidArgument
+
+from .hooks import note_timer
+
+LOOP = "PERDURE_LOOP"
+"""The variable that names one, `asyncio` or `uvloop`; without it the quicker one is taken."""
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop. Raises InvalidArgument where `$PERDURE_LOOP` names none that is here."""
+    wanted = os.environ.get(LOOP)
+    if wanted not in (None, "", "asyncio", "uvloop"):
+        raise _no_loop(wanted)
+    if wanted != "asyncio":
+        try:
+            from .uvloops import UvLoop
+        except ImportError as error:
+            if wanted:
+                raise _no_loop(wanted) from error
+        else:
+            return UvLoop()
+    return AsyncioLoop()
+
+
+def _no_loop(wanted: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"there is no event loop {wanted!r}"[:500],
+        detail=f"${LOOP} names it.",
+        hint="Say asyncio, or uvloop where that is installed: pip install 'perdure[uvloop]'.",
+    )
+
+
+class AsyncioLoop(asyncio.SelectorEventLoop):
+    """That of asyncio, whose `call_later()` calls `call_at()`; it notes the timers of hooks."""
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call at a time of the loop's clock."""
+        timer = super().call_at(when, callback, *args, context=context)
+        note_timer(timer, context)
+        return timer

@@ -1,0 +1,121 @@
+"""Heartbeats: a thread with a connection of its own keeps the leases of a worker, whatever its
+loop is doing, and watches the loop: code that blocks it is reported, and not protected for ever."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from perdure.basics.faults import crash_point
+from perdure.database.connections import REFUSALS, Link
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .turns import Turn
+
+logger = logging.getLogger("perdure.worker")
+
+TICK = 0.5
+BLOCKED_AFTER = 2.0
+"""Seconds without a sign of the loop after which it is reported."""
+MAX_TASKS = 1000
+"""Leases kept by one statement."""
+
+
+class Heartbeat:
+    """Keep the leases of an engine: `start()` in its loop, `stop()` from anywhere."""
+
+    def __init__(self, engine: Engine, hung_after: float):
+        self._engine = engine
+        self._hung_after = hung_after
+        self._every = engine.lease_for / 3
+        self._link = Link(engine.source, "perdure heartbeat", patience=self._every)
+        self._stopped = threading.Event()
+        self._loop_thread = threading.get_ident()
+        self._seen_at = time.monotonic()
+        self._is_reported = False
+        self._thread = threading.Thread(target=self._run, name="perdure-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, also where it has not begun; leases are not kept any more."""
+        self._stopped.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        due_at = time.monotonic() + self._every
+        while not self._stopped.wait(min(TICK, self._every / 2)):
+            try:
+                self._watch()
+                if time.monotonic() >= due_at or self._engine.wants_heartbeat:
+                    self._engine.wants_heartbeat = False
+                    due_at = time.monotonic() + self._every
+                    self._beat()
+            except Exception:  # leases must be kept as long as that is possible
+                logger.exception("a heartbeat has failed")
+        self._link.close()
+
+    # The loop.
+
+    def _watch(self) -> None:
+        """Ask the loop for a sign; report who blocks it."""
+        silent_for = time.monotonic() - self._seen_at
+        if silent_for > BLOCKED_AFTER and not self._is_reported:
+            self._is_reported = True
+            self._report(silent_for)
+        try:
+            self._engine.loop.call_soon_threadsafe(self._sign)
+        except RuntimeError:  # the loop has ended
+            self._stopped.set()
+
+    def _sign(self) -> None:
+        self._seen_at = time.monotonic()
+        self._is_reported = False
+
+    def _report(self, silent_for: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else "unknown"
+        logger.warning(
+            "the worker's loop has been blocked for %.1f s by %r; blocking work belongs in a plain"
+            " `def` activity or hook:\n%s",
+            silent_for,
+            self._engine.running or "a hook or activity",
+            stack,
+        )
+
+    # The leases.
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._seen_at > self._hung_after:
+            logger.error("the worker's loop hangs: its leases are not kept any more")
+            return
+        turns = list(self._engine.held.values())
+        for start in range(0, len(turns), MAX_TASKS):
+            self._extend(turns[start : start + MAX_TASKS])
+
+    def _extend(self, turns: list[Turn]) -> None:
+        crash_point("heartbeat: before send")
+        news = [turn.progress.news() for turn in turns]
+        tasks = [turn.lease() | told for turn, (_, told) in zip(turns, news, strict=True)]
+        try:
+            answers = self._link.call(self._engine.calls.extend(tasks, self._engine.lease_for))
+        except REFUSALS as error:
+            logger.warning("leases could not be kept this time: %s", str(error).strip())
+            return
+        for turn, (number, _), task, answer in zip(turns, news, tasks, answers, strict=True):
+            if answer["state"] == "held":
+                turn.progress.said(number)
+            if "error" in answer:
+                logger.warning("the progress of %r is not kept: %s", turn, answer["error"])
+            if answer["state"] == "lost" or answer["cancel"]:
+                self._engine.loop.call_soon_threadsafe(
+                    self._engine.heard, task, answer["state"], answer["cancel"]
+                )

@@ -1,0 +1,583 @@
+"""Hooks: ordinary code on the worker's loop (or in a thread), beside a memo of what it was told.
+
+A wait is a plain future. When a hook does nothing but wait, it leaves memory: an async one is
+parked first and then cancelled, a plain one is unwound first and then parked; it runs again from
+the top, with its memo, when there is something for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from perdure.basics.durations import from_iso, microseconds, to_iso
+from perdure.basics.faults import crash_point
+from perdure.basics.limits import too_late
+from perdure.errors import PerdureError, failure_of
+from perdure.replay.journal import MAX_TURNED_AWAY
+from perdure.replay.replay import Evicted, Fact, Suspend, current
+from perdure.workflow.asks import stored
+from perdure.workflow.context import is_shielded
+from perdure.workflow.work import Hook
+
+from .activities import Final
+from .hook_calls import HookRuntime, InThread
+from .mail import UNREAD, Mail, mail_of_claim
+from .memo import OWN_ATTEMPTS, Memo
+from .outbox import Outbox
+from .stillness import Wait, is_still
+from .turns import DROPPED, ENDED, Json, Turn, facts_of, log_failure, refusal
+from .waits import AT_ONCE, Waits
+
+if TYPE_CHECKING:
+    from perdure.tracing import AttemptSpan
+
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+MAX_TIMERS = 64
+KEEP = {"state": "keep"}
+PARK = {"state": "park"}
+DROP = {"state": "drop"}
+
+
+class HookTurn(Turn):
+    """A hook that this worker holds."""
+
+    kind = "hook"
+    takes_mail = True
+
+    def __init__(self, engine: Engine, row: Json, hook: Hook[..., Any]):
+        super().__init__(engine, row)
+        self.hook = hook
+        self.memo = Memo(())
+        # What belongs to a turn does not hold it: what is over leaves memory at once.
+        self._itself: HookTurn = weakref.proxy(self)
+        self.outbox = Outbox(self._itself, 0)
+        self.waits = Waits(self._itself)
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._shielded: set[asyncio.Task[Any]] = set()
+        self.acting = 0
+        self.thread_waits: set[InThread] = set()
+        self.shielded_waits = 0
+        self.transacting = asyncio.Lock()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._root: asyncio.Task[Any] | None = None
+        self._span: AttemptSpan | None = None
+        self._plan: Json | None = None
+        self._sent_plan: Json = KEEP
+        self.has_ended = False
+        self._until: int | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_late = False
+        self._is_dead = False
+        self._is_unwinding = False
+        self._is_abandoned = False
+        self._turned_away = 0
+        self._must_cancel = False
+        self._hears_later = False
+        self._has_begun = False
+        self._asked: int = row["asked"]
+        self._begun: int = self._asked
+        self.mail = mail_of_claim(row)
+
+    # Beginning and ending.
+
+    def begin(self) -> None:
+        """Run the function beside what its journal tells."""
+        if self.row["journal"] is None:
+            self.engine.spawn(self._reload(), self)
+        else:
+            self._load(self.row["journal"])
+
+    async def _reload(self) -> None:
+        rows = await self.engine.read_journal(self.job, self.task)
+        if not self.is_over:
+            self._load(rows)
+
+    def _load(self, rows: list[list[Any]]) -> None:
+        facts = facts_of(rows)
+        self.position = len(facts)
+        self.memo = Memo(facts)
+        first_at = from_iso(self.row["started_at"])
+        self.outbox = Outbox(self._itself, facts[-1].at if facts else first_at)
+        _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
+        self._until = self.hook.limits.until(first_at, again_at or first_at)
+        self._run()
+        self.waits.take(self.mail, runs_again=True)
+
+    def _run(self) -> None:
+        """Run the function from the top."""
+        self.memo.restart()
+        self._begun = self._asked
+        self._is_late = self._until is not None and self._until <= self.engine.clock.now()
+        self._must_cancel = self.memo.is_cancelled or self._is_late
+        self._is_unwinding = self._has_begun = self._hears_later = False
+        self._set_alarm()
+        runtime = HookRuntime(self)
+        context = Context()
+        context.run(current.set, runtime)
+        self._span = self.engine.begin_span(self.info, context)
+        crash_point("hook: before function")
+        self._root = self.engine.loop.create_task(self._main(runtime, context), context=context)
+        self._root.add_done_callback(self._ended, context=self.engine.context)
+
+    async def _main(self, runtime: HookRuntime, context: Context) -> Any:
+        self._has_begun = True
+        hook = self.hook
+        args, kwargs = hook.shape.arguments(self.row["args"])
+
+        def call() -> Any:
+            return context.copy().run(hook.function, runtime.memory, *args, **kwargs)
+
+        try:
+            if hook.is_async:
+                value = await hook.function(runtime.memory, *args, **kwargs)
+            else:
+                threads = self.engine.hook_threads
+                value = await self.engine.in_thread(threads, self.place, call)
+            return self.engine.calls.sealable(stored(value))
+        except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
+            raise Final(error) from error
+
+    def _ended(self, root: asyncio.Task[Any]) -> None:
+        """Say how the function has ended."""
+        _retrieve(root)
+        if self._is_dead or self.is_over or self._is_abandoned:
+            self._end_span(PARK if self._sent_plan is PARK else DROP)
+            return
+        crash_point("hook: after function")
+        self.has_ended = not self._is_unwinding
+        for task in list(self.tasks):  # what the hook has begun and not awaited
+            task.cancel()
+        plan: Json = PARK if self._is_unwinding else self._last_words(root)
+        self._plan = plan
+        if plan["state"] in ("failed", "retry"):
+            again = f"again at {plan['until']}" if "until" in plan else None
+            log_failure(self, f"attempt {self.row['attempt'] + 1}", plan["value"], again)
+        self._end_span(plan)
+        self.submit()
+
+    def _end_span(self, plan: Json) -> None:
+        span, self._span = self._span, None
+        if span is not None:
+            state = plan["state"]
+            span.end(state, plan["value"] if state in ("failed", "retry") else None)
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._until is not None:
+            delay = self.engine.clock.seconds_until(self._until)
+            self._alarm = self.engine.call_later(delay, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        """Cancel an attempt that has taken too long; one that began too late is told at its first
+        call, or here, where it makes none."""
+        if self.is_leaving() or self.memo.is_cancelled or (self._is_late and not self._must_cancel):
+            return
+        self._is_late = True
+        if self._plan is PARK:  # not sent yet: it would tell of no time at which to wake up
+            self._plan = None
+        self.cancel()
+
+    def _next_deadline(self) -> int | None:
+        """Give the earliest deadline of its waits and its own, unless that has passed."""
+        own = None if self._is_late else self._until
+        deadlines = (self.waits.next_deadline(), own)
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def _last_words(self, root: asyncio.Task[Any]) -> Json:
+        if root.cancelled():
+            return self._failed(asyncio.CancelledError("the hook was cancelled"))
+        error = root.exception()
+        if isinstance(error, Final):
+            error = error.error
+        if error is None:
+            return {"state": "done", "value": root.result()}
+        try:
+            return self._failed(error)
+        except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
+            return {"state": "failed", "value": failure_of(broken, f"hook {self.hook.name}")}
+
+    def _failed(self, error: BaseException) -> Json:
+        name, limits, made = f"hook {self.hook.name}", self.hook.limits, self.row["attempt"] + 1
+        now, end = self.engine.clock.now(), limits.end(from_iso(self.row["started_at"]))
+        if isinstance(error, asyncio.CancelledError) and self.memo.is_cancelled:
+            return {"state": "cancelled", "value": failure_of(error, name)}
+        if isinstance(error, asyncio.CancelledError) and self._is_late:
+            if self._until == end:
+                _, _, last = self.memo.attempts(OWN_ATTEMPTS)
+                return {"state": "failed", "value": too_late(name, limits, made, last)}
+            late = TimeoutError(f"{name} took longer than {limits.timeout:g} s")
+            error = late.with_traceback(error.__traceback__)
+        failure = failure_of(error, name) | {"attempts": made}
+        if not self.hook.retry.allows(error, made):
+            return {"state": "failed", "value": failure}
+        again_at = now + microseconds(self.hook.retry.pause(made))
+        if end is not None and again_at >= end:
+            return {"state": "failed", "value": too_late(name, limits, made, failure)}
+        due = to_iso(again_at)
+        value = failure | {"again_at": due}
+        self.outbox.tell("attempt", OWN_ATTEMPTS, ok=False, value=value)
+        return {"state": "retry", "value": failure, "until": due}
+
+    # What its calls ask of it.
+
+    def claim_key(self, what: str) -> str:
+        """Give the key of the next call. Raises Evicted or Suspend where the hook is leaving."""
+        self.check_alive()
+        key = self.memo.key(what)
+        if not (self.memo.is_cancelled or self._is_late):
+            self._asked = max(self._asked, self.memo.asked)
+        return key
+
+    def is_leaving(self) -> bool:
+        """Tell whether what the code does now has no effect any more."""
+        return self._is_dead or self.is_over or self._is_unwinding
+
+    def check_alive(self) -> None:
+        """Let nothing have any effect while the hook is leaving memory."""
+        if self._is_dead or self.is_over:
+            raise self._turned(Evicted())
+        if self._is_unwinding:
+            raise self._turned(Suspend())
+
+    def _turned(self, away: Evicted | Suspend) -> Evicted | Suspend:
+        """Count how often code that is leaving has called all the same."""
+        self._turned_away += 1
+        if self._turned_away == MAX_TURNED_AWAY:
+            logger.error(
+                "%r does not let go: its code catches what is to end it, and waits again. It is"
+                " left where it is for ever, and begins anew from its journal. Let it catch"
+                " Exception instead of BaseException",
+                self,
+            )
+            self.engine.loop.call_soon_threadsafe(self._abandon)
+        return away
+
+    def stays_for_ever(self) -> bool:
+        """Tell whether its code would call for ever, if its calls raised."""
+        return self._turned_away >= MAX_TURNED_AWAY
+
+    def _abandon(self) -> None:
+        """Park a plain hook whose thread does not unwind."""
+        if not self.hook.is_async:
+            self.engine.hook_threads.replace_one()
+        if self._is_unwinding and self._plan is None and not (self._is_dead or self.is_over):
+            self._is_abandoned, self._plan = True, PARK
+            self._end_span(PARK)
+            self.submit()
+
+    async def hear_cancel(self) -> None:
+        """Let the code be cancelled here, once, where it was asked to cancel before it ran again.
+
+        All that it does side by side comes to its place first; what is shielded goes on, and
+        whoever waits for that hears of it then.
+        """
+        self.waits.take_cancel()
+        if self._must_cancel and is_shielded.get():
+            self._hears_later = True
+        elif self._must_cancel:
+            await self._stand()
+
+    async def _stand(self) -> None:
+        """Stand here until the code is cancelled. What stays, since the cancel was heard elsewhere,
+        goes on; meanwhile the hook does not leave memory."""
+        stands = Wait()
+        self.engine.call_later(AT_ONCE, partial(self._cancel_late, stands))
+        self.acting += 1
+        try:
+            await stands
+        finally:
+            self.acting -= 1
+
+    def _cancel_late(self, stands: Wait) -> None:
+        if self._must_cancel and not self.is_leaving():
+            self.cancel()
+        self.engine.call_later(AT_ONCE, partial(self._go_on, stands))  # first the cancel goes down
+
+    def _go_on(self, stands: Wait) -> None:
+        if not (stands.done() or self.is_leaving()):
+            stands.set_result(None)
+
+    def end_shield(self) -> None:
+        """Raise CancelledError where something shielded went on in its place."""
+        if self._must_cancel and self._hears_later:
+            self._must_cancel = False
+            raise asyncio.CancelledError("the hook was asked to cancel")
+
+    def check_cancelled(self) -> None:
+        """Raise CancelledError, once, where the code was asked to cancel and has no shield.
+
+        Code that runs again comes first to where it was: else its `finally` blocks would not run.
+        """
+        if self._must_cancel and self.is_there() and not is_shielded.get():
+            self._must_cancel = False
+            raise asyncio.CancelledError("the hook was asked to cancel")
+
+    def heard_cancel(self) -> None:
+        """Take note that a thread hears of a cancel now. Raises Evicted or Suspend where it was
+        none: the hook is leaving."""
+        self.check_alive()
+        self._must_cancel = False
+
+    def is_there(self) -> bool:
+        """Tell whether code that runs again has asked for all that it had asked for before."""
+        return self.memo.asked >= self._asked
+
+    def was_begun(self) -> bool:
+        """Tell whether the call that was made last had been made when the code ran before."""
+        return self.memo.asked <= self._begun
+
+    def cancel_soon(self) -> None:
+        """Cancel the code when it has gone on from where it waits."""
+        self.engine.call_later(AT_ONCE, self._cancel_if_here)
+
+    def _cancel_if_here(self) -> None:
+        if not (self.is_leaving() or self.has_ended):
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the code: an async hook where it is, a thread where it waits next.
+
+        A task that is cancelled before its first step never runs its `finally` blocks: code that
+        has not begun is cancelled at the first call that its memo cannot answer. A thread in a
+        shield hears of it when that ends.
+        """
+        waiting: set[Any] = set()
+        if self.hook.is_async and self._has_begun:
+            waiting = {self._root}
+        elif not (self.hook.is_async or self.shielded_waits):
+            waiting = self.tasks - {self._root} - self._shielded
+        waits = tuple(self.thread_waits)
+        is_heard = self.hook.is_async or any(call.hears_cancel() for call in waits)
+        self._must_cancel = not (waiting and is_heard)
+        self._hears_later = self._hears_later or bool(self._must_cancel and self._shielded)
+        for task in waiting:
+            task.cancel()
+
+    # Its tasks and timers.
+
+    def tick(self) -> None:
+        """Look after the waits."""
+        self.waits.tick()
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        if self.outbox.has_more() and not self.is_over:
+            self.submit()
+
+    def note_timer(self, timer: asyncio.TimerHandle) -> None:
+        """Remember a timer of the hook's own code: until it fires the hook is not still."""
+        self._timers.append(timer)
+        if len(self._timers) > MAX_TIMERS:
+            now = self.engine.loop.time()
+            self._timers = [t for t in self._timers if not t.cancelled() and t.when() > now]
+
+    def note_task(self, task: asyncio.Task[Any]) -> None:
+        """Remember a task of the hook."""
+        self.tasks.add(task)
+        if is_shielded.get() and not self.hook.is_async:
+            self._shielded.add(task)
+        task.add_done_callback(self._task_done, context=self.engine.context)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        self._shielded.discard(task)
+        if self.is_leaving():
+            _retrieve(task)
+
+    def is_still(self) -> bool:
+        """Tell whether the code only waits, and nothing of it is on its way."""
+        if self.acting or self.outbox.is_waited_for():
+            return False
+        if not self.hook.is_async:
+            waits = tuple(self.thread_waits)
+            return bool(waits) and all(call.is_still() for call in waits)
+        return is_still(self.tasks, self._timers)
+
+    def is_busy(self) -> bool:
+        """Tell whether a tick has to wait: something is being sent, or the code has ended."""
+        return self.is_leaving() or self.flying or self.queued or self._plan is not None
+
+    # Leaving memory.
+
+    def leave(self) -> None:
+        """Park an async hook, to cancel it then; unwind a thread, to park it then."""
+        if self.hook.is_async:
+            self._plan = PARK
+            self.submit()
+        else:
+            self._is_unwinding = True
+            self.waits.fail(Suspend())
+
+    def _evict(self) -> None:
+        """End the code in memory without any further effect."""
+        self._is_dead = True
+        self.outbox.end(Evicted())
+        if not self.hook.is_async:
+            self.waits.fail(Evicted())
+        for task in list(self.tasks):
+            task.cancel()
+
+    def give_back(self, error: PerdureError) -> None:
+        """End the code here, and give the task back when nothing of it is on its way."""
+        if not (self._is_dead or self.is_over):
+            self._evict()
+            self.engine.spawn(self._give_back(error), self)
+
+    async def _give_back(self, error: PerdureError) -> None:
+        while self.flying:  # the database would take what comes now for the same turn again
+            await self.landing()
+        raise error  # seals it, if it is still held
+
+    # Sending.
+
+    def body(self, state: str, **more: Any) -> Json:
+        """Give a turn, and how much the code had asked for before it was to be cancelled."""
+        return super().body(state, asked=self._asked, **more)
+
+    def record(self, fact: Fact) -> Json:
+        """Give the turn that records the fact of a transaction, behind all that has accumulated."""
+        self._sent_plan = KEEP
+        return self.body("keep", awaits=self.waits.awaits()) | self.outbox.send_with(fact)
+
+    def take_back(self) -> None:
+        """Go on: what has accumulated is still to be recorded."""
+        self.outbox.take_back()
+        super().take_back()
+        if self._plan is not None:  # its code has ended meanwhile, and could say nothing
+            self.submit()
+        elif not self.is_over:
+            self.waits.arm()
+
+    def build(self) -> Json:
+        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        if self._plan is None and self.transacting.locked():
+            self._sent_plan = KEEP
+            return self.body("keep", awaits=self.waits.awaits())
+        plan, self._plan = self._plan or KEEP, None
+        self._sent_plan, state = plan, plan["state"]
+        crash_point(f"hook: before {_PHASES.get(state, 'final flush')}")
+        body = self.body(**plan) | self.outbox.send(final=state in ENDED)
+        if state in _PHASES:
+            body["awaits"] = self.waits.awaits()
+        if plan is PARK and (until := self._next_deadline()) is not None:
+            body["until"] = to_iso(until)
+        return body
+
+    def answered(self, answer: Json) -> None:
+        """Go on with what the database said."""
+        state = answer["state"]
+        if state == "keep":
+            self._kept(answer)
+        elif state == "parked":
+            crash_point("hook: after park")
+            self.engine.due_at(self._next_deadline())
+            self.drop()
+        elif state in DROPPED:
+            crash_point("hook: after final flush")
+            self.drop()
+        elif state in ("stale", "replay"):
+            self._start_over(state, UNREAD)
+        else:
+            self._refused(refusal(answer))
+
+    def _start_over(self, why: str, mail: Mail) -> None:
+        logger.info("%r starts over from its journal: %s", self, why)
+        self._evict()
+        again = HookTurn(self.engine, self.row | {"journal": None, "asked": self._asked}, self.hook)
+        again.asked_before = self.asked_before
+        again.progress = self.progress
+        again.mail = mail
+        self.engine.replace(self, again)
+
+    def _kept(self, answer: Json) -> None:
+        self.applied(self.outbox.acknowledge(self.position, answer))
+        crash_point("hook: after advance")
+        if self._is_abandoned:
+            self._start_over("its code does not let go", self.mail_of(answer, set()))
+            return
+        runs_again = self._sent_plan is PARK and not self.hook.is_async
+        if runs_again:
+            self._run()
+        has_more = self.outbox.has_more()  # what it is told now goes with what it says to that
+        if self._plan is None and not self._is_unwinding:  # it would park on what it was told
+            mail = self.mail_of(answer, self.outbox.taken() | self.waits.offered())
+            self.waits.take(mail, runs_again=runs_again)
+        if self._plan is not None or (has_more and not self.transacting.locked()):
+            self.submit()
+        else:
+            self.waits.arm()
+
+    def _refused(self, error: PerdureError) -> None:
+        logger.error("%r is refused: %s", self, error)
+        if self._sent_plan["state"] == "failed":
+            self.drop()
+            return
+        self._evict()
+        self._plan = {"state": "failed", "value": failure_of(error)}
+        self.submit()
+
+    def spoiled(self, error: BaseException) -> Json:
+        """Give the error to whoever waits for the hook."""
+        return self.body("failed", value=failure_of(error))
+
+    def nudge(self) -> None:
+        """Ask for mail."""
+        if self._root is not None:
+            self.submit()
+
+    def drop(self) -> None:
+        """End the code without any further effect."""
+        self._evict()
+        self.over()
+
+    def over(self) -> None:
+        """Tell the engine that the task is not held any more, and let go of its code."""
+        super().over()
+        self._until = self._root = None
+        self._set_alarm()
+
+    def drain(self) -> None:
+        """Leave memory as soon as the code only waits."""
+        self.waits.hurry()
+
+
+def make_task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """Make a task of the worker's loop, and note to which hook it belongs."""
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    turn = turn_of(options.get("context"))
+    if turn is not None:
+        turn.note_task(task)
+    return task
+
+
+def turn_of(context: Context | None) -> HookTurn | None:
+    """Give the hook whose code runs here, or in that context."""
+    serving = current.get(None) if context is None else context.get(current)
+    return serving.turn if isinstance(serving, HookRuntime) else None
+
+
+def note_timer(timer: asyncio.TimerHandle, context: Context | None) -> None:
+    """Note to which hook a timer of the worker's loop belongs."""
+    turn = turn_of(context)
+    if turn is not None:
+        turn.note_timer(timer)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Keep asyncio from reporting an error that nobody is to hear."""
+    if not task.cancelled():
+        task.exception()
+
+
+_PHASES = {"keep": "flush", "park": "park"}
+"""States in which the task goes on, and what the crash point before each is called."""

@@ -1,0 +1,106 @@
+"""Lanes: connections on which busy turns wait for their jobs, so that the others need not; and what
+they have in common with those on which the database runs tasks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from perdure.database.connections import REFUSALS, AsyncLink
+
+from .turns import ENDED, Json, Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+MAX_LANES = 4
+
+
+class Letter:
+    """A turn on its way: what it says, written."""
+
+    __slots__ = ("body", "is_final", "text", "turn")
+
+    def __init__(self, turn: Turn, body: Json):
+        self.turn = turn
+        self.body = body
+        self.text = turn.engine.calls.turn(body, turn.row)
+        self.is_final = body["state"] != "keep"
+
+    def leaves_work(self) -> bool:
+        """Tell whether it may make a task due: what it asks for, signals, answers or gives back."""
+        body, state = self.body, self.body["state"]
+        if "requests" in body or any("signal" in fact for fact in body.get("facts", ())):
+            return True
+        is_answer = state in ENDED and self.turn.row["asker"] is not None
+        return is_answer or not (state in ENDED or state in ("keep", "park"))
+
+
+class Lanes(ABC):
+    """A few connections, and what is done on them, one thing after another."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._idle: list[AsyncLink] = []
+        self._running = 0
+
+    def _begin(self) -> None:
+        """Open another lane, if there may be one more."""
+        if self._running < MAX_LANES:
+            self._running += 1
+            self._engine.spawn(self._run())
+
+    async def _run(self) -> None:
+        link = self._idle.pop() if self._idle else self._made()
+        try:
+            await self._work(link)
+        finally:
+            self._running -= 1
+            self._idle.append(link)
+
+    @abstractmethod
+    def _made(self) -> AsyncLink:
+        """Make a connection."""
+
+    @abstractmethod
+    async def _work(self, link: AsyncLink) -> None:
+        """Do what waits, until there is no more of it."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for link in self._idle:
+            await link.close()
+        self._idle.clear()
+
+
+class BusyLanes(Lanes):
+    """Send busy turns again, waiting: one job a call."""
+
+    def __init__(self, engine: Engine):
+        super().__init__(engine)
+        self._waiting: dict[str, list[Letter]] = {}
+
+    def send(self, letter: Letter) -> None:
+        """Send a turn when its job is free."""
+        job = letter.turn.job
+        is_new = job not in self._waiting
+        self._waiting.setdefault(job, []).append(letter)
+        if is_new:
+            self._begin()
+
+    def _made(self) -> AsyncLink:
+        return AsyncLink(self._engine.source, "perdure waits", tells=True)
+
+    async def _work(self, link: AsyncLink) -> None:
+        while self._waiting:
+            job = next(iter(self._waiting))
+            await self._send_all(link, self._waiting.pop(job))
+
+    async def _send_all(self, link: AsyncLink, letters: list[Letter]) -> None:
+        committer = self._engine.committer
+        try:
+            reply = await link.call(committer.written(letters, waiting=True))
+        except REFUSALS as error:
+            await committer.isolate(letters, error)
+            return
+        committer.deliver(letters, reply)

@@ -1,0 +1,85 @@
+"""What a hook has been told, found again when it runs again: by what was asked, not by order.
+
+Activities and other work are known by name, arguments and occurrence among equals; commands and
+reads by verb, path and occurrence; so neither concurrency nor changed code before them matters.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from perdure.basics.durations import from_iso
+from perdure.basics.paths import write_path
+from perdure.errors import Failed
+from perdure.replay.replay import Fact
+from perdure.workflow.asks import Ask
+
+MAX_PATH = 100
+OWN_ATTEMPTS = "$hook"
+"""The key of the attempts of the hook itself."""
+
+
+class Memo:
+    """The journal of a hook, by key."""
+
+    def __init__(self, facts: Iterable[Fact]):
+        self._told: dict[str, Fact] = {}
+        self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
+        self._deadlines: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
+        self.asked = 0
+        self.is_cancelled = False
+        for fact in facts:
+            self.record(fact)
+
+    def restart(self) -> None:
+        """Count from the beginning: the code runs again from the top."""
+        self._counts.clear()
+        self.asked = 0
+
+    def key(self, what: str) -> str:
+        """Give the key of the next call of something: `search:1f…#2`."""
+        self.asked += 1
+        self._counts[what] += 1
+        return f"{what}#{self._counts[what]}"
+
+    def record(self, fact: Fact) -> None:
+        """Take note of a fact."""
+        key = fact.key or ""
+        if fact.kind == "cancel":
+            self.is_cancelled = True
+        elif fact.kind == "attempt":
+            made, *_ = self._attempts.get(key, (0,))
+            again_at = fact.value.get("again_at")
+            self._attempts[key] = made + 1, again_at and from_iso(again_at), fact.value
+        elif fact.kind == "note":
+            self._deadlines[key] = from_iso(fact.value["until"])
+        elif fact.kind != "dropped":
+            self._told.setdefault(key, fact)
+
+    def told(self, key: str) -> Fact | None:
+        """Give what was told for a key."""
+        return self._told.get(key)
+
+    def attempts(self, key: str) -> tuple[int, int | None, Failed | None]:
+        """Give how many attempts have failed, when the next may begin (µs), and the last one."""
+        return self._attempts.get(key, (0, None, None))
+
+    def deadline(self, key: str) -> int | None:
+        """Give the deadline that the first call of a wait has set (µs)."""
+        return self._deadlines.get(key)
+
+
+def what_is_asked(ask: Ask) -> str:
+    """Name what is asked, without the occurrence."""
+    if ask.kind in ("command", "read"):
+        path = write_path(ask.spec["path"])
+        if len(path) > MAX_PATH:
+            path = blake2b(path.encode(), digest_size=8).hexdigest()
+        return f"{ask.name}:{path}"
+    if ask.kind == "send":
+        target = ask.spec.get("target")
+        return ask.name if target is None else f"{ask.name}@{target}"
+    return f"{ask.name}:{ask.fingerprint}"

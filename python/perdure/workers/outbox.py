@@ -1,0 +1,201 @@
+"""The outbox of a hook: what it has to say to the database, and what is on its way there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from perdure.replay.replay import Fact
+from perdure.workflow.asks import Ask, outlives
+
+from .turns import Json, command_body, fact_body
+
+if TYPE_CHECKING:
+    from .hooks import HookTurn
+
+FLUSH_WITHIN = 0.02
+"""Seconds that a fact may wait for company."""
+
+
+class Command:
+    """A command, read or send: a fact whose answer comes from the database."""
+
+    __slots__ = ("ask", "at", "future", "key", "place")
+
+    def __init__(self, ask: Ask, key: str, at: int, place: int, future: asyncio.Future[Fact]):
+        self.ask = ask
+        self.key = key
+        self.at = at
+        self.place = place
+        self.future = future
+
+    def fact(self, ok: bool, value: Any) -> Fact:
+        """Make the fact of its answer."""
+        ask = self.ask
+        return Fact(ask.kind, self.key, ok, value, self.at, ask.name, ask.fingerprint)
+
+
+class Load:
+    """What is sent, or gathers to be sent, in one call."""
+
+    __slots__ = ("acks", "cancels", "commands", "facts", "requests")
+
+    def __init__(self) -> None:
+        self.facts: list[Json] = []
+        self.commands: list[Command] = []
+        self.requests: dict[str, Json] = {}
+        self.cancels: list[str] = []
+        self.acks: list[asyncio.Future[None]] = []
+
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing in it."""
+        return not (self.facts or self.requests or self.cancels or self.acks)
+
+    def fields(self) -> Json:
+        """Give the fields of a turn."""
+        fields = {
+            "facts": self.facts,
+            "requests": list(self.requests.values()),
+            "cancels": self.cancels,
+        }
+        return {name: value for name, value in fields.items() if value}
+
+    def futures(self) -> Iterator[asyncio.Future[Any]]:
+        """Give all that somebody may wait for."""
+        yield from (command.future for command in self.commands)
+        yield from self.acks
+
+
+class Outbox:
+    """Gather facts and requests in order, and hand answers to whoever waits for them."""
+
+    def __init__(self, turn: HookTurn, told_at: int):
+        self._turn = turn
+        self._told_at = told_at
+        self._load = Load()
+        self._sent: Load | None = None
+        self._last: Fact | None = None
+
+    def next_at(self) -> int:
+        """Give the time of the next fact: now, and never before the last one."""
+        self._told_at = max(self._told_at, self._turn.engine.clock.now())
+        return self._told_at
+
+    def tell(
+        self,
+        kind: str,
+        key: str,
+        name: str | None = None,
+        fingerprint: str | None = None,
+        *,
+        ok: bool = True,
+        value: Any = None,
+        message: int | None = None,
+    ) -> Fact:
+        """Record a fact with the next flush."""
+        fact = Fact(kind, key, ok, value, self.next_at(), name, fingerprint, extra=message)
+        if not self._load.facts:
+            self._turn.engine.call_later(FLUSH_WITHIN, self._turn.flush)
+        self._load.facts.append(fact_body(fact))
+        self._turn.memo.record(fact)
+        return fact
+
+    def command(self, ask: Ask, key: str) -> asyncio.Future[Fact]:
+        """Send a command; gives what will have its answer."""
+        future: asyncio.Future[Fact] = self._turn.engine.loop.create_future()
+        command = Command(ask, key, self.next_at(), len(self._load.facts), future)
+        self._load.commands.append(command)
+        self._load.facts.append(command_body(ask, key, command.at))
+        self._turn.submit()
+        return future
+
+    def request(self, request: Json) -> None:
+        """Ask others to do something."""
+        self._load.requests[request["key"]] = request
+        self._turn.submit()
+
+    def withdraw(self, key: str) -> None:
+        """Take a request back, and ask who has it to cancel: an earlier run may have sent it."""
+        self._load.requests.pop(key, None)
+        self._load.cancels.append(key)
+        self._turn.submit()
+
+    async def flushed(self) -> None:
+        """Wait until the database has all that was told so far."""
+        ack: asyncio.Future[None] = self._turn.engine.loop.create_future()
+        if self._load.facts:
+            self._load.acks.append(ack)
+            self._turn.submit()
+        elif self._sent is not None:
+            self._sent.acks.append(ack)
+        else:
+            return
+        await ack
+
+    def taken(self) -> set[Any]:
+        """Name the messages that were taken and still lie open in the inbox."""
+        return {fact.get("message") for fact in self._load.facts}
+
+    def has_more(self) -> bool:
+        """Tell whether there is anything to send."""
+        return not self._load.is_empty()
+
+    def is_waited_for(self) -> bool:
+        """Tell whether the hook waits for the database."""
+        return bool(self._load.commands or self._load.acks or self._sent)
+
+    def send(self, final: bool = False) -> Json:
+        """Give what has gathered, as fields of a turn; it is on its way now.
+
+        At the end only those requests whose work outlives the hook.
+        """
+        sent, self._load = self._load, Load()
+        if final:
+            sent.requests = {key: one for key, one in sent.requests.items() if outlives(one)}
+        self._sent = sent
+        return sent.fields()
+
+    def send_with(self, last: Fact) -> Json:
+        """Give what has gathered, and behind it the fact of a transaction."""
+        fields = self.send()
+        self._last = last
+        return fields | {"facts": [*fields.get("facts", ()), fact_body(last)]}
+
+    def take_back(self) -> None:
+        """Let what was sent gather again, before what has gathered since: it was rolled back."""
+        sent, later = self._sent or Load(), self._load
+        for command in later.commands:
+            command.place += len(sent.facts)
+        for name in ("facts", "commands", "cancels", "acks"):
+            getattr(sent, name).extend(getattr(later, name))
+        sent.requests |= later.requests
+        self._load, self._sent, self._last = sent, None, None
+
+    def acknowledge(self, position: int, answer: Json) -> int:
+        """Hand out the answers to what was sent; gives the new position."""
+        sent, self._sent = self._sent, None
+        if sent is None:
+            return position
+        told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
+        for command in sent.commands:
+            fact = command.fact(*told.get(position + command.place + 1, (True, None)))
+            self._turn.memo.record(fact)
+            if not command.future.done():
+                command.future.set_result(fact)
+        for ack in sent.acks:
+            if not ack.done():
+                ack.set_result(None)
+        last, self._last = self._last, None
+        if last is not None:
+            self._turn.memo.record(last)
+        return position + len(sent.facts) + (last is not None)
+
+    def end(self, error: BaseException) -> None:
+        """Let nobody wait any more; nothing that has gathered is sent."""
+        loads = [self._load] if self._sent is None else [self._load, self._sent]
+        self._load = Load()  # what is on its way stays: its answer tells how long the journal is
+        for future in [future for load in loads for future in load.futures()]:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever waited may be gone

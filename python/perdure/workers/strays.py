@@ -1,0 +1,169 @@
+"""Strays: tasks that this worker has claimed and cannot run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from perdure.basics.durations import microseconds, to_iso
+from perdure.errors import PerdureError, UnknownFunction, failure_of
+
+from .turns import DROPPED, Json, Turn
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("perdure.worker")
+
+
+FIRST_PAUSE = 0.25
+"""Seconds for which a task goes back at first, when this worker has no code or no key for it."""
+LONGEST_PAUSE, LONGEST_BESIDE_OTHERS = 60.0, 1.0
+"""Seconds at most: where nobody is known to have the code, and where somebody is, who goes first
+from then on. Who comes and has it wakes what others have given back: `wake_released()` in SQL looks
+a minute ahead."""
+KNOWN_FOR = 5.0
+"""Seconds for which it is believed that another worker has a function."""
+
+TELL_EVERY = 60.0
+"""Seconds after which the log says again which code is missing; many tasks may want it."""
+
+MAX_KNOWN = 10_000
+"""Tasks of which a worker remembers since when it gives them back."""
+
+Code = tuple[str, str | None, str, str]
+
+
+class MissingCode:
+    """Functions that this worker was asked for and has not."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._missed_since: dict[Code, float] = {}
+        self._seen_elsewhere: dict[Code, float] = {}
+        self._told_at: dict[Code, float] = {}
+        self._given_back: dict[tuple[str, str], float] = {}
+
+    async def pause_for(self, row: Json) -> float:
+        """Tell for how many seconds a task goes back: for as long as its code has been missing, so
+        that nobody is busy with it; but not for long where another worker could take it."""
+        code = (row["queue"], row["pinned_version"], row["kind"], row["name"])
+        missed_for = time.monotonic() - self._missed_since.setdefault(code, time.monotonic())
+        pause = min(max(FIRST_PAUSE, missed_for), LONGEST_PAUSE)
+        if await self._is_elsewhere(code):
+            pause = min(self.pause_for_task(row), LONGEST_BESIDE_OTHERS)
+            self._engine.committer.go_second(2 * pause)
+        told_before = time.monotonic() - self._told_at.get(code, -TELL_EVERY) < TELL_EVERY
+        if not told_before:
+            self._told_at[code] = time.monotonic()
+        logger.log(
+            logging.DEBUG if told_before else logging.WARNING,
+            "this worker has no function named %s: such tasks go back for %.2f s",
+            code[-1],
+            pause,
+        )
+        return pause
+
+    def pause_for_task(self, row: Json) -> float:
+        """Tell for how many seconds a task goes back of which another worker may have the code or
+        the key: briefly at first, and longer as it comes here again and again."""
+        place = row["job"], row["task"]
+        if len(self._given_back) > MAX_KNOWN:
+            self._given_back.clear()
+        given_for = time.monotonic() - self._given_back.setdefault(place, time.monotonic())
+        return min(max(FIRST_PAUSE, given_for), LONGEST_PAUSE)
+
+    async def _is_elsewhere(self, code: Code) -> bool:
+        """Ask the database; that somebody has it is believed for a while, that nobody has is not:
+        who comes wakes its tasks this moment."""
+        if time.monotonic() - self._seen_elsewhere.get(code, -KNOWN_FOR) < KNOWN_FOR:
+            return True
+        if await self._engine.has_worker(*code):
+            self._seen_elsewhere[code] = time.monotonic()
+            return True
+        return False
+
+
+class Unknown(Turn):
+    """A task whose function this worker does not have: it is given back for others."""
+
+    kind = "unknown"
+
+    def begin(self) -> None:
+        """Give the task back, as soon as it is known for how long."""
+        self.engine.spawn(self._begin(), self)
+
+    async def _begin(self) -> None:
+        self._pause = await self.engine.missing.pause_for(self.row)
+        self.submit()
+
+    def build(self) -> Json:
+        """Give the task back, to be tried later, and say why; no attempt is lost."""
+        due = self.engine.clock.now() + microseconds(self._pause)
+        return self.body("release", until=to_iso(due), value=failure_of(self._reason()))
+
+    def _reason(self) -> PerdureError:
+        name = self.row["name"]
+        return UnknownFunction(
+            f"worker {self.engine.name} has no {self.row['kind']} named {name!r}",
+            detail="The task went back to its queue; no attempt was counted.",
+            hint="Start a worker whose App registers it, or correct the name.",
+        )
+
+    def answered(self, answer: Json) -> None:
+        """Let go, whatever was said."""
+        if answer["state"] not in DROPPED:
+            logger.warning("%r was not given back: %s", self, answer)
+        self.over()
+
+
+class Late(Unknown):
+    """A task that came when the worker had begun to stop: it is given back as it was."""
+
+    kind = "late"
+
+    def begin(self) -> None:
+        """Give the task back."""
+        self.submit()
+
+    def build(self) -> Json:
+        """Give the task back, for whoever comes first."""
+        return self.body("release")
+
+
+class Sealed(Unknown):
+    """A task of which something cannot be opened here: it is given back for others, who have the
+    key, or until this worker gets it."""
+
+    kind = "sealed"
+
+    def __init__(self, engine: Engine, row: Json, error: PerdureError):
+        super().__init__(engine, row)
+        self._error = error
+
+    async def _begin(self) -> None:
+        self._pause = self.engine.missing.pause_for_task(self.row)
+        logger.warning("%r goes back for %.2f s: %s", self, self._pause, self._error)
+        self.submit()
+
+    def _reason(self) -> PerdureError:
+        return self._error
+
+
+class Spoiled(Unknown):
+    """A task that is parked because of an error of this package."""
+
+    kind = "spoiled"
+
+    def __init__(self, engine: Engine, row: Json, last_words: Json):
+        super().__init__(engine, row)
+        self._last_words = last_words
+
+    def begin(self) -> None:
+        """Say it."""
+        self.submit()
+
+    def build(self) -> Json:
+        """Give the task up, with its error."""
+        return self._last_words

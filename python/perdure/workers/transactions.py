@@ -1,0 +1,493 @@
+"""Transactions: activities whose rows and whose result are committed together, exactly once.
+
+The function works in an open transaction of the app's database. When it has returned, the turn that
+records its result is the last statement of that transaction; nobody is told before the commit has
+answered. What is not applied is rolled back, and so is a function that raises or is cancelled. One
+that met a conflict or lost its connection runs again. Was the answer to the commit lost, the
+database is asked whether the turn was applied: it was exactly if the rows were. [P4] [P6] [P12]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from perdure.basics.faults import crash_point
+from perdure.database.calls import Call, plain_cursor, send, send_async, to_text
+from perdure.database.connections import FATAL, REFUSALS, AsyncLink, can_be_repeated, pauses
+from perdure.errors import InvalidArgument
+from perdure.workflow.asks import ActivityCall, stored
+from perdure.workflow.context import Info
+from perdure.workflow.work import Isolation, Transaction
+
+from .activities import Final, Outcome, Recorder, contained
+from .turns import Json, refusal
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+Connection = psycopg.Connection[Any]
+AsyncConnection = psycopg.AsyncConnection[Any]
+C = TypeVar("C", Connection, AsyncConnection)
+
+logger = logging.getLogger("perdure.worker")
+
+NAME = "perdure transaction"
+MAX_OPEN = 10
+"""Transactions that a worker has open at a time; others wait for a connection."""
+CROWDED_AFTER = 5.0
+"""Seconds that one waits for a connection, after which the log says so, once."""
+IDLE_FOR = 10.0
+"""Seconds after which a connection that nobody has used is closed: others may need its place."""
+MAX_RUNS = 10
+"""How often a function runs in one attempt that meets conflicts or loses its connection."""
+CONFLICTS = frozenset({"40001", "40P01"})
+CANCEL_WITHIN = 5.0
+"""Seconds for asking the server to give up a statement that nobody waits for."""
+
+
+class Transactions:
+    """Runs the transactions of a worker, on connections of their own."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self._places = asyncio.Semaphore(MAX_OPEN)
+        self.link = AsyncLink(engine.source, NAME, tells=True)
+        self._is_closed = self._is_watching = self._is_told_of_crowd = False
+        self._idle: dict[Connection, float] = {}  # since when
+        self._idle_async: dict[AsyncConnection, float] = {}
+
+    async def run(
+        self,
+        call: ActivityCall,
+        info: Info,
+        limit: asyncio.Timeout,
+        allowed: Callable[[], float | None],
+        recorder: Recorder,
+    ) -> Outcome:
+        """Run one attempt, for as many seconds as are `allowed()` when its function begins.
+
+        Raises what the function raises; of all else its turn is told.
+        """
+        attempt = TransactionAttempt(self, call, info, limit, allowed, recorder)
+        run = self.engine.loop.create_task(attempt.run())
+        self.engine.attempts.add(run)
+        run.add_done_callback(self.engine.attempts.discard)
+        try:
+            return await asyncio.shield(run)
+        except asyncio.CancelledError:
+            attempt.abandon(run)
+            raise
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait until it may have a connection."""
+        alarm: asyncio.TimerHandle | None = None
+        if self._places.locked() and not self._is_told_of_crowd:
+            alarm = self.engine.call_later(CROWDED_AFTER, self._tell_of_crowd)
+        try:
+            await self._places.acquire()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def _tell_of_crowd(self) -> None:
+        if not self._is_told_of_crowd:
+            self._is_told_of_crowd = True
+            logger.warning(
+                "a transaction has waited %g s for a connection: this worker has %d open, and no"
+                " more at a time; run more workers, or let each transaction take less time",
+                CROWDED_AFTER,
+                MAX_OPEN,
+            )
+
+    @asynccontextmanager
+    async def lent_async(self, isolation: Isolation | None) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection to a coroutine."""
+        idle = self._idle_async
+        connection = _taken(idle, self._idle) or await self.engine.source.connect_async(
+            NAME, is_lent=True
+        )
+        try:
+            await connection.set_isolation_level(_level(isolation))
+            yield connection
+        finally:
+            was_reset = False
+            try:
+                if _is_clean(connection):
+                    with suppress(psycopg.Error):
+                        await send_async(plain_cursor(connection), self.engine.calls.reset())
+                        was_reset = True
+            finally:
+                connection.row_factory = tuple_row
+                connection.cursor_factory = psycopg.AsyncCursor
+                self._keep(idle, connection, was_reset)
+
+    @contextmanager
+    def lent(self, isolation: Isolation | None) -> Iterator[Connection]:
+        """Lend a connection to a thread."""
+        idle = self._idle
+        connection = _taken(idle, self._idle_async) or self.engine.source.connect(
+            NAME, is_lent=True
+        )
+        try:
+            connection.isolation_level = _level(isolation)
+            yield connection
+        finally:
+            was_reset = False
+            try:
+                if _is_clean(connection):
+                    with suppress(psycopg.Error):
+                        send(connection, self.engine.calls.reset())
+                        was_reset = True
+            finally:
+                connection.row_factory = tuple_row
+                connection.cursor_factory = psycopg.Cursor
+                self._keep(idle, connection, was_reset)
+
+    def _keep(
+        self, idle: dict[Any, float], connection: Connection | AsyncConnection, was_reset: bool
+    ) -> None:
+        """Keep a connection for the next one, if its state is known, for a while."""
+        loop = self.engine.loop
+        if was_reset and not self._is_closed:
+            idle[connection] = loop.time()
+            if not self._is_watching:
+                loop.call_soon_threadsafe(self._watch)
+        else:
+            connection.pgconn.finish()
+
+    def _watch(self) -> None:
+        if not self._is_watching:
+            self._is_watching = True
+            self.engine.loop.call_later(IDLE_FOR, self._close_unused)
+
+    def _close_unused(self) -> None:
+        self._is_watching = False  # before the look: a thread that keeps one now sees to it itself
+        until = self.engine.loop.time() - IDLE_FOR
+        both: list[dict[Any, float]] = [self._idle, self._idle_async]
+        for idle in both:
+            for connection, since in list(idle.items()):
+                if since <= until and idle.pop(connection, None) is not None:
+                    connection.pgconn.finish()
+        if self._idle or self._idle_async:
+            self._watch()
+
+    async def close(self) -> None:
+        """Close the connections; those that are lent are closed when they come back."""
+        self._is_closed = True
+        for connection in (*self._idle, *self._idle_async):
+            connection.pgconn.finish()
+        self._idle.clear()
+        self._idle_async.clear()
+        await self.link.close()
+
+
+def _taken(idle: dict[C, float], others: dict[Any, float]) -> C | None:
+    """Take an idle connection; where there is none, one of the others makes room for a new one."""
+    with suppress(KeyError):
+        return idle.popitem()[0]
+    with suppress(KeyError):
+        connection, _ = others.popitem()
+        connection.pgconn.finish()
+    return None
+
+
+class Unapplied(Exception):
+    """The turn was not applied. Without an answer it was not even sent: the function had ended the
+    transaction that it was given."""
+
+    def __init__(self, answer: Json | None):
+        self.answer = answer
+
+
+class TransactionAttempt:
+    """One attempt of a transaction: its function runs once, or again after a conflict."""
+
+    def __init__(
+        self,
+        transactions: Transactions,
+        call: ActivityCall,
+        info: Info,
+        limit: asyncio.Timeout,
+        allowed: Callable[[], float | None],
+        recorder: Recorder,
+    ):
+        assert isinstance(call.activity, Transaction)
+        self._transactions = transactions
+        self._engine = transactions.engine
+        self._activity: Transaction[..., Any] = call.activity
+        self._arguments = call.activity.shape.arguments(call.args)
+        self._info = info
+        self._limit = limit
+        self._allowed = allowed
+        self._ends_at: float | None = None
+        self._recorder = recorder
+        self._caller = asyncio.current_task()
+        self._runs = 0
+        self._read_at = 0
+        self._body: Json = {}
+        self._is_final = False
+        self._is_committing = False
+        self._is_abandoned = False
+        self._is_inside = False  # its function runs: what is raised now is the function's own
+        self._is_lost: bool | None = None  # of the connection; None: there was none
+        self._connection: Connection | AsyncConnection | None = None
+        self._leaving = threading.Lock()
+
+    async def run(self) -> Outcome:
+        """Run until it is committed, or fails."""
+        for pause in pauses():
+            outcome = await self._outcome()
+            if outcome is not None:
+                return outcome
+            await asyncio.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def abandon(self, run: asyncio.Task[Outcome]) -> None:
+        """Roll back; what has begun to commit ends as the database says."""
+        if not self._is_final:
+            self._is_abandoned = True
+            run.cancel()
+
+    # What becomes of it.
+
+    async def _outcome(self) -> Outcome | None:
+        """Run once; gives None where it is to run again. Raises what the function raises."""
+        self._read_at = self._engine.clock.now()
+        self._is_lost = None
+        try:
+            async with self._transactions.place():
+                answer = await (self._here() if self._activity.is_async else self._in_thread())
+        except Unapplied as unapplied:
+            return self._unapplied(unapplied.answer)
+        except Exception as error:
+            if isinstance(error, FATAL) and not self._is_inside:
+                raise self._let_go(error) from error
+            found = await self._what_became() if self._is_committing else None
+            if found is not None:
+                return self._told(found)
+            self._take_back()
+            if self._may_run_again(error):
+                return None
+            raise
+        crash_point("transaction: after commit")
+        return self._told(answer)
+
+    def _told(self, answer: Json) -> Outcome:
+        self._engine.answer(self._recorder.turn, answer)
+        return Outcome(True, None, is_told=True)
+
+    def _unapplied(self, answer: Json | None) -> Outcome | None:
+        if answer is None:
+            self._take_back()
+            raise Final(_ended_by_itself(self._activity.name))
+        if answer["state"] == "refused":
+            self._take_back()
+            raise Final(refusal(answer))
+        if answer["state"] == "busy":  # its task has ended meanwhile: the next answer says so
+            self._take_back()
+            return None
+        return self._told(answer | {"state": "replay"} if answer.get("again") else answer)
+
+    def _take_back(self) -> None:
+        if self._is_final:
+            self._is_final = self._is_committing = False
+            self._recorder.turn.take_back()
+
+    def _may_run_again(self, error: Exception) -> bool:
+        """Tell whether nothing is wrong with the function: a conflict, a lost connection, or a
+        statement of the worker's own that a limit or an operator has ended."""
+        if self._is_abandoned or self._runs >= MAX_RUNS:
+            return False
+        if self._is_lost is None:
+            return isinstance(error, psycopg.OperationalError)
+        if self._is_lost or _is_conflict(error):
+            return True
+        is_answer = isinstance(error, psycopg.Error) and can_be_repeated(error, is_connected=True)
+        return is_answer and not self._is_inside
+
+    async def _what_became(self) -> Json | None:
+        """Ask whether a turn was applied whose commit has no answer; None where it was not.
+
+        To ask waits for the lock on its task, so for the end of the transaction that is in doubt.
+        Where the question is refused the task is let go of: who holds it next finds the answer.
+        """
+        names = ("job", "task", "token", "position", "awaits")
+        turn = {name: self._body[name] for name in names if name in self._body}
+        body = turn | {"state": "keep"}
+        call = self._engine.calls.advance(to_text([body]), [body], waiting=True)
+        try:
+            answer: Json = (await self._transactions.link.call(call))["turns"][0]
+        except REFUSALS as error:
+            raise self._let_go(error) from error
+        return answer if answer.get("again") or answer["state"] != "keep" else None
+
+    def _let_go(self, error: Exception) -> asyncio.CancelledError:
+        """Leave the task to who holds it next; give what ends this attempt."""
+        self._recorder.turn.let_go(error)
+        return asyncio.CancelledError("whoever holds the task next finds out what became of it")
+
+    # One run: the same steps for a coroutine and for a thread.
+
+    async def _here(self) -> Json:
+        given, named = self._arguments
+        async with self._transactions.lent_async(self._activity.isolation) as connection:
+            try:
+                async with connection.transaction():
+                    began = await send_async(plain_cursor(connection), self._beginning(connection))
+                    self._set_limit()
+                    with contained(), self._inside():
+                        value = await self._activity.function(connection, *given, **named)
+                    call = await self._ending(self._stored(value), began)
+                    answer = self._judged(await send_async(plain_cursor(connection), call))
+            finally:
+                self._leave(connection)
+            return answer
+
+    async def _in_thread(self) -> Json:
+        """Run in a thread; who does not want it any more waits for its end all the same."""
+        engine, inside = self._engine, contextvars.copy_context()
+        place = self._recorder.turn.place
+        work = engine.in_thread(engine.activity_threads, place, lambda: inside.run(self._there))
+        thread = asyncio.ensure_future(work)
+        try:
+            answer: Json = await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            if not thread.done():
+                await asyncio.to_thread(self._interrupt)
+            await asyncio.wait([thread])
+            thread.exception()  # nobody else is to hear
+            raise
+        return answer
+
+    def _there(self) -> Json:
+        (given, named), loop = self._arguments, self._engine.loop
+        with self._transactions.lent(self._activity.isolation) as connection:
+            try:
+                with connection.transaction():
+                    began = send(connection, self._beginning(connection))
+                    loop.call_soon_threadsafe(self._set_limit)
+                    with contained(), self._inside():
+                        value = self._activity.function(connection, *given, **named)
+                    ending = self._ending(self._stored(value), began)
+                    call = asyncio.run_coroutine_threadsafe(ending, loop).result()
+                    answer = self._judged(send(connection, call))
+            finally:
+                self._leave(connection)
+            return answer
+
+    def _stored(self, value: Any) -> Any:
+        return self._engine.calls.sealable(stored(value))
+
+    def _beginning(self, connection: Connection | AsyncConnection) -> Call:
+        self._connection = connection
+        self._runs += 1
+        self._is_inside = False
+        return self._engine.calls.transaction_began()
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        self._is_inside = True
+        yield
+        self._is_inside = False
+
+    async def _ending(self, value: Any, began: str) -> Call:
+        """Take the turn, and give the call that records the result: nothing else goes now."""
+        crash_point("transaction: after function")
+        turn = self._recorder.turn
+        while turn.flying:
+            self._check_wanted()
+            await turn.landing()
+        self._check_wanted()
+        self._body = self._recorder.write(value)
+        turn.flying = self._is_final = True
+        turn.asked_at = self._read_at
+        self._limit.reschedule(None)
+        return self._engine.calls.record(self._body, turn.row, began)
+
+    def _check_wanted(self) -> None:
+        """Stop where nobody waits for the result any more. Raises CancelledError."""
+        caller = self._caller
+        is_left = caller is None or caller.done() or caller.cancelling()
+        if self._is_abandoned or is_left or self._recorder.turn.is_over:
+            raise asyncio.CancelledError("nobody waits for this transaction any more")
+
+    def _judged(self, reply: Json | None) -> Json:
+        """Give the answer to an applied turn; from here on only the commit decides."""
+        if reply is None:
+            raise Unapplied(None)
+        answer: Json = reply["turns"][0]
+        if answer["state"] not in ("keep", "done") or answer.get("again"):
+            raise Unapplied(answer)
+        crash_point("transaction: before commit")
+        self._is_committing = True
+        return answer
+
+    # Limits.
+
+    def _set_limit(self) -> None:
+        """Let the time of the attempt count from here, at its first run."""
+        length = self._allowed()
+        if length is not None:
+            now = self._engine.loop.time()
+            self._ends_at = now + length if self._ends_at is None else self._ends_at
+            with suppress(RuntimeError):  # the attempt has ended already
+                self._limit.reschedule(self._ends_at)
+
+    def _interrupt(self) -> None:
+        """End the statement for which a thread waits, if it does."""
+        with self._leaving, suppress(psycopg.Error):
+            if isinstance(self._connection, psycopg.Connection):
+                self._connection.cancel_safe(timeout=CANCEL_WITHIN)
+
+    def _leave(self, connection: Connection | AsyncConnection) -> None:
+        """Let no request to cancel meet the next user of the connection."""
+        with self._leaving:
+            self._connection = None
+            self._is_lost = connection.closed
+            if self._is_abandoned:
+                connection.pgconn.finish()
+
+
+def _level(isolation: Isolation | None) -> psycopg.IsolationLevel | None:
+    return isolation and psycopg.IsolationLevel[isolation.replace(" ", "_").upper()]
+
+
+def _is_clean(connection: Connection | AsyncConnection) -> bool:
+    return connection.info.transaction_status == TransactionStatus.IDLE
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Tell whether an error comes from a conflict with others, maybe through other errors: errors
+    may be causes of each other in a circle."""
+    cause: BaseException | None = error
+    passed: set[int] = set()
+    while cause is not None and id(cause) not in passed:
+        if getattr(cause, "sqlstate", None) in CONFLICTS:
+            return True
+        passed.add(id(cause))
+        cause = cause.__cause__
+    return False
+
+
+def _ended_by_itself(name: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"transaction {name} has ended the transaction that it was given",
+        detail="What it has committed stands, and its result could not be recorded with it.",
+        hint="Leave commit and rollback out; connection.transaction() makes a savepoint.",
+    )

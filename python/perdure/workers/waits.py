@@ -1,0 +1,303 @@
+"""The open waits of a hook: what ends them, and when the hook may leave memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from perdure.basics.durations import from_iso
+from perdure.replay.replay import Fact
+
+from .mail import UNREAD, Mail
+from .stillness import Wait
+from .turns import CANCEL, Json
+
+if TYPE_CHECKING:
+    from .hooks import HookTurn
+
+FIRST_TICK, LONGEST_TICK = 0.02, 1.0
+GRACE = 1.0
+"""Seconds that a hook may wait in memory, while slots are free, before it leaves."""
+AT_ONCE = 0.001
+
+
+class Open:
+    """A wait for an answer, for a signal, or only for a deadline (µs).
+
+    `is_asked`: the answer competes with the deadline. `offered`: the signal that ends it, until the
+    code goes on, or is cancelled at that very moment.
+    """
+
+    __slots__ = ("deadline", "future", "is_asked", "key", "offered", "signal")
+
+    def __init__(
+        self,
+        key: str,
+        signal: str | None = None,
+        deadline: int | None = None,
+        *,
+        is_asked: bool = False,
+    ):
+        self.key = key
+        self.signal = signal
+        self.deadline = deadline
+        self.is_asked = is_asked
+        self.offered: Json | None = None
+        self.future = Wait()
+
+    def signals(self) -> tuple[str, ...]:
+        """Name the signal that is waited for, if any."""
+        return () if self.signal is None else (self.signal,)
+
+    def competes(self) -> bool:
+        """Tell whether a message may come before its deadline."""
+        return self.signal is not None or self.is_asked
+
+    def needs_mail(self) -> bool:
+        """Tell whether a message may end it."""
+        return self.competes() or self.deadline is None
+
+    def end(self, fact: Fact) -> None:
+        """Let the code go on."""
+        if not self.future.done():
+            self.future.set_result(fact)
+
+    def offer(self, message: Json) -> None:
+        """Let the code go on, and take a signal then."""
+        self.offered = message
+        self.future.set_result(None)
+
+
+class Waits:
+    """Keep the waits of a hook and tick while there are any."""
+
+    def __init__(self, turn: HookTurn):
+        self._turn = turn
+        self._open: dict[str, Open] = {}
+        self._left: list[Open] = []
+        self._mail = UNREAD
+        self._keeps_cancel = False
+        self._tick_in = FIRST_TICK
+        self._timer: asyncio.TimerHandle | None = None
+        self._ticks_at = 0.0
+        self._still_since: float | None = None
+        self.hurries = False
+
+    async def wait(self, wait: Open) -> Fact:
+        """Wait here, or elsewhere."""
+        self._open[wait.key] = wait
+        self._still_since = None
+        self._tick_in = AT_ONCE if self._is_short() else FIRST_TICK
+        self._take_mail()
+        self.arm()
+        try:
+            fact: Fact | None = await wait.future
+        except asyncio.CancelledError:
+            self._open.pop(wait.key, None)
+            self._offer_again(wait)
+            raise
+        finally:
+            self._open.pop(wait.key, None)
+        return self._take_offered(wait) if fact is None else fact
+
+    def _take_offered(self, wait: Open) -> Fact:
+        self._turn.check_alive()
+        message, tell = wait.offered or {}, self._turn.outbox.tell
+        value, number = message["payload"], message["id"]
+        return tell("signal", wait.key, wait.signal, value=value, message=number)
+
+    def _offer_again(self, wait: Open) -> None:
+        """Keep a signal whose wait was cancelled before the code went on, for who waits next."""
+        if wait.offered is None or self._turn.is_leaving():
+            return
+        messages = [*self._mail.messages, wait.offered]
+        self._mail = self._mail._replace(messages=sorted(messages, key=lambda each: each["id"]))
+        self._take_mail()
+
+    def offered(self) -> set[Any]:
+        """Name the messages that are offered, and not taken yet."""
+        return {wait.offered["id"] for wait in self._open.values() if wait.offered is not None}
+
+    def _is_short(self) -> bool:
+        engine = self._turn.engine
+        return self.hurries or engine.hurries or engine.room() <= 0
+
+    # What ends a wait.
+
+    def take(self, mail: Mail, *, runs_again: bool = False) -> None:
+        """Take what lies open in the inbox. Code that runs again comes first to where it was: what
+        was sent to its waits before a request to cancel is told before that."""
+        self._mail, self._keeps_cancel = mail, runs_again
+        self._take_mail()
+        self._take_due()
+
+    def take_cancel(self) -> None:
+        """Take a request to cancel that was kept."""
+        if self._keeps_cancel:
+            self._keeps_cancel = False
+            self._take_mail()
+
+    def keeps_cancel(self) -> bool:
+        """Tell whether there is a request to cancel that the code is to hear where it waits."""
+        return self._keeps_cancel and any(each["key"] == CANCEL for each in self._mail.messages)
+
+    def _take_mail(self) -> None:
+        """Take what is for this hook: answers always, signals that somebody waits for."""
+        left: list[Json] = []
+        self._keeps_cancel = self._keeps_cancel and not self._turn.is_there()
+        for place, message in enumerate(self._mail.messages):
+            if message["key"] == CANCEL:
+                is_kept = self._keeps_cancel
+                left += self._mail.messages[place if is_kept else place + 1 :]
+                if not is_kept:
+                    self._take_cancel(message)
+                break  # what came later is for who waits then
+            if message["key"] is not None:
+                self._take_addressed(message)
+            elif (wait := self._waiting_for(message)) is not None:
+                wait.offer(message)
+            else:
+                left.append(message)
+        self._mail = self._mail._replace(messages=left)
+
+    def _take_addressed(self, message: Json) -> None:
+        key, ok, value, number = (message[name] for name in ("key", "ok", "payload", "id"))
+        tell, memo = self._turn.outbox.tell, self._turn.memo
+        if memo.told(key) is None and self._is_late(message):
+            self._end(tell("timer", key))
+        if memo.told(key) is not None:
+            tell("dropped", key, ok=ok, value=value, message=number)
+        else:
+            self._end(tell("answer", key, ok=ok, value=value, message=number))
+
+    def _take_cancel(self, message: Json) -> None:
+        self._end_overdue(from_iso(message["sent_at"]))
+        ok, value, number = (message[name] for name in ("ok", "payload", "id"))
+        self._turn.outbox.tell("cancel", CANCEL, ok=ok, value=value, message=number)
+        if any(wait.future.done() for wait in self._open.values()):
+            self._turn.cancel_soon()  # first the code goes on there
+        else:
+            self._turn.cancel()
+
+    def _end_overdue(self, cancelled_at: int) -> None:
+        """End the waits whose deadline had passed when the hook was asked to cancel, where all is
+        known that was sent before it."""
+        for wait in self._open.values():
+            if wait.deadline is None or wait.deadline >= cancelled_at or wait.future.done():
+                continue
+            if not wait.competes() or self._mail.signals.issuperset(wait.signals()):
+                self._time_out(wait)
+
+    def _time_out(self, wait: Open) -> None:
+        """End a wait at its deadline; that it came before any message is recorded."""
+        outbox = self._turn.outbox
+        if wait.competes():
+            wait.end(outbox.tell("timer", wait.key, wait.signal))
+        else:
+            wait.end(Fact("timer", wait.key, True, None, outbox.next_at()))
+
+    def _is_late(self, message: Json) -> bool:
+        """Tell whether an answer came after the deadline that its wait was given."""
+        deadline = self._turn.memo.deadline(message["key"])
+        return deadline is not None and from_iso(message["sent_at"]) > deadline
+
+    def _end(self, fact: Fact) -> None:
+        """End the wait, if it is open here, of which a fact tells."""
+        wait = self._open.get(fact.key or "")
+        if wait is not None:
+            wait.end(fact)
+
+    def _waiting_for(self, message: Json) -> Open | None:
+        for wait in self._open.values():
+            if wait.signal == message["name"] and not wait.future.done():
+                in_time = wait.deadline is None or from_iso(message["sent_at"]) <= wait.deadline
+                if in_time:
+                    return wait
+        return None
+
+    def _take_due(self) -> None:
+        """End waits whose deadline has passed, where all is known that was sent before it."""
+        now = self._turn.outbox.next_at()
+        for wait in list(self._open.values()):
+            if wait.deadline is None or wait.deadline > now or wait.future.done():
+                continue
+            if wait.competes():
+                is_known = self._mail.tells(wait.deadline, wait.signals())
+            else:
+                is_known = self._mail.was_read(wait.deadline)
+            if is_known:
+                self._time_out(wait)
+            else:
+                self._turn.submit()
+
+    def fail(self, error: BaseException) -> None:
+        """End all waits with an error; what they waited for is remembered."""
+        self._left = [wait for wait in self._open.values() if not wait.future.done()]
+        for wait in self._left:
+            wait.future.set_exception(error)
+
+    # While waits are open.
+
+    def hurry(self) -> None:
+        """Leave as soon as that is possible."""
+        self.hurries = True
+        self._tick_in = AT_ONCE
+        self.arm()
+
+    def arm(self) -> None:
+        """Tick again at the next deadline, or soon."""
+        engine, timer, self._timer = self._turn.engine, self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if not self._open:
+            return
+        delay = self._tick_in
+        if (deadline := self.next_deadline()) is not None:
+            delay = min(delay, engine.clock.seconds_until(deadline) + AT_ONCE)
+        ticks_at = engine.loop.time() + delay
+        if timer is not None:  # else short waits, one after the other, would put it off for ever
+            ticks_at = min(ticks_at, self._ticks_at)
+        self._ticks_at = ticks_at
+        self._timer = engine.call_later(ticks_at - engine.loop.time(), self._turn.tick)
+
+    def tick(self) -> None:
+        """End what is due, leave memory where that is possible, or ask for mail."""
+        self._timer = None
+        if self._turn.is_busy():
+            return
+        self._keeps_cancel = False
+        self._take_mail()
+        self._take_due()
+        waiting = [wait for wait in self._open.values() if not wait.future.done()]
+        if not waiting:
+            return
+        self._tick_in = min(2 * self._tick_in, LONGEST_TICK)
+        if len(waiting) == len(self._open) and self._may_leave():
+            self._turn.leave()
+        elif any(wait.needs_mail() for wait in waiting):
+            self._turn.submit()
+        else:
+            self.arm()
+
+    def _may_leave(self) -> bool:
+        if not self._turn.is_still():
+            self._still_since = None
+            return False
+        if self._still_since is None:
+            self._still_since = time.monotonic()
+        return self._is_short() or time.monotonic() - self._still_since >= GRACE
+
+    # What a parked hook waits for.
+
+    def awaits(self) -> list[str]:
+        """Name the signals that are waited for; also by a thread that has just been unwound."""
+        return self._turn.ask_for(name for wait in self._all() for name in wait.signals())
+
+    def next_deadline(self) -> int | None:
+        """Give the earliest deadline (µs)."""
+        deadlines = [wait.deadline for wait in self._all() if wait.deadline is not None]
+        return min(deadlines, default=None)
+
+    def _all(self) -> list[Open]:
+        return list(self._open.values()) or self._left

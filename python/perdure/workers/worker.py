@@ -1,0 +1,472 @@
+"""The worker: an event loop that runs the tasks of some queues, in this thread or in its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import uuid
+from asyncio.events import _get_running_loop
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, Self
+
+from perdure.basics.arguments import INTEGER, TEXT, check_argument, listed
+from perdure.basics.durations import Duration, seconds
+from perdure.basics.faults import crash_point
+from perdure.basics.names import check_name, check_queue
+from perdure.basics.threads import Threads, beside, in_thread
+from perdure.database.calls import send_async
+from perdure.database.connections import REFUSALS, AsyncLink, Source, pauses
+from perdure.errors import InvalidArgument
+from perdure.workflow.app import App, check_app
+
+from .committer import say_trouble
+from .engine import Engine
+from .event_loop import new_loop
+from .heartbeats import Heartbeat
+from .hooks import make_task
+from .provisioning import Provisioning
+
+logger = logging.getLogger("perdure.worker")
+
+INSTANCE = "PERDURE_INSTANCE"
+
+YOUNG_OBJECTS = 20_000
+"""How many objects may come before the collector looks at them: a batch of turns makes thousands,
+and nearly all of them go by themselves."""
+
+BESIDE = min(32, (os.cpu_count() or 1) + 4)
+"""Threads for what async code gives to `asyncio.to_thread()`: as many as asyncio itself has."""
+
+SHORTEST_LEASE, LONGEST_LEASE = 0.1, 86_400
+"""Seconds, as the database has them."""
+
+GOODBYE_WITHIN = 5.0
+"""Seconds for giving leases back at the end."""
+
+
+class Worker:
+    """Run an app's coordinators, hooks and activities: `with perdure.Worker(app): ...`
+
+    As a context manager it runs in a thread of this process. `run()` blocks until SIGTERM or
+    SIGINT.
+
+    - `queues`: default all that the app's functions name. `dsn`, `schema`: as for `connect()`.
+    - `version`: default that of the app. The worker also serves what is pinned to it on these
+      queues.
+    - `slots`: how many tasks it has in hand at a time (100). `cache`: how many parked coordinators
+      stay in memory (1000).
+    - `lease`: how long its tasks are its own without a sign of life (30 s).
+    - `poll`: how often it looks for work without a notification (5 s).
+    - `grace`: how long running work may take to end when the worker stops (10 s).
+    - `prepare_threshold`: None prepares no statements. Behind a pooler there are no prepared
+      statements or notifications.
+    - `provision`: install or upgrade the app first. Default: True.
+    - `instance`: the only instance of the app that it serves, default `$PERDURE_INSTANCE`; `perdure
+      adopt` prints it. Such a worker creates no app.
+    """
+
+    _make_engine: Callable[..., Engine] = Engine
+
+    def __init__(
+        self,
+        app: App,
+        queues: Sequence[str] | None = None,
+        *,
+        version: str | None = None,
+        dsn: str | None = None,
+        schema: str = "perdure",
+        slots: int = 100,
+        lease: Duration = 30,
+        poll: Duration = 5,
+        grace: Duration = 10,
+        cache: int = 1000,
+        prepare_threshold: int | None = 0,
+        provision: bool = True,
+        instance: str | None = None,
+    ):
+        check_app(app)
+        self._queues = app.queues() if queues is None else listed("queues", queues)
+        _check_work(self._queues, slots, seconds(poll), cache)
+        check_lease(lease)
+        self.name = f"{socket.gethostname()[:60]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._app = app
+        self._version = _version_of(app, version)
+        self._dsn = dsn
+        self._schema = schema
+        self._slots = slots
+        self._lease = seconds(lease)
+        self._poll = seconds(poll)
+        self._grace = seconds(grace)
+        self._cache = cache
+        self._prepare_threshold = prepare_threshold
+        self._provision = provision
+        self._instance = _instance_of(instance)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._is_told_to_stop = False
+        self._started = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    # In a thread.
+
+    def start(self) -> Self:
+        """Run in a thread of this process; return when the worker is ready.
+
+        Raises InvalidArgument if it runs already, or the error that keeps it from working.
+        """
+        self._is_told_to_stop = False
+        return self._start()
+
+    def _start(self) -> Self:
+        if self._thread is not None:
+            raise InvalidArgument("this worker runs already", hint="Make another one.")
+        self._started.clear()
+        self._thread = threading.Thread(target=self._run_in_thread, name="perdure-worker")
+        self._thread.daemon = True
+        self._thread.start()
+        try:
+            self._started.wait()
+        except BaseException:  # Ctrl-C: nobody has it whom it could work for
+            with suppress(Exception):  # why it has ended is in the log
+                self.stop()
+            raise
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+        return self
+
+    def stop(self) -> None:
+        """Stop: finish what can be finished within the grace, and give back the rest.
+
+        A worker that is just installing its app breaks that off. A `run()` that has yet to begin
+        ends at once.
+        """
+        self._tell_to_stop()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def _tell_to_stop(self) -> None:
+        """Say it to the loop, or to the one that is yet to begin."""
+        self._is_told_to_stop = True
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            with suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(stopping.set)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start without blocking the event loop."""
+        self._is_told_to_stop = False
+        try:
+            await beside(self._start, on_cancel=self._tell_to_stop)
+        except asyncio.CancelledError:
+            with suppress(Exception):  # why it has ended is in the log
+                await beside(self.stop)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop without blocking the event loop."""
+        await beside(self.stop)
+
+    def _run_in_thread(self) -> None:
+        self._error = None  # of an earlier start
+        try:
+            self._run(handles_signals=False)
+        except BaseException as error:
+            self._error = error
+            logger.exception("the worker has ended")
+        finally:
+            self._started.set()
+
+    # In this thread.
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; a second signal ends the process at once.
+
+        Raises InvalidArgument inside a running event loop: use `start()` there.
+        """
+        if _get_running_loop() is not None:
+            raise InvalidArgument(
+                "a worker was run where an event loop runs already",
+                detail="run() has a loop of its own, and works until it is told to stop.",
+                hint="Let it work in a thread: start() and stop(), or `with worker:`.",
+            )
+        gc.freeze()  # what is loaded by now stays: no need to look at it again and again
+        gc.set_threshold(YOUNG_OBJECTS)
+        self._run(handles_signals=threading.current_thread() is threading.main_thread())
+
+    def _run(self, *, handles_signals: bool) -> None:
+        if os.environ.get("PYTHONHASHSEED", "random") == "random":
+            logger.log(
+                logging.WARNING if handles_signals else logging.INFO,
+                "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere",
+            )
+        with ExitStack() as ending:  # what is left when the loop has ended
+            loop = new_loop()
+            loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
+            try:
+                if handles_signals:  # from here on a KeyboardInterrupt is one that code has raised
+                    for number in (signal.SIGTERM, signal.SIGINT):
+                        loop.add_signal_handler(number, self._asked_to_stop)
+                _run_to_end(loop, self._main(ending))
+            finally:
+                self._is_told_to_stop = False
+                _close(loop)
+
+    async def _main(self, ending: ExitStack) -> None:
+        self._stopping, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        if self._is_told_to_stop:
+            self._stopping.set()
+        self._loop.set_task_factory(make_task)
+        source = await in_thread(lambda: Source(self._dsn, self._schema, self._prepare_threshold))
+        ending.callback(source.close)
+        if self._stopping.is_set():
+            return
+        if not self._provision or await self._is_provisioned(source):
+            await self._serve(source)
+
+    async def _is_provisioned(self, source: Source) -> bool:
+        """Make or upgrade the app; false if asked to stop meanwhile."""
+        provisioning = Provisioning(source, makes=self._instance is None)
+        if await self._is_done(provisioning.running):
+            return True
+        await provisioning.break_off()
+        return False
+
+    async def _is_done(self, running: asyncio.Future[Any]) -> bool:
+        """Wait for what runs; false if asked to stop before it has ended."""
+        assert self._stopping is not None
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if running.done():
+            running.result()
+        return running.done()
+
+    async def _serve(self, source: Source) -> None:
+        engine = self._engine(source)
+        link = AsyncLink(source, "perdure worker", on_trouble=say_trouble, tells=True)
+        heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
+        try:
+            if await self._is_registered(engine, link):
+                heartbeat.start()
+                await self._work(engine, link)
+        finally:
+            heartbeat.stop()
+            await link.close()
+            await engine.close()
+
+    def _engine(self, source: Source) -> Engine:
+        return self._make_engine(
+            self._app,
+            source,
+            queues=self._queues,
+            name=self.name,
+            slots=self._slots,
+            lease_for=self._lease,
+            poll=self._poll,
+            cache=self._cache,
+        )
+
+    def _asked_to_stop(self) -> None:
+        assert self._stopping is not None
+        if self._stopping.is_set():
+            logger.warning("a second signal: the worker ends at once")
+            os._exit(1)
+        logger.info("the worker is asked to stop")
+        self._stopping.set()
+
+    async def _is_registered(self, engine: Engine, link: AsyncLink) -> bool:
+        """Register, however long the database does not answer; false if asked to stop meanwhile."""
+        registering = asyncio.create_task(self._register(engine, link))
+        try:
+            return await self._is_done(registering)
+        finally:
+            registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)
+
+    async def _register(self, engine: Engine, link: AsyncLink) -> None:
+        details = {
+            "python": sys.version.split()[0],
+            "loop": type(engine.loop).__name__,
+            "pid": os.getpid(),
+            "slots": self._slots,
+        }
+        call = engine.calls.register_worker(
+            self.name,
+            details,
+            queues=engine.queues,
+            version=self._version,
+            functions=self._app.functions(),
+            instance=self._instance,
+        )
+        hello = await link.call(call)
+        engine.clock.heard(hello["at"])
+        engine.queues = hello["queues"]
+        engine.instance = hello["instance"]
+        logger.info("worker %s serves %s", self.name, ", ".join(engine.queues))
+
+    async def _work(self, engine: Engine, link: AsyncLink) -> None:
+        """Work until asked to stop, or until a loop that must not end has ended."""
+        assert self._stopping is not None
+        loops: list[asyncio.Task[Any]] = [
+            asyncio.create_task(engine.committer.run()),
+            asyncio.create_task(self._listen(engine)),
+        ]
+        stopping = asyncio.create_task(self._stopping.wait())
+        self._started.set()
+        try:
+            await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await self._drain(engine, link, loops[0])
+            for task in loops:
+                if task.done():
+                    task.result()
+        finally:
+            for task in (*loops, stopping):
+                task.cancel()
+            await asyncio.gather(*loops, stopping, return_exceptions=True)
+
+    async def _drain(self, engine: Engine, link: AsyncLink, committing: asyncio.Task[None]) -> None:
+        """Claim nothing more, let work end while its end can be sent, give the rest back."""
+        engine.begin_stopping()
+        await engine.committer.claimed()
+        emptied = asyncio.create_task(engine.emptied())
+        ends = [emptied, committing]
+        await asyncio.wait(ends, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
+        emptied.cancel()
+        crash_point("worker: before release")
+        given_back = await engine.let_go()
+        with suppress(TimeoutError, *REFUSALS):  # the leases end anyway
+            async with asyncio.timeout(GOODBYE_WITHIN):
+                if given_back:
+                    await link.call(engine.calls.release(given_back))
+                crash_point("worker: after release")
+                await link.call(engine.calls.forget_worker(self.name))
+
+    async def _listen(self, engine: Engine) -> None:
+        """Hear of work, and of mail for what is held; without this connection the worker polls."""
+        assert self._stopping is not None
+        mail, waiting = f"$mail/{engine.name}", pauses()
+        while True:
+            try:
+                async with await engine.source.connect_async("perdure listens") as connection:
+                    if engine.source.is_pooled:
+                        logger.info("a pooler hides notifications: work is looked for by polling")
+                        break
+                    cursor = connection.cursor()
+                    channel = await send_async(cursor, engine.calls.channel())
+                    await send_async(cursor, engine.calls.listen(channel))
+                    waiting = pauses()
+                    engine.committer.claim_in(0)
+                    async for notice in connection.notifies():
+                        if notice.payload in engine.queues:
+                            engine.committer.notified(notice.pid)
+                        elif notice.payload == mail:
+                            engine.mail_has_come()
+            except REFUSALS as error:
+                logger.info("listening again: %s", str(error).strip())
+            await asyncio.sleep(next(waiting))
+        await self._stopping.wait()
+
+
+def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> None:
+    """Refuse what would be given no work, or no rest. Raises InvalidArgument, InvalidName."""
+    check_argument("slots", slots, INTEGER)
+    check_argument("cache", cache, INTEGER)
+    if not queues or slots < 1:
+        raise InvalidArgument(
+            "a worker needs a list of queues and at least one slot",
+            detail=f"It was given {slots} slots, and the queues {list(queues)}."[:500],
+            hint="Name queues, or register functions; slots are 1 at least.",
+        )
+    if poll <= 0:
+        raise InvalidArgument("a worker needs a pause between two looks", hint="Say poll=5.")
+    for queue in queues:
+        check_queue(queue)
+
+
+def check_lease(lease: Duration) -> None:
+    """Refuse a lease that no claim would get, in the words of the database."""
+    if not SHORTEST_LEASE <= seconds(lease) <= LONGEST_LEASE:
+        raise InvalidArgument(
+            "a lease lasts between 100 ms and 1 day",
+            detail=f"It was given {lease!r}."[:500],
+            hint="Choose how long a lost worker may keep its tasks: 30 s is a good length.",
+        )
+
+
+def _version_of(app: App, version: str | None) -> str | None:
+    """Give the version of the code. Raises InvalidArgument where the app says another."""
+    if version is not None:
+        check_name(version, "a version")
+    if version is not None and app.version not in (None, version):
+        raise InvalidArgument(
+            f"the app is version {app.version}, and its worker was told to be {version}",
+            hint="Name the version once, at the app.",
+        )
+    return version or app.version
+
+
+def _instance_of(given: str | None) -> str | None:
+    """Give the instance that is served alone, if one is. Raises InvalidArgument."""
+    if given is not None:
+        check_argument("instance", given, TEXT)
+    instance = given or os.environ.get(INSTANCE)
+    if not instance:
+        return None
+    try:
+        return str(uuid.UUID(instance))
+    except ValueError:
+        raise InvalidArgument(
+            f"{instance!r} is no instance of an app"[:500],
+            detail="An instance is a UUID, which names an app that is at one place alone.",
+            hint="Give what `perdure adopt` has printed, or leave it out.",
+        ) from None
+
+
+def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, object]) -> None:
+    """Run a loop until its main task has ended.
+
+    A task that code has begun keeps a SystemExit or KeyboardInterrupt as any other error, for
+    whoever awaits it. asyncio would end the loop for it, too, with all that others have in hand
+    there. Ctrl-C raises neither: it is heard as a signal, or by the thread that has begun this one.
+    """
+    task = loop.create_task(main)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt):
+            if not task.done():
+                logger.exception("what a hook or activity has begun is told to exit: only it ends")
+    task.result()
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Close a loop; code that refuses to be cancelled is left behind."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _run_to_end(loop, asyncio.wait(tasks, timeout=1))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()

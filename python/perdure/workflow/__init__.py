@@ -1,0 +1,1 @@
+"""What workflow code sees: the app and its decorators, durable calls, the memory."""

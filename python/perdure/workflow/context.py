@@ -1,0 +1,260 @@
+"""The place of the running code: which coordinator, hook or activity it is, and what serves it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
+
+from perdure.errors import InvalidArgument, IoInCoordinator
+from perdure.replay.replay import current
+
+from . import asks
+from .memory import AsyncEntity, Entity
+
+if TYPE_CHECKING:
+    from perdure.values.items import Decode
+
+    from .app import App
+    from .work import Pending, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What the running code is: `perdure.info().job`.
+
+    - `attempt`: how many attempts have failed, so 0 at first. With `Retry(attempts=3)` the last
+      attempt sees 2, and the log calls it attempt 3.
+    - `run`: the number of the run of the job, from 1.
+    - `key`: names this call of an activity for ever. Use it as an idempotency key for other
+      systems.
+    - `progress`: what an earlier attempt last reported by `heartbeat()`, as far as it was sent.
+    - `signal`: the name under which a hook was asked to answer.
+    - `pinned_version`: the version of the code that the job stays with.
+    """
+
+    job: str
+    task: str
+    name: str
+    kind: str
+    attempt: int = 0
+    signal: str | None = None
+    entity: str | None = None
+    workflow: str | None = None
+    queue: str = "default"
+    parent: str | None = None
+    headers: Any = None
+    key: str | None = None
+    progress: Any = None
+    pinned_version: str | None = None
+    run: int = 1
+
+
+def info_of(row: dict[str, Any], kind: str) -> Info:
+    """Tell who runs the task of a claimed row."""
+    return Info(kind=kind, **{name: row[name] for name in _OF_A_ROW})
+
+
+_OF_A_ROW = [each.name for each in fields(Info) if each.name not in ("kind", "key", "progress")]
+
+
+class Runtime(ABC):
+    """What serves the durable calls of one coordinator or hook.
+
+    What `ask`, `sleep_until` and `wait_for` give is awaited in async code; plain code passes it
+    through `give`, which waits there and then.
+    """
+
+    app: App
+    info: Info
+    job: str
+    is_async: bool
+
+    @property
+    def memory(self) -> AsyncEntity | Entity:
+        """Give a handle of the job's memory. It is not kept: the two would hold each other."""
+        handle = AsyncEntity if self.is_async else Entity
+        return handle(TaskDoor(self), self.job)
+
+    def pin_of(self, work: Work[..., Any] | str) -> str | None:
+        """Tell to which version of the code work is pinned that this code asks for.
+
+        What one app registers is one body of code, so it keeps to the version of who asks; work
+        that is only named, or of another app, may have versions of its own.
+        """
+        if isinstance(work, str):
+            return None
+        own = self.info.pinned_version
+        return own if own is not None and self.app.registers(work) else work.pinned_version
+
+    @abstractmethod
+    def ask(self, ask: asks.Ask) -> Any:
+        """Ask for something durable; gives what will have the answer."""
+
+    @abstractmethod
+    def start(self, ask: asks.Ask) -> Pending[Any]:
+        """Ask for something that begins at once, whether or not anybody waits for it."""
+
+    @abstractmethod
+    def give(self, pending: Any) -> Any:
+        """Give user code what it gets from a call: a value in plain code, else the awaitable."""
+
+    def end_shield(self) -> None:  # noqa: B027 - an async coordinator has nothing to say
+        """Raise CancelledError where the code was cancelled while something was shielded."""
+
+    @abstractmethod
+    def sleep(self, length: int) -> Any:
+        """Wait for some µs."""
+
+    @abstractmethod
+    def sleep_until(self, deadline: int) -> Any:
+        """Wait until an instant (µs)."""
+
+    @abstractmethod
+    def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
+        """Wait for a signal, at most `limit` seconds (TimeoutError)."""
+
+    @abstractmethod
+    def within(self, ask: asks.Ask, limit: float | None) -> Any:
+        """Wait for what others answer when they can, at most `limit` seconds (TimeoutError)."""
+
+    @abstractmethod
+    def beat(self, progress: Any) -> None:
+        """Note how far the code is. Raises CancelledError where it was asked to cancel."""
+
+    @abstractmethod
+    def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
+        """End this run and begin the next. Raises InvalidArgument in a hook, which has none."""
+
+    @abstractmethod
+    def time(self) -> int:
+        """Give the time as this code sees it (µs)."""
+
+    @abstractmethod
+    def random(self) -> random.Random:
+        """Give a random generator that is the same when the code runs again."""
+
+    @abstractmethod
+    def uuid(self) -> UUID:
+        """Give a UUID that is the same when the code runs again."""
+
+    @abstractmethod
+    def patched(self, name: str) -> bool:
+        """Tell whether this run takes the new way."""
+
+    @abstractmethod
+    def was_here(self) -> bool:
+        """Tell whether the code does again what it did before, or leaves memory."""
+
+
+is_shielded: ContextVar[bool] = ContextVar("perdure shielded", default=False)
+"""Whether the running code is not to be interrupted by a cancel; see `durable.shielded()`."""
+
+SHIELDED = {"shielded": True}
+"""What a request says that begins as usual, though its asker was asked to cancel."""
+
+activity_info: ContextVar[Callable[[], Info] | None] = ContextVar("perdure activity", default=None)
+"""What tells the activity that runs here who it is; few ask."""
+
+
+def runtime() -> Runtime | None:
+    """Give what serves the running coordinator or hook, or None outside of any."""
+    serving: Runtime | None = current.get(None)
+    return serving
+
+
+def refuse_clients() -> None:
+    """Refuse a client in a coordinator, which would use it again at each replay.
+
+    Raises IoInCoordinator.
+    """
+    serving = runtime()
+    if serving is not None and serving.info.kind == "coordinator":
+        raise IoInCoordinator(
+            "a coordinator has no client",
+            detail="it runs again from its journal, and would start, signal or write once more",
+            hint="await a child, a hook, perdure.signal() or a command of its memory;"
+            " or use the client in an activity",
+        )
+
+
+ANYWHERE = "coordinator, hook or activity"
+_CLIENT = (
+    "Call it in code that a worker runs. Outside, a client starts and signals: perdure.connect()."
+)
+
+
+def required(call: str, hint: str = _CLIENT) -> Runtime:
+    """Give what serves the running code. Raises InvalidArgument outside of any."""
+    serving = runtime()
+    if serving is None:
+        raise misplaced(call, hint)
+    return serving
+
+
+def misplaced(
+    call: str, hint: str = _CLIENT, where: str = "coordinator or hook"
+) -> InvalidArgument:
+    """Say what is the matter with a call that nothing serves; the hint is for code of no job."""
+    if activity_info.get() is not None:
+        return InvalidArgument(
+            f"{call}() was called in an activity",
+            detail="An activity is ordinary code, of which the result alone is recorded.",
+            hint="Call it in the coordinator or hook; in an activity the clock, random numbers and"
+            " waits are those of Python.",
+        )
+    if threading.current_thread() is not threading.main_thread():
+        return InvalidArgument(
+            f"{call}() was called in a thread that belongs to no {where}",
+            detail="Whose it is stands in its context, and a new thread begins with an empty one.",
+            hint="A thread of an activity or plain hook takes the context along if you begin it by"
+            " pool.submit(contextvars.copy_context().run, function) or asyncio.to_thread(function)."
+            " Elsewhere in a job leave the call to the coordinator or hook itself. Outside of jobs:"
+            f" {hint}",
+        )
+    return InvalidArgument(f"{call}() was called outside of a {where}", hint=hint)
+
+
+class TaskDoor:
+    """Carries out the verbs of a memory handle inside a coordinator or hook: each is a fact."""
+
+    __slots__ = ("_serving",)
+
+    def __init__(self, serving: Runtime):
+        self._serving = serving
+
+    def command(
+        self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
+    ) -> Any:
+        """Change the own memory."""
+        expected = options.pop("expected_version", None)
+        if options:
+            raise _given_inside(", ".join(options))
+        argument = next(iter(named.values()), None)
+        return self._serving.give(self._serving.ask(asks.command_ask(op, path, argument, expected)))
+
+    def read(self, path: list[str]) -> Any:
+        """Read from the own memory."""
+        return self._serving.give(self._serving.ask(asks.read_ask(path)))
+
+    def until(self, condition: str, timeout: float | None) -> Any:
+        """Wait for the own memory to fulfil a condition."""
+        return self._serving.give(self._serving.within(asks.until_ask(condition), timeout))
+
+    def signal(self, name: str, payload: Any, key: str | None) -> Any:
+        """Send the own job a signal; in a hook, maybe its answer."""
+        if key is not None:
+            raise _given_inside("key")
+        return self._serving.give(self._serving.ask(asks.send_ask(None, name, payload)))
+
+
+def _given_inside(names: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{names} cannot be given inside a coordinator or hook",
+        detail="There a command is done once anyway: it is known by its place in the code.",
+    )

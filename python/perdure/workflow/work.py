@@ -1,0 +1,443 @@
+"""Registered functions: activities, hooks and coordinators, as user code sees and calls them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from dataclasses import replace
+from functools import cached_property, partial, update_wrapper
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    get_args,
+    overload,
+)
+
+from perdure.basics.durations import Duration, seconds
+from perdure.basics.limits import limits_of
+from perdure.basics.names import check_queue, check_text
+from perdure.basics.retry import Retry, policy_of
+from perdure.errors import InvalidArgument, InvalidName
+from perdure.values.hints import signature_of
+from perdure.values.shapes import Shape, shape_of
+from perdure.values.wire import Result, Result_co, decoder
+
+from . import asks
+from .context import Runtime, misplaced, required, runtime
+from .memory import Verbs
+
+if TYPE_CHECKING:
+    from .memory import AsyncEntity, Entity
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+
+LimitKey = str | Callable[..., str]
+"""Under which key work counts on a queue that limits keys: a text, or a function of the arguments
+of each call."""
+
+
+_BY_PLACE = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+SQL_QUEUE = "$sql"
+"""Where tasks stand that the database runs itself; every worker serves it."""
+
+
+class Pending(Protocol[Result_co]):
+    """What `start(...)` returns: await it in async code, or call `result()` in plain code."""
+
+    def __await__(self) -> Generator[Any, Any, Result_co]:
+        """Await the answer."""
+
+    def result(self) -> Result_co:
+        """Wait for the answer in plain code and return it."""
+
+    def cancel(self) -> Any:
+        """Withdraw the request; what was begun for it is asked to cancel."""
+
+
+def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
+    """Tell whether a function is awaited, also where a plain one is wrapped around an `async def`.
+
+    Such a wrapper may run what it wraps to its end; it cannot where that is given a memory or a
+    connection, which are of one kind or the other.
+    """
+    if is_given and inspect.isfunction(function):
+        function = inspect.unwrap(function)
+    return is_awaited(function)
+
+
+def is_awaited(function: Callable[..., Any]) -> bool:
+    """Tell whether calls of a function must be awaited, as those of an `async def`."""
+    while isinstance(function, partial):
+        function = function.func
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+
+
+def _cell() -> int | None:
+    """Give the number of the run of a cell of a notebook, or of a line of IPython; None outside of
+    one. A cell that is run again defines its functions again."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    number: int | None = None if shell is None else shell.execution_count
+    return number
+
+
+def _object_of(owner: str) -> str:
+    """Name an object of a class, for a hint: `bank` of `tests.Bank`."""
+    return owner.rpartition(".")[2].lower()
+
+
+class Work(Generic[P, R, Result_co]):
+    """A registered function. Outside of coordinators and hooks, a call simply runs the function."""
+
+    kind: ClassVar[str] = "work"
+    leading: ClassVar[int] = 0
+    given: ClassVar[str] = "memory"
+    """What it is given first, where something is."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str | None,
+        queue: str | None,
+        limit_key: LimitKey | None = None,
+    ):
+        if isinstance(function, staticmethod):  # the decorator stands above @staticmethod
+            function = function.__func__
+        self.function = function
+        own_name: Any = name or getattr(function, "__name__", "")
+        self.queue = queue
+        self.limit_key = limit_key
+        self.entity: str | None = None
+        self.pinned_version: str | None = None
+        self.is_async = _is_async(function, is_given=self.leading > 0)
+        if not isinstance(own_name, str) or not 0 < len(own_name.encode()) <= 150:
+            raise InvalidName(
+                f"{own_name!r} is no name for a function", hint="Give it one of its own: name=…."
+            )
+        self.name = own_name
+        self._check_function()
+        if queue is not None:
+            check_queue(queue)
+        copied: Any = self
+        update_wrapper(copied, function, updated=())  # its attributes are not in place of ours
+        self._cell = _cell() if self.__module__ == "__main__" else None
+
+    def comes_after(self, other: Work[..., Any]) -> bool:
+        """Tell whether this replaces another, because a cell of a notebook was run again."""
+        return self._cell is not None and other._cell not in (None, self._cell)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Return how arguments and result are converted to and from JSON."""
+        return shape_of(self.function, self.leading)
+
+    def _check_function(self) -> None:
+        """Refuse where it is written what would fail whenever it runs. Raises InvalidArgument."""
+        function, name = self.function, self.name
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidArgument(
+                f"{name} yields, and what is registered returns once",
+                hint="Return a list; perdure.publish() tells each item as it comes.",
+            )
+        try:
+            parameters = list(signature_of(function).parameters.values())
+        except (TypeError, ValueError):  # not written in Python, and silent about it
+            return
+        owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+        if parameters and parameters[0].name == "self" and owner and not owner.endswith(">"):
+            raise InvalidArgument(
+                f"{name} is a method, and nobody gives it its self",
+                hint=f"Register it of an object: app.{self.kind}({_object_of(owner)}.{name}).",
+            )
+        if self.leading and not any(each.kind in _BY_PLACE for each in parameters[:1]):
+            raise InvalidArgument(
+                f"{name} has no place for the {self.given}",
+                detail="That is what it is given first, before its arguments.",
+                hint=f"Write {name}({self.given}, …).",
+            )
+
+    def refuse_options(self, args: Any, given: Iterable[str]) -> None:
+        """Refuse a keyword that could be an option of the call or an argument of the function.
+
+        Such an argument must be given by position. Raises InvalidArgument.
+        """
+        own = list(self.shape.signature.parameters.values())[self.leading + len(args) :]
+        names = {each.name for each in own if each.kind in _BY_NAME}
+        for name in names.intersection(given):
+            raise InvalidArgument(
+                f"{name} is an option of this call, and an argument of {self.name}()",
+                detail="It would be taken as the option, and the function would not see it.",
+                hint="Give the argument by position, or rename it.",
+            )
+
+    def check_memory(self, memory: Any, detail: str | None = None, or_else: str = "") -> None:
+        """Refuse a call whose first argument is not a memory. Raises InvalidArgument."""
+        if not isinstance(memory, Verbs):
+            raise InvalidArgument(
+                f"the {self.kind} {self.name} was given {type(memory).__name__} for a memory",
+                detail=detail,
+                hint=f"Call {self.name}(memory, …){or_else}.",
+            )
+
+    def key_of(self, args: Any, kwargs: Any) -> str | None:
+        """Return the limit key of a call. Raises InvalidArgument."""
+        key = self.limit_key(*args, **kwargs) if callable(self.limit_key) else self.limit_key
+        if not isinstance(key, str | None):
+            raise InvalidArgument(
+                f"the limit key of {self.name} is {key!r}, not a text"[:500],
+                hint="Let limit_key give a str: limit_key=lambda user, question: user.",
+            )
+        return key
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+
+class Activity(Work[P, R, Result_co]):
+    """A function with side effects, whose result is recorded once."""
+
+    kind = "activity"
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
+        limit_key: LimitKey | None = None,
+    ):
+        super().__init__(function, name, queue, limit_key)
+        self.retry = policy_of(retry)
+        self.limits = limits_of(timeout, within)
+        if limit_key is not None and queue is None:
+            raise InvalidArgument(
+                f"the activity {self.name} has a limit_key and no queue",
+                detail="It runs where its caller runs, on no queue of its own that could limit it.",
+                hint='Give it one: @app.activity(queue="llm", limit_key=…).',
+            )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it durably in a coordinator or hook; elsewhere, simply run the function."""
+        serving = runtime()
+        if serving is None:
+            result: R = self.function(*args, **kwargs)
+            return result
+        pending = serving.ask(self._ask(serving, args, kwargs))
+        given: R = serving.give(pending)
+        return given
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
+        """Start it beside others: `found = search.start("q"); ...; found.result()`."""
+        serving = _needed(self)
+        return serving.start(self._ask(serving, args, kwargs))
+
+    def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
+        bound = self.shape.bind(args, kwargs)
+        return asks.activity_ask(self, bound, serving.pin_of(self), self.key_of(args, kwargs))
+
+
+class Transaction(Activity[P, R, Result_co]):
+    """An activity in the database: its rows and its recorded result are committed together."""
+
+    leading = 1
+    given = "connection"
+
+    def __init__(
+        self, function: Callable[..., Any], *, isolation: Isolation | None = None, **options: Any
+    ):
+        super().__init__(function, **options)
+        if isolation not in (None, *get_args(Isolation)):
+            raise InvalidArgument(
+                f"{isolation!r} is no level of isolation",
+                hint=f"Known levels: {', '.join(get_args(Isolation))}.",
+            )
+        self.isolation = isolation
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it durably. Its connection is added before these arguments."""
+        if runtime() is None:
+            hint = f"Give it a transaction of yours: {self.name}.function(connection, …)."
+            raise misplaced(self.name, hint)
+        return super().__call__(*args, **kwargs)
+
+
+class Hook(Work[P, R, Result_co]):
+    """Code that maintains the memory of a job. It may run again, so it must be idempotent."""
+
+    kind = "hook"
+    leading = 1
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        within: Duration | None = None,
+        limit_key: LimitKey | None = None,
+    ):
+        super().__init__(function, name, queue, limit_key)
+        self.retry = policy_of(retry)
+        self.limits = limits_of(timeout, within)
+
+    def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it on a worker and return its answer. Outside of jobs, simply run the function."""
+        serving = runtime()
+        if serving is None:
+            result: R = self.function(memory, *args, **kwargs)
+            return result
+        self.check_memory(memory, "What it is called with first is not sent.")
+        given: R = serving.give(serving.ask(self._ask(serving, args, kwargs)))
+        return given
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
+        """Start it beside others, without the memory: `perspective.start("s", "q").result()`."""
+        serving = _needed(self)
+        return serving.start(self._ask(serving, args, kwargs))
+
+    def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the queue and limit key that the hook gives a call with these arguments."""
+        return {"queue": self.queue, "limit_key": self.key_of(args, kwargs)}
+
+    def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
+        return asks.hook_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
+
+
+class SqlHook(Hook[..., Any, T]):
+    """A hook that is a function of the database, registered by `register_sql_hook()`."""
+
+    def __init__(self, name: str, returns: Any = Any):
+        super().__init__(_in_the_database, name=check_text(name), queue=SQL_QUEUE)
+        self.returns = returns
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Return how arguments and result are converted to and from JSON."""
+        return replace(shape_of(self.function, self.leading), result=decoder(self.returns))
+
+    @overload
+    def __call__(
+        self, memory: AsyncEntity, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def __call__(self, memory: Entity, *args: Any, **kwargs: Any) -> T: ...
+    def __call__(self, memory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let the database run it; inside a coordinator or hook this resolves to its answer.
+
+        The function is given `["a", 1]` for `hook(memory, "a", 1)`, `{"n": 1}` for
+        `hook(memory, n=1)`.
+        """
+        return super().__call__(memory, *args, **kwargs)
+
+
+def _in_the_database(memory: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001
+    raise InvalidArgument(
+        "a hook in SQL was called outside of a coordinator or hook",
+        hint="Use a handle there: client.handle(id).hook(recount, …).",
+    )
+
+
+@overload
+def sql_hook(name: str) -> SqlHook[Any]: ...
+@overload
+def sql_hook(name: str, returns: type[T]) -> SqlHook[T]: ...
+def sql_hook(name: str, returns: Any = Any) -> SqlHook[Any]:
+    """Name a function of the database as a hook: `recount = perdure.sql_hook("count", int)`.
+
+    Call it by `await recount(memory, "a", 1)` in coordinators and hooks, or by
+    `handle.hook(recount, "a", 1)` outside. `returns` is the type of its answer. Nothing is looked
+    up here: `client.register_sql_hook()` says which function of the database it is.
+    """
+    return SqlHook(name, returns)
+
+
+class Coordinator(Work[P, R, Result_co]):
+    """A thin deterministic function: it seeds the memory, starts hooks, waits and returns."""
+
+    kind = "coordinator"
+    leading = 1
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        entity: str | None = None,
+        pinned_version: str | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        limit_key: LimitKey | None = None,
+    ):
+        super().__init__(function, name, queue, limit_key)
+        self.entity = entity
+        self.pinned_version = pinned_version
+        self.retry = policy_of(retry)
+        self.timeout = None if timeout is None else seconds(timeout)
+
+    def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the options that the coordinator itself gives a start with these arguments.
+
+        They are queue, entity, timeout (in seconds) and limit key.
+        """
+        own: dict[str, Any] = {"queue": self.queue, "entity": self.entity, "timeout": self.timeout}
+        own["limit_key"] = self.key_of(args, kwargs)
+        return {name: value for name, value in own.items() if value is not None}
+
+    def __call__(self, memory: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here, as a part of its caller. `perdure.child()` makes it a job."""
+        if runtime() is not None:
+            child = f", or perdure.child({self.name}, …) to make it a job"
+            self.check_memory(memory, or_else=child)
+        result: R = self.function(memory, *args, **kwargs)
+        return result
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
+        """Start it as a child job beside others: `research.start("q")`.
+
+        See `perdure.start_child()`. If the caller ends without having awaited the child, the child
+        is asked to cancel.
+        """
+        serving = _needed(self)
+        ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
+        return serving.start(ask)
+
+
+Workflow = Coordinator[..., Any, Result] | str
+"""A coordinator or its name, as whoever starts a job gives it."""
+
+
+def check_kind(given: object, kind: type[Work[..., Any]]) -> None:
+    """Refuse what is neither a name nor registered as this kind. Raises InvalidArgument."""
+    if not isinstance(given, str | kind):
+        raise InvalidArgument(
+            f"{given!r} is no {kind.kind}"[:500],
+            hint=f"Give a function that @app.{kind.kind} has registered, or its name.",
+        )
+
+
+def _needed(work: Work[..., Any]) -> Runtime:
+    hint = "Call the function itself there, or start a job with a client."
+    return required(f"{work.name}.start", hint)
