@@ -82,7 +82,7 @@ select matches(
 select is(
     (pg_temp.refusal_of($$ select entity_apply('e', '[{"op": "toggle", "path": "b..c"}]') $$))[2],
     'It is command 1 of 1; none of them was carried out. '
-        'A path is keys with dots between them; a key with dots or quotes stands in double quotes.',
+        'A path is keys with dots between them; a key with dots or quotes is written in double quotes.',
     'what was wrong is told as it is of one alone');
 select is(the_job('e') -> 'context', '{"t": "text"}', 'nothing was written');
 

@@ -53,7 +53,7 @@ select throws_ok(
     'a function with other arguments is no hook');
 select throws_ok(
     $$ select register_sql_hook('none', to_regproc('pg_temp.nowhere')) $$, 'PD107',
-    'there is no function to be the hook ''none''', 'a hook is a function that there is');
+    'there is no function for the hook ''none''', 'a hook is a function that there is');
 select throws_ok(
     $$ select register_sql_hook('$own', 'pg_temp.count_words') $$, 'PD107', null,
     'names that begin with a dollar are not for users');

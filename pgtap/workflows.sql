@@ -134,7 +134,7 @@ select is(the_job('over') ->> 'status', 'completed', 'taking a finished job does
 select throws_ok(
     $$ select start('research', id => 'j', if_exists => 'new_run') $$,
     'PD402',
-    'job ''j'' runs',
+    'job ''j'' is running',
     'a job that runs does not begin a new run');
 select is(
     start('report', '["2"]', 'over', queue => 'reports', priority => 3, headers => '{"h": 1}', key => 'again',

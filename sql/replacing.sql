@@ -36,10 +36,10 @@ begin
         return;
     end if;
     if before <> wanted[:cardinality(before)] then
-        raise exception 'type % cannot become that of this version', extend_type.name
+        raise exception 'type % cannot be changed to that of this version', extend_type.name
             using errcode = 'feature_not_supported',
                   detail = format('It has %s, and should have %s.', before, wanted),
-                  hint = 'A type may only gain attributes, behind those that it has: give another meaning another name.';
+                  hint = 'A type may only gain attributes at its end: use a new name for a new meaning.';
     end if;
     if to_regclass('@extschema@.jobs') is not null then
         lock table @extschema@.jobs, @extschema@.tasks in access exclusive mode;
@@ -139,8 +139,8 @@ begin
     if cardinality(drop_routines.routines) > 1 then
         raise exception 'perdure has one function of this name, and there are several: %', drop_routines.routines
             using errcode = 'duplicate_function',
-                  detail = 'Its signature is another in this version.',
-                  hint = 'Drop those that are your own: an app has its schema for itself.';
+                  detail = 'Its signature differs in this version.',
+                  hint = 'Drop those that are your own: the schema of an app is for perdure alone.';
     end if;
     for routine in select p.oid::regprocedure from pg_proc as p where p.oid = any(drop_routines.routines) loop
         execute format('drop routine %s', routine);

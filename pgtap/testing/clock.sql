@@ -88,7 +88,7 @@ select cmp_ok(turn_clock_to(at - interval '1 day'), '>', at, 'a time that has pa
 -- Back.
 
 select throws_like(
-    $$ select reset_clock() $$, '%cannot be put back%', 'the clock is not put back under jobs that know a later time');
+    $$ select reset_clock() $$, '%cannot be reset%', 'the clock is not put back under jobs that know a later time');
 select given(terminate('waits'));
 select given(terminate('stays'));
 delete from tasks where job_id = 'e';

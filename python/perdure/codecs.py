@@ -59,8 +59,8 @@ def check_codec(given: object) -> None:
     """Refuse what is neither a codec nor None. Raises InvalidArgument."""
     if given is not None and not all(hasattr(given, name) for name in _OF_A_CODEC):
         raise InvalidArgument(
-            f"{given!r} is no codec"[:500],
-            hint="Give a perdure.codecs.AesGcm, or what has its " + ", ".join(_OF_A_CODEC) + ".",
+            f"{given!r} is not a codec"[:500],
+            hint="Give a perdure.codecs.AesGcm, or an object with " + ", ".join(_OF_A_CODEC) + ".",
         )
 
 
@@ -122,13 +122,13 @@ class _Key:
     def __init__(self, name: str, secret: bytes):
         if len(secret) != KEY_BYTES:
             raise InvalidArgument(
-                f"key {name!r} is not made of {KEY_BYTES} bytes",
-                hint="Draw one with AesGcm.new_key(), and keep it where your secrets are.",
+                f"key {name!r} does not have {KEY_BYTES} bytes",
+                hint="Make one with AesGcm.new_key(), and keep it where your secrets are.",
             )
         if not 0 < len(name) <= _MAX_ID or not _is_plain(name):
             raise InvalidArgument(
-                f"{name!r} is no name for a key",
-                hint=f"At most {_MAX_ID} letters, digits, dots, dashes and underscores.",
+                f"{name!r} is not a name for a key",
+                hint=f"Use at most {_MAX_ID} letters, digits, dots, dashes and underscores.",
             )
         self._name = name.encode()
         self._cipher = _aes_gcm(_mac(secret, b"perdure: encrypt"))

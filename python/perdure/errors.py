@@ -341,7 +341,7 @@ def translated() -> Iterator[None]:
         yield
     except UnicodeEncodeError as error:
         raise InvalidValue(
-            "half a surrogate pair is no character", hint="decode the text with errors='replace'"
+            "half a surrogate pair is not a character", hint="decode the text with errors='replace'"
         ) from error
     except psycopg.Error as error:
         known = from_database(error) or _no_letter(error)

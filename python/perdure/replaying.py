@@ -201,7 +201,7 @@ def recordings(
     if limit is not None and limit < 1:
         raise InvalidArgument(
             f"a limit of {limit} leaves nothing to replay",
-            hint="Give at least 1, or none for all that run.",
+            hint="Give at least 1, or no limit for all running jobs.",
         )
     after, left = "", limit
     while left is None or left > 0:
@@ -272,8 +272,8 @@ def read_recordings(path: str | PathLike[str]) -> Iterator[Recording]:
 
 def _is_no_recording(line: str) -> InvalidArgument:
     return InvalidArgument(
-        "this is no recording of a journal",
-        detail=f"There is: {line[:80]!r}.",
+        "this is not a recording of a journal",
+        detail=f"It begins with: {line[:80]!r}.",
         hint="Give a file that `perdure replay --export` has written.",
     )
 

@@ -75,8 +75,8 @@ class Tracing:
     def __init__(self, tracer: trace.Tracer):
         if not isinstance(tracer, trace.Tracer):
             raise InvalidArgument(
-                f"{tracer!r} is no tracer"[:500],
-                hint='Give one of OpenTelemetry: opentelemetry.trace.get_tracer("my_app").',
+                f"{tracer!r} is not a tracer"[:500],
+                hint='Give an OpenTelemetry tracer: opentelemetry.trace.get_tracer("my_app").',
             )
         self._tracer = tracer
 

@@ -74,7 +74,7 @@ as $$
 begin
     return (0, terminated_turn.id, terminated_turn.run::text || '/main', null, 0, 'cancelled', null, null, null, null, null,
         make_failure('PD602', 'Terminated', coalesce(terminated_turn.reason, 'the job was terminated'),
-                     'It was ended from outside, without clean-up.', 'Start a new job.'),
+                     'It was ended from outside, without cleaning up.', 'Start a new job.'),
         null, 'coordinator', null, null, null, null, null, null, null, null)::turn;
 end
 $$;

@@ -57,7 +57,7 @@ begin
         or octet_length(argument_failure.path::text) > 10000 then
         return make_failure(
             'PD101', 'InvalidPath', 'this is no path into a memory',
-            'A path has at most 50 keys, none of them null, and 10000 bytes.', 'Store what lies deeper as one value.');
+            'A path has at most 50 keys, none of them null, and 10000 bytes.', 'Store the deeper part as one value.');
     end if;
     if wrong is null then
         return null;
@@ -69,7 +69,7 @@ begin
                     when wrong = 'needs a finite number' then argument_failure.argument #>> '{}'
                     else type_found(argument_failure.argument) end, write_path(argument_failure.path)),
         case when wrong = 'is no command'
-             then 'Say set, merge, append, prepend, remove, increment, toggle, set_if_not_exists, delete or log; to read is entity_get(), in a turn get.'
+             then 'Use set, merge, append, prepend, remove, increment, toggle, set_if_not_exists, delete or log; to read, use entity_get(), or get in a turn.'
              else 'Nothing was changed; give the command what it needs.' end);
 end
 $$;

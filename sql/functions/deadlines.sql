@@ -19,7 +19,7 @@ begin
     ended.value := make_failure(
         'PD601', 'TimeoutError',
         format('the job took longer than %s', (select j.timeout from jobs as j where j.id = run_deadline.job)),
-        'It was ended on the spot, without clean-up.', 'Give it more time, or retry() it.');
+        'It was ended at once, without cleaning up.', 'Give it more time, or retry() it.');
     perform end_run(ended, clock());
     return 'done';
 end

@@ -17,7 +17,7 @@ begin
         raise exception 'task % of job % is a coordinator', quote_literal(held.task), quote_literal(held.job)
             using errcode = 'PD107',
                   detail = 'It ends with its run, which has a journal and may have a parent.',
-                  hint = 'Say its last turn with advance().';
+                  hint = 'Send its last turn with advance().';
     end if;
     perform raise_failure(own_task_failure((select t.name from tasks as t where t.job_id = held.job and t.task = held.task)));
     return held;

@@ -101,10 +101,10 @@ begin
     perform raise_failure(case
         when it.status is null then make_failure(
             'PD107', 'InvalidArgument', format('job %s has no coordinator', quote_literal(it.id)),
-            'It is a plain entity.', 'Make another with entity_create(), of entity_at().')
+            'It is a plain entity.', 'Create a copy with entity_create() and entity_at().')
         when (check_fork.seq between 0 and check_fork.upto) is not true then make_failure(
             'PD107', 'InvalidArgument', format('job %s was not told %s facts', quote_literal(it.id), check_fork.seq),
-            format('The journal of its coordinator has %s.', check_fork.upto), 'Look into timeline() for the place that you mean.')
+            format('The journal of its coordinator has %s.', check_fork.upto), 'Look for the position in timeline().')
         end);
 end
 $$;

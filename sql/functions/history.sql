@@ -78,7 +78,7 @@ begin
             raise exception 'version % of job % cannot be made again', told.version, quote_literal(apply_again.id)
                 using errcode = 'data_corrupted',
                       detail = made.failure ->> 'message',
-                      hint = 'Somebody has written to the tables by hand: see assert_histories().';
+                      hint = 'Somebody has changed the tables by hand: see assert_histories().';
         end if;
     end loop;
     return made.context;

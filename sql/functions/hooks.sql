@@ -27,14 +27,14 @@ begin
     if hook.key ~ '/' then
         raise exception 'the key of a hook must not hold a slash: %', quote_literal(left(hook.key, 200))
             using errcode = 'PD104',
-                  detail = 'A slash leads to what a task has asked for.',
+                  detail = 'A slash separates a task from what it has asked for.',
                   hint = 'Use another separator.';
     end if;
     perform check_name(coalesce(hook.key, 'none'), 'a key');
     if hook.key ~ '^([0-9]+:main:|[$][a-z])' then
-        raise exception 'the key % belongs to perdure', quote_literal(left(hook.key, 200))
+        raise exception 'the key % is reserved for perdure', quote_literal(left(hook.key, 200))
             using errcode = 'PD104',
-                  detail = 'Hooks that coordinators and hooks have detached have such names.',
+                  detail = 'Such keys name hooks that coordinators and hooks have detached.',
                   hint = 'Choose another key.';
     end if;
     perform check_name(coalesce(nullif(hook.limit_key, ''), 'none'), 'a limit key');
@@ -90,8 +90,8 @@ begin
         perform result(hook_result.id);
         raise exception 'job % has no hook %', quote_literal(left(hook_result.id, 200)), quote_literal(left(hook_result.task, 200))
             using errcode = 'PD412',
-                  detail = 'Nobody asked for it from outside, or what it was told is forgotten.',
-                  hint = 'Give the name of the task that hook() returned; a hook that a coordinator awaits answers there.';
+                  detail = 'No such hook was started from outside, or its journal was deleted.',
+                  hint = 'Give the name of the task that hook() returned. Hooks that a coordinator awaits answer it.';
     end if;
     ended.status := 'running';
     return ended;

@@ -219,8 +219,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform raise_failure(make_failure(
-        'PD107', 'InvalidArgument', format('the id of job %s stays as it is', quote_literal(left(old.id, 200))),
-        'Its history, its tasks and its children are found by it.', 'Make another job: fork() it, or entity_create() a memory of another id.'));
+        'PD107', 'InvalidArgument', format('the id of job %s cannot be changed', quote_literal(left(old.id, 200))),
+        'Its history, its tasks and its children are found by its id.',
+        'Create another job with fork(), or a memory with another id with entity_create().'));
     return null;
 end
 $$;
@@ -247,8 +248,9 @@ declare
 begin
     if id is not null then
         perform raise_failure(make_failure(
-            'PD107', 'InvalidArgument', format('job %s is more than its row', quote_literal(left(id, 200))),
-            'Its history and its tasks would stay, and meet the next job of this id.', 'Call forget() when it has ended, or terminate() it before.'));
+            'PD107', 'InvalidArgument', format('job %s cannot be deleted as a row', quote_literal(left(id, 200))),
+            'Its history and its tasks would remain, and belong to the next job with this id.',
+            'Call forget() when it has ended; terminate() ends it.'));
     end if;
     return null;
 end

@@ -115,8 +115,8 @@ as $$
 begin
     if left(own_name_failure.name, 1) = '$' then
         return make_failure(
-            'PD104', 'InvalidName', format('%s %s belongs to perdure', what, quote_literal(left(own_name_failure.name, 40))),
-            'Names of its own jobs, entities and functions begin with $, as $schedule.', 'Choose another name.');
+            'PD104', 'InvalidName', format('%s %s is reserved for perdure', what, quote_literal(left(own_name_failure.name, 40))),
+            'Names of its own jobs, entities and functions begin with $, such as $schedule.', 'Choose another name.');
     end if;
     return name_failure(own_name_failure.name, what);
 end
@@ -235,9 +235,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if check_protocol.protocol is distinct from 1 then
-        raise exception 'protocol version % is not spoken here', check_protocol.protocol
+        raise exception 'protocol version % is not supported here', check_protocol.protocol
             using errcode = 'PD004',
-                  detail = 'These functions speak protocol version 1.',
+                  detail = 'These functions use protocol version 1.',
                   hint = 'Install the version of the worker that belongs to this schema, or upgrade the schema.';
     end if;
 end
@@ -253,10 +253,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if (check_lease.lease_for between interval '100 ms' and interval '1 day') is not true then
-        raise exception 'a lease lasts between 100 ms and 1 day'
+        raise exception 'a lease must last between 100 ms and 1 day'
             using errcode = 'PD107',
                   detail = format('It was given %s.', coalesce(check_lease.lease_for::text, 'null')),
-                  hint = 'Choose a few times the distance of your heartbeats.';
+                  hint = 'Choose a few times the interval between your heartbeats.';
     end if;
 end
 $$;

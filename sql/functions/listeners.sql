@@ -59,9 +59,9 @@ begin
     perform raise_failure(coalesce(
         case when listen_for.topic is null then name_failure(null, 'a topic')
              when octet_length(listen_for.topic) > longest_topic() then make_failure(
-                 'PD104', 'InvalidName', 'no topic is that long',
+                 'PD104', 'InvalidName', 'the topic is too long',
                  format('It has %s bytes; at most %s are allowed.', octet_length(listen_for.topic), longest_topic()),
-                 'Name a queue, or what stands behind $mail/, $job/ or $memory/.') end,
+                 'Name a queue, or a worker or id after $mail/, $job/ or $memory/.') end,
         name_failure(listen_for.listener, 'a listener')));
     insert into listeners (topic, listener, since)
     values (listen_for.topic, listen_for.listener, clock())
@@ -100,9 +100,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if pg_is_in_recovery() then
-        raise exception 'a standby takes no writes'
+        raise exception 'a standby accepts no writes'
             using errcode = 'read_only_sql_transaction',
-                  detail = 'This server follows another one.',
+                  detail = 'This server is the standby of another.',
                   hint = 'Call the primary.';
     end if;
     delete from listeners as l where l.listener = stop_listening.listener;

@@ -6,9 +6,9 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    raise exception 'somebody has the tables of this app in use for longer than an upgrade may wait'
+    raise exception 'the tables of this app are in use for longer than an upgrade may wait'
         using errcode = 'lock_not_available',
-              detail = format('Processes at work in it: %s.', array_to_string(array(
+              detail = format('Processes that use them: %s.', array_to_string(array(
                   select distinct l.pid
                     from pg_locks as l
                     join pg_class as c on c.oid = l.relation
@@ -17,7 +17,7 @@ begin
                      and l.granted
                      and l.pid <> pg_backend_pid()
                    order by l.pid), ', ')),
-              hint = 'Nothing was changed. Try again, or end what pg_stat_activity shows of these processes.';
+              hint = 'Nothing was changed. Try again, or end these processes; pg_stat_activity shows what they do.';
 end
 $$;
 comment on function @extschema@.refuse_to_wait() is 'Give up an upgrade (55P03) and report who has the tables in use.';

@@ -10,8 +10,9 @@ as $$
 begin
     if check_rows.max_rows < 0 then
         perform raise_failure(make_failure(
-            'PD107', 'InvalidArgument', 'nobody can have fewer than none', format('It was asked for %s.', check_rows.max_rows),
-            'Say how many you want at most, or null.'));
+            'PD107', 'InvalidArgument', 'the number asked for must not be negative',
+            format('It was asked for %s.', check_rows.max_rows),
+            'Give the highest number that you want, or null.'));
     end if;
 end
 $$;

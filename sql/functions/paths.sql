@@ -12,7 +12,7 @@ begin
         raise exception 'this is no path into a memory: %', left(check_path.path::text, 100)
             using errcode = 'PD101',
                   detail = 'A path has at most 50 keys, none of them null, and 10000 bytes.',
-                  hint = 'Store what lies deeper as one value.';
+                  hint = 'Store the deeper part as one value.';
     end if;
     return check_path.path;
 end
@@ -43,7 +43,7 @@ begin
     if keys is null or '' = any(keys) then
         raise exception 'this is no path: %', left(parse_path.path, 100)
             using errcode = 'PD101',
-                  detail = 'A path is keys with dots between them; a key with dots or quotes stands in double quotes.',
+                  detail = 'A path is keys with dots between them; a key with dots or quotes is written in double quotes.',
                   hint = 'Write user.email, items.0, items.-1 or "key.with.dots".x; an empty path is the whole memory.';
     end if;
     return check_path(keys);
@@ -63,9 +63,9 @@ declare
     keys text[] := parse_path(log_path.path);
 begin
     if keys = '{}' then
-        raise exception 'a log or stream has a name'
+        raise exception 'a log or stream must have a name'
             using errcode = 'PD101',
-                  detail = 'Its path is empty: that is the whole memory, to which no item is added.',
+                  detail = 'Its path is empty, which means the whole memory, and items cannot be added to that.',
                   hint = 'Give the path to which items are added.';
     end if;
     return keys;

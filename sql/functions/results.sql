@@ -95,10 +95,10 @@ declare
     pause double precision;
 begin
     if (patience between 0 and 60) is not true then
-        raise exception 'nobody waits here for so long'
+        raise exception 'the timeout is longer than a minute, or negative'
             using errcode = 'PD107',
-                  detail = format('It was asked for %s; vacuum waits as long.', coalesce(await_result.timeout::text, 'null')),
-                  hint = 'Give at most a minute, and call again.';
+                  detail = format('It is %s. Vacuum has to wait as long.', coalesce(await_result.timeout::text, 'null')),
+                  hint = 'Give at most a minute, and call again if needed.';
     end if;
     while ended.status = 'running' and sees_more and waited < patience loop
         pause := least(greatest(waited / 8, 0.0009), patience - waited);

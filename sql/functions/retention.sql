@@ -105,7 +105,7 @@ begin
     if is_at_work(forget.id) then
         raise exception 'job % is at work', quote_literal(forget.id)
             using errcode = 'PD407',
-                  detail = 'A task of it is alive, and would lose its memory; or a child of it runs; or what has begun it lives, and would begin it again.',
+                  detail = 'A task of it is alive and would lose its memory; or a child of it runs; or the task that began it is alive and would begin it again.',
                   hint = 'Wait until they have finished, or terminate() them first.';
     end if;
     perform forget_jobs(array[forget.id]);

@@ -42,8 +42,8 @@ declare
 begin
     return case
         when wanted.context <> '{}' then make_failure(
-            'PD107', 'InvalidArgument', format('job %s has a memory already', quote_literal(wanted.id)),
-            'A new run goes on with it; a context is what a memory begins with.',
+            'PD107', 'InvalidArgument', format('job %s already has a memory', quote_literal(wanted.id)),
+            'A new run continues with this memory; a context is only for a new memory.',
             'Leave the context out, and change the memory by commands.')
         when wanted.entity <> held.entity or held.entity is null and wanted.entity is not null then make_failure(
             'PD107', 'InvalidArgument',
@@ -91,7 +91,7 @@ declare
 begin
     if cardinality(lock_jobs(missed, waiting => false)) < cardinality(missed) then
         raise exception 'job % is just being started', quote_literal(missed[1])
-            using errcode = '40001', detail = 'Somebody else has made it meanwhile.', hint = 'Call again.';
+            using errcode = '40001', detail = 'Another session has just created it.', hint = 'Call again.';
     end if;
     ready := array(
         select w

@@ -18,7 +18,7 @@ begin
     end if;
     if cancel_is_open(held.job, held.task) then
         return give_outcome(held, 'cancelled', make_failure(
-            'PD602', 'JobCancelled', 'the hook was asked to cancel', 'It had not begun.', 'Ask again.'));
+            'PD602', 'JobCancelled', 'the hook was asked to cancel', 'It had not begun.', 'Start it again if it is needed.'));
     end if;
     select too_late_failure(h.within, h.name, t.attempt, t.failure)
       into too_late
@@ -53,11 +53,11 @@ declare
 begin
     perform check_task(check_sql_task.job, check_sql_task.task);
     if queue <> '$sql' then
-        raise exception 'task % of job % is none that the database runs', quote_literal(left(check_sql_task.task, 200)),
+        raise exception 'task % of job % is not run by the database', quote_literal(left(check_sql_task.task, 200)),
               quote_literal(left(check_sql_task.job, 200))
             using errcode = 'PD107',
-                  detail = format('It stands on the queue %s, not on $sql.', queue),
-                  hint = 'Run its code, and say with advance(), finish_task() or fail_task() what became of it.';
+                  detail = format('It is on the queue %s, not on $sql.', queue),
+                  hint = 'Run its code, and report the outcome with advance(), finish_task() or fail_task().';
     end if;
 end
 $$;
@@ -133,7 +133,7 @@ begin
     perform raise_failure(coalesce(
         name_failure(take_sql_task.worker, 'a worker'),
         case when take_sql_task.token is null then make_failure(
-            'PD107', 'InvalidArgument', 'a lease has a token', 'It was given null.', 'Draw a uuid for each call.') end));
+            'PD107', 'InvalidArgument', 'a lease needs a token', 'It was given null.', 'Generate a uuid for each call.') end));
     perform check_instance(null);
     perform check_queues('{$sql}');
     return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
@@ -155,10 +155,10 @@ declare
 begin
     ran := 0;
     if run_sql_hooks.max_tasks operator(pg_catalog.<) 0 then
-        raise exception 'nobody can have fewer than none'
+        raise exception 'the number asked for must not be negative'
             using errcode = 'PD107',
                   detail = pg_catalog.format('It was asked for %s.', run_sql_hooks.max_tasks),
-                  hint = 'Say how many you want at most, or null.';
+                  hint = 'Give the highest number that you want, or null.';
     end if;
     for turn in 1 .. coalesce(run_sql_hooks.max_tasks, 2147483647) loop
         token := pg_catalog.gen_random_uuid();

@@ -8,7 +8,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return case when not timeout_failure.timeout between interval '1 microsecond' and interval '1000 years' then make_failure(
-        'PD107', 'InvalidArgument', 'a timeout lies between a microsecond and a thousand years',
+        'PD107', 'InvalidArgument', 'a timeout must be between a microsecond and a thousand years',
         format('This is %s.', timeout_failure.timeout), 'Leave it out for work that may take any time.') end;
 end
 $$;
@@ -57,11 +57,11 @@ as $$
 begin
     return case
         when due_failure.due_at = 'infinity' then make_failure(
-            'PD107', 'InvalidArgument', 'what is due at infinity is never done', 'Nobody could make it due.',
+            'PD107', 'InvalidArgument', 'work that is due at infinity is never done', 'Nothing could make it due.',
             'Give a time; or let work that has begun wait for a signal.')
         when due_failure.due_at >= '10000-01-01 00:00:00+00' then make_failure(
-            'PD107', 'InvalidArgument', 'what is due after the year 9999 is never done', 'Deadlines that count from it have no time.',
-            'Give a time that somebody may live to see.') end;
+            'PD107', 'InvalidArgument', 'work that is due after the year 9999 is never done', 'Its deadlines would have no date.',
+            'Give an earlier time.') end;
 end
 $$;
 comment on function @extschema@.due_failure(timestamptz) is 'Return that work would never be due (PD107), or null.';
@@ -76,8 +76,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return case when not expiry_failure.expires_at between '0001-01-02 00:00:00+00' and '9999-12-31 00:00:00+00' then make_failure(
-        'PD107', 'InvalidArgument', 'what expires does so between the years 1 and 9999',
-        'Beyond them not every language has a date for it.', 'Leave it out for what never expires.') end;
+        'PD107', 'InvalidArgument', 'an item must expire between the years 1 and 9999',
+        'Not every language has dates beyond them.', 'Leave it out for an item that never expires.') end;
 end
 $$;
 comment on function @extschema@.expiry_failure(timestamptz) is

@@ -87,7 +87,7 @@ begin
     end if;
     return make_failure(
         'PD107', 'InvalidArgument', format('a key was given without %s', key_failure.what),
-        'The call would make a job of another id each time that it is repeated.',
+        'Each repetition of the call would start a job with another id.',
         format('Give %s too: a job is started once for each id.', key_failure.what));
 end
 $$;
@@ -104,8 +104,8 @@ as $$
 begin
     if strpos(queue_failure.queue, '@') > 0 then
         return make_failure(
-            'PD104', 'InvalidName', format('a queue has no @ in its name: %s', quote_literal(left(queue_failure.queue, 40))),
-            'Behind an @ stands the version of the code that pinned tasks keep to.',
+            'PD104', 'InvalidName', format('the name of a queue must not contain @: %s', quote_literal(left(queue_failure.queue, 40))),
+            'An @ separates a queue from the version of the code that its tasks are pinned to.',
             'Use another character; a version is given as pinned_version.');
     end if;
     return name_failure(queue_failure.queue, 'a queue');
@@ -127,7 +127,7 @@ begin
     end if;
     if starts_with(pin_failure.queue, '$') then
         return make_failure(
-            'PD107', 'InvalidArgument', format('what runs on the queue %s cannot be pinned', pin_failure.queue),
+            'PD107', 'InvalidArgument', format('tasks on the queue %s cannot be pinned', pin_failure.queue),
             'The functions of the database have one version.', 'Leave pinned_version out.');
     end if;
     return name_failure(pin_failure.version, 'a version');
@@ -155,13 +155,14 @@ begin
         queue_failure(call_failure.queue),
         case when call_failure.what in ('a workflow', 'a job') and left(call_failure.queue, 1) = '$' then make_failure(
             'PD107', 'InvalidArgument', format('%s cannot run on the queue %s', call_failure.what, call_failure.queue),
-            'There the database runs hooks in SQL.', 'Choose a queue that workers with the code of the workflow serve.') end,
+            'On this queue the database runs hooks in SQL.',
+            'Choose a queue that workers with the code of the workflow serve.') end,
         value_failure(call_failure.args, 'the arguments'),
         case when (jsonb_typeof(call_failure.args) in ('array', 'object')) is not true then make_failure(
-            'PD103', 'InvalidValue', 'arguments are an array, by position, or an object, by name',
+            'PD103', 'InvalidValue', 'arguments must be an array (by position) or an object (by name)',
             format('This is %s.', type_found(call_failure.args)), 'Put a single argument into an array.') end,
         case when (call_failure.priority between 0 and 9) is not true then make_failure(
-            'PD107', 'InvalidArgument', 'a priority lies between 0, first, and 9, last',
+            'PD107', 'InvalidArgument', 'a priority must be between 0 (first) and 9 (last)',
             format('This is %s.', coalesce(call_failure.priority::text, 'null')), 'Correct the call.') end);
 end
 $$;

@@ -29,10 +29,10 @@ begin
     perform check_value(register_worker.details, 'the details');
     perform raise_failure(pin_failure(register_worker.version, null));
     if register_worker.queues is null then
-        raise exception 'a worker serves queues'
+        raise exception 'a worker needs queues'
             using errcode = 'PD107',
                   detail = 'It was given null.',
-                  hint = 'Name them; an empty array is none.';
+                  hint = 'Name its queues; an empty array means none.';
     end if;
     perform check_queues(served);
     perform stop_listening(register_worker.worker);

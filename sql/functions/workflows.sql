@@ -48,8 +48,8 @@ begin
         timeout_failure(wanted.timeout),
         due_failure(wanted.due_at),
         case when (wanted.if_exists in ('error', 'existing', 'new_run')) is not true then make_failure(
-            'PD107', 'InvalidArgument', 'an id that exists is an error, gives the existing job, or begins a new run',
-            format('It was given %s.', quote_nullable(wanted.if_exists)), 'Say error, existing or new_run.') end);
+            'PD107', 'InvalidArgument', 'if_exists must be error, existing or new_run',
+            format('It was given %s.', quote_nullable(wanted.if_exists)), 'Use error, existing or new_run.') end);
 end
 $$;
 comment on function @extschema@.start_failure(@extschema@.new_job) is
@@ -78,7 +78,7 @@ begin
      order by w.id
      limit 1;
     if taken.if_exists = 'new_run' then
-        raise exception 'job % runs', quote_literal(taken.id)
+        raise exception 'job % is running', quote_literal(taken.id)
             using errcode = 'PD402',
                   detail = 'A new run begins when the last one has ended; nothing was started.',
                   hint = 'Wait for its result, or terminate() it first.';
@@ -89,8 +89,8 @@ begin
     elsif taken.id is not null then
         raise exception 'job % exists already', quote_literal(taken.id)
             using errcode = 'PD402',
-                  detail = 'An id belongs to one job for ever; nothing was started.',
-                  hint = 'Choose another id; start(if_exists => ''existing'') gives the job that is there, ''new_run'' lets it run again.';
+                  detail = 'An id belongs to one job; nothing was started.',
+                  hint = 'Choose another id, or give if_exists => ''existing'' for the existing job, ''new_run'' to run it again.';
     end if;
     return array(
         select w
@@ -128,7 +128,9 @@ begin
         forgotten := check_existing(start_jobs.wanted, made);
         if forgotten <> '{}' and made || locked <> '{}' then
             raise exception 'job % was just forgotten', quote_literal((forgotten[1]).id)
-                using errcode = '40001', detail = 'Others were made before it, and ids are taken in order.', hint = 'Call again.';
+                using errcode = '40001',
+                      detail = 'Jobs are created in the order of their ids, and others exist by now.',
+                      hint = 'Call again.';
         elsif forgotten <> '{}' then
             made := start_jobs(forgotten);
         end if;
@@ -219,8 +221,8 @@ begin
         start_failure(wanted),
         key_failure(signal_with_start.key, signal_with_start.id, 'id'),
         case when (signal_with_start.if_exists in ('existing', 'new_run')) is not true then make_failure(
-            'PD107', 'InvalidArgument', 'a signal goes to the job that exists, or to a new run where it has ended',
-            format('It was given %s.', quote_nullable(signal_with_start.if_exists)), 'Say existing or new_run.') end));
+            'PD107', 'InvalidArgument', 'if_exists must be existing or new_run for a signal',
+            format('It was given %s.', quote_nullable(signal_with_start.if_exists)), 'Use existing or new_run.') end));
     -- A loop: somebody may forget the job that is there before it is locked.
     loop
         is_new := start_jobs(array[wanted]) <> '{}';

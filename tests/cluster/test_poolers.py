@@ -132,7 +132,7 @@ def test_an_idle_worker_finds_work_within_its_poll(
 
 
 def test_an_index_is_not_made_through_a_pooler(client: perdure.Client, pool: Pooler) -> None:
-    with pytest.raises(InvalidArgument, match="not made through a pooler"):
+    with pytest.raises(InvalidArgument, match="cannot be created through a pooler"):
         client.create_index("counter", "n", "number")
     assert left_in(pool) == []
 

@@ -43,7 +43,7 @@ def until(connection: Connection, query: str, *given: Any) -> None:
     [
         (None, "there is no codec here"),
         (codec("new", new=NEW), "the key 'old', which this codec does not know"),
-        (codec(old=WRONG), "cannot be opened"),
+        (codec(old=WRONG), "cannot be decrypted"),
     ],
     ids=["no codec", "another key", "wrong key"],
 )
@@ -297,7 +297,7 @@ def test_a_value_opens_only_where_it_was_written(
         lambda: jane.get("free"),
         john.history,
     ):
-        with pytest.raises(perdure.SealBroken, match="cannot be opened"):
+        with pytest.raises(perdure.SealBroken, match="cannot be decrypted"):
             broken()
     assert jane.get("notes") == john.at(1, path="notes") == secret("a")
 

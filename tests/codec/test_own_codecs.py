@@ -39,7 +39,7 @@ def test_what_nobody_would_know_again_is_not_stored(dsn: str, key: str, data: by
     """It was, and read as the text that it is."""
     with perdure.connect(dsn, codec=Own(key, data)) as client:
         order = client.create_entity("order", "thing", {"n": 0})
-        with pytest.raises(perdure.InvalidValue, match="no envelope"):
+        with pytest.raises(perdure.InvalidValue, match="which is not valid"):
             order.set("secret", "notes")
     with perdure.connect(dsn) as plain:
         assert plain.entity("order").get() == {"n": 0}

@@ -89,7 +89,7 @@ def test_what_was_asked_for_before_a_crash_is_not_called_forgotten(
 
     stage.start("waits")
     lives(stage, app, Faults(kill_when=has_answered))
-    assert "nobody awaited" not in caplog.text
+    assert "were not awaited" not in caplog.text
 
 
 def test_lost_replies_are_asked_for_again_and_nothing_is_done_twice(

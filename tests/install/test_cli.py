@@ -145,10 +145,10 @@ def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None
     shell.monkeypatch.setattr("perdure.cli.commands.loaded", lambda place: perdure.App())
     status, _, complained = shell.run("worker", "here:app", "--queue", "q")
     assert status == 1
-    assert "hint: If it is to execute here, call adopt_instance()" in complained
+    assert "hint: To let it execute here, call adopt_instance()" in complained
     status, _, complained = shell.run("adopt", "--copied-at", "lately")
     assert status == 2
-    assert "lately is no time" in complained
+    assert "lately is not a time" in complained
     instance = shell("adopt", "--copied-at", "2026-01-01T00:00:00Z")
     kept = "select value #>> '{}' from settings where name = 'instance'"
     assert connection.execute(kept).fetchone() == (instance,)
@@ -191,7 +191,7 @@ def test_jobs_are_listed(shell: Shell) -> None:
     assert [job["id"] for job in listed(*place, "--limit", "5")] == ["one"]
     status, _, complained = shell.run("jobs", "--status", "lost")
     assert status == 1
-    assert "no job is 'lost'" in complained
+    assert "'lost' is no status of a job" in complained
 
 
 def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connection) -> None:
@@ -258,7 +258,7 @@ def test_what_is_no_json_that_can_be_read_is_told_in_a_line(
     """Deep nesting was a traceback of Python's recursion."""
     status, _, complained = shell.run(*command.split(), text)
     assert status == 2
-    assert "no JSON that can be read" in " ".join(complained.replace("│", " ").split())
+    assert "not valid JSON" in " ".join(complained.replace("│", " ").split())
     assert len(complained) < 1000
 
 
@@ -335,8 +335,8 @@ def test_a_time_without_a_zone_is_refused_in_words_of_the_shell(shell: Shell, co
 def test_a_mistake_in_json_is_told_before_anything_is_looked_up(shell: Shell) -> None:
     for command in ("signal nobody go {", "resolve nothing {", "fork nobody --context {"):
         status, _, complained = shell.run(*command.split())
-        assert (status, "no JSON" in complained) == (2, True), command
-    assert "context=5 is no memory" in shell.run("fork", "nobody", "--context", "5")[2]
+        assert (status, "not valid JSON" in complained) == (2, True), command
+    assert "context=5 is not a memory" in shell.run("fork", "nobody", "--context", "5")[2]
 
 
 PSQL = """#!/bin/sh
@@ -541,7 +541,7 @@ def test_hooks_in_sql_are_registered_looked_at_and_dropped(shell: Shell, dsn: st
     assert "cannot be the hook" in complaint
     status, _, complaint = shell.run("hook", "register", "wrong", "nowhere")
     assert status == 1
-    assert complaint.startswith("error: there is no function to be the hook 'wrong'\ndetail: ")
+    assert complaint.startswith("error: there is no function for the hook 'wrong'\ndetail: ")
     assert "\nhint: Create it first" in complaint
     assert shell("hook", "drop", "recount") == "true"
     assert shell("hook", "list") == ""

@@ -254,7 +254,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """It was a screen of Python."""
     (tmp_path / "file").touch()
-    with pytest.raises(ServerUnavailable, match="cannot be made") as refused:
+    with pytest.raises(ServerUnavailable, match="cannot be created") as refused:
         Server(tmp_path / "file" / "below").start()
     assert "PERDURE_HOME" in (refused.value.hint or "")
 

@@ -83,7 +83,7 @@ def end_of_a_child(a: Session, b: Session) -> Mail:
         "code": "PD602",
         "type": "Terminated",
         "message": "enough",
-        "detail": "It was ended from outside, without clean-up.",
+        "detail": "It was ended from outside, without cleaning up.",
         "hint": "Start a new job.",
     }
     return Mail(

@@ -47,38 +47,38 @@ class Case:
 WRONG: dict[str, Case] = {
     "a signal without a name": Case(
         lambda client: client.handle("note").signal(None),  # type: ignore[arg-type]
-        "name=None is no text",
+        "name=None is not a text",
     ),
     "a list for text": Case(
         lambda client: client.cancel_found([], {}),  # type: ignore[arg-type]
-        "entity=[] is no text",
+        "entity=[] is not a text",
     ),
     "a tuple for a key": Case(
         lambda client: client.handle("note").signal("go", key=("a", 1)),  # type: ignore[arg-type]
-        "key=('a', 1) is no text",
+        "key=('a', 1) is not a text",
     ),
     "text for a version": Case(
         lambda client: client.entity("note").restore("1"),  # type: ignore[arg-type]
-        "version='1' is no whole number",
+        "version='1' is not a whole number",
     ),
     "a number beyond its range": Case(
         lambda client: client.find("note", {}, limit=2**31),
-        "max_rows=2147483648 is no whole number",
+        "max_rows=2147483648 is not a whole number",
     ),
     "a boolean for a number": Case(
-        lambda client: client.entity("note").history(after=True), "after=True is no whole number"
+        lambda client: client.entity("note").history(after=True), "after=True is not a whole number"
     ),
     "a number for a place": Case(
         lambda client: client.signal_found("note", {}, "go", after=3),  # type: ignore[arg-type]
-        "after=3 is no text",
+        "after=3 is not a text",
     ),
     "text for a boolean": Case(
         lambda client: client.handle("note").resume(accept_changes="no"),  # type: ignore[arg-type]
-        "accept_changes='no' is no boolean",
+        "accept_changes='no' is not a boolean",
     ),
     "text for a rate": Case(
         lambda client: client.set_queue("q", rate_per_second="fast"),  # type: ignore[arg-type]
-        "rate_per_second='fast' is no number",
+        "rate_per_second='fast' is not a number",
     ),
     "a list for a duration": Case(
         lambda client: client.handle("note").result([1]),  # type: ignore[arg-type]
@@ -86,53 +86,53 @@ WRONG: dict[str, Case] = {
     ),
     "a number for a workflow": Case(
         lambda client: client.handle("note", 5),  # type: ignore[arg-type]
-        "5 is no coordinator",
+        "5 is not a registered coordinator",
     ),
     "a number for the workflow of a fork": Case(
         lambda client: client.fork("note", workflow=5),  # type: ignore[arg-type]
-        "5 is no coordinator",
+        "5 is not a registered coordinator",
     ),
     "a number for the hook of an answer": Case(
         lambda client: client.handle("note").hook_result("$hook/k", 5),  # type: ignore[arg-type]
-        "5 is no hook",
+        "5 is not a registered hook",
     ),
     "text for arguments": Case(
-        lambda client: client.handle("note").retry("ab"), "args='ab' is no list"
+        lambda client: client.handle("note").retry("ab"), "args='ab' is not a list"
     ),
     "a number for arguments": Case(
         lambda client: client.create_schedule("w", every=60, args=5),  # type: ignore[arg-type]
-        "args=5 is no list",
+        "args=5 is not a list",
     ),
     "a number for an order": Case(
         lambda client: client.find("note", {}, order_by=5),  # type: ignore[arg-type]
-        "order_by=5 is no list",
+        "order_by=5 is not a list",
     ),
     "one start for many": Case(
         lambda client: client.start_many("w", {"id": "x"}),  # type: ignore[arg-type]
-        "many={'id': 'x'} is no list",
+        "many={'id': 'x'} is not a list",
     ),
     "a start that is an id": Case(
         lambda client: client.start_many("w", ["x"]),  # type: ignore[list-item]
-        "start 1 of 1 is no mapping: 'x'",
+        "start 1 of 1 is not a mapping: 'x'",
     ),
     "one command for several": Case(
         lambda client: client.entity("note").apply({"op": "toggle"}),  # type: ignore[arg-type]
-        "commands={'op': 'toggle'} is no list",
+        "commands={'op': 'toggle'} is not a list",
     ),
     "text for a contract": Case(
         lambda client: client.define_contract("note", "{}"),  # type: ignore[arg-type]
-        "'{}' is no contract",
+        "'{}' is not a contract",
     ),
     "a number for a hook": Case(
         lambda client: client.drop_sql_hook(5),  # type: ignore[arg-type]
-        "5 is no hook in SQL",
+        "5 is not a hook in SQL",
     ),
     "a number of text for a place in a stream": Case(
         lambda client: list(client.handle("note").stream("s", after="3")),  # type: ignore[arg-type]
-        "after='3' is no place in a stream",
+        "after='3' is not a place in a stream",
     ),
     "a stream without a name": Case(
-        lambda client: list(client.handle("note").stream("")), "a log or stream has a name"
+        lambda client: list(client.handle("note").stream("")), "a log or stream must have a name"
     ),
     "a NUL where JSON is read": Case(
         lambda client: client.find("note", {}, order_by="a\0"),
@@ -145,38 +145,46 @@ APP = perdure.App()
 DSN = "postgresql:///nowhere"
 
 MADE_WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
-    "a worker of no app": (perdure.Worker, [None, "app", 1, perdure.App], "is no app"),
-    "a lab of no app": (Lab, [None, "app"], "is no app"),
-    "an async lab of no app": (AsyncLab, [None, "app"], "is no app"),
-    "a worker of one queue": (lambda given: perdure.Worker(APP, given), [1, "q"], "is no list"),
-    "a queue that is no text": (lambda given: perdure.Worker(APP, given), [[1]], "a queue must"),
-    "slots": (lambda given: perdure.Worker(APP, slots=given), [None, "4", 1.5], "no whole number"),
-    "a cache": (lambda given: perdure.Worker(APP, cache=given), [None, "4"], "no whole number"),
+    "a worker of no app": (perdure.Worker, [None, "app", 1, perdure.App], "is not an app"),
+    "a lab of no app": (Lab, [None, "app"], "is not an app"),
+    "an async lab of no app": (AsyncLab, [None, "app"], "is not an app"),
+    "a worker of one queue": (lambda given: perdure.Worker(APP, given), [1, "q"], "is not a list"),
+    "a queue that is not a text": (lambda given: perdure.Worker(APP, given), [[1]], "a queue must"),
+    "slots": (
+        lambda given: perdure.Worker(APP, slots=given),
+        [None, "4", 1.5],
+        "not a whole number",
+    ),
+    "a cache": (lambda given: perdure.Worker(APP, cache=given), [None, "4"], "not a whole number"),
     "a lease": (
         lambda given: perdure.Worker(APP, lease=given),
         [0, 0.05, "99 ms", "25 h", -1, math.nan, math.inf],
-        "a lease lasts between|out of range",
+        "a lease must last between|out of range",
     ),
-    "an instance": (lambda given: perdure.Worker(APP, instance=given), [1, []], "is no text"),
+    "an instance": (lambda given: perdure.Worker(APP, instance=given), [1, []], "is not a text"),
     "an instance that is none": (
         lambda given: perdure.Worker(APP, instance=given),
         ["xx", "1"],
-        "is no instance",
+        "is not an instance",
     ),
     "a version": (lambda given: perdure.Worker(APP, version=given), [1, []], "must have a name"),
-    "a schema": (lambda given: perdure.connect(DSN, given), [None, 1, []], "is no text"),
+    "a schema": (lambda given: perdure.connect(DSN, given), [None, 1, []], "is not a text"),
     "a threshold": (
         lambda given: perdure.connect(DSN, prepare_threshold=given),
         ["x"],
-        "no whole number",
+        "not a whole number",
     ),
-    "a codec of an app": (lambda given: perdure.App(codec=given), [1, "key", b""], "is no codec"),
+    "a codec of an app": (
+        lambda given: perdure.App(codec=given),
+        [1, "key", b""],
+        "is not a codec",
+    ),
     "a codec of a client": (
         lambda given: perdure.connect(DSN, codec=given, provision=False),
         [1, "key"],
-        "is no codec",
+        "is not a codec",
     ),
-    "a hook in SQL without a name": (perdure.sql_hook, [None, 1], "is no text"),
+    "a hook in SQL without a name": (perdure.sql_hook, [None, 1], "is not a text"),
 }
 
 

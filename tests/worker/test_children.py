@@ -486,4 +486,4 @@ def test_a_fate_that_is_none_is_refused(
         return told
 
     work()
-    assert client.start(parent).result(T) == ["on_parent_end='abandon' is no fate of a child"] * 2
+    assert client.start(parent).result(T) == ["on_parent_end='abandon' is not known"] * 2

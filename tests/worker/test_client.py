@@ -284,9 +284,9 @@ def test_only_a_workflow_is_started_and_only_a_hook_hooked(
         lambda: client.start_many(hook, [{}]),  # type: ignore[arg-type]
         lambda: client.signal_with_start(hook, "j", "go"),  # type: ignore[arg-type]
     ]
-    assert all("is no coordinator\n" in refusal(call) for call in wrong)
+    assert all("is not a registered coordinator\n" in refusal(call) for call in wrong)
     wrong = [lambda: handle.hook(activity), lambda: handle.hook(echo)]  # type: ignore[arg-type]
-    assert all("is no hook\n" in refusal(call) for call in wrong)
+    assert all("is not a registered hook\n" in refusal(call) for call in wrong)
     work()
     told = handle.result(T)
     assert [text.split("\n")[0].rpartition(" ")[2] for text in told] == [
@@ -319,7 +319,7 @@ def test_an_id_is_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) -
     assert client.create_entity(uuid4(), "thing", {"n": 1}).get("n") == 1
     assert client.entity(one).get() == {}
     for wrong in (5, b"x"):
-        assert "is no id" in refusal(lambda wrong=wrong: client.start(echo, id=wrong))
+        assert "is not an id" in refusal(lambda wrong=wrong: client.start(echo, id=wrong))
 
 
 def test_a_key_that_would_repeat_nothing_is_refused(client: perdure.Client, echo: Any) -> None:
@@ -559,7 +559,7 @@ def test_an_instant_without_a_time_zone_is_refused(
         lambda: client.create_schedule(echo, every="1 h", starts_at=due_at),
     ]
     for call in refused:
-        with pytest.raises(perdure.InvalidArgument, match=r"no time zone|no instant"):
+        with pytest.raises(perdure.InvalidArgument, match=r"no time zone|not an instant"):
             call()
     work()
     assert handle.result(T) == 3
@@ -567,7 +567,7 @@ def test_an_instant_without_a_time_zone_is_refused(
 
 def test_who_gives_an_age_for_an_instant_is_not_told_to_forget_all(client: perdure.Client) -> None:
     """The hint was an instant in an hour, before which everything has finished."""
-    with pytest.raises(perdure.InvalidArgument, match="no instant") as refused:
+    with pytest.raises(perdure.InvalidArgument, match="not an instant") as refused:
         client.forget_finished("90 days")  # type: ignore[arg-type]
     assert "+" not in (refused.value.hint or "")
 

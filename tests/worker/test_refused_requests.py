@@ -26,38 +26,38 @@ WRONG: dict[str, tuple[Asks, str]] = {
     "a child without an id": (lambda: perdure.child("other", id=""), "a child must have a name"),
     "a child of perdure's": (
         lambda: perdure.child("other", id="$schedule/x"),
-        "belongs to perdure",
+        "is reserved for perdure",
     ),
     "a child whose memory is a list": (
         lambda: perdure.child("other", context=[1]),  # type: ignore[arg-type]
-        "context=[1] is no memory",
+        "context=[1] is not a memory",
     ),
     "a child without time": (lambda: perdure.child("other", timeout=0), "timeout=0 leaves no time"),
     "a child on a version": (
         lambda: perdure.child("other", queue="a@b"),
-        "a queue has no @ in its name",
+        "the name of a queue must not contain @",
     ),
     "a child on a number": (
         lambda: perdure.child("other", queue=5),  # type: ignore[arg-type]
-        "queue=5 is no text",
+        "queue=5 is not a text",
     ),
     "a hook that is too late": (
         lambda: perdure.exec_hook("other", priority=10),
-        "a priority lies between 0, first, and 9, last, and is not 10",
+        "a priority must be between 0 (first) and 9 (last), not 10",
     ),
     "a hook of no priority": (
         lambda: perdure.exec_hook("other", priority=True),
-        "priority=True is no whole number",
+        "priority=True is not a whole number",
     ),
     "a hook without a queue": (
         lambda: perdure.exec_hook("other", queue=""),
         "a queue must have a name",
     ),
     "a hook without a name": (lambda: perdure.exec_hook(""), "must have a name"),
-    "a detached hook": (lambda: perdure.start_hook("other", priority=12), "and is not 12"),
+    "a detached hook": (lambda: perdure.start_hook("other", priority=12), ", not 12"),
     "an item that is too late": (
         lambda: perdure.ask_people("approve", priority=-1),
-        "and is not -1",
+        ", not -1",
     ),
     "an item without a name": (lambda: perdure.ask_people(""), "an item must have a name"),
     "an item for nobody": (
@@ -66,7 +66,7 @@ WRONG: dict[str, tuple[Asks, str]] = {
     ),
     "a signal to nobody": (
         lambda: perdure.signal(None, "done"),  # type: ignore[arg-type]
-        "None is no id",
+        "None is not an id",
     ),
     "a signal without a name": (
         lambda: perdure.signal("parent", None),  # type: ignore[arg-type]

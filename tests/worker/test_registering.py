@@ -45,21 +45,26 @@ async def named(*, memory: perdure.AsyncEntity) -> None: ...
 
 
 WRONG: dict[str, tuple[str, Callable[..., Any], dict[str, Any], str]] = {
-    "a method": ("activity", Bank.charge, {}, "charge is a method, and nobody gives it its self"),
+    "a method": ("activity", Bank.charge, {}, "charge is a method without an object"),
     "a hook that is a method": ("hook", Bank.charge, {}, "charge is a method"),
-    "a generator": ("activity", counted, {}, "counted yields"),
-    "an async generator": ("activity", tokens, {}, "tokens yields"),
-    "a generator that coordinates": ("coordinator", tokens, {}, "tokens yields"),
+    "a generator": ("activity", counted, {}, "counted is a generator"),
+    "an async generator": ("activity", tokens, {}, "tokens is a generator"),
+    "a generator that coordinates": ("coordinator", tokens, {}, "tokens is a generator"),
     "a coordinator without memory": (
         "coordinator",
         nothing,
         {},
-        "nothing has no place for the mem",
+        "nothing has no parameter for the mem",
     ),
-    "a hook without memory": ("hook", nothing, {}, "nothing has no place for the memory"),
-    "a memory by name": ("hook", named, {}, "named has no place for the memory"),
-    "a transaction without connection": ("transaction", nothing, {}, "no place for the connection"),
-    "a name that is no text": ("activity", nothing, {"name": 3}, "3 is no name for a function"),
+    "a hook without memory": ("hook", nothing, {}, "nothing has no parameter for the memory"),
+    "a memory by name": ("hook", named, {}, "named has no parameter for the memory"),
+    "a transaction without connection": (
+        "transaction",
+        nothing,
+        {},
+        "no parameter for the connection",
+    ),
+    "a name that is no text": ("activity", nothing, {"name": 3}, "3 is not a name for a function"),
 }
 
 
@@ -80,7 +85,7 @@ def test_the_hint_for_a_method_shows_what_to_write() -> None:
 
     with pytest.raises(perdure.InvalidArgument) as refused:
         perdure.App().activity(Post.send)
-    assert refused.value.hint == "Register it of an object: app.activity(post.send)."
+    assert refused.value.hint == "Register that of an object: app.activity(post.send)."
 
 
 def test_a_name_is_taken_once_in_its_kind() -> None:

@@ -226,7 +226,7 @@ def test_a_file_that_holds_no_recordings_is_told_in_a_line(
     status, complaint = perdure_command(UNCHANGED, "--file", str(file))
     assert status != 0
     assert "Traceback" not in complaint
-    assert ("cannot be read" if content is None else "is no recording") in complaint
+    assert ("cannot be read" if content is None else "is not a recording") in complaint
 
 
 def test_a_target_that_cannot_be_written_is_told_in_a_line(
@@ -243,11 +243,11 @@ def test_a_target_that_cannot_be_written_is_told_in_a_line(
         ("no_such_module:app", "there is no module no_such_module"),
         ("no_such.module:app", "there is no module no_such.module"),
         ("perdure:nothing", "has no nothing"),
-        ("perdure:App", "is no perdure.App, but a type"),
+        ("perdure:App", "is not a perdure.App, but a type"),
         ("perdure", "has no colon"),
-        (":app", "is no place of an app"),
-        (".perdure:app", "is no place of an app"),
-        ("perdure..cli:app", "is no place of an app"),
+        (":app", "does not name an app"),
+        (".perdure:app", "does not name an app"),
+        ("perdure..cli:app", "does not name an app"),
     ],
 )
 def test_code_that_is_not_there_is_told_in_a_line(

@@ -434,5 +434,5 @@ def test_headers_of_no_span_are_empty() -> None:
 
 def test_what_is_no_tracer_is_refused() -> None:
     """By name."""
-    with pytest.raises(perdure.InvalidArgument, match="'me' is no tracer"):
+    with pytest.raises(perdure.InvalidArgument, match="'me' is not a tracer"):
         perdure.App(tracer="me")  # type: ignore[arg-type]

@@ -457,7 +457,7 @@ def test_it_is_called_with_a_connection_elsewhere(book: Booking, bank: Bank) -> 
 
 
 def test_a_level_of_isolation_has_a_name(app: perdure.App) -> None:
-    with pytest.raises(perdure.InvalidArgument, match="no level of isolation"):
+    with pytest.raises(perdure.InvalidArgument, match="not an isolation level"):
         app.transaction(isolation="chaos")(lambda connection: None)  # type: ignore[call-overload]
 
 

@@ -209,7 +209,7 @@ def test_who_lacks_the_code_lets_the_other_go_first(
         for _ in range(15):
             assert client.start(ping).result(T) == "ping"
             assert client.start(pong).result(T) == "pong"
-    assert caplog.text.count("go back for 0.25 s") * 3 >= caplog.text.count("go back for") * 2
+    assert caplog.text.count("given back for 0.25 s") * 3 >= caplog.text.count("given back for") * 2
 
 
 def test_runs_are_the_same_without_a_cache(client: perdure.Client, dsn: str) -> None:

@@ -92,6 +92,6 @@ def test_what_is_registered_already_is_refused(app: perdure.App) -> None:
     def embed(text: str) -> int:
         return len(text)
 
-    with pytest.raises(perdure.errors.InvalidArgument, match="embed is registered already") as info:
+    with pytest.raises(perdure.errors.InvalidArgument, match="embed is already registered") as info:
         perdure.App().activity(name="other")(embed)
     assert info.value.hint == "Give its function: embed.function."

@@ -85,7 +85,7 @@ def check_argument(name: str, given: Any, kind: Kind) -> None:
     Raises InvalidArgument.
     """
     if not kind.accepts(given):
-        raise InvalidArgument(f"{name}={given!r} is no {kind.name}"[:500], hint=kind.hint)
+        raise InvalidArgument(f"{name}={given!r} is not a {kind.name}"[:500], hint=kind.hint)
 
 
 def check_asked(options: Mapping[str, Any]) -> None:
@@ -100,8 +100,8 @@ def check_asked(options: Mapping[str, Any]) -> None:
             check_queue(value)
         elif option == "priority" and not 0 <= value <= 9:
             raise InvalidArgument(
-                f"a priority lies between 0, first, and 9, last, and is not {value}",
-                hint="Give 0 to 9, or leave it out: 5.",
+                f"a priority must be between 0 (first) and 9 (last), not {value}",
+                hint="Give 0 to 9, or leave it out for 5.",
             )
         elif option in _OWN_NAMES:
             check_own_name(value, _OWN_NAMES[option])
@@ -121,7 +121,7 @@ def listed(name: str, given: Any) -> list[Any]:
     Raises InvalidArgument for text, a mapping, and what cannot be gone through.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InvalidArgument(f"{name}={given!r} is no list"[:500], hint="Give several: […].")
+        raise InvalidArgument(f"{name}={given!r} is not a list"[:500], hint="Give several: […].")
     return list(given)
 
 

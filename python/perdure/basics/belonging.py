@@ -39,7 +39,7 @@ class Belonging:
             if earlier is not None and not earlier.is_closed():
                 raise InvalidArgument(
                     "this client belongs to another event loop",
-                    detail="It is that of its first call, until that loop is closed.",
+                    detail="It belongs to the loop of its first call until that loop is closed.",
                     hint="Connect in each loop, or let all threads share one perdure.connect().",
                 )
             self._loop = loop

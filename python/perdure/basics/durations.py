@@ -100,19 +100,19 @@ def aware(instant: datetime) -> datetime:
     given: object = instant
     if not isinstance(given, datetime):
         raise InvalidArgument(
-            f"{given!r} is no instant"[:500],
-            hint="Give a datetime with a time zone, as datetime.now(UTC) is, and add a timedelta"
-            " or take it away.",
+            f"{given!r} is not an instant"[:500],
+            hint="Give a datetime with a time zone, such as datetime.now(UTC), and add or subtract"
+            " a timedelta.",
         )
     if instant.utcoffset() is None:
         raise InvalidArgument(
-            f"{instant} has no time zone", hint="Say which: datetime(…, tzinfo=UTC)."
+            f"{instant} has no time zone", hint="Give one: datetime(…, tzinfo=UTC)."
         )
     if not _FIRST <= (instant - EPOCH) // MICROSECOND <= FOREVER:
         raise InvalidArgument(
-            f"{instant} lies beyond the years 1 to 9999",
-            detail="In UTC, as instants are kept, it has no date.",
-            hint="Give a time that somebody may live to see.",
+            f"{instant} is not between the years 1 and 9999",
+            detail="Instants are stored in UTC, where it has no date.",
+            hint="Give an earlier time.",
         )
     return instant
 

@@ -37,7 +37,7 @@ def limits_of(timeout: Duration | None, within: Duration | None) -> Limits:
     read = [None if given is None else seconds(given) for given in (timeout, within)]
     if 0 in read:
         raise InvalidArgument(
-            "a limit of no time lets nothing begin", hint="Give more than 0 seconds, or no limit."
+            "a limit of 0 seconds lets nothing begin", hint="Give more than 0 seconds, or no limit."
         )
     return Limits(*read)
 

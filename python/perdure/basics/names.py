@@ -51,8 +51,8 @@ def check_own_name(name: object, what: str) -> None:
     check_name(name, what)
     if is_own(str(name)):
         raise InvalidName(
-            f"{what} cannot have the name {str(name)[:40]!r}: it belongs to perdure",
-            detail="Names of its own jobs, entities and functions begin with $, as $schedule.",
+            f"{what} cannot have the name {str(name)[:40]!r}: it is reserved for perdure",
+            detail="Names of its own jobs, entities and functions begin with $, such as $schedule.",
             hint="Choose another name.",
         )
 
@@ -62,9 +62,9 @@ def check_queue(queue: object) -> None:
     check_name(queue, "a queue")
     if "@" in str(queue):
         raise InvalidName(
-            f"a queue has no @ in its name: {queue!r}",
-            detail="Behind an @ stands the version of the code that pinned tasks keep to.",
-            hint="Use another character; a version is given as pinned_version, or to the worker.",
+            f"the name of a queue must not contain @: {queue!r}",
+            detail="An @ separates a queue from the version of the code its tasks are pinned to.",
+            hint="Use another character; give a version as pinned_version, or to the worker.",
         )
 
 
@@ -73,18 +73,18 @@ def as_id(given: str | UUID) -> str:
     InvalidName for text that the database cannot hold."""
     known: object = given
     if not isinstance(known, str | UUID):
-        raise InvalidArgument(f"{given!r} is no id"[:500], hint="Give text, or a UUID.")
+        raise InvalidArgument(f"{given!r} is not an id"[:500], hint="Give text, or a UUID.")
     return check_text(str(known))
 
 
 def check_text(text: str) -> str:
     """Give a text back that stands in a request. Raises InvalidName where nothing could hold it."""
     if not isinstance(text, str):
-        raise InvalidName(f"{text!r} is no text"[:500], hint="Give str.")
+        raise InvalidName(f"{text!r} is not a text"[:500], hint="Give str.")
     if not is_text(text):
         raise InvalidName(
-            f"{text!r:.80} is no text that the database can hold",
-            detail="A text has no NUL character, and no half of a surrogate pair.",
-            hint="Give text, and remove what is none: text.encode(errors='replace').decode().",
+            f"{text!r:.80} is not a text that the database can store",
+            detail="A text must not have a NUL character or half of a surrogate pair.",
+            hint="Replace such characters: text.encode(errors='replace').decode().",
         )
     return text

@@ -31,9 +31,9 @@ def parse_path(path: Path | None) -> list[str]:
     is_path = 0 < len(keys) <= MAX_KEYS and not (is_plain and "" in keys)
     if not is_path or not all(map(is_text, keys)):
         raise InvalidPath(
-            f"this is no path: {storable(str(path), 100)}",
+            f"this is not a path: {storable(str(path), 100)}",
             detail=f"A path is at most {MAX_KEYS} keys with dots between them; a key with dots or"
-            " quotes stands in double quotes. No key has a NUL, or half of a surrogate pair.",
+            " quotes is written in double quotes. No key has a NUL or half of a surrogate pair.",
             hint='Write user.email, items.0, items.-1 or "key.with.dots".x.',
         )
     return keys

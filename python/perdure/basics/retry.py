@@ -42,7 +42,7 @@ class Retry:
         if not _are_numbers(self.attempts, self.factor, self.jitter) or not self._is_sensible():
             raise InvalidArgument(
                 f"{self} makes no sense",
-                hint="attempts and factor are at least 1, jitter is between 0 and 1.",
+                hint="attempts and factor must be at least 1, jitter between 0 and 1.",
             )
         object.__setattr__(self, "delay", seconds(self.delay))
         if self.max_delay is not None:
@@ -81,7 +81,7 @@ def policy_of(retry: Retry | None) -> Retry:
         return Retry()
     if not isinstance(retry, Retry):
         raise InvalidArgument(
-            f"retry={retry!r} is no retry policy"[:500],
+            f"retry={retry!r} is not a retry policy"[:500],
             hint="Write retries=3, or retry=perdure.Retry(attempts=4).",
         )
     return retry
@@ -93,8 +93,8 @@ def _kinds(never: Kind | tuple[Kind, ...]) -> tuple[Kind, ...]:
     for kind in given:
         if not isinstance(kind, str) and not _is_exception_type(kind):
             raise InvalidArgument(
-                f"never={never!r} says of no exceptions that they are never tried again"[:500],
-                hint='Name their types, or give these: never=(ValueError, "CardRefused").',
+                f"never={never!r} does not name exceptions"[:500],
+                hint='Give exception types or their names: never=(ValueError, "CardRefused").',
             )
     return tuple(given)
 

@@ -57,7 +57,7 @@ commands.add_typer(schedule)
 
 @commands.command()
 def install(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Create the app in a database, or bring it to this version; may be repeated."""
+    """Install the app in a database, or upgrade it to this version; may be repeated."""
     with connected(dsn) as connection:
         print(installer.install(connection, schema))
 
@@ -67,49 +67,49 @@ def adopt(
     copied_at: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="When the copy was made: what waits has waited no longer."
+            metavar="TIME", help="When the copy was made: for waiting work no time has passed."
         ),
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Let an app that is a copy execute where it stands, and print who it is from now on."""
+    """Let a copy of an app execute, and print its new instance."""
     with connected(dsn, schema) as connection:
         print(send(connection, Calls(schema).adopt_instance(moment(copied_at))))
 
 
 @commands.command()
 def worker(
-    app: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the perdure.App is.")],
+    app: Annotated[
+        str, typer.Argument(metavar="MODULE:APP", help="Where to find the perdure.App.")
+    ],
     queue: Annotated[
         list[str] | None,
         typer.Option(
-            "--queue", "-q", help="One it serves, instead of all that its functions name."
+            "--queue", "-q", help="Serve this queue; default: all queues of its functions."
         ),
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
-    slots: Annotated[int, typer.Option(help="How many tasks run at a time.")] = 100,
+    slots: Annotated[int, typer.Option(help="How many tasks may run at a time.")] = 100,
     lease: Annotated[str, typer.Option(help="How long a lost worker keeps its tasks.")] = "30 s",
     grace: Annotated[
-        str, typer.Option(help="How long running work may take to end when it is told to stop.")
+        str, typer.Option(help="How long running work may take to end when it stops.")
     ] = "10 s",
     version: Annotated[
-        str | None, typer.Option(help="The version of the code, where the app does not say it.")
+        str | None, typer.Option(help="The version of the code, if the app does not say it.")
     ] = None,
     instance: Annotated[
         str | None,
-        typer.Option(
-            envvar="PERDURE_INSTANCE", help="The one instance of the app that it is to serve."
-        ),
+        typer.Option(envvar="PERDURE_INSTANCE", help="Serve only this instance of the app."),
     ] = None,
     provision: Annotated[
-        bool, typer.Option(help="Make the app where there is none, and upgrade it.")
+        bool, typer.Option(help="Install the app if there is none, and upgrade it.")
     ] = True,
 ) -> None:
-    """Run a worker until SIGTERM or Ctrl-C; it then finishes its turns and gives its tasks back.
+    """Run a worker until SIGTERM or Ctrl-C. It then ends its turns and gives its tasks back.
 
-    What runs in a thread and has not ended by then ends with the process.
+    Code that still runs in a thread then ends with the process.
     """
     fix_hash_seed()
     from perdure import Worker
@@ -130,15 +130,15 @@ def start(
     entity: Annotated[str | None, typer.Option(help="The type of its memory.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue of its coordinator.")] = None,
     version: Annotated[
-        str | None, typer.Option(help="The version of the code that it keeps to.")
+        str | None, typer.Option(help="Pin the job to this version of the code.")
     ] = None,
-    timeout: Annotated[str | None, typer.Option(help='How long it may take: "2 h".')] = None,
+    timeout: Annotated[str | None, typer.Option(help='How long the job may take: "2 h".')] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
     """Start a workflow and print the id of its job.
 
-    The entity, queue and timeout that its decorator names are not known here: say them.
+    The entity, queue and timeout of its decorator are not known here: give them as options.
     """
     given = parsed(arguments)
     options = {"id": id, "entity": entity, "queue": queue, "pinned_version": version}
@@ -151,7 +151,7 @@ def start(
 
 @commands.command()
 def status(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print where a job stands and what it waits for."""
+    """Print the state of a job and what it waits for."""
     with client(dsn, schema) as opened:
         show(opened.handle(id).status())
 
@@ -185,14 +185,14 @@ def signal(
 @commands.command()
 def cancel(
     id: Id,
-    reason: Annotated[str | None, typer.Option(help="Why; the job is told.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason; the job sees it.")] = None,
     hook: Annotated[
-        str | None, typer.Option(metavar="TASK", help="Only this hook of it: $hook/tidy")
+        str | None, typer.Option(metavar="TASK", help="Cancel only this hook: $hook/tidy")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Ask a job to end, or one hook of it, which may still clean up; print whether that is new."""
+    """Ask a job, or one of its hooks, to cancel; print whether that is new. It may clean up."""
     with client(dsn, schema) as opened:
         handle = opened.handle(id)
         show(handle.cancel(reason) if hook is None else handle.cancel_hook(hook, reason))
@@ -200,27 +200,27 @@ def cancel(
 
 @commands.command()
 def jobs(
-    workflow: Annotated[str | None, typer.Option(help="Of this workflow.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only jobs of this workflow.")] = None,
     status: Annotated[
-        str | None, typer.Option(help="Only running, completed, failed or cancelled.")
+        str | None, typer.Option(help="Only running, completed, failed or cancelled jobs.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Started at or after this time.")
+        str | None, typer.Option(metavar="TIME", help="Only jobs started at or after this time.")
     ] = None,
     until: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Started before; for a next page the created_at of the last."
+            metavar="TIME", help="Only jobs started before. Next page: created_at of the last."
         ),
     ] = None,
     after: Annotated[
-        str | None, typer.Option(metavar="JOB", help="For a next page the id of the last.")
+        str | None, typer.Option(metavar="JOB", help="Next page: the id of the last job.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    limit: Annotated[int, typer.Option(help="How many (1000 at most).")] = 100,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print jobs, the newest first, a line of JSON each."""
+    """Print jobs, newest first, a line of JSON each."""
     times = {"since": moment(since), "until": moment(until)}
     with client(dsn, schema) as opened:
         listed = opened.jobs(workflow=workflow, status=status, after=after, limit=limit, **times)
@@ -229,7 +229,7 @@ def jobs(
 
 @commands.command()
 def family(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print a job and all that descend from it, a line each."""
+    """Print a job and all its descendants, a line each."""
     with client(dsn, schema) as opened:
         for each in opened.handle(id).family():
             print(f"{'  ' * each.depth}{each.id}  {each.workflow}  {each.status}")
@@ -238,11 +238,13 @@ def family(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 @commands.command()
 def terminate(
     id: Id,
-    reason: Annotated[str | None, typer.Option(help="Why; it stands in the job's error.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="The reason; it becomes the error of the job.")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """End a job on the spot; print whether it ran."""
+    """End a job at once, without cleaning up; print whether it ran."""
     with client(dsn, schema) as opened:
         show(opened.handle(id).terminate(reason))
 
@@ -252,12 +254,12 @@ def repin(
     id: Id,
     version: Annotated[
         str | None,
-        typer.Argument(metavar="VERSION", help="The version it keeps to from now on; or none."),
+        typer.Argument(metavar="VERSION", help="The new version; none to unpin the job."),
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Let a job keep to another version of the code, and print how many tasks that are."""
+    """Pin a job to another version of the code, and print how many tasks moved."""
     with client(dsn, schema) as opened:
         show(opened.handle(id).repin(version))
 
@@ -267,13 +269,15 @@ def retry(
     id: Id,
     arguments: Annotated[
         str | None,
-        typer.Argument(metavar="JSON", help="Other arguments: an array, or one value."),
+        typer.Argument(metavar="JSON", help="New arguments: an array, or one value."),
     ] = None,
-    timeout: Annotated[str | None, typer.Option(help='For the new run: "2 h".')] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help='How long the new run may take: "2 h".')
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Run a job again that has failed or was cancelled; print whether it does."""
+    """Run a failed or cancelled job again; print whether it runs."""
     given = parsed(arguments)
     args = given if given is None or isinstance(given, list) else [given]
     with client(dsn, schema) as opened:
@@ -284,12 +288,12 @@ def retry(
 def fork(
     id: Id,
     new_id: Annotated[str | None, typer.Option("--id", help="The id of the new job.")] = None,
-    at: Annotated[int | None, typer.Option(help="How many facts it has been told; all.")] = None,
+    at: Annotated[int | None, typer.Option(help="How many facts it is told. Default: all.")] = None,
     context: Annotated[str | None, typer.Option(metavar="JSON", help="Another memory.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Start a job where another stands, or stood, and print its id."""
+    """Start a job from a place in the journal of another, and print its id."""
     memory = parsed(context)
     with client(dsn, schema) as opened:
         print(opened.fork(id, new_id, at=at, context=memory).id)
@@ -304,7 +308,7 @@ def timeline(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 
 @commands.command()
 def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print what is wrong in the app's tables; fail if anything is."""
+    """Print every broken invariant of the app's tables; fail if there is one."""
     with connected(dsn, schema) as connection:
         broken = send(connection, Calls(schema).broken_invariants())
     show_each(row for (row,) in broken)
@@ -315,7 +319,9 @@ def check(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 def psql(
     given: Annotated[
         list[str] | None,
-        typer.Argument(metavar="OPTIONS OF PSQL", help="As in -c 'select 1', or -f a_file.sql."),
+        typer.Argument(
+            metavar="OPTIONS OF PSQL", help="For example: -c 'select 1', or -f a_file.sql."
+        ),
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
@@ -342,8 +348,8 @@ def psql(
 def url(dsn: Dsn = None) -> None:
     """Print the URL of the database.
 
-    An embedded server runs only while a process of perdure, as `perdure serve`, or a statement uses
-    it.
+    The embedded server runs only while a process of perdure, such as `perdure serve`, or a
+    statement uses it.
     """
     with database(dsn) as found:
         print(found)
@@ -351,7 +357,7 @@ def url(dsn: Dsn = None) -> None:
 
 @commands.command()
 def serve() -> None:
-    """Keep the embedded server up until Ctrl-C, and print its URL."""
+    """Print the URL of the embedded server, and keep it running until Ctrl-C."""
     with embedded.shared_server() as server:
         print(server.url(), flush=True)
         with suppress(KeyboardInterrupt):

@@ -8,14 +8,16 @@ import typer
 
 from .terminal import DEFAULT, Dsn, Schema, client, show, show_each
 
-hook = typer.Typer(name="hook", help="Functions of the database as hooks.", no_args_is_help=True)
+hook = typer.Typer(
+    name="hook", help="Use functions of the database as hooks.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the hook.")]
 
 
 @hook.command("list")
 def list_sql_hooks(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print which functions are hooks, and how often they are tried, a line of JSON each."""
+    """Print the hooks in SQL with their functions and retries, a line of JSON each."""
     with client(dsn, schema) as opened:
         show_each(opened.sql_hooks())
 
@@ -26,14 +28,14 @@ def register_sql_hook(
     function: Annotated[
         str, typer.Argument(metavar="FUNCTION", help="A function (text, jsonb): my_app.recount")
     ],
-    attempts: Annotated[int, typer.Option(help="How often it runs when it fails.")] = 1,
-    retry_in: Annotated[str, typer.Option(help='The first pause: "5 s"; then twice that.')] = "1 s",
+    attempts: Annotated[int, typer.Option(help="How often it may run if it fails.")] = 1,
+    retry_in: Annotated[str, typer.Option(help='The first pause: "5 s"; it doubles.')] = "1 s",
     timeout: Annotated[str | None, typer.Option(help="How long an attempt may take.")] = None,
-    within: Annotated[str | None, typer.Option(help="… all of them, with the pauses.")] = None,
+    within: Annotated[str | None, typer.Option(help="How long all attempts may take.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Let a function of the database be a hook, or change how often it is tried."""
+    """Register a function of the database as a hook, or change its retries and limits."""
     with client(dsn, schema, begins=True) as opened:
         opened.register_sql_hook(
             name, function, attempts=attempts, retry_in=retry_in, timeout=timeout, within=within
@@ -42,6 +44,6 @@ def register_sql_hook(
 
 @hook.command("drop")
 def drop_sql_hook(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Let a function be a hook no more; print whether it was one."""
+    """Stop using a function as a hook; print whether it was one."""
     with client(dsn, schema) as opened:
         show(opened.drop_sql_hook(name))

@@ -13,19 +13,19 @@ ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="The id of the item.
 
 @commands.command()
 def items(
-    assignee: Annotated[str | None, typer.Option(help="For whom they are meant.")] = None,
-    name: Annotated[str | None, typer.Option(help="What is to be done.")] = None,
-    status: Annotated[
-        str, typer.Option(help="open, or only unclaimed, claimed or resolved.")
-    ] = "open",
-    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    assignee: Annotated[
+        str | None, typer.Option(help="Only items for this person or group.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Only items with this name.")] = None,
+    status: Annotated[str, typer.Option(help="open, unclaimed, claimed or resolved.")] = "open",
+    limit: Annotated[int, typer.Option(help="How many (1000 at most).")] = 100,
     after: Annotated[
-        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
+        str | None, typer.Option(metavar="JSON", help="Next page: the place of the last row.")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print what jobs ask of people, most urgent first, a line of JSON each."""
+    """Print items (what jobs ask of people), most urgent first, a line of JSON each."""
     asked = {"assignee": assignee, "name": name, "status": status, "limit": limit}
     asked |= {"after": parsed(after)}
     with client(dsn, schema) as opened:
@@ -36,11 +36,11 @@ def items(
 def resolve(
     item: ItemId,
     resolution: Json = None,
-    by: Annotated[str | None, typer.Option(help="Who resolves it.")] = None,
+    by: Annotated[str | None, typer.Option(help="The person who resolves it.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Answer what a job asks of people; the job goes on with that."""
+    """Resolve an item; the job continues with the resolution."""
     answer = parsed(resolution)
     with client(dsn, schema) as opened:
         show(opened.item(item).resolve(answer, by=by))

@@ -16,7 +16,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
-        sys.exit("The command line needs one package more: pip install 'perdure[cli]'")
+        sys.exit("The command line needs another package: pip install 'perdure[cli]'")
     try:
         commands()
     except (PerdureError, psycopg.Error) as error:
@@ -27,5 +27,5 @@ def _in_words(error: Exception) -> str:
     """Tell an error with what was noted of it, and who may help where a role may not."""
     notes = list(getattr(error, "__notes__", ()))
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and not notes:
-        notes = ["hint: The owner of the app gives a role access, with grant_access()."]
+        notes = ["hint: The owner of the app can give the role access with grant_access()."]
     return "\n".join([str(error).strip(), *notes])

@@ -14,10 +14,12 @@ from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed
 
 index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
 
-Place = Annotated[str, typer.Argument(metavar="PATH", help="A place in it: user.email")]
+Place = Annotated[str, typer.Argument(metavar="PATH", help="A path in the memory: user.email")]
 Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the memory.")]
 Entity = Annotated[str, typer.Argument(metavar="ENTITY", help="The type of the memories.")]
-IndexedPath = Annotated[str, typer.Argument(metavar="PATH", help="A place in them: user.email")]
+IndexedPath = Annotated[
+    str, typer.Argument(metavar="PATH", help="A path in the memories: user.email")
+]
 Kind = Annotated[
     str,
     typer.Argument(
@@ -30,14 +32,14 @@ Kind = Annotated[
 def memory(
     id: Id,
     path: Place = "",
-    version: Annotated[int | None, typer.Option(help="What it was at a version.")] = None,
+    version: Annotated[int | None, typer.Option(help="Print it as of this version.")] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="What it was then: 2030-01-31T12:00:00Z")
+        str | None, typer.Option(metavar="TIME", help="Print it as of 2030-01-31T12:00:00Z")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print the memory of a job, or a part of it; now, or as it was."""
+    """Print the memory of a job, or a part of it, as it is or was."""
     time = moment(at)
     with client(dsn, schema) as opened:
         found = opened.entity(id)
@@ -51,14 +53,14 @@ def memory(
 def history(
     id: Id,
     path: Place = "",
-    after: Annotated[int, typer.Option(metavar="VERSION", help="Leave out what is older.")] = 0,
+    after: Annotated[int, typer.Option(metavar="VERSION", help="Begin after this version.")] = 0,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as changes happen, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Print new changes until Ctrl-C.")
     ] = False,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print the changes of a memory, or at a path, a line of JSON each, the oldest first."""
+    """Print the changes of a memory, or at a path, oldest first, a line of JSON each."""
     with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
         show_each(opened.entity(id).watch(path, after=after, timeout=None if follow else 0))
 
@@ -67,11 +69,11 @@ def history(
 def stream(
     id: Id,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the stream.")],
-    after: Annotated[int, typer.Option(metavar="VERSION", help="Leave out what is older.")] = 0,
+    after: Annotated[int, typer.Option(metavar="VERSION", help="Begin after this version.")] = 0,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print the items of a stream as they come, a line of JSON each, to its end or Ctrl-C."""
+    """Print the items of a stream as they arrive, a line of JSON each, to its end or Ctrl-C."""
     with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
         show_each(opened.handle(id).stream(name, after=after))
 
@@ -81,33 +83,33 @@ def diff(
     id: Id,
     version: Version,
     to_version: Annotated[
-        int | None, typer.Argument(metavar="VERSION", help="Another; without one, now.")
+        int | None, typer.Argument(metavar="VERSION", help="Another version. Default: now.")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print in what a memory differs between versions, a line of JSON for each place."""
+    """Print where a memory differs between versions, a line of JSON for each place."""
     with client(dsn, schema) as opened:
         show_each(opened.entity(id).diff(version, to_version))
 
 
 @commands.command()
 def blame(id: Id, path: Place = "", schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print who wrote what stands in a memory, a line of JSON for each value."""
+    """Print who wrote each value in a memory, a line of JSON for each value."""
     with client(dsn, schema) as opened:
         show_each(opened.entity(id).blame(path))
 
 
 @commands.command()
 def restore(id: Id, version: Version, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Make a memory again what it was, as a new version, and print that."""
+    """Make a memory again what it was at a version; print the new version."""
     with client(dsn, schema) as opened:
         show(opened.entity(id).restore(version))
 
 
 @commands.command()
 def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Delete a finished job or an entity with its whole past; print whether it was there."""
+    """Delete a finished job or an entity with its history; print whether it existed."""
     with client(dsn, schema) as opened:
         show(opened.forget(id))
 
@@ -115,13 +117,13 @@ def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 @commands.command()
 def forget_finished(
     older_than: Annotated[
-        str, typer.Argument(metavar="AGE", help='Finished longer ago than this: "90 days".')
+        str, typer.Argument(metavar="AGE", help='Delete jobs that finished longer ago: "90 days".')
     ],
-    entity: Annotated[str | None, typer.Option(help="Of this entity alone.")] = None,
+    entity: Annotated[str | None, typer.Option(help="Only jobs of this entity.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Delete what has finished long ago, with its whole past; print how many jobs that were."""
+    """Delete jobs that finished long ago, with their histories; print how many."""
     before = datetime.now(UTC) - timedelta(seconds=seconds(older_than))
     with client(dsn, schema) as opened:
         show(sum(iter(lambda: opened.forget_finished(before, entity=entity), 0)))
@@ -134,9 +136,9 @@ def find(
     order: Annotated[
         str, typer.Option(metavar="JSON", help='An array of paths: ["-$created_at"]')
     ] = "[]",
-    limit: Annotated[int, typer.Option(help="How many, at most 1000.")] = 100,
+    limit: Annotated[int, typer.Option(help="How many (1000 at most).")] = 100,
     after: Annotated[
-        str | None, typer.Option(metavar="JSON", help="The place of the last row before.")
+        str | None, typer.Option(metavar="JSON", help="Next page: the place of the last row.")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
@@ -156,7 +158,7 @@ def create_index(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Make an index that find uses, while others write; may be repeated."""
+    """Create an index that find uses, without blocking writers; may be repeated."""
     with client(dsn, schema, begins=True) as opened:
         show(opened.create_index(entity, path, kind))
 
@@ -169,13 +171,13 @@ def drop_index(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Drop an index, while others write; print whether it was there."""
+    """Drop an index, without blocking writers; print whether it existed."""
     with client(dsn, schema) as opened:
         show(opened.drop_index(entity, path, kind))
 
 
 @index.command("list")
 def list_indexes(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print the indexes that are wanted, with state, size and use, a line of JSON each."""
+    """Print the indexes with their state, size and use, a line of JSON each."""
     with client(dsn, schema) as opened:
         show_each(opened.indexes())

@@ -8,7 +8,7 @@ import typer
 
 from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, show, show_each
 
-queue = typer.Typer(name="queue", help="Limits and pauses of queues.", no_args_is_help=True)
+queue = typer.Typer(name="queue", help="Limit and pause queues.", no_args_is_help=True)
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.")]
 
@@ -23,25 +23,25 @@ def pause(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
 @commands.command()
 def resume(
     id: Id,
-    task: Annotated[str | None, typer.Option(help="One that is stuck, alone.")] = None,
+    task: Annotated[str | None, typer.Option(help="Resume only this stuck task.")] = None,
     accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="Let replay take changed arguments.")
+        bool, typer.Option("--accept-changes", help="Let replay accept changed arguments.")
     ] = False,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Let a job go on that was paused or is stuck; print how many of its tasks do."""
+    """Resume a job that is paused or stuck; print how many tasks continue."""
     with client(dsn, schema) as opened:
         show(opened.handle(id).resume(task, accept_changes=accept_changes))
 
 
 @queue.command("list")
 def list_queues(
-    queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="One alone.")] = None,
+    queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="Only this.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Print how much work each queue has, and its limits, a line of JSON each."""
+    """Print the tasks and limits of each queue, a line of JSON each."""
     with client(dsn, schema) as opened:
         show_each(opened.queue_depths(queue))
 
@@ -49,14 +49,14 @@ def list_queues(
 @queue.command("set")
 def set_queue(
     queue: Queue,
-    max_running: Annotated[int | None, typer.Option(help="Tasks that run at a time.")] = None,
-    max_per_key: Annotated[int | None, typer.Option(help="… with the same limit key.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Turns that begin each second.")] = None,
-    burst: Annotated[float | None, typer.Option(help="… at once, after a calm.")] = None,
+    max_running: Annotated[int | None, typer.Option(help="Tasks at a time.")] = None,
+    max_per_key: Annotated[int | None, typer.Option(help="Tasks at a time per key.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Turns that begin per second.")] = None,
+    burst: Annotated[float | None, typer.Option(help="Turns that may begin at once.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Set the limits of a queue; what is left out is not limited."""
+    """Set the limits of a queue. A limit that you leave out is removed."""
     with client(dsn, schema, begins=True) as opened:
         opened.set_queue(
             queue,

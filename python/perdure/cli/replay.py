@@ -14,20 +14,20 @@ from perdure.replaying import Recording
 from .terminal import DEFAULT, Dsn, Schema, client, commands, fix_hash_seed, loaded
 
 Code = Annotated[
-    str | None, typer.Argument(metavar="MODULE:APP", help="The code; not needed to export.")
+    str | None, typer.Argument(metavar="MODULE:APP", help="The code; not needed for --export.")
 ]
-Running = Annotated[bool, typer.Option("--running", help="All jobs that run.")]
-Jobs = Annotated[list[str] | None, typer.Option(help="A job, running or ended. May be repeated.")]
-Source = Annotated[str | None, typer.Option(help="What --export has written.")]
+Running = Annotated[bool, typer.Option("--running", help="Replay all running jobs.")]
+Jobs = Annotated[list[str] | None, typer.Option(help="A job, running or ended; repeatable.")]
+Source = Annotated[str | None, typer.Option(help="A file that --export has written.")]
 Target = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Write journals there, and replay none.")
+    str | None, typer.Option(metavar="FILE", help="Write journals to a file instead.")
 ]
-Workflow = Annotated[str | None, typer.Option(help="Those of one workflow alone.")]
+Workflow = Annotated[str | None, typer.Option(help="Only jobs of this workflow.")]
 Queues = Annotated[
-    list[str] | None, typer.Option("--queue", "-q", help="Without one, those of the app.")
+    list[str] | None, typer.Option("--queue", "-q", help="Default: the queues of the app.")
 ]
 Version = Annotated[
-    str | None, typer.Option(help="The version of the code, where the app does not say it.")
+    str | None, typer.Option(help="The version of the code, if the app does not say it.")
 ]
 Limit = Annotated[int | None, typer.Option(help="How many jobs at most.")]
 
@@ -46,13 +46,13 @@ def replay(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Replay journals against the code at hand, without any effect; fail if any differs.
+    """Replay journals with the code at hand, without any effect; fail if any differs.
 
     Of the jobs that run those count which a worker of this code would run: on the queues of the
     app, and pinned to its version or to none.
     """
     if running + bool(job) + (file is not None) != 1:
-        raise typer.BadParameter("say one of --running, --job and --file")
+        raise typer.BadParameter("give one of --running, --job and --file")
     fix_hash_seed()
     code = None if app is None else loaded(app)
     if file is not None:
@@ -95,7 +95,7 @@ def _go(app: Any, export: str | None, recorded: Iterator[Recording]) -> None:
         print(f"{written} journals written to {export}")
         return
     if app is None:
-        raise typer.BadParameter("say which code: my_module:app")
+        raise typer.BadParameter("name the code: my_module:app")
     replayed = different = 0
     for recording, wrong in replaying.replay(app, recorded):
         replayed += 1

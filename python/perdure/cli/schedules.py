@@ -8,7 +8,9 @@ import typer
 
 from .terminal import DEFAULT, Dsn, Schema, Workflow, client, parsed, show, show_each
 
-schedule = typer.Typer(name="schedule", help="Workflows that start by time.", no_args_is_help=True)
+schedule = typer.Typer(
+    name="schedule", help="Start workflows at given times.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the schedule.")]
 
@@ -19,21 +21,21 @@ def create_schedule(
     cron: Annotated[
         str | None, typer.Argument(metavar="CRON", help='When: "0 9 * * mon-fri", @hourly.')
     ] = None,
-    every: Annotated[str | None, typer.Option(help='Or how often: "15 min", "1 day".')] = None,
-    name: Annotated[str | None, typer.Option(help="Its name; else the workflow's.")] = None,
+    every: Annotated[str | None, typer.Option(help='An interval: "15 min", "1 day".')] = None,
+    name: Annotated[str | None, typer.Option(help="Default: the workflow's.")] = None,
     args: Annotated[str, typer.Option(metavar="JSON", help="An array, or an object.")] = "[]",
-    time_zone: Annotated[str, typer.Option(help="By whose clock.")] = "UTC",
-    catch_up: Annotated[str, typer.Option(help="What was missed: none, last or all.")] = "last",
-    overlap: Annotated[str, typer.Option(help="While a job runs: allow or skip.")] = "allow",
+    time_zone: Annotated[str, typer.Option(help="For CRON and days.")] = "UTC",
+    catch_up: Annotated[str, typer.Option(help="Missed times: none, last, all.")] = "last",
+    overlap: Annotated[str, typer.Option(help="While a job runs: allow, skip.")] = "allow",
     queue: Annotated[str | None, typer.Option(help="The queue of the coordinator.")] = None,
     entity: Annotated[str | None, typer.Option(help="The type of the memories.")] = None,
     version: Annotated[
-        str | None, typer.Option(help="The version of the code that its jobs keep to.")
+        str | None, typer.Option(help="Pin its jobs to this version of the code.")
     ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Start a workflow by time, or change when; print when it is due next."""
+    """Create or change a schedule; print when it is due next."""
     timing = {"every": every, "time_zone": time_zone, "catch_up": catch_up, "overlap": overlap}
     options = {"name": name, "queue": queue, "entity": entity, "pinned_version": version}
     with client(dsn, schema, begins=True) as opened:
@@ -42,21 +44,21 @@ def create_schedule(
 
 @schedule.command("list")
 def list_schedules(schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Print the schedules, with when they are due next, a line of JSON each."""
+    """Print the schedules with their next due times, a line of JSON each."""
     with client(dsn, schema) as opened:
         show_each(opened.schedules())
 
 
 @schedule.command("pause")
 def pause_schedule(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Start nothing by a schedule until it is resumed."""
+    """Let a schedule start nothing until it is resumed."""
     with client(dsn, schema) as opened:
         show(opened.pause_schedule(name))
 
 
 @schedule.command("resume")
 def resume_schedule(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Go on with a schedule that is paused or stuck."""
+    """Resume a schedule that is paused or stuck."""
     with client(dsn, schema) as opened:
         show(opened.resume_schedule(name))
 
@@ -68,13 +70,13 @@ def trigger_schedule(
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
-    """Start now what a schedule starts, and print the id of the job."""
+    """Start the job of a schedule now, and print its id."""
     with client(dsn, schema) as opened:
         print(opened.trigger_schedule(name, key=key).id)
 
 
 @schedule.command("drop")
 def drop_schedule(name: Name, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Forget a schedule; its jobs stay."""
+    """Delete a schedule; its jobs stay."""
     with client(dsn, schema) as opened:
         show(opened.drop_schedule(name))

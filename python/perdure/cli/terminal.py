@@ -30,14 +30,14 @@ commands = typer.Typer(
 )
 
 Schema = Annotated[
-    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: its schema's name.")
+    str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: the name of its schema.")
 ]
 Dsn = Annotated[
     str | None,
     typer.Option(
         "--dsn",
         envvar="PERDURE_DATABASE_URL",
-        help="The database; without one, the embedded server.",
+        help="The database. Default: the embedded server.",
         show_envvar=True,
     ),
 ]
@@ -117,7 +117,7 @@ def parsed(text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
         shown = f"{text[:MAX_SHOWN]}…" if text and len(text) > MAX_SHOWN else text
-        raise typer.BadParameter(f"{shown} is no JSON that can be read: {error}") from error
+        raise typer.BadParameter(f"{shown} is not valid JSON: {error}") from error
 
 
 def moment(text: str | None) -> datetime | None:
@@ -128,7 +128,7 @@ def moment(text: str | None) -> datetime | None:
     try:
         read = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text} is no time: it should be like {example}") from error
+        raise typer.BadParameter(f"{text} is not a time: it should be like {example}") from error
     if read.tzinfo is None:
         raise typer.BadParameter(f"{text} has no time zone: it should be like {example}")
     return read
@@ -162,7 +162,7 @@ def loaded(place: str) -> App:
     if not name:
         raise typer.BadParameter(f"{place} has no colon: it should be like my_module:app")
     if not all(module.split(".")):
-        raise typer.BadParameter(f"{place} is no place of an app: it should be like my_module:app")
+        raise typer.BadParameter(f"{place} does not name an app: it should be like my_module:app")
     sys.path.insert(0, os.fspath(Path.cwd()))
     try:
         found = importlib.import_module(module)
@@ -176,7 +176,7 @@ def loaded(place: str) -> App:
         raise typer.BadParameter(f"the module {module} has no {name}")
     app = getattr(found, name)
     if not isinstance(app, App):
-        raise typer.BadParameter(f"{place} is no perdure.App, but a {type(app).__name__}")
+        raise typer.BadParameter(f"{place} is not a perdure.App, but a {type(app).__name__}")
     return app
 
 

@@ -58,7 +58,7 @@ def check_outside(verb: str, connection: Any) -> None:
     if connection is not None:
         raise InvalidArgument(
             f"{verb}() cannot wait inside a transaction of yours",
-            detail="What others do would not be seen by it, nor by them what it has done.",
+            detail="It would not see what others do, and they would not see what it has done.",
             hint=f"Commit first, and call {verb}() on client.entity(id) without a connection.",
         )
 
@@ -83,13 +83,13 @@ def _check_transaction(connection: Connection | AsyncConnection) -> None:
     if status == TransactionStatus.INERROR:
         raise InvalidArgument(
             "the transaction of this connection has failed",
-            detail="It takes no statement until it is rolled back.",
-            hint="Roll back, to a savepoint or all of it, and call again.",
+            detail="It accepts no statement until it is rolled back.",
+            hint="Roll back, completely or to a savepoint, and call again.",
         )
     if status == TransactionStatus.IDLE and connection.autocommit:
         raise InvalidArgument(
             "this connection commits each statement by itself: there is no transaction to join",
-            hint="Begin one, or leave `connection` out.",
+            hint="Begin a transaction, or leave `connection` out.",
         )
 
 
@@ -97,7 +97,7 @@ def _is_no_connection(given: Any, wanted: str) -> InvalidArgument:
     kind = type(given)
     return InvalidArgument(
         f"a {kind.__module__}.{kind.__qualname__} cannot be joined: a {wanted} is needed",
-        detail="It may also be what SQLAlchemy or Django keep around one.",
-        hint="Let these use psycopg 3: postgresql+psycopg://… for SQLAlchemy, `psycopg` installed"
-        " and no psycopg2 for Django. Async clients take asynchronous connections.",
+        detail="A connection of SQLAlchemy or Django that uses psycopg 3 can be joined, too.",
+        hint="Let them use psycopg 3: postgresql+psycopg://… for SQLAlchemy, `psycopg` installed"
+        " and no psycopg2 for Django. Async clients need asynchronous connections.",
     )

@@ -28,7 +28,7 @@ def schema_of(surface: Surface) -> dict[str, Any]:
         return dict(surface)
     if isinstance(surface, str):  # to pydantic the name of a type
         raise InvalidArgument(
-            f"{surface!r} is no contract"[:500],
+            f"{surface!r} is not a contract"[:500],
             hint="Give a type, or a JSON Schema as a dict: json.loads(…).",
         )
     try:
@@ -37,7 +37,7 @@ def schema_of(surface: Surface) -> dict[str, Any]:
     except ImportError as error:
         raise InvalidArgument(
             f"the contract of {_name_of(surface)} needs pydantic",
-            detail="It makes the JSON Schema of a type, and is not installed.",
+            detail="Pydantic makes the JSON Schema of a type, and is not installed.",
             hint="Run: pip install pydantic. Or give the JSON Schema as a dict.",
         ) from error
     try:

@@ -55,7 +55,7 @@ def as_text(key: Any) -> str:
     if isinstance(key, str):
         return str(as_stored(key))
     raise InvalidArgument(
-        f"{key!r} is no path in conditions",
+        f"{key!r} is not a path in conditions",
         hint='Write paths as text: {"user.name": "Jane"}.',
     )
 

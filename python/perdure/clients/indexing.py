@@ -88,9 +88,9 @@ def _connected(source: Source, calls: Calls, lock_timeout: Duration) -> psycopg.
     if source.is_pooled:
         connection.close()
         raise InvalidArgument(
-            "an index is not made through a pooler",
-            detail="How long it may wait for others is a setting of the session.",
-            hint="Give this client a DSN that leads to the server itself.",
+            "an index cannot be created through a pooler",
+            detail="Its lock timeout is a setting of the session.",
+            hint="Connect this client to the server itself.",
         )
     connection.prepare_threshold = None
     send(connection, calls.lock_timeout(patience))

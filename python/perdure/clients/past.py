@@ -212,7 +212,7 @@ class Trail:
 def _as_stored(command: Any) -> dict[str, Any]:
     if not isinstance(command, Mapping) or not isinstance(command.get("op"), str):
         raise InvalidArgument(
-            f"this is no list of commands: {command!r}"[:200],
+            f"this is not a list of commands: {command!r}"[:200],
             hint='Write [{"op": "merge", "path": "user", "value": {"name": "Jane"}}].',
         )
     given = {**command, "path": written(command.get("path", ""))}

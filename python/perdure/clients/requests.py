@@ -114,7 +114,7 @@ class Requests:
         if "due_at" in options:
             raise InvalidArgument(
                 "signal_with_start() does not take due_at",
-                hint="It starts a job at once, where there is none; use start() and signal().",
+                hint="It starts a missing job at once; use start() and signal() instead.",
             )
         name, bound, known = _start_of(workflow, args, options)
         return self.calls.signal_with_start(
@@ -255,7 +255,7 @@ def _check_key(options: Mapping[str, Any], id: str) -> None:
     if options.get("key") is not None and options.get("id") is None:
         raise InvalidArgument(
             f"a key was given without {id}",
-            detail="The call would make a job of another id each time that it is repeated.",
+            detail="Each repetition of the call would start a job with another id.",
             hint=f"Give {id} too: a job is started once for each id.",
         )
 
@@ -288,7 +288,7 @@ def ending(job: str, row: Sequence[Any], decode: Decode) -> Any:
     """
     status, result, error, *_ = row
     if status is None:
-        raise InvalidArgument("this is a plain entity: no workflow of it will give a result")
+        raise InvalidArgument("this is a plain entity without a workflow, so it has no result")
     if status == "completed":
         return read_as(decode, result, f"the result of job {job}")
     raise _ended(job, JobCancelled if status == "cancelled" else JobFailed, error)
@@ -377,7 +377,7 @@ def all_of_many(workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[d
     for place, start in enumerate(given, 1):
         if not isinstance(start, Mapping):
             raise InvalidArgument(
-                f"start {place} of {len(given)} is no mapping: {start!r}"[:500],
+                f"start {place} of {len(given)} is not a mapping: {start!r}"[:500],
                 hint='Write [{"id": "agent-1", "args": ["a question"]}, …].',
             )
         with among("start", place, len(given), start.get("id")):
@@ -393,7 +393,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := sorted(map(str, start.keys() - START_OPTIONS)):
         raise InvalidArgument(
             f"a start has no option {unknown[0]}",
-            hint=f"Arguments stand in args; options are {', '.join(sorted(START_OPTIONS))}.",
+            hint=f"Put arguments into args; options are {', '.join(sorted(START_OPTIONS))}.",
         )
     _check_key(start, "id")
     called = of_a_call(args)
@@ -423,8 +423,8 @@ class BaseClient:
     def __init__(self, source: Source, codec: Codec | None = None):
         if not isinstance(source, Source):
             raise InvalidArgument(
-                f"a client is not made of a {type(source).__name__}",
-                hint="Call connect(dsn), or await connect_async(dsn): they make one.",
+                f"a client cannot be made of a {type(source).__name__}",
+                hint="Call connect(dsn), or await connect_async(dsn), to make one.",
             )
         self._source = source
         self.requests = Requests(source.schema, codec)
@@ -434,8 +434,8 @@ class BaseClient:
         """Refuse to be copied or pickled, and its handles with it. Raises InvalidArgument."""
         raise InvalidArgument(
             "a client cannot be copied or pickled",
-            detail="It has connections, which belong to its process.",
-            hint="Give a job's id, and connect in each process; one that forks may share its own.",
+            detail="Its connections belong to this process.",
+            hint="Pass the id of a job, and connect in each process. A forked process may use it.",
         )
 
     @property

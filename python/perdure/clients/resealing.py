@@ -20,7 +20,7 @@ def steps(calls: Calls, job: str) -> Steps[int]:
     """Write every field anew that is not as the codec would seal it now, and give how many; others
     write meanwhile."""
     if calls.codec is None:
-        raise InvalidArgument("there is no codec here to seal anything", hint="connect(codec=…)")
+        raise InvalidArgument("there is no codec to encrypt with", hint="connect(codec=…)")
     written = 0
     while True:
         version = (yield calls.status(job))[4]

@@ -78,6 +78,7 @@ def _name(hook: SqlHook[Any] | str) -> str:
     given: object = hook
     if not isinstance(given, str | SqlHook):
         raise InvalidArgument(
-            f"{hook!r} is no hook in SQL"[:500], hint='Give perdure.sql_hook("name"), or its name.'
+            f"{hook!r} is not a hook in SQL"[:500],
+            hint='Give perdure.sql_hook("name"), or its name.',
         )
     return given if isinstance(given, str) else given.name

@@ -59,7 +59,7 @@ def place_of(after: After) -> tuple[int, int | None]:
     place: object = (after, None) if isinstance(after, int) else after
     if not (isinstance(place, tuple) and len(place) == 2):
         raise InvalidArgument(
-            f"after={after!r} is no place in a stream"[:500],
+            f"after={after!r} is not a place in a stream"[:500],
             hint="Give the last item, its version, or (item.version, item.place).",
         )
     return place

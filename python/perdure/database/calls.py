@@ -90,7 +90,7 @@ class Calls:
 
     def __init__(self, schema: str, codec: Codec | None = None):
         if not schema or "\0" in schema or len(schema.encode()) > 63:
-            raise InvalidName(f"{schema!r} is no name for a schema")
+            raise InvalidName(f"{schema!r} is not a name for a schema")
         self.schema = schema
         check_codec(codec)
         self.codec = codec
@@ -497,7 +497,7 @@ class Calls:
             if self.fields.has(parse_path(path)):
                 raise InvalidArgument(
                     f"{path} is encrypted: nothing can be found by it",
-                    hint="Keep what is to be found by in a field of its own, or a hash of it.",
+                    hint="Keep what you search for, or a hash of it, in another field.",
                 )
 
     def count_found(self, entity: str, conditions: Any) -> Call:
@@ -796,7 +796,7 @@ def _number(name: str, value: Any) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise InvalidArgument(f"{name}={value!r} is no number"[:500], hint="Give int or float.")
+        raise InvalidArgument(f"{name}={value!r} is not a number"[:500], hint="Give int or float.")
     return Decimal(str(value))
 
 

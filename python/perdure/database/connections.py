@@ -103,7 +103,8 @@ class Source:
     def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
         if not isinstance(dsn, str | None):
             raise InvalidArgument(
-                f"{dsn!r} is no DSN"[:500], hint='Give str, as "postgresql:///my_database".'
+                f"{dsn!r} is not a DSN"[:500],
+                hint='Give a str, such as "postgresql:///my_database".',
             )
         check_argument("schema", schema, TEXT)
         if prepare_threshold is not None:

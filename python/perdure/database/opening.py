@@ -81,10 +81,10 @@ class Opening:
                 raise codec_failed(error) from error
         self.strangers.add(job)
         raise SealBroken(
-            f"a value ({kind}) of job {job} cannot be opened",
-            detail=f"It was not sealed for this place with the key {sealed.key!r}: the key is"
+            f"a value ({kind}) of job {job} cannot be decrypted",
+            detail=f"It was not encrypted for this place with the key {sealed.key!r}: the key is"
             " another one of that name, or the value was changed or moved.",
-            hint="Give the codec the right key; else look who has written to the database.",
+            hint="Give the codec the right key, or find out who has written to the database.",
         )
 
     def kin_of(self, job: str) -> Kin:

@@ -280,8 +280,8 @@ def check_command(fields: Fields, op: str, path: list[str]) -> None:
     if op in BLIND and fields.has(path):
         raise WrongType(
             f"{op} does not work on {write_path(path)}, which is encrypted",
-            detail="The database would have to read what stands there.",
-            hint="Read it and set it, with expected_version where others write too.",
+            detail="The database would have to read the value.",
+            hint="Read it and set it, with expected_version if others write too.",
         )
 
 

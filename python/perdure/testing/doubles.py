@@ -48,8 +48,8 @@ class Doubles:
         mocked, known = Mocked(function), self._known(work)
         if not callable(function):
             raise InvalidArgument(
-                f"{function!r} is no function to stand in for {known.name}"[:500],
-                hint="Give what is called in its place: lab.mock(search, lambda query: []).",
+                f"{function!r} is not a function that can replace {known.name}"[:500],
+                hint="Give a function to call instead: lab.mock(search, lambda query: []).",
             )
         skipped, shape, before = known.leading, known.shape, (known.function, known.is_async)
 
@@ -72,7 +72,7 @@ class Doubles:
     def _known(self, work: Any) -> Activity[..., Any] | Hook[..., Any]:
         if isinstance(work, SqlHook):
             raise InvalidArgument(
-                "a hook in SQL is not mocked from Python",
+                "a hook in SQL cannot be mocked from Python",
                 hint="Register another function under its name: lab.client.register_sql_hook().",
             )
         if isinstance(work, str):
@@ -80,6 +80,6 @@ class Doubles:
         if not isinstance(work, Activity | Hook):
             raise UnknownFunction(
                 f"this app has no activity or hook named {work!r}"[:500],
-                hint="Register it first; a coordinator is not mocked, but what it calls.",
+                hint="Register it first. Coordinators cannot be mocked; mock what they call.",
             )
         return work

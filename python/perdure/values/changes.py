@@ -44,8 +44,8 @@ def check_back(
         raise refused from None
     if changed is not None:
         raise InvalidValue(
-            f"a {name} would not come back from JSON as it is",
-            detail=f"What stands at {changed.lstrip('.') or 'its top'} would be another value.",
+            f"a {name} would not come back from JSON unchanged",
+            detail=f"The value at {changed.lstrip('.') or 'its top'} would be another one.",
             hint=hints.changed,
         )
 

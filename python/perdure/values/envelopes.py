@@ -67,8 +67,8 @@ def written(key: str, data: bytes) -> str:
     head = f"{_START}{key}:"
     if _HEAD.fullmatch(head) is None or len(data) < _MIN_BYTES:
         raise InvalidValue(
-            f"the codec gave {len(data)} bytes under the key {key!r}, which is no envelope"[:500],
-            hint="encode() gives the id of a key, of 1 to 40 letters, digits and . _ -, and at"
+            f"the codec returned {len(data)} bytes for the key {key!r}, which is not valid"[:500],
+            hint="encode() must return the id of a key (1 to 40 letters, digits and . _ -) and at"
             f" least {_MIN_BYTES} bytes.",
         )
     return f"{head}{b64encode(data).decode()}"
@@ -104,8 +104,8 @@ def no_codec() -> ValueSealed:
     """Tell that a value is sealed, and that nobody here has a codec."""
     return ValueSealed(
         "a value is encrypted, and there is no codec here",
-        detail="It was written by a process that has one.",
-        hint="Give it: App(codec=…) for workers and replays, connect(codec=…) for clients.",
+        detail="It was written by a process with a codec.",
+        hint="Give that codec: App(codec=…) for workers and replays, connect(codec=…) for clients.",
     )
 
 
@@ -113,8 +113,8 @@ def no_key(key: str) -> ValueSealed:
     """Tell that a value is sealed with a key that the codec does not know."""
     return ValueSealed(
         f"a value is encrypted with the key {key!r}, which this codec does not know",
-        detail="Nothing was lost: the value is as it was.",
-        hint="Add the key to those of the codec; it need not be the current one.",
+        detail="Nothing was lost: the value is unchanged.",
+        hint="Add the key to the codec; it need not be the current key.",
     )
 
 
@@ -122,9 +122,9 @@ def codec_failed(error: Exception) -> ValueSealed:
     """Tell that the codec has raised what no codec should."""
     return ValueSealed(
         f"the codec has failed: {type(error).__name__}",  # what it says may quote what it sealed
-        detail="Nothing was lost: what is sealed is as it was.",
-        hint="decode() raises LookupError for a key that it does not know, ValueError for a value"
-        " that it cannot open, digest() gives at least 8 bytes, and encode() raises nothing.",
+        detail="Nothing was lost: encrypted values are unchanged.",
+        hint="decode() must raise LookupError for an unknown key and ValueError for a value"
+        " that it cannot open, digest() must return at least 8 bytes, encode() must not raise.",
     )
 
 

@@ -22,7 +22,7 @@ def read_as(decode: Callable[[Any], Any], value: Any, name: str, kind: str = "")
         raise ValueMistyped(
             f"{_in_words(name, kind)} is not of the type that its reader names",
             detail=f"It is {value!r:.{SHOWN}}: {text_of(error)}"[:TOLD],
-            hint="Name a type that fits, or catch this (a ValueError) and ask again.",
+            hint="Give a type that fits, or catch this error (a ValueError) and ask again.",
         ) from error
 
 
@@ -35,7 +35,7 @@ def argument_as(decode: Callable[[Any], Any], value: Any, name: str, function: s
         raise ValueMistyped(
             f"argument {name} of {function}() is not of its type: {text_of(error)}"[:TOLD],
             detail=f"It is {value!r:.{SHOWN}}",
-            hint="Give one that fits: in SQL, and by name, nothing is checked before it runs.",
+            hint="Give a fitting argument: in SQL, and by name, it is not checked before.",
         ) from error
 
 

@@ -167,8 +167,8 @@ def _readable(value: Any, dumped: Any) -> Any:
     elif _is_masked(value, dumped):
         raise InvalidValue(
             f"a {type(value).__name__} cannot be stored as JSON",
-            detail="Pydantic writes asterisks in its place, so that the secret would be lost.",
-            hint="Keep the secret where its code runs and give its name; or give the field a"
+            detail="Pydantic writes asterisks in its place, so the secret would be lost.",
+            hint="Keep the secret where its code runs and pass its name; or give the field a"
             " field_serializer that returns value.get_secret_value(), and the app a codec.",
         )
     return dumped

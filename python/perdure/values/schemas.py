@@ -144,8 +144,8 @@ def _widen(into: Any, step: str | int) -> None:
     if isinstance(step, int):
         if step < 0:
             raise InvalidValue(
-                f"nothing can be written where an AliasPath reads item {step}",
-                detail="It counts from the end of a list that is written for it alone.",
+                f"nothing can be written at item {step}, which an AliasPath reads",
+                detail="It counts from the end of a list that is written only for it.",
                 hint="Let it count from the beginning, or set validate_by_name.",
             )
         into.extend([None] * (step + 1 - len(into)))

@@ -61,7 +61,7 @@ def check_awaited(value: Any) -> None:
     if isinstance(value, Awaitable):
         raise InvalidValue(
             f"the value was not awaited: it is a {type(value).__name__}",
-            hint="Did you forget `await`? What it gives can be stored.",
+            hint="Did you forget `await`? Its answer can be stored.",
         )
 
 
@@ -96,7 +96,7 @@ def _check_unicode(value: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidValue(
-            "half a surrogate pair is no character", hint="decode the text with errors='replace'"
+            "half a surrogate pair is not a character", hint="decode the text with errors='replace'"
         ) from error
 
 
@@ -165,7 +165,8 @@ def _key(key: Any) -> str:
         _float(key, 0)
         return float.__repr__(key)
     raise InvalidValue(
-        f"a key of type {type(key).__name__} cannot be stored as JSON", hint="make it text first"
+        f"a key of type {type(key).__name__} cannot be stored as JSON",
+        hint="convert it to text first",
     )
 
 

@@ -48,7 +48,7 @@ def to_json(value: Any) -> Any:
     except RecursionError:
         raise ValueTooDeep(
             "the value is nested too deeply",
-            detail="It holds itself, or goes deeper than Python can follow.",
+            detail="It contains itself, or is deeper than Python can follow.",
             hint="Flatten it, or store it as text.",
         ) from None
 

@@ -104,7 +104,7 @@ class CoordinatorRuntime(Runtime):
         """Refuse: a coordinator does nothing that takes long."""
         raise InvalidArgument(
             "heartbeat() was called in a coordinator",
-            hint="Call it in an activity or hook; a coordinator tells in its memory how far it is.",
+            hint="Call it in an activity or hook; a coordinator can report progress in its memory.",
         )
 
     def time(self) -> int:

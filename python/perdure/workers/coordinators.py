@@ -429,7 +429,9 @@ class CoordinatorTurn(Turn):
         if plan["state"] == "failed":
             log_failure(self, "the job", plan["value"])
         elif plan["state"] == "done" and (lost := self._agenda.begun_by_nobody()):
-            logger.warning("%r has ended: nobody awaited, and nothing began of %s", self, lost)
+            logger.warning(
+                "%r has ended: these calls were not awaited and never began: %s", self, lost
+            )
         elif "failure" in plan:
             log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
         self._agenda.stop()

@@ -34,8 +34,8 @@ def new_loop() -> asyncio.AbstractEventLoop:
 def _no_loop(wanted: str) -> InvalidArgument:
     return InvalidArgument(
         f"there is no event loop {wanted!r}"[:500],
-        detail=f"${LOOP} names it.",
-        hint="Say asyncio, or uvloop where that is installed: pip install 'perdure[uvloop]'.",
+        detail=f"It is the value of ${LOOP}.",
+        hint="Use asyncio, or uvloop if it is installed: pip install 'perdure[uvloop]'.",
     )
 
 

@@ -95,7 +95,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         if time.monotonic() - self._seen_at > self._hung_after:
-            logger.error("the worker's loop hangs: its leases are not kept any more")
+            logger.error("the worker's loop hangs: its leases are not renewed any more")
             return
         turns = list(self._engine.held.values())
         for start in range(0, len(turns), MAX_TASKS):
@@ -108,13 +108,13 @@ class Heartbeat:
         try:
             answers = self._link.call(self._engine.calls.extend(tasks, self._engine.lease_for))
         except REFUSALS as error:
-            logger.warning("leases could not be kept this time: %s", str(error).strip())
+            logger.warning("leases could not be renewed this time: %s", str(error).strip())
             return
         for turn, (number, _), task, answer in zip(turns, news, tasks, answers, strict=True):
             if answer["state"] == "held":
                 turn.progress.said(number)
             if "error" in answer:
-                logger.warning("the progress of %r is not kept: %s", turn, answer["error"])
+                logger.warning("the progress of %r is not stored: %s", turn, answer["error"])
             if answer["state"] == "lost" or answer["cancel"]:
                 self._engine.loop.call_soon_threadsafe(
                     self._engine.heard, task, answer["state"], answer["cancel"]

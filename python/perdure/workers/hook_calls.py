@@ -272,7 +272,7 @@ class HookRuntime(Runtime):
         """Refuse: a hook has no runs."""
         raise InvalidArgument(
             "continue_as_new() was called in a hook",
-            detail="Only a coordinator has runs.",
+            detail="Only coordinators have runs.",
             hint="Let the coordinator call it.",
         )
 

@@ -53,7 +53,7 @@ class Provisioning:
         self.running.cancel()
         for failure in await asyncio.gather(self.running, return_exceptions=True):
             if failure is not None:
-                logger.info("the app was not made or upgraded: %r", failure)
+                logger.info("the app was not installed or upgraded: %r", failure)
 
     def _cancel(self) -> None:
         if self._cancelling is not None:

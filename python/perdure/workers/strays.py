@@ -59,7 +59,7 @@ class MissingCode:
             self._told_at[code] = time.monotonic()
         logger.log(
             logging.DEBUG if told_before else logging.WARNING,
-            "this worker has no function named %s: such tasks go back for %.2f s",
+            "this worker has no function named %s: such tasks are given back for %.2f s",
             code[-1],
             pause,
         )

@@ -488,6 +488,6 @@ def _is_conflict(error: BaseException) -> bool:
 def _ended_by_itself(name: str) -> InvalidArgument:
     return InvalidArgument(
         f"transaction {name} has ended the transaction that it was given",
-        detail="What it has committed stands, and its result could not be recorded with it.",
-        hint="Leave commit and rollback out; connection.transaction() makes a savepoint.",
+        detail="What it committed stays, but its result could not be recorded with it.",
+        hint="Do not commit or roll back; connection.transaction() makes a savepoint.",
     )

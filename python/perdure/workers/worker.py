@@ -127,7 +127,7 @@ class Worker:
 
     def _start(self) -> Self:
         if self._thread is not None:
-            raise InvalidArgument("this worker runs already", hint="Make another one.")
+            raise InvalidArgument("this worker is already running", hint="Make another one.")
         self._started.clear()
         self._thread = threading.Thread(target=self._run_in_thread, name="perdure-worker")
         self._thread.daemon = True
@@ -204,9 +204,9 @@ class Worker:
         """
         if _get_running_loop() is not None:
             raise InvalidArgument(
-                "a worker was run where an event loop runs already",
-                detail="run() has a loop of its own, and works until it is told to stop.",
-                hint="Let it work in a thread: start() and stop(), or `with worker:`.",
+                "a worker was run inside a running event loop",
+                detail="run() has an event loop of its own, and blocks until the worker stops.",
+                hint="Run it in a thread: start() and stop(), or `with worker:`.",
             )
         gc.freeze()  # what is loaded by now stays: no need to look at it again and again
         gc.set_threshold(YOUNG_OBJECTS)
@@ -371,7 +371,7 @@ class Worker:
             try:
                 async with await engine.source.connect_async("perdure listens") as connection:
                     if engine.source.is_pooled:
-                        logger.info("a pooler hides notifications: work is looked for by polling")
+                        logger.info("a pooler hides notifications: the worker polls for work")
                         break
                     cursor = connection.cursor()
                     channel = await send_async(cursor, engine.calls.channel())
@@ -397,10 +397,10 @@ def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> N
         raise InvalidArgument(
             "a worker needs a list of queues and at least one slot",
             detail=f"It was given {slots} slots, and the queues {list(queues)}."[:500],
-            hint="Name queues, or register functions; slots are 1 at least.",
+            hint="Give queues, or register functions; give at least 1 slot.",
         )
     if poll <= 0:
-        raise InvalidArgument("a worker needs a pause between two looks", hint="Say poll=5.")
+        raise InvalidArgument("a worker needs a poll interval above 0", hint="Use poll=5.")
     for queue in queues:
         check_queue(queue)
 
@@ -409,7 +409,7 @@ def check_lease(lease: Duration) -> None:
     """Refuse a lease that no claim would get, in the words of the database."""
     if not SHORTEST_LEASE <= seconds(lease) <= LONGEST_LEASE:
         raise InvalidArgument(
-            "a lease lasts between 100 ms and 1 day",
+            "a lease must last between 100 ms and 1 day",
             detail=f"It was given {lease!r}."[:500],
             hint="Choose how long a lost worker may keep its tasks: 30 s is a good length.",
         )
@@ -421,8 +421,8 @@ def _version_of(app: App, version: str | None) -> str | None:
         check_name(version, "a version")
     if version is not None and app.version not in (None, version):
         raise InvalidArgument(
-            f"the app is version {app.version}, and its worker was told to be {version}",
-            hint="Name the version once, at the app.",
+            f"the app has version {app.version}, but its worker was given {version}",
+            hint="Give the version only to the app.",
         )
     return version or app.version
 
@@ -438,9 +438,9 @@ def _instance_of(given: str | None) -> str | None:
         return str(uuid.UUID(instance))
     except ValueError:
         raise InvalidArgument(
-            f"{instance!r} is no instance of an app"[:500],
-            detail="An instance is a UUID, which names an app that is at one place alone.",
-            hint="Give what `perdure adopt` has printed, or leave it out.",
+            f"{instance!r} is not an instance of an app"[:500],
+            detail="An instance is a UUID that names an app at one place.",
+            hint="Give the instance that `perdure adopt` has printed, or leave it out.",
         ) from None
 
 
@@ -457,7 +457,9 @@ def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, objec
             loop.run_until_complete(task)
         except (SystemExit, KeyboardInterrupt):
             if not task.done():
-                logger.exception("what a hook or activity has begun is told to exit: only it ends")
+                logger.exception(
+                    "a task of a hook or activity was told to exit: only that task ends"
+                )
     task.result()
 
 

@@ -78,7 +78,8 @@ def check_app(given: object) -> None:
     """Refuse what is not an App. Raises InvalidArgument."""
     if not isinstance(given, App):
         raise InvalidArgument(
-            f"{given!r} is no app"[:500], hint="Give what perdure.App() has made, not its name."
+            f"{given!r} is not an app"[:500],
+            hint="Give the object that perdure.App() returned, not its name.",
         )
 
 
@@ -250,7 +251,7 @@ class App:
         """
         if pinned and self.version is None:
             raise InvalidArgument(
-                "a coordinator is pinned to the version of its app, and this app has none",
+                "a coordinator is pinned to the version of its app, but this app has none",
                 hint='Give it one: perdure.App(version="2").',
             )
         options["pinned_version"] = self.version if pinned else None
@@ -268,7 +269,7 @@ class App:
             raise InvalidArgument("retries and retry were both given", hint="Give one of them.")
         if not isinstance(retries, int) or retries < 0:
             raise InvalidArgument(
-                f"retries={retries!r} is no number of retries"[:500],
+                f"retries={retries!r} is not a number of retries"[:500],
                 hint="Write retries=3, or retry=perdure.Retry(attempts=4).",
             )
         if retries:
@@ -295,12 +296,12 @@ def _check_function(given: Any) -> None:
     """Refuse what cannot be registered. Raises InvalidArgument."""
     if not callable(given):
         raise InvalidArgument(
-            f"{given!r} is no function to register"[:500],
-            hint='A name is given as an option: @app.activity(name="charge").',
+            f"{given!r} is not a function to register"[:500],
+            hint='Give a name as an option: @app.activity(name="charge").',
         )
     if isinstance(given, Work):
         raise InvalidArgument(
-            f"{given.name} is registered already",
+            f"{given.name} is already registered",
             hint=f"Give its function: {given.name}.function.",
         )
 

@@ -180,7 +180,7 @@ def as_memory(context: Any) -> Json:
     memory = stored(context)
     if not isinstance(memory, dict):
         raise InvalidValue(
-            f"context={context!r} is no memory"[:500],
+            f"context={context!r} is not a memory"[:500],
             hint='A whole memory is an object: context={"question": "…"}.',
         )
     return memory

@@ -176,7 +176,7 @@ def refuse_clients() -> None:
     serving = runtime()
     if serving is not None and serving.info.kind == "coordinator":
         raise IoInCoordinator(
-            "a coordinator has no client",
+            "a coordinator cannot use a client",
             detail="it runs again from its journal, and would start, signal or write once more",
             hint="await a child, a hook, perdure.signal() or a command of its memory;"
             " or use the client in an activity",
@@ -184,9 +184,7 @@ def refuse_clients() -> None:
 
 
 ANYWHERE = "coordinator, hook or activity"
-_CLIENT = (
-    "Call it in code that a worker runs. Outside, a client starts and signals: perdure.connect()."
-)
+_CLIENT = "Call it in code that a worker runs. Outside, start and signal with perdure.connect()."
 
 
 def required(call: str, hint: str = _CLIENT) -> Runtime:
@@ -204,17 +202,17 @@ def misplaced(
     if activity_info.get() is not None:
         return InvalidArgument(
             f"{call}() was called in an activity",
-            detail="An activity is ordinary code, of which the result alone is recorded.",
-            hint="Call it in the coordinator or hook; in an activity the clock, random numbers and"
-            " waits are those of Python.",
+            detail="An activity is ordinary code; only its result is recorded.",
+            hint="Call it in the coordinator or hook; in an activity use the clock, random"
+            " numbers and waits of Python.",
         )
     if threading.current_thread() is not threading.main_thread():
         return InvalidArgument(
             f"{call}() was called in a thread that belongs to no {where}",
-            detail="Whose it is stands in its context, and a new thread begins with an empty one.",
+            detail="The context says what code belongs to, and that of a new thread is empty.",
             hint="A thread of an activity or plain hook takes the context along if you begin it by"
             " pool.submit(contextvars.copy_context().run, function) or asyncio.to_thread(function)."
-            " Elsewhere in a job leave the call to the coordinator or hook itself. Outside of jobs:"
+            " Elsewhere in a job, let the coordinator or hook make the call. Outside of jobs:"
             f" {hint}",
         )
     return InvalidArgument(f"{call}() was called outside of a {where}", hint=hint)
@@ -256,5 +254,5 @@ class TaskDoor:
 def _given_inside(names: str) -> InvalidArgument:
     return InvalidArgument(
         f"{names} cannot be given inside a coordinator or hook",
-        detail="There a command is done once anyway: it is known by its place in the code.",
+        detail="There a command is applied once anyway: its place in the code identifies it.",
     )

@@ -250,8 +250,8 @@ def _child(
     fate = options["on_parent_end"]
     if fate not in (None, *get_args(Fate)):
         raise InvalidArgument(
-            f"on_parent_end={fate!r} is no fate of a child",
-            hint='"continue", "cancel", "terminate"',
+            f"on_parent_end={fate!r} is not known",
+            hint='Use "continue", "cancel" or "terminate".',
         )
     check_kind(workflow, Coordinator)
     if options["id"] is not None:
@@ -283,7 +283,7 @@ def shielded(work: Any) -> Any:
     if not callable(work):
         raise InvalidArgument(
             f"shielded() was given {work!r} in plain code, not a function"[:500],
-            detail="What stands between its parentheses was done before, without a shield.",
+            detail="What is between its parentheses has already run, without a shield.",
             hint="perdure.shielded(lambda: pay(memory, order))",
         )
     return _called(serving, work)

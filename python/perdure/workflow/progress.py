@@ -58,7 +58,7 @@ class Progress:
             raise ValueTooLarge(
                 "the progress is too large",
                 detail=f"It has {size} bytes as JSON; at most {self._max_bytes} are allowed.",
-                hint="Tell a place to go on from; keep what was made in the memory.",
+                hint="Report a place to continue from, and keep results in the memory.",
             )
         return value
 

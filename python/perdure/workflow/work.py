@@ -129,7 +129,7 @@ class Work(Generic[P, R, Result_co]):
         self.is_async = _is_async(function, is_given=self.leading > 0)
         if not isinstance(own_name, str) or not 0 < len(own_name.encode()) <= 150:
             raise InvalidName(
-                f"{own_name!r} is no name for a function", hint="Give it one of its own: name=…."
+                f"{own_name!r} is not a name for a function", hint="Give it another name: name=…."
             )
         self.name = own_name
         self._check_function()
@@ -153,8 +153,8 @@ class Work(Generic[P, R, Result_co]):
         function, name = self.function, self.name
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidArgument(
-                f"{name} yields, and what is registered returns once",
-                hint="Return a list; perdure.publish() tells each item as it comes.",
+                f"{name} is a generator; a registered function must return once",
+                hint="Return a list; perdure.publish() sends each item as it comes.",
             )
         try:
             parameters = list(signature_of(function).parameters.values())
@@ -163,13 +163,13 @@ class Work(Generic[P, R, Result_co]):
         owner = getattr(function, "__qualname__", "").rpartition(".")[0]
         if parameters and parameters[0].name == "self" and owner and not owner.endswith(">"):
             raise InvalidArgument(
-                f"{name} is a method, and nobody gives it its self",
-                hint=f"Register it of an object: app.{self.kind}({_object_of(owner)}.{name}).",
+                f"{name} is a method without an object",
+                hint=f"Register that of an object: app.{self.kind}({_object_of(owner)}.{name}).",
             )
         if self.leading and not any(each.kind in _BY_PLACE for each in parameters[:1]):
             raise InvalidArgument(
-                f"{name} has no place for the {self.given}",
-                detail="That is what it is given first, before its arguments.",
+                f"{name} has no parameter for the {self.given}",
+                detail="It is the first argument, before all others.",
                 hint=f"Write {name}({self.given}, …).",
             )
 
@@ -182,8 +182,8 @@ class Work(Generic[P, R, Result_co]):
         names = {each.name for each in own if each.kind in _BY_NAME}
         for name in names.intersection(given):
             raise InvalidArgument(
-                f"{name} is an option of this call, and an argument of {self.name}()",
-                detail="It would be taken as the option, and the function would not see it.",
+                f"{name} is an option of this call and an argument of {self.name}()",
+                detail="It would be used as the option, and the function would not get it.",
                 hint="Give the argument by position, or rename it.",
             )
 
@@ -202,7 +202,7 @@ class Work(Generic[P, R, Result_co]):
         if not isinstance(key, str | None):
             raise InvalidArgument(
                 f"the limit key of {self.name} is {key!r}, not a text"[:500],
-                hint="Let limit_key give a str: limit_key=lambda user, question: user.",
+                hint="Let limit_key return a str: limit_key=lambda user, question: user.",
             )
         return key
 
@@ -231,9 +231,9 @@ class Activity(Work[P, R, Result_co]):
         self.limits = limits_of(timeout, within)
         if limit_key is not None and queue is None:
             raise InvalidArgument(
-                f"the activity {self.name} has a limit_key and no queue",
-                detail="It runs where its caller runs, on no queue of its own that could limit it.",
-                hint='Give it one: @app.activity(queue="llm", limit_key=…).',
+                f"the activity {self.name} has a limit_key but no queue",
+                detail="It runs where its caller runs, so no queue can limit it.",
+                hint='Give it a queue: @app.activity(queue="llm", limit_key=…).',
             )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -268,7 +268,7 @@ class Transaction(Activity[P, R, Result_co]):
         super().__init__(function, **options)
         if isolation not in (None, *get_args(Isolation)):
             raise InvalidArgument(
-                f"{isolation!r} is no level of isolation",
+                f"{isolation!r} is not an isolation level",
                 hint=f"Known levels: {', '.join(get_args(Isolation))}.",
             )
         self.isolation = isolation
@@ -433,7 +433,7 @@ def check_kind(given: object, kind: type[Work[..., Any]]) -> None:
     """Refuse what is neither a name nor registered as this kind. Raises InvalidArgument."""
     if not isinstance(given, str | kind):
         raise InvalidArgument(
-            f"{given!r} is no {kind.kind}"[:500],
+            f"{given!r} is not a registered {kind.kind}"[:500],
             hint=f"Give a function that @app.{kind.kind} has registered, or its name.",
         )
 

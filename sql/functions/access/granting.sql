@@ -95,15 +95,16 @@ begin
     lock table access in share row exclusive mode;
     if not exists (select from pg_roles as r where r.rolname = grant_access.role) then
         perform refuse_argument(format('there is no role %s', quote_literal(left(grant_access.role, 200))),
-                                'Access is given to a role that exists.', 'Create the role first.');
+                                'Access can only be given to an existing role.', 'Create the role first.');
     end if;
     if granted_verbs(grant_access.kind) is null then
         perform refuse_argument(format('%s is no kind of role', quote_literal(left(grant_access.kind, 200))),
                                 'It is worker, client, operator, reader or monitor.', 'Name one of these.');
     end if;
     if grant_access.queues is not null and (grant_access.kind <> 'worker' or grant_access.queues = '{}') then
-        perform refuse_argument('these queues limit nobody',
-                                'A worker may be limited to queues, to one at least.', 'Leave them out, or name some.');
+        perform refuse_argument('this list of queues limits nothing',
+                                'Only a worker can be limited to queues, and to at least one.',
+                                'Leave the queues out, or name at least one for a worker.');
     end if;
     perform raise_failure(queue_failure(q.queue)) from unnest(grant_access.queues) as q (queue);
     -- What a dropped role of this name has left is not for who has taken the name.

@@ -75,9 +75,9 @@ declare
     foreign_queue text;
 begin
     if array_ndims(check_queues.queues) > 1 or array_position(check_queues.queues, null) is not null then
-        raise exception 'a queue has a name'
+        raise exception 'a queue must have a name'
             using errcode = 'PD107',
-                  detail = 'One of those that were given is null, or a list.',
+                  detail = 'One of the given queues is null or a list.',
                   hint = 'Name the queues that the worker serves.';
     end if;
     if has_access('{worker}') then
@@ -93,7 +93,7 @@ begin
         raise exception 'role % has no access to the tasks of queue %', quote_ident(session_user),
               quote_literal(left(foreign_queue, 200))
             using errcode = 'PD115',
-                  detail = format('It was given the queues %s.', own::text),
+                  detail = format('Its queues are %s.', own::text),
                   hint = 'Leave this queue to others, or let the owner of the app call grant_access().';
     end if;
 end
@@ -168,7 +168,7 @@ begin
         perform raise_failure(make_failure(
             'PD001', 'TaskNotHeld', format('task %s of job %s is gone', quote_literal(left(check_reading.task, 200)),
                                            quote_literal(left(check_reading.job, 200))),
-            'A role that is limited to queues reads what live tasks of its queues were told.', 'Drop this turn.'));
+            'A role that is limited to queues can only read the journals of live tasks of its queues.', 'Drop this turn.'));
     end if;
 end
 $$;

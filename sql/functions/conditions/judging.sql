@@ -51,20 +51,20 @@ begin
     if (octet_length(condition_failure.condition) <= 1000) is not true then
         return make_failure(
             'PD108', 'InvalidCondition', 'a condition is a text of at most 1000 bytes',
-            coalesce('It has ' || octet_length(condition_failure.condition)::text || ' bytes.', 'It is none.'), hint);
+            coalesce('It has ' || octet_length(condition_failure.condition)::text || ' bytes.', 'It is null.'), hint);
     end if;
     if regexp_replace(condition_failure.condition::jsonpath::text, E'"(?:[^"\\\\]|\\\\.)*"', '""', 'g') like '%$""%' then
         return make_failure(
             'PD108', 'InvalidCondition',
             format('this condition has a variable: %s', left(condition_failure.condition, 100)),
-            'Nobody gives it a value.', hint);
+            'Conditions cannot have variables.', hint);
     end if;
     if finds_no_truth(condition_failure.condition::jsonpath) then
         return make_failure(
             'PD108', 'InvalidCondition',
             format('this condition never holds: %s', left(condition_failure.condition, 100)),
-            'It is a path that ends in a filter: it gives what passes, which is neither true nor false.',
-            'Ask whether anything does: exists($.items[*] ? (@.done == true)).');
+            'It is a path that ends in a filter: it returns what passes the filter, not true or false.',
+            'Ask whether anything passes: exists($.items[*] ? (@.done == true)).');
     end if;
     return null;
 exception

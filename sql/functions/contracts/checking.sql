@@ -217,7 +217,7 @@ begin
         'PD109', 'ContractBroken',
         format('%s is %s, but the contract of %s wants %s', write_path(broken.path), broken.found, entity, broken.wanted),
         format('The rule is %s. The memory was not changed.', broken.rule),
-        'Write what fits the contract; a new shape is a new contract: define_contract().')
+        'Write a memory that fits the contract, or change the contract with define_contract().')
         || jsonb_build_object('path', write_path(broken.path), 'rule', broken.rule);
 end
 $$;

@@ -95,8 +95,8 @@ begin
     perform raise_failure(coalesce(own_name_failure(define_contract.entity, 'an entity'), schema_failure(define_contract.schema)));
     if not takes_objects(define_contract.schema) then
         raise exception 'no memory can meet this contract'
-            using errcode = 'PD107', detail = 'A memory is an object, and its types take none.',
-                  hint = 'Say what stands in it: {"properties": {"steps": {"type": "array"}}}.';
+            using errcode = 'PD107', detail = 'A memory is an object, but the type of this schema allows none.',
+                  hint = 'Describe the members of the object: {"properties": {"steps": {"type": "array"}}}.';
     end if;
     perform from contracts as c where c.entity = define_contract.entity for no key update;
     defined_at := clock();
@@ -158,7 +158,7 @@ begin
     perform check_rows(broken_contracts.max_rows);
     if wanted is null then
         raise exception 'entity % has no contract', quote_literal(broken_contracts.entity)
-            using errcode = 'PD107', detail = 'There is nothing that its memories could break.',
+            using errcode = 'PD107', detail = 'Its memories have no contract to break.',
                   hint = 'Give a schema to try, or define_contract() first.';
     end if;
     perform raise_failure(schema_failure(wanted));

@@ -37,10 +37,10 @@ begin
         return null;
     end if;
     if first.command is distinct from told_before.commands[1] or first.fingerprint is distinct from told_before.fingerprint then
-        raise exception 'key % stands for another command', quote_literal(left(told_before.key, 200))
+        raise exception 'key % was used for another command', quote_literal(left(told_before.key, 200))
             using errcode = 'PD106',
                   detail = format('It was used for %s at %s.', (first.command).op, write_path((first.command).path)),
-                  hint = 'Draw a new key for each command; repeat a key only to repeat the same call.';
+                  hint = 'Use a new key for each command; repeat a key only to repeat the same call.';
     end if;
     return array(
         select f.value

@@ -7,14 +7,16 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if num_nulls(check_moment.version, check_moment.at) <> 1 then
-        raise exception 'a moment of the past is a version or a time'
-            using errcode = 'PD107', detail = 'It was given both, or none.', hint = 'Say version => 12, or at => ''2030-01-01''.';
+        raise exception 'the past is read at a version or at a time'
+            using errcode = 'PD107',
+                  detail = 'Both or neither were given.',
+                  hint = 'Write version => 12, or at => ''2030-01-01''.';
     end if;
     if check_moment.version < 0 or check_moment.version > it.version then
         raise exception 'job % has no version %', quote_literal(it.id), check_moment.version
             using errcode = 'PD404',
-                  detail = format('It has versions 0, empty, to %s.', it.version),
-                  hint = 'Look into entity_history() for the version that you mean.';
+                  detail = format('It has versions 0 (empty) to %s.', it.version),
+                  hint = 'Look for the version in entity_history().';
     end if;
 end
 $$;

@@ -23,7 +23,7 @@ begin
     if is_column(value_question.path) then
         perform refuse_argument(
             format('%s asks about JSON, and %s is a column', value_question.operator, value_question.path),
-            'It looks inside of a value of the memory.', 'Compare the column with $eq, $in or $gt.');
+            'It looks inside a value of the memory.', 'Compare the column with $eq, $in or $gt.');
     end if;
     if value_question.operator = '$search' then
         return search_question(value_question.path, value_question.operand);
@@ -64,7 +64,7 @@ begin
             perform refuse_argument(
                 format('there is no operator %s', quote_literal(left(operation.operator, 40))),
                 'Operators are $eq, $ne, $gt, $gte, $lt, $lte, $in, $nin, $exists, $contains, $match, $search and $not.',
-                'Correct it; a value that has keys with $ stands after $eq.');
+                'Use one of these; write a value whose keys begin with $ after $eq.');
             return null;
     end case;
 end
@@ -93,7 +93,7 @@ begin
     end if;
     if words < members then
         perform refuse_argument(
-            'operators and keys do not mix',
+            'operators and keys cannot be mixed',
             format('%s of %s keys are operators.', words, members),
             'Compare with a whole value by $eq.');
     end if;

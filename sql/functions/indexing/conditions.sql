@@ -56,7 +56,7 @@ begin
         return 'time';
     end if;
     if jsonb_path_exists(operand_kind.operand, '$.**."$time"') then
-        perform refuse_argument('a time cannot be compared inside of a value', 'It is compared with one place of the memory.',
+        perform refuse_argument('a time cannot be compared inside a value', 'It is compared with one place of the memory.',
                                 'Ask for its own path.');
     end if;
     return case jsonb_typeof(operand_kind.operand)
@@ -124,7 +124,7 @@ begin
     if kind is null then
         perform refuse_argument(
             format('%s is not known', quote_literal(left(column_kind.name, 40))),
-            'Columns are $id, $status, $workflow, $version, $created_at and $updated_at; around conditions stand $and, $or and $not.',
+            'Columns are $id, $status, $workflow, $version, $created_at and $updated_at; conditions are combined by $and, $or and $not.',
             'Put a key of the memory that begins with $ into double quotes: "$key".x');
     end if;
     return kind;
@@ -203,8 +203,8 @@ declare
 begin
     if comparison.sign <> '=' and kind in ('null', 'value') then
         perform refuse_argument(
-            format('%s is neither before nor after anything', type_found(comparison.operand)),
-            'Texts, numbers, booleans and times are in an order.', 'Compare with one of these, or use $eq.');
+            format('%s has no order', type_found(comparison.operand)),
+            'Only texts, numbers, booleans and times have an order.', 'Compare with one of these, or use $eq.');
     end if;
     if is_column(comparison.path) and kind = 'null' then
         return reading(comparison.path, kind) || ' is null';

@@ -13,7 +13,7 @@ begin
         perform refuse_argument(
             format('there is no index of kind %s', coalesce(quote_literal(left(check_kind.kind, 40)), 'null')),
             'Kinds are text, number, boolean, time, contains, search, which is in English, search(german) and so on, and vector(1536) and so on.',
-            'Take the type of the value, contains for arrays and objects, search for words in texts.');
+            'Use the type of the value, contains for arrays and objects, or search for words in texts.');
     end if;
     if check_kind.kind like 'search%' then
         perform check_language(kind_argument(check_kind.kind));
@@ -21,7 +21,7 @@ begin
         if kind_argument(check_kind.kind)::integer > 2000 then
             perform refuse_argument('the vectors of an index have at most 2000 dimensions',
                                     format('These have %s.', kind_argument(check_kind.kind)),
-                                    'Take shorter ones: most models that make them can cut them.');
+                                    'Use shorter vectors: most models can shorten theirs.');
         end if;
     end if;
 end
@@ -39,19 +39,19 @@ begin
     perform check_name(check_index.entity, 'an entity');
     perform check_kind(check_index.kind);
     if (check_index.how in ('', 'concurrently')) is not true then
-        perform refuse_argument('an index is made concurrently, or not', format('This is %s.', quote_nullable(left(check_index.how, 40))),
-                                'Pass how => ''concurrently'', or an empty text for a statement of a transaction.');
+        perform refuse_argument('how must be concurrently, or empty', format('This is %s.', quote_nullable(left(check_index.how, 40))),
+                                'Give how => ''concurrently'', or an empty text for statements in a transaction.');
     end if;
     if octet_length(check_index.path) > 1000 then
         perform raise_failure(make_failure(
             'PD101', 'InvalidPath', 'the path of an index is too long',
             format('It has %s bytes; at most 1000 are allowed.', octet_length(check_index.path)),
-            'Index what lies above it with the kind contains, or give its keys shorter names.'));
+            'Index a shorter path above it with the kind contains, or give the keys shorter names.'));
     end if;
     if parse_path(check_index.path) = '{}' and check_index.kind <> 'contains' and check_index.kind not like 'search%' then
         perform refuse_argument(
             format('the whole memory is no %s', check_index.kind), 'An empty path is the whole memory.',
-            'Name a place in it, or take the kind contains or search.');
+            'Name a path in it, or use the kind contains or search.');
     end if;
 end
 $$;

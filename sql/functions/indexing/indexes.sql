@@ -15,7 +15,7 @@ begin
     if (select count(*) from wanted_indexes as w where w.entity = want_index.entity) > 64 then
         raise exception 'entity % has 64 indexes', quote_literal(left(want_index.entity, 200))
             using errcode = 'PD306',
-                  detail = 'Every write of a memory writes into all of them.',
+                  detail = 'Every write of a memory writes to all of them.',
                   hint = 'Drop one that is not used: select * from indexes order by scans.';
     end if;
 end

@@ -13,9 +13,9 @@ begin
          where c.cfgname = check_language.language
            and c.cfgnamespace = 'pg_catalog'::regnamespace) then
         perform refuse_argument(
-            'this is no language that words can be searched for in',
-            'Words are reduced to their stems as PostgreSQL''s own configurations do; the one called simple leaves them as they are.',
-            'Take one of: select cfgname from pg_ts_config.');
+            'words cannot be searched in this language',
+            'Words are reduced to stems by the text search configurations of PostgreSQL; the one called simple leaves them as they are.',
+            'Use one of: select cfgname from pg_ts_config.');
     end if;
 end
 $$;
@@ -42,11 +42,11 @@ begin
                                and search_asked.operand - '{text,language}'::text[] = '{}'
         end) is not true or length(said) > 1000 then
         perform refuse_argument(
-            format('%s is nothing to search for',
+            format('%s cannot be searched for',
                    case when jsonb_typeof(search_asked.operand) in ('string', 'object') and length(said) > 1000
                              then 'a text of more than 1000 characters'
                         else type_found(search_asked.operand) end),
-            'It is a text, in English; or an object with text and language.',
+            'Give a text (in English), or an object with text and language.',
             'Write {"$search": "solar -wind"} or {"$search": {"text": "Haus", "language": "german"}}.');
     end if;
     perform check_language(language);
@@ -164,8 +164,8 @@ begin
         and jsonb_path_exists(distance.near, 'strict $[*] ? (@.abs() > 1e-18)')
         and not jsonb_path_exists(distance.near, 'strict $[*] ? (@.abs() > 1e18)')) is not true or is_column(distance.path) then
         perform refuse_argument(
-            'there is nothing that it could be near to',
-            'The vector is an array of 1 to 2000 numbers, up to 1e18 and one of them beyond 1e-18, and stands at a path of the memory.',
+            'this is not a vector to be near to',
+            'The vector is an array of 1 to 2000 numbers, up to 1e18 and one of them beyond 1e-18, and is compared with a path of the memory.',
             'Write {"path": "embedding", "near": [0.1, 0.2, 0.3]}.');
     end if;
     return format('%s operator(%s.<=>) %L::%2$s.vector', vector_reading(parse_path(distance.path), dimensions::text),

@@ -18,7 +18,7 @@ begin
                                and coalesce(jsonb_typeof(check_order_key.item -> 'descending'), 'boolean') = 'boolean'
         end) is not true then
         perform refuse_argument(
-            format('%s is nothing to order by', case jsonb_typeof(check_order_key.item)
+            format('it is not possible to order by %s', case jsonb_typeof(check_order_key.item)
                        when 'string' then left(check_order_key.item::text, 100)
                        else type_found(check_order_key.item) end),
             'It is a path, a path with - before it, or an object: path, as (text, number, boolean or time) and descending; path and search; or path and near.',
@@ -196,7 +196,7 @@ begin
                                  coalesce(number_at(each.given, '{0}') = 0 or abs(number_at(each.given, '{0}')) between 1e-300 and 1e9,
                                           false)
                             else key.kind in ('value', jsonb_typeof(each.given -> 0)) end) then
-        perform refuse_argument('this place is not one of this order', format('It is %s.', type_found(check_place.place)),
+        perform refuse_argument('this place does not belong to this order', format('It is %s.', type_found(check_place.place)),
                                 'Give the place of a row that was found with the same order_by.');
     end if;
 end

@@ -35,7 +35,7 @@ begin
         raise exception 'a copy cannot have been made at %', adopt_instance.copied_at
             using errcode = 'PD107',
                   detail = format('It is %s.', now_at),
-                  hint = 'Say when it was made, or nothing: then all is due when it would have been.';
+                  hint = 'Give the time when the copy was made; or none, and everything is due when it would have been.';
     end if;
     if adopt_instance.copied_at is not null then
         perform delay_tasks(adopt_instance.copied_at, now_at - adopt_instance.copied_at);

@@ -31,7 +31,7 @@ begin
         using errcode = 'PD507',
               detail = format('They are of build %s, the functions are made for %s.',
                               coalesce(made_by ->> 'tables', 'unknown'), perdure_build() ->> 'tables'),
-              hint = 'Use the build that made them; or erase all that is in the app: drop its schema, and install it again.';
+              hint = 'Use the build that made them; or delete everything in the app: drop its schema, and install it again.';
 end
 $$;
 comment on function @extschema@.check_build() is

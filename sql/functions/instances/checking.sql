@@ -34,8 +34,8 @@ begin
     end if;
     raise exception 'this app is a copy that nobody has adopted'
         using errcode = 'PD003',
-              detail = format('It was adopted at %s and stands at %s.', adopted_at_place, present_place()),
-              hint = 'If it is to execute here, call adopt_instance() as its owner, or run: perdure adopt.';
+              detail = format('It was adopted at %s and is now at %s.', adopted_at_place, present_place()),
+              hint = 'To let it execute here, call adopt_instance() as its owner, or run: perdure adopt.';
 end
 $$;
 comment on function @extschema@.check_adopted() is 'Refuse to execute in a copy that nobody has adopted (PD003).';
@@ -68,7 +68,7 @@ begin
     raise exception 'the tables of this app are of another version than its functions'
         using errcode = 'PD505',
               detail = format('The tables are of version %s, the functions of %s.', found_version, perdure_version()),
-              hint = 'Call migrate() as the owner, or run: perdure install. Tables that are newer need newer functions.';
+              hint = 'Call migrate() as the owner, or run: perdure install. Newer tables need newer functions.';
 end
 $$;
 comment on function @extschema@.check_tables() is
@@ -100,7 +100,7 @@ begin
     raise exception 'this app is not the instance that the worker was told to serve'
         using errcode = 'PD003',
               detail = format('The worker serves instance %s.', check_instance.instance),
-              hint = 'It may be a restored copy: register the worker again if it is meant to execute here.';
+              hint = 'It may be a restored copy. If the worker should serve it, register the worker again.';
 end
 $$;
 comment on function @extschema@.check_instance(uuid) is

@@ -19,7 +19,7 @@ begin
     if not found then
         raise exception 'item % does not exist', quote_nullable(left(read_item.item, 200))
             using errcode = 'PD411',
-                  detail = 'It never has, or whoever asked goes on without it: its time was up, it was withdrawn, or the task has ended.',
+                  detail = 'It never existed, or nobody waits for it any more: its time was up, it was withdrawn, or the task has ended.',
                   hint = 'List the items that are open: list_items().';
     end if;
     return found_item;
@@ -53,17 +53,19 @@ begin
         return make_failure(
             'PD411', 'ItemNotFound', format('item %s is not open any more', quote_literal(it.id)),
             format('%s resolved it at %s.', coalesce(it.resolved_by, 'Somebody'), it.resolved_at),
-            'Look at its resolution: read_item().');
+            'Read its resolution with read_item().');
     end if;
     if it.expires_at < item_failure.now_at then
         return make_failure(
             'PD411', 'ItemNotFound', format('item %s is not open any more', quote_literal(it.id)),
-            format('Its time was up at %s.', it.expires_at), 'Whoever asked goes on without it.');
+            format('Its time was up at %s.', it.expires_at),
+            'The task that asked continues without it; list_items() lists open items.');
     end if;
     if it.claimed_by is not null and it.claimed_by is distinct from item_failure.by then
         return make_failure(
             'PD112', 'ItemNotYours', format('item %s is claimed by %s', quote_literal(it.id), quote_literal(it.claimed_by)),
-            format('That was at %s.', it.claimed_at), 'Call release_item() first, or assign_item() it to somebody else.');
+            format('It was claimed at %s.', it.claimed_at),
+            'Call release_item() first, or assign_item() to give it to somebody else.');
     end if;
     return null;
 end

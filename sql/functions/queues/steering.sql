@@ -16,17 +16,17 @@ begin
     return coalesce(
         queue_failure(limits_failure.queue),
         case when least(limits_failure.max_running, limits_failure.max_per_key) < 1 then make_failure(
-            'PD107', 'InvalidArgument', 'at least one task of a queue may run',
-            'The limit was less than one.', 'Say null for no limit; pause_queue() lets none of them begin.') end,
+            'PD107', 'InvalidArgument', 'a limit of a queue must be at least 1',
+            'The given limit is less.', 'Use null for no limit, or pause_queue() to let no task begin.') end,
         case when not (coalesce(limits_failure.rate_per_second, 1) >= 0.000000001
                        and coalesce(limits_failure.rate_per_second, 1) <= 1000000) then make_failure(
-            'PD107', 'InvalidArgument', format('%s a second is no rate', limits_failure.rate_per_second),
-            'A rate is at least 0.000000001, one in thirty years, and at most 1000000.', 'Say null for no limit.') end,
+            'PD107', 'InvalidArgument', format('%s a second is not a valid rate', limits_failure.rate_per_second),
+            'A rate is at least 0.000000001 (one in thirty years) and at most 1000000.', 'Use null for no limit.') end,
         case when not (coalesce(limits_failure.burst, 1) between 1 and 1000000) then make_failure(
-            'PD107', 'InvalidArgument', format('%s is no burst', limits_failure.burst),
-            'A burst is at least 1 and at most 1000000.', 'Leave it out: then it is what comes in a second.') end,
+            'PD107', 'InvalidArgument', format('%s is not a valid burst', limits_failure.burst),
+            'A burst is at least 1 and at most 1000000.', 'Leave it out to use what comes in a second.') end,
         case when limits_failure.burst is not null and limits_failure.rate_per_second is null then make_failure(
-            'PD107', 'InvalidArgument', 'a burst belongs to a rate', 'There was none.', 'Give rate_per_second too.') end);
+            'PD107', 'InvalidArgument', 'a burst needs a rate', 'No rate was given.', 'Give rate_per_second too.') end);
 end
 $$;
 comment on function @extschema@.limits_failure(text, integer, integer, numeric, numeric) is

@@ -143,12 +143,12 @@ declare
         left(fields[3], 1) <> '*' and left(fields[5], 1) <> '*', left(fields[1], 1) = '*' or left(fields[2], 1) = '*')::cron;
     wrong text := case
         when (cardinality(fields) = 5) is not true then format('It has %s fields, not five.', coalesce(cardinality(fields), 0))
-        when it.minutes is null then format('The minute %s is none: 0-59.', quote_literal(fields[1]))
-        when it.hours is null then format('The hour %s is none: 0-23.', quote_literal(fields[2]))
-        when it.days is null then format('The day %s is none: 1-31.', quote_literal(fields[3]))
-        when it.months is null then format('The month %s is none: 1-12 or jan-dec.', quote_literal(fields[4]))
-        when it.weekdays is null then format('The weekday %s is none: 0-7 or sun-sat.', quote_literal(fields[5]))
-        when it.days[1] > 28 and next_cron_day(it, '2000-01-01') is null then 'It names a day that never comes.'
+        when it.minutes is null then format('%s is not a minute: 0-59.', quote_literal(fields[1]))
+        when it.hours is null then format('%s is not an hour: 0-23.', quote_literal(fields[2]))
+        when it.days is null then format('%s is not a day: 1-31.', quote_literal(fields[3]))
+        when it.months is null then format('%s is not a month: 1-12 or jan-dec.', quote_literal(fields[4]))
+        when it.weekdays is null then format('%s is not a weekday: 0-7 or sun-sat.', quote_literal(fields[5]))
+        when it.days[1] > 28 and next_cron_day(it, '2000-01-01') is null then 'It names a day that does not exist.'
     end;
 begin
     if wrong is not null then
@@ -256,8 +256,8 @@ begin
     if num_nulls(next_cron_time.time_zone, next_cron_time.after) > 0
         or not next_cron_time.after between '0001-01-01 00:00+00' and '9999-12-31 00:00+00' then
         perform raise_failure(make_failure(
-            'PD110', 'InvalidSchedule', 'a cron expression is due after a time, somewhere',
-            format('It was asked for after %s in the zone %s.', coalesce(next_cron_time.after::text, 'null'),
+            'PD110', 'InvalidSchedule', 'next_cron_time() needs a time and a time zone',
+            format('The time is %s, the zone %s.', coalesce(next_cron_time.after::text, 'null'),
                    coalesce(quote_literal(left(next_cron_time.time_zone, 200)), 'null')),
             'Give a time between the years 1 and 9999, and a time zone.'));
     end if;

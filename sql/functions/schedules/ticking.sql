@@ -91,7 +91,7 @@ begin
         when (it.timeout <= '0 s') is true then 'Its timeout is not positive.'
     end;
     if wrong is not null then
-        return invalid_schedule('nobody can follow this schedule', wrong, 'Correct it, and create it again.');
+        return invalid_schedule('this schedule cannot be followed', wrong, 'Correct it, and create it again.');
     end if;
     failure := coalesce(zone_failure(it.time_zone), case when it.every is not null then interval_failure(it.every) end);
     if failure is not null then

@@ -58,8 +58,8 @@ begin
         or seconds <> trunc(seconds)
         or every > interval '100 years' then
         return invalid_schedule(
-            format('nothing can be due every %s', quote_literal(every::text)),
-            'It is a number of months, or of days, as the calendar counts them, or of whole seconds; at most 100 years.',
+            format('a schedule cannot be due every %s', quote_literal(every::text)),
+            'An interval is a number of months, of days, or of whole seconds, and at most 100 years.',
             'Write 15 min, 24 hours, 1 day, 2 weeks or 3 months.');
     end if;
     return null;

@@ -12,8 +12,8 @@ begin
     if lock_jobs(array[id], waiting => true) = '{}' then
         raise exception 'schedule % does not exist', quote_literal(left(lock_schedule.name, 200))
             using errcode = 'PD410',
-                  detail = 'It was never made, or it was dropped.',
-                  hint = 'Look at the view schedules, or create_schedule() it.';
+                  detail = 'It was never created, or it was dropped.',
+                  hint = 'Look at the view schedules, or call create_schedule().';
     end if;
     return read_job(id);
 end

@@ -10,7 +10,7 @@ as $$
 declare
     -- At one of them a clock may have been put back, and show what it has shown before.
     probes timestamptz[] := array['2000-01-15 12:00+00', '2000-07-15 12:00+00']::timestamptz[];
-    hint text := 'Name one of pg_timezone_names.';
+    hint text := 'Use one of pg_timezone_names.';
 begin
     if (select bool_or(p at time zone zone_failure.time_zone at time zone zone_failure.time_zone = p)
           from unnest(probes) as p) then
@@ -18,7 +18,7 @@ begin
     end if;
     return make_failure(
         'PD110', 'InvalidSchedule', format('no schedule can follow the time zone %s', quote_nullable(left(zone_failure.time_zone, 200))),
-        'Nobody can tell when its clock shows a time: it counts leap seconds, as the zones of right/ do.', hint);
+        'It counts leap seconds, as the zones of right/ do, so it is not known when its clock shows a time.', hint);
 exception
     when invalid_parameter_value then
         return make_failure('PD110', 'InvalidSchedule', format('there is no time zone %s', quote_literal(left(zone_failure.time_zone, 200))),

@@ -25,23 +25,23 @@ declare
 begin
     perform check_name(register_sql_hook.name, 'a hook');
     if register_sql_hook.function is null then
-        raise exception 'there is no function to be the hook %', quote_literal(register_sql_hook.name)
+        raise exception 'there is no function for the hook %', quote_literal(register_sql_hook.name)
             using errcode = 'PD107',
-                  detail = 'None has the name that was given, or more than one.',
+                  detail = 'No function has the given name, or more than one has.',
                   hint = 'Create it first, and name it with its schema, as in public.recount.';
     end if;
     if known is null or left(register_sql_hook.name, 1) = '$' then
         raise exception 'function % cannot be the hook %', register_sql_hook.function, quote_literal(register_sql_hook.name)
             using errcode = 'PD107',
                   detail = 'A hook in SQL is a function (text, jsonb) that returns jsonb or void; its name does not begin with $.',
-                  hint = 'Let it take the id of the job and the arguments of the hook.';
+                  hint = 'Write a function of the id of the job and the arguments of the hook.';
     end if;
     if (register_sql_hook.attempts > 0
         and register_sql_hook.retry_in between interval '1 microsecond' and interval '1000 years') is not true then
         raise exception 'the hook % cannot be tried % times with a pause of %', quote_literal(register_sql_hook.name),
               coalesce(register_sql_hook.attempts::text, 'null'), coalesce(register_sql_hook.retry_in::text, 'null')
             using errcode = 'PD107',
-                  detail = 'It runs once at least, and a pause lies between a microsecond and a thousand years.',
+                  detail = 'It must run at least once, and a pause must be between a microsecond and a thousand years.',
                   hint = 'Give attempts that are greater than zero, and another retry_in.';
     end if;
     perform raise_failure(coalesce(timeout_failure(register_sql_hook.timeout), timeout_failure(register_sql_hook.within)));

@@ -16,7 +16,7 @@ begin
     if not found then
         perform raise_failure(make_failure(
             'PD406', 'UnknownFunction', format('no hook in SQL is named %s', quote_literal(call_sql_hook.name)),
-            'Its task stood on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
+            'Its task was on the queue $sql.', 'Call register_sql_hook() first, or name another queue.'));
     end if;
     execute format('select case when pg_typeof(r) <> %L::regtype then to_jsonb(r) end from %I.%I($1, $2) as r',
                    'void', known.schema, known.function)
@@ -56,7 +56,7 @@ begin
     return make_failure(
         'PD604', 'TimeoutError', format('hook %s was not done within %s', too_late_failure.name, too_late_failure.within),
         format('It was tried %s times; the last failed with: %s', too_late_failure.made, coalesce(last ->> 'message', 'nothing')),
-        'Give it more time, or see to why it fails.');
+        'Give it more time, or find out why it fails.');
 end
 $$;
 comment on function @extschema@.too_late_failure(interval, text, integer, jsonb) is

@@ -15,7 +15,7 @@ declare
     ended turn[] := array(
         select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null,
                 make_failure('PD602', 'CancelledError', coalesce(end_unheld.reason, 'the activity was cancelled'),
-                             'No worker had it.', 'Ask again.'),
+                             'No worker held it.', 'Start it again if it is needed.'),
                 null, t.kind, null, t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
           from tasks as t
          where t.job_id = end_unheld.job

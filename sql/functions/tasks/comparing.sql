@@ -106,8 +106,8 @@ begin
                    format('It has asked for %s%s, but %s.', o.key, ' (arguments ' || o.fingerprint || ')',
                           case when said ? o.key then format('now asks for it with other arguments (%s)', said ->> o.key)
                                else 'does not ask for it now' end),
-                   'After a change run the code this began with, guard the change with patched(), or resume with accept_changes where '
-                   'only arguments differ; code that has not changed asks perdure for the time and chance, and sorts its sets.')
+                   'If the code has changed, run the code this began with, guard the change with patched(), or resume with accept_changes '
+                   'if only arguments differ. If it has not, get the time and random values from perdure, and sort sets.')
           from open_requests(job, task, open_failure.turn -> 'facts') as o
          where not said ? o.key
             or said ->> o.key <> o.fingerprint

@@ -22,7 +22,7 @@ begin
     return make_failure(
         'PD305', 'TooManyDeliveries',
         format('the task was claimed %s times without a successful turn', max_deliveries()),
-        'Each time its worker died or lost its lease.', 'Mend what kills the worker, then resume() the task.');
+        'Each time its worker died or lost its lease.', 'Fix what kills the worker, then resume() the task.');
 end
 $$;
 comment on function @extschema@.poison_reason() is 'Return the reason for parking a task that was delivered too often.';

@@ -130,8 +130,8 @@ begin
     return (
         select make_failure(
                    'PD107', 'InvalidArgument', format('the field %s of %s has no time zone', f.field, zoneless_failure.what),
-                   'It would be another instant to whoever has other settings.',
-                   'Write a time as 2030-01-31T12:00:00Z, or with its distance from UTC: 2030-01-31T14:00:00+02:00.')
+                   'It would mean another instant to a session with other settings.',
+                   'Write a time as 2030-01-31T12:00:00Z, or with its offset from UTC: 2030-01-31T14:00:00+02:00.')
           from unnest('{at,due_at,expires_at,until}'::text[]) as f (field)
          where zoneless_failure.given ->> f.field !~ zoned_time()
          limit 1);
@@ -152,8 +152,8 @@ begin
     return (
         select make_failure(
                    'PD107', 'InvalidArgument', format('%s names no %s', nameless_failure.what, f.field),
-                   'What is held is named by its job, its task, and the token of its lease.',
-                   'Give them as the claim told them, which tells the token once, beside its tasks.')
+                   'A held task is named by its job, its task and the token of its lease.',
+                   'Give them as claim() returned them; it returns the token once, beside the tasks.')
           from unnest('{job,task,token}'::text[]) as f (field)
          where nameless_failure.given ->> f.field is null
          limit 1);

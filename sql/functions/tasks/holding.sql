@@ -46,7 +46,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return case when left(own_task_failure.name, 1) = '$' then make_failure(
-        'PD107', 'InvalidArgument', format('no worker ends a task of the name %s', own_task_failure.name),
+        'PD107', 'InvalidArgument', format('a worker cannot end a task named %s', own_task_failure.name),
         'It belongs to perdure: a schedule, a deadline, or the end of children.', 'Let run_task() run it, or give it back with release().') end;
 end
 $$;

@@ -14,16 +14,16 @@ begin
         name_failure(coalesce(option_failure.request ->> 'assignee', 'none'), 'an assignee'),
         value_failure(option_failure.request -> 'payload', 'the payload'),
         case when option_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
-            'PD107', 'InvalidArgument', 'a child cannot be ended so with its parent',
-            format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Say continue, cancel or terminate.') end,
+            'PD107', 'InvalidArgument', 'on_parent_end has an unknown value',
+            format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Use continue, cancel or terminate.') end,
         name_failure(coalesce(nullif(option_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
         due_failure((option_failure.request ->> 'due_at')::timestamptz),
         expiry_failure((option_failure.request ->> 'expires_at')::timestamptz),
         case when option_failure.request ->> 'timeout' is not null
              then written_timeout_failure(option_failure.request ->> 'timeout') end,
         case when option_failure.request ->> 'kind' = 'job' and option_failure.request ->> 'if_exists' is not null then make_failure(
-            'PD107', 'InvalidArgument', 'a child is a new job',
-            'A new run of a job that exists was wanted, or the job itself.', 'Ask for it without if_exists.') end,
+            'PD107', 'InvalidArgument', 'a child must be a new job',
+            'if_exists asks for an existing job, or for a new run of it.', 'Leave if_exists out.') end,
         value_failure(option_failure.request -> 'headers', 'the headers'),
         case when jsonb_typeof(option_failure.request -> 'context') <> 'null' then coalesce(
             value_failure(option_failure.request -> 'context', 'the memory'),
@@ -48,7 +48,7 @@ begin
     return coalesce(
         asked_key_failure(request_failure.request ->> 'key'),
         case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
-            'PD107', 'InvalidArgument', format('nobody can be asked for %s', quote_literal(kind)),
+            'PD107', 'InvalidArgument', format('there is no kind of request called %s', quote_literal(kind)),
             'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
         case when request_failure.request ->> 'priority' !~ '^-?[0-9]{1,9}$'
              then unread_failure(request_failure.request, 'a request') end,
@@ -143,7 +143,7 @@ begin
     return coalesce(
         case when continue_failure.kind <> 'coordinator' then make_failure(
             'PD107', 'InvalidArgument', format('a turn of a task of the kind %s cannot end as continue', continue_failure.kind),
-            'Only a run of a coordinator has a next one.', 'Say done, or retry.') end,
+            'Only a run of a coordinator has a next one.', 'Use done or retry.') end,
         call_failure('a workflow', 'any', coalesce(continue_failure.args, '[]'), 'default', 5),
         value_failure(continue_failure.failure, 'the failure'));
 end

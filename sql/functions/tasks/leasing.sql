@@ -12,7 +12,7 @@ begin
         return make_failure(
             'PD301', 'ValueTooLarge', 'the progress is too large',
             format('It has %s bytes as JSON; at most 10000 are allowed.', octet_length(progress_failure.progress::text)),
-            'Tell a place to go on from; keep what was made in the memory.');
+            'Report a place to continue from, and keep results in the memory.');
     end if;
     return value_failure(progress_failure.progress, 'the progress');
 end

@@ -52,7 +52,8 @@ begin
     return make_failure(
         'PD104', 'InvalidName',
         format('the key of a request must not lead beneath another: %s', quote_literal(left(beneath_failure.key, 200))),
-        'What stands beneath a task, behind a slash, ends with it.', 'Use another separator, or end it as in group/search#1.');
+        'A task whose name continues that of another, after a slash, ends with it.',
+        'Use another separator, or end it as in group/search#1.');
 end
 $$;
 comment on function @extschema@.beneath_failure(text) is
@@ -71,8 +72,8 @@ begin
     return coalesce(
         name_failure(asked_key_failure.key, 'the key of a request'),
         case when asked_key_failure.key in ('$cancel', '$deadline') then make_failure(
-            'PD104', 'InvalidName', format('the key %s belongs to perdure', asked_key_failure.key),
-            'A task is asked to cancel under it, or told that time is up.', 'Choose another key.') end,
+            'PD104', 'InvalidName', format('the key %s is reserved for perdure', asked_key_failure.key),
+            'It is used to ask a task to cancel, or to tell it that its time is up.', 'Choose another key.') end,
         case when case when asked_key_failure.key !~ '/' then asked_key_failure.key ~ '^[.]'
                        when asked_key_failure.key !~ '#[0-9]+$' then true
                        when asked_key_failure.key ~ '^[.]' then asked_key_failure.key ~ '^[^/]*/.*#[0-9]+/'
@@ -141,8 +142,8 @@ as $$
 begin
     return (
         select make_failure(
-                   'PD104', 'InvalidName', format('what is asked for as %s would have too long a name', quote_literal(left(q.key, 40))),
-                   format('Its key and the name of what it stands beneath have %s bytes; at most 580 are allowed.', q.size),
+                   'PD104', 'InvalidName', format('the request %s would have too long a name', quote_literal(left(q.key, 40))),
+                   format('Its key and the name that it continues have %s bytes together; at most 580 are allowed.', q.size),
                    'Use shorter keys and fewer levels, or give the child an id.')
           from (select r.request ->> 'key' as key,
                        octet_length(r.request ->> 'key')

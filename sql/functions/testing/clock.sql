@@ -63,7 +63,7 @@ begin
     if (move_clock.by between '0 s' and '1000 years') is not true then
         raise exception 'the clock cannot be moved by %', coalesce(move_clock.by::text, 'null')
             using errcode = 'PD107',
-                  detail = 'It goes forward, by a thousand years at most.',
+                  detail = 'It goes forward only, by a thousand years at most.',
                   hint = 'Give a length of time: move_clock(''2 days'').';
     end if;
     perform lock_clock();
@@ -121,10 +121,10 @@ begin
      where greatest(t.told_at, t.started_at) > clock_timestamp()
      limit 1;
     if found then
-        raise exception 'the clock cannot be put back while jobs live that were told of a later time'
+        raise exception 'the clock cannot be reset while live jobs have seen a later time'
             using errcode = 'PD107',
-                  detail = format('Task %s of job %s heard something at %s.', late.task, late.job_id, late.at),
-                  hint = 'End these jobs first, or take a new app for the next test.';
+                  detail = format('Task %s of job %s was told something at %s.', late.task, late.job_id, late.at),
+                  hint = 'End these jobs first, or use a new app for the next test.';
     end if;
     create or replace function @extschema@.clock() returns timestamptz
     language plpgsql
