@@ -1,13 +1,13 @@
--- Table of contents: what perdure installs, in the order of its layers.
--- A file may use only what stands above it. `@extschema@` is the app's schema. An upgrade puts the same in place of what
--- is there (replacing.sql) and drops what is no more (retired.sql).
+-- Table of contents: what perdure installs, in the order of its layers. A file may use only what is above it.
+-- `@extschema@` is the schema of the app. An upgrade replaces what exists (replacing.sql) and drops what no longer exists
+-- (retired.sql).
 
 -- Shapes that functions pass to each other.
 \ir types/memories.sql
 \ir types/jobs.sql
 \ir types/tasks.sql
 
--- Verbs: replaced whole on every upgrade.
+-- Verbs: replaced completely on every upgrade.
 \ir functions/clock.sql
 \ir functions/limits.sql
 \ir functions/timeouts.sql
@@ -118,8 +118,8 @@
 \ir functions/invariants.sql
 \ir functions/access/granting.sql
 
--- Nouns: the bodies of create_tables(), create_triggers() and create_views(), which migrate() calls. Made once per app,
--- outside the extension.
+-- Nouns: the bodies of create_tables(), create_triggers() and create_views(), which migrate() calls. Created once per
+-- app, outside the extension.
 \ir schema/domains.sql
 \ir schema/jobs.sql
 \ir schema/tasks.sql
@@ -138,7 +138,8 @@
 \ir schema/triggers.sql
 \ir schema/views.sql
 
--- What makes tables of an earlier version those above, a file a version: the body of change_tables(), which migrate() calls.
+-- How tables of an earlier version become those above, one file for each version: the body of change_tables(), which
+-- migrate() calls.
 \ir migrations/0.1.0.sql
 
 -- Assertions for tests: the body of create_test_helpers(), which a test calls.

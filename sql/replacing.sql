@@ -1,6 +1,6 @@
--- Replacing: how an upgrade puts the code of this version in the place of the code that is there, whichever version that
--- is of. These functions live as long as the upgrade. A routine is replaced in its place, so that who calls it at the
--- moment goes on; it is made anew only where its signature has changed. Owners and grants stay. A type gains attributes.
+-- Replacing: how an upgrade puts the code of this version in the place of any other version. These functions live as long
+-- as the upgrade. A routine is replaced in place, so that its callers continue; it is dropped and created only if its
+-- signature has changed. Owners and grants stay. A type gains attributes.
 
 create or replace function @extschema@.add_type(name text, definition text) returns void
 language plpgsql
@@ -15,7 +15,7 @@ end
 $$;
 
 
--- Whoever is at work in the tables may need the type in a moment: the tables are locked first, so that no circle closes,
+-- A session at work in the tables may need the type in a moment: the tables are locked first, so that no circle closes,
 -- and both as late as possible, so that nobody waits for long.
 create or replace function @extschema@.extend_type(name text, definition text) returns void
 language plpgsql
@@ -27,7 +27,7 @@ declare
     before text[] := @extschema@.attributes_of(format('%s.%I', '@extschema@', extend_type.name)::regtype);
     wanted text[];
 begin
-    -- The type of this version is made beside, only to be compared.
+    -- The type of this version is created beside it, only to be compared.
     execute replace(extend_type.definition, format('create type %s.%s ', '@extschema@', extend_type.name),
                     format('create type pg_temp.%s ', extend_type.name));
     wanted := @extschema@.attributes_of(format('pg_temp.%I', extend_type.name)::regtype);

@@ -1,6 +1,6 @@
--- Advancing: what workers say of the tasks they hold. One call and one commit for a batch of turns of different jobs;
--- then, with what room the worker has, the next tasks. A batch never waits for a job that is there: it answers `busy` for
--- those that somebody else has locked, and the worker sends these again, waiting, job by job.
+-- Advancing: workers report what became of the tasks they hold. One call and one commit for a batch of turns of different
+-- jobs; then, if the worker has room, the next tasks. A batch never waits for an existing job: turns of jobs that
+-- somebody else has locked are answered `busy`, and the worker sends them again, waiting, job by job.
 
 create function @extschema@.touched_by(turns @extschema@.turn[], facts @extschema@.fact[]) returns text[]
 language plpgsql
@@ -23,8 +23,8 @@ comment on function @extschema@.touched_by(@extschema@.turn[], @extschema@.fact[
     'Return the jobs in whose inboxes turns may have left something.';
 
 
--- Children first, which may be signalled in the turn that asks for them; then facts, then what turns leave for others, then
--- each task's own fate, so that a task which parks sees what its neighbours in the same batch sent it.
+-- Children first, since the turn that asks for them may also signal them; then facts; then what turns leave for others;
+-- then the fate of each task itself, so that a task which parks sees what others in the same batch have sent it.
 create function @extschema@.apply_turns(
     turns         @extschema@.turn[],
     locked        text[],
@@ -112,7 +112,7 @@ declare
 begin
     if answer_turns.arrivals is null
        and not exists (select from unnest(answer_turns.facts) as f where f.op is not null or f.signal is not null) then
-        -- In the order of the array, which is that of the numbers.
+        -- The array is in the order of the numbers.
         plainly := (select case when bool_and(r.verdict = 'apply' and r.state not in ('park', 'release'))
                                 then json_agg(json_build_object('state', r.state)) end
                       from unnest(answer_turns.turns) as r);

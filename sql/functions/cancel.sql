@@ -1,5 +1,5 @@
--- Work, steered from outside: cancel asks it to end, terminate ends it on the spot, pause keeps it from workers, resume lets
--- what was paused go on and what is stuck try again.
+-- Steering jobs from outside: cancel asks a job to end, terminate ends it at once, pause keeps it from workers, and
+-- resume lets a paused job continue and a stuck one try again.
 
 create function @extschema@.cancel(id text, reason text default null) returns boolean
 language plpgsql
@@ -167,7 +167,7 @@ begin
     if held.status is distinct from 'running' then
         return false;
     end if;
-    -- Who asked for a run never changes, but the job may have been started while we waited for its lock.
+    -- The asker of a run never changes, but the job may have been started while this call waited for its lock.
     known := asker_of(terminate.id);
     if known.asker_job <> coalesce(asker.asker_job, '') and lock_jobs(array[known.asker_job], waiting => false) = '{}' then
         raise exception 'job % is just being started', quote_literal(terminate.id)

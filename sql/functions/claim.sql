@@ -1,4 +1,4 @@
--- Claiming: a worker takes tasks that are due, with all that it needs to run them, in one round trip.
+-- Claiming: a worker takes due tasks, with all that it needs to run them, in one round trip.
 
 create function @extschema@.describe_tasks(
     taken           @extschema@.claimed_task[],
@@ -35,8 +35,8 @@ begin
                order by t.ordinality),
            min(t.was_due_at), max(t.deliveries), bool_or(t.queue = '$sql')
       into tasks, mark, deliveries, in_sql
-      -- To a task that was never held nothing is sent but a request to cancel, and with that it awaits something.
-      -- Whoever ran a coordinator last has its journal; one that is long, or comes after others that are, is read apart.
+      -- A task that was never held is sent nothing but a request to cancel, and then it awaits something. The worker that
+      -- ran a coordinator last has its journal. A long journal, or one after other long ones, is read separately.
       from (select d.*, sum(octet_length(d.journal::text)) over (rows unbounded preceding) as bytes_so_far
               from (select c.*, case when c.position = 0 then '[]'::json
                                      when (c.kind = 'hook' or not c.is_cached) and c.position <= 1000
@@ -75,7 +75,7 @@ begin
         taken := taken_before(claim_tasks.queues, claim_tasks.claim_id);
     end if;
     if taken = '{}' then
-        -- A day of a lease has 24 hours, also where clocks are changed.
+        -- A day of a lease has 24 hours, also when the clocks are changed.
         taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id, least(claim_tasks.max_tasks, 1000),
                           extract(epoch from claim_tasks.lease_for) * interval '1 s', coalesce(claim_tasks.since, '-infinity'));
     end if;
@@ -98,7 +98,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- Most claims are plain, which one expression tells.
+    -- Most claims are plain, and one expression tells so.
     if (check_claim.protocol = 1
         and octet_length(check_claim.worker) between 1 and 200
         and check_claim.worker !~ '[[:cntrl:]]'
@@ -121,9 +121,9 @@ comment on function @extschema@.check_claim(text[], text, interval, integer, uui
     'Refuse a claim that cannot be served: PD003 (instance), PD004 (protocol), PD104 (worker), PD107 (queues or lease), PD115 (queues), PD505 (tables).';
 
 
--- The mark of a claim lies past what an old snapshot keeps dead at the head of the index. It is a hint: one claim a second, and the
--- last before a rest, searches from -infinity, and only that one is told when something is due next; each is told when limits
--- that held something back let it go. Of several suspects one is given at a time.
+-- The mark of a claim lies beyond the dead rows that an old snapshot keeps at the head of the index. It is a hint: one
+-- claim a second, and the last one before a rest, searches from -infinity. Only that claim is told when something is due
+-- next. Every claim is told when limits will admit what they hold back. Of several suspects, one is given at a time.
 create function @extschema@.claim_again_at(
     queues      text[],
     deliveries  integer,
@@ -147,9 +147,10 @@ comment on function @extschema@.claim_again_at(text[], integer, timestamptz, tim
     'Return when time alone requires another claim, given when this one began and how often its tasks were delivered (null if it got none); null if time alone requires none.';
 
 
--- A server that crashes may forget the claim: then the tasks are due again, and what was leased is fenced; whatever the holder
--- has recorded by then brings the claim to the disk before it. Not so where the database counts what it hands out, and
--- where it runs the task itself: a hook that brings the server down would never be known as poisonous.
+-- If the server crashes it may forget the claim: then the tasks are due again, and the holder is fenced. Whatever the
+-- holder records meanwhile brings the claim to disk first. This is not allowed for queues with limits, where the database
+-- counts what it hands out, and for tasks that the database runs: a hook that crashes the server would never be
+-- recognized as poisonous.
 create function @extschema@.commit_at_leisure(queues text[], in_sql boolean) returns void
 language plpgsql
 volatile

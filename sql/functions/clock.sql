@@ -1,5 +1,5 @@
--- The clock: the one place where time is read. Callers read it after they have their locks, since a statement that
--- waits would see the time from before the wait. A test moves time by replacing this function, which only the owner can.
+-- The clock: the only place where time is read. Callers read it after they have their locks, since a statement that waits
+-- would see the time from before the wait. A test moves time by replacing this function, which only the owner can do.
 
 create function @extschema@.clock() returns timestamptz
 language plpgsql

@@ -21,7 +21,7 @@ comment on function @extschema@.wanted_type(text) is
     'Return the type that a command must find at its path; null if any type will do.';
 
 
--- What a command cannot work with, before it looks at the document.
+-- What is wrong with a command before it looks at the document.
 create function @extschema@.argument_failure(op text, path text[], argument jsonb) returns jsonb
 language plpgsql
 immutable
@@ -37,7 +37,7 @@ declare
              then 'needs an array of items'
         when op = 'log' and argument_failure.path = '{}' then 'needs a path: the name of the log'
         when op = 'merge' and jsonb_typeof(argument_failure.argument) <> 'object' then 'needs an object'
-        -- What is no finite number is a text in JSON.
+        -- A number that is not finite is a text in JSON.
         when op = 'increment' and argument_failure.argument in ('"NaN"', '"Infinity"', '"-Infinity"')
              then 'needs a finite number'
         when op = 'increment' and jsonb_typeof(argument_failure.argument) <> 'number' then 'needs a number'
@@ -128,7 +128,7 @@ comment on function @extschema@.command_failure(jsonb, text, text[], jsonb) is
     'Return why a command does not fit a document (PD101, PD102, PD103), or null.';
 
 
--- The rule of every command but a log, whatever the document and the path.
+-- The rule of every command but log, for any document and path.
 create function @extschema@.carry_out(
     context   jsonb,
     op        text,
@@ -178,7 +178,7 @@ comment on function @extschema@.carry_out(jsonb, text, text[], jsonb) is
     'Check a command completely and apply it: return the new document and the answer, or a failure (PD101, PD102, PD103, PD304).';
 
 
--- Most writes are one of these on a key of an object, and take the short way to the same outcome: PL/pgSQL prepares the
+-- Most writes are one of these on a key of an object, and take this short way to the same result. PL/pgSQL prepares the
 -- expressions and functions that it meets anew in every transaction, so a single command should meet few of them.
 create function @extschema@.apply_command(
     context   jsonb,
@@ -197,12 +197,12 @@ declare
     made outcome;
 begin
     if op = 'log' then
-        -- A log stands beside the document, which may be large: it is not looked at.
+        -- A log is stored beside the document, which may be large and is not looked at.
         made.failure := argument_failure(op, apply_command.path, apply_command.argument);
         made.context := case when made.failure is null then apply_command.context end;
         return made;
     end if;
-    -- As text a path has twice the bytes that it has as an array, at most.
+    -- Written as text, a path has at most twice the bytes that it has as an array.
     if depth between 1 and 50 and array_ndims(apply_command.path) = 1 and array_position(apply_command.path, null) is null
         and pg_column_size(apply_command.path) <= 5000
         and jsonb_typeof(apply_command.context #> apply_command.path[:depth - 1]) = 'object' then

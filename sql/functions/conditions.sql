@@ -1,8 +1,9 @@
--- Conditions: a task waits until its memory is as it wants it. The writer that makes a condition true answers the task
--- at that moment, under the job's lock: once true counts, also when it is false again before the task wakes. [P8]
+-- Conditions: a task waits until its memory meets a condition. The writer that makes the condition true answers the task
+-- at that moment, under the lock of the job. So the condition counts even if it is false again before the task wakes.
+-- [P8]
 
--- The operator hides most errors, but not all: times with and without zones do not compare, and a path may be too deep.
--- What cannot be judged does not hold, and whoever writes the memory never hears of it.
+-- The operator hides most errors, but not all: times with and without zones cannot be compared, and a path may be too
+-- deep. A condition that cannot be evaluated is not met, and the writer of the memory never sees the error.
 create function @extschema@.fulfils(context jsonb, condition jsonpath) returns boolean
 language plpgsql
 immutable

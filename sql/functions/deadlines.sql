@@ -1,4 +1,5 @@
--- Deadlines: a job that has a timeout has a task beneath its coordinator, due when time is up. The database runs it.
+-- Deadlines: a job with a timeout has a task beneath its coordinator that is due when the time is up. The database runs
+-- it.
 
 create function @extschema@.run_deadline(job text, task text, token uuid) returns text
 language plpgsql
@@ -10,7 +11,7 @@ declare
     ended turn;
 begin
     perform lock_jobs(array_remove(array[run_deadline.job, asker.asker_job], null), waiting => true);
-    -- Who asked for a job stays the same as long as its deadline is held.
+    -- The asker of a job does not change while its deadline is held.
     if hold_task(run_deadline.job, run_deadline.task, run_deadline.token) is null then
         return 'gone';
     end if;

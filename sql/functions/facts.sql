@@ -1,6 +1,7 @@
--- Facts: what turns tell. Read once from JSON, for the whole batch; commands and signals are carried out in their order.
+-- Facts: what turns report. They are read from JSON once for the whole batch; commands and signals are carried out in
+-- order.
 
--- An expected version that is no version is one that no memory is at: its command is refused, not the whole batch.
+-- If an expected version cannot be read, it is one that no memory has: the command is refused, not the whole batch.
 create function @extschema@.read_facts(
     turns    @extschema@.turn[],
     told_at  timestamptz
@@ -33,7 +34,7 @@ begin
         window before as (partition by r.job, r.number order by f.place rows between unbounded preceding and 1 preceding)
          order by r.job, r.number, f.place);
 exception
-    -- Which it was is looked for only now. Nothing was written in this block: it costs no transaction id.
+    -- Only now it is looked up which one it was. Nothing was written in this block, so it costs no transaction id.
     when data_exception or program_limit_exceeded then
         perform raise_failure(failure_among(unread_failure(f.fact, 'fact ' || f.place::text), 'turn', r.number,
                                             cardinality(read_facts.turns), concat_ws(' of job ', r.task, r.job)))
@@ -49,8 +50,8 @@ comment on function @extschema@.read_facts(@extschema@.turn[], timestamptz) is
     'Read the facts of turns that apply. Those of one document are together, in the order of their turns. Errors: PD107.';
 
 
--- Nearly always what is read in a wrong time zone lies in the future then, or before what was told last. So it is looked for there
--- only, and whoever tells facts in time pays nothing.
+-- A time that was read in a wrong time zone nearly always lies in the future, or before the last fact. So only such facts
+-- are checked, and facts with normal times cost nothing.
 create function @extschema@.check_times(turns @extschema@.turn[], facts @extschema@.fact[]) returns void
 language plpgsql
 immutable
@@ -106,7 +107,7 @@ comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.mem
     'Apply one command to a document in hand; a refusal is an answer. [P3]';
 
 
--- The journal remembers the version that was read, and of what is large nothing else: it can be read again at any time.
+-- The journal stores the version that was read, and nothing else of a large value: it can be read again at any time.
 create function @extschema@.answer_read(
     inout told  @extschema@.fact,
     held        @extschema@.memory,
@@ -129,7 +130,7 @@ begin
             told.value := failure;
             return;
         end if;
-        -- What the same batch has added to a log is not in the journal yet.
+        -- Items that the same batch has added to a log are not in the journal yet.
         found_value := nullif(coalesce(log_value(held.id, told.path, held.version), '[]') || coalesce((
             select jsonb_agg(i.item order by b.version, i.place)
               from unnest(answer_read.before) as b
@@ -194,8 +195,8 @@ comment on function @extschema@.apply_commands(@extschema@.fact[], timestamptz) 
     'Apply the commands of many turns, job by job, with one row write for each document. [P3]';
 
 
--- A hook that signals under the name its asker gave it answers the asker; any other signal goes to whoever waits. A job
--- that is not locked did not exist when the batch began, unless it is a child: then the batch has made it.
+-- A hook that sends the signal whose name its asker gave it answers the asker. Any other signal goes to whoever waits for
+-- it. A job that is not locked did not exist when the batch began, unless it is a child that the batch itself has made.
 create function @extschema@.send_signals(
     inout facts  @extschema@.fact[],
     turns        @extschema@.turn[],

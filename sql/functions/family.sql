@@ -1,4 +1,4 @@
--- Families: children whose parent has ended, and who descends from whom.
+-- Families: children whose parent has ended, and the descendants of a job.
 
 create function @extschema@.cancel_children(children text[], asked_at timestamptz) returns text[]
 language plpgsql
@@ -56,8 +56,9 @@ comment on function @extschema@.terminate_children(text[], timestamptz) is
     'End those of these locked jobs that are to be terminated with their parent; return whom to notify.';
 
 
--- The parent is locked first, then as many children as nobody else has locked: no second lock is waited for. Those that were
--- missed are looked for again. Whose they are is read under their locks: one may have ended, and left its id to a child of another.
+-- The parent is locked first, then as many children as nobody else has locked, so that no second lock is waited for.
+-- Children that were missed are looked for again. Their asker is read under their locks: a child may have ended, and its
+-- id may now belong to a child of another job.
 create function @extschema@.end_children(job text, task text, token uuid) returns text
 language plpgsql
 volatile
@@ -90,7 +91,7 @@ comment on function @extschema@.end_children(text, text, uuid) is
     'Cancel or terminate up to a hundred children of a task that has ended; return done if that was all, else retry, or gone. [P6] [P12]';
 
 
--- A job that was forgotten may come again beneath one of its own former children.
+-- A job that was forgotten may exist again beneath one of its own former children.
 create function @extschema@.family(id text, max_rows integer default 10000) returns setof @extschema@.relative
 language plpgsql
 stable

@@ -1,5 +1,5 @@
--- Finishing: what a worker without a journal, in any language, says of an activity or hook that it holds: it is done, or it has
--- failed. The same as a turn of advance(), for one task, with plain arguments. [P6]
+-- Finishing: a worker without a journal, in any language, reports that an activity or hook it holds is done or has
+-- failed. It is the same as a turn of advance() for one task, with plain arguments. [P6]
 
 create function @extschema@.hold_to_finish(job text, task text, token uuid) returns @extschema@.turn
 language plpgsql

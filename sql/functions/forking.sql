@@ -1,5 +1,5 @@
--- Forks: a new job that stands where the coordinator of another stood. What that was told, it has been told; what had been
--- asked for and not answered, it asks for again.
+-- Forks: a new job that begins at a place in the journal of another job's coordinator. It has been told what the other
+-- was told, and asks again for what was asked for and not answered.
 
 create function @extschema@.run_began_at(id text) returns timestamptz
 language plpgsql
@@ -32,7 +32,7 @@ comment on function @extschema@.run_started_at(text, text) is
     'Return when the coordinator of the last run of a job was first claimed: its workflow time begins there.';
 
 
--- The commands and reads of the task itself tell versions exactly; what others have written meanwhile is told by the time.
+-- The commands and reads of the task itself show versions exactly. What others have written meanwhile is found by time.
 create function @extschema@.version_at_fact(it @extschema@.memory, task text, seq bigint) returns bigint
 language plpgsql
 stable
@@ -59,8 +59,8 @@ comment on function @extschema@.version_at_fact(@extschema@.memory, text, bigint
     'Return which version a memory had when a task was told a fact; at position 0, when its run began.';
 
 
--- A job that was forked itself has a journal of several authors. One that wrote nothing of what is taken over is listed too:
--- the memory and the arguments may be its own, and whoever sealed them did it for that job.
+-- The journal of a job that was itself forked has several authors. An author that wrote nothing of the copied part is
+-- listed too: the memory and the arguments may be its own, and were encrypted for that job.
 create function @extschema@.authors_of(
     it    @extschema@.memory,
     task  text,

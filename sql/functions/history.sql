@@ -1,4 +1,4 @@
--- History: a memory is the sum of its commands. What it was at any version is the nearest snapshot before it, with the
+-- History: a memory is the sum of its commands. Its document at any version is the nearest snapshot before it, with the
 -- commands from there on applied again by the same rule that applied them first.
 
 create function @extschema@.last_overwrite(id text, after bigint, upto bigint) returns bigint
@@ -88,8 +88,8 @@ comment on function @extschema@.apply_again(jsonb, text, bigint, bigint) is
     'Apply the commands of a memory after one version up to another, as they were applied first.';
 
 
--- Every command copies the document that it is given. So it is given those members only in which commands have written:
--- a hundred commands on a large document then cost little more than one.
+-- Every command copies the document that it is given. So it is given only those members in which commands have written: a
+-- hundred commands on a large document then cost little more than one.
 create function @extschema@.replay_commands(
     context  jsonb,
     id       text,
@@ -170,7 +170,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    -- Looked at from its beginning, and no further than it takes.
+    -- Read from its beginning, and no further than needed.
     is_too_large boolean := exists (
         select
           from (select sum(octet_length(f.argument::text)) over (order by f.version rows unbounded preceding) as size
@@ -228,9 +228,9 @@ comment on function @extschema@.value_at(text, jsonb, text[], bigint) is
     'Return what is at a path of a document, or in the log of this name at that version; null if nothing is there; PD303 for a log that is too large.';
 
 
--- A large value that was read stands in the journal as the version at which it was read: here it is read again. One way
--- through the versions serves all of them. Nothing is judged: what a task was told once it is told again, also where its
--- own batch made a log longer than is read as one value.
+-- A large value that was read is stored in the journal as the version at which it was read; here it is read again. One
+-- pass through the versions serves all of them. No limits are checked: a task is told again what it was told once, even
+-- if its own batch made a log longer than can be read as one value.
 create function @extschema@.large_reads(
     job       text,
     task      text,

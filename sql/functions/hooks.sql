@@ -56,8 +56,8 @@ comment on function @extschema@.hook(text, text, jsonb, text, text, integer, tim
     'Start a hook on a job from outside; return the name of its task. The same key is the same hook, once. Errors: PD401, PD103, PD104, PD107, PD30x.';
 
 
--- What a hook that nobody awaits has answered stands in its own journal, as its end. One that a task awaits answers that task, and
--- has no end there.
+-- The answer of a hook that nobody awaits is the end of its own journal. A hook that a task awaits answers that task, and
+-- has no such end.
 create function @extschema@.hook_result(id text, task text) returns @extschema@.job_result
 language plpgsql
 stable

@@ -1,8 +1,9 @@
--- The inbox: signals and answers on their way. Whoever writes here holds the lock of the job that gets the message, so
--- that a task which parks under the same lock sees it, or is woken by it. [P5]
+-- The inbox: signals and answers on their way. Whoever writes here holds the lock of the job that receives the message.
+-- So a task that parks under the same lock sees the message, or is woken by it. [P5]
 
--- Bounded: what is left comes with the next turn, since a task with open mail does not park. Of signals fewer come at once: of a
--- backlog a turn takes some, and is told the others again. They bound what was sent behind them, too, so that all comes in order.
+-- Bounded: the rest comes with the next turn, since a task with open mail does not park. Signals are limited more
+-- strictly: of a backlog, a turn takes some and is told the others again. They also bound what was sent after them, so
+-- that everything arrives in order.
 create function @extschema@.open_messages(job text, task text, awaits text[]) returns jsonb
 language plpgsql
 stable
@@ -35,7 +36,7 @@ begin
              order by i.id limit 1000) as m
      where coalesce(m.bytes_before, 0) < 4194304
        and (m.signals < 100 or m.task is null);
-    -- As text they take up to six times as much.
+    -- As text they take up to six times as much space.
     return case when told.number = 1000 or told.signals = 100 or pg_column_size(told.messages) > 524288
                 then jsonb_set(told.messages, '{-1,more}', 'true') else told.messages end;
 end
@@ -52,7 +53,7 @@ as $$
 begin
     return array(
         select (r.number, m.messages)::arrival
-          -- Most tasks have no mail, and a look-up tells.
+          -- Most tasks have no mail, which one look-up shows.
           from (select w.*
                   from unnest(find_arrivals.turns) as w
                  where w.verdict in ('apply', 'applied')
@@ -67,8 +68,8 @@ comment on function @extschema@.find_arrivals(@extschema@.turn[]) is
     'Find the open messages of turns that continue. For a task that wants to park, this happens under the lock of the job, so that no wake-up is lost.';
 
 
--- As read_facts() reads them, also where they are text: what is judged is what will be taken. Null where one cannot be read: it is
--- refused there, with its place.
+-- Read as read_facts() reads them, also if they are text: what is checked is what will be taken. Null if one cannot be
+-- read: read_facts() refuses it and says where it is.
 create function @extschema@.messages_of(facts jsonb) returns bigint[]
 language plpgsql
 immutable
@@ -104,7 +105,7 @@ comment on function @extschema@.messages_are_open(text, text, jsonb) is
     'Tell whether all messages that facts consume are open and for this task to take: a signal may have gone to another task of the job.';
 
 
--- That they are open, and for this task, was seen when its turn was judged, under the lock of the job. [P5]
+-- The messages are open and for this task: that was checked when its turn was judged, under the lock of the job. [P5]
 create function @extschema@.consume_messages(inout facts @extschema@.fact[], consumed_at timestamptz)
 language plpgsql
 volatile
@@ -160,7 +161,8 @@ comment on function @extschema@.signal_was_left(text, text) is
     'Tell whether a signal with this key was accepted before. [P12]';
 
 
--- Whether its key was seen has been asked under the lock of the job. An old snapshot may not show it, and meets it here: 40001.
+-- Under the lock of the job it was checked whether the key was used. An old snapshot may not show that, and meets it
+-- here: 40001.
 create function @extschema@.leave_signal(
     id       text,
     name     text,

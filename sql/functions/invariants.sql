@@ -27,7 +27,7 @@ begin
      where k.kept <> j.version / 100
         or not k.fit
     union all
-    -- Unpacked by #>: what stands in the table is compressed.
+    -- Unpacked by #>, since the stored value is compressed.
     select 'I14', j.id, null, format('the memory has %s bytes', pg_column_size(j.context #> '{}'))
       from jobs as j
      where pg_column_size(j.context #> '{}') > 8388608;

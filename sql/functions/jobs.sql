@@ -22,7 +22,7 @@ comment on function @extschema@.first_of_each(@extschema@.new_job[]) is
     'Keep the first of several requests for the same id: it gets the job.';
 
 
--- A child is no older than its parent, also where the clock was set back: by that it is known as its own.
+-- A child is never older than its parent, also if the clock was set back: this is how a child is recognized.
 create function @extschema@.insert_jobs(wanted @extschema@.new_job[], started_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -106,7 +106,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if write_memory.is_as_before then
-        -- A large document, which is stored apart, stays where it is when nobody names it.
+        -- A large document, which is stored out of line, is not rewritten if the statement does not name it.
         update jobs as j
            set version = held.version, watched = held.watched, updated_at = write_memory.written_at
          where j.id = held.id;
@@ -228,8 +228,8 @@ $$;
 comment on function @extschema@.refuse_new_id() is 'Refuse a plain UPDATE of the id of a job (PD107).';
 
 
--- forget() deletes a job last, when nothing is left of it. A batch of those costs a look at each. Whoever deletes by himself has
--- settings of his own, so they are named here, as where a call of the app begins.
+-- forget() deletes a job last, when nothing is left of it; a batch of such jobs costs one look for each. A user's own
+-- DELETE runs with the user's settings, so they are set here, as on the entry points of the app.
 create function @extschema@.refuse_delete() returns trigger
 language plpgsql
 volatile

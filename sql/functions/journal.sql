@@ -1,4 +1,4 @@
--- The journal: appended to by the holder of a task alone, so that the place in it is the order of events.
+-- The journal: only the holder of a task appends to it, so the position in it is the order of events.
 
 create function @extschema@.append_facts(facts @extschema@.fact[]) returns void
 language plpgsql

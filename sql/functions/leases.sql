@@ -1,4 +1,4 @@
--- Leases: renewed by heartbeats, or given back by a worker that goes.
+-- Leases: renewed by heartbeats, or given back by a worker that stops.
 
 create function @extschema@.refuse_leases(tasks jsonb) returns void
 language plpgsql
@@ -19,7 +19,7 @@ comment on function @extschema@.refuse_leases(jsonb) is
     'Return which of some leases names no job, task or token, or cannot be read (PD107).';
 
 
--- Which it is is looked for only where there is one; nothing is written in this block.
+-- Which one it is is looked up only if there is one; nothing is written in this block.
 create function @extschema@.check_leases(tasks jsonb) returns void
 language plpgsql
 stable

@@ -1,5 +1,5 @@
 -- Limits and failures: what perdure refuses, and in which words. A failure is a JSON object with code, message, detail
--- and hint; inside advance() it is an answer, and the single verbs raise it.
+-- and hint. Inside advance() it is an answer; the single verbs raise it.
 
 create function @extschema@.perdure_version() returns text
 language plpgsql
@@ -164,8 +164,8 @@ comment on function @extschema@.shape_failure(jsonb, text, text, integer) is
     'Return what is wrong with the shape of a JSON value (PD302 depth, PD304 number), or null; its text form decides cheaply.';
 
 
--- Up to 200 bytes of text, a value is neither deep nor a number that no client can read. Only what looks suspicious is
--- walked.
+-- A value of up to 200 bytes of text is neither too deep, nor a number that no client can read. Only suspicious values
+-- are walked through.
 create function @extschema@.value_failure(value jsonb, what text) returns jsonb
 language plpgsql
 immutable
@@ -199,13 +199,13 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- Unpacked by #>: a document that comes from another table is compressed.
+    -- Unpacked by #>, since a document that comes from another table is compressed.
     if pg_column_size(document_failure.context #> '{}') > 8388608 then
         return make_failure(
             'PD303', 'MemoryTooLarge', 'the memory would become too large', 'At most 8 MB are allowed for one document.',
             'Keep large things elsewhere and put a reference into the memory; keep long lists in a log.');
     end if;
-    -- Commands put values of a hundred levels behind paths of fifty keys.
+    -- Commands may put values of a hundred levels at paths of fifty keys.
     return shape_failure(document_failure.context, document_failure.context::text, 'the memory', 150);
 end
 $$;

@@ -1,5 +1,5 @@
--- Listeners: who is idle and wants to be told. A NOTIFY is a hint that may be lost; it is sent only when somebody
--- listens, so that busy workers cost nobody the lock that a notifying commit takes. [P11]
+-- Listeners: who is idle and wants to be notified. A NOTIFY is a hint that may be lost. It is sent only if somebody
+-- listens, so that busy workers do not contend for the lock that a notifying commit takes. [P11]
 
 create function @extschema@.channel() returns text
 language plpgsql
@@ -35,7 +35,7 @@ comment on function @extschema@.notify_listeners(text[]) is
     'Send a NOTIFY for each of these topics that somebody listens for.';
 
 
--- The ids of children of children are longer than other names, but not that long; and it fits an index.
+-- The ids of grandchildren may be longer than other names, but not this long; and this fits an index.
 create function @extschema@.longest_topic() returns integer
 language plpgsql
 immutable
@@ -72,7 +72,7 @@ comment on function @extschema@.listen_for(text, text) is
     'Ask for a NOTIFY on a topic: a queue, $mail/worker for mail to tasks that a worker holds, $job/id for the end of a job, $memory/id for a change of its memory or the end of the job. LISTEN first; after this commits, look once more. Errors: PD104.';
 
 
--- A client that was killed leaves its row behind; one that lives says so again within the hour.
+-- A client that was killed leaves its row behind; one that is alive renews it within the hour.
 create function @extschema@.is_listened_for(topic text, listener text, seen_since timestamptz) returns boolean
 language plpgsql
 stable
@@ -91,7 +91,7 @@ comment on function @extschema@.is_listened_for(text, text, timestamptz) is
     'Tell whether a listener, or with null anybody, has asked for a topic since a time.';
 
 
--- On a standby nothing unlogged can even be planned, which no caller would take for what it is.
+-- On a standby, statements on unlogged tables cannot even be planned, with an error that no caller would understand.
 create function @extschema@.stop_listening(listener text) returns void
 language plpgsql
 volatile
@@ -112,7 +112,8 @@ comment on function @extschema@.stop_listening(text) is
     'Withdraw all requests of a listener for notifications. A standby refuses this, as all writes (25006).';
 
 
--- A worker that lives is heard of, however long it is idle. Who says hello at the same time is about to do the same.
+-- A worker that is alive is heard of, however long it is idle. Others that register at the same time are about to do the
+-- same.
 create function @extschema@.forget_listeners(before timestamptz) returns void
 language plpgsql
 volatile
@@ -161,7 +162,7 @@ begin
         perform stop_listening(turn_idle.worker);
         return;
     end if;
-    -- Nothing ever comes on a queue whose name is longer.
+    -- Nothing ever arrives on a queue whose name is longer.
     insert into listeners (topic, listener, since)
     select u.topic, turn_idle.worker, clock()
       from unnest(turn_idle.queues || ('$mail/' || turn_idle.worker)) as u (topic)

@@ -1,5 +1,5 @@
--- Verbs on many jobs at once: those that find() finds and that run, a page at a time, in order of id. A page is one
--- transaction; its jobs are locked up front, and judged again under their locks: what was found may have changed meanwhile.
+-- Verbs on many jobs at once: the running jobs that find() finds, a page at a time, in order of id. A page is one
+-- transaction. Its jobs are locked up front and checked again under their locks, since they may have changed meanwhile.
 
 create function @extschema@.still_found(
     entity      text,
@@ -19,7 +19,7 @@ begin
     if still_found.locked = '{}' then
         return met;
     end if;
-    -- A loop: others, which are not locked, may stand between by now.
+    -- A loop: others, which are not locked, may be between them by now.
     loop
         page := find_running(still_found.entity, still_found.conditions, place, locked[cardinality(locked)], 1000);
         met := met || array(select id from unnest(page) as id where id = any(locked));
@@ -48,7 +48,7 @@ declare
     found_now text[];
     met text[];
 begin
-    -- A loop: a page of which nothing is left, for all were forgotten or have changed, is not the last one.
+    -- A loop: a page of which nothing is left, because all jobs were forgotten or have changed, is not the last one.
     loop
         found_now := find_running(lock_found.entity, lock_found.conditions, place, null, lock_found.max_jobs);
         met := still_found(lock_found.entity, lock_found.conditions, place, lock_jobs(found_now, waiting => true));

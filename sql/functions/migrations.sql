@@ -1,4 +1,4 @@
--- Migrations: the tables of an app, made and changed outside the extension, so that pg_dump keeps all that is in them.
+-- Migrations: the tables of an app, created and changed outside the extension, so that pg_dump keeps all that is in them.
 
 create function @extschema@.refuse_to_wait() returns void
 language plpgsql
@@ -23,7 +23,7 @@ $$;
 comment on function @extschema@.refuse_to_wait() is 'Give up an upgrade (55P03) and report who has the tables in use.';
 
 
--- A lock that does not come soon is given up: whoever waits for one keeps others from the table behind it.
+-- A lock that does not come soon is given up: whoever waits for a table lock keeps others from the table behind it.
 create function @extschema@.bring_tables_up_to_date() returns void
 language plpgsql
 volatile
@@ -33,7 +33,7 @@ as $$
 begin
     perform change_tables(string_to_array(tables_version(), '.')::integer[]);
     perform create_views();
-    -- Where they are there, no lock is needed: what changes a trigger from version to version changes a table.
+    -- If the triggers exist, no lock is needed: a version that changes a trigger also changes a table.
     perform create_triggers() where missing_parts() <> '{}';
     perform restore_access();
 exception
@@ -69,7 +69,7 @@ begin
     else
         perform check_build() where tables_version() = perdure_version();
         perform bring_tables_up_to_date();
-        -- The upgrade has replaced a clock that was moved, as all functions.
+        -- The upgrade has replaced a clock that was moved, like all functions.
         perform turn_clock_to(clock()) from settings as s where s.name = 'clock_ahead';
     end if;
     insert into migrations (version, applied_at)

@@ -1,5 +1,5 @@
--- Pages: how many rows may be asked of a verb that returns, or does, a part of what there is. None are none, null is as many as
--- the verb gives at most. After null a page begins at the beginning.
+-- Pages: how many rows may be asked of a verb that returns, or processes, a part of what there is. 0 means none; null
+-- means as many as the verb allows. A null place is the beginning.
 
 create function @extschema@.check_rows(max_rows integer) returns void
 language plpgsql

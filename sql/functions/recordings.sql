@@ -1,5 +1,5 @@
--- Recordings: what it takes, beside its journal, to run a coordinator again without any effect: against changed code before
--- it is deployed, or to see what a job has done. Replay itself is no work of the database.
+-- Recordings: what it takes, beside its journal, to run a coordinator again without any effect: against changed code
+-- before it is deployed, or to see what a job has done. The replay itself is not done by the database.
 
 create function @extschema@.recordings_of(ids text[]) returns setof @extschema@.recording
 language plpgsql
@@ -7,7 +7,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- Of a run that has ended, nobody knows how much it had asked for: it was all that it ever asks for.
+    -- For a run that has ended it is not known how much it had asked for: it was all that it ever asks for.
     return query
     select j.id, coalesce(t.task, j.run::text || '/main'), j.workflow, j.entity, j.queue, j.parent, j.headers,
            coalesce(t.pinned_version, j.pinned_version), j.run, j.args, coalesce(t.attempt, 0), coalesce(t.asked, 2147483647),

@@ -1,5 +1,5 @@
--- Results: how a job ended, and waiting for that. A turn that ends a job holds a lock on its end until it is committed, so that
--- whoever looks meanwhile is awake the moment the end is there. The turn itself never waits for that lock.
+-- Results: how a job ended, and waiting for that. A turn that ends a job holds a lock on its end until it commits, so
+-- that waiters notice the end at once. The turn itself never waits for that lock.
 
 create function @extschema@.result(id text) returns @extschema@.job_result
 language plpgsql
@@ -35,7 +35,7 @@ comment on function @extschema@.end_of(text) is
     'Return the number of the advisory lock on the end of a job of this app.';
 
 
--- For a few only: locks take places in a table of the server's, and where many end at once, who waits for one may look again.
+-- Only for a few: locks take space in a shared table of the server. If many jobs end at once, waiters look again instead.
 create function @extschema@.hold_ends(turns jsonb) returns void
 language plpgsql
 volatile
@@ -56,8 +56,9 @@ comment on function @extschema@.hold_ends(jsonb) is
     'Hold the lock on the end of each job that turns are to end, until the transaction ends, if they are few and nobody else has it.';
 
 
--- The lock is given back at once, by undoing what took it: it must not last as long as the transaction of whoever waits. One that
--- has written, or has locked rows, does not wait: the turn might wait for that, and would be ended as the deadlock.
+-- The lock is released at once, by rolling back what took it: it must not last as long as the transaction of the waiter.
+-- A transaction that has written, or has locked rows, does not wait: the turn might wait for it, and would be ended as a
+-- deadlock.
 create function @extschema@.meet_end(id text) returns void
 language plpgsql
 volatile
@@ -78,9 +79,10 @@ comment on function @extschema@.meet_end(text) is
     'Wait a moment for a transaction that is about to end a job, if there is one.';
 
 
--- Volatile, since each look must see what was committed meanwhile. Who keeps one snapshot for all his statements would wait in
--- vain, and is told at once what that shows; refused he is not, for it is true, and his next transaction sees more. The
--- server sleeps whole milliseconds, rounded up: a thousandth of a second, hardly ever exact in binary, would be two of them.
+-- Volatile, since each look must see what was committed meanwhile. A transaction with one snapshot for all its statements
+-- would wait in vain, so it gets at once what its snapshot shows. It is not refused: the answer is true, and the next
+-- transaction sees more. The server sleeps whole milliseconds, rounded up: a thousandth of a second, which is not exact
+-- in binary, would be two of them.
 create function @extschema@.await_result(id text, timeout interval default '10 s') returns @extschema@.job_result
 language plpgsql
 volatile

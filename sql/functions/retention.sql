@@ -1,8 +1,7 @@
--- Retention: forgetting jobs that nobody needs any more. Each goes as a whole, with its memory, history and messages.
--- [P13]
+-- Retention: deleting jobs that nobody needs any more, each as a whole, with its memory, history and messages. [P13]
 
--- Who lives asks again for what he has begun when he is run again. That he was answered stands in his inbox; of a detached child
--- nothing is told, and only the job itself says that it was begun. [P1]
+-- A live task asks again for what it has begun when it runs again. Its inbox shows that a child has answered. Of a
+-- detached child nothing is told: only the job itself shows that it was begun. [P1]
 create function @extschema@.is_at_work(id text) returns boolean
 language plpgsql
 stable
@@ -46,8 +45,8 @@ comment on function @extschema@.forget_jobs(text[]) is
     'Delete locked jobs without tasks, with all that belongs to them.';
 
 
--- A constraint of a user's that is looked at when the transaction ends is made to look now. What that was tried on is undone, and so
--- is what it does to the caller's other constraints.
+-- A deferred constraint of a user is checked now. The delete that this is tried on is undone, and so is the effect on
+-- other constraints of the caller.
 create function @extschema@.may_be_forgotten(ids text[]) returns boolean
 language plpgsql
 volatile
@@ -68,7 +67,7 @@ comment on function @extschema@.may_be_forgotten(text[]) is
     'Tell whether locked jobs can be deleted, by deleting them and undoing that: false if a foreign key of a user keeps any of them.';
 
 
--- Who lets a row of his point to a job, and does not say what becomes of it without the job, wants the job to stay.
+-- A foreign key that does not say what happens when the job is deleted means that the job must stay.
 create function @extschema@.forget_unless_kept(ids text[]) returns text[]
 language plpgsql
 volatile
@@ -116,7 +115,7 @@ comment on function @extschema@.forget(text) is
     'Delete a finished job or an entity with its memory and its whole history; return false if there is none. Errors: PD407 (a task or child of it is alive, or the task that asked for it is alive and has no answer). A foreign key of yours may refuse it, as any delete.';
 
 
--- Nothing is sorted: a plan that was made while there were few jobs follows the index by age all the same.
+-- Nothing is sorted: even a plan that was made while there were few jobs follows the index by age.
 create function @extschema@.forget_finished(
     before    timestamptz,
     entity    text     default null,
@@ -138,9 +137,9 @@ declare
     forgotten text[];
 begin
     perform check_rows(forget_finished.max_jobs);
-    -- A loop: a page of which nothing is forgotten is not the last one, and the next begins where it ends. What began later has not
-    -- finished before: so the index by age ends the search. A job that somebody has locked, or points to in an open transaction, is
-    -- passed over: it will be there next time.
+    -- A loop: a page of which nothing is deleted is not the last one, and the next begins where it ends. Jobs that began
+    -- later than the given time have not finished before it, so the index by age ends the search. A job that somebody has
+    -- locked, or refers to in an open transaction, is skipped until the next time.
     loop
         found_now := array(
             select j.id
@@ -155,10 +154,10 @@ begin
              order by j.created_at
              limit least(forget_finished.max_jobs, 10000)
                for update skip locked);
-        -- Looked at again under the locks: a hook may have begun meanwhile.
+        -- Checked again under the locks: a hook may have begun meanwhile.
         forgotten := forget_unless_kept(array(select id from unnest(found_now) as id where not is_at_work(id)));
         exit when found_now = '{}' or forgotten <> '{}';
-        -- Of those that began at the same time some may have been passed, and others not.
+        -- Of jobs that began at the same time, some may have been passed and others not.
         passed := passed || found_now;
         reached_at := (select max(j.created_at) from jobs as j where j.id = any(found_now));
         passed := array(select j.id from jobs as j where j.id = any(passed) and j.created_at = reached_at);

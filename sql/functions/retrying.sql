@@ -1,4 +1,4 @@
--- Running a job again from outside, after it has failed or was cancelled, and letting go of what old runs were told.
+-- Running a failed or cancelled job again from outside, and deleting the journals of old runs.
 
 create function @extschema@.retry(
     id       text,

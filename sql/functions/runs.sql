@@ -1,5 +1,5 @@
--- Runs: a job runs again, under the same id, with the same memory. A run that goes on as the next one leaves it its asker,
--- its signals and its deadline; a job that has ended begins anew. What a run was told stays behind under its own tasks.
+-- Runs: a job runs again under the same id, with the same memory. A run that continues as the next one hands over its
+-- asker, its signals and its deadline; a job that has ended begins anew. The journal of a run stays under its own tasks.
 
 create function @extschema@.continue_runs(turns @extschema@.turn[], continued_at timestamptz) returns text[]
 language plpgsql
@@ -85,7 +85,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    -- What was made by others since the locks were taken is not waited for: that could close a circle.
+    -- Jobs that others have made since the locks were taken are not waited for: that could close a circle.
     missed text[] := array(select w.id from unnest(begin_new_runs.wanted) as w where w.id <> all(begin_new_runs.locked));
     ready new_job[];
 begin

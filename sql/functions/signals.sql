@@ -6,7 +6,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- What the database does by itself waits for no signal.
+    -- Tasks that the database runs by itself wait for no signal.
     if signal_failure.status = 'running'
         or exists (select from tasks as t where t.job_id = signal_failure.id and left(t.name, 1) <> '$') then
         return null;

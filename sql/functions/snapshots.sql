@@ -1,4 +1,4 @@
--- Snapshots: where a look into the past of a memory begins. One stands at every hundredth version.
+-- Snapshots: where reading the past of a memory begins. There is one at every hundredth version.
 
 create function @extschema@.nearest_snapshot(
     id           text,
@@ -36,8 +36,8 @@ comment on function @extschema@.nearest_snapshot(text, bigint) is
     'Return the latest snapshot that is not later than a version; every memory begins empty, at version 0.';
 
 
--- Logs make versions and leave a document, maybe a large one, as it is. Compared as it is written: 1 and 1.0 are equal, and
--- who was told the one must not be told the other when he runs again.
+-- Logs make versions and leave a document, perhaps a large one, as it is. Documents are compared as text: 1 and 1.0 are
+-- equal to jsonb, but code that was told one must not be told the other when it runs again.
 create function @extschema@.keep_snapshot(held @extschema@.memory) returns void
 language plpgsql
 volatile

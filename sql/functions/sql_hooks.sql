@@ -1,6 +1,6 @@
--- Hooks in SQL, run: their tasks stand on the queue `$sql`, which every worker serves: it claims a task like any other and
--- calls run_task(). What the function does, its commands and the end of the task are one transaction. The claim is one
--- before it, so that a function which takes its backend down is counted. [P10]
+-- Hooks in SQL, run: their tasks are on the queue `$sql`, which every worker serves: it claims a task like any other and
+-- calls run_task(). The function, its commands and the end of the task are one transaction. The claim is another one
+-- before it, so that a function which kills its backend is counted. [P10]
 
 create function @extschema@.run_sql_hook(job text, task text, token uuid) returns text
 language plpgsql
@@ -37,7 +37,7 @@ comment on function @extschema@.run_sql_hook(text, text, uuid) is
     'Run a hook in SQL whose task is held; return what became of it: done, failed, cancelled, retry or gone.';
 
 
--- A coordinator, or a hook of somebody's code, that is tried as a hook in SQL has no function, and would have failed.
+-- Tried as a hook in SQL, a coordinator or a hook of somebody's code would have no function, and would fail.
 create function @extschema@.check_sql_task(job text, task text, token uuid) returns void
 language plpgsql
 stable
@@ -143,9 +143,9 @@ comment on function @extschema@.take_sql_task(text, uuid) is
     'Lease the next due task of the queue $sql; return null if none is due. Errors: PD003, PD104, PD107, PD115, PD505. [P10]';
 
 
--- A procedure, since it commits each claim before the function runs: a function that takes its backend down has been
--- counted, is tried again when its lease has ended, and is stuck in the end. What commits can have no settings of its own,
--- so every name here is written in full.
+-- A procedure, since it commits each claim before the function runs: a function that kills its backend has been counted,
+-- is tried again when its lease has ended, and becomes stuck in the end. A procedure that commits cannot have settings of
+-- its own, so every name here is written in full.
 create procedure @extschema@.run_sql_hooks(max_tasks integer default 100, inout ran integer default 0)
 language plpgsql
 as $$

@@ -122,8 +122,8 @@ comment on function @extschema@.queue_reason(text, text, timestamptz) is
     'Return in words why a due task of a queue cannot be claimed; null if it can.';
 
 
--- An activity beside its caller has no task: its attempts are facts. Of a key the last fact counts; what was withdrawn
--- has none, but its time is before the one for which the task waits now, or soon will be.
+-- An activity beside its caller has no task: its attempts are facts. The last fact of a key counts. A request that was
+-- withdrawn has none, but its time is earlier than the one for which the task waits, or soon will.
 create function @extschema@.attempts_reason(job text, task text, due_at timestamptz) returns text
 language plpgsql
 stable
@@ -153,8 +153,9 @@ comment on function @extschema@.attempts_reason(text, text, timestamptz) is
     'Return in words which activities a task that waits until a time will try again; null if there are none.';
 
 
--- What waits for room, for its next attempt or at work is told where it stands itself: it goes on without anybody. So does what
--- the database runs, by whoever calls run_sql_hooks() and says hello nowhere. Of what many ask for, one worker is looked for.
+-- A task that waits for room, for its next attempt, or is at work has its own entry, and continues by itself. So do tasks
+-- that the database runs, since callers of run_sql_hooks() do not register. If many ask for the same, one worker is
+-- looked for.
 create function @extschema@.answers_reason(job text, task text) returns text
 language plpgsql
 stable

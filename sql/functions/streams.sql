@@ -1,5 +1,6 @@
--- Streams: a log that is written while work goes on, and followed as it grows. What an attempt of an activity publishes goes
--- beside the facts of its task, fenced by the token; each row keeps who published it, and in which attempt. [P2] [P6]
+-- Streams: logs that are written while work continues, and followed as they grow. What an attempt of an activity
+-- publishes is written beside the facts of its task, fenced by the token. Each row says who published it, and in which
+-- attempt. [P2] [P6]
 
 create function @extschema@.publish(
     job     text,

@@ -1,6 +1,6 @@
--- Timeline: all that belongs to a job but its memory, page by page, for people and for export: the job, what its tasks were
--- told in order of time, the tasks that are alive, the messages that lie open, what was asked of people and who decided. A place
--- begins with the number of its part.
+-- Timeline: all that belongs to a job but its memory, page by page, for people and for export: the job, what its tasks
+-- were told in order of time, its live tasks, its open messages, what was asked of people and who decided. A place begins
+-- with the number of its part.
 
 create function @extschema@.facts_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
 language plpgsql
@@ -38,7 +38,7 @@ comment on function @extschema@.facts_page(text, jsonb, integer) is
     'Return facts of all tasks of a job after a place, by time: as many as are asked for, or about 8 MB.';
 
 
--- The token of a task is the right to speak for it, and nobody else's business.
+-- The token of a task is the right to act for it, and is not shown.
 create function @extschema@.tasks_page(id text, after jsonb, max_rows integer) returns setof @extschema@.timeline_item
 language plpgsql
 stable
@@ -82,7 +82,8 @@ begin
       from (select g.*, sum(coalesce(pg_column_size(g.payload), 0)) over (order by g.id rows between unbounded preceding
                                                                           and 1 preceding) as bytes_before
               from (select h.*
-                      -- Found before they are put in order: else a plan may walk through the messages of all jobs, in that of ids.
+                      -- Found before they are sorted: otherwise a plan may walk through the messages of all jobs in the
+                      -- order of ids.
                       from (select o.*
                               from inbox as o
                              where o.job_id = messages_page.id
@@ -204,7 +205,7 @@ begin
          limit room;
         room := greatest(room - 1, 0);
     end if;
-    -- A loop: the next part begins on a page only if the part before it has come to its end there.
+    -- A loop: the next part begins on a page only if the part before it has ended there.
     for part in greatest(begin_with, 1) .. 4 loop
         items := array(select p from timeline_page(part, timeline.id, timeline.after, room) as p);
         return query select i.* from unnest(items) as i;

@@ -1,4 +1,4 @@
--- Times: what is a length of time in which work may be done, and a time at which it may begin.
+-- Times: how long work may take, and when it may begin.
 
 create function @extschema@.timeout_failure(timeout interval) returns jsonb
 language plpgsql
@@ -15,7 +15,7 @@ $$;
 comment on function @extschema@.timeout_failure(interval) is 'Return that a timeout makes no sense (PD107), or null.';
 
 
--- The server adds days by the caller's clocks, which may be put forward in between.
+-- The server adds days by the clock of the caller, which may be put forward in between.
 create function @extschema@.time_after(moment timestamptz, by interval) returns timestamptz
 language plpgsql
 immutable
@@ -30,7 +30,7 @@ comment on function @extschema@.time_after(timestamptz, interval) is
     'Return a time plus an interval, with days of 24 hours whatever the time zone of the caller is.';
 
 
--- Where it comes as text, among others, it must not undo its neighbours.
+-- If it comes as text, among others, it must not undo the others.
 create function @extschema@.written_timeout_failure(timeout text) returns jsonb
 language plpgsql
 immutable
@@ -67,7 +67,7 @@ $$;
 comment on function @extschema@.due_failure(timestamptz) is 'Return that work would never be due (PD107), or null.';
 
 
--- People read it in a list with others, whose every reader it would stop: not each language has a date for it.
+-- Items are read in lists, and such a date would fail every reader of a list: not each language has a date for it.
 create function @extschema@.expiry_failure(expires_at timestamptz) returns jsonb
 language plpgsql
 immutable

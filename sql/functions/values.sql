@@ -1,5 +1,5 @@
--- Values: how a document is read and rebuilt at a path. perdure's own rules, not those of jsonb_set: parents are created,
--- merging reaches every depth, and what does not fit is an error that names the place.
+-- Values: how a document is read and rebuilt at a path. The rules are perdure's own, not those of jsonb_set: parents are
+-- created, merging reaches every depth, and a value that does not fit is an error that names the place.
 
 create function @extschema@.type_found(value jsonb) returns text
 language plpgsql
@@ -227,7 +227,7 @@ comment on function @extschema@.path_failure(jsonb, text[]) is
     'Return what is wrong on the way to the last key of a path, or null; a missing parent is not wrong, it is created.';
 
 
--- The way was found good by path_failure: each parent is a container or missing.
+-- path_failure has checked the way: each parent is a container or missing.
 create function @extschema@.put_value(context jsonb, path text[], value jsonb) returns jsonb
 language plpgsql
 immutable
@@ -276,7 +276,7 @@ comment on function @extschema@.merge_values(jsonb, jsonb) is
     'Merge two values to any depth: objects key by key, anything else is replaced.';
 
 
--- Follows a patch of one key to the place where it differs: || copies a whole object, a put at a path much less of it.
+-- Follows a patch of one key to the place where it differs: || copies a whole object, setting a path copies much less.
 create function @extschema@.merge_at(context jsonb, path text[], patch jsonb) returns jsonb
 language plpgsql
 immutable

@@ -1,4 +1,4 @@
--- Versions: which code a job keeps to.
+-- Versions: to which code a job is pinned.
 
 create function @extschema@.repin(id text, version text) returns integer
 language plpgsql

@@ -1,4 +1,4 @@
--- Workers: which processes have said hello, which version of the code they run, and which functions they have.
+-- Workers: which processes have registered, which version of the code they run, and which functions they have.
 
 create function @extschema@.register_worker(
     worker     text,
@@ -42,13 +42,14 @@ begin
         on conflict on constraint one_row_per_worker
         do update set version = excluded.version, queues = excluded.queues, functions = excluded.functions,
                       details = excluded.details, seen_at = excluded.seen_at;
-    -- Its own rows first, where it may have to wait; then those of others, where it waits for nobody.
+    -- Its own rows first, for which it may have to wait; then those of others, for which it never waits.
     delete from workers as w
      where w.worker = any(array(
         select old.worker from workers as old where old.seen_at < now_at - interval '1 hour' for no key update skip locked));
     perform forget_listeners(now_at - interval '1 day');
     perform wake_released(served, register_worker.functions, now_at);
-    -- Who says goodbye in the same moment is waited for, or waits: else neither saw the other, and what is stuck stayed so.
+    -- A worker that unregisters at the same moment is waited for, or waits: otherwise neither would see the other, and
+    -- stuck tasks would stay so.
     perform
        from workers as w
       where w.queues && served
@@ -78,7 +79,7 @@ begin
     perform stop_listening(forget_worker.worker);
     delete from workers as w where w.worker = forget_worker.worker;
     now_at := clock();
-    -- On queues that nobody serves it would wait as well, and no longer tell why it is stuck.
+    -- On queues that nobody serves it would wait as well, but would no longer say why it is stuck.
     perform notify_listeners(wake_stuck(
         array(select distinct unnest(w.queues) from workers as w where w.seen_at > now_at - interval '5 min'),
         null, now_at));

@@ -1,6 +1,7 @@
 -- Workflows: starting them. [P1]
 
--- Most starts are short and plain, which one expression tells. It says nothing of the others: they are judged in full.
+-- Most starts are short and plain, which one expression shows. It says nothing of the others: they are checked
+-- completely.
 create function @extschema@.is_plain(wanted @extschema@.new_job) returns boolean
 language plpgsql
 immutable
@@ -56,7 +57,7 @@ comment on function @extschema@.start_failure(@extschema@.new_job) is
     'Return what is wrong with a start: its names (PD104), values (PD103, PD30x) or options (PD107); or null.';
 
 
--- What is refused and what is gone is told by one snapshot: else an id could be neither.
+-- What is refused and what is gone is read in one snapshot: otherwise an id could be neither.
 create function @extschema@.check_existing(wanted @extschema@.new_job[], made text[]) returns @extschema@.new_job[]
 language plpgsql
 stable
@@ -111,7 +112,7 @@ as $$
 declare
     firsts new_job[] := first_of_each(start_jobs.wanted);
     again text[] := array(select w.id from unnest(firsts) as w where w.if_exists = 'new_run');
-    -- What exists is locked up front. Who makes jobs waits for whoever has made one of the same id and not committed.
+    -- Existing jobs are locked up front. An insert waits for a session that has inserted the same id and not committed.
     locked text[] := case when again <> '{}' then lock_jobs(again, waiting => true) else '{}' end;
     started_at timestamptz := clock();
     made text[] := insert_jobs(firsts, started_at);
@@ -223,7 +224,7 @@ begin
         case when (signal_with_start.if_exists in ('existing', 'new_run')) is not true then make_failure(
             'PD107', 'InvalidArgument', 'if_exists must be existing or new_run for a signal',
             format('It was given %s.', quote_nullable(signal_with_start.if_exists)), 'Use existing or new_run.') end));
-    -- A loop: somebody may forget the job that is there before it is locked.
+    -- A loop: somebody may forget the existing job before it is locked.
     loop
         is_new := start_jobs(array[wanted]) <> '{}';
         exit when lock_jobs(array[wanted.id], waiting => true) <> '{}';

@@ -1,4 +1,4 @@
--- Access: which roles were given what by grant_access(). Whether a role has it still, the catalogue says.
+-- Access: which roles were given what by grant_access(). Whether a role still has it is in the catalogue.
 
 create table @extschema@.access (
     role        text collate "C"  not null,

@@ -1,4 +1,4 @@
--- Contracts: what the documents of an entity must look like on their surface. An entity without a row is free.
+-- Contracts: what the memories of an entity must look like. An entity without a row has no contract.
 
 create table @extschema@.contracts (
     entity      text         not null,

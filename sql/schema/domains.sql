@@ -1,6 +1,7 @@
--- Domains: what a value of a column may be, whatever else its row holds. What needs several columns is a constraint of the
--- table. A constraint of a table is read anew by every statement that writes a row, a domain once a session, and it is
--- looked at only where its column is written. They stand with the tables, outside of the extension, as all that holds data.
+-- Domains: what a value of a column may be, whatever else its row holds. Checks of several columns are constraints of the
+-- table. A constraint of a table is read anew by every statement that writes a row; a domain is read once a session, and
+-- checked only if its column is written. They are created with the tables, outside of the extension, as all that holds
+-- data.
 
 create domain @extschema@.job_state as text
     constraint status_is_known check (value in ('running', 'completed', 'failed', 'cancelled'));

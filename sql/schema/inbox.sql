@@ -1,4 +1,4 @@
--- The inbox: signals and answers on their way. Anybody who holds the job's lock may write it; the task that is told
+-- The inbox: signals and answers on their way. Whoever holds the lock of the job may write it. The task that is told
 -- moves a row into its journal in the turn that consumes it.
 
 create table @extschema@.inbox (

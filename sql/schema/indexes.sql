@@ -1,4 +1,4 @@
--- Which indexes on memories are wanted. Whether they are there, the catalogue says: the view indexes shows both.
+-- Which indexes on memories are wanted. Whether they exist is in the catalogue: the view indexes shows both.
 
 create table @extschema@.wanted_indexes (
     name        text         not null,

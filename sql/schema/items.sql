@@ -1,4 +1,5 @@
--- Items: what jobs ask of people. An open one waits for somebody; a resolved one tells who decided what, as long as its job.
+-- Items: what jobs ask of people. An open item waits for somebody; a resolved one says who decided what, as long as its
+-- job exists.
 
 create table @extschema@.items (
     id           text collate "C"  not null default gen_random_uuid()::text,

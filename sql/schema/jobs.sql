@@ -1,4 +1,4 @@
--- Jobs: a workflow run and its memory. Users query and index this table with ordinary SQL.
+-- Jobs: a workflow and its memory. Users query and index this table with ordinary SQL.
 
 create table @extschema@.jobs (
     id              text collate "C"       not null,
@@ -33,7 +33,7 @@ create table @extschema@.jobs (
     constraint status_belongs_to_a_workflow check ((workflow is null) = (status is null)),
     constraint finished_when_not_running check ((finished_at is null) = ((status <> 'running') is not true)),
     constraint result_only_when_completed check (result is null or status = 'completed'),
-    -- Whatever has finished has failed or was cancelled, but for what is completed.
+    -- A job that has finished has failed or was cancelled, unless it is completed.
     constraint error_when_failed_or_cancelled check ((error is null) = (finished_at is null or status = 'completed')),
     constraint asked_for_by_a_parent
         check (case when asked_as is null then on_parent_end is null else parent is not null end)

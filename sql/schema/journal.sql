@@ -1,5 +1,5 @@
--- The journal: what each task has been told, fact by fact. Written once, never updated. Its rows are replay record,
--- audit trail, time travel and change feed at once.
+-- The journal: what each task has been told, fact by fact. Written once, never updated. Its rows are replay record, audit
+-- trail, time travel and change feed at once.
 
 create table @extschema@.journal (
     job_id       text collate "C"  not null,
@@ -51,6 +51,6 @@ create unique index one_command_per_key on @extschema@.journal (job_id, key)
     where task = '$outside' and key is not null;
 comment on index @extschema@.one_command_per_key is 'Ensures that a key of a caller stands for one command.';
 
--- Without what was refused: among that are paths too long for any index.
+-- Without refused commands: some of those have paths too long for any index.
 create index items_of_a_log on @extschema@.journal (job_id, path, version) where op = 'log' and version is not null;
 comment on index @extschema@.items_of_a_log is 'Reads a log as a list, from any version on.';

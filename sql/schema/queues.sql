@@ -1,4 +1,4 @@
--- Queues: their limits, and what a claim notes of them. A queue without a row has no limit.
+-- Queues: their limits, and what a claim records about them. A queue without a row has no limits.
 
 create table @extschema@.queues (
     queue            text collate "C"  not null,

@@ -1,5 +1,5 @@
--- Tasks: the right to run one coordinator, hook or activity of a job. Hot and small: live work only.
--- A sleep, a retry, a lease and a crash are one thing here: a task that is due later.
+-- Tasks: the right to run one coordinator, hook or activity of a job. Hot and small: live work only. A sleep, a retry, a
+-- lease and a crash are one thing here: a task that is due later.
 
 create table @extschema@.tasks (
     job_id          text collate "C"       not null,
@@ -94,7 +94,8 @@ comment on column @extschema@.tasks.stuck_reason is
     'Why the task is parked until somebody resumes it, or other code arrives.';
 comment on column @extschema@.tasks.started_at is 'When the task was first claimed: workflow time begins here.';
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
--- A column, so that an index can ask for it without taking note of each delivery. The number is that of suspicious_deliveries().
+-- A generated column, so that an index can select by it without being updated at each delivery. The number is that of
+-- suspicious_deliveries().
 comment on column @extschema@.tasks.is_suspect is
     'Whether the task was claimed so often without a turn that it may be what kills its workers.';
 comment on column @extschema@.tasks.fingerprint is
@@ -113,7 +114,8 @@ create index suspect_tasks on @extschema@.tasks (queue, priority, due_at) where 
 comment on index @extschema@.suspect_tasks is
     'Finds tasks that may have killed their workers; it has hardly ever a row.';
 
--- What is stuck is at infinity. Only who says so finds this: resume() goes through the tasks of its job, in order of their names.
+-- A stuck task is due at infinity. Only queries that name this condition use the index: resume() goes through the tasks
+-- of its job, in order of their names.
 create index stuck_tasks on @extschema@.tasks (queue) where stuck_reason is not null and due_at = 'infinity';
 comment on index @extschema@.stuck_tasks is 'Finds tasks that other code may be able to run.';
 

@@ -1,4 +1,4 @@
--- Who works and who waits. Nothing here is needed for correctness: hints and a view for people.
+-- Who works and who waits. Nothing here is needed for correctness: hints, and a view for people.
 
 create table @extschema@.workers (
     worker         text         not null,

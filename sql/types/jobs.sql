@@ -1,4 +1,4 @@
--- Shapes: jobs, how they come to be, and what is told of them.
+-- Shapes: jobs, how they begin, and what is told of them.
 
 create type @extschema@.started as (
     id      text,

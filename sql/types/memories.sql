@@ -1,5 +1,5 @@
--- Shapes: memories, their past, what is found in them and what they are held to. Shapes gain attributes only, and only at
--- the end.
+-- Shapes: memories, their past, what is found in them and what they are checked against. Shapes gain attributes only, and
+-- only at the end.
 
 create type @extschema@.outcome as (
     context  jsonb,

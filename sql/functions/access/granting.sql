@@ -1,5 +1,5 @@
--- Access, given and taken by the owner. What stands in a list of granted_verbs() is SECURITY DEFINER, and nothing else is: the
--- verbs are all that a role gets, with no privilege on any table. tests/security/matrix.txt shows who has what.
+-- Access, given and taken by the owner. The functions that granted_verbs() lists are SECURITY DEFINER, and no others. A
+-- role gets these functions and no privilege on any table. tests/security/matrix.txt shows who has what.
 
 create function @extschema@.granted_verbs(kind text) returns text[]
 language plpgsql
@@ -73,7 +73,7 @@ begin
                      where p.pronamespace = '@extschema@'::regnamespace
                        and p.proname = any(granted_verbs(give_access.kind))),
                    give_access.role);
-    -- A statement each, since columns are named for one view at a time.
+    -- One statement for each view, since a grant names columns of one view only.
     foreach given in array granted_views(give_access.kind) loop
         execute format('grant %s to %I', given, give_access.role);
     end loop;
@@ -107,7 +107,7 @@ begin
                                 'Leave the queues out, or name at least one for a worker.');
     end if;
     perform raise_failure(queue_failure(q.queue)) from unnest(grant_access.queues) as q (queue);
-    -- What a dropped role of this name has left is not for who has taken the name.
+    -- What a dropped role of this name was given does not belong to the role that now has the name.
     delete from access as a
      using pg_roles as r
      where a.role = grant_access.role
@@ -144,8 +144,8 @@ comment on function @extschema@.revoke_access(text) is
     'Take from a role all access to this app, also what was granted by hand. Only the owner may call it. Return false if the role had no access.';
 
 
--- A role that was dropped, or one that has taken its name, has no USAGE of the schema and is passed over. Two who grant at once would
--- both write the same row of the catalogue, and the server waits there to fail (XX000).
+-- A role that was dropped, or that has taken the name of a dropped one, has no USAGE of the schema and is skipped. Two
+-- sessions that grant at once would write the same row of the catalogue, and one would fail (XX000): hence the lock.
 create function @extschema@.restore_access() returns void
 language plpgsql
 volatile

@@ -1,7 +1,7 @@
--- Access, as workers are held to it: a role may have the tasks of certain queues alone. Who asks is the role that logged in,
--- session_user, which nobody but a superuser can change; inside of a verb, current_user is the owner of the app.
+-- Access, as it is checked for workers: a role may be limited to the tasks of certain queues. The role is session_user,
+-- the one that logged in, which only a superuser can change. Inside a verb, current_user is the owner of the app.
 
--- A role that has taken the name of one that was dropped has it not; nor has it what a role has of which it is a member.
+-- A role that has taken the name of a dropped role does not have its access, and neither do its members.
 create function @extschema@.has_usage(role oid) returns boolean
 language plpgsql
 stable
@@ -102,7 +102,7 @@ comment on function @extschema@.check_queues(text[]) is
     'Refuse queues to whose tasks the role that logged in has no access (PD115), and queues without a name (PD107).';
 
 
--- Every worker asks for the queue of what the database runs itself; one that was not given it does without.
+-- Every worker asks for the queue of the tasks that the database runs itself. A worker without access to it does without.
 create function @extschema@.without_sql_queue(queues text[]) returns text[]
 language plpgsql
 stable
@@ -119,8 +119,8 @@ comment on function @extschema@.without_sql_queue(text[]) is
     'Remove the queue $sql from a list if the role that logged in has no access to its tasks.';
 
 
--- Beside the token, which is a secret: who has come by one of another queue can do nothing with it. A task that is gone has no
--- queue, and whoever speaks of it is told so.
+-- Checked beside the token, which is a secret: whoever has got the token of a task on another queue can do nothing with
+-- it. A task that is gone has no queue; the caller is told that it is gone.
 create function @extschema@.check_tasks(tasks jsonb) returns void
 language plpgsql
 stable

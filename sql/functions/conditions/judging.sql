@@ -1,8 +1,8 @@
--- What a task can wait for: a JSON path predicate, judged where it is given.
+-- What a task can wait for: a JSON path predicate, checked when it is given.
 
--- The operator holds where a path gives true itself. A path that ends in a filter gives what passes it: where true cannot,
--- the condition never holds. Who looks at the whole document in the filter ($) is believed. Outside of quotes PostgreSQL
--- writes no parentheses into a path but in pairs.
+-- The @@ operator holds if the path itself returns true. A path that ends in a filter returns what passes the filter; if
+-- that cannot be true, the condition never holds. A filter that looks at the whole document ($) is not examined. Outside
+-- of quotes, PostgreSQL writes parentheses into a path only in pairs.
 create function @extschema@.finds_no_truth(path jsonpath) returns boolean
 language plpgsql
 immutable
@@ -38,8 +38,8 @@ comment on function @extschema@.finds_no_truth(jsonpath) is
     'Tell whether a path ends in a filter that lets no true pass, so that as a condition it never holds.';
 
 
--- A variable would have no value, and raise where it is looked up: in the writer, who knows nothing of the condition.
--- What a path says inside of quotes says nothing here. (A block that catches errors is not for parallel plans.)
+-- A variable would have no value, and would raise when the path is evaluated: in the writer, who does not know the
+-- condition. Text inside quotes does not count. (A block that catches errors cannot be used in parallel plans.)
 create function @extschema@.condition_failure(condition text) returns jsonb
 language plpgsql
 immutable

@@ -1,5 +1,5 @@
--- Checking: whether a document keeps to the contract of its entity. Pure down to the look-up of the contract; a document that
--- does not fit is refused after the command was tried, and before anything is written. [P3]
+-- Checking: whether a document meets the contract of its entity. All functions are pure except for the look-up of the
+-- contract. A document that does not fit is refused after the command was tried, and before anything is written. [P3]
 
 create function @extschema@.reference_path(reference text) returns text[]
 language plpgsql
@@ -22,7 +22,7 @@ comment on function @extschema@.reference_path(text) is
     'Parse where a $ref of a schema leads: #/$defs/Page is {$defs,Page}, and # is the root.';
 
 
--- Patterns and rules for unnamed members and for names are rare; only then is the whole object unpacked.
+-- Patterns and rules for unnamed members and for names are rare; only for them the whole object is unpacked.
 create function @extschema@.unnamed_parts(value jsonb, schema jsonb) returns @extschema@.schema_part[]
 language plpgsql
 immutable
@@ -52,7 +52,7 @@ comment on function @extschema@.unnamed_parts(jsonb, jsonb) is
     'Pair the members of an object with what a schema says of names that match a pattern, of other names, and of all names.';
 
 
--- The free-form interior is not unpacked, and a part of which nothing but the type is asked is judged here: most are.
+-- Parts without a rule are not unpacked. A part with no rule but its type is checked here; most parts are like that.
 create function @extschema@.schema_parts(value jsonb, schema jsonb, root jsonb) returns @extschema@.schema_part[]
 language plpgsql
 immutable
@@ -94,8 +94,8 @@ comment on function @extschema@.schema_parts(jsonb, jsonb, jsonb) is
     'Split a value and its schema into the parts to check next, each part with its own schema.';
 
 
--- Of alternatives none of which fits, people want to hear of the one that came closest: where the fault lies deepest, and is
--- not just that another alternative was meant.
+-- If no alternative fits, the most useful report is about the one that came closest: where the fault is deepest, and is
+-- not simply that another alternative was meant.
 create function @extschema@.broken_choice(
     keyword  text,
     tried    @extschema@.broken_rule[],
@@ -185,8 +185,8 @@ comment on function @extschema@.first_broken_rule(jsonb, jsonb, jsonb, text[]) i
     'Check a value against a schema; return the first rule that it breaks and where, or null.';
 
 
--- A schema may come back to itself, and a document lead it deeper than the server's stack reaches: then it is refused, as for
--- any rule. Raised, it would undo the neighbours of a command, and leave the task that gives it stuck.
+-- A schema may refer to itself, and a document may lead it deeper than the stack of the server allows. Such a document is
+-- refused as if it broke a rule. An error would undo the other commands of the batch and leave the task stuck.
 create function @extschema@.broken_rule_of(document jsonb, rules jsonb) returns @extschema@.broken_rule
 language plpgsql
 immutable

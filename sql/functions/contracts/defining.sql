@@ -1,7 +1,8 @@
--- Defining: contracts are made, changed and dropped while work goes on. Nothing that is there is locked or looked at.
+-- Defining: contracts are created, changed and dropped while work continues. Existing memories are neither locked nor
+-- read.
 
--- An optional field, as pydantic writes it, is a choice between a schema and null. Where only its type and list keep null
--- out, it is one schema that takes null too, and costs a fifth.
+-- Pydantic writes an optional field as a choice between a schema and null. If only its type and list keep null out, it
+-- can be written as one schema that accepts null, which costs a fifth.
 create function @extschema@.without_choice(schema jsonb) returns jsonb
 language plpgsql
 immutable

@@ -1,7 +1,7 @@
--- Rules: what one place of a schema asks of one value, without what lies inside of the value. The schema is sound: it was
--- looked at when the contract was defined. A keyword that is not there asks nothing: a comparison with null is not true.
--- What needs a query stands in a function of its own (an expression without one costs PL/pgSQL a tenth), behind a condition
--- that is never null (null and what follows would be looked at too).
+-- Rules: what one place of a schema asks of one value, not of what is inside the value. The schema is valid: it was
+-- checked when the contract was defined. A keyword that is missing asks nothing, since a comparison with null is not
+-- true. Rules that need a query are in functions of their own (an expression without a query costs PL/pgSQL a tenth),
+-- behind a condition that is never null (after null, the next operand would be evaluated too).
 
 create function @extschema@.type_fits(value jsonb, wanted jsonb) returns boolean
 language plpgsql
@@ -11,7 +11,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- ? finds a name in a list of names, and in a single name alike.
+    -- The operator ? finds a name in a list of names, and equals a single name.
     return case
         when wanted ? jsonb_typeof(value) then true
         when wanted ? 'integer' and jsonb_typeof(value) = 'number' then value::numeric % 1 = 0
@@ -48,7 +48,7 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- An array or object is contained in larger ones, so that containment tells equality for scalars alone.
+    -- An array or object is contained in larger ones, so containment means equality for scalars only.
     if jsonb_typeof(value) in ('array', 'object') then
         return exists (select from jsonb_array_elements(list) as listed (value) where listed.value = is_in_list.value);
     end if;

@@ -1,7 +1,8 @@
--- Schemas: a contract is a subset of JSON Schema, wide enough for what pydantic writes. It is looked at as a whole when it is
--- defined, so that no write ever meets a mistake in it.
+-- Schemas: a contract is a subset of JSON Schema, large enough for what pydantic writes. It is checked completely when it
+-- is defined, so that no write ever meets a mistake in it.
 
--- A contract is small: a guess of a thousand schemas in each would have servers compile the queries here, for a second each.
+-- A contract is small. If the planner expected a thousand schemas in each, the server would compile the queries here with
+-- JIT, which takes a second for each.
 create function @extschema@.subschemas(schema jsonb) returns setof @extschema@.schema_part
 language plpgsql
 immutable
@@ -168,7 +169,7 @@ comment on function @extschema@.keyword_failure(text[], text) is
     'Return which keyword of a schema is wrong, as a failure (PD107).';
 
 
--- A reference that comes back to itself without going into the document would be followed for ever.
+-- A reference that returns to itself without going deeper into the document would be followed for ever.
 create function @extschema@.reference_failure(schema jsonb) returns jsonb
 language plpgsql
 immutable

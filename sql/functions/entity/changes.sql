@@ -54,7 +54,7 @@ as $$
 declare
     depth integer := least(cardinality(touches.path), cardinality(touches.place));
 begin
-    -- Step by step only where an index may be written in another way: nearly always the keys say it all.
+    -- Step by step only if an index may be written in another way: usually the plain comparison decides.
     if touches.path[:depth] <> touches.place[:depth] and (
         array_to_string(touches.path || touches.place, ' ') !~ '(^| )([[:space:]]|[+-]|0[0-9])'
         or not (select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step)) then
@@ -155,8 +155,8 @@ comment on function @extschema@.place_of(jsonb, text[]) is
     'Return the place that a leaf belongs to: itself, or the array that it is in, since elements move.';
 
 
--- Where commands wrote: at their path, and a merge at each leaf of its patch. An empty object in a patch writes at that
--- very place only. A log writes nothing into the document, nor does set_if_not_exists where something stood.
+-- Where commands wrote: at their path, and a merge at each leaf of its patch. An empty object in a patch writes only at
+-- its own place. A log writes nothing into the document, and neither does set_if_not_exists if there was a value.
 create function @extschema@.written_places(id text) returns setof @extschema@.written_place
 language plpgsql
 stable
@@ -283,7 +283,7 @@ declare
     held memory := read_job(entity_watch.id);
 begin
     perform check_name(entity_watch.listener, 'a listener');
-    -- Before the lock: who has asked within the half hour is known, and the mark stays where anybody has within the hour.
+    -- Before the lock: who asked within half an hour is known. The mark stays while anybody asked within the hour.
     if held.watched and is_listened_for(topic, entity_watch.listener, clock() - interval '30 min') then
         return held.version;
     end if;

@@ -115,7 +115,7 @@ declare
     answers jsonb[];
     made outcome;
 begin
-    -- What value_failure() lets through at once is let through here: one function less for most commands to meet.
+    -- The same quick test as in value_failure(), repeated here so that most commands need one function less.
     if not run_command.is_known and octet_length(run_command.argument::text) > 200 then
         perform check_value(run_command.argument, 'the value');
     end if;
@@ -199,7 +199,7 @@ begin
         end if;
         answers := answers || coalesce(made.answer, to_jsonb(held.version));
     end loop;
-    -- On the way a document may break its contract; what counts is what the commands make together.
+    -- In between, the document may break its contract; only the result of all commands counts.
     if not is_as_before then
         perform raise_failure(contract_failure(held.entity, held.context));
     end if;
@@ -223,7 +223,7 @@ begin
     perform check_contract(new.id, new.entity, new.context);
     new.version := old.version + 1;
     new.updated_at := clock();
-    -- Whoever writes back a whole row that he read before takes no watchers away.
+    -- Somebody who writes back a whole row that was read earlier must not remove the watchers.
     new.watched := old.watched or new.watched;
     if new.watched or new.version % 100 = 0 then
         new.watched := mark_version((new.id, new.status, new.context, new.version, new.run, new.entity, new.watched)::memory,

@@ -1,4 +1,4 @@
--- Lists of commands, as clients write them. Where one cannot be read, it is said which.
+-- Lists of commands, as clients write them. If one cannot be read, the error says which.
 
 create function @extschema@.misread_failure(command jsonb) returns jsonb
 language plpgsql
@@ -49,7 +49,7 @@ begin
           from jsonb_array_elements(read_commands.commands) with ordinality as c (given, place)
          order by c.place);
 exception
-    -- Which it was is looked for only now.
+    -- Only now it is looked up which one it was.
     when sqlstate 'PD101' then
         perform raise_failure(failure_among(misread_failure(c.given), 'command', c.place,
                                             jsonb_array_length(read_commands.commands)))

@@ -1,4 +1,4 @@
--- The past: what a memory was at any moment, how it differs from now, and back to it.
+-- The past: what a memory was at any moment, how it differs from now, and how to restore it.
 
 create function @extschema@.check_moment(it @extschema@.memory, version bigint, at timestamptz) returns void
 language plpgsql
@@ -24,9 +24,10 @@ comment on function @extschema@.check_moment(@extschema@.memory, bigint, timesta
     'Refuse a missing or ambiguous moment (PD107), and a version that a memory never had (PD404).';
 
 
--- A task tells what it did with its own time, which may lie before what a client has written meanwhile. A memory was as it was before
--- the first command that came later, so that nothing of later shows. Clients write one after the other, by the clock: before what one
--- of them wrote by then nothing is later, and the search begins there.
+-- The commands of a task have the time of the task, which may be earlier than what a client has written meanwhile. The
+-- memory at a time is the one before the first command with a later time, so that nothing later is shown. Clients write
+-- one after the other by the clock of the server: nothing before the last of their commands by then is later, so the
+-- search begins there.
 create function @extschema@.version_at(id text, at timestamptz) returns bigint
 language plpgsql
 stable

@@ -1,4 +1,4 @@
--- The verbs of an entity: what any SQL client calls. Each is one command with its own arguments; the answers are small.
+-- The verbs of an entity, which any SQL client calls. Each is one command with its own arguments; the answers are small.
 
 create function @extschema@.entity_create(
     id       text,
@@ -23,7 +23,7 @@ begin
     if insert_jobs(array[wanted], clock()) <> '{}' then
         return true;
     end if;
-    -- A statement of its own: the call that it repeats may have committed while this one waited for the id.
+    -- A statement of its own: the call that this one repeats may have committed while this one waited for the id.
     return was_started_by(wanted.id, wanted.key);
 end
 $$;

@@ -1,4 +1,4 @@
--- The inbox, forgotten: what lies there for tasks and jobs that are gone.
+-- The inbox of tasks and jobs that are gone: what is deleted.
 
 create function @extschema@.forget_messages(turns @extschema@.turn[]) returns void
 language plpgsql

@@ -1,4 +1,4 @@
--- The inbox of a job that runs again: what goes on to the next run, and what does not.
+-- The inbox of a job that runs again: what the next run gets, and what it does not.
 
 create function @extschema@.carry_cancels(turns @extschema@.turn[]) returns void
 language plpgsql
@@ -37,8 +37,8 @@ comment on function @extschema@.drop_signals(text[], timestamptz) is
     'Let nobody take the signals that were open when jobs ended and of which only the keys are kept.';
 
 
--- Nobody reads again what a run has taken: it stands in the journal. Keys must stay, but out of the way of whoever looks for
--- open signals: else a job that lives for long would walk through more of them with each that comes.
+-- Messages that a run has taken are in its journal, and nobody reads them here again. Keys must stay, but out of the way
+-- of searches for open signals: a job that lives long would otherwise walk through more of them with each new signal.
 create function @extschema@.put_signals_away(ids text[]) returns void
 language plpgsql
 volatile

@@ -33,7 +33,8 @@ begin
         return format('%s @> %L::jsonb', reading(value_question.path, 'value'), value_question.operand);
     end if;
     perform check_predicate(value_question.operand);
-    -- Times and decimals may raise in the operator, whatever it is told to hide: they are judged as tasks judge their conditions.
+    -- Times and decimals may raise in the operator, even if it is told to hide errors. So predicates are evaluated as
+    -- conditions of tasks are.
     return format(case when (value_question.operand #>> '{}')::jsonpath::text ~ '[.](date|time|decimal)[a-z_]*[(]'
                        then '%3$s.fulfils(%1$s, %2$L::jsonpath)' else '%s @@ %L::jsonpath' end,
                   reading(value_question.path, 'value'), value_question.operand #>> '{}', '@extschema@');
@@ -73,7 +74,7 @@ comment on function @extschema@.operation(text, text, jsonb) is
     'Apply one operator to a path. Errors: PD107 (an unknown operator).';
 
 
--- An object whose keys are words with $ holds operators; any other value is what the place has to equal.
+-- An object whose keys begin with $ holds operators. Any other value is what the place must equal.
 create function @extschema@.condition_on(path text, asked jsonb) returns text
 language plpgsql
 stable

@@ -1,8 +1,8 @@
--- Conditions: what find() asks of a memory, from JSON to the text of a WHERE clause.
--- Law: what a caller gives reaches the text only as a quoted literal; operators, columns and types are words of our own.
--- A condition holds or does not: SQL's third answer, null, counts as "does not" (so a negation is `is not true`).
+-- Conditions: what find() asks of a memory, from JSON to the text of a WHERE clause. Law: what a caller gives reaches the
+-- text only as a quoted literal; operators, columns and types are words of our own. A condition holds or does not: SQL's
+-- third answer, null, counts as "does not" (so a negation is `is not true`).
 
--- Volatile, or a plan would raise it ahead of time where all its arguments are constants.
+-- Volatile: otherwise a plan would raise it in advance if all its arguments are constants.
 create function @extschema@.refuse_argument(message text, detail text, hint text) returns void
 language plpgsql
 volatile
@@ -173,7 +173,7 @@ comment on function @extschema@.reading(text, text) is
     'Write the expression that reads a path, or a column, as one kind. Errors: PD101 (no path), PD107 (a column of another kind).';
 
 
--- Longer texts than an extractor returns are found by their beginning, and then compared whole.
+-- Texts longer than an extractor returns are found by their beginning, and then compared as a whole.
 create function @extschema@.long_comparison(path text, sign text, operand text) returns text
 language plpgsql
 immutable
@@ -220,7 +220,7 @@ comment on function @extschema@.comparison(text, text, jsonb) is
     'Compare a path with a value of the same kind. A value of another kind is neither equal nor before nor after. Errors: PD107 (values without an order).';
 
 
--- Equal kinds are asked for together, so that one look into an index finds them all.
+-- Values of the same kind are asked for together, so that one index scan finds them all.
 create function @extschema@.membership(path text, operand jsonb) returns text
 language plpgsql
 immutable

@@ -1,7 +1,8 @@
--- Defining: what an index on one place of the memories of one entity is, and whether the catalogue has it.
--- Law: a statement is made of words of our own and of quoted names and literals; its name is a hash, which nothing cuts.
+-- Defining: what an index on a path of the memories of an entity is, and whether the catalogue has it. Law: a statement
+-- is made of words of our own and of quoted names and literals; its name is a hash, which is never cut.
 
--- Whether pgvector is there is not asked here: who has dropped it drops its indexes from the list of wanted ones, too.
+-- Whether pgvector is installed is not checked here, so that its indexes can be dropped from the list after pgvector was
+-- dropped.
 create function @extschema@.check_kind(kind text) returns void
 language plpgsql
 stable
@@ -99,7 +100,8 @@ comment on function @extschema@.index_state(text) is
     'Return whether an index is valid, building, invalid (a build was interrupted) or missing, by its name.';
 
 
--- Whoever waits for the table may be what a build waits for; when the server breaks that circle, the build is lost.
+-- A session that waits for the table may be the one that a build waits for. When the server breaks that deadlock, the
+-- build is lost.
 create function @extschema@.index_work_is_running() returns boolean
 language plpgsql
 stable
@@ -147,8 +149,9 @@ comment on function @extschema@.index_definition(text, text[], text) is
     'Write the definition of an index: partial, for one entity; of a value and the id, of all that is in a value (contains), of the words in its texts (search), or of a vector.';
 
 
--- Beside the index stand statistics of what it reads: the planner takes none from a partial index, and would guess. Of words
--- and vectors it needs none, and to read them for thousands of rows would take ANALYZE minutes: it is told not to.
+-- Beside the index, statistics on its expression are created: the planner uses none from a partial index, and would
+-- guess. For words and vectors they are not needed, and ANALYZE would take minutes to read them for thousands of rows, so
+-- their target is 0.
 create function @extschema@.index_statements(entity text, path text[], kind text, how text) returns text[]
 language plpgsql
 stable

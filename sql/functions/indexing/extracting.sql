@@ -1,7 +1,6 @@
--- Extracting: what indexes and find() read of a document, as one type each.
--- Law: an extractor never raises, whatever the document holds, and what it returns fits into an index row; else a write
--- would fail for the sake of an index. Stored indexes rest on them, so they are frozen by signature and meaning: a new
--- meaning is a new name.
+-- Extracting: what indexes and find() read of a document, each as one type. Law: an extractor never raises, whatever the
+-- document holds, and its result fits into an index row. Otherwise a write would fail because of an index. Stored indexes
+-- depend on the extractors, so they are frozen by signature and meaning: a new meaning needs a new name.
 
 create function @extschema@.text_at(context jsonb, path text[]) returns text
 language plpgsql
@@ -23,7 +22,7 @@ comment on function @extschema@.text_at(jsonb, text[]) is
     'Read the first 512 characters of a text in a document; null if there is no text. Frozen: stored indexes depend on it.';
 
 
--- Every number that a double can hold comes out as it is; 1e400 and 400 decimals bound what a numeric may hold besides.
+-- Every number that fits a double is returned unchanged. 1e400 and 400 decimals limit what else a numeric may hold.
 create function @extschema@.number_at(context jsonb, path text[]) returns numeric
 language plpgsql
 immutable
@@ -66,9 +65,9 @@ comment on function @extschema@.boolean_at(jsonb, text[]) is
     'Read a boolean in a document; null if there is none. Frozen: stored indexes depend on it.';
 
 
--- The shape is checked first, so that the cast cannot raise and depends on no setting; without a backslash, which means
--- something else in a session with standard_conforming_strings off. The first and the last day are left out: no zone
--- moves the others out of the years 1 to 9999.
+-- The shape is checked first, so that the cast cannot raise and depends on no setting. The pattern has no backslash,
+-- which means something else in a session with standard_conforming_strings off. The first and the last day are left out,
+-- so that no zone moves a time out of the years 1 to 9999.
 create function @extschema@.time_at(context jsonb, path text[]) returns timestamptz
 language plpgsql
 immutable
@@ -92,8 +91,8 @@ comment on function @extschema@.time_at(jsonb, text[]) is
     'Read a time in a document, written in ISO 8601 with its zone (2026-01-31T12:00:00Z); null if there is none. Frozen: stored indexes depend on it.';
 
 
--- The parser of texts goes back and forth in what has no blank, and in comments of HTML: 100 kB of "a_" took it a minute. And of
--- words beyond 2 kB it would tell whoever writes, each time, that it leaves them out.
+-- The text parser backtracks in text without blanks and in HTML comments: 100 kB of "a_" took it a minute. And for words
+-- beyond 2 kB it would send each writer a notice that it leaves them out.
 create function @extschema@.parted(said text) returns text
 language plpgsql
 immutable
@@ -109,7 +108,8 @@ comment on function @extschema@.parted(text) is
     'Return a text as it is searched: nothing in it is longer than 200 letters without a blank, and no HTML comment begins. Frozen: stored indexes depend on it.';
 
 
--- A long text is cut, and a deep one is read to its hundredth level: a tsvector has its limits, and a write would fail of them.
+-- A long text is cut, and a deep value is read to its hundredth level: a tsvector has limits, and a write would fail
+-- because of them.
 create function @extschema@.searched_part(value jsonb) returns jsonb
 language plpgsql
 immutable
@@ -153,7 +153,7 @@ comment on function @extschema@.words_at(jsonb, text[], text) is
     'Read the words of all texts in a value of a document, as stems of a language; null if nothing is there. Frozen: stored indexes depend on it.';
 
 
--- 38 digits before the point and 44 behind it fit a real, neither too large nor so small that the server refuses it.
+-- 38 digits before the point and 44 after it fit a real: neither too large, nor so small that the server refuses it.
 create function @extschema@.numbers_at(context jsonb, path text[], dimensions integer) returns real[]
 language plpgsql
 immutable
@@ -213,7 +213,7 @@ comment on function @extschema@.kind_argument(text) is
     'Return what a kind says in brackets: the language of search(german), by default english, or the dimensions of vector(3).';
 
 
--- Said once, for indexes and questions alike: an index serves only the very expression that it was made of.
+-- Defined once for indexes and questions: an index serves only exactly the expression that it was made of.
 create function @extschema@.extraction(path text[], kind text) returns text
 language plpgsql
 immutable

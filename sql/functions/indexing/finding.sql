@@ -1,5 +1,5 @@
--- Finding: memories of one entity, by conditions, in an order, a page at a time. The statement is put together from what
--- is asked and planned with the values known: only so does it match the partial indexes of create_index().
+-- Finding: memories of one entity, by conditions, in an order, a page at a time. The statement is composed from what is
+-- asked and planned with the values known: only then it can use the partial indexes of create_index().
 
 create function @extschema@.part_text(
     condition  text,
@@ -25,7 +25,7 @@ comment on function @extschema@.part_text(text, @extschema@.order_key[], @extsch
     'Write the statement that selects one part of what is found, with the keys of its order.';
 
 
--- What has the first key and what has not are two parts: each is one range of an index, in either direction.
+-- Rows with the first key and rows without it are two parts: each is one range of an index, in either direction.
 create function @extschema@.parts_text(
     condition  text,
     keys       @extschema@.order_key[],
@@ -99,8 +99,8 @@ comment on function @extschema@.find_query(text, jsonb, jsonb, integer, jsonb) i
     'Return the statement that find() runs for the same arguments, for EXPLAIN. Errors: those of find().';
 
 
--- An index of vectors stops at forty rows, wherever the page ends, unless a setting lets it go on. A function cannot have that
--- setting itself: only a superuser could make it, as long as pgvector is not loaded.
+-- A scan of a vector index stops at forty rows, wherever the page ends, unless a setting lets it continue. A function
+-- cannot have that setting itself: while pgvector is not loaded, only a superuser could create such a function.
 create function @extschema@.let_vector_scans(go_on text) returns text
 language plpgsql
 volatile
@@ -117,8 +117,8 @@ comment on function @extschema@.let_vector_scans(text) is
     'Set whether scans of vectors continue until a page is full (strict_order, relaxed_order or off), in this transaction; return the setting before.';
 
 
--- Compiling a plan to machine code takes longer than to read the page that is wanted. A place has all digits of a distance,
--- however few the session writes: from a rounded one the next page would begin elsewhere.
+-- JIT compilation takes longer than reading the page. A place has all digits of a distance, however few the session
+-- writes: from a rounded one, the next page would begin elsewhere.
 create function @extschema@.find(
     entity      text,
     conditions  jsonb    default '{}',
@@ -171,7 +171,7 @@ comment on function @extschema@.count_found(text, jsonb) is
     'Count the memories of an entity that meet conditions. Errors: PD101, PD104, PD107.';
 
 
--- A verb on many jobs asks for more than its caller does, which counts for nothing of what a caller may ask.
+-- A verb on many jobs adds conditions of its own, which do not count for the limits on what a caller may ask.
 create function @extschema@.find_running(
     entity      text,
     conditions  jsonb,

@@ -1,6 +1,6 @@
--- Indexes: the verbs. What is wanted stands in wanted_indexes; what is there, the catalogue says.
+-- Indexes: the verbs. What is wanted is in wanted_indexes; what exists is in the catalogue.
 
--- One at a time: the limit counts, and two builds on one table wait for each other anyway.
+-- One at a time: the limit must be counted, and two builds on one table wait for each other anyway.
 create function @extschema@.want_index(entity text, path text[], kind text) returns void
 language plpgsql
 volatile

@@ -1,5 +1,5 @@
--- Likeness: texts in which the words of a search stand, and vectors that point to where another points. How like they are
--- is a number, by which find() orders.
+-- Likeness: texts with the words of a search, and vectors near another vector. How well they match is a number, by which
+-- find() orders.
 
 create function @extschema@.check_language(language text) returns void
 language plpgsql
@@ -57,7 +57,7 @@ comment on function @extschema@.search_asked(jsonb) is
     'Read what is searched for, and the kind as which a path is read for it. Errors: PD107.';
 
 
--- PostgreSQL counts how often a word is said not to be wanted, and from the thirtieth time on it raises: many are one.
+-- PostgreSQL counts repeated negations of a word, and raises from the thirtieth on. So several are reduced to one.
 create function @extschema@.words_asked(said text, kind text) returns text
 language plpgsql
 immutable
@@ -107,7 +107,7 @@ comment on function @extschema@.rank(text, jsonb) is
     'Write how well the texts at a path answer a search, as ts_rank() returns it; 0 if nothing is there. Errors: PD107.';
 
 
--- Its scans go on until a page is full from 0.8 on; before, a page of more than 40 would be cut without a word.
+-- From 0.8 on, its scans can continue until a page is full. Before, a page of more than 40 rows would be cut silently.
 create function @extschema@.vector_schema() returns text
 language plpgsql
 stable

@@ -1,5 +1,5 @@
--- Ordering: by what the rows of find() are sorted, and where the next page begins.
--- Law: the order is total: what is missing comes last, and the id breaks ties, in the direction of the last key.
+-- Ordering: by what the rows of find() are sorted, and where the next page begins. Law: the order is total: rows without
+-- a key come last, and the id breaks ties, in the direction of the last key.
 
 create function @extschema@.check_order_key(item jsonb) returns void
 language plpgsql
@@ -119,7 +119,7 @@ comment on function @extschema@.order_clause(@extschema@.order_key[]) is
     'Write keys as an ORDER BY clause: rows without a key come last.';
 
 
--- A first key that is there in all rows of a part needs no "nulls last": so an index serves both directions.
+-- A first key that all rows of a part have needs no "nulls last", so an index serves both directions.
 create function @extschema@.present_keys(keys @extschema@.order_key[]) returns @extschema@.order_key[]
 language plpgsql
 immutable
@@ -222,7 +222,8 @@ comment on function @extschema@.place_text(@extschema@.order_key, jsonb) is
     'Write the value that a place has for a key.';
 
 
--- One key and the id in the same direction are compared as a row, which an index follows; else every key is weighed.
+-- One key and the id in the same direction are compared as a row, which an index can follow. Otherwise every key is
+-- compared by itself.
 create function @extschema@.beyond(keys @extschema@.order_key[], place jsonb) returns text
 language plpgsql
 immutable

@@ -1,7 +1,7 @@
--- Adopting: what makes a copy an app of its own.
+-- Adopting: how a copy becomes an app of its own.
 
--- A subscriber of logical replication has the rows, and a sequence that nobody has moved. Once who writes has come to his end,
--- and others wait, none of them has an id in hand.
+-- A subscriber of logical replication has the rows, but nothing has advanced its sequence. When all writers have finished
+-- and others wait for this lock, nobody holds an id that was drawn but not written.
 create function @extschema@.issue_ids_behind() returns void
 language plpgsql
 volatile
@@ -28,7 +28,7 @@ declare
     instance uuid := gen_random_uuid();
     now_at timestamptz;
 begin
-    -- Clients may write in a copy meanwhile; who waits for what is settled under the locks of the jobs.
+    -- Clients may write to a copy meanwhile. Who waits for what is decided under the locks of the jobs.
     perform from jobs as j where adopt_instance.copied_at is not null order by j.id for no key update;
     now_at := clock();
     if not adopt_instance.copied_at between '1970-01-01 00:00+00' and now_at then

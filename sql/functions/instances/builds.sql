@@ -1,6 +1,6 @@
--- Builds: by which source the code and the tables were made. A version that is not released yet has many of them. The
--- script writes the digests in here (python/perdure/installation/script.py): a reload takes the code of another build as it is, and
--- what was made of another source of the tables is refused.
+-- Builds: from which source the code and the tables were made. An unreleased version has many builds.
+-- python/perdure/installation/script.py writes the digests into this script. A reload accepts the code of another build,
+-- but refuses tables that another source has made.
 
 create function @extschema@.perdure_build() returns jsonb
 language plpgsql

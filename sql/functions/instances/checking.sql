@@ -1,16 +1,17 @@
--- Instances: who an app is, and where. A copy (a restored dump, a database made of another as template) has the name of what
--- it was copied from, and stands somewhere else: it executes nothing until its owner adopts it. Nor does an app whose
--- tables are of another version than its functions. Memories can be read and changed meanwhile.
+-- Instances: the identity of an app, and where it is. A copy (a restored dump, a database made from a template) has the
+-- identity of the original, but is somewhere else: it executes nothing until its owner adopts it. An app whose tables
+-- have another version than its functions executes nothing either. Memories can be read and changed meanwhile.
 
--- Immutable as far as a plan can tell, which lives no longer than its session, and no session moves: asked once in each.
+-- Declared immutable, which is true for a plan: a plan lives no longer than its session, and no session moves. So it is
+-- evaluated once in each session.
 create function @extschema@.present_place() returns jsonb
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- Without a query, which would take longer than all the rest of a claim's first look: the path of a table names its
-    -- database, two steps from its end.
+    -- Without a query, which would take longer than the rest of a claim's first look. The path of a table names its
+    -- database two steps from its end.
     return jsonb_build_object(
         'cluster', (pg_control_system()).system_identifier::text,
         'database', split_part(pg_relation_filepath('settings'), '/', -2)::bigint,
@@ -81,7 +82,8 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- One look at all three; what is wrong is found out one by one. Tables that this very build has migrated are its own.
+    -- One look at all three; only if it fails they are checked one by one. Tables that this very build has migrated are
+    -- its own.
     if (select count(*) = 3
           from settings as s
          where s.name in ('build', 'instance', 'place')

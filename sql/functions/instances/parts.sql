@@ -1,7 +1,8 @@
--- Parts: what stands on the tables of an app and rests on its functions. Whoever drops these with all that depends on them (an
--- extension, cascade) keeps the tables and what is in them, and loses this; so does a dump of one schema, which leaves the
--- extension out; one without privileges leaves out what was granted, and what keeps the public from the functions. Every kind
--- of role may call perdure_version(): who may not has lost what he was given; and nobody but the owner may call missing_parts().
+-- Parts: what belongs to the tables of an app and depends on its functions. Dropping the functions with cascade (an
+-- extension) keeps the tables and rows, but drops these parts. A dump of one schema, which leaves out the extension,
+-- loses them too. A dump without privileges loses what was granted, and what keeps the public from the functions. Every
+-- kind of role may call perdure_version(): a role that cannot has lost its access. Only the owner may call
+-- missing_parts().
 
 create function @extschema@.missing_parts() returns text[]
 language plpgsql

@@ -1,4 +1,5 @@
--- Invariants of what the others stand on: messages that are told once, and tables that the functions know. [P5] [P8] [P13]
+-- Invariants that the others depend on: messages are told once, and the tables are those of the functions. [P5] [P8]
+-- [P13]
 
 create function @extschema@.broken_messages() returns setof @extschema@.broken_invariant
 language plpgsql

@@ -1,4 +1,4 @@
--- Invariants of what stands between tasks: families, the queues that many share, and schedules. [P8]
+-- Invariants between tasks: families, shared queues, and schedules. [P8]
 
 create function @extschema@.broken_families() returns setof @extschema@.broken_invariant
 language plpgsql

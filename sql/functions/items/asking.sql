@@ -1,5 +1,5 @@
--- Items, asked: a task asks people and waits. An open item goes with the wait for it; a resolved one stays as long as its
--- job, so that a repeated call is told the same, and people see who decided what. [P12]
+-- Items, asked: a task asks people and waits. An open item ends with the wait for it. A resolved one stays as long as its
+-- job, so that a repeated call gets the same answer, and people see who decided what. [P12]
 
 create function @extschema@.ask_people(turns @extschema@.turn[], asked_at timestamptz) returns void
 language plpgsql

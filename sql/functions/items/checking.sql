@@ -1,4 +1,4 @@
--- Items, checked: an open one is waited for, a resolved one was told. [P8]
+-- Items, checked: somebody waits for an open item, and the task was told of a resolved one. [P8]
 
 create function @extschema@.broken_items() returns setof @extschema@.broken_invariant
 language plpgsql

@@ -22,7 +22,8 @@ comment on function @extschema@.check_listing(text, jsonb, integer) is
     'Refuse to list items in an unknown state, more than 1000, or after an invalid place (PD107).';
 
 
--- Planned anew for each call: what is not asked for vanishes from the statement, and the rest is one range of an index.
+-- Planned anew for each call: conditions that were not given vanish from the statement, and the rest is one range of an
+-- index.
 create function @extschema@.list_items(
     assignee  text     default null,
     name      text     default null,

@@ -1,4 +1,4 @@
--- Items, resolved: what people do with what they are asked. Each verb locks the job that asks, then looks at the item.
+-- Items, resolved: what people do with items. Each verb locks the job that asks, then reads the item.
 
 create function @extschema@.read_item(item text) returns @extschema@.asked_item
 language plpgsql
@@ -35,7 +35,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform lock_jobs(array(select i.job_id from items as i where i.id = hold_item.item), waiting => true);
-    -- A statement of its own: what the lock shows, not what was read before it.
+    -- A statement of its own: it sees what the lock shows, not what was read before.
     return read_item(hold_item.item);
 end
 $$;

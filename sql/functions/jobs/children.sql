@@ -1,4 +1,4 @@
--- Jobs, asked for by jobs: what becomes of those that run when who asked for them has ended.
+-- Jobs that jobs have asked for: what becomes of running children when the task that asked for them has ended.
 
 create function @extschema@.children_to_end(job text, task text, max_jobs integer) returns text[]
 language plpgsql

@@ -1,6 +1,7 @@
--- Jobs, listed: page by page, the newest first. What a memory says is looked for by find().
+-- Jobs, listed: page by page, newest first. To search in memories, use find().
 
--- Planned anew for each call: what is not asked for vanishes from the statement, and the rest is one range of an index.
+-- Planned anew for each call: conditions that were not given vanish from the statement, and the rest is one range of an
+-- index.
 create function @extschema@.list_jobs(
     workflow  text         default null,
     status    text         default null,

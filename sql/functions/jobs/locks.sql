@@ -1,5 +1,5 @@
--- Jobs, locked: the lock on which everything that concerns one job is lined up.
--- Law: a mutator locks its jobs first, in order of id, in a statement of its own; then it reads the clock; then it reads.
+-- Jobs, locked: the row lock that serializes everything about one job. Law: a mutator locks its jobs first, in order of
+-- id, in a statement of its own; then it reads the clock; then it reads.
 
 create function @extschema@.lock_job(id text) returns @extschema@.memory
 language plpgsql
@@ -58,7 +58,7 @@ comment on function @extschema@.touched_jobs(jsonb) is
     'Return the jobs that turns touch: their own, unless they only append facts, and those that they signal, cancel or answer.';
 
 
--- Asked of each turn of a batch where only some of its jobs could be locked. Nearly all tell at a glance.
+-- Asked for each turn of a batch if only some of its jobs could be locked. Nearly all turns are decided at a glance.
 create function @extschema@.touches_any(turn jsonb, jobs text[]) returns boolean
 language plpgsql
 stable
@@ -98,8 +98,8 @@ comment on function @extschema@.lock_jobs(text[], boolean) is
     'Lock jobs in order of id, waiting for those that another session holds or skipping them; return the ids that are locked.';
 
 
--- A row of a user's own that points to a job, in a transaction that is open, shares its key. Whoever deletes the job waits for
--- that: so at once, and not with a lock in hand for which that transaction asks next.
+-- A row of a user that refers to a job, in an open transaction, holds a share lock on its key. A delete of the job waits
+-- for that. So it is waited for at once, and not while holding a lock that the transaction may ask for next.
 create function @extschema@.lock_to_forget(id text) returns boolean
 language plpgsql
 volatile
@@ -131,7 +131,8 @@ comment on function @extschema@.missed_jobs(text[], text[]) is
     'Return the jobs that exist and are not locked: held by others, or started meanwhile.';
 
 
--- A task that nobody asked for changes no row that was there before: an older snapshot would neither see it nor meet it.
+-- A task that nobody asked for changes no row that existed before: an older snapshot would neither see it nor collide
+-- with it.
 create function @extschema@.touch_job(id text, touched_at timestamptz) returns void
 language plpgsql
 volatile

@@ -1,4 +1,4 @@
--- Jobs that run again: the row tells of the run that is, or was the last.
+-- Jobs that run again: the row describes the current or last run.
 
 create function @extschema@.next_run(task text) returns text
 language plpgsql

@@ -1,6 +1,6 @@
--- The journal of a job that runs again: how its runs began, and what was told to those that are over.
+-- The journal of a job that runs again: how its runs began, and what earlier runs were told.
 
--- What the run before came to stands nowhere else once the job's row tells of the next.
+-- The result of the run before is stored nowhere else once the row of the job describes the next run.
 create function @extschema@.append_runs(
     ids      text[],
     reasons  text[],
@@ -61,8 +61,8 @@ $$;
 comment on function @extschema@.journal_length(text, text) is 'Return how many facts a task was told.';
 
 
--- A command is no command of the new job: what it made is in the document that the job begins with. What was read and is
--- large is written out, since the new job has another history.
+-- A copied command is not a command of the new job: its effect is in the document that the job begins with. Large values
+-- that were read are written out, since the new job has another history.
 create function @extschema@.copy_journal(
     job      text,
     task     text,
@@ -88,7 +88,7 @@ comment on function @extschema@.copy_journal(text, text, text, bigint) is
     'Copy the journal of a coordinator up to a position to the coordinator of a new job.';
 
 
--- They have the names of those who wrote them, and no keys: the same would keep the fork from writing its own.
+-- They keep the names of those who wrote them, but not the keys: those would keep the fork from writing its own.
 create function @extschema@.copy_logs(
     job        text,
     upto       bigint,

@@ -1,10 +1,10 @@
--- Queues and their limits, as claims read them. A slot of a queue is a task that is held, nothing else: so there is no count
--- that could go wrong, and a worker that dies keeps its slots only until its tasks are claimed again. Who claims from a queue
--- with limits locks its row, counts what is held, and takes as many tasks as there is room for. He never waits for that lock:
--- who misses it lets the other claim. [P6] [P8]
+-- Queues and their limits, as claims read them. A slot of a queue is a held task, nothing else: so there is no counter
+-- that could be wrong, and a dead worker keeps its slots only until its tasks are claimed again. A claim from a queue
+-- with limits locks the row of the queue, counts the held tasks, and takes as many as there is room for. It never waits
+-- for that lock: a claim that misses it leaves the queue to the other claim. [P6] [P8]
 
--- Tokens that were counted later than now were counted before the clock was set back: one comes at once, and with the
--- claim that takes it they are counted anew. Else a queue would have none until the clock is there again.
+-- Tokens that were counted later than now were counted before the clock was set back: one token comes at once, and the
+-- claim that takes it counts anew. Otherwise the queue would have none until the clock has caught up.
 create function @extschema@.tokens_at(
     tokens           numeric,
     rate_per_second  numeric,
@@ -52,7 +52,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- Most apps have no limits at all, which one look tells.
+    -- Most apps have no limits at all, which one look shows.
     if not exists (
         select
           from queues as q
@@ -111,7 +111,7 @@ comment on function @extschema@.lock_limits(text[]) is
     'Lock the rows of queues that are not paused, skipping those that another claim has locked; return their limits.';
 
 
--- New limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001.
+-- Limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001.
 create function @extschema@.note_line(queue text) returns void
 language plpgsql
 volatile
@@ -125,7 +125,7 @@ comment on function @extschema@.note_line(text) is
     'Record in the locked row of a queue, of any version, that tasks of it were put in line.';
 
 
--- Written also where no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is
+-- Written even if no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is
 -- refused with 40001.
 create function @extschema@.note_claims(
     limits      @extschema@.queue_limits[],

@@ -1,4 +1,4 @@
--- Queues, steered: by limits, and by a pause. Whoever does so holds the row of the queue, as a claim does.
+-- Queues, steered: by limits and by pauses. The caller locks the row of the queue, as a claim does.
 
 create function @extschema@.limits_failure(
     queue            text,
@@ -59,7 +59,7 @@ begin
                                          set_queue.rate_per_second, set_queue.burst));
     before := lock_queue(set_queue.queue);
     limits_set_at := clock();
-    -- Who says his limits again at each start gets no new tokens by it.
+    -- A caller that sets the same limits again at each start gets no new tokens by that.
     tokens_left := least(coalesce(tokens_at(before.tokens, before.rate_per_second, before.burst, before.claimed_at, limits_set_at), full_burst), full_burst);
     update queues as q
        set max_running = set_queue.max_running,
@@ -141,7 +141,7 @@ begin
                                   and t.stuck_reason is null) as delayed,
                count(*) filter (where t.token is null and not t.paused and t.stuck_reason is not null) as stuck,
                count(*) filter (where t.token is null and t.paused) as paused,
-               -- What was due since ever is told as a time for which each language has a date.
+               -- A task that is due at -infinity is shown with a time for which each language has a date.
                min(greatest(t.due_at, '0001-01-02 00:00+00'))
                    filter (where t.token is null and not t.paused and t.due_at <= now_at) as oldest_due_at
           from tasks as t

@@ -1,8 +1,8 @@
--- Cron: expressions of five fields, read and followed as Vixie's cron does. A text and a time in, a time out.
--- Days and hours are those of the clock on the wall in a time zone. When that is put forward or back:
--- An expression that names its minutes and hours is due once for each time it names, at the first that the wall shows;
--- a time that is skipped is due at the end of the gap. One whose minute or hour begins with a star counts time as it
--- passes: it is due whenever the wall shows what it names, twice where that is shown twice, never where it is skipped.
+-- Cron: expressions of five fields, read and followed as Vixie's cron does. A text and a time in, a time out. Days and
+-- hours are those of the clock of a time zone. When that clock is put forward or back: an expression that names its
+-- minutes and hours is due once for each time that it names, at the first moment that the clock shows it; a time that is
+-- skipped is due at the end of the gap. An expression whose minute or hour begins with a star counts elapsed time: it is
+-- due whenever the clock shows what it names, twice if that is shown twice, never if it is skipped.
 
 create function @extschema@.invalid_cron(cron text, detail text) returns jsonb
 language plpgsql
@@ -172,7 +172,8 @@ declare
     day date := next_cron_day(it, here::date);
     found_moment timestamptz;
 begin
-    -- On the first of these days all may be over. That a named time has no moment on a hundred more is a fault of the zone.
+    -- On the first of these days all times may be over. If a named time has no moment on a hundred more days, the zone is
+    -- at fault.
     for ahead in 0..100 loop
         exit when day is null;
         -- Later times of a day come at later moments: the first that fits ends the search.
@@ -211,7 +212,7 @@ declare
     block_end timestamptz;
     found_moment timestamptz;
 begin
-    -- A loop over hours as they pass, over days where none is due.
+    -- A loop over hours as they pass, over days if none is due.
     loop
         wall := moment at time zone next_counted_moment.time_zone;
         if today is distinct from wall::date then

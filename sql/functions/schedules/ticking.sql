@@ -1,7 +1,7 @@
--- Ticking: a schedule is a memory, $schedule/name, and a task of it that is due when the schedule is. Whoever claims the
--- task then starts the jobs and puts the task off to the next time, in one transaction under the lock of the memory: one
--- job for each due time, whoever dies. `until` of the task is the due time that is owed, or comes, next; its arguments are
--- the timetable that named it, by which an edit is noticed. [P1] [P7]
+-- Ticking: a schedule is a memory, $schedule/name, with a task that is due when the schedule is. Whoever claims the task
+-- then starts the jobs and puts the task off to the next time, in one transaction under the lock of the memory: one job
+-- for each due time, whoever dies. `until` of the task is the due time that is owed, or the next one. Its arguments are
+-- the timetable that named that time, so that an edit is noticed. [P1] [P7]
 
 create function @extschema@.schedule_name(id text) returns text
 language plpgsql
@@ -190,7 +190,8 @@ comment on function @extschema@.start_owed(text, @extschema@.schedule, timestamp
     'Start the jobs that a schedule owes, at most a hundred; return the due time that is then owed, or null.';
 
 
--- What an edit finds undone is owed still, and is started as the new memory says; a new timetable counts from the edit on.
+-- A due time that was still owed when the schedule was edited stays owed, and its job is started as the new memory says.
+-- A new timetable counts from the edit on.
 create function @extschema@.run_schedule(job text, task text, token uuid) returns text
 language plpgsql
 volatile

@@ -125,7 +125,7 @@ comment on function @extschema@.next_due_time(@extschema@.schedule, timestamptz)
     'Return when a schedule is due next after a time.';
 
 
--- Halving finds it in some twenty steps, however many times were missed; each due time that is met is a jump.
+-- Halving finds it in some twenty steps, however many times were missed; each due time that is found is a jump.
 create function @extschema@.last_due_time(it @extschema@.schedule, after timestamptz, until timestamptz)
 returns timestamptz
 language plpgsql
@@ -139,7 +139,7 @@ declare
     middle timestamptz := low;
     due_at timestamptz;
 begin
-    -- A loop: each look halves what is left, and after `high` nothing is due.
+    -- A loop: each look halves the rest, and after `high` nothing is due.
     loop
         due_at := next_due_time(it, middle);
         if due_at <= last_due_time.until then

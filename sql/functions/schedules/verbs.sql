@@ -1,5 +1,5 @@
--- Schedules: making, changing and dropping them. Each verb locks the memory of the schedule; what it changes there is a
--- command like any other, so that the history tells who changed what.
+-- Schedules: creating, changing and deleting them. Each verb locks the memory of the schedule. Its changes are commands
+-- like any other, so the history shows who changed what.
 
 create function @extschema@.lock_schedule(name text) returns @extschema@.memory
 language plpgsql
@@ -102,7 +102,7 @@ declare
     it memory;
 begin
     perform raise_failure(schedule_name_failure(create_schedule.name));
-    -- A loop: somebody may drop the schedule that is there before it is locked.
+    -- A loop: somebody may drop the existing schedule before it is locked.
     loop
         perform insert_schedule(id);
         exit when lock_jobs(array[id], waiting => true) <> '{}';
@@ -118,7 +118,7 @@ begin
     asked := (it.context - array(select jsonb_object_keys(asked)))
              || (select jsonb_object_agg(m.key, m.value) from jsonb_each(asked) as m where m.value <> 'null');
     perform raise_failure(schedule_failure(create_schedule.name, asked));
-    -- As text: to jsonb 1 and 1.0 are equal, to who is started with them they need not be.
+    -- Compared as text: to jsonb 1 and 1.0 are equal, but to the job that gets them they may differ.
     if asked::text <> it.context::text then
         perform run_command(id, 'set', '{}', asked, null, null);
     end if;

@@ -1,6 +1,6 @@
--- Zones: what the clock on the wall of a time zone shows, and when. Of a zone that is fit for a schedule the server can do both: tell
--- what its clock shows at a moment, and at which moment it shows that. Of one that counts leap seconds (`right/UTC`, which
--- some systems have, and pg_timezone_names has not) it can do the first only.
+-- Zones: what the clock of a time zone shows, and when. For a zone that is fit for a schedule the server can tell both
+-- what its clock shows at a moment, and at which moment it shows a time. For a zone that counts leap seconds
+-- (`right/UTC`, which some systems have, but pg_timezone_names has not) it can tell only the first.
 
 create function @extschema@.zone_failure(time_zone text) returns jsonb
 language plpgsql
@@ -35,9 +35,9 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    -- Of a time that is shown twice, the server takes the second; of one that is skipped, as if nothing had been skipped.
+    -- For a time that is shown twice, the server takes the second; for one that is skipped, it ignores the gap.
     moment timestamptz := moment_of.wall at time zone moment_of.time_zone;
-    -- In seconds: a day would be one of the caller's clocks.
+    -- In seconds: a day would follow the clock of the caller.
     skipped interval := make_interval(secs => extract(epoch from moment at time zone moment_of.time_zone - moment_of.wall));
     day_before timestamptz := moment - interval '24 hours';
     first_moment timestamptz := moment_of.wall at time zone 'UTC'

@@ -1,6 +1,6 @@
 -- Hooks in SQL, tried: what an attempt does, and what becomes of it. [P10]
 
--- Its own statements are planned as anybody's, not as those of the core, whose settings it would inherit.
+-- Its own statements are planned with the usual settings, not with those of the core, which it would inherit.
 create function @extschema@.call_sql_hook(name text, job text, args jsonb) returns jsonb
 language plpgsql
 volatile
@@ -64,8 +64,8 @@ comment on function @extschema@.too_late_failure(interval, text, integer, jsonb)
 
 
 -- Serialization failures and deadlocks go to the caller, who repeats the call; all else is the hook's own failure. What
--- it left for its commit is checked here: a deferred constraint would else fail the transaction after all was said. Nor can
--- an attempt that took too long be interrupted from within: it is undone when it comes back.
+-- the hook deferred to its commit is checked here: otherwise a deferred constraint would fail the transaction after its
+-- answer. An attempt that takes too long cannot be interrupted from within: it is undone when it returns.
 create function @extschema@.try_sql_hook(inout held @extschema@.turn)
 language plpgsql
 volatile
@@ -90,7 +90,7 @@ exception
     when others or assert_failure then
         get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint;
         held.state := 'failed';
-        -- As much of each as a worker tells (MAX_MESSAGE in errors.py).
+        -- As much of each as a worker reports (MAX_MESSAGE in errors.py).
         held.value := make_failure(sqlstate, case sqlstate when 'PD604' then 'TimeoutError' else 'DatabaseError' end,
                                    left(sqlerrm, 10000), left(detail, 10000), left(hint, 10000));
 end
@@ -119,7 +119,7 @@ begin
      where t.job_id = held.job
        and t.task = held.task
        and t.token = held.token;
-    -- While the function ran it had the lock of its job, and who asks to cancel waited for that.
+    -- While the function ran it held the lock of its job, and whoever asks to cancel waited for that.
     if ended.state = 'failed' and cancel_is_open(held.job, held.task) then
         ended.state := 'cancelled';
     elsif ended.state = 'failed' and policy.made < policy.attempts then

@@ -1,5 +1,5 @@
--- Tasks, admitted: for which tasks of queues with limits there is room. A slot is a task that is held, so parking, finishing
--- or giving back a task sets its slot free, and nothing else has to remember it. The row of the queue is locked before.
+-- Tasks, admitted: for which tasks of queues with limits there is room. A slot is a held task, so parking, finishing or
+-- giving back a task frees its slot, and nothing else has to record that. The row of the queue is locked before.
 
 create function @extschema@.best_of(due @extschema@.due_task[], queues text[], max_tasks integer)
 returns @extschema@.due_task[]
@@ -43,7 +43,7 @@ begin
     if limits.max_per_key is null then
         return best_of(chosen, find_admissible.queues, find_admissible.room);
     end if;
-    -- Loops: what waits with a better priority takes the slots of its key first.
+    -- Loops: tasks with a better priority take the slots of their key first.
     for level in 0 .. 9 loop
         foreach served in array find_admissible.queues loop
             exit when cardinality(chosen) >= find_admissible.room;
@@ -71,7 +71,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     chosen due_task[] := '{}'::due_task[];
-    -- What is named twice would be found twice, and pay twice.
+    -- A queue that is named twice would be searched twice, and pay twice.
     named text[] := array(
         select u.queue from unnest(choose_due.queues) with ordinality as u (queue, place) group by u.queue order by min(u.place));
     locked text[] := array(select l.queue from unnest(choose_due.limits) as l);
@@ -79,7 +79,7 @@ declare
     room integer;
     served text;
 begin
-    -- Loops: each queue with limits has room of its own; those without compete with them.
+    -- Loops: each queue with limits has room of its own; queues without limits compete with them.
     foreach it in array choose_due.limits loop
         room := least(choose_due.max_tasks, it.max_running - slots_taken(it.queue, it.max_running),
                       floor(tokens_at(it.tokens, it.rate_per_second, it.burst, it.claimed_at, choose_due.now_at)));
@@ -158,8 +158,8 @@ comment on function @extschema@.next_token_at(text[], timestamptz) is
     'Return when the next token comes for which tasks of these queues wait; null if none wait for one.';
 
 
--- Ten milliseconds: another claim has the row of the queue locked, and may leave something; or a token has come since this
--- one has counted them.
+-- Ten milliseconds: another claim has locked the row of the queue, and may leave something; or a token has come since
+-- this claim counted them.
 create function @extschema@.next_admission_at(queues text[], now_at timestamptz) returns timestamptz
 language plpgsql
 stable

@@ -1,5 +1,5 @@
--- Tasks, asked to cancel. What runs hears of it, and may clean up. An activity that nobody holds runs nothing that could: it has
--- ended, and no slot of its queue, token of a rate or worker is taken up to tell it so.
+-- Tasks, asked to cancel. A running task hears of it, and may clean up. An activity that nobody holds runs nothing that
+-- could clean up: it ends at once, without taking a slot of its queue, a token or a worker.
 
 create function @extschema@.end_unheld(
     job       text,
@@ -103,8 +103,9 @@ comment on function @extschema@.cancel_requests(@extschema@.turn[], timestamptz)
     'Ask the requests of a task to cancel; return the queues of what was woken.';
 
 
--- Whoever has been asked to cancel, and has not heard of it, can pass it on only to what he waits for, and only later: what he
--- asks for meanwhile begins cancelled, but for what he shields. A child that was there before, and is busy, hears of it from him.
+-- A task that was asked to cancel, and has not heard of it, can pass that on only later, and only to what it waits for.
+-- So what it asks for meanwhile begins cancelled, unless it is shielded. A child that existed before, and is busy, hears
+-- of it from the task.
 create function @extschema@.begin_cancelled(turns @extschema@.turn[], asked_at timestamptz) returns text[]
 language plpgsql
 volatile
@@ -130,7 +131,7 @@ begin
     if unaware = '{}' then
         return queues;
     end if;
-    -- Before their tasks are looked at: a child that was there before may just have ended.
+    -- Before their tasks are looked at: a child that existed before may just have ended.
     children := lock_requested(unaware);
     -- A loop: this is rare, and each job's message needs its own identity.
     for target in

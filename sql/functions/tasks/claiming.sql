@@ -1,4 +1,4 @@
--- Tasks, claimed: how they come to be, and how workers take them. Claiming sets due_at to the end of the lease, so a
+-- Tasks, claimed: how they are created, and how workers take them. Claiming sets due_at to the end of the lease, so a
 -- crash needs no recovery: the task is due again.
 
 create function @extschema@.insert_coordinators(
@@ -25,8 +25,8 @@ begin
     if not exists (select from unnest(insert_coordinators.wanted) as w where w.timeout is not null) then
         return;
     end if;
-    -- Beneath the coordinator, so that it ends with the run; a run that goes on takes it along. What is due at a time does
-    -- not wait behind hooks of users on the same queue, however many there are.
+    -- Beneath the coordinator, so that it ends with the run; a run that continues takes it along. A deadline does not
+    -- wait behind hooks of users on the same queue, however many there are.
     insert into tasks (job_id, task, kind, name, queue, priority, due_at)
     select w.id, j.run::text || '/main/$deadline', 'hook', '$deadline', '$sql', 0,
            time_after(greatest(w.due_at, insert_coordinators.started_at), w.timeout)
@@ -85,8 +85,8 @@ comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integ
     'Insert the task of a hook from outside; return false if it exists.';
 
 
--- Where some queue has limits, it is looked through before those without. Suspects are left alone by either search, but take the room
--- of others; where there are some, which is hardly ever, one of them is chosen, and the search goes on behind the rest.
+-- Queues with limits are searched before those without. Both searches skip suspects, which nevertheless take up room. If
+-- there are any, which is rare, one of them is chosen, and the search continues behind the rest.
 create function @extschema@.find_claimable(
     queues      text[],
     restrained  text[],
@@ -144,7 +144,7 @@ declare
     chosen due_task[];
     leased record;
 begin
-    -- A loop: where all that was found had to be parked, others may be due behind it.
+    -- A loop: if all that was found had to be parked, other tasks may be due behind it.
     loop
         chosen := find_claimable(take_due.queues, restrained, limits, take_due.worker, take_due.max_tasks, take_due.since,
                                  taken_at);

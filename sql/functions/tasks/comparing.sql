@@ -1,4 +1,4 @@
--- Tasks, compared: whether code that runs again asks for what was asked for before it. The journal tells of answers alone.
+-- Tasks, compared: whether code that runs again asks for what it asked for before. The journal only records answers.
 
 create function @extschema@.requests_under_way(
     job              text,
@@ -41,7 +41,7 @@ comment on function @extschema@.requests_under_way(text, text) is
     'Return the keys of what others are doing for a task, with the fingerprints of the requests.';
 
 
--- Who answered early goes on.
+-- A hook that has answered early continues.
 create function @extschema@.open_requests(
     job              text,
     task             text,
@@ -80,8 +80,8 @@ comment on function @extschema@.open_requests(text, text, jsonb) is
     'Return the keys and fingerprints of what a task has asked for, without the answers that it was told, or is told by these facts.';
 
 
--- What was asked to cancel may live on; whoever has withdrawn it says so again. An operator may accept other arguments, and no
--- other request.
+-- A task that was asked to cancel may live on; code that has withdrawn its request says so again. An operator may accept
+-- other arguments, but no other request.
 create function @extschema@.open_failure(turn jsonb) returns jsonb
 language plpgsql
 stable
@@ -95,7 +95,7 @@ begin
     if (jsonb_typeof(said) = 'object') is not true then
         return null;
     end if;
-    -- A key is looked for among all that was said in one step, however many hooks are withdrawn at once.
+    -- A key is looked up among all that was said in one step, however many hooks are withdrawn at once.
     said := said || coalesce((
         select jsonb_object_agg(c.key, null)
           from jsonb_array_elements_text(nullif(open_failure.turn -> 'cancels', 'null')) as c (key)

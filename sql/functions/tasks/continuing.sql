@@ -1,5 +1,5 @@
--- Tasks, continued: the coordinator of the next run takes the place of the one before, with its queue, its asker and its
--- deadline. Nothing else of a run outlives it.
+-- Tasks, continued: the coordinator of the next run replaces the one before, with its queue, its asker and its deadline.
+-- Nothing else of a run outlives it.
 
 create function @extschema@.continue_coordinators(turns @extschema@.turn[], continued_at timestamptz) returns text[]
 language plpgsql

@@ -28,9 +28,9 @@ $$;
 comment on function @extschema@.poison_reason() is 'Return the reason for parking a task that was delivered too often.';
 
 
--- One exact index range for each queue and priority that is in use, best first; the scan stops when it has enough. Steps from
--- priority to priority find these: most queues have one. A step passes over all that is dead in a priority, so above a
--- low-water mark nobody steps: there every priority has its range.
+-- One exact index range for each queue and priority in use, best first; the scan stops when it has enough. Steps from
+-- priority to priority find the ranges: most queues have one. A step walks over all dead rows of a priority, so above a
+-- low-water mark there are no steps: there every priority has its range.
 create function @extschema@.find_due(
     queues     text[],
     max_tasks  integer,
@@ -95,8 +95,8 @@ comment on function @extschema@.find_due(text[], integer, timestamptz, timestamp
     'Lock what is due on queues without limits, best first; return it, and how many suspects are among it, which with apart are not even searched.';
 
 
--- A statement of its own, after those that have locked: it sees the rows as they are now, so their places hold. A task that was
--- delivered too often without progress is parked instead of given out: it blocks nobody. [P10]
+-- A statement of its own, after those that have locked: it sees the rows as they are now, so their places are still
+-- right. A task that was delivered too often without progress is parked instead of given out, and blocks nobody. [P10]
 create function @extschema@.lease_due(
     chosen     @extschema@.due_task[],
     worker     text,
@@ -140,8 +140,8 @@ comment on function @extschema@.lease_due(@extschema@.due_task[], text, uuid, in
     'Lease tasks that were locked; return them, and how many were parked instead.';
 
 
--- A step that finds what is due already goes on behind it, in the same priority. What has become due since somebody has
--- looked he has not seen: it is the next.
+-- If a step finds what is already due, it continues behind it, in the same priority. A task that has become due since the
+-- caller's look is the next one.
 create function @extschema@.next_due_at(queues text[], looked_at timestamptz default null) returns timestamptz
 language plpgsql
 stable
@@ -175,7 +175,7 @@ begin
                  limit 1
              ) as f
         )
-        -- Beyond the year 9999 not every language has a date, and nobody would wait for it.
+        -- After the year 9999 not every language has a date, and nobody would wait for it.
         select min(r.due_at) from ranges as r where r.due_at > now_at and r.due_at < '10000-01-01 00:00+00');
     if restrained = '{}' then
         return due_at;

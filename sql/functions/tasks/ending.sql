@@ -1,4 +1,5 @@
--- Tasks, ended: the last of a task, of all beneath it, and of what it leaves: mail, conditions, items, children, an answer.
+-- Tasks, ended: the end of a task, of all tasks beneath it, and of what it leaves: mail, conditions, items, children, an
+-- answer.
 
 create function @extschema@.leave_something(turns @extschema@.turn[]) returns boolean
 language plpgsql

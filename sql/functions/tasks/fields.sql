@@ -1,6 +1,6 @@
--- Tasks, fields: the words that a turn and a fact may use. A word misspelt must not be a word ignored.
+-- Tasks, fields: the words that a turn and a fact may use. A misspelt word must not be ignored.
 
--- Folded into the plan of who asks, as any constant. What is open is hardly ever said, and judged with what is suspicious.
+-- Folded into the plan of the caller, as any constant. `open` is rarely given, and is checked with what is suspicious.
 create function @extschema@.turn_fields() returns text[]
 language plpgsql
 immutable
@@ -49,8 +49,8 @@ comment on function @extschema@.request_fields(text) is
     'Return the fields of a request of a kind; for a child, if_exists says that it is a new job.';
 
 
--- What reads a list of objects stops at the first field that is not of its type, and PostgreSQL does not say whose it is. That is
--- looked for only then, field by field: one that is called the same has the same type wherever it stands.
+-- A list of objects is read up to the first field that does not have its type, and PostgreSQL does not say whose it is.
+-- Only then it is looked for, field by field: a field of the same name has the same type everywhere.
 create function @extschema@.misread_field(given jsonb) returns text
 language plpgsql
 stable
@@ -104,7 +104,7 @@ comment on function @extschema@.unread_failure(jsonb, text) is
     'Return that a field of a turn, fact, request or start does not have its type (PD107), or null.';
 
 
--- A time in JSON is a text that PostgreSQL reads by the TimeZone and DateStyle of whoever calls, where it leaves something open.
+-- A time in JSON is a text. PostgreSQL reads it by the TimeZone and DateStyle of the caller if it leaves something open.
 create function @extschema@.zoned_time() returns text
 language plpgsql
 immutable
@@ -141,7 +141,7 @@ comment on function @extschema@.zoneless_failure(jsonb, text) is
     'Return that a time of a turn, fact, request or start means another instant to another session (PD107), or null.';
 
 
--- Each of these is compared with what is there, and what is missing would look like the lease of another.
+-- Each of these is compared with a stored value; a missing one would look like the lease of somebody else.
 create function @extschema@.nameless_failure(given jsonb, what text) returns jsonb
 language plpgsql
 immutable
@@ -197,7 +197,7 @@ declare
     failure jsonb := coalesce(field_failure(stray_failure.turn, turn_fields() || 'open'::text, 'a turn'),
                               list_failure(stray_failure.turn));
 begin
-    -- A statement of its own: a parallel plan begins with its sub-selects, whatever stands before them.
+    -- A statement of its own: a parallel plan evaluates its sub-selects first, whatever comes before them.
     if failure is not null then
         return failure;
     end if;
@@ -212,8 +212,8 @@ comment on function @extschema@.stray_failure(jsonb) is
     'Return that a turn, or one of its facts, has an unknown field or an invalid list (PD107), or null.';
 
 
--- In the place of a look whether they are objects: what reads them finds that out too. It writes nothing, so the block that
--- catches what it finds costs no transaction id. What is wrong is looked for only then.
+-- Instead of a check whether they are objects: reading them shows that too. It writes nothing, so the block that catches
+-- errors costs no transaction id. Only then it is looked up what is wrong.
 create function @extschema@.check_turns(turns jsonb) returns void
 language plpgsql
 stable
@@ -230,7 +230,7 @@ begin
         or r.until !~ zoned_time()
         or r.until is not null and r.until::timestamptz is null;
     if found then
-        -- It may be no time at all, and is refused for that then.
+        -- It may not be a time at all, and is then refused for that.
         perform null::timestamptz from jsonb_to_recordset(check_turns.turns) as r (until timestamptz);
         perform raise_failure(failure_among(j.failure, 'turn', r.place, jsonb_array_length(check_turns.turns),
                                             concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))

@@ -1,5 +1,5 @@
--- Tasks, found: those of a queue with limits that are due. They are locked, and passed over where somebody else has locked
--- them. In a queue with a limit per key, what is due stands in line under its key, and is found by that.
+-- Tasks, found: the due tasks of a queue with limits. They are locked, and skipped if somebody else has locked them. In a
+-- queue with a limit per key, due tasks stand in line under their keys, and are found by them.
 
 create function @extschema@.find_ended(queue text, max_tasks integer, now_at timestamptz)
 returns @extschema@.due_task[]
@@ -56,8 +56,9 @@ comment on function @extschema@.find_free(text, integer, timestamptz) is
     'Lock tasks of a queue that are due and that nobody holds, best first.';
 
 
--- What has become due is put in line once, a thousand at a time, the best first; from then on a claim finds it by its key.
--- Two statements: one alone would update rows as they were before they were locked, and look at its constraints with that.
+-- A task that has become due is put in line once, a thousand at a time, best first; from then on, claims find it by its
+-- key. Two statements: a single one would update rows as they were before they were locked, and check constraints with
+-- that.
 create function @extschema@.stand_in_line(queue text, now_at timestamptz) returns void
 language plpgsql
 volatile
@@ -67,7 +68,7 @@ declare
     due due_task[] := find_free(stand_in_line.queue, 1000, stand_in_line.now_at);
 begin
     if due <> '{}' then
-        -- One look-up by primary key for each, whatever the statistics say: what is locked is found by its place.
+        -- One look-up by primary key for each, whatever the statistics say: locked rows are found by their places.
         with found as materialized (
             select f.place
               from unnest(due) as d
@@ -111,8 +112,8 @@ comment on function @extschema@.leave_line(text) is
     'Let the tasks of a queue without a limit per key be found by their time again.';
 
 
--- Keys take turns: the walk sets out behind the key that was served last, steps from key to key by the index, and comes
--- round to where it began. It ends as soon as enough is found; a key that is full costs it one step.
+-- Keys take turns: the walk begins behind the key that was served last, steps from key to key by the index, and returns
+-- to where it began. It ends as soon as enough is found; a key without room costs one step.
 create function @extschema@.find_by_key(
     queue      text,
     limits     @extschema@.queue_limits,

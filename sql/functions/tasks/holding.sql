@@ -1,4 +1,4 @@
--- Tasks, held: what a turn may say of one, and what becomes of it.
+-- Tasks, held: what a turn may say of a task, and what becomes of it.
 
 create function @extschema@.task_exists(job text, task text) returns boolean
 language plpgsql
@@ -55,10 +55,10 @@ comment on function @extschema@.own_task_failure(text) is
 
 
 -- The tasks are locked first and judged by what the lock shows, never by what was read before it. A turn waits for its
--- task, unlike for its job: a claim that saw an old version of a row keeps a lock on the new one until it commits, and
+-- task, but not for its job: a claim that saw an old version of a row keeps a lock on the new one until it commits, and
 -- would make others busy for nothing. Tasks are locked in order, after all jobs, so no circle can close. A sub-select
--- that locks is never flattened: one look-up by primary key for each turn, whatever the statistics said when the plan
--- was made. [P6]
+-- that locks is never flattened: one look-up by primary key for each turn, whatever the statistics said when the plan was
+-- made. [P6]
 create function @extschema@.hold_tasks(turns jsonb, touched text[], missed text[]) returns @extschema@.turn[]
 language plpgsql
 volatile
@@ -139,7 +139,7 @@ comment on function @extschema@.hold_tasks(jsonb, text[], text[]) is
     'Lock the tasks of turns, and judge each turn by its token and by what its holder has seen. [P6]';
 
 
--- The job is locked before: whoever acts for a single task that he holds, outside of any batch.
+-- The job is locked before: this is for callers that act for a single held task, outside of any batch.
 create function @extschema@.hold_task(job text, task text, token uuid) returns @extschema@.turn
 language plpgsql
 volatile
@@ -220,9 +220,10 @@ comment on function @extschema@.keep_or_park(@extschema@.turn[], @extschema@.arr
     'Write what becomes of tasks that live on: kept, parked or given back. A task that wanted to park and has mail is kept.';
 
 
--- What was asked to cancel may clean up, with all that is beneath it, though its asker ends first and hears nothing of it. But
--- who is ended from outside, and holds no token, takes all with him. Hardly ever is there anything to spare, which one look at
--- the inbox tells. What is beneath a task is locked here, in the order of the index: so by no bitmap.
+-- A task that was asked to cancel may clean up, with all beneath it, even if its asker ends first and hears nothing of
+-- it. But a task that is ended from outside, and holds no token, takes all with it. Rarely is there anything to spare,
+-- which one look at the inbox shows. Tasks beneath another are locked here in the order of the index, so not by a bitmap
+-- scan.
 create function @extschema@.delete_tasks(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile

@@ -1,6 +1,6 @@
--- Tasks, judged: what a turn may not say, and what it may not ask for, seen before anything is applied.
+-- Tasks, judged: what a turn may not say, and what it may not ask for, checked before anything is applied.
 
--- That its times can be read, and name their zone, was seen before.
+-- It was checked before that its times can be read and name their zone.
 create function @extschema@.option_failure(request jsonb) returns jsonb
 language plpgsql
 stable
@@ -93,7 +93,7 @@ comment on function @extschema@.await_failure(text[]) is
     'Return that no signal can have a name that is awaited (PD104), or null.';
 
 
--- What a turn may not say, seen before anything is applied.
+-- What a turn may not say, checked before anything is applied.
 create function @extschema@.turn_failure(state text, facts jsonb, requests jsonb, value jsonb) returns jsonb
 language plpgsql
 stable
@@ -110,7 +110,7 @@ begin
         and (turn_failure.facts is null or value_failure(turn_failure.facts, 'facts') is null) then
         return case when turn_failure.value is not null then value_failure(turn_failure.value, 'the result') end;
     end if;
-    -- Something is large, or suspicious: each part is judged for itself.
+    -- Something is large, or suspicious: each part is checked by itself.
     return coalesce(
         value_failure(turn_failure.value, 'the result'),
         (select j.failure
@@ -167,7 +167,7 @@ declare
     withdrawn text[] := array(select k.key from jsonb_array_elements_text(nullif(wait_failure.cancels, 'null')) as k (key)
                                where k.key is not null);
 begin
-    -- All is read as what will be applied reads it: a key may be a number, and a boolean text.
+    -- Everything is read in the way in which it will be applied: a key may be a number, and a boolean a text.
     if exists (select from jsonb_to_recordset(nullif(wait_failure.requests, 'null')) as q (key text, kind text, detached boolean)
                 where q.detached is not true
                   and not coalesce(q.kind in ('until', 'item') and q.key = any(withdrawn), false))

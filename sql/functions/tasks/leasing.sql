@@ -1,5 +1,5 @@
--- Tasks, leased: renewed by heartbeats, or given back by a worker that goes. Either may tell how far a task is, which the next
--- holder is told when this one is lost.
+-- Tasks, leased: renewed by heartbeats, or given back by a worker that stops. Both may report the progress of a task,
+-- which the next holder gets if this one is lost.
 
 create function @extschema@.progress_failure(progress jsonb) returns jsonb
 language plpgsql

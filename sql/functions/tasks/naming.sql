@@ -1,9 +1,10 @@
--- Tasks, named: what is asked for is named after who asked, and the key of the request. No two requests of a job have one name,
--- and none stands beneath another's: it would be the other's task, or end with it, and its asker would hear nothing. [P4] [P8]
+-- Tasks, named: a request is named after its asker and its key. No two requests of a job have the same name, and no name
+-- is beneath that of another request: such a task would belong to the other, or end with it, and its asker would hear
+-- nothing. [P4] [P8]
 
--- A detached one stands beside the hooks from outside, whose keys have no slash, and so has none either. A colon that is no
--- slash is marked, and a slash that leads to no place in the code; the name of a detached asker is told with its length. So two
--- names stay two.
+-- A detached task stands beside the hooks from outside, whose keys have no slash, so its key has none either. A colon
+-- that does not stand for a slash is marked, and so is a slash that leads to no place in the code. The name of a detached
+-- asker is given with its length. So two names stay two.
 create function @extschema@.requested_task(task text, key text, detached boolean) returns text
 language plpgsql
 immutable
@@ -27,7 +28,7 @@ comment on function @extschema@.requested_task(text, text, boolean) is
     'Return the name of a requested task: beneath its asker, with which it ends; or, if detached, beside the hooks from outside.';
 
 
--- Each run counts its keys from the beginning; the children of those before it are still there.
+-- Each run counts its keys from the beginning; the children of earlier runs still exist.
 create function @extschema@.child_id(job text, task text, key text) returns text
 language plpgsql
 immutable
@@ -60,8 +61,8 @@ comment on function @extschema@.beneath_failure(text) is
     'Return that a request under a key could end together with another request (PD104).';
 
 
--- The package's keys end with a number and have none before a slash, but for a place in the code, which begins with a dot: of
--- such keys none leads beneath another.
+-- The package's keys end with a number and have no slash before it, except in a place in the code, which begins with a
+-- dot: none of these keys leads beneath another.
 create function @extschema@.asked_key_failure(key text) returns jsonb
 language plpgsql
 immutable
@@ -85,8 +86,8 @@ comment on function @extschema@.asked_key_failure(text) is
     'Return that the key of a request is no name, or could lead beneath that of another (PD104), or null.';
 
 
--- A key without a number may lead to others, as `a` to `a/b#1`: then what else was asked for tells. Who repeats a request was judged
--- before. Any answer stays until the asker ends.
+-- A key without a number may lead to others, as `a` to `a/b#1`; then the other requests decide. Repeated requests were
+-- judged before. Any answer stays until the asker ends.
 create function @extschema@.nested_failure(job text, task text, requests jsonb) returns jsonb
 language plpgsql
 stable
@@ -132,7 +133,7 @@ comment on function @extschema@.nested_failure(text, text, jsonb) is
     'Return that the key of a request of a task leads to another request, or is led to by one (PD104), or null.';
 
 
--- Each level adds a key to the name of the one above. With 600 bytes a name fits any index, also beside a text of a memory.
+-- Each level adds a key to the name of the one above. A name of 600 bytes fits any index, also beside a text of a memory.
 create function @extschema@.depth_failure(job text, task text, requests jsonb) returns jsonb
 language plpgsql
 immutable

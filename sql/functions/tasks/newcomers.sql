@@ -1,7 +1,7 @@
--- Newcomers: what a worker may run that comes, or stays, though another could not run it.
+-- Newcomers: what a worker that registers, or remains, may run though another worker could not.
 
--- A task that no worker had the code for, or could open, lies aside for a minute at most: in the ranges that are
--- searched here. What is locked is about to move anyway, and what is left comes by itself.
+-- A task for which no worker had the code or the key is put aside for a minute at most, in the ranges that are searched
+-- here. A locked task is about to move anyway, and the others become due by themselves.
 create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
 language plpgsql
 volatile
@@ -45,9 +45,9 @@ comment on function @extschema@.wake_released(text[], text[], timestamptz) is
     'Make tasks due that were given back for lack of code or of a key, when a worker registers that may have it.';
 
 
--- Whoever left it stuck has gone, so these may run other code; so has an earlier process of the newcomer's name. What never
--- came to a turn is poisonous, and stays, as does what is stuck by code of the database or a schedule's memory, which no worker
--- brings along. What is locked is about to move anyway.
+-- The worker that left it stuck has gone, so the remaining ones may run other code; so has an earlier process with the
+-- newcomer's name. A task that never came to a turn is poisonous, and stays stuck. So do tasks that are stuck because of
+-- code of the database or a schedule's memory, which no worker brings along. A locked task is about to move anyway.
 create function @extschema@.wake_stuck(queues text[], newcomer text, woken_at timestamptz) returns text[]
 language plpgsql
 volatile

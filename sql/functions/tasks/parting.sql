@@ -1,5 +1,5 @@
--- Tasks, parting: a task that ends while children run that it asked for. Their jobs are not locked where it ends, and no second
--- lock is waited for: it leaves a task behind that sees to them, in the transaction in which it ends. [P8]
+-- Tasks, parting: a task ends while children run that it asked for. Their jobs are not locked at that moment, and no
+-- second lock is waited for: the transaction that ends the task leaves another task that sees to them. [P8]
 
 create function @extschema@.leave_parent_ends(turns @extschema@.turn[], ended_at timestamptz) returns text[]
 language plpgsql

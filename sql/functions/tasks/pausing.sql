@@ -1,4 +1,4 @@
--- Tasks, kept from workers for a while: by a pause of their job, or in a copy that has slept.
+-- Tasks, kept from workers for a while: by a pause of their job, or in a copy that has been adopted later.
 
 create function @extschema@.pause_tasks(job text) returns void
 language plpgsql
@@ -46,7 +46,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- Who has mail does not wait for a time any more, nor does a job wait that was started later.
+    -- A task with mail no longer waits for a time, and neither does a job that was started later.
     update tasks as t
        set due_at = time_after(t.due_at, delay_tasks.by),
            until = case when t.until > delay_tasks.due_after then time_after(t.until, delay_tasks.by) else t.until end

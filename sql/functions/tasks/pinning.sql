@@ -1,5 +1,5 @@
--- Tasks, pinned: one that keeps to a version of the code stands on a queue of that version, which only workers of it serve.
--- So a claim stays a few exact ranges, and no worker sees a task that it must not run.
+-- Tasks, pinned: a task that is pinned to a version of the code is on a queue of that version, which only workers of it
+-- serve. So a claim remains a few exact ranges, and no worker sees a task that it must not run.
 
 create function @extschema@.versioned_queue(queue text, version text) returns text
 language plpgsql
@@ -39,7 +39,8 @@ comment on function @extschema@.served_queues(text[], text) is
     'Return the queues from which a worker of a version claims: for each of its queues, first what is pinned to that version.';
 
 
--- Who holds one is fenced: code of the version before has no effect any more, nor what it would ask for. [P6]
+-- The holder of such a task is fenced: code of the version before has no effect any more, and neither has what it would
+-- ask for. [P6]
 create function @extschema@.repin_tasks(
     job           text,
     from_version  text,

@@ -1,5 +1,5 @@
--- Tasks, requested: what a task asks others to do. A request whose task or answer exists, consumed or not, inserts nothing: a
--- coordinator that crashed after its hook had finished does not run the hook again. [P4] [P12]
+-- Tasks, requested: what a task asks others to do. A request whose task or answer exists, consumed or not, inserts
+-- nothing: a coordinator that crashed after its hook had finished does not run the hook again. [P4] [P12]
 
 create function @extschema@.request_tasks(turns @extschema@.turn[], asked_at timestamptz) returns text[]
 language plpgsql
@@ -58,10 +58,11 @@ comment on function @extschema@.is_requested(text, text, text) is
     'Tell whether a task waits for a hook, activity or child that it has asked for under a key.';
 
 
--- Nobody waits for a detached child: the key of its request stands with the task. What somebody waits for has no use when
--- he is gone, and is asked to cancel; what was sent on its way goes on. A child is known by its request, not by its id: code
--- that runs again may draw another one. What a job that had the parent's id before has left is none of its own: that has ended, so
--- that no child somebody waits for is mistaken for it, and is older than the parent, by which a detached one is told from it.
+-- Nobody waits for a detached child: the key of its request is stored with the task. A child that somebody waited for is
+-- useless when the asker is gone, and is asked to cancel; a detached one continues. A child is known by its request, not
+-- by its id: code that runs again may draw another id. Children of an earlier job with the parent's id do not belong to
+-- the parent: that job has ended, so no child that somebody waits for is confused with them; and they are older than the
+-- parent, which tells detached ones apart.
 create function @extschema@.wanted_children(turns @extschema@.turn[]) returns @extschema@.new_job[]
 language plpgsql
 stable
@@ -126,8 +127,8 @@ comment on function @extschema@.refuse_children(@extschema@.new_job[], timestamp
     'Answer requests for children whose ids belong to other jobs.';
 
 
--- A child whose first memory breaks the contract of its entity is made all the same, and has failed: a detached one has
--- nobody else to tell. [P10]
+-- A child whose first memory breaks the contract of its entity is created anyway, and has failed: a detached child can
+-- report that to nobody else. [P10]
 create function @extschema@.without_broken(
     wanted     @extschema@.new_job[],
     failed_at  timestamptz

@@ -1,7 +1,7 @@
--- Tasks, suspect: what was claimed again and again without a successful turn may be what kills its workers, or may only have
--- been held beside it. So a worker holds one such task at a time, beside others that are not: what is harmless makes progress,
--- and what is parked as poisonous has died without another suspect. Where max_deliveries is no more than five, nothing is
--- suspected before it is parked. [P10]
+-- Tasks, suspect: a task that was claimed again and again without a successful turn may be what kills its workers, or may
+-- only have been held beside it. So a worker holds one such task at a time, beside others that are not suspect: a
+-- harmless task makes progress, and a task that is parked as poisonous has died without another suspect. If
+-- max_deliveries is five or less, tasks are parked before they are suspected. [P10]
 
 create function @extschema@.suspicious_deliveries() returns integer
 language plpgsql

@@ -1,9 +1,9 @@
--- Tasks, woken. Law: waking moves only a parked task. A task that is held looks at its inbox when it parks, under the
--- job's lock; meanwhile its worker is given a hint, where it listens, so that the task may look before. What updates many
--- tasks at once goes through the index, in order of their names: so by no bitmap, which has the order of their places.
+-- Tasks, woken. Law: waking moves only a parked task. A held task looks at its inbox when it parks, under the lock of the
+-- job; meanwhile its worker gets a hint if it listens, so that the task may look before. Updates of many tasks at once go
+-- through the index, in order of their names, and not by a bitmap scan, which has the order of their places.
 
--- The lock of a job gives an old snapshot no new eyes, and a task that has parked since has not written the job's row.
--- Its own it has: to lock that is refused with 40001, and the caller tries again with a new snapshot.
+-- The lock of a job does not refresh an old snapshot, and a task that has parked since has not written the row of the
+-- job, but its own row. To lock that row is refused with 40001, and the caller tries again with a new snapshot.
 create function @extschema@.check_snapshot(jobs text[]) returns void
 language plpgsql
 volatile

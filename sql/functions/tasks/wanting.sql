@@ -1,5 +1,5 @@
--- Tasks, wanted: whether something waits in a queue, and whether its limits have room for it. Nothing is locked: it says when
--- to look, and whom to tell.
+-- Tasks, wanted: whether something waits in a queue, and whether its limits have room for it. Nothing is locked: the
+-- answer says when to look, and whom to notify.
 
 create function @extschema@.priorities_in_line(queue text) returns smallint[]
 language plpgsql
@@ -71,7 +71,7 @@ comment on function @extschema@.is_wanted(text, timestamptz) is
     'Tell whether a task of a queue is due that nobody holds.';
 
 
--- What is pinned to a version of the code stands on a queue of its own, in the order of names right behind: `llm`, `llm@v2`.
+-- Tasks that are pinned to a version are on a queue of their own, directly behind in the order of names: `llm`, `llm@v2`.
 create function @extschema@.slots_taken(queue text, max_slots integer) returns integer
 language plpgsql
 stable
@@ -129,8 +129,8 @@ comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @ext
     'Return how many tasks of a key may be claimed beside those that are already held or chosen.';
 
 
--- From key to key by the index, to the first for which there is room. What is due and stands in no line yet is taken for
--- such: the next claim puts it there.
+-- From key to key by the index, to the first with room. A due task that stands in no line yet counts as one: the next
+-- claim puts it in line.
 create function @extschema@.is_wanted_by_key(queue text, limits @extschema@.queue_limits, now_at timestamptz)
 returns boolean
 language plpgsql

@@ -1,5 +1,5 @@
--- The clock of a test: it goes on as the server's does, and can be moved forward. Moving it replaces the function clock(),
--- so the permission is the owner's, and an app whose clock was never moved keeps the plain one.
+-- The clock of a test: it runs like that of the server, and can be moved forward. Moving it replaces the function
+-- clock(), so only the owner may, and an app whose clock was never moved keeps the plain one.
 
 create function @extschema@.lock_clock() returns void
 language plpgsql
@@ -7,7 +7,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    -- A loop: who puts the clock back takes the row away, maybe before it is locked here.
+    -- A loop: whoever resets the clock deletes the row, perhaps before it is locked here.
     loop
         insert into settings (name, value) values ('clock_ahead', '0') on conflict on constraint one_row_per_setting do nothing;
         perform from settings as s where s.name = 'clock_ahead' for no key update;
@@ -94,7 +94,7 @@ begin
        and t.due_at < 'infinity'
        and not t.paused;
     next_at := least(next_at, next_token_at(array(select distinct t.queue from tasks as t), now_at));
-    -- Who is at work may be about to say something; and a lease is not for a test to end.
+    -- A worker that holds a task may be about to report something; and a test must not end a lease.
     if is_at_work or (next_at <= skip_time.up_to) is not true then
         return null;
     end if;

@@ -1,4 +1,4 @@
--- Workflows, many at once: all of a list are started, or none. Where one is refused, it is said which. [P1]
+-- Workflows, many at once: all of a list are started, or none. If one is refused, the error says which. [P1]
 
 create function @extschema@.read_starts(starts jsonb) returns @extschema@.new_job[]
 language plpgsql
@@ -31,7 +31,7 @@ begin
                context jsonb, headers jsonb, pinned_version text, key text, if_exists text, limit_key text,
                timeout interval));
 exception
-    -- Which it was is looked for only now.
+    -- Only now it is looked up which one it was.
     when data_exception then
         perform raise_failure(failure_among(unread_failure(s.item, 'a start'), 'start', s.place,
                                             jsonb_array_length(read_starts.starts), s.item ->> 'id'))
