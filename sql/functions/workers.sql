@@ -21,7 +21,7 @@ declare
         select
           from workers as w
          where w.worker = register_worker.worker
-           and w.seen_at > now_at - interval '5 min');
+           and not is_gone(w.seen_at, now_at));
 begin
     perform check_protocol(register_worker.protocol);
     perform check_instance(register_worker.instance);
@@ -53,7 +53,7 @@ begin
     perform
        from workers as w
       where w.queues && served
-        and w.seen_at > now_at - interval '5 min'
+        and not is_gone(w.seen_at, now_at)
         for key share;
     perform wake_stuck(served, case when not was_there then register_worker.worker end, clock());
     return json_build_object(
@@ -81,7 +81,7 @@ begin
     now_at := clock();
     -- On queues that nobody serves it would wait as well, but would no longer say why it is stuck.
     perform notify_listeners(wake_stuck(
-        array(select distinct unnest(w.queues) from workers as w where w.seen_at > now_at - interval '5 min'),
+        array(select distinct unnest(w.queues) from workers as w where not is_gone(w.seen_at, now_at)),
         null, now_at));
 end
 $$;
@@ -103,7 +103,7 @@ begin
           from workers as w
          where w.queues @> array[versioned_queue(has_worker.queue, has_worker.version)]
            and w.functions @> array[has_worker.kind || ' ' || has_worker.name]
-           and w.seen_at > now_at - interval '5 min');
+           and not is_gone(w.seen_at, now_at));
 end
 $$;
 comment on function @extschema@.has_worker(text, text, text, text) is

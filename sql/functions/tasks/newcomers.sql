@@ -1,5 +1,18 @@
 -- Newcomers: what a worker that registers, or remains, may run though another worker could not.
 
+create function @extschema@.is_gone(seen_at timestamptz, at timestamptz) returns boolean
+language plpgsql
+immutable
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return is_gone.seen_at <= is_gone.at - interval '5 min';
+end
+$$;
+comment on function @extschema@.is_gone(timestamptz, timestamptz) is
+    'Tell whether a worker that was last seen at a time counts as gone.';
+
+
 -- A task for which no worker had the code or the key is put aside for a minute at most, in the ranges that are searched
 -- here. A locked task is about to move anyway, and the others become due by themselves.
 create function @extschema@.wake_released(queues text[], functions text[], woken_at timestamptz) returns void
@@ -70,7 +83,7 @@ begin
               from workers as w
              where w.worker = t.last_worker
                and w.worker is distinct from wake_stuck.newcomer
-               and w.seen_at > wake_stuck.woken_at - interval '5 min'
+               and not is_gone(w.seen_at, wake_stuck.woken_at)
             offset 0)
            for no key update of t skip locked
     ), moved as (
