@@ -52,15 +52,14 @@ def test_the_program_runs_as_it_stands(ran: str, connection: psycopg.Connection)
 def test_the_sql_runs_as_it_stands(ran: str, connection: psycopg.Connection) -> None:
     """(C6) (C25) Every statement runs in the app's schema."""
     (sql,) = blocks("sql")
-    connection.execute("select entity_create('agent-1', 'research-agent', '{}')")
     statements = [part for part in re.sub(r"--[^\n]*", "", sql).split(";") if part.strip()]
     for statement in statements:
         connection.execute(statement.replace("my_app.", "perdure.").encode())
     assert len(statements) > 5
     row = connection.execute(
-        "select context ->> 'flag', version from jobs where id = 'agent-1'"
+        "select context ->> 'score', version from jobs where id = 'agent-1'"
     ).fetchone()
-    assert row == ("true", 2)
+    assert row == ("0.9", 6)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
