@@ -19,7 +19,7 @@ from tests.vectors import create_pgvector
 
 SQL = Path(__file__).parents[2] / "sql"
 PAGES = [
-    *(SQL / f"{name}.md" for name in ("memory", "likeness", "operating")),
+    *(SQL / f"{name}.md" for name in ("memory", "search", "operating")),
     *sorted((SQL / "coordination").glob("*.md")),
 ]
 

@@ -1,4 +1,4 @@
-"""The page of words: what it calls ours is there under that name."""
+"""The glossary: what it calls ours is there under that name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ SQL = Path(__file__).parents[2] / "sql"
 OWNERS = (perdure, perdure.AsyncEntity, perdure.Client, perdure.Handle)
 
 
-def test_the_words_of_the_page_are_those_of_the_code() -> None:
-    page = (SQL / "coordination" / "words.md").read_text("utf-8")
+def test_the_words_of_the_glossary_are_those_of_the_code() -> None:
+    page = (SQL / "coordination" / "glossary.md").read_text("utf-8")
     rows = re.findall(r"^\| (?!here|-)(.*?) \|(.*)\|$", page, re.MULTILINE)
     names = [name.split(".")[-1] for word, _ in rows for name in re.findall(r"`([\w.]+)`", word)]
     functions = "\n".join(path.read_text("utf-8") for path in (SQL / "functions").rglob("*.sql"))
