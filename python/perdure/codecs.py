@@ -111,10 +111,10 @@ class AesGcm:
 
 
 class _Key:
-    """A key, and what is derived from it: no two uses share one.
+    """A key, and the keys that are derived from it, one for each use.
 
-    The nonce is a keyed hash of all that is sealed, so it comes again only with the same value at
-    the same place under the same salt, after however many values, forks and restored machines.
+    The nonce is a keyed hash of all that is encrypted. So it repeats only for the same value at the
+    same place under the same salt, after any number of values, forks and restored machines.
     """
 
     __slots__ = ("_cipher", "_for_nonces", "_name", "for_digests")

@@ -34,7 +34,7 @@ class PerdureError(Exception):
     """
 
     code: ClassVar[str] = "PD000"
-    message: str = ""  # a subclass of a user may not call __init__()
+    message: str = ""  # a user's subclass may not call __init__()
     detail: str | None = None
     hint: str | None = None
     codes: ClassVar[dict[str, type[PerdureError]]] = {}
@@ -88,7 +88,7 @@ class WrongType(PerdureError, TypeError, code="PD102"):
 class InvalidValue(PerdureError, ValueError, code="PD103"):
     """The value cannot be stored as JSON (NaN, infinity, NUL, a lone surrogate ...)."""
 
-    is_chance: bool = False  # the next attempt may well give one that can
+    is_chance: bool = False  # the next attempt may give one that can be stored
 
 
 class InvalidName(PerdureError, ValueError, code="PD104"):
@@ -424,7 +424,7 @@ def _carried(error: BaseException) -> Failed | None:
     try:
         failure["through"] = [*failure.get("through", ()), type(error).__name__]
         written = json.dumps(failure, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError):  # nor can half a surrogate pair be encoded
+    except (TypeError, ValueError, RecursionError):  # half a surrogate pair fails here too
         return None
     return None if b"\\u0000" in written else failure
 
@@ -480,7 +480,7 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
     try:
-        return str(str(error))  # what a class of its own gives for a text is one of these
+        return str(str(error))  # __str__ may return a subclass of str
     except BaseException:  # noqa: BLE001 - a broken __str__ must not hide that the work failed
         return f"<{type(error).__name__} without a readable message>"
 

@@ -44,10 +44,10 @@ PAGE = 100
 """How many running coordinators are read at a time."""
 
 ALL_ASKED = 2_147_483_647
-"""How much the code of a run has asked for that has ended, as the database has it."""
+"""How much the code of an ended run has asked for, as the database stores it."""
 
 _COMPARED = {"completed": "returned", "continued": "continued as new with"}
-"""How runs ended whose code must end so again, and what the code did."""
+"""Endings that the code must reproduce, and what the code did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def replay_journal(app: App, row: Json, journal: Rows) -> NonDeterminism | None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end what runs here: a run takes a KeyboardInterrupt for an error of the code."""
+    """Let Ctrl-C end this block: a run would take a KeyboardInterrupt for an error of the code."""
     heard: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
@@ -135,12 +135,12 @@ def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
     """Decrypt a recording with the codec of the app. Raises ValueSealed and SealBroken."""
     fields = Fields(() if app.codec is None else app.codec.memory)
     known, rows = openers.recording(Opening(app.codec, fields, {}), row, journal)
-    # A row that a worker has claimed was opened there, where it was seen what its arguments hide.
+    # A row that a worker has claimed was decrypted there, and its discretion is known.
     return known | ({"discretion": row["discretion"]} if "discretion" in row else {}), rows
 
 
 def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:
-    """Compare what is under way with what the code waits for; older recordings do not tell."""
+    """Compare what is under way with what the code waits for. Older recordings do not say it."""
     for key, fingerprint in (row.get("open") or {}).items():
         op = run.journal.ops.get(key)
         if op is None or op.kind != "answer":
@@ -206,7 +206,7 @@ def recordings(
     after, left = "", limit
     while left is None or left > 0:
         size = PAGE if left is None else min(PAGE, left)
-        # As it is: an export is no place for what was sealed, and the replay has the codec.
+        # Left encrypted: an export must not contain plain values, and the replay has the codec.
         rows = client.send(client.calls.running_coordinators(after, size, workflow))
         for (row,) in rows:
             yield _recorded(client, row)
@@ -239,7 +239,7 @@ def recordings_of_runs(client: Client, job: str, seen: Mapping[str, Json]) -> It
 
 
 def _rows_of(client: Client, job: str, task: str, position: int | None = None) -> Rows:
-    """Read what a task was told, maybe up to a position; some of it may be forgotten."""
+    """Read what a task was told, perhaps up to a position; some of it may have been deleted."""
     rows: Rows = []
     while position is None or len(rows) < position:
         call = client.calls.read_journal(job, task, rows[-1][0] if rows else 0)
@@ -257,7 +257,7 @@ def recording_of(client: Client, job: str) -> Recording:
 
 
 def _recorded(client: Client, row: Json) -> Recording:
-    """Read the journal of a row, as far as it went when that was read."""
+    """Read the journal of a row, up to its position at that time."""
     return Recording(row, _rows_of(client, row["job"], row["task"], row["position"]))
 
 

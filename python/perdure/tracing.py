@@ -33,7 +33,8 @@ logger = logging.getLogger("perdure.worker")
 _LOST = "a span is lost: the tracer has failed"
 
 _NOWHERE = Context()
-"""Where nothing runs: a worker's spans belong to the trace of a job, not to what started it."""
+"""An empty context: the spans of a worker belong to the trace of a job, not to what started the
+worker."""
 
 _NANOSECONDS = 1000
 """In a microsecond."""
@@ -48,7 +49,7 @@ def headers() -> dict[str, str]:
 
 @contextmanager
 def _harmless() -> Iterator[None]:
-    """Let work go on where the tracer, a sampler or a processor of the user's fails."""
+    """Let work continue if the tracer, a sampler or a processor of the user fails."""
     try:
         yield
     except Exception:
@@ -56,21 +57,23 @@ def _harmless() -> Iterator[None]:
 
 
 class AttemptSpan:
-    """One attempt under way: its span, which is that of all that its code runs."""
+    """One attempt under way: its span, the parent of all that its code runs."""
 
     def __init__(self, span: Span):
         self._span = span
 
     def end(self, state: str, failure: Failed | None = None) -> None:
-        """Tell how it ended: `done`, `failed`, `retry`, `cancelled`, `park` or `drop`; a hook in
-        SQL may also be `stuck`, `waiting` or `gone`."""
+        """Record how it ended: `done`, `failed`, `retry`, `cancelled`, `park` or `drop`.
+
+        A hook in SQL may also end as `stuck`, `waiting` or `gone`.
+        """
         with _harmless():
             _tell(self._span, state, failure)
             self._span.end()
 
 
 class Tracing:
-    """Makes the spans of one app: `Tracing(tracer)`. Raises InvalidArgument for what is none."""
+    """Makes the spans of one app: `Tracing(tracer)`. Raises InvalidArgument for another object."""
 
     def __init__(self, tracer: trace.Tracer):
         if not isinstance(tracer, trace.Tracer):
@@ -96,7 +99,7 @@ class Tracing:
     def ended(
         self, info: Info, instance: str | None, began: int, state: str, failure: Failed | None
     ) -> None:
-        """Tell of a run of a workflow that has ended, and began at an instant (µs)."""
+        """Record a run of a workflow that has ended, and began at an instant (µs)."""
         with _harmless():
             around = _around(info, instance)
             span = self._span(info, around, f"workflow {info.workflow}", began * _NANOSECONDS)
@@ -104,7 +107,7 @@ class Tracing:
             span.end()
 
     def carried(self, row: Json, instance: str | None) -> dict[str, str]:
-        """Give the headers of a child of a claimed row's job: it belongs to the same trace."""
+        """Return the headers of a child of a claimed row's job, which belongs to the same trace."""
         carrier: dict[str, str] = {}
         with _harmless():
             propagate.inject(carrier, _trace_of(row["headers"], instance, row["job"]))
@@ -130,13 +133,13 @@ class Tracing:
 
 
 def _around(info: Info, instance: str | None) -> Context:
-    """Give what an attempt stands below: the hook that runs here, or what its job is part of."""
+    """Return the parent of an attempt: the hook that runs here, or the trace of its job."""
     is_inside = trace.get_current_span().get_span_context().is_valid
     return otel.get_current() if is_inside else _trace_of(info.headers, instance, info.job)
 
 
 def _trace_of(headers: Any, instance: str | None, job: str) -> Context:
-    """Give the trace that headers tell of, or that of the job itself."""
+    """Return the trace that headers name, or that of the job itself."""
     known = headers.items() if isinstance(headers, dict) else ()
     carrier = {name: value for name, value in known if isinstance(value, str)}
     context = propagate.extract(carrier, _NOWHERE)
@@ -155,7 +158,7 @@ def _trace_of(headers: Any, instance: str | None, job: str) -> Context:
 def _tell(span: Span, state: str, failure: Failed | None) -> None:
     span.set_attribute("perdure.state", state)
     if failure is None:
-        if state in ("failed", "retry", "stuck"):  # of a hook in SQL: the database keeps why
+        if state in ("failed", "retry", "stuck"):  # for a hook in SQL the database keeps the reason
             span.set_status(Status(StatusCode.ERROR))
         return
     told = {name: failure.get(name) for name in ("type", "message", "traceback")}

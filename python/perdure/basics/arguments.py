@@ -1,4 +1,4 @@
-"""Arguments: what SQL would read as something else, or not at all, is refused by its name."""
+"""Arguments that SQL would misread, or could not read, are refused by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .names import check_name, check_own_name, check_queue
 
 
 class Kind(NamedTuple):
-    """What an argument may be, and what is said of all else."""
+    """What an argument may be, and what to say about other values."""
 
     accepts: Callable[[Any], bool]
     name: str
@@ -19,7 +19,7 @@ class Kind(NamedTuple):
 
 
 def is_whole(given: object, end: int = 2**63) -> bool:
-    """Tell whether this is a whole number, between -end and end; True and False are none."""
+    """Tell whether a value is a whole number between -end and end. True and False are not."""
     return isinstance(given, int) and not isinstance(given, bool) and -end <= given < end
 
 
@@ -45,10 +45,10 @@ NEEDED_BUT_IN: Mapping[str, frozenset[str]] = {
     "version": frozenset({"entity_at"}),
     "workflow": frozenset({"list_jobs"}),
 }
-"""What may not be None, and the functions where it may; all else may be None."""
+"""Arguments that may not be None, and the functions in which they may; all others may be None."""
 
 NUMBERED = frozenset({"entity_history", "entity_items", "read_journal", "stream_items"})
-"""Where `after` is the number of what was read last; elsewhere it is text."""
+"""Functions in which `after` is the number of what was read last; elsewhere it is text."""
 
 _TEXTS = (
     "after assignee by catch_up condition cron entity function how id if_exists item job key kind"
@@ -67,7 +67,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def check_arguments(function: str, given: Mapping[str, Any]) -> None:
-    """Refuse what is no text, number or boolean where SQL takes one, and None where it needs one.
+    """Refuse what SQL cannot take as text, number or boolean, and None where it needs a value.
 
     `check_arguments("hook", {"name": "approve", "priority": 3})`. Raises InvalidArgument.
     """
@@ -80,7 +80,7 @@ def check_arguments(function: str, given: Mapping[str, Any]) -> None:
 
 
 def check_argument(name: str, given: Any, kind: Kind) -> None:
-    """Refuse one that is of another kind: `check_argument("slots", 3, INTEGER)`.
+    """Refuse an argument of another kind: `check_argument("slots", 3, INTEGER)`.
 
     Raises InvalidArgument.
     """
@@ -89,10 +89,10 @@ def check_argument(name: str, given: Any, kind: Kind) -> None:
 
 
 def check_asked(options: Mapping[str, Any]) -> None:
-    """Refuse options of a request, none of them None, that the database would refuse with all that
-    its coordinator or hook says at the time: `check_asked({"queue": "ai", "priority": 3})`.
+    """Refuse options of a request that the database would refuse together with the whole turn.
 
-    Raises InvalidArgument and InvalidName.
+    `check_asked({"queue": "ai", "priority": 3})`. None of the options is None. Raises
+    InvalidArgument and InvalidName.
     """
     check_arguments("request", options)
     for option, value in options.items():
@@ -112,13 +112,13 @@ def check_asked(options: Mapping[str, Any]) -> None:
 _OWN_NAMES = {"id": "a child", "entity": "an entity"}
 _NAMES = {"assignee": "an assignee", "limit_key": "a limit", "signal": "a signal"}
 _ANY = {"limit_key": ""}
-"""What an option says that is none."""
+"""Values of options that mean that nothing was given."""
 
 
 def listed(name: str, given: Any) -> list[Any]:
-    """Give several of something as a list: `listed("order_by", ["score", "-$created_at"])`.
+    """Return several values as a list: `listed("order_by", ["score", "-$created_at"])`.
 
-    Raises InvalidArgument for text, a mapping, and what cannot be gone through.
+    Raises InvalidArgument for text, a mapping, and what is not iterable.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InvalidArgument(f"{name}={given!r} is not a list"[:500], hint="Give several: […].")
@@ -126,5 +126,5 @@ def listed(name: str, given: Any) -> list[Any]:
 
 
 def of_a_call(args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Take the arguments of a call apart, given as a list or a mapping. Raises InvalidArgument."""
+    """Split the arguments of a call, given as a list or a mapping. Raises InvalidArgument."""
     return ((), dict(args)) if isinstance(args, Mapping) else (tuple(listed("args", args)), {})

@@ -1,7 +1,7 @@
-"""The event loop that an async client belongs to: that of its first use, until it is closed.
+"""The event loop that an async client belongs to: the loop of its first use, until that is closed.
 
-A connection is read by the loop that has opened it, and who waits for a lock of asyncio is woken in
-his own loop: from two loops at once both would wait for ever.
+A connection is read by the loop that opened it, and a task that waits for an asyncio lock is woken
+in its own loop. Used from two loops at once, both would wait for ever.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .forks import note_holder
 
 
 class Belonging:
-    """What may be used in one event loop at a time."""
+    """Something that may be used in one event loop at a time."""
 
     def __init__(self) -> None:
         self.begin_anew()
@@ -27,14 +27,14 @@ class Belonging:
         self._lock = threading.Lock()
 
     def has_ended(self) -> bool:
-        """Tell whether the loop of earlier calls is closed; this one takes its place.
+        """Tell whether the loop of earlier calls is closed; the running loop then takes its place.
 
-        Raises InvalidArgument where it is not, and another one runs.
+        Raises InvalidArgument if it is not closed and another loop runs.
         """
         loop = asyncio.get_running_loop()
         if self._loop is loop:
             return False
-        with self._lock:  # the first calls of two threads may be one
+        with self._lock:  # two threads may make their first calls at the same time
             earlier = self._loop
             if earlier is not None and not earlier.is_closed():
                 raise InvalidArgument(

@@ -1,5 +1,8 @@
-"""Time as the package counts it: instants are whole microseconds since 1970 (UTC), exact; durations
-are seconds as a float. On the wire instants are ISO 8601 text."""
+"""Time as the package counts it.
+
+Instants are whole microseconds since 1970 (UTC), exact. Durations are seconds as a float. On the
+wire, instants are ISO 8601 text.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ MICROSECONDS = 1_000_000
 """In a second."""
 MAX_SECONDS = 100 * 365 * 86_400.0
 FOREVER = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
-"""The last instant there is: the end of the year 9999."""
+"""The last instant: the end of the year 9999."""
 _FIRST = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 _UNITS = {
@@ -33,7 +36,7 @@ _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", re.IGNORECASE)
 
 
 def seconds(duration: Duration) -> float:
-    """Give a duration in seconds: `seconds("1 h 30 min") == 5400.0`. Raises InvalidArgument."""
+    """Return a duration in seconds: `seconds("1 h 30 min") == 5400.0`. Raises InvalidArgument."""
     if isinstance(duration, str):
         length = _read(duration)
     elif isinstance(duration, timedelta):
@@ -85,18 +88,20 @@ def as_interval(duration: Duration) -> str:
 
 
 def microseconds(length: float) -> int:
-    """Give seconds as whole microseconds: more than nothing is never none."""
+    """Return seconds as whole microseconds; a positive duration is never rounded to 0."""
     return max(round(length * MICROSECONDS), 1 if length > 0 else 0)
 
 
 def micros(instant: datetime) -> int:
-    """Give an aware datetime as microseconds since 1970. Raises InvalidArgument for another."""
+    """Return an aware datetime as microseconds since 1970. Raises InvalidArgument for another."""
     return (aware(instant) - EPOCH) // MICROSECOND
 
 
 def aware(instant: datetime) -> datetime:
-    """Give what is a datetime with a time zone as it is. Raises InvalidArgument for all else, and
-    for what in UTC lies in no year that has four digits."""
+    """Return a datetime with a time zone unchanged. Raises InvalidArgument for anything else.
+
+    So it does for a datetime that is not between the years 1 and 9999 in UTC.
+    """
     given: object = instant
     if not isinstance(given, datetime):
         raise InvalidArgument(
@@ -118,7 +123,7 @@ def aware(instant: datetime) -> datetime:
 
 
 def from_micros(instant: int) -> datetime:
-    """Give microseconds since 1970 as a datetime in UTC."""
+    """Return microseconds since 1970 as a datetime in UTC."""
     return EPOCH + timedelta(microseconds=instant)
 
 

@@ -18,7 +18,7 @@ def _die_when_due(name: str) -> None:
 
 
 def _pass(name: str) -> None:
-    """Go on: no crash is armed in this process."""
+    """Continue: no crash is armed in this process."""
 
 
 crash_point = _die_when_due if _armed else _pass

@@ -1,7 +1,7 @@
-"""Forks: a child process inherits the connections of its parent, and leaves them to it.
+"""Forks: a child process inherits the connections of its parent, and leaves them alone.
 
-Two processes that speak on one connection hear each other's answers. Nor may the child say goodbye
-on it: that would end the session of the parent.
+Two processes on one connection would read each other's answers. The child must not close them
+either: that would end the session of the parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import psycopg
 
 
 class Holder(Protocol):
-    """What holds connections, and maybe locks that nobody in a child process would release."""
+    """Something that holds connections, and locks that a child process would never release."""
 
     def begin_anew(self) -> None:
         """Forget them: this is another process now."""
@@ -24,7 +24,7 @@ class Holder(Protocol):
 _holders: WeakSet[Holder] = WeakSet()
 _connections: WeakSet[Any] = WeakSet()
 _left: list[Any] = []
-"""Connections of the parent, kept here: whoever deletes one would warn that it is open."""
+"""Connections of the parent, kept here: deleting one would warn that it is open."""
 
 
 def note_holder(holder: Holder) -> None:
@@ -33,12 +33,12 @@ def note_holder(holder: Holder) -> None:
 
 
 def note_connection(connection: Any) -> None:
-    """Leave it to this process in every child process."""
+    """Leave this connection alone in every child process."""
     _connections.add(connection)
 
 
 def _begin_anew() -> None:
-    """Let what is said on the parent's connections go nowhere, and hold them no more."""
+    """Redirect what is sent on the parent's connections to nowhere, and hold them no more."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for connection in list(_connections):
         with suppress(psycopg.Error):  # closed already

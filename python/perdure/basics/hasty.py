@@ -1,5 +1,8 @@
-"""A connection whose calls end in time, also where the server is there and says nothing: a stopped
-process, a disk that hangs. An asynchronous call is ended by its loop; a plain one has to look."""
+"""A connection whose calls end in time, even if the server is there and says nothing.
+
+Such a server is a stopped process, or has a disk that hangs. An event loop can end an asynchronous
+call; a plain call has to check by itself.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,15 @@ T = TypeVar("T")
 
 
 class HastyConnection(psycopg.Connection[TupleRow]):
-    """A plain connection that gives a call up at `until` (monotonic seconds), and itself with it.
+    """A plain connection that gives up a call at `until` (monotonic seconds), and closes then.
 
-    Raises psycopg.OperationalError then: what comes later would be taken for another answer.
+    Raises psycopg.OperationalError: what arrives later would be read as another answer.
     """
 
     until: float | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
-        """Consume a generator of the driver's, which is told several times a second how late it
-        is: nothing is ready."""
+        """Consume a generator of the driver, and check the time several times a second."""
         if self.until is not None:
             gen = self._in_time(gen, self.until)
         return super().wait(gen, *args, **options)

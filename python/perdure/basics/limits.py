@@ -1,5 +1,7 @@
-"""Limits of time on work: how long one attempt of an activity or hook may take, and all of them
-with the pauses between. Both count from when an attempt, or the first one, begins."""
+"""Time limits on one attempt of an activity or hook, and on all of them with their pauses.
+
+Both count from the beginning: of the attempt, or of the first one.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ class Limits:
     within: float | None = None
 
     def until(self, first_at: int, began_at: int) -> int | None:
-        """Give when an attempt has to end (µs) that began then; the first one began at first."""
+        """Return when an attempt has to end (µs), given when it and the first one began."""
         ends = [
             at + microseconds(length)
             for at, length in ((began_at, self.timeout), (first_at, self.within))
@@ -28,12 +30,12 @@ class Limits:
         return min(ends, default=None)
 
     def end(self, first_at: int) -> int | None:
-        """Give when all attempts have to end (µs); the first one began at first."""
+        """Return when all attempts have to end (µs), given when the first one began."""
         return None if self.within is None else first_at + microseconds(self.within)
 
 
 def limits_of(timeout: Duration | None, within: Duration | None) -> Limits:
-    """Read limits as a decorator is given them. Raises InvalidArgument."""
+    """Read the limits that a decorator was given. Raises InvalidArgument."""
     read = [None if given is None else seconds(given) for given in (timeout, within)]
     if 0 in read:
         raise InvalidArgument(

@@ -1,4 +1,4 @@
-"""Names: what the database would refuse as one, refused where it is written."""
+"""Names that the database would refuse are refused where they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def is_text(given: object) -> bool:
-    """Tell whether this is a text that the database can hold."""
+    """Tell whether this is a text that the database can store."""
     if not isinstance(given, str) or "\0" in given:
         return False
     try:
@@ -22,7 +22,7 @@ def is_text(given: object) -> bool:
 
 
 def check_name(name: object, what: str) -> None:
-    """Refuse what is no name: `check_name(signal, "a signal")`. Raises InvalidName."""
+    """Refuse what is not a name: `check_name(signal, "a signal")`. Raises InvalidName."""
     if not isinstance(name, str) or not name:
         raise InvalidName(
             f"{what} must have a name, not {name!r}"[:500],
@@ -47,7 +47,7 @@ def is_own(name: str) -> bool:
 
 
 def check_own_name(name: object, what: str) -> None:
-    """Refuse what is no name, or one like those of perdure's own things. Raises InvalidName."""
+    """Refuse what is not a name, or is reserved for perdure. Raises InvalidName."""
     check_name(name, what)
     if is_own(str(name)):
         raise InvalidName(
@@ -58,7 +58,7 @@ def check_own_name(name: object, what: str) -> None:
 
 
 def check_queue(queue: object) -> None:
-    """Refuse what is no name of a queue. Raises InvalidName."""
+    """Refuse what is not the name of a queue. Raises InvalidName."""
     check_name(queue, "a queue")
     if "@" in str(queue):
         raise InvalidName(
@@ -69,8 +69,11 @@ def check_queue(queue: object) -> None:
 
 
 def as_id(given: str | UUID) -> str:
-    """Give an id as text. Raises InvalidArgument for what is neither text nor a UUID, and
-    InvalidName for text that the database cannot hold."""
+    """Return an id as text.
+
+    Raises InvalidArgument for what is neither text nor a UUID, and InvalidName for text that the
+    database cannot store.
+    """
     known: object = given
     if not isinstance(known, str | UUID):
         raise InvalidArgument(f"{given!r} is not an id"[:500], hint="Give text, or a UUID.")
@@ -78,7 +81,7 @@ def as_id(given: str | UUID) -> str:
 
 
 def check_text(text: str) -> str:
-    """Give a text back that stands in a request. Raises InvalidName where nothing could hold it."""
+    """Return a text of a request unchanged. Raises InvalidName if the database cannot store it."""
     if not isinstance(text, str):
         raise InvalidName(f"{text!r} is not a text"[:500], hint="Give str.")
     if not is_text(text):

@@ -13,7 +13,7 @@ from .durations import Duration, seconds
 Kind = type[BaseException] | str
 
 LONGEST = 60.0
-"""Seconds to which pauses grow, where a policy says no more."""
+"""Seconds to which pauses grow, unless a policy says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def policy_of(retry: Retry | None) -> Retry:
 
 
 def _kinds(never: Kind | tuple[Kind, ...]) -> tuple[Kind, ...]:
-    """Give what is never tried again as a tuple. Raises InvalidArgument."""
+    """Return what is never tried again as a tuple. Raises InvalidArgument."""
     given = never if isinstance(never, tuple | list) else (never,)
     for kind in given:
         if not isinstance(kind, str) and not _is_exception_type(kind):

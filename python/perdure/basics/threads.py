@@ -1,7 +1,7 @@
 """Threads for plain code that end with the process.
 
-Python waits at its end for the threads of its own executors, daemons or not, as long as their code
-takes. What hangs in one would keep a worker that was told to stop.
+At exit, Python waits for the threads of its own executors, daemons or not, as long as their code
+takes. Code that hangs in one would keep a worker that was told to stop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Given = tuple[Future[Any], Callable[[], Any]]
 class Threads(ThreadPoolExecutor):
     """Run functions, at most so many at a time: `Threads(100, "perdure-hook").submit(function)`.
 
-    (A ThreadPoolExecutor since asyncio takes no other as the default one of a loop.)
+    It is a ThreadPoolExecutor because asyncio accepts no other as the default executor of a loop.
     """
 
     def __init__(self, most: int, name: str):
@@ -53,14 +53,14 @@ class Threads(ThreadPoolExecutor):
         self._all.append(thread)
 
     def replace_one(self) -> None:
-        """Have a thread more: the code in one of them never ends."""
+        """Add a thread: the code in one of them never ends."""
         with self._closing:
             self._most += 1
             if not (self._is_closed or self._waiting.empty()):
                 self._begin()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; cancel what has not begun, and wait for the rest, if told to."""
+        """Accept nothing more; cancel what has not begun, and wait for the rest if told to."""
         with self._closing:
             self._is_closed = True
             while cancel_futures and not self._waiting.empty():
@@ -78,7 +78,7 @@ class Threads(ThreadPoolExecutor):
 
 
 def begun(function: Callable[[], T]) -> Future[T]:
-    """Begin with what blocks in a thread of its own, which ends with it."""
+    """Start a blocking function in a thread of its own, which ends with it."""
     threads = Threads(1, "perdure-beside")
     running = threads.submit(function)
     threads.shutdown(wait=False)
@@ -86,13 +86,16 @@ def begun(function: Callable[[], T]) -> Future[T]:
 
 
 def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Run what blocks in a thread of its own, which ends with it."""
+    """Run a blocking function in a thread of its own, which ends with it."""
     return asyncio.wrap_future(begun(function))
 
 
 async def beside(function: Callable[[], T], on_cancel: Callable[[], object] | None = None) -> T:
-    """Run what blocks in a thread of its own, to its end: who is cancelled meanwhile hears of it
-    then. `on_cancel` may tell the function to come to an end."""
+    """Run a blocking function in a thread of its own, to its end.
+
+    If the caller is cancelled meanwhile, the cancel is raised then. `on_cancel` may tell the
+    function to come to an end.
+    """
     running = in_thread(function)
     interrupted: asyncio.CancelledError | None = None
     while not running.done():
@@ -110,12 +113,13 @@ async def beside(function: Callable[[], T], on_cancel: Callable[[], object] | No
 def _work(waiting: SimpleQueue[_Given | None], idle: threading.Semaphore) -> None:
     """Run what is given, until there will be no more.
 
-    The first is what the thread was made for: it is not idle before, or that would count twice.
+    The first item is what the thread was made for: it is not idle before, or that would count
+    twice.
     """
     given = waiting.get()
     while given is not None:
         _run(*given)
-        del given  # nothing is held by a thread that is idle
+        del given  # an idle thread must hold nothing
         try:
             given = waiting.get_nowait()
         except Empty:

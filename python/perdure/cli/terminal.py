@@ -47,10 +47,10 @@ Workflow = Annotated[str, typer.Argument(metavar="WORKFLOW", help="The name of t
 DEFAULT = "perdure"
 
 _IMPORTING = ("<frozen importlib", importlib.__file__, __file__)
-"""Where a module is imported from, which is of no interest to who has made a mistake in it."""
+"""Where a module is imported from, which is of no interest to the author of a mistake in it."""
 
 MAX_SHOWN = 100
-"""How much of an argument is shown that cannot be read."""
+"""How much is shown of an argument that cannot be read."""
 
 
 def _tell_version(is_asked: bool) -> None:
@@ -75,7 +75,7 @@ def every_command(
 
 @contextmanager
 def database(dsn: str | None) -> Iterator[str]:
-    """Give the URL of the database, and keep the embedded server up where it is there."""
+    """Return the URL of the database, and keep the embedded server running meanwhile."""
     if dsn is not None:
         yield dsn
     else:
@@ -85,7 +85,7 @@ def database(dsn: str | None) -> Iterator[str]:
 
 @contextmanager
 def connected(dsn: str | None, app: str | None = None) -> Iterator[psycopg.Connection[Any]]:
-    """Connect to the database, and see that it has an app of this name. Raises AppNotFound."""
+    """Connect to the database, and check that it has an app of this name. Raises AppNotFound."""
     with (
         database(dsn) as url,
         psycopg.connect(url, autocommit=True, client_encoding="utf8") as connection,
@@ -99,15 +99,18 @@ def connected(dsn: str | None, app: str | None = None) -> Iterator[psycopg.Conne
 def client(
     dsn: str | None, schema: str, *, begins: bool = False, provision: bool = True
 ) -> Iterator[Any]:
-    """Open a client of the app, which is upgraded where it has to be; made only for what begins
-    something new: who asks of an app that is not there has mistyped it. Raises AppNotFound."""
+    """Open a client of the app, which is upgraded if needed.
+
+    The app is installed only by commands that begin something new: otherwise its name is probably
+    mistyped. Raises AppNotFound.
+    """
     import perdure
 
     if not begins:
         with connected(dsn, schema):
             pass
     with perdure.connect(dsn, schema=schema, provision=provision) as opened:
-        opened.calls.shows_envelopes = True  # as psql does: there are no keys here
+        opened.calls.shows_envelopes = True  # as psql shows them: there are no keys here
         yield opened
 
 
@@ -168,7 +171,7 @@ def loaded(place: str) -> App:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise _unimportable(module, error) from error  # it is there, and misses another
+            raise _unimportable(module, error) from error  # another module is missing
         raise typer.BadParameter(f"there is no module {module}") from error
     except Exception as error:
         raise _unimportable(module, error) from error
@@ -181,7 +184,7 @@ def loaded(place: str) -> App:
 
 
 def _unimportable(module: str, error: Exception) -> SystemExit:
-    """Tell where the code of a module has raised, and not through whom it was imported."""
+    """Report where the code of a module has raised, and not through whom it was imported."""
     ours = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in ours if not frame.filename.startswith(_IMPORTING)]
     told = ["Traceback (most recent call last):\n"] if theirs else []

@@ -93,7 +93,7 @@ class AsyncHandle(
 
 
 def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Awaited[AsyncHandle[Result]]]:
-    """Give a verb of an async client, whose handle is awaited."""
+    """Give a method of an async client the type whose handle is awaited."""
     return verb  # type: ignore[return-value]
 
 
@@ -164,7 +164,7 @@ class AsyncClient(
         """
         self._pool.settle()
         self._ears.settle()
-        async with AsyncExitStack() as left:  # all of them, where this is cancelled meanwhile too
+        async with AsyncExitStack() as left:  # closes all of them, also if this is cancelled
             left.callback(self._source.close)
             left.push_async_callback(self._ears.close)
             left.push_async_callback(self._pool.close)
@@ -291,8 +291,10 @@ async def _connected(
 
 
 async def _found(dsn: str | None, schema: str, prepare_threshold: int | None) -> Source:
-    """Find out where the data is, in a thread: the embedded server may have to start. Who gives up
-    meanwhile leaves it as soon as it is there."""
+    """Find out where the data is, in a thread, since the embedded server may have to start.
+
+    A caller that gives up meanwhile leaves the server as soon as it has started.
+    """
     finding = begun(lambda: Source(dsn, schema, prepare_threshold))
     try:
         return await asyncio.wrap_future(finding)

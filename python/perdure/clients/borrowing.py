@@ -1,6 +1,6 @@
-"""The caller's connection: what psycopg holds beneath a connection of SQLAlchemy or Django.
+"""The caller's connection: what psycopg has beneath a connection of SQLAlchemy or Django.
 
-Neither is imported: they are known by what they offer. Nothing of the connection is changed.
+Neither is imported: they are recognized by their attributes. Nothing of the connection is changed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 def borrowed(connection: Any) -> Connection:
-    """Give the connection of psycopg whose transaction a call is to join.
+    """Return the psycopg connection whose transaction a call is to join.
 
-    It may be psycopg's own, a Connection or Session of SQLAlchemy, or a connection of Django.
-    Raises InvalidArgument where it is none of them, or where no transaction can be joined.
+    `given` may be a connection of psycopg, a Connection or Session of SQLAlchemy, or a connection
+    of Django. Raises InvalidArgument for anything else, and if no transaction can be joined.
     """
     given = connection
     opens = getattr(type(given), "connection", None)
@@ -38,10 +38,10 @@ def borrowed(connection: Any) -> Connection:
 
 
 async def borrowed_async(connection: Any) -> AsyncConnection:
-    """Give the asynchronous connection of psycopg whose transaction a call is to join.
+    """Return the asynchronous psycopg connection whose transaction a call is to join.
 
-    It may be psycopg's own, or an AsyncConnection or AsyncSession of SQLAlchemy. Raises
-    InvalidArgument.
+    `given` may be a connection of psycopg, or an AsyncConnection or AsyncSession of SQLAlchemy.
+    Raises InvalidArgument.
     """
     given = connection
     if inspect.iscoroutinefunction(getattr(type(given), "connection", None)):  # an AsyncSession
@@ -64,9 +64,9 @@ def check_outside(verb: str, connection: Any) -> None:
 
 
 def _driver_connection(connection: Any) -> Any:
-    """Give what a Connection of SQLAlchemy holds; what is none stays as it is.
+    """Return what a Connection of SQLAlchemy holds; anything else unchanged.
 
-    Its transaction begins here, as with a statement of its own: else its commit() would not know
+    Its transaction begins here, as with its own statements. Otherwise its commit() would not know
     that there is anything to commit.
     """
     holds = isinstance(getattr(type(connection), "connection", None), property)
@@ -78,7 +78,7 @@ def _driver_connection(connection: Any) -> Any:
 
 
 def _check_transaction(connection: Connection | AsyncConnection) -> None:
-    """Refuse what cannot be joined. Raises InvalidArgument."""
+    """Refuse a connection whose transaction cannot be joined. Raises InvalidArgument."""
     status = connection.info.transaction_status
     if status == TransactionStatus.INERROR:
         raise InvalidArgument(

@@ -61,7 +61,7 @@ class Memory(
 
 
 def _at_once(verb: Callable[P, Awaited[Result]]) -> Callable[P, Result]:
-    """Give a verb of a plain handle, which has its answer at once."""
+    """Give a method of a plain handle the type that returns at once."""
     return verb  # type: ignore[return-value]
 
 
@@ -90,7 +90,7 @@ class Handle(
 
 
 def _new(verb: Callable[P, starts.New[Result]]) -> Callable[P, Handle[Result]]:
-    """Give a verb of a plain client, which has its handle at once."""
+    """Give a method of a plain client the type that returns its handle at once."""
     return verb  # type: ignore[return-value]
 
 
@@ -178,7 +178,7 @@ class Client(
             return ear.wait(look)
         finally:
             self._ears.append(ear)
-            if self._is_closed:  # looked at last: it may have been closed just now
+            if self._is_closed:  # checked last: it may have just been closed
                 self._close_idle_ears()
 
     def _close_idle_ears(self) -> None:
@@ -188,7 +188,7 @@ class Client(
     def _idle_ear(self) -> Ear | None:
         try:
             return self._ears.pop()
-        except IndexError:  # to look first would be a race between threads
+        except IndexError:  # to check first would be a race between threads
             return None
 
     def follow(self, steps: Steps[T]) -> T:

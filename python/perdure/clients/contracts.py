@@ -26,7 +26,7 @@ def schema_of(surface: Surface) -> dict[str, Any]:
     """Return the JSON Schema of a type, or a schema as it is. Raises InvalidArgument."""
     if isinstance(surface, Mapping):
         return dict(surface)
-    if isinstance(surface, str):  # to pydantic the name of a type
+    if isinstance(surface, str):  # pydantic would take it for the name of a type
         raise InvalidArgument(
             f"{surface!r} is not a contract"[:500],
             hint="Give a type, or a JSON Schema as a dict: json.loads(…).",

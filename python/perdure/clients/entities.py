@@ -74,7 +74,7 @@ class Entities(BaseClient, Generic[_Found, _Int, _None, _Bool, _Schema, _Broken,
         on_wire, known = on_the_wire(conditions), key or uuid.uuid4().hex
         page = {"after": after, "max_jobs": limit}
         call = self.calls.signal_found(entity, on_wire, name, stored(payload), known, **page)
-        if not key:  # one of its own was seen before only if the reply was lost
+        if not key:  # a key drawn here can be known only if the reply was lost
             call = call.reading(lambda rows: [(job, True) for job, _ in rows])
         return self._give(call)
 

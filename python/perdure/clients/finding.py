@@ -33,7 +33,7 @@ class Found:
 
 
 def on_the_wire(asked: Any) -> Any:
-    """Write conditions as JSON: a time becomes {"$time": …}, a date the midnight (UTC) it begins.
+    """Write conditions as JSON: a time becomes {"$time": ...}, a date its midnight in UTC.
 
     Raises InvalidArgument for a time without a zone, InvalidValue for text that JSON cannot hold.
     """
@@ -51,7 +51,7 @@ def on_the_wire(asked: Any) -> Any:
 
 
 def as_text(key: Any) -> str:
-    """Give a path or an operator as it travels. Raises InvalidArgument."""
+    """Return a path or an operator as text. Raises InvalidArgument."""
     if isinstance(key, str):
         return str(as_stored(key))
     raise InvalidArgument(

@@ -33,9 +33,9 @@ _Stream = TypeVar("_Stream")
 _Timeline = TypeVar("_Timeline")
 
 FAMILY = 10_000
-"""How many jobs of a family are listed, where nothing else is said."""
+"""How many jobs of a family are listed by default."""
 ALL = 2**31 - 1
-"""As many as SQL can count: behind the family of a first child may stand a second one."""
+"""As many as SQL can count: behind the family of a first child there may be a second child."""
 
 
 class BaseHandle(
@@ -214,8 +214,8 @@ class BaseHandle(
 
 AnyHandle: TypeAlias = BaseHandle[Any, Any, Any, Any, Any, Any, Any, Any, Any, Any]
 
-# What answers as a hook says: no type variable of a class stands for that, so these are functions,
-# typed as an AsyncHandle has them. A Handle has the answer at once.
+# Their result type is that of the hook, for which no type variable of a class can stand. So these
+# are functions, typed as methods of an AsyncHandle. A Handle has the answer at once.
 
 
 def run_hook(

@@ -24,13 +24,13 @@ from perdure.errors import InvalidArgument
 from .past import rows_of
 
 TRIES = 4
-"""How often a build is begun: two that begin together may get in each other's way."""
+"""How often a build is started: two builds that start together may interfere."""
 
 LOCK_TIMEOUT = "1 min"
-"""How long a build waits for a transaction that was there before it."""
+"""How long a build waits for a transaction that began before it."""
 
 MAX_LOCK_TIMEOUT = (2**31 - 1) / 1000
-"""Seconds: PostgreSQL counts milliseconds in 32 bits."""
+"""Seconds; PostgreSQL counts milliseconds in 32 bits."""
 
 _GOT_IN_THE_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
 

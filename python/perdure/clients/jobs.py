@@ -147,5 +147,5 @@ class Jobs(BaseClient, Generic[_Memory, _NewMemory, _Int, _Bool, _Index, _Page])
         return dropped
 
     def _block(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call what blocks, where it holds up nobody; each kind of client in its way."""
+        """Call what blocks without blocking anybody; each kind of client does it in its own way."""
         raise NotImplementedError

@@ -1,5 +1,7 @@
-"""Verbs of several calls, and what a client waits for: both are said once, and each kind of client
-carries them out in its way."""
+"""Verbs of several calls, and what a client waits for.
+
+Both are described once, and each kind of client carries them out in its own way.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,17 @@ from perdure.database.calls import Call, Calls
 T = TypeVar("T")
 
 AT_THE_SERVER = 0.01
-"""Seconds for which the server looks by itself, before a client says that it waits: most of what
-comes soon has come by then, and then nobody had to listen, or to be told."""
+"""Seconds for which the server looks by itself before a client registers as waiting. Most answers
+that come soon have come by then, so that nobody has to listen or be notified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a client waits for: where a hint comes from, how to ask for one, and how to look.
+    """What a client waits for: how to be notified, and how to look.
 
-    `is_seen` tells by the answer of a call whether waiting has an end; at `until` (monotonic
-    seconds) it ends anyway, and nothing is the answer. With `wait`, the server can look by itself
-    for some seconds.
+    `is_seen` says by the answer of a call whether the wait is over. At `until` (monotonic seconds)
+    it ends in any case, without an answer. With `wait`, the server itself can look for some
+    seconds.
     """
 
     topic: str
@@ -36,7 +38,7 @@ class Look:
     wait: Callable[[float], Call] | None = None
 
     def first(self) -> Call:
-        """Give the call that looks first: with a little patience, if the server has any."""
+        """Return the call that looks first, with a little patience if the server has any."""
         if self.wait is None:
             return self.call()
         return self.wait(max(0.0, self.pause(AT_THE_SERVER)))
@@ -46,23 +48,23 @@ class Look:
         return self.until is not None and time.monotonic() >= self.until
 
     def pause(self, delay: float) -> float:
-        """Give the seconds until the next look, where nobody gives a hint: less, near the end."""
+        """Return the seconds until the next look if nobody notifies; less near the end."""
         return delay if self.until is None else min(delay, self.until - time.monotonic())
 
     def found(self, answer: Any) -> Any:
-        """Give what was looked for, if this is an answer that has it, or None."""
+        """Return what was looked for, if this answer has it, or None."""
         return answer if self.is_seen(answer) else None
 
 
 Steps = Generator[Call | Look, Any, T]
-"""Yields calls and looks, is told their answers, and gives what comes of them."""
+"""Yields calls and looks, is given their answers, and returns the result."""
 
 Pages = Generator[Call | Look | list[T], Any, None]
-"""Yields calls and looks, is told their answers, and yields what is to be given out of them."""
+"""Yields calls and looks, is given their answers, and yields the items of their pages."""
 
 
 def next_page(pages: Pages[T], told: Any) -> Call | Look | list[T] | None:
-    """Tell pages an answer, and give what comes next, or None at the end."""
+    """Give pages an answer, and return what comes next, or None at the end."""
     try:
         return pages.send(told)
     except StopIteration:
@@ -70,7 +72,7 @@ def next_page(pages: Pages[T], told: Any) -> Call | Look | list[T] | None:
 
 
 def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
-    """Give a limit in seconds, and when it is reached (monotonic seconds)."""
+    """Return a limit in seconds, and when it is reached (monotonic seconds)."""
     limit = None if timeout is None else seconds(timeout)
     return limit, None if limit is None else time.monotonic() + limit
 
@@ -90,7 +92,7 @@ def answer_of(calls: Calls, job: str, task: str, until: float | None) -> Look:
 
 
 def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Look:
-    """Look whether a memory fulfils a condition: the version that does."""
+    """Look whether a memory meets a condition: the version that does."""
     call = calls.meets(job, condition)
     return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something, until)
 
@@ -101,5 +103,5 @@ def is_something(answer: Any) -> bool:
 
 
 def is_finished(row: Any) -> bool:
-    """Tell whether waiting has an end, by (status, result, error)."""
+    """Tell whether the wait is over, by (status, result, error)."""
     return row is not None and row[0] != "running"

@@ -32,7 +32,7 @@ _Int = TypeVar("_Int")
 _Watch = TypeVar("_Watch")
 
 PAGE = 1000
-"""Changes or items that are read at a time."""
+"""Number of changes or items that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
 
     id: str
     is_new: bool | None = None
-    """Whether `create_entity()` has made it; None where that was not asked."""
+    """Whether `create_entity()` has created it; None for other calls."""
     _client: BaseClient
     _connection: Any
 
@@ -182,7 +182,7 @@ def change_of(calls: Calls, job: str, path: str, after: int, until: float | None
 
 
 class Trail:
-    """How far the changes of a memory have been read: those at other places are read once."""
+    """How far the changes of a memory have been read. Changes at other paths are read once."""
 
     def __init__(self, calls: Calls, job: str, path: str, after: int):
         self._calls = calls
@@ -192,7 +192,7 @@ class Trail:
         self._version = after
 
     def register(self, listener: str) -> Call:
-        """Ask for hints, and be told the version that a look afterwards sees at least."""
+        """Ask for notifications; returns the version that a later look sees at least."""
         return self._calls.watch(self._job, listener).reading(self._note)
 
     def call(self) -> Call:
@@ -220,19 +220,21 @@ def _as_stored(command: Any) -> dict[str, Any]:
 
 
 def keyed(options: dict[str, Any]) -> dict[str, Any]:
-    """Give a call that changes something a key, so that it may be repeated. [P12]"""
+    """Return options with a key, so that the call may be repeated. [P12]"""
     return {"key": uuid.uuid4().hex} | options
 
 
 def row_of(kind: Any, *before: Any) -> Callable[[Any], Any]:
-    """Give what makes an object of a row. A newer schema tells more, at the end, which is left
-    out. [P13]"""
+    """Return what makes an object of a row.
+
+    A newer schema has more columns at the end, which are ignored. [P13]
+    """
     width = len(fields(kind)) - len(before)
     return lambda row: kind(*before, *row[:width])
 
 
 def rows_of(kind: Any, *before: Any) -> Callable[[Any], Any]:
-    """Give what makes a list of the rows of an answer."""
+    """Return what makes a list of the rows of an answer."""
     make = row_of(kind, *before)
     return lambda rows: [make(row) for row in rows]
 

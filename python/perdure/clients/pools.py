@@ -1,7 +1,8 @@
 """The connections of a client: as many as its calls need at a time, of which some are kept.
 
-A call may have to wait for a lock, as long as somebody's transaction is open. Were others to wait
-for its connection, one of them might be what lets go of the lock, and no server sees that deadlock.
+A call may have to wait for a lock as long as somebody's transaction is open. If other calls waited
+for its connection, one of them might be the one that would release the lock, and no server detects
+that deadlock.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from perdure.errors import InvalidArgument
 NAME = "perdure client"
 
 KEPT = 10
-"""Connections that a client opens as calls meet, and keeps."""
+"""Number of connections that a client opens as needed, and keeps."""
 
 BLOCKED_AFTER = 0.1
-"""Seconds in which none of them has come back; whoever waits for one then opens another."""
+"""Seconds in which none of them was returned; a waiting call then opens another."""
 
 
 class _Pool:
@@ -37,18 +38,18 @@ class _Pool:
         note_holder(self)
 
     def begin_anew(self) -> None:
-        """Leave all to the parent process, and to its threads."""
+        """Leave everything to the parent process and to its threads."""
         raise NotImplementedError
 
     def check_open(self) -> None:
-        """Refuse to be used after the end. Raises InvalidArgument."""
+        """Refuse to be used after close(). Raises InvalidArgument."""
         if self._is_closed:
             raise InvalidArgument(
                 "this client is closed", hint="Use it before it is closed, or make another one."
             )
 
     def _is_blocked(self) -> bool:
-        """Tell whether it is time for another connection; it is then not for others for a while."""
+        """Tell whether it is time for another connection; after a yes, not for a while."""
         now = time.monotonic()
         if now - self._returned_at < BLOCKED_AFTER:
             return False
@@ -60,7 +61,7 @@ class Pool(_Pool):
     """The connections of a plain client, for all its threads."""
 
     def begin_anew(self) -> None:
-        """Leave all to the parent process, and to its threads."""
+        """Leave everything to the parent process and to its threads."""
         self._idle: queue.LifoQueue[Link] = queue.LifoQueue(KEPT)
         for _ in range(KEPT):
             self._idle.put(self._made())
@@ -112,7 +113,7 @@ class AsyncPool(_Pool):
         self._belonging = Belonging()
 
     def begin_anew(self) -> None:
-        """Leave all to the parent process, and to its tasks."""
+        """Leave everything to the parent process and to its tasks."""
         self._idle: asyncio.LifoQueue[AsyncLink] = asyncio.LifoQueue(KEPT)
         for _ in range(KEPT):
             self._idle.put_nowait(self._made())
@@ -127,7 +128,10 @@ class AsyncPool(_Pool):
             await self._put_back(link)
 
     def settle(self) -> None:
-        """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
+        """Abandon the connections of a loop that has ended.
+
+        Raises InvalidArgument in another loop.
+        """
         if self._belonging.has_ended():
             while not self._idle.empty():
                 self._idle.get_nowait().break_off()

@@ -1,8 +1,8 @@
-"""Requests: what clients of both kinds have in common. It makes calls and reads their answers.
+"""Requests: what both kinds of clients have in common. Makes calls and reads their answers.
 
-A call carries a key, so that it can be sent again when its connection breaks. [P12] Verbs that have
-none (`cancel`, `terminate`, `pause`, `resume`, `forget`, `drop_…`) do nothing twice either; what
-they give is then true of the second time: that there was nothing left to do.
+A call has a key, so that it can be sent again when its connection breaks. [P12] Verbs without a key
+(`cancel`, `terminate`, `pause`, `resume`, `forget`, `drop_...`) do nothing twice either. But what
+they return is then true of the second call: that there was nothing left to do.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Requests:
         self.calls = Calls(schema, codec)
 
     def start(self, workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]) -> Call:
-        """Give the call that starts a job."""
+        """Return the call that starts a job."""
         given = dict(options)
         name, bound, known = _start_of(workflow, args, options)
         _check_key(given, "id")
@@ -110,7 +110,7 @@ class Requests:
         args: tuple[Any, ...],
         options: dict[str, Any],
     ) -> Call:
-        """Give the call that signals a job, and starts it where it is not there."""
+        """Return the call that signals a job, and starts it if it does not exist."""
         if "due_at" in options:
             raise InvalidArgument(
                 "signal_with_start() does not take due_at",
@@ -122,7 +122,7 @@ class Requests:
         )
 
     def status(self, job: str) -> Call:
-        """Give the call that reads where a job stands."""
+        """Return the call that reads where a job stands."""
         return self.calls.status(job).reading(row_of(Status))
 
     def jobs(
@@ -133,7 +133,7 @@ class Requests:
         after: str | UUID | None,
         max_rows: int,
     ) -> Call:
-        """Give the call that lists jobs that were started between two times."""
+        """Return the call that lists jobs that were started between two times."""
         name = workflow if workflow is None or isinstance(workflow, str) else workflow.name
         since, until = (None if time is None else aware(time) for time in times)
         last = None if after is None else as_id(after)
@@ -143,7 +143,7 @@ class Requests:
         return asked.reading(rows_of(Status))
 
     def hook(self, job: str, hook: Hook[..., Any] | str, args: Any, options: Any) -> Call:
-        """Give the call that starts a hook."""
+        """Return the call that starts a hook."""
         check_kind(hook, Hook)
         known = {name: options.pop(name) for name in list(options) if name in HOOK_OPTIONS}
         bound = _bound(hook, args, options, known)
@@ -154,11 +154,11 @@ class Requests:
         return self.calls.hook(job, hook if isinstance(hook, str) else hook.name, bound, **known)
 
     def family(self, job: str, max_rows: int) -> Call:
-        """Give the call that reads who descends from a job."""
+        """Return the call that reads who descends from a job."""
         return self.calls.family(job, max_rows).reading(rows_of(Relative))
 
     def retry(self, job: str, args: Any, timeout: Duration | None, key: str | None) -> Call:
-        """Give the call that runs a job again."""
+        """Return the call that runs a job again."""
         limit = None if timeout is None else as_interval(timeout)
         bound = args if args is None or isinstance(args, Mapping) else listed("args", args)
         return self.calls.retry(job, stored(bound), limit, key or uuid.uuid4().hex)
@@ -171,34 +171,34 @@ class Requests:
         context: Any,
         key: str | None,
     ) -> Call:
-        """Give the call that forks a job."""
+        """Return the call that forks a job."""
         memory = None if context is None else as_memory(context)
         _check_key({"id": new_id, "key": key}, "new_id")
         return self.calls.fork(as_id(job), _new_id(new_id), at, memory, key or uuid.uuid4().hex)
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
-        """Give the call that sends a signal.
+        """Return the call that sends a signal.
 
-        A key of its own was seen before only if the reply was lost: it is sent all the same.
+        A key that was drawn here can be in use only if the reply was lost, so the signal was sent.
         """
         call = self.calls.signal(job, name, stored(payload), key or uuid.uuid4().hex)
         return call if key else call.reading(lambda _: True)
 
     def command(self, job: str, op: str, path: list[str], named: Any, options: Any) -> Call:
-        """Give the call that changes a memory."""
+        """Return the call that changes a memory."""
         if op == "increment":
             check_number(named["by"])
         argument = {name: stored(value) for name, value in named.items()}
         return self.calls.command(job, op, write_path(path), argument, keyed(options))
 
     def create(self, id: str | UUID, entity: str, context: Any) -> Call:
-        """Give the call that makes a memory without a workflow."""
+        """Return the call that creates a memory without a workflow."""
         return self.calls.create(
             as_id(id), entity, stored({} if context is None else context), uuid.uuid4().hex
         )
 
     def read(self, job: str, path: list[str]) -> Call:
-        """Give the call that reads from a memory."""
+        """Return the call that reads from a memory."""
         return self.calls.read(job, write_path(path))
 
 
@@ -222,7 +222,7 @@ HOOK_OPTIONS = frozenset({"queue", "priority", "due_at", "key", "limit_key", "pi
 
 
 def _own(workflow: Coordinator[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """Give what a registered coordinator says itself of a start with these arguments."""
+    """Return the options that a coordinator itself gives a start with these arguments."""
     pin = workflow.pinned_version
     own = workflow.own_options(args, kwargs)
     return own if pin is None else own | {"pinned_version": pin}
@@ -231,7 +231,7 @@ def _own(workflow: Coordinator[..., Any], args: Any, kwargs: Any) -> dict[str, A
 def _start_of(
     workflow: Workflow, args: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[str, Any, dict[str, Any]]:
-    """Give a workflow's name, its arguments and the options of its start."""
+    """Return the name of a workflow, its arguments and the options of its start."""
     check_kind(workflow, Coordinator)
     known = {name: options.pop(name) for name in list(options) if name in START_OPTIONS}
     bound = _bound(workflow, args, options, known)
@@ -261,8 +261,10 @@ def _check_key(options: Mapping[str, Any], id: str) -> None:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Refuse what the server would not know, or would read in its own time zone: an instant without
-    one. Raises InvalidArgument."""
+    """Refuse what the server would not understand, or would read in its own time zone.
+
+    Raises InvalidArgument.
+    """
     check_arguments("start", {name: given for name, given in options.items() if name != "id"})
     if options.get("due_at") is not None:
         aware(options["due_at"])
@@ -274,7 +276,7 @@ def _bound(
     kwargs: dict[str, Any],
     options: Iterable[str] = (),
 ) -> Any:
-    """Give the arguments of a call as JSON, beside which these options were given."""
+    """Return the arguments of a call as JSON, beside which these options were given."""
     if isinstance(work, str):
         return stored(bind_unknown(args, kwargs))
     work.refuse_options(args, options)
@@ -282,9 +284,9 @@ def _bound(
 
 
 def ending(job: str, row: Sequence[Any], decode: Decode) -> Any:
-    """Give a finished job's result.
+    """Return the result of a finished job.
 
-    Raises JobFailed, JobCancelled, ValueMistyped, InvalidArgument (no job).
+    Raises JobFailed, JobCancelled, ValueMistyped, and InvalidArgument if it is not a job.
     """
     status, result, error, *_ = row
     if status is None:
@@ -297,9 +299,9 @@ def ending(job: str, row: Sequence[Any], decode: Decode) -> Any:
 def _ended(
     job: str, kind: type[JobCancelled | JobFailed], failure: Any
 ) -> JobCancelled | JobFailed:
-    """Make the exception here: no frame of its traceback may hold it.
+    """Make the exception here, so that no frame of its traceback holds it.
 
-    Who lets it be printed sees what was raised in the worker, and where.
+    A printed error shows what was raised in the worker, and where.
     """
     ended = kind(failure)
     ended.job = job
@@ -315,7 +317,7 @@ def _ended(
 
 
 TO_BE_RESUMED = "somebody to resume it"
-"""What a task waits for that is stuck or paused, in the words of `task_reason()`."""
+"""What a stuck or paused task waits for, in the words of `task_reason()`."""
 
 RESUME = (
     "Mend what is wrong, then let it go on: handle.resume(). Where code did not fit its journal, it"
@@ -324,7 +326,7 @@ RESUME = (
 
 
 def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
-    """Tell that a job was not finished in time, what it waits for, and what helps then."""
+    """Return the error that a job was not finished in time, and what helps."""
     hint = "Wait longer, or look at its status and whether a worker serves its queue."
     late = f"job {job} was not finished within {timeout} s"
     return _late(late, status.waiting_for, RESUME if status.stuck else hint)
@@ -340,7 +342,7 @@ def _late(message: str, waits_for: str | None, hint: str) -> ResultTimeout:
 
 
 def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
-    """Give what a hook from outside has answered. Raises HookFailed and ValueMistyped."""
+    """Return the answer of a hook from outside. Raises HookFailed and ValueMistyped."""
     status, result, error = row
     if status == "completed":
         return read_as(decode, result, f"the answer of {task} of job {job}")
@@ -350,13 +352,13 @@ def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
 
 
 def unanswered(job: str, task: str, timeout: float | None, reason: str | None) -> ResultTimeout:
-    """Tell that a hook from outside had not answered in time, what it waits for, and what helps."""
+    """Return the error that a hook from outside had not answered in time, and what helps."""
     late = f"{task} of job {job} had not answered within {timeout} s"
     return _late(late, reason, "Wait longer, with hook_result(), or mend what it waits for.")
 
 
 def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:
-    """Tell that a memory did not fulfil a condition in time."""
+    """Return the error that a memory did not meet a condition in time."""
     return TimeoutError(f"the memory of {job} did not fulfil {condition} within {timeout} s")
 
 
@@ -370,7 +372,7 @@ def check_number(by: Any) -> None:
 
 
 def all_of_many(workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Give the starts of start_many(), of start()'s options with `args`; an error says which."""
+    """Return the starts of start_many() from their options; an error says which."""
     check_kind(workflow, Coordinator)
     given = listed("many", many)
     starts = []
@@ -386,7 +388,7 @@ def all_of_many(workflow: Workflow, many: Sequence[Mapping[str, Any]]) -> list[d
 
 
 def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Give one start of start_many(), of start()'s options with `args`."""
+    """Return one start of start_many() from its options."""
     check_kind(workflow, Coordinator)
     start = dict(given)
     args = start.pop("args", ())
@@ -411,7 +413,7 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
 def decoder_of(
     work: Workflow | Hook[..., Any] | None, kind: type[Work[..., Any]] = Coordinator
 ) -> Decode:
-    """Give what makes a function's result of its stored form. Raises InvalidArgument."""
+    """Return what makes the result of a function from its stored form. Raises InvalidArgument."""
     if work is not None:
         check_kind(work, kind)
     return work.shape.result if isinstance(work, Work) else unchanged
@@ -453,7 +455,7 @@ class BaseClient:
         raise NotImplementedError
 
     def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
-        """Send a call, and give what comes of it as the type of the verb that asks."""
+        """Send a call, and return its answer in the type of the method that asks."""
         given: A = self.send(call, connection)
         return given
 
@@ -475,7 +477,7 @@ class BaseClient:
 
 
 class Door:
-    """Lets the memory handle of a job through a client, maybe inside the caller's transaction."""
+    """Carries out the commands of a memory handle through a client."""
 
     def __init__(self, client: Any, job: str, connection: Any):
         self._client = client
@@ -494,7 +496,7 @@ class Door:
         return self._client.send(self._client.requests.read(self._job, path), self._connection)
 
     def until(self, condition: str, timeout: float | None) -> Any:
-        """Wait for the memory to fulfil a condition."""
+        """Wait until the memory meets a condition."""
         check_outside("until", self._connection)
         return self._client.until(self._job, condition, timeout)
 

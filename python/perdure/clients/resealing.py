@@ -1,4 +1,4 @@
-"""Resealing: a memory encrypted anew, when there is a new key or another field is to be sealed."""
+"""Resealing: encrypting a memory again, with a new key or with other fields."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from perdure.values.envelopes import envelope_of, leaves
 from .looks import Steps
 
 BATCH = 500
-"""Fields that are written in one call."""
+"""Number of fields that are written in one call."""
 
 
 def steps(calls: Calls, job: str) -> Steps[int]:
-    """Write every field anew that is not as the codec would seal it now, and give how many; others
-    write meanwhile."""
+    """Write every field again that the codec would encrypt differently now, and return how many.
+
+    Others may write meanwhile.
+    """
     if calls.codec is None:
         raise InvalidArgument("there is no codec to encrypt with", hint="connect(codec=…)")
     written = 0
@@ -51,7 +53,7 @@ def _commands(calls: Calls, sealed: Any, document: Any) -> list[dict[str, Any]]:
 
 
 def _opened(sealed: Any, document: Any) -> Any:
-    """Give what stands in the leaves of a sealed document, in their order."""
+    """Return the leaves of an encrypted document in their order, decrypted."""
     if isinstance(sealed, dict):
         for key, part in sealed.items():
             yield from _opened(part, document[key])

@@ -50,7 +50,7 @@ class Schedule:
 
 
 OPTIONS = frozenset({"entity", "queue", "priority", "headers", "limit_key", "pinned_version"})
-"""What create_schedule() takes besides what it names, for the jobs that are started."""
+"""Further options of create_schedule() for the jobs that are started."""
 
 
 def interval_of(duration: Duration) -> str:
@@ -81,7 +81,7 @@ def schedule_call(
         )
     start = one_of_many(workflow, {"args": args} | options)
     known = timing | {option: start.get(option) for option in OPTIONS}
-    if known["timeout"] is None:  # that of the coordinator itself
+    if known["timeout"] is None:  # the timeout of the coordinator itself
         known["timeout"] = start.get("timeout")
     called = start["workflow"]
     return calls.create_schedule(called if name is None else name, called, start["args"], **known)

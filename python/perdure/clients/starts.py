@@ -118,6 +118,6 @@ def fork(
 
 
 def _handle_of(client: BaseClient, workflow: Workflow | None) -> Callable[[Sequence[Any]], Any]:
-    """Give what makes a handle of an answer (id, is_new)."""
-    decoder_of(workflow)  # what is no workflow is refused before anything is sent
+    """Return what makes a handle of an answer (id, is_new)."""
+    decoder_of(workflow)  # anything but a workflow is refused before something is sent
     return lambda row: client.handle(row[0], workflow)

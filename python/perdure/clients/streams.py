@@ -1,4 +1,4 @@
-"""Streams, as clients follow them: items of a log, with the place at which one can go on."""
+"""Streams, as clients follow them: items of a log, with the place at which to continue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .looks import Look, Pages, until_of
 from .past import rows_of, written
 
 END = 0
-"""The place of what ends a stream."""
+"""The place of the end of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class StreamItem:
 
 
 After = int | tuple[int, int] | StreamItem
-"""A version, a version and a place in it, or the last item that one has seen."""
+"""A version, a version and a place in it, or the last item that was read."""
 
 
 def stream_pages(
     calls: Calls, job: str, name: Path, after: After, timeout: Duration | None
 ) -> Pages[StreamItem]:
-    """Read a stream from behind a place to its end, or until nothing has come for a time."""
+    """Read a stream after a place to its end, or until nothing has come for a time."""
     stream, last = written(name), place_of(after)
     while items := (yield items_behind(calls, job, stream, last, until_of(timeout)[1])):
         end = next((n for n, item in enumerate(items) if item.place == END), None)
@@ -53,7 +53,7 @@ def stream_pages(
 
 
 def place_of(after: After) -> tuple[int, int | None]:
-    """Give a version and the place in it behind which to read. Raises InvalidArgument."""
+    """Return a version and the place in it after which to read. Raises InvalidArgument."""
     if isinstance(after, StreamItem):
         return after.version, after.place
     place: object = (after, None) if isinstance(after, int) else after
@@ -68,6 +68,6 @@ def place_of(after: After) -> tuple[int, int | None]:
 def items_behind(
     calls: Calls, job: str, stream: str, after: tuple[int, int | None], until: float | None
 ) -> Look:
-    """Look for items of a stream behind a place; one may say that it ends."""
+    """Look for items of a stream after a place; one may be the end."""
     call = calls.stream_items(job, stream, *after).reading(rows_of(StreamItem))
     return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)

@@ -12,7 +12,7 @@ from .looks import Pages, Steps
 from .past import PAGE, rows_of
 
 BATCH = 10_000
-"""Facts of old runs that are dropped in one call."""
+"""Number of facts of old runs that are deleted in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def timeline_pages(calls: Calls, job: str) -> Pages[TimelineItem]:
 
 
 def steps_to_forget(calls: Calls, job: str) -> Steps[int]:
-    """Drop what the runs before the last one were told; gives how many facts."""
+    """Delete what the runs before the last one were told; return how many facts."""
     dropped = 0
     while some := (yield calls.forget_old_runs(job, BATCH)):
         dropped += some

@@ -1,8 +1,10 @@
 """Waiting for what `looks.py` names: NOTIFY is the quick way, looking now and then the sure one.
-Through a pooler it is the only one: a session that listens would be somebody else's next. So it is
-at a standby, and for a role that may read, and not say that it waits. [P11]
 
-Time is up for a look that begins when it is: what an earlier one has not seen may have come since.
+Through a pooler only the second works: a session that listens would next be somebody else's. The
+same holds at a standby, and for a role that may read but may not register as waiting. [P11]
+
+Time is up for a look that begins at that moment: what an earlier one has not seen may have come
+since.
 """
 
 from __future__ import annotations
@@ -34,17 +36,17 @@ from perdure.database.connections import (
 from .looks import Look
 
 LADDER = (0.005, 0.025, 0.125)
-"""Seconds between the first looks: who ends a job may have looked for listeners just before this
-one was there, and have committed just after it had looked."""
+"""Seconds between the first looks: whoever ends a job may have looked for listeners just before
+this one registered, and have committed just after it had looked."""
 
 FIRST_LOOK, LONGEST_LOOK = 0.25, 2.0
 
 GRACE = 2.0
-"""Seconds that a database which is asked in time has for its answer."""
+"""Seconds after the end of a wait that the database still has for its answer."""
 
 
 def delays() -> Iterator[float]:
-    """Give the seconds between looks that need no notification."""
+    """Yield the seconds between looks that need no notification."""
     yield from LADDER
     delay = FIRST_LOOK
     while True:
@@ -55,8 +57,8 @@ def delays() -> Iterator[float]:
 class Ear:
     """A connection that hears notifications, for one thread at a time.
 
-    It listens only while somebody waits: notifications that nobody reads would fill the server's
-    queue, which all of its databases share.
+    It listens only while somebody waits: notifications that nobody reads would fill the queue of
+    the server, which all its databases share.
     """
 
     def __init__(self, source: Source, calls: Calls):
@@ -68,20 +70,20 @@ class Ear:
         note_holder(self)
 
     def begin_anew(self) -> None:
-        """Listen under a name of its own: that of a parent process is not for this one."""
+        """Listen under a new name: that of a parent process is not for this one."""
         self._name = uuid.uuid4().hex
         self._is_listening = False
         self._may_listen = True
 
     def wait(self, look: Look) -> Any:
-        """Give what was looked for, or None when time is up first."""
+        """Return what was looked for, or None if time is up first."""
         self._is_listening = False
         self._may_listen = not self._source.is_pooled
         try:
             return self._wait(look)
         except REFUSALS:
             raise
-        except BaseException:  # of a signal's handler: the answer may still be on its way
+        except BaseException:  # raised by a signal handler: the answer may still be on its way
             self._link.break_off()
             self._is_listening = False
             raise
@@ -112,8 +114,10 @@ class Ear:
         raise AssertionError("delays never end")
 
     def _look(self, connection: psycopg.Connection[Any], look: Look) -> Any:
-        """Look, and wait no more: a hint is most likely right. Who sees nothing, and has time, says
-        that he waits, and looks once more."""
+        """Look, and wait no more, since a notification is most likely right.
+
+        A look that sees nothing, and has time, registers as waiting and looks once more.
+        """
         if self._is_listening:
             seen = send_together(connection, look.call(), *self._stop())[0]
             self._is_listening = False
@@ -125,7 +129,7 @@ class Ear:
             return seen
         try:
             self._listen(connection, look)
-        except InsufficientPrivilege:  # of a reader: nothing was begun, and looking is enough
+        except InsufficientPrivilege:  # a reader: nothing was begun, and looking is enough
             self._is_listening = self._may_listen = False
             return seen
         return send(connection, look.call())
@@ -140,7 +144,10 @@ class Ear:
         return self._calls.unlisten(), self._calls.stop_listening(self._name)
 
     def _stop_listening(self) -> None:
-        """Leave no row behind; what cannot be said now is forgotten by the database in time."""
+        """Leave no row behind.
+
+        If that is not possible now, the database deletes the row in time.
+        """
         try:
             send_together(self._link.connection(), *self._stop())
         except psycopg.Error:
@@ -159,7 +166,7 @@ class Ear:
 
 
 class Ears:
-    """The connection of an asynchronous client that hears notifications, for all its waits."""
+    """The connection of an async client that hears notifications, for all its waits."""
 
     def __init__(self, source: Source, calls: Calls):
         self._source = source
@@ -180,9 +187,9 @@ class Ears:
         self._is_listening = asyncio.Event()
 
     async def wait(self, look: Look) -> Any:
-        """Give what was looked for, or None when time is up first.
+        """Return what was looked for, or None if time is up first.
 
-        It goes on where the client is closed meanwhile; the last one to end takes the connection.
+        It continues if the client is closed meanwhile; the last wait to end closes the connection.
         """
         self.settle()
         self._waiting += 1
@@ -197,14 +204,17 @@ class Ears:
             await self._link.close()
 
     def settle(self) -> None:
-        """Leave the connections of a loop that has ended. Raises InvalidArgument elsewhere."""
+        """Abandon the connections of a loop that has ended.
+
+        Raises InvalidArgument in another loop.
+        """
         if self._belonging.has_ended():
             self._link.break_off()
             self._link.begin_anew()
             self.begin_anew()
 
     async def _seen(self, look: Look) -> Any:
-        is_alone = self._waiting == 1  # else others would wait for the connection
+        is_alone = self._waiting == 1  # otherwise others would wait for the connection
         is_last = look.is_over()
         seen = await self._call(look.first() if is_alone else look.call(), look.until)
         if look.is_seen(seen) or is_last:
@@ -235,10 +245,13 @@ class Ears:
             await asyncio.shield(goodbye)
 
     async def _say_goodbye(self, listener: str) -> None:
-        """Leave no row behind. In a task of its own: who is cancelled by anyio, as for a web
-        client that is gone, is cancelled again at every await until he has ended."""
+        """Leave no row behind. Runs in a task of its own.
+
+        A task that anyio cancels, as for a web client that has gone, is cancelled again at every
+        await until it has ended.
+        """
         try:
-            with suppress(psycopg.Error):  # the database forgets in time who does not say it
+            with suppress(psycopg.Error):  # the database forgets it in time anyway
                 await self._call(self._calls.stop_listening(listener), time.monotonic())
         finally:
             await self._end()
@@ -246,7 +259,7 @@ class Ears:
     async def _call(self, call: Call, until: float | None) -> Any:
         """Send a call, again and again until time is up and a little longer.
 
-        Raises psycopg.OperationalError then: a database that is silent holds up nobody.
+        Raises psycopg.OperationalError then: a silent database must not hold up anybody.
         """
         left = None if until is None else max(until - time.monotonic(), 0) + GRACE
         try:
@@ -261,7 +274,7 @@ class Ears:
             if register is not None and not (is_last or bell.is_set()):
                 try:
                     await self._call(register, look.until)
-                except InsufficientPrivilege:  # of a reader: looking is enough
+                except InsufficientPrivilege:  # a reader: looking is enough
                     register = None
             bell.clear()
             seen = await self._call(look.call(), look.until)
@@ -273,11 +286,11 @@ class Ears:
         raise AssertionError("delays never end")
 
     async def _run(self) -> None:
-        """Hear notifications and ring the bells of whom they are for."""
+        """Hear notifications and wake the waits that they are for."""
         while True:
             try:
                 await self._listen()
-            except InsufficientPrivilege:  # who looks is not held up, and the next one asks again
+            except InsufficientPrivilege:  # the caller is not held up, and the next one asks again
                 return
             except psycopg.Error:
                 pass

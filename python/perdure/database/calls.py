@@ -1,5 +1,7 @@
-"""Every SQL text of the package, and nothing else: a Call is a statement with its parameters, made
-here, sent by whoever holds a connection."""
+"""Every SQL text of the package, and nothing else.
+
+A Call is a statement with its parameters. It is made here and sent by the holder of a connection.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +38,14 @@ from .sealing import (
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
 _OF_WORKERS = frozenset({"advance", "claim", "register_worker"})
-"""What only workers call, with arguments of their own making."""
+"""Functions that only workers call, with arguments of their own making."""
 
 COMMIT_WITHIN = "10 s"
 """How long a transaction that has recorded its result may keep others waiting for its commit."""
 
 Shape = Literal["value", "row", "rows"]
 Task = dict[str, Any]
-"""What names a held task in heartbeats and releases: `{"job", "task", "token"}`, and maybe its
+"""What names a held task in heartbeats and releases: `{"job", "task", "token"}`, perhaps with its
 `progress`."""
 
 
@@ -62,11 +64,11 @@ class Call(NamedTuple):
     opens: Callable[[Any], Opens] | None = None
 
     def as_it_is(self) -> Call:
-        """Give the same call with an answer in which envelopes stand as they are."""
+        """Return the same call with an answer that leaves encrypted values as they are."""
         return self._replace(opens=None)
 
     def reading(self, read: Callable[[Any], Any]) -> Call:
-        """Give the same call with a way to read its answer."""
+        """Return the same call with a way to read its answer."""
         return self._replace(read=read)
 
 
@@ -82,10 +84,10 @@ def to_text(value: Any) -> str:
 
 
 class Calls:
-    """The statements of one app: `Calls("my_app").claim(…)`.
+    """The statements of one app: `Calls("my_app").claim(...)`.
 
-    With a codec, values are sealed here on their way in, and opened on their way out, nowhere else.
-    `shows_envelopes` leaves them as they are, for people who look on.
+    With a codec, values are encrypted here on their way in and decrypted on their way out, and
+    nowhere else. `shows_envelopes` leaves them encrypted, for people who only look.
     """
 
     def __init__(self, schema: str, codec: Codec | None = None):
@@ -100,7 +102,7 @@ class Calls:
         self._texts: dict[tuple[str, ...], bytes] = {}
 
     def _seal(self, key: str | None = None) -> Sealer:
-        """Give what seals the values of a call; `key` is that under which it may be repeated."""
+        """Return what encrypts the values of a call, which may be repeated under `key`."""
         return UNSEALED if self.codec is None else Sealer(self.codec, self.fields, key)
 
     def _opens(self, opener: Opener) -> Callable[[Any], Opens] | None:
@@ -109,18 +111,18 @@ class Calls:
         return partial(opened, self.codec, self.fields, self.kin, opener)
 
     def _opened(self, call: Call, opener: Opener) -> Call:
-        """Give the same call with a way to open its answer."""
+        """Return the same call with a way to decrypt its answer."""
         return call._replace(opens=self._opens(opener))
 
     def kin(self, jobs: Iterable[str]) -> Call:
-        """Read of which jobs some jobs come; answers a Kin for each that has any."""
+        """Read of which jobs some jobs come; returns a Kin for each that has any."""
         call = self._call("kin_of", "rows", ids=sorted(jobs))
         return call.reading(lambda rows: {job: Kin(*others) for job, *others in rows})
 
     def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:
-        """Call with the arguments that are not None; SQL has defaults for the others.
+        """Call with the arguments that are not None. SQL has defaults for the others.
 
-        Raises InvalidArgument for what is no text or number where SQL takes one.
+        Raises InvalidArgument for a wrong type where SQL takes text or a number.
         """
         if function not in _OF_WORKERS:
             check_arguments(function, arguments)
@@ -135,7 +137,7 @@ class Calls:
 
     # Jobs.
     def start(self, workflow: str, args: Any, **options: Any) -> Call:
-        """Start a job; answers (id, is_new)."""
+        """Start a job; returns (id, is_new)."""
         return self._call(
             "start", "row", **self._started({"workflow": workflow, "args": args} | options)
         )
@@ -158,29 +160,29 @@ class Calls:
     def signal_with_start(
         self, workflow: str, args: Any, job: str, name: str, payload: Any, **options: Any
     ) -> Call:
-        """Send a signal to a job that is started if it is not there; answers (id, is_new)."""
+        """Send a signal to a job that is started if it is not there; returns (id, is_new)."""
         start = self._started({"workflow": workflow, "args": args, "id": job} | options)
         sealed = self._seal(options.get("key")).whole("signal", job, name, payload)
         return self._call("signal_with_start", "row", name=name, payload=_or_null(sealed), **start)
 
     def start_many(self, starts: Sequence[dict[str, Any]]) -> Call:
-        """Start jobs; answers a row (id, is_new) for each."""
+        """Start jobs; returns a row (id, is_new) for each."""
         sealed = [self._sealed_start(start) for start in starts]
         return self._call("start_many", "rows", starts=to_text(sealed))
 
     def hook(self, job: str, name: str, args: Any, **options: Any) -> Call:
-        """Start a hook from outside; answers the task's name."""
+        """Start a hook from outside; returns the task's name."""
         sealed = self._seal(options.get("key")).args(job, name, args)
         return self._call("hook", id=job, name=name, args=to_text(sealed), **options)
 
     def register_sql_hook(self, name: str, function: str, **options: Any) -> Call:
         """Let a function of the database be a hook."""
         call = self._call("register_sql_hook", name=name, function=function, **options)
-        named = b'"function" => pg_catalog.to_regproc(%s)'  # null where there is none
+        named = b'"function" => pg_catalog.to_regproc(%s)'  # null if there is none
         return call._replace(query=call.query.replace(b'"function" => %s', named))
 
     def drop_sql_hook(self, name: str) -> Call:
-        """Let a function be a hook no more; answers false where it was none."""
+        """Let a function be a hook no more; returns false where it was none."""
         return self._call("drop_sql_hook", name=name)
 
     def sql_hooks(self) -> Call:
@@ -190,12 +192,12 @@ class Calls:
         return Call("sql_hooks", query.encode(), (), "rows")
 
     def sql_hook_timeout(self, name: str) -> Call:
-        """Ask how many seconds an attempt of a hook in SQL may take; answers None for any."""
+        """Ask how many seconds an attempt of a hook in SQL may take; returns None for any."""
         query = f"select extract(epoch from {self._quoted}.sql_hook_timeout(%s))"
         return Call("sql_hook_timeout", query.encode(), (name,))
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
-        """Send a signal; answers false where the key was seen before."""
+        """Send a signal; returns false where the key was seen before."""
         sealed = self._seal(key).whole("signal", job, name, payload)
         return self._call("signal", id=job, name=name, payload=_or_null(sealed), key=key)
 
@@ -211,7 +213,7 @@ class Calls:
         return self._call("cancel_hook", id=job, task=task, reason=self._reason(job, reason))
 
     def family(self, job: str, max_rows: int) -> Call:
-        """Read who descends from a job; answers a row for each, itself first."""
+        """Read who descends from a job; returns a row for each, itself first."""
         return self._call("family", "rows", id=job, max_rows=max_rows)
 
     def terminate(self, job: str, reason: str | None) -> Call:
@@ -219,11 +221,11 @@ class Calls:
         return self._call("terminate", id=job, reason=self._reason(job, reason))
 
     def resume(self, job: str, task: str | None, accept_changes: bool) -> Call:
-        """Wake what is stuck; answers how many tasks."""
+        """Wake what is stuck; returns how many tasks."""
         return self._call("resume", id=job, task=task, accept_changes=accept_changes)
 
     def repin(self, job: str, version: str | None) -> Call:
-        """Let a job keep to another version of the code, or to none; answers how many tasks."""
+        """Let a job keep to another version of the code, or to none; returns how many tasks."""
         check_arguments("repin", {"pinned_version": version})
         query = f"select {self._quoted}.repin(%s, %s)"
         return Call("repin", query.encode(), (job, version))
@@ -233,27 +235,27 @@ class Calls:
         return self._call("pause", id=job)
 
     def retry(self, job: str, args: Any, timeout: str | None, key: str) -> Call:
-        """Run a job again that has failed or was cancelled; answers false where it did not."""
+        """Run a job again that has failed or was cancelled; returns false where it did not."""
         sealed = self._seal(key).args(job, MAIN, args)
         return self._call("retry", id=job, args=_or_null(sealed), timeout=timeout, key=key)
 
     def fork(self, job: str, new_id: str, seq: int | None, context: Any, key: str) -> Call:
-        """Start a job where another stood; answers (id, is_new)."""
+        """Start a job where another stood; returns (id, is_new)."""
         sealed = self._seal(key).document(new_id, [], context)
         written = _or_null(sealed)
         return self._call("fork", "row", id=job, new_id=new_id, seq=seq, context=written, key=key)
 
     def timeline(self, job: str, after: list[Any] | None, max_rows: int) -> Call:
-        """Read what belongs to a job, after a place; answers a row for each item."""
+        """Read what belongs to a job, after a place; returns a row for each item."""
         call = self._call("timeline", "rows", id=job, after=_or_null(after), max_rows=max_rows)
         return self._opened(call, partial(openers.timeline, job))
 
     def forget_finished(self, before: datetime, entity: str | None, max_jobs: int) -> Call:
-        """Delete jobs that finished before a time; answers how many."""
+        """Delete jobs that finished before a time; returns how many."""
         return self._call("forget_finished", before=before, entity=entity, max_jobs=max_jobs)
 
     def forget_old_runs(self, job: str, max_rows: int) -> Call:
-        """Drop what old runs were told; answers how many facts."""
+        """Drop what old runs were told; returns how many facts."""
         return self._call("forget_old_runs", id=job, max_rows=max_rows)
 
     def result(self, job: str) -> Call:
@@ -279,7 +281,7 @@ class Calls:
         return self._call("task_reason", job=job, task=task)
 
     def list_jobs(self, **asked: Any) -> Call:
-        """List jobs; answers a row for each."""
+        """List jobs; returns a row for each."""
         return self._call("list_jobs", "rows", **asked)
 
     # Queues.
@@ -307,11 +309,11 @@ class Calls:
         return self._part(job, path, self._call("entity_get", id=job, path=path))
 
     def _part(self, job: str, path: str, call: Call) -> Call:
-        """Give the same call with a way to open the part of a memory that it answers."""
+        """Return the same call with a way to decrypt the part of a memory that it returns."""
         return self._opened(call, partial(openers.document, job, parse_path(path)))
 
     def create(self, job: str, entity: str, context: Any, key: str) -> Call:
-        """Make a memory without a workflow."""
+        """Create a memory without a workflow."""
         sealed = self._seal(key).document(job, [], context)
         return self._call("entity_create", id=job, entity=entity, context=to_text(sealed), key=key)
 
@@ -325,7 +327,7 @@ class Calls:
         return self._part(job, path, call)
 
     def apply(self, job: str, commands: Any, options: dict[str, Any]) -> Call:
-        """Carry out several commands, all or none; answers an array of their answers."""
+        """Carry out several commands, all or none; returns an array of their answers."""
         seal = self._seal(options.get("key"))
         sealed = [seal.command(job, command) for command in commands]
         call = self._call("entity_apply", id=job, commands=to_text(sealed), **options)
@@ -342,7 +344,7 @@ class Calls:
         return self._call("entity_meets", id=job, condition=condition)
 
     def watch(self, job: str, listener: str) -> Call:
-        """Say that somebody waits for changes of a memory; answers its version."""
+        """Record that somebody waits for changes of a memory; returns its version."""
         return self._call("entity_watch", id=job, listener=listener)
 
     def changes(self, job: str, path: str, after: int, max_rows: int) -> Call:
@@ -373,7 +375,7 @@ class Calls:
         return self._opened(call, partial(openers.items, job, parse_path(path)))
 
     def publish(self, task: Task, stream: str, items: Any, key: str, source: str) -> Call:
-        """Add items to a stream for a held task; answers the version."""
+        """Add items to a stream for a held task; returns the version."""
         sealed = self._seal(key).items(task["job"], parse_path(stream), items)
         given = {"stream": stream, "items": to_text(sealed), "key": key, "source": source}
         return self._call("publish", **task, **given)
@@ -389,7 +391,7 @@ class Calls:
 
     # Schedules.
     def create_schedule(self, name: str, workflow: str, args: Any, **options: Any) -> Call:
-        """Make or change a schedule; answers when it is due next."""
+        """Make or change a schedule; returns when it is due next."""
         if options.get("headers") is not None:
             options["headers"] = to_text(options["headers"])
         sealed = self._seal(f"schedule {name}").args("", workflow, args)
@@ -398,19 +400,19 @@ class Calls:
         )
 
     def pause_schedule(self, name: str) -> Call:
-        """Let a schedule start nothing; answers false where it was so."""
+        """Let a schedule start nothing; returns false where it was so."""
         return self._call("pause_schedule", name=name)
 
     def resume_schedule(self, name: str) -> Call:
-        """Let a schedule go on; answers false where it was not paused."""
+        """Let a schedule go on; returns false where it was not paused."""
         return self._call("resume_schedule", name=name)
 
     def trigger_schedule(self, name: str, key: str) -> Call:
-        """Start what a schedule starts; answers (id, is_new)."""
+        """Start what a schedule starts; returns (id, is_new)."""
         return self._call("trigger_schedule", "row", name=name, key=key)
 
     def drop_schedule(self, name: str) -> Call:
-        """Forget a schedule; answers false where there is none."""
+        """Forget a schedule; returns false where there is none."""
         return self._call("drop_schedule", name=name)
 
     def schedules(self) -> Call:
@@ -420,7 +422,7 @@ class Calls:
 
     # What jobs ask of people.
     def list_items(self, after: list[Any] | None, **asked: Any) -> Call:
-        """List items; answers a row for each."""
+        """List items; returns a row for each."""
         call = self._call("list_items", "rows", after=_or_null(after), **asked)
         return self._opened(call, openers.asked_items)
 
@@ -432,7 +434,7 @@ class Calls:
         return self._item("read_item", item)
 
     def claim_item(self, item: str, by: str) -> Call:
-        """Take an item for a person; answers it, as all these do."""
+        """Take an item for a person; returns it, as all these do."""
         return self._item("claim_item", item, by=by)
 
     def release_item(self, item: str, by: str | None) -> Call:
@@ -446,9 +448,9 @@ class Calls:
     def resolve_item(
         self, item: str, asked_by: tuple[str, str, str], resolution: Any, by: str | None
     ) -> Call:
-        """Answer an item that a job, a task of it and a key of that name."""
+        """Resolve an item, which belongs to a job, a task of it and a key."""
         job, task, key = asked_by
-        # The same call may be repeated, with nothing else to tell it by.
+        # A repeated call is recognized by this alone.
         sealed = self._seal(f"item {item}").result(job, request_place(task, key), resolution)
         return self._item("resolve_item", item, resolution=_or_null(sealed), by=by)
 
@@ -458,7 +460,7 @@ class Calls:
         return self._call("define_contract", entity=entity, schema=to_text(schema))
 
     def drop_contract(self, entity: str) -> Call:
-        """Let memories of an entity be free; answers false when there was no contract."""
+        """Let memories of an entity be free; returns false when there was no contract."""
         return self._call("drop_contract", entity=entity)
 
     def contract(self, entity: str) -> Call:
@@ -466,7 +468,7 @@ class Calls:
         return self._call("contract_of", entity=entity)
 
     def broken_contracts(self, entity: str, schema: Any, **page: Any) -> Call:
-        """Find memories that do not fit; answers a row (id, path, rule, message) for each."""
+        """Find memories that do not fit; returns a row (id, path, rule, message) for each."""
         written = _or_null(schema)
         return self._call("broken_contracts", "rows", entity=entity, schema=written, **page)
 
@@ -474,7 +476,7 @@ class Calls:
     def find(
         self, entity: str, conditions: Any, order_by: list[Any], after: Any, max_rows: int
     ) -> Call:
-        """Find memories; answers a row for each."""
+        """Find memories; returns a row for each."""
         self._check_readable(order_paths(order_by))
         call = self._call(
             "find",
@@ -507,25 +509,25 @@ class Calls:
     def signal_found(
         self, entity: str, conditions: Any, name: str, payload: Any, key: str, **page: Any
     ) -> Call:
-        """Send a signal to jobs of an entity; answers a row (id, is_new) for each."""
+        """Send a signal to jobs of an entity; returns a row (id, is_new) for each."""
         sealed = self._seal(key).whole("signal", "", name, payload)
         told = {"name": name, "payload": _or_null(sealed), "key": key}
         asked = self._written(conditions)
         return self._call("signal_found", "rows", entity=entity, conditions=asked, **told, **page)
 
     def cancel_found(self, entity: str, conditions: Any, reason: str | None, **page: Any) -> Call:
-        """Ask jobs of an entity to cancel; answers a row (id, is_new) for each."""
+        """Ask jobs of an entity to cancel; returns a row (id, is_new) for each."""
         asked, why = self._written(conditions), self._reason("", reason)
         return self._call(
             "cancel_found", "rows", entity=entity, conditions=asked, reason=why, **page
         )
 
     def statements_to_create_index(self, entity: str, path: str, kind: str) -> Call:
-        """Answers the statements, a row each, that make an index while others write."""
+        """Return the statements, a row each, that make an index while others write."""
         return self._call("statements_to_create_index", "rows", entity=entity, path=path, kind=kind)
 
     def statements_to_drop_index(self, entity: str, path: str, kind: str) -> Call:
-        """Answers the statements, a row each, that drop an index while others write."""
+        """Return the statements, a row each, that drop an index while others write."""
         return self._call("statements_to_drop_index", "rows", entity=entity, path=path, kind=kind)
 
     def index_name(self, entity: str, path: list[str], kind: str) -> Call:
@@ -549,17 +551,20 @@ class Calls:
 
     @staticmethod
     def lock_timeout(seconds: float) -> Call:
-        """Give up waiting for a lock after a time; for a connection of its own."""
+        """Set how long this session waits for a lock."""
         milliseconds = max(1, round(seconds * 1000))
         return Call("lock_timeout", b"set lock_timeout = %d" % milliseconds, (), "rows")
 
     # Work.
     def claim(self, **asked: Any) -> Call:
-        """Take tasks that are due. If the server crashes it may forget this: they are due again."""
+        """Claim due tasks.
+
+        If the server crashes it may forget the claim, and the tasks are due again.
+        """
         return self._repeatable("claim", Opening.claimed, durable=False, **asked)
 
     def sealable(self, value: Any) -> Any:
-        """Give a value that can be sealed. Raises ValueTooLarge."""
+        """Return a value that can be sealed. Raises ValueTooLarge."""
         if self.codec is not None:
             check_size(value)
         return value
@@ -569,10 +574,10 @@ class Calls:
         return to_text(self._seal().turn(body, row))
 
     def advance(self, turns: str, bodies: Sequence[Any], **asked: Any) -> Call:
-        """Send turns (a JSON array), and take tasks in the same round trip where `max_tasks` says
-        how many, and the rest what `claim()` is asked.
+        """Send turns (a JSON array), and claim up to `max_tasks` tasks in the same round trip.
 
-        The bodies are those of which the turns were written.
+        `bodies` are those of which the turns were written; the other arguments are those of
+        `claim()`.
         """
 
         def opener(opening: Opening, reply: Any) -> Any:
@@ -593,7 +598,7 @@ class Calls:
         return self._call("extend", tasks=to_text(sealed), lease_for=as_interval(lease_for))
 
     def _leases(self, tasks: list[Task]) -> list[Task]:
-        """Seal how far tasks are."""
+        """Encrypt the progress of tasks."""
         if self.codec is None:
             return tasks
         seal = self._seal()
@@ -608,13 +613,13 @@ class Calls:
 
     @staticmethod
     def transaction_began() -> Call:
-        """Ask when the open transaction began: any other one began at another time."""
+        """Ask when the open transaction began, which tells it from any other."""
         return Call("now", b"select extract(epoch from now())::text", ())
 
     def record(self, turn: Any, row: Task, began: str) -> Call:
-        """Send a turn as the last statement of the transaction that began then; null in another.
+        """Send a turn as the last statement of the transaction that began then; else null.
 
-        From here on rows are locked that others need: a commit that never comes is not waited for.
+        From here on rows are locked that others need, so a commit that does not come is given up.
         """
         query = (
             "select case when extract(epoch from now())::text = %s"
@@ -631,11 +636,11 @@ class Calls:
         return Call("reset", b"reset all", (), "rows")
 
     def run_task(self, job: str, task: str, token: str) -> Call:
-        """Run a held task of the queue `$sql` in the database; answers what became of it."""
+        """Run a held task of the queue `$sql` in the database; returns what became of it."""
         return self._call("run_task", job=job, task=task, token=token)
 
     def time_out_task(self, job: str, task: str, token: str) -> Call:
-        """Say that a call of run_task was given up, since it took too long; answers as that."""
+        """Report that run_task() was given up as too slow; returns what became of the task."""
         return self._call("time_out_task", job=job, task=task, token=token)
 
     def read_journal(self, job: str, task: str, after: int) -> Call:
@@ -644,7 +649,7 @@ class Calls:
         return self._opened(call, partial(openers.journal, job, task))
 
     def running_coordinators(self, after: str, max_rows: int, workflow: str | None) -> Call:
-        """Read a page of what replays of running jobs need; answers a row (json) for each."""
+        """Read a page of what replays of running jobs need; returns a row (json) for each."""
         query = f"select to_jsonb(r) from {self._quoted}.running_coordinators(%s, %s, %s) as r"
         return Call("running_coordinators", query.encode(), (after, max_rows, workflow), "rows")
 
@@ -654,11 +659,11 @@ class Calls:
         return Call("recording_of", query.encode(), (job,))
 
     def adopt_instance(self, copied_at: datetime | None) -> Call:
-        """Let the app execute where it stands; answers who it is from now on."""
+        """Let the app execute where it stands; returns who it is from now on."""
         return self._call("adopt_instance", copied_at=copied_at)
 
     def register_worker(self, worker: str, details: dict[str, Any], **more: Any) -> Call:
-        """Say hello; answers {"instance", "version", "at", "queues"}."""
+        """Register a worker; returns {"instance", "version", "at", "queues"}."""
         known = {"worker": worker, "details": to_text(details), "protocol": PROTOCOL}
         return self._call("register_worker", **known, **more)
 
@@ -673,16 +678,16 @@ class Calls:
         return Call("served_queues", query.encode(), (queues, version))
 
     def forget_worker(self, worker: str) -> Call:
-        """Say goodbye."""
+        """Unregister a worker."""
         return self._call("forget_worker", worker=worker)
 
     # Waking.
     def listen_for(self, topic: str, listener: str) -> Call:
-        """Say that somebody waits for a topic."""
+        """Record that somebody waits for a topic."""
         return self._call("listen_for", topic=topic, listener=listener)
 
     def stop_listening(self, listener: str) -> Call:
-        """Say that nobody waits any more."""
+        """Record that nobody waits any more."""
         return self._call("stop_listening", listener=listener)
 
     def channel(self) -> Call:
@@ -697,13 +702,13 @@ class Calls:
 
     @staticmethod
     def isolate() -> Call:
-        """Let each transaction of this session see what was committed before each statement."""
+        """Let each statement of this session see what was committed before it."""
         query = b"set default_transaction_isolation = 'read committed'"
         return Call("isolate", query, (), "rows")
 
     @staticmethod
     def write_times() -> Call:
-        """Let this session write times in the one way that psycopg reads."""
+        """Let this session write times in the form that psycopg reads."""
         return Call("write_times", b"set datestyle = 'ISO'", (), "rows")
 
     @staticmethod
@@ -717,21 +722,23 @@ class Calls:
         return self._call("clock")
 
     def move_clock(self, seconds: float) -> Call:
-        """Move the clock of the app forward; answers the new time."""
+        """Move the clock of the app forward; returns the new time."""
         return self._call("move_clock", by=f"{seconds} s")
 
     def skip_time(self, up_to: datetime | None) -> Call:
-        """Move the clock to when the next task is due; answers None where none will be."""
+        """Move the clock to when the next task is due; returns None where none will be."""
         return self._call("skip_time", up_to=up_to)
 
     @property
     def _kept_back(self) -> str:
-        """Write why a task `t` that is due may not be claimed."""
+        """Write why a due task `t` cannot be claimed."""
         return f"{self._quoted}.queue_reason(t.queue, t.limit_key, {self._quoted}.clock())"
 
     def at_work(self, queues: list[str]) -> Call:
-        """Find a task that is held, or due on one of these queues and kept back by no limit of it:
-        (job, name, state, worker)."""
+        """Find a task that is held, or is due on one of these queues and not kept back by a limit.
+
+        Returns (job, name, state, worker).
+        """
         query = f"""select w.job_id, w.name, w.state, w.worker
                       from {self._quoted}.waiting as w
                       join {self._quoted}.tasks as t using (job_id, task)
@@ -741,7 +748,7 @@ class Calls:
         return Call("waiting", query.encode(), (queues,), "row")
 
     def will_be_due(self, queues: list[str], up_to: datetime | None) -> Call:
-        """Tell whether anything happens by itself: now on these queues, or until then on any."""
+        """Tell whether anything happens by itself: now on these queues, or by a time on any."""
         query = f"""select exists (
             select from {self._quoted}.tasks as t
              where due_at < 'infinity' and due_at <= coalesce(%s, 'infinity'::timestamptz)
@@ -761,12 +768,12 @@ class Calls:
 
     # For people.
     def broken_histories(self) -> Call:
-        """Make every memory of the app again; answers a row (json) for whatever is wrong."""
+        """Recompute every memory of the app; returns a row (json) for whatever is wrong."""
         query = f"select to_jsonb(b) from {self._quoted}.assert_histories(max_jobs => null) as b"
         return Call("assert_histories", query.encode(), (), "rows")
 
     def broken_invariants(self) -> Call:
-        """Check the app's tables; answers a row (json) for whatever is wrong."""
+        """Check the app's tables; returns a row (json) for whatever is wrong."""
         query = f"select to_jsonb(b) from {self._quoted}.assert_invariants() as b"
         return Call("assert_invariants", query.encode(), (), "rows")
 
@@ -778,7 +785,7 @@ class Calls:
 
 
 UNSEALED = Unsealed()
-"""What seals where there is no codec."""
+"""The sealer if there is no codec."""
 
 
 def _or_null(value: Any) -> str | None:
@@ -792,7 +799,7 @@ def _argument(name: str, value: Any) -> Any:
 
 
 def _number(name: str, value: Any) -> Decimal | None:
-    """Give a number as it is written: 0.1 is a tenth. Raises InvalidArgument."""
+    """Return a number as it is written: 0.1 is a tenth. Raises InvalidArgument."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
@@ -814,8 +821,7 @@ mark_envelopes(_ADAPTERS)
 
 
 class PlainCursor(psycopg.Cursor[TupleRow]):
-    """A cursor that reads and writes as this package does, whatever its connection makes of rows,
-    parameters and types."""
+    """A cursor that reads and writes as this package does, whatever settings its connection has."""
 
     adapters = _ADAPTERS
 
@@ -838,9 +844,9 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
 
 
 def send_together(connection: psycopg.Connection[Any], *calls: Call) -> list[Any]:
-    """Send calls in one round trip and one transaction, and give their answers.
+    """Send calls in one round trip and one transaction, and return their answers.
 
-    A connection that breaks meanwhile is closed, even where its driver still waits for answers.
+    A connection that breaks meanwhile is closed, even if its driver still waits for answers.
     """
     cursors = [PlainCursor(connection, row_factory=tuple_row) for _ in calls]
     with translated():
@@ -870,7 +876,7 @@ def _opened(connection: psycopg.Connection[Any], call: Call, answer: Any) -> Any
 
 
 def plain_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[TupleRow]:
-    """Give a cursor for `send_async`, whatever the caller's connection makes of rows."""
+    """Return a cursor for `send_async`, whatever settings the caller's connection has."""
     return PlainAsyncCursor(connection, row_factory=tuple_row)
 
 

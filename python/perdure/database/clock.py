@@ -7,7 +7,7 @@ import time
 from perdure.basics.durations import from_iso
 
 _PACE = 0.9995e6
-"""Microseconds counted for a second: a little less, so that a quick clock here is never ahead."""
+"""Microseconds counted for a second: a little less, so that a fast clock here is never ahead."""
 
 
 class Clock:
@@ -25,9 +25,9 @@ class Clock:
         self._heard_at = time.monotonic()
 
     def now(self) -> int:
-        """Give the time in microseconds since 1970."""
+        """Return the time in microseconds since 1970."""
         return self._heard + int((time.monotonic() - self._heard_at) * _PACE)
 
     def seconds_until(self, instant: int) -> float:
-        """Give the seconds until an instant; 0 where it has passed."""
+        """Return the seconds until an instant; 0 if it has passed."""
         return max(0.0, (instant - self.now()) / _PACE)

@@ -1,9 +1,9 @@
 """Connections: where the database is, how it is reached, and when a call is sent again.
 
-Every connection is in autocommit mode (one call = one transaction), speaks UTF-8, and is one to a
-server that takes writes: of several that a DSN names, to the primary. A call that meets a broken
-connection, a server that goes down or a conflict is repeated unchanged: every call of the package
-can be. [P12]
+Every connection is in autocommit mode (one call = one transaction), uses UTF-8, and leads to a
+server that accepts writes: if a DSN names several servers, to the primary. A call that meets a
+broken connection, a server that shuts down or a conflict is repeated unchanged: every call of the
+package can be. [P12]
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ UNLESS_SAID: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-"""What a DSN may say otherwise, or a variable of libpq's. A standby takes no writes, and may not
-know what was just written."""
+"""Parameters that a DSN, or a variable of libpq, may override. A standby accepts no writes, and may
+not know what was just written."""
 VARIABLES = {
     "target_session_attrs": "PGTARGETSESSIONATTRS",
     "connect_timeout": "PGCONNECT_TIMEOUT",
@@ -60,15 +60,16 @@ VARIABLES = {
 _AGAIN_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 _AGAIN = frozenset({"55P03", "25006"})
 _ELSEWHERE = frozenset({"25006"})
-"""States of a server that has become a standby: the call belongs to another one."""
+"""SQLSTATEs of a server that has become a standby: the call belongs to another one."""
 
 _STALE_CLASSES = frozenset({"0A", "42", "XX"})
 _NEVER_STALE = frozenset({"42501"})
-"""What a call meets whose functions are replaced at the moment, or were since its connection has
-prepared it: another result, no such function, none under the number it had. Rights are no such."""
+"""SQLSTATE classes of a call whose functions are being replaced, or were replaced after its
+connection had prepared it: another result type, no such function, or none under its old number.
+Missing rights (42501) have another cause."""
 
 REFUSALS = (PerdureError, psycopg.Error)
-"""What a call may raise: this package's errors, and psycopg's."""
+"""What a call may raise: errors of this package, and of psycopg."""
 
 FATAL = (
     InstanceNotAdopted,
@@ -77,8 +78,9 @@ FATAL = (
     ProtocolNotSupported,
     psycopg.errors.InvalidSchemaName,
 )
-"""Refusals of whatever a worker sends, as where its app is gone. It ends, and what it holds is for
-others: no turn is to blame, even if another one would be taken a moment later."""
+"""Refusals of anything that a worker sends, for instance because its app is gone. The worker ends,
+and its tasks are left to others: no turn is to blame, even if another one would be accepted a
+moment later."""
 
 PATIENCE = 60.0
 """Seconds for which a client repeats a call while the database does not answer."""
@@ -95,9 +97,9 @@ Begin = Callable[[psycopg.Connection[TupleRow]], None]
 
 
 class Source:
-    """Where an app's data is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server.
+    """Where the data of an app is: a DSN, else `$PERDURE_DATABASE_URL`, else the embedded server.
 
-    `is_pooled` tells, once there is a connection, whether a pooler stands between.
+    `is_pooled` says, once there is a connection, whether a pooler is in between.
     """
 
     def __init__(self, dsn: str | None, schema: str, prepare_threshold: int | None = 0):
@@ -126,14 +128,14 @@ class Source:
         return str(self._server.url())
 
     def close(self) -> None:
-        """Leave the embedded server, if this is where the data is."""
+        """Leave the embedded server, if the data is there."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
 
     @contextmanager
     def entrusted(self) -> Iterator[None]:
-        """Leave the embedded server again, if there will be nobody to do so."""
+        """Leave the embedded server if the block raises, since nobody else would."""
         try:
             yield
         except BaseException:
@@ -141,8 +143,10 @@ class Source:
             raise
 
     def provision(self, begin: Begin | None = None) -> None:
-        """Create or upgrade the app; nothing happens where it is current. Safe at the same time.
-        `begin` is given the connection first; where that breaks, another one is tried, once."""
+        """Install or upgrade the app; do nothing if it is current. Safe at the same time as others.
+
+        `begin` is given the connection first. If that connection breaks, another one is tried once.
+        """
         connection = self.connect("perdure install")
         try:
             self._install(connection, begin)
@@ -160,8 +164,10 @@ class Source:
             install(connection, self.schema)
 
     def connect(self, name: str, *, is_lent: bool = False) -> HastyConnection:
-        """Open a connection; one that is lent to code of the user's is left as the database makes
-        it. Raises psycopg.OperationalError."""
+        """Open a connection. One that is lent to user code keeps the settings of the database.
+
+        Raises psycopg.OperationalError.
+        """
         connection = HastyConnection.connect(
             self.dsn, fallback_application_name=name, **self._settings
         )
@@ -192,11 +198,11 @@ class Source:
     def _manners(
         self, connection: AnyConnection, answering: int, isolation: str, *, is_lent: bool
     ) -> Iterator[Call]:
-        """Give what makes another session of a database with settings of its own as any other.
+        """Return the settings that make a session like any other, whatever the database has set.
 
-        Statements are prepared where the process that answers is the one that the server named;
-        else a pooler stands between, and the next statement may be for another process. What is set
-        there may stay for others, but for the style of times, which poolers keep apart.
+        Statements are prepared if the process that answers is the one that the server named.
+        Otherwise a pooler is in between, and the next statement may go to another process. Settings
+        made there may stay for others, except for the style of times, which poolers keep apart.
         """
         self.is_pooled = answering != connection.info.backend_pid
         if not self.is_pooled:
@@ -220,25 +226,24 @@ def _given_up_on_error(connection: AnyConnection) -> Iterator[None]:
 
 
 def is_standby(connection: AnyConnection) -> bool:
-    """Tell whether its server follows another one: nobody can write there, nor listen."""
+    """Tell whether its server is a standby, where nobody can write or listen."""
     return connection.info.parameter_status("in_hot_standby") == "on"
 
 
 def can_be_repeated(error: psycopg.Error, is_connected: bool) -> bool:
-    """Tell whether the same call may go through later: nothing is wrong with the call itself."""
+    """Tell whether the same call may succeed later: nothing is wrong with the call itself."""
     state = error.sqlstate or ""
     return not is_connected or state[:2] in _AGAIN_CLASSES or state in _AGAIN
 
 
 def may_be_stale(error: psycopg.Error) -> bool:
-    """Tell whether the same call may go through on a new connection: an upgrade has replaced what
-    it calls. [P13]"""
+    """Tell whether the call may succeed on a new connection, after an upgrade. [P13]"""
     state = error.sqlstate or ""
     return state[:2] in _STALE_CLASSES and state not in _NEVER_STALE
 
 
 def pauses() -> Iterator[float]:
-    """Give the seconds to wait before each repetition: growing, with jitter."""
+    """Yield the seconds to wait before each repetition: growing, with jitter."""
     pause = FIRST_PAUSE
     while True:
         yield pause * random.uniform(0.5, 1.0)
@@ -246,7 +251,7 @@ def pauses() -> Iterator[float]:
 
 
 class Link:
-    """A connection that comes back: `link.call(…)` repeats a call until it is answered."""
+    """A connection that reconnects: `link.call(...)` repeats a call until it is answered."""
 
     def __init__(self, source: Source, name: str, patience: float | None = None):
         self._source = source
@@ -260,7 +265,7 @@ class Link:
         self._connection = None
 
     def connection(self) -> HastyConnection:
-        """Give the connection, opened again where it was lost."""
+        """Return the connection, opened again if it was lost."""
         if self._connection is None or self._connection.closed:
             self._connection = self._source.connect(self._name)
         return self._connection
@@ -283,7 +288,7 @@ class Link:
                     self.close()
             except PerdureError:
                 raise
-            except BaseException:  # of a signal's handler: the answer may still be on its way
+            except BaseException:  # raised by a signal handler: the answer may still be on its way
                 self.break_off()
                 raise
             call = call.again or call
@@ -291,7 +296,7 @@ class Link:
         raise AssertionError("pauses never end")
 
     def break_off(self) -> None:
-        """Leave a connection amid a call, whose answer the next call would take for its own."""
+        """Abandon a connection during a call, whose answer the next call would otherwise read."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.pgconn.finish()
@@ -308,9 +313,9 @@ class Link:
 
 
 class AsyncLink:
-    """A connection of an event loop that comes back. One call at a time: others wait.
+    """A reconnecting connection of an event loop. It makes one call at a time; others wait.
 
-    With `tells`, the log says of a call that it has no answer for long.
+    With `tells`, the log reports a call that has no answer for long.
     """
 
     def __init__(
@@ -372,7 +377,7 @@ class AsyncLink:
                     self.break_off()
                 else:
                     self._note(error, began)
-            except BaseException:  # it is cancelled, mostly, and the driver has ended the call
+            except BaseException:  # usually it is cancelled, and the driver has ended the call
                 if self._is_amid_a_call():
                     self.break_off()
                 raise
@@ -390,7 +395,7 @@ class AsyncLink:
         )
 
     def _note(self, error: psycopg.Error, began: float) -> None:
-        """Decide whether to go on after an error; raise it where not."""
+        """Decide whether to continue after an error; raise it if not."""
         self._trouble = error
         is_connected = self._cursor is not None and not self._cursor.connection.closed
         late = self._patience is not None and time.monotonic() - began >= self._patience
@@ -412,7 +417,7 @@ class AsyncLink:
         return self._cursor
 
     def break_off(self) -> None:
-        """Leave a connection, whatever is under way on it; the next call opens another."""
+        """Abandon a connection, whatever is under way on it; the next call opens another."""
         cursor, self._cursor = self._cursor, None
         if cursor is not None:
             cursor.connection.pgconn.finish()

@@ -1,4 +1,7 @@
-"""Openers: what stands where in the answers to clients. Each is given an answer, and opens it."""
+"""Openers: which values an answer to a client contains, and where.
+
+Each decrypts one kind of answer.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ Row = tuple[Any, ...]
 
 
 def document(job: str, path: list[str], opening: Opening, value: Any) -> Any:
-    """Open what stands at a path of a memory."""
+    """Decrypt what is at a path of a memory."""
     return opening.document(job, path, value)
 
 
 def answers(job: str, paths: Sequence[str], opening: Opening, values: list[Any]) -> list[Any]:
-    """Open the answers to commands at several paths."""
+    """Decrypt the answers to commands at several paths."""
     places = zip(paths, values, strict=True)
     return [opening.document(job, parse_path(path), value) for path, value in places]
 
 
 def changes(job: str, opening: Opening, rows: list[Row]) -> list[Row]:
-    """Open changes: (version, at, task, op, path, argument, answer, key)."""
+    """Decrypt changes: (version, at, task, op, path, argument, answer, key)."""
     return [
         (*row[:5], *(opening.document(job, parse_path(row[4]), each) for each in row[5:7]), row[7])
         for row in rows
@@ -36,7 +39,7 @@ def changes(job: str, opening: Opening, rows: list[Row]) -> list[Row]:
 
 
 def parts(job: str, places: tuple[int, ...], opening: Opening, rows: list[Row]) -> list[Row]:
-    """Open rows that begin with a path, at these places."""
+    """Decrypt rows that begin with a path, at these places."""
     return [
         tuple(
             opening.document(job, parse_path(row[0]), cell) if place in places else cell
@@ -47,17 +50,17 @@ def parts(job: str, places: tuple[int, ...], opening: Opening, rows: list[Row]) 
 
 
 def items(job: str, path: list[str], opening: Opening, rows: list[Row]) -> list[Row]:
-    """Open the items of a log: (version, place, item, …)."""
+    """Decrypt the items of a log: (version, place, item, ...)."""
     return [(*row[:2], opening.document(job, path, row[2]), *row[3:]) for row in rows]
 
 
 def found(opening: Opening, rows: list[Row]) -> list[Row]:
-    """Open memories that were found: (id, entity, status, version, context, …)."""
+    """Decrypt memories that were found: (id, entity, status, version, context, ...)."""
     return [(*row[:4], opening.document(row[0], [], row[4]), *row[5:]) for row in rows]
 
 
 def result(job: str, opening: Opening, row: Row) -> Row:
-    """Open how a job ended: (status, result, error); that of a child was sealed for its parent."""
+    """Decrypt how a job ended: (status, result, error). A child's was encrypted for its parent."""
     status, value, error = row
     return status, _result(job, opening, value), error and opening.failure(job, error)
 
@@ -71,19 +74,19 @@ def _result(job: str, opening: Opening, value: Any) -> Any:
 
 
 def hook_result(job: str, task: str, opening: Opening, row: Row) -> Row:
-    """Open how a hook from outside ended: (status, result, error)."""
+    """Decrypt how a hook from outside ended: (status, result, error)."""
     status, value, error = row
     opened = opening.told(job, task, "end", None, None, True, value, None, None)
     return status, opened, error and opening.failure(job, error)
 
 
 def journal(job: str, task: str, opening: Opening, rows: list[list[Any]]) -> list[list[Any]]:
-    """Open a page of a journal."""
+    """Decrypt a page of a journal."""
     return [opening.fact(job, task, row) for row in rows]
 
 
 def recording(opening: Opening, row: Json, rows: list[list[Any]]) -> tuple[Json, list[list[Any]]]:
-    """Open a recording, which may come from a file: a coordinator's row and its journal."""
+    """Decrypt a recording, which may come from a file: a coordinator's row and its journal."""
     task = opening.task(row)
     job, name = row["job"], row["task"]
     return task | {"result": _result(job, opening, row["result"])}, journal(
@@ -92,7 +95,7 @@ def recording(opening: Opening, row: Json, rows: list[list[Any]]) -> tuple[Json,
 
 
 def asked_item(opening: Opening, row: Row) -> Row:
-    """Open what a job asks of people: (id, job, task, key, name, payload, …, resolution, …)."""
+    """Decrypt an item: (id, job, task, key, name, payload, ..., resolution, ...)."""
     cells = list(row)
     _, job, task, key, *_ = row
     place = request_place(task, key)
@@ -102,12 +105,12 @@ def asked_item(opening: Opening, row: Row) -> Row:
 
 
 def asked_items(opening: Opening, rows: list[Row]) -> list[Row]:
-    """Open several of them."""
+    """Decrypt several items."""
     return [asked_item(opening, row) for row in rows]
 
 
 def timeline(job: str, opening: Opening, rows: list[Row]) -> list[Row]:
-    """Open items of a timeline: (kind, at, task, body, place)."""
+    """Decrypt items of a timeline: (kind, at, task, body, place)."""
     return [
         (kind, at, task, _TIMELINE[kind](opening, job, task, body), place)
         for kind, at, task, body, place in rows
@@ -142,7 +145,10 @@ def _fact(opening: Opening, job: str, task: str, body: Json) -> Json:
 
 
 def _sent(opening: Opening, job: str, task: str, name: str, payload: Any) -> Any:
-    """Open what a job has told itself; what it has told others is theirs, and stays sealed."""
+    """Decrypt what a job has sent to itself.
+
+    What it has sent to others is theirs, and stays encrypted.
+    """
     answer = Place("result", job, request_place(task))
     with suppress(SealBroken):
         return opening.whole("signal", job, name.removeprefix("send:"), payload, answer)
@@ -150,15 +156,17 @@ def _sent(opening: Opening, job: str, task: str, name: str, payload: Any) -> Any
 
 
 def _args(opening: Opening, job: str, args: Any) -> Any:
-    """Open with what a run began; what a schedule said stays sealed, since nobody knows here what
-    that was."""
+    """Decrypt the arguments of a run.
+
+    Those of a schedule stay encrypted: nobody knows here to what they belong.
+    """
     with suppress(SealBroken):
         return opening.args(job, MAIN, args)
     return args
 
 
 def _ended(opening: Opening, job: str, value: Any) -> Any:
-    """Open how a run ended."""
+    """Decrypt how a run ended."""
     if not isinstance(value, dict):
         return value
     opened = {"result": _result(job, opening, value.get("result"))}

@@ -1,8 +1,8 @@
-"""Opening: what comes out of the database, decrypted where it is told to be.
+"""Opening: values that come out of the database are decrypted where `Calls` says so.
 
-`Calls` says of each answer what stands where in it. A value opens at the place for which it was
-sealed; what a fork was told, and a child's result, is at another: the database is asked then of
-which jobs a job comes.
+`Calls` says for each answer which values it contains. A value can be decrypted only at the place
+for which it was encrypted. What a fork was told, and the result of a child, belong to another
+place: for them, the database is asked from which jobs a job comes.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from .sealing import Discretion, Fields
 Json = dict[str, Any]
 Row = Sequence[Any]
 MIN_DIGEST = 8
-"""Bytes that a codec's `digest()` has to give."""
+"""Bytes that a codec's `digest()` must return."""
 UNOPENED = "unopened"
-"""The field of a task or an answer that holds why it cannot be opened here."""
+"""The field of a task or an answer that says why it cannot be decrypted here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kin:
-    """Of which jobs a job comes: whose journal a fork has, and who asked for a child, as what."""
+    """The jobs that a job comes from: whose journal a fork has, and who asked for a child."""
 
     forked_from: Sequence[str] = ()
     parent: str | None = None
@@ -50,7 +50,7 @@ class Kin:
 
 
 class Opening:
-    """Opens one answer; `strangers` are jobs whose kin it would have to know."""
+    """Decrypts one answer; `strangers` are jobs whose kin it would have to know."""
 
     def __init__(self, codec: Codec | None, fields: Fields, kin: dict[str, Kin]):
         self._codec = codec
@@ -59,7 +59,7 @@ class Opening:
         self.strangers: set[str] = set()
 
     def whole(self, kind: str, job: str, name: Any, value: Any, *others: Place) -> Any:
-        """Open a value that was sealed as a whole; what was not stays as it is.
+        """Decrypt a value that was encrypted as a whole; any other value stays as it is.
 
         Raises ValueSealed and SealBroken.
         """
@@ -77,7 +77,7 @@ class Opening:
                 raise no_key(sealed.key) from error
             except ValueError:
                 continue
-            except Exception as error:  # a service of keys may be away, in whatever way it says so
+            except Exception as error:  # a key service may be unavailable, and raise anything
                 raise codec_failed(error) from error
         self.strangers.add(job)
         raise SealBroken(
@@ -88,31 +88,31 @@ class Opening:
         )
 
     def kin_of(self, job: str) -> Kin:
-        """Tell of which jobs a job comes, as far as that is known."""
+        """Return from which jobs a job comes, as far as that is known."""
         return self._kin.get(job, Kin())
 
     def args(self, job: str, name: str, args: Any, workflow: str | None = None) -> Any:
-        """Open arguments; those of a schedule are bound to what it starts, not to a job."""
+        """Decrypt arguments; those of a schedule are bound to what it starts, not to a job."""
         sealed = sealed_args(args)
         if sealed is None:
             return args
         return self.whole("args", job, name, sealed, Place("args", "", workflow))
 
     def signal(self, job: str, name: Any, payload: Any) -> Any:
-        """Open what a signal carries; one that was sent to many is bound to its name alone."""
+        """Decrypt the payload of a signal; one that was sent to many is bound only to its name."""
         return self.whole("signal", job, name, payload, Place("signal", "", name))
 
     def reason(self, job: str, reason: Any) -> Any:
-        """Open why a job was asked to cancel."""
+        """Decrypt why a job was asked to cancel."""
         return self.whole("reason", job, "", reason, Place("reason", "", ""))
 
     def failure(self, job: str, failure: Any) -> Any:
-        """Open a failure; that of a child was sealed for its parent."""
+        """Decrypt a failure; that of a child was encrypted for its parent."""
         parent = self.kin_of(job).parent
         others = [] if parent is None else [Place("failure", parent, "")]
         if not isinstance(failure, dict):
             return self.whole("failure", job, "", failure, *others)
-        if envelope_of(failure.get("message")) is not None:  # of terminate()
+        if envelope_of(failure.get("message")) is not None:  # from terminate()
             return failure | {"message": self.reason(job, failure["message"])}
         if envelope_of(failure.get(SEALED)) is None:
             return failure
@@ -121,7 +121,7 @@ class Opening:
         return as_stored(public | rest if isinstance(rest, dict) else rest)
 
     def document(self, job: str, path: list[str], value: Any) -> Any:
-        """Open the leaves of what stands at a path of a memory."""
+        """Decrypt the leaves of what is at a path of a memory."""
         if isinstance(value, dict):
             return {key: self.document(job, [*path, key], part) for key, part in value.items()}
         if isinstance(value, list):
@@ -133,7 +133,7 @@ class Opening:
     # Tasks and their journals.
 
     def fact(self, job: str, task: str, row: Row) -> list[Any]:
-        """Open a row of a journal, as `read_journal()` gives it."""
+        """Decrypt a row of a journal, as `read_journal()` returns it."""
         seq, kind, key, name, fingerprint, ok, value, at, op, path = row
         told = self.told(job, task, kind, key, name, ok, value, op, path)
         return [seq, kind, key, name, fingerprint, ok, told, at, op, path]
@@ -142,7 +142,7 @@ class Opening:
         self, job: str, task: str, kind: str, key: Any, name: Any, ok: bool, value: Any,
         op: str | None, path: Any,
     ) -> Any:  # fmt: skip
-        """Open what a task was told."""
+        """Decrypt what a task was told."""
         if value is None or kind == "note":
             return value
         if op is not None:
@@ -156,14 +156,14 @@ class Opening:
         return self.whole("result", job, request_place(task, key), value)
 
     def message(self, job: str, task: str, message: Json) -> Json:
-        """Open a message of an inbox."""
+        """Decrypt a message of an inbox."""
         key, ok, payload = message["key"], message["ok"], message["payload"]
         kind = "signal" if key is None else "cancel" if key == "$cancel" else "answer"
         told = self.told(job, task, kind, key, message["name"], ok, payload, None, None)
         return message | {"payload": told}
 
     def task(self, row: Json) -> Json:
-        """Open a claimed task: its arguments, its journal, its mail, and what came before."""
+        """Decrypt a claimed task: its arguments, journal, mail and progress."""
         job, task = row["job"], row["task"]
         if row.get("forked_from") or row.get("asked_as"):
             self._kin.setdefault(job, _kin_in(row))
@@ -201,11 +201,14 @@ class Opening:
     # Answers to workers.
 
     def claimed(self, reply: Json) -> Json:
-        """Open the tasks of a claim; one that cannot be opened says why, and spoils no other."""
+        """Decrypt the tasks of a claim.
+
+        A task that cannot be decrypted says why, and spoils no other.
+        """
         return reply | {"tasks": [self._or_why(self.task, row) for row in reply["tasks"]]}
 
     def advanced(self, bodies: Sequence[Json], reply: Json) -> Json:
-        """Open the answers to turns, and the tasks that came with them."""
+        """Decrypt the answers to turns, and the tasks that came with them."""
         turns = zip(bodies, reply["turns"], strict=True)
         opened = reply | {
             "turns": [
@@ -237,12 +240,12 @@ class Opening:
 
 
 def _position(body: Json) -> int:
-    """Tell how long a journal is after a turn was applied."""
+    """Return how long a journal is after a turn was applied."""
     return int(body["position"]) + len(body.get("facts") or ())
 
 
 def sealed_args(args: Any) -> Any:
-    """Give the envelope of arguments; None where they have none."""
+    """Return the envelope of arguments; None if they have none."""
     is_one = isinstance(args, list) and len(args) == 1
     return args[0] if is_one and envelope_of(args[0]) is not None else None
 
@@ -253,10 +256,10 @@ def _kin_in(row: Json) -> Kin:
 
 
 Opener = Callable[[Opening, Any], Any]
-"""How an answer is opened: its cells stand in it as the database gave them."""
+"""How an answer is decrypted: its cells are as the database returned them."""
 
 Opens = Generator[Any, Any, Any]
-"""Opens an answer: gives calls for the kin of jobs, and is told what they answer."""
+"""Decrypts an answer: yields calls for the kin of jobs, and is given their answers."""
 
 
 def opened(
@@ -288,7 +291,7 @@ def opened(
 
 
 def _cells(answer: Any) -> tuple[Any, bool]:
-    """Give an answer without marks, and tell whether it had any."""
+    """Return an answer without marks, and whether it had any."""
     if answer.__class__ is Marked:
         return answer.value, True
     if isinstance(answer, tuple):
@@ -301,5 +304,5 @@ def _cells(answer: Any) -> tuple[Any, bool]:
 
 
 def as_it_is(answer: Any) -> Any:
-    """Give an answer with its envelopes, as SQL shows it."""
+    """Return an answer with its envelopes, as SQL shows it."""
     return _cells(answer)[0]

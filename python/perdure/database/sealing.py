@@ -1,7 +1,7 @@
-"""Sealing: what is encrypted on its way into the database, and what each value is bound to.
+"""Sealing: what is encrypted on its way into the database, and to what each value is bound.
 
-`Calls` is the one place from which values go there, and asks here for each of them. Without a codec
-everything stays as it is.
+`Calls` is the only place from which values are sent, and asks here for each of them. Without a
+codec everything stays as it is.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 MAX_PLAIN = 780_000
-"""The size of a value that can be sealed, as JSON: that makes it a third larger."""
+"""The size of a value that can be encrypted, as JSON: encryption makes it a third larger."""
 
 WRITING = frozenset({"set", "merge", "append", "prepend", "set_if_not_exists"})
-"""Commands whose argument comes to stand in the memory."""
+"""Commands whose argument is written to the memory."""
 
 BLIND = frozenset({"increment", "toggle"})
-"""Commands that the database works out of what stands there, and could only do on what it reads."""
+"""Commands that compute with the present value, which the database cannot do if it is encrypted."""
 
 PUBLIC = ("type", "code", "attempts", "again_at")
-"""What of a failure the database and its operators have to see."""
+"""The parts of a failure that the database and its operators must see."""
 
 WORDS = (*PUBLIC, "message", "detail", "hint")
-"""The same where the words are this package's: of a task whose code does not match its journal, or
+"""The same if the words are this package's: for a task whose code does not match its journal, or
 that is given back. They name calls, types and keys, never values."""
 
 ENDED = frozenset({"done", "failed", "cancelled"})
@@ -53,25 +53,25 @@ ENDED = frozenset({"done", "failed", "cancelled"})
 write_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
-"""Writes what is known to be JSON."""
+"""Writes a value that is known to be JSON."""
 
 
 class Fields:
-    """Which fields of memories are sealed."""
+    """Which fields of memories are encrypted."""
 
     def __init__(self, paths: Sequence[str]):
         self._paths = [field_place(parse_path(path)) for path in paths]
 
     def has(self, path: list[str]) -> bool:
-        """Tell whether what stands at a path is sealed."""
+        """Tell whether the value at a path is encrypted."""
         field = field_place(path)
         return any(field[: len(known)] == known for known in self._paths)
 
 
 class Sealer:
-    """Seals the values of one call; `key` is that of a call which may be repeated.
+    """Encrypts the values of one call; `key` is that of a call which may be repeated.
 
-    A repeated call has to say the same, so its key is the salt; else that is drawn.
+    A repeated call has to send the same, so its key is the salt; otherwise the salt is random.
     """
 
     def __init__(self, codec: Codec, fields: Fields, key: str | None):
@@ -81,8 +81,10 @@ class Sealer:
         self._count = 0
 
     def whole(self, kind: str, job: str, name: Any, value: Any) -> Any:
-        """Seal a value as a whole; null stays. Raises ValueTooLarge, and ValueSealed where the
-        codec fails."""
+        """Encrypt a value as a whole; null stays.
+
+        Raises ValueTooLarge, and ValueSealed if the codec fails.
+        """
         if value is None:
             return None
         self._count += 1
@@ -91,24 +93,24 @@ class Sealer:
         plain = write_json(value).encode()
         try:
             key, data = self._codec.encode(plain, place, salt)
-        except Exception as error:  # of a service of keys, say
+        except Exception as error:  # for example of a key service
             raise codec_failed(error) from error
         return written(key, data)
 
     def args(self, job: str, name: str, args: Any) -> Any:
-        """Seal arguments; those of a job that has no id yet are bound to what is called alone."""
+        """Encrypt arguments; those of a job without an id yet are bound only to what is called."""
         return None if args is None else [self.whole("args", job, name, args)]
 
     def progress(self, task: Json) -> Any:
-        """Seal how far a held task is."""
+        """Encrypt the progress of a held task."""
         return self.whole("progress", task["job"], request_place(task["task"]), task["progress"])
 
     def result(self, job: str, place: str, value: Any) -> Any:
-        """Seal the answer to a request."""
+        """Encrypt the answer to a request."""
         return self.whole("result", job, place, value)
 
     def failure(self, job: str, failure: Any, names: Sequence[str] = PUBLIC) -> Any:
-        """Seal a failure, but for what the database has to see."""
+        """Encrypt a failure, except for what the database must see."""
         if not isinstance(failure, dict):
             return self.whole("failure", job, "", failure)
         public = {name: failure[name] for name in names if name in failure}
@@ -118,29 +120,29 @@ class Sealer:
     # Memories.
 
     def document(self, job: str, path: list[str], value: Any) -> Any:
-        """Seal the leaves of what comes to stand at a path of a memory."""
+        """Encrypt the leaves of what is written at a path of a memory."""
         if isinstance(value, dict):
             return {key: self.document(job, [*path, key], part) for key, part in value.items()}
         if isinstance(value, list):
             return [self.document(job, path, part) for part in value]
-        # What only looks like an envelope would not be read as it was written.
+        # A value that only looks like an envelope could not be read back.
         if self._fields.has(path) or envelope_of(value) is not None:
             return self.whole("memory", job, field_place(path), value)
         return value
 
     def items(self, job: str, path: list[str], items: Any) -> list[Any]:
-        """Seal the items of a log, each as a whole."""
+        """Encrypt the items of a log, each as a whole."""
         listed = items if isinstance(items, list) else [items]
         return [self.whole("memory", job, field_place(path), item) for item in listed]
 
     def argument(self, job: str, op: str, path: list[str], value: Any) -> Any:
-        """Seal the argument of a command."""
+        """Encrypt the argument of a command."""
         if op == "log":
             return self.items(job, path, value)
         return self.document(job, path, value) if op in WRITING else value
 
     def command(self, job: str, command: Json) -> Json:
-        """Seal a command of a list of them. Raises WrongType."""
+        """Encrypt a command of a list of them. Raises WrongType."""
         path = parse_path(command["path"])
         check_command(self._fields, command["op"], path)
         if "value" not in command:
@@ -150,7 +152,7 @@ class Sealer:
     # Turns.
 
     def turn(self, body: Json, row: Json) -> Json:
-        """Seal what a task says of itself, and asks of others."""
+        """Encrypt what a task reports of itself, and what it asks of others."""
         sealed, job = dict(body), body["job"]
         if "facts" in body:
             sealed["facts"] = [self._fact(row, fact) for fact in body["facts"]]
@@ -164,7 +166,7 @@ class Sealer:
 
     def _ending(self, row: Json, state: str, value: Any) -> Any:
         job, asker = row["job"], row["asker"]
-        if state == "release":  # says why this worker cannot run it: maybe it has no key
+        if state == "release":  # says why this worker cannot run it: perhaps it has no key
             return {name: value[name] for name in WORDS if name in value}
         if state == "stuck" and value["code"] == NonDeterminism.code:
             return self.failure(job, value, WORDS)
@@ -186,7 +188,7 @@ class Sealer:
         if "signal" in fact:
             target = str(fact.get("target") or job)
             if row["asker"] and fact["signal"] == row["signal"] and target == job:
-                return self.result(*answer_place(row), value)  # it answers who asked for the hook
+                return self.result(*answer_place(row), value)  # it answers the asker of the hook
             return self.whole("signal", target, fact["signal"], value)
         if not fact.get("ok", True):
             return self.failure(job, value)
@@ -216,32 +218,32 @@ class Unsealed(Sealer):
         self._fields = Fields(())
 
     def whole(self, kind: str, job: str, name: Any, value: Any) -> Any:  # noqa: ARG002
-        """Give the value."""
+        """Return the value."""
         return value
 
     def args(self, job: str, name: str, args: Any) -> Any:  # noqa: ARG002
-        """Give the arguments."""
+        """Return the arguments."""
         return args
 
     def document(self, job: str, path: list[str], value: Any) -> Any:  # noqa: ARG002
-        """Give the document."""
+        """Return the document."""
         return value
 
     def items(self, job: str, path: list[str], items: Any) -> Any:  # noqa: ARG002
-        """Give the items."""
+        """Return the items."""
         return items
 
     def turn(self, body: Json, row: Json) -> Json:  # noqa: ARG002
-        """Give the turn."""
+        """Return the turn."""
         return body
 
 
 class Discretion:
-    """What a task that runs under a codec has to keep to itself in what it asks.
+    """What a task under a codec must keep secret in its requests.
 
-    The hashes by which changed code is noticed are keyed: with the key that sealed the arguments of
-    the task, which it needs as long as it lives, and by the job, so that nobody sees which jobs ask
-    for the same. Arguments that were not sealed leave them as they are without a codec.
+    The hashes by which changed code is noticed are keyed: with the key that encrypted the arguments
+    of the task, which it needs as long as it lives, and by the job, so that nobody sees which jobs
+    ask for the same. If the arguments were not encrypted, the hashes are as without a codec.
     """
 
     def __init__(self, fields: Fields, digest: Callable[[bytes], bytes] | None, origin: str):
@@ -250,9 +252,12 @@ class Discretion:
         self._origin = origin
 
     def keeps(self, ask: Ask) -> Ask:
-        """Give what may be asked. Raises WrongType for a command that cannot work on what is
-        sealed, ValueTooLarge for what is too large to be, and ValueSealed where the codec fails:
-        the task is to be given back then, whatever its code makes of that."""
+        """Return a request that may be sent.
+
+        Raises WrongType for a command that cannot work on encrypted values, ValueTooLarge for what
+        is too large to be encrypted, and ValueSealed if the codec fails: the task must then be
+        given back, whatever its code makes of that.
+        """
         if ask.kind == "command":
             check_command(self._fields, ask.name, ask.spec["path"])
         elif isinstance(ask.spec, dict):
@@ -265,7 +270,7 @@ class Discretion:
 
 
 def check_size(value: Any) -> None:
-    """Refuse a value that is too large when it is sealed. Raises ValueTooLarge."""
+    """Refuse a value that is too large when it is encrypted. Raises ValueTooLarge."""
     size = len(write_json(value).encode())
     if size > MAX_PLAIN:
         raise ValueTooLarge(
@@ -276,7 +281,7 @@ def check_size(value: Any) -> None:
 
 
 def check_command(fields: Fields, op: str, path: list[str]) -> None:
-    """Refuse a command that the database cannot do on what it cannot read. Raises WrongType."""
+    """Refuse a command that the database cannot apply to what it cannot read. Raises WrongType."""
     if op in BLIND and fields.has(path):
         raise WrongType(
             f"{op} does not work on {write_path(path)}, which is encrypted",
@@ -286,7 +291,7 @@ def check_command(fields: Fields, op: str, path: list[str]) -> None:
 
 
 def answer_place(row: Json) -> tuple[str, str]:
-    """Tell whose result the end of a task is: that of a request, else its own."""
+    """Return whose result the end of a task is: that of a request, else its own."""
     asker = row["asker"]
     if asker is None:
         return row["job"], request_place(row["task"])
@@ -294,14 +299,14 @@ def answer_place(row: Json) -> tuple[str, str]:
 
 
 def child_id(job: str, task: str, key: str) -> str:
-    """Name a child that its parent gives no name, as `child_id()` in SQL does."""
+    """Name a child that was given no id, as `child_id()` in SQL does."""
     run, _, rest = task.partition("/")
     later = run.isdecimal() and run != "1" and f"{rest}/".startswith("main/")
     return f"{job}/{f'{run}/main/' if later else ''}{key}"
 
 
 def order_paths(order_by: Any) -> Iterator[str]:
-    """Give the paths by which find() orders, but for columns, which begin with $."""
+    """Return the paths by which find() orders, without columns, which begin with $."""
     for key in order_by if isinstance(order_by, list) else ():
         path = key.get("path") if isinstance(key, Mapping) else key
         if isinstance(path, str) and not path.removeprefix("-").startswith("$"):
@@ -309,7 +314,7 @@ def order_paths(order_by: Any) -> Iterator[str]:
 
 
 def condition_paths(conditions: Any) -> Iterator[str]:
-    """Give the paths at which conditions of find() look."""
+    """Return the paths that conditions of find() use."""
     if isinstance(conditions, dict):
         for key, asked in conditions.items():
             if key.startswith("$"):

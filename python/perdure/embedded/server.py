@@ -1,7 +1,7 @@
-"""The embedded server: PostgreSQL without an installation, shared by those who use its folder.
+"""The embedded server: PostgreSQL without an installation, shared by all that use its folder.
 
-Whoever comes first starts it, whoever comes later joins, and it stops when the last one has gone,
-also after a `kill -9`. The work is done by `supervisor.py`; this module asks it.
+The first process starts it and later ones join. It stops when the last one has gone, also after a
+`kill -9`. The work is done by `supervisor.py`, which this module asks.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def shared_server() -> Server:
 class Server:
     """A PostgreSQL server in a folder: `with Server() as server: psycopg.connect(server.url())`.
 
-    Without a folder it is a throwaway: quick, and gone with its data when it is closed. The
-    settings are those of whoever starts the server first.
+    Without a folder it is a throwaway: fast, and removed with its data when it is closed. The
+    settings are those of the process that starts the server first.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Server:
         return Path(self._where("bindir"))
 
     def url(self, dbname: str = "postgres") -> str:
-        """Give the connection URL of a database: `server.url("postgres")`."""
+        """Return the connection URL of a database: `server.url("postgres")`."""
         host = quote(self._where("host"), safe="/")
         name = quote(dbname, safe="")
         return f"postgresql://postgres@/{name}?host={host}&port={self._where('port')}"
@@ -115,7 +115,7 @@ class Server:
         return self
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server for all of its users until start(): smart, fast or immediate."""
+        """Stop the server for all users until start(); `mode` is smart, fast or immediate."""
         self._ask("stop", mode)
 
     def restart(self, mode: str = "fast") -> None:
@@ -159,7 +159,7 @@ class Server:
             if self._control is not None:
                 answer = _exchange(self._control, request)
         finally:
-            if answer is None:  # nor would a later request find its own answer
+            if answer is None:  # a later request would not find its own answer either
                 self._leave()
         if answer is None:
             raise ServerUnavailable(
@@ -168,13 +168,13 @@ class Server:
         return answer
 
     def _join(self) -> socket.socket:
-        """Connect to the folder's supervisor, and start one where there is none."""
+        """Connect to the supervisor of the folder, and start one if there is none."""
         end = time.monotonic() + JOIN_WITHIN
         while time.monotonic() < end:
             if control := self._connect():
                 return control
             if not self._start_supervisor():
-                time.sleep(0.02)  # another one still has the folder: it is about to come or to go
+                time.sleep(0.02)  # another one still has the folder, and starts or stops now
         raise ServerUnavailable(
             f"the server in {self.folder} cannot be joined",
             detail=f"Another process has held its lock for {JOIN_WITHIN:.0f} s.",
@@ -226,7 +226,7 @@ class Server:
                     hint=f"Keep the data in a folder of your own: set ${HOME}.",
                 ) from error
             if account:
-                self.folder.chmod(0o711)  # our own, never a parent
+                self.folder.chmod(0o711)  # only our own folder, never a parent
         found = self.folder.stat()
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise ServerUnavailable(
@@ -242,7 +242,7 @@ class Server:
 
 
 def _exchange(control: socket.socket, request: dict[str, str]) -> dict[str, Any] | None:
-    """Send a request and wait for its answer; None when the other side has gone."""
+    """Send a request and wait for its answer; return None if the other side has gone."""
     received = b""
     try:
         control.sendall(json.dumps(request).encode() + b"\n")
@@ -257,7 +257,7 @@ def _exchange(control: socket.socket, request: dict[str, str]) -> dict[str, Any]
 
 
 def _unused_name() -> Path:
-    """Name a folder for a throwaway: in memory where there is room, several times faster."""
+    """Name a folder for a throwaway; in memory if there is room, which is several times faster."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > MIN_ROOM_IN_MEMORY
     parent = memory if roomy and os.access(memory, os.W_OK) else Path(tempfile.gettempdir())

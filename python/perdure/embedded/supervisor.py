@@ -1,12 +1,12 @@
 """The supervisor: the process that owns one embedded PostgreSQL, for as long as somebody uses it.
 
-It runs detached: it must outlive whoever started it. Users hold a connection to its control socket;
-the kernel closes that connection when a user dies, however it dies. When the last one is closed,
-the server is stopped, but for sessions of others that are in a statement or transaction: these end
+It runs detached, since it must outlive the process that started it. Users hold a connection to its
+control socket, which the kernel closes when a user dies, however it dies. When the last connection
+is closed, the server is stopped. Sessions of others that are in a statement or transaction end
 first, in a server that is kept. A lock on the folder makes sure that there is one supervisor.
 
-Requests and answers are lines of JSON: `{"do": "start"}` is answered by `{"host": …, "port": …}` as
-soon as the server accepts connections, or by `{"error": …}`.
+Requests and answers are lines of JSON: `{"do": "start"}` is answered by `{"host": ..., "port":
+...}` as soon as the server accepts connections, or by `{"error": ...}`.
 
     folder/lock         held as long as the supervisor lives; holds its process id
     folder/log          what the supervisor and the server say
@@ -46,7 +46,7 @@ class Supervisor:
         self.postmaster = postmaster
         self.linger = linger  # seconds that the server stays up after its last user
         self.listener = listener
-        self.users: dict[socket.socket, bytes] = {}  # with what each has sent of its next request
+        self.users: dict[socket.socket, bytes] = {}  # and the beginning of each next request
         self.leave_at = time.monotonic() + FIRST_USER_WITHIN
         self.told_to_leave = False
         self.selector = selectors.DefaultSelector()
@@ -64,7 +64,7 @@ class Supervisor:
                     self.leave_at = time.monotonic() + self.linger
                     continue
                 self.postmaster.stop("fast")
-                self._listen(0)  # who came meanwhile is served after all
+                self._listen(0)  # users that came meanwhile are served after all
 
     def _may_leave(self) -> bool:
         idle = not self.users and time.monotonic() >= self.leave_at
@@ -89,7 +89,7 @@ class Supervisor:
         *requests, self.users[user] = (self.users[user] + received).split(b"\n")
         for request in requests:
             answer = self._answer(json.loads(request))
-            with contextlib.suppress(ConnectionError):  # the next read tells that it has gone
+            with contextlib.suppress(ConnectionError):  # the next read shows that it has gone
                 user.sendall(json.dumps(answer).encode() + b"\n")
 
     def _forget(self, user: socket.socket) -> None:
@@ -160,7 +160,7 @@ def main(options: dict[str, Any]) -> None:
 
 
 def _detach(log: Path) -> None:
-    """Go on as a process of nobody's; whoever waits for this one to end may go on."""
+    """Continue as a process of nobody's, so that whoever waits for this one to end may continue."""
     if os.fork():
         os._exit(0)
     os.setsid()

@@ -39,7 +39,7 @@ PAUSE = 1.0
 
 _VERSION = "select {schema}.perdure_version(), {schema}.perdure_version(), null, true"
 
-# What is installed finds its names by the schema's name, and loses them when the schema is renamed.
+# Installed functions find their names by the name of the schema, and lose them when it is renamed.
 _VERSIONS = """
 select {schema}.perdure_version(),
        (select m.version
@@ -152,28 +152,28 @@ class _Wanted(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What the database says of a schema."""
+    """What the database says about a schema."""
 
     quoted: str
     oid: int | None
-    extension: str | None  # its version, where perdure is installed there as an extension
-    version: str | None  # of the functions that are there
-    code: str  # what they say of their build
-    owner: str | None  # of the functions that are there, where it is somebody else
-    is_at_home: bool | None  # whether they know the schema by its name
+    extension: str | None  # its version, if perdure is installed there as an extension
+    version: str | None  # of the existing functions
+    code: str  # the build of these functions
+    owner: str | None  # of the existing functions, if it is somebody else
+    is_at_home: bool | None  # whether they know the schema by its present name
 
 
 def install(connection: Connection, schema: str, *, source: Traversable | None = None) -> str:
-    """Create or upgrade the app in a schema and return its version; do nothing when it is current.
+    """Install or upgrade the app in a schema and return its version; do nothing if it is current.
 
-    Joins the connection's open transaction, else makes its own, and then tries again for a minute
-    where a table is in use. `source` is another `sql/` tree.
+    It joins the open transaction of the connection. Without one it makes its own, and tries again
+    for a minute if a table is in use. `source` is another `sql/` tree.
 
-    Of another build of the same version, which is not released, the functions are replaced; where
-    tables or types differ it is refused.
+    For another build of the same unreleased version, the functions are replaced; if tables or types
+    differ, it is refused.
 
     Raises InvalidSchema, SchemaOccupied, NewerSchema, OtherBuild, ExtensionOutdated, or
-    InvalidArgument where the session's `statement_timeout` is too short.
+    InvalidArgument if the session's `statement_timeout` is too short.
 
     `install(connection, "my_app")`
     """
@@ -188,7 +188,7 @@ def install(connection: Connection, schema: str, *, source: Traversable | None =
 
 @contextmanager
 def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None]:
-    """Say of what was canceled that the session has no time for it, where that is so."""
+    """Report a cancelled statement as a statement_timeout that is too short, if it is one."""
     began = time.monotonic()
     try:
         yield
@@ -200,11 +200,11 @@ def _refusing_short_limits(connection: Connection, schema: str) -> Iterator[None
             f"the statement_timeout of {limit:g} s is too short for the app in schema {schema!r}",
             detail=f"Checking or installing it takes longer: {error.diag.message_primary}.",
             hint="Allow more, for example with options='-c statement_timeout=1min' in the DSN.",
-        ) from None  # its context is a screen of SQL
+        ) from None  # its context would be a page of SQL
 
 
 def _statement_timeout(connection: Connection) -> float | None:
-    """Tell how many seconds a statement may take, as far as the session says."""
+    """Return how many seconds a statement of the session may take, as far as that is known."""
     with suppress(psycopg.Error):
         row = connection.execute(_STATEMENT_TIMEOUT).fetchone()
         return row[0] if row is not None else None
@@ -242,8 +242,10 @@ def _install(connection: Connection, schema: str, root: Traversable, wanted: _Wa
 
 @contextmanager
 def _refusing_other_builds(schema: str, state: _State, wanted: _Wanted) -> Iterator[None]:
-    """Say of what cannot be replaced that another build has made it; from one version to another
-    there is nothing of the kind."""
+    """Report what cannot be replaced as the work of another build.
+
+    Between two versions there is no such case.
+    """
     try:
         yield
     except _NOT_REPLACED as error:
@@ -278,7 +280,7 @@ def reload_functions(
 
 
 def check_name(schema: str) -> None:
-    """Refuse a schema's name that `create extension` would refuse, or that PostgreSQL would cut.
+    """Refuse a schema name that `create extension` would refuse, or that PostgreSQL would cut.
 
     Raises InvalidSchema.
     """
@@ -299,12 +301,12 @@ def check_name(schema: str) -> None:
 
 
 def _apps(connection: Connection) -> list[str]:
-    """Name some schemas in which there is an app."""
+    """Name some schemas that contain an app."""
     return [name for (name,) in connection.execute(_APPS)]
 
 
 def check_app(connection: Connection, schema: str) -> None:
-    """Refuse a schema in which there is no app. Raises AppNotFound."""
+    """Refuse a schema without an app. Raises AppNotFound."""
     if _look(connection, schema).version is None:
         raise AppNotFound(
             f"there is no app in schema {schema!r}",
@@ -315,8 +317,11 @@ def check_app(connection: Connection, schema: str) -> None:
 
 
 def _is_current(connection: Connection, schema: str, wanted: _Wanted) -> bool:
-    """Ask with one query, and without a lock, whether functions and tables are of this version and
-    of this build, and nothing that stands on the tables is missing."""
+    """Check with one query, without a lock, whether nothing has to be done.
+
+    That is so if functions and tables are of this version and build, and nothing that belongs to
+    the tables is missing.
+    """
     try:
         code, tables, builds, is_whole = _ask(connection, _VERSIONS, schema)
     except _NOT_THERE:
@@ -360,8 +365,10 @@ def _undone_if_it_fails(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _installing(connection: Connection, schema: str) -> Iterator[None]:
-    """Hold the schema's install lock and safe settings for one transaction; what a caller has set
-    for a transaction of his own is set again."""
+    """Hold the install lock of the schema and safe settings for one transaction.
+
+    Settings that a caller has made for his own transaction are restored.
+    """
     with connection.transaction():
         before = connection.execute(_SETTINGS).fetchall()
         connection.execute("set local search_path = pg_catalog, pg_temp")
@@ -389,8 +396,10 @@ def _create(connection: Connection, schema: str, state: _State, root: Traversabl
 
 
 def _check_empty(connection: Connection, schema: str, oid: int) -> None:
-    """Refuse a schema that was there and holds anything, or in which others may create: what they
-    put beside the functions would be found by them, and run with the rights of their owner."""
+    """Refuse an existing schema that is not empty, or in which others may create objects.
+
+    The functions would find such objects, and run them with the rights of their owner.
+    """
     if found := _some(connection, _OCCUPANTS, oid):
         raise SchemaOccupied(
             f"schema {schema!r} holds something that is not perdure's",
@@ -411,7 +420,7 @@ def _some(connection: Connection, query: LiteralString, oid: int) -> str:
 
 
 def _replace(connection: Connection, state: _State, root: Traversable) -> None:
-    """Put the code of this version in the place of what is there, as the owner of that."""
+    """Replace the existing code by that of this version, as its owner."""
     if state.owner is not None:
         try:
             connection.execute(_trusted(f"set local role {state.owner}"))
@@ -459,7 +468,7 @@ def _run(connection: Connection, text: str, quoted: str, place: str) -> None:
 
 
 def _trusted(text: str) -> sql.SQL:
-    """Let psycopg take a text that is no literal: our own script, a name quoted by the server."""
+    """Let psycopg accept a text that is no literal: our script, or a name the server quoted."""
     return sql.SQL(text)
 
 

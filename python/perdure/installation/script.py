@@ -1,14 +1,15 @@
-"""The script: the core as SQL, put together from the parts of `sql/` that `install.sql` lists.
+"""The script: the core as SQL, composed of the parts of `sql/` that `install.sql` lists.
 
-The extension and the plain install run the same script. Functions and types stand in it as they
-are written. The tables are the app's data, which no extension may own: their files become the body
-of the function `create_tables()`, those of triggers and views the bodies of `create_triggers()` and
-`create_views()`, what brings older tables up to date that of `change_tables()`, and `migrate()`
-calls them. What tests may want beside becomes the body of `create_test_helpers()`.
+The extension and the plain install run the same script. It contains functions and types as they are
+written. Tables are the data of the app, which no extension may own: their files become the body of
+the function `create_tables()`, those of triggers and views the bodies of `create_triggers()` and
+`create_views()`, and those that upgrade older tables that of `change_tables()`. `migrate()` calls
+these functions. Helpers for tests become the body of `create_test_helpers()`.
 
-An upgrade replaces all code, whatever was there, so one script serves every earlier version.
+An upgrade replaces all code, whatever version was there, so one script serves every earlier
+version.
 
-`python -m perdure.installation.script FOLDER` writes the extension's files into a folder.
+`python -m perdure.installation.script FOLDER` writes the files of the extension into a folder.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def parts(sql: Traversable | None = None) -> Iterator[Part]:
 
 
 def build(sql: Traversable | None = None) -> dict[str, str]:
-    """Say by digests which source this is: that of all `code`, and that of the `tables` in it.
+    """Return digests of this source: of all `code`, and of the `tables` in it.
 
-    Versions that are not released have many builds. A `--` comment makes no other tables.
+    Unreleased versions have many builds. A `--` comment does not make other tables.
     """
     made = list(_written(source() if sql is None else sql))
     tables = "".join(part.text for part in made if part.file in _TABLES)
@@ -92,9 +93,9 @@ def build(sql: Traversable | None = None) -> dict[str, str]:
 
 
 def upgrade(sql: Traversable | None = None) -> Iterator[Part]:
-    """Yield the parts of the script that makes the code of any version that of this one.
+    """Yield the parts of the script that turns the code of any version into that of this one.
 
-    It changes no table: `migrate()` does, afterwards.
+    It changes no table: `migrate()` does that afterwards.
     """
     root = source() if sql is None else sql
     yield Part("replacing.sql", _read(root, "replacing.sql"))
@@ -126,8 +127,10 @@ def default_version(sql: Traversable | None = None) -> str:
 
 
 def again(version: str) -> str:
-    """Name the version of the extension by way of which one build of a version becomes another:
-    PostgreSQL does nothing where it is asked for the version that is there."""
+    """Name the extension version through which one build of a version is replaced by another.
+
+    PostgreSQL does nothing if it is asked for the version that is installed.
+    """
     return f"{version}-again"
 
 
@@ -139,8 +142,11 @@ def earlier_versions(sql: Traversable | None = None) -> list[str]:
 
 
 def write_extension(folder: Path, sql: Traversable | None = None) -> Path:
-    """Write the scripts and the control file of the extension into a folder; return the script
-    that installs it. Those that upgrade it from earlier versions are all the same."""
+    """Write the scripts and the control file of the extension into a folder.
+
+    Returns the script that installs it. Those that upgrade it from earlier versions are all the
+    same.
+    """
     root = source() if sql is None else sql
     folder.mkdir(parents=True, exist_ok=True)
     version = default_version(root)
@@ -156,7 +162,7 @@ def write_extension(folder: Path, sql: Traversable | None = None) -> Path:
 
 
 def _written(root: Traversable) -> Iterator[Part]:
-    """Yield the parts as they are written, before the build has its name in them."""
+    """Yield the parts as they are written, before the build is filled in."""
     for creator, files in groupby(_contents(root), _creator):
         pieces = [Part(file, _read(root, file)) for file in files]
         if creator is None:
@@ -170,7 +176,7 @@ def _digest(text: str) -> str:
 
 
 def _replacing(part: Part) -> Part:
-    """Write a part so that it replaces what is there, each statement on the lines where it was."""
+    """Write a part so that it replaces what exists, with each statement on its original lines."""
     if _QUOTE in part.text:
         raise ValueError(f"{part.file} contains {_QUOTE}, which quotes what an upgrade replaces")
     written, rest = "", part.text
@@ -188,7 +194,7 @@ def _replacement(found: re.Match[str]) -> str:
 
 
 def _extending(part: Part) -> Part:
-    """Write what adds to types that are there already, when all else is done."""
+    """Write what adds to existing types, when everything else is done."""
     types = (_REPLACED.match(found.text) for found in split(part.text))
     calls = (_called("extend_type", found, found["definition"]) for found in types if found)
     return Part(part.file, "".join(f"{call};\n" for call in calls))
@@ -208,7 +214,7 @@ def _is_migration(file: str) -> bool:
 
 
 def _version(file: str) -> str:
-    """Give the version whose file it is: `migrations/0.2.0.sql`."""
+    """Return the version whose file it is: `migrations/0.2.0.sql`."""
     return file.rpartition("/")[2].removesuffix(".sql")
 
 
@@ -246,7 +252,7 @@ def _created_by(name: str, pieces: list[Part]) -> Part:
 
 
 def _step(piece: Part) -> Part:
-    """Let what changes the tables to a version run where they are of an earlier one."""
+    """Let the changes of the tables to a version run if they are of an earlier one."""
     numbers = "{" + _version(piece.file).replace(".", ",") + "}"
     return Part(piece.file, _STEP.format(version=numbers, text=piece.text))
 

@@ -1,4 +1,4 @@
-"""Statements: a SQL script taken apart, because poolers and Citus want them one at a time."""
+"""Statements: splits a SQL script, because poolers and Citus want one statement at a time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def split(script: str) -> Iterator[Statement]:
     ["select ';'", 'select 2']
     """
     start = position = 0
-    first: int | None = None  # where the statement's first word stands: comments alone are none
+    first: int | None = None  # the place of the first word; comments alone are no statement
     depth = 0  # of `begin atomic` and of the `case … end` inside it
     previous = ""
     while token := _TOKEN.search(script, position):
@@ -69,7 +69,7 @@ def _statement(script: str, start: int, first: int, end: int) -> Statement:
 
 
 def _nesting(word: str, previous: str, depth: int) -> int:
-    """Tell by how much a word opens or closes a body in which semicolons end nothing."""
+    """Return by how much a word opens or closes a body in which semicolons end nothing."""
     if depth == 0:
         return int(word == "atomic" and previous == "begin")
     return {"case": 1, "end": -1}.get(word, 0)

@@ -1,7 +1,7 @@
 """What code on the deterministic loop awaits: futures, durables, tasks and timers.
 
-They hash by order of creation, not by address: asyncio keeps them in sets, and the order in which
-a set gives its members must be the same in every process.
+They hash by order of creation, not by address: asyncio keeps them in sets, and the order of a set
+must be the same in every process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Numbered:
-    """Hash by order of creation: sets iterate alike in every process."""
+    """Hash by order of creation, so that sets iterate alike in every process."""
 
     __slots__ = ()
     number: int
@@ -39,7 +39,7 @@ class Future(Numbered, asyncio.Future[Any]):
 
 
 class Durable(Future):
-    """What a durable call returns: the answer, on its way since the call.
+    """What a durable call returns: an answer, requested when the call was made.
 
     It may be awaited twice, put in sets, and given to `gather`, `wait`, `wait_for`, `shield`,
     `as_completed`, `ensure_future`, `create_task` and `TaskGroup.create_task`.
@@ -53,7 +53,7 @@ class Durable(Future):
         self._op: Op | None = None
 
     def _is_not_awaited(self, *_: Any) -> NoReturn:
-        """Refuse to be taken for the answer: it would always be true."""
+        """Refuse to be used as if it were the answer: it would always be true."""
         what = "a durable call" if self._op is None else f"the durable call {self._op.name}"
         raise TypeError(f"{what} was not awaited: await it, and use its answer")
 
@@ -66,7 +66,7 @@ class Durable(Future):
         return self
 
     def told(self, op: Op, fact: Fact, /) -> None:
-        """Take the answer, as the code is to see it."""
+        """Take the answer in the form that the code sees."""
         self._op = None
         try:
             if fact.ok:
@@ -77,14 +77,14 @@ class Durable(Future):
             self.set_exception(_raisable(error))
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Withdraw the op, unless it was told."""
+        """Withdraw the op, unless it was answered."""
         op, self._op = self._op, None
         if op is not None:
             self._loop_of_run.withdraw(op)
         return super().cancel(msg)
 
     def amend(self, kind: str, more: dict[str, Any]) -> None:
-        """Add to what is asked of this kind; in vain where it was sent already."""
+        """Add to what is asked of this kind. It has no effect if it was already sent."""
         if self._op is not None and self._op.kind == kind:
             self._op.spec |= more
 
@@ -94,7 +94,7 @@ class Durable(Future):
 
 
 class Waiting(Coroutine[Any, Any, Any]):
-    """Awaits a future, as a coroutine: a task takes nothing else."""
+    """Awaits a future, as a coroutine, since tasks accept nothing else."""
 
     __slots__ = ("_future", "_steps")
 
@@ -112,7 +112,7 @@ class Waiting(Coroutine[Any, Any, Any]):
         return self._steps.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """Take what the task is thrown. Before the first step: nobody will await the future."""
+        """Pass on what the task is thrown. Before the first step, nobody will await the future."""
         if self._steps is None:
             self._future.cancel()
             self._steps = self._future.__await__()
@@ -130,14 +130,14 @@ class Task(Numbered, asyncio.Task[Any]):
     __slots__ = ("_loop_of_run", "number", "place")
 
     def __init__(self, coroutine: Any, loop: Loop, place: str, **options: Any):
-        # An eager task takes its first step inside the constructor: these come first.
+        # An eager task takes its first step inside the constructor, so these come first.
         self.number = loop.next_number()
         self.place = place
         self._loop_of_run = loop
         super().__init__(coroutine, loop=loop, **options)
 
     def set_name(self, value: object, /) -> None:
-        """Name the task; also its place, if it was made this moment (`create_task(…, name=…)`)."""
+        """Name the task; also its place, if it was just made (`create_task(..., name=...)`)."""
         super().set_name(value)
         self._loop_of_run.places.rename(self, str(value))
 

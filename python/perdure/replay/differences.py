@@ -1,7 +1,7 @@
-"""Differences between the code and its journal, in words: what a stuck task shows.
+"""Differences between the code and its journal, in words, as a stuck task shows them.
 
-They stand in the database as they are, also where values are encrypted: they name calls and types,
-and hold no value, but for `other_outcome()`, which is told to whoever replays a job by hand.
+They are stored unencrypted, also under a codec: they name calls and types, and contain no value,
+except for `other_outcome()`, which is shown to the person who replays a job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_SHOWN = 10
 
 
 def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
-    """Say that the code waits for something else than the journal tells."""
+    """Say that the code waits for something else than the journal has recorded."""
     return _difference(identity, position, fact, f"the code waits for {listed(ops)}")
 
 
@@ -30,20 +30,23 @@ def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDete
 def other_end(
     identity: str, position: int, fact: Fact, raised: BaseException | None
 ) -> NonDeterminism:
-    """Say that the code has finished, or raised this, before the journal. Its text is a value."""
+    """Say that the code has finished, or raised, before the end of the journal.
+
+    An error's text is a value.
+    """
     instead = "has finished" if raised is None else f"raised {type(raised).__name__}"
     return _difference(identity, position, fact, f"the code {instead}")
 
 
 def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:
-    """Say that the code comes to another end than the job did."""
+    """Say that the code ends in another way than the job did."""
     return _other_code(identity, f"the job {outcome}, but the code {instead}")
 
 
 def other_request(
     identity: str, key: str, fingerprint: str | None, op: Op | None
 ) -> NonDeterminism:
-    """Say that something is under way for which the code does not wait, or not so."""
+    """Say that something is under way that the code does not wait for, or not in this way."""
     asked = _shown("answer", key, fingerprint)
     now = (
         "does not ask for it" if op is None else f"asks for {_shown(op.kind, key, op.fingerprint)}"
@@ -61,7 +64,7 @@ def no_order(identity: str) -> NonDeterminism:
 
 
 def no_rest(identity: str, steps: int) -> NonDeterminism:
-    """Say that the code goes on and on, while nothing can be told to it."""
+    """Say that the code never rests, so that nothing can be told to it."""
     return NonDeterminism(
         f"the code of {identity} waits for nothing and does not end",
         detail=f"it has taken {steps:,} steps in a row; nothing can arrive meanwhile",

@@ -1,4 +1,4 @@
-"""Entering a loop: code runs inside a worker's callback, and neither sees the other's loop.
+"""Entering a loop: code runs inside a callback of the worker, and neither sees the other's loop.
 
 The running loop, the current task and the hooks of async generators belong to the thread.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Entered:
-    """Make `loop` the running loop of this thread; the one that ran goes on afterwards as it was.
+    """Make `loop` the running loop of this thread; afterwards the previous one is restored.
 
     `with Entered(loop): loop.run_ready()`. None hides the running loop from a plain function.
     """

@@ -1,6 +1,6 @@
 """Facts and ops: what a task was told, and what its code has asked for and waits to be told.
 
-The words of replay, without any of its rules; those are in `journal.py`.
+These are the words of replay without its rules, which are in `journal.py`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any, Protocol, Self
 from perdure.values.items import Decode
 
 SILENT = frozenset({"attempt", "dropped", "note", "patch"})
-"""Kinds that tell the code nothing: they only keep their place in the list and move time."""
+"""Kinds of facts that tell the code nothing: they only keep their place in the list and move
+time."""
 
 SENT_AHEAD = frozenset({"command", "read", "send"})
-"""Kinds the database may have applied before the code is told: the only ones that may come late."""
+"""Kinds that the database may have applied before the code is told: only these may come late."""
 
 
 class Evicted(BaseException):
@@ -46,14 +47,14 @@ class Fact:
 
 
 class Waiter(Protocol):
-    """Whoever wants to be told the answer of an op."""
+    """What wants to be told the answer of an op."""
 
     def told(self, op: Op, fact: Fact, /) -> None:
         """Take the answer."""
 
 
 class Request(Waiter, Protocol):
-    """What code gets for what it asks for, and has the answer when it comes."""
+    """What code gets for a request. It has the answer when that comes."""
 
     def asked(self, op: Op) -> Self:
         """Wait for this op."""
@@ -80,5 +81,5 @@ class Op:
 
 
 def as_error(failure: Any) -> BaseException:
-    """Make an error of a failure that nobody gave a class for."""
+    """Make an error of a failure for which no class was given."""
     return RuntimeError(str(failure))

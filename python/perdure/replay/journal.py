@@ -1,9 +1,9 @@
-"""The journal of one task beside what its code has asked for: the machine under every replay.
+"""The journal of one task beside what its code has asked for: the core of every replay.
 
 A journal is the ordered list of what the code was told (facts). An op is something the code asked
-for and has not been told yet. Replay is nothing but telling the facts again, in order, and each
-only when the code has nothing left to run: then the same code asks for the same ops under the
-same keys. Whatever does not fit is other code, and is refused before it has any effect.
+for and has not been told yet. Replay means telling the facts again, in order, and each only when
+the code has nothing left to run. The same code then asks for the same ops under the same keys.
+Whatever does not fit is other code, and is refused before it has any effect.
 
 Pure: no I/O, no clock, no database.
 """
@@ -28,7 +28,7 @@ Refusal = TypeVar("Refusal", bound=PerdureError)
 class Journal:
     """Match facts with ops, in order; count keys; keep workflow time.
 
-    Facts wait in `_untold`. `position` counts all of the journal, loaded, appended and made. `ops`
+    Facts wait in `_untold`. `position` counts the whole journal: loaded, appended and made. `ops`
     is what the code waits for, in order of asking, `asked` how much it has asked for so far, `now`
     the time of the last fact told (µs).
     """
@@ -87,11 +87,11 @@ class Journal:
         self._begin()
 
     def close(self, by: type[BaseException]) -> None:
-        """Take no more: whatever the code asks for from now on raises `by` and records nothing."""
+        """Accept no more: whatever the code asks for now raises `by` and records nothing."""
         self._closed_by = by
 
     def forget(self) -> None:
-        """Let go of facts, ops and the run; the numbers stay."""
+        """Release facts, ops and the run; the numbers stay."""
         self._desert_ops()
         self.ops, self._requested, self._sent_ahead, self._withdrawn = {}, {}, {}, []
         self._on_cancel = NOBODY.cancelled
@@ -100,7 +100,7 @@ class Journal:
             self._kept.clear()
 
     def _desert_ops(self) -> None:
-        """Let open ops go: they and those who wait for them hold each other."""
+        """Release open ops: they and their waiters refer to each other."""
         for op in self.ops.values():
             op.waiter = NOBODY
 
@@ -115,11 +115,11 @@ class Journal:
         return self._closed_by is Suspend
 
     def seed(self) -> str:
-        """Give the identity of who was told this first: a fork's journal begins as another's."""
+        """Return whose journal this was first: that of a fork begins as another's."""
         return next((name for name, upto in self._past if self._told < upto), self.identity)
 
     def refuse(self, error: Refusal) -> Refusal:
-        """Take an error that `Run.advance()` is to raise, whatever the code makes of it."""
+        """Note an error that `Run.advance()` is to raise, whatever the code makes of it."""
         if self.broken is None:
             self.broken = error
         return error
@@ -127,7 +127,7 @@ class Journal:
     # What the code asks for.
 
     def key(self, place: str, name: str) -> str:
-        """Give the next key of a name at a place: `search#1`, in a task `.1/search#1`.
+        """Return the next key of a name at a place: `search#1`, in a task `.1/search#1`.
 
         Keys count by the whole text before `#`, so they are unique whatever names contain.
         """
@@ -160,7 +160,7 @@ class Journal:
         return op
 
     def check_open(self) -> None:
-        """Raise, to code that is being closed. Code that never gives up is left waiting instead."""
+        """Raise in code that is being closed. Code that never gives up is left waiting instead."""
         if self._closed_by is not None:
             self._turned_away += 1
             if self._turned_away <= MAX_TURNED_AWAY:
@@ -176,7 +176,7 @@ class Journal:
         if op.kind in SENT_AHEAD:
             self._sent_ahead[key] = op
         taken = self._requested.pop(key, None) is None
-        # What an earlier holder of the task has begun may still be under way outside.
+        # Work that an earlier holder of the task has begun may still be under way elsewhere.
         taken_earlier = op.kind == "answer" and op.serial <= self._asked_before
         if (taken or taken_earlier) and key not in self._settled:
             self._settled.add(key)
@@ -185,9 +185,9 @@ class Journal:
     def patched(self, name: str) -> bool:
         """Tell whether to take the new way; the first answer holds for the whole run.
 
-        It is true if it was recorded, or if nobody has been past this place. Older code may have
-        gone on without hearing anything yet, so the end of the journal is not enough: it must not
-        have asked for anything beyond this place either.
+        It is true if it was recorded, or if nobody has been beyond this place. Older code may have
+        passed the place without being told anything since, so the end of the journal is not enough:
+        it must also not have asked for anything beyond.
         """
         answer = self._patches.get(name)
         if answer is None:
@@ -200,14 +200,16 @@ class Journal:
         return answer
 
     def was_here(self) -> bool:
-        """Tell whether the code has been at this place before, here or with an earlier holder, or
-        is too late to have any effect; of what it does between a request and its wait it may be
-        told no for a second time."""
+        """Tell whether the code has been at this place before, or is too late to have any effect.
+
+        It may have been here itself, or with an earlier holder. Between a request and the wait for
+        it, the answer may be no a second time.
+        """
         was_told, has_asked = self._told < self._seen_told, self.asked < self._seen_asked
         return self.closed or was_told or has_asked
 
     def has_withdrawn(self, key: str) -> bool:
-        """Tell whether the code has asked for what has this key, and waits for it no more."""
+        """Tell whether the code has asked for this key and no longer waits for it."""
         prefix, _, number = key.rpartition("#")
         was_asked = number.isdecimal() and int(number) <= self._counts.get(prefix, 0)
         return was_asked and key not in self.ops
@@ -218,10 +220,10 @@ class Journal:
         """Add the next fact; `Run.advance()` tells it to the code.
 
         It answers an op that is open now: append one, advance, look at `ops` again. The exception
-        are commands, reads and sends that went to the database together: their answers are
-        appended all, even those whose op the code has withdrawn meanwhile.
+        are commands, reads and sends that went to the database together: their answers are all
+        appended, even those whose op the code has withdrawn meanwhile.
 
-        `recorded`: it stands in the database already (an answered command). Everything from
+        `recorded`: it is already in the database (an answered command). Everything from
         `take_facts()` must have been sent before it, so that both lists have one order.
         """
         if not recorded:
@@ -235,16 +237,16 @@ class Journal:
             self._kept.append(fact)
 
     def take_facts(self) -> list[Fact]:
-        """Take the facts to flush: appended (not `recorded`) and made since the last call.
+        """Return the facts to flush: appended (not `recorded`) and made since the last call.
 
-        A patch is a fact that the code makes, by asking `patched()`; it stands at its place among
-        the appended ones. Flushed in this order, the database's journal equals this one.
+        A patch is a fact that the code makes by asking `patched()`; it has its place among the
+        appended ones. Flushed in this order, the journal in the database equals this one.
         """
         facts, self._unflushed = self._unflushed, []
         return facts
 
     def take_requested(self) -> list[Op]:
-        """Take the ops asked for since the last call and still open, in order of asking."""
+        """Return the ops asked for since the last call and still open, in order of asking."""
         if not self._requested:
             return []
         requested = list(self._requested.values())
@@ -253,10 +255,10 @@ class Journal:
         return requested
 
     def take_withdrawn(self) -> list[Op]:
-        """Take the ops the code has withdrawn since the last call: no longer open.
+        """Return the ops that the code has withdrawn since the last call: no longer open.
 
-        Those only that were taken before, by this run or (ops of kind `answer`) maybe by an
-        earlier holder of the task: what was asked for and withdrawn in between never existed.
+        Only those that were taken before, by this run or (ops of kind `answer`) perhaps by an
+        earlier holder of the task. What was asked for and withdrawn in between never existed.
         """
         withdrawn, self._withdrawn = self._withdrawn, []
         return withdrawn
@@ -269,7 +271,10 @@ class Journal:
         return bool(self._untold) or self.broken is not None
 
     def tell_next(self) -> bool:
-        """Tell the code the next fact; false when there is none. The code must be quiescent."""
+        """Tell the code the next fact; return False if there is none.
+
+        The code must be quiescent.
+        """
         if not self._untold:
             return False
         fact = self._untold.popleft()
@@ -325,7 +330,7 @@ class Journal:
 
 
 class _Nobody:
-    """Whoever was told something and is gone."""
+    """A waiter that is gone."""
 
     def told(self, op: Op, fact: Fact, /) -> None:
         """Take an answer that comes too late."""
@@ -338,7 +343,7 @@ NOBODY = _Nobody()
 
 
 def _read_ahead(facts: Iterable[Fact]) -> tuple[int, dict[str, bool]]:
-    """Give the place of the last fact that tells the code anything, and the recorded patches."""
+    """Return the place of the last fact that tells the code anything, and the recorded patches."""
     last, patches = 0, {}
     for place, fact in enumerate(facts, 1):
         if fact.kind == "patch" and fact.name is not None:

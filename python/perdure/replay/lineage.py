@@ -34,12 +34,12 @@ class Lineage:
         self._parent_of_newest = ""
 
     def of(self, task: asyncio.Task[object] | None) -> str:
-        """Give the place of a running task; callbacks that no task runs count to the root."""
+        """Return the place of a running task; callbacks that no task runs belong to the root."""
         self._newest = None
         return task.place if isinstance(task, Task) else ""
 
     def child(self, parent: str, name: str | None) -> str:
-        """Give the place of the next child."""
+        """Return the place of the next child."""
         prefix = f"{parent}." if name is None else f"{parent}.{_label(name)}"
         number = self._children.get(prefix, 0) + 1
         self._children[prefix] = number
@@ -48,7 +48,7 @@ class Lineage:
         return _shortened(prefix if number == 1 else f"{prefix}~{number}")
 
     def may_be_renamed(self, task: Task, parent: str) -> None:
-        """Let this task, made without a name, take the place of a named one until others ask."""
+        """Let this task, made without a name, take a named place until others ask."""
         self._newest, self._parent_of_newest = task, parent
 
     def rename(self, task: Task, name: str) -> None:
@@ -64,13 +64,15 @@ class Lineage:
 
 
 def _label(name: str) -> str:
-    """Make a task's name fit for a key: the database refuses control characters."""
+    """Make the name of a task fit for a key: the database refuses control characters."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def _shortened(place: str) -> str:
-    """Keep a place short enough for keys (200 bytes in SQL), and different from all others; and let
-    it not look as if it led beneath a key, which the database refuses."""
+    """Keep a place short enough for keys (200 bytes in SQL), and different from all others.
+
+    It must not look as if it led beneath a key either, which the database refuses.
+    """
     is_short = len(place) <= MAX_PLACE // 4 or len(place.encode()) <= MAX_PLACE
     if is_short and not ("/" in place and _NUMBERED.search(place)):
         return place
@@ -78,13 +80,14 @@ def _shortened(place: str) -> str:
 
 
 class Maker(Enum):
-    """Who inside asyncio makes a task of a coroutine, where that matters to its place."""
+    """What inside asyncio makes a task of a coroutine, if that matters to its place."""
 
     AS_COMPLETED = auto()
-    """It goes through a set of coroutines first, and those hash by address: the order in which
+    """`as_completed()` iterates over a set of coroutines, which hash by address: the order in which
     they become tasks, and so their places, would differ between two processes."""
     WAIT_FOR = auto()
-    """It makes a task in Python 3.11 and none in later ones: the place must be the caller's."""
+    """`wait_for()` makes a task in Python 3.11 and none in later versions: the place must be the
+    caller's."""
 
 
 _TASKS = asyncio.tasks.__dict__
@@ -97,7 +100,7 @@ if sys.version_info >= (3, 13):
 
 
 def maker_of_task() -> Maker | None:
-    """Tell who calls `create_task` with a coroutine (with several, in the case of a set)."""
+    """Return who calls `create_task` with a coroutine (with several, in the case of a set)."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_globals is _TASKS:
         maker = _MAKERS.get(frame.f_code)

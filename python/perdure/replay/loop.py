@@ -54,12 +54,12 @@ class Loop(asyncio.AbstractEventLoop):
         self._made = crc32(journal.seed().encode())
 
     def next_number(self) -> int:
-        """Give the number of the next future or task."""
+        """Return the number of the next future or task."""
         self._made += 1
         return self._made
 
     def place(self) -> str:
-        """Give the place of the running code: empty in the root task, `.1` in its first child."""
+        """Return the place of the running code: empty in the root task, `.1` in its first child."""
         return self.places.of(asyncio.current_task(self))
 
     # Tasks and futures.
@@ -93,7 +93,7 @@ class Loop(asyncio.AbstractEventLoop):
         return self._hold(task)
 
     def _hold(self, task: Task) -> Task:
-        """Hold a task until it is done: what nobody else holds would be lost to the collector."""
+        """Hold a task until it is done. Otherwise the collector could take it."""
         self._tasks.append(task)
         if len(self._tasks) > self._prune_at:
             self._tasks = self._unfinished()
@@ -156,7 +156,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._journal.withdraw(op)
 
     def time(self) -> float:
-        """Give workflow time in seconds since the workflow began: a loop's clock tells no date."""
+        """Return workflow time in seconds since the workflow began: a loop's clock has no date."""
         return self._seconds(self._journal.now)
 
     def _seconds(self, instant: int) -> float:
@@ -177,11 +177,11 @@ class Loop(asyncio.AbstractEventLoop):
         return self._journal.closed
 
     def get_task_factory(self) -> None:
-        """Tell that tasks are made in the one way."""
+        """Say that tasks are made in only one way."""
         return
 
     def get_exception_handler(self) -> None:
-        """Tell that errors are collected."""
+        """Say that errors are collected."""
         return
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ class Loop(asyncio.AbstractEventLoop):
     # Running and ending.
 
     def run_ready(self, steps: int) -> None:
-        """Run until nothing is ready, or that many callbacks were run. Enter the loop first."""
+        """Run until nothing is ready, or so many callbacks were run. Enter the loop first."""
         ready = self.ready
         while ready and steps > 0:
             try:
@@ -206,7 +206,7 @@ class Loop(asyncio.AbstractEventLoop):
                     handle = ready.popleft()
                     if not handle._cancelled:
                         handle._run()
-            except (SystemExit, KeyboardInterrupt) as error:  # its task keeps it as any other error
+            except (SystemExit, KeyboardInterrupt) as error:  # the task keeps it like others
                 self.call_exception_handler({"exception": error})
 
     def unwind(self) -> None:
@@ -224,8 +224,10 @@ class Loop(asyncio.AbstractEventLoop):
         _unending.append(self)
 
     def _let_go(self) -> None:
-        """Drop the tasks, and of what they have raised the tracebacks: those hold the frames of
-        whoever has run them, and so the tasks themselves."""
+        """Drop the tasks, and the tracebacks of what they have raised.
+
+        Tracebacks hold the frames that have run the tasks, and so the tasks themselves.
+        """
         for task in self._tasks:
             is_unheard = task._log_traceback
             try:
@@ -263,7 +265,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._generators.add(generator)
 
     def generator_dropped(self, generator: AsyncGenerator[Any, Any]) -> None:
-        """Close an async generator that was left half-way: in this loop and in no other."""
+        """Close an async generator that was left half-way, in this loop and in no other."""
         if self.is_running() and not self.is_closed():
             self._add_task(self.place(), generator.aclose(), "$generator", {})
         else:
@@ -271,7 +273,7 @@ class Loop(asyncio.AbstractEventLoop):
 
 
 def _drop_tracebacks(error: BaseException | None) -> None:
-    """Drop the traceback of an error, and those of all that has led to it."""
+    """Drop the traceback of an error, and those of its causes."""
     left, seen = [error], set()
     while left:
         one = left.pop()

@@ -48,15 +48,15 @@ __all__ = [
 
 
 MAX_STEPS = 10_000_000
-"""Steps that code may take before it waits. Whoever takes more goes on for ever, and would hold up
-each worker in turn; a count, unlike a time, is the same at every replay."""
+"""Steps that code may take before it waits. Code that takes more never rests, and would hold up one
+worker after the other. A count, unlike a time, is the same at every replay."""
 
 
 class AsyncRun(Run[Durable]):
     """Run an `async def` function; what it awaits are durables, tasks and timers."""
 
     def _prepare(self) -> None:
-        # Abstract for the type checker only: what a coordinator may not do is refused by name.
+        # Abstract only to the type checker: forbidden calls are refused by name.
         self._loop = Loop(self.journal)  # type: ignore[abstract]
         self._root: Task | None = None
 
@@ -66,9 +66,9 @@ class AsyncRun(Run[Durable]):
         return self._loop.errors
 
     def advance(self) -> bool:
-        """Run until the code has finished (true) or waits for what the journal lacks (false).
+        """Run until the code has finished (True) or waits for what the journal lacks (False).
 
-        Raises NonDeterminism where the code does not fit the journal; close the run then.
+        Raises NonDeterminism if the code does not fit the journal; close the run then.
         """
         self._check_open()
         journal, loop, root = self.journal, self._loop, self._root
@@ -93,9 +93,9 @@ class AsyncRun(Run[Durable]):
         return await self._function()
 
     def outcome(self) -> Any:
-        """Give what the code returned, or raise what it raised (any BaseException).
+        """Return what the code returned, or raise what it raised (any BaseException).
 
-        There is none where the run has a `continuation`.
+        There is no outcome if the run has a `continuation`.
         """
         if self._root is None:
             raise asyncio.InvalidStateError("the run has not finished")
@@ -123,7 +123,7 @@ def _raised_by(root: Task) -> BaseException | None:
 
 
 class Pending:
-    """What a request in a plain function returns: the answer, on its way since the call."""
+    """What a request in a plain function returns: an answer, requested when the call was made."""
 
     __slots__ = ("_error", "_op", "_run", "_value", "done")
 
@@ -139,7 +139,7 @@ class Pending:
         return self._run.wait(self)
 
     def cancel(self) -> bool:
-        """Withdraw the request; false if it was answered. A later `result()` raises."""
+        """Withdraw the request; return False if it was answered. A later `result()` raises."""
         if self._op is None:
             return False
         self._run.withdraw(self._op)
@@ -147,7 +147,7 @@ class Pending:
         return True
 
     def take(self) -> Any:
-        """Give the answer that has come, or raise the failure."""
+        """Return the answer that has come, or raise the failure."""
         if self._error is not None:
             raise self._error
         return self._value
@@ -158,7 +158,7 @@ class Pending:
         return self
 
     def told(self, op: Op, fact: Fact, /) -> None:
-        """Take the answer, as the code is to see it."""
+        """Take the answer in the form that the code sees."""
         try:
             if fact.ok:
                 self._finish(read_as(op.decode, fact.value, op.name, op.kind), None)
@@ -179,18 +179,18 @@ class Waitable(Protocol):
         """Tell whether there is something to take."""
 
     def take(self) -> Any:
-        """Give it, or raise."""
+        """Return it, or raise."""
 
     def cancel(self) -> bool:
-        """Withdraw it; false if it was answered."""
+        """Withdraw it; return False if it was answered."""
 
 
 class SyncRun(Run[Pending]):
     """Run a plain function: from the top at each `advance()` that has something new to tell.
 
-    `more` is asked before the code has to unwind: it may append a fact, and tells whether it did.
-    Without it a thousand answers would be a thousand runs from the top. What `is_shielded` is not
-    interrupted by a cancel; `end_shield()` tells of it then.
+    `more` is asked before the code has to unwind: it may append a fact, and returns whether it did.
+    Without it, a thousand answers would be a thousand runs from the top. Code for which
+    `is_shielded` is true is not interrupted by a cancel; `end_shield()` reports it afterwards.
     """
 
     _rereads = True
@@ -205,9 +205,9 @@ class SyncRun(Run[Pending]):
         self._error: BaseException | None = None
 
     def advance(self) -> bool:
-        """Run until the code has finished (true) or waits for what the journal lacks (false).
+        """Run until the code has finished (True) or waits for what the journal lacks (False).
 
-        Raises NonDeterminism where the code does not fit the journal; close the run then.
+        Raises NonDeterminism if the code does not fit the journal; close the run then.
         """
         self._check_open()
         if not self._finished and self._seen != self.journal.position:
@@ -226,14 +226,14 @@ class SyncRun(Run[Pending]):
             self._error = error
         if journal.broken is not None:
             raise journal.broken
-        if journal.closed and self.continuation is None:  # suspended, whatever the code made of it
+        if journal.closed and self.continuation is None:  # suspended, whatever the code did
             self._value, self._error = None, None
             return False
         journal.finish(self._error)
         return True
 
     def outcome(self) -> Any:
-        """Give what the code returned, or raise what it raised (any BaseException)."""
+        """Return what the code returned, or raise what it raised (any BaseException)."""
         if not self._finished:
             raise asyncio.InvalidStateError("the run has not finished")
         if self._error is not None:
@@ -249,9 +249,9 @@ class SyncRun(Run[Pending]):
         self._finished = False
 
     def wait(self, pending: Waitable) -> Any:
-        """Tell facts until what is waited for is done, and give it; suspend if there are none.
+        """Tell facts until the wait is over and return its answer; without facts, suspend.
 
-        Who is cancelled here no longer waits: what was asked for is withdrawn, as asyncio does it.
+        Code that is cancelled here no longer waits: its request is withdrawn, as asyncio does it.
         """
         try:
             while not pending.done:
@@ -283,7 +283,7 @@ class SyncRun(Run[Pending]):
         self._interrupted = error
 
     def end_shield(self) -> None:
-        """Raise CancelledError where something that was shielded has kept it back."""
+        """Raise CancelledError if a cancel was kept back by something shielded."""
         error, self._interrupted = self._interrupted, None
         if error is not None:
             raise error

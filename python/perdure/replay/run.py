@@ -1,7 +1,7 @@
-"""A run: one function against one journal, and what the code may ask. What happens the worker adds
-to the journal, and takes from there what is asked.
+"""A run: one function against one journal, and what the code may ask.
 
-The two kinds, for `async def` and for plain functions, are in `replay.py`.
+The worker adds to the journal what happens, and takes from it what is asked. The two kinds of runs,
+for `async def` and for plain functions, are in `replay.py`.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ class Run(Generic[W]):
         raise NotImplementedError
 
     def close(self) -> None:
-        """Drop the run from memory: end all its code here, and let none of it have any effect.
+        """Drop the run from memory: end all its code here, without any effect.
 
-        Always call it, once the outcome is taken or the run is of no use. Without it the collector
-        would run the code's `finally` blocks, in the middle of another job.
+        Always call it, once the outcome is taken or the run is of no use. Otherwise the collector
+        would run the code's `finally` blocks in the middle of another job.
         """
         if not self._closed:
             self._closed = True
             self.journal.close(Evicted)
             self._unwind()
-            # What refers to this run is let go: it leaves memory now, not when the collector comes.
+            # References to this run are dropped, so that it leaves memory without the collector.
             self.journal.forget()
             self._function, self.runtime = _closed, None
 
@@ -90,8 +90,11 @@ class Run(Generic[W]):
     # For the code, through the runtime.
 
     def request(self, kind: str, name: str, spec: Any, **more: Any) -> W:
-        """Ask for something; its key is fixed now. Await the answer, at once or later; in plain
-        code `.result()` waits for it. `Journal.ask()` says what may be told besides."""
+        """Ask for something; its key is fixed now.
+
+        Await the answer, now or later; in plain code `.result()` waits for it. `Journal.ask()`
+        describes the other arguments.
+        """
         waiter = self._waiter()
         return waiter.asked(self.journal.ask(self._place(), kind, name, spec, waiter, **more))
 
@@ -109,11 +112,11 @@ class Run(Generic[W]):
         raise Evicted
 
     def random(self) -> random.Random:
-        """Give a random stream of its own, the same at every replay."""
+        """Return a random stream of its own, the same at every replay."""
         return random.Random(self._seed("$random"))
 
     def uuid(self) -> uuid.UUID:
-        """Give a unique id, the same at every replay."""
+        """Return a unique id, the same at every replay."""
         return uuid.uuid5(uuid.NAMESPACE_OID, self._seed("$uuid"))
 
     def _seed(self, stream: str) -> str:

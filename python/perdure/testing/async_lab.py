@@ -36,7 +36,7 @@ class AsyncLab(Doubles):
     async def __aenter__(self) -> Self:
         """Create the app and start its worker."""
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(beside, self.plain.__exit__)  # also of what is cancelled
+            stack.push_async_callback(beside, self.plain.__exit__)  # also if it is cancelled
             await beside(self.plain.__enter__)
             opened = await connect_async(
                 self.plain.dsn, self.plain.schema, codec=self.plain.app.codec, provision=False

@@ -66,7 +66,7 @@ class Doubles:
         self._ending.callback(restore)
         is_async = is_awaited(function)
         known.function, known.is_async = call_async if is_async else call, is_async
-        assert known.shape is shape  # arguments and results pass as those of the real one
+        assert known.shape is shape  # arguments and results are converted as by the real one
         return mocked
 
     def _known(self, work: Any) -> Activity[..., Any] | Hook[..., Any]:

@@ -25,7 +25,7 @@ from perdure.workflow.work import SQL_QUEUE, Workflow
 from .doubles import Doubles
 
 LOOK_EVERY = 0.002
-"""Seconds between two looks whether work is done."""
+"""Seconds between two checks whether work is done."""
 
 
 class Lab(Doubles):
@@ -97,7 +97,7 @@ class Lab(Doubles):
         while (status := handle.status()).status == "running":
             is_late = time.monotonic() > until
             goes_on = not is_late and self._skip()
-            if not goes_on and handle.status().status == "running":  # else it has just ended
+            if not goes_on and handle.status().status == "running":  # otherwise it has just ended
                 why = f" after {self._patience} s of work" if is_late else ", and nothing is due"
                 raise ResultTimeout(
                     f"job {handle.id} has not ended{why}",
@@ -144,7 +144,7 @@ class Lab(Doubles):
         return self.now()
 
     def _skip(self, up_to: datetime | None = None) -> bool:
-        """Skip time to what is due next; false where nothing will be."""
+        """Skip time to what is due next; return False if nothing will be."""
         send, calls = self.client.send, self.client.calls
         while send(calls.skip_time(up_to)) is None:
             if not send(calls.will_be_due(self._queues, up_to)):
@@ -182,14 +182,14 @@ class Lab(Doubles):
         self.client.send(self.client.calls.drop_schema())
 
     def note(self, row: Json) -> None:
-        """Take note of how a coordinator began; an id that was forgotten begins again."""
+        """Note how a coordinator began; an id that was forgotten begins again."""
         seen = self._seen.setdefault(row["job"], {})
         if row["position"] == 0 or row["task"] not in seen:
             seen[row["task"]] = row
 
 
 class _LabEngine(Engine):
-    """An engine that keeps nothing waiting in memory, and tells what it has begun."""
+    """An engine that keeps nothing waiting in memory, and reports what it has begun."""
 
     def __init__(self, lab: Lab, *args: Any, **options: Any):
         super().__init__(*args, **options)

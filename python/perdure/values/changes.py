@@ -1,4 +1,4 @@
-"""What has become of a value that was written and read again; what is another then is refused."""
+"""Compares a value with what comes back after it was written and read. Another value is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SILENT = (Any, object, dict, list, tuple, set, frozenset, deque, Mapping, Seque
 
 
 class Hints(NamedTuple):
-    """What to do about a value that cannot be read back, and about one that would be another."""
+    """What to do about a value that cannot be read back, and about one that would change."""
 
     unread: str
     changed: str
@@ -51,7 +51,7 @@ def check_back(
 
 
 def _told(error: Exception) -> str:
-    """Tell what is wrong without the values, which may be secret."""
+    """Say what is wrong without the values, which may be secret."""
     pydantic = sys.modules.get("pydantic_core")
     if pydantic is None or not isinstance(error, pydantic.ValidationError):
         return type(error).__name__
@@ -62,10 +62,10 @@ def _told(error: Exception) -> str:
 
 
 def change_of(given: Any, back: Any, place: str = "") -> str | None:
-    """Give the first place where they differ: `change_of(Page(n=1), Page(n=2)) == ".n"`.
+    """Return the first place where they differ: `change_of(Page(n=1), Page(n=2)) == ".n"`.
 
-    What a model leaves out on purpose does not count, nor what its annotations do not name: that
-    comes as JSON gives it, everywhere.
+    What a model leaves out on purpose does not count, and neither does what its annotations do not
+    name: that is plain JSON everywhere.
     """
     kind: Any = type(given)
     pairs: list[tuple[Any, Any, str]]
@@ -100,7 +100,7 @@ def _compared(kind: Any) -> tuple[str, ...]:
 
 
 def _is_silent(annotation: Any) -> bool:
-    """Tell whether an annotation, or a part of it, says nothing of what may stand there."""
+    """Tell whether an annotation, or a part of it, does not say what the value may be."""
     return (
         any(annotation is each for each in _SILENT)
         or isinstance(annotation, typing.TypeVar)
@@ -110,7 +110,7 @@ def _is_silent(annotation: Any) -> bool:
 
 def _is_same(given: Any, back: Any) -> bool:
     kind: Any = type(given)
-    if kind.__eq__ is object.__eq__:  # equal to itself alone
+    if kind.__eq__ is object.__eq__:  # equal only to itself
         return type(back) is kind
     try:
         return bool(given == back) or given != given  # noqa: PLR0124 - as NaN

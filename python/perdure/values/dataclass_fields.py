@@ -1,4 +1,4 @@
-"""How dataclasses are made again of their fields, and whether code of theirs has a say in it."""
+"""How dataclasses are made again of their fields, and whether their own code has a say in it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, slots=True)
 class Making:
-    """What instances of a dataclass are made of.
+    """How instances of a dataclass are made.
 
-    All fields are written. The class is given those that it takes, and the others (`init=False`)
-    are set `later`. `is_by_code` where that may be something else than was written.
+    All fields are written. The class is given those that its `__init__` takes; the others
+    (`init=False`) are set `later`. `is_by_code` if the result may differ from what was written.
     """
 
     names: tuple[str, ...]
@@ -31,8 +31,10 @@ class Making:
 
 @lru_cache(maxsize=1024)
 def making_of(kind: Any) -> Making:
-    """Tell how instances of a class are made. Raises InvalidValue where it takes what no field of
-    it keeps."""
+    """Return how instances of a class are made.
+
+    Raises InvalidValue if its `__init__` takes something that no field keeps.
+    """
     names = tuple(each.name for each in fields(kind))
     taken = signature_of(kind).parameters
     needed = {name for name, each in taken.items() if each.default is each.empty}
@@ -49,7 +51,7 @@ def making_of(kind: Any) -> Making:
 
 
 def make(kind: Any, known: Mapping[str, Any]) -> Any:
-    """Make an instance of what is known of its fields; the class says what the others are."""
+    """Make an instance of the known fields; the class fills in the others."""
     later = making_of(kind).later
     if not later:
         return kind(**known)

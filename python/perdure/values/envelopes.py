@@ -1,8 +1,8 @@
-"""Envelopes: the form of a sealed value, text like any other to the database.
+"""Envelopes: the form of an encrypted value, which is text like any other to the database.
 
-`$c1:key:base64`: text, so that a sealed leaf of a memory behaves as the scalar that it is under
-every command and contract. Whoever reads JSON here notices a mark in its bytes before anything
-looks into it; without one, nothing else is spent.
+`$c1:key:base64`: since it is text, an encrypted leaf of a memory behaves as a scalar under every
+command and contract. JSON is searched for the mark as bytes before anything looks into it; without
+a mark, nothing else is spent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from perdure.errors import InvalidValue, ValueSealed
 
 MARK = b'"$c1:'
 SEALED = "sealed"
-"""The field of a failure in which its sealed part stands, and the message beside it."""
+"""The field of a failure that contains its encrypted part, beside the message."""
 
 MAIN = "main"
 """The name of a coordinator among the tasks of its job."""
@@ -32,7 +32,7 @@ _RUN = re.compile(r"\d+/")
 
 
 class Envelope(NamedTuple):
-    """A sealed value: the key that opens it, and what it opens."""
+    """An encrypted value: the id of its key, and the rest."""
 
     key: str
     data: bytes
@@ -40,7 +40,7 @@ class Envelope(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a value is, whose, and which of those: it opens nowhere else."""
+    """What a value is, and to whom it belongs. It can be decrypted nowhere else."""
 
     kind: str
     job: str
@@ -52,18 +52,18 @@ class Place:
 
 
 def request_place(task: str, key: str | None = None) -> str:
-    """Name a request, or without a key a task, by what a fork does not change: not by the run."""
+    """Name a request (or a task, if there is no key) without the run, as forks keep it."""
     named = task if key is None else f"{task}/{key}"
     return _RUN.sub("", named, count=1) if _RUN.match(named) else named
 
 
 def field_place(path: list[str]) -> list[str]:
-    """Name a field of a memory by its keys but for those that count elements, which move."""
+    """Name a field of a memory by its keys, without indexes of arrays, whose elements move."""
     return [key for key in path if not key.lstrip("+-").isdecimal()]
 
 
 def written(key: str, data: bytes) -> str:
-    """Write an envelope. Raises InvalidValue for what nobody would know again as one."""
+    """Write an envelope. Raises InvalidValue if it could not be recognized again."""
     head = f"{_START}{key}:"
     if _HEAD.fullmatch(head) is None or len(data) < _MIN_BYTES:
         raise InvalidValue(
@@ -75,7 +75,7 @@ def written(key: str, data: bytes) -> str:
 
 
 def envelope_of(value: Any) -> Envelope | None:
-    """Read an envelope; None where the value is none."""
+    """Read an envelope; return None if the value is not one."""
     if not (isinstance(value, str) and value.startswith(_START)):
         return None
     head = _HEAD.match(value)
@@ -89,7 +89,7 @@ def envelope_of(value: Any) -> Envelope | None:
 
 
 def leaves(value: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
-    """Give what is no object and no array in a document, each with its path."""
+    """Yield the scalars of a document, each with its path."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from leaves(part, [*path, key])
@@ -101,7 +101,7 @@ def leaves(value: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
 
 
 def no_codec() -> ValueSealed:
-    """Tell that a value is sealed, and that nobody here has a codec."""
+    """Return the error that a value is encrypted and there is no codec."""
     return ValueSealed(
         "a value is encrypted, and there is no codec here",
         detail="It was written by a process with a codec.",
@@ -110,7 +110,7 @@ def no_codec() -> ValueSealed:
 
 
 def no_key(key: str) -> ValueSealed:
-    """Tell that a value is sealed with a key that the codec does not know."""
+    """Return the error that a value is encrypted with a key that the codec does not know."""
     return ValueSealed(
         f"a value is encrypted with the key {key!r}, which this codec does not know",
         detail="Nothing was lost: the value is unchanged.",
@@ -119,9 +119,9 @@ def no_key(key: str) -> ValueSealed:
 
 
 def codec_failed(error: Exception) -> ValueSealed:
-    """Tell that the codec has raised what no codec should."""
+    """Return the error that the codec has raised something that no codec should."""
     return ValueSealed(
-        f"the codec has failed: {type(error).__name__}",  # what it says may quote what it sealed
+        f"the codec has failed: {type(error).__name__}",  # its text may quote the value
         detail="Nothing was lost: encrypted values are unchanged.",
         hint="decode() must raise LookupError for an unknown key and ValueError for a value"
         " that it cannot open, digest() must return at least 8 bytes, encode() must not raise.",
@@ -129,7 +129,7 @@ def codec_failed(error: Exception) -> ValueSealed:
 
 
 class Marked:
-    """JSON in which an envelope may stand: nobody takes it for a value by accident."""
+    """JSON that may contain an envelope, so that nobody uses it as a value by accident."""
 
     __slots__ = ("value",)
 
@@ -138,12 +138,12 @@ class Marked:
 
 
 def unmarked(cell: Any) -> Any:
-    """Give a cell of an answer as it is in the database."""
+    """Return a cell of an answer as it is in the database."""
     return cell.value if cell.__class__ is Marked else cell
 
 
 class _Json(Loader):
-    """Reads JSON as psycopg does, and marks what an envelope may stand in."""
+    """Reads JSON as psycopg does, and marks what may contain an envelope."""
 
     def load(self, data: Any) -> Any:
         data = bytes(data)

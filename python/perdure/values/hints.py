@@ -1,5 +1,7 @@
-"""What annotations name: those of a function however it is wrapped, and those of a class, with the
-types that stand for its type variables and for those of its bases."""
+"""What annotations name: those of a function, however it is wrapped, and those of a class.
+
+Types are filled in for the type variables of the class and of its bases.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ else:
 logger = logging.getLogger("perdure.types")
 
 Known = Mapping[Any, Any]
-"""Types by the type variables for which they stand."""
+"""Types by the type variables that they replace."""
 
 _BESIDE = (
     typing.Annotated,
@@ -31,7 +33,7 @@ _BESIDE = (
     ReadOnly,
 )
 
-if sys.version_info >= (3, 14):  # it would fail over a name that only type checkers know
+if sys.version_info >= (3, 14):  # the default fails for names that only type checkers know
     from annotationlib import Format
 
     signature_of = functools.partial(inspect.signature, annotation_format=Format.FORWARDREF)
@@ -48,12 +50,11 @@ def is_typed_dict(thing: object) -> bool:
 
 def is_alias(annotation: object) -> bool:
     """Tell whether `type Step = Reply | Call` has made it."""
-    return type(annotation).__name__ == "TypeAliasType"  # of typing_extensions before Python 3.12
+    return type(annotation).__name__ == "TypeAliasType"  # of typing_extensions, before 3.12
 
 
 def bare(annotation: Any) -> Any:
-    """Give what an annotation is about, without what is said beside or names it: `int` of
-    `Annotated[UserId, "note"]`."""
+    """Return an annotation's type without names and notes: `int` of `Annotated[UserId, "note"]`."""
     while True:
         if typing.get_origin(annotation) in _BESIDE:
             annotation = typing.get_args(annotation)[0]
@@ -68,7 +69,7 @@ def bare(annotation: Any) -> Any:
 
 
 def unpacked(annotation: Any) -> Any:
-    """Give what `*Pair` or `Unpack[Pair]` is about, or None of anything else."""
+    """Return what `*Pair` or `Unpack[Pair]` refers to, or None for anything else."""
     if typing.get_origin(annotation) is typing.Unpack:
         return typing.get_args(annotation)[0]
     return annotation if getattr(annotation, "__unpacked__", False) else None
@@ -98,7 +99,7 @@ def types_of_call(
 
 
 def _written(function: Any) -> Any:
-    """Find what is called in the end: its annotations are written where it is."""
+    """Find the function that is called in the end: annotations are written there."""
     while True:
         if isinstance(function, functools.partial):
             function = function.func
@@ -111,7 +112,7 @@ def _written(function: Any) -> Any:
 
 
 def _lineage(kind: type, arguments: Sequence[Any]) -> dict[type, Known]:
-    """Give a class and its bases, the nearest first, with what their type variables stand for."""
+    """Return a class and its bases, nearest first, with the types of their type variables."""
     found: dict[Any, Known] = {kind: _known(kind, arguments)}
     ancestors = _ancestors(kind)
     for owner in ancestors:
@@ -123,7 +124,7 @@ def _lineage(kind: type, arguments: Sequence[Any]) -> dict[type, Known]:
 
 
 def _ancestors(kind: type) -> Sequence[type]:
-    """Give a class and its bases; to Python, a TypedDict has none of its own."""
+    """Return a class and its bases; to Python, a TypedDict has none of its own."""
     if not is_typed_dict(kind):
         return kind.__mro__
     bases = filter(is_typed_dict, map(_class_of, _bases(kind)))
@@ -131,7 +132,7 @@ def _ancestors(kind: type) -> Sequence[type]:
 
 
 def _bases(kind: type) -> Sequence[Any]:
-    """Give the bases of a class as they are written: `Box[Page]`."""
+    """Return the bases of a class as they are written: `Box[Page]`."""
     written: Sequence[Any] = vars(kind).get("__orig_bases__", kind.__bases__)
     return written
 
@@ -158,14 +159,14 @@ def _filled(hint: Any, known: Known) -> Any:
 
 
 def variables_of(hint: Any) -> Sequence[Any]:
-    """Name the type variables that stand in an annotation; those of a bare class do not."""
+    """Name the type variables of an annotation, but not those of a bare class."""
     if isinstance(hint, typing.TypeVar):
         return (hint,)
     return () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
 
 
 def _own_annotations(owner: type) -> Mapping[str, Any]:
-    """Give what is written in a class itself. That of a TypedDict holds what its bases say."""
+    """Return what is written in a class itself. That of a TypedDict includes its bases."""
     own = _annotations_of(owner)
     if not is_typed_dict(owner):
         return own
@@ -177,7 +178,7 @@ def _own_annotations(owner: type) -> Mapping[str, Any]:
 
 
 def _read(owner: Any, name: str, annotation: Any) -> Any:
-    """Read one annotation, if it can be read: others beside it may be of no use here."""
+    """Read one annotation, if it can be read; others beside it may be unreadable here."""
     module = getattr(sys.modules.get(owner.__module__), "__dict__", {})
     variables = {each.__name__: each for each in getattr(owner, "__type_params__", ())}
     inside = getattr(owner, "__globals__", module) | variables

@@ -1,5 +1,8 @@
-"""Lists, tuples, sets and dicts on the wire: what is made of their items, and of the text that keys
-are in JSON, by the types that are named for them."""
+"""Lists, tuples, sets and dicts on the wire.
+
+They are made of their items, and of the text that keys are in JSON, by the types that are named for
+them.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,19 @@ Decode = Callable[[Any], Any]
 _ARRAYS: tuple[type[Any], ...] = (list, set, frozenset, deque)
 _DICTS = (dict, defaultdict, OrderedDict, Counter)
 _SAY_ENOUGH = frozenset({tuple, set, frozenset, deque, defaultdict, OrderedDict, Counter})
-"""What a value is made of, though nothing is said of its items."""
+"""Types that say what a value is, even if they say nothing of its items."""
 
 _BEGINNINGS: dict[Any, Any] = {kind: kind for kind in (list, dict, set, str, int, float, bool)}
-"""What a defaultdict begins a value with, by the annotation of its values."""
+"""What a defaultdict starts a value with, by the annotation of its values."""
 
 
 def unchanged(value: Any) -> Any:
-    """Hand a stored value on as it is."""
+    """Pass a stored value on as it is."""
     return value
 
 
 def an(kind: type, value: Any) -> Any:
-    """Refuse to make of a text what is made of a list. Raises TypeError."""
+    """Refuse to make a collection of a text. Raises TypeError."""
     if not isinstance(value, kind):
         raise TypeError(f"a {type(value).__name__} was stored, not a {kind.__name__}")
     return value
@@ -39,7 +42,7 @@ def an(kind: type, value: Any) -> Any:
 def items_decoder(
     kind: type[Any], arguments: Sequence[Any], decoder: Callable[[Any], Decode]
 ) -> Decode:
-    """Give what makes a kind of list, tuple, set or dict, of items of these types."""
+    """Return what makes a kind of list, tuple, set or dict, of items of these types."""
     if not arguments and kind not in _SAY_ENOUGH:
         return unchanged
     if issubclass(kind, Mapping):
@@ -54,7 +57,7 @@ def items_decoder(
 
 
 def _tuple_decoder(arguments: Sequence[Any], decoder: Callable[[Any], Decode]) -> Decode:
-    """Make a tuple; of `tuple[int, *tuple[Page, ...]]` one item stands for any number of them."""
+    """Make a tuple; in `tuple[int, *tuple[Page, ...]]` one item stands for any number of them."""
     items = [*_unpacked(arguments)]
     place = items.index(Ellipsis) - 1 if Ellipsis in items else len(items)
     before, many, after = items[:place], items[place : place + 1], items[place + 2 :]
@@ -72,14 +75,14 @@ def _unpacked(arguments: Iterable[Any]) -> Iterator[Any]:
         inner = unpacked(each)
         if inner is None:
             yield each
-        else:  # of a variable nothing is known
+        else:  # nothing is known of a variable
             yield from _unpacked(typing.get_args(inner) or (Any, ...))
 
 
 def _mapping_decoder(
     kind: type[Any], arguments: Sequence[Any], decoder: Callable[[Any], Decode]
 ) -> Decode:
-    """Make the keys and values of a dict, and of other kinds of it that kind, as JSON tells."""
+    """Make the keys and values of a dict, and the mapping type that was named."""
     key = _key_decoder(arguments[0]) if arguments else unchanged
     item = decoder(arguments[-1]) if len(arguments) > 1 else unchanged  # Counter[str]
     make: Decode = kind if kind in _DICTS else dict
@@ -96,7 +99,7 @@ def _beginning(arguments: Sequence[Any]) -> Any:
 
 
 def _key_decoder(annotation: Any) -> Decode:
-    """Make a key of its text: a number, a truth, a member of an enum or of a Literal."""
+    """Make a key of its text: a number, a boolean, a member of an enum or of a Literal."""
     kind = bare(annotation)
     if kind is int or kind is float:
         return kind
@@ -112,6 +115,6 @@ def _key_decoder(annotation: Any) -> Decode:
 
 
 def _texts(member: Any) -> Iterable[str]:
-    """Give the text of a key, or nothing where JSON has no such key."""
+    """Return the text of a key, or nothing if JSON has no such key."""
     key = member.value if isinstance(member, enum.Enum) else member
     return as_stored({key: None}) if isinstance(key, str | int | float | None) else ()

@@ -1,5 +1,8 @@
-"""What is stored is read as the type that its reader names, or the reader is told whose it is and
-why it is none: a type's own error knows of neither."""
+"""Stored values are read as the types that their readers name.
+
+If one does not fit, the error says whose value it is; the error of the type itself does not know
+that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ SHOWN, TOLD = 200, 1000
 
 
 def read_as(decode: Callable[[Any], Any], value: Any, name: str, kind: str = "") -> Any:
-    """Give a stored value as its type: `read_as(Page, stored, "go", "signal")`.
+    """Return a stored value as its type: `read_as(Page, stored, "go", "signal")`.
 
     `kind` is that of the fact which brings it. Raises ValueMistyped.
     """
@@ -27,8 +30,10 @@ def read_as(decode: Callable[[Any], Any], value: Any, name: str, kind: str = "")
 
 
 def argument_as(decode: Callable[[Any], Any], value: Any, name: str, function: str) -> Any:
-    """Give a stored argument as its type. Raises ValueMistyped: whoever asked is elsewhere, so the
-    message says all that he will see of it."""
+    """Return a stored argument as its type. Raises ValueMistyped.
+
+    The caller is elsewhere, so the message says all that he will see of the error.
+    """
     try:
         return decode(value)
     except Exception as error:

@@ -1,6 +1,8 @@
-"""Pydantic's models and dataclasses on the wire: written under the names that they are read by, and
-refused where they could not be read, or would come back as something else. What that takes is found
-out once for each class."""
+"""Pydantic's models and dataclasses on the wire.
+
+They are written under the names by which they are read, and refused if they could not be read or
+would come back as something else. What that takes is found out once for each class.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,10 @@ def is_of_pydantic(kind: type) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How values of a model pass the wire.
+    """How values of a model are written and read.
 
     Each is read back before it is given: pydantic lets values be assigned that it would not read. A
-    plain one is then the same. Any other is compared, since nobody can tell by its class alone.
+    plain model is then the same. Any other is compared, since its class alone does not decide it.
     """
 
     is_plain: bool
@@ -47,7 +49,7 @@ class Plan:
 
     @property
     def is_compared(self) -> bool:
-        """Tell whether a value is compared. Of a subclass pydantic writes what its base knows."""
+        """Tell whether a value is compared. Of a subclass, pydantic writes what its base knows."""
         return not self.is_plain or any(part.__subclasses__() for part in self.parts)
 
 
@@ -61,8 +63,10 @@ _PLAIN = Plan(is_plain=True, parts=(), is_read_as_json=False, is_round_trip=Fals
 
 
 def types_unknown_to_pydantic(kind: Any) -> dict[str, Any]:
-    """Give the types of fields that a subclass of a generic dataclass fixes: to pydantic each is a
-    type variable still."""
+    """Return the types of fields that a subclass of a generic dataclass fixes.
+
+    To pydantic each of them is still a type variable.
+    """
     fields = {} if is_model(kind) else kind.__pydantic_fields__
     free = set(getattr(kind, "__parameters__", ()))
     fixed = [name for name, each in fields.items() if set(variables_of(each.annotation)) - free]
@@ -71,9 +75,9 @@ def types_unknown_to_pydantic(kind: Any) -> dict[str, Any]:
 
 
 def model_json(model: Any) -> Any:
-    """Give a model as JSON that reads as the same model.
+    """Return a model as JSON that reads as the same model.
 
-    Raises InvalidValue where there is none.
+    Raises InvalidValue if there is none.
     """
     plan = _plan(type(model))
     written = _written(model, plan)
@@ -82,16 +86,19 @@ def model_json(model: Any) -> Any:
 
 
 def patch_json(model: Any) -> Any:
-    """Give what was set in a model as JSON, and not its defaults. Raises InvalidValue."""
+    """Return what was set in a model as JSON, without its defaults. Raises InvalidValue."""
     kind = type(model)
     plan = _plan(kind)
     if kind.model_fields.keys() <= vars(model).keys():
-        _check(model, _written(model, plan), plan)  # a part alone may not be valid
+        _check(model, _written(model, plan), plan)  # a part by itself may be invalid
     return _written(model, plan, exclude_unset=True)
 
 
 def model_decoder(kind: Any) -> Callable[[Any], Any]:
-    """Give the function that makes a model of its JSON: strict ones too take a text for a date."""
+    """Return the function that makes a model of its JSON.
+
+    Strict models accept a text for a date too.
+    """
     is_of_model = is_model(kind)
 
     def decode(value: Any) -> Any:
@@ -110,8 +117,11 @@ _decoder = lru_cache(maxsize=1024)(model_decoder)
 
 
 def _plan(kind: Any) -> Plan:
-    """Give the plan of a class. One that is not complete says so itself where it is used, and what
-    a pydantic of another version knows in other words is taken as it says."""
+    """Return the plan of a class.
+
+    A class that is not complete says so itself when it is used. What another version of pydantic
+    describes in other words is accepted as it is.
+    """
     try:
         return _plan_of(kind)
     except Exception:  # noqa: BLE001 - PydanticUserError, NameError, and whatever that may raise
@@ -138,13 +148,13 @@ def _check(model: Any, written: Any, plan: Plan) -> None:
 
 def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:
     kind: Any = type(model)
-    own = getattr(model, "model_dump", None)  # which a class may have overridden
+    own = getattr(model, "model_dump", None)  # a class may have overridden it
     dump = own or partial(adapter_of(kind).dump_python, model)
     try:
         dumped = dump(
             mode="json", by_alias=True, exclude_unset=exclude_unset, round_trip=plan.is_round_trip
         )
-    except ValueError as error:  # bytes that are no text, a type that pydantic does not know
+    except ValueError as error:  # bytes that are not text, or a type that pydantic does not know
         raise InvalidValue(
             f"a {kind.__name__} cannot be stored as JSON",
             detail=f"Pydantic cannot write it: {error}"[:1000],
@@ -155,7 +165,7 @@ def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:
 
 
 def _readable(value: Any, dumped: Any) -> Any:
-    """Give what pydantic has written of a value the names that it is read by, at every level."""
+    """Give what pydantic has written the names by which it is read, at every level."""
     if is_of_pydantic(type(value)) or is_dataclass(value):
         return _readable_model(value, dumped)
     if isinstance(value, Mapping) and isinstance(dumped, dict) and len(value) == len(dumped):

@@ -1,5 +1,8 @@
-"""What pydantic knows of a class before it has seen a value: the names its fields are written under
-and read by, and what there is that might not come back as it was given."""
+"""What pydantic knows of a class before it has seen a value.
+
+These are the names under which its fields are written and read, and what might not come back as it
+was given.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from typing import Any
 from perdure.errors import InvalidValue
 
 Place = tuple[str | int, ...]
-"""Where a field stands in the JSON: its name, or the way there of an AliasPath."""
+"""Where a field is in the JSON: its name, or the path of an AliasPath."""
 
 Node = Mapping[str, Any]
 """A part of what pydantic calls the core schema of a class."""
 
 _ASIDE = frozenset({"metadata", "default", "expected", "members", "config", "computed_fields"}) | {
-    "python_schema",  # what is read was JSON
-    "strict_schema",  # what is strict is so in its own right
+    "python_schema",  # the input was JSON
+    "strict_schema",  # strictness is handled separately
 }
 _PLAIN = frozenset({"str", "int", "float", "bool", "none"})
 _ARRAYS = frozenset({"list", "tuple", "set", "frozenset"})
@@ -32,7 +35,7 @@ class Names:
     """How the fields of one class are called in the JSON.
 
     `fields` by the name that pydantic writes, `places` of those that are not read by that name, and
-    `dropped`: what is computed, where the class takes nothing that it does not know.
+    `dropped`: computed fields, if the class accepts nothing that it does not know.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -57,14 +60,14 @@ def _node_of(kind: Any) -> Node | None:
 
 @lru_cache(maxsize=1024)
 def adapter_of(kind: Any) -> Any:
-    """Give what reads and writes a dataclass of pydantic, or one with types: `Box[Page]`."""
+    """Return what reads and writes a dataclass of pydantic, or one with types: `Box[Page]`."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 
 
 def nodes_of(kind: Any) -> Iterator[Node]:
-    """Give the parts of a class's schema, and of all that it is made of, that JSON passes."""
+    """Return the parts of a class's schema, at any depth, through which JSON passes."""
     known: dict[str, Node] = {}
     left: list[Any] = [_schema_of(kind)]
     while left:
@@ -83,7 +86,7 @@ def nodes_of(kind: Any) -> Iterator[Node]:
 def _schema_of(kind: Any) -> Any:
     if not hasattr(kind, "model_rebuild"):
         return adapter_of(kind).core_schema
-    kind.model_rebuild()  # does nothing where it was built when it was defined
+    kind.model_rebuild()  # does nothing if the class is already complete
     return kind.__pydantic_core_schema__
 
 
@@ -93,14 +96,14 @@ def _resolved(union: Node, known: Mapping[str, Node]) -> Node:
 
 
 def _is_text_of_pydantic(node: Node) -> bool:
-    """Tell whether there is nothing more in it, as in a Path: pydantic knows that text."""
+    """Tell whether a schema is a text that pydantic itself knows, such as a Path."""
     how = node.get("serialization") or {}
     module = getattr(how.get("function"), "__module__", None) or ""
     return how.get("type") == "function-plain" and module.startswith("pydantic._internal")
 
 
 def parts_of(kind: Any, nodes: Iterable[Node]) -> tuple[type, ...]:
-    """Give the models and dataclasses that stand in a class, with itself where it may."""
+    """Return the models and dataclasses inside a class, with itself if it may contain itself."""
     known = list(nodes)
     again = {node.get("schema_ref") for node in known}
     its = (node for node in known if node["type"] in ("model", "dataclass"))
@@ -110,7 +113,7 @@ def parts_of(kind: Any, nodes: Iterable[Node]) -> tuple[type, ...]:
 
 
 def is_strict(node: Node) -> bool:
-    """Tell whether pydantic reads it differently from JSON than from what Python reads of JSON."""
+    """Tell whether pydantic reads it differently from JSON than from parsed JSON."""
     config = node.get("config") or {}
     return (
         node.get("strict") is True
@@ -128,7 +131,7 @@ def is_doubtful(node: Node) -> bool:
 def put(made: dict[str, Any], place: Place, value: Any) -> None:
     """Set a value where an AliasPath reads it: `put({}, ("names", 1), "x")`.
 
-    Raises InvalidValue where it counts from the end.
+    Raises InvalidValue if it counts from the end.
     """
     into: Any = made
     for step, following in pairwise(place):
@@ -171,7 +174,7 @@ def _names(node: Node) -> Names:
 
 
 def _inner(node: Node) -> Node:
-    while "fields" not in node or node["type"] == "dataclass":  # validators stand around them
+    while "fields" not in node or node["type"] == "dataclass":  # validators wrap them
         node = node["schema"]
     return node
 
@@ -182,7 +185,7 @@ def _fields(node: Node) -> Mapping[str, Node]:
 
 
 def _read_at(name: str, one: Node, config: Node) -> tuple[Place, ...]:
-    """Tell where pydantic reads a field; names before paths, which nothing else may stand in."""
+    """Return where pydantic reads a field; names before paths."""
     alias = one.get("validation_alias")
     if alias is None:
         return ((name,),)
@@ -199,7 +202,7 @@ def _read_at(name: str, one: Node, config: Node) -> tuple[Place, ...]:
 
 def _is_written_by_code(node: Node) -> bool:
     how = node.get("serialization") or {}
-    if how.get("type") == "any":  # SerializeAsAny: of a subclass, too, all fields
+    if how.get("type") == "any":  # SerializeAsAny: writes all fields of a subclass too
         return True
     if how.get("type") not in ("function-plain", "function-wrap"):
         return False

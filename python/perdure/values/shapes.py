@@ -1,4 +1,4 @@
-"""How the arguments and the result of a function pass the wire."""
+"""How the arguments and the result of a function are written and read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .wire import decoder, to_json
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a function's arguments and its result pass the wire."""
+    """How the arguments and the result of a function are written and read."""
 
     name: str
     signature: inspect.Signature
@@ -29,7 +29,7 @@ class Shape:
     fitting: range
 
     def arguments(self, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give stored args (array: positional, object: keyword, null: none) for a call.
+        """Return stored args (array: positional, object: keyword, null: none) for a call.
 
         Raises ValueMistyped.
         """
@@ -52,9 +52,9 @@ class Shape:
         return argument_as(decode, value, name, self.name)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Give a call's arguments as JSON; a wrong call fails where it is made.
+        """Return the arguments of a call as JSON. A wrong call fails where it is made.
 
-        An array where all are positional, else an object. Raises TypeError.
+        An array if all are positional, else an object. Raises TypeError.
         """
         if not kwargs and len(args) in self.fitting:
             return to_json(args)
@@ -81,7 +81,7 @@ class Shape:
 
 
 def bind_unknown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Give the arguments of a function that is only named, as JSON. Raises TypeError."""
+    """Return the arguments of a function that is only named, as JSON. Raises TypeError."""
     if args and kwargs:
         raise TypeError("a function given by name takes positional or keyword arguments, not both")
     return to_json(kwargs or args)
@@ -118,7 +118,7 @@ def shape_of(function: Callable[..., Any], skip: int = 0) -> Shape:
 
 
 def _fitting(parameters: list[inspect.Parameter]) -> range:
-    """Tell how many positional arguments fit by their number alone; none where more is needed."""
+    """Return how many positional arguments fit by number alone; none if that is not known."""
     if any(one.kind is not one.POSITIONAL_OR_KEYWORD for one in parameters):
         return range(0)
     needed = sum(one.default is one.empty for one in parameters)

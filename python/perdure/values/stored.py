@@ -1,8 +1,8 @@
-"""Stored values: give a Python value the form it has after a journey through PostgreSQL's JSONB.
+"""Stored values: give a Python value the form that PostgreSQL's JSONB returns.
 
 Code sees every answer in this form, the first time too: a result that was computed a moment ago
-and the same result read from the journal years later are equal down to the order of the keys.
-What JSONB cannot give back is refused here, with the place in the value where it stands.
+equals the same result read from the journal years later, down to the order of the keys. What JSONB
+cannot return is refused here, with the place in the value.
 
 Pure: no I/O, no clock, no database.
 """
@@ -17,20 +17,20 @@ from typing import Any
 from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
 
 MAX_LEVELS = 100
-"""How deep a value may stand in others; the SQL functions have the same limit."""
+"""How deeply values may be nested; the SQL functions have the same limit."""
 
 MAX_NUMBER = 10**308
-"""The largest number, up and down, that every language can read; as in the SQL functions."""
+"""The largest absolute value that every language can read, as in the SQL functions."""
 
 _PLACE_SHOWN = 20
 _FLOATS_WITH_EXPONENT = 1e16
 
 
 def as_stored(value: Any) -> Any:
-    """Give the value as JSONB gives it back: `as_stored({"bb": 1e16, "a": (1,)})`.
+    """Return the value as JSONB returns it: `as_stored({"bb": 1e16, "a": (1,)})`.
 
-    Keys become text, sorted by length in UTF-8 and then by bytes, of equal ones the last wins;
-    tuples become lists; floats written with an exponent become integers or lose it, -0.0 its sign.
+    Keys become text, sorted by length in UTF-8 and then by bytes; of equal keys the last wins.
+    Tuples become lists. Floats written with an exponent become integers or lose it, -0.0 its sign.
     The result shares nothing with the value. Raises InvalidValue (PD103), ValueTooDeep (PD302) or
     NumberOutOfRange (PD304).
     """
@@ -57,7 +57,7 @@ def _conversion_of_subclass(value: Any) -> Callable[[Any, int], Any]:
 
 
 def check_awaited(value: Any) -> None:
-    """Refuse what is to be awaited in the place of what it gives. Raises InvalidValue."""
+    """Refuse an awaitable in the place of its answer. Raises InvalidValue."""
     if isinstance(value, Awaitable):
         raise InvalidValue(
             f"the value was not awaited: it is a {type(value).__name__}",
@@ -150,7 +150,7 @@ def _size(text: str) -> int:
 
 
 def _with_text_keys(value: dict[Any, Any]) -> dict[str, Any]:
-    """Make text of keys as json.dumps does; where two become equal, the last one stands."""
+    """Make text of keys as json.dumps does; if two become equal, the last one wins."""
     return {_key(key): value[key] for key in value}
 
 
@@ -183,7 +183,7 @@ _CONVERSIONS: dict[type, Callable[[Any, int], Any]] = {
 
 
 def _place(value: Any, level: int) -> list[str]:
-    """Find the way to the first part that is refused; none where the value itself or a key is."""
+    """Find the way to the first part that is refused; empty if it is the value itself or a key."""
     for key, part in _parts(value) if level < MAX_LEVELS else ():
         try:
             _stored(part, level + 1)

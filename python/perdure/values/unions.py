@@ -1,7 +1,7 @@
-"""Values of unions: which of several types a stored value is of.
+"""Values of unions: which of several types a stored value has.
 
-JSON does not tell. So text, numbers, truth and null stay what they are where a member is that; of
-all others the one counts that would be written like this.
+JSON does not say. Text, numbers, booleans and null stay what they are if a member is that. For all
+others, the member counts that would be written like this.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FORMS: tuple[tuple[type, tuple[type, ...]], ...] = (
     (Mapping, (dict,)),
     (Iterable, (list,)),
 )
-"""What a value of these types is in JSON, the narrow ones first."""
+"""The JSON form of values of these types, the narrow ones first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A type of a union: `make` makes it of JSON, and is None where it comes as it is stored."""
+    """A type of a union. `make` makes it of JSON, and is None if it is read as it is stored."""
 
     annotation: Any
     make: Make | None
@@ -40,9 +40,9 @@ class Member:
 def union_decoder(
     members: Sequence[Member], is_written_as: Callable[[Any, Any], bool]
 ) -> Callable[[Any], Any]:
-    """Give the function that makes what a stored value is; what fits no member it refuses.
+    """Return the function that makes a stored value; it refuses a value that fits no member.
 
-    It raises the error of the member, or a TypeError where there are several.
+    It raises the error of the member, or a TypeError if there are several.
     """
     makers = [member.make for member in members if member.make is not None]
     others = [member.annotation for member in members if member.make is None]
@@ -76,7 +76,7 @@ def _tried(makers: Sequence[Make], value: Any) -> tuple[list[Any], list[Exceptio
 
 
 def _takes(annotation: Any, value: Any) -> bool | None:
-    """Tell whether a value already is of a type, or None of a type that JSON does not know."""
+    """Tell whether a value already is of a type, or None for a type that JSON does not know."""
     annotation = bare(annotation)
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:

@@ -1,5 +1,8 @@
-"""Typed values on the wire: pydantic models, dataclasses, TypedDicts, enums, dates and UUIDs become
-JSON, and come back by annotation. What has no such annotation is handed on as it is stored."""
+"""Typed values on the wire.
+
+Pydantic models, dataclasses, TypedDicts, enums, dates and UUIDs become JSON, and come back by
+annotation. Values without such an annotation are passed on as they are stored.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ else:
 
 Result = TypeVar("Result", default=Any)
 Result_co = TypeVar("Result_co", covariant=True, default=Any)
-"""What comes of work in the end: any type, where only a name is known of it, or nothing is said."""
+"""The result of work: any type, if only a name is known of it, or nothing is said."""
 
 _PLAIN = (str, int, float, bool, type(None))
 _AS_ISO = (datetime, date, time)
@@ -41,7 +44,7 @@ _AS_ISO = (datetime, date, time)
 def to_json(value: Any) -> Any:
     """Turn a typed value into lists, dicts, text and numbers; leave unknown types as they are.
 
-    Raises InvalidValue where a model cannot be written, and ValueTooDeep.
+    Raises InvalidValue if a model cannot be written, and ValueTooDeep.
     """
     try:
         return _json(value)
@@ -103,7 +106,7 @@ _HINTS = Hints(
 
 
 def decoder(annotation: Any) -> Decode:
-    """Give the function that makes a stored value of the annotated type.
+    """Return the function that makes a stored value of the annotated type.
 
     `decoder(list[Page])(stored)`; an annotation that says nothing gives `unchanged`.
     """
@@ -114,13 +117,16 @@ def decoder(annotation: Any) -> Decode:
     known = _ordered(annotation)
     try:
         hash(known)
-    except TypeError:  # as of Annotated[Page, {"a": "note"}]
+    except TypeError:  # for example Annotated[Page, {"a": "note"}]
         return _made_decoder(annotation)
     return _decoder(annotation, known)
 
 
 def _ordered(annotation: Any) -> Any:
-    """Tell `A | B` from `B | A`, at every level: they are equal, and mean different things here."""
+    """Distinguish `A | B` from `B | A` at every level.
+
+    They are equal, but mean different things here.
+    """
     parts = typing.get_args(annotation)
     return (typing.get_origin(annotation), *map(_ordered, parts)) if parts else annotation
 
@@ -146,7 +152,7 @@ def _made_decoder(annotation: Any) -> Decode:
 
 
 def _class_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
-    """Give what makes instances of a class, with these types for its type variables."""
+    """Return what makes instances of a class, with these types for its type variables."""
     if is_of_pydantic(kind):
         return _model_decoder(kind, arguments)
     if issubclass(kind, enum.Enum):
@@ -182,7 +188,7 @@ def _model_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
 
 
 def _decimal(value: Any) -> Decimal:
-    """Make a number of what it was written as, `str(value)`, or of a number of JSON."""
+    """Make a Decimal of its text, `str(value)`, or of a JSON number."""
     return Decimal(value if isinstance(value, str) else repr(value))
 
 
@@ -196,7 +202,7 @@ def _later(annotation: Callable[[], Any]) -> Decode:
 
 
 def _alias_decoder(alias: Any) -> Decode:
-    """Read what `type Tree = list[Tree] | Page` names; within itself, when it is met."""
+    """Read what `type Tree = list[Tree] | Page` names; inside itself, when it is met."""
     if alias in _aliases_in_hand:
         return _later(lambda: alias)
     _aliases_in_hand.add(alias)
@@ -221,7 +227,7 @@ def _union_decoder(annotations: Sequence[Any]) -> Decode:
 
 
 def _is_of_plain(annotation: Any) -> bool:
-    """Tell whether this is a Literal of text and numbers, which come as they are stored."""
+    """Tell whether this is a Literal of text and numbers, which are read as they are stored."""
     literal = bare(annotation)
     return typing.get_origin(literal) is typing.Literal and all(
         type(each) in _PLAIN for each in typing.get_args(literal)
@@ -229,7 +235,7 @@ def _is_of_plain(annotation: Any) -> bool:
 
 
 def _enum_decoder(kind: type[enum.Enum]) -> Decode:
-    """Find a member by what it is written as; most are by their values."""
+    """Find a member by the form in which it is written; most are found by their values."""
     if all(isinstance(member.value, _PLAIN) for member in kind):
         return kind
     return _choice_decoder(kind, kind)
@@ -252,7 +258,7 @@ def _refused(value: Any) -> Any:
 
 
 def _is_written_as(stored: Any, made: Any) -> bool:
-    """Tell whether a value is written so: one that knows less of it would lose the rest."""
+    """Tell whether a value is written like this; a smaller type would lose the rest."""
     try:
         return bool(as_stored(to_json(made)) == stored)
     except ValueError:
@@ -260,14 +266,17 @@ def _is_written_as(stored: Any, made: Any) -> bool:
 
 
 class _Fields(dict[str, Decode]):
-    """What makes the fields of a class, found out when a value comes: it may hold itself."""
+    """What makes the fields of a class, found out when a value comes.
+
+    A class may contain itself.
+    """
 
     def __init__(self, kind: type, arguments: tuple[Any, ...]):
         super().__init__()
         self._types = types_of(kind, arguments)
 
     def __missing__(self, name: str) -> Decode:
-        """Find out what makes a field; of one that the class does not know nothing is kept."""
+        """Find out what makes a field; a field that the class does not know is dropped."""
         if name not in self._types:
             return unchanged
         made = self[name] = decoder(self._types[name])
@@ -275,7 +284,7 @@ class _Fields(dict[str, Decode]):
 
 
 def _named_tuple_decoder(kind: type[Any], arguments: tuple[Any, ...]) -> Decode:
-    """Make the tuple with names that a list was."""
+    """Make the named tuple that a list was."""
     fields = _Fields(kind, arguments)
     names = getattr(kind, "_fields", ())
 
@@ -291,7 +300,7 @@ def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
 
     def decode(value: Any) -> Any:
         given, making = an(dict, value), making_of(kind)
-        if missing := making.needed - given.keys():  # before all that is in it is made
+        if missing := making.needed - given.keys():  # before its parts are made
             raise TypeError(f"{kind.__name__} misses {', '.join(sorted(missing))}")
         names = (name for name in making.names if name in given)
         return make(kind, {name: fields[name](given[name]) for name in names})

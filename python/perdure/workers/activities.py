@@ -1,4 +1,4 @@
-"""Activities: one attempt of a function with side effects, and the turn of a dispatched one."""
+"""Activities: an attempt of a function with side effects, and the turn of a dispatched activity."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
-"""Errors that another attempt would not mend."""
+"""Errors that another attempt would not fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended: a stored value, or a failure and the seconds to the next attempt.
+    """The end of an attempt: a stored value, or a failure and the seconds until the next attempt.
 
-    `is_told`: a transaction has told its turn, with the answer to its commit.
+    `is_told`: a transaction has recorded its turn, and the commit was answered.
     """
 
     ok: bool
@@ -50,7 +50,7 @@ class Outcome:
     is_told: bool = False
 
     def in_words(self) -> tuple[str, Failed | None]:
-        """Give the state of the attempt, and its failure."""
+        """Return the state of the attempt, and its failure."""
         if self.ok:
             return "done", None
         return "failed" if self.again_in is None else "retry", self.value
@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What came before an attempt: when all of them have to end (µs), and how the last failed."""
+    """What came before an attempt: when all attempts have to end (µs), and the last failure."""
 
     end: int | None = None
     failure: Failed | None = None
@@ -66,15 +66,18 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """How a transaction records its result: `write(value)` gives the turn that does, with all
-    that has accumulated before it; `turn.take_back()` undoes that."""
+    """Lets a transaction record its result.
+
+    `write(value)` returns the turn that does, with all that has accumulated before it.
+    `turn.take_back()` undoes that.
+    """
 
     turn: Turn
     write: Callable[[Any], Json]
 
 
 class Final(Exception):
-    """Carry an error that another attempt would not mend, or that no task of a loop may raise."""
+    """Carries an error that another attempt would not fix, or that no task of a loop may raise."""
 
     def __init__(self, error: BaseException):
         self.error = error
@@ -82,11 +85,11 @@ class Final(Exception):
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Run what may raise anything."""
+    """Run code that may raise anything."""
     try:
         yield
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise Final(error) from error  # these would end the worker's loop, or what awaits it
+        raise Final(error) from error  # these would end the worker's loop, or the awaiting code
 
 
 NOTHING = Before()
@@ -136,7 +139,7 @@ class Attempt:
         return f"activity {self._activity.name}"
 
     async def run(self) -> Outcome:
-        """Make it, and give its outcome when all that it has published is there.
+        """Make the attempt, and return its outcome when all that it has published is stored.
 
         Raises only CancelledError.
         """
@@ -145,9 +148,9 @@ class Attempt:
         try:
             outcome = await self._outcome()
         except (Exception, GeneratorExit) as error:  # noqa: BLE001 - a policy that cannot judge
-            # A task of the user's raised GeneratorExit: to throw that here closes what runs within.
+            # A task of the user raised GeneratorExit. Thrown here, it would close the code within.
             outcome = Outcome(False, self._failure(error))
-        self.pulse.close()  # a thread that goes on would let it never come to an end
+        self.pulse.close()  # or a thread that continues would never let it end
         if self.pulse.publisher is not None:
             outcome = await self._published(outcome, self.pulse.publisher)
         if not outcome.ok:
@@ -160,7 +163,7 @@ class Attempt:
         log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
 
     async def _published(self, outcome: Outcome, publisher: Publisher) -> Outcome:
-        """Give the outcome, or the failure to tell of it what belongs to it."""
+        """Return the outcome, or the failure to publish what belongs to it."""
         try:
             await publisher.flushed()
         except Exception as error:  # noqa: BLE001 - what comes of the attempt is not all there
@@ -194,18 +197,18 @@ class Attempt:
         return outcome
 
     def _time_left(self) -> float | None:
-        """Give the seconds that are left for all attempts."""
+        """Return the seconds that are left for all attempts."""
         end = self._before.end
         return None if end is None else self._engine.clock.seconds_until(end)
 
     def _allowed(self) -> float | None:
-        """Give the seconds that this attempt may take, and note whether it is the last then."""
+        """Return the seconds that this attempt may take, and note whether it is the last one."""
         own, left = self._activity.limits.timeout, self._time_left()
         self._is_last = left is not None and (own is None or left <= own)
         return left if self._is_last else own
 
     def _limit(self) -> asyncio.Timeout | None:
-        """Give the limit of time: a coroutine's counts from here, others' from when they begin."""
+        """Return the time limit, from now on for a coroutine, else from when the code begins."""
         allowed = self._allowed()
         if self._recorder is not None or not self._activity.is_async:
             return asyncio.timeout(self._time_left())
@@ -247,13 +250,13 @@ class Attempt:
             return inside.run(activity.function, *given, **named)
 
         answer = await engine.in_thread(engine.activity_threads, self._turn.place, call)
-        return await answer if inspect.iscoroutine(answer) else answer  # of a decorated async def
+        return await answer if inspect.iscoroutine(answer) else answer  # a decorated async def
 
     def _failure(self, error: BaseException) -> Failed:
         return failure_of(error, self._what) | {"attempts": self._made + 1}
 
     def _failed(self, error: BaseException) -> Outcome:
-        """Give the failure, and the pause before the next attempt where there will be one."""
+        """Return the failure, and the pause before the next attempt if there is one."""
         failure, made, retry = self._failure(error), self._made + 1, self._activity.retry
         if not retry.allows(error, made):
             return Outcome(False, failure)
@@ -281,7 +284,7 @@ def begin_attempt(
     done: Callable[[Outcome], None] | None = None,
     recorder: Recorder | None = None,
 ) -> asyncio.Task[Outcome]:
-    """Make an attempt beside others and tell its outcome, unless its task is cancelled."""
+    """Make an attempt beside others and report its outcome, unless its task is cancelled."""
     engine = turn.engine
     attempt = Attempt(turn, call, key, made, before, recorder)
     context = engine.context.copy()
@@ -305,7 +308,7 @@ def begin_attempt(
 
 
 class ActivityTurn(Turn):
-    """An activity that was sent to a queue of its own: each attempt is a turn."""
+    """An activity that was sent to a queue of its own. Each attempt is a turn."""
 
     kind = "activity"
 
@@ -328,7 +331,7 @@ class ActivityTurn(Turn):
         self._task = begin_attempt(self, self._call, None, made, before, self._done, recorder)
 
     def _record(self, value: Any) -> Json:
-        """Give the turn with which a transaction ends the task."""
+        """Return the turn with which a transaction ends the task."""
         self._final = self.body("done", value=value)
         return self._final
 
@@ -347,12 +350,12 @@ class ActivityTurn(Turn):
         self.submit()
 
     async def _give_back(self) -> None:
-        """Let the next attempt know how far this one was, whoever makes it."""
+        """Store the progress of this attempt for the next one, wherever it runs."""
         await self.engine.keep_progress(self)
         self.submit()
 
     def build(self) -> Json:
-        """Give the outcome."""
+        """Return the outcome."""
         crash_point("activity: before final flush")
         return self._final
 
@@ -367,7 +370,7 @@ class ActivityTurn(Turn):
         self.drop()
 
     def spoiled(self, error: BaseException) -> Json:
-        """Give the error to whoever waits for the activity."""
+        """Give the error to the task that waits for the activity."""
         return self.body("failed", value=failure_of(error))
 
     def nudge(self) -> None:
@@ -377,7 +380,7 @@ class ActivityTurn(Turn):
             self._cancelled()
 
     def hear(self) -> None:
-        """Ask soon whether it is to cancel: nothing else can have come."""
+        """Ask soon whether the task is to cancel: no other mail can have come."""
         self.engine.wants_heartbeat = True
 
     def _cancelled(self) -> None:

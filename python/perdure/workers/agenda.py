@@ -1,4 +1,4 @@
-"""The agenda of a coordinator: what its code waits for, sorted by what brings it about."""
+"""The agenda of a coordinator: what its code waits for, sorted by what ends the wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perdure.workflow.work import Transaction
 from .activities import NOTHING, Before, Outcome
 
 SHORT_PAUSE = 5_000_000
-"""Microseconds: a pause between two attempts that is longer parks the coordinator."""
+"""Microseconds: a longer pause between two attempts parks the coordinator."""
 
 
 class Call:
@@ -33,18 +33,22 @@ class Call:
         self.task: asyncio.Task[Outcome] | None = None
 
     def needs_record(self) -> bool:
-        """Tell whether all that was told has to be recorded before it begins: a transaction takes
-        it along, unless its limit of time is in it."""
+        """Tell whether all facts must be recorded before it begins.
+
+        A transaction records them itself, unless they include its time limit.
+        """
         return not self.is_transaction or self.before.end is not None
 
     def needs_end(self) -> bool:
-        """Tell whether it is not known yet when all attempts have to end."""
+        """Tell whether it is not yet known when all attempts have to end."""
         return self.before.end is None and self.op.spec.activity.limits.within is not None
 
 
 class Agenda:
-    """Open ops by kind: timers and signals come from outside, commands and requests need a flush,
-    activities run here."""
+    """Open ops by kind.
+
+    Timers and signals come from outside, commands and requests need a flush, activities run here.
+    """
 
     def __init__(self, journal: Iterable[Fact] = (), asked_before: int = 0):
         self._asked_before = asked_before
@@ -73,7 +77,7 @@ class Agenda:
     # What the code asks for and withdraws.
 
     def take(self, journal: Journal) -> None:
-        """Enter what the code has asked for, take out what it has withdrawn."""
+        """Add what the code has asked for, and remove what it has withdrawn."""
         for op in journal.take_withdrawn():
             self._withdraw(op)
         for op in journal.take_requested():
@@ -83,7 +87,7 @@ class Agenda:
         kind, key = op.kind, op.key
         if kind == "activity":
             made, again_at, failure = self._attempts.get(key, (0, None, None))
-            # Code that has lost its limit since has none.
+            # Code that has since lost its limit has none.
             end = None if op.spec.activity.limits.within is None else self._ends.get(key)
             before = NOTHING if end is None and failure is None else Before(end, failure)
             call = self._calls[key] = Call(op, made, again_at, before)
@@ -111,7 +115,7 @@ class Agenda:
         self.close(op)
 
     def _was_asked_before(self, op: Op) -> bool:
-        """Tell whether an earlier holder of the task may have asked for what stands unsent here."""
+        """Tell whether an earlier holder of the task may have sent what is unsent here."""
         return op.serial <= self._asked_before
 
     def _end_call(self, call: Call | None) -> None:
@@ -121,7 +125,7 @@ class Agenda:
             self.to_start.remove(call)
 
     def close(self, op: Op) -> None:
-        """Take out what is answered."""
+        """Remove what was answered."""
         self.timers.pop(op.key, None)
         self.signals.pop(op.key, None)
         self._awaited.discard(op.key)
@@ -129,7 +133,7 @@ class Agenda:
     # Signals and time.
 
     def expects_mail(self) -> bool:
-        """Tell whether a message may come that a deadline competes with."""
+        """Tell whether a message may come that competes with a deadline."""
         return bool(self.signals or self._awaited)
 
     def awaited_signals(self) -> Iterator[str]:
@@ -137,15 +141,15 @@ class Agenda:
         return (op.name for op in self.signals.values())
 
     def waiting_for(self, signal: str) -> Op | None:
-        """Give the oldest wait for a signal."""
+        """Return the oldest wait for a signal."""
         return next((op for op in self.signals.values() if op.name == signal), None)
 
     def first_timer(self) -> Op | None:
-        """Give the timer with the earliest deadline."""
+        """Return the timer with the earliest deadline."""
         return min(self.timers.values(), key=deadline_of) if self.timers else None
 
     def next_deadline(self) -> int | None:
-        """Give the earliest of the deadlines and the pauses between attempts."""
+        """Return the earliest of the deadlines and the pauses between attempts."""
         return min(self._deadlines(), default=None)
 
     def _deadlines(self) -> Iterator[int]:
@@ -157,7 +161,7 @@ class Agenda:
     # Activities.
 
     def call_without_end(self) -> Call | None:
-        """Give an activity to start whose end has to be recorded before."""
+        """Return an activity to start whose end must be recorded first."""
         for call in self.to_start:
             if call.needs_end():
                 return call
@@ -171,7 +175,7 @@ class Agenda:
                 self.to_start.append(call)
 
     def is_under_way(self, now: int, short_pause: int) -> bool:
-        """Tell whether something goes on here: an attempt, or a short pause (µs) before one."""
+        """Tell whether something runs here: an attempt, or a short pause (µs) before one."""
         soon = now + short_pause
         for call in self._calls.values():
             if call.task is not None or (call.again_at or soon) < soon:
@@ -179,12 +183,12 @@ class Agenda:
         return False
 
     def has_all_begun(self) -> bool:
-        """Tell whether there are activities, and an attempt of each is under way."""
+        """Tell whether there are activities, and each has an attempt under way."""
         calls = self._calls
         return bool(calls) and all(call.task is not None for call in calls.values())
 
     def holds_all(self, journal: Journal) -> bool:
-        """Tell whether all that the code waits for happens here: nobody else sends anything."""
+        """Tell whether everything that the code waits for happens here. Then nobody sends mail."""
         return len(journal.ops) == len(self._calls) + len(self.timers)
 
     def is_open(self, call: Call) -> bool:
@@ -192,7 +196,7 @@ class Agenda:
         return self._calls.get(call.op.key) is call
 
     def finish(self, call: Call) -> None:
-        """Take out an activity that has its answer."""
+        """Remove an activity that has its answer."""
         del self._calls[call.op.key]
 
     def begun_by_nobody(self) -> list[str]:
@@ -212,22 +216,22 @@ class Agenda:
     # Flushing.
 
     def needs_flush(self) -> bool:
-        """Tell whether the database has to be asked for something."""
+        """Tell whether something must be sent to the database."""
         return bool(self.commands or self.requests or self.cancels)
 
     def take_requests(self, final: bool) -> list[dict[str, Any]]:
-        """Take the requests to send; at the end only those whose work outlives their asker."""
+        """Return the requests to send; at the end only those whose work outlives their asker."""
         requests = [_request(op) for op in self.requests.values() if not final or outlives(op.spec)]
         self.requests = {}
         return requests
 
 
 def _request(op: Op) -> dict[str, Any]:
-    """Write a request; its answer brings the fingerprint back."""
+    """Write a request. Its answer repeats the fingerprint."""
     given: dict[str, Any] = {"key": op.key} | op.spec
     return given if op.fingerprint is None else given | {"fingerprint": op.fingerprint}
 
 
 def deadline_of(timer: Op) -> int:
-    """Give the deadline of a timer (µs)."""
+    """Return the deadline of a timer (µs)."""
     return timer.deadline or 0

@@ -1,9 +1,9 @@
-"""The committer: the one place from which turns go to the database.
+"""The committer: the only place from which turns are sent to the database.
 
-It drains what all turns in flight have accumulated into one call: at once when nothing is on its
-way, together with whatever has gathered when something was. New tasks are asked for in the same
-round trip. A turn that would have to wait for another session's lock is answered `busy`, and is
-sent again, waiting, on a connection of its own, together with all others of its job.
+It sends what all turns have accumulated in one call: at once if no call is under way, else together
+with whatever has gathered when the call returns. New tasks are claimed in the same round trip. A
+turn that would have to wait for another session's lock is answered `busy`, and is sent again,
+waiting, on a connection of its own, together with all others of its job.
 """
 
 from __future__ import annotations
@@ -41,18 +41,19 @@ SECOND_TRY = 0.05
 
 LADDER = (0.0, 0.005, 0.025, 0.125)
 """Seconds between the claims of a worker that begins to listen: a writer may have looked for
-listeners before this one was there, and committed after it had looked for work."""
+listeners before this one registered, and committed after this one had looked for work."""
 
 ASK_EVERY = 60.0
-"""Seconds after which an idle worker asks for hints again, and so says that it is alive."""
+"""Seconds after which an idle worker asks for notifications again, which also shows that it is
+alive."""
 
 ASK_AGAIN = 0.02
-"""Seconds after a claim that found something until the next, unless a turn takes one along, or the
-worker has hints."""
+"""Seconds from a claim that found something to the next, unless a turn takes one along, or the
+worker is notified."""
 
 BUSY = 5
-"""Claims in a row that find something while others are held, after which a worker needs no hints:
-each of its turns takes a claim along."""
+"""Number of claims in a row that find something while other tasks are held, after which a worker
+needs no notifications: each of its turns takes a claim along."""
 
 OUTRUN, STEP_BACK, SOON = 2, 0.02, 2.0
 """Claims in a row that hints of others asked for and that found nothing, not even what is due in so
@@ -72,7 +73,7 @@ CLAIMED_WITHIN = 1.0
 
 
 class Committer:
-    """Send turns, claim tasks; `submit(turn)` is all that others need."""
+    """Send turns and claim tasks. Others need only `submit(turn)`."""
 
     def __init__(self, engine: Engine, poll: float):
         self._engine = engine
@@ -99,7 +100,7 @@ class Committer:
         self._was_hinted = self._has_rivals = self._heeds_rivals = False
         self.may_claim = True
 
-    # What others say.
+    # What others call.
 
     def submit(self, turn: Turn) -> None:
         """Send a turn as soon as possible; it is asked to `build()` when it goes."""
@@ -109,7 +110,7 @@ class Committer:
             self._bell.set()
 
     def wake(self) -> None:
-        """Look whether there is anything to do: a slot has become free."""
+        """Check whether there is anything to do: a slot has become free."""
         self._bell.set()
 
     def claim_in(self, delay: float) -> None:
@@ -119,8 +120,11 @@ class Committer:
         self._claim_by(at)
 
     def notified(self, sender: int) -> None:
-        """Look for tasks: a session of the server said that there are some. Of what this worker has
-        said itself it took its part along, and is not outrun where nothing is left."""
+        """Look for tasks, since a session of the server has notified of some.
+
+        Of tasks that this worker itself has made due it already took its part, and goes second if
+        nothing may be left.
+        """
         self._was_hinted = True
         self._has_rivals = self._has_rivals or sender != self._link.backend
         self._claim_by(time.monotonic() + self._courtesy())
@@ -131,12 +135,14 @@ class Committer:
             self._bell.set()
 
     def go_second(self, seconds: float) -> None:
-        """Let others claim first for so long: they have what this worker has not."""
+        """Let others claim first for so many seconds: they have missing functions."""
         self._second_until = time.monotonic() + seconds
 
     def _courtesy(self, then: float = 0.0) -> float:
-        """Give the seconds for which others go first, now or after so many seconds: one hint wakes
-        all who are idle."""
+        """Return the seconds for which others go first, now or after so many seconds.
+
+        One notification wakes all idle workers.
+        """
         is_second = self._losses >= OUTRUN or time.monotonic() + then < self._second_until
         return STEP_BACK if is_second else 0.0
 
@@ -153,8 +159,10 @@ class Committer:
             await self._round()
 
     async def claimed(self) -> None:
-        """Wait for the tasks of a claim that is under way, for a moment: unknown here, they would
-        be nobody's until their leases end."""
+        """Wait a moment for the tasks of a claim that is under way.
+
+        If they stayed unknown here, nobody would have them until their leases end.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(CLAIMED_WITHIN):
                 await self._has_claimed.wait()
@@ -195,8 +203,11 @@ class Committer:
             self._finds = 0
 
     def _is_time_to_claim(self, letters: list[Letter]) -> bool:
-        """Tell whether to look for tasks: a turn that goes anyway takes a claim along, unless hints
-        would tell of any task, and it makes none due itself."""
+        """Tell whether to look for tasks.
+
+        A turn that is sent anyway takes a claim along, unless notifications would tell of any task
+        and it makes none due.
+        """
         if self._claim_at <= time.monotonic():
             return True
         if not self._has_hints():
@@ -207,7 +218,7 @@ class Committer:
         return self._is_registered and not self._engine.source.is_pooled
 
     def _gather(self) -> list[Letter]:
-        """Let the waiting turns say what they have, up to a size that a call should have."""
+        """Let the waiting turns say what they have, up to the size of a call."""
         letters: list[Letter] = []
         size = 0
         at = self._engine.clock.now()
@@ -233,8 +244,10 @@ class Committer:
     # Claiming.
 
     async def _claim(self, room: int) -> None:
-        """Take tasks with a call of its own; a worker without hints asks for some, should there be
-        nothing to do."""
+        """Claim tasks with a call of its own.
+
+        A worker without notifications asks for them if it has nothing to do.
+        """
         engine = self._engine
         began = time.monotonic()
         asks_for_hints = not self._is_registered or began - self._asked_at > ASK_EVERY
@@ -255,7 +268,7 @@ class Committer:
         self._take(reply, room)
 
     def _wanted(self, room: int) -> Json:
-        """Say which tasks are asked for."""
+        """Return the arguments of the claim."""
         engine = self._engine
         return {
             "queues": engine.queues,
@@ -267,7 +280,7 @@ class Committer:
         }
 
     def _since(self) -> str | None:
-        """Give the mark from which a claim searches; None: from the beginning."""
+        """Return the mark from which a claim searches; None for the beginning."""
         now = time.monotonic()
         if self._mark is not None and now < self._search_at:
             return self._mark
@@ -275,8 +288,11 @@ class Committer:
         return None
 
     def _note_search(self, mark: str | None, found: int, room: int) -> None:
-        """Decide when to search from the beginning again: what comes late is not seen before, nor
-        told when the next task is due, which has to be known once there is nothing to do."""
+        """Decide when to search from the beginning again.
+
+        Only such a search sees tasks that come late, and is told when the next task is due, which
+        must be known once there is nothing to do.
+        """
         if self._mark is None:
             took = time.monotonic() - self._searched_at
             rest = min(took * SHARE, LONGEST) if took > DEAR else 0.0
@@ -302,7 +318,7 @@ class Committer:
         delay = 0.0 if is_full else self._pause()
         if not has_searched:
             delay = min(delay, max(0.0, self._search_at - time.monotonic()))
-        if tasks:  # who gets some is not told when the next are due
+        if tasks:  # a claim that gets tasks is not told when the next are due
             known = self._look_at - time.monotonic() if self._has_hints() else ASK_AGAIN
             delay = min(delay, max(0.0, known))
         self._claim_at = time.monotonic() + min(delay, due_in + 0.001 + self._courtesy(due_in))
@@ -318,7 +334,7 @@ class Committer:
         return math.inf if due_at is None else self._engine.clock.seconds_until(from_iso(due_at))
 
     def _pause(self) -> float:
-        """Give the seconds until the next look, after one that has found all there was."""
+        """Return the seconds until the next look, after one that has found everything."""
         if not self._is_registered:
             return 0.0
         if self._was_hinted:
@@ -331,7 +347,7 @@ class Committer:
     # Sending.
 
     def written(self, letters: list[Letter], room: int = 0, waiting: bool = False) -> Call:
-        """Give the call that sends letters."""
+        """Return the call that sends letters."""
         return self._calls.advance(
             f"[{','.join([letter.text for letter in letters])}]",
             [letter.body for letter in letters],
@@ -354,7 +370,7 @@ class Committer:
             self._take(reply, room)
 
     async def _sent(self, letters: list[Letter], room: int) -> Json:
-        """Send letters; once more on a new connection, in case functions were replaced just now."""
+        """Send letters; once more on a new connection, in case functions were just replaced."""
         call = self.written(letters, room)
         try:
             reply: Json = await self._link.call(call)
@@ -377,7 +393,7 @@ class Committer:
                 self._engine.answer(letter.turn, answer)
 
     async def isolate(self, letters: list[Letter], error: Exception) -> None:
-        """Find the turn that spoils a batch by halves; the others go through."""
+        """Find the turn that spoils a batch by halving it; the others go through."""
         if isinstance(error, FATAL):  # on a lane: the next claim ends the worker
             for letter in letters:
                 letter.turn.let_go(error)
@@ -400,7 +416,7 @@ class Committer:
 
 
 def say_trouble(error: psycopg.Error) -> None:
-    """Say that a call goes on for longer than it should."""
-    is_conflict = (error.sqlstate or "").startswith("40")  # of a transaction with another one
+    """Log that a call takes longer than it should."""
+    is_conflict = (error.sqlstate or "").startswith("40")  # a conflict with another transaction
     what = "a call met another one" if is_conflict else "the database does not answer"
     logger.warning("%s, trying again: %s", what, str(error).strip())

@@ -73,18 +73,18 @@ class CoordinatorRuntime(Runtime):
         return self.run.request("timer", "$timer", None, deadline=deadline)
 
     def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
-        """Open a wait for a signal, and a timer beside it where it is limited."""
+        """Open a wait for a signal, and a timer beside it if there is a limit."""
         waiting = self.run.request("signal", signal, None, decode=decode)
         return self._limited(waiting, limit, f"signal {signal}")
 
     def within(self, ask: Ask, limit: float | None) -> Any:
-        """Open a wait for an answer, and a timer beside it where it is limited."""
+        """Open a wait for an answer, and a timer beside it if there is a limit."""
         if limit is not None:
             ask = asks.expiring(ask, self.run.journal.now + microseconds(limit))
         return self._limited(self.ask(ask), limit, asks.in_words(ask))
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
-        """End this run; arguments that the function does not take are refused here."""
+        """End this run. Arguments that the function does not take are refused here."""
         self.run.continue_with(asks.stored(self._shape.bind(args, kwargs)))
 
     def _limited(self, waiting: Any, limit: float | None, what: str) -> Any:
@@ -96,7 +96,7 @@ class CoordinatorRuntime(Runtime):
         return Either(self.run, waiting, self.sleep(microseconds(limit)), late)
 
     def end_shield(self) -> None:
-        """Let plain code that was cancelled meanwhile hear of it."""
+        """Let plain code that was cancelled meanwhile notice it."""
         if isinstance(self.run, SyncRun):
             self.run.end_shield()
 
@@ -108,15 +108,15 @@ class CoordinatorRuntime(Runtime):
         )
 
     def time(self) -> int:
-        """Give workflow time."""
+        """Return workflow time."""
         return self.run.journal.now
 
     def random(self) -> random.Random:
-        """Give a stream of its own."""
+        """Return a stream of its own."""
         return self.run.random()
 
     def uuid(self) -> UUID:
-        """Give an unique id."""
+        """Return an unique id."""
         return self.run.uuid()
 
     def patched(self, name: str) -> bool:
@@ -129,7 +129,7 @@ class CoordinatorRuntime(Runtime):
 
 
 async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
-    # With no time at all asyncio would end it before anybody has looked whether something is there.
+    # Without any time, asyncio would end it before anybody has looked for a message.
     limit = asyncio.timeout(max(seconds, 1 / MICROSECONDS))
     try:
         async with limit:
@@ -141,7 +141,7 @@ async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutErr
 
 
 class Either:
-    """A wait for a message that a timer limits, in plain code."""
+    """A wait for a message that is limited by a timer, in plain code."""
 
     def __init__(self, run: Any, message: Any, timer: Any, late: TimeoutError):
         self._run = run
@@ -155,7 +155,7 @@ class Either:
         return bool(self._message.done or self._timer.done)
 
     def take(self) -> Any:
-        """Give the payload. Raises TimeoutError."""
+        """Return the payload. Raises TimeoutError."""
         if self._message.done:
             self._timer.cancel()
             return self._message.take()
@@ -163,7 +163,7 @@ class Either:
         raise self._late
 
     def cancel(self) -> bool:
-        """Withdraw both; false if the message has come."""
+        """Withdraw both; return False if the message has come."""
         self._timer.cancel()
         return bool(self._message.cancel())
 
@@ -175,7 +175,10 @@ class Either:
 def open_run(
     app: App, function: Coordinator[..., Any], row: dict[str, Any], journal: list[Fact]
 ) -> AnyRun:
-    """Set out with a coordinator, the row of its task and its journal; no code of it runs yet."""
+    """Prepare a run of a coordinator with the row of its task and its journal.
+
+    No code of it runs yet.
+    """
     runtime = CoordinatorRuntime(app, function, row)
 
     def begin() -> Any:

@@ -1,8 +1,8 @@
-"""Coordinators: what happens between two looks of the code at its journal.
+"""Coordinators: what happens between two steps of the code.
 
-The run says what the code asks for; this turn brings it about. Outcomes that are known here (an
-activity, a message, a deadline) are told to the code at once and recorded with the next flush;
-whatever needs the database (commands, requests) makes a flush; and everything is flushed before a
+The run says what the code asks for, and this turn brings it about. Outcomes that are known here (an
+activity, a message, a deadline) are told to the code at once and recorded with the next flush.
+Whatever needs the database (commands, requests) makes a flush, and everything is flushed before a
 new outside effect starts. When nothing is under way any more, the task is parked.
 """
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 EMPTY = Agenda()
-"""The agenda where no code runs; nothing is ever entered in it."""
+"""The agenda if no code runs; nothing is ever added to it."""
 
 FIRST_POLL, FIRST_POLL_ALONE, LONGEST_POLL = 0.02, 0.25, 1.0
 """Seconds between looks into the inbox while something is under way here: from the first on, twice
@@ -71,7 +71,7 @@ class CoordinatorTurn(Turn):
         self._is_unproven = False
 
     def _begin_with(self, journal: list[Fact]) -> None:
-        """Set out with what the journal tells, and with nothing of an earlier run."""
+        """Begin with the facts of the journal, and with nothing of an earlier run."""
         self._agenda = Agenda(journal, self.row["asked"])
         began = from_iso(self.row["started_at"])
         self._news = News(journal, self._agenda, self.engine.clock, began)
@@ -112,7 +112,7 @@ class CoordinatorTurn(Turn):
         self._step()
 
     def is_as_parked(self, row: Json) -> bool:
-        """Tell whether the run in memory is where the claimed task is."""
+        """Tell whether the run in memory is at the same place as the claimed task."""
         journal = row["journal"]
         is_fresh = journal is None or (not journal and row["position"] == 0)
         told = ("started_at", "attempt", "args", "pinned_version")
@@ -123,7 +123,7 @@ class CoordinatorTurn(Turn):
         return is_fresh and same and there == here and not row["accept_changes"]
 
     def resume(self, row: Json) -> None:
-        """Go on with the run in memory: nothing was told to the task meanwhile."""
+        """Continue with the run in memory: nothing was told to the task meanwhile."""
         self.row = row
         self.token = row["token"]
         self.is_over = False
@@ -134,7 +134,7 @@ class CoordinatorTurn(Turn):
     # Running.
 
     def _step(self) -> None:
-        """Run the code as far as it goes with what is known here, then say what is needed."""
+        """Run the code as far as possible with what is known here, then send what is needed."""
         run = self._run
         if run is None or self.flying or self.is_over or self._is_ending():
             return
@@ -153,7 +153,7 @@ class CoordinatorTurn(Turn):
             self.engine.running = None
 
     def _tell_next(self, run: AnyRun) -> bool:
-        """Tell the code what has happened next, if anything has."""
+        """Tell the code the next thing that has happened, if anything has."""
         self._agenda.take(run.journal)
         return self._news.tell_next(run.journal)
 
@@ -188,7 +188,7 @@ class CoordinatorTurn(Turn):
             self.submit()
 
     def _must_flush_first(self) -> bool:
-        """Tell whether the database has to know more before anything begins."""
+        """Tell whether the database must know more before anything begins."""
         agenda = self._agenda
         if agenda.needs_flush() or (self._is_unproven and agenda.to_start):
             return True
@@ -234,7 +234,7 @@ class CoordinatorTurn(Turn):
         self._alarm = self.engine.call_later(delay, self._ring)
 
     def _ring(self) -> None:
-        """Look if it is time; most flights are so short that the alarm is left to ring early."""
+        """Look if it is time. Most flights are so short that the alarm may ring early."""
         self._alarm = None
         if self._look_at is not None:
             delay = self._look_at - self.engine.loop.time()
@@ -244,7 +244,7 @@ class CoordinatorTurn(Turn):
                 self._look()
 
     def _look(self) -> None:
-        """Tell what is due; without anything new, ask for mail."""
+        """Tell the code what is due; if there is nothing new, ask for mail."""
         run, self._look_at = self._run, None
         if run is None:
             return
@@ -253,15 +253,15 @@ class CoordinatorTurn(Turn):
         if run.journal.position == before:
             self.nudge()
 
-    # Transactions: while one is open nothing else is recorded, so that whatever its function locks
-    # stands in nobody's way but others'.
+    # Transactions: while one is open nothing else is recorded, so that the locks of its function
+    # can block others, but not this task.
 
     def _is_transacting(self) -> bool:
         """Tell whether a transaction is open that may still record its result."""
         return self._open is not None and not (self._open.done() or self._open.cancelling())
 
     def _record(self, call: Call, value: Any) -> Json:
-        """Give the turn that records a result, behind all that was told before."""
+        """Return the turn that records a result, behind all that was told before."""
         op, at = call.op, self._news.next_at()
         fact = Fact(op.kind, op.key, True, value, at, op.name, op.fingerprint)
         self._recording = call, fact
@@ -269,7 +269,7 @@ class CoordinatorTurn(Turn):
         return self.body("keep", facts=facts, awaits=self._awaits(), asked=self._count_asked())
 
     def take_back(self) -> None:
-        """Go on: what was told is still to be recorded."""
+        """Continue: what was told must still be recorded."""
         self._recording = None
         super().take_back()
         self._step()
@@ -289,7 +289,7 @@ class CoordinatorTurn(Turn):
     # Sending.
 
     def build(self) -> Json:
-        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        """Return all that has accumulated; while a transaction is open, only a request for mail."""
         if self._plan is None and self._is_transacting():
             self._look_at = None
             self._sent, self._sent_facts, self._on_their_way = [], 0, []
@@ -318,13 +318,16 @@ class CoordinatorTurn(Turn):
         return body
 
     def _open_requests(self, run: AnyRun) -> Json:
-        """Tell what the code waits for that others do: the journal does not say what an earlier
-        holder of the task has asked for, and the database compares."""
+        """Return the requests that the code waits for.
+
+        The journal does not say what an earlier holder of the task has asked for, so the database
+        compares.
+        """
         ops = run.journal.ops.values()
         return {op.key: op.fingerprint for op in ops if op.kind == "answer"}
 
     def _count_asked(self) -> int | None:
-        """Tell how much the code has asked for; a run that begins anew is to get as far."""
+        """Return how much the code has asked for; a run that begins anew must get as far."""
         if self._run is None:
             return None
         asked = self.row["asked"] = self._run.journal.asked
@@ -334,7 +337,7 @@ class CoordinatorTurn(Turn):
         return self.ask_for(self._agenda.awaited_signals())
 
     def answered(self, answer: Json) -> None:
-        """Go on with what the database said."""
+        """Continue with the answer of the database."""
         state = answer["state"]
         self._is_unproven = self._is_unproven and state not in ("keep", "parked")
         if state == "keep":
@@ -375,7 +378,7 @@ class CoordinatorTurn(Turn):
             self._step()
 
     def _has_seen_all(self) -> bool:
-        """Tell whether there is nothing to tell the code, and all goes on that it waits for."""
+        """Tell whether there is nothing to tell the code, and all it waits for is under way."""
         has_news = self._run is not None and self._run.journal.has_news
         return not (has_news or self._news.may_come()) and self._agenda.has_all_begun()
 
@@ -386,12 +389,12 @@ class CoordinatorTurn(Turn):
             self._run.journal.append(fact, recorded=True)
 
     def _refused(self, error: PerdureError) -> None:
-        """Park the task, or fail the job where it is the result that cannot be taken.
+        """Park the task, or fail the job if it is the result that was refused.
 
-        What has happened is told again, without what was asked for: it is not to happen twice. If
-        that is refused as well, it is this that nobody can take. A task that parks before it is
-        known whether its code is the right one leaves all to what comes after it; a job that fails
-        is withdrawn from, as it would have been.
+        What has happened is sent again, without the requests, so that it does not happen twice. If
+        that is refused as well, the facts themselves are at fault. A task that parks before its
+        code is known to be the right one records nothing; a job that fails withdraws its requests
+        as usual.
         """
         facts, self._on_their_way = self._on_their_way, []
         if isinstance(error, NonDeterminism):  # something else is under way
@@ -413,7 +416,7 @@ class CoordinatorTurn(Turn):
         return {"state": "failed", "value": failure_of(error)}
 
     def _again_or_last_words(self, error: BaseException) -> Json:
-        """Begin a new run after a pause, if the policy of the coordinator allows for one more."""
+        """Begin a new run after a pause, if the retry policy of the coordinator allows one more."""
         retry, made = self.function.retry, self.row["attempt"] + 1
         if self._news.is_cancelled or not retry.allows(error, made):
             return self._last_words(error)
@@ -466,12 +469,12 @@ class CoordinatorTurn(Turn):
             return self._last_words(broken)
 
     def _stick(self, error: NonDeterminism) -> None:
-        raised = error.__cause__  # by changed code, in place of what the journal tells
+        raised = error.__cause__  # raised by changed code instead of following the journal
         logger.error("%r is stuck: %s", self, error, exc_info=raised)
         last = () if self._run is None else self._run.journal.take_facts()
         told = [*self._unflushed, *last]
         self._discard_run()
-        # What was told to code that had no effect yet is there for the code that comes after it.
+        # Facts told to code that had no effect yet are left for the code that comes after it.
         self._unflushed = [] if self._is_unproven else told
         self._plan = _stuck(error)
         self.submit()
@@ -501,14 +504,14 @@ class CoordinatorTurn(Turn):
 
 
 _PHASES = {"keep": "flush", PARK: "park"}
-"""States in which the task goes on, and what the crash point before each is called."""
+"""States in which the task continues, and the name of the crash point before each."""
 
 
 _ENDS = ENDED | {"continue"}
 """States of a turn with which a run ends."""
 
 _LAST = ("stuck", "failed")
-"""States of a turn that says no more than what has happened, and why it ends."""
+"""States of a turn that only reports what has happened, and why it ends."""
 
 
 def _stuck(error: BaseException) -> Json:

@@ -1,5 +1,7 @@
-"""The engine: what a worker's event loop holds. It admits claimed tasks, gives them what they need,
-and keeps parked coordinators in memory."""
+"""The engine: what the event loop of a worker holds.
+
+It admits claimed tasks, gives them what they need, and keeps parked coordinators in memory.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,9 @@ CLOSE_WITHIN = 5.0
 
 
 class Engine:
-    """All that the turns of one worker share.
+    """What all turns of one worker share.
 
-    With `hurries`, what only waits leaves memory at once: in tests that skip time.
+    With `hurries`, whatever only waits leaves memory at once, for tests that skip time.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Engine:
         """Begin to work on a claimed task."""
         place = (row["job"], row["task"])
         before = self.held.pop(place, None)
-        if before is not None:  # its lease had ended without anybody here noticing
+        if before is not None:  # its lease had ended, and nobody here noticed
             before.drop()
         parked = self._parked.pop(place, None)
         resumes = UNOPENED not in row and not self.is_stopping
@@ -148,7 +150,7 @@ class Engine:
                 self._guarded(turn, turn.hear)
 
     def seal(self, turn: Turn, error: PerdureError) -> None:
-        """Give a task back of which something cannot be opened here, or sealed."""
+        """Give back a task if one of its values cannot be decrypted or encrypted here."""
         self._leave_to(Sealed(self, turn.row, error), turn)
 
     def _guarded(self, turn: Turn, step: Callable[..., None], *given: Json) -> None:
@@ -160,14 +162,14 @@ class Engine:
             self._leave_to(Spoiled(self, turn.row, turn.spoiled(error)), turn)
 
     def _leave_to(self, stray: Turn, turn: Turn) -> None:
-        """Let a stray say the last words of a turn, from where that has come to."""
+        """Let a stray send the last turn, from the place that the turn has reached."""
         stray.position, stray.asked_before = turn.position, turn.asked_before
         turn.drop()
         self.held[turn.place] = stray
         stray.begin()
 
     def forget(self, turn: Turn) -> None:
-        """Take note that a task is not held any more."""
+        """Note that a task is not held any more."""
         if self.held.get(turn.place) is turn:
             del self.held[turn.place]
             if self.room() == 1:
@@ -182,7 +184,7 @@ class Engine:
             await self._emptied.wait()
 
     def park(self, turn: CoordinatorTurn, until: int | None) -> None:
-        """Keep a parked coordinator in memory; the one that was used longest ago goes."""
+        """Keep a parked coordinator in memory; the least recently used one is dropped."""
         turn.over()
         self._parked[turn.place] = turn
         self.due_at(until)
@@ -197,13 +199,13 @@ class Engine:
     # What turns need.
 
     def call_later(self, delay: float, callback: Callable[[], Any]) -> asyncio.TimerHandle:
-        """Call later, outside of anybody's context."""
+        """Call later, outside of any context."""
         return self.loop.call_later(delay, callback, context=self.context)
 
     def spawn(
         self, work: Coroutine[Any, Any, None], turn: Turn | None = None
     ) -> asyncio.Task[None]:
-        """Run something beside all else; an error ends the turn that it is for."""
+        """Run something in the background; an error ends the turn that it is for."""
         task = self.loop.create_task(work, context=self.context.copy())
         self._spawned.add(task)
 
@@ -212,7 +214,7 @@ class Engine:
             if task.cancelled() or (error := task.exception()) is None:
                 return
             if turn is not None and isinstance(error, ValueSealed | SealBroken):
-                if not turn.is_over:  # else its task may be held anew
+                if not turn.is_over:  # otherwise its task may be held again
                     self.seal(turn, error)
             else:
                 logger.error("an unforeseen error for %r", turn, exc_info=error)
@@ -235,7 +237,7 @@ class Engine:
         return await asyncio.wrap_future(future)
 
     def thread_ended(self, place: Place) -> None:
-        """Take note that code of a task that cannot be stopped has ended."""
+        """Note that code of a task that cannot be stopped has ended."""
         self.threads[place] -= 1
         if not self.threads[place]:
             del self.threads[place]
@@ -255,7 +257,7 @@ class Engine:
         return requests
 
     def replace(self, turn: Turn, again: Turn) -> None:
-        """Begin with a task anew, under the same lease."""
+        """Begin a task anew, under the same lease."""
         turn.is_over = True
         self.held[turn.place] = again
         self._guarded(again, again.begin)
@@ -270,7 +272,7 @@ class Engine:
                 return rows
 
     async def keep_progress(self, turn: Turn) -> None:
-        """Tell the database how far a task is, before it is given up."""
+        """Store the progress of a task before it is given up."""
         number, news = turn.progress.news()
         if news:
             await self._reader.call(self.calls.extend([turn.lease() | news], self.lease_for))
@@ -278,7 +280,7 @@ class Engine:
 
     @cached_property
     def streams(self) -> StreamLinks:
-        """Give the connections for what activities publish."""
+        """Return the connections for what activities publish."""
         return StreamLinks(self.source, self.calls)
 
     async def has_worker(self, queue: str, version: str | None, kind: str, name: str) -> bool:
@@ -286,12 +288,12 @@ class Engine:
         return bool(await self._reader.call(self.calls.has_worker(queue, version, kind, name)))
 
     def mail_has_come(self) -> None:
-        """Let what is held look into its inbox: a hint says that some of it was sent something."""
+        """Let held tasks look into their inboxes: a notification says that one of them has mail."""
         for turn in list(self.held.values()):
             self._guarded(turn, turn.hear)
 
     def heard(self, task: Task, state: str, cancel: bool) -> None:
-        """Take what a heartbeat has heard of a task."""
+        """Handle what a heartbeat has heard of a task."""
         turn = self.held.get((task["job"], task["task"]))
         if turn is None or turn.token != task["token"]:
             return
@@ -311,8 +313,11 @@ class Engine:
             self._guarded(turn, turn.drain)
 
     async def let_go(self) -> list[Task]:
-        """End all turns; gives the tasks of which no code runs here any more, a moment later: a
-        thread that waits for something of ours ends, too, but has to wake up first."""
+        """End all turns, and return the tasks whose code no longer runs here.
+
+        Returns a moment later: a thread that waits for one of our calls ends too, but has to wake
+        up first.
+        """
         turns = list(self.held.values())
         running: set[asyncio.Task[Any]] = set(self.attempts)
         for turn in turns:
@@ -349,7 +354,7 @@ class Engine:
         self.activity_threads.shutdown(wait=False, cancel_futures=True)
 
     async def _end_spawned(self) -> None:
-        """End what runs beside: it gives its connection back, to be closed with the others."""
+        """End what runs in the background, so that its connections are returned and closed."""
         spawned = list(self._spawned)
         for task in spawned:
             task.cancel()
@@ -358,8 +363,10 @@ class Engine:
 
 
 def _raisable(function: Callable[[], Any]) -> Any:
-    """Call plain code; what no future may hold, and no coroutine be thrown, is another error, as
-    where a coroutine raises it."""
+    """Call plain code.
+
+    An error that no future may hold is replaced by another, as in coroutines.
+    """
     try:
         return function()
     except (StopIteration, GeneratorExit) as error:

@@ -12,11 +12,11 @@ from perdure.errors import InvalidArgument
 from .hooks import note_timer
 
 LOOP = "PERDURE_LOOP"
-"""The variable that names one, `asyncio` or `uvloop`; without it the quicker one is taken."""
+"""The variable that names a loop, `asyncio` or `uvloop`; by default the faster one is used."""
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop. Raises InvalidArgument where `$PERDURE_LOOP` names none that is here."""
+    """Make a loop. Raises InvalidArgument if `$PERDURE_LOOP` names an unknown one."""
     wanted = os.environ.get(LOOP)
     if wanted not in (None, "", "asyncio", "uvloop"):
         raise _no_loop(wanted)
@@ -40,7 +40,7 @@ def _no_loop(wanted: str) -> InvalidArgument:
 
 
 class AsyncioLoop(asyncio.SelectorEventLoop):
-    """That of asyncio, whose `call_later()` calls `call_at()`; it notes the timers of hooks."""
+    """The loop of asyncio, whose `call_later()` calls `call_at()`. It notes the timers of hooks."""
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Any, *args: Any, context: Context | None = None

@@ -1,5 +1,7 @@
-"""Heartbeats: a thread with a connection of its own keeps the leases of a worker, whatever its
-loop is doing, and watches the loop: code that blocks it is reported, and not protected for ever."""
+"""Heartbeats: a thread with its own connection renews the leases of a worker, and watches its loop.
+
+Code that blocks the loop is reported, and not protected for ever.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ logger = logging.getLogger("perdure.worker")
 
 TICK = 0.5
 BLOCKED_AFTER = 2.0
-"""Seconds without a sign of the loop after which it is reported."""
+"""Seconds without a sign of life from the loop after which it is reported."""
 MAX_TASKS = 1000
-"""Leases kept by one statement."""
+"""Number of leases renewed by one statement."""
 
 
 class Heartbeat:
-    """Keep the leases of an engine: `start()` in its loop, `stop()` from anywhere."""
+    """Renew the leases of an engine: `start()` in its loop, `stop()` from anywhere."""
 
     def __init__(self, engine: Engine, hung_after: float):
         self._engine = engine
@@ -45,7 +47,7 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, also where it has not begun; leases are not kept any more."""
+        """Stop, even if it has not begun. Leases are not renewed any more."""
         self._stopped.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
@@ -59,14 +61,14 @@ class Heartbeat:
                     self._engine.wants_heartbeat = False
                     due_at = time.monotonic() + self._every
                     self._beat()
-            except Exception:  # leases must be kept as long as that is possible
+            except Exception:  # leases must be renewed as long as possible
                 logger.exception("a heartbeat has failed")
         self._link.close()
 
     # The loop.
 
     def _watch(self) -> None:
-        """Ask the loop for a sign; report who blocks it."""
+        """Ask the loop for a sign of life, and report code that blocks it."""
         silent_for = time.monotonic() - self._seen_at
         if silent_for > BLOCKED_AFTER and not self._is_reported:
             self._is_reported = True

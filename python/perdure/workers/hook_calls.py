@@ -1,5 +1,8 @@
-"""What serves the durable calls of a hook: coroutines in async code, and in a thread the same,
-run on the worker's loop while the thread waits."""
+"""What serves the durable calls of a hook.
+
+They are coroutines in async code. In a thread the same coroutines run on the loop of the worker
+while the thread waits.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 MAX_ID = 200
-"""Bytes of the id of a job."""
+"""Maximum bytes of the id of a job."""
 
 
 class HookRuntime(Runtime):
-    """Serve one run of a hook: give what was told before, or bring it about."""
+    """Serve one run of a hook: return what was told before, or bring it about."""
 
     def __init__(self, turn: HookTurn):
         self.turn = turn
@@ -65,7 +68,7 @@ class HookRuntime(Runtime):
             return ask
         try:
             kept: Ask = self._discretion.keeps(ask)
-        except ValueSealed as error:  # first it is given back, then its code may end as it likes
+        except ValueSealed as error:  # first the task is given back, then its code may end
             self.turn.engine.loop.call_soon_threadsafe(self.turn.give_back, error)
             raise
         return kept
@@ -111,15 +114,18 @@ class HookRuntime(Runtime):
         if ask.kind == "activity":
             return await self._perform(ask, key)
         if ask.kind == "send":
-            await asyncio.sleep(0)  # what was started before asks first: it may be sent to
+            await asyncio.sleep(0)  # earlier starts ask first: a signal may be meant for them
         if ask.kind != "answer":
             return await self.turn.outbox.command(ask, key)
         self._request(ask, key)
         return await self._answered(Open(key))
 
     async def _answered(self, wait: Open) -> Fact:
-        """Wait for an answer; who no longer wants it takes the request back. What is left when the
-        hook ends is ended with it, or as its policy says; another attempt finds it again."""
+        """Wait for an answer. Code that no longer wants it withdraws the request.
+
+        Requests that are left when the hook ends are ended with it, or as their policy says.
+        Another attempt finds them again.
+        """
         try:
             return await self.turn.waits.wait(wait)
         except asyncio.CancelledError:
@@ -127,8 +133,11 @@ class HookRuntime(Runtime):
             raise
 
     async def _hear_cancel(self, key: str, *, waits: bool, is_request: bool = False) -> None:
-        """Let the code be cancelled; an earlier run may have sent the request. Who `waits` where he
-        waited before hears there what came first."""
+        """Let the code be cancelled. An earlier run may have sent the request.
+
+        With `waits`, code that waits at the place where it waited before is told there first what
+        came first.
+        """
         if waits and self.turn.was_begun() and self.turn.waits.keeps_cancel():
             return
         try:
@@ -143,7 +152,7 @@ class HookRuntime(Runtime):
             self.turn.outbox.withdraw(key)
 
     def end_shield(self) -> None:
-        """Let whoever was cancelled meanwhile hear of it."""
+        """Let code that was cancelled meanwhile notice it."""
         self.turn.end_shield()
 
     # Other work.
@@ -157,7 +166,7 @@ class HookRuntime(Runtime):
         self.turn.outbox.request(*self.turn.engine.traced([request], self.turn))
 
     def _child_id(self, key: str) -> str:
-        """Name a child of this hook; other hooks and runs may have one of the same key."""
+        """Name a child of this hook; other hooks and runs may have one with the same key."""
         turn = self.turn
         own = turn.task.removeprefix("1/main/")
         named = f"{turn.job}/{own}/{key}"
@@ -178,7 +187,7 @@ class HookRuntime(Runtime):
                 return fact
             name, fingerprint, ok, value = ask.name, ask.fingerprint, outcome.ok, outcome.value
             if outcome.again_in is None:
-                turn.submit()  # the code may do anything next, and nobody here would know
+                turn.submit()  # the code may do anything next, unseen from here
                 return turn.outbox.tell("activity", key, name, fingerprint, ok=ok, value=value)
             again_at = turn.engine.clock.now() + microseconds(outcome.again_in)
             failure, value = value, value | {"again_at": to_iso(again_at)}
@@ -199,8 +208,10 @@ class HookRuntime(Runtime):
         return outcome
 
     async def _transact(self, ask: Ask, key: str, made: int, before: Before) -> Outcome:
-        """Run a transaction; nothing else of the hook is recorded meanwhile, so that what its
-        function locks stands in nobody's way but others'."""
+        """Run a transaction. Nothing else of the hook is recorded meanwhile.
+
+        So the locks of its function can block others, but not the hook itself.
+        """
         turn = self.turn
 
         def record(value: Any) -> Json:
@@ -277,11 +288,11 @@ class HookRuntime(Runtime):
         )
 
     def _end(self, key: str, limit: float | None) -> int | None:
-        """Give the deadline of what may take so many seconds; None where it has no limit."""
+        """Return the deadline of a wait of so many seconds; None without a limit."""
         return None if limit is None else self._deadline(key, microseconds(limit))
 
     def _deadline(self, key: str, length: int) -> int:
-        """Give the deadline that the first call has set, or set it."""
+        """Return the deadline that the first call has set, or set it."""
         deadline = self.turn.memo.deadline(key)
         if deadline is None:
             deadline = self.turn.engine.clock.now() + length
@@ -292,15 +303,18 @@ class HookRuntime(Runtime):
         self.turn.outbox.tell("note", key, value={"until": to_iso(instant)})
 
     def beat(self, progress: Any) -> None:
-        """Note how far the hook is. Raises CancelledError where it was asked to cancel."""
+        """Note the progress of the hook. Raises CancelledError if it was asked to cancel."""
         self.turn.check_alive()
         self.turn.check_cancelled()
         if progress is not None:
             self.turn.progress.note(OWN, progress)
 
     def time(self) -> int:
-        """Give the time at which this call was made first: what the hook asks for may depend on
-        it, and is known by its arguments when the hook runs again."""
+        """Return the time at which this call was first made.
+
+        What the hook asks for may depend on the time, and is recognized by its arguments when the
+        hook runs again.
+        """
         turn = self.turn
         key = turn.claim_key("$now")
         told = turn.memo.deadline(key)
@@ -314,11 +328,11 @@ class HookRuntime(Runtime):
         return now
 
     def random(self) -> random.Random:
-        """Give a stream that is the same when the hook runs again."""
+        """Return a stream that is the same when the hook runs again."""
         return random.Random(self._seed("$random"))
 
     def uuid(self) -> UUID:
-        """Give an id that is the same when the hook runs again."""
+        """Return an id that is the same when the hook runs again."""
         return uuid5(NAMESPACE_OID, self._seed("$uuid"))
 
     def _seed(self, stream: str) -> str:
@@ -329,13 +343,13 @@ class HookRuntime(Runtime):
         return True
 
     def was_here(self) -> bool:
-        """Tell whether the code comes back to where it was."""
+        """Tell whether the code has not yet reached the place where it was."""
         return self.turn.is_leaving() or not self.turn.is_there()
 
 
 _NEVERS: list[asyncio.Future[None]] = []
-"""What code waits for that does not let go. A task that nobody holds is ended as garbage, wherever
-that is collected; such code would catch that, too, and go on there."""
+"""Futures that code waits for if it does not let go. A task that nobody holds would be ended by the
+garbage collector, anywhere; such code would catch that too, and continue there."""
 
 
 async def _never() -> None:
@@ -345,7 +359,7 @@ async def _never() -> None:
 
 
 class InThread:
-    """A durable call of a thread, under way on the worker's loop."""
+    """A durable call of a thread, under way on the loop of the worker."""
 
     def __init__(self, turn: HookTurn, asked: Any):
         self._turn = turn
@@ -375,9 +389,9 @@ class InThread:
             self._turn.shielded_waits -= shields
 
     def hears_cancel(self) -> bool:
-        """Tell whether a thread that waits for it is interrupted where it is cancelled."""
+        """Tell whether a thread that waits for it is interrupted when it is cancelled."""
         return not (self._is_shielded or self._future.done())
 
     def is_still(self) -> bool:
-        """Tell whether it has begun, so that it is known what is asked, and has no answer yet."""
+        """Tell whether it has begun, so that the request is known, and has no answer yet."""
         return self._asked.cr_await is not None and not self._future.done()

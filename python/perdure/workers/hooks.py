@@ -1,8 +1,8 @@
-"""Hooks: ordinary code on the worker's loop (or in a thread), beside a memo of what it was told.
+"""Hooks: ordinary code on the worker's loop or in a thread, beside a memo of what it was told.
 
-A wait is a plain future. When a hook does nothing but wait, it leaves memory: an async one is
-parked first and then cancelled, a plain one is unwound first and then parked; it runs again from
-the top, with its memo, when there is something for it.
+A wait is a plain future. A hook that does nothing but wait leaves memory: an async one is parked
+first and then cancelled, a plain one is unwound first and then parked. It runs again from the top,
+with its memo, when there is something for it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HookTurn(Turn):
         super().__init__(engine, row)
         self.hook = hook
         self.memo = Memo(())
-        # What belongs to a turn does not hold it: what is over leaves memory at once.
+        # Its parts do not refer back to it, so that an ended turn leaves memory at once.
         self._itself: HookTurn = weakref.proxy(self)
         self.outbox = Outbox(self._itself, 0)
         self.waits = Waits(self._itself)
@@ -146,14 +146,14 @@ class HookTurn(Turn):
             raise Final(error) from error
 
     def _ended(self, root: asyncio.Task[Any]) -> None:
-        """Say how the function has ended."""
+        """Report how the function has ended."""
         _retrieve(root)
         if self._is_dead or self.is_over or self._is_abandoned:
             self._end_span(PARK if self._sent_plan is PARK else DROP)
             return
         crash_point("hook: after function")
         self.has_ended = not self._is_unwinding
-        for task in list(self.tasks):  # what the hook has begun and not awaited
+        for task in list(self.tasks):  # tasks that the hook has begun and not awaited
             task.cancel()
         plan: Json = PARK if self._is_unwinding else self._last_words(root)
         self._plan = plan
@@ -178,17 +178,19 @@ class HookTurn(Turn):
             self._alarm = self.engine.call_later(delay, self._time_is_up)
 
     def _time_is_up(self) -> None:
-        """Cancel an attempt that has taken too long; one that began too late is told at its first
-        call, or here, where it makes none."""
+        """Cancel an attempt that takes too long.
+
+        An attempt that began too late is told at its first call, or here if it makes none.
+        """
         if self.is_leaving() or self.memo.is_cancelled or (self._is_late and not self._must_cancel):
             return
         self._is_late = True
-        if self._plan is PARK:  # not sent yet: it would tell of no time at which to wake up
+        if self._plan is PARK:  # not sent yet: it would have no time at which to wake up
             self._plan = None
         self.cancel()
 
     def _next_deadline(self) -> int | None:
-        """Give the earliest deadline of its waits and its own, unless that has passed."""
+        """Return the earliest deadline of its waits and its own, unless that has passed."""
         own = None if self._is_late else self._until
         deadlines = (self.waits.next_deadline(), own)
         return min((at for at in deadlines if at is not None), default=None)
@@ -231,7 +233,7 @@ class HookTurn(Turn):
     # What its calls ask of it.
 
     def claim_key(self, what: str) -> str:
-        """Give the key of the next call. Raises Evicted or Suspend where the hook is leaving."""
+        """Return the key of the next call. Raises Evicted or Suspend if the hook is leaving."""
         self.check_alive()
         key = self.memo.key(what)
         if not (self.memo.is_cancelled or self._is_late):
@@ -243,14 +245,14 @@ class HookTurn(Turn):
         return self._is_dead or self.is_over or self._is_unwinding
 
     def check_alive(self) -> None:
-        """Let nothing have any effect while the hook is leaving memory."""
+        """Raise if the hook is leaving memory, so that nothing has an effect."""
         if self._is_dead or self.is_over:
             raise self._turned(Evicted())
         if self._is_unwinding:
             raise self._turned(Suspend())
 
     def _turned(self, away: Evicted | Suspend) -> Evicted | Suspend:
-        """Count how often code that is leaving has called all the same."""
+        """Count how often code that is leaving has made calls nevertheless."""
         self._turned_away += 1
         if self._turned_away == MAX_TURNED_AWAY:
             logger.error(
@@ -263,7 +265,7 @@ class HookTurn(Turn):
         return away
 
     def stays_for_ever(self) -> bool:
-        """Tell whether its code would call for ever, if its calls raised."""
+        """Tell whether its code would make calls for ever if they raised."""
         return self._turned_away >= MAX_TURNED_AWAY
 
     def _abandon(self) -> None:
@@ -276,10 +278,10 @@ class HookTurn(Turn):
             self.submit()
 
     async def hear_cancel(self) -> None:
-        """Let the code be cancelled here, once, where it was asked to cancel before it ran again.
+        """Let the code be cancelled here, once, if it was asked to cancel before it ran again.
 
-        All that it does side by side comes to its place first; what is shielded goes on, and
-        whoever waits for that hears of it then.
+        All its concurrent tasks come to their places first. Shielded work continues, and code that
+        waits for it notices the cancel afterwards.
         """
         self.waits.take_cancel()
         if self._must_cancel and is_shielded.get():
@@ -288,8 +290,11 @@ class HookTurn(Turn):
             await self._stand()
 
     async def _stand(self) -> None:
-        """Stand here until the code is cancelled. What stays, since the cancel was heard elsewhere,
-        goes on; meanwhile the hook does not leave memory."""
+        """Wait here until the code is cancelled.
+
+        A task that stays, since the cancel was heard elsewhere, continues. Meanwhile the hook does
+        not leave memory.
+        """
         stands = Wait()
         self.engine.call_later(AT_ONCE, partial(self._cancel_late, stands))
         self.acting += 1
@@ -301,30 +306,33 @@ class HookTurn(Turn):
     def _cancel_late(self, stands: Wait) -> None:
         if self._must_cancel and not self.is_leaving():
             self.cancel()
-        self.engine.call_later(AT_ONCE, partial(self._go_on, stands))  # first the cancel goes down
+        self.engine.call_later(AT_ONCE, partial(self._go_on, stands))  # the inner tasks come first
 
     def _go_on(self, stands: Wait) -> None:
         if not (stands.done() or self.is_leaving()):
             stands.set_result(None)
 
     def end_shield(self) -> None:
-        """Raise CancelledError where something shielded went on in its place."""
+        """Raise CancelledError if something shielded was under way when the cancel came."""
         if self._must_cancel and self._hears_later:
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
     def check_cancelled(self) -> None:
-        """Raise CancelledError, once, where the code was asked to cancel and has no shield.
+        """Raise CancelledError, once, if the code was asked to cancel and has no shield.
 
-        Code that runs again comes first to where it was: else its `finally` blocks would not run.
+        Code that runs again first reaches the place where it was. Otherwise its `finally` blocks
+        would not run.
         """
         if self._must_cancel and self.is_there() and not is_shielded.get():
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
     def heard_cancel(self) -> None:
-        """Take note that a thread hears of a cancel now. Raises Evicted or Suspend where it was
-        none: the hook is leaving."""
+        """Note that a thread hears of a cancel now.
+
+        Raises Evicted or Suspend if the hook is only leaving.
+        """
         self.check_alive()
         self._must_cancel = False
 
@@ -337,7 +345,7 @@ class HookTurn(Turn):
         return self.memo.asked <= self._begun
 
     def cancel_soon(self) -> None:
-        """Cancel the code when it has gone on from where it waits."""
+        """Cancel the code after it has moved on from where it waits."""
         self.engine.call_later(AT_ONCE, self._cancel_if_here)
 
     def _cancel_if_here(self) -> None:
@@ -347,9 +355,9 @@ class HookTurn(Turn):
     def cancel(self) -> None:
         """Cancel the code: an async hook where it is, a thread where it waits next.
 
-        A task that is cancelled before its first step never runs its `finally` blocks: code that
+        A task that is cancelled before its first step never runs its `finally` blocks. So code that
         has not begun is cancelled at the first call that its memo cannot answer. A thread in a
-        shield hears of it when that ends.
+        shield hears of it when the shield ends.
         """
         waiting: set[Any] = set()
         if self.hook.is_async and self._has_begun:
@@ -366,7 +374,7 @@ class HookTurn(Turn):
     # Its tasks and timers.
 
     def tick(self) -> None:
-        """Look after the waits."""
+        """Check the waits."""
         self.waits.tick()
 
     def flush(self) -> None:
@@ -375,7 +383,7 @@ class HookTurn(Turn):
             self.submit()
 
     def note_timer(self, timer: asyncio.TimerHandle) -> None:
-        """Remember a timer of the hook's own code: until it fires the hook is not still."""
+        """Remember a timer of the hook's own code: until it fires, the hook is not still."""
         self._timers.append(timer)
         if len(self._timers) > MAX_TIMERS:
             now = self.engine.loop.time()
@@ -395,7 +403,7 @@ class HookTurn(Turn):
             _retrieve(task)
 
     def is_still(self) -> bool:
-        """Tell whether the code only waits, and nothing of it is on its way."""
+        """Tell whether the code only waits, and nothing of it is being sent."""
         if self.acting or self.outbox.is_waited_for():
             return False
         if not self.hook.is_async:
@@ -410,7 +418,7 @@ class HookTurn(Turn):
     # Leaving memory.
 
     def leave(self) -> None:
-        """Park an async hook, to cancel it then; unwind a thread, to park it then."""
+        """Park an async hook and then cancel it; unwind a thread and then park it."""
         if self.hook.is_async:
             self._plan = PARK
             self.submit()
@@ -428,38 +436,38 @@ class HookTurn(Turn):
             task.cancel()
 
     def give_back(self, error: PerdureError) -> None:
-        """End the code here, and give the task back when nothing of it is on its way."""
+        """End the code here, and give the task back when nothing of it is being sent."""
         if not (self._is_dead or self.is_over):
             self._evict()
             self.engine.spawn(self._give_back(error), self)
 
     async def _give_back(self, error: PerdureError) -> None:
-        while self.flying:  # the database would take what comes now for the same turn again
+        while self.flying:  # the database would take the next turn for a repetition of this one
             await self.landing()
-        raise error  # seals it, if it is still held
+        raise error  # the engine gives it back, if it is still held
 
     # Sending.
 
     def body(self, state: str, **more: Any) -> Json:
-        """Give a turn, and how much the code had asked for before it was to be cancelled."""
+        """Return a turn, and how much the code had asked for before it was to be cancelled."""
         return super().body(state, asked=self._asked, **more)
 
     def record(self, fact: Fact) -> Json:
-        """Give the turn that records the fact of a transaction, behind all that has accumulated."""
+        """Return the turn that records a transaction's fact, after all that has accumulated."""
         self._sent_plan = KEEP
         return self.body("keep", awaits=self.waits.awaits()) | self.outbox.send_with(fact)
 
     def take_back(self) -> None:
-        """Go on: what has accumulated is still to be recorded."""
+        """Continue: what has accumulated must still be recorded."""
         self.outbox.take_back()
         super().take_back()
-        if self._plan is not None:  # its code has ended meanwhile, and could say nothing
+        if self._plan is not None:  # its code has ended meanwhile and could send nothing
             self.submit()
         elif not self.is_over:
             self.waits.arm()
 
     def build(self) -> Json:
-        """Give all that has accumulated; only ask for mail while a transaction is open."""
+        """Return all that has accumulated; while a transaction is open, only a request for mail."""
         if self._plan is None and self.transacting.locked():
             self._sent_plan = KEEP
             return self.body("keep", awaits=self.waits.awaits())
@@ -474,7 +482,7 @@ class HookTurn(Turn):
         return body
 
     def answered(self, answer: Json) -> None:
-        """Go on with what the database said."""
+        """Continue with the answer of the database."""
         state = answer["state"]
         if state == "keep":
             self._kept(answer)
@@ -508,8 +516,8 @@ class HookTurn(Turn):
         runs_again = self._sent_plan is PARK and not self.hook.is_async
         if runs_again:
             self._run()
-        has_more = self.outbox.has_more()  # what it is told now goes with what it says to that
-        if self._plan is None and not self._is_unwinding:  # it would park on what it was told
+        has_more = self.outbox.has_more()  # its reaction to what it is told now is sent together
+        if self._plan is None and not self._is_unwinding:  # or it would park with news
             mail = self.mail_of(answer, self.outbox.taken() | self.waits.offered())
             self.waits.take(mail, runs_again=runs_again)
         if self._plan is not None or (has_more and not self.transacting.locked()):
@@ -527,7 +535,7 @@ class HookTurn(Turn):
         self.submit()
 
     def spoiled(self, error: BaseException) -> Json:
-        """Give the error to whoever waits for the hook."""
+        """Give the error to the task that waits for the hook."""
         return self.body("failed", value=failure_of(error))
 
     def nudge(self) -> None:
@@ -561,7 +569,7 @@ def make_task(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
 
 
 def turn_of(context: Context | None) -> HookTurn | None:
-    """Give the hook whose code runs here, or in that context."""
+    """Return the hook whose code runs here, or in that context."""
     serving = current.get(None) if context is None else context.get(current)
     return serving.turn if isinstance(serving, HookRuntime) else None
 
@@ -574,10 +582,10 @@ def note_timer(timer: asyncio.TimerHandle, context: Context | None) -> None:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Keep asyncio from reporting an error that nobody is to hear."""
+    """Keep asyncio from reporting an error that nobody needs to see."""
     if not task.cancelled():
         task.exception()
 
 
 _PHASES = {"keep": "flush", "park": "park"}
-"""States in which the task goes on, and what the crash point before each is called."""
+"""States in which the task continues, and the name of the crash point before each."""

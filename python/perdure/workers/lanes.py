@@ -1,5 +1,7 @@
-"""Lanes: connections on which busy turns wait for their jobs, so that the others need not; and what
-they have in common with those on which the database runs tasks."""
+"""Lanes: connections on which busy turns wait for their jobs, so that other turns need not.
+
+Connections on which the database runs tasks share the base class.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ MAX_LANES = 4
 
 
 class Letter:
-    """A turn on its way: what it says, written."""
+    """A turn on its way: its text."""
 
     __slots__ = ("body", "is_final", "text", "turn")
 
@@ -28,7 +30,7 @@ class Letter:
         self.is_final = body["state"] != "keep"
 
     def leaves_work(self) -> bool:
-        """Tell whether it may make a task due: what it asks for, signals, answers or gives back."""
+        """Tell whether it may make a task due by requests, signals, answers or giving back."""
         body, state = self.body, self.body["state"]
         if "requests" in body or any("signal" in fact for fact in body.get("facts", ())):
             return True
@@ -45,7 +47,7 @@ class Lanes(ABC):
         self._running = 0
 
     def _begin(self) -> None:
-        """Open another lane, if there may be one more."""
+        """Open another lane, if one more is allowed."""
         if self._running < MAX_LANES:
             self._running += 1
             self._engine.spawn(self._run())
@@ -64,7 +66,7 @@ class Lanes(ABC):
 
     @abstractmethod
     async def _work(self, link: AsyncLink) -> None:
-        """Do what waits, until there is no more of it."""
+        """Do what waits, until nothing is left."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -74,7 +76,7 @@ class Lanes(ABC):
 
 
 class BusyLanes(Lanes):
-    """Send busy turns again, waiting: one job a call."""
+    """Send busy turns again, waiting, one job in a call."""
 
     def __init__(self, engine: Engine):
         super().__init__(engine)

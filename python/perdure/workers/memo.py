@@ -1,7 +1,7 @@
 """What a hook has been told, found again when it runs again: by what was asked, not by order.
 
 Activities and other work are known by name, arguments and occurrence among equals; commands and
-reads by verb, path and occurrence; so neither concurrency nor changed code before them matters.
+reads by verb, path and occurrence. So neither concurrency nor changed code before them matters.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Memo:
         self.asked = 0
 
     def key(self, what: str) -> str:
-        """Give the key of the next call of something: `search:1f…#2`."""
+        """Return the key of the next call of something: `search:1f…#2`."""
         self.asked += 1
         self._counts[what] += 1
         return f"{what}#{self._counts[what]}"
 
     def record(self, fact: Fact) -> None:
-        """Take note of a fact."""
+        """Note a fact."""
         key = fact.key or ""
         if fact.kind == "cancel":
             self.is_cancelled = True
@@ -60,15 +60,15 @@ class Memo:
             self._told.setdefault(key, fact)
 
     def told(self, key: str) -> Fact | None:
-        """Give what was told for a key."""
+        """Return what was told for a key."""
         return self._told.get(key)
 
     def attempts(self, key: str) -> tuple[int, int | None, Failed | None]:
-        """Give how many attempts have failed, when the next may begin (µs), and the last one."""
+        """Return how many attempts have failed, when the next may begin (µs), and the last one."""
         return self._attempts.get(key, (0, None, None))
 
     def deadline(self, key: str) -> int | None:
-        """Give the deadline that the first call of a wait has set (µs)."""
+        """Return the deadline that the first call of a wait has set (µs)."""
         return self._deadlines.get(key)
 
 

@@ -1,7 +1,7 @@
-"""News for a coordinator: what has happened and its code was not told yet.
+"""News for a coordinator: what has happened and was not yet told to its code.
 
-Messages, outcomes of activities and deadlines are told one at a time, the earliest first; of a
-signal and a deadline at the same instant the signal.
+Messages, outcomes of activities and deadlines are told one at a time, the earliest first. Of a
+signal and a deadline at the same instant, the signal is first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class News:
         self.is_cancelled = any(fact.kind == "cancel" for fact in journal)
 
     def take_mail(self, mail: Mail) -> None:
-        """Take what lies open in the inbox."""
+        """Take the open messages of the inbox."""
         self._mail = mail
 
     def add(self, call: Call, outcome: Outcome) -> None:
@@ -46,7 +46,7 @@ class News:
         return bool(self._mail.messages or self._outcomes or self._agenda.timers)
 
     def next_at(self) -> int:
-        """Give the time of the next fact: now, and never before the last one."""
+        """Return the time of the next fact: now, and never before the last one."""
         return max(self.told_at, self._clock.now())
 
     def is_timer_unsure(self, now: int) -> bool:
@@ -55,14 +55,17 @@ class News:
         return timer is not None and deadline_of(timer) <= now and not self._is_known(timer)
 
     def _is_known(self, timer: Op) -> bool:
-        """Tell whether all is known that was sent before a deadline. Where no message is awaited
-        it may be a request to cancel; but who works here hears of one without asking for it."""
+        """Tell whether all that was sent before a deadline is known.
+
+        If no message is awaited, only a request to cancel could be missing; but a worker hears of
+        those without asking.
+        """
         if not self._agenda.expects_mail():
             return self._mail.was_read(deadline_of(timer))
         return self._mail.tells(deadline_of(timer), self._agenda.awaited_signals())
 
     def tell_next(self, journal: Journal) -> bool:
-        """Append the earliest news to the journal; false when there is none."""
+        """Append the earliest news to the journal; return False if there is none."""
         if not self.may_come():
             return self._tell_end(journal)
         message, op = self._next_message(journal)
@@ -92,7 +95,7 @@ class News:
         return True
 
     def _next_message(self, journal: Journal) -> tuple[Json | None, Op | None]:
-        """Give the first message that can be told, with the op that it answers."""
+        """Return the first message that can be told, with the op that it answers."""
         for message in self._mail.messages:
             key = message["key"]
             if key is not None:
@@ -104,8 +107,10 @@ class News:
         return None, None
 
     def _due_timer(self) -> Op | None:
-        """Give the timer with the earliest deadline, if it has passed: what was sent before comes
-        first."""
+        """Return the timer with the earliest deadline, if it has passed.
+
+        What was sent before the deadline comes first.
+        """
         first = self._agenda.first_timer()
         if first is None or deadline_of(first) > self._clock.now():
             return None
@@ -123,9 +128,10 @@ class News:
         self._append(journal, self._unasked(journal, message))
 
     def _unasked(self, journal: Journal, message: Json) -> Fact:
-        """Make the fact of what no op waits for: a request to cancel, or an answer. One that the
-        code has withdrawn is dropped; one that it has never asked for, or does itself what others
-        were asked to do, was asked for by other code.
+        """Make the fact of a message that no op waits for: a request to cancel, or an answer.
+
+        An answer that the code has withdrawn is dropped. If the code has never asked for it, or
+        does itself what others were asked to do, then other code has asked for it.
         """
         key, ok, payload, number = (message[name] for name in ("key", "ok", "payload", "id"))
         kind = "cancel" if key == CANCEL else "dropped" if journal.has_withdrawn(key) else "answer"

@@ -1,4 +1,4 @@
-"""The outbox of a hook: what it has to say to the database, and what is on its way there."""
+"""The outbox of a hook: what it has to send to the database, and what is on its way there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .hooks import HookTurn
 
 FLUSH_WITHIN = 0.02
-"""Seconds that a fact may wait for company."""
+"""Seconds that a fact may wait for others."""
 
 
 class Command:
@@ -53,7 +53,7 @@ class Load:
         return not (self.facts or self.requests or self.cancels or self.acks)
 
     def fields(self) -> Json:
-        """Give the fields of a turn."""
+        """Return the fields of a turn."""
         fields = {
             "facts": self.facts,
             "requests": list(self.requests.values()),
@@ -62,13 +62,13 @@ class Load:
         return {name: value for name, value in fields.items() if value}
 
     def futures(self) -> Iterator[asyncio.Future[Any]]:
-        """Give all that somebody may wait for."""
+        """Return all futures that somebody may wait for."""
         yield from (command.future for command in self.commands)
         yield from self.acks
 
 
 class Outbox:
-    """Gather facts and requests in order, and hand answers to whoever waits for them."""
+    """Gather facts and requests in order, and hand answers to those who wait for them."""
 
     def __init__(self, turn: HookTurn, told_at: int):
         self._turn = turn
@@ -78,7 +78,7 @@ class Outbox:
         self._last: Fact | None = None
 
     def next_at(self) -> int:
-        """Give the time of the next fact: now, and never before the last one."""
+        """Return the time of the next fact: now, and never before the last one."""
         self._told_at = max(self._told_at, self._turn.engine.clock.now())
         return self._told_at
 
@@ -102,7 +102,7 @@ class Outbox:
         return fact
 
     def command(self, ask: Ask, key: str) -> asyncio.Future[Fact]:
-        """Send a command; gives what will have its answer."""
+        """Send a command; return what will have its answer."""
         future: asyncio.Future[Fact] = self._turn.engine.loop.create_future()
         command = Command(ask, key, self.next_at(), len(self._load.facts), future)
         self._load.commands.append(command)
@@ -116,7 +116,7 @@ class Outbox:
         self._turn.submit()
 
     def withdraw(self, key: str) -> None:
-        """Take a request back, and ask who has it to cancel: an earlier run may have sent it."""
+        """Withdraw a request, and ask its worker to cancel: an earlier run may have sent it."""
         self._load.requests.pop(key, None)
         self._load.cancels.append(key)
         self._turn.submit()
@@ -134,7 +134,7 @@ class Outbox:
         await ack
 
     def taken(self) -> set[Any]:
-        """Name the messages that were taken and still lie open in the inbox."""
+        """Name the messages that were taken and are still open in the inbox."""
         return {fact.get("message") for fact in self._load.facts}
 
     def has_more(self) -> bool:
@@ -146,9 +146,9 @@ class Outbox:
         return bool(self._load.commands or self._load.acks or self._sent)
 
     def send(self, final: bool = False) -> Json:
-        """Give what has gathered, as fields of a turn; it is on its way now.
+        """Return what has gathered, as fields of a turn; it is on its way now.
 
-        At the end only those requests whose work outlives the hook.
+        At the end, only the requests whose work outlives the hook.
         """
         sent, self._load = self._load, Load()
         if final:
@@ -157,13 +157,13 @@ class Outbox:
         return sent.fields()
 
     def send_with(self, last: Fact) -> Json:
-        """Give what has gathered, and behind it the fact of a transaction."""
+        """Return what has gathered, followed by the fact of a transaction."""
         fields = self.send()
         self._last = last
         return fields | {"facts": [*fields.get("facts", ()), fact_body(last)]}
 
     def take_back(self) -> None:
-        """Let what was sent gather again, before what has gathered since: it was rolled back."""
+        """Put back what was sent, before what has gathered since: it was rolled back."""
         sent, later = self._sent or Load(), self._load
         for command in later.commands:
             command.place += len(sent.facts)
@@ -173,7 +173,7 @@ class Outbox:
         self._load, self._sent, self._last = sent, None, None
 
     def acknowledge(self, position: int, answer: Json) -> int:
-        """Hand out the answers to what was sent; gives the new position."""
+        """Hand out the answers to what was sent; return the new position."""
         sent, self._sent = self._sent, None
         if sent is None:
             return position
@@ -194,8 +194,8 @@ class Outbox:
     def end(self, error: BaseException) -> None:
         """Let nobody wait any more; nothing that has gathered is sent."""
         loads = [self._load] if self._sent is None else [self._load, self._sent]
-        self._load = Load()  # what is on its way stays: its answer tells how long the journal is
+        self._load = Load()  # what is on its way stays: its answer says how long the journal is
         for future in [future for load in loads for future in load.futures()]:
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # whoever waited may be gone
+                future.exception()  # the waiting code may be gone

@@ -1,4 +1,4 @@
-"""Provisioning that can be broken off: it may wait long for others, who install or use tables."""
+"""Provisioning that can be broken off: it may wait long for others who install or use tables."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from perdure.database.connections import Source
 logger = logging.getLogger("perdure.worker")
 
 BROKEN_OFF_WITHIN = 5.0
-"""Seconds for the server to hear of it. A thread that is still connecting then makes nothing."""
+"""Seconds for the server to notice. A thread that is still connecting then does nothing."""
 
 PAUSE = 0.1
-"""Seconds between two tries: one that comes between two statements has no effect."""
+"""Seconds between two tries: one that falls between two statements has no effect."""
 
 
 class Provisioning:
-    """The making or upgrading of an app, in a thread of its own; `makes` is false for who serves an
-    app that is known already: where there is none, a restore may be about to bring it."""
+    """The installation or upgrade of an app, in a thread of its own.
+
+    `makes` is False for a worker that serves a known instance: if there is no app, a restore may be
+    about to bring it.
+    """
 
     def __init__(self, source: Source, *, makes: bool):
         self._schema = source.schema

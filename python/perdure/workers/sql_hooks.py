@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 CONFLICT = "40"
-"""The class of errors after which nothing was done, and the same call may go through."""
+"""The class of errors after which nothing was done, and the same call may succeed."""
 
 
 class SqlHookTurn(Turn):
-    """A task that the database runs: its commands and its end are one transaction there, which
-    takes effect only if the task is still held. Nobody interrupts it."""
+    """A task that the database runs: its commands and its end are one transaction there.
+
+    The transaction takes effect only if the task is still held. Nobody interrupts it.
+    """
 
     kind = "hook"
 
@@ -37,7 +39,7 @@ class SqlHookTurn(Turn):
         self.engine.sql_lanes.run(self)
 
     def build(self) -> Json:
-        """Give nothing: the database knows what it did."""
+        """Return nothing: the database knows what it did."""
         raise NotImplementedError
 
     def answered(self, answer: Json) -> None:
@@ -45,8 +47,10 @@ class SqlHookTurn(Turn):
 
 
 class SqlLanes(Lanes):
-    """Connections on which the database runs tasks: those of one job one after the other, since
-    each locks its job."""
+    """Connections on which the database runs tasks.
+
+    The tasks of one job run one after the other, since each locks its job.
+    """
 
     def __init__(self, engine: Engine):
         super().__init__(engine)
@@ -54,13 +58,13 @@ class SqlLanes(Lanes):
         self._at_work: set[str] = set()
 
     def run(self, turn: SqlHookTurn) -> None:
-        """Run a task when there is a lane for it."""
+        """Run a task when a lane is free."""
         self._waiting.setdefault(turn.job, deque()).append(turn)
         if turn.job not in self._at_work:
             self._begin()
 
     def _made(self) -> AsyncLink:
-        # No patience: what breaks its connection may be the function, and is for the next claim.
+        # Not repeated: the function itself may have broken the connection; the next claim decides.
         return AsyncLink(self._engine.source, "perdure hooks in SQL", patience=0)
 
     async def _work(self, link: AsyncLink) -> None:
@@ -72,7 +76,7 @@ class SqlLanes(Lanes):
                 self._at_work.discard(turn.job)
 
     def _next(self) -> SqlHookTurn | None:
-        """Take the next turn of a job of which none is at work; the job then comes last."""
+        """Return the next turn of a job that is not at work; the job then comes last."""
         job = next((job for job in self._waiting if job not in self._at_work), None)
         if job is None:
             return None
@@ -99,7 +103,7 @@ class SqlLanes(Lanes):
             if span is not None:
                 span.end(state)
         turn.over()
-        engine.committer.claim_in(0)  # it may have been put off to a time that is near
+        engine.committer.claim_in(0)  # it may be due again soon
 
     async def _attempt(self, link: AsyncLink, turn: SqlHookTurn) -> str:
         """Let the database run a task, for as long as its hook may take."""

@@ -1,8 +1,8 @@
 """Stillness: whether a hook does nothing but wait, so that it can leave memory and run again later.
 
-A task is still when it is blocked in one of our waits, or in `gather`, `wait` or a task group on
-tasks that are still themselves. Anything else may be work that is not recorded, and would be lost;
-who lets go of a lock, or fills a queue, may be no part of the hook, and would not bring it back.
+A task is still if it is blocked in one of our waits, or in `gather`, `wait` or a task group on
+tasks that are still themselves. Anything else may be unrecorded work that would be lost: whoever
+releases a lock, or fills a queue, may not be part of the hook, and would not bring it back.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _waits_for_family(task: asyncio.Task[Any], family: Collection[asyncio.Task[A
 
 
 def _innermost_frame(coroutine: Any) -> Any:
-    """Give the frame in which a coroutine is blocked, going down what it awaits."""
+    """Return the frame in which a coroutine is blocked, going down what it awaits."""
     frame = None
     while coroutine is not None:
         for kind in ("cr", "gi", "ag"):

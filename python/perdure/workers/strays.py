@@ -18,7 +18,7 @@ logger = logging.getLogger("perdure.worker")
 
 
 FIRST_PAUSE = 0.25
-"""Seconds for which a task goes back at first, when this worker has no code or no key for it."""
+"""Seconds for which a task is first given back when this worker has no code or no key for it."""
 LONGEST_PAUSE, LONGEST_BESIDE_OTHERS = 60.0, 1.0
 """Seconds at most: where nobody is known to have the code, and where somebody is, who goes first
 from then on. Who comes and has it wakes what others have given back: `wake_released()` in SQL looks
@@ -27,16 +27,16 @@ KNOWN_FOR = 5.0
 """Seconds for which it is believed that another worker has a function."""
 
 TELL_EVERY = 60.0
-"""Seconds after which the log says again which code is missing; many tasks may want it."""
+"""Seconds after which the log reports again which code is missing; many tasks may need it."""
 
 MAX_KNOWN = 10_000
-"""Tasks of which a worker remembers since when it gives them back."""
+"""Number of tasks of which a worker remembers since when it gives them back."""
 
 Code = tuple[str, str | None, str, str]
 
 
 class MissingCode:
-    """Functions that this worker was asked for and has not."""
+    """Functions that this worker was asked for and does not have."""
 
     def __init__(self, engine: Engine):
         self._engine = engine
@@ -46,8 +46,11 @@ class MissingCode:
         self._given_back: dict[tuple[str, str], float] = {}
 
     async def pause_for(self, row: Json) -> float:
-        """Tell for how many seconds a task goes back: for as long as its code has been missing, so
-        that nobody is busy with it; but not for long where another worker could take it."""
+        """Return for how many seconds a task is given back.
+
+        As long as its code has been missing, so that nobody is busy with it; but not for long if
+        another worker could take it.
+        """
         code = (row["queue"], row["pinned_version"], row["kind"], row["name"])
         missed_for = time.monotonic() - self._missed_since.setdefault(code, time.monotonic())
         pause = min(max(FIRST_PAUSE, missed_for), LONGEST_PAUSE)
@@ -66,8 +69,10 @@ class MissingCode:
         return pause
 
     def pause_for_task(self, row: Json) -> float:
-        """Tell for how many seconds a task goes back of which another worker may have the code or
-        the key: briefly at first, and longer as it comes here again and again."""
+        """Return for how many seconds a task is given back, if others may have its code or key.
+
+        Briefly at first, and longer as it returns here again and again.
+        """
         place = row["job"], row["task"]
         if len(self._given_back) > MAX_KNOWN:
             self._given_back.clear()
@@ -75,8 +80,11 @@ class MissingCode:
         return min(max(FIRST_PAUSE, given_for), LONGEST_PAUSE)
 
     async def _is_elsewhere(self, code: Code) -> bool:
-        """Ask the database; that somebody has it is believed for a while, that nobody has is not:
-        who comes wakes its tasks this moment."""
+        """Ask the database whether another worker has it.
+
+        A yes is believed for a while, a no is not: a worker that registers wakes its tasks at that
+        moment.
+        """
         if time.monotonic() - self._seen_elsewhere.get(code, -KNOWN_FOR) < KNOWN_FOR:
             return True
         if await self._engine.has_worker(*code):
@@ -112,14 +120,14 @@ class Unknown(Turn):
         )
 
     def answered(self, answer: Json) -> None:
-        """Let go, whatever was said."""
+        """Let go, whatever the answer is."""
         if answer["state"] not in DROPPED:
             logger.warning("%r was not given back: %s", self, answer)
         self.over()
 
 
 class Late(Unknown):
-    """A task that came when the worker had begun to stop: it is given back as it was."""
+    """A task that arrived when the worker had begun to stop: it is given back unchanged."""
 
     kind = "late"
 
@@ -128,13 +136,15 @@ class Late(Unknown):
         self.submit()
 
     def build(self) -> Json:
-        """Give the task back, for whoever comes first."""
+        """Give the task back for whoever claims it first."""
         return self.body("release")
 
 
 class Sealed(Unknown):
-    """A task of which something cannot be opened here: it is given back for others, who have the
-    key, or until this worker gets it."""
+    """A task with a value that cannot be decrypted here.
+
+    It is given back for others who have the key, or until this worker gets it.
+    """
 
     kind = "sealed"
 
@@ -161,7 +171,7 @@ class Spoiled(Unknown):
         self._last_words = last_words
 
     def begin(self) -> None:
-        """Say it."""
+        """Send it."""
         self.submit()
 
     def build(self) -> Json:

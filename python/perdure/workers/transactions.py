@@ -1,10 +1,11 @@
 """Transactions: activities whose rows and whose result are committed together, exactly once.
 
 The function works in an open transaction of the app's database. When it has returned, the turn that
-records its result is the last statement of that transaction; nobody is told before the commit has
-answered. What is not applied is rolled back, and so is a function that raises or is cancelled. One
-that met a conflict or lost its connection runs again. Was the answer to the commit lost, the
-database is asked whether the turn was applied: it was exactly if the rows were. [P4] [P6] [P12]
+records its result is the last statement of that transaction. Nobody is told before the commit was
+answered. A turn that is not applied is rolled back, and so is a function that raises or is
+cancelled. One that met a conflict or lost its connection runs again. If the answer to the commit
+was lost, the database is asked whether the turn was applied: it was, exactly if the rows were. [P4]
+[P6] [P12]
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ logger = logging.getLogger("perdure.worker")
 
 NAME = "perdure transaction"
 MAX_OPEN = 10
-"""Transactions that a worker has open at a time; others wait for a connection."""
+"""Number of transactions that a worker has open at a time; others wait for a connection."""
 CROWDED_AFTER = 5.0
-"""Seconds that one waits for a connection, after which the log says so, once."""
+"""Seconds that a transaction waits for a connection before the log reports it, once."""
 IDLE_FOR = 10.0
-"""Seconds after which a connection that nobody has used is closed: others may need its place."""
+"""Seconds after which an unused connection is closed: others may need its place."""
 MAX_RUNS = 10
 """How often a function runs in one attempt that meets conflicts or loses its connection."""
 CONFLICTS = frozenset({"40001", "40P01"})
@@ -77,7 +78,7 @@ class Transactions:
     ) -> Outcome:
         """Run one attempt, for as many seconds as are `allowed()` when its function begins.
 
-        Raises what the function raises; of all else its turn is told.
+        Raises what the function raises; everything else is reported by its turn.
         """
         attempt = TransactionAttempt(self, call, info, limit, allowed, recorder)
         run = self.engine.loop.create_task(attempt.run())
@@ -162,7 +163,7 @@ class Transactions:
     def _keep(
         self, idle: dict[Any, float], connection: Connection | AsyncConnection, was_reset: bool
     ) -> None:
-        """Keep a connection for the next one, if its state is known, for a while."""
+        """Keep a connection for the next one for a while, if its state is known."""
         loop = self.engine.loop
         if was_reset and not self._is_closed:
             idle[connection] = loop.time()
@@ -177,7 +178,7 @@ class Transactions:
             self.engine.loop.call_later(IDLE_FOR, self._close_unused)
 
     def _close_unused(self) -> None:
-        self._is_watching = False  # before the look: a thread that keeps one now sees to it itself
+        self._is_watching = False  # first: a thread that keeps one now starts its own watch
         until = self.engine.loop.time() - IDLE_FOR
         both: list[dict[Any, float]] = [self._idle, self._idle_async]
         for idle in both:
@@ -198,7 +199,7 @@ class Transactions:
 
 
 def _taken(idle: dict[C, float], others: dict[Any, float]) -> C | None:
-    """Take an idle connection; where there is none, one of the others makes room for a new one."""
+    """Take an idle connection; if there is none, another one makes room for a new one."""
     with suppress(KeyError):
         return idle.popitem()[0]
     with suppress(KeyError):
@@ -208,8 +209,11 @@ def _taken(idle: dict[C, float], others: dict[Any, float]) -> C | None:
 
 
 class Unapplied(Exception):
-    """The turn was not applied. Without an answer it was not even sent: the function had ended the
-    transaction that it was given."""
+    """The turn was not applied.
+
+    Without an answer it was not even sent: the function had ended the transaction that it was
+    given.
+    """
 
     def __init__(self, answer: Json | None):
         self.answer = answer
@@ -244,8 +248,8 @@ class TransactionAttempt:
         self._is_final = False
         self._is_committing = False
         self._is_abandoned = False
-        self._is_inside = False  # its function runs: what is raised now is the function's own
-        self._is_lost: bool | None = None  # of the connection; None: there was none
+        self._is_inside = False  # its function runs: errors raised now are its own
+        self._is_lost: bool | None = None  # whether the connection was lost; None: there was none
         self._connection: Connection | AsyncConnection | None = None
         self._leaving = threading.Lock()
 
@@ -259,7 +263,7 @@ class TransactionAttempt:
         raise AssertionError("pauses never end")
 
     def abandon(self, run: asyncio.Task[Outcome]) -> None:
-        """Roll back; what has begun to commit ends as the database says."""
+        """Roll back; a commit that has begun ends as the database says."""
         if not self._is_final:
             self._is_abandoned = True
             run.cancel()
@@ -267,7 +271,7 @@ class TransactionAttempt:
     # What becomes of it.
 
     async def _outcome(self) -> Outcome | None:
-        """Run once; gives None where it is to run again. Raises what the function raises."""
+        """Run once; return None if it must run again. Raises what the function raises."""
         self._read_at = self._engine.clock.now()
         self._is_lost = None
         try:
@@ -310,8 +314,11 @@ class TransactionAttempt:
             self._recorder.turn.take_back()
 
     def _may_run_again(self, error: Exception) -> bool:
-        """Tell whether nothing is wrong with the function: a conflict, a lost connection, or a
-        statement of the worker's own that a limit or an operator has ended."""
+        """Tell whether nothing is wrong with the function.
+
+        That is a conflict, a lost connection, or a statement of the worker's own that a limit or an
+        operator has ended.
+        """
         if self._is_abandoned or self._runs >= MAX_RUNS:
             return False
         if self._is_lost is None:
@@ -322,10 +329,10 @@ class TransactionAttempt:
         return is_answer and not self._is_inside
 
     async def _what_became(self) -> Json | None:
-        """Ask whether a turn was applied whose commit has no answer; None where it was not.
+        """Ask whether a turn was applied whose commit has no answer; None if it was not.
 
-        To ask waits for the lock on its task, so for the end of the transaction that is in doubt.
-        Where the question is refused the task is let go of: who holds it next finds the answer.
+        The question waits for the lock on the task, and so for the end of the transaction that is
+        in doubt. If the question is refused, the task is let go: its next holder finds the answer.
         """
         names = ("job", "task", "token", "position", "awaits")
         turn = {name: self._body[name] for name in names if name in self._body}
@@ -338,7 +345,7 @@ class TransactionAttempt:
         return answer if answer.get("again") or answer["state"] != "keep" else None
 
     def _let_go(self, error: Exception) -> asyncio.CancelledError:
-        """Leave the task to who holds it next; give what ends this attempt."""
+        """Leave the task to its next holder; return what ends this attempt."""
         self._recorder.turn.let_go(error)
         return asyncio.CancelledError("whoever holds the task next finds out what became of it")
 
@@ -360,7 +367,7 @@ class TransactionAttempt:
             return answer
 
     async def _in_thread(self) -> Json:
-        """Run in a thread; who does not want it any more waits for its end all the same."""
+        """Run in a thread; a caller that is cancelled waits for its end all the same."""
         engine, inside = self._engine, contextvars.copy_context()
         place = self._recorder.turn.place
         work = engine.in_thread(engine.activity_threads, place, lambda: inside.run(self._there))
@@ -371,7 +378,7 @@ class TransactionAttempt:
             if not thread.done():
                 await asyncio.to_thread(self._interrupt)
             await asyncio.wait([thread])
-            thread.exception()  # nobody else is to hear
+            thread.exception()  # nobody else needs to see it
             raise
         return answer
 
@@ -407,7 +414,7 @@ class TransactionAttempt:
         self._is_inside = False
 
     async def _ending(self, value: Any, began: str) -> Call:
-        """Take the turn, and give the call that records the result: nothing else goes now."""
+        """Take the turn, and return the call that records the result: nothing else is sent now."""
         crash_point("transaction: after function")
         turn = self._recorder.turn
         while turn.flying:
@@ -421,14 +428,14 @@ class TransactionAttempt:
         return self._engine.calls.record(self._body, turn.row, began)
 
     def _check_wanted(self) -> None:
-        """Stop where nobody waits for the result any more. Raises CancelledError."""
+        """Stop if nobody waits for the result any more. Raises CancelledError."""
         caller = self._caller
         is_left = caller is None or caller.done() or caller.cancelling()
         if self._is_abandoned or is_left or self._recorder.turn.is_over:
             raise asyncio.CancelledError("nobody waits for this transaction any more")
 
     def _judged(self, reply: Json | None) -> Json:
-        """Give the answer to an applied turn; from here on only the commit decides."""
+        """Return the answer to an applied turn; from here on only the commit decides."""
         if reply is None:
             raise Unapplied(None)
         answer: Json = reply["turns"][0]
@@ -456,7 +463,7 @@ class TransactionAttempt:
                 self._connection.cancel_safe(timeout=CANCEL_WITHIN)
 
     def _leave(self, connection: Connection | AsyncConnection) -> None:
-        """Let no request to cancel meet the next user of the connection."""
+        """Make sure that no request to cancel meets the next user of the connection."""
         with self._leaving:
             self._connection = None
             self._is_lost = connection.closed
@@ -473,8 +480,10 @@ def _is_clean(connection: Connection | AsyncConnection) -> bool:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    """Tell whether an error comes from a conflict with others, maybe through other errors: errors
-    may be causes of each other in a circle."""
+    """Tell whether an error comes from a conflict with others, perhaps through other errors.
+
+    Errors may be causes of each other in a circle.
+    """
     cause: BaseException | None = error
     passed: set[int] = set()
     while cause is not None and id(cause) not in passed:

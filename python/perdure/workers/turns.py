@@ -1,5 +1,8 @@
-"""A turn: one claim-to-park of a task, as the worker holds it. Coordinators, hooks and dispatched
-activities are kinds of turns; the committer sends what they have to say and brings the answers."""
+"""A turn: one claim-to-park of a task, as the worker holds it.
+
+Coordinators, hooks and dispatched activities are kinds of turns. The committer sends what they
+report and brings the answers.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ Json = dict[str, Any]
 logger = logging.getLogger("perdure.worker")
 
 MAX_TOLD = 1000
-"""Letters of a failure that a line of the log holds."""
+"""Number of letters of a failure in a line of the log."""
 
 ENDED = frozenset({"done", "failed", "cancelled"})
 """States of a turn that end the task and answer its asker."""
 
 DROPPED = ENDED | {"fenced", "gone", "parked", "retry", "stuck", "released", "continue"}
-"""Answers after which the task is no longer held here. Whatever gave it up is answered with parked
-when it comes again, after a lost reply."""
+"""Answers after which the task is no longer held here. A turn that gave it up is answered `parked`
+if it is repeated after a lost reply."""
 
 CANCEL = "$cancel"
 """The key of the message that asks a task to cancel."""
@@ -43,14 +46,15 @@ class Turn(ABC):
     """A task that this worker holds.
 
     `position` is the number of journal rows that the database is known to have, `asked_before` how
-    much it knows to be asked for: who knows more than it is fenced. `queued`, `flying` and
-    `asked_at` belong to the committer: waiting to be sent, sent but not answered, since when.
-    `asked_for` names the signals of which the answer will tell. `is_hinted`: mail has come since.
+    much it is known to have been asked for: a worker that knows more than the database is fenced.
+    `queued`, `flying` and `asked_at` belong to the committer: waiting to be sent, sent but not
+    answered, since when. `asked_for` names the signals that the answer will cover. `is_hinted`:
+    mail has come since.
     """
 
     kind: str
     takes_mail = False
-    """Whether mail may come to it while it is held, and be heard at once."""
+    """Whether mail may arrive for it while it is held, and be noticed at once."""
 
     def __init__(self, engine: Engine, row: Json):
         self.engine = engine
@@ -74,7 +78,7 @@ class Turn(ABC):
         return f"<{self.kind} {self.row['name']} of {self.job}, task {self.task}>"
 
     def info(self) -> Info:
-        """Tell user code who it is."""
+        """Return what `info()` tells user code."""
         return info_of(self.row, self.kind)
 
     def lease(self) -> Json:
@@ -82,7 +86,7 @@ class Turn(ABC):
         return {"job": self.job, "task": self.task, "token": self.token}
 
     def body(self, state: str, **more: Any) -> Json:
-        """Give a turn for advance(), with what is not None."""
+        """Return a turn for advance(), with what is not None."""
         given = {name: value for name, value in more.items() if value is not None}
         asker = self.row["asker"]
         if asker is not None and asker["job"] != self.job and state in ENDED:
@@ -104,11 +108,11 @@ class Turn(ABC):
         return names
 
     def mail_of(self, answer: Json, taken: set[Any]) -> Mail:
-        """Give the mail of an answer, but for what was taken and is not recorded yet."""
+        """Return the mail of an answer, without what was taken and is not recorded yet."""
         return mail_of_answer(answer, self.asked_at, self.asked_for, taken)
 
     def applied(self, position: int) -> None:
-        """Take note that the database has what was sent; the journal is as long as this now."""
+        """Note that the database has what was sent; the journal is as long as this now."""
         self.position = position
         self.asked_before = max(self.asked_before, self._asks)
 
@@ -123,7 +127,7 @@ class Turn(ABC):
         await landed
 
     def land(self) -> None:
-        """Take note that nothing of it is on its way."""
+        """Note that nothing of it is on its way."""
         self.flying = False
         landings, self._landings = self._landings, []
         for landed in landings:
@@ -131,7 +135,7 @@ class Turn(ABC):
                 landed.set_result(None)
 
     def take_back(self) -> None:
-        """Go on as if the last turn had never been sent: its transaction was rolled back."""
+        """Continue as if the last turn had never been sent: its transaction was rolled back."""
         self.land()
 
     @abstractmethod
@@ -140,7 +144,7 @@ class Turn(ABC):
 
     @abstractmethod
     def build(self) -> Json:
-        """Give all that has accumulated, for advance()."""
+        """Return all that has accumulated, for advance()."""
 
     @abstractmethod
     def answered(self, answer: Json) -> None:
@@ -169,7 +173,7 @@ class Turn(ABC):
         """Come to a place where the task can be given back: the worker stops."""
 
     def spoiled(self, error: BaseException) -> Json:
-        """Give a turn that parks the task because this one cannot be taken, with its error."""
+        """Return a turn that parks the task with an error, since this one cannot be taken."""
         return self.body("stuck", value=reason_of(error))
 
     def over(self) -> None:
@@ -180,7 +184,7 @@ class Turn(ABC):
 
 
 def log_failure(turn: Turn, what: str, failure: Json, again: str | None = None) -> None:
-    """Tell in the log how work has failed, and when it is tried again; its traceback at DEBUG."""
+    """Log how work has failed, and when it is tried again; its traceback at DEBUG."""
     level = logging.WARNING if again is None else logging.INFO
     told = f"{failure.get('type')}: {failure.get('message')}"[:MAX_TOLD]
     logger.log(level, "%s of %r has failed: %s%s", what, turn, told, f"; {again}" if again else "")
@@ -194,7 +198,7 @@ def reason_of(error: BaseException) -> Json:
 
 
 def refusal(answer: Json) -> PerdureError:
-    """Make an error of a turn that was refused as a whole."""
+    """Return the error of a turn that was refused as a whole."""
     said = {"message": f"the turn was answered {answer['state']}"}
     return from_failure(said | (answer.get("error") or {}))
 
@@ -208,7 +212,7 @@ def facts_of(rows: list[list[Any]]) -> list[Fact]:
 
 
 def command_body(asked: Ask | Op, key: str, at: int) -> Json:
-    """Write a command, read or send for advance(); the database tells its answer."""
+    """Write a command, read or send for advance(), which returns its answer."""
     body: Json = {"kind": asked.kind, "key": key, "name": asked.name, "at": to_iso(at)} | asked.spec
     return body if asked.fingerprint is None else body | {"fingerprint": asked.fingerprint}
 

@@ -1,4 +1,4 @@
-"""The event loop of uvloop, for a worker: only where that is installed."""
+"""The event loop of uvloop, for a worker, if it is installed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import uvloop
 from .hooks import note_timer
 
 LONGEST = 86_400.0
-"""Seconds from which on nobody counts milliseconds."""
+"""Seconds from which on milliseconds do not matter."""
 
 
 class UvLoop(uvloop.Loop):
-    """That of uvloop, whose `call_at()` calls `call_later()`; it notes the timers of hooks.
+    """The loop of uvloop, whose `call_at()` calls `call_later()`. It notes the timers of hooks.
 
-    It counts whole milliseconds; what it would round down is rounded up, so that half a millisecond
-    is a timer and not a call at once, which whoever looks again would make a thousand times.
+    uvloop counts whole milliseconds. What it would round down is rounded up, so that half a
+    millisecond is a timer and not an immediate call, which code that polls would make a thousand
+    times.
     """
 
     def call_later(  # type: ignore[override]
@@ -29,6 +30,6 @@ class UvLoop(uvloop.Loop):
         if 0 < delay < LONGEST:
             delay = math.ceil(delay * 1000) / 1000
         timer = super().call_later(delay, callback, *args, context=context)
-        if delay > 0:  # else it is none, and about to be called
+        if delay > 0:  # otherwise it is called at once
             note_timer(timer, context)
         return timer

@@ -26,7 +26,7 @@ class Open:
     """A wait for an answer, for a signal, or only for a deadline (µs).
 
     `is_asked`: the answer competes with the deadline. `offered`: the signal that ends it, until the
-    code goes on, or is cancelled at that very moment.
+    code continues, or is cancelled at that very moment.
     """
 
     __slots__ = ("deadline", "future", "is_asked", "key", "offered", "signal")
@@ -47,7 +47,7 @@ class Open:
         self.future = Wait()
 
     def signals(self) -> tuple[str, ...]:
-        """Name the signal that is waited for, if any."""
+        """Return the signal that is waited for, if any."""
         return () if self.signal is None else (self.signal,)
 
     def competes(self) -> bool:
@@ -59,12 +59,12 @@ class Open:
         return self.competes() or self.deadline is None
 
     def end(self, fact: Fact) -> None:
-        """Let the code go on."""
+        """Let the code continue."""
         if not self.future.done():
             self.future.set_result(fact)
 
     def offer(self, message: Json) -> None:
-        """Let the code go on, and take a signal then."""
+        """Let the code continue, and take a signal then."""
         self.offered = message
         self.future.set_result(None)
 
@@ -108,7 +108,7 @@ class Waits:
         return tell("signal", wait.key, wait.signal, value=value, message=number)
 
     def _offer_again(self, wait: Open) -> None:
-        """Keep a signal whose wait was cancelled before the code went on, for who waits next."""
+        """Keep a signal whose wait was cancelled before the code continued, for the next wait."""
         if wait.offered is None or self._turn.is_leaving():
             return
         messages = [*self._mail.messages, wait.offered]
@@ -126,8 +126,11 @@ class Waits:
     # What ends a wait.
 
     def take(self, mail: Mail, *, runs_again: bool = False) -> None:
-        """Take what lies open in the inbox. Code that runs again comes first to where it was: what
-        was sent to its waits before a request to cancel is told before that."""
+        """Take the open messages of the inbox.
+
+        Code that runs again first reaches the place where it was: messages that were sent to its
+        waits before a request to cancel are told before that.
+        """
         self._mail, self._keeps_cancel = mail, runs_again
         self._take_mail()
         self._take_due()
@@ -152,7 +155,7 @@ class Waits:
                 left += self._mail.messages[place if is_kept else place + 1 :]
                 if not is_kept:
                     self._take_cancel(message)
-                break  # what came later is for who waits then
+                break  # later signals are for later waits
             if message["key"] is not None:
                 self._take_addressed(message)
             elif (wait := self._waiting_for(message)) is not None:
@@ -176,13 +179,15 @@ class Waits:
         ok, value, number = (message[name] for name in ("ok", "payload", "id"))
         self._turn.outbox.tell("cancel", CANCEL, ok=ok, value=value, message=number)
         if any(wait.future.done() for wait in self._open.values()):
-            self._turn.cancel_soon()  # first the code goes on there
+            self._turn.cancel_soon()  # first the code continues there
         else:
             self._turn.cancel()
 
     def _end_overdue(self, cancelled_at: int) -> None:
-        """End the waits whose deadline had passed when the hook was asked to cancel, where all is
-        known that was sent before it."""
+        """End the waits whose deadline had passed when the hook was asked to cancel.
+
+        Only if all that was sent before the request is known.
+        """
         for wait in self._open.values():
             if wait.deadline is None or wait.deadline >= cancelled_at or wait.future.done():
                 continue
@@ -190,7 +195,7 @@ class Waits:
                 self._time_out(wait)
 
     def _time_out(self, wait: Open) -> None:
-        """End a wait at its deadline; that it came before any message is recorded."""
+        """End a wait at its deadline, and record that this came before any message."""
         outbox = self._turn.outbox
         if wait.competes():
             wait.end(outbox.tell("timer", wait.key, wait.signal))
@@ -198,12 +203,12 @@ class Waits:
             wait.end(Fact("timer", wait.key, True, None, outbox.next_at()))
 
     def _is_late(self, message: Json) -> bool:
-        """Tell whether an answer came after the deadline that its wait was given."""
+        """Tell whether an answer came after the deadline of its wait."""
         deadline = self._turn.memo.deadline(message["key"])
         return deadline is not None and from_iso(message["sent_at"]) > deadline
 
     def _end(self, fact: Fact) -> None:
-        """End the wait, if it is open here, of which a fact tells."""
+        """End the wait that a fact answers, if it is open here."""
         wait = self._open.get(fact.key or "")
         if wait is not None:
             wait.end(fact)
@@ -217,7 +222,7 @@ class Waits:
         return None
 
     def _take_due(self) -> None:
-        """End waits whose deadline has passed, where all is known that was sent before it."""
+        """End waits whose deadline has passed, if all that was sent before it is known."""
         now = self._turn.outbox.next_at()
         for wait in list(self._open.values()):
             if wait.deadline is None or wait.deadline > now or wait.future.done():
@@ -240,7 +245,7 @@ class Waits:
     # While waits are open.
 
     def hurry(self) -> None:
-        """Leave as soon as that is possible."""
+        """Leave as soon as possible."""
         self.hurries = True
         self._tick_in = AT_ONCE
         self.arm()
@@ -256,13 +261,13 @@ class Waits:
         if (deadline := self.next_deadline()) is not None:
             delay = min(delay, engine.clock.seconds_until(deadline) + AT_ONCE)
         ticks_at = engine.loop.time() + delay
-        if timer is not None:  # else short waits, one after the other, would put it off for ever
+        if timer is not None:  # or a series of short waits would postpone it for ever
             ticks_at = min(ticks_at, self._ticks_at)
         self._ticks_at = ticks_at
         self._timer = engine.call_later(ticks_at - engine.loop.time(), self._turn.tick)
 
     def tick(self) -> None:
-        """End what is due, leave memory where that is possible, or ask for mail."""
+        """End what is due, leave memory if that is possible, or ask for mail."""
         self._timer = None
         if self._turn.is_busy():
             return
@@ -295,7 +300,7 @@ class Waits:
         return self._turn.ask_for(name for wait in self._all() for name in wait.signals())
 
     def next_deadline(self) -> int | None:
-        """Give the earliest deadline (µs)."""
+        """Return the earliest deadline (µs)."""
         deadlines = [wait.deadline for wait in self._all() if wait.deadline is not None]
         return min(deadlines, default=None)
 

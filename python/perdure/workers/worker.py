@@ -38,11 +38,11 @@ logger = logging.getLogger("perdure.worker")
 INSTANCE = "PERDURE_INSTANCE"
 
 YOUNG_OBJECTS = 20_000
-"""How many objects may come before the collector looks at them: a batch of turns makes thousands,
-and nearly all of them go by themselves."""
+"""How many objects may be created before the collector looks at them: a batch of turns makes
+thousands, and nearly all of them are freed by themselves."""
 
 BESIDE = min(32, (os.cpu_count() or 1) + 4)
-"""Threads for what async code gives to `asyncio.to_thread()`: as many as asyncio itself has."""
+"""Number of threads for `asyncio.to_thread()` of async code: as many as asyncio itself has."""
 
 SHORTEST_LEASE, LONGEST_LEASE = 0.1, 86_400
 """Seconds, as the database has them."""
@@ -134,8 +134,8 @@ class Worker:
         self._thread.start()
         try:
             self._started.wait()
-        except BaseException:  # Ctrl-C: nobody has it whom it could work for
-            with suppress(Exception):  # why it has ended is in the log
+        except BaseException:  # Ctrl-C: nobody would have the worker
+            with suppress(Exception):  # the log says why it has ended
                 self.stop()
             raise
         if self._error is not None:
@@ -157,7 +157,7 @@ class Worker:
             raise self._error
 
     def _tell_to_stop(self) -> None:
-        """Say it to the loop, or to the one that is yet to begin."""
+        """Tell the loop to stop, or the one that has yet to begin."""
         self._is_told_to_stop = True
         loop, stopping = self._loop, self._stopping
         if loop is not None and stopping is not None:
@@ -176,7 +176,7 @@ class Worker:
         try:
             await beside(self._start, on_cancel=self._tell_to_stop)
         except asyncio.CancelledError:
-            with suppress(Exception):  # why it has ended is in the log
+            with suppress(Exception):  # the log says why it has ended
                 await beside(self.stop)
             raise
         return self
@@ -186,7 +186,7 @@ class Worker:
         await beside(self.stop)
 
     def _run_in_thread(self) -> None:
-        self._error = None  # of an earlier start
+        self._error = None  # left by an earlier start
         try:
             self._run(handles_signals=False)
         except BaseException as error:
@@ -208,7 +208,7 @@ class Worker:
                 detail="run() has an event loop of its own, and blocks until the worker stops.",
                 hint="Run it in a thread: start() and stop(), or `with worker:`.",
             )
-        gc.freeze()  # what is loaded by now stays: no need to look at it again and again
+        gc.freeze()  # loaded modules stay, so the collector need not check them
         gc.set_threshold(YOUNG_OBJECTS)
         self._run(handles_signals=threading.current_thread() is threading.main_thread())
 
@@ -218,11 +218,11 @@ class Worker:
                 logging.WARNING if handles_signals else logging.INFO,
                 "PYTHONHASHSEED is not fixed: sets of text iterate differently elsewhere",
             )
-        with ExitStack() as ending:  # what is left when the loop has ended
+        with ExitStack() as ending:  # cleans up when the loop has ended
             loop = new_loop()
             loop.set_default_executor(Threads(BESIDE, "perdure-beside"))
             try:
-                if handles_signals:  # from here on a KeyboardInterrupt is one that code has raised
+                if handles_signals:  # from here on only code raises KeyboardInterrupt
                     for number in (signal.SIGTERM, signal.SIGINT):
                         loop.add_signal_handler(number, self._asked_to_stop)
                 _run_to_end(loop, self._main(ending))
@@ -243,7 +243,7 @@ class Worker:
             await self._serve(source)
 
     async def _is_provisioned(self, source: Source) -> bool:
-        """Make or upgrade the app; false if asked to stop meanwhile."""
+        """Install or upgrade the app; return False if asked to stop meanwhile."""
         provisioning = Provisioning(source, makes=self._instance is None)
         if await self._is_done(provisioning.running):
             return True
@@ -251,7 +251,7 @@ class Worker:
         return False
 
     async def _is_done(self, running: asyncio.Future[Any]) -> bool:
-        """Wait for what runs; false if asked to stop before it has ended."""
+        """Wait for what runs; return False if asked to stop before it has ended."""
         assert self._stopping is not None
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -296,7 +296,7 @@ class Worker:
         self._stopping.set()
 
     async def _is_registered(self, engine: Engine, link: AsyncLink) -> bool:
-        """Register, however long the database does not answer; false if asked to stop meanwhile."""
+        """Register, however long the database does not answer; return False if asked to stop."""
         registering = asyncio.create_task(self._register(engine, link))
         try:
             return await self._is_done(registering)
@@ -356,7 +356,7 @@ class Worker:
         emptied.cancel()
         crash_point("worker: before release")
         given_back = await engine.let_go()
-        with suppress(TimeoutError, *REFUSALS):  # the leases end anyway
+        with suppress(TimeoutError, *REFUSALS):  # the leases end by themselves
             async with asyncio.timeout(GOODBYE_WITHIN):
                 if given_back:
                     await link.call(engine.calls.release(given_back))
@@ -364,7 +364,7 @@ class Worker:
                 await link.call(engine.calls.forget_worker(self.name))
 
     async def _listen(self, engine: Engine) -> None:
-        """Hear of work, and of mail for what is held; without this connection the worker polls."""
+        """Hear of work, and of mail for held tasks; without this connection the worker polls."""
         assert self._stopping is not None
         mail, waiting = f"$mail/{engine.name}", pauses()
         while True:
@@ -390,7 +390,7 @@ class Worker:
 
 
 def _check_work(queues: Sequence[str], slots: int, poll: float, cache: int) -> None:
-    """Refuse what would be given no work, or no rest. Raises InvalidArgument, InvalidName."""
+    """Refuse a worker without work or without pauses. Raises InvalidArgument and InvalidName."""
     check_argument("slots", slots, INTEGER)
     check_argument("cache", cache, INTEGER)
     if not queues or slots < 1:
@@ -416,7 +416,7 @@ def check_lease(lease: Duration) -> None:
 
 
 def _version_of(app: App, version: str | None) -> str | None:
-    """Give the version of the code. Raises InvalidArgument where the app says another."""
+    """Return the version of the code. Raises InvalidArgument if the app has another."""
     if version is not None:
         check_name(version, "a version")
     if version is not None and app.version not in (None, version):
@@ -428,7 +428,7 @@ def _version_of(app: App, version: str | None) -> str | None:
 
 
 def _instance_of(given: str | None) -> str | None:
-    """Give the instance that is served alone, if one is. Raises InvalidArgument."""
+    """Return the only instance that is served, if there is one. Raises InvalidArgument."""
     if given is not None:
         check_argument("instance", given, TEXT)
     instance = given or os.environ.get(INSTANCE)
@@ -447,9 +447,9 @@ def _instance_of(given: str | None) -> str | None:
 def _run_to_end(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, object]) -> None:
     """Run a loop until its main task has ended.
 
-    A task that code has begun keeps a SystemExit or KeyboardInterrupt as any other error, for
-    whoever awaits it. asyncio would end the loop for it, too, with all that others have in hand
-    there. Ctrl-C raises neither: it is heard as a signal, or by the thread that has begun this one.
+    A task of user code keeps a SystemExit or KeyboardInterrupt like any other error, for whoever
+    awaits it. asyncio would end the loop for it, with everything that other tasks have in hand.
+    Ctrl-C raises neither: it is heard as a signal, or by the thread that has started this one.
     """
     task = loop.create_task(main)
     while not task.done():

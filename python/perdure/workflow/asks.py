@@ -48,7 +48,7 @@ _write_as_server = json.JSONEncoder(ensure_ascii=False, check_circular=False).en
 class Ask:
     """Something durable that code asks for.
 
-    `kind` is that of the fact which answers it; `name` and `fingerprint` tell it from others;
+    `kind` is that of the fact which answers it. `name` and `fingerprint` tell it from others.
     `spec` is what a fact (command, read, send) or a request (answer) carries besides.
     """
 
@@ -69,16 +69,16 @@ class ActivityCall:
 
 
 def fingerprint_of(stored: Any) -> str:
-    """Give a hash of 8 bytes of a stored value, as hexadecimal digits. Raises ValueTooLarge."""
+    """Return a hash of 8 bytes of a stored value, as hexadecimal digits. Raises ValueTooLarge."""
     text = _written(stored)
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def stored(value: Any) -> Any:
-    """Give a typed value as it will come back from the database.
+    """Return a typed value in the form in which the database returns it.
 
-    Raises InvalidValue, ValueTooLarge, ValueTooDeep and NumberOutOfRange where the code gives it,
-    not when the turn is refused as a whole.
+    Raises InvalidValue, ValueTooLarge, ValueTooDeep and NumberOutOfRange at the line that gives the
+    value, so that the turn is not refused later.
     """
     value = as_stored(to_json(value))
     if value.__class__ in _MAY_BE_LARGE:
@@ -92,7 +92,10 @@ def size_of(stored: Any) -> int:
 
 
 def _written(stored: Any) -> str:
-    """Write a value as JSON, without blanks: the server counts them, at most as many again."""
+    """Write a value as JSON without blanks.
+
+    The server counts blanks: at most as many bytes again.
+    """
     text = _write(stored)
     if len(text) > MAX_BYTES // 2:
         size = size_of(stored)
@@ -142,7 +145,10 @@ def child_ask(workflow: Workflow, args: tuple[Any, ...], kwargs: Json, **options
 
 
 def outlives(request: Json) -> bool:
-    """Tell whether what is asked for goes on when its asker ends; else it need not begin then."""
+    """Tell whether the requested work continues when its asker ends.
+
+    If not, it need not begin then.
+    """
     return bool(request.get("detached")) or request.get("on_parent_end") == "continue"
 
 
@@ -176,7 +182,10 @@ def as_timeout(timeout: Duration) -> str:
 
 
 def as_memory(context: Any) -> Json:
-    """Give a memory to begin with as it is stored. Raises InvalidValue for what is no object."""
+    """Return the first content of a memory in its stored form.
+
+    Raises InvalidValue if it is no object.
+    """
     memory = stored(context)
     if not isinstance(memory, dict):
         raise InvalidValue(
@@ -196,12 +205,12 @@ def command_ask(op: str, path: Sequence[str], value: Any, expected_version: int 
 
 
 def read_ask(path: Sequence[str]) -> Ask:
-    """Ask for what stands in the own memory."""
+    """Ask for a value in the own memory."""
     return Ask("read", "get", fingerprint_of(list(path)), {"op": "get", "path": list(path)})
 
 
 def until_ask(condition: str) -> Ask:
-    """Ask to be told when the own memory fulfils a condition."""
+    """Ask to be answered when the own memory meets a condition."""
     check_text(condition)
     return Ask(
         "answer", UNTIL, fingerprint_of(condition), {"kind": "until", "condition": condition}
@@ -217,7 +226,7 @@ def item_ask(name: str, payload: Any, decode: Decode, **options: Any) -> Ask:
 
 
 def expiring(ask: Ask, deadline: int) -> Ask:
-    """Tell whoever is asked until when an answer is waited for (µs)."""
+    """Say until when an answer is waited for (µs)."""
     return replace(ask, spec=ask.spec | {"expires_at": to_iso(deadline)})
 
 
@@ -236,5 +245,5 @@ def in_words(ask: Ask) -> str:
 
 
 def waited(seconds: float | None, what: str) -> TimeoutError:
-    """Tell how long something was waited for in vain."""
+    """Return the TimeoutError of a wait that lasted so long."""
     return TimeoutError(f"waited {seconds or 0:g} s for {what}")

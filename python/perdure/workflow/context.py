@@ -66,8 +66,8 @@ _OF_A_ROW = [each.name for each in fields(Info) if each.name not in ("kind", "ke
 class Runtime(ABC):
     """What serves the durable calls of one coordinator or hook.
 
-    What `ask`, `sleep_until` and `wait_for` give is awaited in async code; plain code passes it
-    through `give`, which waits there and then.
+    Async code awaits what `ask`, `sleep_until` and `wait_for` return. Plain code passes it through
+    `give`, which waits.
     """
 
     app: App
@@ -77,15 +77,18 @@ class Runtime(ABC):
 
     @property
     def memory(self) -> AsyncEntity | Entity:
-        """Give a handle of the job's memory. It is not kept: the two would hold each other."""
+        """Return a handle of the job's memory.
+
+        It is not kept, since the two would refer to each other.
+        """
         handle = AsyncEntity if self.is_async else Entity
         return handle(TaskDoor(self), self.job)
 
     def pin_of(self, work: Work[..., Any] | str) -> str | None:
-        """Tell to which version of the code work is pinned that this code asks for.
+        """Return the version to which requested work is pinned.
 
-        What one app registers is one body of code, so it keeps to the version of who asks; work
-        that is only named, or of another app, may have versions of its own.
+        The functions of one app are one body of code, so they stay with the version of the asker.
+        Work that is only named, or belongs to another app, may have versions of its own.
         """
         if isinstance(work, str):
             return None
@@ -94,7 +97,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def ask(self, ask: asks.Ask) -> Any:
-        """Ask for something durable; gives what will have the answer."""
+        """Ask for something durable; returns what will have the answer."""
 
     @abstractmethod
     def start(self, ask: asks.Ask) -> Pending[Any]:
@@ -102,18 +105,18 @@ class Runtime(ABC):
 
     @abstractmethod
     def give(self, pending: Any) -> Any:
-        """Give user code what it gets from a call: a value in plain code, else the awaitable."""
+        """Return to user code what a call gives it: a value in plain code, else the awaitable."""
 
     def end_shield(self) -> None:  # noqa: B027 - an async coordinator has nothing to say
-        """Raise CancelledError where the code was cancelled while something was shielded."""
+        """Raise CancelledError if the code was cancelled while something was shielded."""
 
     @abstractmethod
     def sleep(self, length: int) -> Any:
-        """Wait for some µs."""
+        """Wait for some microseconds."""
 
     @abstractmethod
     def sleep_until(self, deadline: int) -> Any:
-        """Wait until an instant (µs)."""
+        """Wait until an instant (µs since 1970)."""
 
     @abstractmethod
     def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
@@ -121,11 +124,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def within(self, ask: asks.Ask, limit: float | None) -> Any:
-        """Wait for what others answer when they can, at most `limit` seconds (TimeoutError)."""
+        """Wait for the answer of others, at most `limit` seconds (TimeoutError)."""
 
     @abstractmethod
     def beat(self, progress: Any) -> None:
-        """Note how far the code is. Raises CancelledError where it was asked to cancel."""
+        """Note the progress of the code. Raises CancelledError if it was asked to cancel."""
 
     @abstractmethod
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
@@ -133,15 +136,15 @@ class Runtime(ABC):
 
     @abstractmethod
     def time(self) -> int:
-        """Give the time as this code sees it (µs)."""
+        """Return the time as this code sees it (µs)."""
 
     @abstractmethod
     def random(self) -> random.Random:
-        """Give a random generator that is the same when the code runs again."""
+        """Return a random generator that is the same when the code runs again."""
 
     @abstractmethod
     def uuid(self) -> UUID:
-        """Give a UUID that is the same when the code runs again."""
+        """Return a UUID that is the same when the code runs again."""
 
     @abstractmethod
     def patched(self, name: str) -> bool:
@@ -149,21 +152,21 @@ class Runtime(ABC):
 
     @abstractmethod
     def was_here(self) -> bool:
-        """Tell whether the code does again what it did before, or leaves memory."""
+        """Tell whether the code repeats what it did before, or is leaving memory."""
 
 
 is_shielded: ContextVar[bool] = ContextVar("perdure shielded", default=False)
 """Whether the running code is not to be interrupted by a cancel; see `durable.shielded()`."""
 
 SHIELDED = {"shielded": True}
-"""What a request says that begins as usual, though its asker was asked to cancel."""
+"""The field of a request that begins as usual although its asker was asked to cancel."""
 
 activity_info: ContextVar[Callable[[], Info] | None] = ContextVar("perdure activity", default=None)
-"""What tells the activity that runs here who it is; few ask."""
+"""Says which activity runs here; it is rarely asked."""
 
 
 def runtime() -> Runtime | None:
-    """Give what serves the running coordinator or hook, or None outside of any."""
+    """Return what serves the running coordinator or hook, or None outside of any."""
     serving: Runtime | None = current.get(None)
     return serving
 
@@ -188,7 +191,7 @@ _CLIENT = "Call it in code that a worker runs. Outside, start and signal with pe
 
 
 def required(call: str, hint: str = _CLIENT) -> Runtime:
-    """Give what serves the running code. Raises InvalidArgument outside of any."""
+    """Return what serves the running code. Raises InvalidArgument outside of any."""
     serving = runtime()
     if serving is None:
         raise misplaced(call, hint)
@@ -198,7 +201,7 @@ def required(call: str, hint: str = _CLIENT) -> Runtime:
 def misplaced(
     call: str, hint: str = _CLIENT, where: str = "coordinator or hook"
 ) -> InvalidArgument:
-    """Say what is the matter with a call that nothing serves; the hint is for code of no job."""
+    """Return the error of a call that nothing serves; `hint` is for code outside of jobs."""
     if activity_info.get() is not None:
         return InvalidArgument(
             f"{call}() was called in an activity",
@@ -219,7 +222,7 @@ def misplaced(
 
 
 class TaskDoor:
-    """Carries out the verbs of a memory handle inside a coordinator or hook: each is a fact."""
+    """Carries out the commands of a memory handle inside a coordinator or hook. Each is a fact."""
 
     __slots__ = ("_serving",)
 
@@ -245,7 +248,7 @@ class TaskDoor:
         return self._serving.give(self._serving.within(asks.until_ask(condition), timeout))
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
-        """Send the own job a signal; in a hook, maybe its answer."""
+        """Send the own job a signal; in a hook, this may be its answer."""
         if key is not None:
             raise _given_inside("key")
         return self._serving.give(self._serving.ask(asks.send_ask(None, name, payload)))

@@ -38,7 +38,7 @@ from .progress import Pulse, pulse
 from .work import Coordinator, Hook, Pending, Work, Workflow, check_kind
 
 Fate = Literal["continue", "cancel", "terminate"]
-"""What becomes of a child when the coordinator or hook that asked for it ends."""
+"""What happens to a child when the coordinator or hook that asked for it ends."""
 
 T = TypeVar("T")
 
@@ -156,8 +156,10 @@ def _hook(
 def _completed(
     serving: Runtime, work: Work[..., Any] | str, args: Any, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Give options of a request with what follows from who asks. Raises InvalidArgument for one
-    that might be meant as an argument."""
+    """Return the options of a request, with those that follow from the asker.
+
+    Raises InvalidArgument for an option that could be meant as an argument.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(work, str):
         given.setdefault("queue", serving.info.queue)
@@ -297,7 +299,7 @@ def _called(serving: Runtime, work: Callable[[], T]) -> T:
         is_shielded.reset(before)
         _end_shield(serving)
         raise
-    except BaseException:  # it leaves memory, and will come here again
+    except BaseException:  # it leaves memory, and comes here again
         is_shielded.reset(before)
         raise
     is_shielded.reset(before)
@@ -306,7 +308,7 @@ def _called(serving: Runtime, work: Callable[[], T]) -> T:
 
 
 def _end_shield(serving: Runtime) -> None:
-    if not is_shielded.get():  # the outer of two shields tells
+    if not is_shielded.get():  # of two shields, the outer one reports
         serving.end_shield()
 
 
@@ -323,7 +325,7 @@ async def _awaited(serving: Runtime, work: Awaitable[T]) -> T:
         try:
             await asyncio.wait([inner])
         except asyncio.CancelledError as error:
-            if asyncio.get_running_loop().is_closed():  # it leaves memory, and will come here again
+            if asyncio.get_running_loop().is_closed():  # it leaves memory, and comes here again
                 raise
             interrupted = error
     if interrupted is None:
@@ -417,7 +419,7 @@ def info() -> Info:
 
 
 def _running(call: str) -> Pulse | Runtime:
-    """Give what serves a call that activities may make, too."""
+    """Return what serves a call that activities may make too."""
     running = pulse.get() or runtime()
     if running is None:
         raise misplaced(call, where=ANYWHERE)

@@ -23,7 +23,7 @@ _State = TypeVar("_State")
 A = TypeVar("A")
 
 Awaited = Coroutine[Any, Any, A]
-"""What a verb gives in async code: its answer, once it is awaited."""
+"""What a method returns in async code: its answer, once it is awaited."""
 
 
 class Options(TypedDict, total=False):

@@ -1,5 +1,8 @@
-"""Progress: how far running code says it is. Heartbeats carry it, so that a lost worker's is known;
-by the same call the code hears that nobody wants it any more."""
+"""Progress: how far running code says it is.
+
+Heartbeats carry it, so that it is known if the worker is lost. By the same call, the code hears
+that nobody wants it any more.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ MAX_BYTES = 10_000
 
 
 MAX_SEALED = 7_000
-"""The same of one that is encrypted, which makes it larger."""
+"""The same for an encrypted one, which is larger."""
 
 
 class Progress:
-    """How far a task is; other than for a dispatched activity, by the keys of what runs in it.
+    """How far a task is; except for a dispatched activity, by the keys of what runs in it.
 
-    The code notes it from any thread; heartbeats and releases say it.
+    The code notes it from any thread; heartbeats and releases send it.
     """
 
     __slots__ = ("_known", "_lock", "_max_bytes", "_noted", "_offered", "_said", "_value")
@@ -40,18 +43,18 @@ class Progress:
         self._noted = self._said = 0
 
     def of(self, key: str | None) -> Any:
-        """Tell how far something was."""
+        """Return the progress of something."""
         return self._value if key is None else self._parts().get(key)
 
     def note(self, key: str | None, value: Any) -> None:
-        """Take note of how far something is. Raises what a value may be refused for."""
+        """Note the progress of something. Raises what a value may be refused for."""
         value = self._small(value)
         with self._lock:
             self._value = value if key is None else self._parts() | {key: value}
             self._noted += 1
 
     def _small(self, value: Any) -> Any:
-        """Give a typed value as the database keeps it. Raises ValueTooLarge and others."""
+        """Return a typed value as the database stores it. Raises ValueTooLarge and others."""
         value = stored(value)
         size = size_of(value)
         if size > self._max_bytes:
@@ -63,7 +66,7 @@ class Progress:
         return value
 
     def forget(self, key: str) -> None:
-        """Take note that something has ended."""
+        """Note that something has ended."""
         with self._lock:
             parts = self._parts()
             if key in parts:
@@ -71,22 +74,22 @@ class Progress:
                 self._noted += 1
 
     def _parts(self) -> dict[str, Any]:
-        """Give the progress by keys; a worker in another language may have told it otherwise."""
+        """Return the progress by keys; another language may have written another form."""
         return self._value if isinstance(self._value, dict) else {}
 
     def news(self) -> tuple[int, dict[str, Any]]:
-        """Give what nobody was told yet, as a field of a lease, and its number for `said()`."""
+        """Return what was not sent yet, as a field of a lease, and its number for `said()`."""
         with self._lock:
             is_new = self._noted != self._said
             self._offered = self._value
             return self._noted, {"progress": self._value} if is_new else {}
 
     def said(self, number: int) -> None:
-        """Take note that the database knows it."""
+        """Note that the database knows it."""
         self._said, self._known = number, self._offered
 
     def found(self, known: Any) -> None:
-        """Take what the database knows of a task that is taken up again, where others told it."""
+        """Take the stored progress of a task that is taken up again, if others wrote it."""
         with self._lock:
             if known != self._known:
                 self._value = self._known = known
@@ -94,7 +97,7 @@ class Progress:
 
 
 class Pulse:
-    """What heartbeat() and publish() ask: about an attempt of an activity, while it is made."""
+    """What heartbeat() and publish() use during an attempt of an activity."""
 
     __slots__ = ("_is_over", "_key", "_turn", "publisher")
 
@@ -105,15 +108,15 @@ class Pulse:
         self.publisher: Publisher | None = None
 
     def beat(self, progress: Any) -> None:
-        """Note the progress. Raises CancelledError where the attempt is over for the others."""
+        """Note the progress. Raises CancelledError if nobody waits for the attempt any more."""
         self._check()
         if progress is not None:
             self._turn.progress.note(self._key, progress)
 
     def publish(self, path: list[str], items: Sequence[Any]) -> Room | None:
-        """Add items to a stream; plain code waits here for room, async code awaits it.
+        """Add items to a stream. Plain code waits here for room, async code awaits it.
 
-        Raises CancelledError where the attempt is over for the others.
+        Raises CancelledError if nobody waits for the attempt any more.
         """
         self._check()
         if self.publisher is None:
@@ -125,11 +128,11 @@ class Pulse:
         return None if room is None else room.result()
 
     def close(self) -> None:
-        """Let nothing more be told: the attempt is over for the others."""
+        """Refuse all further calls: nobody waits for the attempt any more."""
         self._is_over = True
 
     def forget(self) -> None:
-        """Let go of the progress of what will not be tried again."""
+        """Drop the progress of what will not be tried again."""
         if self._key is not None:
             self._turn.progress.forget(self._key)
 
@@ -148,4 +151,4 @@ def is_in_loop() -> bool:
 
 
 pulse: ContextVar[Pulse | None] = ContextVar("perdure pulse", default=None)
-"""That of the attempt which runs here."""
+"""The pulse of the attempt that runs here."""

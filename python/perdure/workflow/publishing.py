@@ -1,7 +1,7 @@
 """Publishing: what an attempt of an activity adds to streams while it works.
 
-Items gather for a moment and go in one call, beside the facts of the task and fenced by its token.
-The key of a call is the attempt and a number, so that a reply that was lost doubles nothing. [P2]
+Items gather for a moment and are sent in one call, beside the facts of the task and fenced by its
+token. The key of a call is the attempt and a number, so that a lost reply doubles nothing. [P2]
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("perdure.worker")
 
 GATHER_FOR = 0.05
-"""Seconds that an item may wait for company."""
+"""Seconds that an item may wait for others."""
 
 ROOM = 262_144
-"""Bytes that may wait to be sent; who has more to say waits."""
+"""Bytes that may wait to be sent; code with more to publish waits."""
 
 LINKS = 4
 
 Batch = tuple[str, list[Any]]
-"""A stream, as a written path, and items to add; without any, the stream ends."""
+"""A stream, as a written path, and items to add; without items, the stream ends."""
 
 
 class StreamLinks:
-    """Connections for what activities publish: a job that is locked holds up few others."""
+    """Connections for what activities publish. A locked job holds up only a few others."""
 
     def __init__(self, source: Source, calls: Calls):
         self._calls = calls
@@ -50,7 +50,7 @@ class StreamLinks:
     async def publish(
         self, turn: Turn, stream: str, items: list[Any], key: str, source: str
     ) -> None:
-        """Add to a stream, for a task that is held; calls for one job go one after the other."""
+        """Add to a stream, for a held task; calls for one job are made one after the other."""
         link = self._links[crc32(turn.job.encode()) % LINKS]
         await link.call(self._calls.publish(turn.lease(), stream, items, key, source))
 
@@ -94,9 +94,9 @@ class Publisher:
         self._error: Exception | None = None
 
     def put(self, path: list[str], items: Sequence[Any]) -> Future[None] | None:
-        """Take items, from any thread; gives what is done when there is room for more, if not now.
+        """Take items, from any thread; return what is done when there is room for more, if not now.
 
-        Raises what an item may be refused for, and what has refused those before.
+        Raises what an item may be refused for, and what has refused earlier ones.
         """
         values = [stored(item) for item in items]
         size = sum(size_of(value) + 2 for value in values)
@@ -128,7 +128,7 @@ class Publisher:
             raise self._error
 
     def _gather(self, stream: str, values: list[Any], size: int) -> None:
-        """Add to the last batch where both are items of one stream, and fit into one call."""
+        """Add to the last batch if both are items of one stream and fit into one call."""
         last = self._batches[-1] if self._batches else None
         fits = self._bytes + size <= MAX_BYTES
         if last is not None and last[0] == stream and last[1] and values and fits:
@@ -140,8 +140,10 @@ class Publisher:
     # On the loop.
 
     async def flushed(self) -> None:
-        """Wait until the database has it all. Raises what refused it, but not a lost lease: then
-        nobody takes what comes of the attempt either."""
+        """Wait until the database has everything. Raises the error that refused it.
+
+        A lost lease is not raised: nobody takes the outcome of the attempt then.
+        """
         if self._is_sending:
             ended: asyncio.Future[None] = self._turn.engine.loop.create_future()
             self._flushing.append(ended)
@@ -156,7 +158,7 @@ class Publisher:
         self._turn.engine.spawn(self._send())
 
     async def _send(self) -> None:
-        """Send what gathers, until nothing has for a while."""
+        """Send what gathers, until nothing has come for a while."""
         try:
             while batches := await self._gathered():
                 for stream, items in batches:
@@ -179,7 +181,7 @@ class Publisher:
             self._flushing = []
 
     async def _gathered(self) -> list[Batch]:
-        """Give what has come within a moment."""
+        """Return what has come within a moment."""
         if not self._flushing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_FOR):
@@ -188,7 +190,7 @@ class Publisher:
         return self._take()
 
     def _take(self) -> list[Batch]:
-        """Take what has gathered, and let those go on who wait for room."""
+        """Take what has gathered, and wake those who wait for room."""
         with self._lock:
             batches, self._batches, self._bytes = self._batches, [], 0
             self._is_sending = bool(batches) and self._error is None

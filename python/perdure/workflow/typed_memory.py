@@ -79,5 +79,8 @@ class TypedAsyncEntity(
     """
 
     async def _decoded(self, told: Awaitable[Any]) -> Any:
-        """Wait for what was asked for already: a coordinator's call is known by when it is made."""
+        """Await an answer that was already requested.
+
+        A call of a coordinator is known by when it is made.
+        """
         return self._decode(await told)

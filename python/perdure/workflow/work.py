@@ -43,8 +43,8 @@ T = TypeVar("T")
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 
 LimitKey = str | Callable[..., str]
-"""Under which key work counts on a queue that limits keys: a text, or a function of the arguments
-of each call."""
+"""The key under which work counts on a queue with limits per key: a text, or a function of the
+arguments of each call."""
 
 
 _BY_PLACE = (
@@ -55,7 +55,7 @@ _BY_PLACE = (
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 SQL_QUEUE = "$sql"
-"""Where tasks stand that the database runs itself; every worker serves it."""
+"""The queue of tasks that the database runs itself; every worker serves it."""
 
 
 class Pending(Protocol[Result_co]):
@@ -72,9 +72,9 @@ class Pending(Protocol[Result_co]):
 
 
 def _is_async(function: Callable[..., Any], *, is_given: bool) -> bool:
-    """Tell whether a function is awaited, also where a plain one is wrapped around an `async def`.
+    """Tell whether a function must be awaited, also one wrapped around an `async def`.
 
-    Such a wrapper may run what it wraps to its end; it cannot where that is given a memory or a
+    Such a wrapper may run what it wraps to its end. It cannot if that is given a memory or a
     connection, which are of one kind or the other.
     """
     if is_given and inspect.isfunction(function):
@@ -90,8 +90,10 @@ def is_awaited(function: Callable[..., Any]) -> bool:
 
 
 def _cell() -> int | None:
-    """Give the number of the run of a cell of a notebook, or of a line of IPython; None outside of
-    one. A cell that is run again defines its functions again."""
+    """Return the number of the run of a notebook cell, or of a line of IPython; None elsewhere.
+
+    A cell that is run again defines its functions again.
+    """
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     number: int | None = None if shell is None else shell.execution_count
@@ -109,7 +111,7 @@ class Work(Generic[P, R, Result_co]):
     kind: ClassVar[str] = "work"
     leading: ClassVar[int] = 0
     given: ClassVar[str] = "memory"
-    """What it is given first, where something is."""
+    """What the function is given first, if anything."""
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class Work(Generic[P, R, Result_co]):
         if queue is not None:
             check_queue(queue)
         copied: Any = self
-        update_wrapper(copied, function, updated=())  # its attributes are not in place of ours
+        update_wrapper(copied, function, updated=())  # without replacing our attributes
         self._cell = _cell() if self.__module__ == "__main__" else None
 
     def comes_after(self, other: Work[..., Any]) -> bool:
@@ -149,7 +151,7 @@ class Work(Generic[P, R, Result_co]):
         return shape_of(self.function, self.leading)
 
     def _check_function(self) -> None:
-        """Refuse where it is written what would fail whenever it runs. Raises InvalidArgument."""
+        """Refuse a function that would fail whenever it runs. Raises InvalidArgument."""
         function, name = self.function, self.name
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidArgument(
@@ -158,7 +160,7 @@ class Work(Generic[P, R, Result_co]):
             )
         try:
             parameters = list(signature_of(function).parameters.values())
-        except (TypeError, ValueError):  # not written in Python, and silent about it
+        except (TypeError, ValueError):  # not written in Python, and without a signature
             return
         owner = getattr(function, "__qualname__", "").rpartition(".")[0]
         if parameters and parameters[0].name == "self" and owner and not owner.endswith(">"):
@@ -344,10 +346,10 @@ class SqlHook(Hook[..., Any, T]):
     @overload
     def __call__(self, memory: Entity, *args: Any, **kwargs: Any) -> T: ...
     def __call__(self, memory: Any, *args: Any, **kwargs: Any) -> Any:
-        """Let the database run it; inside a coordinator or hook this resolves to its answer.
+        """Let the database run it. Inside a coordinator or hook the call resolves to its answer.
 
-        The function is given `["a", 1]` for `hook(memory, "a", 1)`, `{"n": 1}` for
-        `hook(memory, n=1)`.
+        The function is given `["a", 1]` for `hook(memory, "a", 1)`, `{"n": 1}` for `hook(memory,
+        n=1)`.
         """
         return super().__call__(memory, *args, **kwargs)
 
@@ -426,7 +428,7 @@ class Coordinator(Work[P, R, Result_co]):
 
 
 Workflow = Coordinator[..., Any, Result] | str
-"""A coordinator or its name, as whoever starts a job gives it."""
+"""A coordinator or its name, as callers that start a job give it."""
 
 
 def check_kind(given: object, kind: type[Work[..., Any]]) -> None:
