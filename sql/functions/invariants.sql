@@ -56,13 +56,13 @@ begin
        and not is_cleaning_up(t.job_id, t.task, split_part(t.task, '/', 1) || '/main')
        and (j.finished_at is not null or split_part(t.task, '/', 1) <> j.run::text)
     union all
-    select 'I7', j.id, null, format('the job may take %s, and no deadline waits for it', j.timeout)
+    select 'I7', j.id, null, format('the job has a timeout of %s, but no deadline', j.timeout)
       from jobs as j
      where j.status = 'running'
        and j.timeout is not null
        and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run::text || '/main/$deadline')
     union all
-    select 'I18', j.id, null, format('the beginnings of %s later runs are told, the last is run %s', k.told, j.run)
+    select 'I18', j.id, null, format('the beginnings of %s later runs are recorded, but the last is run %s', k.told, j.run)
       from jobs as j
      cross join lateral (
         select count(*) as told
@@ -105,7 +105,7 @@ begin
     return query
     select 'I6', c.job_id, c.task,
            case when t.task is null then 'a condition is awaited by a task that is gone'
-                when not j.watched then 'a condition is awaited on a memory whose writers do not look'
+                when not j.watched then 'a condition is awaited, but the writers of the memory do not check it'
                 else format('a condition holds and its task was not told: %s', c.condition) end
       from conditions as c
       left join jobs as j on j.id = c.job_id

@@ -10,7 +10,7 @@ declare
     issued bigint := (select case when s.is_called then s.last_value else 0 end from inbox_id_seq as s);
 begin
     return query
-    select 'I19', i.job_id, i.task, format('message %s was taken, and its journal tells it %s times', i.id, count(f.seq))
+    select 'I19', i.job_id, i.task, format('message %s was taken, but is in the journal %s times', i.id, count(f.seq))
       from inbox as i
       join tasks as t on t.job_id = i.job_id and t.task = i.task
       left join journal as f on f.job_id = i.job_id and f.task = i.task and f.key = i.key
@@ -19,7 +19,7 @@ begin
      group by i.job_id, i.id, i.task
     having count(f.seq) <> 1
     union all
-    select 'I21', i.job_id, i.task, format('message %s is there, but the last that was issued is %s', i.id, issued)
+    select 'I21', i.job_id, i.task, format('message %s exists, but the last id that was issued is %s', i.id, issued)
       from inbox as i
      where i.id > issued;
 end
@@ -40,7 +40,7 @@ begin
       from tables_version() as v (version)
      where v.version is distinct from perdure_version()
     union all
-    select 'I25', null, null, format('%s is not there, or does nothing', m.part)
+    select 'I25', null, null, format('%s is missing or disabled', m.part)
       from unnest(missing_parts()) as m (part);
 end
 $$;

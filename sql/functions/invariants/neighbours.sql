@@ -7,7 +7,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return query
-    select 'I12', j.id, null::text, format('what asked for it in job %s has ended, and nothing is left to %s it', j.parent, j.on_parent_end)
+    select 'I12', j.id, null::text,
+           format('the task of job %s that asked for it has ended, and nothing is left to %s it', j.parent, j.on_parent_end)
       from jobs as j
      where j.status = 'running'
        and j.on_parent_end in ('cancel', 'terminate')
@@ -29,8 +30,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return query
-    select 'I16', t.job_id, t.task, case when t.paused then 'a task is paused and its job is not'
-                                         else 'a task of a paused job is given to workers' end
+    select 'I16', t.job_id, t.task, case when t.paused then 'a task is paused but its job is not'
+                                         else 'a job is paused but its task is not' end
       from tasks as t
       join jobs as j on j.id = t.job_id
      where t.paused <> j.paused
@@ -66,7 +67,7 @@ begin
     select 'I23', coalesce(s.id, t.job_id), t.task,
            case when t.task is null then 'a schedule has no task'
                 when s.id is null then 'a task follows a schedule that does not exist'
-                when not s.watched then 'the writers of a schedule do not look'
+                when not s.watched then 'the writers of a schedule do not check it'
                 else format('a schedule sleeps until %s over what is due at %s', t.due_at, t.until) end
       from (select j.id, j.context, j.watched from jobs as j where j.entity = '$schedule') as s
       full join (select * from tasks as k where k.name = '$schedule') as t on s.id = t.job_id

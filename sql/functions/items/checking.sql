@@ -8,9 +8,9 @@ as $$
 begin
     return query
     select 'I17', p.job_id, p.task,
-           format(case when t.task is null then 'item %s is asked by a task that is gone'
-                       when p.is_open then 'item %s is open and has an answer'
-                       else 'item %s is resolved and its task was not told' end, p.id)
+           format(case when t.task is null then 'item %s was asked by a task that is gone'
+                       when p.is_open then 'item %s is open, but has an answer'
+                       else 'item %s is resolved, but its task was not told' end, p.id)
       from items as p
       left join tasks as t on t.job_id = p.job_id and t.task = p.task
       left join inbox as i on i.job_id = p.job_id and i.task = p.task and i.key = p.key
