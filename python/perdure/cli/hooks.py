@@ -9,7 +9,7 @@ import typer
 from .terminal import DEFAULT, Dsn, Schema, client, show, show_each
 
 hook = typer.Typer(
-    name="hook", help="Use functions of the database as hooks.", no_args_is_help=True
+    name="hook", help="Register functions of the database as hooks.", no_args_is_help=True
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the hook.")]
@@ -29,7 +29,9 @@ def register_sql_hook(
         str, typer.Argument(metavar="FUNCTION", help="A function (text, jsonb): my_app.recount")
     ],
     attempts: Annotated[int, typer.Option(help="How often it may run if it fails.")] = 1,
-    retry_in: Annotated[str, typer.Option(help='The first pause: "5 s"; it doubles.')] = "1 s",
+    retry_in: Annotated[
+        str, typer.Option(help='The first pause, which doubles each time: "5 s".')
+    ] = "1 s",
     timeout: Annotated[str | None, typer.Option(help="How long an attempt may take.")] = None,
     within: Annotated[str | None, typer.Option(help="How long all attempts may take.")] = None,
     schema: Schema = DEFAULT,

@@ -12,7 +12,9 @@ from perdure.basics.durations import seconds
 
 from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show, show_each
 
-index = typer.Typer(name="index", help="Indexes on memories.", no_args_is_help=True)
+index = typer.Typer(
+    name="index", help="Create, drop and list indexes on memories.", no_args_is_help=True
+)
 
 Place = Annotated[str, typer.Argument(metavar="PATH", help="A path in the memory: user.email")]
 Version = Annotated[int, typer.Argument(metavar="VERSION", help="A version of the memory.")]

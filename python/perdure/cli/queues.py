@@ -37,7 +37,7 @@ def resume(
 
 @queue.command("list")
 def list_queues(
-    queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="Only this.")] = None,
+    queue: Annotated[str | None, typer.Argument(metavar="QUEUE", help="Only this queue.")] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:
@@ -49,10 +49,18 @@ def list_queues(
 @queue.command("set")
 def set_queue(
     queue: Queue,
-    max_running: Annotated[int | None, typer.Option(help="Tasks at a time.")] = None,
-    max_per_key: Annotated[int | None, typer.Option(help="Tasks at a time per key.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Turns that begin per second.")] = None,
-    burst: Annotated[float | None, typer.Option(help="Turns that may begin at once.")] = None,
+    max_running: Annotated[
+        int | None, typer.Option(help="How many tasks may run at a time.")
+    ] = None,
+    max_per_key: Annotated[
+        int | None, typer.Option(help="How many may run at a time for each limit key.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="How many turns may begin each second.")
+    ] = None,
+    burst: Annotated[
+        float | None, typer.Option(help="How many turns may begin at once after a calm.")
+    ] = None,
     schema: Schema = DEFAULT,
     dsn: Dsn = None,
 ) -> None:

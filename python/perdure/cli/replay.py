@@ -24,7 +24,8 @@ Target = Annotated[
 ]
 Workflow = Annotated[str | None, typer.Option(help="Only jobs of this workflow.")]
 Queues = Annotated[
-    list[str] | None, typer.Option("--queue", "-q", help="Default: the queues of the app.")
+    list[str] | None,
+    typer.Option("--queue", "-q", help="Only jobs of this queue. Default: all queues of the app."),
 ]
 Version = Annotated[
     str | None, typer.Option(help="The version of the code, if the app does not say it.")

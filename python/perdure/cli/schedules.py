@@ -21,12 +21,22 @@ def create_schedule(
     cron: Annotated[
         str | None, typer.Argument(metavar="CRON", help='When: "0 9 * * mon-fri", @hourly.')
     ] = None,
-    every: Annotated[str | None, typer.Option(help='An interval: "15 min", "1 day".')] = None,
-    name: Annotated[str | None, typer.Option(help="Default: the workflow's.")] = None,
-    args: Annotated[str, typer.Option(metavar="JSON", help="An array, or an object.")] = "[]",
-    time_zone: Annotated[str, typer.Option(help="For CRON and days.")] = "UTC",
-    catch_up: Annotated[str, typer.Option(help="Missed times: none, last, all.")] = "last",
-    overlap: Annotated[str, typer.Option(help="While a job runs: allow, skip.")] = "allow",
+    every: Annotated[
+        str | None, typer.Option(help='An interval instead of CRON: "15 min", "1 day".')
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of the schedule. Default: that of the workflow.")
+    ] = None,
+    args: Annotated[
+        str, typer.Option(metavar="JSON", help="The arguments: an array, or an object.")
+    ] = "[]",
+    time_zone: Annotated[str, typer.Option(help="The time zone of CRON, days and months.")] = "UTC",
+    catch_up: Annotated[
+        str, typer.Option(help="Which missed due times get a job: none, last or all.")
+    ] = "last",
+    overlap: Annotated[
+        str, typer.Option(help="While a job of it runs: allow another, or skip.")
+    ] = "allow",
     queue: Annotated[str | None, typer.Option(help="The queue of the coordinator.")] = None,
     entity: Annotated[str | None, typer.Option(help="The type of the memories.")] = None,
     version: Annotated[

@@ -46,8 +46,8 @@ def start(
     - `queue`, `priority` (0 first, 9 last, default 5), `limit_key`: where and in which order it
       runs.
     - `due_at`, `timeout`: when it may begin, and how long the job may take.
-    - `key`: the same key starts once. `headers`: for traces. `pinned_version`: run only by this
-      version of the code.
+    - `key`: needs an `id`; a repeated call with the same key starts nothing again.
+    - `headers`: for traces. `pinned_version`: run only by this version of the code.
     - `connection`: join its transaction.
 
     Raises JobExists, and InvalidArgument, also if a keyword could be meant as an option or as an
