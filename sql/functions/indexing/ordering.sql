@@ -9,7 +9,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if (case jsonb_typeof(check_order_key.item)
-            when 'string' then check_order_key.item #>> '{}' !~* '[[:space:]](asc|desc)$'  -- said as in SQL: no key that anybody has
+            when 'string' then check_order_key.item #>> '{}' !~* '[[:space:]](asc|desc)$'  -- a direction as in SQL, not a key
             when 'object' then jsonb_typeof(check_order_key.item -> 'path') = 'string'
                                and (check_order_key.item - '{path,search}'::text[] = '{}' and check_order_key.item ? 'search'
                                     or check_order_key.item - '{path,near}'::text[] = '{}' and check_order_key.item ? 'near'

@@ -22,7 +22,7 @@ begin
                        and j.asked_as < e.task || '0'
                        and j.status = 'running'
                     offset 0)
-                offset 0) as r  -- hardly anybody has such children, which a look at an index tells
+                offset 0) as r  -- rare: one look at an index tells
          where children_to_end(r.job, r.task, 1) <> '{}'
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
