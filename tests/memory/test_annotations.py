@@ -220,7 +220,7 @@ def test_the_name_of_a_type_in_the_place_of_a_type_is_told(
 ) -> None:
     """`wait_for("go", type="Approval")` gave a dict, without a word: who knows which is meant?"""
     assert decoder(list["Page | never"])([{"number": 1}]) == [{"number": 1}]  # type: ignore[misc]  # noqa: F821
-    assert "'Page | never' names a type and is none" in caplog.text
+    assert "'Page | never' looks like a type but is not one" in caplog.text
 
 
 def test_a_key_that_json_has_not_is_refused() -> None:

@@ -450,7 +450,7 @@ def test_what_cannot_be_published_is_told(
     work()
     is_lost = isinstance(error, perdure.TaskNotHeld)
     assert client.start(talks).result(T) == (1 if is_lost else "ValueError")
-    assert ("has published in vain: it is lost" in caplog.text) is is_lost
+    assert ("could not publish: it is lost" in caplog.text) is is_lost
 
 
 def test_a_database_that_does_not_answer_for_long_is_told_of(

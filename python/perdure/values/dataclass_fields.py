@@ -42,7 +42,7 @@ def making_of(kind: Any) -> Making:
     if lost:
         raise InvalidValue(
             f"a {kind.__name__} cannot be read back from the JSON that it is written as",
-            detail=f"It is made of {', '.join(lost)}, which no field of it keeps.",
+            detail=f"It is made of {', '.join(lost)}, which none of its fields keeps.",
             hint="Give an InitVar a default, or keep it in a field; or give plain values.",
         )
     later = frozenset(names) - taken.keys()

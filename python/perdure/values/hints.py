@@ -188,8 +188,8 @@ def _read(owner: Any, name: str, annotation: Any) -> Any:
         hints = typing.get_type_hints(alone, names, inside, include_extras=True)
     except (NameError, TypeError, AttributeError, SyntaxError) as error:
         logger.warning(
-            "the annotation %s of %r in %s cannot be read, so values come there as JSON gives"
-            " them: %s; import its names at run time, at the top of the module",
+            "the annotation %s of %r in %s cannot be read, so its values stay plain JSON:"
+            " %s; import its names at run time, at the top of the module",
             annotation,
             name,
             getattr(owner, "__qualname__", owner),

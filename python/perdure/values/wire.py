@@ -141,7 +141,7 @@ def _made_decoder(annotation: Any) -> Decode:
     if is_alias(origin):
         return _later(lambda: origin.__value__[arguments])
     if isinstance(annotation, str | typing.ForwardRef):
-        logger.warning("%r names a type and is none: values come as JSON gives them", annotation)
+        logger.warning("%r looks like a type but is not one: values stay plain JSON", annotation)
     if (named := bare(annotation)) is not annotation:
         return decoder(named)
     if origin in (typing.Union, types.UnionType):
@@ -254,7 +254,7 @@ def _choice_decoder(members: Iterable[Any], otherwise: Decode) -> Decode:
 
 
 def _refused(value: Any) -> Any:
-    raise ValueError(f"{value!r} is none of the Literal's")
+    raise ValueError(f"{value!r} is not one of the Literal's values")
 
 
 def _is_written_as(stored: Any, made: Any) -> bool:
@@ -301,7 +301,7 @@ def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
     def decode(value: Any) -> Any:
         given, making = an(dict, value), making_of(kind)
         if missing := making.needed - given.keys():  # before its parts are made
-            raise TypeError(f"{kind.__name__} misses {', '.join(sorted(missing))}")
+            raise TypeError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
         names = (name for name in making.names if name in given)
         return make(kind, {name: fields[name](given[name]) for name in names})
 

@@ -404,7 +404,7 @@ class Committer:
             await self._advance(letters[half:], 0)
             return
         turn = letters[0].turn
-        logger.error("%r spoils a batch and is parked: %s", turn, error)
+        logger.error("%r made its batch fail and is parked: %s", turn, error)
         letter = Letter(turn, turn.spoiled(error))
         try:
             reply = await self._link.call(self.written([letter]))

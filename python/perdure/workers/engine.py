@@ -329,7 +329,7 @@ class Engine:
         ended = [turn for turn in turns if not self.threads[turn.place]]
         for turn in turns:
             if self.threads[turn.place]:
-                logger.warning("%r is left behind: its code goes on until the process ends", turn)
+                logger.warning("%r is left behind: its code continues until the process ends", turn)
         return [turn.lease() | turn.progress.news()[1] for turn in ended]
 
     async def _code_ended(self, running: set[asyncio.Task[Any]], turns: list[Turn]) -> None:

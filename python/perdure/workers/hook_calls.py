@@ -105,7 +105,7 @@ class HookRuntime(Runtime):
             await self._hear_cancel(key, is_request=is_request, waits=is_request)
             fact = await self._bring_about(ask, key)
         elif ask.kind == "command" and fact.fingerprint != ask.fingerprint:
-            logger.warning("%r: %s differs from its first run, which stands", turn, key)
+            logger.warning("%r: %s differs from its first run, which is kept", turn, key)
         if fact.ok:
             return read_as(ask.decode, fact.value, ask.name, ask.kind)
         raise ask.failure(fact.value)

@@ -256,9 +256,9 @@ class HookTurn(Turn):
         self._turned_away += 1
         if self._turned_away == MAX_TURNED_AWAY:
             logger.error(
-                "%r does not let go: its code catches what is to end it, and waits again. It is"
-                " left where it is for ever, and begins anew from its journal. Let it catch"
-                " Exception instead of BaseException",
+                "%r does not end: its code catches the exception that should end it, and waits"
+                " again. It is abandoned, and starts over from its journal. Let it catch Exception"
+                " instead of BaseException",
                 self,
             )
             self.engine.loop.call_soon_threadsafe(self._abandon)

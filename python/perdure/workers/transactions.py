@@ -110,8 +110,8 @@ class Transactions:
         if not self._is_told_of_crowd:
             self._is_told_of_crowd = True
             logger.warning(
-                "a transaction has waited %g s for a connection: this worker has %d open, and no"
-                " more at a time; run more workers, or let each transaction take less time",
+                "a transaction has waited %g s for a connection: this worker has %d open, and may"
+                " not have more; run more workers, or let each transaction take less time",
                 CROWDED_AFTER,
                 MAX_OPEN,
             )

@@ -165,7 +165,7 @@ class Turn(ABC):
 
     def let_go(self, error: Exception) -> None:
         """Leave the task to whoever claims it when its lease has ended."""
-        logger.error("%r cannot go on here; its lease will end: %s", self, error)
+        logger.error("%r cannot continue here; its lease will end: %s", self, error)
         self.land()
         self.drop()
 

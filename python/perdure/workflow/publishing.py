@@ -150,7 +150,7 @@ class Publisher:
             self._hurry.set()
             await ended
         if isinstance(self._error, TaskNotHeld):
-            logger.warning("%r has published in vain: %s", self._turn, self._error)
+            logger.warning("%r could not publish: %s", self._turn, self._error)
         elif self._error is not None:
             raise self._error
 
