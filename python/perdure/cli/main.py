@@ -10,7 +10,7 @@ from perdure.errors import PerdureError
 
 
 def main() -> None:
-    """Run the command line; leave with status 1 and a plain message where something is wrong."""
+    """Run the command line; exit with status 1 and a plain message if something is wrong."""
     try:
         from .commands import commands
     except ModuleNotFoundError as error:
@@ -24,7 +24,7 @@ def main() -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """Tell an error with what was noted of it, and who may help where a role may not."""
+    """Write an error with its notes, and who can help if a role lacks rights."""
     notes = list(getattr(error, "__notes__", ()))
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and not notes:
         notes = ["hint: The owner of the app can give the role access with grant_access()."]

@@ -49,8 +49,8 @@ def replay(
 ) -> None:
     """Replay journals with the code at hand, without any effect; fail if any differs.
 
-    Of the jobs that run those count which a worker of this code would run: on the queues of the
-    app, and pinned to its version or to none.
+    Of the running jobs, those are replayed that a worker of this code would run: on the queues of
+    the app, and pinned to its version or to none.
     """
     if running + bool(job) + (file is not None) != 1:
         raise typer.BadParameter("give one of --running, --job and --file")
@@ -80,7 +80,7 @@ def _check_readable(file: str) -> None:
 def _concerned(
     recorded: Iterator[Recording], app: Any, queues: list[str] | None, version: str | None
 ) -> Iterator[Recording]:
-    """Leave out what no worker of this code would run; without code nothing."""
+    """Leave out the jobs that no worker of this code would run; without code, none."""
     if app is None:
         return recorded
     known = queues or app.queues(), version or app.version

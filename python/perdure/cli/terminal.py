@@ -70,7 +70,7 @@ def every_command(
         ),
     ] = False,
 ) -> None:
-    """Take what stands before the command."""
+    """Handle the options before the command."""
 
 
 @contextmanager

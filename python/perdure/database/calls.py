@@ -52,7 +52,7 @@ Task = dict[str, Any]
 class Call(NamedTuple):
     """A call of one SQL function; `again` is set when a claim is repeated after a lost reply.
 
-    `opens` decrypts what the server has sent, `read` makes the answer of that.
+    `opens` decrypts what the server has sent, `read` makes the answer from that.
     """
 
     function: str
@@ -160,7 +160,7 @@ class Calls:
     def signal_with_start(
         self, workflow: str, args: Any, job: str, name: str, payload: Any, **options: Any
     ) -> Call:
-        """Send a signal to a job that is started if it is not there; returns (id, is_new)."""
+        """Send a signal to a job, which is started if it does not exist; returns (id, is_new)."""
         start = self._started({"workflow": workflow, "args": args, "id": job} | options)
         sealed = self._seal(options.get("key")).whole("signal", job, name, payload)
         return self._call("signal_with_start", "row", name=name, payload=_or_null(sealed), **start)
@@ -176,13 +176,13 @@ class Calls:
         return self._call("hook", id=job, name=name, args=to_text(sealed), **options)
 
     def register_sql_hook(self, name: str, function: str, **options: Any) -> Call:
-        """Let a function of the database be a hook."""
+        """Register a function of the database as a hook."""
         call = self._call("register_sql_hook", name=name, function=function, **options)
         named = b'"function" => pg_catalog.to_regproc(%s)'  # null if there is none
         return call._replace(query=call.query.replace(b'"function" => %s', named))
 
     def drop_sql_hook(self, name: str) -> Call:
-        """Let a function be a hook no more; returns false where it was none."""
+        """Unregister a hook in SQL; returns False if there was none."""
         return self._call("drop_sql_hook", name=name)
 
     def sql_hooks(self) -> Call:
@@ -192,12 +192,12 @@ class Calls:
         return Call("sql_hooks", query.encode(), (), "rows")
 
     def sql_hook_timeout(self, name: str) -> Call:
-        """Ask how many seconds an attempt of a hook in SQL may take; returns None for any."""
+        """Ask how many seconds an attempt of a hook in SQL may take; returns None for no limit."""
         query = f"select extract(epoch from {self._quoted}.sql_hook_timeout(%s))"
         return Call("sql_hook_timeout", query.encode(), (name,))
 
     def signal(self, job: str, name: str, payload: Any, key: str | None) -> Call:
-        """Send a signal; returns false where the key was seen before."""
+        """Send a signal; returns False if the key was used before."""
         sealed = self._seal(key).whole("signal", job, name, payload)
         return self._call("signal", id=job, name=name, payload=_or_null(sealed), key=key)
 
@@ -213,19 +213,19 @@ class Calls:
         return self._call("cancel_hook", id=job, task=task, reason=self._reason(job, reason))
 
     def family(self, job: str, max_rows: int) -> Call:
-        """Read who descends from a job; returns a row for each, itself first."""
+        """Read the descendants of a job; returns a row for each, itself first."""
         return self._call("family", "rows", id=job, max_rows=max_rows)
 
     def terminate(self, job: str, reason: str | None) -> Call:
-        """End a job on the spot."""
+        """End a job at once."""
         return self._call("terminate", id=job, reason=self._reason(job, reason))
 
     def resume(self, job: str, task: str | None, accept_changes: bool) -> Call:
-        """Wake what is stuck; returns how many tasks."""
+        """Wake stuck tasks; returns how many."""
         return self._call("resume", id=job, task=task, accept_changes=accept_changes)
 
     def repin(self, job: str, version: str | None) -> Call:
-        """Let a job keep to another version of the code, or to none; returns how many tasks."""
+        """Pin a job to another version of the code, or to none; returns how many tasks moved."""
         check_arguments("repin", {"pinned_version": version})
         query = f"select {self._quoted}.repin(%s, %s)"
         return Call("repin", query.encode(), (job, version))
@@ -235,12 +235,12 @@ class Calls:
         return self._call("pause", id=job)
 
     def retry(self, job: str, args: Any, timeout: str | None, key: str) -> Call:
-        """Run a job again that has failed or was cancelled; returns false where it did not."""
+        """Run a failed or cancelled job again; returns False if it does not run again."""
         sealed = self._seal(key).args(job, MAIN, args)
         return self._call("retry", id=job, args=_or_null(sealed), timeout=timeout, key=key)
 
     def fork(self, job: str, new_id: str, seq: int | None, context: Any, key: str) -> Call:
-        """Start a job where another stood; returns (id, is_new)."""
+        """Start a job from a place in the journal of another; returns (id, is_new)."""
         sealed = self._seal(key).document(new_id, [], context)
         written = _or_null(sealed)
         return self._call("fork", "row", id=job, new_id=new_id, seq=seq, context=written, key=key)
@@ -255,7 +255,7 @@ class Calls:
         return self._call("forget_finished", before=before, entity=entity, max_jobs=max_jobs)
 
     def forget_old_runs(self, job: str, max_rows: int) -> Call:
-        """Drop what old runs were told; returns how many facts."""
+        """Delete what old runs were told; returns how many facts."""
         return self._call("forget_old_runs", id=job, max_rows=max_rows)
 
     def result(self, job: str) -> Call:
@@ -277,7 +277,7 @@ class Calls:
         return self._call("status", "row", id=job)
 
     def task_reason(self, job: str, task: str) -> Call:
-        """Read in words what a task waits for; None where it has ended."""
+        """Read in words what a task waits for; None if it has ended."""
         return self._call("task_reason", job=job, task=task)
 
     def list_jobs(self, **asked: Any) -> Call:
@@ -286,7 +286,7 @@ class Calls:
 
     # Queues.
     def set_queue(self, queue: str, rate_per_second: Any, burst: Any, **limits: Any) -> Call:
-        """Limit a queue; what is None is not limited."""
+        """Limit a queue; a limit that is None is removed."""
         limits["rate_per_second"] = _number("rate_per_second", rate_per_second)
         limits["burst"] = _number("burst", burst)
         return self._call("set_queue", queue=queue, **limits).reading(lambda _: None)
@@ -327,7 +327,7 @@ class Calls:
         return self._part(job, path, call)
 
     def apply(self, job: str, commands: Any, options: dict[str, Any]) -> Call:
-        """Carry out several commands, all or none; returns an array of their answers."""
+        """Apply several commands, all or none; returns an array of their answers."""
         seal = self._seal(options.get("key"))
         sealed = [seal.command(job, command) for command in commands]
         call = self._call("entity_apply", id=job, commands=to_text(sealed), **options)
@@ -336,11 +336,11 @@ class Calls:
         )
 
     def restore(self, job: str, version: int, options: dict[str, Any]) -> Call:
-        """Make a memory again what it was."""
+        """Make a memory again what it was at a version."""
         return self._call("entity_restore", id=job, version=version, **options)
 
     def meets(self, job: str, condition: str) -> Call:
-        """Tell whether a condition holds: answers the version, or None."""
+        """Check whether a memory meets a condition; returns the version, or None."""
         return self._call("entity_meets", id=job, condition=condition)
 
     def watch(self, job: str, listener: str) -> Call:
@@ -355,7 +355,7 @@ class Calls:
         return self._opened(call, partial(openers.changes, job))
 
     def memory_at(self, job: str, version: int | None, at: Any, path: str) -> Call:
-        """Read what a memory was at a version or a time."""
+        """Read a memory as it was at a version or a time."""
         call = self._call("entity_at", id=job, version=version, at=at, path=path)
         return self._part(job, path, call)
 
@@ -365,7 +365,7 @@ class Calls:
         return self._opened(call, partial(openers.parts, job, (2, 3)))
 
     def blame(self, job: str, path: str) -> Call:
-        """Read who wrote what stands in a memory."""
+        """Read who wrote each value in a memory."""
         call = self._call("entity_blame", "rows", id=job, path=path)
         return self._opened(call, partial(openers.parts, job, (1,)))
 
@@ -381,7 +381,7 @@ class Calls:
         return self._call("publish", **task, **given)
 
     def stream_items(self, job: str, stream: str, after: int, place: int | None) -> Call:
-        """Read the items of a stream behind a place."""
+        """Read the items of a stream after a place."""
         call = self._call("stream_items", "rows", id=job, stream=stream, after=after, place=place)
         return self._opened(call, partial(openers.items, job, parse_path(stream)))
 
@@ -391,7 +391,7 @@ class Calls:
 
     # Schedules.
     def create_schedule(self, name: str, workflow: str, args: Any, **options: Any) -> Call:
-        """Make or change a schedule; returns when it is due next."""
+        """Create or change a schedule; returns when it is due next."""
         if options.get("headers") is not None:
             options["headers"] = to_text(options["headers"])
         sealed = self._seal(f"schedule {name}").args("", workflow, args)
@@ -400,19 +400,19 @@ class Calls:
         )
 
     def pause_schedule(self, name: str) -> Call:
-        """Let a schedule start nothing; returns false where it was so."""
+        """Pause a schedule; returns False if it was paused."""
         return self._call("pause_schedule", name=name)
 
     def resume_schedule(self, name: str) -> Call:
-        """Let a schedule go on; returns false where it was not paused."""
+        """Resume a schedule; returns False if it was not paused."""
         return self._call("resume_schedule", name=name)
 
     def trigger_schedule(self, name: str, key: str) -> Call:
-        """Start what a schedule starts; returns (id, is_new)."""
+        """Start the job of a schedule now; returns (id, is_new)."""
         return self._call("trigger_schedule", "row", name=name, key=key)
 
     def drop_schedule(self, name: str) -> Call:
-        """Forget a schedule; returns false where there is none."""
+        """Delete a schedule; returns False if there is none."""
         return self._call("drop_schedule", name=name)
 
     def schedules(self) -> Call:
@@ -434,15 +434,15 @@ class Calls:
         return self._item("read_item", item)
 
     def claim_item(self, item: str, by: str) -> Call:
-        """Take an item for a person; returns it, as all these do."""
+        """Claim an item for a person; returns the item, as the other calls on items do."""
         return self._item("claim_item", item, by=by)
 
     def release_item(self, item: str, by: str | None) -> Call:
-        """Give an item back."""
+        """Release an item."""
         return self._item("release_item", item, by=by)
 
     def assign_item(self, item: str, assignee: str | None) -> Call:
-        """Give an item to somebody else, or to anybody."""
+        """Assign an item to somebody else, or to anybody."""
         return self._item("assign_item", item, assignee=assignee)
 
     def resolve_item(
@@ -456,11 +456,11 @@ class Calls:
 
     # Contracts.
     def define_contract(self, entity: str, schema: Any) -> Call:
-        """Define what memories of an entity must look like."""
+        """Define the contract of an entity."""
         return self._call("define_contract", entity=entity, schema=to_text(schema))
 
     def drop_contract(self, entity: str) -> Call:
-        """Let memories of an entity be free; returns false when there was no contract."""
+        """Remove the contract of an entity; returns False if there was none."""
         return self._call("drop_contract", entity=entity)
 
     def contract(self, entity: str) -> Call:
@@ -468,7 +468,7 @@ class Calls:
         return self._call("contract_of", entity=entity)
 
     def broken_contracts(self, entity: str, schema: Any, **page: Any) -> Call:
-        """Find memories that do not fit; returns a row (id, path, rule, message) for each."""
+        """Find memories that break a contract; returns a row (id, path, rule, message) for each."""
         written = _or_null(schema)
         return self._call("broken_contracts", "rows", entity=entity, schema=written, **page)
 
@@ -490,7 +490,7 @@ class Calls:
         return self._opened(call, openers.found)
 
     def _written(self, conditions: Any) -> str:
-        """Write conditions. Raises InvalidArgument where they ask for what is encrypted."""
+        """Write conditions. Raises InvalidArgument if they ask for an encrypted value."""
         self._check_readable(condition_paths(conditions))
         return to_text(conditions)
 
@@ -523,7 +523,7 @@ class Calls:
         )
 
     def statements_to_create_index(self, entity: str, path: str, kind: str) -> Call:
-        """Return the statements, a row each, that make an index while others write."""
+        """Return the statements, a row each, that create an index while others write."""
         return self._call("statements_to_create_index", "rows", entity=entity, path=path, kind=kind)
 
     def statements_to_drop_index(self, entity: str, path: str, kind: str) -> Call:
@@ -539,7 +539,7 @@ class Calls:
         return self._call("index_work_is_running")
 
     def indexes(self) -> Call:
-        """Read which indexes are wanted, and what the catalogue says of them."""
+        """Read the indexes that are wanted, with their state in the catalogue."""
         query = "select entity, path, kind, state, bytes, scans, name"
         query = f"{query} from {self._quoted}.indexes order by entity, path, kind"
         return Call("indexes", query.encode(), (), "rows")
@@ -593,7 +593,7 @@ class Calls:
         return call._replace(again=self._opened(again, opener))
 
     def extend(self, tasks: list[Task], lease_for: float) -> Call:
-        """Move the end of leases."""
+        """Renew leases."""
         sealed = self._leases(tasks)
         return self._call("extend", tasks=to_text(sealed), lease_for=as_interval(lease_for))
 
@@ -632,7 +632,7 @@ class Calls:
 
     @staticmethod
     def reset() -> Call:
-        """Undo what was set for a session."""
+        """Undo the settings of a session."""
         return Call("reset", b"reset all", (), "rows")
 
     def run_task(self, job: str, task: str, token: str) -> Call:
@@ -659,7 +659,7 @@ class Calls:
         return Call("recording_of", query.encode(), (job,))
 
     def adopt_instance(self, copied_at: datetime | None) -> Call:
-        """Let the app execute where it stands; returns who it is from now on."""
+        """Let a copy of the app execute; returns its new instance."""
         return self._call("adopt_instance", copied_at=copied_at)
 
     def register_worker(self, worker: str, details: dict[str, Any], **more: Any) -> Call:
@@ -726,7 +726,7 @@ class Calls:
         return self._call("move_clock", by=f"{seconds} s")
 
     def skip_time(self, up_to: datetime | None) -> Call:
-        """Move the clock to when the next task is due; returns None where none will be."""
+        """Move the clock to when the next task is due; returns None if none will be."""
         return self._call("skip_time", up_to=up_to)
 
     @property

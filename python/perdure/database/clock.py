@@ -11,7 +11,7 @@ _PACE = 0.9995e6
 
 
 class Clock:
-    """Tell the database's time: the last one heard, and what has passed since."""
+    """The time of the database: the last one heard, plus what has passed since."""
 
     __slots__ = ("_heard", "_heard_at")
 

@@ -62,7 +62,7 @@ class AsyncRun(Run[Durable]):
 
     @property
     def errors(self) -> list[BaseException]:
-        """What tasks have raised that nobody awaits."""
+        """What tasks have raised and nobody awaits."""
         return self._loop.errors
 
     def advance(self) -> bool:

@@ -123,7 +123,7 @@ class Attempt:
         self.pulse = Pulse(turn, key)
 
     def info(self) -> Info:
-        """Tell who it is."""
+        """Return what `info()` tells the code."""
         place = self._turn.place if self._key is None else (*self._turn.place, self._key)
         return replace(
             self._turn.info(),

@@ -153,7 +153,7 @@ class Committer:
     # The loop.
 
     async def run(self) -> None:
-        """Send and claim until cancelled. Raises what is FATAL."""
+        """Send and claim until cancelled. Raises FATAL errors."""
         while True:
             await self._something_to_do()
             await self._round()

@@ -38,7 +38,7 @@ class CoordinatorRuntime(Runtime):
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
-        """Tell the code who it is."""
+        """Return what `info()` tells the code."""
         return info_of(self._row, "coordinator")
 
     def ask(self, ask: Ask) -> Any:

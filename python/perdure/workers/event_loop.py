@@ -1,4 +1,4 @@
-"""The worker's event loop: uvloop's where it is installed, asyncio's own elsewhere."""
+"""The worker's event loop: that of uvloop if it is installed, else that of asyncio."""
 
 from __future__ import annotations
 

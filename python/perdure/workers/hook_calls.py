@@ -54,7 +54,7 @@ class HookRuntime(Runtime):
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
-        """Tell the code who it is."""
+        """Return what `info()` tells the code."""
         return replace(self.turn.info(), progress=self._known)
 
     # The calls.
@@ -87,7 +87,7 @@ class HookRuntime(Runtime):
         return None
 
     def give(self, pending: Any) -> Any:
-        """Wait in plain code. Code that is to leave and does not let go waits for ever."""
+        """Wait in plain code. Code that must leave and does not let go waits for ever."""
         turn = self.turn
         if not turn.is_leaving():
             return pending if self.is_async else InThread(turn, pending).result()

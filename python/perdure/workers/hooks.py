@@ -449,7 +449,7 @@ class HookTurn(Turn):
     # Sending.
 
     def body(self, state: str, **more: Any) -> Json:
-        """Return a turn, and how much the code had asked for before it was to be cancelled."""
+        """Return a turn, and how much the code had asked for before it was cancelled."""
         return super().body(state, asked=self._asked, **more)
 
     def record(self, fact: Fact) -> Json:

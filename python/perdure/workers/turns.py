@@ -164,7 +164,7 @@ class Turn(ABC):
         self.over()
 
     def let_go(self, error: Exception) -> None:
-        """Leave the task to whoever claims it when its lease has ended."""
+        """Leave the task to the worker that claims it when its lease has ended."""
         logger.error("%r cannot continue here; its lease will end: %s", self, error)
         self.land()
         self.drop()

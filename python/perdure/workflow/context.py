@@ -56,7 +56,7 @@ class Info:
 
 
 def info_of(row: dict[str, Any], kind: str) -> Info:
-    """Tell who runs the task of a claimed row."""
+    """Return the Info of the task of a claimed row."""
     return Info(kind=kind, **{name: row[name] for name in _OF_A_ROW})
 
 
