@@ -42,7 +42,7 @@ begin
 end
 $$;
 comment on function @extschema@.open_messages(text, text, text[]) is
-    'Return the open messages of a task: answers addressed to it, and signals that it awaits, in order of acceptance. If there may be more, the last one says so.';
+    'Return the open messages of a task: answers addressed to it, and signals that it awaits, in order of acceptance. If there may be more, the last one says so in the field more.';
 
 
 create function @extschema@.find_arrivals(turns @extschema@.turn[]) returns @extschema@.arrival[]

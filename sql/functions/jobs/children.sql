@@ -26,7 +26,7 @@ begin
 end
 $$;
 comment on function @extschema@.children_to_end(text, text, integer) is
-    'Return the running children that must not continue, since the task that asked for them, or an ended task above it, has ended.';
+    'Return the running children that must not continue because a task has ended: those that it asked for, or that ended tasks beneath it asked for.';
 
 
 create function @extschema@.still_children(ids text[], job text, task text) returns text[]

@@ -53,7 +53,7 @@ begin
 end
 $$;
 comment on function @extschema@.ask_to_cancel(text, text[], timestamptz) is
-    'Ask tasks of a locked job to cancel, on behalf of tasks that have requested them and are at work; return whom to notify.';
+    'Ask tasks of a locked job to cancel, on behalf of their askers; activities that nobody holds end at once. Return whom to notify.';
 
 
 -- A key names a hook or activity beneath the task, or a child: the coordinator whose asker is this request.
