@@ -108,7 +108,7 @@ def test_a_remark_makes_no_other_tables(app: Connection, tmp_path: Path) -> None
     assert install(app, "my_app", source=remark) == NOW
 
 
-@pytest.mark.parametrize("what", ["type started cannot become", "drop columns from view"])
+@pytest.mark.parametrize("what", ["type started cannot be changed", "drop columns from view"])
 def test_a_build_that_has_lost_something_is_refused(
     app: Connection, older: Path, tmp_path: Path, what: str
 ) -> None:

@@ -216,7 +216,7 @@ def test_a_type_only_gains_attributes(app: Connection, trees: Trees, tmp_path: P
     root = Path(shutil.copytree(trees[LAST], tmp_path / "sql"))
     types = root / "types" / "jobs.sql"
     types.write_text(re.sub(r"\bis_new ", "novel ", types.read_text()))
-    with pytest.raises(errors.FeatureNotSupported, match="started cannot become"):
+    with pytest.raises(errors.FeatureNotSupported, match="started cannot be changed"):
         install(app, "my_app", source=root)
     assert value(app, "select my_app.perdure_version()") == NOW
 

@@ -120,7 +120,10 @@ MISTAKES = {
     "no version": (("memory", "m", "--version", "9"), "version 9"),
     "a time of no kind": (("memory", "m", "--at", "yesterday"), "like 2030-01-31T12:00:00Z"),
     "a time without a zone": (("memory", "m", "--at", "2030-01-31"), "time zone"),
-    "two moments": (("memory", "m", "--version", "1", "--at", "2030-01-31T12:00:00Z"), "both"),
+    "two moments": (
+        ("memory", "m", "--version", "1", "--at", "2030-01-31T12:00:00Z"),
+        "Both or neither",
+    ),
 }
 
 

@@ -426,7 +426,7 @@ def test_what_has_no_double(lab: Lab, work: Any, error: type[Exception]) -> None
 def test_what_cannot_be_called_is_no_double(lab: Lab, function: Any) -> None:
     """The activity would fail at its first call, and the lab keep it."""
     before = search.function
-    with pytest.raises(perdure.InvalidArgument, match=re.escape(f"{function!r} is no function")):
+    with pytest.raises(perdure.InvalidArgument, match=re.escape(f"{function!r} is not a function")):
         lab.mock(search, function)
     assert search.function is before
 

@@ -268,7 +268,7 @@ def test_a_lab_runs_what_is_pinned_to_its_version_alone(dsn: str) -> None:
 def test_a_version_is_named_once() -> None:
     with pytest.raises(perdure.InvalidArgument, match="this app has none"):
         perdure.App().coordinator(pinned=True)(app_of)
-    with pytest.raises(perdure.InvalidArgument, match="told to be 2"):
+    with pytest.raises(perdure.InvalidArgument, match="was given 2"):
         perdure.Worker(perdure.App(version="1"), version="2")
     for name in ("", "v" * 201):
         with pytest.raises(perdure.InvalidName):

@@ -131,7 +131,7 @@ def moment(text: str | None) -> datetime | None:
     try:
         read = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text} is not a time: it should be like {example}") from error
+        raise typer.BadParameter(f"{text} is not a time like {example}") from error
     if read.tzinfo is None:
         raise typer.BadParameter(f"{text} has no time zone: it should be like {example}")
     return read
