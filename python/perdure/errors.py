@@ -171,7 +171,7 @@ class MemoryTooLarge(PerdureError, ValueError, code="PD303"):
 
 
 class NumberOutOfRange(PerdureError, ValueError, code="PD304"):
-    """A number has more digits than the limit."""
+    """A number lies beyond 1e308 (or below -1e308)."""
 
 
 class TooManyDeliveries(PerdureError, code="PD305"):
