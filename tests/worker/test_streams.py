@@ -453,6 +453,7 @@ def test_what_cannot_be_published_is_told(
     assert ("could not publish: it is lost" in caplog.text) is is_lost
 
 
+@pytest.mark.steady("it reads why an answer is late")
 def test_a_database_that_does_not_answer_for_long_is_told_of(
     app: perdure.App,
     client: perdure.Client,
