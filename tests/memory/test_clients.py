@@ -13,7 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 import perdure
-from perdure.clients.looks import Steps
+from perdure.clients.polling import Steps
 from perdure.database.calls import Calls
 
 

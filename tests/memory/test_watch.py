@@ -66,8 +66,8 @@ def meanwhile(work: Callable[..., Any], *args: Any) -> Iterator[Future[Any]]:
 def without_looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let waits hear of nothing but by a notification."""
     with monkeypatch.context() as patch:
-        patch.setattr(waiting, "FIRST_LOOK", 3 * SOON)
-        patch.setattr(waiting, "LONGEST_LOOK", 3 * SOON)
+        patch.setattr(waiting, "FIRST_POLL", 3 * SOON)
+        patch.setattr(waiting, "LONGEST_POLL", 3 * SOON)
         yield
 
 
@@ -486,12 +486,12 @@ def write_three(dsn: str) -> None:
 def test_a_pooler_that_hides_notifications_costs_only_time(memory: Any, dsn: str) -> None:
     """[P11]: LISTEN does not survive a pooled connection; looking does."""
 
-    class Deaf(waiting.Ear):
+    class Deaf(waiting.Listener):
         def _hear(self, connection: Any, topic: str, seconds: float) -> None:
             time.sleep(min(seconds, 0.5))
 
     with perdure.connect(dsn, prepare_threshold=None) as client:
-        client._ears.append(Deaf(client._source, client.calls))
+        client._listeners.append(Deaf(client._source, client.calls))
         with meanwhile(write_three, dsn):
             assert client.entity("m").until("$.n == 3", timeout=SOON) == 3
     assert listeners(dsn) == []
@@ -501,17 +501,17 @@ def test_an_idle_client_listens_to_nothing(client: perdure.Client, memory: Any) 
     """What nobody reads would fill the server's queue."""
     with pytest.raises(TimeoutError):
         memory.until("$.n == 1", timeout=0.3)
-    (ear,) = client._ears
-    heard = ear._link.connection().execute("select pg_listening_channels()").fetchall()
+    (listener,) = client._listeners
+    heard = listener._link.connection().execute("select pg_listening_channels()").fetchall()
     assert heard == []
 
 
 def test_two_threads_do_not_take_the_same_ear(client: perdure.Client, memory: Any) -> None:
-    class Emptied(list[waiting.Ear]):
+    class Emptied(list[waiting.Listener]):
         def __bool__(self) -> bool:
             return True  # as another thread found it a moment ago
 
-    client._ears = Emptied()
+    client._listeners = Emptied()
     with pytest.raises(TimeoutError):
         memory.until("$.n == 1", timeout=0)
 
@@ -523,7 +523,7 @@ def test_a_client_that_was_closed_meanwhile_keeps_no_connection(dsn: str, memory
         wait_for_listeners(dsn)
         client.close()
         memory.set(1, "n")
-    assert client._ears == []
+    assert client._listeners == []
 
 
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
@@ -565,7 +565,7 @@ def test_an_async_client_hears_again_when_its_listener_has_died(
     async def run() -> float:
         async with await perdure.connect_async(dsn) as client:
             await hear(client, 1)
-            listener = client._ears._task
+            listener = client._listener._task
             assert listener is not None
             listener.cancel()
             await asyncio.wait([listener])

@@ -102,7 +102,7 @@ def test_a_client_whose_close_is_cancelled_has_left_all(
         memory = await client.create_entity("note", "n")
         waiting = asyncio.create_task(memory.until("$.n == 1"))
         for _ in range(1000):
-            if client._ears._is_listening.is_set():
+            if client._listener._is_listening.is_set():
                 break
             await asyncio.sleep(0.02)
         waiting.cancel()
@@ -113,7 +113,7 @@ def test_a_client_whose_close_is_cancelled_has_left_all(
         closing.cancel()
         await asyncio.wait([closing])
         assert closing.cancelled()
-        assert client._ears._link._cursor is None
+        assert client._listener._link._cursor is None
 
     asyncio.run(main())
     assert (server.users, server.left) == (0, 1)

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.clients import looks, waiting
+from perdure.clients import polling, waiting
 from tests.amount import amount
 
 Connection = psycopg.Connection[Any]
@@ -102,13 +102,13 @@ def test_a_result_takes_four_round_trips(
     monkeypatch.setattr(waiting, "send", one)
     monkeypatch.setattr(waiting, "send_together", several)
     monkeypatch.setattr(waiting, "LADDER", ())
-    monkeypatch.setattr(waiting, "FIRST_LOOK", 20)
+    monkeypatch.setattr(waiting, "FIRST_POLL", 20)
     assert client.start(slow).result("20 s") == 1
     looks_and_listens = ["await_result", "listen listen_for", "result"]
     assert trips == [*looks_and_listens, "result unlisten stop_listening"]
 
     trips.clear()
-    monkeypatch.setattr(looks, "AT_THE_SERVER", 20)
+    monkeypatch.setattr(polling, "AT_THE_SERVER", 20)
     assert client.start(slow).result("20 s") == 1
     assert trips == ["await_result"]
 

@@ -24,7 +24,7 @@ from django.db.utils import ConnectionHandler
 from psycopg.rows import dict_row
 
 import perdure
-from perdure.clients.borrowing import borrowed
+from perdure.clients.caller_connection import joined_connection
 
 T = "40 s"
 
@@ -247,7 +247,7 @@ def settings_of(connection: Any) -> list[Any]:
 
 def test_nothing_of_the_connection_is_changed(caller: Caller, client: perdure.Client) -> None:
     client.start("echo", connection=caller.connection)
-    driver = borrowed(caller.connection)
+    driver = joined_connection(caller.connection)
     before = settings_of(driver)
     all_calls(client, caller.connection)
     assert settings_of(driver) == before

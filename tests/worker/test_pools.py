@@ -187,11 +187,11 @@ def test_a_wait_that_ends_while_a_client_is_closed_leaves_no_session(dsn: str) -
     client = perdure.connect(dsn)
 
     class Emptied(list[Any]):
-        def append(self, ear: Any) -> None:
+        def append(self, listener: Any) -> None:
             client.close()
-            super().append(ear)
+            super().append(listener)
 
-    client._ears = Emptied()
+    client._listeners = Emptied()
     memory = client.create_entity("order", "thing", {"n": 0})
     assert memory.until("$.n == 0", timeout=5) == 1
     assert ends_with(dsn, 0)

@@ -14,22 +14,22 @@ from weakref import WeakSet
 import psycopg
 
 
-class Holder(Protocol):
+class Resettable(Protocol):
     """Something that holds connections, and locks that a child process would never release."""
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget them: this is another process now."""
 
 
-_holders: WeakSet[Holder] = WeakSet()
+_resettables: WeakSet[Resettable] = WeakSet()
 _connections: WeakSet[Any] = WeakSet()
 _left: list[Any] = []
 """Connections of the parent, kept here: deleting one would warn that it is open."""
 
 
-def note_holder(holder: Holder) -> None:
+def note_resettable(resettable: Resettable) -> None:
     """Let it begin anew in every child process."""
-    _holders.add(holder)
+    _resettables.add(resettable)
 
 
 def note_connection(connection: Any) -> None:
@@ -37,7 +37,7 @@ def note_connection(connection: Any) -> None:
     _connections.add(connection)
 
 
-def _begin_anew() -> None:
+def _reset_all() -> None:
     """Redirect what is sent on the parent's connections to nowhere, and hold them no more."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for connection in list(_connections):
@@ -46,9 +46,9 @@ def _begin_anew() -> None:
             _left.append(connection)
     os.close(nowhere)
     _connections.clear()
-    for holder in list(_holders):
-        holder.begin_anew()
+    for resettable in list(_resettables):
+        resettable.reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_reset_all)

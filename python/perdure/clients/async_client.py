@@ -23,7 +23,7 @@ from perdure.workflow.memory import AsyncEntity, Awaited
 from perdure.workflow.work import Workflow
 
 from . import handles, starts
-from .borrowing import borrowed_async
+from .caller_connection import joined_async_connection
 from .contracts import BrokenContract
 from .entities import Entities
 from .finding import Found
@@ -31,16 +31,16 @@ from .handles import BaseHandle
 from .indexing import Index
 from .items import AsyncItem, Items
 from .jobs import Jobs
-from .looks import Look, Pages, Steps, next_page
 from .past import Authorship, Change, Difference, LogItem, Past
+from .polling import Pages, Poll, Steps, next_page
 from .pools import AsyncPool
 from .queues import QueueDepth, Queues
-from .requests import Door, Relative, Status, decoder_of
+from .requests import ClientMemoryAccess, Relative, Status, decoder_of
 from .schedules import Schedule, Schedules
 from .sql_hooks import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem
 from .timeline import TimelineItem
-from .waiting import Ears
+from .waiting import AsyncListener
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class AsyncMemory(
     """
 
     def __init__(self, client: AsyncClient, job: str, connection: Any):
-        super().__init__(Door(client, job, connection), job)
+        super().__init__(ClientMemoryAccess(client, job, connection), job)
         self._client: AsyncClient = client
         self._connection = connection
 
@@ -146,7 +146,7 @@ class AsyncClient(
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
         self._pool = AsyncPool(source)
-        self._ears = Ears(source, self.calls)
+        self._listener = AsyncListener(source, self.calls)
 
     async def __aenter__(self) -> Self:
         """Return this client. Raises InvalidArgument if it is closed."""
@@ -162,11 +162,11 @@ class AsyncClient(
         Call it in the event loop in which the client was used: in another loop it closes nothing
         and raises InvalidArgument.
         """
-        self._pool.settle()
-        self._ears.settle()
+        self._pool.bind_loop()
+        self._listener.bind_loop()
         async with AsyncExitStack() as left:  # closes all of them, also if this is cancelled
             left.callback(self._source.close)
-            left.push_async_callback(self._ears.close)
+            left.push_async_callback(self._listener.close)
             left.push_async_callback(self._pool.close)
 
     def handle(
@@ -183,17 +183,17 @@ class AsyncClient(
         refuse_clients()
         if connection is not None:
             self._pool.check_open()
-            return await send_async(plain_cursor(await borrowed_async(connection)), call)
+            return await send_async(plain_cursor(await joined_async_connection(connection)), call)
         crash_point("async client: before call")
         answer = await self._pool.call(call)
         crash_point("async client: after call")
         return answer
 
-    async def hear(self, look: Look) -> Any:
-        """Wait for what a look describes and return it, or None when its time is up."""
+    async def hear(self, poll: Poll) -> Any:
+        """Wait for what a poll looks for and return it, or None when its time is up."""
         refuse_clients()
         self._pool.check_open()
-        return await self._ears.wait(look)
+        return await self._listener.wait(poll)
 
     async def follow(self, steps: Steps[T]) -> T:
         """Take the steps of a verb one after another and return its result."""
@@ -221,7 +221,7 @@ class AsyncClient(
             else:
                 told = await self._take(page)
 
-    async def _take(self, step: Call | Look) -> Any:
+    async def _take(self, step: Call | Poll) -> Any:
         return await (self.send(step) if isinstance(step, Call) else self.hear(step))
 
     async def _block(self, function: Callable[..., T], *args: Any) -> T:

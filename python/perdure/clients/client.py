@@ -19,7 +19,7 @@ from perdure.workflow.memory import Awaited, Entity
 from perdure.workflow.work import Workflow
 
 from . import handles, starts
-from .borrowing import borrowed
+from .caller_connection import joined_connection
 from .contracts import BrokenContract
 from .entities import Entities
 from .finding import Found
@@ -27,16 +27,16 @@ from .handles import BaseHandle
 from .indexing import Index
 from .items import Item, Items
 from .jobs import Jobs
-from .looks import Look, Pages, Steps, next_page
 from .past import Authorship, Change, Difference, LogItem, Past
+from .polling import Pages, Poll, Steps, next_page
 from .pools import Pool
 from .queues import QueueDepth, Queues
-from .requests import Door, Relative, Status, decoder_of
+from .requests import ClientMemoryAccess, Relative, Status, decoder_of
 from .schedules import Schedule, Schedules
 from .sql_hooks import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem
 from .timeline import TimelineItem
-from .waiting import Ear
+from .waiting import Listener
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Memory(
     """
 
     def __init__(self, client: Client, job: str, connection: Any):
-        super().__init__(Door(client, job, connection), job)
+        super().__init__(ClientMemoryAccess(client, job, connection), job)
         self._client: Client = client
         self._connection = connection
 
@@ -133,7 +133,7 @@ class Client(
     def __init__(self, source: Source, codec: Codec | None = None):
         super().__init__(source, codec)
         self._pool = Pool(source)
-        self._ears: list[Ear] = []
+        self._listeners: list[Listener] = []
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -148,7 +148,7 @@ class Client(
         """Close all connections. A closed client raises InvalidArgument when it is used."""
         self._is_closed = True
         self._pool.close()
-        self._close_idle_ears()
+        self._close_idle_listeners()
         self._source.close()
 
     def handle(self, job: str | UUID, workflow: Workflow[Result] | None = None) -> Handle[Result]:
@@ -163,31 +163,31 @@ class Client(
         refuse_clients()
         if connection is not None:
             self._pool.check_open()
-            return send(borrowed(connection), call)
+            return send(joined_connection(connection), call)
         crash_point("client: before call")
         answer = self._pool.call(call)
         crash_point("client: after call")
         return answer
 
-    def hear(self, look: Look) -> Any:
-        """Wait for what a look describes and return it, or None when its time is up."""
+    def hear(self, poll: Poll) -> Any:
+        """Wait for what a poll looks for and return it, or None when its time is up."""
         refuse_clients()
         self._pool.check_open()
-        ear = self._idle_ear() or Ear(self._source, self.calls)
+        listener = self._idle_listener() or Listener(self._source, self.calls)
         try:
-            return ear.wait(look)
+            return listener.wait(poll)
         finally:
-            self._ears.append(ear)
+            self._listeners.append(listener)
             if self._is_closed:  # checked last: it may have just been closed
-                self._close_idle_ears()
+                self._close_idle_listeners()
 
-    def _close_idle_ears(self) -> None:
-        while (ear := self._idle_ear()) is not None:
-            ear.close()
+    def _close_idle_listeners(self) -> None:
+        while (listener := self._idle_listener()) is not None:
+            listener.close()
 
-    def _idle_ear(self) -> Ear | None:
+    def _idle_listener(self) -> Listener | None:
         try:
-            return self._ears.pop()
+            return self._listeners.pop()
         except IndexError:  # to check first would be a race between threads
             return None
 
@@ -216,7 +216,7 @@ class Client(
             else:
                 told = self._take(page)
 
-    def _take(self, step: Call | Look) -> Any:
+    def _take(self, step: Call | Poll) -> Any:
         return self.send(step) if isinstance(step, Call) else self.hear(step)
 
     def _block(self, function: Callable[..., T], *args: Any) -> T:

@@ -17,7 +17,7 @@ from perdure.workflow.work import Workflow
 
 from . import resealing
 from .indexing import LOCK_TIMEOUT, create_index, drop_index
-from .looks import Steps, condition_on, until_of
+from .polling import Steps, condition_on, until_of
 from .requests import BaseClient, unfulfilled
 
 _Memory = TypeVar("_Memory")

@@ -16,8 +16,8 @@ from perdure.errors import InvalidArgument, among
 from perdure.workflow.asks import stored
 from perdure.workflow.memory import Options, given_options
 
-from .borrowing import check_outside
-from .looks import Look, Pages, until_of
+from .caller_connection import check_outside
+from .polling import Pages, Poll, until_of
 
 if TYPE_CHECKING:
     from .requests import BaseClient
@@ -175,13 +175,13 @@ class Past(Generic[_Changes, _Differences, _Authors, _Items, _Json, _Int, _Watch
         return self._client._give(call, self._connection)
 
 
-def change_of(calls: Calls, job: str, path: str, after: int, until: float | None = None) -> Look:
+def change_of(calls: Calls, job: str, path: str, after: int, until: float | None = None) -> Poll:
     """Look for changes of a memory after a version."""
-    trail = Trail(calls, job, path, after)
-    return Look(f"$memory/{job}", trail.register, trail.call, bool, until)
+    cursor = ChangeCursor(calls, job, path, after)
+    return Poll(f"$memory/{job}", cursor.register, cursor.call, bool, until)
 
 
-class Trail:
+class ChangeCursor:
     """How far the changes of a memory have been read. Changes at other paths are read once."""
 
     def __init__(self, calls: Calls, job: str, path: str, after: int):

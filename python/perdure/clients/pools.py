@@ -12,8 +12,8 @@ import queue
 import time
 from typing import Any
 
-from perdure.basics.belonging import Belonging
-from perdure.basics.forks import note_holder
+from perdure.basics.forks import note_resettable
+from perdure.basics.loop_affinity import LoopAffinity
 from perdure.database.calls import Call
 from perdure.database.connections import PATIENCE, AsyncLink, Link, Source
 from perdure.errors import InvalidArgument
@@ -34,10 +34,10 @@ class _Pool:
         self._source = source
         self._is_closed = False
         self._returned_at = 0.0
-        self.begin_anew()
-        note_holder(self)
+        self.reset()
+        note_resettable(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Leave everything to the parent process and to its threads."""
         raise NotImplementedError
 
@@ -60,7 +60,7 @@ class _Pool:
 class Pool(_Pool):
     """The connections of a plain client, for all its threads."""
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Leave everything to the parent process and to its threads."""
         self._idle: queue.LifoQueue[Link] = queue.LifoQueue(KEPT)
         for _ in range(KEPT):
@@ -110,9 +110,9 @@ class AsyncPool(_Pool):
 
     def __init__(self, source: Source):
         super().__init__(source)
-        self._belonging = Belonging()
+        self._affinity = LoopAffinity()
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Leave everything to the parent process and to its tasks."""
         self._idle: asyncio.LifoQueue[AsyncLink] = asyncio.LifoQueue(KEPT)
         for _ in range(KEPT):
@@ -120,22 +120,22 @@ class AsyncPool(_Pool):
 
     async def call(self, call: Call) -> Any:
         """Send a call and give its answer. Raises this package's errors, and psycopg's."""
-        self.settle()
+        self.bind_loop()
         link = await self._taken()
         try:
             return await link.call(call)
         finally:
             await self._put_back(link)
 
-    def settle(self) -> None:
+    def bind_loop(self) -> None:
         """Abandon the connections of a loop that has ended.
 
         Raises InvalidArgument in another loop.
         """
-        if self._belonging.has_ended():
+        if self._affinity.rebind():
             while not self._idle.empty():
                 self._idle.get_nowait().break_off()
-            self.begin_anew()
+            self.reset()
 
     def _made(self) -> AsyncLink:
         return AsyncLink(self._source, NAME, PATIENCE)
@@ -163,7 +163,7 @@ class AsyncPool(_Pool):
 
     async def close(self) -> None:
         """Close the connections; those in use are closed when they come back."""
-        self.settle()
+        self.bind_loop()
         self._is_closed = True
         while not self._idle.empty():
             await self._idle.get_nowait().close()

@@ -38,9 +38,9 @@ from perdure.values.stored import check_awaited
 from perdure.workflow.asks import as_memory, stored
 from perdure.workflow.work import Coordinator, Hook, Work, Workflow, check_kind
 
-from .borrowing import check_outside
-from .looks import Pages, Steps
+from .caller_connection import check_outside
 from .past import keyed, row_of, rows_of
+from .polling import Pages, Steps
 
 A = TypeVar("A")
 
@@ -476,7 +476,7 @@ class BaseClient:
         raise NotImplementedError
 
 
-class Door:
+class ClientMemoryAccess:
     """Carries out the commands of a memory handle through a client."""
 
     def __init__(self, client: Any, job: str, connection: Any):

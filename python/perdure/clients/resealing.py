@@ -10,7 +10,7 @@ from perdure.database.calls import Calls
 from perdure.errors import InvalidArgument, VersionConflict
 from perdure.values.envelopes import envelope_of, leaves
 
-from .looks import Steps
+from .polling import Steps
 
 BATCH = 500
 """Number of fields that are written in one call."""

@@ -12,8 +12,8 @@ from perdure.basics.paths import Path
 from perdure.database.calls import Calls
 from perdure.errors import InvalidArgument
 
-from .looks import Look, Pages, until_of
 from .past import rows_of, written
+from .polling import Pages, Poll, until_of
 
 END = 0
 """The place of the end of a stream."""
@@ -67,7 +67,7 @@ def place_of(after: After) -> tuple[int, int | None]:
 
 def items_behind(
     calls: Calls, job: str, stream: str, after: tuple[int, int | None], until: float | None
-) -> Look:
+) -> Poll:
     """Look for items of a stream after a place; one may be the end."""
     call = calls.stream_items(job, stream, *after).reading(rows_of(StreamItem))
-    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)
+    return Poll(f"$memory/{job}", partial(calls.watch, job), lambda: call, bool, until)

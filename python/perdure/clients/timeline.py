@@ -8,8 +8,8 @@ from typing import Any
 
 from perdure.database.calls import Calls
 
-from .looks import Pages, Steps
 from .past import PAGE, rows_of
+from .polling import Pages, Steps
 
 BATCH = 10_000
 """Number of facts of old runs that are deleted in one call."""

@@ -23,8 +23,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from perdure.basics.arguments import INTEGER, TEXT, check_argument
-from perdure.basics.forks import note_connection, note_holder
-from perdure.basics.hasty import HastyConnection
+from perdure.basics.forks import note_connection, note_resettable
+from perdure.basics.timed_connection import TimedConnection
 from perdure.errors import (
     InstanceNotAdopted,
     InvalidArgument,
@@ -163,12 +163,12 @@ class Source:
                 begin(connection)
             install(connection, self.schema)
 
-    def connect(self, name: str, *, is_lent: bool = False) -> HastyConnection:
+    def connect(self, name: str, *, is_lent: bool = False) -> TimedConnection:
         """Open a connection. One that is lent to user code keeps the settings of the database.
 
         Raises psycopg.OperationalError.
         """
-        connection = HastyConnection.connect(
+        connection = TimedConnection.connect(
             self.dsn, fallback_application_name=name, **self._settings
         )
         note_connection(connection)
@@ -257,14 +257,14 @@ class Link:
         self._source = source
         self._name = name
         self._patience = patience
-        self._connection: HastyConnection | None = None
-        note_holder(self)
+        self._connection: TimedConnection | None = None
+        note_resettable(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Leave the connection to the parent process: the next call opens another."""
         self._connection = None
 
-    def connection(self) -> HastyConnection:
+    def connection(self) -> TimedConnection:
         """Return the connection, opened again if it was lost."""
         if self._connection is None or self._connection.closed:
             self._connection = self._source.connect(self._name)
@@ -335,7 +335,7 @@ class AsyncLink:
         self._trouble: psycopg.Error | None = None
         self._cursor: psycopg.AsyncCursor[TupleRow] | None = None
         self._turn = asyncio.Lock()
-        note_holder(self)
+        note_resettable(self)
 
     @property
     def backend(self) -> int | None:
@@ -347,7 +347,7 @@ class AsyncLink:
         """Tell whether there is a connection, and it leads to a standby."""
         return self._cursor is not None and is_standby(self._cursor.connection)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Leave the connection to the parent process: the next call opens another."""
         self._cursor = None
         self._turn = asyncio.Lock()

@@ -82,7 +82,7 @@ class Runtime(ABC):
         It is not kept, since the two would refer to each other.
         """
         handle = AsyncEntity if self.is_async else Entity
-        return handle(TaskDoor(self), self.job)
+        return handle(TaskMemoryAccess(self), self.job)
 
     def pin_of(self, work: Work[..., Any] | str) -> str | None:
         """Return the version to which requested work is pinned.
@@ -221,7 +221,7 @@ def misplaced(
     return InvalidArgument(f"{call}() was called outside of a {where}", hint=hint)
 
 
-class TaskDoor:
+class TaskMemoryAccess:
     """Carries out the commands of a memory handle inside a coordinator or hook. Each is a fact."""
 
     __slots__ = ("_serving",)

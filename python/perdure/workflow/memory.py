@@ -1,7 +1,7 @@
 """The memory handle: the same commands in async and plain code, inside and outside of jobs.
 
-`Verbs` says what each command does. A *door* carries it out: the runtime of a coordinator or hook,
-where a command is a fact of the task, or the connection of a client.
+`Verbs` says what each command does. A *memory access* carries it out: the runtime of a coordinator
+or hook, where a command is a fact of the task, or the connection of a client.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def given_options(verb: str, options: Options) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-class Door(Protocol):
+class MemoryAccess(Protocol):
     """Carry out the commands of the handle of one job."""
 
     def command(
@@ -67,8 +67,8 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
     ContractBroken, JobNotFound and the errors of limits (PD301 to PD304).
     """
 
-    def __init__(self, door: Door, job: str):
-        self._door = door
+    def __init__(self, access: MemoryAccess, job: str):
+        self._access = access
         self.id = job
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
 
         A log is read as a list.
         """
-        value: _Json = self._door.read(parse_path(path))
+        value: _Json = self._access.read(parse_path(path))
         return value
 
     def set(self, value: Any, path: Path = "", **options: Unpack[Options]) -> _Int:
@@ -141,7 +141,7 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         hook, time is then up before anybody has looked: use `get()`.
         """
         limit = None if timeout is None else seconds(timeout)
-        version: _Int = self._door.until(condition, limit)
+        version: _Int = self._access.until(condition, limit)
         return version
 
     def signal(self, name: str, payload: Any = None, key: str | None = None) -> _Bool:
@@ -150,11 +150,11 @@ class Verbs(Generic[_Json, _Int, _Float, _Bool]):
         In a hook that was given a signal name, that signal is its answer. `key` (only outside of
         jobs) makes a repeated call harmless. Returns False if the key was used before.
         """
-        sent: _Bool = self._door.signal(name, payload, key)
+        sent: _Bool = self._access.signal(name, payload, key)
         return sent
 
     def _do(self, op: str, path: Path, options: Options, **named: Any) -> A:  # type: ignore[type-var]
-        done: A = self._door.command(op, parse_path(path), named, given_options(op, options))
+        done: A = self._access.command(op, parse_path(path), named, given_options(op, options))
         return done
 
 
@@ -165,7 +165,7 @@ class AsyncEntity(Verbs[Awaited[Any], Awaited[int], Awaited[float], Awaited[bool
         """Return this memory with a type: `state = await memory.typed(State).get()`."""
         from .typed_memory import TypedAsyncEntity
 
-        return TypedAsyncEntity(self._door, self.id, kind)
+        return TypedAsyncEntity(self._access, self.id, kind)
 
 
 class Entity(Verbs[Any, int, float, bool]):
@@ -175,4 +175,4 @@ class Entity(Verbs[Any, int, float, bool]):
         """Return this memory with a type: `state = memory.typed(State).get()`."""
         from .typed_memory import TypedEntity
 
-        return TypedEntity(self._door, self.id, kind)
+        return TypedEntity(self._access, self.id, kind)

@@ -13,7 +13,7 @@ from perdure.basics.paths import Path
 from perdure.values.models import is_model, patch_json
 from perdure.values.wire import decoder
 
-from .memory import AsyncEntity, Awaited, Door, Entity, Options, Verbs
+from .memory import AsyncEntity, Awaited, Entity, MemoryAccess, Options, Verbs
 
 T = TypeVar("T")
 _State = TypeVar("_State")
@@ -26,8 +26,8 @@ _Bool = TypeVar("_Bool")
 class TypedVerbs(Verbs[_Json, _Int, _Float, _Bool], Generic[T, _State, _Json, _Int, _Float, _Bool]):
     """The methods that use a type, in plain and in async code."""
 
-    def __init__(self, door: Door, job: str, kind: type[T]):
-        super().__init__(door, job)
+    def __init__(self, access: MemoryAccess, job: str, kind: type[T]):
+        super().__init__(access, job)
         self.kind = kind
         self._decode = decoder(kind)
 

@@ -13,7 +13,7 @@ import pytest
 
 import perdure
 from perdure.clients import waiting
-from perdure.clients.waiting import Ears
+from perdure.clients.waiting import AsyncListener
 from tests.worker.test_until import run, wait_for
 
 TOPIC = "$memory/order"
@@ -24,16 +24,16 @@ LONG = 60.0
 @asynccontextmanager
 async def waits(
     dsn: str, is_there: Callable[[set[asyncio.Event]], bool]
-) -> AsyncIterator[tuple[Ears, asyncio.Task[int]]]:
-    """Let a task wait for a memory until its bells are as wanted."""
+) -> AsyncIterator[tuple[AsyncListener, asyncio.Task[int]]]:
+    """Let a task wait for a memory until its wakeups are as wanted."""
     async with await perdure.connect_async(dsn) as client:
         order = await client.create_entity("order", "thing", {"n": 0})
         task = asyncio.create_task(order.until("$.n > 0"))
         for _ in range(int(IN_TIME / 0.02)):
-            if is_there(client._ears._bells.get(TOPIC, set())):
+            if is_there(client._listener._wakeups.get(TOPIC, set())):
                 break
             await asyncio.sleep(0.02)
-        yield client._ears, task
+        yield client._listener, task
         task.cancel()
         await asyncio.wait([task], timeout=IN_TIME)
 
@@ -49,8 +49,11 @@ def test_a_cancel_that_meets_a_hint_is_not_lost(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with waits(dsn, lambda bells: any(bell._waiters for bell in bells)) as (ears, task):
-            (bell,) = ears._bells[TOPIC]
+        async with waits(dsn, lambda wakeups: any(each._waiters for each in wakeups)) as (
+            listener,
+            task,
+        ):
+            (wakeup,) = listener._wakeups[TOPIC]
 
             def cancel_in(left: int) -> None:
                 if left:
@@ -58,7 +61,7 @@ def test_a_cancel_that_meets_a_hint_is_not_lost(
                 else:
                     task.cancel()
 
-            bell.set()  # as a notification does
+            wakeup.set()  # as a notification does
             cancel_in(steps)
             await asyncio.wait([task], timeout=3)
             assert task.cancelled()
@@ -70,18 +73,18 @@ def test_a_cancel_that_meets_a_hint_is_not_lost(
 def test_a_wait_that_is_cancelled_before_it_listens_leaves_no_bell(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never_listens(ears: Ears) -> None:
+    async def never_listens(listener: AsyncListener) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(waiting, "FIRST_LOOK", LONG)
-    monkeypatch.setattr(Ears, "_run", never_listens)
+    monkeypatch.setattr(waiting, "FIRST_POLL", LONG)
+    monkeypatch.setattr(AsyncListener, "_run", never_listens)
 
     async def main() -> None:
-        async with waits(dsn, bool) as (ears, task):
+        async with waits(dsn, bool) as (listener, task):
             task.cancel()
             await asyncio.wait([task], timeout=IN_TIME)
             assert task.cancelled()
-            assert not ears._bells
+            assert not listener._wakeups
 
     asyncio.run(main())
 
@@ -92,17 +95,20 @@ def test_a_wait_that_is_cancelled_again_and_again_says_goodbye(dsn: str) -> None
     with it that all waits of the client share."""
 
     async def main() -> None:
-        async with waits(dsn, lambda bells: any(bell._waiters for bell in bells)) as (ears, task):
-            backend = ears._link.backend
+        async with waits(dsn, lambda wakeups: any(each._waiters for each in wakeups)) as (
+            listener,
+            task,
+        ):
+            backend = listener._link.backend
             while not task.done():
                 task.cancel()
                 await asyncio.sleep(0)
             assert task.cancelled()
             for _ in range(int(IN_TIME / 0.02)):
-                if not ears._waiting:
+                if not listener._waiting:
                     break
                 await asyncio.sleep(0.02)
-            assert ears._link.backend == backend is not None
+            assert listener._link.backend == backend is not None
             assert await listeners(dsn) == 0
 
     asyncio.run(main())

@@ -17,7 +17,7 @@ Connection = psycopg.Connection[Any]
 AsyncConnection = psycopg.AsyncConnection[Any]
 
 
-def borrowed(connection: Any) -> Connection:
+def joined_connection(connection: Any) -> Connection:
     """Return the psycopg connection whose transaction a call is to join.
 
     `given` may be a connection of psycopg, a Connection or Session of SQLAlchemy, or a connection
@@ -37,7 +37,7 @@ def borrowed(connection: Any) -> Connection:
     return given
 
 
-async def borrowed_async(connection: Any) -> AsyncConnection:
+async def joined_async_connection(connection: Any) -> AsyncConnection:
     """Return the asynchronous psycopg connection whose transaction a call is to join.
 
     `given` may be a connection of psycopg, or an AsyncConnection or AsyncSession of SQLAlchemy.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure.basics.belonging import Belonging
+from perdure.basics.loop_affinity import LoopAffinity
 from perdure.clients.pools import KEPT
 
 T = "20 s"
@@ -94,7 +94,7 @@ def test_of_the_first_calls_of_two_threads_one_is_refused() -> None:
     """Both had seen that nobody was there, and both went on."""
     both = threading.Barrier(2)
 
-    class Watched(Belonging):
+    class Watched(LoopAffinity):
         seen: Any = None
 
         @property
@@ -112,7 +112,7 @@ def test_of_the_first_calls_of_two_threads_one_is_refused() -> None:
 
     async def used() -> bool:
         try:
-            shared.has_ended()
+            shared.rebind()
         except perdure.InvalidArgument:
             return False
         finally:

@@ -22,7 +22,7 @@ that come soon have come by then, so that nobody has to listen or be notified.""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Poll:
     """What a client waits for: how to be notified, and how to look.
 
     `is_seen` says by the answer of a call whether the wait is over. At `until` (monotonic seconds)
@@ -56,14 +56,14 @@ class Look:
         return answer if self.is_seen(answer) else None
 
 
-Steps = Generator[Call | Look, Any, T]
+Steps = Generator[Call | Poll, Any, T]
 """Yields calls and looks, is given their answers, and returns the result."""
 
-Pages = Generator[Call | Look | list[T], Any, None]
+Pages = Generator[Call | Poll | list[T], Any, None]
 """Yields calls and looks, is given their answers, and yields the items of their pages."""
 
 
-def next_page(pages: Pages[T], told: Any) -> Call | Look | list[T] | None:
+def next_page(pages: Pages[T], told: Any) -> Call | Poll | list[T] | None:
     """Give pages an answer, and return what comes next, or None at the end."""
     try:
         return pages.send(told)
@@ -77,24 +77,24 @@ def until_of(timeout: Duration | None) -> tuple[float | None, float | None]:
     return limit, None if limit is None else time.monotonic() + limit
 
 
-def end_of(calls: Calls, job: str, until: float | None) -> Look:
+def end_of(calls: Calls, job: str, until: float | None) -> Poll:
     """Look for the end of a job: (status, result, error)."""
     topic = f"$job/{job}"
     register = partial(calls.listen_for, topic)
     wait = partial(calls.await_result, job)
-    return Look(topic, register, lambda: calls.result(job), is_finished, until, wait)
+    return Poll(topic, register, lambda: calls.result(job), is_finished, until, wait)
 
 
-def answer_of(calls: Calls, job: str, task: str, until: float | None) -> Look:
+def answer_of(calls: Calls, job: str, task: str, until: float | None) -> Poll:
     """Look for the end of a hook from outside: (status, result, error)."""
     topic, call = f"$job/{job}", calls.hook_result(job, task)
-    return Look(topic, partial(calls.listen_for, topic), lambda: call, is_finished, until)
+    return Poll(topic, partial(calls.listen_for, topic), lambda: call, is_finished, until)
 
 
-def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Look:
+def condition_on(calls: Calls, job: str, condition: str, until: float | None) -> Poll:
     """Look whether a memory meets a condition: the version that does."""
     call = calls.meets(job, condition)
-    return Look(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something, until)
+    return Poll(f"$memory/{job}", partial(calls.watch, job), lambda: call, is_something, until)
 
 
 def is_something(answer: Any) -> bool:

@@ -11,22 +11,22 @@ import threading
 
 from perdure.errors import InvalidArgument
 
-from .forks import note_holder
+from .forks import note_resettable
 
 
-class Belonging:
+class LoopAffinity:
     """Something that may be used in one event loop at a time."""
 
     def __init__(self) -> None:
-        self.begin_anew()
-        note_holder(self)
+        self.reset()
+        note_resettable(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Belong to no loop of the parent process."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
-    def has_ended(self) -> bool:
+    def rebind(self) -> bool:
         """Tell whether the loop of earlier calls is closed; the running loop then takes its place.
 
         Raises InvalidArgument if it is not closed and another loop runs.

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 T = TypeVar("T")
 
 
-class HastyConnection(psycopg.Connection[TupleRow]):
+class TimedConnection(psycopg.Connection[TupleRow]):
     """A plain connection that gives up a call at `until` (monotonic seconds), and closes then.
 
     Raises psycopg.OperationalError: what arrives later would be read as another answer.
