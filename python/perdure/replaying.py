@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from perdure.database import openers
-from perdure.database.opening import Opening
+from perdure.database import unsealers
 from perdure.database.sealing import Fields
+from perdure.database.unsealing import Unsealer
 from perdure.errors import (
     InvalidArgument,
     NonDeterminism,
@@ -134,9 +134,9 @@ def _interruptible() -> Iterator[None]:
 def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
     """Decrypt a recording with the codec of the app. Raises ValueSealed and SealBroken."""
     fields = Fields(() if app.codec is None else app.codec.memory)
-    known, rows = openers.recording(Opening(app.codec, fields, {}), row, journal)
-    # A row that a worker has claimed was decrypted there, and its discretion is known.
-    return known | ({"discretion": row["discretion"]} if "discretion" in row else {}), rows
+    known, rows = unsealers.recording(Unsealer(app.codec, fields, {}), row, journal)
+    # A row that a worker has claimed was decrypted there, and its guard is known.
+    return known | ({"guard": row["guard"]} if "guard" in row else {}), rows
 
 
 def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:

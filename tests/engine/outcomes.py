@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import perdure
-from perdure.database.opening import Opening
 from perdure.database.sealing import Fields
+from perdure.database.unsealing import Unsealer
 from perdure.errors import failure_of
 from perdure.workers.coordinator_calls import open_run
 from perdure.workers.turns import facts_of
@@ -99,8 +99,8 @@ def replay(stage: Stage, app: perdure.App, row: Json) -> None:
     """Replay one journal: it must ask for nothing new and come to the same end."""
     rows = stage.one("select read_journal(%s, %s)", row["job"], row["task"])
     function = app.coordinators[row["name"]]
-    opening = Opening(app.codec, Fields(app.codec.memory if app.codec else ()), {})
-    journal = facts_of([opening.fact(row["job"], row["task"], fact) for fact in rows])
+    unsealer = Unsealer(app.codec, Fields(app.codec.memory if app.codec else ()), {})
+    journal = facts_of([unsealer.fact(row["job"], row["task"], fact) for fact in rows])
     run = open_run(app, function, row | {"asked": 0}, journal)
     try:
         assert run.advance(), f"{row['job']} waits for {list(run.journal.ops)} when it is replayed"

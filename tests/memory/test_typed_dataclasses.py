@@ -11,7 +11,7 @@ import pydantic
 import pytest
 
 import perdure
-from perdure.values import changes as typed_changes
+from perdure.values import round_trips as typed_changes
 from perdure.values.stored import as_stored
 from perdure.values.wire import decoder, to_json
 

@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 import perdure
-from perdure.values import changes as typed_changes
+from perdure.values import round_trips as typed_changes
 from perdure.values import schemas as typed_schemas
 from perdure.values.models import model_json
 from perdure.values.stored import as_stored

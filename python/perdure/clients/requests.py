@@ -31,8 +31,8 @@ from perdure.errors import (
     among,
 )
 from perdure.values import wire
+from perdure.values.decoding import read_as
 from perdure.values.items import Decode, unchanged
-from perdure.values.mistyped import read_as
 from perdure.values.shapes import bind_unknown
 from perdure.values.stored import check_awaited
 from perdure.workflow.asks import as_memory, stored

@@ -22,18 +22,18 @@ from perdure.codecs import Codec, check_codec
 from perdure.errors import InvalidArgument, InvalidName, InvalidValue, translated
 from perdure.values.envelopes import MAIN, mark_envelopes, request_place
 
-from . import openers
-from .opening import Kin, Opener, Opening, Opens, as_it_is, opened
+from . import unsealers
 from .sealing import (
     Fields,
+    NullSealer,
     Sealer,
-    Unsealed,
     check_command,
     check_size,
     condition_paths,
     order_paths,
     write_json,
 )
+from .unsealing import Kin, Unseal, Unsealer, UnsealSteps, as_it_is, unseal_answer
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
@@ -61,11 +61,11 @@ class Call(NamedTuple):
     shape: Shape = "value"
     again: Call | None = None
     read: Callable[[Any], Any] | None = None
-    opens: Callable[[Any], Opens] | None = None
+    unseals: Callable[[Any], UnsealSteps] | None = None
 
     def as_it_is(self) -> Call:
         """Return the same call with an answer that leaves encrypted values as they are."""
-        return self._replace(opens=None)
+        return self._replace(unseals=None)
 
     def reading(self, read: Callable[[Any], Any]) -> Call:
         """Return the same call with a way to read its answer."""
@@ -103,16 +103,16 @@ class Calls:
 
     def _seal(self, key: str | None = None) -> Sealer:
         """Return what encrypts the values of a call, which may be repeated under `key`."""
-        return UNSEALED if self.codec is None else Sealer(self.codec, self.fields, key)
+        return NULL_SEALER if self.codec is None else Sealer(self.codec, self.fields, key)
 
-    def _opens(self, opener: Opener) -> Callable[[Any], Opens] | None:
+    def _unsealing(self, unseal: Unseal) -> Callable[[Any], UnsealSteps] | None:
         if self.shows_envelopes:
             return None
-        return partial(opened, self.codec, self.fields, self.kin, opener)
+        return partial(unseal_answer, self.codec, self.fields, self.kin, unseal)
 
-    def _opened(self, call: Call, opener: Opener) -> Call:
+    def _unsealed(self, call: Call, unseal: Unseal) -> Call:
         """Return the same call with a way to decrypt its answer."""
-        return call._replace(opens=self._opens(opener))
+        return call._replace(unseals=self._unsealing(unseal))
 
     def kin(self, jobs: Iterable[str]) -> Call:
         """Read of which jobs some jobs come; returns a Kin for each that has any."""
@@ -248,7 +248,7 @@ class Calls:
     def timeline(self, job: str, after: list[Any] | None, max_rows: int) -> Call:
         """Read what belongs to a job, after a place; returns a row for each item."""
         call = self._call("timeline", "rows", id=job, after=_or_null(after), max_rows=max_rows)
-        return self._opened(call, partial(openers.timeline, job))
+        return self._unsealed(call, partial(unsealers.timeline, job))
 
     def forget_finished(self, before: datetime, entity: str | None, max_jobs: int) -> Call:
         """Delete jobs that finished before a time; returns how many."""
@@ -260,17 +260,17 @@ class Calls:
 
     def result(self, job: str) -> Call:
         """Read how a job ended: (status, result, error)."""
-        return self._opened(self._call("result", "row", id=job), partial(openers.result, job))
+        return self._unsealed(self._call("result", "row", id=job), partial(unsealers.result, job))
 
     def await_result(self, job: str, timeout: float) -> Call:
         """Let the server wait for the end of a job, for so many seconds, and read it."""
         call = self._call("await_result", "row", id=job, timeout=as_interval(timeout))
-        return self._opened(call, partial(openers.result, job))
+        return self._unsealed(call, partial(unsealers.result, job))
 
     def hook_result(self, job: str, task: str) -> Call:
         """Read how a hook from outside ended: (status, result, error)."""
         call = self._call("hook_result", "row", id=job, task=task)
-        return self._opened(call, partial(openers.hook_result, job, task))
+        return self._unsealed(call, partial(unsealers.hook_result, job, task))
 
     def status(self, job: str) -> Call:
         """Read where a job stands."""
@@ -310,7 +310,7 @@ class Calls:
 
     def _part(self, job: str, path: str, call: Call) -> Call:
         """Return the same call with a way to decrypt the part of a memory that it returns."""
-        return self._opened(call, partial(openers.document, job, parse_path(path)))
+        return self._unsealed(call, partial(unsealers.document, job, parse_path(path)))
 
     def create(self, job: str, entity: str, context: Any, key: str) -> Call:
         """Create a memory without a workflow."""
@@ -331,8 +331,8 @@ class Calls:
         seal = self._seal(options.get("key"))
         sealed = [seal.command(job, command) for command in commands]
         call = self._call("entity_apply", id=job, commands=to_text(sealed), **options)
-        return self._opened(
-            call, partial(openers.answers, job, [each["path"] for each in commands])
+        return self._unsealed(
+            call, partial(unsealers.answers, job, [each["path"] for each in commands])
         )
 
     def restore(self, job: str, version: int, options: dict[str, Any]) -> Call:
@@ -352,7 +352,7 @@ class Calls:
         call = self._call(
             "entity_history", "rows", id=job, path=path, after=after, max_rows=max_rows
         )
-        return self._opened(call, partial(openers.changes, job))
+        return self._unsealed(call, partial(unsealers.changes, job))
 
     def memory_at(self, job: str, version: int | None, at: Any, path: str) -> Call:
         """Read a memory as it was at a version or a time."""
@@ -362,17 +362,17 @@ class Calls:
     def diff(self, job: str, version: int, to_version: int | None) -> Call:
         """Read where a memory differs between versions."""
         call = self._call("entity_diff", "rows", id=job, version=version, to_version=to_version)
-        return self._opened(call, partial(openers.parts, job, (2, 3)))
+        return self._unsealed(call, partial(unsealers.parts, job, (2, 3)))
 
     def blame(self, job: str, path: str) -> Call:
         """Read who wrote each value in a memory."""
         call = self._call("entity_blame", "rows", id=job, path=path)
-        return self._opened(call, partial(openers.parts, job, (1,)))
+        return self._unsealed(call, partial(unsealers.parts, job, (1,)))
 
     def items(self, job: str, path: str, after: int, max_rows: int) -> Call:
         """Read items of a log after a version."""
         call = self._call("entity_items", "rows", id=job, path=path, after=after, max_rows=max_rows)
-        return self._opened(call, partial(openers.items, job, parse_path(path)))
+        return self._unsealed(call, partial(unsealers.items, job, parse_path(path)))
 
     def publish(self, task: Task, stream: str, items: Any, key: str, source: str) -> Call:
         """Add items to a stream for a held task; returns the version."""
@@ -383,7 +383,7 @@ class Calls:
     def stream_items(self, job: str, stream: str, after: int, place: int | None) -> Call:
         """Read the items of a stream after a place."""
         call = self._call("stream_items", "rows", id=job, stream=stream, after=after, place=place)
-        return self._opened(call, partial(openers.items, job, parse_path(stream)))
+        return self._unsealed(call, partial(unsealers.items, job, parse_path(stream)))
 
     def forget(self, job: str) -> Call:
         """Delete a finished job or an entity with all that belongs to it."""
@@ -424,10 +424,10 @@ class Calls:
     def list_items(self, after: list[Any] | None, **asked: Any) -> Call:
         """List items; returns a row for each."""
         call = self._call("list_items", "rows", after=_or_null(after), **asked)
-        return self._opened(call, openers.asked_items)
+        return self._unsealed(call, unsealers.asked_items)
 
     def _item(self, verb: str, item: str, **given: Any) -> Call:
-        return self._opened(self._call(verb, "row", item=item, **given), openers.asked_item)
+        return self._unsealed(self._call(verb, "row", item=item, **given), unsealers.asked_item)
 
     def read_item(self, item: str) -> Call:
         """Read an item, open or resolved."""
@@ -487,7 +487,7 @@ class Calls:
             max_rows=max_rows,
             after=_or_null(after),
         )
-        return self._opened(call, openers.found)
+        return self._unsealed(call, unsealers.found)
 
     def _written(self, conditions: Any) -> str:
         """Write conditions. Raises InvalidArgument if they ask for an encrypted value."""
@@ -561,7 +561,7 @@ class Calls:
 
         If the server crashes it may forget the claim, and the tasks are due again.
         """
-        return self._repeatable("claim", Opening.claimed, durable=False, **asked)
+        return self._repeatable("claim", Unsealer.claimed, durable=False, **asked)
 
     def sealable(self, value: Any) -> Any:
         """Return a value that can be sealed. Raises ValueTooLarge."""
@@ -580,17 +580,19 @@ class Calls:
         `claim()`.
         """
 
-        def opener(opening: Opening, reply: Any) -> Any:
-            return opening.advanced(bodies, reply)
+        def unseal(unsealer: Unsealer, reply: Any) -> Any:
+            return unsealer.advanced(bodies, reply)
 
         if "max_tasks" in asked:
-            return self._repeatable("advance", opener, turns=turns, **asked)
-        return self._opened(self._call("advance", turns=turns, **asked, protocol=PROTOCOL), opener)
+            return self._repeatable("advance", unseal, turns=turns, **asked)
+        return self._unsealed(
+            self._call("advance", turns=turns, **asked, protocol=PROTOCOL), unseal
+        )
 
-    def _repeatable(self, function: str, opener: Opener, **arguments: Any) -> Call:
-        call = self._opened(self._call(function, **arguments, protocol=PROTOCOL), opener)
+    def _repeatable(self, function: str, unseal: Unseal, **arguments: Any) -> Call:
+        call = self._unsealed(self._call(function, **arguments, protocol=PROTOCOL), unseal)
         again = self._call(function, **arguments, protocol=PROTOCOL, again=True)
-        return call._replace(again=self._opened(again, opener))
+        return call._replace(again=self._unsealed(again, unseal))
 
     def extend(self, tasks: list[Task], lease_for: float) -> Call:
         """Renew leases."""
@@ -627,8 +629,10 @@ class Calls:
             f" then {self._quoted}.advance(turns => %s, waiting => true, protocol => %s) end"
         )
         params = began, f"[{self.turn(turn, row)}]", PROTOCOL
-        opens = self._opens(lambda opening, reply: reply and opening.advanced([turn], reply))
-        return Call("record", query.encode(), params, opens=opens)
+        unseals = self._unsealing(
+            lambda unsealer, reply: reply and unsealer.advanced([turn], reply)
+        )
+        return Call("record", query.encode(), params, unseals=unseals)
 
     @staticmethod
     def reset() -> Call:
@@ -646,7 +650,7 @@ class Calls:
     def read_journal(self, job: str, task: str, after: int) -> Call:
         """Read a page of what a task has been told."""
         call = self._call("read_journal", job=job, task=task, after=after, max_rows=JOURNAL_PAGE)
-        return self._opened(call, partial(openers.journal, job, task))
+        return self._unsealed(call, partial(unsealers.journal, job, task))
 
     def running_coordinators(self, after: str, max_rows: int, workflow: str | None) -> Call:
         """Read a page of what replays of running jobs need; returns a row (json) for each."""
@@ -784,7 +788,7 @@ class Calls:
         return Call("listen", f'listen "{quoted}"'.encode(), (), "rows")
 
 
-UNSEALED = Unsealed()
+NULL_SEALER = NullSealer()
 """The sealer if there is no codec."""
 
 
@@ -840,7 +844,7 @@ def send(connection: psycopg.Connection[Any], call: Call) -> Any:
     cursor = PlainCursor(connection, row_factory=tuple_row)
     with translated():
         answer = _taken(cursor.execute(call.query, call.params or None), call.shape)
-    return _opened(connection, call, answer)
+    return _unsealed(connection, call, answer)
 
 
 def send_together(connection: psycopg.Connection[Any], *calls: Call) -> list[Any]:
@@ -859,17 +863,17 @@ def send_together(connection: psycopg.Connection[Any], *calls: Call) -> list[Any
                 connection.close()
             raise
         answers = [_taken(cursor, call.shape) for cursor, call in zip(cursors, calls, strict=True)]
-    return [_opened(connection, *one) for one in zip(calls, answers, strict=True)]
+    return [_unsealed(connection, *one) for one in zip(calls, answers, strict=True)]
 
 
-def _opened(connection: psycopg.Connection[Any], call: Call, answer: Any) -> Any:
-    if call.opens is None:
+def _unsealed(connection: psycopg.Connection[Any], call: Call, answer: Any) -> Any:
+    if call.unseals is None:
         answer = as_it_is(answer)
     else:
-        opens, told = call.opens(answer), None
+        unseals, told = call.unseals(answer), None
         try:
             while True:
-                told = send(connection, opens.send(told))
+                told = send(connection, unseals.send(told))
         except StopIteration as end:
             answer = end.value
     return answer if call.read is None else call.read(answer)
@@ -885,13 +889,13 @@ async def send_async(cursor: psycopg.AsyncCursor[TupleRow], call: Call) -> Any:
     with translated():
         await cursor.execute(call.query, call.params or None)
         answer = await _taken_async(cursor, call.shape)
-    if call.opens is None:
+    if call.unseals is None:
         answer = as_it_is(answer)
     else:
-        opens, told = call.opens(answer), None
+        unseals, told = call.unseals(answer), None
         try:
             while True:
-                told = await send_async(cursor, opens.send(told))
+                told = await send_async(cursor, unseals.send(told))
         except StopIteration as end:
             answer = end.value
     return answer if call.read is None else call.read(answer)

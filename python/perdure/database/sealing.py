@@ -210,7 +210,7 @@ class Sealer:
         return request
 
 
-class Unsealed(Sealer):
+class NullSealer(Sealer):
     """Leaves everything as it is."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ class Unsealed(Sealer):
         return body
 
 
-class Discretion:
+class RequestGuard:
     """What a task under a codec must keep secret in its requests.
 
     The hashes by which changed code is noticed are keyed: with the key that encrypted the arguments
@@ -251,7 +251,7 @@ class Discretion:
         self._digest = digest
         self._origin = origin
 
-    def keeps(self, ask: Ask) -> Ask:
+    def protect(self, ask: Ask) -> Ask:
         """Return a request that may be sent.
 
         Raises WrongType for a command that cannot work on encrypted values, ValueTooLarge for what

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from perdure.values.mistyped import read_as
+from perdure.values.decoding import read_as
 
 from .facts import Fact, Op
 

@@ -23,7 +23,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Protocol, Self
 
 from perdure.errors import NonDeterminism
-from perdure.values.mistyped import read_as
+from perdure.values.decoding import read_as
 
 from .awaitables import Durable, Task
 from .differences import no_rest

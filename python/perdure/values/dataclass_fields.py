@@ -16,7 +16,7 @@ _MANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class Construction:
     """How instances of a dataclass are made.
 
     All fields are written. The class is given those that its `__init__` takes; the others
@@ -30,7 +30,7 @@ class Making:
 
 
 @lru_cache(maxsize=1024)
-def making_of(kind: Any) -> Making:
+def construction_of(kind: Any) -> Construction:
     """Return how instances of a class are made.
 
     Raises InvalidValue if its `__init__` takes something that no field keeps.
@@ -47,12 +47,12 @@ def making_of(kind: Any) -> Making:
         )
     later = frozenset(names) - taken.keys()
     by_code = hasattr(kind, "__post_init__") or not taken.keys() <= {*names}
-    return Making(names, later, by_code, frozenset(needed.intersection(names)))
+    return Construction(names, later, by_code, frozenset(needed.intersection(names)))
 
 
 def make(kind: Any, known: Mapping[str, Any]) -> Any:
     """Make an instance of the known fields; the class fills in the others."""
-    later = making_of(kind).later
+    later = construction_of(kind).later
     if not later:
         return kind(**known)
     made = kind(**{name: value for name, value in known.items() if name not in later})

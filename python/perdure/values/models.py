@@ -16,8 +16,8 @@ from typing import Any
 from perdure.errors import InvalidValue
 
 from . import schemas
-from .changes import Hints, check_back
 from .hints import types_of, variables_of
+from .round_trips import Hints, check_round_trip
 from .schemas import adapter_of
 
 
@@ -143,7 +143,7 @@ def _check(model: Any, written: Any, plan: Plan) -> None:
     """Read a model back before it is given. Raises InvalidValue."""
     kind: Any = type(model)
     read = partial(_decoder(kind), written)
-    check_back(model, read, _HINTS, is_compared=plan.is_compared)
+    check_round_trip(model, read, _HINTS, is_compared=plan.is_compared)
 
 
 def _written(model: Any, plan: Plan, exclude_unset: bool = False) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .decoding import argument_as
 from .hints import is_typed_dict, signature_of, types_of, types_of_call, unpacked
 from .items import Decode, unchanged
-from .mistyped import argument_as
 from .wire import decoder, to_json
 
 

@@ -30,7 +30,7 @@ _FORMS: tuple[tuple[type, tuple[type, ...]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class UnionMember:
     """A type of a union. `make` makes it of JSON, and is None if it is read as it is stored."""
 
     annotation: Any
@@ -38,7 +38,7 @@ class Member:
 
 
 def union_decoder(
-    members: Sequence[Member], is_written_as: Callable[[Any, Any], bool]
+    members: Sequence[UnionMember], is_written_as: Callable[[Any, Any], bool]
 ) -> Callable[[Any], Any]:
     """Return the function that makes a stored value; it refuses a value that fits no member.
 
@@ -95,7 +95,7 @@ def _any(answers: Iterable[bool | None]) -> bool | None:
     return True if True in told else None if None in told else False
 
 
-def _unfit(value: Any, members: Sequence[Member], errors: Sequence[Exception]) -> TypeError:
+def _unfit(value: Any, members: Sequence[UnionMember], errors: Sequence[Exception]) -> TypeError:
     names = (getattr(each.annotation, "__name__", str(each.annotation)) for each in members)
     reasons = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
     return TypeError(f"a {type(value).__name__} fits none of {', '.join(names)}: {reasons}"[:2000])

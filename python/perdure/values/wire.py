@@ -20,13 +20,13 @@ from uuid import UUID
 
 from perdure.errors import ValueTooDeep
 
-from .changes import Hints, check_back
-from .dataclass_fields import make, making_of
+from .dataclass_fields import construction_of, make
 from .hints import bare, is_alias, is_typed_dict, logger, types_of
 from .items import Decode, an, items_decoder, unchanged
 from .models import is_of_pydantic, model_decoder, model_json, types_unknown_to_pydantic
+from .round_trips import Hints, check_round_trip
 from .stored import as_stored
-from .unions import Member, union_decoder
+from .unions import UnionMember, union_decoder
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -89,11 +89,11 @@ def _special(value: Any) -> Any:
 
 def _dataclass_json(value: Any) -> Any:
     kind: Any = type(value)
-    making = making_of(kind)
-    known = ((name, getattr(value, name)) for name in making.names if hasattr(value, name))
+    construction = construction_of(kind)
+    known = ((name, getattr(value, name)) for name in construction.names if hasattr(value, name))
     written = {name: _json(item) for name, item in known}
-    if making.is_by_code:
-        check_back(value, partial(decoder(kind), as_stored(written)), _HINTS)
+    if construction.is_by_code:
+        check_round_trip(value, partial(decoder(kind), as_stored(written)), _HINTS)
     return written
 
 
@@ -218,7 +218,7 @@ _aliases_in_hand: set[Any] = set()
 def _union_decoder(annotations: Sequence[Any]) -> Decode:
     makers = [decoder(annotation) for annotation in annotations]
     members = [
-        Member(annotation, None if make is unchanged or _is_of_plain(annotation) else make)
+        UnionMember(annotation, None if make is unchanged or _is_of_plain(annotation) else make)
         for annotation, make in zip(annotations, makers, strict=True)
     ]
     if all(make is unchanged for make in makers):
@@ -299,10 +299,10 @@ def _dataclass_decoder(kind: Any, arguments: tuple[Any, ...]) -> Decode:
     fields = _Fields(kind, arguments)
 
     def decode(value: Any) -> Any:
-        given, making = an(dict, value), making_of(kind)
-        if missing := making.needed - given.keys():  # before its parts are made
+        given, construction = an(dict, value), construction_of(kind)
+        if missing := construction.needed - given.keys():  # before its parts are made
             raise TypeError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
-        names = (name for name in making.names if name in given)
+        names = (name for name in construction.names if name in given)
         return make(kind, {name: fields[name](given[name]) for name in names})
 
     return decode

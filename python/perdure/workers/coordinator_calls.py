@@ -31,7 +31,7 @@ class CoordinatorRuntime(Runtime):
     def __init__(self, app: App, function: Coordinator[..., Any], row: dict[str, Any]):
         self._row = row
         self.job = row["job"]
-        self._discretion = row.get("discretion")
+        self._guard = row.get("guard")
         self._shape = function.shape
         self.app = app
         self.is_async = function.is_async
@@ -43,9 +43,9 @@ class CoordinatorRuntime(Runtime):
 
     def ask(self, ask: Ask) -> Any:
         """Open an op; its key is fixed now."""
-        if self._discretion is not None:
+        if self._guard is not None:
             try:
-                ask = self._discretion.keeps(ask)
+                ask = self._guard.protect(ask)
             except ValueSealed as error:
                 raise self.run.journal.refuse(error) from error.__cause__
         is_request = ask.kind == "answer" and is_shielded.get()

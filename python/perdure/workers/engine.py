@@ -18,7 +18,7 @@ from perdure.basics.threads import Threads
 from perdure.database.calls import Calls, Task
 from perdure.database.clock import Clock
 from perdure.database.connections import AsyncLink, Source
-from perdure.database.opening import UNOPENED
+from perdure.database.unsealing import UNSEALING_ERROR
 from perdure.errors import PerdureError, SealBroken, ValueSealed
 from perdure.workflow.app import App
 from perdure.workflow.publishing import StreamLinks
@@ -108,7 +108,7 @@ class Engine:
         if before is not None:  # its lease had ended, and nobody here noticed
             before.drop()
         parked = self._parked.pop(place, None)
-        resumes = UNOPENED not in row and not self.is_stopping
+        resumes = UNSEALING_ERROR not in row and not self.is_stopping
         if parked is not None and resumes and parked.is_as_parked(row):
             self.held[place] = parked
             self._guarded(parked, parked.resume, row)
@@ -124,8 +124,8 @@ class Engine:
             return Late(self, row)
         if row["queue"] == SQL_QUEUE:
             return SqlHookTurn(self, row)
-        if UNOPENED in row:
-            return Sealed(self, row, row[UNOPENED])
+        if UNSEALING_ERROR in row:
+            return Sealed(self, row, row[UNSEALING_ERROR])
         kind, name = row["kind"], row["name"]
         work: Work[..., Any] | None = self._tables[kind].get(name)
         if work is None:
@@ -141,9 +141,9 @@ class Engine:
         turn.land()
         if turn.is_over:
             return
-        if UNOPENED in answer:
+        if UNSEALING_ERROR in answer:
             turn.position = answer["position"]
-            self.seal(turn, answer[UNOPENED])
+            self.seal(turn, answer[UNSEALING_ERROR])
         else:
             self._guarded(turn, turn.answered, answer)
             if turn.is_hinted and not turn.is_over:

@@ -20,8 +20,8 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 from perdure.basics.durations import microseconds, to_iso
 from perdure.errors import InvalidArgument, ValueSealed
 from perdure.replay.replay import Fact
+from perdure.values.decoding import read_as
 from perdure.values.items import Decode
-from perdure.values.mistyped import read_as
 from perdure.workflow.asks import Ask, expiring, in_words, waited
 from perdure.workflow.context import SHIELDED, Info, Runtime, is_shielded
 from perdure.workflow.work import Transaction
@@ -50,7 +50,7 @@ class HookRuntime(Runtime):
         self.job = turn.job
         self.is_async = turn.hook.is_async
         self._known = turn.progress.of(OWN)
-        self._discretion = turn.row.get("discretion")
+        self._guard = turn.row.get("guard")
 
     @cached_property
     def info(self) -> Info:  # type: ignore[override]
@@ -61,13 +61,13 @@ class HookRuntime(Runtime):
 
     def ask(self, ask: Ask) -> Any:
         """Ask when it is awaited."""
-        return self._ask(self._discreet(ask))
+        return self._ask(self._protected(ask))
 
-    def _discreet(self, ask: Ask) -> Ask:
-        if self._discretion is None:
+    def _protected(self, ask: Ask) -> Ask:
+        if self._guard is None:
             return ask
         try:
-            kept: Ask = self._discretion.keeps(ask)
+            kept: Ask = self._guard.protect(ask)
         except ValueSealed as error:  # first the task is given back, then its code may end
             self.turn.engine.loop.call_soon_threadsafe(self.turn.give_back, error)
             raise
@@ -75,7 +75,7 @@ class HookRuntime(Runtime):
 
     def start(self, ask: Ask) -> Any:
         """Ask now."""
-        ask, loop = self._discreet(ask), self.turn.engine.loop
+        ask, loop = self._protected(ask), self.turn.engine.loop
         if not (isinstance(ask.spec, dict) and ask.spec.get("detached")):
             asked = self._ask(ask)
             return loop.create_task(asked) if self.is_async else InThread(self.turn, asked)
@@ -262,7 +262,7 @@ class HookRuntime(Runtime):
 
     def within(self, ask: Ask, limit: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
-        return self._within(self._discreet(ask), limit)
+        return self._within(self._protected(ask), limit)
 
     async def _within(self, ask: Ask, limit: float | None) -> Any:
         turn = self.turn

@@ -72,7 +72,7 @@ class Turn(ABC):
         self.asked_for: frozenset[str] = frozenset()
         self.is_hinted = self.is_over = False
         self._landings: list[asyncio.Future[None]] = []
-        self.progress = Progress(row["progress"], MAX_SEALED if "discretion" in row else MAX_BYTES)
+        self.progress = Progress(row["progress"], MAX_SEALED if "guard" in row else MAX_BYTES)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.row['name']} of {self.job}, task {self.task}>"

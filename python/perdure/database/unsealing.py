@@ -1,4 +1,4 @@
-"""Opening: values that come out of the database are decrypted where `Calls` says so.
+"""Unsealing: values that come out of the database are decrypted where `Calls` says so.
 
 `Calls` says for each answer which values it contains. A value can be decrypted only at the place
 for which it was encrypted. What a fork was told, and the result of a child, belong to another
@@ -30,13 +30,13 @@ from perdure.values.envelopes import (
 )
 from perdure.values.stored import as_stored
 
-from .sealing import Discretion, Fields
+from .sealing import Fields, RequestGuard
 
 Json = dict[str, Any]
 Row = Sequence[Any]
 MIN_DIGEST = 8
 """Bytes that a codec's `digest()` must return."""
-UNOPENED = "unopened"
+UNSEALING_ERROR = "unsealing_error"
 """The field of a task or an answer that says why it cannot be decrypted here."""
 
 
@@ -49,14 +49,14 @@ class Kin:
     asked_as: str | None = None
 
 
-class Opening:
-    """Decrypts one answer; `strangers` are jobs whose kin it would have to know."""
+class Unsealer:
+    """Decrypts one answer; `unknown_jobs` are those whose kin it would have to know."""
 
     def __init__(self, codec: Codec | None, fields: Fields, kin: dict[str, Kin]):
         self._codec = codec
         self._fields = fields
         self._kin = kin
-        self.strangers: set[str] = set()
+        self.unknown_jobs: set[str] = set()
 
     def whole(self, kind: str, job: str, name: Any, value: Any, *others: Place) -> Any:
         """Decrypt a value that was encrypted as a whole; any other value stays as it is.
@@ -79,7 +79,7 @@ class Opening:
                 continue
             except Exception as error:  # a key service may be unavailable, and raise anything
                 raise codec_failed(error) from error
-        self.strangers.add(job)
+        self.unknown_jobs.add(job)
         raise SealBroken(
             f"a value ({kind}) of job {job} cannot be decrypted",
             detail=f"It was not encrypted for this place with the key {sealed.key!r}: the key is"
@@ -135,10 +135,10 @@ class Opening:
     def fact(self, job: str, task: str, row: Row) -> list[Any]:
         """Decrypt a row of a journal, as `read_journal()` returns it."""
         seq, kind, key, name, fingerprint, ok, value, at, op, path = row
-        told = self.told(job, task, kind, key, name, ok, value, op, path)
+        told = self.fact_value(job, task, kind, key, name, ok, value, op, path)
         return [seq, kind, key, name, fingerprint, ok, told, at, op, path]
 
-    def told(
+    def fact_value(
         self, job: str, task: str, kind: str, key: Any, name: Any, ok: bool, value: Any,
         op: str | None, path: Any,
     ) -> Any:  # fmt: skip
@@ -159,11 +159,11 @@ class Opening:
         """Decrypt a message of an inbox."""
         key, ok, payload = message["key"], message["ok"], message["payload"]
         kind = "signal" if key is None else "cancel" if key == "$cancel" else "answer"
-        told = self.told(job, task, kind, key, message["name"], ok, payload, None, None)
+        told = self.fact_value(job, task, kind, key, message["name"], ok, payload, None, None)
         return message | {"payload": told}
 
     def task(self, row: Json) -> Json:
-        """Decrypt a claimed task: its arguments, journal, mail and progress."""
+        """Decrypt a claimed task: its arguments, journal, messages and progress."""
         job, task = row["job"], row["task"]
         if row.get("forked_from") or row.get("asked_as"):
             self._kin.setdefault(job, _kin_in(row))
@@ -178,13 +178,13 @@ class Opening:
             "messages": [self.message(job, task, each) for each in row.get("messages") or ()],
         }
         if self._codec is not None:
-            opened["discretion"] = self._discretion(row)
+            opened["guard"] = self._guard(row)
         return opened
 
-    def _discretion(self, row: Json) -> Discretion:
+    def _guard(self, row: Json) -> RequestGuard:
         sealed, origins = envelope_of(sealed_args(row["args"])), row.get("forked_from")
         digest = None if sealed is None else partial(self._digest, sealed.key)
-        return Discretion(self._fields, digest, origins[0]["job"] if origins else row["job"])
+        return RequestGuard(self._fields, digest, origins[0]["job"] if origins else row["job"])
 
     def _digest(self, key: str, data: bytes) -> bytes:
         assert self._codec is not None
@@ -205,14 +205,14 @@ class Opening:
 
         A task that cannot be decrypted says why, and spoils no other.
         """
-        return reply | {"tasks": [self._or_why(self.task, row) for row in reply["tasks"]]}
+        return reply | {"tasks": [self._or_error(self.task, row) for row in reply["tasks"]]}
 
     def advanced(self, bodies: Sequence[Json], reply: Json) -> Json:
         """Decrypt the answers to turns, and the tasks that came with them."""
         turns = zip(bodies, reply["turns"], strict=True)
         opened = reply | {
             "turns": [
-                self._or_why(partial(self._answer, body), each | {"position": _position(body)})
+                self._or_error(partial(self._answer, body), each | {"position": _position(body)})
                 for body, each in turns
             ]
         }
@@ -232,11 +232,11 @@ class Opening:
             opened["messages"] = [self.message(job, task, each) for each in answer["messages"]]
         return opened
 
-    def _or_why(self, open_: Callable[[Json], Json], row: Json) -> Json:
+    def _or_error(self, open_: Callable[[Json], Json], row: Json) -> Json:
         try:
             return open_(row)
         except (ValueSealed, SealBroken) as error:
-            return row | {UNOPENED: error}
+            return row | {UNSEALING_ERROR: error}
 
 
 def _position(body: Json) -> int:
@@ -255,34 +255,34 @@ def _kin_in(row: Json) -> Kin:
     return Kin(forked_from, row.get("parent"), row.get("asked_as"))
 
 
-Opener = Callable[[Opening, Any], Any]
+Unseal = Callable[[Unsealer, Any], Any]
 """How an answer is decrypted: its cells are as the database returned them."""
 
-Opens = Generator[Any, Any, Any]
+UnsealSteps = Generator[Any, Any, Any]
 """Decrypts an answer: yields calls for the kin of jobs, and is given their answers."""
 
 
-def opened(
+def unseal_answer(
     codec: Codec | None,
     fields: Fields,
     ask: Callable[[set[str]], Any],
-    opener: Opener,
+    unseal: Unseal,
     answer: Any,
-) -> Opens:
+) -> UnsealSteps:
     """Open an answer. Raises ValueSealed and SealBroken."""
     answer, is_marked = _cells(answer)
     if codec is None and not is_marked:
         return answer
     kin: dict[str, Kin] = {}
     while True:
-        opening = Opening(codec, fields, kin)
+        unsealer = Unsealer(codec, fields, kin)
         error: PerdureError | None = None
         result = None
         try:
-            result = opener(opening, answer)
+            result = unseal(unsealer, answer)
         except (ValueSealed, SealBroken) as broken:
             error = broken
-        if unknown := opening.strangers - kin.keys():
+        if unknown := unsealer.unknown_jobs - kin.keys():
             kin |= dict.fromkeys(unknown, Kin()) | (yield ask(unknown))
         elif error is not None:
             raise error

@@ -26,7 +26,7 @@ class Hints(NamedTuple):
     changed: str
 
 
-def check_back(
+def check_round_trip(
     value: Any, read: Callable[[], Any], hints: Hints, *, is_compared: bool = True
 ) -> None:
     """Read a value back before it is given. Raises InvalidValue."""
