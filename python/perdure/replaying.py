@@ -31,7 +31,7 @@ from perdure.errors import (
 from perdure.replay.differences import listed, other_outcome, other_request
 from perdure.workers.coordinator_calls import AnyRun, open_run
 from perdure.workers.turns import facts_of
-from perdure.workflow.asks import stored
+from perdure.workflow.operations import stored
 
 if TYPE_CHECKING:
     from perdure.clients.client import Client
@@ -142,14 +142,14 @@ def opened(app: App, row: Json, journal: Rows) -> tuple[Json, Rows]:
 def _other_request(row: Json, run: AnyRun) -> NonDeterminism | None:
     """Compare what is under way with what the code waits for. Older recordings do not say it."""
     for key, fingerprint in (row.get("open") or {}).items():
-        op = run.journal.ops.get(key)
-        if op is None or op.kind != "answer":
+        operation = run.journal.operations.get(key)
+        if operation is None or operation.kind != "answer":
             is_same = run.journal.has_withdrawn(key)
         else:
-            is_same = row["accept_changes"] or None in (fingerprint, op.fingerprint)
-            is_same = is_same or fingerprint == op.fingerprint
+            is_same = row["accept_changes"] or None in (fingerprint, operation.fingerprint)
+            is_same = is_same or fingerprint == operation.fingerprint
         if not is_same:
-            return other_request(f"{row['job']}/{row['task']}", key, fingerprint, op)
+            return other_request(f"{row['job']}/{row['task']}", key, fingerprint, operation)
     return None
 
 
@@ -157,7 +157,7 @@ def _other_ending(row: Json, run: AnyRun, has_finished: bool) -> NonDeterminism 
     """Compare the end of a run that ended by itself; others may have been ended from outside."""
     is_continued = row["status"] == "continued"
     if not has_finished:
-        instead = f"waits for {listed(run.journal.ops.values())}"
+        instead = f"waits for {listed(run.journal.operations.values())}"
     elif run.continuation is not None:
         if is_continued and run.continuation == row["result"]:
             return None

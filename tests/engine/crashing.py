@@ -262,7 +262,7 @@ class Stage(Outside):
                 await asyncio.sleep(0.001)
         link = AsyncLink(self._pool, "release")
         for one in life.engines:
-            given_back = await one.let_go()
+            given_back = await one.end_turns()
             if given_back:
                 await link.call(one.calls.release(given_back))
         await link.close()

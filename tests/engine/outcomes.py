@@ -13,7 +13,7 @@ from perdure.database.unsealing import Unsealer
 from perdure.errors import failure_of
 from perdure.workers.coordinator_calls import open_run
 from perdure.workers.turns import facts_of
-from perdure.workflow.asks import stored
+from perdure.workflow.operations import stored
 from tests.engine.crashing import Json, Stage
 from tests.engine.outside import Outside
 from tests.engine.veils import unveiled
@@ -103,7 +103,9 @@ def replay(stage: Stage, app: perdure.App, row: Json) -> None:
     journal = facts_of([unsealer.fact(row["job"], row["task"], fact) for fact in rows])
     run = open_run(app, function, row | {"asked": 0}, journal)
     try:
-        assert run.advance(), f"{row['job']} waits for {list(run.journal.ops)} when it is replayed"
+        assert run.advance(), (
+            f"{row['job']} waits for {list(run.journal.operations)} when it is replayed"
+        )
         assert run.journal.take_facts() == []
         assert run.journal.asked == stage.asked.get(row["job"], run.journal.asked), row["job"]
         have = ending_of(run)

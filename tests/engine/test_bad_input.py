@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 import perdure
-from perdure.workflow import asks
+from perdure.workflow import operations
 
 T = "40 s"
 Memory = perdure.AsyncEntity
@@ -264,7 +264,7 @@ def test_a_turn_that_cannot_be_written_is_parked_and_no_worker_ends(
     app: perdure.App, client: perdure.Client, work: Work, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """Half a character in the id of a child brought down each worker that met it. [P10]"""
-    monkeypatch.setattr(asks, "check_asked", lambda options: None)
+    monkeypatch.setattr(operations, "check_asked", lambda options: None)
 
     @app.coordinator
     async def spoils(memory: Memory) -> None:

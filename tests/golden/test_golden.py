@@ -20,7 +20,7 @@ from perdure.replay.lineage import Lineage
 from perdure.replay.run import Run
 from perdure.replaying import Recording, check_journals, read_recordings, replay_journal
 from perdure.values.stored import as_stored
-from perdure.workflow import asks
+from perdure.workflow import operations
 from tests.golden.golden_app import app
 
 HERE = Path(__file__).parent
@@ -118,7 +118,7 @@ def without_a_number(self: Journal, place: str, name: str) -> str:
 
 
 def shorter(stored: Any) -> str:
-    return blake2b(asks._written(stored).encode(), digest_size=7).hexdigest()
+    return blake2b(operations._written(stored).encode(), digest_size=7).hexdigest()
 
 
 def seeded_by_job(self: Run, stream: str) -> str:
@@ -135,8 +135,8 @@ def in_order_of_names(value: Any) -> Any:
     [
         (Lineage, "child", counted_from_zero, "together"),
         (Journal, "key", without_a_number, "activities"),
-        (asks, "fingerprint_of", shorter, "hooks"),
-        (asks, "as_stored", in_order_of_names, "commands"),
+        (operations, "fingerprint_of", shorter, "hooks"),
+        (operations, "as_stored", in_order_of_names, "commands"),
         (Run, "_seed", seeded_by_job, "chance"),
     ],
     ids=["places", "keys", "hashes", "order of keys", "seeds"],

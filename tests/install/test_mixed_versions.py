@@ -31,7 +31,7 @@ from perdure.database.calls import Calls
 from perdure.database.connections import Link, Source
 from perdure.errors import ExtensionOutdated, NewerSchema, NotMigrated, PerdureError
 from perdure.installation.install import install
-from perdure.workers.lanes import BusyLanes
+from perdure.workers.side_connections import BusyConnections
 from tests.databases import PLAIN, Connection
 
 Trees = dict[str, Path]
@@ -291,7 +291,7 @@ def migrate_at_refusal(number: int, extension: Connection, monkeypatch: pytest.M
     monkeypatch.setattr(errors, "from_database", migrated)
 
 
-@pytest.mark.parametrize("way", ["at once", "in a lane"])
+@pytest.mark.parametrize("way", ["at once", "on a side connection"])
 def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
     extension: Connection, replaced: Callable[[], None], monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -319,14 +319,14 @@ def test_a_turn_that_older_tables_refuse_is_not_parked_when_they_are_changed(
         else:
             migrate_at_refusal(1, extension, monkeypatch)
             holder.execute("select from my_app.jobs for update")
-            send_all = BusyLanes._send_all
+            send_all = BusyConnections._send_all
 
             async def send_late(*given: Any) -> None:
                 holder.rollback()
                 await asyncio.to_thread(replaced)
                 await send_all(*given)
 
-            monkeypatch.setattr(BusyLanes, "_send_all", send_late)
+            monkeypatch.setattr(BusyConnections, "_send_all", send_late)
         goes_on.set()
         time.sleep(1)
         assert value(extension, "select stuck_reason from my_app.tasks") is None

@@ -23,7 +23,7 @@ import pytest
 import perdure
 from perdure.database import connections
 from perdure.workers import committer
-from perdure.workflow import asks
+from perdure.workflow import operations
 from tests.engine import test_crash_scenarios as crashes
 from tests.engine.crashing import Faults, Stage, stage_on
 from tests.races import test_between_runs as runs
@@ -247,7 +247,7 @@ WEAKNESSES = {
     ),
     "M20 value returned from memory": Weakness(
         "an activity's result is given to the code as it is, not as it will be read",
-        patched((asks, "as_stored", lambda value: value)),
+        patched((operations, "as_stored", lambda value: value)),
         at_work(crashes.test_the_keys_of_a_result_iterate_alike_live_and_replayed, faults=Faults()),
     ),
 }

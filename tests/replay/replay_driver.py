@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from perdure.replay.replay import AsyncRun, Fact, Op, Run, SyncRun, current
+from perdure.replay.replay import AsyncRun, Fact, OpenOperation, Run, SyncRun, current
 
 STARTED_AT = 1_700_000_000_000_000
 SECOND = 1_000_000
@@ -116,7 +116,7 @@ def waits(run: Run) -> list[tuple[Any, ...]]:
     """Show what a run waits for, comparably."""
     return [
         (op.key, op.kind, op.name, op.serial, op.deadline, op.spec and op.spec[1])
-        for op in run.journal.ops.values()
+        for op in run.journal.operations.values()
     ]
 
 
@@ -135,8 +135,8 @@ class World:
     journal: list[Fact] = field(default_factory=list)
     asked: int = 0
     executed: list[tuple[Any, ...]] = field(default_factory=list)
-    outside: dict[str, Op] = field(default_factory=dict)
-    sent: list[Op] = field(default_factory=list)
+    outside: dict[str, OpenOperation] = field(default_factory=dict)
+    sent: list[OpenOperation] = field(default_factory=list)
     seen: dict[int, tuple[Any, ...]] = field(default_factory=dict)
     """What the run waited for, by the length of the journal."""
 
@@ -158,7 +158,7 @@ class World:
             if op.kind == "answer":
                 self.outside[op.key] = op
         for op in run.journal.take_withdrawn():
-            assert op.key not in run.journal.ops
+            assert op.key not in run.journal.operations
 
     def happen(self, run: Run) -> None:
         """Let one thing happen."""
@@ -167,48 +167,50 @@ class World:
         elif self.cancels and self.chance.random() < 0.1:
             self.cancels -= 1
             run.journal.append(Fact("cancel", "$cancel", True, None, self.later(run)))
-        elif (late := self.late(run)) and (not run.journal.ops or self.chance.random() < 0.5):
+        elif (late := self.late(run)) and (
+            not run.journal.operations or self.chance.random() < 0.5
+        ):
             op = self.outside.pop(self.chance.choice(late))
             run.journal.append(Fact("dropped", op.key, True, None, self.later(run)))
-        elif commands := [op for op in run.journal.ops.values() if op.kind == "command"]:
+        elif commands := [op for op in run.journal.operations.values() if op.kind == "command"]:
             self.send(run, commands)
         else:
             self.tell(run, self.choose(run))
 
     def late(self, run: Run) -> list[str]:
         """Give the keys whose answers nobody waits for any more."""
-        return [key for key in self.outside if key not in run.journal.ops]
+        return [key for key in self.outside if key not in run.journal.operations]
 
-    def send(self, run: Run, commands: list[Op]) -> None:
+    def send(self, run: Run, commands: list[OpenOperation]) -> None:
         """Send all open commands in one call; their answers come together, in order."""
         self.sent = commands
         at = self.later(run)
         self.journal += [self.told(op, at) for op in commands]
 
-    def answer(self, run: Run, op: Op) -> None:
+    def answer(self, run: Run, op: OpenOperation) -> None:
         """Tell the answer of a command that was sent; it stands in the journal already."""
         run.journal.append(self.journal[run.journal.position], recorded=True)
         assert self.journal[run.journal.position - 1].key == op.key
 
-    def choose(self, run: Run) -> Op:
+    def choose(self, run: Run) -> OpenOperation:
         """Choose which op is answered next; timers in order of their deadlines."""
         timers = sorted(
-            (op for op in run.journal.ops.values() if op.deadline is not None),
+            (op for op in run.journal.operations.values() if op.deadline is not None),
             key=lambda op: op.deadline or 0,
         )
-        others = [op for op in run.journal.ops.values() if op.deadline is None]
+        others = [op for op in run.journal.operations.values() if op.deadline is None]
         if timers and (not others or self.chance.random() < 0.4):
             return timers[0]
         return self.chance.choice(others)
 
-    def tell(self, run: Run, op: Op) -> None:
+    def tell(self, run: Run, op: OpenOperation) -> None:
         """Answer an op."""
         if op.kind == "activity" and self.chance.random() < 0.1:
             run.journal.append(Fact("attempt", op.key, False, "not yet", self.later(run), op.name))
         self.outside.pop(op.key, None)
         run.journal.append(self.told(op, self.later(run)))
 
-    def told(self, op: Op, at: int) -> Fact:
+    def told(self, op: OpenOperation, at: int) -> Fact:
         """Do what an op asks for."""
         if op.kind == "timer":
             return Fact("timer", op.key, True, None, op.deadline or 0)

@@ -46,7 +46,7 @@ def closed(code: Callable[..., Any], journal: list[Fact] | None = None) -> Any:
 def test_any_program_can_be_closed(program: Callable[..., Any]) -> None:
     run = closed(program)
     assert run.journal.take_requested() == []
-    assert run.journal.ops == {}
+    assert run.journal.operations == {}
     run.close()
     with pytest.raises(RuntimeError, match="closed"):
         run.advance()
@@ -114,7 +114,7 @@ def test_tasks_generators_and_callbacks_end_with_the_run() -> None:
 
     run = load(code, [])
     run.advance()
-    for key in list(run.journal.ops):
+    for key in list(run.journal.operations):
         run.journal.append(Fact("activity", key, True, 2, run.journal.now, "plus"))
     run.advance()
     run.close()

@@ -139,14 +139,14 @@ async def parallel_tail() -> Any:
 def test_what_no_run_has_reached_may_change(code: Callable[..., Any]) -> None:
     run = load(code, JOURNAL)
     assert not run.advance()
-    assert "go#1" in {key.rpartition("/")[2] for key in run.journal.ops}
+    assert "go#1" in {key.rpartition("/")[2] for key in run.journal.operations}
     run.close()
 
 
 def test_changed_arguments_can_be_accepted() -> None:
     run = load(other_argument, JOURNAL, accept_changes=True)
     assert not run.advance()
-    assert list(run.journal.ops) == ["go#1"]
+    assert list(run.journal.operations) == ["go#1"]
     run.close()
 
 

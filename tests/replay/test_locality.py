@@ -26,7 +26,7 @@ def keys_of(code: Callable[..., Any], journal: list[Fact] | None = None) -> list
     """Give the keys a run waits for."""
     run = load(code, journal or [])
     run.advance()
-    keys = list(run.journal.ops)
+    keys = list(run.journal.operations)
     run.close()
     return keys
 

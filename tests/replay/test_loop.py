@@ -26,7 +26,7 @@ def ran(code: Callable[..., Any], *answers: Any) -> Any:
     run = load(code, [])
     left = list(answers)
     while not run.advance():
-        op = next(iter(run.journal.ops.values()))
+        op = next(iter(run.journal.operations.values()))
         at = run.journal.now if op.deadline is None else op.deadline
         run.journal.append(Fact(op.kind, op.key, True, left.pop(0) if left else None, at, op.name))
     return outcome(run)
@@ -136,7 +136,7 @@ def test_deadlines_are_exact(delay: float, deadline: int) -> None:
 
     run = load(code, [])
     run.advance()
-    first, second, _ = run.journal.ops.values()
+    first, second, _ = run.journal.operations.values()
     assert first.deadline == second.deadline == STARTED_AT + deadline
     assert (first.key, second.key) == ("$timer#1", "$timer#2")
     assert first.kind == "timer"
@@ -182,7 +182,7 @@ def test_a_finished_task_group_withdraws_the_durable_it_refuses() -> None:
         try:
             group.create_task(step(plus, 1))
         except RuntimeError:
-            return len(runtime().run.journal.ops)
+            return len(runtime().run.journal.operations)
 
     left = ran(code)[1]
     assert left == 0 or sys.version_info < (3, 13)
@@ -193,7 +193,7 @@ def test_a_task_of_a_durable_that_never_begins_withdraws_it() -> None:
         task = asyncio.create_task(step(plus, 1))
         task.cancel()
         await asyncio.wait([task])
-        return list(runtime().run.journal.ops)
+        return list(runtime().run.journal.operations)
 
     assert ran(code) == ("returned", [])
 
@@ -208,7 +208,7 @@ def test_eager_tasks_know_their_place() -> None:
         if sys.version_info < (3, 12):
             return await loop.create_task(child(), name="x")
         task = loop.create_task(child(), name="x", eager_start=True)
-        assert list(runtime().run.journal.ops) == [".x/plus#1"]
+        assert list(runtime().run.journal.operations) == [".x/plus#1"]
         return await task
 
     assert ran(code, 2) == ("returned", 2)

@@ -111,8 +111,8 @@ class Upgrade:
         """Flush, and see that nothing under way outside was forgotten by the new code."""
         self.world.flush(run)
         told = {fact.key for fact in self.world.journal}
-        assert self.under_way - set(run.journal.ops) <= told
-        self.under_way = {op.key for op in run.journal.ops.values() if op.kind == "answer"}
+        assert self.under_way - set(run.journal.operations) <= told
+        self.under_way = {op.key for op in run.journal.operations.values() if op.kind == "answer"}
 
 
 def test_new_runs_take_the_new_way() -> None:

@@ -43,4 +43,4 @@ def replays_to_the_same_waits(program: Callable[..., Any], world: World) -> None
         assert not run.advance()
         assert shown(run) == before, position
         run.close()
-        assert run.journal.ops == {}
+        assert run.journal.operations == {}

@@ -10,10 +10,10 @@ import pytest
 from replay_driver import command, hook, load, outcome, runtime, signal, step
 from replay_programs import double, plus
 
-from perdure.replay.replay import Fact, Op
+from perdure.replay.replay import Fact, OpenOperation
 
 
-def keys(ops: list[Op]) -> list[str]:
+def keys(ops: list[OpenOperation]) -> list[str]:
     """Give the keys of ops."""
     return [op.key for op in ops]
 
@@ -37,7 +37,7 @@ def test_requests_are_taken_once_and_in_order() -> None:
     run.journal.append(told(run, "activity", "double", 2))
     run.advance()
     assert keys(run.journal.take_requested()) == ["plus#2"]
-    assert keys(list(run.journal.ops.values())) == ["plus#1", "plus#2"]
+    assert keys(list(run.journal.operations.values())) == ["plus#1", "plus#2"]
     assert run.journal.asked == 3
     run.close()
 
@@ -101,7 +101,7 @@ def test_timers_and_signals_are_withdrawn_too() -> None:
     run.advance()
     assert keys(run.journal.take_requested()) == ["$timer#1", "go#1"]
     run.journal.append(
-        Fact("timer", "$timer#1", True, None, run.journal.ops["$timer#1"].deadline or 0)
+        Fact("timer", "$timer#1", True, None, run.journal.operations["$timer#1"].deadline or 0)
     )
     run.advance()
     assert keys(run.journal.take_withdrawn()) == ["go#1"]
@@ -294,7 +294,7 @@ def test_a_suspended_plain_function_does_nothing_more() -> None:
 
     run = load(code, [])
     assert not run.advance()
-    assert list(run.journal.ops) == ["go#1"]
+    assert list(run.journal.operations) == ["go#1"]
     assert run.journal.asked == 1
     assert run.journal.take_facts() == []
     with pytest.raises(asyncio.InvalidStateError):

@@ -15,7 +15,7 @@ from json_values import values
 
 from perdure.errors import InvalidValue, NumberOutOfRange, PerdureError, ValueTooDeep
 from perdure.values.stored import MAX_LEVELS, as_stored
-from perdure.workflow.asks import fingerprint_of
+from perdure.workflow.operations import fingerprint_of
 
 EXAMPLES = int(os.environ.get("PERDURE_FUZZ_SEEDS", "100"))
 

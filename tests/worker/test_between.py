@@ -224,7 +224,7 @@ def test_a_thread_whose_hook_is_refused_while_it_unwinds_tells_why(
 
     def leaves(turn: HookTurn) -> None:
         leave(turn)
-        turn.nudge()
+        turn.check_inbox()
 
     def refuses(turn: HookTurn, answer: dict[str, Any]) -> None:
         if turn._is_unwinding and not refused.is_set():

@@ -12,7 +12,7 @@ import perdure
 from perdure.basics.durations import as_interval, from_micros, micros
 from perdure.basics.limits import limits_of
 from perdure.testing import Lab
-from perdure.workflow.asks import as_timeout
+from perdure.workflow.operations import as_timeout
 
 WEST, EAST = timezone(timedelta(hours=-5)), timezone(timedelta(hours=5))
 TOO_LATE = datetime(9999, 12, 31, 23, 59, tzinfo=WEST)

@@ -97,13 +97,13 @@ def test_what_comes_as_it_is_left_behind_is_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """[P8]: it begins anew beside the old thread, whose calls have no effect any more."""
-    abandon = HookTurn._abandon
+    park = HookTurn._park_abandoned
 
     def hears(turn: HookTurn) -> None:
         client.handle(turn.job).signal("go", "just now")
-        abandon(turn)
+        park(turn)
 
-    monkeypatch.setattr(HookTurn, "_abandon", hears)
+    monkeypatch.setattr(HookTurn, "_park_abandoned", hears)
     work()
     handle = client.start(stubborn["plain"])
     assert handle.result(T) == "just now"

@@ -170,7 +170,7 @@ def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
     """The look has read the inbox, its answer is on its way, and then the signal comes."""
     hinted = asyncio.Event()
     holds = False
-    call_of, hear_of = AsyncLink.call, HookTurn.hear
+    call_of, hear_of = AsyncLink.call, HookTurn.take_hint
 
     async def call(link: AsyncLink, call: Call) -> Any:
         nonlocal holds
@@ -183,11 +183,11 @@ def test_mail_that_comes_while_a_look_is_on_its_way_is_looked_for_again(
 
     def hear(turn: HookTurn) -> None:
         hear_of(turn)
-        if turn.flying:
+        if turn.in_flight:
             hinted.set()
 
     monkeypatch.setattr(AsyncLink, "call", call)
-    monkeypatch.setattr(HookTurn, "hear", hear)
+    monkeypatch.setattr(HookTurn, "take_hint", hear)
 
     holds = True
     listening.signal("something else")

@@ -17,7 +17,7 @@ from perdure.basics import names
 from perdure.basics.paths import MAX_KEYS, parse_path
 from perdure.values.stored import MAX_LEVELS, MAX_NUMBER
 from perdure.workers import worker
-from perdure.workflow import asks, progress
+from perdure.workflow import operations, progress
 
 Connection = psycopg.Connection[Any]
 
@@ -58,22 +58,24 @@ BOUNDS = {
         "PD101",
     ),
     "bytes of a value": Bound(
-        asks.MAX_BYTES,
-        asks.stored,
+        operations.MAX_BYTES,
+        operations.stored,
         VALUE,
         lambda size: "x" * (size - MARKS),
         "PD301",
     ),
     "bytes of a value with blanks": Bound(
-        asks.MAX_BYTES,
-        asks.stored,
+        operations.MAX_BYTES,
+        operations.stored,
         VALUE,
         lambda size: ["x" * (size - len('["", 1]')), 1],
         "PD301",
     ),
-    "levels of a value": Bound(MAX_LEVELS, asks.stored, VALUE, lists, "PD302"),
-    "a number": Bound(MAX_NUMBER, asks.stored, VALUE, int, "PD304"),
-    "a number below zero": Bound(MAX_NUMBER, asks.stored, VALUE, lambda number: -number, "PD304"),
+    "levels of a value": Bound(MAX_LEVELS, operations.stored, VALUE, lists, "PD302"),
+    "a number": Bound(MAX_NUMBER, operations.stored, VALUE, int, "PD304"),
+    "a number below zero": Bound(
+        MAX_NUMBER, operations.stored, VALUE, lambda number: -number, "PD304"
+    ),
     "a lease": Bound(
         worker.LONGEST_LEASE, worker.check_lease, LEASE, lambda seconds: f"{seconds} s", "PD107"
     ),

@@ -217,13 +217,13 @@ def test_a_backlog_of_signals_is_told_in_parts_and_in_order(
 ) -> None:
     """[P5] (C37): each turn is told a hundred of them at most, in each kind of code."""
     parts: list[int] = []
-    mail_of = Turn.mail_of
+    inbox_of = Turn.inbox_of
 
     def seen(turn: Turn, answer: Any, taken: set[Any]) -> Any:
         parts.append(len(answer.get("messages") or ()))
-        return mail_of(turn, answer, taken)
+        return inbox_of(turn, answer, taken)
 
-    monkeypatch.setattr(Turn, "mail_of", seen)
+    monkeypatch.setattr(Turn, "inbox_of", seen)
 
     @app.activity
     async def settle(number: int) -> int:
@@ -297,7 +297,7 @@ def test_short_waits_one_after_the_other_hear_of_a_signal(
 ) -> None:
     """[P5]: each put off the look into the inbox by its own beginning, and was over before. Here
     hints are lost."""
-    monkeypatch.setattr(Turn, "hear", lambda turn: None)
+    monkeypatch.setattr(Turn, "take_hint", lambda turn: None)
 
     @app.hook
     async def listens(memory: perdure.AsyncEntity) -> Any:

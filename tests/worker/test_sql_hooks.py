@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.workers.lanes import MAX_LANES
-from perdure.workers.sql_hooks import SqlLanes
+from perdure.workers.side_connections import MAX_SIDE_CONNECTIONS
+from perdure.workers.sql_hooks import SqlConnections
 from tests.worker.processes import worker_process
 
 T = "40 s"
@@ -249,7 +249,7 @@ def test_a_slow_hook_does_not_keep_others_waiting(
         client.create_entity(name, "note")
     later = datetime.now(UTC) + timedelta(seconds=1)
     client.handle("slow").hook(take_time, 20)
-    for _ in range(5):  # of one job: they take one lane, also when they come later
+    for _ in range(5):  # of one job: they take one connection, also when they come later
         client.handle("slow").hook(take_time, 20, due_at=later)
     work(grace=0)
     running(connection)
@@ -284,36 +284,36 @@ def test_a_worker_that_stops_gives_back_the_others(
     assert connection.execute(held).fetchone() == (0,)
 
 
-def test_a_task_that_comes_while_all_lanes_are_ending_has_one(
+def test_a_task_that_comes_while_all_connections_are_ending_has_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A lane that has nothing more to do has ended before anybody is told of it."""
+    """A connection that has nothing more to do has ended before anybody is told of it."""
 
     async def scenario() -> list[str]:
         loop = asyncio.get_running_loop()
         answered = loop.create_future()
         begun: list[str] = []
 
-        async def run_one(lanes: SqlLanes, link: Any, turn: Any) -> None:
+        async def run_one(connections: SqlConnections, link: Any, turn: Any) -> None:
             begun.append(turn.job)
             await answered
 
-        monkeypatch.setattr(SqlLanes, "_run_one", run_one)
+        monkeypatch.setattr(SqlConnections, "_run_one", run_one)
         engine: Any = SimpleNamespace(source=SimpleNamespace(), spawn=asyncio.ensure_future)
-        lanes = SqlLanes(engine)
+        connections = SqlConnections(engine)
         last: Any = SimpleNamespace(job="last")
-        for number in range(MAX_LANES):
+        for number in range(MAX_SIDE_CONNECTIONS):
             turn: Any = SimpleNamespace(job=str(number))
-            lanes.run(turn)
+            connections.run(turn)
         await asyncio.sleep(0.05)
-        assert len(begun) == MAX_LANES
+        assert len(begun) == MAX_SIDE_CONNECTIONS
         answered.set_result(None)
-        loop.call_soon(lanes.run, last)
+        loop.call_soon(connections.run, last)
         await asyncio.sleep(0.05)
-        await lanes.close()
+        await connections.close()
         return begun
 
-    assert asyncio.run(scenario())[MAX_LANES:] == ["last"]
+    assert asyncio.run(scenario())[MAX_SIDE_CONNECTIONS:] == ["last"]
 
 
 @pytest.mark.parametrize("name", ["take time", "wait for a lock"])

@@ -23,9 +23,9 @@ import perdure.testing
 from perdure.database import calls
 from perdure.replay.replay import Fact
 from perdure.workers import transactions
-from perdure.workers.memo import Memo
+from perdure.workers.hook_journal import HookJournal
 from perdure.workers.outbox import Outbox
-from perdure.workflow.asks import command_ask
+from perdure.workflow.operations import command_operation
 from tests.worker.test_until import wait_for
 
 pytestmark = pytest.mark.steady("it counts how often a function runs", "transaction")
@@ -1032,13 +1032,13 @@ def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
         engine=SimpleNamespace(
             clock=SimpleNamespace(now=lambda: 0), loop=Loop(), call_later=lambda *_: None
         ),
-        memo=Memo(()),
+        journal=HookJournal(()),
         submit=lambda: None,
         flush=lambda: None,
     )
     outbox = Outbox(turn, 0)
-    first, second = (command_ask("increment", ["n"], number, None) for number in (1, 2))
-    outbox.tell("activity", "step#1", value=1)
+    first, second = (command_operation("increment", ["n"], number, None) for number in (1, 2))
+    outbox.append("activity", "step#1", value=1)
     early = outbox.command(first, "first")
     sent = outbox.send_with(Fact("activity", "book#1", True, None, 0))
     assert [fact["key"] for fact in sent["facts"]] == ["step#1", "first", "book#1"]
@@ -1047,7 +1047,7 @@ def test_what_a_hook_takes_back_is_sent_before_what_it_said_since() -> None:
     assert [fact["key"] for fact in outbox.send()["facts"]] == ["step#1", "first", "second"]
     assert outbox.acknowledge(5, {"answers": [[7, True, 1], [8, True, 3]]}) == 8
     assert (early.result().value, late.result().value) == (1, 3)
-    assert turn.memo.told("book#1") is None
+    assert turn.journal.fact("book#1") is None
 
 
 def test_a_connection_is_closed_where_its_reset_is_cut_short(

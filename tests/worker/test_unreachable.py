@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import perdure
-from perdure.workers.committer import say_trouble
+from perdure.workers.committer import log_trouble
 
 NOWHERE = "postgresql://postgres@127.0.0.1:1/nowhere"
 IN_TIME = 20.0
@@ -42,7 +42,7 @@ def test_a_worker_that_cannot_register_yet_says_so_and_stops(
 
 def test_a_conflict_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
     """It was told that the database does not answer, which sent people to the network."""
-    say_trouble(psycopg.errors.SerializationFailure("could not serialize access"))
+    log_trouble(psycopg.errors.SerializationFailure("could not serialize access"))
     assert "a call met another one, trying again: could not serialize access" in caplog.text
-    say_trouble(psycopg.errors.AdminShutdown("terminating connection"))
+    log_trouble(psycopg.errors.AdminShutdown("terminating connection"))
     assert "the database does not answer, trying again: terminating connection" in caplog.text

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from perdure.basics.arguments import listed
-from perdure.workflow.asks import stored
+from perdure.workflow.operations import stored
 
 from .contracts import BrokenContract, Surface, schema_of
 from .finding import Found, Order, on_the_wire

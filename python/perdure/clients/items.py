@@ -14,8 +14,8 @@ from uuid import UUID
 
 from perdure.basics.names import as_id
 from perdure.database.calls import Call
-from perdure.workflow.asks import stored
 from perdure.workflow.memory import Awaited
+from perdure.workflow.operations import stored
 
 from .past import row_of, rows_of
 from .requests import BaseClient

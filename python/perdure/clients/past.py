@@ -13,8 +13,8 @@ from perdure.basics.durations import Duration, from_micros, micros
 from perdure.basics.paths import Path, parse_path, write_path
 from perdure.database.calls import Call, Calls
 from perdure.errors import InvalidArgument, among
-from perdure.workflow.asks import stored
 from perdure.workflow.memory import Options, given_options
+from perdure.workflow.operations import stored
 
 from .caller_connection import check_outside
 from .polling import Pages, Poll, until_of
@@ -192,7 +192,7 @@ class ChangeCursor:
         self._version = after
 
     def register(self, listener: str) -> Call:
-        """Ask for notifications; returns the version that a later look sees at least."""
+        """Ask for notifications; returns the version that a later poll sees at least."""
         return self._calls.watch(self._job, listener).reading(self._note)
 
     def call(self) -> Call:

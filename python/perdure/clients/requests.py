@@ -35,7 +35,7 @@ from perdure.values.decoding import read_as
 from perdure.values.items import Decode, unchanged
 from perdure.values.shapes import bind_unknown
 from perdure.values.stored import check_awaited
-from perdure.workflow.asks import as_memory, stored
+from perdure.workflow.operations import as_memory, stored
 from perdure.workflow.work import Coordinator, Hook, Work, Workflow, check_kind
 
 from .caller_connection import check_outside

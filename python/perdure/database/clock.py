@@ -11,22 +11,22 @@ _PACE = 0.9995e6
 
 
 class Clock:
-    """The time of the database: the last one heard, plus what has passed since."""
+    """The time of the database: the last one known, plus what has passed since."""
 
-    __slots__ = ("_heard", "_heard_at")
+    __slots__ = ("_known", "_known_at")
 
     def __init__(self) -> None:
-        self._heard = 0
-        self._heard_at = 0.0
+        self._known = 0
+        self._known_at = 0.0
 
-    def heard(self, instant: str) -> None:
+    def synchronize(self, instant: str) -> None:
         """Take the time that a reply tells."""
-        self._heard = from_iso(instant)
-        self._heard_at = time.monotonic()
+        self._known = from_iso(instant)
+        self._known_at = time.monotonic()
 
     def now(self) -> int:
         """Return the time in microseconds since 1970."""
-        return self._heard + int((time.monotonic() - self._heard_at) * _PACE)
+        return self._known + int((time.monotonic() - self._known_at) * _PACE)
 
     def seconds_until(self, instant: int) -> float:
         """Return the seconds until an instant; 0 if it has passed."""

@@ -28,7 +28,7 @@ from perdure.values.envelopes import (
 )
 
 if TYPE_CHECKING:
-    from perdure.workflow.asks import Ask
+    from perdure.workflow.operations import Operation
 
 Json = dict[str, Any]
 
@@ -251,22 +251,22 @@ class RequestGuard:
         self._digest = digest
         self._origin = origin
 
-    def protect(self, ask: Ask) -> Ask:
+    def protect(self, operation: Operation) -> Operation:
         """Return a request that may be sent.
 
         Raises WrongType for a command that cannot work on encrypted values, ValueTooLarge for what
         is too large to be encrypted, and ValueSealed if the codec fails: the task must then be
         given back, whatever its code makes of that.
         """
-        if ask.kind == "command":
-            check_command(self._fields, ask.name, ask.spec["path"])
-        elif isinstance(ask.spec, dict):
+        if operation.kind == "command":
+            check_command(self._fields, operation.name, operation.spec["path"])
+        elif isinstance(operation.spec, dict):
             for name in ("args", "payload", "value"):
-                check_size(ask.spec.get(name))
-        if self._digest is None or ask.fingerprint is None:
-            return ask
-        data = f"{self._origin}\0{ask.fingerprint}".encode()
-        return replace(ask, fingerprint=self._digest(data)[:8].hex())
+                check_size(operation.spec.get(name))
+        if self._digest is None or operation.fingerprint is None:
+            return operation
+        data = f"{self._origin}\0{operation.fingerprint}".encode()
+        return replace(operation, fingerprint=self._digest(data)[:8].hex())
 
 
 def check_size(value: Any) -> None:

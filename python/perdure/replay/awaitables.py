@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from perdure.values.decoding import read_as
 
-from .facts import Fact, Op
+from .facts import Fact, OpenOperation
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -45,55 +45,58 @@ class Durable(Future):
     `as_completed`, `ensure_future`, `create_task` and `TaskGroup.create_task`.
     """
 
-    __slots__ = ("_loop_of_run", "_op")
+    __slots__ = ("_loop_of_run", "_operation")
 
     def __init__(self, loop: Loop):
         super().__init__(loop)
         self._loop_of_run = loop
-        self._op: Op | None = None
+        self._operation: OpenOperation | None = None
 
     def _is_not_awaited(self, *_: Any) -> NoReturn:
         """Refuse to be used as if it were the answer: it would always be true."""
-        what = "a durable call" if self._op is None else f"the durable call {self._op.name}"
+        operation = self._operation
+        what = "a durable call" if operation is None else f"the durable call {operation.name}"
         raise TypeError(f"{what} was not awaited: await it, and use its answer")
 
     __bool__ = __iter__ = __len__ = __contains__ = __getitem__ = _is_not_awaited
     __add__ = __radd__ = __lt__ = __le__ = __gt__ = __ge__ = _is_not_awaited
 
-    def asked(self, op: Op) -> Self:
-        """Wait for this op."""
-        self._op = op
+    def attach(self, operation: OpenOperation) -> Self:
+        """Wait for this operation."""
+        self._operation = operation
         return self
 
-    def told(self, op: Op, fact: Fact, /) -> None:
+    def answer(self, operation: OpenOperation, fact: Fact, /) -> None:
         """Take the answer in the form that the code sees."""
-        self._op = None
+        self._operation = None
         try:
             if fact.ok:
-                self.set_result(read_as(op.decode, fact.value, op.name, op.kind))
+                self.set_result(
+                    read_as(operation.decode, fact.value, operation.name, operation.kind)
+                )
             else:
-                self.set_exception(op.failure(fact.value))
+                self.set_exception(operation.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code
             self.set_exception(_raisable(error))
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Withdraw the op, unless it was answered."""
-        op, self._op = self._op, None
-        if op is not None:
-            self._loop_of_run.withdraw(op)
+        """Withdraw the operation, unless it was answered."""
+        operation, self._operation = self._operation, None
+        if operation is not None:
+            self._loop_of_run.withdraw(operation)
         return super().cancel(msg)
 
     def amend(self, kind: str, more: dict[str, Any]) -> None:
         """Add to what is asked of this kind. It has no effect if it was already sent."""
-        if self._op is not None and self._op.kind == kind:
-            self._op.spec |= more
+        if self._operation is not None and self._operation.kind == kind:
+            self._operation.spec |= more
 
     def close(self) -> None:
         """Withdraw, as closing a coroutine does (a task group that takes no more closes it)."""
         self.cancel()
 
 
-class Waiting(Coroutine[Any, Any, Any]):
+class FutureCoroutine(Coroutine[Any, Any, Any]):
     """Awaits a future, as a coroutine, since tasks accept nothing else."""
 
     __slots__ = ("_future", "_steps")
@@ -145,16 +148,16 @@ class Task(Numbered, asyncio.Task[Any]):
 class Timer(asyncio.TimerHandle):
     """A callback that waits for a deadline of workflow time."""
 
-    __slots__ = ("_loop_of_run", "op")
+    __slots__ = ("_loop_of_run", "operation")
 
     def __init__(self, loop: Loop, when: float, callback: Any, args: Any, context: Any):
         super().__init__(when, callback, args, loop, context)
         self._loop_of_run = loop
-        self.op: Op | None = None
+        self.operation: OpenOperation | None = None
 
-    def told(self, _op: Op, _fact: Fact, /) -> None:
+    def answer(self, _operation: OpenOperation, _fact: Fact, /) -> None:
         """Run the callback: the deadline has passed."""
-        self.op = None
+        self.operation = None
         self._loop_of_run.ready.append(self)
 
 

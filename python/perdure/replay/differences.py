@@ -11,19 +11,23 @@ from itertools import islice
 
 from perdure.errors import NonDeterminism
 
-from .facts import Fact, Op
+from .facts import Fact, OpenOperation
 
 MAX_SHOWN = 10
 
 
-def other_answer(identity: str, position: int, fact: Fact, ops: Collection[Op]) -> NonDeterminism:
+def other_answer(
+    identity: str, position: int, fact: Fact, operations: Collection[OpenOperation]
+) -> NonDeterminism:
     """Say that the code waits for something else than the journal has recorded."""
-    return _difference(identity, position, fact, f"the code waits for {listed(ops)}")
+    return _difference(identity, position, fact, f"the code waits for {listed(operations)}")
 
 
-def other_arguments(identity: str, position: int, fact: Fact, op: Op) -> NonDeterminism:
+def other_arguments(
+    identity: str, position: int, fact: Fact, operation: OpenOperation
+) -> NonDeterminism:
     """Say that the code makes the call with other arguments."""
-    call = _shown(op.kind, op.key, op.fingerprint)
+    call = _shown(operation.kind, operation.key, operation.fingerprint)
     return _difference(identity, position, fact, f"the code calls {call}: other arguments")
 
 
@@ -44,12 +48,14 @@ def other_outcome(identity: str, outcome: str, instead: str) -> NonDeterminism:
 
 
 def other_request(
-    identity: str, key: str, fingerprint: str | None, op: Op | None
+    identity: str, key: str, fingerprint: str | None, operation: OpenOperation | None
 ) -> NonDeterminism:
     """Say that something is under way that the code does not wait for, or not in this way."""
     asked = _shown("answer", key, fingerprint)
     now = (
-        "does not ask for it" if op is None else f"asks for {_shown(op.kind, key, op.fingerprint)}"
+        "does not ask for it"
+        if operation is None
+        else f"asks for {_shown(operation.kind, key, operation.fingerprint)}"
     )
     return _other_code(identity, f"{asked} is under way, but the code {now}")
 
@@ -92,9 +98,9 @@ def _shown(kind: str, key: str, fingerprint: str | None) -> str:
     return f"{kind} {key}" + (f" (arguments {fingerprint})" if fingerprint else "")
 
 
-def listed(ops: Collection[Op]) -> str:
+def listed(operations: Collection[OpenOperation]) -> str:
     """List what the code waits for."""
-    first = islice(ops, MAX_SHOWN)
-    shown = ", ".join(_shown(op.kind, op.key, op.fingerprint) for op in first)
-    more = len(ops) - MAX_SHOWN
+    first = islice(operations, MAX_SHOWN)
+    shown = ", ".join(_shown(each.kind, each.key, each.fingerprint) for each in first)
+    more = len(operations) - MAX_SHOWN
     return (shown + f" and {more} more" if more > 0 else shown) or "nothing"

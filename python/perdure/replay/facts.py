@@ -1,4 +1,4 @@
-"""Facts and ops: what a task was told, and what its code has asked for and waits to be told.
+"""Facts and open operations: what a task was told, and what its code asks for and waits for.
 
 These are the words of replay without its rules, which are in `journal.py`.
 """
@@ -47,21 +47,21 @@ class Fact:
 
 
 class Waiter(Protocol):
-    """What wants to be told the answer of an op."""
+    """What wants to be told the answer of an operation."""
 
-    def told(self, op: Op, fact: Fact, /) -> None:
+    def answer(self, operation: OpenOperation, fact: Fact, /) -> None:
         """Take the answer."""
 
 
 class Request(Waiter, Protocol):
     """What code gets for a request. It has the answer when that comes."""
 
-    def asked(self, op: Op) -> Self:
-        """Wait for this op."""
+    def attach(self, operation: OpenOperation) -> Self:
+        """Wait for this operation."""
 
 
 @dataclass(slots=True, eq=False)
-class Op:
+class OpenOperation:
     """Something the code asked for and has not been told yet. `deadline` is in µs (timers only).
 
     `kind` is the kind of the fact that answers it, `serial` counts what the task has asked for,

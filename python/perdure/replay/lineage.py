@@ -79,7 +79,7 @@ def _shortened(place: str) -> str:
     return f".~{blake2b(place.encode(), digest_size=8).hexdigest()}"
 
 
-class Maker(Enum):
+class TaskCreator(Enum):
     """What inside asyncio makes a task of a coroutine, if that matters to its place."""
 
     AS_COMPLETED = auto()
@@ -91,24 +91,24 @@ class Maker(Enum):
 
 
 _TASKS = asyncio.tasks.__dict__
-_MAKERS = {
-    asyncio.as_completed.__code__: Maker.AS_COMPLETED,
-    asyncio.wait_for.__code__: Maker.WAIT_FOR,
+_CREATORS = {
+    asyncio.as_completed.__code__: TaskCreator.AS_COMPLETED,
+    asyncio.wait_for.__code__: TaskCreator.WAIT_FOR,
 }
 if sys.version_info >= (3, 13):
-    _MAKERS[asyncio.tasks._AsCompletedIterator.__init__.__code__] = Maker.AS_COMPLETED
+    _CREATORS[asyncio.tasks._AsCompletedIterator.__init__.__code__] = TaskCreator.AS_COMPLETED
 
 
-def maker_of_task() -> Maker | None:
+def creator_of_task() -> TaskCreator | None:
     """Return who calls `create_task` with a coroutine (with several, in the case of a set)."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_globals is _TASKS:
-        maker = _MAKERS.get(frame.f_code)
-        if maker is Maker.AS_COMPLETED:
+        creator = _CREATORS.get(frame.f_code)
+        if creator is TaskCreator.AS_COMPLETED:
             given = frame.f_locals.get("fs", frame.f_locals.get("aws"))
-            return maker if _are_several(given) else None
-        if maker is not None:
-            return maker
+            return creator if _are_several(given) else None
+        if creator is not None:
+            return creator
         frame = frame.f_back
     return None
 

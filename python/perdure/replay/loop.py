@@ -1,8 +1,8 @@
 """An asyncio event loop without I/O and without a clock: it runs what is ready, nothing else.
 
 `gather`, `TaskGroup`, `timeout`, `wait`, `as_completed`, `Queue`, `sleep` work on it as they are.
-Its timers are ops of a journal and its time is the time of the last fact, so the same facts make
-the same steps in every process. Anything that wants a socket, a thread or a signal is refused.
+Its timers are operations of a journal and its time is the time of the last fact, so the same facts
+make the same steps in every process. Anything that wants a socket, a thread or a signal is refused.
 
 Pure: no I/O, no clock, no database.
 """
@@ -22,11 +22,11 @@ from zlib import crc32
 from perdure.basics.durations import FOREVER, MICROSECONDS
 from perdure.errors import IoInCoordinator
 
-from .awaitables import Future, Task, Timer, Waiting
+from .awaitables import Future, FutureCoroutine, Task, Timer
 from .differences import no_order
-from .facts import Op
+from .facts import OpenOperation
 from .journal import Journal
-from .lineage import Lineage, Maker, maker_of_task
+from .lineage import Lineage, TaskCreator, creator_of_task
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -72,12 +72,12 @@ class Loop(asyncio.AbstractEventLoop):
             options["context"] = context
         place = self.place()
         if isinstance(coro, asyncio.Future):
-            coro = Waiting(coro)
+            coro = FutureCoroutine(coro)
         elif name is None:
-            maker = maker_of_task()
-            if maker is Maker.AS_COMPLETED:
+            creator = creator_of_task()
+            if creator is TaskCreator.AS_COMPLETED:
                 raise self._journal.refuse(no_order(self._journal.identity))
-            if maker is Maker.WAIT_FOR:
+            if creator is TaskCreator.WAIT_FOR:
                 return self._hold(Task(coro, self, place, name=place or "main", **options))
         return self._add_task(place, coro, None if name is None else str(name), options)
 
@@ -143,17 +143,19 @@ class Loop(asyncio.AbstractEventLoop):
         deadline = min(deadline, FOREVER)
         timer = Timer(self, self._seconds(deadline), callback, args, context)
         place = self.place()
-        timer.op = self._journal.ask(place, "timer", "$timer", None, timer, deadline=deadline)
+        timer.operation = self._journal.open_operation(
+            place, "timer", "$timer", None, timer, deadline=deadline
+        )
         return timer
 
     def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
-        if isinstance(timer, Timer) and timer.op is not None:
-            self.withdraw(timer.op)
-            timer.op = None
+        if isinstance(timer, Timer) and timer.operation is not None:
+            self.withdraw(timer.operation)
+            timer.operation = None
 
-    def withdraw(self, op: Op) -> None:
-        """Close an op that the code no longer waits for."""
-        self._journal.withdraw(op)
+    def withdraw(self, operation: OpenOperation) -> None:
+        """Close an operation that the code no longer waits for."""
+        self._journal.withdraw(operation)
 
     def time(self) -> float:
         """Return workflow time in seconds since the workflow began: a loop's clock has no date."""
@@ -214,7 +216,7 @@ class Loop(asyncio.AbstractEventLoop):
         for _ in range(MAX_CLOSING_ROUNDS):
             left = self._unfinished() or self._close_generators()
             if not left:
-                self._let_go()
+                self._drop_tasks()
                 return
             for task in left:
                 task.cancel()
@@ -223,19 +225,19 @@ class Loop(asyncio.AbstractEventLoop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         _unending.append(self)
 
-    def _let_go(self) -> None:
+    def _drop_tasks(self) -> None:
         """Drop the tasks, and the tracebacks of what they have raised.
 
         Tracebacks hold the frames that have run the tasks, and so the tasks themselves.
         """
         for task in self._tasks:
-            is_unheard = task._log_traceback
+            is_unretrieved = task._log_traceback
             try:
                 error = task.exception()
             except asyncio.CancelledError as cancelled:
                 error = cancelled
             _drop_tracebacks(error)
-            if is_unheard:
+            if is_unretrieved:
                 self.call_exception_handler({"exception": error})
         self._tasks.clear()
 

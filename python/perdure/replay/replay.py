@@ -8,7 +8,7 @@ nothing left to run. The caller is the worker:
     journal = run.journal
     while not run.advance():                # until the code waits for what the journal lacks
         ...                                 # flush journal.take_facts(), start .take_requested() …
-        journal.append(fact)                # what happened next, the answer of one of journal.ops
+        journal.append(fact)                # what happened next, an answer to journal.operations
     value = run.outcome()
     run.close()                             # always, also when the run has finished
 
@@ -27,17 +27,17 @@ from perdure.values.decoding import read_as
 
 from .awaitables import Durable, Task
 from .differences import no_rest
-from .entered import Entered
-from .facts import Evicted, Fact, Op, Suspend
+from .facts import Evicted, Fact, OpenOperation, Suspend
 from .loop import Loop
 from .run import Run, current
+from .running_loop import RunningLoop
 
 __all__ = [
     "AsyncRun",
     "Durable",
     "Evicted",
     "Fact",
-    "Op",
+    "OpenOperation",
     "Pending",
     "Run",
     "Suspend",
@@ -72,9 +72,9 @@ class AsyncRun(Run[Durable]):
         """
         self._check_open()
         journal, loop, root = self.journal, self._loop, self._root
-        if root is not None and not (loop.ready or journal.has_news or root.done()):
+        if root is not None and not (loop.ready or journal.has_pending or root.done()):
             return False  # nothing has happened since
-        with Entered(loop):
+        with RunningLoop(loop):
             if root is None:
                 root = self._root = loop.create_root(self._main(), self._new_context())
             while True:
@@ -86,7 +86,7 @@ class AsyncRun(Run[Durable]):
                 if root.done() or self.continuation is not None:
                     journal.finish(_raised_by(root))
                     return True
-                if not journal.tell_next():
+                if not journal.apply_next():
                     return False
 
     async def _main(self) -> Any:
@@ -106,7 +106,7 @@ class AsyncRun(Run[Durable]):
 
     def _unwind(self) -> None:
         if self._root is not None:
-            with Entered(self._loop):
+            with RunningLoop(self._loop):
                 self._loop.unwind()
             self._root = None
 
@@ -125,11 +125,11 @@ def _raised_by(root: Task) -> BaseException | None:
 class Pending:
     """What a request in a plain function returns: an answer, requested when the call was made."""
 
-    __slots__ = ("_error", "_op", "_run", "_value", "done")
+    __slots__ = ("_error", "_operation", "_run", "_value", "done")
 
     def __init__(self, run: SyncRun):
         self._run = run
-        self._op: Op | None = None
+        self._operation: OpenOperation | None = None
         self._value: Any = None
         self._error: BaseException | None = None
         self.done = False
@@ -140,9 +140,9 @@ class Pending:
 
     def cancel(self) -> bool:
         """Withdraw the request; return False if it was answered. A later `result()` raises."""
-        if self._op is None:
+        if self._operation is None:
             return False
-        self._run.withdraw(self._op)
+        self._run.withdraw(self._operation)
         self._finish(None, CancelledError("the request was withdrawn"))
         return True
 
@@ -152,23 +152,25 @@ class Pending:
             raise self._error
         return self._value
 
-    def asked(self, op: Op) -> Self:
-        """Wait for this op."""
-        self._op = op
+    def attach(self, operation: OpenOperation) -> Self:
+        """Wait for this operation."""
+        self._operation = operation
         return self
 
-    def told(self, op: Op, fact: Fact, /) -> None:
+    def answer(self, operation: OpenOperation, fact: Fact, /) -> None:
         """Take the answer in the form that the code sees."""
         try:
             if fact.ok:
-                self._finish(read_as(op.decode, fact.value, op.name, op.kind), None)
+                self._finish(
+                    read_as(operation.decode, fact.value, operation.name, operation.kind), None
+                )
             else:
-                self._finish(None, op.failure(fact.value))
+                self._finish(None, operation.failure(fact.value))
         except Exception as error:  # noqa: BLE001 - a decoder's, for the code
             self._finish(None, error)
 
     def _finish(self, value: Any, error: BaseException | None) -> None:
-        self._op, self._value, self._error, self.done = None, value, error, True
+        self._operation, self._value, self._error, self.done = None, value, error, True
 
 
 class Waitable(Protocol):
@@ -220,7 +222,7 @@ class SyncRun(Run[Pending]):
         journal.rewind()
         self._value, self._error, self._interrupted = None, None, None
         try:
-            with Entered(None):
+            with RunningLoop(None):
                 self._value = self._new_context().run(self._function)
         except BaseException as error:  # noqa: BLE001 - whatever it is, `outcome()` raises it
             self._error = error
@@ -249,32 +251,32 @@ class SyncRun(Run[Pending]):
         self._finished = False
 
     def wait(self, pending: Waitable) -> Any:
-        """Tell facts until the wait is over and return its answer; without facts, suspend.
+        """Apply facts until the wait is over and return its answer; without facts, suspend.
 
         Code that is cancelled here no longer waits: its request is withdrawn, as asyncio does it.
         """
         try:
             while not pending.done:
-                self._tell_or_suspend()
+                self._apply_or_suspend()
         except asyncio.CancelledError:
             pending.cancel()
             raise
         return pending.take()
 
-    def _tell_or_suspend(self) -> None:
+    def _apply_or_suspend(self) -> None:
         journal = self.journal
         try:
-            told = not journal.closed and (journal.tell_next() or self.more())
+            has_applied = not journal.closed and (journal.apply_next() or self.more())
         except NonDeterminism:  # remembered by the journal; the code must not catch it
-            told = False
-        if not told:
+            has_applied = False
+        if not has_applied:
             journal.close(Suspend)
             raise Suspend
 
-    def withdraw(self, op: Op) -> None:
-        """Close an op that the code no longer waits for. Code that is suspended comes back."""
+    def withdraw(self, operation: OpenOperation) -> None:
+        """Close an operation that nobody waits for. Code that is suspended comes back."""
         if not self.journal.is_suspended:
-            self.journal.withdraw(op)
+            self.journal.withdraw(operation)
 
     def _cancelled(self, fact: Fact) -> None:
         error = asyncio.CancelledError(*([fact.value] if isinstance(fact.value, str) else []))

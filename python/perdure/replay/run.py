@@ -92,11 +92,13 @@ class Run(Generic[W]):
     def request(self, kind: str, name: str, spec: Any, **more: Any) -> W:
         """Ask for something; its key is fixed now.
 
-        Await the answer, now or later; in plain code `.result()` waits for it. `Journal.ask()`
-        describes the other arguments.
+        Await the answer, now or later; in plain code `.result()` waits for it. The other
+        arguments are those of `Journal.open_operation()`.
         """
         waiter = self._waiter()
-        return waiter.asked(self.journal.ask(self._place(), kind, name, spec, waiter, **more))
+        return waiter.attach(
+            self.journal.open_operation(self._place(), kind, name, spec, waiter, **more)
+        )
 
     def _waiter(self) -> W:
         raise NotImplementedError

@@ -21,10 +21,10 @@ from perdure.errors import (
     ValueTooLarge,
     failure_of,
 )
-from perdure.workflow.asks import ActivityCall, stored
 from perdure.workflow.context import Info, activity_info
-from perdure.workflow.progress import Pulse
-from perdure.workflow.progress import pulse as running_pulse
+from perdure.workflow.operations import ActivityCall, stored
+from perdure.workflow.progress import AttemptReporter
+from perdure.workflow.progress import reporter as running_reporter
 from perdure.workflow.publishing import Publisher
 from perdure.workflow.work import Activity, Transaction
 
@@ -38,7 +38,7 @@ UNSTORABLE = (InvalidValue, ValueTooLarge, ValueTooDeep, NumberOutOfRange)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptOutcome:
     """The end of an attempt: a stored value, or a failure and the seconds until the next attempt.
 
     `is_told`: a transaction has recorded its turn, and the commit was answered.
@@ -47,7 +47,7 @@ class Outcome:
     ok: bool
     value: Any
     again_in: float | None = None
-    is_told: bool = False
+    is_recorded: bool = False
 
     def in_words(self) -> tuple[str, Failed | None]:
         """Return the state of the attempt, and its failure."""
@@ -57,7 +57,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class PriorAttempts:
     """What came before an attempt: when all attempts have to end (µs), and the last failure."""
 
     end: int | None = None
@@ -76,7 +76,7 @@ class Recorder:
     write: Callable[[Any], Json]
 
 
-class Final(Exception):
+class FinalError(Exception):
     """Carries an error that another attempt would not fix, or that no task of a loop may raise."""
 
     def __init__(self, error: BaseException):
@@ -89,10 +89,11 @@ def contained() -> Iterator[None]:
     try:
         yield
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise Final(error) from error  # these would end the worker's loop, or the awaiting code
+        # These would end the worker's loop, or the awaiting code.
+        raise FinalError(error) from error
 
 
-NOTHING = Before()
+NO_ATTEMPTS = PriorAttempts()
 
 
 class Attempt:
@@ -107,7 +108,7 @@ class Attempt:
         call: ActivityCall,
         key: str | None,
         made: int,
-        before: Before,
+        prior: PriorAttempts,
         recorder: Recorder | None,
     ):
         self._turn = turn
@@ -116,11 +117,11 @@ class Attempt:
         self._activity = call.activity
         self._key = key
         self._made = made
-        self._before = before
+        self._prior = prior
         self._recorder = recorder
         self._progress = turn.progress.of(key)
         self._is_last = False
-        self.pulse = Pulse(turn, key)
+        self.reporter = AttemptReporter(turn, key)
 
     def info(self) -> Info:
         """Return what `info()` tells the code."""
@@ -138,49 +139,49 @@ class Attempt:
     def _what(self) -> str:
         return f"activity {self._activity.name}"
 
-    async def run(self) -> Outcome:
+    async def run(self) -> AttemptOutcome:
         """Make the attempt, and return its outcome when all that it has published is stored.
 
         Raises only CancelledError.
         """
         activity_info.set(self.info)
-        running_pulse.set(self.pulse)
+        running_reporter.set(self.reporter)
         try:
             outcome = await self._outcome()
         except (Exception, GeneratorExit) as error:  # noqa: BLE001 - a policy that cannot judge
             # A task of the user raised GeneratorExit. Thrown here, it would close the code within.
-            outcome = Outcome(False, self._failure(error))
-        self.pulse.close()  # or a thread that continues would never let it end
-        if self.pulse.publisher is not None:
-            outcome = await self._published(outcome, self.pulse.publisher)
+            outcome = AttemptOutcome(False, self._failure(error))
+        self.reporter.close()  # or a thread that continues would never let it end
+        if self.reporter.publisher is not None:
+            outcome = await self._published(outcome, self.reporter.publisher)
         if not outcome.ok:
             self._log(outcome)
         return outcome
 
-    def _log(self, outcome: Outcome) -> None:
+    def _log(self, outcome: AttemptOutcome) -> None:
         pause = outcome.again_in
         again = None if pause is None else f"again in {pause:.{1 if pause >= 1 else 3}f} s"
         log_failure(self._turn, f"attempt {self._made + 1} of {self._what}", outcome.value, again)
 
-    async def _published(self, outcome: Outcome, publisher: Publisher) -> Outcome:
+    async def _published(self, outcome: AttemptOutcome, publisher: Publisher) -> AttemptOutcome:
         """Return the outcome, or the failure to publish what belongs to it."""
         try:
             await publisher.flushed()
         except Exception as error:  # noqa: BLE001 - what comes of the attempt is not all there
-            failed = Outcome(False, failure_of(error, self._what))
-            return failed if outcome.ok and not outcome.is_told else outcome
+            failed = AttemptOutcome(False, failure_of(error, self._what))
+            return failed if outcome.ok and not outcome.is_recorded else outcome
         return outcome
 
-    async def _outcome(self) -> Outcome:
+    async def _outcome(self) -> AttemptOutcome:
         if self._time_left() == 0:
-            return self._too_late(self._made, self._before.failure)
+            return self._too_late(self._made, self._prior.failure)
         crash_point("activity: before function")
         limit = self._limit()
         try:
             outcome = await self._result(limit)
         except UNSTORABLE as error:
             lasts = not getattr(error, "is_chance", False)
-            outcome = Outcome(False, self._failure(error)) if lasts else self._failed(error)
+            outcome = AttemptOutcome(False, self._failure(error)) if lasts else self._failed(error)
         except TimeoutError as error:
             is_late = limit is not None and limit.expired()
             outcome = self._timed_out(error) if is_late else self._failed(error)
@@ -189,8 +190,8 @@ class Attempt:
             if task is not None and task.cancelling():
                 raise
             outcome = self._failed(error)
-        except Final as last:
-            outcome = Outcome(False, self._failure(last.error))
+        except FinalError as last:
+            outcome = AttemptOutcome(False, self._failure(last.error))
         except BaseException as error:  # noqa: BLE001 - nothing a function raises may end the worker
             outcome = self._failed(error)
         crash_point("activity: after function")
@@ -198,7 +199,7 @@ class Attempt:
 
     def _time_left(self) -> float | None:
         """Return the seconds that are left for all attempts."""
-        end = self._before.end
+        end = self._prior.end
         return None if end is None else self._engine.clock.seconds_until(end)
 
     def _allowed(self) -> float | None:
@@ -214,7 +215,7 @@ class Attempt:
             return asyncio.timeout(self._time_left())
         return None if allowed is None else asyncio.timeout(allowed)
 
-    async def _result(self, limit: asyncio.Timeout | None) -> Outcome:
+    async def _result(self, limit: asyncio.Timeout | None) -> AttemptOutcome:
         if limit is None:
             return self._succeeded(await self._called())
         async with limit:
@@ -226,8 +227,8 @@ class Attempt:
                 return self._succeeded(await self._called())
             return self._succeeded(await self._called_in_thread(limit))
 
-    def _succeeded(self, value: Any) -> Outcome:
-        return Outcome(True, self._engine.calls.sealable(stored(value)))
+    def _succeeded(self, value: Any) -> AttemptOutcome:
+        return AttemptOutcome(True, self._engine.calls.sealable(stored(value)))
 
     def _called(self) -> Awaitable[Any]:
         given, named = self._activity.shape.arguments(self._call.args)
@@ -255,24 +256,24 @@ class Attempt:
     def _failure(self, error: BaseException) -> Failed:
         return failure_of(error, self._what) | {"attempts": self._made + 1}
 
-    def _failed(self, error: BaseException) -> Outcome:
+    def _failed(self, error: BaseException) -> AttemptOutcome:
         """Return the failure, and the pause before the next attempt if there is one."""
         failure, made, retry = self._failure(error), self._made + 1, self._activity.retry
         if not retry.allows(error, made):
-            return Outcome(False, failure)
+            return AttemptOutcome(False, failure)
         pause, left = retry.pause(made), self._time_left()
         if left is not None and pause >= left:
             return self._too_late(made, failure)
-        return Outcome(False, failure, pause)
+        return AttemptOutcome(False, failure, pause)
 
-    def _timed_out(self, error: TimeoutError) -> Outcome:
+    def _timed_out(self, error: TimeoutError) -> AttemptOutcome:
         if self._is_last:
-            return self._too_late(self._made + 1, self._before.failure)
+            return self._too_late(self._made + 1, self._prior.failure)
         late = f"{self._what} took longer than {self._activity.limits.timeout:g} s"
         return self._failed(TimeoutError(late).with_traceback(error.__traceback__))
 
-    def _too_late(self, made: int, last: Failed | None) -> Outcome:
-        return Outcome(False, too_late(self._what, self._activity.limits, made, last))
+    def _too_late(self, made: int, last: Failed | None) -> AttemptOutcome:
+        return AttemptOutcome(False, too_late(self._what, self._activity.limits, made, last))
 
 
 def begin_attempt(
@@ -280,24 +281,24 @@ def begin_attempt(
     call: ActivityCall,
     key: str | None,
     made: int,
-    before: Before,
-    done: Callable[[Outcome], None] | None = None,
+    prior: PriorAttempts,
+    done: Callable[[AttemptOutcome], None] | None = None,
     recorder: Recorder | None = None,
-) -> asyncio.Task[Outcome]:
+) -> asyncio.Task[AttemptOutcome]:
     """Make an attempt beside others and report its outcome, unless its task is cancelled."""
     engine = turn.engine
-    attempt = Attempt(turn, call, key, made, before, recorder)
+    attempt = Attempt(turn, call, key, made, prior, recorder)
     context = engine.context.copy()
     span = engine.begin_span(attempt.info, context)
     task = asyncio.Task(attempt.run(), loop=engine.loop, context=context)
     engine.attempts.add(task)
 
-    def ended(task: asyncio.Task[Outcome]) -> None:
+    def ended(task: asyncio.Task[AttemptOutcome]) -> None:
         engine.attempts.discard(task)
-        attempt.pulse.close()
+        attempt.reporter.close()
         outcome = None if task.cancelled() else task.result()
         if outcome is not None and outcome.again_in is None:
-            attempt.pulse.forget()
+            attempt.reporter.forget()
         if span is not None:
             span.end(*("cancelled",) if outcome is None else outcome.in_words())
         if done is not None and outcome is not None:
@@ -315,7 +316,7 @@ class ActivityTurn(Turn):
     def __init__(self, engine: Engine, row: Json, activity: Activity[..., Any]):
         super().__init__(engine, row)
         self._call = ActivityCall(activity, row["args"])
-        self._task: asyncio.Task[Outcome] | None = None
+        self._task: asyncio.Task[AttemptOutcome] | None = None
         self._final: Json = {}
 
     def begin(self) -> None:
@@ -324,19 +325,19 @@ class ActivityTurn(Turn):
             self._cancelled()
             return
         end = self._call.activity.limits.end(from_iso(self.row["started_at"]))
-        before = Before(end, self.row["failure"])
+        prior = PriorAttempts(end, self.row["failure"])
         is_transaction = isinstance(self._call.activity, Transaction)
         recorder = Recorder(self, self._record) if is_transaction else None
         made = self.row["attempt"]
-        self._task = begin_attempt(self, self._call, None, made, before, self._done, recorder)
+        self._task = begin_attempt(self, self._call, None, made, prior, self._done, recorder)
 
     def _record(self, value: Any) -> Json:
         """Return the turn with which a transaction ends the task."""
         self._final = self.body("done", value=value)
         return self._final
 
-    def _done(self, outcome: Outcome) -> None:
-        if self.is_over or outcome.is_told:
+    def _done(self, outcome: AttemptOutcome) -> None:
+        if self.is_over or outcome.is_recorded:
             return
         if outcome.ok:
             self._final = self.body("done", value=outcome.value)
@@ -345,11 +346,11 @@ class ActivityTurn(Turn):
         else:
             due = self.engine.clock.now() + microseconds(outcome.again_in)
             self._final = self.body("retry", value=outcome.value, until=to_iso(due))
-            self.engine.spawn(self._give_back(), self)
+            self.engine.spawn(self._submit_retry(), self)
             return
         self.submit()
 
-    async def _give_back(self) -> None:
+    async def _submit_retry(self) -> None:
         """Store the progress of this attempt for the next one, wherever it runs."""
         await self.engine.keep_progress(self)
         self.submit()
@@ -369,18 +370,18 @@ class ActivityTurn(Turn):
             return
         self.drop()
 
-    def spoiled(self, error: BaseException) -> Json:
+    def error_body(self, error: BaseException) -> Json:
         """Give the error to the task that waits for the activity."""
         return self.body("failed", value=failure_of(error))
 
-    def nudge(self) -> None:
+    def check_inbox(self) -> None:
         """End the attempt: it is asked to cancel."""
-        if self._task is not None and not self._task.done() and not self.flying:
+        if self._task is not None and not self._task.done() and not self.in_flight:
             self._task.cancel()
             self._cancelled()
 
-    def hear(self) -> None:
-        """Ask soon whether the task is to cancel: no other mail can have come."""
+    def take_hint(self) -> None:
+        """Ask soon whether the task is to cancel: no other message can have come."""
         self.engine.wants_heartbeat = True
 
     def _cancelled(self) -> None:

@@ -26,7 +26,7 @@ from perdure.database.calls import Call
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink
 from perdure.errors import ValueSealed
 
-from .lanes import BusyLanes, Letter
+from .side_connections import BusyConnections, EncodedTurn
 from .turns import Json, Turn
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ SEARCH_AGAIN = 1.0
 """Seconds after a full answer in which claims search from its mark, not from the beginning, unless
 they find nothing."""
 
-DEAR, SHARE, LONGEST = 0.02, 10, 10.0
+SLOW_SEARCH, SHARE, LONGEST = 0.02, 10, 10.0
 """A search from the beginning that takes longer than so many seconds (an old snapshot keeps dead
 what it walks through) may take one part in ten of the time, and comes after ten seconds at last."""
 
@@ -80,17 +80,17 @@ class Committer:
         self._calls = engine.calls
         self._poll = poll
         self._link = AsyncLink(
-            engine.source, "perdure worker", on_trouble=self._troubled, tells=True
+            engine.source, "perdure worker", on_trouble=self._call_failed, tells=True
         )
         self._queue: deque[Turn] = deque()
-        self._bell = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
-        self._lanes = BusyLanes(engine)
+        self._busy_connections = BusyConnections(engine)
         self._claim_at = self._look_at = 0.0
         self._rung = 0
         self._finds = 0
         self._losses = 0
-        self._second_until = 0.0
+        self._yields_until = 0.0
         self._mark: str | None = None
         self._searched_at = self._rested_at = self._search_at = 0.0
         self._is_registered = False
@@ -104,14 +104,14 @@ class Committer:
 
     def submit(self, turn: Turn) -> None:
         """Send a turn as soon as possible; it is asked to `build()` when it goes."""
-        if not turn.queued and not turn.flying:
+        if not turn.queued and not turn.in_flight:
             turn.queued = True
             self._queue.append(turn)
-            self._bell.set()
+            self._wakeup.set()
 
     def wake(self) -> None:
         """Check whether there is anything to do: a slot has become free."""
-        self._bell.set()
+        self._wakeup.set()
 
     def claim_in(self, delay: float) -> None:
         """Look for tasks after at most `delay` seconds."""
@@ -127,27 +127,27 @@ class Committer:
         """
         self._was_hinted = True
         self._has_rivals = self._has_rivals or sender != self._link.backend
-        self._claim_by(time.monotonic() + self._courtesy())
+        self._claim_by(time.monotonic() + self._yield_delay())
 
     def _claim_by(self, at: float) -> None:
         if at < self._claim_at:
             self._claim_at = at
-            self._bell.set()
+            self._wakeup.set()
 
-    def go_second(self, seconds: float) -> None:
+    def yield_claims(self, seconds: float) -> None:
         """Let others claim first for so many seconds: they have missing functions."""
-        self._second_until = time.monotonic() + seconds
+        self._yields_until = time.monotonic() + seconds
 
-    def _courtesy(self, then: float = 0.0) -> float:
+    def _yield_delay(self, then: float = 0.0) -> float:
         """Return the seconds for which others go first, now or after so many seconds.
 
         One notification wakes all idle workers.
         """
-        is_second = self._losses >= OUTRUN or time.monotonic() + then < self._second_until
+        is_second = self._losses >= OUTRUN or time.monotonic() + then < self._yields_until
         return STEP_BACK if is_second else 0.0
 
-    def _troubled(self, error: psycopg.Error) -> None:
-        say_trouble(error)
+    def _call_failed(self, error: psycopg.Error) -> None:
+        log_trouble(error)
         self._is_registered = False
 
     # The loop.
@@ -169,40 +169,40 @@ class Committer:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._lanes.close()
+        await self._busy_connections.close()
         await self._link.close()
 
     async def _something_to_do(self) -> None:
         while not self._queue:
-            self._bell.clear()
+            self._wakeup.clear()
             if self.may_claim and self._engine.room() > 0:
                 delay = self._claim_at - time.monotonic()
                 if delay <= 0:
                     return
-                self._alarm = self._engine.call_later(delay, self._bell.set)
-            await self._bell.wait()
+                self._alarm = self._engine.call_later(delay, self._wakeup.set)
+            await self._wakeup.wait()
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
 
     async def _round(self) -> None:
-        letters = self._gather()
-        room = self._engine.room() + sum(letter.is_final for letter in letters)
-        claims = room if self.may_claim and self._is_time_to_claim(letters) else 0
+        batch = self._gather()
+        room = self._engine.room() + sum(encoded.is_final for encoded in batch)
+        claims = room if self.may_claim and self._is_time_to_claim(batch) else 0
         if self._is_registered and (room <= 0 or self._finds >= BUSY):
             self._is_registered = False
             await self._link.call(self._calls.stop_listening(self._engine.name))
         if claims > 0:
             self._heeds_rivals, self._has_rivals = self._has_rivals, False
             self._was_hinted = False
-        if letters:
-            await self._advance(letters, claims)
+        if batch:
+            await self._advance(batch, claims)
         elif claims > 0:
             await self._claim(claims)
         if not self._engine.held:
             self._finds = 0
 
-    def _is_time_to_claim(self, letters: list[Letter]) -> bool:
+    def _is_time_to_claim(self, batch: list[EncodedTurn]) -> bool:
         """Tell whether to look for tasks.
 
         A turn that is sent anyway takes a claim along, unless notifications would tell of any task
@@ -211,35 +211,35 @@ class Committer:
         if self._claim_at <= time.monotonic():
             return True
         if not self._has_hints():
-            return bool(letters)
-        return any(letter.leaves_work() for letter in letters)
+            return bool(batch)
+        return any(encoded.makes_tasks_due() for encoded in batch)
 
     def _has_hints(self) -> bool:
         return self._is_registered and not self._engine.source.is_pooled
 
-    def _gather(self) -> list[Letter]:
+    def _gather(self) -> list[EncodedTurn]:
         """Let the waiting turns say what they have, up to the size of a call."""
-        letters: list[Letter] = []
+        batch: list[EncodedTurn] = []
         size = 0
         at = self._engine.clock.now()
-        while self._queue and len(letters) < MAX_TURNS and size < MAX_BYTES:
+        while self._queue and len(batch) < MAX_TURNS and size < MAX_BYTES:
             turn = self._queue.popleft()
             turn.queued = False
-            if turn.is_over or turn.flying:
+            if turn.is_over or turn.in_flight:
                 continue
-            turn.flying = True
+            turn.in_flight = True
             turn.asked_at = at
             try:
-                letter = Letter(turn, turn.build())
+                encoded = EncodedTurn(turn, turn.build())
             except ValueSealed as error:  # the codec may work again in a while
                 self._engine.seal(turn, error)
                 continue
             except Exception as error:  # one turn must not stop the others
                 logger.exception("%r cannot be sent", turn)
-                letter = Letter(turn, turn.spoiled(error))
-            letters.append(letter)
-            size += len(letter.text)
-        return letters
+                encoded = EncodedTurn(turn, turn.error_body(error))
+            batch.append(encoded)
+            size += len(encoded.text)
+        return batch
 
     # Claiming.
 
@@ -259,7 +259,7 @@ class Committer:
             reply = await self._link.call(call)
         finally:
             self._has_claimed.set()
-        engine.clock.heard(reply["at"])
+        engine.clock.synchronize(reply["at"])
         if asks_for_hints:
             if not self._is_registered:
                 self._rung = 0
@@ -295,7 +295,7 @@ class Committer:
         """
         if self._mark is None:
             took = time.monotonic() - self._searched_at
-            rest = min(took * SHARE, LONGEST) if took > DEAR else 0.0
+            rest = min(took * SHARE, LONGEST) if took > SLOW_SEARCH else 0.0
             self._rested_at = self._searched_at + rest
             least = SEARCH_AGAIN if found >= room else 0.0
             self._search_at = self._searched_at + max(rest, least)
@@ -321,7 +321,7 @@ class Committer:
         if tasks:  # a claim that gets tasks is not told when the next are due
             known = self._look_at - time.monotonic() if self._has_hints() else ASK_AGAIN
             delay = min(delay, max(0.0, known))
-        self._claim_at = time.monotonic() + min(delay, due_in + 0.001 + self._courtesy(due_in))
+        self._claim_at = time.monotonic() + min(delay, due_in + 0.001 + self._yield_delay(due_in))
         if not tasks:
             self._look_at = self._claim_at
         if tasks:
@@ -338,7 +338,7 @@ class Committer:
         if not self._is_registered:
             return 0.0
         if self._was_hinted:
-            return self._courtesy()
+            return self._yield_delay()
         if self._rung < len(LADDER):
             self._rung += 1
             return LADDER[self._rung - 1]
@@ -346,32 +346,32 @@ class Committer:
 
     # Sending.
 
-    def written(self, letters: list[Letter], room: int = 0, waiting: bool = False) -> Call:
-        """Return the call that sends letters."""
+    def advance_call(self, batch: list[EncodedTurn], room: int = 0, waiting: bool = False) -> Call:
+        """Return the call that sends a batch."""
         return self._calls.advance(
-            f"[{','.join([letter.text for letter in letters])}]",
-            [letter.body for letter in letters],
+            f"[{','.join([encoded.text for encoded in batch])}]",
+            [encoded.body for encoded in batch],
             **(self._wanted(room) if room > 0 else {}),
             waiting=waiting or None,
             instance=self._engine.instance,
         )
 
-    async def _advance(self, letters: list[Letter], room: int) -> None:
+    async def _advance(self, batch: list[EncodedTurn], room: int) -> None:
         crash_point("committer: before send")
         try:
-            reply = await self._sent(letters, room)
+            reply = await self._sent(batch, room)
         except FATAL:
             raise
         except REFUSALS as error:
-            await self.isolate(letters, error)
+            await self.isolate(batch, error)
             return
-        self.deliver(letters, reply)
+        self.distribute(batch, reply)
         if room > 0:
             self._take(reply, room)
 
-    async def _sent(self, letters: list[Letter], room: int) -> Json:
-        """Send letters; once more on a new connection, in case functions were just replaced."""
-        call = self.written(letters, room)
+    async def _sent(self, batch: list[EncodedTurn], room: int) -> Json:
+        """Send a batch; once more on a new connection, in case functions were just replaced."""
+        call = self.advance_call(batch, room)
         try:
             reply: Json = await self._link.call(call)
         except FATAL:
@@ -383,39 +383,39 @@ class Committer:
             reply = await self._link.call(call.again or call)
         return reply
 
-    def deliver(self, letters: list[Letter], reply: Json) -> None:
+    def distribute(self, batch: list[EncodedTurn], reply: Json) -> None:
         """Give each turn its answer."""
-        self._engine.clock.heard(reply["at"])
-        for letter, answer in zip(letters, reply["turns"], strict=True):
+        self._engine.clock.synchronize(reply["at"])
+        for encoded, answer in zip(batch, reply["turns"], strict=True):
             if answer["state"] == "busy":
-                self._lanes.send(letter)
+                self._busy_connections.send(encoded)
             else:
-                self._engine.answer(letter.turn, answer)
+                self._engine.answer(encoded.turn, answer)
 
-    async def isolate(self, letters: list[Letter], error: Exception) -> None:
+    async def isolate(self, batch: list[EncodedTurn], error: Exception) -> None:
         """Find the turn that spoils a batch by halving it; the others go through."""
-        if isinstance(error, FATAL):  # on a lane: the next claim ends the worker
-            for letter in letters:
-                letter.turn.let_go(error)
+        if isinstance(error, FATAL):  # on a side connection: the next claim ends the worker
+            for encoded in batch:
+                encoded.turn.give_up(error)
             return
-        if len(letters) > 1:
-            half = len(letters) // 2
-            await self._advance(letters[:half], 0)
-            await self._advance(letters[half:], 0)
+        if len(batch) > 1:
+            half = len(batch) // 2
+            await self._advance(batch[:half], 0)
+            await self._advance(batch[half:], 0)
             return
-        turn = letters[0].turn
+        turn = batch[0].turn
         logger.error("%r made its batch fail and is parked: %s", turn, error)
-        letter = Letter(turn, turn.spoiled(error))
+        encoded = EncodedTurn(turn, turn.error_body(error))
         try:
-            reply = await self._link.call(self.written([letter]))
+            reply = await self._link.call(self.advance_call([encoded]))
         except REFUSALS as refusal:
-            turn.let_go(refusal)
+            turn.give_up(refusal)
             return
-        self._engine.clock.heard(reply["at"])
+        self._engine.clock.synchronize(reply["at"])
         self._engine.answer(turn, reply["turns"][0] | {"state": "stuck"})
 
 
-def say_trouble(error: psycopg.Error) -> None:
+def log_trouble(error: psycopg.Error) -> None:
     """Log that a call takes longer than it should."""
     is_conflict = (error.sqlstate or "").startswith("40")  # a conflict with another transaction
     what = "a call met another one" if is_conflict else "the database does not answer"

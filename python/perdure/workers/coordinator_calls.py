@@ -1,4 +1,4 @@
-"""The run of a coordinator, and what serves its durable calls: each becomes an op of the run."""
+"""The run of a coordinator, and what serves its durable calls: each is an operation of the run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from perdure.basics.durations import MICROSECONDS, from_iso, microseconds
 from perdure.errors import InvalidArgument, ValueSealed
 from perdure.replay.replay import AsyncRun, Fact, SyncRun
 from perdure.values.items import Decode
-from perdure.workflow import asks
-from perdure.workflow.asks import Ask
+from perdure.workflow import operations
 from perdure.workflow.context import SHIELDED, Info, Runtime, info_of, is_shielded
+from perdure.workflow.operations import Operation
 from perdure.workflow.work import Coordinator
 
 if TYPE_CHECKING:
@@ -41,24 +41,24 @@ class CoordinatorRuntime(Runtime):
         """Return what `info()` tells the code."""
         return info_of(self._row, "coordinator")
 
-    def ask(self, ask: Ask) -> Any:
-        """Open an op; its key is fixed now."""
+    def request(self, operation: Operation) -> Any:
+        """Open an operation; its key is fixed now."""
         if self._guard is not None:
             try:
-                ask = self._guard.protect(ask)
+                operation = self._guard.protect(operation)
             except ValueSealed as error:
                 raise self.run.journal.refuse(error) from error.__cause__
-        is_request = ask.kind == "answer" and is_shielded.get()
+        is_request = operation.kind == "answer" and is_shielded.get()
         return self.run.request(
-            ask.kind,
-            ask.name,
-            ask.spec | SHIELDED if is_request else ask.spec,
-            fingerprint=ask.fingerprint,
-            decode=ask.decode,
-            failure=ask.failure,
+            operation.kind,
+            operation.name,
+            operation.spec | SHIELDED if is_request else operation.spec,
+            fingerprint=operation.fingerprint,
+            decode=operation.decode,
+            failure=operation.failure,
         )
 
-    start = ask
+    start = request
 
     def give(self, pending: Any) -> Any:
         """Wait in plain code."""
@@ -77,30 +77,30 @@ class CoordinatorRuntime(Runtime):
         waiting = self.run.request("signal", signal, None, decode=decode)
         return self._limited(waiting, limit, f"signal {signal}")
 
-    def within(self, ask: Ask, limit: float | None) -> Any:
+    def within(self, operation: Operation, limit: float | None) -> Any:
         """Open a wait for an answer, and a timer beside it if there is a limit."""
         if limit is not None:
-            ask = asks.expiring(ask, self.run.journal.now + microseconds(limit))
-        return self._limited(self.ask(ask), limit, asks.in_words(ask))
+            operation = operations.expiring(operation, self.run.journal.now + microseconds(limit))
+        return self._limited(self.request(operation), limit, operations.in_words(operation))
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:
         """End this run. Arguments that the function does not take are refused here."""
-        self.run.continue_with(asks.stored(self._shape.bind(args, kwargs)))
+        self.run.continue_with(operations.stored(self._shape.bind(args, kwargs)))
 
     def _limited(self, waiting: Any, limit: float | None, what: str) -> Any:
         if limit is None:
             return waiting
-        late = asks.waited(limit, what)
+        late = operations.waited(limit, what)
         if isinstance(waiting, asyncio.Future):
             return _within(waiting, limit, late)
-        return Either(self.run, waiting, self.sleep(microseconds(limit)), late)
+        return LimitedWait(self.run, waiting, self.sleep(microseconds(limit)), late)
 
     def end_shield(self) -> None:
         """Let plain code that was cancelled meanwhile notice it."""
         if isinstance(self.run, SyncRun):
             self.run.end_shield()
 
-    def beat(self, progress: Any) -> None:  # noqa: ARG002
+    def heartbeat(self, progress: Any) -> None:  # noqa: ARG002
         """Refuse: a coordinator does nothing that takes long."""
         raise InvalidArgument(
             "heartbeat() was called in a coordinator",
@@ -123,9 +123,9 @@ class CoordinatorRuntime(Runtime):
         """Tell whether to take the new way."""
         return self.run.journal.patched(name)
 
-    def was_here(self) -> bool:
+    def is_replaying(self) -> bool:
         """Tell whether the code is replayed here."""
-        return self.run.journal.was_here()
+        return self.run.journal.is_replaying()
 
 
 async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutError) -> Any:
@@ -140,7 +140,7 @@ async def _within(waiting: asyncio.Future[Any], seconds: float, late: TimeoutErr
         raise
 
 
-class Either:
+class LimitedWait:
     """A wait for a message that is limited by a timer, in plain code."""
 
     def __init__(self, run: Any, message: Any, timer: Any, late: TimeoutError):

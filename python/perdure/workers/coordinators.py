@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 from perdure.basics.durations import from_iso, microseconds, to_iso
 from perdure.basics.faults import crash_point
 from perdure.errors import NonDeterminism, PerdureError, ValueSealed, failure_of
-from perdure.replay.replay import Fact, Op, SyncRun
-from perdure.workflow.asks import stored
+from perdure.replay.replay import Fact, OpenOperation, SyncRun
+from perdure.workflow.operations import stored
 from perdure.workflow.work import Coordinator
 
-from .activities import UNSTORABLE, Outcome, Recorder, begin_attempt
-from .agenda import SHORT_PAUSE, Agenda, Call
+from .activities import UNSTORABLE, AttemptOutcome, Recorder, begin_attempt
 from .coordinator_calls import AnyRun, open_run
-from .mail import UNREAD, Mail, mail_of_claim
-from .news import News
+from .inbox import UNREAD, InboxSnapshot, inbox_of_claim
+from .open_operations import SHORT_PAUSE, OpenActivity, OpenOperations
+from .pending_events import PendingEvents
 from .turns import (
     DROPPED,
     ENDED,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("perdure.worker")
 
-EMPTY = Agenda()
-"""The agenda if no code runs; nothing is ever added to it."""
+EMPTY = OpenOperations()
+"""The operations if no code runs; nothing is ever added to them."""
 
 FIRST_POLL, FIRST_POLL_ALONE, LONGEST_POLL = 0.02, 0.25, 1.0
 """Seconds between looks into the inbox while something is under way here: from the first on, twice
@@ -57,32 +57,32 @@ class CoordinatorTurn(Turn):
     """A coordinator that this worker holds."""
 
     kind = "coordinator"
-    takes_mail = True
+    takes_messages = True
 
     def __init__(self, engine: Engine, row: Json, function: Coordinator[..., Any]):
         super().__init__(engine, row)
         self.function = function
         self._run: AnyRun | None = None
         self._poll_in = FIRST_POLL
-        self._look_at: float | None = None
+        self._poll_at: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._plan: Json | None = None
-        self._agenda = EMPTY
+        self._operations = EMPTY
         self._is_unproven = False
 
     def _begin_with(self, journal: list[Fact]) -> None:
         """Begin with the facts of the journal, and with nothing of an earlier run."""
-        self._agenda = Agenda(journal, self.row["asked"])
+        self._operations = OpenOperations(journal, self.row["asked"])
         began = from_iso(self.row["started_at"])
-        self._news = News(journal, self._agenda, self.engine.clock, began)
+        self._events = PendingEvents(journal, self._operations, self.engine.clock, began)
         self._seen = len(journal)
         self._plan = None
         self._unflushed: list[Fact] = []
-        self._on_their_way: list[Fact] = []
+        self._in_flight_facts: list[Fact] = []
         self._withdrawn: list[str] = []
-        self._open: asyncio.Task[Outcome] | None = None
-        self._recording: tuple[Call, Fact] | None = None
-        self._sent: list[Op] = []
+        self._open: asyncio.Task[AttemptOutcome] | None = None
+        self._recording: tuple[OpenActivity, Fact] | None = None
+        self._sent: list[OpenOperation] = []
         self._sent_facts = 0
         self._sent_at = 0
 
@@ -91,24 +91,24 @@ class CoordinatorTurn(Turn):
     def begin(self) -> None:
         """Run the code against the journal that came with the claim, or read it."""
         if self.row["journal"] is None:
-            self.engine.spawn(self._reload(mail_of_claim(self.row)), self)
+            self.engine.spawn(self._reload(inbox_of_claim(self.row)), self)
         else:
-            self._load(self.row["journal"], mail_of_claim(self.row))
+            self._load(self.row["journal"], inbox_of_claim(self.row))
 
-    async def _reload(self, mail: Mail = UNREAD) -> None:
+    async def _reload(self, inbox: InboxSnapshot = UNREAD) -> None:
         rows = await self.engine.read_journal(self.job, self.task)
         if not self.is_over:
-            self._load(rows, mail)
+            self._load(rows, inbox)
 
-    def _load(self, rows: list[list[Any]], mail: Mail) -> None:
+    def _load(self, rows: list[list[Any]], inbox: InboxSnapshot) -> None:
         journal = facts_of(rows)
         self.position = len(journal)
         self._begin_with(journal)
-        self._news.take_mail(mail)
+        self._events.take_messages(inbox)
         run = self._run = open_run(self.engine.app, self.function, self.row, journal)
         self._is_unproven = self.row["asked"] > 0
         if isinstance(run, SyncRun):
-            run.more = partial(self._tell_next, run)
+            run.more = partial(self._append_next, run)
         self._step()
 
     def is_as_parked(self, row: Json) -> bool:
@@ -119,7 +119,7 @@ class CoordinatorTurn(Turn):
         same = all(self.row[name] == row[name] for name in told)
         told_at = from_iso(row["told_at"] or row["started_at"])
         there = (row["position"], row["asked"], told_at)
-        here = (self.position, self.asked_before, self._news.told_at)
+        here = (self.position, self.asked_before, self._events.told_at)
         return is_fresh and same and there == here and not row["accept_changes"]
 
     def resume(self, row: Json) -> None:
@@ -127,8 +127,8 @@ class CoordinatorTurn(Turn):
         self.row = row
         self.token = row["token"]
         self.is_over = False
-        self.progress.found(row["progress"])
-        self._news.take_mail(mail_of_claim(row))
+        self.progress.take_stored(row["progress"])
+        self._events.take_messages(inbox_of_claim(row))
         self._step()
 
     # Running.
@@ -136,26 +136,26 @@ class CoordinatorTurn(Turn):
     def _step(self) -> None:
         """Run the code as far as possible with what is known here, then send what is needed."""
         run = self._run
-        if run is None or self.flying or self.is_over or self._is_ending():
+        if run is None or self.in_flight or self.is_over or self._is_ending():
             return
         self.engine.running = self
         try:
             while not run.advance():
-                if not self._tell_next(run):
+                if not self._append_next(run):
                     self._settle(run)
                     return
             self._finish(run)
         except NonDeterminism as error:
-            self._stick(error)
+            self._mark_stuck(error)
         except ValueSealed as error:
             self.engine.seal(self, error)
         finally:
             self.engine.running = None
 
-    def _tell_next(self, run: AnyRun) -> bool:
-        """Tell the code the next thing that has happened, if anything has."""
-        self._agenda.take(run.journal)
-        return self._news.tell_next(run.journal)
+    def _append_next(self, run: AnyRun) -> bool:
+        """Append the next thing that has happened to the journal, if anything has."""
+        self._operations.take(run.journal)
+        return self._events.append_next(run.journal)
 
     def _is_ending(self) -> bool:
         return self._plan is not None and not self._is_parking()
@@ -166,22 +166,22 @@ class CoordinatorTurn(Turn):
     # What is needed now.
 
     def _settle(self, run: AnyRun) -> None:
-        agenda, journal, now = self._agenda, run.journal, self.engine.clock.now()
+        operations, journal, now = self._operations, run.journal, self.engine.clock.now()
         if journal.position != self._seen:
             self._seen = journal.position
-            self._poll_in = FIRST_POLL_ALONE if agenda.holds_all(journal) else FIRST_POLL
+            self._poll_in = FIRST_POLL_ALONE if operations.holds_all(journal) else FIRST_POLL
         self._unflushed += journal.take_facts()
         self._plan = None
-        agenda.end_pauses(now)
-        is_under_way = agenda.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
-        must_flush = self._must_flush_first() or self._news.is_timer_unsure(now)
-        if self.engine.is_stopping and agenda.to_start and not is_under_way:
+        operations.end_pauses(now)
+        is_under_way = operations.is_under_way(now, 0 if self.engine.hurries else SHORT_PAUSE)
+        must_flush = self._must_flush_first() or self._events.is_timer_unsure(now)
+        if self.engine.is_stopping and operations.to_start and not is_under_way:
             self._plan = {"state": "release"}
             self.submit()
         elif must_flush and not self._is_transacting():
             self.submit()
-        elif agenda.to_start or is_under_way:
-            self._start_calls()
+        elif operations.to_start or is_under_way:
+            self._start_activities()
             self._wait_here()
         else:
             self._plan = {"state": PARK}
@@ -189,31 +189,33 @@ class CoordinatorTurn(Turn):
 
     def _must_flush_first(self) -> bool:
         """Tell whether the database must know more before anything begins."""
-        agenda = self._agenda
-        if agenda.needs_flush() or (self._is_unproven and agenda.to_start):
+        operations = self._operations
+        if operations.needs_flush() or (self._is_unproven and operations.to_start):
             return True
-        return bool(self._unflushed) and any(call.needs_record() for call in agenda.to_start)
+        return bool(self._unflushed) and any(call.needs_record() for call in operations.to_start)
 
-    def _start_calls(self) -> None:
+    def _start_activities(self) -> None:
         """Begin what can begin: one transaction at a time, so that none waits for another."""
         if self._must_flush_first():
             return
-        waiting, self._agenda.to_start = self._agenda.to_start, []
+        waiting, self._operations.to_start = self._operations.to_start, []
         for call in waiting:
             if call.is_transaction and self._is_transacting():
-                self._agenda.to_start.append(call)
+                self._operations.to_start.append(call)
             else:
-                self._start_call(call)
+                self._start_activity(call)
 
-    def _start_call(self, call: Call) -> None:
-        def done(outcome: Outcome) -> None:
-            if not outcome.is_told:
-                self._news.add(call, outcome)
+    def _start_activity(self, call: OpenActivity) -> None:
+        def done(outcome: AttemptOutcome) -> None:
+            if not outcome.is_recorded:
+                self._events.add(call, outcome)
             self._step()
 
-        op = call.op
+        operation = call.operation
         recorder = Recorder(self, partial(self._record, call)) if call.is_transaction else None
-        call.task = begin_attempt(self, op.spec, op.key, call.made, call.before, done, recorder)
+        call.task = begin_attempt(
+            self, operation.spec, operation.key, call.made, call.prior, done, recorder
+        )
         if call.is_transaction:
             self._open = call.task
 
@@ -221,37 +223,37 @@ class CoordinatorTurn(Turn):
         """Look again at the next deadline, or when it is time to look into the inbox."""
         delay = self._poll_in
         self._poll_in = min(2 * delay, LONGEST_POLL)
-        deadline = self._agenda.next_deadline()
+        deadline = self._operations.next_deadline()
         if deadline is not None:
             delay = min(delay, self.engine.clock.seconds_until(deadline) + 0.001)
-        self._look_at = look_at = self.engine.loop.time() + delay
-        if self._alarm is None or self._alarm.when() > look_at:
+        self._poll_at = poll_at = self.engine.loop.time() + delay
+        if self._alarm is None or self._alarm.when() > poll_at:
             self._set_alarm(delay)
 
     def _set_alarm(self, delay: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = self.engine.call_later(delay, self._ring)
+        self._alarm = self.engine.call_later(delay, self._on_alarm)
 
-    def _ring(self) -> None:
+    def _on_alarm(self) -> None:
         """Look if it is time. Most flights are so short that the alarm may ring early."""
         self._alarm = None
-        if self._look_at is not None:
-            delay = self._look_at - self.engine.loop.time()
+        if self._poll_at is not None:
+            delay = self._poll_at - self.engine.loop.time()
             if delay > 0:
                 self._set_alarm(delay)
             else:
-                self._look()
+                self._poll()
 
-    def _look(self) -> None:
-        """Tell the code what is due; if there is nothing new, ask for mail."""
-        run, self._look_at = self._run, None
+    def _poll(self) -> None:
+        """Tell the code what is due; if there is nothing new, ask for messages."""
+        run, self._poll_at = self._run, None
         if run is None:
             return
         before = run.journal.position
         self._step()
         if run.journal.position == before:
-            self.nudge()
+            self.check_inbox()
 
     # Transactions: while one is open nothing else is recorded, so that the locks of its function
     # can block others, but not this task.
@@ -260,10 +262,12 @@ class CoordinatorTurn(Turn):
         """Tell whether a transaction is open that may still record its result."""
         return self._open is not None and not (self._open.done() or self._open.cancelling())
 
-    def _record(self, call: Call, value: Any) -> Json:
+    def _record(self, call: OpenActivity, value: Any) -> Json:
         """Return the turn that records a result, behind all that was told before."""
-        op, at = call.op, self._news.next_at()
-        fact = Fact(op.kind, op.key, True, value, at, op.name, op.fingerprint)
+        operation, at = call.operation, self._events.next_at()
+        fact = Fact(
+            operation.kind, operation.key, True, value, at, operation.name, operation.fingerprint
+        )
         self._recording = call, fact
         facts = [fact_body(each) for each in (*self._unflushed, fact)]
         return self.body("keep", facts=facts, awaits=self._awaits(), asked=self._count_asked())
@@ -281,37 +285,37 @@ class CoordinatorTurn(Turn):
         self._recording = self._open = call.task = None
         self._sent, self._sent_facts = [], len(self._unflushed) + 1
         self._unflushed = []
-        self._agenda.finish(call)
-        self._news.told_at = fact.at
+        self._operations.finish(call)
+        self._events.told_at = fact.at
         if self._run is not None:
             self._run.journal.append(fact, recorded=True)
 
     # Sending.
 
     def build(self) -> Json:
-        """Return all that has accumulated; while a transaction is open, only a request for mail."""
+        """Return what has accumulated; while a transaction is open, only a request for messages."""
         if self._plan is None and self._is_transacting():
-            self._look_at = None
-            self._sent, self._sent_facts, self._on_their_way = [], 0, []
+            self._poll_at = None
+            self._sent, self._sent_facts, self._in_flight_facts = [], 0, []
             return self.body("keep", awaits=self._awaits())
         plan = self._plan or {"state": "keep"}
         state = plan["state"]
         crash_point(f"coordinator: before {_PHASES.get(state, 'final flush')}")
-        self._look_at = None
-        agenda, at = self._agenda, self._news.next_at()
+        self._poll_at = None
+        operations, at = self._operations, self._events.next_at()
         facts = [fact_body(fact) for fact in self._unflushed]
-        facts += [command_body(op, op.key, at) for op in agenda.commands]
-        self._sent, self._sent_facts, self._sent_at = agenda.commands, len(facts), at
-        self._on_their_way, self._unflushed, agenda.commands = self._unflushed, [], []
+        facts += [command_body(operation, operation.key, at) for operation in operations.commands]
+        self._sent, self._sent_facts, self._sent_at = operations.commands, len(facts), at
+        self._in_flight_facts, self._unflushed, operations.commands = self._unflushed, [], []
         body = self.body(**plan, facts=facts or None, asked=self._count_asked())
-        if requests := agenda.take_requests(final=state not in _PHASES):
+        if requests := operations.take_requests(final=state not in _PHASES):
             body["requests"] = self.engine.traced(requests, self)
-        self._withdrawn, agenda.cancels = agenda.cancels, []
+        self._withdrawn, operations.cancels = operations.cancels, []
         if self._withdrawn:
             body["cancels"] = self._withdrawn
         if state in _PHASES:
             body["awaits"] = self._awaits()
-        if state == PARK and (until := agenda.next_deadline()) is not None:
+        if state == PARK and (until := operations.next_deadline()) is not None:
             body["until"] = to_iso(until)
         if self._is_unproven and self._run is not None and state != "stuck":
             body["open"] = self._open_requests(self._run)
@@ -323,8 +327,8 @@ class CoordinatorTurn(Turn):
         The journal does not say what an earlier holder of the task has asked for, so the database
         compares.
         """
-        ops = run.journal.ops.values()
-        return {op.key: op.fingerprint for op in ops if op.kind == "answer"}
+        operations = run.journal.operations.values()
+        return {each.key: each.fingerprint for each in operations if each.kind == "answer"}
 
     def _count_asked(self) -> int | None:
         """Return how much the code has asked for; a run that begins anew must get as far."""
@@ -334,7 +338,7 @@ class CoordinatorTurn(Turn):
         return asked
 
     def _awaits(self) -> list[str]:
-        return self.ask_for(self._agenda.awaited_signals())
+        return self.ask_for(self._operations.awaited_signals())
 
     def answered(self, answer: Json) -> None:
         """Continue with the answer of the database."""
@@ -348,7 +352,7 @@ class CoordinatorTurn(Turn):
             crash_point("coordinator: after park")
             self.applied(self.position + self._sent_facts)
             self._plan = None
-            self.engine.park(self, self._agenda.next_deadline())
+            self.engine.park(self, self._operations.next_deadline())
         elif state in DROPPED:
             crash_point("coordinator: after final flush")
             self.drop()
@@ -364,13 +368,13 @@ class CoordinatorTurn(Turn):
         first = self.position + self._sent_facts - len(self._sent) + 1
         self.applied(self.position + self._sent_facts)
         told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
-        for seq, op in enumerate(self._sent, first):
+        for seq, operation in enumerate(self._sent, first):
             ok, value = told.get(seq, (True, None))
-            self._append_recorded(op, ok, value)
+            self._append_recorded(operation, ok, value)
         self._sent = []
         taken = {fact.extra for fact in self._unflushed}
-        self._news.take_mail(self.mail_of(answer, taken))
-        self._start_calls()
+        self._events.take_messages(self.inbox_of(answer, taken))
+        self._start_activities()
         crash_point("coordinator: after advance")
         if self._has_seen_all():
             self._wait_here()
@@ -379,12 +383,14 @@ class CoordinatorTurn(Turn):
 
     def _has_seen_all(self) -> bool:
         """Tell whether there is nothing to tell the code, and all it waits for is under way."""
-        has_news = self._run is not None and self._run.journal.has_news
-        return not (has_news or self._news.may_come()) and self._agenda.has_all_begun()
+        has_pending = self._run is not None and self._run.journal.has_pending
+        return not (has_pending or self._events.may_come()) and self._operations.has_all_begun()
 
-    def _append_recorded(self, op: Op, ok: bool, value: Any) -> None:
-        at = self._news.told_at = self._sent_at
-        fact = Fact(op.kind, op.key, ok, value, at, op.name, op.fingerprint)
+    def _append_recorded(self, operation: OpenOperation, ok: bool, value: Any) -> None:
+        at = self._events.told_at = self._sent_at
+        fact = Fact(
+            operation.kind, operation.key, ok, value, at, operation.name, operation.fingerprint
+        )
         if self._run is not None:
             self._run.journal.append(fact, recorded=True)
 
@@ -396,9 +402,9 @@ class CoordinatorTurn(Turn):
         code is known to be the right one records nothing; a job that fails withdraws its requests
         as usual.
         """
-        facts, self._on_their_way = self._on_their_way, []
+        facts, self._in_flight_facts = self._in_flight_facts, []
         if isinstance(error, NonDeterminism):  # something else is under way
-            self._stick(error)
+            self._mark_stuck(error)
             return
         logger.error("%r is refused: %s", self, error)
         state = self._plan["state"] if self._plan is not None else "keep"
@@ -407,37 +413,37 @@ class CoordinatorTurn(Turn):
             return
         parks = state not in _ENDS
         self._unflushed = [] if state in _LAST or (parks and self._is_unproven) else facts
-        self._agenda.stop()
-        self._agenda.cancels = [] if parks else self._withdrawn
-        self._plan = _stuck(error) if parks else self._last_words(error)
+        self._operations.stop()
+        self._operations.cancels = [] if parks else self._withdrawn
+        self._plan = _stuck(error) if parks else self._failed_plan(error)
         self.submit()
 
-    def _last_words(self, error: BaseException) -> Json:
+    def _failed_plan(self, error: BaseException) -> Json:
         return {"state": "failed", "value": failure_of(error)}
 
-    def _again_or_last_words(self, error: BaseException) -> Json:
+    def _retry_or_fail(self, error: BaseException) -> Json:
         """Begin a new run after a pause, if the retry policy of the coordinator allows one more."""
         retry, made = self.function.retry, self.row["attempt"] + 1
-        if self._news.is_cancelled or not retry.allows(error, made):
-            return self._last_words(error)
+        if self._events.is_cancelled or not retry.allows(error, made):
+            return self._failed_plan(error)
         due = self.engine.clock.now() + microseconds(retry.pause(made))
         return {"state": "continue", "until": to_iso(due), "failure": failure_of(error)}
 
     # Ending.
 
     def _finish(self, run: AnyRun) -> None:
-        self._agenda.take(run.journal)
+        self._operations.take(run.journal)
         self._unflushed += run.journal.take_facts()
         self._plan = plan = self._ending(run)
         if plan["state"] == "failed":
             log_failure(self, "the job", plan["value"])
-        elif plan["state"] == "done" and (lost := self._agenda.begun_by_nobody()):
+        elif plan["state"] == "done" and (lost := self._operations.never_begun()):
             logger.warning(
                 "%r has ended: these calls were not awaited and never began: %s", self, lost
             )
         elif "failure" in plan:
             log_failure(self, "a run", plan["failure"], f"again at {plan['until']}")
-        self._agenda.stop()
+        self._operations.stop()
         self._trace(plan)
         self.submit()
 
@@ -455,20 +461,20 @@ class CoordinatorTurn(Turn):
         try:
             return {"state": "done", "value": self.engine.calls.sealable(stored(run.outcome()))}
         except asyncio.CancelledError as error:
-            state = "cancelled" if self._news.is_cancelled else "failed"
+            state = "cancelled" if self._events.is_cancelled else "failed"
             return {"state": state, "value": failure_of(error)}
         except UNSTORABLE as error:
-            return self._last_words(error)
+            return self._failed_plan(error)
         except BaseException as error:  # noqa: BLE001 - whatever the code raised, so the run ended
             return self._judged(error)
 
     def _judged(self, error: BaseException) -> Json:
         try:
-            return self._again_or_last_words(error)
+            return self._retry_or_fail(error)
         except Exception as broken:  # noqa: BLE001 - a policy of the user's that cannot judge
-            return self._last_words(broken)
+            return self._failed_plan(broken)
 
-    def _stick(self, error: NonDeterminism) -> None:
+    def _mark_stuck(self, error: NonDeterminism) -> None:
         raised = error.__cause__  # raised by changed code instead of following the journal
         logger.error("%r is stuck: %s", self, error, exc_info=raised)
         last = () if self._run is None else self._run.journal.take_facts()
@@ -480,12 +486,12 @@ class CoordinatorTurn(Turn):
         self.submit()
 
     def _discard_run(self) -> None:
-        self._look_at = None
+        self._poll_at = None
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._agenda.stop()
-        self._agenda = EMPTY
+        self._operations.stop()
+        self._operations = EMPTY
         self._unflushed = []
         self._recording = None
         run, self._run = self._run, None
@@ -497,8 +503,8 @@ class CoordinatorTurn(Turn):
         self._discard_run()
         self.over()
 
-    def nudge(self) -> None:
-        """Ask for mail."""
+    def check_inbox(self) -> None:
+        """Ask for messages."""
         if self._run is not None:
             self.submit()
 

@@ -24,14 +24,14 @@ from perdure.workflow.app import App
 from perdure.workflow.publishing import StreamLinks
 from perdure.workflow.work import SQL_QUEUE, Work
 
-from .activities import ActivityTurn, Outcome
+from .activities import ActivityTurn, AttemptOutcome
 from .committer import Committer
 from .coordinators import CoordinatorTurn
 from .hooks import HookTurn
-from .sql_hooks import SqlHookTurn, SqlLanes
-from .strays import Late, MissingCode, Sealed, Spoiled, Unknown
+from .sql_hooks import SqlConnections, SqlHookTurn
 from .transactions import Transactions
 from .turns import Json, Turn
+from .unservable import ErrorTurn, LateTurn, MissingCode, MissingCodeTurn, SealedTurn
 
 if TYPE_CHECKING:
     from perdure.tracing import AttemptSpan
@@ -88,12 +88,12 @@ class Engine:
         self.hook_threads = Threads(slots, "perdure-hook")
         self.activity_threads = Threads(slots, "perdure-activity")
         self._reader = AsyncLink(source, "perdure reads", tells=True)
-        self.sql_lanes = SqlLanes(self)
+        self.sql_connections = SqlConnections(self)
         self.transactions = Transactions(self)
         self._parked: OrderedDict[Place, CoordinatorTurn] = OrderedDict()
         self._spawned: set[asyncio.Task[Any]] = set()
         self.missing = MissingCode(self)
-        self.attempts: set[asyncio.Task[Outcome]] = set()
+        self.attempts: set[asyncio.Task[AttemptOutcome]] = set()
 
     # Slots.
 
@@ -121,15 +121,15 @@ class Engine:
 
     def _turn_for(self, row: Json) -> Turn:
         if self.is_stopping:
-            return Late(self, row)
+            return LateTurn(self, row)
         if row["queue"] == SQL_QUEUE:
             return SqlHookTurn(self, row)
         if UNSEALING_ERROR in row:
-            return Sealed(self, row, row[UNSEALING_ERROR])
+            return SealedTurn(self, row, row[UNSEALING_ERROR])
         kind, name = row["kind"], row["name"]
         work: Work[..., Any] | None = self._tables[kind].get(name)
         if work is None:
-            return Unknown(self, row)
+            return MissingCodeTurn(self, row)
         if kind == "coordinator":
             return CoordinatorTurn(self, row, work)  # type: ignore[arg-type]
         if kind == "hook":
@@ -138,7 +138,7 @@ class Engine:
 
     def answer(self, turn: Turn, answer: Json) -> None:
         """Give a turn the answer to what it sent."""
-        turn.land()
+        turn.clear_in_flight()
         if turn.is_over:
             return
         if UNSEALING_ERROR in answer:
@@ -147,11 +147,11 @@ class Engine:
         else:
             self._guarded(turn, turn.answered, answer)
             if turn.is_hinted and not turn.is_over:
-                self._guarded(turn, turn.hear)
+                self._guarded(turn, turn.take_hint)
 
     def seal(self, turn: Turn, error: PerdureError) -> None:
         """Give back a task if one of its values cannot be decrypted or encrypted here."""
-        self._leave_to(Sealed(self, turn.row, error), turn)
+        self._hand_over(SealedTurn(self, turn.row, error), turn)
 
     def _guarded(self, turn: Turn, step: Callable[..., None], *given: Json) -> None:
         """Let a turn take a step; an error of this package must not stop the others."""
@@ -159,14 +159,14 @@ class Engine:
             step(*given)
         except Exception as error:
             logger.exception("%r is parked: an unforeseen error", turn)
-            self._leave_to(Spoiled(self, turn.row, turn.spoiled(error)), turn)
+            self._hand_over(ErrorTurn(self, turn.row, turn.error_body(error)), turn)
 
-    def _leave_to(self, stray: Turn, turn: Turn) -> None:
-        """Let a stray send the last turn, from the place that the turn has reached."""
-        stray.position, stray.asked_before = turn.position, turn.asked_before
+    def _hand_over(self, successor: Turn, turn: Turn) -> None:
+        """Let another turn end the task, from the place that this one has reached."""
+        successor.position, successor.asked_before = turn.position, turn.asked_before
         turn.drop()
-        self.held[turn.place] = stray
-        stray.begin()
+        self.held[turn.place] = successor
+        successor.begin()
 
     def forget(self, turn: Turn) -> None:
         """Note that a task is not held any more."""
@@ -273,10 +273,10 @@ class Engine:
 
     async def keep_progress(self, turn: Turn) -> None:
         """Store the progress of a task before it is given up."""
-        number, news = turn.progress.news()
-        if news:
-            await self._reader.call(self.calls.extend([turn.lease() | news], self.lease_for))
-            turn.progress.said(number)
+        number, unsent = turn.progress.unsent()
+        if unsent:
+            await self._reader.call(self.calls.extend([turn.lease() | unsent], self.lease_for))
+            turn.progress.note_sent(number)
 
     @cached_property
     def streams(self) -> StreamLinks:
@@ -287,21 +287,21 @@ class Engine:
         """Ask whether a worker of this queue, and version, has a function."""
         return bool(await self._reader.call(self.calls.has_worker(queue, version, kind, name)))
 
-    def mail_has_come(self) -> None:
-        """Let held tasks look into their inboxes: a notification says that one of them has mail."""
+    def messages_arrived(self) -> None:
+        """Let held tasks look into their inboxes: a notification says that one has messages."""
         for turn in list(self.held.values()):
-            self._guarded(turn, turn.hear)
+            self._guarded(turn, turn.take_hint)
 
-    def heard(self, task: Task, state: str, cancel: bool) -> None:
-        """Handle what a heartbeat has heard of a task."""
+    def heartbeat_answered(self, task: Task, state: str, cancel: bool) -> None:
+        """Take what a heartbeat was answered for a task."""
         turn = self.held.get((task["job"], task["task"]))
         if turn is None or turn.token != task["token"]:
             return
-        if state == "lost" and not turn.flying:
+        if state == "lost" and not turn.in_flight:
             logger.warning("%r is held by somebody else now: it is dropped", turn)
             turn.drop()
         elif cancel:
-            self._guarded(turn, turn.nudge)
+            self._guarded(turn, turn.check_inbox)
 
     # The end.
 
@@ -312,7 +312,7 @@ class Engine:
         for turn in list(self.held.values()):
             self._guarded(turn, turn.drain)
 
-    async def let_go(self) -> list[Task]:
+    async def end_turns(self) -> list[Task]:
         """End all turns, and return the tasks whose code no longer runs here.
 
         Returns a moment later: a thread that waits for one of our calls ends too, but has to wake
@@ -330,7 +330,7 @@ class Engine:
         for turn in turns:
             if self.threads[turn.place]:
                 logger.warning("%r is left behind: its code continues until the process ends", turn)
-        return [turn.lease() | turn.progress.news()[1] for turn in ended]
+        return [turn.lease() | turn.progress.unsent()[1] for turn in ended]
 
     async def _code_ended(self, running: set[asyncio.Task[Any]], turns: list[Turn]) -> None:
         if running:
@@ -347,7 +347,7 @@ class Engine:
         await self._end_spawned()
         await self.committer.close()
         await self._reader.close()
-        await self.sql_lanes.close()
+        await self.sql_connections.close()
         await self.streams.close()
         await self.transactions.close()
         self.hook_threads.shutdown(wait=False, cancel_futures=True)

@@ -105,19 +105,19 @@ class Heartbeat:
 
     def _extend(self, turns: list[Turn]) -> None:
         crash_point("heartbeat: before send")
-        news = [turn.progress.news() for turn in turns]
-        tasks = [turn.lease() | told for turn, (_, told) in zip(turns, news, strict=True)]
+        unsent = [turn.progress.unsent() for turn in turns]
+        tasks = [turn.lease() | told for turn, (_, told) in zip(turns, unsent, strict=True)]
         try:
             answers = self._link.call(self._engine.calls.extend(tasks, self._engine.lease_for))
         except REFUSALS as error:
             logger.warning("leases could not be renewed this time: %s", str(error).strip())
             return
-        for turn, (number, _), task, answer in zip(turns, news, tasks, answers, strict=True):
+        for turn, (number, _), task, answer in zip(turns, unsent, tasks, answers, strict=True):
             if answer["state"] == "held":
-                turn.progress.said(number)
+                turn.progress.note_sent(number)
             if "error" in answer:
                 logger.warning("the progress of %r is not stored: %s", turn, answer["error"])
             if answer["state"] == "lost" or answer["cancel"]:
                 self._engine.loop.call_soon_threadsafe(
-                    self._engine.heard, task, answer["state"], answer["cancel"]
+                    self._engine.heartbeat_answered, task, answer["state"], answer["cancel"]
                 )

@@ -22,15 +22,15 @@ from perdure.errors import InvalidArgument, ValueSealed
 from perdure.replay.replay import Fact
 from perdure.values.decoding import read_as
 from perdure.values.items import Decode
-from perdure.workflow.asks import Ask, expiring, in_words, waited
 from perdure.workflow.context import SHIELDED, Info, Runtime, is_shielded
+from perdure.workflow.operations import Operation, expiring, in_words, waited
 from perdure.workflow.work import Transaction
 
-from .activities import Before, Outcome, Recorder, begin_attempt
-from .memo import OWN_ATTEMPTS as OWN
-from .memo import what_is_asked
+from .activities import AttemptOutcome, PriorAttempts, Recorder, begin_attempt
+from .hook_journal import OWN_ATTEMPTS as OWN
+from .hook_journal import key_prefix
 from .turns import Json
-from .waits import Open
+from .waits import OpenWait
 
 if TYPE_CHECKING:
     from .hooks import HookTurn
@@ -59,68 +59,68 @@ class HookRuntime(Runtime):
 
     # The calls.
 
-    def ask(self, ask: Ask) -> Any:
+    def request(self, operation: Operation) -> Any:
         """Ask when it is awaited."""
-        return self._ask(self._protected(ask))
+        return self._answer(self._protected(operation))
 
-    def _protected(self, ask: Ask) -> Ask:
+    def _protected(self, operation: Operation) -> Operation:
         if self._guard is None:
-            return ask
+            return operation
         try:
-            kept: Ask = self._guard.protect(ask)
+            kept: Operation = self._guard.protect(operation)
         except ValueSealed as error:  # first the task is given back, then its code may end
-            self.turn.engine.loop.call_soon_threadsafe(self.turn.give_back, error)
+            self.turn.engine.loop.call_soon_threadsafe(self.turn.release, error)
             raise
         return kept
 
-    def start(self, ask: Ask) -> Any:
+    def start(self, operation: Operation) -> Any:
         """Ask now."""
-        ask, loop = self._protected(ask), self.turn.engine.loop
-        if not (isinstance(ask.spec, dict) and ask.spec.get("detached")):
-            asked = self._ask(ask)
-            return loop.create_task(asked) if self.is_async else InThread(self.turn, asked)
+        operation, loop = self._protected(operation), self.turn.engine.loop
+        if not (isinstance(operation.spec, dict) and operation.spec.get("detached")):
+            asked = self._answer(operation)
+            return loop.create_task(asked) if self.is_async else ThreadCall(self.turn, asked)
         if self.is_async:
-            self._request(ask, self.turn.claim_key(what_is_asked(ask)))
+            self._send_request(operation, self.turn.claim_key(key_prefix(operation)))
         else:
-            key = self.turn.claim_key(what_is_asked(ask))
-            loop.call_soon_threadsafe(self._request, ask, key)
+            key = self.turn.claim_key(key_prefix(operation))
+            loop.call_soon_threadsafe(self._send_request, operation, key)
         return None
 
     def give(self, pending: Any) -> Any:
-        """Wait in plain code. Code that must leave and does not let go waits for ever."""
+        """Wait in plain code. Code that must leave and catches that waits for ever."""
         turn = self.turn
         if not turn.is_leaving():
-            return pending if self.is_async else InThread(turn, pending).result()
+            return pending if self.is_async else ThreadCall(turn, pending).result()
         pending.close()
         if not turn.stays_for_ever():
             turn.check_alive()
         return _never() if self.is_async else Future().result()
 
-    async def _ask(self, ask: Ask) -> Any:
+    async def _answer(self, operation: Operation) -> Any:
         turn = self.turn
-        key = turn.claim_key(what_is_asked(ask))
-        fact = turn.memo.told(key)
+        key = turn.claim_key(key_prefix(operation))
+        fact = turn.journal.fact(key)
         if fact is None:
-            is_request = ask.kind == "answer"
-            await self._hear_cancel(key, is_request=is_request, waits=is_request)
-            fact = await self._bring_about(ask, key)
-        elif ask.kind == "command" and fact.fingerprint != ask.fingerprint:
+            is_request = operation.kind == "answer"
+            await self._cancel_here(key, is_request=is_request, waits=is_request)
+            fact = await self._execute(operation, key)
+        elif operation.kind == "command" and fact.fingerprint != operation.fingerprint:
             logger.warning("%r: %s differs from its first run, which is kept", turn, key)
         if fact.ok:
-            return read_as(ask.decode, fact.value, ask.name, ask.kind)
-        raise ask.failure(fact.value)
+            return read_as(operation.decode, fact.value, operation.name, operation.kind)
+        raise operation.failure(fact.value)
 
-    async def _bring_about(self, ask: Ask, key: str) -> Fact:
-        if ask.kind == "activity":
-            return await self._perform(ask, key)
-        if ask.kind == "send":
+    async def _execute(self, operation: Operation, key: str) -> Fact:
+        if operation.kind == "activity":
+            return await self._perform_activity(operation, key)
+        if operation.kind == "send":
             await asyncio.sleep(0)  # earlier starts ask first: a signal may be meant for them
-        if ask.kind != "answer":
-            return await self.turn.outbox.command(ask, key)
-        self._request(ask, key)
-        return await self._answered(Open(key))
+        if operation.kind != "answer":
+            return await self.turn.outbox.command(operation, key)
+        self._send_request(operation, key)
+        return await self._wait_for_answer(OpenWait(key))
 
-    async def _answered(self, wait: Open) -> Fact:
+    async def _wait_for_answer(self, wait: OpenWait) -> Fact:
         """Wait for an answer. Code that no longer wants it withdraws the request.
 
         Requests that are left when the hook ends are ended with it, or as their policy says.
@@ -132,7 +132,7 @@ class HookRuntime(Runtime):
             self._withdraw(wait.key)
             raise
 
-    async def _hear_cancel(self, key: str, *, waits: bool, is_request: bool = False) -> None:
+    async def _cancel_here(self, key: str, *, waits: bool, is_request: bool = False) -> None:
         """Let the code be cancelled. An earlier run may have sent the request.
 
         With `waits`, code that waits at the place where it waited before is told there first what
@@ -141,7 +141,7 @@ class HookRuntime(Runtime):
         if waits and self.turn.was_begun() and self.turn.waits.keeps_cancel():
             return
         try:
-            await self.turn.hear_cancel()
+            await self.turn.cancel_here()
         except asyncio.CancelledError:
             if is_request:
                 self._withdraw(key)
@@ -157,8 +157,8 @@ class HookRuntime(Runtime):
 
     # Other work.
 
-    def _request(self, ask: Ask, key: str) -> None:
-        request: dict[str, Any] = {"key": key} | ask.spec
+    def _send_request(self, operation: Operation, key: str) -> None:
+        request: dict[str, Any] = {"key": key} | operation.spec
         if is_shielded.get():
             request |= SHIELDED
         if request["kind"] == "job":
@@ -173,41 +173,46 @@ class HookRuntime(Runtime):
         short = f"{turn.job}/{blake2b(named.encode(), digest_size=8).hexdigest()}"
         return named if len(named.encode()) <= MAX_ID else short
 
-    async def _perform(self, ask: Ask, key: str) -> Fact:
+    async def _perform_activity(self, operation: Operation, key: str) -> Fact:
         """Make attempts of an activity, each one recorded before the next begins."""
-        turn, within = self.turn, ask.spec.activity.limits.within
-        made, again_at, failure = turn.memo.attempts(key)
+        turn, within = self.turn, operation.spec.activity.limits.within
+        made, again_at, failure = turn.journal.attempts(key)
         end = self._end(f"{key}/end", within)
         while True:
             if again_at is not None:
-                await turn.waits.wait(Open(f"{key}/again", None, again_at))
-            outcome = await self._attempt(ask, key, made, Before(end, failure))
+                await turn.waits.wait(OpenWait(f"{key}/again", None, again_at))
+            outcome = await self._attempt(operation, key, made, PriorAttempts(end, failure))
             made += 1
-            if outcome.is_told and (fact := turn.memo.told(key)) is not None:
+            if outcome.is_recorded and (fact := turn.journal.fact(key)) is not None:
                 return fact
-            name, fingerprint, ok, value = ask.name, ask.fingerprint, outcome.ok, outcome.value
+            name, fingerprint = operation.name, operation.fingerprint
+            ok, value = outcome.ok, outcome.value
             if outcome.again_in is None:
                 turn.submit()  # the code may do anything next, unseen from here
-                return turn.outbox.tell("activity", key, name, fingerprint, ok=ok, value=value)
+                return turn.outbox.append("activity", key, name, fingerprint, ok=ok, value=value)
             again_at = turn.engine.clock.now() + microseconds(outcome.again_in)
             failure, value = value, value | {"again_at": to_iso(again_at)}
-            turn.outbox.tell("attempt", key, name, fingerprint, ok=False, value=value)
+            turn.outbox.append("attempt", key, name, fingerprint, ok=False, value=value)
 
-    async def _attempt(self, ask: Ask, key: str, made: int, before: Before) -> Outcome:
-        turn, call = self.turn, ask.spec
+    async def _attempt(
+        self, operation: Operation, key: str, made: int, prior: PriorAttempts
+    ) -> AttemptOutcome:
+        turn, call = self.turn, operation.spec
         turn.acting += 1
         try:
             if isinstance(call.activity, Transaction):
-                return await self._transact(ask, key, made, before)
+                return await self._transact(operation, key, made, prior)
             await turn.outbox.flushed()
             turn.check_alive()
-            outcome = await begin_attempt(turn, call, key, made, before)
+            outcome = await begin_attempt(turn, call, key, made, prior)
             turn.check_alive()
         finally:
             turn.acting -= 1
         return outcome
 
-    async def _transact(self, ask: Ask, key: str, made: int, before: Before) -> Outcome:
+    async def _transact(
+        self, operation: Operation, key: str, made: int, prior: PriorAttempts
+    ) -> AttemptOutcome:
         """Run a transaction. Nothing else of the hook is recorded meanwhile.
 
         So the locks of its function can block others, but not the hook itself.
@@ -216,17 +221,21 @@ class HookRuntime(Runtime):
 
         def record(value: Any) -> Json:
             at = turn.outbox.next_at()
-            return turn.record(Fact(ask.kind, key, True, value, at, ask.name, ask.fingerprint))
+            return turn.record(
+                Fact(operation.kind, key, True, value, at, operation.name, operation.fingerprint)
+            )
 
-        if before.end is not None:
+        if prior.end is not None:
             await turn.outbox.flushed()
         try:
             async with turn.transacting:
-                while turn.flying:
-                    await turn.landing()
+                while turn.in_flight:
+                    await turn.until_answered()
                 turn.check_alive()
                 recorder = Recorder(turn, record)
-                outcome = await begin_attempt(turn, ask.spec, key, made, before, recorder=recorder)
+                outcome = await begin_attempt(
+                    turn, operation.spec, key, made, prior, recorder=recorder
+                )
         finally:
             turn.flush()
         turn.check_alive()
@@ -245,39 +254,40 @@ class HookRuntime(Runtime):
 
     async def _wait_until(self, key: str, deadline: int) -> None:
         if deadline > self.turn.outbox.next_at():
-            await self._hear_cancel(key, waits=True)
-            await self.turn.waits.wait(Open(key, None, deadline))
+            await self._cancel_here(key, waits=True)
+            await self.turn.waits.wait(OpenWait(key, None, deadline))
 
     async def wait_for(self, signal: str, limit: float | None, decode: Decode) -> Any:
         """Wait for a signal; the limit counts from the first time this call was made."""
         turn = self.turn
         key = turn.claim_key(f"wait:{signal}")
-        fact = turn.memo.told(key)
+        fact = turn.journal.fact(key)
         if fact is None:
-            await self._hear_cancel(key, waits=True)
-            fact = await turn.waits.wait(Open(key, signal, self._end(key, limit)))
+            await self._cancel_here(key, waits=True)
+            fact = await turn.waits.wait(OpenWait(key, signal, self._end(key, limit)))
         if fact.kind == "timer":
             raise waited(limit, f"signal {signal}")
         return read_as(decode, fact.value, signal, "signal")
 
-    def within(self, ask: Ask, limit: float | None) -> Any:
+    def within(self, operation: Operation, limit: float | None) -> Any:
         """Wait for an answer; the limit counts from the first time this call was made."""
-        return self._within(self._protected(ask), limit)
+        return self._within(self._protected(operation), limit)
 
-    async def _within(self, ask: Ask, limit: float | None) -> Any:
+    async def _within(self, operation: Operation, limit: float | None) -> Any:
         turn = self.turn
-        key = turn.claim_key(what_is_asked(ask))
-        fact = turn.memo.told(key)
+        key = turn.claim_key(key_prefix(operation))
+        fact = turn.journal.fact(key)
         if fact is None:
-            await self._hear_cancel(key, is_request=True, waits=True)
+            await self._cancel_here(key, is_request=True, waits=True)
             deadline = self._end(key, limit)
-            self._request(ask if deadline is None else expiring(ask, deadline), key)
-            fact = await self._answered(Open(key, None, deadline, is_asked=True))
+            asked = operation if deadline is None else expiring(operation, deadline)
+            self._send_request(asked, key)
+            fact = await self._wait_for_answer(OpenWait(key, None, deadline, is_asked=True))
             if fact.kind == "timer":
                 turn.outbox.withdraw(key)
         if fact.kind == "timer":
-            raise waited(limit, in_words(ask))
-        return read_as(ask.decode, fact.value, ask.name, ask.kind)
+            raise waited(limit, in_words(operation))
+        return read_as(operation.decode, fact.value, operation.name, operation.kind)
 
     def continue_as_new(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NoReturn:  # noqa: ARG002
         """Refuse: a hook has no runs."""
@@ -293,16 +303,16 @@ class HookRuntime(Runtime):
 
     def _deadline(self, key: str, length: int) -> int:
         """Return the deadline that the first call has set, or set it."""
-        deadline = self.turn.memo.deadline(key)
+        deadline = self.turn.journal.deadline(key)
         if deadline is None:
             deadline = self.turn.engine.clock.now() + length
             self._note(key, deadline)
         return deadline
 
     def _note(self, key: str, instant: int) -> None:
-        self.turn.outbox.tell("note", key, value={"until": to_iso(instant)})
+        self.turn.outbox.append("note", key, value={"until": to_iso(instant)})
 
-    def beat(self, progress: Any) -> None:
+    def heartbeat(self, progress: Any) -> None:
         """Note the progress of the hook. Raises CancelledError if it was asked to cancel."""
         self.turn.check_alive()
         self.turn.check_cancelled()
@@ -317,7 +327,7 @@ class HookRuntime(Runtime):
         """
         turn = self.turn
         key = turn.claim_key("$now")
-        told = turn.memo.deadline(key)
+        told = turn.journal.deadline(key)
         if told is not None:
             return told
         now = turn.engine.clock.now()
@@ -342,13 +352,13 @@ class HookRuntime(Runtime):
         """Take the new way: a hook may change at any time."""
         return True
 
-    def was_here(self) -> bool:
+    def is_replaying(self) -> bool:
         """Tell whether the code has not yet reached the place where it was."""
         return self.turn.is_leaving() or not self.turn.is_there()
 
 
 _NEVERS: list[asyncio.Future[None]] = []
-"""Futures that code waits for if it does not let go. A task that nobody holds would be ended by the
+"""Futures that code waits for if it does not end. A task that nobody holds would be ended by the
 garbage collector, anywhere; such code would catch that too, and continue there."""
 
 
@@ -358,7 +368,7 @@ async def _never() -> None:
     await never
 
 
-class InThread:
+class ThreadCall:
     """A durable call of a thread, under way on the loop of the worker."""
 
     def __init__(self, turn: HookTurn, asked: Any):
@@ -382,16 +392,16 @@ class InThread:
             return self._future.result()
         except CancelledError:  # concurrent.futures has its own
             if not self._is_withdrawn:
-                self._turn.heard_cancel()
+                self._turn.note_cancel()
             raise asyncio.CancelledError("the hook was asked to cancel, or withdrew this") from None
         finally:
             self._turn.thread_waits.discard(self)
             self._turn.shielded_waits -= shields
 
-    def hears_cancel(self) -> bool:
+    def is_interruptible(self) -> bool:
         """Tell whether a thread that waits for it is interrupted when it is cancelled."""
         return not (self._is_shielded or self._future.done())
 
-    def is_still(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Tell whether it has begun, so that the request is known, and has no answer yet."""
         return self._asked.cr_await is not None and not self._future.done()

@@ -1,8 +1,8 @@
-"""Hooks: ordinary code on the worker's loop or in a thread, beside a memo of what it was told.
+"""Hooks: ordinary code on the worker's loop or in a thread, beside a journal of what it was told.
 
 A wait is a plain future. A hook that does nothing but wait leaves memory: an async one is parked
 first and then cancelled, a plain one is unwound first and then parked. It runs again from the top,
-with its memo, when there is something for it.
+with its journal, when there is something for it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from perdure.basics.durations import from_iso, microseconds, to_iso
 from perdure.basics.faults import crash_point
 from perdure.basics.limits import too_late
 from perdure.errors import PerdureError, failure_of
-from perdure.replay.journal import MAX_TURNED_AWAY
+from perdure.replay.journal import MAX_REFUSED_CALLS
 from perdure.replay.replay import Evicted, Fact, Suspend, current
-from perdure.workflow.asks import stored
 from perdure.workflow.context import is_shielded
+from perdure.workflow.operations import stored
 from perdure.workflow.work import Hook
 
-from .activities import Final
-from .hook_calls import HookRuntime, InThread
-from .mail import UNREAD, Mail, mail_of_claim
-from .memo import OWN_ATTEMPTS, Memo
+from .activities import FinalError
+from .hook_calls import HookRuntime, ThreadCall
+from .hook_journal import OWN_ATTEMPTS, HookJournal
+from .inbox import UNREAD, InboxSnapshot, inbox_of_claim
 from .outbox import Outbox
-from .stillness import Wait, is_still
+from .quiescence import DurableWait, is_quiescent
 from .turns import DROPPED, ENDED, Json, Turn, facts_of, log_failure, refusal
 from .waits import AT_ONCE, Waits
 
@@ -50,12 +50,12 @@ class HookTurn(Turn):
     """A hook that this worker holds."""
 
     kind = "hook"
-    takes_mail = True
+    takes_messages = True
 
     def __init__(self, engine: Engine, row: Json, hook: Hook[..., Any]):
         super().__init__(engine, row)
         self.hook = hook
-        self.memo = Memo(())
+        self.journal = HookJournal(())
         # Its parts do not refer back to it, so that an ended turn leaves memory at once.
         self._itself: HookTurn = weakref.proxy(self)
         self.outbox = Outbox(self._itself, 0)
@@ -63,7 +63,7 @@ class HookTurn(Turn):
         self.tasks: set[asyncio.Task[Any]] = set()
         self._shielded: set[asyncio.Task[Any]] = set()
         self.acting = 0
-        self.thread_waits: set[InThread] = set()
+        self.thread_waits: set[ThreadCall] = set()
         self.shielded_waits = 0
         self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
@@ -78,13 +78,13 @@ class HookTurn(Turn):
         self._is_dead = False
         self._is_unwinding = False
         self._is_abandoned = False
-        self._turned_away = 0
+        self._refused_calls = 0
         self._must_cancel = False
-        self._hears_later = False
+        self._cancels_after_shield = False
         self._has_begun = False
         self._asked: int = row["asked"]
         self._begun: int = self._asked
-        self.mail = mail_of_claim(row)
+        self.inbox = inbox_of_claim(row)
 
     # Beginning and ending.
 
@@ -103,21 +103,21 @@ class HookTurn(Turn):
     def _load(self, rows: list[list[Any]]) -> None:
         facts = facts_of(rows)
         self.position = len(facts)
-        self.memo = Memo(facts)
+        self.journal = HookJournal(facts)
         first_at = from_iso(self.row["started_at"])
         self.outbox = Outbox(self._itself, facts[-1].at if facts else first_at)
-        _, again_at, _ = self.memo.attempts(OWN_ATTEMPTS)
+        _, again_at, _ = self.journal.attempts(OWN_ATTEMPTS)
         self._until = self.hook.limits.until(first_at, again_at or first_at)
         self._run()
-        self.waits.take(self.mail, runs_again=True)
+        self.waits.take(self.inbox, runs_again=True)
 
     def _run(self) -> None:
         """Run the function from the top."""
-        self.memo.restart()
+        self.journal.restart()
         self._begun = self._asked
         self._is_late = self._until is not None and self._until <= self.engine.clock.now()
-        self._must_cancel = self.memo.is_cancelled or self._is_late
-        self._is_unwinding = self._has_begun = self._hears_later = False
+        self._must_cancel = self.journal.is_cancelled or self._is_late
+        self._is_unwinding = self._has_begun = self._cancels_after_shield = False
         self._set_alarm()
         runtime = HookRuntime(self)
         context = Context()
@@ -143,7 +143,7 @@ class HookTurn(Turn):
                 value = await self.engine.in_thread(threads, self.place, call)
             return self.engine.calls.sealable(stored(value))
         except (SystemExit, KeyboardInterrupt) as error:  # these would end the worker's loop
-            raise Final(error) from error
+            raise FinalError(error) from error
 
     def _ended(self, root: asyncio.Task[Any]) -> None:
         """Report how the function has ended."""
@@ -155,7 +155,7 @@ class HookTurn(Turn):
         self.has_ended = not self._is_unwinding
         for task in list(self.tasks):  # tasks that the hook has begun and not awaited
             task.cancel()
-        plan: Json = PARK if self._is_unwinding else self._last_words(root)
+        plan: Json = PARK if self._is_unwinding else self._final_plan(root)
         self._plan = plan
         if plan["state"] in ("failed", "retry"):
             again = f"again at {plan['until']}" if "until" in plan else None
@@ -182,7 +182,11 @@ class HookTurn(Turn):
 
         An attempt that began too late is told at its first call, or here if it makes none.
         """
-        if self.is_leaving() or self.memo.is_cancelled or (self._is_late and not self._must_cancel):
+        if (
+            self.is_leaving()
+            or self.journal.is_cancelled
+            or (self._is_late and not self._must_cancel)
+        ):
             return
         self._is_late = True
         if self._plan is PARK:  # not sent yet: it would have no time at which to wake up
@@ -195,11 +199,11 @@ class HookTurn(Turn):
         deadlines = (self.waits.next_deadline(), own)
         return min((at for at in deadlines if at is not None), default=None)
 
-    def _last_words(self, root: asyncio.Task[Any]) -> Json:
+    def _final_plan(self, root: asyncio.Task[Any]) -> Json:
         if root.cancelled():
             return self._failed(asyncio.CancelledError("the hook was cancelled"))
         error = root.exception()
-        if isinstance(error, Final):
+        if isinstance(error, FinalError):
             error = error.error
         if error is None:
             return {"state": "done", "value": root.result()}
@@ -211,11 +215,11 @@ class HookTurn(Turn):
     def _failed(self, error: BaseException) -> Json:
         name, limits, made = f"hook {self.hook.name}", self.hook.limits, self.row["attempt"] + 1
         now, end = self.engine.clock.now(), limits.end(from_iso(self.row["started_at"]))
-        if isinstance(error, asyncio.CancelledError) and self.memo.is_cancelled:
+        if isinstance(error, asyncio.CancelledError) and self.journal.is_cancelled:
             return {"state": "cancelled", "value": failure_of(error, name)}
         if isinstance(error, asyncio.CancelledError) and self._is_late:
             if self._until == end:
-                _, _, last = self.memo.attempts(OWN_ATTEMPTS)
+                _, _, last = self.journal.attempts(OWN_ATTEMPTS)
                 return {"state": "failed", "value": too_late(name, limits, made, last)}
             late = TimeoutError(f"{name} took longer than {limits.timeout:g} s")
             error = late.with_traceback(error.__traceback__)
@@ -227,7 +231,7 @@ class HookTurn(Turn):
             return {"state": "failed", "value": too_late(name, limits, made, failure)}
         due = to_iso(again_at)
         value = failure | {"again_at": due}
-        self.outbox.tell("attempt", OWN_ATTEMPTS, ok=False, value=value)
+        self.outbox.append("attempt", OWN_ATTEMPTS, ok=False, value=value)
         return {"state": "retry", "value": failure, "until": due}
 
     # What its calls ask of it.
@@ -235,9 +239,9 @@ class HookTurn(Turn):
     def claim_key(self, what: str) -> str:
         """Return the key of the next call. Raises Evicted or Suspend if the hook is leaving."""
         self.check_alive()
-        key = self.memo.key(what)
-        if not (self.memo.is_cancelled or self._is_late):
-            self._asked = max(self._asked, self.memo.asked)
+        key = self.journal.key(what)
+        if not (self.journal.is_cancelled or self._is_late):
+            self._asked = max(self._asked, self.journal.asked)
         return key
 
     def is_leaving(self) -> bool:
@@ -247,28 +251,28 @@ class HookTurn(Turn):
     def check_alive(self) -> None:
         """Raise if the hook is leaving memory, so that nothing has an effect."""
         if self._is_dead or self.is_over:
-            raise self._turned(Evicted())
+            raise self._count_refusal(Evicted())
         if self._is_unwinding:
-            raise self._turned(Suspend())
+            raise self._count_refusal(Suspend())
 
-    def _turned(self, away: Evicted | Suspend) -> Evicted | Suspend:
+    def _count_refusal(self, error: Evicted | Suspend) -> Evicted | Suspend:
         """Count how often code that is leaving has made calls nevertheless."""
-        self._turned_away += 1
-        if self._turned_away == MAX_TURNED_AWAY:
+        self._refused_calls += 1
+        if self._refused_calls == MAX_REFUSED_CALLS:
             logger.error(
                 "%r does not end: its code catches the exception that should end it, and waits"
                 " again. It is abandoned, and starts over from its journal. Let it catch Exception"
                 " instead of BaseException",
                 self,
             )
-            self.engine.loop.call_soon_threadsafe(self._abandon)
-        return away
+            self.engine.loop.call_soon_threadsafe(self._park_abandoned)
+        return error
 
     def stays_for_ever(self) -> bool:
         """Tell whether its code would make calls for ever if they raised."""
-        return self._turned_away >= MAX_TURNED_AWAY
+        return self._refused_calls >= MAX_REFUSED_CALLS
 
-    def _abandon(self) -> None:
+    def _park_abandoned(self) -> None:
         """Park a plain hook whose thread does not unwind."""
         if not self.hook.is_async:
             self.engine.hook_threads.replace_one()
@@ -277,7 +281,7 @@ class HookTurn(Turn):
             self._end_span(PARK)
             self.submit()
 
-    async def hear_cancel(self) -> None:
+    async def cancel_here(self) -> None:
         """Let the code be cancelled here, once, if it was asked to cancel before it ran again.
 
         All its concurrent tasks come to their places first. Shielded work continues, and code that
@@ -285,36 +289,36 @@ class HookTurn(Turn):
         """
         self.waits.take_cancel()
         if self._must_cancel and is_shielded.get():
-            self._hears_later = True
+            self._cancels_after_shield = True
         elif self._must_cancel:
-            await self._stand()
+            await self._wait_for_cancel()
 
-    async def _stand(self) -> None:
+    async def _wait_for_cancel(self) -> None:
         """Wait here until the code is cancelled.
 
-        A task that stays, since the cancel was heard elsewhere, continues. Meanwhile the hook does
+        A task that stays, since the cancel was taken elsewhere, continues. Meanwhile the hook does
         not leave memory.
         """
-        stands = Wait()
-        self.engine.call_later(AT_ONCE, partial(self._cancel_late, stands))
+        wait = DurableWait()
+        self.engine.call_later(AT_ONCE, partial(self._cancel_late, wait))
         self.acting += 1
         try:
-            await stands
+            await wait
         finally:
             self.acting -= 1
 
-    def _cancel_late(self, stands: Wait) -> None:
+    def _cancel_late(self, wait: DurableWait) -> None:
         if self._must_cancel and not self.is_leaving():
             self.cancel()
-        self.engine.call_later(AT_ONCE, partial(self._go_on, stands))  # the inner tasks come first
+        self.engine.call_later(AT_ONCE, partial(self._end_wait, wait))  # the inner tasks come first
 
-    def _go_on(self, stands: Wait) -> None:
-        if not (stands.done() or self.is_leaving()):
-            stands.set_result(None)
+    def _end_wait(self, wait: DurableWait) -> None:
+        if not (wait.done() or self.is_leaving()):
+            wait.set_result(None)
 
     def end_shield(self) -> None:
         """Raise CancelledError if something shielded was under way when the cancel came."""
-        if self._must_cancel and self._hears_later:
+        if self._must_cancel and self._cancels_after_shield:
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
@@ -328,8 +332,8 @@ class HookTurn(Turn):
             self._must_cancel = False
             raise asyncio.CancelledError("the hook was asked to cancel")
 
-    def heard_cancel(self) -> None:
-        """Note that a thread hears of a cancel now.
+    def note_cancel(self) -> None:
+        """Note that a thread is told of a cancel now.
 
         Raises Evicted or Suspend if the hook is only leaving.
         """
@@ -338,11 +342,11 @@ class HookTurn(Turn):
 
     def is_there(self) -> bool:
         """Tell whether code that runs again has asked for all that it had asked for before."""
-        return self.memo.asked >= self._asked
+        return self.journal.asked >= self._asked
 
     def was_begun(self) -> bool:
         """Tell whether the call that was made last had been made when the code ran before."""
-        return self.memo.asked <= self._begun
+        return self.journal.asked <= self._begun
 
     def cancel_soon(self) -> None:
         """Cancel the code after it has moved on from where it waits."""
@@ -356,8 +360,8 @@ class HookTurn(Turn):
         """Cancel the code: an async hook where it is, a thread where it waits next.
 
         A task that is cancelled before its first step never runs its `finally` blocks. So code that
-        has not begun is cancelled at the first call that its memo cannot answer. A thread in a
-        shield hears of it when the shield ends.
+        has not begun is cancelled at the first call that its journal cannot answer. A thread in a
+        shield is told when the shield ends.
         """
         waiting: set[Any] = set()
         if self.hook.is_async and self._has_begun:
@@ -365,9 +369,10 @@ class HookTurn(Turn):
         elif not (self.hook.is_async or self.shielded_waits):
             waiting = self.tasks - {self._root} - self._shielded
         waits = tuple(self.thread_waits)
-        is_heard = self.hook.is_async or any(call.hears_cancel() for call in waits)
-        self._must_cancel = not (waiting and is_heard)
-        self._hears_later = self._hears_later or bool(self._must_cancel and self._shielded)
+        is_interrupted = self.hook.is_async or any(call.is_interruptible() for call in waits)
+        self._must_cancel = not (waiting and is_interrupted)
+        if self._must_cancel and self._shielded:
+            self._cancels_after_shield = True
         for task in waiting:
             task.cancel()
 
@@ -402,18 +407,18 @@ class HookTurn(Turn):
         if self.is_leaving():
             _retrieve(task)
 
-    def is_still(self) -> bool:
+    def is_quiescent(self) -> bool:
         """Tell whether the code only waits, and nothing of it is being sent."""
         if self.acting or self.outbox.is_waited_for():
             return False
         if not self.hook.is_async:
             waits = tuple(self.thread_waits)
-            return bool(waits) and all(call.is_still() for call in waits)
-        return is_still(self.tasks, self._timers)
+            return bool(waits) and all(call.is_quiescent() for call in waits)
+        return is_quiescent(self.tasks, self._timers)
 
     def is_busy(self) -> bool:
         """Tell whether a tick has to wait: something is being sent, or the code has ended."""
-        return self.is_leaving() or self.flying or self.queued or self._plan is not None
+        return self.is_leaving() or self.in_flight or self.queued or self._plan is not None
 
     # Leaving memory.
 
@@ -435,15 +440,15 @@ class HookTurn(Turn):
         for task in list(self.tasks):
             task.cancel()
 
-    def give_back(self, error: PerdureError) -> None:
+    def release(self, error: PerdureError) -> None:
         """End the code here, and give the task back when nothing of it is being sent."""
         if not (self._is_dead or self.is_over):
             self._evict()
-            self.engine.spawn(self._give_back(error), self)
+            self.engine.spawn(self._release(error), self)
 
-    async def _give_back(self, error: PerdureError) -> None:
-        while self.flying:  # the database would take the next turn for a repetition of this one
-            await self.landing()
+    async def _release(self, error: PerdureError) -> None:
+        while self.in_flight:  # the database would take the next turn for a repetition of this one
+            await self.until_answered()
         raise error  # the engine gives it back, if it is still held
 
     # Sending.
@@ -467,7 +472,7 @@ class HookTurn(Turn):
             self.waits.arm()
 
     def build(self) -> Json:
-        """Return all that has accumulated; while a transaction is open, only a request for mail."""
+        """Return what has accumulated; while a transaction is open, only a request for messages."""
         if self._plan is None and self.transacting.locked():
             self._sent_plan = KEEP
             return self.body("keep", awaits=self.waits.awaits())
@@ -498,28 +503,28 @@ class HookTurn(Turn):
         else:
             self._refused(refusal(answer))
 
-    def _start_over(self, why: str, mail: Mail) -> None:
+    def _start_over(self, why: str, inbox: InboxSnapshot) -> None:
         logger.info("%r starts over from its journal: %s", self, why)
         self._evict()
         again = HookTurn(self.engine, self.row | {"journal": None, "asked": self._asked}, self.hook)
         again.asked_before = self.asked_before
         again.progress = self.progress
-        again.mail = mail
+        again.inbox = inbox
         self.engine.replace(self, again)
 
     def _kept(self, answer: Json) -> None:
         self.applied(self.outbox.acknowledge(self.position, answer))
         crash_point("hook: after advance")
         if self._is_abandoned:
-            self._start_over("its code does not let go", self.mail_of(answer, set()))
+            self._start_over("its code does not let go", self.inbox_of(answer, set()))
             return
         runs_again = self._sent_plan is PARK and not self.hook.is_async
         if runs_again:
             self._run()
         has_more = self.outbox.has_more()  # its reaction to what it is told now is sent together
-        if self._plan is None and not self._is_unwinding:  # or it would park with news
-            mail = self.mail_of(answer, self.outbox.taken() | self.waits.offered())
-            self.waits.take(mail, runs_again=runs_again)
+        if self._plan is None and not self._is_unwinding:  # or it would park with open messages
+            inbox = self.inbox_of(answer, self.outbox.taken() | self.waits.offered())
+            self.waits.take(inbox, runs_again=runs_again)
         if self._plan is not None or (has_more and not self.transacting.locked()):
             self.submit()
         else:
@@ -534,12 +539,12 @@ class HookTurn(Turn):
         self._plan = {"state": "failed", "value": failure_of(error)}
         self.submit()
 
-    def spoiled(self, error: BaseException) -> Json:
+    def error_body(self, error: BaseException) -> Json:
         """Give the error to the task that waits for the hook."""
         return self.body("failed", value=failure_of(error))
 
-    def nudge(self) -> None:
-        """Ask for mail."""
+    def check_inbox(self) -> None:
+        """Ask for messages."""
         if self._root is not None:
             self.submit()
 
@@ -549,7 +554,7 @@ class HookTurn(Turn):
         self.over()
 
     def over(self) -> None:
-        """Tell the engine that the task is not held any more, and let go of its code."""
+        """Tell the engine that the task is not held any more, and drop its code."""
         super().over()
         self._until = self._root = None
         self._set_alarm()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from perdure.replay.replay import Fact
-from perdure.workflow.asks import Ask, outlives
+from perdure.workflow.operations import Operation, outlives
 
 from .turns import Json, command_body, fact_body
 
@@ -21,10 +21,12 @@ FLUSH_WITHIN = 0.02
 class Command:
     """A command, read or send: a fact whose answer comes from the database."""
 
-    __slots__ = ("ask", "at", "future", "key", "place")
+    __slots__ = ("at", "future", "key", "operation", "place")
 
-    def __init__(self, ask: Ask, key: str, at: int, place: int, future: asyncio.Future[Fact]):
-        self.ask = ask
+    def __init__(
+        self, operation: Operation, key: str, at: int, place: int, future: asyncio.Future[Fact]
+    ):
+        self.operation = operation
         self.key = key
         self.at = at
         self.place = place
@@ -32,11 +34,13 @@ class Command:
 
     def fact(self, ok: bool, value: Any) -> Fact:
         """Make the fact of its answer."""
-        ask = self.ask
-        return Fact(ask.kind, self.key, ok, value, self.at, ask.name, ask.fingerprint)
+        operation = self.operation
+        return Fact(
+            operation.kind, self.key, ok, value, self.at, operation.name, operation.fingerprint
+        )
 
 
-class Load:
+class Batch:
     """What is sent, or gathers to be sent, in one call."""
 
     __slots__ = ("acks", "cancels", "commands", "facts", "requests")
@@ -73,8 +77,8 @@ class Outbox:
     def __init__(self, turn: HookTurn, told_at: int):
         self._turn = turn
         self._told_at = told_at
-        self._load = Load()
-        self._sent: Load | None = None
+        self._batch = Batch()
+        self._sent: Batch | None = None
         self._last: Fact | None = None
 
     def next_at(self) -> int:
@@ -82,7 +86,7 @@ class Outbox:
         self._told_at = max(self._told_at, self._turn.engine.clock.now())
         return self._told_at
 
-    def tell(
+    def append(
         self,
         kind: str,
         key: str,
@@ -95,37 +99,37 @@ class Outbox:
     ) -> Fact:
         """Record a fact with the next flush."""
         fact = Fact(kind, key, ok, value, self.next_at(), name, fingerprint, extra=message)
-        if not self._load.facts:
+        if not self._batch.facts:
             self._turn.engine.call_later(FLUSH_WITHIN, self._turn.flush)
-        self._load.facts.append(fact_body(fact))
-        self._turn.memo.record(fact)
+        self._batch.facts.append(fact_body(fact))
+        self._turn.journal.record(fact)
         return fact
 
-    def command(self, ask: Ask, key: str) -> asyncio.Future[Fact]:
+    def command(self, operation: Operation, key: str) -> asyncio.Future[Fact]:
         """Send a command; return what will have its answer."""
         future: asyncio.Future[Fact] = self._turn.engine.loop.create_future()
-        command = Command(ask, key, self.next_at(), len(self._load.facts), future)
-        self._load.commands.append(command)
-        self._load.facts.append(command_body(ask, key, command.at))
+        command = Command(operation, key, self.next_at(), len(self._batch.facts), future)
+        self._batch.commands.append(command)
+        self._batch.facts.append(command_body(operation, key, command.at))
         self._turn.submit()
         return future
 
     def request(self, request: Json) -> None:
         """Ask others to do something."""
-        self._load.requests[request["key"]] = request
+        self._batch.requests[request["key"]] = request
         self._turn.submit()
 
     def withdraw(self, key: str) -> None:
         """Withdraw a request, and ask its worker to cancel: an earlier run may have sent it."""
-        self._load.requests.pop(key, None)
-        self._load.cancels.append(key)
+        self._batch.requests.pop(key, None)
+        self._batch.cancels.append(key)
         self._turn.submit()
 
     async def flushed(self) -> None:
         """Wait until the database has all that was told so far."""
         ack: asyncio.Future[None] = self._turn.engine.loop.create_future()
-        if self._load.facts:
-            self._load.acks.append(ack)
+        if self._batch.facts:
+            self._batch.acks.append(ack)
             self._turn.submit()
         elif self._sent is not None:
             self._sent.acks.append(ack)
@@ -135,22 +139,22 @@ class Outbox:
 
     def taken(self) -> set[Any]:
         """Name the messages that were taken and are still open in the inbox."""
-        return {fact.get("message") for fact in self._load.facts}
+        return {fact.get("message") for fact in self._batch.facts}
 
     def has_more(self) -> bool:
         """Tell whether there is anything to send."""
-        return not self._load.is_empty()
+        return not self._batch.is_empty()
 
     def is_waited_for(self) -> bool:
         """Tell whether the hook waits for the database."""
-        return bool(self._load.commands or self._load.acks or self._sent)
+        return bool(self._batch.commands or self._batch.acks or self._sent)
 
     def send(self, final: bool = False) -> Json:
         """Return what has gathered, as fields of a turn; it is on its way now.
 
         At the end, only the requests whose work outlives the hook.
         """
-        sent, self._load = self._load, Load()
+        sent, self._batch = self._batch, Batch()
         if final:
             sent.requests = {key: one for key, one in sent.requests.items() if outlives(one)}
         self._sent = sent
@@ -164,13 +168,13 @@ class Outbox:
 
     def take_back(self) -> None:
         """Put back what was sent, before what has gathered since: it was rolled back."""
-        sent, later = self._sent or Load(), self._load
+        sent, later = self._sent or Batch(), self._batch
         for command in later.commands:
             command.place += len(sent.facts)
         for name in ("facts", "commands", "cancels", "acks"):
             getattr(sent, name).extend(getattr(later, name))
         sent.requests |= later.requests
-        self._load, self._sent, self._last = sent, None, None
+        self._batch, self._sent, self._last = sent, None, None
 
     def acknowledge(self, position: int, answer: Json) -> int:
         """Hand out the answers to what was sent; return the new position."""
@@ -180,7 +184,7 @@ class Outbox:
         told = {seq: (ok, value) for seq, ok, value in answer.get("answers") or ()}
         for command in sent.commands:
             fact = command.fact(*told.get(position + command.place + 1, (True, None)))
-            self._turn.memo.record(fact)
+            self._turn.journal.record(fact)
             if not command.future.done():
                 command.future.set_result(fact)
         for ack in sent.acks:
@@ -188,14 +192,14 @@ class Outbox:
                 ack.set_result(None)
         last, self._last = self._last, None
         if last is not None:
-            self._turn.memo.record(last)
+            self._turn.journal.record(last)
         return position + len(sent.facts) + (last is not None)
 
     def end(self, error: BaseException) -> None:
         """Let nobody wait any more; nothing that has gathered is sent."""
-        loads = [self._load] if self._sent is None else [self._load, self._sent]
-        self._load = Load()  # what is on its way stays: its answer says how long the journal is
-        for future in [future for load in loads for future in load.futures()]:
+        batches = [self._batch] if self._sent is None else [self._batch, self._sent]
+        self._batch = Batch()  # what is on its way stays: its answer says how long the journal is
+        for future in [future for batch in batches for future in batch.futures()]:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # the waiting code may be gone

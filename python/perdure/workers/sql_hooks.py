@@ -14,7 +14,7 @@ from perdure.basics.names import is_own
 from perdure.database.calls import Call
 from perdure.database.connections import REFUSALS, AsyncLink, pauses
 
-from .lanes import Lanes
+from .side_connections import SideConnections
 from .turns import Json, Turn
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class SqlHookTurn(Turn):
 
     def begin(self) -> None:
         """Let the database run it."""
-        self.engine.sql_lanes.run(self)
+        self.engine.sql_connections.run(self)
 
     def build(self) -> Json:
         """Return nothing: the database knows what it did."""
@@ -46,7 +46,7 @@ class SqlHookTurn(Turn):
         """Take nothing: nothing was sent."""
 
 
-class SqlLanes(Lanes):
+class SqlConnections(SideConnections):
     """Connections on which the database runs tasks.
 
     The tasks of one job run one after the other, since each locks its job.
@@ -58,7 +58,7 @@ class SqlLanes(Lanes):
         self._at_work: set[str] = set()
 
     def run(self, turn: SqlHookTurn) -> None:
-        """Run a task when a lane is free."""
+        """Run a task when a connection is free."""
         self._waiting.setdefault(turn.job, deque()).append(turn)
         if turn.job not in self._at_work:
             self._begin()

@@ -26,11 +26,11 @@ from perdure.basics.faults import crash_point
 from perdure.database.calls import Call, plain_cursor, send, send_async, to_text
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink, can_be_repeated, pauses
 from perdure.errors import InvalidArgument
-from perdure.workflow.asks import ActivityCall, stored
 from perdure.workflow.context import Info
+from perdure.workflow.operations import ActivityCall, stored
 from perdure.workflow.work import Isolation, Transaction
 
-from .activities import Final, Outcome, Recorder, contained
+from .activities import AttemptOutcome, FinalError, Recorder, contained
 from .turns import Json, refusal
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Transactions:
         limit: asyncio.Timeout,
         allowed: Callable[[], float | None],
         recorder: Recorder,
-    ) -> Outcome:
+    ) -> AttemptOutcome:
         """Run one attempt, for as many seconds as are `allowed()` when its function begins.
 
         Raises what the function raises; everything else is reported by its turn.
@@ -253,7 +253,7 @@ class TransactionAttempt:
         self._connection: Connection | AsyncConnection | None = None
         self._leaving = threading.Lock()
 
-    async def run(self) -> Outcome:
+    async def run(self) -> AttemptOutcome:
         """Run until it is committed, or fails."""
         for pause in pauses():
             outcome = await self._outcome()
@@ -262,7 +262,7 @@ class TransactionAttempt:
             await asyncio.sleep(pause)
         raise AssertionError("pauses never end")
 
-    def abandon(self, run: asyncio.Task[Outcome]) -> None:
+    def abandon(self, run: asyncio.Task[AttemptOutcome]) -> None:
         """Roll back; a commit that has begun ends as the database says."""
         if not self._is_final:
             self._is_abandoned = True
@@ -270,7 +270,7 @@ class TransactionAttempt:
 
     # What becomes of it.
 
-    async def _outcome(self) -> Outcome | None:
+    async def _outcome(self) -> AttemptOutcome | None:
         """Run once; return None if it must run again. Raises what the function raises."""
         self._read_at = self._engine.clock.now()
         self._is_lost = None
@@ -281,7 +281,7 @@ class TransactionAttempt:
             return self._unapplied(unapplied.answer)
         except Exception as error:
             if isinstance(error, FATAL) and not self._is_inside:
-                raise self._let_go(error) from error
+                raise self._give_up(error) from error
             found = await self._what_became() if self._is_committing else None
             if found is not None:
                 return self._told(found)
@@ -292,17 +292,17 @@ class TransactionAttempt:
         crash_point("transaction: after commit")
         return self._told(answer)
 
-    def _told(self, answer: Json) -> Outcome:
+    def _told(self, answer: Json) -> AttemptOutcome:
         self._engine.answer(self._recorder.turn, answer)
-        return Outcome(True, None, is_told=True)
+        return AttemptOutcome(True, None, is_recorded=True)
 
-    def _unapplied(self, answer: Json | None) -> Outcome | None:
+    def _unapplied(self, answer: Json | None) -> AttemptOutcome | None:
         if answer is None:
             self._take_back()
-            raise Final(_ended_by_itself(self._activity.name))
+            raise FinalError(_ended_by_itself(self._activity.name))
         if answer["state"] == "refused":
             self._take_back()
-            raise Final(refusal(answer))
+            raise FinalError(refusal(answer))
         if answer["state"] == "busy":  # its task has ended meanwhile: the next answer says so
             self._take_back()
             return None
@@ -332,7 +332,7 @@ class TransactionAttempt:
         """Ask whether a turn was applied whose commit has no answer; None if it was not.
 
         The question waits for the lock on the task, and so for the end of the transaction that is
-        in doubt. If the question is refused, the task is let go: its next holder finds the answer.
+        in doubt. If the question is refused, the task is given up: its next holder finds out.
         """
         names = ("job", "task", "token", "position", "awaits")
         turn = {name: self._body[name] for name in names if name in self._body}
@@ -341,12 +341,12 @@ class TransactionAttempt:
         try:
             answer: Json = (await self._transactions.link.call(call))["turns"][0]
         except REFUSALS as error:
-            raise self._let_go(error) from error
+            raise self._give_up(error) from error
         return answer if answer.get("again") or answer["state"] != "keep" else None
 
-    def _let_go(self, error: Exception) -> asyncio.CancelledError:
+    def _give_up(self, error: Exception) -> asyncio.CancelledError:
         """Leave the task to its next holder; return what ends this attempt."""
-        self._recorder.turn.let_go(error)
+        self._recorder.turn.give_up(error)
         return asyncio.CancelledError("whoever holds the task next finds out what became of it")
 
     # One run: the same steps for a coroutine and for a thread.
@@ -417,12 +417,12 @@ class TransactionAttempt:
         """Take the turn, and return the call that records the result: nothing else is sent now."""
         crash_point("transaction: after function")
         turn = self._recorder.turn
-        while turn.flying:
+        while turn.in_flight:
             self._check_wanted()
-            await turn.landing()
+            await turn.until_answered()
         self._check_wanted()
         self._body = self._recorder.write(value)
-        turn.flying = self._is_final = True
+        turn.in_flight = self._is_final = True
         turn.asked_at = self._read_at
         self._limit.reschedule(None)
         return self._engine.calls.record(self._body, turn.row, began)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.basics.durations import from_iso, to_iso
 from perdure.errors import PerdureError, failure_of, from_failure
-from perdure.replay.replay import Fact, Op
-from perdure.workflow.asks import Ask
+from perdure.replay.replay import Fact, OpenOperation
 from perdure.workflow.context import Info, info_of
+from perdure.workflow.operations import Operation
 from perdure.workflow.progress import MAX_BYTES, MAX_SEALED, Progress
 
-from .mail import Mail, mail_of_answer
+from .inbox import InboxSnapshot, inbox_of_answer
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -47,14 +47,14 @@ class Turn(ABC):
 
     `position` is the number of journal rows that the database is known to have, `asked_before` how
     much it is known to have been asked for: a worker that knows more than the database is fenced.
-    `queued`, `flying` and `asked_at` belong to the committer: waiting to be sent, sent but not
+    `queued`, `in_flight` and `asked_at` belong to the committer: waiting to be sent, sent but not
     answered, since when. `asked_for` names the signals that the answer will cover. `is_hinted`:
-    mail has come since.
+    a message has come since.
     """
 
     kind: str
-    takes_mail = False
-    """Whether mail may arrive for it while it is held, and be noticed at once."""
+    takes_messages = False
+    """Whether messages may arrive for it while it is held, and be noticed at once."""
 
     def __init__(self, engine: Engine, row: Json):
         self.engine = engine
@@ -67,11 +67,11 @@ class Turn(ABC):
         self.asked_before: int = row["asked"]
         self._asks = 0
         self.queued = False
-        self.flying = False
+        self.in_flight = False
         self.asked_at = 0
         self.asked_for: frozenset[str] = frozenset()
         self.is_hinted = self.is_over = False
-        self._landings: list[asyncio.Future[None]] = []
+        self._answer_waiters: list[asyncio.Future[None]] = []
         self.progress = Progress(row["progress"], MAX_SEALED if "guard" in row else MAX_BYTES)
 
     def __repr__(self) -> str:
@@ -107,9 +107,9 @@ class Turn(ABC):
         self.asked_for = frozenset(names)
         return names
 
-    def mail_of(self, answer: Json, taken: set[Any]) -> Mail:
-        """Return the mail of an answer, without what was taken and is not recorded yet."""
-        return mail_of_answer(answer, self.asked_at, self.asked_for, taken)
+    def inbox_of(self, answer: Json, taken: set[Any]) -> InboxSnapshot:
+        """Return the messages of an answer, without what was taken and is not recorded yet."""
+        return inbox_of_answer(answer, self.asked_at, self.asked_for, taken)
 
     def applied(self, position: int) -> None:
         """Note that the database has what was sent; the journal is as long as this now."""
@@ -120,23 +120,23 @@ class Turn(ABC):
         """Let the committer call `build()` as soon as it can send."""
         self.engine.committer.submit(self)
 
-    async def landing(self) -> None:
+    async def until_answered(self) -> None:
         """Wait until what is on its way was answered; the next turn may be on its way then."""
-        landed: asyncio.Future[None] = self.engine.loop.create_future()
-        self._landings.append(landed)
-        await landed
+        waiter: asyncio.Future[None] = self.engine.loop.create_future()
+        self._answer_waiters.append(waiter)
+        await waiter
 
-    def land(self) -> None:
+    def clear_in_flight(self) -> None:
         """Note that nothing of it is on its way."""
-        self.flying = False
-        landings, self._landings = self._landings, []
-        for landed in landings:
-            if not landed.done():
-                landed.set_result(None)
+        self.in_flight = False
+        waiters, self._answer_waiters = self._answer_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def take_back(self) -> None:
         """Continue as if the last turn had never been sent: its transaction was rolled back."""
-        self.land()
+        self.clear_in_flight()
 
     @abstractmethod
     def begin(self) -> None:
@@ -150,29 +150,29 @@ class Turn(ABC):
     def answered(self, answer: Json) -> None:
         """Take the answer to what was built at `asked_at`."""
 
-    def nudge(self) -> None:  # noqa: B027 - not all that runs can be interrupted
-        """Look into the inbox soon: a heartbeat heard that the task is asked to cancel."""
+    def check_inbox(self) -> None:  # noqa: B027 - not all that runs can be interrupted
+        """Look into the inbox soon: a heartbeat was answered that the task is to cancel."""
 
-    def hear(self) -> None:
+    def take_hint(self) -> None:
         """Look into the inbox: something has come. What is on its way may have looked before."""
-        self.is_hinted = self.takes_mail and self.flying
-        if self.takes_mail and not self.flying:
-            self.nudge()
+        self.is_hinted = self.takes_messages and self.in_flight
+        if self.takes_messages and not self.in_flight:
+            self.check_inbox()
 
     def drop(self) -> None:
         """End at once, without any further effect: the task is not held any more."""
         self.over()
 
-    def let_go(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
         """Leave the task to the worker that claims it when its lease has ended."""
         logger.error("%r cannot continue here; its lease will end: %s", self, error)
-        self.land()
+        self.clear_in_flight()
         self.drop()
 
     def drain(self) -> None:  # noqa: B027 - most end, or park, by themselves
         """Come to a place where the task can be given back: the worker stops."""
 
-    def spoiled(self, error: BaseException) -> Json:
+    def error_body(self, error: BaseException) -> Json:
         """Return a turn that parks the task with an error, since this one cannot be taken."""
         return self.body("stuck", value=reason_of(error))
 
@@ -211,7 +211,7 @@ def facts_of(rows: list[list[Any]]) -> list[Fact]:
     ]
 
 
-def command_body(asked: Ask | Op, key: str, at: int) -> Json:
+def command_body(asked: Operation | OpenOperation, key: str, at: int) -> Json:
     """Write a command, read or send for advance(), which returns its answer."""
     body: Json = {"kind": asked.kind, "key": key, "name": asked.name, "at": to_iso(at)} | asked.spec
     return body if asked.fingerprint is None else body | {"fingerprint": asked.fingerprint}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.basics.durations import from_iso
 from perdure.replay.replay import Fact
 
-from .mail import UNREAD, Mail
-from .stillness import Wait
+from .inbox import UNREAD, InboxSnapshot
+from .quiescence import DurableWait
 from .turns import CANCEL, Json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ GRACE = 1.0
 AT_ONCE = 0.001
 
 
-class Open:
+class OpenWait:
     """A wait for an answer, for a signal, or only for a deadline (µs).
 
     `is_asked`: the answer competes with the deadline. `offered`: the signal that ends it, until the
@@ -44,7 +44,7 @@ class Open:
         self.deadline = deadline
         self.is_asked = is_asked
         self.offered: Json | None = None
-        self.future = Wait()
+        self.future = DurableWait()
 
     def signals(self) -> tuple[str, ...]:
         """Return the signal that is waited for, if any."""
@@ -54,7 +54,7 @@ class Open:
         """Tell whether a message may come before its deadline."""
         return self.signal is not None or self.is_asked
 
-    def needs_mail(self) -> bool:
+    def needs_messages(self) -> bool:
         """Tell whether a message may end it."""
         return self.competes() or self.deadline is None
 
@@ -74,22 +74,22 @@ class Waits:
 
     def __init__(self, turn: HookTurn):
         self._turn = turn
-        self._open: dict[str, Open] = {}
-        self._left: list[Open] = []
-        self._mail = UNREAD
+        self._open: dict[str, OpenWait] = {}
+        self._left: list[OpenWait] = []
+        self._inbox = UNREAD
         self._keeps_cancel = False
         self._tick_in = FIRST_TICK
         self._timer: asyncio.TimerHandle | None = None
         self._ticks_at = 0.0
-        self._still_since: float | None = None
+        self._quiescent_since: float | None = None
         self.hurries = False
 
-    async def wait(self, wait: Open) -> Fact:
+    async def wait(self, wait: OpenWait) -> Fact:
         """Wait here, or elsewhere."""
         self._open[wait.key] = wait
-        self._still_since = None
+        self._quiescent_since = None
         self._tick_in = AT_ONCE if self._is_short() else FIRST_TICK
-        self._take_mail()
+        self._take_messages()
         self.arm()
         try:
             fact: Fact | None = await wait.future
@@ -101,19 +101,19 @@ class Waits:
             self._open.pop(wait.key, None)
         return self._take_offered(wait) if fact is None else fact
 
-    def _take_offered(self, wait: Open) -> Fact:
+    def _take_offered(self, wait: OpenWait) -> Fact:
         self._turn.check_alive()
-        message, tell = wait.offered or {}, self._turn.outbox.tell
+        message, append = wait.offered or {}, self._turn.outbox.append
         value, number = message["payload"], message["id"]
-        return tell("signal", wait.key, wait.signal, value=value, message=number)
+        return append("signal", wait.key, wait.signal, value=value, message=number)
 
-    def _offer_again(self, wait: Open) -> None:
+    def _offer_again(self, wait: OpenWait) -> None:
         """Keep a signal whose wait was cancelled before the code continued, for the next wait."""
         if wait.offered is None or self._turn.is_leaving():
             return
-        messages = [*self._mail.messages, wait.offered]
-        self._mail = self._mail._replace(messages=sorted(messages, key=lambda each: each["id"]))
-        self._take_mail()
+        messages = [*self._inbox.messages, wait.offered]
+        self._inbox = self._inbox._replace(messages=sorted(messages, key=lambda each: each["id"]))
+        self._take_messages()
 
     def offered(self) -> set[Any]:
         """Name the messages that are offered, and not taken yet."""
@@ -125,34 +125,34 @@ class Waits:
 
     # What ends a wait.
 
-    def take(self, mail: Mail, *, runs_again: bool = False) -> None:
+    def take(self, inbox: InboxSnapshot, *, runs_again: bool = False) -> None:
         """Take the open messages of the inbox.
 
         Code that runs again first reaches the place where it was: messages that were sent to its
         waits before a request to cancel are told before that.
         """
-        self._mail, self._keeps_cancel = mail, runs_again
-        self._take_mail()
+        self._inbox, self._keeps_cancel = inbox, runs_again
+        self._take_messages()
         self._take_due()
 
     def take_cancel(self) -> None:
         """Take a request to cancel that was kept."""
         if self._keeps_cancel:
             self._keeps_cancel = False
-            self._take_mail()
+            self._take_messages()
 
     def keeps_cancel(self) -> bool:
         """Tell whether there is a request to cancel that the code is to hear where it waits."""
-        return self._keeps_cancel and any(each["key"] == CANCEL for each in self._mail.messages)
+        return self._keeps_cancel and any(each["key"] == CANCEL for each in self._inbox.messages)
 
-    def _take_mail(self) -> None:
+    def _take_messages(self) -> None:
         """Take what is for this hook: answers always, signals that somebody waits for."""
         left: list[Json] = []
         self._keeps_cancel = self._keeps_cancel and not self._turn.is_there()
-        for place, message in enumerate(self._mail.messages):
+        for place, message in enumerate(self._inbox.messages):
             if message["key"] == CANCEL:
                 is_kept = self._keeps_cancel
-                left += self._mail.messages[place if is_kept else place + 1 :]
+                left += self._inbox.messages[place if is_kept else place + 1 :]
                 if not is_kept:
                     self._take_cancel(message)
                 break  # later signals are for later waits
@@ -162,22 +162,22 @@ class Waits:
                 wait.offer(message)
             else:
                 left.append(message)
-        self._mail = self._mail._replace(messages=left)
+        self._inbox = self._inbox._replace(messages=left)
 
     def _take_addressed(self, message: Json) -> None:
         key, ok, value, number = (message[name] for name in ("key", "ok", "payload", "id"))
-        tell, memo = self._turn.outbox.tell, self._turn.memo
-        if memo.told(key) is None and self._is_late(message):
-            self._end(tell("timer", key))
-        if memo.told(key) is not None:
-            tell("dropped", key, ok=ok, value=value, message=number)
+        append, journal = self._turn.outbox.append, self._turn.journal
+        if journal.fact(key) is None and self._is_late(message):
+            self._end(append("timer", key))
+        if journal.fact(key) is not None:
+            append("dropped", key, ok=ok, value=value, message=number)
         else:
-            self._end(tell("answer", key, ok=ok, value=value, message=number))
+            self._end(append("answer", key, ok=ok, value=value, message=number))
 
     def _take_cancel(self, message: Json) -> None:
         self._end_overdue(from_iso(message["sent_at"]))
         ok, value, number = (message[name] for name in ("ok", "payload", "id"))
-        self._turn.outbox.tell("cancel", CANCEL, ok=ok, value=value, message=number)
+        self._turn.outbox.append("cancel", CANCEL, ok=ok, value=value, message=number)
         if any(wait.future.done() for wait in self._open.values()):
             self._turn.cancel_soon()  # first the code continues there
         else:
@@ -191,20 +191,20 @@ class Waits:
         for wait in self._open.values():
             if wait.deadline is None or wait.deadline >= cancelled_at or wait.future.done():
                 continue
-            if not wait.competes() or self._mail.signals.issuperset(wait.signals()):
+            if not wait.competes() or self._inbox.signals.issuperset(wait.signals()):
                 self._time_out(wait)
 
-    def _time_out(self, wait: Open) -> None:
+    def _time_out(self, wait: OpenWait) -> None:
         """End a wait at its deadline, and record that this came before any message."""
         outbox = self._turn.outbox
         if wait.competes():
-            wait.end(outbox.tell("timer", wait.key, wait.signal))
+            wait.end(outbox.append("timer", wait.key, wait.signal))
         else:
             wait.end(Fact("timer", wait.key, True, None, outbox.next_at()))
 
     def _is_late(self, message: Json) -> bool:
         """Tell whether an answer came after the deadline of its wait."""
-        deadline = self._turn.memo.deadline(message["key"])
+        deadline = self._turn.journal.deadline(message["key"])
         return deadline is not None and from_iso(message["sent_at"]) > deadline
 
     def _end(self, fact: Fact) -> None:
@@ -213,7 +213,7 @@ class Waits:
         if wait is not None:
             wait.end(fact)
 
-    def _waiting_for(self, message: Json) -> Open | None:
+    def _waiting_for(self, message: Json) -> OpenWait | None:
         for wait in self._open.values():
             if wait.signal == message["name"] and not wait.future.done():
                 in_time = wait.deadline is None or from_iso(message["sent_at"]) <= wait.deadline
@@ -228,9 +228,9 @@ class Waits:
             if wait.deadline is None or wait.deadline > now or wait.future.done():
                 continue
             if wait.competes():
-                is_known = self._mail.tells(wait.deadline, wait.signals())
+                is_known = self._inbox.covers(wait.deadline, wait.signals())
             else:
-                is_known = self._mail.was_read(wait.deadline)
+                is_known = self._inbox.was_read(wait.deadline)
             if is_known:
                 self._time_out(wait)
             else:
@@ -267,12 +267,12 @@ class Waits:
         self._timer = engine.call_later(ticks_at - engine.loop.time(), self._turn.tick)
 
     def tick(self) -> None:
-        """End what is due, leave memory if that is possible, or ask for mail."""
+        """End what is due, leave memory if that is possible, or ask for messages."""
         self._timer = None
         if self._turn.is_busy():
             return
         self._keeps_cancel = False
-        self._take_mail()
+        self._take_messages()
         self._take_due()
         waiting = [wait for wait in self._open.values() if not wait.future.done()]
         if not waiting:
@@ -280,18 +280,18 @@ class Waits:
         self._tick_in = min(2 * self._tick_in, LONGEST_TICK)
         if len(waiting) == len(self._open) and self._may_leave():
             self._turn.leave()
-        elif any(wait.needs_mail() for wait in waiting):
+        elif any(wait.needs_messages() for wait in waiting):
             self._turn.submit()
         else:
             self.arm()
 
     def _may_leave(self) -> bool:
-        if not self._turn.is_still():
-            self._still_since = None
+        if not self._turn.is_quiescent():
+            self._quiescent_since = None
             return False
-        if self._still_since is None:
-            self._still_since = time.monotonic()
-        return self._is_short() or time.monotonic() - self._still_since >= GRACE
+        if self._quiescent_since is None:
+            self._quiescent_since = time.monotonic()
+        return self._is_short() or time.monotonic() - self._quiescent_since >= GRACE
 
     # What a parked hook waits for.
 
@@ -304,5 +304,5 @@ class Waits:
         deadlines = [wait.deadline for wait in self._all() if wait.deadline is not None]
         return min(deadlines, default=None)
 
-    def _all(self) -> list[Open]:
+    def _all(self) -> list[OpenWait]:
         return list(self._open.values()) or self._left

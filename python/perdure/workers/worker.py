@@ -26,7 +26,7 @@ from perdure.database.connections import REFUSALS, AsyncLink, Source, pauses
 from perdure.errors import InvalidArgument
 from perdure.workflow.app import App, check_app
 
-from .committer import say_trouble
+from .committer import log_trouble
 from .engine import Engine
 from .event_loop import new_loop
 from .heartbeats import Heartbeat
@@ -264,7 +264,7 @@ class Worker:
 
     async def _serve(self, source: Source) -> None:
         engine = self._engine(source)
-        link = AsyncLink(source, "perdure worker", on_trouble=say_trouble, tells=True)
+        link = AsyncLink(source, "perdure worker", on_trouble=log_trouble, tells=True)
         heartbeat = Heartbeat(engine, hung_after=max(60.0, 2 * self._lease))
         try:
             if await self._is_registered(engine, link):
@@ -320,7 +320,7 @@ class Worker:
             instance=self._instance,
         )
         hello = await link.call(call)
-        engine.clock.heard(hello["at"])
+        engine.clock.synchronize(hello["at"])
         engine.queues = hello["queues"]
         engine.instance = hello["instance"]
         logger.info("worker %s serves %s", self.name, ", ".join(engine.queues))
@@ -355,7 +355,7 @@ class Worker:
         await asyncio.wait(ends, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
         emptied.cancel()
         crash_point("worker: before release")
-        given_back = await engine.let_go()
+        given_back = await engine.end_turns()
         with suppress(TimeoutError, *REFUSALS):  # the leases end by themselves
             async with asyncio.timeout(GOODBYE_WITHIN):
                 if given_back:
@@ -364,7 +364,7 @@ class Worker:
                 await link.call(engine.calls.forget_worker(self.name))
 
     async def _listen(self, engine: Engine) -> None:
-        """Hear of work, and of mail for held tasks; without this connection the worker polls."""
+        """Listen for work, and for messages to held tasks; without it the worker polls."""
         assert self._stopping is not None
         mail, waiting = f"$mail/{engine.name}", pauses()
         while True:
@@ -382,7 +382,7 @@ class Worker:
                         if notice.payload in engine.queues:
                             engine.committer.notified(notice.pid)
                         elif notice.payload == mail:
-                            engine.mail_has_come()
+                            engine.messages_arrived()
             except REFUSALS as error:
                 logger.info("listening again: %s", str(error).strip())
             await asyncio.sleep(next(waiting))

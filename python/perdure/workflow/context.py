@@ -14,7 +14,7 @@ from uuid import UUID
 from perdure.errors import InvalidArgument, IoInCoordinator
 from perdure.replay.replay import current
 
-from . import asks
+from . import operations
 from .memory import AsyncEntity, Entity
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class Runtime(ABC):
         return own if own is not None and self.app.registers(work) else work.pinned_version
 
     @abstractmethod
-    def ask(self, ask: asks.Ask) -> Any:
+    def request(self, operation: operations.Operation) -> Any:
         """Ask for something durable; returns what will have the answer."""
 
     @abstractmethod
-    def start(self, ask: asks.Ask) -> Pending[Any]:
+    def start(self, operation: operations.Operation) -> Pending[Any]:
         """Ask for something that begins at once, whether or not anybody waits for it."""
 
     @abstractmethod
@@ -123,11 +123,11 @@ class Runtime(ABC):
         """Wait for a signal, at most `limit` seconds (TimeoutError)."""
 
     @abstractmethod
-    def within(self, ask: asks.Ask, limit: float | None) -> Any:
+    def within(self, operation: operations.Operation, limit: float | None) -> Any:
         """Wait for the answer of others, at most `limit` seconds (TimeoutError)."""
 
     @abstractmethod
-    def beat(self, progress: Any) -> None:
+    def heartbeat(self, progress: Any) -> None:
         """Note the progress of the code. Raises CancelledError if it was asked to cancel."""
 
     @abstractmethod
@@ -151,7 +151,7 @@ class Runtime(ABC):
         """Tell whether this run takes the new way."""
 
     @abstractmethod
-    def was_here(self) -> bool:
+    def is_replaying(self) -> bool:
         """Tell whether the code repeats what it did before, or is leaving memory."""
 
 
@@ -237,21 +237,27 @@ class TaskMemoryAccess:
         if options:
             raise _given_inside(", ".join(options))
         argument = next(iter(named.values()), None)
-        return self._serving.give(self._serving.ask(asks.command_ask(op, path, argument, expected)))
+        return self._serving.give(
+            self._serving.request(operations.command_operation(op, path, argument, expected))
+        )
 
     def read(self, path: list[str]) -> Any:
         """Read from the own memory."""
-        return self._serving.give(self._serving.ask(asks.read_ask(path)))
+        return self._serving.give(self._serving.request(operations.read_operation(path)))
 
     def until(self, condition: str, timeout: float | None) -> Any:
         """Wait for the own memory to fulfil a condition."""
-        return self._serving.give(self._serving.within(asks.until_ask(condition), timeout))
+        return self._serving.give(
+            self._serving.within(operations.until_operation(condition), timeout)
+        )
 
     def signal(self, name: str, payload: Any, key: str | None) -> Any:
         """Send the own job a signal; in a hook, this may be its answer."""
         if key is not None:
             raise _given_inside("key")
-        return self._serving.give(self._serving.ask(asks.send_ask(None, name, payload)))
+        return self._serving.give(
+            self._serving.request(operations.send_operation(None, name, payload))
+        )
 
 
 def _given_inside(names: str) -> InvalidArgument:

@@ -22,7 +22,7 @@ from perdure.replay.awaitables import Durable
 from perdure.values.items import unchanged
 from perdure.values.wire import Result, decoder
 
-from . import asks
+from . import operations
 from .context import (
     ANYWHERE,
     SHIELDED,
@@ -34,7 +34,7 @@ from .context import (
     required,
     runtime,
 )
-from .progress import Pulse, pulse
+from .progress import AttemptReporter, reporter
 from .work import Coordinator, Hook, Pending, Work, Workflow, check_kind
 
 Fate = Literal["continue", "cancel", "terminate"]
@@ -91,7 +91,7 @@ def ask_people(
     serving = required("ask_people")
     limit = None if timeout is None else seconds(timeout)
     decode = unchanged if type is None else decoder(type)
-    asked = asks.item_ask(name, payload, decode, assignee=assignee, priority=priority)
+    asked = operations.item_operation(name, payload, decode, assignee=assignee, priority=priority)
     return serving.give(serving.within(asked, limit))
 
 
@@ -112,7 +112,7 @@ def exec_hook(
     """
     serving = required("exec_hook")
     options = {"queue": queue, "priority": priority, "signal": signal, "limit_key": limit_key}
-    return serving.give(serving.ask(_hook(serving, hook, args, kwargs, options)))
+    return serving.give(serving.request(_hook(serving, hook, args, kwargs, options)))
 
 
 def start_hook(
@@ -146,11 +146,11 @@ def _hook(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: dict[str, Any],
-) -> asks.Ask:
+) -> operations.Operation:
     check_kind(hook, Hook)
     if isinstance(hook, str):
         hook = serving.app.hooks.get(hook, hook)
-    return asks.hook_ask(hook, args, kwargs, **_completed(serving, hook, args, options))
+    return operations.hook_operation(hook, args, kwargs, **_completed(serving, hook, args, options))
 
 
 def _completed(
@@ -205,7 +205,7 @@ def child(
         "timeout": timeout,
     }
     asked = _child(serving, workflow, args, kwargs, options)
-    return serving.start(asked) if detached else serving.give(serving.ask(asked))
+    return serving.start(asked) if detached else serving.give(serving.request(asked))
 
 
 def start_child(
@@ -248,7 +248,7 @@ def _child(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: dict[str, Any],
-) -> asks.Ask:
+) -> operations.Operation:
     fate = options["on_parent_end"]
     if fate not in (None, *get_args(Fate)):
         raise InvalidArgument(
@@ -260,7 +260,9 @@ def _child(
         options["id"] = as_id(options["id"])
     if isinstance(workflow, str):
         workflow = serving.app.coordinators.get(workflow, workflow)
-    return asks.child_ask(workflow, args, kwargs, **_completed(serving, workflow, args, options))
+    return operations.child_operation(
+        workflow, args, kwargs, **_completed(serving, workflow, args, options)
+    )
 
 
 @overload
@@ -346,7 +348,7 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
 def signal(job: str | UUID, name: str, payload: Any = None) -> Any:
     """Send a signal to another job: `await perdure.signal("agent-jane-001", "go", {"n": 1})`."""
     serving = required("signal")
-    return serving.give(serving.ask(asks.send_ask(as_id(job), name, payload)))
+    return serving.give(serving.request(operations.send_operation(as_id(job), name, payload)))
 
 
 def memory() -> Any:
@@ -390,7 +392,7 @@ def heartbeat(progress: Any = None) -> None:
     where a cancel is noticed: the call raises CancelledError when nobody waits for the code any
     more. Raises ValueTooLarge.
     """
-    _running("heartbeat").beat(progress)
+    _running("heartbeat").heartbeat(progress)
 
 
 def publish(stream: Path, *items: Any) -> Any:
@@ -402,9 +404,11 @@ def publish(stream: Path, *items: Any) -> Any:
     """
     keys = parse_path(stream)
     running = _running("publish")
-    if isinstance(running, Pulse):
+    if isinstance(running, AttemptReporter):
         return running.publish(keys, items)
-    return running.give(running.ask(asks.command_ask("log", keys, list(items), None)))
+    return running.give(
+        running.request(operations.command_operation("log", keys, list(items), None))
+    )
 
 
 def info() -> Info:
@@ -418,9 +422,9 @@ def info() -> Info:
     return tell()
 
 
-def _running(call: str) -> Pulse | Runtime:
+def _running(call: str) -> AttemptReporter | Runtime:
     """Return what serves a call that activities may make too."""
-    running = pulse.get() or runtime()
+    running = reporter.get() or runtime()
     if running is None:
         raise misplaced(call, where=ANYWHERE)
     return running

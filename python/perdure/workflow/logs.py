@@ -28,7 +28,7 @@ class Logger(_Adapter):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's own name
         """Tell whether a line of this level is written now."""
         serving = runtime()
-        return not (serving is not None and serving.was_here()) and super().isEnabledFor(level)
+        return not (serving is not None and serving.is_replaying()) and super().isEnabledFor(level)
 
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]

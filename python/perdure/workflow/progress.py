@@ -1,6 +1,6 @@
 """Progress: how far running code says it is.
 
-Heartbeats carry it, so that it is known if the worker is lost. By the same call, the code hears
+Heartbeats carry it, so that it is known if the worker is lost. By the same call, the code is told
 that nobody wants it any more.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.errors import ValueTooLarge
 
-from .asks import size_of, stored
+from .operations import size_of, stored
 from .publishing import Publisher, Room
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class Progress:
     The code notes it from any thread; heartbeats and releases send it.
     """
 
-    __slots__ = ("_known", "_lock", "_max_bytes", "_noted", "_offered", "_said", "_value")
+    __slots__ = ("_known", "_lock", "_max_bytes", "_noted", "_offered", "_sent", "_value")
 
     def __init__(self, known: Any, max_bytes: int):
         self._lock = threading.Lock()
         self._max_bytes = max_bytes
         self._value = self._known = self._offered = known
-        self._noted = self._said = 0
+        self._noted = self._sent = 0
 
     def of(self, key: str | None) -> Any:
         """Return the progress of something."""
@@ -77,26 +77,26 @@ class Progress:
         """Return the progress by keys; another language may have written another form."""
         return self._value if isinstance(self._value, dict) else {}
 
-    def news(self) -> tuple[int, dict[str, Any]]:
-        """Return what was not sent yet, as a field of a lease, and its number for `said()`."""
+    def unsent(self) -> tuple[int, dict[str, Any]]:
+        """Return what was not sent yet, as a field of a lease, and its number for `note_sent()`."""
         with self._lock:
-            is_new = self._noted != self._said
+            is_new = self._noted != self._sent
             self._offered = self._value
             return self._noted, {"progress": self._value} if is_new else {}
 
-    def said(self, number: int) -> None:
+    def note_sent(self, number: int) -> None:
         """Note that the database knows it."""
-        self._said, self._known = number, self._offered
+        self._sent, self._known = number, self._offered
 
-    def found(self, known: Any) -> None:
+    def take_stored(self, known: Any) -> None:
         """Take the stored progress of a task that is taken up again, if others wrote it."""
         with self._lock:
             if known != self._known:
                 self._value = self._known = known
-                self._said = self._noted
+                self._sent = self._noted
 
 
-class Pulse:
+class AttemptReporter:
     """What heartbeat() and publish() use during an attempt of an activity."""
 
     __slots__ = ("_is_over", "_key", "_turn", "publisher")
@@ -107,7 +107,7 @@ class Pulse:
         self._is_over = False
         self.publisher: Publisher | None = None
 
-    def beat(self, progress: Any) -> None:
+    def heartbeat(self, progress: Any) -> None:
         """Note the progress. Raises CancelledError if nobody waits for the attempt any more."""
         self._check()
         if progress is not None:
@@ -150,5 +150,5 @@ def is_in_loop() -> bool:
     return True
 
 
-pulse: ContextVar[Pulse | None] = ContextVar("perdure pulse", default=None)
-"""The pulse of the attempt that runs here."""
+reporter: ContextVar[AttemptReporter | None] = ContextVar("perdure reporter", default=None)
+"""The reporter of the attempt that runs here."""

@@ -21,7 +21,7 @@ from perdure.database.calls import Calls
 from perdure.database.connections import REFUSALS, AsyncLink, Source
 from perdure.errors import TaskNotHeld, ValueTooLarge
 
-from .asks import MAX_BYTES, size_of, stored
+from .operations import MAX_BYTES, size_of, stored
 
 if TYPE_CHECKING:
     from perdure.workers.turns import Turn

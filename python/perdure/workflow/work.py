@@ -29,7 +29,7 @@ from perdure.values.hints import signature_of
 from perdure.values.shapes import Shape, shape_of
 from perdure.values.wire import Result, Result_co, decoder
 
-from . import asks
+from . import operations
 from .context import Runtime, misplaced, required, runtime
 from .memory import Verbs
 
@@ -244,18 +244,20 @@ class Activity(Work[P, R, Result_co]):
         if serving is None:
             result: R = self.function(*args, **kwargs)
             return result
-        pending = serving.ask(self._ask(serving, args, kwargs))
+        pending = serving.request(self._operation(serving, args, kwargs))
         given: R = serving.give(pending)
         return given
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
         """Start it beside others: `found = search.start("q"); ...; found.result()`."""
         serving = _needed(self)
-        return serving.start(self._ask(serving, args, kwargs))
+        return serving.start(self._operation(serving, args, kwargs))
 
-    def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
+    def _operation(self, serving: Runtime, args: Any, kwargs: Any) -> operations.Operation:
         bound = self.shape.bind(args, kwargs)
-        return asks.activity_ask(self, bound, serving.pin_of(self), self.key_of(args, kwargs))
+        return operations.activity_operation(
+            self, bound, serving.pin_of(self), self.key_of(args, kwargs)
+        )
 
 
 class Transaction(Activity[P, R, Result_co]):
@@ -311,20 +313,20 @@ class Hook(Work[P, R, Result_co]):
             result: R = self.function(memory, *args, **kwargs)
             return result
         self.check_memory(memory, "What it is called with first is not sent.")
-        given: R = serving.give(serving.ask(self._ask(serving, args, kwargs)))
+        given: R = serving.give(serving.request(self._operation(serving, args, kwargs)))
         return given
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Pending[Result_co]:
         """Start it beside others, without the memory: `perspective.start("s", "q").result()`."""
         serving = _needed(self)
-        return serving.start(self._ask(serving, args, kwargs))
+        return serving.start(self._operation(serving, args, kwargs))
 
     def own_options(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """Return the queue and limit key that the hook gives a call with these arguments."""
         return {"queue": self.queue, "limit_key": self.key_of(args, kwargs)}
 
-    def _ask(self, serving: Runtime, args: Any, kwargs: Any) -> asks.Ask:
-        return asks.hook_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
+    def _operation(self, serving: Runtime, args: Any, kwargs: Any) -> operations.Operation:
+        return operations.hook_operation(self, args, kwargs, pinned_version=serving.pin_of(self))
 
 
 class SqlHook(Hook[..., Any, T]):
@@ -423,8 +425,10 @@ class Coordinator(Work[P, R, Result_co]):
         is asked to cancel.
         """
         serving = _needed(self)
-        ask = asks.child_ask(self, args, kwargs, pinned_version=serving.pin_of(self))
-        return serving.start(ask)
+        operation = operations.child_operation(
+            self, args, kwargs, pinned_version=serving.pin_of(self)
+        )
+        return serving.start(operation)
 
 
 Workflow = Coordinator[..., Any, Result] | str

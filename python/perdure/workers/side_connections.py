@@ -1,4 +1,4 @@
-"""Lanes: connections on which busy turns wait for their jobs, so that other turns need not.
+"""Side connections, on which busy turns wait for their jobs, so that other turns need not.
 
 Connections on which the database runs tasks share the base class.
 """
@@ -15,10 +15,10 @@ from .turns import ENDED, Json, Turn
 if TYPE_CHECKING:
     from .engine import Engine
 
-MAX_LANES = 4
+MAX_SIDE_CONNECTIONS = 4
 
 
-class Letter:
+class EncodedTurn:
     """A turn on its way: its text."""
 
     __slots__ = ("body", "is_final", "text", "turn")
@@ -29,7 +29,7 @@ class Letter:
         self.text = turn.engine.calls.turn(body, turn.row)
         self.is_final = body["state"] != "keep"
 
-    def leaves_work(self) -> bool:
+    def makes_tasks_due(self) -> bool:
         """Tell whether it may make a task due by requests, signals, answers or giving back."""
         body, state = self.body, self.body["state"]
         if "requests" in body or any("signal" in fact for fact in body.get("facts", ())):
@@ -38,7 +38,7 @@ class Letter:
         return is_answer or not (state in ENDED or state in ("keep", "park"))
 
 
-class Lanes(ABC):
+class SideConnections(ABC):
     """A few connections, and what is done on them, one thing after another."""
 
     def __init__(self, engine: Engine):
@@ -47,8 +47,8 @@ class Lanes(ABC):
         self._running = 0
 
     def _begin(self) -> None:
-        """Open another lane, if one more is allowed."""
-        if self._running < MAX_LANES:
+        """Open another connection, if one more is allowed."""
+        if self._running < MAX_SIDE_CONNECTIONS:
             self._running += 1
             self._engine.spawn(self._run())
 
@@ -75,18 +75,18 @@ class Lanes(ABC):
         self._idle.clear()
 
 
-class BusyLanes(Lanes):
+class BusyConnections(SideConnections):
     """Send busy turns again, waiting, one job in a call."""
 
     def __init__(self, engine: Engine):
         super().__init__(engine)
-        self._waiting: dict[str, list[Letter]] = {}
+        self._waiting: dict[str, list[EncodedTurn]] = {}
 
-    def send(self, letter: Letter) -> None:
+    def send(self, encoded: EncodedTurn) -> None:
         """Send a turn when its job is free."""
-        job = letter.turn.job
+        job = encoded.turn.job
         is_new = job not in self._waiting
-        self._waiting.setdefault(job, []).append(letter)
+        self._waiting.setdefault(job, []).append(encoded)
         if is_new:
             self._begin()
 
@@ -98,11 +98,11 @@ class BusyLanes(Lanes):
             job = next(iter(self._waiting))
             await self._send_all(link, self._waiting.pop(job))
 
-    async def _send_all(self, link: AsyncLink, letters: list[Letter]) -> None:
+    async def _send_all(self, link: AsyncLink, batch: list[EncodedTurn]) -> None:
         committer = self._engine.committer
         try:
-            reply = await link.call(committer.written(letters, waiting=True))
+            reply = await link.call(committer.advance_call(batch, waiting=True))
         except REFUSALS as error:
-            await committer.isolate(letters, error)
+            await committer.isolate(batch, error)
             return
-        committer.deliver(letters, reply)
+        committer.distribute(batch, reply)

@@ -1,4 +1,4 @@
-"""Strays: tasks that this worker has claimed and cannot run."""
+"""Unservable turns: tasks that this worker has claimed and cannot run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MissingCode:
         pause = min(max(FIRST_PAUSE, missed_for), LONGEST_PAUSE)
         if await self._is_elsewhere(code):
             pause = min(self.pause_for_task(row), LONGEST_BESIDE_OTHERS)
-            self._engine.committer.go_second(2 * pause)
+            self._engine.committer.yield_claims(2 * pause)
         told_before = time.monotonic() - self._told_at.get(code, -TELL_EVERY) < TELL_EVERY
         if not told_before:
             self._told_at[code] = time.monotonic()
@@ -93,7 +93,7 @@ class MissingCode:
         return False
 
 
-class Unknown(Turn):
+class MissingCodeTurn(Turn):
     """A task whose function this worker does not have: it is given back for others."""
 
     kind = "unknown"
@@ -126,7 +126,7 @@ class Unknown(Turn):
         self.over()
 
 
-class Late(Unknown):
+class LateTurn(MissingCodeTurn):
     """A task that arrived when the worker had begun to stop: it is given back unchanged."""
 
     kind = "late"
@@ -140,7 +140,7 @@ class Late(Unknown):
         return self.body("release")
 
 
-class Sealed(Unknown):
+class SealedTurn(MissingCodeTurn):
     """A task with a value that cannot be decrypted here.
 
     It is given back for others who have the key, or until this worker gets it.
@@ -161,14 +161,14 @@ class Sealed(Unknown):
         return self._error
 
 
-class Spoiled(Unknown):
+class ErrorTurn(MissingCodeTurn):
     """A task that is parked because of an error of this package."""
 
     kind = "spoiled"
 
-    def __init__(self, engine: Engine, row: Json, last_words: Json):
+    def __init__(self, engine: Engine, row: Json, body: Json):
         super().__init__(engine, row)
-        self._last_words = last_words
+        self._body = body
 
     def begin(self) -> None:
         """Send it."""
@@ -176,4 +176,4 @@ class Spoiled(Unknown):
 
     def build(self) -> Json:
         """Give the task up, with its error."""
-        return self._last_words
+        return self._body

@@ -14,18 +14,18 @@ from perdure.basics.durations import from_iso
 from perdure.basics.paths import write_path
 from perdure.errors import Failed
 from perdure.replay.replay import Fact
-from perdure.workflow.asks import Ask
+from perdure.workflow.operations import Operation
 
 MAX_PATH = 100
 OWN_ATTEMPTS = "$hook"
 """The key of the attempts of the hook itself."""
 
 
-class Memo:
+class HookJournal:
     """The journal of a hook, by key."""
 
     def __init__(self, facts: Iterable[Fact]):
-        self._told: dict[str, Fact] = {}
+        self._facts: dict[str, Fact] = {}
         self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
         self._deadlines: dict[str, int] = {}
         self._counts: Counter[str] = Counter()
@@ -57,11 +57,11 @@ class Memo:
         elif fact.kind == "note":
             self._deadlines[key] = from_iso(fact.value["until"])
         elif fact.kind != "dropped":
-            self._told.setdefault(key, fact)
+            self._facts.setdefault(key, fact)
 
-    def told(self, key: str) -> Fact | None:
+    def fact(self, key: str) -> Fact | None:
         """Return what was told for a key."""
-        return self._told.get(key)
+        return self._facts.get(key)
 
     def attempts(self, key: str) -> tuple[int, int | None, Failed | None]:
         """Return how many attempts have failed, when the next may begin (µs), and the last one."""
@@ -72,14 +72,14 @@ class Memo:
         return self._deadlines.get(key)
 
 
-def what_is_asked(ask: Ask) -> str:
+def key_prefix(operation: Operation) -> str:
     """Name what is asked, without the occurrence."""
-    if ask.kind in ("command", "read"):
-        path = write_path(ask.spec["path"])
+    if operation.kind in ("command", "read"):
+        path = write_path(operation.spec["path"])
         if len(path) > MAX_PATH:
             path = blake2b(path.encode(), digest_size=8).hexdigest()
-        return f"{ask.name}:{path}"
-    if ask.kind == "send":
-        target = ask.spec.get("target")
-        return ask.name if target is None else f"{ask.name}@{target}"
-    return f"{ask.name}:{ask.fingerprint}"
+        return f"{operation.name}:{path}"
+    if operation.kind == "send":
+        target = operation.spec.get("target")
+        return operation.name if target is None else f"{operation.name}@{target}"
+    return f"{operation.name}:{operation.fingerprint}"

@@ -1,7 +1,7 @@
-"""Stillness: whether a hook does nothing but wait, so that it can leave memory and run again later.
+"""Quiescence: whether a hook only waits, so that it can leave memory and run again later.
 
-A task is still if it is blocked in one of our waits, or in `gather`, `wait` or a task group on
-tasks that are still themselves. Anything else may be unrecorded work that would be lost: whoever
+A task is quiescent if it is blocked in one of our waits, or in `gather`, `wait` or a task group on
+tasks that are so themselves. Anything else may be unrecorded work that would be lost: whoever
 releases a lock, or fills a queue, may not be part of the hook, and would not bring it back.
 """
 
@@ -18,32 +18,36 @@ _WAIT_CODE: CodeType = asyncio.tasks._wait.__code__  # type: ignore[attr-defined
 _Gathering: Any = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]
 
 
-class Wait(asyncio.Future[Any]):
+class DurableWait(asyncio.Future[Any]):
     """A durable wait: what it waits for is in the database, so it may begin again elsewhere."""
 
 
-def is_still(tasks: Collection[asyncio.Task[Any]], timers: Collection[asyncio.TimerHandle]) -> bool:
+def is_quiescent(
+    tasks: Collection[asyncio.Task[Any]], timers: Collection[asyncio.TimerHandle]
+) -> bool:
     """Tell whether all tasks of a hook only wait, with no timer of their own."""
-    return not any(map(_is_running, timers)) and all(_task_is_still(task, tasks) for task in tasks)
+    return not any(map(_is_running, timers)) and all(
+        _is_task_quiescent(task, tasks) for task in tasks
+    )
 
 
 def _is_running(timer: asyncio.TimerHandle) -> bool:
     return not timer.cancelled() and timer.when() > asyncio.get_running_loop().time()
 
 
-def _task_is_still(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
+def _is_task_quiescent(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
     if task.done():
         return True
     waiter = getattr(task, "_fut_waiter", None)
     if waiter is None:  # it is about to run
         return False
-    return _future_is_still(waiter, family) or _waits_for_family(task, family)
+    return _is_future_quiescent(waiter, family) or _waits_for_family(task, family)
 
 
-def _future_is_still(future: Any, family: Collection[asyncio.Task[Any]]) -> bool:
+def _is_future_quiescent(future: Any, family: Collection[asyncio.Task[Any]]) -> bool:
     if isinstance(future, _Gathering):
-        return all(_future_is_still(child, family) for child in future._children)
-    return isinstance(future, Wait) or future in family or future.done()
+        return all(_is_future_quiescent(child, family) for child in future._children)
+    return isinstance(future, DurableWait) or future in family or future.done()
 
 
 def _waits_for_family(task: asyncio.Task[Any], family: Collection[asyncio.Task[Any]]) -> bool:
@@ -51,7 +55,7 @@ def _waits_for_family(task: asyncio.Task[Any], family: Collection[asyncio.Task[A
     if frame is None:
         return False
     if frame.f_code is _WAIT_CODE:
-        return all(_future_is_still(future, family) for future in frame.f_locals["fs"])
+        return all(_is_future_quiescent(future, family) for future in frame.f_locals["fs"])
     place: str = frame.f_code.co_filename
     return place == asyncio.taskgroups.__file__
 

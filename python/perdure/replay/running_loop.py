@@ -1,4 +1,4 @@
-"""Entering a loop: code runs inside a callback of the worker, and neither sees the other's loop.
+"""The running loop: code runs inside a callback of the worker, and neither sees the other's loop.
 
 The running loop, the current task and the hooks of async generators belong to the thread.
 """
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from .loop import Loop
 
 
-class Entered:
+class RunningLoop:
     """Make `loop` the running loop of this thread; afterwards the previous one is restored.
 
-    `with Entered(loop): loop.run_ready()`. None hides the running loop from a plain function.
+    `with RunningLoop(loop): loop.run_ready()`. None hides the running loop from a plain function.
     """
 
     __slots__ = ("_hooks", "_loop", "_outer", "_outer_task")

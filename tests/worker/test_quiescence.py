@@ -11,7 +11,7 @@ import pytest
 
 import perdure
 from perdure.workers import waits
-from perdure.workers.stillness import Wait, is_still
+from perdure.workers.quiescence import DurableWait, is_quiescent
 from perdure.workers.waits import Waits
 
 T = "40 s"
@@ -48,15 +48,15 @@ async def future() -> None:
 
 
 async def durable() -> None:
-    await Wait()
+    await DurableWait()
 
 
 async def gathered() -> None:
-    await asyncio.gather(durable(), Wait())
+    await asyncio.gather(durable(), DurableWait())
 
 
 async def waited() -> None:
-    await asyncio.wait([Wait(), Wait()])
+    await asyncio.wait([DurableWait(), DurableWait()])
 
 
 async def grouped() -> None:
@@ -82,7 +82,7 @@ def test_only_what_is_recorded_is_still(code: Callable[[], Awaitable[None]], wan
         for _ in range(5):
             await asyncio.sleep(0)
         family = asyncio.all_tasks() - {own}
-        assert is_still(family, []) is want
+        assert is_quiescent(family, []) is want
         for task in family:
             task.cancel()
         await asyncio.gather(root, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Mail: what was read of the inbox of a task, and what is known from it."""
+"""The inbox of a task: what was read of it, and what is known from that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from perdure.basics.durations import from_iso
 
 
-class Mail(NamedTuple):
+class InboxSnapshot(NamedTuple):
     """Open messages: all that was sent to the task, or as one of these signals, until then (µs).
 
     `is_cut`: there may be more messages that were sent later.
@@ -19,7 +19,7 @@ class Mail(NamedTuple):
     signals: frozenset[str]
     is_cut: bool = False
 
-    def tells(self, deadline: int, signals: Iterable[str]) -> bool:
+    def covers(self, deadline: int, signals: Iterable[str]) -> bool:
         """Tell whether all that was sent before a deadline is here, including these signals."""
         return deadline <= self.read_at and self.signals.issuperset(signals)
 
@@ -31,32 +31,34 @@ class Mail(NamedTuple):
         return self.read_at > 0 and not (self.is_cut and self.read_at < deadline)
 
 
-UNREAD = Mail([], 0, frozenset())
+UNREAD = InboxSnapshot([], 0, frozenset())
 """What is known of an inbox that nobody has read yet."""
 
 
-def mail_of_claim(row: dict[str, Any]) -> Mail:
-    """Return the mail that came with a claimed task."""
-    return _mail(row["messages"], from_iso(row["at"]), frozenset(row["awaits"] or ()))
+def inbox_of_claim(row: dict[str, Any]) -> InboxSnapshot:
+    """Return what came with a claimed task."""
+    return _snapshot(row["messages"], from_iso(row["at"]), frozenset(row["awaits"] or ()))
 
 
-def mail_of_answer(
+def inbox_of_answer(
     answer: dict[str, Any], asked_at: int, signals: frozenset[str], taken: set[Any]
-) -> Mail:
-    """Return the mail that came with the answer to a turn, without what is taken already."""
-    mail = _mail(answer.get("messages") or [], asked_at, signals)
-    if not mail.messages:
-        return mail
-    return mail._replace(messages=[each for each in mail.messages if each["id"] not in taken])
+) -> InboxSnapshot:
+    """Return what came with the answer to a turn, without what is taken already."""
+    inbox = _snapshot(answer.get("messages") or [], asked_at, signals)
+    if not inbox.messages:
+        return inbox
+    return inbox._replace(messages=[each for each in inbox.messages if each["id"] not in taken])
 
 
-def _mail(messages: list[dict[str, Any]], read_at: int, signals: frozenset[str]) -> Mail:
-    """Return the mail, and until when it was read.
+def _snapshot(
+    messages: list[dict[str, Any]], read_at: int, signals: frozenset[str]
+) -> InboxSnapshot:
+    """Return the open messages, and until when they were read.
 
     Messages to one job are sent one after the other. What was sent before the last of them is here.
     What came with it, or later, may not have found room.
     """
     if not messages:
-        return Mail(messages, read_at, signals)
+        return InboxSnapshot(messages, read_at, signals)
     last, is_cut = from_iso(messages[-1]["sent_at"]), "more" in messages[-1]
-    return Mail(messages, last - 1 if is_cut else max(read_at, last), signals, is_cut)
+    return InboxSnapshot(messages, last - 1 if is_cut else max(read_at, last), signals, is_cut)

@@ -1,4 +1,4 @@
-"""The agenda of a coordinator: what its code waits for, sorted by what ends the wait."""
+"""The open operations of a coordinator, sorted by what ends the wait for them."""
 
 from __future__ import annotations
 
@@ -9,57 +9,59 @@ from typing import Any
 from perdure.basics.durations import from_iso
 from perdure.errors import Failed
 from perdure.replay.journal import Journal
-from perdure.replay.replay import Fact, Op
-from perdure.workflow.asks import OF_OTHERS, outlives
+from perdure.replay.replay import Fact, OpenOperation
+from perdure.workflow.operations import OF_OTHERS, outlives
 from perdure.workflow.work import Transaction
 
-from .activities import NOTHING, Before, Outcome
+from .activities import NO_ATTEMPTS, AttemptOutcome, PriorAttempts
 
 SHORT_PAUSE = 5_000_000
 """Microseconds: a longer pause between two attempts parks the coordinator."""
 
 
-class Call:
+class OpenActivity:
     """An activity that the code has asked for: its attempts so far, and when the next may begin."""
 
-    __slots__ = ("again_at", "before", "is_transaction", "made", "op", "task")
+    __slots__ = ("again_at", "is_transaction", "made", "operation", "prior", "task")
 
-    def __init__(self, op: Op, made: int, again_at: int | None, before: Before):
-        self.op = op
+    def __init__(
+        self, operation: OpenOperation, made: int, again_at: int | None, prior: PriorAttempts
+    ):
+        self.operation = operation
         self.made = made
         self.again_at = again_at
-        self.before = before
-        self.is_transaction = isinstance(op.spec.activity, Transaction)
-        self.task: asyncio.Task[Outcome] | None = None
+        self.prior = prior
+        self.is_transaction = isinstance(operation.spec.activity, Transaction)
+        self.task: asyncio.Task[AttemptOutcome] | None = None
 
     def needs_record(self) -> bool:
         """Tell whether all facts must be recorded before it begins.
 
         A transaction records them itself, unless they include its time limit.
         """
-        return not self.is_transaction or self.before.end is not None
+        return not self.is_transaction or self.prior.end is not None
 
     def needs_end(self) -> bool:
         """Tell whether it is not yet known when all attempts have to end."""
-        return self.before.end is None and self.op.spec.activity.limits.within is not None
+        return self.prior.end is None and self.operation.spec.activity.limits.within is not None
 
 
-class Agenda:
-    """Open ops by kind.
+class OpenOperations:
+    """Operations that the code waits for, by kind.
 
     Timers and signals come from outside, commands and requests need a flush, activities run here.
     """
 
     def __init__(self, journal: Iterable[Fact] = (), asked_before: int = 0):
         self._asked_before = asked_before
-        self.commands: list[Op] = []
-        self.requests: dict[str, Op] = {}
+        self.commands: list[OpenOperation] = []
+        self.requests: dict[str, OpenOperation] = {}
         self.cancels: list[str] = []
-        self.signals: dict[str, Op] = {}
-        self.to_start: list[Call] = []
-        self._calls: dict[str, Call] = {}
+        self.signals: dict[str, OpenOperation] = {}
+        self.to_start: list[OpenActivity] = []
+        self._activities: dict[str, OpenActivity] = {}
         self._awaited: set[str] = set()
-        self.timers: dict[str, Op] = {}
+        self.timers: dict[str, OpenOperation] = {}
         self._attempts: dict[str, tuple[int, int | None, Failed]] = {}
         self._ends: dict[str, int] = {}
         for fact in journal:
@@ -78,73 +80,73 @@ class Agenda:
 
     def take(self, journal: Journal) -> None:
         """Add what the code has asked for, and remove what it has withdrawn."""
-        for op in journal.take_withdrawn():
-            self._withdraw(op)
-        for op in journal.take_requested():
-            self._enter(op)
+        for operation in journal.take_withdrawn():
+            self._withdraw(operation)
+        for operation in journal.take_requested():
+            self._enter(operation)
 
-    def _enter(self, op: Op) -> None:
-        kind, key = op.kind, op.key
+    def _enter(self, operation: OpenOperation) -> None:
+        kind, key = operation.kind, operation.key
         if kind == "activity":
             made, again_at, failure = self._attempts.get(key, (0, None, None))
             # Code that has since lost its limit has none.
-            end = None if op.spec.activity.limits.within is None else self._ends.get(key)
-            before = NOTHING if end is None and failure is None else Before(end, failure)
-            call = self._calls[key] = Call(op, made, again_at, before)
+            end = None if operation.spec.activity.limits.within is None else self._ends.get(key)
+            prior = NO_ATTEMPTS if end is None and failure is None else PriorAttempts(end, failure)
+            call = self._activities[key] = OpenActivity(operation, made, again_at, prior)
             if call.again_at is None:
                 self.to_start.append(call)
         elif kind == "timer":
-            self.timers[key] = op
+            self.timers[key] = operation
         elif kind == "signal":
-            self.signals[key] = op
+            self.signals[key] = operation
         elif kind == "answer":
-            self.requests[key] = op
-            if op.spec["kind"] in OF_OTHERS:
+            self.requests[key] = operation
+            if operation.spec["kind"] in OF_OTHERS:
                 self._awaited.add(key)
         else:
-            self.commands.append(op)
+            self.commands.append(operation)
 
-    def _withdraw(self, op: Op) -> None:
-        key = op.key
-        if op.kind == "activity":
-            self._end_call(self._calls.pop(key, None))
-        elif op.kind == "answer":
+    def _withdraw(self, operation: OpenOperation) -> None:
+        key = operation.key
+        if operation.kind == "activity":
+            self._end_activity(self._activities.pop(key, None))
+        elif operation.kind == "answer":
             is_unsent = self.requests.pop(key, None) is not None
-            if not is_unsent or self._was_asked_before(op):
+            if not is_unsent or self._was_asked_before(operation):
                 self.cancels.append(key)
-        self.close(op)
+        self.close(operation)
 
-    def _was_asked_before(self, op: Op) -> bool:
+    def _was_asked_before(self, operation: OpenOperation) -> bool:
         """Tell whether an earlier holder of the task may have sent what is unsent here."""
-        return op.serial <= self._asked_before
+        return operation.serial <= self._asked_before
 
-    def _end_call(self, call: Call | None) -> None:
+    def _end_activity(self, call: OpenActivity | None) -> None:
         if call is not None and call.task is not None:
             call.task.cancel()
         elif call in self.to_start:
             self.to_start.remove(call)
 
-    def close(self, op: Op) -> None:
+    def close(self, operation: OpenOperation) -> None:
         """Remove what was answered."""
-        self.timers.pop(op.key, None)
-        self.signals.pop(op.key, None)
-        self._awaited.discard(op.key)
+        self.timers.pop(operation.key, None)
+        self.signals.pop(operation.key, None)
+        self._awaited.discard(operation.key)
 
     # Signals and time.
 
-    def expects_mail(self) -> bool:
+    def expects_messages(self) -> bool:
         """Tell whether a message may come that competes with a deadline."""
         return bool(self.signals or self._awaited)
 
     def awaited_signals(self) -> Iterator[str]:
         """Name the signals that are awaited."""
-        return (op.name for op in self.signals.values())
+        return (each.name for each in self.signals.values())
 
-    def waiting_for(self, signal: str) -> Op | None:
+    def waiting_for(self, signal: str) -> OpenOperation | None:
         """Return the oldest wait for a signal."""
-        return next((op for op in self.signals.values() if op.name == signal), None)
+        return next((each for each in self.signals.values() if each.name == signal), None)
 
-    def first_timer(self) -> Op | None:
+    def first_timer(self) -> OpenOperation | None:
         """Return the timer with the earliest deadline."""
         return min(self.timers.values(), key=deadline_of) if self.timers else None
 
@@ -154,13 +156,13 @@ class Agenda:
 
     def _deadlines(self) -> Iterator[int]:
         yield from map(deadline_of, self.timers.values())
-        for call in self._calls.values():
+        for call in self._activities.values():
             if call.again_at is not None:
                 yield call.again_at
 
     # Activities.
 
-    def call_without_end(self) -> Call | None:
+    def activity_without_end(self) -> OpenActivity | None:
         """Return an activity to start whose end must be recorded first."""
         for call in self.to_start:
             if call.needs_end():
@@ -169,7 +171,7 @@ class Agenda:
 
     def end_pauses(self, now: int) -> None:
         """Let attempts begin whose pause is over."""
-        for call in self._calls.values():
+        for call in self._activities.values():
             if call.again_at is not None and call.again_at <= now:
                 call.again_at = None
                 self.to_start.append(call)
@@ -177,40 +179,40 @@ class Agenda:
     def is_under_way(self, now: int, short_pause: int) -> bool:
         """Tell whether something runs here: an attempt, or a short pause (µs) before one."""
         soon = now + short_pause
-        for call in self._calls.values():
+        for call in self._activities.values():
             if call.task is not None or (call.again_at or soon) < soon:
                 return True
         return False
 
     def has_all_begun(self) -> bool:
         """Tell whether there are activities, and each has an attempt under way."""
-        calls = self._calls
+        calls = self._activities
         return bool(calls) and all(call.task is not None for call in calls.values())
 
     def holds_all(self, journal: Journal) -> bool:
-        """Tell whether everything that the code waits for happens here. Then nobody sends mail."""
-        return len(journal.ops) == len(self._calls) + len(self.timers)
+        """Tell whether all that the code waits for happens here. Then nobody sends messages."""
+        return len(journal.operations) == len(self._activities) + len(self.timers)
 
-    def is_open(self, call: Call) -> bool:
+    def is_open(self, call: OpenActivity) -> bool:
         """Tell whether the code still waits for this call."""
-        return self._calls.get(call.op.key) is call
+        return self._activities.get(call.operation.key) is call
 
-    def finish(self, call: Call) -> None:
+    def finish(self, call: OpenActivity) -> None:
         """Remove an activity that has its answer."""
-        del self._calls[call.op.key]
+        del self._activities[call.operation.key]
 
-    def begun_by_nobody(self) -> list[str]:
+    def never_begun(self) -> list[str]:
         """Name what was asked for in the last step, and ends before it has begun."""
-        unsent = [op for op in self.requests.values() if not outlives(op.spec)]
-        begun_by_none = (*(call.op for call in self.to_start), *unsent)
-        return [op.key for op in begun_by_none if not self._was_asked_before(op)]
+        unsent = [each for each in self.requests.values() if not outlives(each.spec)]
+        never_begun = (*(call.operation for call in self.to_start), *unsent)
+        return [each.key for each in never_begun if not self._was_asked_before(each)]
 
     def stop(self) -> None:
         """End all attempts; nobody waits for them any more."""
-        for call in self._calls.values():
+        for call in self._activities.values():
             if call.task is not None:
                 call.task.cancel()
-        self._calls.clear()
+        self._activities.clear()
         self.to_start.clear()
 
     # Flushing.
@@ -221,17 +223,19 @@ class Agenda:
 
     def take_requests(self, final: bool) -> list[dict[str, Any]]:
         """Return the requests to send; at the end only those whose work outlives their asker."""
-        requests = [_request(op) for op in self.requests.values() if not final or outlives(op.spec)]
+        requested = self.requests.values()
+        requests = [_request(each) for each in requested if not final or outlives(each.spec)]
         self.requests = {}
         return requests
 
 
-def _request(op: Op) -> dict[str, Any]:
+def _request(operation: OpenOperation) -> dict[str, Any]:
     """Write a request. Its answer repeats the fingerprint."""
-    given: dict[str, Any] = {"key": op.key} | op.spec
-    return given if op.fingerprint is None else given | {"fingerprint": op.fingerprint}
+    given: dict[str, Any] = {"key": operation.key} | operation.spec
+    hashed = operation.fingerprint
+    return given if hashed is None else given | {"fingerprint": hashed}
 
 
-def deadline_of(timer: Op) -> int:
+def deadline_of(timer: OpenOperation) -> int:
     """Return the deadline of a timer (µs)."""
     return timer.deadline or 0

@@ -1,4 +1,4 @@
-"""What durable calls ask for: each becomes an Ask, made here for coordinators and hooks alike."""
+"""The operations that durable calls ask for, made here for coordinators and hooks alike."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _write_as_server = json.JSONEncoder(ensure_ascii=False, check_circular=False).en
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Operation:
     """Something durable that code asks for.
 
     `kind` is that of the fact which answers it. `name` and `fingerprint` tell it from others.
@@ -108,40 +108,48 @@ def _written(stored: Any) -> str:
     return text
 
 
-def activity_ask(
+def activity_operation(
     activity: Activity[..., Any],
     args: Any,
     pinned_version: str | None,
     limit_key: str | None,
-) -> Ask:
-    """Ask for an activity: run here, or sent to the queue it names."""
+) -> Operation:
+    """Return the operation of an activity: run here, or sent to the queue it names."""
     args = as_stored(args)
     decode, name = activity.shape.result, activity.name
     if activity.queue is None:
         spec: Any = ActivityCall(activity, args)
-        return Ask("activity", name, fingerprint_of(args), spec, decode, ActivityFailed)
+        return Operation("activity", name, fingerprint_of(args), spec, decode, ActivityFailed)
     spec = {"kind": "activity", "name": name, "queue": activity.queue, "args": args}
     spec |= _given({"pinned_version": pinned_version, "limit_key": limit_key})
-    return Ask("answer", name, fingerprint_of(args), spec, decode, ActivityFailed)
+    return Operation("answer", name, fingerprint_of(args), spec, decode, ActivityFailed)
 
 
-def hook_ask(
+def hook_operation(
     hook: Hook[..., Any] | str, args: tuple[Any, ...], kwargs: Json, **options: Any
-) -> Ask:
-    """Ask for a hook; options: queue, priority, due_at, signal, pinned_version, limit_key."""
+) -> Operation:
+    """Return the operation of a hook.
+
+    Options: queue, priority, due_at, signal, pinned_version, limit_key.
+    """
     name, bound, decode = _bound(hook, args, kwargs)
     own = {} if isinstance(hook, str) else hook.own_options(args, kwargs)
     spec = {"kind": "hook", "name": name, "args": bound} | _given(own) | _given(options)
-    return Ask("answer", name, fingerprint_of(bound), spec, decode, HookFailed)
+    return Operation("answer", name, fingerprint_of(bound), spec, decode, HookFailed)
 
 
-def child_ask(workflow: Workflow, args: tuple[Any, ...], kwargs: Json, **options: Any) -> Ask:
-    """Ask for a child job; options: id, entity, queue, priority, due_at, context, detached,
-    pinned_version, on_parent_end, timeout, limit_key."""
+def child_operation(
+    workflow: Workflow, args: tuple[Any, ...], kwargs: Json, **options: Any
+) -> Operation:
+    """Return the operation of a child job.
+
+    Options: id, entity, queue, priority, due_at, context, detached, pinned_version, on_parent_end,
+    timeout, limit_key.
+    """
     name, bound, decode = _bound(workflow, args, kwargs)
     own = {} if isinstance(workflow, str) else workflow.own_options(args, kwargs)
     spec = {"kind": "job", "name": name, "args": bound} | _given(own) | _given(options)
-    return Ask("answer", name, fingerprint_of(bound), spec, decode, ChildFailed)
+    return Operation("answer", name, fingerprint_of(bound), spec, decode, ChildFailed)
 
 
 def outlives(request: Json) -> bool:
@@ -195,53 +203,56 @@ def as_memory(context: Any) -> Json:
     return memory
 
 
-def command_ask(op: str, path: Sequence[str], value: Any, expected_version: int | None) -> Ask:
-    """Ask for a command on the own memory."""
+def command_operation(
+    op: str, path: Sequence[str], value: Any, expected_version: int | None
+) -> Operation:
+    """Return the operation of a command on the own memory."""
     argument = stored(value)
     spec = {"op": op, "path": list(path), "value": argument}
     if expected_version is not None:
         spec["expected_version"] = expected_version
-    return Ask("command", op, fingerprint_of([spec["path"], argument]), spec)
+    return Operation("command", op, fingerprint_of([spec["path"], argument]), spec)
 
 
-def read_ask(path: Sequence[str]) -> Ask:
-    """Ask for a value in the own memory."""
-    return Ask("read", "get", fingerprint_of(list(path)), {"op": "get", "path": list(path)})
+def read_operation(path: Sequence[str]) -> Operation:
+    """Return the operation that reads the own memory."""
+    return Operation("read", "get", fingerprint_of(list(path)), {"op": "get", "path": list(path)})
 
 
-def until_ask(condition: str) -> Ask:
-    """Ask to be answered when the own memory meets a condition."""
+def until_operation(condition: str) -> Operation:
+    """Return the operation that is answered when the own memory meets a condition."""
     check_text(condition)
-    return Ask(
+    return Operation(
         "answer", UNTIL, fingerprint_of(condition), {"kind": "until", "condition": condition}
     )
 
 
-def item_ask(name: str, payload: Any, decode: Decode, **options: Any) -> Ask:
-    """Ask people; options: assignee, priority."""
+def item_operation(name: str, payload: Any, decode: Decode, **options: Any) -> Operation:
+    """Return the operation that asks people; options: assignee, priority."""
     check_name(name, "an item")
     value = stored(payload)
     spec = {"kind": "item", "name": name, "payload": value} | _given(options)
-    return Ask("answer", f"item:{name}", fingerprint_of(value), spec, decode)
+    return Operation("answer", f"item:{name}", fingerprint_of(value), spec, decode)
 
 
-def expiring(ask: Ask, deadline: int) -> Ask:
+def expiring(operation: Operation, deadline: int) -> Operation:
     """Say until when an answer is waited for (µs)."""
-    return replace(ask, spec=ask.spec | {"expires_at": to_iso(deadline)})
+    return replace(operation, spec=operation.spec | {"expires_at": to_iso(deadline)})
 
 
-def send_ask(target: str | None, name: str, payload: Any) -> Ask:
-    """Ask to send a signal; without a target to the own job."""
+def send_operation(target: str | None, name: str, payload: Any) -> Operation:
+    """Return the operation that sends a signal; without a target to the own job."""
     value = stored(payload)
     check_name(name, "a signal")
     spec = {"signal": name, "value": value} | ({} if target is None else {"target": target})
-    return Ask("send", f"send:{name}", fingerprint_of([target, value]), spec)
+    return Operation("send", f"send:{name}", fingerprint_of([target, value]), spec)
 
 
-def in_words(ask: Ask) -> str:
+def in_words(operation: Operation) -> str:
     """Name what is waited for: `condition $.n > 3`, `item approve invoice`."""
-    kind = ask.spec["kind"]
-    return f"{kind} {ask.spec['name']}" if kind == "item" else f"condition {ask.spec['condition']}"
+    spec = operation.spec
+    kind = spec["kind"]
+    return f"{kind} {spec['name']}" if kind == "item" else f"condition {spec['condition']}"
 
 
 def waited(seconds: float | None, what: str) -> TimeoutError:
