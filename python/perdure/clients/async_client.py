@@ -189,7 +189,7 @@ class AsyncClient(
         crash_point("async client: after call")
         return answer
 
-    async def hear(self, poll: Poll) -> Any:
+    async def _wait(self, poll: Poll) -> Any:
         """Wait for what a poll looks for and return it, or None when its time is up."""
         refuse_clients()
         self._pool.check_open()
@@ -222,7 +222,7 @@ class AsyncClient(
                 told = await self._take(page)
 
     async def _take(self, step: Call | Poll) -> Any:
-        return await (self.send(step) if isinstance(step, Call) else self.hear(step))
+        return await (self.send(step) if isinstance(step, Call) else self._wait(step))
 
     async def _block(self, function: Callable[..., T], *args: Any) -> T:
         self._pool.check_open()

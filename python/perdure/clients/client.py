@@ -169,7 +169,7 @@ class Client(
         crash_point("client: after call")
         return answer
 
-    def hear(self, poll: Poll) -> Any:
+    def _wait(self, poll: Poll) -> Any:
         """Wait for what a poll looks for and return it, or None when its time is up."""
         refuse_clients()
         self._pool.check_open()
@@ -217,7 +217,7 @@ class Client(
                 told = self._take(page)
 
     def _take(self, step: Call | Poll) -> Any:
-        return self.send(step) if isinstance(step, Call) else self.hear(step)
+        return self.send(step) if isinstance(step, Call) else self._wait(step)
 
     def _block(self, function: Callable[..., T], *args: Any) -> T:
         self._pool.check_open()
