@@ -42,7 +42,7 @@ select register_sql_hook('echo', 'pg_temp.echo');
 select given(entity_create('note', 'note'));
 select given(hook('note', 'echo', '[1]', queue => '$sql', key => 'h'));
 
-select is((select s.value from settings as s where s.name = 'place'), present_place(), 'an app knows where it stands');
+select is((select s.value from settings as s where s.name = 'place'), current_place(), 'an app knows where it stands');
 select given(register_worker('eve', '{q}', instance => (select (s.value #>> '{}')::uuid from settings as s
                                                          where s.name = 'instance')));
 

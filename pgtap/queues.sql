@@ -276,7 +276,7 @@ select is(pg_temp.taken_of(null, worker => 'cid'), '{}', 'nor what is pinned to 
 select is(pg_temp.depth('shared'), '[0, 6, 3, 0, 0, 0, 0]', 'a depth counts all of them');
 select is((status('v1-3')).waiting_for, 'a slot of queue shared (3 of 3 taken)', 'a status says so to each');
 select is(
-    freed_queues(hold_tasks(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()), '{shared}',
+    freed_queues(judge_turns(jsonb_build_array(a_turn('v1-1', state => 'done')), '{v1-1}', '{}'), clock()), '{shared}',
     'a slot that becomes free is told on the queue that workers of all versions serve');
 select set_queue('shared', max_per_key => 4);
 select is(cardinality(pg_temp.taken_of('v2', worker => 'dan')), 1, 'a key is one key in all versions');
@@ -313,7 +313,7 @@ create function pg_temp.tells_of(job text, state text) returns text[]
 language plpgsql
 as $$
 declare
-    ended turn := (hold_tasks(jsonb_build_array(a_turn(job, state => state)), array[job], '{}'))[1];
+    ended turn := (judge_turns(jsonb_build_array(a_turn(job, state => state)), array[job], '{}'))[1];
 begin
     return freed_queues(array[ended], clock());
 end

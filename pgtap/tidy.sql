@@ -179,7 +179,7 @@ select is_empty(
     select f.name
       from functions() as f
      where f.source ~ '(;|\m(begin|then|else|loop|in|query))\s+execute\M'
-       and f.name !~ '^(perdure\.)?(find|find_running|count_found|create_index|drop_index|call_sql_hook|give_access|revoke_access)\('
+       and f.name !~ '^(perdure\.)?(find|find_running|count_found|create_index|drop_index|call_sql_hook|grant_privileges|revoke_access)\('
     $$,
     'no function makes up SQL, but for those that find, index and call hooks');
 select is_empty(
@@ -237,13 +237,13 @@ select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'clock_timestamp'
-          and f.name !~ '^(perdure\.)?(clock|create_tables|turn_clock_to|reset_clock)\(' $$,
+          and f.name !~ '^(perdure\.)?(clock|create_tables|set_clock|reset_clock)\(' $$,
     'time is read in one place [P7]');
 select is_empty(
     $$ select f.name
          from functions() as f
         where f.source ~ 'current_setting|set_config|pg_advisory_lock|create temp'
-          and f.name !~ '^(perdure\.)?(await_result|check_snapshot|commit_at_leisure|let_vector_scans)\(' $$,
+          and f.name !~ '^(perdure\.)?(await_result|check_snapshot|allow_asynchronous_commit|set_vector_scans)\(' $$,
     'nothing depends on the session, but for one look whether its snapshot may be old, how a claim is committed and '
     'how vectors are scanned: no settings, no session locks, no temporary tables (S4) (S6)');
 select is_empty(

@@ -23,7 +23,7 @@
 \ir functions/instances/builds.sql
 \ir functions/instances/checking.sql
 \ir functions/listeners.sql
-\ir functions/access/serving.sql
+\ir functions/access/checking.sql
 \ir functions/instances/parts.sql
 \ir functions/jobs.sql
 \ir functions/jobs/locks.sql
@@ -38,7 +38,7 @@
 \ir functions/tasks/pinning.sql
 \ir functions/queues/limits.sql
 \ir functions/tasks/suspects.sql
-\ir functions/tasks/wanting.sql
+\ir functions/tasks/demand.sql
 \ir functions/tasks/finding.sql
 \ir functions/tasks/admitting.sql
 \ir functions/inbox/runs.sql
@@ -54,11 +54,11 @@
 \ir functions/tasks/pausing.sql
 \ir functions/tasks/leasing.sql
 \ir functions/tasks/requesting.sql
-\ir functions/tasks/parting.sql
-\ir functions/queues/steering.sql
+\ir functions/tasks/parent_ends.sql
+\ir functions/queues/verbs.sql
 \ir functions/tasks/continuing.sql
 \ir functions/conditions.sql
-\ir functions/items/asking.sql
+\ir functions/items/requesting.sql
 \ir functions/items/resolving.sql
 \ir functions/items/listing.sql
 \ir functions/items/checking.sql
@@ -91,9 +91,9 @@
 \ir functions/schedules/zones.sql
 \ir functions/schedules/cron.sql
 \ir functions/schedules/times.sql
-\ir functions/schedules/ticking.sql
+\ir functions/schedules/starting.sql
 \ir functions/sql_hooks/registering.sql
-\ir functions/sql_hooks/trying.sql
+\ir functions/sql_hooks/attempts.sql
 \ir functions/sql_hooks.sql
 \ir functions/retention.sql
 \ir functions/status.sql
@@ -102,8 +102,8 @@
 \ir functions/schedules/verbs.sql
 \ir functions/indexing/extracting.sql
 \ir functions/indexing/conditions.sql
-\ir functions/indexing/likeness.sql
-\ir functions/indexing/asking.sql
+\ir functions/indexing/similarity.sql
+\ir functions/indexing/operators.sql
 \ir functions/indexing/ordering.sql
 \ir functions/indexing/finding.sql
 \ir functions/indexing/defining.sql
@@ -113,8 +113,8 @@
 \ir functions/instances/adopting.sql
 \ir functions/testing/clock.sql
 \ir functions/testing/running.sql
-\ir functions/invariants/neighbours.sql
-\ir functions/invariants/ground.sql
+\ir functions/invariants/relations.sql
+\ir functions/invariants/tables.sql
 \ir functions/invariants.sql
 \ir functions/access/granting.sql
 

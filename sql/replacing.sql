@@ -49,7 +49,7 @@ begin
     end loop;
 exception
     when lock_not_available then
-        perform @extschema@.refuse_to_wait();
+        perform @extschema@.refuse_busy_tables();
 end
 $$;
 

@@ -128,7 +128,7 @@ select distinct concat(a.part, b.part, c.part, d.part) as key, '' in (a.part, b.
  cross join parts as b
  cross join parts as c
  cross join parts as d
- where asked_key_failure(concat(a.part, b.part, c.part, d.part)) is null;
+ where request_key_failure(concat(a.part, b.part, c.part, d.part)) is null;
 select is_empty(
     $$ select above.key, k.key
          from keys as above

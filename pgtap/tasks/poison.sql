@@ -124,7 +124,7 @@ create function die_together(queue text) returns void
 language plpgsql
 as $$
 begin
-    for n in 1 .. suspicious_deliveries() loop
+    for n in 1 .. suspect_threshold() loop
         perform take('worker ' || n, array[die_together.queue], 10);
         perform time_passes('31 s');
     end loop;

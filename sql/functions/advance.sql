@@ -2,24 +2,24 @@
 -- jobs; then, if the worker has room, the next tasks. A batch never waits for an existing job: turns of jobs that
 -- somebody else has locked are answered `busy`, and the worker sends them again, waiting, job by job.
 
-create function @extschema@.touched_by(turns @extschema@.turn[], facts @extschema@.fact[]) returns text[]
+create function @extschema@.receiving_jobs(turns @extschema@.turn[], facts @extschema@.fact[]) returns text[]
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select f.target from unnest(touched_by.facts) as f where f.signal is not null
+        select f.target from unnest(receiving_jobs.facts) as f where f.signal is not null
          union
         select r.asker_job
-          from unnest(touched_by.turns) as r
+          from unnest(receiving_jobs.turns) as r
          where r.asker_job is not null
            and (r.state in ('done', 'failed', 'cancelled') or r.signal is not null)
          union
-        select r.job from unnest(touched_by.turns) as r where r.requests is not null);
+        select r.job from unnest(receiving_jobs.turns) as r where r.requests is not null);
 end
 $$;
-comment on function @extschema@.touched_by(@extschema@.turn[], @extschema@.fact[]) is
+comment on function @extschema@.receiving_jobs(@extschema@.turn[], @extschema@.fact[]) is
     'Return the jobs in whose inboxes turns may have left something.';
 
 
@@ -39,56 +39,56 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     applied turn[] := apply_turns.turns;
-    does record;
+    batch record;
 begin
-    select bool_or(r.requests is not null) as ask, bool_or(r.cancels is not null) as cancel,
-           bool_or(r.state in ('done', 'failed', 'cancelled')) as finish, bool_or(r.awaits is not null) as listen,
-           bool_or(r.state not in ('done', 'failed', 'cancelled')) as live_on, bool_or(r.state <> 'keep') as let_go,
-           bool_or(r.state = 'continue') as continue, count(*) filter (where r.verdict = 'apply') as apply,
-           bool_or(r.until is not null or r.state in ('retry', 'release')) as give_back,
-           bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reach_others
-      into does
+    select bool_or(r.requests is not null) as has_requests, bool_or(r.cancels is not null) as has_cancels,
+           bool_or(r.state in ('done', 'failed', 'cancelled')) as has_ends, bool_or(r.awaits is not null) as has_awaits,
+           bool_or(r.state not in ('done', 'failed', 'cancelled')) as has_live_tasks, bool_or(r.state <> 'keep') as frees_slots,
+           bool_or(r.state = 'continue') as has_continues, count(*) filter (where r.verdict = 'apply') as to_apply,
+           bool_or(r.until is not null or r.state in ('retry', 'release')) as has_due_tasks,
+           bool_or(r.requests is not null or r.asker_job is not null or r.facts @? '$[*].signal') as reaches_others
+      into batch
       from unnest(apply_turns.turns) as r
      where r.verdict in ('apply', 'applied');
-    if does.apply < cardinality(apply_turns.turns) then
+    if batch.to_apply < cardinality(apply_turns.turns) then
         applied := array(select r from unnest(apply_turns.turns) as r where r.verdict = 'apply');
     end if;
-    topics := case when does.let_go then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end
-        || case when does.ask then request_children(applied, apply_turns.applied_at) end;
+    topics := case when batch.frees_slots then freed_queues(applied, apply_turns.applied_at) else '{}'::text[] end
+        || case when batch.has_requests then request_children(applied, apply_turns.applied_at) end;
     if facts <> '{}' then
-        facts := tell_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
+        facts := apply_facts(facts, applied, apply_turns.locked, apply_turns.applied_at);
     end if;
-    if does.ask then
-        topics := topics || request_tasks(applied, apply_turns.applied_at) || begin_cancelled(applied, apply_turns.applied_at);
+    if batch.has_requests then
+        topics := topics || request_tasks(applied, apply_turns.applied_at) || cancel_new_requests(applied, apply_turns.applied_at);
         perform await_conditions(applied, apply_turns.applied_at);
-        perform ask_people(applied, apply_turns.applied_at);
+        perform insert_items(applied, apply_turns.applied_at);
     end if;
-    if does.cancel then
+    if batch.has_cancels then
         perform withdraw_conditions(applied);
         perform withdraw_items(applied);
         topics := topics || cancel_requests(applied, apply_turns.applied_at);
     end if;
-    if does.finish then
+    if batch.has_ends then
         perform end_tasks(array(select r from unnest(applied) as r where r.state in ('done', 'failed', 'cancelled')),
                           apply_turns.applied_at);
         topics := topics || array(select t.topic || r.job from unnest(applied) as r
                                    cross join unnest('{$job/,$memory/}'::text[]) as t (topic)
                                    where r.kind = 'coordinator' and r.state in ('done', 'failed', 'cancelled'));
     end if;
-    if does.continue then
+    if batch.has_continues then
         topics := topics || continue_runs(array(select r from unnest(applied) as r where r.state = 'continue'),
                                           apply_turns.applied_at);
     end if;
-    if does.listen then
+    if batch.has_awaits then
         arrivals := find_arrivals(apply_turns.turns);
     end if;
-    if does.live_on then
+    if batch.has_live_tasks then
         perform keep_or_park(applied, arrivals, apply_turns.applied_at);
     end if;
-    if does.reach_others then
-        topics := topics || wake_tasks(touched_by(applied, facts), apply_turns.applied_at);
+    if batch.reaches_others then
+        topics := topics || wake_tasks(receiving_jobs(applied, facts), apply_turns.applied_at);
     end if;
-    if does.give_back then
+    if batch.has_due_tasks then
         perform wake_to_cancel(applied, apply_turns.applied_at);
         topics := topics || queues_of(applied);
     end if;
@@ -108,20 +108,20 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    plainly json;
+    plain_answers json;
 begin
     if answer_turns.arrivals is null
        and not exists (select from unnest(answer_turns.facts) as f where f.op is not null or f.signal is not null) then
         -- The array is in the order of the numbers.
-        plainly := (select case when bool_and(r.verdict = 'apply' and r.state not in ('park', 'release'))
-                                then json_agg(json_build_object('state', r.state)) end
+        plain_answers := (select case when bool_and(r.verdict = 'apply' and r.state not in ('park', 'release'))
+                                      then json_agg(json_build_object('state', r.state)) end
                       from unnest(answer_turns.turns) as r);
-        if plainly is not null then
-            return plainly;
+        if plain_answers is not null then
+            return plain_answers;
         end if;
     end if;
     return (
-        with told as (
+        with answered as (
             select f.turn, json_agg(json_build_array(f.seq, f.ok, f.value) order by f.seq) as answers
               from unnest(answer_turns.facts) as f
              where f.op is not null
@@ -150,7 +150,7 @@ begin
                                           when r.verdict = 'refused' then r.failure end) end
                    order by r.number)
           from unnest(answer_turns.turns) as r
-          left join told as t on t.turn = r.number
+          left join answered as t on t.turn = r.number
           left join unnest(answer_turns.arrivals) as a on a.turn = r.number);
 end
 $$;
@@ -166,7 +166,7 @@ as $$
 declare
     touched text[] := touched_jobs(apply_batch.turns);
     locked text[] := lock_jobs(touched, apply_batch.waiting);
-    held turn[] := hold_tasks(apply_batch.turns, touched, missed_jobs(touched, locked));
+    held turn[] := judge_turns(apply_batch.turns, touched, missed_jobs(touched, locked));
     applied_at timestamptz := clock();
     facts fact[] := '{}'::fact[];
     judged turn[];
@@ -176,7 +176,7 @@ begin
         facts := read_facts(held, applied_at);
         if exists (select from unnest(facts) as f where f.is_untimely or f.message is not null) then
             perform check_times(held, facts);
-            judged := put_off(held, facts);
+            judged := judge_facts(held, facts);
             if judged <> held then
                 held := judged;
                 facts := read_facts(held, applied_at);
@@ -216,9 +216,9 @@ as $$
 declare
     token uuid := coalesce(advance.claim_id, gen_random_uuid());
     answers json := '[]'::json;
-    taken claimed_task[] := '{}'::claimed_task[];
+    claimed claimed_task[] := '{}'::claimed_task[];
     looked_at timestamptz;
-    told record;
+    described record;
 begin
     if advance.max_tasks is distinct from 0 then
         perform check_claim(advance.queues, advance.worker, advance.lease_for, advance.protocol, advance.instance);
@@ -229,23 +229,23 @@ begin
     perform check_turns(advance.turns);
     if advance.turns <> '[]' then
         perform check_tasks(advance.turns);
-        perform hold_ends(advance.turns);
+        perform lock_ends(advance.turns);
         answers := apply_batch(advance.turns, advance.waiting);
     end if;
     if advance.max_tasks is distinct from 0 then
         looked_at := clock();
-        taken := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
-                             advance.again);
+        claimed := claim_tasks(advance.queues, advance.worker, token, advance.max_tasks, advance.lease_for, advance.since,
+                               advance.again);
     end if;
-    told := describe_tasks(taken);
+    described := describe_tasks(claimed);
     return json_build_object(
         'at', clock(),
         'token', token,
         'turns', answers,
-        'tasks', told.tasks,
-        'since', told.mark,
+        'tasks', described.tasks,
+        'since', described.mark,
         'next_due_at', case when advance.max_tasks is distinct from 0 then
-                           claim_again_at(advance.queues, told.deliveries, advance.since, looked_at)
+                           claim_again_at(advance.queues, described.deliveries, advance.since, looked_at)
                        end);
 end
 $$;

@@ -19,7 +19,7 @@ begin
     if held.status is distinct from 'running' then
         return false;
     end if;
-    if not leave_cancel(held.id, coordinator, to_jsonb(cancel.reason), asked_at) then
+    if not insert_cancel_requests(held.id, coordinator, to_jsonb(cancel.reason), asked_at) then
         return false;
     end if;
     perform notify_listeners(lift_pause(held.id) || wake_cancelled(held.id, coordinator, asked_at));
@@ -51,11 +51,11 @@ declare
            and left(t.name, 1) <> '$');
 begin
     perform check_value(to_jsonb(cancel_hook.reason), 'the reason');
-    if end_unheld(held.id, known, cancel_hook.reason, asked_at) <> '{}' then
+    if end_unheld_activities(held.id, known, cancel_hook.reason, asked_at) <> '{}' then
         perform notify_listeners(wake_tasks(array[held.id], asked_at));
         return true;
     end if;
-    if known = '{}' or not leave_cancel(held.id, known, to_jsonb(cancel_hook.reason), asked_at) then
+    if known = '{}' or not insert_cancel_requests(held.id, known, to_jsonb(cancel_hook.reason), asked_at) then
         return false;
     end if;
     perform notify_listeners(wake_cancelled(held.id, known, asked_at));
@@ -105,7 +105,7 @@ comment on function @extschema@.asker_of(text) is
     'Return which task waits for the end of a job, and the fingerprint of its request; nulls if none does.';
 
 
-create function @extschema@.turns_left_over(ended @extschema@.turn[]) returns @extschema@.turn[]
+create function @extschema@.turns_of_earlier_runs(ended @extschema@.turn[]) returns @extschema@.turn[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -114,13 +114,13 @@ begin
     return array(
         select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null, null, null, t.kind, null,
                 t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
-          from unnest(turns_left_over.ended) as r
+          from unnest(turns_of_earlier_runs.ended) as r
           join tasks as t on t.job_id = any(array[r.job])
          where t.task ~ '^[0-9]+/'
            and split_part(t.task, '/', 1) <> split_part(r.task, '/', 1));
 end
 $$;
-comment on function @extschema@.turns_left_over(@extschema@.turn[]) is
+comment on function @extschema@.turns_of_earlier_runs(@extschema@.turn[]) is
     'Write the last turns of tasks of earlier runs that still clean up, in jobs that are ended at once.';
 
 
@@ -132,7 +132,7 @@ as $$
 declare
     last turn := end_run.ended;
     asker record := asker_of(last.job);
-    others turn[] := turns_left_over(array[last]);
+    others turn[] := turns_of_earlier_runs(array[last]);
     topics text[] := freed_queues(last || others, end_run.ended_at) || array['$job/' || last.job, '$memory/' || last.job];
 begin
     last.asker_job := asker.asker_job;

@@ -1,7 +1,7 @@
 -- Claiming: a worker takes due tasks, with all that it needs to run them, in one round trip.
 
 create function @extschema@.describe_tasks(
-    taken           @extschema@.claimed_task[],
+    claimed         @extschema@.claimed_task[],
     out tasks       json,
     out mark        timestamptz,
     out deliveries  integer,
@@ -12,7 +12,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if describe_tasks.taken = '{}' then
+    if describe_tasks.claimed = '{}' then
         tasks := '[]';
         return;
     end if;
@@ -42,7 +42,7 @@ begin
                                      when (c.kind = 'hook' or not c.is_cached) and c.position <= 1000
                                           and journal_size(c.job, c.task) <= 1048576
                                      then journal_rows(c.job, c.task, 0, c.position) end as journal
-                      from unnest(describe_tasks.taken) with ordinality as c
+                      from unnest(describe_tasks.claimed) with ordinality as c
                     offset 0) as d) as t
       join jobs as j on j.id = any(array[t.job]);
 end
@@ -65,21 +65,21 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    taken claimed_task[] := '{}'::claimed_task[];
+    claimed claimed_task[] := '{}'::claimed_task[];
 begin
     if claim_tasks.max_tasks <= 0 then
         perform check_rows(claim_tasks.max_tasks);
-        return taken;
+        return claimed;
     end if;
     if claim_tasks.again then
-        taken := taken_before(claim_tasks.queues, claim_tasks.claim_id);
+        claimed := claimed_before(claim_tasks.queues, claim_tasks.claim_id);
     end if;
-    if taken = '{}' then
+    if claimed = '{}' then
         -- A day of a lease has 24 hours, also when the clocks are changed.
-        taken := take_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id, least(claim_tasks.max_tasks, 1000),
-                          extract(epoch from claim_tasks.lease_for) * interval '1 s', coalesce(claim_tasks.since, '-infinity'));
+        claimed := claim_due(claim_tasks.queues, claim_tasks.worker, claim_tasks.claim_id, least(claim_tasks.max_tasks, 1000),
+                             extract(epoch from claim_tasks.lease_for) * interval '1 s', coalesce(claim_tasks.since, '-infinity'));
     end if;
-    return coalesce(taken, '{}');
+    return coalesce(claimed, '{}');
 end
 $$;
 comment on function @extschema@.claim_tasks(text[], text, uuid, integer, interval, timestamptz, boolean) is
@@ -136,11 +136,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if claim_again_at.deliveries is not null then
-        return case when claim_again_at.deliveries > suspicious_deliveries() then clock() + interval '50 ms' end;
+        return case when claim_again_at.deliveries > suspect_threshold() then clock() + interval '50 ms' end;
     elsif coalesce(claim_again_at.since, '-infinity') = '-infinity' then
         return next_due_at(claim_again_at.queues, claim_again_at.looked_at);
     end if;
-    return next_admission_at(restrained_queues(claim_again_at.queues), claim_again_at.looked_at);
+    return next_admission_at(restricted_queues(claim_again_at.queues), claim_again_at.looked_at);
 end
 $$;
 comment on function @extschema@.claim_again_at(text[], integer, timestamptz, timestamptz) is
@@ -151,18 +151,18 @@ comment on function @extschema@.claim_again_at(text[], integer, timestamptz, tim
 -- holder records meanwhile brings the claim to disk first. This is not allowed for queues with limits, where the database
 -- counts what it hands out, and for tasks that the database runs: a hook that crashes the server would never be
 -- recognized as poisonous.
-create function @extschema@.commit_at_leisure(queues text[], in_sql boolean) returns void
+create function @extschema@.allow_asynchronous_commit(queues text[], in_sql boolean) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if commit_at_leisure.in_sql is not true and restrained_queues(commit_at_leisure.queues) = '{}' then
+    if allow_asynchronous_commit.in_sql is not true and restricted_queues(allow_asynchronous_commit.queues) = '{}' then
         perform set_config('synchronous_commit', 'off', true);
     end if;
 end
 $$;
-comment on function @extschema@.commit_at_leisure(text[], boolean) is
+comment on function @extschema@.allow_asynchronous_commit(text[], boolean) is
     'Let the commit of a claim not wait for the disk, if a crash can lose nothing but time.';
 
 
@@ -189,26 +189,26 @@ set jit = off
 as $$
 declare
     token uuid := coalesce(claim.claim_id, gen_random_uuid());
-    taken claimed_task[];
+    claimed claimed_task[];
     looked_at timestamptz;
-    told record;
+    described record;
 begin
     perform check_claim(claim.queues, claim.worker, claim.lease_for, claim.protocol, claim.instance);
     looked_at := clock();
-    taken := claim_tasks(claim.queues, claim.worker, token, claim.max_tasks, claim.lease_for, claim.since, claim.again);
+    claimed := claim_tasks(claim.queues, claim.worker, token, claim.max_tasks, claim.lease_for, claim.since, claim.again);
     if claim.idle then
-        perform turn_idle(claim.queues, claim.worker, taken = '{}');
+        perform set_idle(claim.queues, claim.worker, claimed = '{}');
     end if;
-    told := describe_tasks(taken);
+    described := describe_tasks(claimed);
     if not claim.durable then
-        perform commit_at_leisure(claim.queues, told.in_sql);
+        perform allow_asynchronous_commit(claim.queues, described.in_sql);
     end if;
     return json_build_object(
         'at', clock(),
         'token', token,
-        'tasks', told.tasks,
-        'since', told.mark,
-        'next_due_at', claim_again_at(claim.queues, told.deliveries, claim.since, looked_at));
+        'tasks', described.tasks,
+        'since', described.mark,
+        'next_due_at', claim_again_at(claim.queues, described.deliveries, claim.since, looked_at));
 end
 $$;
 comment on function @extschema@.claim(text[], text, uuid, integer, interval, timestamptz, boolean, boolean, integer, uuid, boolean) is

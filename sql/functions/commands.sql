@@ -129,7 +129,7 @@ comment on function @extschema@.command_failure(jsonb, text, text[], jsonb) is
 
 
 -- The rule of every command but log, for any document and path.
-create function @extschema@.carry_out(
+create function @extschema@.check_and_apply(
     context   jsonb,
     op        text,
     path      text[],
@@ -141,8 +141,8 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    old jsonb := carry_out.context #> carry_out.path;
-    failure jsonb := command_failure(carry_out.context, carry_out.op, carry_out.path, carry_out.argument);
+    old jsonb := check_and_apply.context #> check_and_apply.path;
+    failure jsonb := command_failure(check_and_apply.context, check_and_apply.op, check_and_apply.path, check_and_apply.argument);
     new jsonb;
 begin
     if failure is not null then
@@ -150,11 +150,11 @@ begin
     end if;
     case op
         when 'remove' then
-            return remove_element(carry_out.context, carry_out.path, carry_out.argument::integer);
+            return remove_element(check_and_apply.context, check_and_apply.path, check_and_apply.argument::integer);
         when 'merge' then
-            return (merge_at(carry_out.context, carry_out.path, carry_out.argument), null, null)::outcome;
+            return (merge_at(check_and_apply.context, check_and_apply.path, check_and_apply.argument), null, null)::outcome;
         when 'delete' then
-            return (case when carry_out.path = '{}' then '{}' else carry_out.context #- carry_out.path end,
+            return (case when check_and_apply.path = '{}' then '{}' else check_and_apply.context #- check_and_apply.path end,
                     coalesce(old, 'null'), null)::outcome;
         else
             new := case op
@@ -166,15 +166,15 @@ begin
                        when 'set_if_not_exists' then coalesce(old, argument)
                    end;
             if op = 'increment' and abs(new::numeric) > 1e308 then
-                return (null, null, value_failure(new, write_path(carry_out.path)))::outcome;
+                return (null, null, value_failure(new, write_path(check_and_apply.path)))::outcome;
             end if;
-            return (put_value(carry_out.context, carry_out.path, new),
+            return (put_value(check_and_apply.context, check_and_apply.path, new),
                     case when op in ('append', 'prepend') then to_jsonb(jsonb_array_length(new)) when op <> 'set' then new end,
                     null)::outcome;
     end case;
 end
 $$;
-comment on function @extschema@.carry_out(jsonb, text, text[], jsonb) is
+comment on function @extschema@.check_and_apply(jsonb, text, text[], jsonb) is
     'Check a command completely and apply it: return the new document and the answer, or a failure (PD101, PD102, PD103, PD304).';
 
 
@@ -225,7 +225,7 @@ begin
         made.context := merge_at(apply_command.context, apply_command.path, argument);
     end if;
     if made.context is null or (op = 'increment' and abs(made.answer::numeric) > 1e308) then
-        made := carry_out(apply_command.context, op, apply_command.path, argument);
+        made := check_and_apply(apply_command.context, op, apply_command.path, argument);
     end if;
     if pg_column_size(made.context) > 8388608 then
         return (null, null, document_failure(made.context))::outcome;

@@ -42,7 +42,7 @@ begin
     if tasks is null then
         return;
     end if;
-    perform leave_versions(held, tasks, keys, fingerprints, meet_conditions.met_at);
+    perform answer_conditions(held, tasks, keys, fingerprints, meet_conditions.met_at);
     perform notify_listeners(wake_tasks(array[held.id], meet_conditions.met_at));
 end
 $$;
@@ -50,24 +50,24 @@ comment on function @extschema@.meet_conditions(@extschema@.memory, timestamptz)
     'Answer the tasks whose conditions are met by the memory of a locked job with its version, and wake them.';
 
 
-create function @extschema@.heed_watchers(held @extschema@.memory, changed_at timestamptz) returns boolean
+create function @extschema@.notify_watchers(held @extschema@.memory, changed_at timestamptz) returns boolean
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform check_snapshot(array[held.id]);
-    perform meet_conditions(held, heed_watchers.changed_at);
+    perform meet_conditions(held, notify_watchers.changed_at);
     perform notify_listeners(array['$memory/' || held.id]);
     if held.entity = '$schedule' then
-        perform notify_listeners(wake_task(held.id, '$hook/$schedule', heed_watchers.changed_at));
+        perform notify_listeners(wake_task(held.id, '$hook/$schedule', notify_watchers.changed_at));
         return true;
     end if;
     return exists (select from conditions as c where c.job_id = held.id)
-        or is_listened_for('$memory/' || held.id, null, heed_watchers.changed_at - interval '1 hour');
+        or is_listened_for('$memory/' || held.id, null, notify_watchers.changed_at - interval '1 hour');
 end
 $$;
-comment on function @extschema@.heed_watchers(@extschema@.memory, timestamptz) is
+comment on function @extschema@.notify_watchers(@extschema@.memory, timestamptz) is
     'Notify those who wait for a change of a locked memory, including the task of a schedule; return whether anybody still waits.';
 
 
@@ -77,7 +77,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    asked text[];
+    waiting_jobs text[];
 begin
     with wanted as (
         insert into conditions as c (job_id, task, key, condition, asked_at, fingerprint)
@@ -92,10 +92,10 @@ begin
             on conflict on constraint one_row_per_condition do nothing
         returning c.job_id
     )
-    select array_agg(distinct w.job_id) into asked from wanted as w;
-    if asked is not null then
-        perform watch_jobs(asked);
-        perform meet_conditions(read_job(job), await_conditions.asked_at) from unnest(asked) as job;
+    select array_agg(distinct w.job_id) into waiting_jobs from wanted as w;
+    if waiting_jobs is not null then
+        perform watch_jobs(waiting_jobs);
+        perform meet_conditions(read_job(job), await_conditions.asked_at) from unnest(waiting_jobs) as job;
     end if;
 end
 $$;

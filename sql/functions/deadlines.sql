@@ -12,7 +12,7 @@ declare
 begin
     perform lock_jobs(array_remove(array[run_deadline.job, asker.asker_job], null), waiting => true);
     -- The asker of a job does not change while its deadline is held.
-    if hold_task(run_deadline.job, run_deadline.task, run_deadline.token) is null then
+    if lock_held_task(run_deadline.job, run_deadline.task, run_deadline.token) is null then
         return 'gone';
     end if;
     ended := terminated_turn(run_deadline.job, split_part(run_deadline.task, '/', 1)::integer, null);

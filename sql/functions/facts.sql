@@ -36,12 +36,12 @@ begin
 exception
     -- Only now it is looked up which one it was. Nothing was written in this block, so it costs no transaction id.
     when data_exception or program_limit_exceeded then
-        perform raise_failure(failure_among(unread_failure(f.fact, 'fact ' || f.place::text), 'turn', r.number,
+        perform raise_failure(failure_among(unreadable_failure(f.fact, 'fact ' || f.place::text), 'turn', r.number,
                                             cardinality(read_facts.turns), concat_ws(' of job ', r.task, r.job)))
            from unnest(read_facts.turns) as r
           cross join jsonb_array_elements(r.facts) with ordinality as f (fact, place)
           where r.verdict = 'apply'
-            and misread_field(f.fact) is not null
+            and unreadable_field(f.fact) is not null
           order by r.number, f.place;
         raise;
 end
@@ -72,9 +72,9 @@ comment on function @extschema@.check_times(@extschema@.turn[], @extschema@.fact
 
 
 create function @extschema@.answer_command(
-    inout told  @extschema@.fact,
+    inout fact  @extschema@.fact,
     inout held  @extschema@.memory,
-    told_at     timestamptz
+    applied_at  timestamptz
 )
 language plpgsql
 volatile
@@ -83,24 +83,24 @@ as $$
 declare
     made outcome;
 begin
-    if held.version <> told.expects then
-        made.failure := version_failure(held, told.expects);
+    if held.version <> fact.expects then
+        made.failure := version_failure(held, fact.expects);
     else
-        made := apply_command(held.context, told.op, told.path, told.argument);
-        if made.failure is null and told.op <> 'log' then
+        made := apply_command(held.context, fact.op, fact.path, fact.argument);
+        if made.failure is null and fact.op <> 'log' then
             made.failure := contract_failure(held.entity, made.context);
         end if;
     end if;
-    told.ok := made.failure is null;
-    if told.ok then
+    fact.ok := made.failure is null;
+    if fact.ok then
         held.context := made.context;
         held.version := held.version + 1;
-        told.version := held.version;
+        fact.version := held.version;
         if held.watched or held.version % 100 = 0 then
-            held.watched := mark_version(held, answer_command.told_at);
+            held.watched := mark_version(held, answer_command.applied_at);
         end if;
     end if;
-    told.value := coalesce(made.failure, made.answer, to_jsonb(held.version));
+    fact.value := coalesce(made.failure, made.answer, to_jsonb(held.version));
 end
 $$;
 comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.memory, timestamptz) is
@@ -109,7 +109,7 @@ comment on function @extschema@.answer_command(@extschema@.fact, @extschema@.mem
 
 -- The journal stores the version that was read, and nothing else of a large value: it can be read again at any time.
 create function @extschema@.answer_read(
-    inout told  @extschema@.fact,
+    inout fact  @extschema@.fact,
     held        @extschema@.memory,
     before      @extschema@.fact[]
 )
@@ -118,32 +118,32 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    found_value jsonb := held.context #> told.path;
+    found_value jsonb := held.context #> fact.path;
     failure jsonb;
     size integer;
 begin
-    told.argument := jsonb_build_object('version', held.version);
+    fact.argument := jsonb_build_object('version', held.version);
     if found_value is null then
-        failure := log_failure(held.id, told.path, held.version);
+        failure := log_failure(held.id, fact.path, held.version);
         if failure is not null then
-            told.ok := false;
-            told.value := failure;
+            fact.ok := false;
+            fact.value := failure;
             return;
         end if;
         -- Items that the same batch has added to a log are not in the journal yet.
-        found_value := nullif(coalesce(log_value(held.id, told.path, held.version), '[]') || coalesce((
+        found_value := nullif(coalesce(log_value(held.id, fact.path, held.version), '[]') || coalesce((
             select jsonb_agg(i.item order by b.version, i.place)
               from unnest(answer_read.before) as b
              cross join lateral jsonb_array_elements(b.argument) with ordinality as i (item, place)
              where b.job = held.id
                and b.op = 'log'
-               and b.path = told.path
+               and b.path = fact.path
                and b.ok), '[]'), '[]');
     end if;
-    told.value := coalesce(found_value, 'null');
-    size := octet_length(told.value::text);  -- a document that comes from its table may be compressed
+    fact.value := coalesce(found_value, 'null');
+    size := octet_length(fact.value::text);  -- a document that comes from its table may be compressed
     if size > 2000 then
-        told.argument := told.argument || jsonb_build_object('bytes', size);
+        fact.argument := fact.argument || jsonb_build_object('bytes', size);
     end if;
 end
 $$;
@@ -158,37 +158,37 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    told fact[] := '{}'::fact[];
+    applied fact[] := '{}'::fact[];
     this fact;
     held memory;
     answered record;
     read_version bigint;
-    is_as_before boolean;
+    is_unchanged boolean;
 begin
     -- A loop: every command needs the document that the one before it left.
     foreach this in array facts loop
         if this.op is not null and this.job is distinct from held.id then
             if held.version > read_version then
-                perform write_memory(held, apply_commands.applied_at, is_as_before);
+                perform write_memory(held, apply_commands.applied_at, is_unchanged);
             end if;
             held := read_job(this.job);
             read_version := held.version;
-            is_as_before := true;
+            is_unchanged := true;
         end if;
         if this.op = 'get' then
-            this := answer_read(this, held, told);
+            this := answer_read(this, held, applied);
         elsif this.op is not null then
             answered := answer_command(this, held, apply_commands.applied_at);
-            this := answered.told;
+            this := answered.fact;
             held := answered.held;
-            is_as_before := is_as_before and (this.op = 'log' or not this.ok);
+            is_unchanged := is_unchanged and (this.op = 'log' or not this.ok);
         end if;
-        told := told || this;
+        applied := applied || this;
     end loop;
     if held.version > read_version then
-        perform write_memory(held, apply_commands.applied_at, is_as_before);
+        perform write_memory(held, apply_commands.applied_at, is_unchanged);
     end if;
-    facts := told;
+    facts := applied;
 end
 $$;
 comment on function @extschema@.apply_commands(@extschema@.fact[], timestamptz) is
@@ -232,8 +232,8 @@ begin
       into own
       from unnest(facts) as f
       join unnest(send_signals.turns) as r on r.number = f.turn and r.signal = f.signal and r.job = f.target;
-    perform leave_answers(own, send_signals.sent_at);
-    perform leave_signals(array(
+    perform insert_answers(own, send_signals.sent_at);
+    perform insert_signals(array(
         select f
           from unnest(facts) as f
           join unnest(send_signals.turns) as r on r.number = f.turn
@@ -246,34 +246,34 @@ comment on function @extschema@.send_signals(@extschema@.fact[], @extschema@.tur
     'Send the signals of turns; a signal that nobody can take is answered with its failure. [P5]';
 
 
-create function @extschema@.tell_facts(
+create function @extschema@.apply_facts(
     inout facts  @extschema@.fact[],
     turns        @extschema@.turn[],
     locked       text[],
-    told_at      timestamptz
+    applied_at   timestamptz
 )
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    does record;
+    batch record;
 begin
-    select bool_or(f.op is not null) as command, bool_or(f.message is not null) as consume,
-           bool_or(f.signal is not null) as send
-      into does
+    select bool_or(f.op is not null) as has_commands, bool_or(f.message is not null) as has_messages,
+           bool_or(f.signal is not null) as has_signals
+      into batch
       from unnest(facts) as f;
-    if does.command then
-        facts := apply_commands(facts, tell_facts.told_at);
+    if batch.has_commands then
+        facts := apply_commands(facts, apply_facts.applied_at);
     end if;
-    if does.consume then
-        facts := consume_messages(facts, tell_facts.told_at);
+    if batch.has_messages then
+        facts := consume_messages(facts, apply_facts.applied_at);
     end if;
-    if does.send then
-        facts := send_signals(facts, tell_facts.turns, tell_facts.locked, tell_facts.told_at);
+    if batch.has_signals then
+        facts := send_signals(facts, apply_facts.turns, apply_facts.locked, apply_facts.applied_at);
     end if;
     perform append_facts(facts);
 end
 $$;
-comment on function @extschema@.tell_facts(@extschema@.fact[], @extschema@.turn[], text[], timestamptz) is
+comment on function @extschema@.apply_facts(@extschema@.fact[], @extschema@.turn[], text[], timestamptz) is
     'Carry out what facts do, then append them to their journals.';

@@ -18,10 +18,10 @@ begin
            and j.on_parent_end = 'cancel'
          order by j.id
     loop
-        perform leave_cancel(child.id, child.coordinator, '"the parent has ended"', cancel_children.asked_at);
+        perform insert_cancel_requests(child.id, child.coordinator, '"the parent has ended"', cancel_children.asked_at);
         queues := queues || lift_pause(child.id) || wake_cancelled(child.id, child.coordinator, cancel_children.asked_at);
     end loop;
-    perform part_from_parent(cancel_children.children);
+    perform clear_on_parent_end(cancel_children.children);
     return queues;
 end
 $$;
@@ -44,7 +44,7 @@ declare
     freed text[] := '{}'::text[];
 begin
     if ended <> '{}' then
-        ended := ended || turns_left_over(ended);
+        ended := ended || turns_of_earlier_runs(ended);
         freed := freed_queues(ended, terminate_children.ended_at);
         perform end_tasks(ended, terminate_children.ended_at);
     end if;
@@ -73,14 +73,14 @@ begin
     perform lock_jobs(array[end_children.job], waiting => true);
     children := lock_jobs(children_to_end(end_children.job, parent, 100), waiting => false);
     children := still_children(children, end_children.job, parent);
-    held := hold_task(end_children.job, end_children.task, end_children.token);
+    held := lock_held_task(end_children.job, end_children.task, end_children.token);
     ended_at := clock();
     if held.job is null then
         return 'gone';
     end if;
     perform notify_listeners(cancel_children(children, ended_at) || terminate_children(children, ended_at));
     if children_to_end(held.job, parent, 1) <> '{}' then
-        perform put_off_task(held, ended_at + case when children = '{}' then interval '1 s' else '0 s' end);
+        perform give_back_task(held, ended_at + case when children = '{}' then interval '1 s' else '0 s' end);
         return 'retry';
     end if;
     perform delete_tasks(array[held]);
@@ -106,21 +106,21 @@ declare
 begin
     perform check_rows(family.max_rows);
     return query
-    with recursive lines as (
-        select j.id, array[j.id] as line
+    with recursive descendants as (
+        select j.id, array[j.id] as ancestry
           from jobs as j
          where j.id = head.id
         union all
-        select c.id, l.line || c.id
-          from lines as l
+        select c.id, l.ancestry || c.id
+          from descendants as l
           join jobs as c on c.parent = l.id
-         where c.id <> all(l.line)
+         where c.id <> all(l.ancestry)
     )
-    select j.id, j.parent, cardinality(l.line) - 1, j.workflow, j.status::text, j.asked_as, j.on_parent_end::text,
+    select j.id, j.parent, cardinality(l.ancestry) - 1, j.workflow, j.status::text, j.asked_as, j.on_parent_end::text,
            j.created_at, j.finished_at
-      from lines as l
+      from descendants as l
       join jobs as j on j.id = l.id
-     order by l.line
+     order by l.ancestry
      limit family.max_rows;
 end
 $$;

@@ -39,20 +39,20 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    told record;
+    bounds record;
 begin
     select max(f.version) filter (where f.seq <= version_at_fact.seq) as lowest,
            min(f.version - f.made) filter (where f.seq > version_at_fact.seq) as highest,
            max(f.at) filter (where f.seq <= version_at_fact.seq) as at
-      into told
+      into bounds
       from (select g.seq, g.at, case when g.kind = 'read' then (g.argument ->> 'version')::bigint else g.version end as version,
                    case when g.version is null then 0 else 1 end as made
               from journal as g
              where g.job_id = it.id
                and g.task = version_at_fact.task
                and (g.version is not null or g.kind = 'read' or g.seq = version_at_fact.seq)) as f;
-    return least(coalesce(told.highest, it.version),
-                 greatest(coalesce(told.lowest, 0), version_at(it.id, coalesce(told.at, run_began_at(it.id)))));
+    return least(coalesce(bounds.highest, it.version),
+                 greatest(coalesce(bounds.lowest, 0), version_at(it.id, coalesce(bounds.at, run_began_at(it.id)))));
 end
 $$;
 comment on function @extschema@.version_at_fact(@extschema@.memory, text, bigint) is
@@ -96,7 +96,7 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform raise_failure(own_name_failure(check_fork.new_id, 'the id of a job'));
+    perform raise_failure(chosen_name_failure(check_fork.new_id, 'the id of a job'));
     perform check_name(coalesce(check_fork.key, 'none'), 'a key');
     perform raise_failure(case
         when it.status is null then make_failure(
@@ -124,10 +124,10 @@ declare
 begin
     for hundred in held.version / 100 + 1 .. last / 100 loop
         held.version := 100 * hundred;
-        perform keep_snapshot(held);
+        perform store_snapshot(held);
     end loop;
     held.version := last;
-    perform write_memory(held, forked_at, is_as_before => true);
+    perform write_memory(held, forked_at, is_unchanged => true);
 end
 $$;
 comment on function @extschema@.fork_logs(text, text, bigint) is
@@ -152,14 +152,14 @@ as $$
 declare
     held memory := lock_job(fork.id);
     source text := held.run::text || '/main';
-    told bigint := journal_length(held.id, source);
-    upto bigint := coalesce(fork.seq, told);
+    journal_end bigint := journal_length(held.id, source);
+    upto bigint := coalesce(fork.seq, journal_end);
     version bigint := case when fork.seq is null then held.version else version_at_fact(held, source, upto) end;
     document jsonb := coalesce(fork.context, case when fork.seq is null then held.context else memory_at(held.id, version) end);
     wanted new_job;
 begin
     perform raise_failure(key_failure(fork.key, fork.new_id, 'new_id'));
-    perform check_fork(held, coalesce(fork.new_id, 'any'), told, upto, fork.key);
+    perform check_fork(held, coalesce(fork.new_id, 'any'), journal_end, upto, fork.key);
     if fork.context is not null then
         perform raise_failure(coalesce(value_failure(fork.context, 'the memory'), argument_failure('set', '{}', fork.context)));
     end if;
@@ -175,7 +175,7 @@ begin
     perform fork_logs(wanted.id, held.id, version);
     perform copy_journal(held.id, source, wanted.id, upto);
     perform mark_fork(wanted.id, authors_of(held, source, upto));
-    perform set_out_at(wanted.id, upto::integer, run_started_at(held.id, source), (
+    perform set_position(wanted.id, upto::integer, run_started_at(held.id, source), (
         select max(f.at) from journal as f where f.job_id = wanted.id and f.task = '1/main'));
     return (wanted.id, true)::started;
 end
@@ -184,7 +184,7 @@ comment on function @extschema@.fork(text, text, bigint, jsonb, text) is
     'Start a job from a place in the journal of another job''s coordinator, with the memory of that moment or another; return its id and whether this call made it. Errors: PD103, PD104, PD107, PD109, PD30x, PD401, PD402. [P9] [P12]';
 
 
-create function @extschema@.kin_of(ids text[]) returns setof @extschema@.kinship
+create function @extschema@.origins_of(ids text[]) returns setof @extschema@.job_origin
 language plpgsql
 stable
 security definer
@@ -198,9 +198,9 @@ begin
     select j.id, array(select f.author ->> 'job' from jsonb_array_elements(j.forked_from) as f (author)),
            j.parent, j.asked_as
       from jobs as j
-     where j.id = any(kin_of.ids)
+     where j.id = any(origins_of.ids)
        and (j.forked_from is not null or j.parent is not null);
 end
 $$;
-comment on function @extschema@.kin_of(text[]) is
+comment on function @extschema@.origins_of(text[]) is
     'Return from which jobs some jobs come; a row for each job that was forked or has a parent.';

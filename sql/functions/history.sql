@@ -49,7 +49,7 @@ comment on function @extschema@.members_written(text, bigint, bigint) is
     'Return the members of a document that commands in a range of versions wrote in.';
 
 
-create function @extschema@.apply_again(
+create function @extschema@.reapply_commands(
     document  jsonb,
     id        text,
     after     bigint,
@@ -60,22 +60,22 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    made outcome := (apply_again.document, null, null)::outcome;
-    told record;
+    made outcome := (reapply_commands.document, null, null)::outcome;
+    entry record;
 begin
     -- A loop: each command needs the document that the one before it left.
-    for told in
+    for entry in
         select f.version, f.op, f.path, f.argument
           from journal as f
-         where f.job_id = apply_again.id
-           and f.version > apply_again.after
-           and f.version <= apply_again.upto
+         where f.job_id = reapply_commands.id
+           and f.version > reapply_commands.after
+           and f.version <= reapply_commands.upto
            and f.op <> 'log'
          order by f.version
     loop
-        made := apply_command(made.context, told.op, told.path, told.argument);
+        made := apply_command(made.context, entry.op, entry.path, entry.argument);
         if made.failure is not null then
-            raise exception 'version % of job % cannot be made again', told.version, quote_literal(apply_again.id)
+            raise exception 'version % of job % cannot be made again', entry.version, quote_literal(reapply_commands.id)
                 using errcode = 'data_corrupted',
                       detail = made.failure ->> 'message',
                       hint = 'Somebody has changed the tables by hand: see assert_histories().';
@@ -84,7 +84,7 @@ begin
     return made.context;
 end
 $$;
-comment on function @extschema@.apply_again(jsonb, text, bigint, bigint) is
+comment on function @extschema@.reapply_commands(jsonb, text, bigint, bigint) is
     'Apply the commands of a memory after one version up to another, as they were applied first.';
 
 
@@ -103,7 +103,7 @@ as $$
 declare
     overwrite bigint := last_overwrite(replay_commands.id, replay_commands.after, replay_commands.upto);
     base jsonb := case when overwrite is null then replay_commands.context
-                       else apply_again('{}', replay_commands.id, overwrite - 1, overwrite) end;
+                       else reapply_commands('{}', replay_commands.id, overwrite - 1, overwrite) end;
     since bigint := coalesce(overwrite, replay_commands.after);
     names text[] := members_written(replay_commands.id, since, replay_commands.upto);
     members jsonb := (select jsonb_object_agg(name, base -> name) from unnest(names) as name where base ? name);
@@ -111,7 +111,7 @@ begin
     if names = '{}' then
         return base;
     end if;
-    return (base - names) || apply_again(coalesce(members, '{}'), replay_commands.id, since, replay_commands.upto);
+    return (base - names) || reapply_commands(coalesce(members, '{}'), replay_commands.id, since, replay_commands.upto);
 end
 $$;
 comment on function @extschema@.replay_commands(jsonb, text, bigint, bigint) is
@@ -245,10 +245,10 @@ declare
     here bigint;
     document jsonb;
     base record;
-    told record;
+    entry record;
 begin
     -- A loop: the document at one version is made of that at the version before.
-    for told in
+    for entry in
         select f.seq, f.path, (f.argument ->> 'version')::bigint as version
           from (select g.seq, g.op, g.value, g.path, g.argument
                   from journal as g
@@ -261,16 +261,16 @@ begin
            and f.value is null
          order by 3, 1
     loop
-        if told.version is distinct from here then
-            base := nearest_snapshot(large_reads.job, told.version);
+        if entry.version is distinct from here then
+            base := nearest_snapshot(large_reads.job, entry.version);
             if here is null or base.version > here then
                 here := base.version;
                 document := base.context;
             end if;
-            document := replay_commands(document, large_reads.job, here, told.version);
-            here := told.version;
+            document := replay_commands(document, large_reads.job, here, entry.version);
+            here := entry.version;
         end if;
-        return next (told.seq, coalesce(document #> told.path, log_value(large_reads.job, told.path, here), 'null'))::large_read;
+        return next (entry.seq, coalesce(document #> entry.path, log_value(large_reads.job, entry.path, here), 'null'))::large_read;
     end loop;
 end
 $$;

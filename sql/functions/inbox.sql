@@ -10,12 +10,12 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    told record;
+    page record;
 begin
     select jsonb_agg(jsonb_build_object('id', m.id, 'key', m.key, 'name', m.name, 'fingerprint', m.fingerprint, 'ok', m.ok,
                                         'payload', m.payload, 'sent_at', m.sent_at) order by m.id) as messages,
            count(*) as number, count(*) filter (where m.task is null) as signals
-      into told
+      into page
       from (select i.*, sum(octet_length(i.payload::text)) over before
                             - coalesce(octet_length(i.payload::text), 0) as bytes_before,
                    count(*) filter (where i.task is null) over before as signals
@@ -37,8 +37,8 @@ begin
      where coalesce(m.bytes_before, 0) < 4194304
        and (m.signals < 100 or m.task is null);
     -- As text they take up to six times as much space.
-    return case when told.number = 1000 or told.signals = 100 or pg_column_size(told.messages) > 524288
-                then jsonb_set(told.messages, '{-1,more}', 'true') else told.messages end;
+    return case when page.number = 1000 or page.signals = 100 or pg_column_size(page.messages) > 524288
+                then jsonb_set(page.messages, '{-1,more}', 'true') else page.messages end;
 end
 $$;
 comment on function @extschema@.open_messages(text, text, text[]) is
@@ -112,7 +112,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    told fact[];
+    completed fact[];
 begin
     with consumed as (
         update inbox as i
@@ -123,47 +123,47 @@ begin
     select array_agg((f.turn, f.job, f.task, f.seq, f.kind, f.key, f.name, f.fingerprint, coalesce(c.ok, f.ok),
                       case when c.id is null then f.value else c.payload end, f.version, f.op, f.path, f.argument, f.at,
                       f.message, f.signal, f.target, f.is_untimely, f.expects)::fact order by f.job, f.turn, f.seq)
-      into told
+      into completed
       from unnest(consume_messages.facts) as f
       left join consumed as c on c.id = f.message;
-    facts := told;
+    facts := completed;
 end
 $$;
 comment on function @extschema@.consume_messages(@extschema@.fact[], timestamptz) is
     'Consume the messages that facts name; the journal repeats what the inbox said.';
 
 
-create function @extschema@.leave_signals(facts @extschema@.fact[], sent_at timestamptz) returns void
+create function @extschema@.insert_signals(facts @extschema@.fact[], sent_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into inbox (job_id, name, payload, sender, sent_at)
-    select f.target, f.signal, f.argument, f.job || ' ' || f.task, leave_signals.sent_at
-      from unnest(leave_signals.facts) as f
+    select f.target, f.signal, f.argument, f.job || ' ' || f.task, insert_signals.sent_at
+      from unnest(insert_signals.facts) as f
      order by f.turn, f.seq;
 end
 $$;
-comment on function @extschema@.leave_signals(@extschema@.fact[], timestamptz) is 'Insert the signals that turns send.';
+comment on function @extschema@.insert_signals(@extschema@.fact[], timestamptz) is 'Insert the signals that turns send.';
 
 
-create function @extschema@.signal_was_left(id text, key text) returns boolean
+create function @extschema@.signal_was_sent(id text, key text) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return exists (select from inbox as i where i.job_id = signal_was_left.id and i.dedupe_key = signal_was_left.key);
+    return exists (select from inbox as i where i.job_id = signal_was_sent.id and i.dedupe_key = signal_was_sent.key);
 end
 $$;
-comment on function @extschema@.signal_was_left(text, text) is
+comment on function @extschema@.signal_was_sent(text, text) is
     'Tell whether a signal with this key was accepted before. [P12]';
 
 
 -- Under the lock of the job it was checked whether the key was used. An old snapshot may not show that, and meets it
 -- here: 40001.
-create function @extschema@.leave_signal(
+create function @extschema@.insert_signal(
     id       text,
     name     text,
     payload  jsonb,
@@ -176,14 +176,14 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into inbox (job_id, name, payload, dedupe_key, sent_at)
-    values (leave_signal.id, leave_signal.name, leave_signal.payload, leave_signal.key, leave_signal.sent_at)
+    values (insert_signal.id, insert_signal.name, insert_signal.payload, insert_signal.key, insert_signal.sent_at)
         on conflict (job_id, dedupe_key) where dedupe_key is not null do nothing;
 end
 $$;
-comment on function @extschema@.leave_signal(text, text, jsonb, text, timestamptz) is 'Insert a signal from outside.';
+comment on function @extschema@.insert_signal(text, text, jsonb, text, timestamptz) is 'Insert a signal from outside.';
 
 
-create function @extschema@.leave_answers(turns @extschema@.turn[], answered_at timestamptz) returns void
+create function @extschema@.insert_answers(turns @extschema@.turn[], answered_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -191,18 +191,18 @@ as $$
 begin
     insert into inbox (job_id, task, key, name, ok, payload, sender, sent_at, fingerprint)
     select r.asker_job, r.asker_task, r.asker_key, r.signal, r.state = 'done', r.value, r.job || ' ' || r.task,
-           leave_answers.answered_at, r.fingerprint
-      from unnest(leave_answers.turns) as r
+           insert_answers.answered_at, r.fingerprint
+      from unnest(insert_answers.turns) as r
      where exists (select from tasks as t where t.job_id = r.asker_job and t.task = r.asker_task offset 0)
      order by r.number
         on conflict (job_id, task, key) do nothing;
 end
 $$;
-comment on function @extschema@.leave_answers(@extschema@.turn[], timestamptz) is
+comment on function @extschema@.insert_answers(@extschema@.turn[], timestamptz) is
     'Insert the answers of tasks for their askers that are alive; an answer that was given earlier stays.';
 
 
-create function @extschema@.leave_versions(
+create function @extschema@.answer_conditions(
     held          @extschema@.memory,
     tasks         text[],
     keys          text[],
@@ -215,16 +215,16 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into inbox (job_id, task, key, payload, sent_at, fingerprint)
-    select held.id, w.task, w.key, to_jsonb(held.version), leave_versions.left_at, w.fingerprint
-      from unnest(leave_versions.tasks, leave_versions.keys, leave_versions.fingerprints) as w (task, key, fingerprint)
+    select held.id, w.task, w.key, to_jsonb(held.version), answer_conditions.left_at, w.fingerprint
+      from unnest(answer_conditions.tasks, answer_conditions.keys, answer_conditions.fingerprints) as w (task, key, fingerprint)
         on conflict (job_id, task, key) do nothing;
 end
 $$;
-comment on function @extschema@.leave_versions(@extschema@.memory, text[], text[], text[], timestamptz) is
+comment on function @extschema@.answer_conditions(@extschema@.memory, text[], text[], text[], timestamptz) is
     'Answer tasks whose conditions a memory meets with its version.';
 
 
-create function @extschema@.leave_cancel(
+create function @extschema@.insert_cancel_requests(
     job       text,
     tasks     text[],
     reason    jsonb,
@@ -236,13 +236,13 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into inbox (job_id, task, key, ok, payload, sent_at)
-    select leave_cancel.job, asked.task, '$cancel', false, leave_cancel.reason, leave_cancel.asked_at
-      from unnest(leave_cancel.tasks) as asked (task)
+    select insert_cancel_requests.job, asked.task, '$cancel', false, insert_cancel_requests.reason, insert_cancel_requests.asked_at
+      from unnest(insert_cancel_requests.tasks) as asked (task)
         on conflict (job_id, task, key) do nothing;
     return found;
 end
 $$;
-comment on function @extschema@.leave_cancel(text, text[], jsonb, timestamptz) is
+comment on function @extschema@.insert_cancel_requests(text, text[], jsonb, timestamptz) is
     'Insert a request to cancel for tasks of a job; return false if there was one before.';
 
 

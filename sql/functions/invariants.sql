@@ -8,14 +8,14 @@ as $$
 begin
     return query
     select 'I1', j.id, null::text,
-           format('version %s, but %s commands in the journal, the latest %s', j.version, v.told, v.latest)
+           format('version %s, but %s commands in the journal, the latest %s', j.version, v.commands, v.latest)
       from jobs as j
      cross join lateral (
-        select count(*) as told, coalesce(max(f.version), 0) as latest
+        select count(*) as commands, coalesce(max(f.version), 0) as latest
           from journal as f
          where f.job_id = j.id
            and f.version is not null) as v
-     where j.version <> v.told
+     where j.version <> v.commands
         or j.version <> v.latest
     union all
     select 'I2', j.id, null, format('%s snapshots up to version %s', k.kept, j.version)
@@ -62,15 +62,15 @@ begin
        and j.timeout is not null
        and not exists (select from tasks as t where t.job_id = j.id and t.task = j.run::text || '/main/$deadline')
     union all
-    select 'I18', j.id, null, format('the beginnings of %s later runs are recorded, but the last is run %s', k.told, j.run)
+    select 'I18', j.id, null, format('the beginnings of %s later runs are recorded, but the last is run %s', k.recorded, j.run)
       from jobs as j
      cross join lateral (
-        select count(*) as told
+        select count(*) as recorded
           from journal as f
          where f.job_id = j.id
            and f.task = '$run'
            and f.seq between 2 and j.run) as k
-     where k.told <> j.run - 1
+     where k.recorded <> j.run - 1
     union all
     select 'I24', t.job_id, t.task, format('its version is %s, that of its job %s', t.pinned_version, j.pinned_version)
       from tasks as t
@@ -148,7 +148,7 @@ begin
        and t.stuck_reason is null
        and t.due_at > now_at
        and (t.awaits is not null and open_messages(t.job_id, t.task, t.awaits) is not null
-            or not (t.awaits is null and was_out_of_reach(t.failure))
+            or not (t.awaits is null and lacked_code_or_key(t.failure))
                and exists (
                 select
                   from inbox as i
@@ -164,14 +164,14 @@ begin
      where t.deliveries > max_deliveries() + 1
        and t.stuck_reason is null
     union all
-    select 'I10', t.job_id, t.task, format('position %s, but %s rows in the journal up to %s', t.position, v.told, v.latest)
+    select 'I10', t.job_id, t.task, format('position %s, but %s rows in the journal up to %s', t.position, v.facts, v.latest)
       from tasks as t
      cross join lateral (
-        select count(*) as told, coalesce(max(f.seq), 0) as latest
+        select count(*) as facts, coalesce(max(f.seq), 0) as latest
           from journal as f
          where f.job_id = t.job_id
            and f.task = t.task) as v
-     where t.position <> v.told
+     where t.position <> v.facts
         or t.position <> v.latest
     union all
     select 'I11', t.job_id, t.task, 'nobody waits for the answer: its asker is gone'

@@ -1,24 +1,24 @@
 -- Jobs: their rows.
 
-create function @extschema@.first_of_each(wanted @extschema@.new_job[]) returns @extschema@.new_job[]
+create function @extschema@.first_per_id(wanted @extschema@.new_job[]) returns @extschema@.new_job[]
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if cardinality(first_of_each.wanted) <= 1 then
-        return first_of_each.wanted;
+    if cardinality(first_per_id.wanted) <= 1 then
+        return first_per_id.wanted;
     end if;
-    if cardinality(first_of_each.wanted) = (select count(distinct w.id) from unnest(first_of_each.wanted) as w) then
-        return first_of_each.wanted;
+    if cardinality(first_per_id.wanted) = (select count(distinct w.id) from unnest(first_per_id.wanted) as w) then
+        return first_per_id.wanted;
     end if;
     return array(
-        select distinct on ((first_of_each.wanted[place]).id collate "C") first_of_each.wanted[place]
-          from generate_subscripts(first_of_each.wanted, 1) as place
-         order by (first_of_each.wanted[place]).id collate "C", place);
+        select distinct on ((first_per_id.wanted[place]).id collate "C") first_per_id.wanted[place]
+          from generate_subscripts(first_per_id.wanted, 1) as place
+         order by (first_per_id.wanted[place]).id collate "C", place);
 end
 $$;
-comment on function @extschema@.first_of_each(@extschema@.new_job[]) is
+comment on function @extschema@.first_per_id(@extschema@.new_job[]) is
     'Keep the first of several requests for the same id: it gets the job.';
 
 
@@ -98,14 +98,14 @@ comment on function @extschema@.read_job(text) is 'Read one job without a lock. 
 create function @extschema@.write_memory(
     held          @extschema@.memory,
     written_at    timestamptz,
-    is_as_before  boolean default false
+    is_unchanged  boolean default false
 ) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if write_memory.is_as_before then
+    if write_memory.is_unchanged then
         -- A large document, which is stored out of line, is not rewritten if the statement does not name it.
         update jobs as j
            set version = held.version, watched = held.watched, updated_at = write_memory.written_at
@@ -200,16 +200,16 @@ comment on function @extschema@.pause_job(text, boolean) is
     'Record that a locked job is paused, or not any more; return false if nothing changes.';
 
 
-create function @extschema@.forget_rows(ids text[]) returns void
+create function @extschema@.forget_job_rows(ids text[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    delete from jobs as j where j.id = any(forget_rows.ids);
+    delete from jobs as j where j.id = any(forget_job_rows.ids);
 end
 $$;
-comment on function @extschema@.forget_rows(text[]) is 'Delete jobs that nothing else belongs to any more.';
+comment on function @extschema@.forget_job_rows(text[]) is 'Delete jobs that nothing else belongs to any more.';
 
 
 create function @extschema@.refuse_new_id() returns trigger

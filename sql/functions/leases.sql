@@ -9,8 +9,8 @@ begin
     perform raise_failure(failure_among(j.failure, 'task', h.place, jsonb_array_length(refuse_leases.tasks),
                                         concat_ws(' of job ', h.held ->> 'task', h.held ->> 'job')))
        from jsonb_array_elements(refuse_leases.tasks) with ordinality as h (held, place)
-      cross join lateral coalesce(nameless_failure(h.held, 'a task'),
-                                  unread_failure(jsonb_build_object('token', h.held -> 'token'), 'a task')) as j (failure)
+      cross join lateral coalesce(unnamed_task_failure(h.held, 'a task'),
+                                  unreadable_failure(jsonb_build_object('token', h.held -> 'token'), 'a task')) as j (failure)
       where j.failure is not null
       order by h.place;
 end
@@ -56,7 +56,7 @@ as $$
 begin
     perform check_lease(extend.lease_for);
     perform check_leases(extend.tasks);
-    perform see_workers(array(
+    perform mark_workers_seen(array(
         select distinct t.worker
           from jsonb_to_recordset(extend.tasks) as h (job text, task text, token uuid)
           join tasks as t on t.job_id = any(array[h.job]) and t.task = h.task and t.token = h.token));
@@ -80,7 +80,7 @@ declare
     queues text[];
 begin
     perform check_leases(release.tasks);
-    queues := give_back(release.tasks, clock());
+    queues := give_back_tasks(release.tasks, clock());
     perform notify_listeners(queues);
     return coalesce((
         select json_agg(json_build_object('job', g.job, 'task', g.task,

@@ -106,22 +106,22 @@ $$;
 comment on function @extschema@.name_failure(text, text) is 'Return what is wrong with a name (PD104), or null.';
 
 
-create function @extschema@.own_name_failure(name text, what text) returns jsonb
+create function @extschema@.chosen_name_failure(name text, what text) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if left(own_name_failure.name, 1) = '$' then
+    if left(chosen_name_failure.name, 1) = '$' then
         return make_failure(
-            'PD104', 'InvalidName', format('%s %s is reserved for perdure', what, quote_literal(left(own_name_failure.name, 40))),
+            'PD104', 'InvalidName', format('%s %s is reserved for perdure', what, quote_literal(left(chosen_name_failure.name, 40))),
             'Names of its own jobs, entities and functions begin with $, such as $schedule.', 'Choose another name.');
     end if;
-    return name_failure(own_name_failure.name, what);
+    return name_failure(chosen_name_failure.name, what);
 end
 $$;
-comment on function @extschema@.own_name_failure(text, text) is
+comment on function @extschema@.chosen_name_failure(text, text) is
     'Return what is wrong with a name that a user gives to something of his own (PD104), or null.';
 
 
@@ -138,18 +138,18 @@ $$;
 comment on function @extschema@.check_name(text, text) is 'Refuse a name that is empty, too long or unprintable (PD104).';
 
 
-create function @extschema@.shape_failure(value jsonb, written text, what text, levels integer) returns jsonb
+create function @extschema@.shape_failure(value jsonb, written text, what text, max_levels integer) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if length(written) - length(replace(replace(written, '[', ''), '{', '')) > shape_failure.levels
-        and jsonb_path_exists(shape_failure.value, format('strict $.**{%s}', shape_failure.levels + 1)::jsonpath) then
+    if length(written) - length(replace(replace(written, '[', ''), '{', '')) > shape_failure.max_levels
+        and jsonb_path_exists(shape_failure.value, format('strict $.**{%s}', shape_failure.max_levels + 1)::jsonpath) then
         return make_failure(
             'PD302', 'ValueTooDeep', format('%s is nested too deeply', what),
-            format('At most %s levels are allowed.', shape_failure.levels), 'Flatten it, or store it as text.');
+            format('At most %s levels are allowed.', shape_failure.max_levels), 'Flatten it, or store it as text.');
     end if;
     if written ~ '[0-9]{100}' and jsonb_path_exists(
         shape_failure.value, '$.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308))') then

@@ -25,10 +25,10 @@ begin
     if notify_listeners.topics = '{}' then
         return;
     end if;
-    perform pg_notify(channel(), told.topic)
+    perform pg_notify(channel(), wanted.topic)
        from (select distinct l.topic
                from listeners as l
-              where l.topic = any(notify_listeners.topics)) as told;
+              where l.topic = any(notify_listeners.topics)) as wanted;
 end
 $$;
 comment on function @extschema@.notify_listeners(text[]) is
@@ -135,7 +135,7 @@ comment on function @extschema@.forget_listeners(timestamptz) is
     'Delete listeners that asked before a time, not again since, and are no live workers.';
 
 
-create function @extschema@.see_workers(workers text[]) returns void
+create function @extschema@.mark_workers_seen(workers text[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -145,32 +145,32 @@ declare
 begin
     update workers as w
        set seen_at = now_at
-     where w.worker = any(see_workers.workers)
+     where w.worker = any(mark_workers_seen.workers)
        and w.seen_at < now_at - interval '1 minute';
 end
 $$;
-comment on function @extschema@.see_workers(text[]) is 'Record, at most once a minute, that workers are alive.';
+comment on function @extschema@.mark_workers_seen(text[]) is 'Record, at most once a minute, that workers are alive.';
 
 
-create function @extschema@.turn_idle(queues text[], worker text, is_idle boolean) returns void
+create function @extschema@.set_idle(queues text[], worker text, is_idle boolean) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if not turn_idle.is_idle then
-        perform stop_listening(turn_idle.worker);
+    if not set_idle.is_idle then
+        perform stop_listening(set_idle.worker);
         return;
     end if;
     -- Nothing ever arrives on a queue whose name is longer.
     insert into listeners (topic, listener, since)
-    select u.topic, turn_idle.worker, clock()
-      from unnest(turn_idle.queues || ('$mail/' || turn_idle.worker)) as u (topic)
+    select u.topic, set_idle.worker, clock()
+      from unnest(set_idle.queues || ('$mail/' || set_idle.worker)) as u (topic)
      where octet_length(u.topic) <= longest_topic()
      order by u.topic collate "C"
         on conflict on constraint one_row_per_listener do nothing;
-    perform see_workers(array[turn_idle.worker]);
+    perform mark_workers_seen(array[set_idle.worker]);
 end
 $$;
-comment on function @extschema@.turn_idle(text[], text, boolean) is
+comment on function @extschema@.set_idle(text[], text, boolean) is
     'Record that a worker waits for work on its queues and for mail of its tasks, or works again.';

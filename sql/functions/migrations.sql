@@ -1,6 +1,6 @@
 -- Migrations: the tables of an app, created and changed outside the extension, so that pg_dump keeps all that is in them.
 
-create function @extschema@.refuse_to_wait() returns void
+create function @extschema@.refuse_busy_tables() returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -20,11 +20,11 @@ begin
               hint = 'Nothing was changed. Try again, or end these processes; pg_stat_activity shows what they do.';
 end
 $$;
-comment on function @extschema@.refuse_to_wait() is 'Give up an upgrade (55P03) and report who has the tables in use.';
+comment on function @extschema@.refuse_busy_tables() is 'Give up an upgrade (55P03) and report who has the tables in use.';
 
 
 -- A lock that does not come soon is given up: whoever waits for a table lock keeps others from the table behind it.
-create function @extschema@.bring_tables_up_to_date() returns void
+create function @extschema@.upgrade_tables() returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -38,10 +38,10 @@ begin
     perform restore_access();
 exception
     when lock_not_available then
-        perform refuse_to_wait();
+        perform refuse_busy_tables();
 end
 $$;
-comment on function @extschema@.bring_tables_up_to_date() is
+comment on function @extschema@.upgrade_tables() is
     'Change the tables to this version; give up (55P03) if a lock takes longer than two seconds. [P13]';
 
 
@@ -68,14 +68,14 @@ begin
                   hint = 'There is no way back: install the newer version, or restore a dump that is older.';
     else
         perform check_build() where tables_version() = perdure_version();
-        perform bring_tables_up_to_date();
+        perform upgrade_tables();
         -- The upgrade has replaced a clock that was moved, like all functions.
-        perform turn_clock_to(clock()) from settings as s where s.name = 'clock_ahead';
+        perform set_clock(clock()) from settings as s where s.name = 'clock_ahead';
     end if;
     insert into migrations (version, applied_at)
     values (perdure_version(), clock())
         on conflict on constraint one_row_per_migration do nothing;
-    perform note_build();
+    perform record_build();
     return perdure_version();
 end
 $$;

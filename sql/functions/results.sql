@@ -22,44 +22,44 @@ comment on function @extschema@.result(text) is
     'Return how a job ended; result and error are null while it runs. Errors: PD401.';
 
 
-create function @extschema@.end_of(id text) returns bigint
+create function @extschema@.end_lock_key(id text) returns bigint
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return hashtextextended(end_of.id, 'jobs'::regclass::oid::bigint);
+    return hashtextextended(end_lock_key.id, 'jobs'::regclass::oid::bigint);
 end
 $$;
-comment on function @extschema@.end_of(text) is
+comment on function @extschema@.end_lock_key(text) is
     'Return the number of the advisory lock on the end of a job of this app.';
 
 
 -- Only for a few: locks take space in a shared table of the server. If many jobs end at once, waiters look again instead.
-create function @extschema@.hold_ends(turns jsonb) returns void
+create function @extschema@.lock_ends(turns jsonb) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if jsonb_array_length(hold_ends.turns) > 4 then
+    if jsonb_array_length(lock_ends.turns) > 4 then
         return;
     end if;
-    for place in 0 .. jsonb_array_length(hold_ends.turns) - 1 loop
-        if hold_ends.turns -> place ->> 'state' in ('done', 'failed', 'cancelled') then
-            perform pg_try_advisory_xact_lock(end_of(hold_ends.turns -> place ->> 'job'));
+    for place in 0 .. jsonb_array_length(lock_ends.turns) - 1 loop
+        if lock_ends.turns -> place ->> 'state' in ('done', 'failed', 'cancelled') then
+            perform pg_try_advisory_xact_lock(end_lock_key(lock_ends.turns -> place ->> 'job'));
         end if;
     end loop;
 end
 $$;
-comment on function @extschema@.hold_ends(jsonb) is
+comment on function @extschema@.lock_ends(jsonb) is
     'Hold the lock on the end of each job that turns are to end, until the transaction ends, if they are few and nobody else has it.';
 
 
 -- The lock is released at once, by rolling back what took it: it must not last as long as the transaction of the waiter.
 -- A transaction that has written, or has locked rows, does not wait: the turn might wait for it, and would be ended as a
 -- deadlock.
-create function @extschema@.meet_end(id text) returns void
+create function @extschema@.wait_for_end(id text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -67,7 +67,7 @@ set lock_timeout = '20 ms'
 as $$
 begin
     if pg_current_xact_id_if_assigned() is null then
-        perform pg_advisory_xact_lock_shared(end_of(meet_end.id));
+        perform pg_advisory_xact_lock_shared(end_lock_key(wait_for_end.id));
         raise lock_not_available;
     end if;
 exception
@@ -75,7 +75,7 @@ exception
         return;
 end
 $$;
-comment on function @extschema@.meet_end(text) is
+comment on function @extschema@.wait_for_end(text) is
     'Wait a moment for a transaction that is about to end a job, if there is one.';
 
 
@@ -90,23 +90,23 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    patience double precision := extract(epoch from await_result.timeout);
-    sees_more boolean := current_setting('transaction_isolation') not in ('repeatable read', 'serializable');
+    seconds double precision := extract(epoch from await_result.timeout);
+    sees_commits boolean := current_setting('transaction_isolation') not in ('repeatable read', 'serializable');
     ended job_result := result(await_result.id);
     waited double precision := 0;
     pause double precision;
 begin
-    if (patience between 0 and 60) is not true then
+    if (seconds between 0 and 60) is not true then
         raise exception 'the timeout is longer than a minute, or negative'
             using errcode = 'PD107',
                   detail = format('It is %s. Vacuum has to wait as long.', coalesce(await_result.timeout::text, 'null')),
                   hint = 'Give at most a minute, and call again if needed.';
     end if;
-    while ended.status = 'running' and sees_more and waited < patience loop
-        pause := least(greatest(waited / 8, 0.0009), patience - waited);
+    while ended.status = 'running' and sees_commits and waited < seconds loop
+        pause := least(greatest(waited / 8, 0.0009), seconds - waited);
         perform pg_sleep(pause);
         waited := waited + pause;
-        perform meet_end(await_result.id);
+        perform wait_for_end(await_result.id);
         ended := result(await_result.id);
     end loop;
     return ended;

@@ -34,11 +34,11 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform forget_mail(forget_jobs.ids);
+    perform forget_all_messages(forget_jobs.ids);
     perform forget_items(forget_jobs.ids);
     perform forget_journals(forget_jobs.ids);
     perform forget_snapshots(forget_jobs.ids);
-    perform forget_rows(forget_jobs.ids);
+    perform forget_job_rows(forget_jobs.ids);
 end
 $$;
 comment on function @extschema@.forget_jobs(text[]) is

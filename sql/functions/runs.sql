@@ -11,13 +11,13 @@ declare
     queues text[] := continue_coordinators(ended, continue_runs.continued_at);
 begin
     perform continue_deadlines(ended, continue_runs.continued_at);
-    perform carry_cancels(ended);
+    perform forward_cancel_requests(ended);
     perform delete_tasks(ended);
-    perform notify_listeners(leave_parent_ends(ended, continue_runs.continued_at));
+    perform notify_listeners(insert_parent_ends(ended, continue_runs.continued_at));
     perform forget_conditions(ended);
     perform forget_open_items(ended);
     perform forget_messages(ended);
-    perform put_signals_away(array(select r.job from unnest(ended) as r));
+    perform compact_signals(array(select r.job from unnest(ended) as r));
     perform continue_jobs(ended, continue_runs.continued_at);
     perform append_runs(
         array(select r.job from unnest(ended) as r),
@@ -62,10 +62,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     ids text[] := array(select w.id from unnest(restart.wanted) as w);
-    endings jsonb[] := endings_of(ids);
+    endings jsonb[] := last_run_endings(ids);
 begin
     perform drop_signals(ids, restart.started_at);
-    perform put_signals_away(ids);
+    perform compact_signals(ids);
     perform restart_jobs(restart.wanted, restart.started_at);
     perform append_runs(ids, array_fill(restart.reason, array[cardinality(ids)]), endings, restart.started_at);
     perform insert_coordinators(restart.wanted, ids, restart.started_at);

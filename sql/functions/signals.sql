@@ -42,12 +42,12 @@ begin
     perform check_value(signal.payload, 'the payload');
     if signal.key is not null then
         perform check_name(signal.key, 'a key');
-        if signal_was_left(signal.id, signal.key) then
+        if signal_was_sent(signal.id, signal.key) then
             return false;
         end if;
     end if;
     perform raise_failure(signal_failure(held.id, held.status));
-    perform leave_signal(signal.id, signal.name, signal.payload, signal.key, sent_at);
+    perform insert_signal(signal.id, signal.name, signal.payload, signal.key, sent_at);
     perform notify_listeners(wake_tasks(array[signal.id], sent_at));
     return true;
 end

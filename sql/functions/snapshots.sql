@@ -38,7 +38,7 @@ comment on function @extschema@.nearest_snapshot(text, bigint) is
 
 -- Logs make versions and leave a document, perhaps a large one, as it is. Documents are compared as text: 1 and 1.0 are
 -- equal to jsonb, but code that was told one must not be told the other when it runs again.
-create function @extschema@.keep_snapshot(held @extschema@.memory) returns void
+create function @extschema@.store_snapshot(held @extschema@.memory) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -50,7 +50,7 @@ begin
     values (held.id, held.version, case when held.context::text <> last.context::text then held.context end);
 end
 $$;
-comment on function @extschema@.keep_snapshot(@extschema@.memory) is
+comment on function @extschema@.store_snapshot(@extschema@.memory) is
     'Store the document of a locked job at this version; a part that equals the last snapshot is not stored twice.';
 
 

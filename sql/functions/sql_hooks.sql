@@ -12,15 +12,15 @@ declare
     too_late jsonb;
 begin
     perform lock_jobs(array[run_sql_hook.job], waiting => true);
-    held := hold_task(run_sql_hook.job, run_sql_hook.task, run_sql_hook.token);
+    held := lock_held_task(run_sql_hook.job, run_sql_hook.task, run_sql_hook.token);
     if held.job is null then
         return 'gone';
     end if;
     if cancel_is_open(held.job, held.task) then
-        return give_outcome(held, 'cancelled', make_failure(
+        return end_held_task(held, 'cancelled', make_failure(
             'PD602', 'JobCancelled', 'the hook was asked to cancel', 'It had not begun.', 'Start it again if it is needed.'));
     end if;
-    select too_late_failure(h.within, h.name, t.attempt, t.failure)
+    select hook_overdue_failure(h.within, h.name, t.attempt, t.failure)
       into too_late
       from tasks as t
       join sql_hooks as h on h.name = t.name
@@ -28,9 +28,9 @@ begin
        and t.task = held.task
        and time_after(t.started_at, h.within) <= clock();
     if too_late is not null then
-        return give_outcome(held, 'failed', too_late);
+        return end_held_task(held, 'failed', too_late);
     end if;
-    return settle_sql_hook(try_sql_hook(held));
+    return end_sql_hook_attempt(try_sql_hook(held));
 end
 $$;
 comment on function @extschema@.run_sql_hook(text, text, uuid) is
@@ -80,15 +80,15 @@ declare
 begin
     perform check_sql_task(time_out_task.job, time_out_task.task, time_out_task.token);
     perform lock_jobs(array[time_out_task.job], waiting => true);
-    held := hold_task(time_out_task.job, time_out_task.task, time_out_task.token);
+    held := lock_held_task(time_out_task.job, time_out_task.task, time_out_task.token);
     if held.job is null then
         return 'gone';
     end if;
     name := (select t.name from tasks as t where t.job_id = held.job and t.task = held.task);
-    perform raise_failure(own_task_failure(name));
+    perform raise_failure(reserved_task_failure(name));
     held.state := 'failed';
-    held.value := late_failure(name, 'It was interrupted, and is undone.');
-    return settle_sql_hook(held);
+    held.value := attempt_overdue_failure(name, 'It was interrupted, and is undone.');
+    return end_sql_hook_attempt(held);
 end
 $$;
 comment on function @extschema@.time_out_task(text, text, uuid) is
@@ -136,7 +136,7 @@ begin
             'PD107', 'InvalidArgument', 'a lease needs a token', 'It was given null.', 'Generate a uuid for each call.') end));
     perform check_instance(null);
     perform check_queues('{$sql}');
-    return (take_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
+    return (claim_due(array['$sql'], take_sql_task.worker, take_sql_task.token, 1, '30 s', '-infinity'))[1];
 end
 $$;
 comment on function @extschema@.take_sql_task(text, uuid) is
@@ -151,7 +151,7 @@ language plpgsql
 as $$
 declare
     token uuid;
-    taken @extschema@.claimed_task;
+    claimed @extschema@.claimed_task;
 begin
     ran := 0;
     if run_sql_hooks.max_tasks operator(pg_catalog.<) 0 then
@@ -162,10 +162,10 @@ begin
     end if;
     for turn in 1 .. coalesce(run_sql_hooks.max_tasks, 2147483647) loop
         token := pg_catalog.gen_random_uuid();
-        taken := @extschema@.take_sql_task('run_sql_hooks', token);
+        claimed := @extschema@.take_sql_task('run_sql_hooks', token);
         commit;
-        exit when taken.job is null;
-        perform @extschema@.run_task(taken.job, taken.task, token);
+        exit when claimed.job is null;
+        perform @extschema@.run_task(claimed.job, claimed.task, token);
         commit;
         ran := turn;
     end loop;

@@ -165,7 +165,7 @@ declare
     now_at timestamptz := clock();
 begin
     return (
-        with asked as materialized (
+        with requested as materialized (
             select t.asker_key, t.queue, t.pinned_version, t.kind, t.name, t.failure ->> 'code' is not distinct from 'PD406' as lacks_code,
                    t.token is null and t.stuck_reason is null and not t.paused and t.queue <> '$sql' as is_free,
                    t.due_at <= now_at as is_due
@@ -179,13 +179,13 @@ begin
             select distinct unserved_reason(f.queue, f.pinned_version, f.kind, f.name, f.lacks_code) as reason
               from (select distinct a.queue, a.pinned_version, a.lacks_code,
                            case when a.lacks_code then a.kind::text end as kind, case when a.lacks_code then a.name end as name
-                      from asked as a
+                      from requested as a
                      where a.is_free
                        and (a.lacks_code or a.is_due)) as f
         )
         select 'answers of ' || string_agg(a.asker_key, ', ' order by a.asker_key)
                || coalesce(': ' || (select string_agg(u.reason, ', ' order by u.reason) from unserved as u), '')
-          from asked as a);
+          from requested as a);
 end
 $$;
 comment on function @extschema@.answers_reason(text, text) is

@@ -24,11 +24,11 @@ declare
 begin
     perform check_task(publish.job, publish.task);
     perform lock_jobs(array[publish.job], waiting => true);
-    held := hold_task(publish.job, publish.task, publish.token);
+    held := lock_held_task(publish.job, publish.task, publish.token);
     if held.job is null then
-        perform refuse_stranger(publish.job, publish.task);
+        perform refuse_non_holder(publish.job, publish.task);
     end if;
-    return run_command(held.job, 'log', parse_path(publish.stream), as_items(publish.items), null, publish.key, false,
+    return run_command(held.job, 'log', parse_path(publish.stream), as_array(publish.items), null, publish.key, false,
                        left(coalesce(publish.source, held.task), 1000))::bigint;
 end
 $$;

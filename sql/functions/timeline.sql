@@ -186,7 +186,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    begin_with integer := array_position('{0,1,2,3,4}', timeline.after ->> 0) - 1;
+    first_part integer := array_position('{0,1,2,3,4}', timeline.after ->> 0) - 1;
     room integer := least(timeline.max_rows, 10000);
     items timeline_item[];
 begin
@@ -206,7 +206,7 @@ begin
         room := greatest(room - 1, 0);
     end if;
     -- A loop: the next part begins on a page only if the part before it has ended there.
-    for part in greatest(begin_with, 1) .. 4 loop
+    for part in greatest(first_part, 1) .. 4 loop
         items := array(select p from timeline_page(part, timeline.id, timeline.after, room) as p);
         return query select i.* from unnest(items) as i;
         room := room - cardinality(items);

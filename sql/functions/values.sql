@@ -48,11 +48,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     is_array boolean := coalesce(jsonb_typeof(check_list.list) = 'array', false);
-    stranger record;
+    wrong record;
     failure jsonb;
 begin
     select g.item, g.place
-      into stranger
+      into wrong
       from jsonb_array_elements(case when is_array then check_list.list else '[0]' end) with ordinality as g (item, place)
      where case jsonb_typeof(g.item) when 'object' then g.item - check_list.fields <> '{}' else true end
      limit 1;
@@ -60,15 +60,15 @@ begin
         return;
     end if;
     failure := coalesce(
-        case when jsonb_typeof(stranger.item) = 'object'
-             then field_failure(stranger.item, check_list.fields, format('one of the %s', check_list.what)) end,
+        case when jsonb_typeof(wrong.item) = 'object'
+             then field_failure(wrong.item, check_list.fields, format('one of the %s', check_list.what)) end,
         make_failure(
             'PD107', 'InvalidArgument', format('%s must be a JSON array of objects', check_list.what),
             format('There was %s.', case when check_list.list is null then 'nothing'
-                                         else type_found(case when is_array then stranger.item else check_list.list end) end),
+                                         else type_found(case when is_array then wrong.item else check_list.list end) end),
             'Correct the call.'));
     perform raise_failure(case when not is_array then failure else failure_among(
-        failure, left(check_list.what, -1), stranger.place, jsonb_array_length(check_list.list), stranger.item ->> 'id') end);
+        failure, left(check_list.what, -1), wrong.place, jsonb_array_length(check_list.list), wrong.item ->> 'id') end);
 end
 $$;
 comment on function @extschema@.check_list(jsonb, text, text[]) is
@@ -151,7 +151,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        own_name_failure(call_failure.name, call_failure.what),
+        chosen_name_failure(call_failure.name, call_failure.what),
         queue_failure(call_failure.queue),
         case when call_failure.what in ('a workflow', 'a job') and left(call_failure.queue, 1) = '$' then make_failure(
             'PD107', 'InvalidArgument', format('%s cannot run on the queue %s', call_failure.what, call_failure.queue),
@@ -170,7 +170,7 @@ comment on function @extschema@.call_failure(text, text, jsonb, text, integer) i
     'Return what is wrong with a function to be called: its name or queue (PD104, PD107), arguments (PD103, PD30x) or priority (PD107); or null.';
 
 
-create function @extschema@.type_failure(path text[], is_type text, wanted text) returns jsonb
+create function @extschema@.type_failure(path text[], found_type text, wanted text) returns jsonb
 language plpgsql
 immutable
 parallel safe
@@ -178,9 +178,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return make_failure(
-        'PD102', 'WrongType', format('%s is %s, not %s', write_path(path), is_type, wanted),
+        'PD102', 'WrongType', format('%s is %s, not %s', write_path(path), found_type, wanted),
         'The memory was not changed.', 'Read the memory at this path, or set it to a value of the right type first.')
-        || jsonb_build_object('path', write_path(path), 'found', is_type, 'wanted', wanted);
+        || jsonb_build_object('path', write_path(path), 'found', found_type, 'wanted', wanted);
 end
 $$;
 comment on function @extschema@.type_failure(text[], text, text) is

@@ -17,7 +17,7 @@ as $$
 declare
     now_at timestamptz := clock();
     served text[] := served_queues(without_sql_queue(register_worker.queues), register_worker.version);
-    was_there boolean := exists (
+    was_registered boolean := exists (
         select
           from workers as w
          where w.worker = register_worker.worker
@@ -55,7 +55,7 @@ begin
       where w.queues && served
         and not is_gone(w.seen_at, now_at)
         for key share;
-    perform wake_stuck(served, case when not was_there then register_worker.worker end, clock());
+    perform wake_stuck(served, case when not was_registered then register_worker.worker end, clock());
     return json_build_object(
         'at', now_at,
         'version', perdure_version(),

@@ -37,10 +37,10 @@ begin
         return null;
     end if;
     return coalesce(
-        own_name_failure(wanted.id, 'the id of a job'),
+        chosen_name_failure(wanted.id, 'the id of a job'),
         call_failure('a workflow', wanted.workflow, wanted.args, wanted.queue, wanted.priority),
         pin_failure(wanted.pinned_version, wanted.queue),
-        case when wanted.entity is not null then own_name_failure(wanted.entity, 'an entity') end,
+        case when wanted.entity is not null then chosen_name_failure(wanted.entity, 'an entity') end,
         case when wanted.key is not null then name_failure(wanted.key, 'a key') end,
         case when wanted.limit_key <> '' then name_failure(wanted.limit_key, 'a limit key') end,
         case when wanted.headers is not null then value_failure(wanted.headers, 'the headers') end,
@@ -64,10 +64,10 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    taken record;
+    existing record;
 begin
     select w.id, w.if_exists, w.id = any(check_existing.made) as is_ours
-      into taken
+      into existing
       from (select v.*, row_number() over (partition by v.id order by v.place) as nth
               from unnest(check_existing.wanted) with ordinality
                 as v (id, workflow, entity, args, context, queue, priority, due_at, headers, pinned_version, key, if_exists,
@@ -78,17 +78,17 @@ begin
        and not was_started_by(w.id, w.key)
      order by w.id
      limit 1;
-    if taken.if_exists = 'new_run' then
-        raise exception 'job % is running', quote_literal(taken.id)
+    if existing.if_exists = 'new_run' then
+        raise exception 'job % is running', quote_literal(existing.id)
             using errcode = 'PD402',
                   detail = 'A new run begins when the last one has ended; nothing was started.',
                   hint = 'Wait for its result, or terminate() it first.';
-    elsif taken.is_ours then
-        raise exception 'job % is started twice at once', quote_literal(taken.id)
+    elsif existing.is_ours then
+        raise exception 'job % is started twice at once', quote_literal(existing.id)
             using errcode = 'PD402', detail = 'An id belongs to one job; nothing was started.',
                   hint = 'Name each id once, or give the second start if_exists => ''existing''.';
-    elsif taken.id is not null then
-        raise exception 'job % exists already', quote_literal(taken.id)
+    elsif existing.id is not null then
+        raise exception 'job % exists already', quote_literal(existing.id)
             using errcode = 'PD402',
                   detail = 'An id belongs to one job; nothing was started.',
                   hint = 'Choose another id, or give if_exists => ''existing'' for the existing job, ''new_run'' to run it again.';
@@ -110,7 +110,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    firsts new_job[] := first_of_each(start_jobs.wanted);
+    firsts new_job[] := first_per_id(start_jobs.wanted);
     again text[] := array(select w.id from unnest(firsts) as w where w.if_exists = 'new_run');
     -- Existing jobs are locked up front. An insert waits for a session that has inserted the same id and not committed.
     locked text[] := case when again <> '{}' then lock_jobs(again, waiting => true) else '{}' end;
@@ -231,7 +231,7 @@ begin
     end loop;
     if signal_with_start.if_exists = 'new_run'
         and (read_job(wanted.id)).status is distinct from 'running'
-        and not signal_was_left(wanted.id, signal_with_start.key) then
+        and not signal_was_sent(wanted.id, signal_with_start.key) then
         wanted.if_exists := 'new_run';
         is_new := start_jobs(array[wanted]) <> '{}';
     end if;

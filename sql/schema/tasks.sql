@@ -95,7 +95,7 @@ comment on column @extschema@.tasks.stuck_reason is
 comment on column @extschema@.tasks.started_at is 'When the task was first claimed: workflow time begins here.';
 comment on column @extschema@.tasks.told_at is 'The time of the last fact.';
 -- A generated column, so that an index can select by it without being updated at each delivery. The number is that of
--- suspicious_deliveries().
+-- suspect_threshold().
 comment on column @extschema@.tasks.is_suspect is
     'Whether the task was claimed so often without a turn that it may be what kills its workers.';
 comment on column @extschema@.tasks.fingerprint is

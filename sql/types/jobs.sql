@@ -165,11 +165,11 @@ create type @extschema@.broken_invariant as (
 );
 comment on type @extschema@.broken_invariant is 'An invariant of the tables that a row breaks.';
 
-create type @extschema@.kinship as (
+create type @extschema@.job_origin as (
     id        text,
     sources   text[],
     parent    text,
     asked_as  text
 );
-comment on type @extschema@.kinship is
+comment on type @extschema@.job_origin is
     'The jobs that a job comes from: those it was forked from, the oldest last, and its parent with the task that asked.';

@@ -31,7 +31,7 @@ FORGET_HISTORY = f"""
     create or replace function {NO_HISTORY}.append_command(
         id text, key text, version bigint, op text, path text[], argument jsonb, value jsonb,
         at timestamptz, source text default null) returns void language plpgsql as 'begin end';
-    create or replace function {NO_HISTORY}.keep_snapshot(held {NO_HISTORY}.memory) returns void
+    create or replace function {NO_HISTORY}.store_snapshot(held {NO_HISTORY}.memory) returns void
         language plpgsql as 'begin end'"""
 
 TURNS = 4

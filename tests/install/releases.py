@@ -115,10 +115,15 @@ def _change_signatures(root: Path) -> None:
     _edit(
         root,
         "functions/claim.sql",
-        "leisure(queues text[], in_sql boolean",
-        "leisure(queues text[], is_in_sql boolean",
+        "commit(queues text[], in_sql boolean",
+        "commit(queues text[], is_in_sql boolean",
     )
-    _edit(root, "functions/claim.sql", "commit_at_leisure.in_sql", "commit_at_leisure.is_in_sql")
+    _edit(
+        root,
+        "functions/claim.sql",
+        "allow_asynchronous_commit.in_sql",
+        "allow_asynchronous_commit.is_in_sql",
+    )
     # A parameter more, which would be a second function.
     hints = "functions/listeners.sql"
     _edit(

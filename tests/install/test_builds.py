@@ -27,7 +27,7 @@ Connection = psycopg.Connection[Any]
 
 BEFORE_BUILDS_HAD_NAMES = """
 delete from my_app.settings where name = 'build';
-drop function my_app.perdure_build, my_app.check_build, my_app.note_build;
+drop function my_app.perdure_build, my_app.check_build, my_app.record_build;
 """
 OLDER = """
 create or replace function my_app.perdure_build() returns jsonb language plpgsql immutable

@@ -37,7 +37,8 @@ WAYS = [[NOW, LAST], [NOW, NEXT, LAST]]
 GRANTED = """
 grant usage on schema my_app to {role};
 grant select on my_app.jobs, my_app.history to {role};
-grant execute on function my_app.notify_listeners, my_app.commit_at_leisure, my_app.claim to {role};
+grant execute on function my_app.notify_listeners, my_app.allow_asynchronous_commit to {role};
+grant execute on function my_app.claim to {role};
 grant execute on function my_app.check_protocol to {role} with grant option;
 """
 

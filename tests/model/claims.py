@@ -214,7 +214,7 @@ class Claim:
                 row |= {"claimed_at": self.s.now, "last_key": used[-1][1]["limit_key"]}
 
 
-def take_due(s: State, given: set[Name], most: int, args: Row) -> list[tuple[Due, int]]:
+def claim_due(s: State, given: set[Name], most: int, args: Row) -> list[tuple[Due, int]]:
     """Lease what is due; return it, with when each was due."""
     claim = Claim(s, args["queues"], given)
     lease, since = seconds(args.get("lease_for", "30 s")), moment(args.get("since")) or 0
@@ -253,7 +253,7 @@ def claim_tasks(s: State, given: set[Name], args: Row) -> tuple[list[tuple[Due, 
         ]
         if before:
             return before, True
-    return take_due(s, given, min(most, 1000), args), False
+    return claim_due(s, given, min(most, 1000), args), False
 
 
 def check_claim(args: Row) -> None:
@@ -410,7 +410,7 @@ def was_given_back(s: State, said: Row) -> bool:
     return task is not None and task["token"] is None and task["last_token"] == said["token"]
 
 
-def hold_to_finish(s: State, said: Row) -> Turn | None:
+def lock_to_finish(s: State, said: Row) -> Turn | None:
     """Find a hook or activity that is held under a token."""
     task = held_task(s, said)
     if task is None:
@@ -427,7 +427,7 @@ def gone(s: State, said: Row) -> str:
     return "gone"
 
 
-def give_outcome(s: State, turn: Turn, state: str, value: Any) -> str:
+def end_held_task(s: State, turn: Turn, state: str, value: Any) -> str:
     """End a task that is held, and wake whoever asked."""
     turn.said |= {"state": state, "value": value}
     end_tasks(s, [turn])
@@ -437,13 +437,13 @@ def give_outcome(s: State, turn: Turn, state: str, value: Any) -> str:
 
 
 def finish_task(s: State, value: Any = None, **said: Any) -> str:
-    held = hold_to_finish(s, said)
+    held = lock_to_finish(s, said)
     check_value(value)
-    return gone(s, said) if held is None else give_outcome(s, held, "done", value)
+    return gone(s, said) if held is None else end_held_task(s, held, "done", value)
 
 
 def fail_task(s: State, failure: Any = None, retry_at: str | None = None, **said: Any) -> str:
-    held = hold_to_finish(s, said)
+    held = lock_to_finish(s, said)
     told = failure
     if not isinstance(failure, dict):
         message = "the task has failed" if failure is None else failure
@@ -454,14 +454,14 @@ def fail_task(s: State, failure: Any = None, retry_at: str | None = None, **said
     if held is None:
         return "retry" if was_given_back(s, said) else gone(s, said)
     if s.cancel_is_open(said["job"], said["task"]):
-        return give_outcome(s, held, "cancelled", told)
+        return end_held_task(s, held, "cancelled", told)
     if retry_at is None:
-        return give_outcome(s, held, "failed", told)
-    put_off(held.row, moment(retry_at), told)
+        return end_held_task(s, held, "failed", told)
+    give_back_task(held.row, moment(retry_at), told)
     return "retry"
 
 
-def put_off(task: Row, due_at: int, failed: Any = None) -> None:
+def give_back_task(task: Row, due_at: int, failed: Any = None) -> None:
     """Give a held task back until a time; with a failure, which was an attempt of it."""
     task |= {"due_at": due_at, "deliveries": 0, "last_token": task["token"]}
     task |= {"token": None, "worker": None, "awaits": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.model.jobs import add_task, finish, put_signals_away
+from tests.model.jobs import add_task, compact_signals, finish
 from tests.model.judging import Turn
 from tests.model.state import Name, State, failure, is_beneath, is_of, moment
 
@@ -142,7 +142,7 @@ def continue_runs(s: State, turns: list[Turn]) -> None:
     leave_behind(s, ended)
     forget_messages(s, ended)
     for turn in ended:
-        put_signals_away(s, turn.job)
+        compact_signals(s, turn.job)
         job, failed = s.jobs[turn.job], turn.get("failure")
         job |= {"run": job["run"] + 1, "updated_at": s.now}
         job["args"] = job["args"] if turn.get("value") is None else turn.get("value")
@@ -186,7 +186,7 @@ def terminate(s: State, id: str, reason: str | None = None) -> bool:
     return True
 
 
-def end_unheld(s: State, job: str, tasks: list[str]) -> list[str]:
+def end_unheld_activities(s: State, job: str, tasks: list[str]) -> list[str]:
     """End the activities among these tasks that nobody holds; list which."""
     rows = {task: s.tasks[job, task] for task in tasks if (job, task) in s.tasks}
     ended = [
@@ -202,10 +202,10 @@ def cancel_hook(s: State, id: str, task: str, reason: str | None = None) -> bool
     row = s.tasks.get((id, task))
     if row is None or row["kind"] == "coordinator" or row["name"].startswith("$"):
         return False
-    if end_unheld(s, id, [task]):
+    if end_unheld_activities(s, id, [task]):
         s.wake(id)
         return True
-    if not s.leave_cancel(id, [task], reason):
+    if not s.insert_cancel_requests(id, [task], reason):
         return False
     s.wake_cancelled(id, [task])
     return True

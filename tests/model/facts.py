@@ -33,7 +33,7 @@ def command(s: State, fact: Fact) -> None:
     expects = fact.said.get("expected_version")
     try:
         s.check_version(job, expects)
-        answer = s.carry_out(job, fact.row["op"], fact.row["path"], fact.row["argument"])
+        answer = s.check_and_apply(job, fact.row["op"], fact.row["path"], fact.row["argument"])
         fact.row |= {"value": answer, "version": s.jobs[job]["version"]}
     except Refused as refused:
         fact.row |= {"ok": False, "value": failure(refused.code)}

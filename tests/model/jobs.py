@@ -196,7 +196,7 @@ def is_ready(s: State, wanted: Row) -> bool:
     return wanted["if_exists"] == "new_run" and not is_its and not is_running
 
 
-def put_signals_away(s: State, job: str) -> None:
+def compact_signals(s: State, job: str) -> None:
     """Drop the signals that were taken by runs which are over, but for their keys."""
     for number, message in list(s.inbox.items()):
         is_taken = message["task"] is None and message["consumed_at"] is not None
@@ -219,7 +219,7 @@ def restart(s: State, wanted: Row, reason: str) -> None:
             is_open = message["consumed_at"] is None and message["task"] is None
             if message["job_id"] == wanted["id"] and is_open:
                 message["consumed_at"] = s.now
-    put_signals_away(s, wanted["id"])
+    compact_signals(s, wanted["id"])
     same = ("workflow", "args", "parent", "headers", "pinned_version", "queue", "priority")
     job |= {name: wanted[name] for name in (*same, "limit_key")}
     job |= dict.fromkeys(("result", "error", "asked_as", "on_parent_end", "started_at"))
@@ -361,7 +361,7 @@ def hook(
 def cancel(s: State, id: str, reason: str | None = None) -> bool:
     job = s.job(id)
     task = f"{job['run']}/main"
-    if job["status"] != "running" or not s.leave_cancel(id, [task], reason):
+    if job["status"] != "running" or not s.insert_cancel_requests(id, [task], reason):
         return False
     s.lift_pause(id)
     s.wake_cancelled(id, [task])

@@ -307,7 +307,7 @@ def read_fact(s: State, turn: Turn, place: int, said: Row, latest: int) -> Fact:
     return Fact(turn, turn.position + place, said, row, is_untimely)
 
 
-def put_off(facts: list[Fact]) -> bool:
+def judge_facts(facts: list[Fact]) -> bool:
     """Send back turns whose facts are untimely, or take what another turn of the batch has."""
     first: dict[Any, int] = {}
     for fact in facts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.model.claims import give_outcome, held_task, hold_to_finish, put_off
+from tests.model.claims import end_held_task, give_back_task, held_task, lock_to_finish
 from tests.model.ends import children_to_end, end_run, end_tasks, left_over, outside_turn
 from tests.model.facts import log_items
 from tests.model.jobs import NEW_JOB, check_document, insert_job, was_started_by
@@ -44,18 +44,18 @@ def run_command(
     check_value(argument)
     if key is not None:
         check_name(key)
-        told = told_before(s, id, key, [(op, keys, argument)], None)
+        told = answers_by_key(s, id, key, [(op, keys, argument)], None)
         if told is not None:
             return told[0]
     s.check_version(id, expected_version)
-    answer = s.carry_out(id, op, keys, argument)
+    answer = s.check_and_apply(id, op, keys, argument)
     row = {"key": key, "op": op, "path": keys, "argument": argument, "value": answer}
     version = job["version"]
     s.tell(id, "$outside", version, "command", **row, version=version, name=source)
     return answer
 
 
-def told_before(
+def answers_by_key(
     s: State, id: str, key: str, commands: list[Any], fingerprint: str | None
 ) -> list[Any] | None:
     """Return the answers that a caller's key got the first time."""
@@ -139,14 +139,14 @@ def entity_apply(
     job, fingerprint = s.job(id), as_json(given) if key else None
     if key is not None:
         check_name(key)
-        told = told_before(s, id, key, given, fingerprint)
+        told = answers_by_key(s, id, key, given, fingerprint)
         if told is not None:
             return told
     s.check_version(id, expected_version)
     contracts, s.contracts = s.contracts, frozenset()
     answers = []
     for place, (op, keys, argument) in enumerate(given):
-        answers.append(s.carry_out(id, op, keys, argument))
+        answers.append(s.check_and_apply(id, op, keys, argument))
         if len(as_json(argument)) > SUSPICIOUS and len(as_json(job["context"])) > MAX_MEMORY:
             raise Refused("PD303")
         row = {"op": op, "path": keys, "argument": argument, "value": answers[-1]}
@@ -234,7 +234,7 @@ def publish(
 # People
 
 
-def hold_item(s: State, item: str) -> Row:
+def lock_item(s: State, item: str) -> Row:
     """Find an item by its id."""
     for row in s.items.values():
         if row["id"] == item:
@@ -260,11 +260,11 @@ def check_item(s: State, item: Row, by: str | None) -> None:
 
 
 def read_item(s: State, item: str) -> Row:
-    return shown(hold_item(s, item))
+    return shown(lock_item(s, item))
 
 
 def claim_item(s: State, item: str, by: str) -> Row:
-    held = hold_item(s, item)
+    held = lock_item(s, item)
     check_name(by)
     check_item(s, held, by)
     if held["claimed_by"] is None:
@@ -273,7 +273,7 @@ def claim_item(s: State, item: str, by: str) -> Row:
 
 
 def release_item(s: State, item: str, by: str | None = None) -> Row:
-    held = hold_item(s, item)
+    held = lock_item(s, item)
     is_its = held["claimed_by"] is not None and by in (None, held["claimed_by"])
     if is_its and held["resolved_at"] is None:
         held |= {"claimed_by": None, "claimed_at": None}
@@ -281,7 +281,7 @@ def release_item(s: State, item: str, by: str | None = None) -> Row:
 
 
 def assign_item(s: State, item: str, assignee: str | None = None) -> Row:
-    held = hold_item(s, item)
+    held = lock_item(s, item)
     check_name("none" if assignee is None else assignee)
     check_item(s, held, held["claimed_by"])
     if held["assignee"] != assignee:
@@ -290,7 +290,7 @@ def assign_item(s: State, item: str, assignee: str | None = None) -> Row:
 
 
 def resolve_item(s: State, item: str, resolution: Any = None, by: str | None = None) -> Row:
-    held = hold_item(s, item)
+    held = lock_item(s, item)
     check_name("none" if by is None else by)
     check_value(resolution)
     said = (resolution, by)
@@ -333,7 +333,7 @@ def end_children(s: State, job: str, task: str, row: Row) -> str:
         row_ = s.jobs[child]
         if row_["on_parent_end"] == "cancel":
             coordinator = f"{row_['run']}/main"
-            s.leave_cancel(child, [coordinator], "the parent has ended")
+            s.insert_cancel_requests(child, [coordinator], "the parent has ended")
             s.lift_pause(child)
             s.wake_cancelled(child, [coordinator])
             row_["on_parent_end"] = None
@@ -346,7 +346,7 @@ def end_children(s: State, job: str, task: str, row: Row) -> str:
             ended += left_over(s, child, coordinator)
     end_tasks(s, ended)
     if children_to_end(s, job, parent):
-        put_off(row, s.now + (0 if children else SECOND))
+        give_back_task(row, s.now + (0 if children else SECOND))
         return "retry"
     for name, _ in s.tasks_of(job):
         if is_of(name, task):  # what was left for tasks beneath has been seen to as well
@@ -365,27 +365,27 @@ def call_sql_hook(s: State, job: str, name: str) -> Any:
 
 def run_sql_hook(s: State, said: Row, row: Row) -> str:
     """Run a hook in SQL; what it did is undone when it fails."""
-    held = hold_to_finish(s, said)
+    held = lock_to_finish(s, said)
     if s.cancel_is_open(said["job"], said["task"]):
-        return give_outcome(s, held, "cancelled", failure("PD602"))
+        return end_held_task(s, held, "cancelled", failure("PD602"))
     kept = s.saved()
     try:
         answer = call_sql_hook(s, said["job"], row["name"])
     except Refused as refused:
         s.restore(kept)
-        return try_again(s, hold_to_finish(s, said), failure(refused.code))
-    return give_outcome(s, held, "done", answer)
+        return try_again(s, lock_to_finish(s, said), failure(refused.code))
+    return end_held_task(s, held, "done", answer)
 
 
 def try_again(s: State, held: Turn, failed: Row | None) -> str:
     """Put a hook in SQL off to its next attempt, where it has one left, or end it."""
     row = held.row
     if s.cancel_is_open(held.job, held.task):
-        return give_outcome(s, held, "cancelled", failed)
+        return end_held_task(s, held, "cancelled", failed)
     if row["name"] in s.sql_hooks and row["attempt"] + 1 < ATTEMPTS[row["name"]]:
-        put_off(row, s.now + SECOND * 2 ** row["attempt"], failed)
+        give_back_task(row, s.now + SECOND * 2 ** row["attempt"], failed)
         return "retry"
-    return give_outcome(s, held, "failed", failed)
+    return end_held_task(s, held, "failed", failed)
 
 
 def time_out_task(s: State, **said: Any) -> str:

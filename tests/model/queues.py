@@ -86,7 +86,7 @@ def has_room(s: State, queues: list[str]) -> bool:
             for key, many in Counter(task["limit_key"] for task in held).items()
             if row["max_per_key"] is not None and many >= row["max_per_key"]
         }
-        if not is_full and (tokens is None or tokens >= 1) and is_wanted(s, queue, full_keys):
+        if not is_full and (tokens is None or tokens >= 1) and has_due_task(s, queue, full_keys):
             return True
     return False
 
@@ -97,12 +97,12 @@ def next_token_at(s: State, queues: list[str]) -> int | None:
     for queue in queues:
         row = s.queues.get(base(queue))
         tokens = None if row is None or row["paused"] else tokens_at(row, s.now)
-        if tokens is not None and tokens < 1 and is_wanted(s, queue):
+        if tokens is not None and tokens < 1 and has_due_task(s, queue):
             times.append(s.now + round((1 - tokens) / row["rate_per_second"] * SECOND))
     return min(times, default=None)
 
 
-def is_wanted(s: State, queue: str, full_keys: Iterable[str] = ()) -> bool:
+def has_due_task(s: State, queue: str, full_keys: Iterable[str] = ()) -> bool:
     """Tell whether a task of a queue is due, or stands in line under a key with room, that nobody
     holds."""
     return any(

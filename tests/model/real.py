@@ -95,8 +95,8 @@ class Real:
 
     def _stop_clock(self) -> None:
         """Let a moved clock stand where it was moved to: the owner may replace it in tests."""
-        self.change("turn_clock_to", "clock_timestamp()", BEGINS)
-        self._connection.execute("select lock_clock(), turn_clock_to(clock())")
+        self.change("set_clock", "clock_timestamp()", BEGINS)
+        self._connection.execute("select lock_clock(), set_clock(clock())")
 
     def change(self, function: str, what: str, into: str) -> None:
         """Change a function of the engine."""
@@ -138,7 +138,7 @@ class Real:
     def _suspect_early(self) -> None:
         """Let fewer deliveries make a suspect than five, so that short runs have some."""
         self._connection.execute(
-            f"""create or replace function {SCHEMA}.suspicious_deliveries() returns integer
+            f"""create or replace function {SCHEMA}.suspect_threshold() returns integer
                 immutable language plpgsql as 'begin return {SUSPICIOUS}; end';
             alter table tasks drop column is_suspect;
             alter table tasks add column

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.model.ends import end_unheld
+from tests.model.ends import end_unheld_activities
 from tests.model.jobs import NEW_JOB, add_coordinator, add_task, insert_job
 from tests.model.judging import Turn
 from tests.model.state import Row, State, failure, moment, versioned
@@ -128,13 +128,13 @@ def askers_of(s: State, job: str) -> list[Any]:
 
 def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
     """End activities that nobody holds, and ask the other tasks to cancel."""
-    ended = end_unheld(s, job, tasks)
+    ended = end_unheld_activities(s, job, tasks)
     others = [task for task in tasks if task not in ended]
-    s.leave_cancel(job, others, None)
+    s.insert_cancel_requests(job, others, None)
     s.wake_cancelled(job, others)
 
 
-def begin_cancelled(s: State, turns: list[Turn]) -> None:
+def cancel_new_requests(s: State, turns: list[Turn]) -> None:
     """Ask what is asked for by whoever has not heard of a cancel to cancel."""
     asked: dict[str, list[str]] = {}
     for turn, request in requests_of(turns, "hook", "activity", "job"):

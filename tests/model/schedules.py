@@ -39,7 +39,7 @@ def lock_schedule(s: State, name: str) -> Row:
     return s.jobs[f"$schedule/{name}"]
 
 
-def let_wait(task: Row, due_at: int, stuck: Any = None, **columns: Any) -> None:
+def park_schedule_task(task: Row, due_at: int, stuck: Any = None, **columns: Any) -> None:
     """Let the task of a schedule wait."""
     if task["token"] is not None:
         task["last_token"] = task["token"]
@@ -53,7 +53,7 @@ def settle(s: State, id: str, owed: int | None) -> int | None:
     next_at = next_time(says, s.now) if owed is None else owed
     args = {"args": timetable(says)} if owed is None else {}
     is_paused = says.get("paused", False)
-    let_wait(task, NEVER if is_paused else next_at, until=next_at, **args)
+    park_schedule_task(task, NEVER if is_paused else next_at, until=next_at, **args)
     return None if is_paused else next_at
 
 
@@ -158,7 +158,7 @@ def run_schedule(s: State, id: str, task: Row) -> str:
     """Start what a schedule owes, and let it wait for its next time."""
     name, says = id.removeprefix("$schedule/"), s.jobs[id]["context"]
     if not is_sound(says):
-        let_wait(task, NEVER, failure("PD110"))
+        park_schedule_task(task, NEVER, failure("PD110"))
         return "stuck"
     owed = task["until"]
     if owed is None or owed > s.now:

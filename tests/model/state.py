@@ -167,7 +167,7 @@ class State:
         self.inbox[self.number()] = row
         return True
 
-    def leave_cancel(self, job: str, tasks: Iterable[str], reason: Any) -> bool:
+    def insert_cancel_requests(self, job: str, tasks: Iterable[str], reason: Any) -> bool:
         """Ask tasks to cancel; false when all were asked before."""
         left = [
             self.leave(job, task=task, key="$cancel", ok=False, payload=reason) for task in tasks
@@ -205,7 +205,7 @@ class State:
 
     # The memory
 
-    def carry_out(self, job: str, op: str, keys: list[str], argument: Any) -> Any:
+    def check_and_apply(self, job: str, op: str, keys: list[str], argument: Any) -> Any:
         """Change the memory of a job, as far as the command fits; return the answer."""
         row = self.jobs[job]
         if op == "log":

@@ -10,11 +10,11 @@ from typing import Any
 
 from tests.model.ends import continue_runs, end_tasks
 from tests.model.facts import run_facts
-from tests.model.judging import Fact, Turn, hold, put_off, read_facts, touched_jobs
+from tests.model.judging import Fact, Turn, hold, judge_facts, read_facts, touched_jobs
 from tests.model.requests import (
     ask_people,
     await_conditions,
-    begin_cancelled,
+    cancel_new_requests,
     request_children,
     request_tasks,
     withdraw,
@@ -58,7 +58,7 @@ def apply_turns(
     request_children(s, applied)
     run_facts(s, facts, applied, known)
     request_tasks(s, applied)
-    begin_cancelled(s, applied)
+    cancel_new_requests(s, applied)
     await_conditions(s, applied)
     ask_people(s, applied)
     withdraw(s, applied)
@@ -74,7 +74,7 @@ def apply_turns(
     for turn in applied:
         if turn.state in ("keep", "park", "retry", "stuck", "release"):
             keep_or_park(s, turn, turn.number in arrivals)
-    s.wake(*touched_by(applied, facts))
+    s.wake(*receiving_jobs(applied, facts))
     for turn in applied:
         if is_able_to_hear(turn) and s.cancel_is_open(turn.job, turn.task):
             turn.row["due_at"] = min(turn.row["due_at"], s.now)
@@ -88,7 +88,7 @@ def is_able_to_hear(turn: Turn) -> bool:
     return turn.state in ("retry", "release") and not lacks
 
 
-def touched_by(turns: list[Turn], facts: list[Fact]) -> set[str]:
+def receiving_jobs(turns: list[Turn], facts: list[Fact]) -> set[str]:
     """Name the jobs in whose inboxes turns may have left something."""
     jobs = {fact.target for fact in facts if fact.said.get("signal")}
     jobs |= {turn.job for turn in turns if turn.get("requests") is not None}
@@ -140,7 +140,7 @@ def advance_turns(s: State, turns: list[Row]) -> list[Row]:
     known = touched_jobs(s, turns) & s.jobs.keys()
     held = hold(s, turns)
     facts = read_facts(s, held)
-    if put_off(facts):
+    if judge_facts(facts):
         facts = read_facts(s, held)
     arrivals = apply_turns(s, held, facts, known)
     return [answer(s, turn, facts, arrivals) for turn in held]

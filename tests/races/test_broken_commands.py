@@ -113,17 +113,17 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # Keys. [P2]
     "a key is not looked up": Mutant(
-        "told_before", r"f\.key = told_before\.key", "false", pair("with a key", "with a key")
+        "answers_by_key", r"f\.key = answers_by_key\.key", "false", pair("with a key", "with a key")
     ),
     "a key stands for any command": Mutant(
-        "told_before",
+        "answers_by_key",
         r"if \w+(\.command)? is distinct from .*? then",
         "if false then",
         pair("with a key", "another with this key"),
     ),
     "a key is looked up before the lock": Mutant(
         "run_command",
-        r"held memory := lock_job\(run_command\.id\);(.*?)answers := (told_before\(.*?\));",
+        r"held memory := lock_job\(run_command\.id\);(.*?)answers := (answers_by_key\(.*?\));",
         r"early jsonb[] := case when run_command.key is not null then \2 end;"
         r" held memory := lock_job(run_command.id);\1answers := early;",
         pair("with a key", "with a key"),
@@ -176,7 +176,7 @@ MUTANTS: dict[str, Mutant] = {
         the_page,
     ),
     "prepend turns items around": Mutant(
-        "carry_out",
+        "check_and_apply",
         r"when 'prepend' then argument",
         """when 'prepend' then (select coalesce(jsonb_agg(i order by n desc), '[]')
                from jsonb_array_elements(argument) with ordinality as t (i, n))""",
@@ -195,14 +195,14 @@ MUTANTS: dict[str, Mutant] = {
         a_sum,
     ),
     "a document of the memory is deleted as a null": Mutant(
-        "carry_out",
-        r"carry_out\.context #- carry_out\.path end",
-        """case when old is null then carry_out.context
-                else put_value(carry_out.context, carry_out.path, 'null') end end""",
+        "check_and_apply",
+        r"check_and_apply\.context #- check_and_apply\.path end",
+        """case when old is null then check_and_apply.context
+                else put_value(check_and_apply.context, check_and_apply.path, 'null') end end""",
         the_page,
     ),
     "a turn answers what was, not what is": Mutant(
-        "answer_command", r"made\.answer,", "told.argument,", the_model
+        "answer_command", r"made\.answer,", "fact.argument,", the_model
     ),
 }
 

@@ -71,7 +71,7 @@ READ_WITHOUT_LOCK = "read_job({})"
 MUTANTS: dict[str, Mutant] = {
     # [P6] Fences.
     "turns are judged without their token": Mutant(
-        "hold_tasks",
+        "judge_turns",
         r"\(h\.token = g\.token\) is not true or",
         "",
         stolen(zombies.test_nothing_of_a_late_turn_has_any_effect, False),
@@ -102,9 +102,9 @@ MUTANTS: dict[str, Mutant] = {
         signalled(parks.test_mail_waits_for_an_open_park_and_wakes_it),
     ),
     "a turn is not busy when the job that it signals is locked": Mutant(
-        "hold_tasks",
-        r"hold_tasks\.missed <> '\{\}' and touches_any\(.*?\) as is_missed",
-        "said.job = any(hold_tasks.missed) as is_missed",
+        "judge_turns",
+        r"judge_turns\.missed <> '\{\}' and touches_any\(.*?\) as is_missed",
+        "given.job = any(judge_turns.missed) as is_missed",
         two(parks.test_a_turn_that_leaves_mail_for_a_locked_job_is_busy),
     ),
     "waking moves tasks that are held": Mutant(
@@ -116,9 +116,9 @@ MUTANTS: dict[str, Mutant] = {
         ),
     ),
     "the key of a signal is forgotten when it is consumed": Mutant(
-        "signal_was_left",
-        r"i\.dedupe_key = signal_was_left\.key",
-        r"i.dedupe_key = signal_was_left.key and i.consumed_at is null",
+        "signal_was_sent",
+        r"i\.dedupe_key = signal_was_sent\.key",
+        r"i.dedupe_key = signal_was_sent.key and i.consumed_at is null",
         two(parks.test_a_signal_with_a_key_is_accepted_once_also_after_it_was_consumed),
     ),
     "a message is taken without looking whether it is open": Mutant(
@@ -187,13 +187,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "who asks does not look": Mutant(
         "await_conditions",
-        r"perform meet_conditions\(.*?\) from unnest\(asked\) as job;",
+        r"perform meet_conditions\(.*?\) from unnest\(waiting_jobs\) as job;",
         "",
         made(conditions.test_a_park_that_finds_it_true_goes_on, "a command"),
     ),
     "who asks tells no writer": Mutant(
         "await_conditions",
-        r"perform watch_jobs\(asked\);",
+        r"perform watch_jobs\(waiting_jobs\);",
         "",
         made(conditions.test_a_writer_that_comes_after_the_park_wakes_the_task, "a command"),
     ),
@@ -216,7 +216,7 @@ MUTANTS: dict[str, Mutant] = {
         two(conditions.test_a_writer_that_waited_for_the_end_answers_nobody, "terminate", "commit"),
     ),
     "the last writer forgets that somebody listens": Mutant(
-        "heed_watchers",
+        "notify_watchers",
         r"or is_listened_for\(.*?'1 hour'\)",
         "",
         two(conditions.test_who_watches_is_told_of_every_change, "commit"),
@@ -282,8 +282,8 @@ MUTANTS: dict[str, Mutant] = {
         two(updates.test_a_merge_that_waited_for_one_into_the_next_subtree_keeps_both, "commit"),
     ),
     "a key of a command is not looked up": Mutant(
-        "told_before",
-        r"f\.key = told_before\.key",
+        "answers_by_key",
+        r"f\.key = answers_by_key\.key",
         "false",
         two(updates.test_a_key_that_is_used_by_two_at_once_is_one_command, "commit"),
     ),
@@ -297,20 +297,20 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # [P1] [P4] [P12] Repeats.
     "a turn is applied whatever its position": Mutant(
-        "hold_tasks",
+        "judge_turns",
         r"when h\.position > coalesce\(g\.position, 0\) then 'applied'",
         "",
         two(replies.test_a_repeated_turn_changes_nothing, "keep with facts"),
     ),
     "the token that parked a task is forgotten": Mutant(
-        "hold_tasks",
+        "judge_turns",
         r"when h\.token is null and h\.last_token = g\.token then 'parked'",
         "",
         two(replies.test_a_repeated_turn_changes_nothing, "park"),
     ),
     "a repeated claim claims again": Mutant(
-        "taken_before",
-        r"t\.token = taken_before\.token",
+        "claimed_before",
+        r"t\.token = claimed_before\.token",
         "false",
         two(replies.test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery),
     ),
@@ -331,7 +331,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # Parents and children.
     "a parent ends without seeing to its children": Mutant(
-        "leave_parent_ends",
+        "insert_parent_ends",
         r"where children_to_end\(.*?\) <> '\{\}'",
         "where false",
         two(
@@ -366,7 +366,7 @@ MUTANTS: dict[str, Mutant] = {
         two(families.test_the_holder_of_an_old_lease_sees_to_nobody, "commit"),
     ),
     "what is asked for after a cancel begins as usual": Mutant(
-        "begin_cancelled",
+        "cancel_new_requests",
         r"if unaware = '\{\}' then",
         "if true then",
         two(
@@ -402,9 +402,9 @@ MUTANTS: dict[str, Mutant] = {
         ),
     ),
     "the tasks of a batch are locked in its own order": Mutant(
-        "hold_tasks",
-        r'order by said\.job collate "C", said\.task collate "C"\) as g',
-        "order by said.number) as g",
+        "judge_turns",
+        r'order by given\.job collate "C", given\.task collate "C"\) as g',
+        "order by given.number) as g",
         three(
             deadlocks.test_tasks_are_locked_in_one_order_whatever_the_order_of_the_call,
             "a batch",

@@ -234,7 +234,7 @@ def test_a_turn_waits_for_nobody_who_waits_for_its_end(a: Session, b: Session) -
     assert b.call("await_result", id="j", timeout="20 ms") == "running"
     assert held_ends(b) == []
 
-    b.run("select pg_advisory_xact_lock_shared(end_of('j'))")
+    b.run("select pg_advisory_xact_lock_shared(end_lock_key('j'))")
     ending = a.later(a.advance, main.turn("done", value=1))
     assert not ending.waits()
     assert ending.get().state == "done"

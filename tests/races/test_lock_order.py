@@ -134,8 +134,8 @@ def test_calls_never_stand_in_a_circle(stage: Stage, name: str) -> None:
 
 def test_an_engine_that_locks_in_another_order_is_seen(theatre: Theatre) -> None:
     """Tasks in the reverse order, where other calls keep to it; and jobs in that of their ids."""
-    order = 'order by said.job collate "C"'
-    theatre.change("hold_tasks", f"{order}, said.task", f"{order} desc, said.task")
+    order = 'order by given.job collate "C"'
+    theatre.change("judge_turns", f"{order}, given.task", f"{order} desc, given.task")
     with theatre.players() as players:
         (circle, *_) = told(waits_on(players.stage, "a parent and its child"))
         assert "release of both" in " ".join(circle)

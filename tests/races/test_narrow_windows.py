@@ -286,7 +286,7 @@ def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
     theatre: Theatre,
 ) -> None:
     """[P6]: the token is compared when the row of the task is locked, not before."""
-    theatre.put_gate("hold_tasks", r"return array")
+    theatre.put_gate("judge_turns", r"return array")
     with theatre.players() as (a, b, c, _):
         task = a.held("j")
         a.expire(task)

@@ -124,7 +124,7 @@ def test_a_batch_that_is_busy_is_not_judged(a: Session, b: Session) -> None:
     task = a.held("j")
     a.advance(task.park(requests=[hook(f"h#{n}") for n in range(50)]))
     hooks = a.claim("hooks")
-    looks = ("touched_jobs", "stray_failure", "turn_failure")
+    looks = ("touched_jobs", "turn_fields_failure", "turn_failure")
     query = "select funcname, calls from pg_stat_xact_user_functions where funcname = any(%s)"
 
     def calls(turns: Sequence[dict[str, Any]]) -> list[int]:

@@ -166,7 +166,7 @@ WEAKNESSES = {
     ),
     "M6 now() lease": Weakness(
         "a claim reads the time of its transaction",
-        sql("take_due", r"taken_at timestamptz := clock\(\)", "taken_at timestamptz := now()"),
+        sql("claim_due", r"claimed_at timestamptz := clock\(\)", "claimed_at timestamptz := now()"),
         alone(claims.test_a_lease_begins_with_the_claim_not_with_its_transaction),
     ),
     "M7 NOTIFY without poll": Weakness(
@@ -225,7 +225,7 @@ WEAKNESSES = {
         "a run takes what it has heard with it when the next begins",
         sql(
             "continue_runs",
-            r"perform carry_cancels\(ended\);",
+            r"perform forward_cancel_requests\(ended\);",
             r"\g<0> delete from inbox as i using unnest(ended) as r"
             " where i.job_id = r.job and i.consumed_at is not null;",
         ),

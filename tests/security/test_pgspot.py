@@ -27,7 +27,7 @@ REPLACING = {
     "create_test_helpers": "assertions that find pgTAP where their caller finds it",
     "create_views": "the views, which may change with a version",
     "reset_clock": "clock()",
-    "turn_clock_to": "clock()",
+    "set_clock": "clock()",
 }
 
 # What pgspot's parser cannot read, which knows no types: variables of composite types. It is

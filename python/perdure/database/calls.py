@@ -116,7 +116,7 @@ class Calls:
 
     def kin(self, jobs: Iterable[str]) -> Call:
         """Read of which jobs some jobs come; returns a Kin for each that has any."""
-        call = self._call("kin_of", "rows", ids=sorted(jobs))
+        call = self._call("origins_of", "rows", ids=sorted(jobs))
         return call.reading(lambda rows: {job: Kin(*others) for job, *others in rows})
 
     def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:

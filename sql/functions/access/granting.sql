@@ -11,19 +11,19 @@ begin
     return case granted_verbs.kind
         when 'worker' then '{perdure_version,channel,register_worker,forget_worker,claim,advance,extend,release,read_journal,
                              has_worker,listen_for,stop_listening,publish,finish_task,fail_task,take_sql_task,run_task,
-                             sql_hook_timeout,time_out_task,run_sql_hooks,kin_of}'::text[]
+                             sql_hook_timeout,time_out_task,run_sql_hooks,origins_of}'::text[]
         when 'client' then '{perdure_version,channel,start,start_many,signal,signal_with_start,signal_found,cancel,cancel_hook,
                              cancel_found,hook,hook_result,result,await_result,status,list_jobs,family,
                              entity_create,entity_get,entity_set,entity_set_if_not_exists,entity_delete,entity_merge,entity_increment,entity_toggle,entity_append,
                              entity_prepend,entity_remove,entity_log,entity_apply,entity_items,entity_history,entity_at,
                              entity_diff,entity_blame,entity_restore,entity_meets,entity_watch,find,count_found,stream_items,
                              list_items,read_item,claim_item,release_item,assign_item,resolve_item,contract_of,has_worker,
-                             listen_for,stop_listening,kin_of,task_reason}'
+                             listen_for,stop_listening,origins_of,task_reason}'
         when 'reader' then '{perdure_version,channel,result,await_result,hook_result,status,list_jobs,family,timeline,
                              read_journal,recording_of,running_coordinators,entity_get,entity_items,entity_history,entity_at,entity_diff,entity_blame,
                              entity_meets,find,count_found,stream_items,list_items,read_item,contract_of,broken_contracts,
-                             queue_depths,has_worker,assert_invariants,assert_histories,kin_of,versioned_queue,task_state,
-                             task_reason,schedule_name,write_path,index_state}'
+                             queue_depths,has_worker,assert_invariants,assert_histories,origins_of,versioned_queue,
+                             task_state,task_reason,schedule_name,write_path,index_state}'
         when 'operator' then '{perdure_version,status,list_jobs,family,queue_depths,has_worker,assert_invariants,
                                cancel,cancel_hook,terminate,pause,resume,retry,fork,repin,forget,forget_finished,forget_old_runs,set_queue,
                                pause_queue,resume_queue,create_schedule,pause_schedule,resume_schedule,trigger_schedule,
@@ -58,7 +58,7 @@ comment on function @extschema@.granted_views(text) is
     'List what a kind of role may read of the views, as grants name it; a monitor sees no payload.';
 
 
-create function @extschema@.give_access(role text, kind text) returns void
+create function @extschema@.grant_privileges(role text, kind text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -66,20 +66,20 @@ as $$
 declare
     given text;
 begin
-    execute format('grant usage on schema %s to %I', '@extschema@', give_access.role);
+    execute format('grant usage on schema %s to %I', '@extschema@', grant_privileges.role);
     execute format('grant execute on routine %s to %I',
                    (select string_agg(p.oid::regprocedure::text, ', ' order by p.proname)
                       from pg_proc as p
                      where p.pronamespace = '@extschema@'::regnamespace
-                       and p.proname = any(granted_verbs(give_access.kind))),
-                   give_access.role);
+                       and p.proname = any(granted_verbs(grant_privileges.kind))),
+                   grant_privileges.role);
     -- One statement for each view, since a grant names columns of one view only.
-    foreach given in array granted_views(give_access.kind) loop
-        execute format('grant %s to %I', given, give_access.role);
+    foreach given in array granted_views(grant_privileges.kind) loop
+        execute format('grant %s to %I', given, grant_privileges.role);
     end loop;
 end
 $$;
-comment on function @extschema@.give_access(text, text) is 'Grant a role what its kind may call and read.';
+comment on function @extschema@.grant_privileges(text, text) is 'Grant a role what its kind may call and read.';
 
 
 create function @extschema@.grant_access(
@@ -117,7 +117,7 @@ begin
     values (grant_access.role, grant_access.kind, grant_access.queues, clock())
         on conflict on constraint one_row_per_kind_of_access
         do update set queues = excluded.queues, granted_at = excluded.granted_at;
-    perform give_access(grant_access.role, grant_access.kind);
+    perform grant_privileges(grant_access.role, grant_access.kind);
 end
 $$;
 comment on function @extschema@.grant_access(text, text, text[]) is
@@ -156,7 +156,7 @@ begin
     if has_function_privilege('public', '@extschema@.missing_parts()', 'execute') then
         revoke all on all routines in schema @extschema@ from public;
     end if;
-    perform give_access(a.role, a.kind)
+    perform grant_privileges(a.role, a.kind)
        from access as a
        join pg_roles as r on r.rolname = a.role
       where has_usage(r.oid)

@@ -3,38 +3,38 @@
 -- The @@ operator holds if the path itself returns true. A path that ends in a filter returns what passes the filter; if
 -- that cannot be true, the condition never holds. A filter that looks at the whole document ($) is not examined. Outside
 -- of quotes, PostgreSQL writes parentheses into a path only in pairs.
-create function @extschema@.finds_no_truth(path jsonpath) returns boolean
+create function @extschema@.never_holds(path jsonpath) returns boolean
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    mode text := case when finds_no_truth.path::text like 'strict %' then 'strict ' else '' end;
+    mode text := case when never_holds.path::text like 'strict %' then 'strict ' else '' end;
     tokens text[];
-    begins bigint;
-    its text;
+    filter_start bigint;
+    filter_text text;
 begin
-    with known as (
+    with tokenized as (
         select m.token[1] as token, m.place
-          from regexp_matches(finds_no_truth.path::text, E'"(?:[^"\\\\]|\\\\.)*"|[()]|[^"()]+', 'g')
+          from regexp_matches(never_holds.path::text, E'"(?:[^"\\\\]|\\\\.)*"|[()]|[^"()]+', 'g')
           with ordinality as m (token, place)
     ),
     nested as (
         select k.token, k.place, sum(case k.token when '(' then 1 when ')' then -1 else 0 end) over (order by k.place) as depth
-          from known as k
+          from tokenized as k
     )
     select array_agg(n.token order by n.place), max(n.place) filter (where n.token = '(' and n.depth = 1)
-      into tokens, begins
+      into tokens, filter_start
       from nested as n;
-    if tokens[cardinality(tokens)] <> ')' or (tokens[begins - 1] like '%?') is not true then
+    if tokens[cardinality(tokens)] <> ')' or (tokens[filter_start - 1] like '%?') is not true then
         return false;
     end if;
-    its := array_to_string(tokens[begins:], '');
-    return regexp_replace(its, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g') not like '%$%'
-       and jsonb_path_exists('true', (mode || '$?' || its)::jsonpath, silent => true) is false;
+    filter_text := array_to_string(tokens[filter_start:], '');
+    return regexp_replace(filter_text, E'"(?:[^"\\\\]|\\\\.)*"', '', 'g') not like '%$%'
+       and jsonb_path_exists('true', (mode || '$?' || filter_text)::jsonpath, silent => true) is false;
 end
 $$;
-comment on function @extschema@.finds_no_truth(jsonpath) is
+comment on function @extschema@.never_holds(jsonpath) is
     'Tell whether a path ends in a filter that lets no true pass, so that as a condition it never holds.';
 
 
@@ -59,7 +59,7 @@ begin
             format('this condition has a variable: %s', left(condition_failure.condition, 100)),
             'Conditions cannot have variables.', hint);
     end if;
-    if finds_no_truth(condition_failure.condition::jsonpath) then
+    if never_holds(condition_failure.condition::jsonpath) then
         return make_failure(
             'PD108', 'InvalidCondition',
             format('this condition never holds: %s', left(condition_failure.condition, 100)),

@@ -68,7 +68,7 @@ begin
             select (array[member.key], schema_parts.value -> member.key, member.schema)::schema_part
               from jsonb_each(schema_parts.schema -> 'properties') as member (key, schema)
              where schema_parts.value ? member.key
-               and is_open(schema_parts.value -> member.key, member.schema));
+               and needs_check(schema_parts.value -> member.key, member.schema));
     end if;
     if kind = 'object' and schema ?| '{patternProperties,additionalProperties,propertyNames}' then
         parts := parts || unnamed_parts(value, schema);
@@ -78,7 +78,7 @@ begin
               from jsonb_array_elements(schema_parts.value) with ordinality as item (value, place)
              cross join lateral (values (coalesce(schema_parts.schema -> 'prefixItems' -> (item.place - 1)::integer,
                                                   schema_parts.schema -> 'items'))) as own (schema)
-             where is_open(item.value, own.schema));
+             where needs_check(item.value, own.schema));
     end if;
     if schema ? 'allOf' then
         parts := parts || array(select ('{}', schema_parts.value, each_of.schema)::schema_part
@@ -156,7 +156,7 @@ declare
     broken broken_rule;
 begin
     if rule is not null then
-        place := array_remove(array[key_at_fault(value, schema, rule)], null);
+        place := array_remove(array[offending_key(value, schema, rule)], null);
         return (path || place, rule, found_words(value #> place), wanted_words(rule, schema -> rule))::broken_rule;
     end if;
     if not schema ?| '{properties,patternProperties,additionalProperties,propertyNames,items,prefixItems,allOf,anyOf,oneOf,$ref}' then

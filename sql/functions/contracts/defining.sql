@@ -3,7 +3,7 @@
 
 -- Pydantic writes an optional field as a choice between a schema and null. If only its type and list keep null out, it
 -- can be written as one schema that accepts null, which costs a fifth.
-create function @extschema@.without_choice(schema jsonb) returns jsonb
+create function @extschema@.simplify_nullable(schema jsonb) returns jsonb
 language plpgsql
 immutable
 parallel safe
@@ -24,7 +24,7 @@ begin
     return schema;
 end
 $$;
-comment on function @extschema@.without_choice(jsonb) is
+comment on function @extschema@.simplify_nullable(jsonb) is
     'Write an optional field as one schema instead of two, if that means the same.';
 
 
@@ -54,33 +54,33 @@ begin
               from jsonb_each(rules_of.schema) as e
             offset 0) as k
      where k.wants <> 'a note';
-    return without_choice(coalesce(rules, '{}'));
+    return simplify_nullable(coalesce(rules, '{}'));
 end
 $$;
 comment on function @extschema@.rules_of(jsonb) is
     'Reduce a valid schema to what a document can break: no titles, no descriptions, nothing said in two ways.';
 
 
-create function @extschema@.takes_objects(schema jsonb) returns boolean
+create function @extschema@.accepts_objects(schema jsonb) returns boolean
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return not (takes_objects.schema ? 'type' and not takes_objects.schema -> 'type' @> '"object"')
+    return not (accepts_objects.schema ? 'type' and not accepts_objects.schema -> 'type' @> '"object"')
         and not exists (
-            select from jsonb_array_elements(takes_objects.schema -> 'allOf') as part (schema)
-             where not takes_objects(part.schema))
+            select from jsonb_array_elements(accepts_objects.schema -> 'allOf') as part (schema)
+             where not accepts_objects(part.schema))
         and not exists (
             select from (values ('anyOf'), ('oneOf')) as choice (keyword)
-             where takes_objects.schema ? choice.keyword
+             where accepts_objects.schema ? choice.keyword
                and not exists (
-                   select from jsonb_array_elements(takes_objects.schema -> choice.keyword) as part (schema)
-                    where takes_objects(part.schema)));
+                   select from jsonb_array_elements(accepts_objects.schema -> choice.keyword) as part (schema)
+                    where accepts_objects(part.schema)));
 end
 $$;
-comment on function @extschema@.takes_objects(jsonb) is
+comment on function @extschema@.accepts_objects(jsonb) is
     'Tell whether the types in a valid schema let an object pass. What is behind a reference, and other rules, may still refuse it.';
 
 
@@ -93,8 +93,8 @@ as $$
 declare
     defined_at timestamptz;
 begin
-    perform raise_failure(coalesce(own_name_failure(define_contract.entity, 'an entity'), schema_failure(define_contract.schema)));
-    if not takes_objects(define_contract.schema) then
+    perform raise_failure(coalesce(chosen_name_failure(define_contract.entity, 'an entity'), schema_failure(define_contract.schema)));
+    if not accepts_objects(define_contract.schema) then
         raise exception 'no memory can meet this contract'
             using errcode = 'PD107', detail = 'A memory is an object, but the type of this schema allows none.',
                   hint = 'Describe the members of the object: {"properties": {"steps": {"type": "array"}}}.';

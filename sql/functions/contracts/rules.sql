@@ -23,7 +23,7 @@ comment on function @extschema@.type_fits(jsonb, jsonb) is
     'Tell whether a value is of the type, or of one of the types, that a schema names.';
 
 
-create function @extschema@.is_open(value jsonb, schema jsonb) returns boolean
+create function @extschema@.needs_check(value jsonb, schema jsonb) returns boolean
 language plpgsql
 immutable
 parallel safe
@@ -36,7 +36,7 @@ begin
     end;
 end
 $$;
-comment on function @extschema@.is_open(jsonb, jsonb) is
+comment on function @extschema@.needs_check(jsonb, jsonb) is
     'Tell whether a schema asks more of a value than its type, or the type does not fit. Most parts of a document need no further check.';
 
 
@@ -96,7 +96,7 @@ comment on function @extschema@.broken_text_rule(jsonb, jsonb) is
     'Return the rule for texts that a text breaks, or null.';
 
 
-create function @extschema@.has_twins(value jsonb) returns boolean
+create function @extschema@.has_duplicates(value jsonb) returns boolean
 language plpgsql
 immutable
 parallel safe
@@ -106,7 +106,7 @@ begin
     return jsonb_array_length(value) > (select count(distinct item) from jsonb_array_elements(value) as item);
 end
 $$;
-comment on function @extschema@.has_twins(jsonb) is 'Tell whether an array has equal elements.';
+comment on function @extschema@.has_duplicates(jsonb) is 'Tell whether an array has equal elements.';
 
 
 create function @extschema@.key_count(value jsonb) returns bigint
@@ -132,7 +132,7 @@ begin
     return case
         when jsonb_array_length(value) < (schema -> 'minItems')::numeric then 'minItems'
         when jsonb_array_length(value) > (schema -> 'maxItems')::numeric then 'maxItems'
-        when schema @> '{"uniqueItems": true}' and has_twins(value) then 'uniqueItems'
+        when schema @> '{"uniqueItems": true}' and has_duplicates(value) then 'uniqueItems'
     end;
 end
 $$;
@@ -141,31 +141,31 @@ comment on function @extschema@.broken_array_rule(jsonb, jsonb) is
 
 
 -- The key at which an object breaks a rule about its keys.
-create function @extschema@.key_at_fault(value jsonb, schema jsonb, rule text) returns text
+create function @extschema@.offending_key(value jsonb, schema jsonb, rule text) returns text
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    if key_at_fault.rule = 'required' then
+    if offending_key.rule = 'required' then
         return (select wanted.key
-                  from jsonb_array_elements_text(key_at_fault.schema -> 'required') with ordinality as wanted (key, place)
-                 where not key_at_fault.value ? wanted.key
+                  from jsonb_array_elements_text(offending_key.schema -> 'required') with ordinality as wanted (key, place)
+                 where not offending_key.value ? wanted.key
                  order by wanted.place
                  limit 1);
     end if;
-    if key_at_fault.rule = 'additionalProperties' then
+    if offending_key.rule = 'additionalProperties' then
         return (select min(given.key)
-                  from jsonb_object_keys(key_at_fault.value) as given (key)
-                 where not coalesce(key_at_fault.schema -> 'properties' ? given.key, false)
-                   and not exists (select from jsonb_object_keys(key_at_fault.schema -> 'patternProperties') as pattern
+                  from jsonb_object_keys(offending_key.value) as given (key)
+                 where not coalesce(offending_key.schema -> 'properties' ? given.key, false)
+                   and not exists (select from jsonb_object_keys(offending_key.schema -> 'patternProperties') as pattern
                                     where given.key ~ pattern));
     end if;
     return null;
 end
 $$;
-comment on function @extschema@.key_at_fault(jsonb, jsonb, text) is
+comment on function @extschema@.offending_key(jsonb, jsonb, text) is
     'Return the key that an object lacks (required) or must not have (additionalProperties), or null.';
 
 
@@ -177,9 +177,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return case
-        when schema ? 'required' and key_at_fault(value, schema, 'required') is not null then 'required'
+        when schema ? 'required' and offending_key(value, schema, 'required') is not null then 'required'
         when schema @> '{"additionalProperties": false}'
-             and key_at_fault(value, schema, 'additionalProperties') is not null then 'additionalProperties'
+             and offending_key(value, schema, 'additionalProperties') is not null then 'additionalProperties'
         when not schema ?| '{minProperties,maxProperties}' then null
         when key_count(value) < (schema -> 'minProperties')::numeric then 'minProperties'
         when key_count(value) > (schema -> 'maxProperties')::numeric then 'maxProperties'

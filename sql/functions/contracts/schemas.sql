@@ -182,21 +182,21 @@ begin
     with recursive part as (
         select p.step as path, reference_path(p.schema ->> '$ref') as target
           from all_schemas(reference_failure.schema) as p
-    ), stride as (
+    ), edges as (
         select p.path as source, p.target from part as p where p.target is not null
          union all
         select p.path[:cardinality(p.path) - 2], p.path
           from part as p
          where p.path[cardinality(p.path) - 1] in ('allOf', 'anyOf', 'oneOf')
-    ), way (origin, place) as (
+    ), reachable (origin, place) as (
         select p.path, p.target from part as p where p.target is not null
          union
-        select w.origin, s.target from way as w join stride as s on s.source = w.place
+        select w.origin, s.target from reachable as w join edges as s on s.source = w.place
     )
     select w.origin || '{$ref}'::text[] as path,
            case when w.origin = w.place then 'It comes back to itself.' else 'It leads nowhere in the schema.' end as detail
       into wrong
-      from way as w
+      from reachable as w
      where w.origin = w.place
         or not exists (select from part as p where p.path = w.place)
      order by 1

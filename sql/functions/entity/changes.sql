@@ -18,17 +18,17 @@ comment on function @extschema@.is_same_step(text, text) is
     'Tell whether two keys may lead to the same place: 1, +1 and 01 are the same element of an array, and an index from the end may be any.';
 
 
-create function @extschema@.patch_reaches(patch jsonb, path text[]) returns boolean
+create function @extschema@.patch_writes_at(patch jsonb, path text[]) returns boolean
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    here jsonb := patch_reaches.patch;
+    here jsonb := patch_writes_at.patch;
     step text;
 begin
-    foreach step in array patch_reaches.path loop
+    foreach step in array patch_writes_at.path loop
         if jsonb_typeof(here) <> 'object' then
             return true;
         end if;
@@ -37,10 +37,10 @@ begin
     return here is not null;
 end
 $$;
-comment on function @extschema@.patch_reaches(jsonb, text[]) is 'Tell whether a patch writes at a path, above it or beneath it.';
+comment on function @extschema@.patch_writes_at(jsonb, text[]) is 'Tell whether a patch writes at a path, above it or beneath it.';
 
 
-create function @extschema@.touches(
+create function @extschema@.command_writes_at(
     op        text,
     path      text[],
     argument  jsonb,
@@ -52,18 +52,18 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    depth integer := least(cardinality(touches.path), cardinality(touches.place));
+    depth integer := least(cardinality(command_writes_at.path), cardinality(command_writes_at.place));
 begin
     -- Step by step only if an index may be written in another way: usually the plain comparison decides.
-    if touches.path[:depth] <> touches.place[:depth] and (
-        array_to_string(touches.path || touches.place, ' ') !~ '(^| )([[:space:]]|[+-]|0[0-9])'
-        or not (select bool_and(is_same_step(touches.path[step], touches.place[step])) from generate_series(1, depth) as step)) then
+    if command_writes_at.path[:depth] <> command_writes_at.place[:depth] and (
+        array_to_string(command_writes_at.path || command_writes_at.place, ' ') !~ '(^| )([[:space:]]|[+-]|0[0-9])'
+        or not (select bool_and(is_same_step(command_writes_at.path[step], command_writes_at.place[step])) from generate_series(1, depth) as step)) then
         return false;
     end if;
-    return touches.op <> 'merge' or patch_reaches(touches.argument, touches.place[cardinality(touches.path) + 1:]);
+    return command_writes_at.op <> 'merge' or patch_writes_at(command_writes_at.argument, command_writes_at.place[cardinality(command_writes_at.path) + 1:]);
 end
 $$;
-comment on function @extschema@.touches(text, text[], jsonb, text[]) is
+comment on function @extschema@.command_writes_at(text, text[], jsonb, text[]) is
     'Tell whether a command wrote at a path of a memory, above it or beneath it.';
 
 
@@ -85,7 +85,7 @@ begin
       from journal as f
      where f.job_id = changes.id
        and f.version > coalesce(changes.after, 0)
-       and (changes.place = '{}' or touches(f.op, f.path, f.argument, changes.place))
+       and (changes.place = '{}' or command_writes_at(f.op, f.path, f.argument, changes.place))
      order by f.version
      limit changes.max_rows;
 end
@@ -198,20 +198,20 @@ begin
     return query
     with written as materialized (
         select w.place, w.version, w.whole_version from written_places(authors.id) as w
-    ), upwards as materialized (
+    ), beneath as materialized (
         select w.place[:depth] as place, max(w.version) as version
           from written as w
          cross join lateral generate_series(0, cardinality(w.place)) as depth
          group by 1
-    ), standing as materialized (
+    ), present as materialized (
         select l.leaf, place_of(authors.document, l.leaf) as place
           from leaves(authors.document #> authors.keys, authors.keys) as l (leaf)
     )
     select s.leaf, greatest(max(w.whole_version), max(u.version))
-      from standing as s
+      from present as s
      cross join lateral generate_series(0, cardinality(s.place)) as depth
       left join written as w on w.place = s.place[:depth]
-      left join upwards as u on u.place = s.place and depth = 0
+      left join beneath as u on u.place = s.place and depth = 0
      group by s.leaf;
 end
 $$;

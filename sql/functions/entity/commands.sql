@@ -1,19 +1,19 @@
 -- Entities: the memory of a job, changed by atomic commands from any SQL client. [P2] [P3]
 
-create function @extschema@.as_items(items jsonb) returns jsonb
+create function @extschema@.as_array(items jsonb) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case when jsonb_typeof(as_items.items) <> 'array' then jsonb_build_array(as_items.items) else as_items.items end;
+    return case when jsonb_typeof(as_array.items) <> 'array' then jsonb_build_array(as_array.items) else as_array.items end;
 end
 $$;
-comment on function @extschema@.as_items(jsonb) is 'Read one value as a list of one; null stays null.';
+comment on function @extschema@.as_array(jsonb) is 'Read one value as a list of one; null stays null.';
 
 
-create function @extschema@.told_before(
+create function @extschema@.answers_by_key(
     id           text,
     key          text,
     commands     @extschema@.command[],
@@ -26,18 +26,18 @@ as $$
 declare
     first record;
 begin
-    perform check_name(told_before.key, 'a key');
+    perform check_name(answers_by_key.key, 'a key');
     select f.version, (f.op, f.path, f.argument)::command as command, f.fingerprint
       into first
       from journal as f
-     where f.job_id = told_before.id
+     where f.job_id = answers_by_key.id
        and f.task = '$outside'
-       and f.key = told_before.key;
+       and f.key = answers_by_key.key;
     if not found then
         return null;
     end if;
-    if first.command is distinct from told_before.commands[1] or first.fingerprint is distinct from told_before.fingerprint then
-        raise exception 'key % was used for another command', quote_literal(left(told_before.key, 200))
+    if first.command is distinct from answers_by_key.commands[1] or first.fingerprint is distinct from answers_by_key.fingerprint then
+        raise exception 'key % was used for another command', quote_literal(left(answers_by_key.key, 200))
             using errcode = 'PD106',
                   detail = format('It was used for %s at %s.', (first.command).op, write_path((first.command).path)),
                   hint = 'Use a new key for each command; repeat a key only to repeat the same call.';
@@ -45,13 +45,13 @@ begin
     return array(
         select f.value
           from journal as f
-         where f.job_id = told_before.id
+         where f.job_id = answers_by_key.id
            and f.version >= first.version
-           and f.version < first.version + cardinality(told_before.commands)
+           and f.version < first.version + cardinality(answers_by_key.commands)
          order by f.version);
 end
 $$;
-comment on function @extschema@.told_before(text, text, @extschema@.command[], text) is
+comment on function @extschema@.answers_by_key(text, text, @extschema@.command[], text) is
     'Return the answers that the key of a caller got the first time, or null; PD106 if the key was used for other commands, as their fingerprint shows. [P2]';
 
 
@@ -83,9 +83,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if held.version % 100 = 0 then
-        perform keep_snapshot(held);
+        perform store_snapshot(held);
     end if;
-    return held.watched and heed_watchers(held, mark_version.made_at);
+    return held.watched and notify_watchers(held, mark_version.made_at);
 end
 $$;
 comment on function @extschema@.mark_version(@extschema@.memory, timestamptz) is
@@ -120,8 +120,8 @@ begin
         perform check_value(run_command.argument, 'the value');
     end if;
     if run_command.key is not null then
-        answers := told_before(run_command.id, run_command.key,
-                               array[(run_command.op, run_command.path, run_command.argument)::command], null);
+        answers := answers_by_key(run_command.id, run_command.key,
+                                  array[(run_command.op, run_command.path, run_command.argument)::command], null);
         if answers is not null then
             return answers[1];
         end if;
@@ -143,7 +143,7 @@ begin
     if held.watched or held.version % 100 = 0 then
         held.watched := mark_version(held, run_at);
     end if;
-    perform write_memory(held, run_at, is_as_before => run_command.op = 'log');
+    perform write_memory(held, run_at, is_unchanged => run_command.op = 'log');
     made.answer := coalesce(made.answer, to_jsonb(held.version));
     perform append_command(run_command.id, run_command.key, held.version, run_command.op, run_command.path,
                            run_command.argument, made.answer, run_at, run_command.source);
@@ -171,7 +171,7 @@ declare
     held memory := lock_job(run_commands.id);
     run_at timestamptz := clock();
     first_version bigint := held.version;
-    is_as_before boolean := 'log' = all(array(select c.op from unnest(run_commands.commands) as c));
+    is_unchanged boolean := 'log' = all(array(select c.op from unnest(run_commands.commands) as c));
     fingerprint text := case when run_commands.key is not null
                              then encode(sha256(convert_to(run_commands.commands::text, 'UTF8')), 'hex') end;
     answers jsonb[];
@@ -179,7 +179,7 @@ declare
     made outcome;
 begin
     if run_commands.key is not null then
-        answers := told_before(run_commands.id, run_commands.key, run_commands.commands, fingerprint);
+        answers := answers_by_key(run_commands.id, run_commands.key, run_commands.commands, fingerprint);
         if answers is not null then
             return to_jsonb(answers);
         end if;
@@ -200,10 +200,10 @@ begin
         answers := answers || coalesce(made.answer, to_jsonb(held.version));
     end loop;
     -- In between, the document may break its contract; only the result of all commands counts.
-    if not is_as_before then
+    if not is_unchanged then
         perform raise_failure(contract_failure(held.entity, held.context));
     end if;
-    perform write_memory(held, run_at, is_as_before);
+    perform write_memory(held, run_at, is_unchanged);
     perform append_commands(run_commands.id, run_commands.key, fingerprint, run_commands.commands, answers, first_version,
                             run_at);
     return to_jsonb(answers);

@@ -1,6 +1,6 @@
 -- Lists of commands, as clients write them. If one cannot be read, the error says which.
 
-create function @extschema@.misread_failure(command jsonb) returns jsonb
+create function @extschema@.command_path_failure(command jsonb) returns jsonb
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -10,10 +10,10 @@ declare
     detail text;
     hint text;
 begin
-    if jsonb_typeof(misread_failure.command -> 'path') = 'array' then
-        perform check_path(array(select jsonb_array_elements_text(misread_failure.command -> 'path')));
+    if jsonb_typeof(command_path_failure.command -> 'path') = 'array' then
+        perform check_path(array(select jsonb_array_elements_text(command_path_failure.command -> 'path')));
     else
-        perform parse_path(misread_failure.command ->> 'path');
+        perform parse_path(command_path_failure.command ->> 'path');
     end if;
     return null;
 exception
@@ -22,7 +22,7 @@ exception
         return make_failure('PD101', 'InvalidPath', message, detail, hint);
 end
 $$;
-comment on function @extschema@.misread_failure(jsonb) is
+comment on function @extschema@.command_path_failure(jsonb) is
     'Return why the path of a command cannot be read (PD101), or null.';
 
 
@@ -44,14 +44,14 @@ begin
                 case jsonb_typeof(c.given -> 'path')
                     when 'array' then check_path(array(select jsonb_array_elements_text(c.given -> 'path')))
                     else parse_path(c.given ->> 'path') end,
-                case when c.given ->> 'op' in ('append', 'prepend', 'log') then as_items(c.given -> 'value')
+                case when c.given ->> 'op' in ('append', 'prepend', 'log') then as_array(c.given -> 'value')
                      else c.given -> 'value' end)::command
           from jsonb_array_elements(read_commands.commands) with ordinality as c (given, place)
          order by c.place);
 exception
     -- Only now it is looked up which one it was.
     when sqlstate 'PD101' then
-        perform raise_failure(failure_among(misread_failure(c.given), 'command', c.place,
+        perform raise_failure(failure_among(command_path_failure(c.given), 'command', c.place,
                                             jsonb_array_length(read_commands.commands)))
            from jsonb_array_elements(read_commands.commands) with ordinality as c (given, place)
           order by c.place;

@@ -15,8 +15,8 @@ declare
     wanted new_job := (entity_create.id, null, entity_create.entity, null, entity_create.context, null, null, null, null,
                        null, entity_create.key, null, null, null, null, null, null, null, null)::new_job;
 begin
-    perform raise_failure(own_name_failure(entity_create.id, 'the id of an entity'));
-    perform raise_failure(own_name_failure(entity_create.entity, 'an entity'));
+    perform raise_failure(chosen_name_failure(entity_create.id, 'the id of an entity'));
+    perform raise_failure(chosen_name_failure(entity_create.entity, 'an entity'));
     perform check_name(coalesce(entity_create.key, 'none'), 'a key');
     perform check_value(entity_create.context, 'the memory');
     perform raise_failure(argument_failure('set', '{}', entity_create.context));
@@ -103,7 +103,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return run_command(entity_append.id, 'append', parse_path(entity_append.path), as_items(entity_append.items),
+    return run_command(entity_append.id, 'append', parse_path(entity_append.path), as_array(entity_append.items),
                        entity_append.expected_version, entity_append.key);
 end
 $$;
@@ -124,7 +124,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return run_command(entity_prepend.id, 'prepend', parse_path(entity_prepend.path), as_items(entity_prepend.items),
+    return run_command(entity_prepend.id, 'prepend', parse_path(entity_prepend.path), as_array(entity_prepend.items),
                        entity_prepend.expected_version, entity_prepend.key);
 end
 $$;
@@ -249,7 +249,7 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return run_command(entity_log.id, 'log', parse_path(entity_log.path), as_items(entity_log.items),
+    return run_command(entity_log.id, 'log', parse_path(entity_log.path), as_array(entity_log.items),
                        entity_log.expected_version, entity_log.key);
 end
 $$;

@@ -37,13 +37,13 @@ comment on function @extschema@.forget_inboxes(text[]) is
     'Delete the messages of jobs that have ended, except those of hooks that outlive the run, and the keys of signals.';
 
 
-create function @extschema@.forget_mail(ids text[]) returns void
+create function @extschema@.forget_all_messages(ids text[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    delete from inbox as i where i.job_id = any(forget_mail.ids);
+    delete from inbox as i where i.job_id = any(forget_all_messages.ids);
 end
 $$;
-comment on function @extschema@.forget_mail(text[]) is 'Delete all messages of deleted jobs.';
+comment on function @extschema@.forget_all_messages(text[]) is 'Delete all messages of deleted jobs.';

@@ -1,6 +1,6 @@
 -- The inbox of a job that runs again: what the next run gets, and what it does not.
 
-create function @extschema@.carry_cancels(turns @extschema@.turn[]) returns void
+create function @extschema@.forward_cancel_requests(turns @extschema@.turn[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -8,14 +8,14 @@ as $$
 begin
     update inbox as i
        set task = next_run(r.task)
-      from unnest(carry_cancels.turns) as r
+      from unnest(forward_cancel_requests.turns) as r
      where i.job_id = any(array[r.job])
        and i.task = r.task
        and i.key = '$cancel'
        and i.consumed_at is null;
 end
 $$;
-comment on function @extschema@.carry_cancels(@extschema@.turn[]) is
+comment on function @extschema@.forward_cancel_requests(@extschema@.turn[]) is
     'Readdress requests to cancel that a run has not heard to the next run.';
 
 
@@ -39,23 +39,23 @@ comment on function @extschema@.drop_signals(text[], timestamptz) is
 
 -- Messages that a run has taken are in its journal, and nobody reads them here again. Keys must stay, but out of the way
 -- of searches for open signals: a job that lives long would otherwise walk through more of them with each new signal.
-create function @extschema@.put_signals_away(ids text[]) returns void
+create function @extschema@.compact_signals(ids text[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     delete from inbox as i
-     where i.job_id = any(put_signals_away.ids)
+     where i.job_id = any(compact_signals.ids)
        and i.task is null
        and i.consumed_at is not null
        and i.dedupe_key is null;
     update inbox as i
        set task = '$taken', key = i.dedupe_key, payload = null
-     where i.job_id = any(put_signals_away.ids)
+     where i.job_id = any(compact_signals.ids)
        and i.task is null
        and i.consumed_at is not null;
 end
 $$;
-comment on function @extschema@.put_signals_away(text[]) is
+comment on function @extschema@.compact_signals(text[]) is
     'Delete the signals that earlier runs have taken, but keep their keys. [P12]';

@@ -148,7 +148,7 @@ comment on function @extschema@.is_column(text) is
     'Tell whether a path names a column of the job, not a place in its memory.';
 
 
-create function @extschema@.reading(path text, kind text) returns text
+create function @extschema@.path_expression(path text, kind text) returns text
 language plpgsql
 immutable
 parallel safe
@@ -157,19 +157,19 @@ as $$
 declare
     own text;
 begin
-    if not is_column(reading.path) then
-        return extraction(parse_path(reading.path), reading.kind);
+    if not is_column(path_expression.path) then
+        return extraction(parse_path(path_expression.path), path_expression.kind);
     end if;
-    own := column_kind(reading.path);
-    if reading.kind not in (own, 'null') then
+    own := column_kind(path_expression.path);
+    if path_expression.kind not in (own, 'null') then
         perform refuse_argument(
-            format('%s is a %s', reading.path, own), format('It was used as a %s.', reading.kind),
+            format('%s is a %s', path_expression.path, own), format('It was used as a %s.', path_expression.kind),
             case own when 'time' then 'Write {"$time": "2026-01-31T12:00:00Z"}.' else format('Use it as a %s.', own) end);
     end if;
-    return substr(reading.path, 2) || case own when 'text' then ' collate "C"' else '' end;
+    return substr(path_expression.path, 2) || case own when 'text' then ' collate "C"' else '' end;
 end
 $$;
-comment on function @extschema@.reading(text, text) is
+comment on function @extschema@.path_expression(text, text) is
     'Write the expression that reads a path, or a column, as one kind. Errors: PD101 (no path), PD107 (a column of another kind).';
 
 
@@ -182,7 +182,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return format(
-        '(%s %s %L and (context #>> %L::text[]) collate "C" %s %L)', reading(long_comparison.path, 'text'),
+        '(%s %s %L and (context #>> %L::text[]) collate "C" %s %L)', path_expression(long_comparison.path, 'text'),
         case long_comparison.sign when '>' then '>=' when '<' then '<=' else long_comparison.sign end,
         left(long_comparison.operand, 512),
         parse_path(long_comparison.path), long_comparison.sign, long_comparison.operand);
@@ -207,12 +207,12 @@ begin
             'Only texts, numbers, booleans and times have an order.', 'Compare with one of these, or use $eq.');
     end if;
     if is_column(comparison.path) and kind = 'null' then
-        return reading(comparison.path, kind) || ' is null';
+        return path_expression(comparison.path, kind) || ' is null';
     end if;
     if kind = 'text' and length(comparison.operand #>> '{}') >= 512 and not is_column(comparison.path) then
         return long_comparison(comparison.path, comparison.sign, comparison.operand #>> '{}');
     end if;
-    return format('%s %s %L::%s', reading(comparison.path, kind), comparison.sign, operand_text(comparison.operand, kind),
+    return format('%s %s %L::%s', path_expression(comparison.path, kind), comparison.sign, operand_text(comparison.operand, kind),
                   kind_type(kind));
 end
 $$;
@@ -234,9 +234,9 @@ begin
     end if;
     return coalesce((
         select '(' || string_agg(
-                          case when cardinality(alike.texts) = 1 then comparison(membership.path, '=', alike.first)
-                               else format('%s = any(%L::%s[])', reading(membership.path, alike.kind), alike.texts,
-                                           kind_type(alike.kind)) end,
+                          case when cardinality(same_kind.texts) = 1 then comparison(membership.path, '=', same_kind.first)
+                               else format('%s = any(%L::%s[])', path_expression(membership.path, same_kind.kind), same_kind.texts,
+                                           kind_type(same_kind.kind)) end,
                           ' or ') || ')'
           from (select item.kind, jsonb_agg(item.value) -> 0 as first,
                        array_agg(distinct operand_text(item.value, item.kind)) as texts
@@ -245,7 +245,7 @@ begin
                                          and not is_column(membership.path) then 'value'
                                     else operand_kind(each.value) end as kind
                           from jsonb_array_elements(membership.operand) as each) as item
-                 group by item.kind) as alike), 'false');
+                 group by item.kind) as same_kind), 'false');
 end
 $$;
 comment on function @extschema@.membership(text, jsonb) is
@@ -263,7 +263,7 @@ begin
         perform refuse_argument('$exists takes true or false', format('This is %s.', type_found(existence.operand)),
                                 'Write {"$exists": false} for what is missing.');
     end if;
-    return format('%s is %s', reading(existence.path, 'null'), case when existence.operand::boolean then 'not null' else 'null' end);
+    return format('%s is %s', path_expression(existence.path, 'null'), case when existence.operand::boolean then 'not null' else 'null' end);
 end
 $$;
 comment on function @extschema@.existence(text, jsonb) is

@@ -138,7 +138,7 @@ begin
         case family
             when 'contains' then format('gin (%s jsonb_path_ops)', extraction(index_definition.path, 'value'))
             when 'search' then format('gin (%s)', extraction(index_definition.path, index_definition.kind))
-            when 'vector' then format('hnsw (%s %s.vector_cosine_ops)', vector_reading(index_definition.path, dimensions),
+            when 'vector' then format('hnsw (%s %s.vector_cosine_ops)', vector_expression(index_definition.path, dimensions),
                                       vector_schema())
             else format('btree ((%s), id)', extraction(index_definition.path, family))
         end,

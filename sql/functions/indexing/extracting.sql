@@ -76,15 +76,15 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    said text := text_at(time_at.context, time_at.path);
+    written text := text_at(time_at.context, time_at.path);
     days integer;
 begin
-    if said !~ ('^(?!0000|0001-01-01|9999-12-31)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]'
-                || '([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)$') then
+    if written !~ ('^(?!0000|0001-01-01|9999-12-31)[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]'
+                   || '([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)$') then
         return null;
     end if;
-    days := extract(day from make_date(substr(said, 1, 4)::integer, substr(said, 6, 2)::integer, 1) + interval '1 month - 1 day');
-    return case when substr(said, 9, 2)::integer <= days then said::timestamptz end;
+    days := extract(day from make_date(substr(written, 1, 4)::integer, substr(written, 6, 2)::integer, 1) + interval '1 month - 1 day');
+    return case when substr(written, 9, 2)::integer <= days then written::timestamptz end;
 end
 $$;
 comment on function @extschema@.time_at(jsonb, text[]) is
@@ -93,7 +93,7 @@ comment on function @extschema@.time_at(jsonb, text[]) is
 
 -- The text parser backtracks in text without blanks and in HTML comments: 100 kB of "a_" took it a minute. And for words
 -- beyond 2 kB it would send each writer a notice that it leaves them out.
-create function @extschema@.parted(said text) returns text
+create function @extschema@.break_long_words(written text) returns text
 language plpgsql
 immutable
 strict
@@ -101,10 +101,10 @@ parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return regexp_replace(replace(parted.said, '<!', ' '), E'([^ \n\r\t]{200})', E'\\1 ', 'g');
+    return regexp_replace(replace(break_long_words.written, '<!', ' '), E'([^ \n\r\t]{200})', E'\\1 ', 'g');
 end
 $$;
-comment on function @extschema@.parted(text) is
+comment on function @extschema@.break_long_words(text) is
     'Return a text as it is searched: nothing in it is longer than 200 letters without a blank, and no HTML comment begins. Frozen: stored indexes depend on it.';
 
 
@@ -124,7 +124,7 @@ begin
         return searched_part.value;
     end if;
     return (
-        select coalesce(jsonb_agg(parted(left(each.said, 100000 - each.before)) order by each.number), '[]')
+        select coalesce(jsonb_agg(break_long_words(left(each.said, 100000 - each.before)) order by each.number), '[]')
           from (select t.number, t.value #>> '{}' as said,
                        coalesce(sum(length(t.value #>> '{}')) over (order by t.number rows between unbounded preceding and 1 preceding),
                                 0)::integer as before

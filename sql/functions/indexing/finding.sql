@@ -44,11 +44,11 @@ declare
     absent text := format('%s and %s is null', parts_text.condition, first);
 begin
     if not all_present and parts_text.place -> 0 = '[]' then
-        absent := format('%s and %s', absent, beyond(parts_text.keys[2:], parts_text.place - 0));
+        absent := format('%s and %s', absent, place_condition(parts_text.keys[2:], parts_text.place - 0));
         return part_text(absent, parts_text.keys, parts_text.keys[2:], parts_text.max_rows::text);
     end if;
     if parts_text.place is not null then
-        here := format('%s and %s', here, beyond(present_keys(parts_text.keys), parts_text.place));
+        here := format('%s and %s', here, place_condition(present_keys(parts_text.keys), parts_text.place));
     end if;
     here := part_text(here, parts_text.keys, present_keys(parts_text.keys), parts_text.max_rows::text);
     if all_present then
@@ -90,7 +90,7 @@ begin
     return format(
         E'select id, entity, status::text, version::bigint, context::jsonb, created_at, updated_at,\n       %s as place\n  from (\n%s\n) as found\n order by %s',
         place_expression(keys),
-        parts_text(format('entity = %L and %s%s', find_query.entity, all_of(find_query.conditions), has_distances(keys)), keys,
+        parts_text(format('entity = %L and %s%s', find_query.entity, where_clause(find_query.conditions), has_distances(keys)), keys,
                    find_query.after, coalesce(find_query.max_rows, 1000)),
         order_clause(output_keys(keys)));
 end
@@ -101,7 +101,7 @@ comment on function @extschema@.find_query(text, jsonb, jsonb, integer, jsonb) i
 
 -- A scan of a vector index stops at forty rows, wherever the page ends, unless a setting lets it continue. A function
 -- cannot have that setting itself: while pgvector is not loaded, only a superuser could create such a function.
-create function @extschema@.let_vector_scans(go_on text) returns text
+create function @extschema@.set_vector_scans(mode text) returns text
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -109,11 +109,11 @@ as $$
 declare
     before constant text := current_setting('hnsw.iterative_scan', true);
 begin
-    perform set_config('hnsw.iterative_scan', coalesce(nullif(let_vector_scans.go_on, ''), 'off'), true);
+    perform set_config('hnsw.iterative_scan', coalesce(nullif(set_vector_scans.mode, ''), 'off'), true);
     return before;
 end
 $$;
-comment on function @extschema@.let_vector_scans(text) is
+comment on function @extschema@.set_vector_scans(text) is
     'Set whether scans of vectors continue until a page is full (strict_order, relaxed_order or off), in this transaction; return the setting before.';
 
 
@@ -138,11 +138,11 @@ declare
     before text;
 begin
     if has_vectors then
-        before := let_vector_scans('strict_order');
+        before := set_vector_scans('strict_order');
     end if;
     return query execute find_query(find.entity, find.conditions, find.order_by, find.max_rows, find.after);
     if has_vectors then
-        perform let_vector_scans(before);
+        perform set_vector_scans(before);
     end if;
 end
 $$;
@@ -163,7 +163,7 @@ begin
     perform check_name(count_found.entity, 'an entity');
     perform check_conditions(count_found.conditions);
     execute format('select count(*) from %s.jobs where entity = %L and %s', '@extschema@', count_found.entity,
-                   all_of(count_found.conditions)) into counted;
+                   where_clause(count_found.conditions)) into counted;
     return counted;
 end
 $$;
@@ -190,8 +190,8 @@ declare
 begin
     perform find_query(find_running.entity, find_running.conditions, '["$id"]', find_running.max_rows);
     execute format('select array(select f.id from (%s) as f)', parts_text(
-        format('entity = %L and %s and %s', find_running.entity, all_of(find_running.conditions),
-               all_of(jsonb_build_object('$status', 'running', '$id', between_ids))),
+        format('entity = %L and %s and %s', find_running.entity, where_clause(find_running.conditions),
+               where_clause(jsonb_build_object('$status', 'running', '$id', between_ids))),
         order_keys('["$id"]'), null, coalesce(find_running.max_rows, 1000))) into running_ids;
     return running_ids;
 end

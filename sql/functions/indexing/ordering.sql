@@ -51,7 +51,7 @@ begin
         descending := true;
     end if;
     kind := coalesce(kind, case when is_column(written) then column_kind(written) else 'value' end);
-    return row(reading(written, kind), kind, descending,
+    return row(path_expression(written, kind), kind, descending,
                written not in ('$id', '$version', '$created_at', '$updated_at'))::order_key;
 end
 $$;
@@ -77,7 +77,7 @@ begin
                     from jsonb_array_elements(order_keys.order_by) with ordinality as each (item, number)
                    order by each.number);
     descending := coalesce((keys[cardinality(keys)]).descending, false);
-    return keys || row(reading('$id', 'text'), 'text', descending, false)::order_key;
+    return keys || row(path_expression('$id', 'text'), 'text', descending, false)::order_key;
 end
 $$;
 comment on function @extschema@.order_keys(jsonb) is
@@ -224,36 +224,36 @@ comment on function @extschema@.place_text(@extschema@.order_key, jsonb) is
 
 -- One key and the id in the same direction are compared as a row, which an index can follow. Otherwise every key is
 -- compared by itself.
-create function @extschema@.beyond(keys @extschema@.order_key[], place jsonb) returns text
+create function @extschema@.place_condition(keys @extschema@.order_key[], place jsonb) returns text
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    first order_key := beyond.keys[1];
-    rest order_key[] := beyond.keys[2:];
+    first order_key := place_condition.keys[1];
+    rest order_key[] := place_condition.keys[2:];
     sign text := case when first.descending then '<' else '>' end;
-    given jsonb := beyond.place #> '{0,0}';
+    given jsonb := place_condition.place #> '{0,0}';
     later text;
 begin
     if rest = '{}' then
         return format('%s %s %s', first.expression, sign, place_text(first, given));
     end if;
-    if beyond.place -> 0 = '[]' then
-        return format('(%s is null and %s)', first.expression, beyond(rest, beyond.place - 0));
+    if place_condition.place -> 0 = '[]' then
+        return format('(%s is null and %s)', first.expression, place_condition(rest, place_condition.place - 0));
     end if;
     if cardinality(rest) = 1 and not first.is_optional and (rest[1]).descending = first.descending then
         return format('(%s, %s) %s (%s, %s)', first.expression, (rest[1]).expression, sign, place_text(first, given),
-                      place_text(rest[1], beyond.place #> '{1,0}'));
+                      place_text(rest[1], place_condition.place #> '{1,0}'));
     end if;
     later := format('(%s %s %s or %1$s = %3$s and %s)', first.expression, sign, place_text(first, given),
-                    beyond(rest, beyond.place - 0));
+                    place_condition(rest, place_condition.place - 0));
     if first.is_optional then
         return format('(%s or %s is null)', later, first.expression);
     end if;
     return format('%s %s= %s and %s', first.expression, sign, place_text(first, given), later);
 end
 $$;
-comment on function @extschema@.beyond(@extschema@.order_key[], jsonb) is
+comment on function @extschema@.place_condition(@extschema@.order_key[], jsonb) is
     'Write the condition for rows that come after a place in an order.';

@@ -2,7 +2,7 @@
 
 -- A subscriber of logical replication has the rows, but nothing has advanced its sequence. When all writers have finished
 -- and others wait for this lock, nobody holds an id that was drawn but not written.
-create function @extschema@.issue_ids_behind() returns void
+create function @extschema@.advance_inbox_sequence() returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -15,7 +15,7 @@ begin
     perform setval('inbox_id_seq', greatest((select max(i.id) from inbox as i), (select s.last_value from inbox_id_seq as s)));
 end
 $$;
-comment on function @extschema@.issue_ids_behind() is
+comment on function @extschema@.advance_inbox_sequence() is
     'Let the next message have an id after those that exist, if the sequence was not copied with the rows. [P5]';
 
 
@@ -41,9 +41,9 @@ begin
         perform delay_tasks(adopt_instance.copied_at, now_at - adopt_instance.copied_at);
         perform delay_items(adopt_instance.copied_at, now_at - adopt_instance.copied_at);
     end if;
-    perform issue_ids_behind();
+    perform advance_inbox_sequence();
     insert into settings (name, value)
-    values ('instance', to_jsonb(instance)), ('place', present_place())
+    values ('instance', to_jsonb(instance)), ('place', current_place())
         on conflict on constraint one_row_per_setting do update set value = excluded.value;
     return instance;
 end

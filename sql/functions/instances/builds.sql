@@ -38,7 +38,7 @@ comment on function @extschema@.check_build() is
     'Refuse tables that another build of the same version has made differently (PD507).';
 
 
-create function @extschema@.note_build() returns void
+create function @extschema@.record_build() returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -49,4 +49,4 @@ begin
         on conflict on constraint one_row_per_setting do update set value = excluded.value;
 end
 $$;
-comment on function @extschema@.note_build() is 'Record that tables and views are of this build; migrate() calls it.';
+comment on function @extschema@.record_build() is 'Record that tables and views are of this build; migrate() calls it.';

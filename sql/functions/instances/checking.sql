@@ -4,7 +4,7 @@
 
 -- Declared immutable, which is true for a plan: a plan lives no longer than its session, and no session moves. So it is
 -- evaluated once in each session.
-create function @extschema@.present_place() returns jsonb
+create function @extschema@.current_place() returns jsonb
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -18,7 +18,7 @@ begin
         'settings', 'settings'::regclass::oid::bigint);
 end
 $$;
-comment on function @extschema@.present_place() is
+comment on function @extschema@.current_place() is
     'Return where this app is: its cluster, its database and its table. A standby that takes over is the same place.';
 
 
@@ -30,12 +30,12 @@ as $$
 declare
     adopted_at_place jsonb := (select s.value from settings as s where s.name = 'place');
 begin
-    if adopted_at_place = present_place() then
+    if adopted_at_place = current_place() then
         return;
     end if;
     raise exception 'this app is a copy that nobody has adopted'
         using errcode = 'PD003',
-              detail = format('It was adopted at %s and is now at %s.', adopted_at_place, present_place()),
+              detail = format('It was adopted at %s and is now at %s.', adopted_at_place, current_place()),
               hint = 'To let it execute here, call adopt_instance() as its owner, or run: perdure adopt.';
 end
 $$;
@@ -90,7 +90,7 @@ begin
            and case s.name
                    when 'build' then s.value = perdure_build()
                    when 'instance' then coalesce(s.value = to_jsonb(check_instance.instance), true)
-                   else s.value = present_place() end) then
+                   else s.value = current_place() end) then
         return;
     end if;
     perform check_tables();

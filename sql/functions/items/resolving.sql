@@ -28,18 +28,18 @@ $$;
 comment on function @extschema@.read_item(text) is 'Return an item, open or resolved. Errors: PD411 (no such item).';
 
 
-create function @extschema@.hold_item(item text) returns @extschema@.asked_item
+create function @extschema@.lock_item(item text) returns @extschema@.asked_item
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform lock_jobs(array(select i.job_id from items as i where i.id = hold_item.item), waiting => true);
+    perform lock_jobs(array(select i.job_id from items as i where i.id = lock_item.item), waiting => true);
     -- A statement of its own: it sees what the lock shows, not what was read before.
-    return read_item(hold_item.item);
+    return read_item(lock_item.item);
 end
 $$;
-comment on function @extschema@.hold_item(text) is
+comment on function @extschema@.lock_item(text) is
     'Lock the job that an item belongs to, and read the item. Errors: PD411 (no such item).';
 
 
@@ -84,7 +84,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    held asked_item := hold_item(claim_item.item);
+    held asked_item := lock_item(claim_item.item);
     taken_at timestamptz := clock();
 begin
     perform check_name(claim_item.by, 'a person');
@@ -111,7 +111,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    held asked_item := hold_item(release_item.item);
+    held asked_item := lock_item(release_item.item);
 begin
     update items as i
        set claimed_by = null,
@@ -136,7 +136,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    held asked_item := hold_item(assign_item.item);
+    held asked_item := lock_item(assign_item.item);
 begin
     perform check_name(coalesce(assign_item.assignee, 'none'), 'an assignee');
     perform raise_failure(item_failure(held, held.claimed_by, clock()));
@@ -167,7 +167,7 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    held asked_item := hold_item(resolve_item.item);
+    held asked_item := lock_item(resolve_item.item);
     answered_at timestamptz := clock();
     fingerprint text;
 begin
@@ -184,7 +184,7 @@ begin
            resolved_at = answered_at
      where i.id = held.id
     returning i.fingerprint into fingerprint;
-    perform leave_answers(
+    perform insert_answers(
         array[(0, null, null, null, null, 'done', null, null, null, null, null, resolve_item.resolution, null, null, null,
                held.job, held.task, held.key, null, null, null, fingerprint)::turn], answered_at);
     perform notify_listeners(wake_tasks(array[held.job], answered_at));

@@ -67,7 +67,7 @@ comment on function @extschema@.lock_requested(@extschema@.turn[]) is
     'Lock the children that turns ask for and that nobody else has locked; return their ids.';
 
 
-create function @extschema@.part_from_parent(children text[]) returns void
+create function @extschema@.clear_on_parent_end(children text[]) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -75,11 +75,11 @@ as $$
 begin
     update jobs as j
        set on_parent_end = null
-     where j.id = any(part_from_parent.children)
+     where j.id = any(clear_on_parent_end.children)
        and j.on_parent_end = 'cancel';
 end
 $$;
-comment on function @extschema@.part_from_parent(text[]) is
+comment on function @extschema@.clear_on_parent_end(text[]) is
     'Record that these jobs were asked to cancel because their parent has ended, so that they are not asked again.';
 
 

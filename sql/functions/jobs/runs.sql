@@ -36,7 +36,7 @@ comment on function @extschema@.run_ending(text, jsonb, jsonb, text) is
     'Return how a run ended, and the key of the start that began it.';
 
 
-create function @extschema@.endings_of(ids text[]) returns jsonb[]
+create function @extschema@.last_run_endings(ids text[]) returns jsonb[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -44,12 +44,12 @@ as $$
 begin
     return array(
         select run_ending(j.status, j.result, j.error, j.start_key)
-          from unnest(endings_of.ids) with ordinality as asked (id, place)
-          join jobs as j on j.id = any(array[asked.id])
-         order by asked.place);
+          from unnest(last_run_endings.ids) with ordinality as given (id, place)
+          join jobs as j on j.id = any(array[given.id])
+         order by given.place);
 end
 $$;
-comment on function @extschema@.endings_of(text[]) is
+comment on function @extschema@.last_run_endings(text[]) is
     'Return how the last runs of jobs ended, in the order of the ids.';
 
 

@@ -46,7 +46,7 @@ comment on function @extschema@.lock_queue(text) is
     'Lock the row of a queue, creating it if needed, and read its limits.';
 
 
-create function @extschema@.restrained_queues(queues text[]) returns text[]
+create function @extschema@.restricted_queues(queues text[]) returns text[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -62,17 +62,17 @@ begin
     end if;
     return array(
         select u.queue
-          from unnest(restrained_queues.queues) as u (queue)
+          from unnest(restricted_queues.queues) as u (queue)
           join queues as q on q.queue = split_part(u.queue, '@', 1)
          where q.paused
             or coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null);
 end
 $$;
-comment on function @extschema@.restrained_queues(text[]) is
+comment on function @extschema@.restricted_queues(text[]) is
     'Return those of these queues, of any version, that are paused or have limits.';
 
 
-create function @extschema@.awake_queues(queues text[]) returns text[]
+create function @extschema@.unpaused_queues(queues text[]) returns text[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -80,11 +80,11 @@ as $$
 begin
     return array(
         select u.queue
-          from unnest(awake_queues.queues) as u (queue)
+          from unnest(unpaused_queues.queues) as u (queue)
          where not exists (select from queues as q where q.queue = split_part(u.queue, '@', 1) and q.paused));
 end
 $$;
-comment on function @extschema@.awake_queues(text[]) is
+comment on function @extschema@.unpaused_queues(text[]) is
     'Return those of these queues, of any version, that are not paused.';
 
 
@@ -112,25 +112,25 @@ comment on function @extschema@.lock_limits(text[]) is
 
 
 -- Limits that are set with an older snapshot, which does not see who stands in line, are refused with 40001.
-create function @extschema@.note_line(queue text) returns void
+create function @extschema@.touch_queue(queue text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    update queues as q set last_key = q.last_key where q.queue = versioned_queue(note_line.queue, null);
+    update queues as q set last_key = q.last_key where q.queue = versioned_queue(touch_queue.queue, null);
 end
 $$;
-comment on function @extschema@.note_line(text) is
+comment on function @extschema@.touch_queue(text) is
     'Record in the locked row of a queue, of any version, that tasks of it were put in line.';
 
 
 -- Written even if no tokens are counted: a claim with an older snapshot, which does not see what this one takes, is
 -- refused with 40001.
-create function @extschema@.note_claims(
+create function @extschema@.record_claims(
     limits      @extschema@.queue_limits[],
     chosen      @extschema@.due_task[],
-    taken       @extschema@.claimed_task[],
+    claimed     @extschema@.claimed_task[],
     claimed_at  timestamptz
 ) returns void
 language plpgsql
@@ -139,17 +139,17 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     update queues as q
-       set tokens = tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, note_claims.claimed_at) - g.used,
-           claimed_at = note_claims.claimed_at,
+       set tokens = tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, record_claims.claimed_at) - g.used,
+           claimed_at = record_claims.claimed_at,
            last_key = g.last_key
       from (select l.queue, count(*) as used, (array_agg(c.limit_key order by c.ordinality desc))[1] as last_key
-              from unnest(note_claims.taken) as t
-              join unnest(note_claims.chosen) with ordinality as c on c.job = t.job and c.task = t.task
-              join unnest(note_claims.limits) as l on l.queue = split_part(c.queue, '@', 1)
+              from unnest(record_claims.claimed) as t
+              join unnest(record_claims.chosen) with ordinality as c on c.job = t.job and c.task = t.task
+              join unnest(record_claims.limits) as l on l.queue = split_part(c.queue, '@', 1)
              where not c.is_held
              group by l.queue) as g
      where q.queue = g.queue;
 end
 $$;
-comment on function @extschema@.note_claims(@extschema@.queue_limits[], @extschema@.due_task[], @extschema@.claimed_task[], timestamptz) is
+comment on function @extschema@.record_claims(@extschema@.queue_limits[], @extschema@.due_task[], @extschema@.claimed_task[], timestamptz) is
     'Record what was claimed from queues with limits: the tokens that were taken, and which keys take turns.';

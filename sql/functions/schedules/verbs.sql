@@ -21,14 +21,14 @@ $$;
 comment on function @extschema@.lock_schedule(text) is 'Lock the memory of a schedule and read it. Errors: PD410.';
 
 
-create function @extschema@.resettle_schedule(id text) returns timestamptz
+create function @extschema@.reschedule_changed(id text) returns timestamptz
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     settled_at timestamptz := clock();
-    it memory := read_job(resettle_schedule.id);
+    it memory := read_job(reschedule_changed.id);
     owed timestamptz := (
         select t.until
           from tasks as t
@@ -37,10 +37,10 @@ declare
            and t.until <= settled_at);
 begin
     perform notify_listeners(array['$sql']);
-    return settle_schedule(it, read_schedule(it.context), owed, settled_at);
+    return reschedule(it, read_schedule(it.context), owed, settled_at);
 end
 $$;
-comment on function @extschema@.resettle_schedule(text) is
+comment on function @extschema@.reschedule_changed(text) is
     'Let the task of a locked schedule whose memory was changed wait for its next time; a due time that is owed stays owed.';
 
 
@@ -95,7 +95,7 @@ set intervalstyle = 'postgres'
 as $$
 declare
     id text := '$schedule/' || create_schedule.name;
-    asked jsonb := jsonb_build_object(
+    definition jsonb := jsonb_build_object(
         'workflow', workflow, 'cron', cron, 'every', every, 'args', args, 'time_zone', time_zone, 'starts_at', starts_at,
         'catch_up', catch_up, 'overlap', overlap, 'entity', entity, 'queue', queue, 'priority', priority, 'headers', headers,
         'pinned_version', pinned_version, 'limit_key', limit_key, 'timeout', timeout);
@@ -110,19 +110,19 @@ begin
     perform insert_hook(id, '$hook/$schedule', '$schedule', '{}', '$sql', 0, clock(), null, null);
     it := read_job(id);
     if every is not null and starts_at is null then
-        asked := asked || jsonb_build_object('starts_at', case
-            when it.context -> 'every' = asked -> 'every' then it.context -> 'starts_at'
+        definition := definition || jsonb_build_object('starts_at', case
+            when it.context -> 'every' = definition -> 'every' then it.context -> 'starts_at'
             else to_jsonb(date_trunc('second', clock())) end);
     end if;
     -- What others keep in the memory stays, and so does a pause.
-    asked := (it.context - array(select jsonb_object_keys(asked)))
-             || (select jsonb_object_agg(m.key, m.value) from jsonb_each(asked) as m where m.value <> 'null');
-    perform raise_failure(schedule_failure(create_schedule.name, asked));
+    definition := (it.context - array(select jsonb_object_keys(definition)))
+                  || (select jsonb_object_agg(m.key, m.value) from jsonb_each(definition) as m where m.value <> 'null');
+    perform raise_failure(schedule_failure(create_schedule.name, definition));
     -- Compared as text: to jsonb 1 and 1.0 are equal, but to the job that gets them they may differ.
-    if asked::text <> it.context::text then
-        perform run_command(id, 'set', '{}', asked, null, null);
+    if definition::text <> it.context::text then
+        perform run_command(id, 'set', '{}', definition, null, null);
     end if;
-    return resettle_schedule(id);
+    return reschedule_changed(id);
 end
 $$;
 comment on function @extschema@.create_schedule(
@@ -148,7 +148,7 @@ begin
     end if;
     perform run_command(it.id, 'set', '{paused}', 'true', null, null);
     if schedule_failure(pause_schedule.name, it.context || '{"paused": true}') is null then
-        perform resettle_schedule(it.id);
+        perform reschedule_changed(it.id);
     end if;
     return true;
 end
@@ -169,14 +169,14 @@ as $$
 declare
     it memory := lock_schedule(resume_schedule.name);
     is_paused boolean := coalesce(it.context -> 'paused' = 'true', false);
-    has_rested boolean := lift_pause(it.id) <> '{}';
+    had_paused_tasks boolean := lift_pause(it.id) <> '{}';
 begin
     perform raise_failure(schedule_failure(resume_schedule.name, it.context || '{"paused": false}'));
     if is_paused then
         perform run_command(it.id, 'set', '{paused}', 'false', null, null);
     end if;
-    perform resettle_schedule(it.id);
-    return is_paused or has_rested;
+    perform reschedule_changed(it.id);
+    return is_paused or had_paused_tasks;
 end
 $$;
 comment on function @extschema@.resume_schedule(text) is
@@ -218,15 +218,15 @@ set enable_seqscan = off
 set jit = off
 as $$
 declare
-    its_task turn;
+    schedule_task turn;
 begin
-    its_task.job := '$schedule/' || drop_schedule.name;
-    its_task.task := '$hook/$schedule';
-    if lock_jobs(array[its_task.job], waiting => true) = '{}' then
+    schedule_task.job := '$schedule/' || drop_schedule.name;
+    schedule_task.task := '$hook/$schedule';
+    if lock_jobs(array[schedule_task.job], waiting => true) = '{}' then
         return false;
     end if;
-    perform delete_tasks(array[its_task]);
-    return forget(its_task.job);
+    perform delete_tasks(array[schedule_task]);
+    return forget(schedule_task.job);
 end
 $$;
 comment on function @extschema@.drop_schedule(text) is

@@ -1,7 +1,7 @@
 -- Tasks, admitted: for which tasks of queues with limits there is room. A slot is a held task, so parking, finishing or
 -- giving back a task frees its slot, and nothing else has to record that. The row of the queue is locked before.
 
-create function @extschema@.best_of(due @extschema@.due_task[], queues text[], max_tasks integer)
+create function @extschema@.choose_best(due @extschema@.due_task[], queues text[], max_tasks integer)
 returns @extschema@.due_task[]
 language plpgsql
 immutable
@@ -10,12 +10,12 @@ as $$
 begin
     return array(
         select (d.job, d.task, d.queue, d.priority, d.due_at, d.limit_key, d.deliveries, d.is_held, d.place)::due_task
-          from unnest(best_of.due) with ordinality as d
-         order by d.priority, array_position(best_of.queues, d.queue), d.due_at, d.ordinality
-         limit best_of.max_tasks);
+          from unnest(choose_best.due) with ordinality as d
+         order by d.priority, array_position(choose_best.queues, d.queue), d.due_at, d.ordinality
+         limit choose_best.max_tasks);
 end
 $$;
-comment on function @extschema@.best_of(@extschema@.due_task[], text[], integer) is
+comment on function @extschema@.choose_best(@extschema@.due_task[], text[], integer) is
     'Choose among tasks of several queues: by priority, then in the order of the queues, then by time.';
 
 
@@ -37,11 +37,11 @@ begin
         if limits.max_per_key is null then
             chosen := chosen || find_free(served, find_admissible.room, find_admissible.now_at);
         else
-            perform stand_in_line(served, find_admissible.now_at);
+            perform put_in_line(served, find_admissible.now_at);
         end if;
     end loop;
     if limits.max_per_key is null then
-        return best_of(chosen, find_admissible.queues, find_admissible.room);
+        return choose_best(chosen, find_admissible.queues, find_admissible.room);
     end if;
     -- Loops: tasks with a better priority take the slots of their key first.
     for level in 0 .. 9 loop
@@ -60,7 +60,7 @@ comment on function @extschema@.find_admissible(@extschema@.queue_limits, text[]
 
 create function @extschema@.choose_due(
     queues      text[],
-    restrained  text[],
+    restricted  text[],
     limits      @extschema@.queue_limits[],
     max_tasks   integer,
     now_at      timestamptz
@@ -90,14 +90,14 @@ begin
         end if;
     end loop;
     foreach served in array named loop
-        if served <> all(choose_due.restrained) then
+        if served <> all(choose_due.restricted) then
             chosen := chosen || find_free(served, choose_due.max_tasks, choose_due.now_at);
         elsif split_part(served, '@', 1) <> all(locked) then
             continue;
         end if;
-        chosen := chosen || find_ended(served, choose_due.max_tasks, choose_due.now_at);
+        chosen := chosen || find_expired(served, choose_due.max_tasks, choose_due.now_at);
     end loop;
-    return best_of(chosen, named, choose_due.max_tasks);
+    return choose_best(chosen, named, choose_due.max_tasks);
 end
 $$;
 comment on function @extschema@.choose_due(text[], text[], @extschema@.queue_limits[], integer, timestamptz) is
@@ -130,7 +130,7 @@ begin
                  where r.state <> 'keep') as f
           join queues as q on q.queue = split_part(f.queue, '@', 1)
          where coalesce(q.max_running, q.max_per_key) is not null
-           and (is_wanted(q.queue, freed_queues.freed_at) or is_wanted(f.queue, freed_queues.freed_at)));
+           and (has_due_task(q.queue, freed_queues.freed_at) or has_due_task(f.queue, freed_queues.freed_at)));
 end
 $$;
 comment on function @extschema@.freed_queues(@extschema@.turn[], timestamptz) is
@@ -151,7 +151,7 @@ begin
                   join queues as q on q.queue = split_part(u.queue, '@', 1)
                  where not q.paused) as l
          where l.tokens < 1
-           and is_wanted(l.queue, next_token_at.now_at));
+           and has_due_task(l.queue, next_token_at.now_at));
 end
 $$;
 comment on function @extschema@.next_token_at(text[], timestamptz) is
@@ -175,8 +175,8 @@ begin
             and coalesce(q.max_running, q.max_per_key, q.rate_per_second) is not null
             and (slots_taken(q.queue, q.max_running) < q.max_running) is not false
             and (tokens_at(q.tokens, q.rate_per_second, q.burst, q.claimed_at, next_admission_at.now_at) >= 1) is not false
-            and case when q.max_per_key is null then is_wanted(u.queue, next_admission_at.now_at)
-                     else is_wanted_by_key(
+            and case when q.max_per_key is null then has_due_task(u.queue, next_admission_at.now_at)
+                     else has_admissible_task(
                          u.queue,
                          (q.queue, q.max_running, q.max_per_key, q.rate_per_second, q.burst, q.tokens, q.claimed_at,
                           q.last_key)::queue_limits,

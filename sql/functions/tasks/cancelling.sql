@@ -1,7 +1,7 @@
 -- Tasks, asked to cancel. A running task hears of it, and may clean up. An activity that nobody holds runs nothing that
 -- could clean up: it ends at once, without taking a slot of its queue, a token or a worker.
 
-create function @extschema@.end_unheld(
+create function @extschema@.end_unheld_activities(
     job       text,
     tasks     text[],
     reason    text,
@@ -14,24 +14,24 @@ as $$
 declare
     ended turn[] := array(
         select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null,
-                make_failure('PD602', 'CancelledError', coalesce(end_unheld.reason, 'the activity was cancelled'),
+                make_failure('PD602', 'CancelledError', coalesce(end_unheld_activities.reason, 'the activity was cancelled'),
                              'No worker held it.', 'Start it again if it is needed.'),
                 null, t.kind, null, t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
           from tasks as t
-         where t.job_id = end_unheld.job
-           and t.task = any(end_unheld.tasks)
+         where t.job_id = end_unheld_activities.job
+           and t.task = any(end_unheld_activities.tasks)
            and t.kind = 'activity'
            and t.token is null
          order by t.task
            for no key update);
 begin
     if ended <> '{}' then
-        perform end_tasks(ended, end_unheld.ended_at);
+        perform end_tasks(ended, end_unheld_activities.ended_at);
     end if;
     return array(select r.task from unnest(ended) as r);
 end
 $$;
-comment on function @extschema@.end_unheld(text, text[], text, timestamptz) is
+comment on function @extschema@.end_unheld_activities(text, text[], text, timestamptz) is
     'End those of these tasks of a locked job that are activities and that no worker holds; return which. [P6]';
 
 
@@ -41,14 +41,14 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    ended text[] := end_unheld(ask_to_cancel.job, ask_to_cancel.tasks, null, ask_to_cancel.asked_at);
+    ended text[] := end_unheld_activities(ask_to_cancel.job, ask_to_cancel.tasks, null, ask_to_cancel.asked_at);
     others text[] := array(
         select a.task from unnest(ask_to_cancel.tasks) as a (task)
         except
         select e.task from unnest(ended) as e (task)
          order by 1);
 begin
-    perform leave_cancel(ask_to_cancel.job, others, null, ask_to_cancel.asked_at);
+    perform insert_cancel_requests(ask_to_cancel.job, others, null, ask_to_cancel.asked_at);
     return wake_cancelled(ask_to_cancel.job, others, ask_to_cancel.asked_at);
 end
 $$;
@@ -106,7 +106,7 @@ comment on function @extschema@.cancel_requests(@extschema@.turn[], timestamptz)
 -- A task that was asked to cancel, and has not heard of it, can pass that on only later, and only to what it waits for.
 -- So what it asks for meanwhile begins cancelled, unless it is shielded. A child that existed before, and is busy, hears
 -- of it from the task.
-create function @extschema@.begin_cancelled(turns @extschema@.turn[], asked_at timestamptz) returns text[]
+create function @extschema@.cancel_new_requests(turns @extschema@.turn[], asked_at timestamptz) returns text[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -114,7 +114,7 @@ as $$
 declare
     unaware turn[] := array(
         select r
-          from unnest(begin_cancelled.turns) as r
+          from unnest(cancel_new_requests.turns) as r
          where r.requests is not null
            and exists (
             select
@@ -153,10 +153,10 @@ begin
          group by n.job
          order by n.job
     loop
-        queues := queues || ask_to_cancel(target.job, target.tasks, begin_cancelled.asked_at);
+        queues := queues || ask_to_cancel(target.job, target.tasks, cancel_new_requests.asked_at);
     end loop;
     return queues;
 end
 $$;
-comment on function @extschema@.begin_cancelled(@extschema@.turn[], timestamptz) is
+comment on function @extschema@.cancel_new_requests(@extschema@.turn[], timestamptz) is
     'Ask hooks, activities and children to cancel that a task requests before it has heard that it was itself asked to cancel.';

@@ -89,7 +89,7 @@ comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integ
 -- there are any, which is rare, one of them is chosen, and the search continues behind the rest.
 create function @extschema@.find_claimable(
     queues      text[],
-    restrained  text[],
+    restricted  text[],
     limits      @extschema@.queue_limits[],
     worker      text,
     max_tasks   integer,
@@ -101,31 +101,31 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    open record;
+    search record;
     suspect due_task[];
     room integer;
 begin
-    if find_claimable.restrained = '{}' then
-        open := find_due(find_claimable.queues, find_claimable.max_tasks, find_claimable.since, find_claimable.now_at, false);
-        if open.suspects = 0 then
-            return open.due;
+    if find_claimable.restricted = '{}' then
+        search := find_due(find_claimable.queues, find_claimable.max_tasks, find_claimable.since, find_claimable.now_at, false);
+        if search.suspects = 0 then
+            return search.due;
         end if;
     end if;
-    suspect := find_suspect(awake_queues(find_claimable.queues), find_claimable.worker, find_claimable.now_at);
+    suspect := find_suspect(unpaused_queues(find_claimable.queues), find_claimable.worker, find_claimable.now_at);
     room := find_claimable.max_tasks - cardinality(suspect);
-    if find_claimable.restrained <> '{}' then
-        return suspect || choose_due(find_claimable.queues, find_claimable.restrained, find_claimable.limits, room,
+    if find_claimable.restricted <> '{}' then
+        return suspect || choose_due(find_claimable.queues, find_claimable.restricted, find_claimable.limits, room,
                                      find_claimable.now_at);
     end if;
-    open := find_due(find_claimable.queues, room, find_claimable.since, find_claimable.now_at, true);
-    return suspect || open.due;
+    search := find_due(find_claimable.queues, room, find_claimable.since, find_claimable.now_at, true);
+    return suspect || search.due;
 end
 $$;
 comment on function @extschema@.find_claimable(text[], text[], @extschema@.queue_limits[], text, integer, timestamptz, timestamptz) is
     'Lock the tasks of queues that a worker may claim, best first, within the limits of the queues.';
 
 
-create function @extschema@.take_due(
+create function @extschema@.claim_due(
     queues     text[],
     worker     text,
     token      uuid,
@@ -138,33 +138,33 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    restrained text[] := restrained_queues(take_due.queues);
-    limits queue_limits[] := lock_limits(restrained);
-    taken_at timestamptz := clock();
+    restricted text[] := restricted_queues(claim_due.queues);
+    limits queue_limits[] := lock_limits(restricted);
+    claimed_at timestamptz := clock();
     chosen due_task[];
     leased record;
 begin
     -- A loop: if all that was found had to be parked, other tasks may be due behind it.
     loop
-        chosen := find_claimable(take_due.queues, restrained, limits, take_due.worker, take_due.max_tasks, take_due.since,
-                                 taken_at);
+        chosen := find_claimable(claim_due.queues, restricted, limits, claim_due.worker, claim_due.max_tasks, claim_due.since,
+                                 claimed_at);
         if chosen = '{}' then
             return null;
         end if;
-        leased := lease_due(chosen, take_due.worker, take_due.token, take_due.lease_for, taken_at);
-        exit when leased.taken is not null or leased.parked = 0;
+        leased := lease_due(chosen, claim_due.worker, claim_due.token, claim_due.lease_for, claimed_at);
+        exit when leased.claimed is not null or leased.parked = 0;
     end loop;
-    if limits <> '{}' and leased.taken is not null then
-        perform note_claims(limits, chosen, leased.taken, taken_at);
+    if limits <> '{}' and leased.claimed is not null then
+        perform record_claims(limits, chosen, leased.claimed, claimed_at);
     end if;
-    return leased.taken;
+    return leased.claimed;
 end
 $$;
-comment on function @extschema@.take_due(text[], text, uuid, integer, interval, timestamptz) is
+comment on function @extschema@.claim_due(text[], text, uuid, integer, interval, timestamptz) is
     'Lease due tasks to a worker, best first, within the limits of their queues.';
 
 
-create function @extschema@.taken_before(queues text[], token uuid) returns @extschema@.claimed_task[]
+create function @extschema@.claimed_before(queues text[], token uuid) returns @extschema@.claimed_task[]
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -175,9 +175,9 @@ begin
                 coalesce(t.awaits, '{}'), t.accept_changes, t.pinned_version, t.signal, t.asker_job, t.asker_task,
                 t.asker_key, t.started_at, t.told_at, false, null, t.progress)::claimed_task
           from tasks as t
-         where t.queue = any(taken_before.queues)
-           and t.token = taken_before.token);
+         where t.queue = any(claimed_before.queues)
+           and t.token = claimed_before.token);
 end
 $$;
-comment on function @extschema@.taken_before(text[], uuid) is
+comment on function @extschema@.claimed_before(text[], uuid) is
     'Find the tasks that an earlier call with this token took and still holds. [P12]';

@@ -1,6 +1,6 @@
 -- Tasks, compared: whether code that runs again asks for what it asked for before. The journal only records answers.
 
-create function @extschema@.requests_under_way(
+create function @extschema@.pending_requests(
     job              text,
     task             text,
     out key          text,
@@ -14,30 +14,30 @@ begin
     return query
     select t.asker_key, t.fingerprint
       from tasks as t
-     where t.job_id = requests_under_way.job
-       and t.task > requests_under_way.task || '/'
-       and t.task < requests_under_way.task || '0'
-       and t.asker_task = requests_under_way.task
+     where t.job_id = pending_requests.job
+       and t.task > pending_requests.task || '/'
+       and t.task < pending_requests.task || '0'
+       and t.asker_task = pending_requests.task
      union all
     select c.asker_key, c.fingerprint
       from tasks as c
-     where c.asker_job = requests_under_way.job
-       and c.asker_task = requests_under_way.task
+     where c.asker_job = pending_requests.job
+       and c.asker_task = pending_requests.task
        and c.asker_job <> c.job_id
      union all
     select w.key, w.fingerprint
       from conditions as w
-     where w.job_id = requests_under_way.job
-       and w.task = requests_under_way.task
+     where w.job_id = pending_requests.job
+       and w.task = pending_requests.task
      union all
     select i.key, i.fingerprint
       from items as i
-     where i.job_id = requests_under_way.job
-       and i.task = requests_under_way.task
+     where i.job_id = pending_requests.job
+       and i.task = pending_requests.task
        and i.is_open;
 end
 $$;
-comment on function @extschema@.requests_under_way(text, text) is
+comment on function @extschema@.pending_requests(text, text) is
     'Return the keys of what others are doing for a task, with the fingerprints of the requests.';
 
 
@@ -54,11 +54,11 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    taken bigint[] := coalesce(messages_of(nullif(open_requests.facts, 'null')), '{}');
+    consumed bigint[] := coalesce(messages_of(nullif(open_requests.facts, 'null')), '{}');
 begin
     return query
     select w.key, w.fingerprint
-      from requests_under_way(open_requests.job, open_requests.task) as w
+      from pending_requests(open_requests.job, open_requests.task) as w
      where not exists (
             select
               from inbox as i
@@ -73,7 +73,7 @@ begin
        and i.task = open_requests.task
        and i.key <> '$cancel'
        and i.consumed_at is null
-       and i.id <> all(taken);
+       and i.id <> all(consumed);
 end
 $$;
 comment on function @extschema@.open_requests(text, text, jsonb) is
@@ -90,13 +90,13 @@ as $$
 declare
     job text := open_failure.turn ->> 'job';
     task text := open_failure.turn ->> 'task';
-    said jsonb := open_failure.turn -> 'open';
+    awaited jsonb := open_failure.turn -> 'open';
 begin
-    if (jsonb_typeof(said) = 'object') is not true then
+    if (jsonb_typeof(awaited) = 'object') is not true then
         return null;
     end if;
     -- A key is looked up among all that was said in one step, however many hooks are withdrawn at once.
-    said := said || coalesce((
+    awaited := awaited || coalesce((
         select jsonb_object_agg(c.key, null)
           from jsonb_array_elements_text(nullif(open_failure.turn -> 'cancels', 'null')) as c (key)
          where c.key is not null), '{}');
@@ -104,13 +104,13 @@ begin
         select make_failure(
                    'PD201', 'NonDeterminism', format('the code of %s/%s does not match what it has asked for', job, task),
                    format('It has asked for %s%s, but %s.', o.key, ' (arguments ' || o.fingerprint || ')',
-                          case when said ? o.key then format('now asks for it with other arguments (%s)', said ->> o.key)
+                          case when awaited ? o.key then format('now asks for it with other arguments (%s)', awaited ->> o.key)
                                else 'does not ask for it now' end),
                    'If the code has changed, run the code this began with, guard the change with patched(), or resume with accept_changes '
                    'if only arguments differ. If it has not, get the time and random values from perdure, and sort sets.')
           from open_requests(job, task, open_failure.turn -> 'facts') as o
-         where not said ? o.key
-            or said ->> o.key <> o.fingerprint
+         where not awaited ? o.key
+            or awaited ->> o.key <> o.fingerprint
                and not exists (select from tasks as t where t.job_id = job and t.task = open_failure.turn ->> 'task'
                                   and t.accept_changes)
          order by o.key collate "C"

@@ -48,7 +48,7 @@ comment on function @extschema@.continue_deadlines(@extschema@.turn[], timestamp
     'Move the deadlines of jobs to their next runs; a deadline that is claimed or stuck has passed.';
 
 
-create function @extschema@.set_out_at(
+create function @extschema@.set_position(
     job         text,
     place       integer,
     started_at  timestamptz,
@@ -60,10 +60,10 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     update tasks as t
-       set position = set_out_at.place, started_at = set_out_at.started_at, told_at = set_out_at.told_at
-     where t.job_id = set_out_at.job
+       set position = set_position.place, started_at = set_position.started_at, told_at = set_position.told_at
+     where t.job_id = set_position.job
        and t.task = '1/main';
 end
 $$;
-comment on function @extschema@.set_out_at(text, integer, timestamptz, timestamptz) is
+comment on function @extschema@.set_position(text, integer, timestamptz, timestamptz) is
     'Let the coordinator of a new job continue from a position in its journal, in the workflow time of that position.';

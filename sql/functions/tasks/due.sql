@@ -32,13 +32,13 @@ comment on function @extschema@.poison_reason() is 'Return the reason for parkin
 -- priority to priority find the ranges: most queues have one. A step walks over all dead rows of a priority, so above a
 -- low-water mark there are no steps: there every priority has its range.
 create function @extschema@.find_due(
-    queues     text[],
-    max_tasks  integer,
-    since      timestamptz,
-    now_at     timestamptz,
-    apart      boolean,
-    out due    @extschema@.due_task[],
-    out suspects integer
+    queues         text[],
+    max_tasks      integer,
+    since          timestamptz,
+    now_at         timestamptz,
+    skip_suspects  boolean,
+    out due        @extschema@.due_task[],
+    out suspects   integer
 )
 language plpgsql
 volatile
@@ -83,7 +83,7 @@ begin
                    and t.due_at < 'infinity'
                    and not t.paused
                    and not t.in_line
-                   and not (t.is_suspect and find_due.apart)
+                   and not (t.is_suspect and find_due.skip_suspects)
                  order by t.due_at
                  limit find_due.max_tasks
                    for no key update skip locked
@@ -92,19 +92,19 @@ begin
 end
 $$;
 comment on function @extschema@.find_due(text[], integer, timestamptz, timestamptz, boolean) is
-    'Lock what is due on queues without limits, best first; return it, and how many suspects are among it, which with apart are not even searched.';
+    'Lock what is due on queues without limits, best first; return it, and how many suspects are among it, which with skip_suspects are not even searched.';
 
 
 -- A statement of its own, after those that have locked: it sees the rows as they are now, so their places are still
 -- right. A task that was delivered too often without progress is parked instead of given out, and blocks nobody. [P10]
 create function @extschema@.lease_due(
-    chosen     @extschema@.due_task[],
-    worker     text,
-    token      uuid,
-    lease_for  interval,
-    leased_at  timestamptz,
-    out taken  @extschema@.claimed_task[],
-    out parked integer
+    chosen       @extschema@.due_task[],
+    worker       text,
+    token        uuid,
+    lease_for    interval,
+    leased_at    timestamptz,
+    out claimed  @extschema@.claimed_task[],
+    out parked   integer
 )
 language plpgsql
 volatile
@@ -132,7 +132,7 @@ begin
     )
     select array_agg(g.task order by g.priority, g.due_at) filter (where not g.is_poisoned),
            count(*) filter (where g.is_poisoned)
-      into taken, parked
+      into claimed, parked
       from taking as g;
 end
 $$;
@@ -149,17 +149,17 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     now_at timestamptz := coalesce(next_due_at.looked_at, clock());
-    restrained text[] := restrained_queues(next_due_at.queues);
-    awake text[] := case when restrained = '{}' then next_due_at.queues else awake_queues(next_due_at.queues) end;
+    restricted text[] := restricted_queues(next_due_at.queues);
+    unpaused text[] := case when restricted = '{}' then next_due_at.queues else unpaused_queues(next_due_at.queues) end;
     due_at timestamptz;
 begin
-    if suspect_is_due(awake, now_at) then
+    if suspect_is_due(unpaused, now_at) then
         return now_at + interval '50 ms';
     end if;
     due_at := (
         with recursive ranges as (
             select q.queue, (-1)::smallint as priority, 'infinity'::timestamptz as due_at
-              from unnest(awake) as q (queue)
+              from unnest(unpaused) as q (queue)
              union all
             select r.queue, f.*
               from ranges as r
@@ -177,10 +177,10 @@ begin
         )
         -- After the year 9999 not every language has a date, and nobody would wait for it.
         select min(r.due_at) from ranges as r where r.due_at > now_at and r.due_at < '10000-01-01 00:00+00');
-    if restrained = '{}' then
+    if restricted = '{}' then
         return due_at;
     end if;
-    return least(due_at, next_admission_at(restrained, now_at));
+    return least(due_at, next_admission_at(restricted, now_at));
 end
 $$;
 comment on function @extschema@.next_due_at(text[], timestamptz) is

@@ -1,13 +1,13 @@
 -- Tasks, ended: the end of a task, of all tasks beneath it, and of what it leaves: mail, conditions, items, children, an
 -- answer.
 
-create function @extschema@.leave_something(turns @extschema@.turn[]) returns boolean
+create function @extschema@.have_dependents(turns @extschema@.turn[]) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    jobs text[] := array(select r.job from unnest(leave_something.turns) as r);
+    jobs text[] := array(select r.job from unnest(have_dependents.turns) as r);
 begin
     return exists (select from inbox as i where i.job_id = any(jobs))
         or exists (select from conditions as c where c.job_id = any(jobs))
@@ -15,7 +15,7 @@ begin
         or exists (select from jobs as j where j.parent = any(jobs) and j.status = 'running');
 end
 $$;
-comment on function @extschema@.leave_something(@extschema@.turn[]) is
+comment on function @extschema@.have_dependents(@extschema@.turn[]) is
     'Tell whether ended tasks may leave messages, conditions, items or children; one look answers that for all.';
 
 
@@ -28,7 +28,7 @@ declare
     ended turn[] := array(select r from unnest(end_tasks.turns) as r order by r.job collate "C", r.task collate "C");
     runs turn[] := array(select r from unnest(ended) as r where r.kind = 'coordinator');
     others turn[] := '{}'::turn[];
-    unasked turn[];
+    unawaited turn[];
 begin
     if runs <> '{}' then
         perform finish_jobs(runs, end_tasks.ended_at);
@@ -36,19 +36,19 @@ begin
     perform delete_tasks(ended);
     if cardinality(runs) < cardinality(ended) then
         others := array(select r from unnest(ended) as r where r.kind <> 'coordinator');
-        unasked := array(select r from unnest(others) as r where r.asker_job is null);
-        if unasked <> '{}' then
-            perform notify_listeners(append_end(unasked, end_tasks.ended_at));
+        unawaited := array(select r from unnest(others) as r where r.asker_job is null);
+        if unawaited <> '{}' then
+            perform notify_listeners(append_end(unawaited, end_tasks.ended_at));
         end if;
     end if;
-    if leave_something(ended) then
-        perform notify_listeners(leave_parent_ends(ended, end_tasks.ended_at));
+    if have_dependents(ended) then
+        perform notify_listeners(insert_parent_ends(ended, end_tasks.ended_at));
         perform forget_conditions(ended);
         perform forget_open_items(ended);
         perform forget_messages(others);
         perform forget_inboxes(array(select r.job from unnest(runs) as r));
     end if;
-    perform leave_answers(end_tasks.turns, end_tasks.ended_at);
+    perform insert_answers(end_tasks.turns, end_tasks.ended_at);
 end
 $$;
 comment on function @extschema@.end_tasks(@extschema@.turn[], timestamptz) is

@@ -51,7 +51,7 @@ comment on function @extschema@.request_fields(text) is
 
 -- A list of objects is read up to the first field that does not have its type, and PostgreSQL does not say whose it is.
 -- Only then it is looked for, field by field: a field of the same name has the same type everywhere.
-create function @extschema@.misread_field(given jsonb) returns text
+create function @extschema@.unreadable_field(given jsonb) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -60,9 +60,9 @@ declare
     field text;
 begin
     -- A loop: each field is tried by itself, until one fails.
-    for field in select k from jsonb_object_keys(misread_field.given) as k loop
+    for field in select k from jsonb_object_keys(unreadable_field.given) as k loop
         perform
-           from jsonb_to_record(jsonb_build_object(field, misread_field.given -> field)) as s (
+           from jsonb_to_record(jsonb_build_object(field, unreadable_field.given -> field)) as s (
                 token uuid, position integer, asked integer, asked_before integer, awaits text[], until timestamptz, ok boolean,
                 at timestamptz, path text[], message bigint, priority integer, due_at timestamptz, expires_at timestamptz,
                 timeout interval, detached boolean, shielded boolean);
@@ -73,17 +73,17 @@ exception
         return field;
 end
 $$;
-comment on function @extschema@.misread_field(jsonb) is
+comment on function @extschema@.unreadable_field(jsonb) is
     'Return a field of a turn, fact, request or start that does not have its type, or null.';
 
 
-create function @extschema@.unread_failure(given jsonb, what text) returns jsonb
+create function @extschema@.unreadable_failure(given jsonb, what text) returns jsonb
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    field text := misread_field(unread_failure.given);
+    field text := unreadable_field(unreadable_failure.given);
     wanted text := case
         when field = 'token' then 'a uuid'
         when field in ('position', 'asked', 'asked_before', 'priority', 'message') then 'a whole number'
@@ -96,11 +96,11 @@ begin
         return null;
     end if;
     return make_failure(
-        'PD107', 'InvalidArgument', format('the field %s of %s cannot be read', field, unread_failure.what),
-        format('It should be %s, and is %s.', wanted, type_found(unread_failure.given -> field)), 'Correct the field.');
+        'PD107', 'InvalidArgument', format('the field %s of %s cannot be read', field, unreadable_failure.what),
+        format('It should be %s, and is %s.', wanted, type_found(unreadable_failure.given -> field)), 'Correct the field.');
 end
 $$;
-comment on function @extschema@.unread_failure(jsonb, text) is
+comment on function @extschema@.unreadable_failure(jsonb, text) is
     'Return that a field of a turn, fact, request or start does not have its type (PD107), or null.';
 
 
@@ -142,7 +142,7 @@ comment on function @extschema@.zoneless_failure(jsonb, text) is
 
 
 -- Each of these is compared with a stored value; a missing one would look like the lease of somebody else.
-create function @extschema@.nameless_failure(given jsonb, what text) returns jsonb
+create function @extschema@.unnamed_task_failure(given jsonb, what text) returns jsonb
 language plpgsql
 immutable
 parallel safe
@@ -151,15 +151,15 @@ as $$
 begin
     return (
         select make_failure(
-                   'PD107', 'InvalidArgument', format('%s names no %s', nameless_failure.what, f.field),
+                   'PD107', 'InvalidArgument', format('%s names no %s', unnamed_task_failure.what, f.field),
                    'A held task is named by its job, its task and the token of its lease.',
                    'Give them as claim() returned them; it returns the token once, beside the tasks.')
           from unnest('{job,task,token}'::text[]) as f (field)
-         where nameless_failure.given ->> f.field is null
+         where unnamed_task_failure.given ->> f.field is null
          limit 1);
 end
 $$;
-comment on function @extschema@.nameless_failure(jsonb, text) is
+comment on function @extschema@.unnamed_task_failure(jsonb, text) is
     'Return that a turn or lease names no job, task or token (PD107), or null.';
 
 
@@ -187,15 +187,15 @@ comment on function @extschema@.list_failure(jsonb) is
     'Return that a list in a turn is not a list of objects, or that open is not an object (PD107), or null.';
 
 
-create function @extschema@.stray_failure(turn jsonb) returns jsonb
+create function @extschema@.turn_fields_failure(turn jsonb) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    failure jsonb := coalesce(field_failure(stray_failure.turn, turn_fields() || 'open'::text, 'a turn'),
-                              list_failure(stray_failure.turn));
+    failure jsonb := coalesce(field_failure(turn_fields_failure.turn, turn_fields() || 'open'::text, 'a turn'),
+                              list_failure(turn_fields_failure.turn));
 begin
     -- A statement of its own: a parallel plan evaluates its sub-selects first, whatever comes before them.
     if failure is not null then
@@ -203,12 +203,12 @@ begin
     end if;
     return (
         select field_failure(f.fact, fact_fields(), coalesce('the fact ' || left(f.fact ->> 'key', 40), 'a fact'))
-          from jsonb_array_elements(nullif(stray_failure.turn -> 'facts', 'null')) as f (fact)
+          from jsonb_array_elements(nullif(turn_fields_failure.turn -> 'facts', 'null')) as f (fact)
          where f.fact - fact_fields() <> '{}'
          limit 1);
 end
 $$;
-comment on function @extschema@.stray_failure(jsonb) is
+comment on function @extschema@.turn_fields_failure(jsonb) is
     'Return that a turn, or one of its facts, has an unknown field or an invalid list (PD107), or null.';
 
 
@@ -235,17 +235,17 @@ begin
         perform raise_failure(failure_among(j.failure, 'turn', r.place, jsonb_array_length(check_turns.turns),
                                             concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))
            from jsonb_array_elements(check_turns.turns) with ordinality as r (turn, place)
-          cross join lateral coalesce(nameless_failure(r.turn, 'a turn'), zoneless_failure(r.turn, 'a turn')) as j (failure)
+          cross join lateral coalesce(unnamed_task_failure(r.turn, 'a turn'), zoneless_failure(r.turn, 'a turn')) as j (failure)
           where j.failure is not null
           order by r.place;
     end if;
 exception
     when data_exception or program_limit_exceeded then
         perform check_list(check_turns.turns, 'turns');
-        perform raise_failure(failure_among(unread_failure(r.turn, 'a turn'), 'turn', r.place, jsonb_array_length(check_turns.turns),
+        perform raise_failure(failure_among(unreadable_failure(r.turn, 'a turn'), 'turn', r.place, jsonb_array_length(check_turns.turns),
                                             concat_ws(' of job ', r.turn ->> 'task', r.turn ->> 'job')))
            from jsonb_array_elements(check_turns.turns) with ordinality as r (turn, place)
-          where misread_field(r.turn) is not null
+          where unreadable_field(r.turn) is not null
           order by r.place;
         raise;
 end

@@ -1,7 +1,7 @@
 -- Tasks, found: the due tasks of a queue with limits. They are locked, and skipped if somebody else has locked them. In a
 -- queue with a limit per key, due tasks stand in line under their keys, and are found by them.
 
-create function @extschema@.find_ended(queue text, max_tasks integer, now_at timestamptz)
+create function @extschema@.find_expired(queue text, max_tasks integer, now_at timestamptz)
 returns @extschema@.due_task[]
 language plpgsql
 volatile
@@ -11,17 +11,17 @@ begin
     return array(
         select (t.job_id, t.task, t.queue, t.priority, t.due_at, t.limit_key, t.deliveries, true, t.ctid)::due_task
           from tasks as t
-         where t.queue = find_ended.queue
+         where t.queue = find_expired.queue
            and t.worker is not null
-           and t.due_at <= find_ended.now_at
+           and t.due_at <= find_expired.now_at
            and not t.is_suspect
            and not t.paused
          order by t.priority, t.due_at
-         limit find_ended.max_tasks
+         limit find_expired.max_tasks
            for no key update skip locked);
 end
 $$;
-comment on function @extschema@.find_ended(text, integer, timestamptz) is
+comment on function @extschema@.find_expired(text, integer, timestamptz) is
     'Lock tasks of a queue whose leases have ended and that are no suspects, best first: they still have their slots.';
 
 
@@ -59,13 +59,13 @@ comment on function @extschema@.find_free(text, integer, timestamptz) is
 -- A task that has become due is put in line once, a thousand at a time, best first; from then on, claims find it by its
 -- key. Two statements: a single one would update rows as they were before they were locked, and check constraints with
 -- that.
-create function @extschema@.stand_in_line(queue text, now_at timestamptz) returns void
+create function @extschema@.put_in_line(queue text, now_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    due due_task[] := find_free(stand_in_line.queue, 1000, stand_in_line.now_at);
+    due due_task[] := find_free(put_in_line.queue, 1000, put_in_line.now_at);
 begin
     if due <> '{}' then
         -- One look-up by primary key for each, whatever the statistics say: locked rows are found by their places.
@@ -81,15 +81,15 @@ begin
              ) as f
         )
         update tasks as t set in_line = true from found as f where t.ctid = f.place;
-        perform note_line(stand_in_line.queue);
+        perform touch_queue(put_in_line.queue);
     end if;
 end
 $$;
-comment on function @extschema@.stand_in_line(text, timestamptz) is
+comment on function @extschema@.put_in_line(text, timestamptz) is
     'Put due tasks of a queue with a limit per key in line under their keys.';
 
 
-create function @extschema@.leave_line(queue text) returns void
+create function @extschema@.take_out_of_line(queue text) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -99,16 +99,16 @@ begin
     perform
        from tasks as t
       where t.in_line
-        and (t.queue = leave_line.queue or t.queue > leave_line.queue || '@' and t.queue < leave_line.queue || 'A')
+        and (t.queue = take_out_of_line.queue or t.queue > take_out_of_line.queue || '@' and t.queue < take_out_of_line.queue || 'A')
       order by t.job_id, t.task
         for no key update;
     update tasks as t
        set in_line = false
      where t.in_line
-       and (t.queue = leave_line.queue or t.queue > leave_line.queue || '@' and t.queue < leave_line.queue || 'A');
+       and (t.queue = take_out_of_line.queue or t.queue > take_out_of_line.queue || '@' and t.queue < take_out_of_line.queue || 'A');
 end
 $$;
-comment on function @extschema@.leave_line(text) is
+comment on function @extschema@.take_out_of_line(text) is
     'Let the tasks of a queue without a limit per key be found by their time again.';
 
 

@@ -24,33 +24,33 @@ $$;
 comment on function @extschema@.last_failure(text, text) is 'Return the failure of the last failed attempt of a task.';
 
 
-create function @extschema@.was_out_of_reach(failure jsonb) returns boolean
+create function @extschema@.lacked_code_or_key(failure jsonb) returns boolean
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return coalesce(was_out_of_reach.failure ->> 'code' in ('PD406', 'PD113', 'PD114'), false);
+    return coalesce(lacked_code_or_key.failure ->> 'code' in ('PD406', 'PD113', 'PD114'), false);
 end
 $$;
-comment on function @extschema@.was_out_of_reach(jsonb) is
+comment on function @extschema@.lacked_code_or_key(jsonb) is
     'Tell whether a task was given back because its worker had no code for it (PD406), or could not decrypt it (PD113, PD114).';
 
 
-create function @extschema@.own_task_failure(name text) returns jsonb
+create function @extschema@.reserved_task_failure(name text) returns jsonb
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return case when left(own_task_failure.name, 1) = '$' then make_failure(
-        'PD107', 'InvalidArgument', format('a worker cannot end a task named %s', own_task_failure.name),
+    return case when left(reserved_task_failure.name, 1) = '$' then make_failure(
+        'PD107', 'InvalidArgument', format('a worker cannot end a task named %s', reserved_task_failure.name),
         'It belongs to perdure: a schedule, a deadline, or the end of children.', 'Let run_task() run it, or give it back with release().') end;
 end
 $$;
-comment on function @extschema@.own_task_failure(text) is
+comment on function @extschema@.reserved_task_failure(text) is
     'Return that only the database knows what a task does (PD107), or null.';
 
 
@@ -59,7 +59,7 @@ comment on function @extschema@.own_task_failure(text) is
 -- would make others busy for nothing. Tasks are locked in order, after all jobs, so no circle can close. A sub-select
 -- that locks is never flattened: one look-up by primary key for each turn, whatever the statistics said when the plan was
 -- made. [P6]
-create function @extschema@.hold_tasks(turns jsonb, touched text[], missed text[]) returns @extschema@.turn[]
+create function @extschema@.judge_turns(turns jsonb, touched text[], missed text[]) returns @extschema@.turn[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -75,27 +75,27 @@ begin
                      when (h.token = g.token) is not true or h.position < coalesce(g.position, 0) or h.asked < g.asked_before
                      then 'fenced'
                      when h.position > coalesce(g.position, 0) then 'applied'
-                     when f.failure is not null or h.is_own then 'refused'
-                     when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(hold_tasks.touched) then 'untouched'
+                     when f.failure is not null or h.is_reserved then 'refused'
+                     when g.state in ('done', 'failed', 'cancelled') and h.asker_job <> all(judge_turns.touched) then 'untouched'
                      when coalesce(g.facts @? '$[*].message ? (@ != null)', false) and not messages_are_open(g.job, g.task, g.facts)
                      then 'stale' else 'apply' end,
-                coalesce(f.failure, case when h.is_own then own_task_failure(h.name) when g.state = 'continue' then g.failure end),
+                coalesce(f.failure, case when h.is_reserved then reserved_task_failure(h.name) when g.state = 'continue' then g.failure end),
                 h.fingerprint)::turn
-          from (select said.*,
-                       hold_tasks.missed <> '{}' and touches_any(
-                           hold_tasks.turns -> (said.number - 1)::integer, hold_tasks.missed) as is_missed,
-                       row_number() over (partition by said.job collate "C", said.task collate "C"
-                                          order by said.number) as nth
-                  from rows from (jsonb_to_recordset(hold_tasks.turns) as (
+          from (select given.*,
+                       judge_turns.missed <> '{}' and touches_any(
+                           judge_turns.turns -> (given.number - 1)::integer, judge_turns.missed) as is_missed,
+                       row_number() over (partition by given.job collate "C", given.task collate "C"
+                                          order by given.number) as nth
+                  from rows from (jsonb_to_recordset(judge_turns.turns) as (
                    job text, task text, token uuid, position integer, state text, facts jsonb, requests jsonb,
                    cancels jsonb, awaits text[], until timestamptz, value jsonb, asked integer, asked_before integer,
                    failure jsonb)) with ordinality
-                    as said (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked,
-                             asked_before, failure, number)
-                 order by said.job collate "C", said.task collate "C") as g
+                    as given (job, task, token, position, state, facts, requests, cancels, awaits, until, value, asked,
+                              asked_before, failure, number)
+                 order by given.job collate "C", given.task collate "C") as g
           left join lateral (
             select t.task, t.token, t.last_token, t.position, t.asked, t.kind, t.signal, t.asker_job, t.asker_task,
-                   t.asker_key, t.fingerprint, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_own
+                   t.asker_key, t.fingerprint, t.told_at, t.started_at, t.name, left(t.name, 1) = '$' as is_reserved
               from tasks as t
              where t.job_id = g.job
                and t.task = g.task
@@ -111,14 +111,14 @@ begin
                                   and octet_length(concat(g.facts, g.value, g.awaits)) <= 200
                                   and (g.awaits is null or '' <> all(g.awaits) and concat(g.awaits) !~ '[[:cntrl:]]')
                                   and (g.state <> 'park' or g.until < 'infinity' or cardinality(g.awaits) > 0)
-                                  and (hold_tasks.turns -> (g.number - 1)::integer) - turn_fields() = '{}'
+                                  and (judge_turns.turns -> (g.number - 1)::integer) - turn_fields() = '{}'
                                   and not exists (
                                         select
                                           from jsonb_array_elements(case when jsonb_typeof(g.facts) <> 'array' then '[0]'
                                                                          else g.facts end) as e (fact)
                                          where case jsonb_typeof(e.fact) when 'object' then e.fact - fact_fields() <> '{}'
                                                     else true end)) is true
-                   then coalesce(stray_failure(hold_tasks.turns -> (g.number - 1)::integer),
+                   then coalesce(turn_fields_failure(judge_turns.turns -> (g.number - 1)::integer),
                                  turn_failure(g.state, g.facts, g.requests, g.value), await_failure(g.awaits),
                                  -- A key has 200 bytes at most.
                                  case when greatest(octet_length(g.job), octet_length(g.task)) > 380
@@ -129,18 +129,18 @@ begin
                                  case when g.state = 'continue' then continue_failure(h.kind, g.value, g.failure)
                                       when g.state = 'park' and (g.until < 'infinity' or cardinality(g.awaits) > 0) is not true
                                       then wait_failure(g.job, g.task, g.facts, g.requests, g.cancels) end,
-                                 open_failure(hold_tasks.turns -> (g.number - 1)::integer))
+                                 open_failure(judge_turns.turns -> (g.number - 1)::integer))
                    end as failure
             offset 0) as f
          order by g.number);
 end
 $$;
-comment on function @extschema@.hold_tasks(jsonb, text[], text[]) is
+comment on function @extschema@.judge_turns(jsonb, text[], text[]) is
     'Lock the tasks of turns, and judge each turn by its token and by what its holder has seen. [P6]';
 
 
 -- The job is locked before: this is for callers that act for a single held task, outside of any batch.
-create function @extschema@.hold_task(job text, task text, token uuid) returns @extschema@.turn
+create function @extschema@.lock_held_task(job text, task text, token uuid) returns @extschema@.turn
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -151,30 +151,30 @@ begin
                 t.asker_job, t.asker_task, t.asker_key, coalesce(t.told_at, t.started_at), 'apply', null,
                 t.fingerprint)::turn
           from tasks as t
-         where t.job_id = hold_task.job
-           and t.task = hold_task.task
-           and t.token = hold_task.token
+         where t.job_id = lock_held_task.job
+           and t.task = lock_held_task.task
+           and t.token = lock_held_task.token
            for no key update);
 end
 $$;
-comment on function @extschema@.hold_task(text, text, uuid) is
+comment on function @extschema@.lock_held_task(text, text, uuid) is
     'Lock a task that is held under a token, and return it as a turn; null if it is not held. [P6]';
 
 
-create function @extschema@.refuse_stranger(job text, task text) returns void
+create function @extschema@.refuse_non_holder(job text, task text) returns void
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     raise exception 'task % of job % is not held by this token',
-            quote_literal(left(refuse_stranger.task, 200)), quote_literal(left(refuse_stranger.job, 200))
+            quote_literal(left(refuse_non_holder.task, 200)), quote_literal(left(refuse_non_holder.job, 200))
         using errcode = 'PD001',
               detail = 'The lease ended and the task was claimed again, it was given back, or it has ended.',
               hint = 'Drop this turn; nothing of it was applied.';
 end
 $$;
-comment on function @extschema@.refuse_stranger(text, text) is
+comment on function @extschema@.refuse_non_holder(text, text) is
     'Refuse a caller who does not hold the task (PD001). [P6]';
 
 
@@ -188,7 +188,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    mailed integer[] := array(select a.turn from unnest(keep_or_park.arrivals) as a);
+    with_messages integer[] := array(select a.turn from unnest(keep_or_park.arrivals) as a);
 begin
     update tasks as t
        set position = t.position + coalesce(jsonb_array_length(r.facts), 0),
@@ -197,19 +197,19 @@ begin
                           else greatest(t.told_at, coalesce((r.facts -> -1 ->> 'at')::timestamptz, keep_or_park.now_at)) end,
            deliveries = 0,
            attempt = t.attempt + case r.state when 'retry' then 1 else 0 end,
-           awaits = case when not r.lets_go then t.awaits when r.state = 'park' then r.awaits end,
+           awaits = case when not r.ends_lease then t.awaits when r.state = 'park' then r.awaits end,
            until = r.until,
            failure = case when r.state in ('retry', 'release') then coalesce(r.value, t.failure) else t.failure end,
            stuck_reason = case r.state when 'stuck' then coalesce(r.value, '{}') end,
-           last_token = case when r.lets_go then t.token else t.last_token end,
-           last_worker = case when r.lets_go then t.worker else t.last_worker end,
-           token = case when not r.lets_go then t.token end,
-           worker = case when not r.lets_go then t.worker end,
-           due_at = case when not r.lets_go then t.due_at
+           last_token = case when r.ends_lease then t.token else t.last_token end,
+           last_worker = case when r.ends_lease then t.worker else t.last_worker end,
+           token = case when not r.ends_lease then t.token end,
+           worker = case when not r.ends_lease then t.worker end,
+           due_at = case when not r.ends_lease then t.due_at
                          when r.state = 'stuck' then 'infinity'
                          when r.state = 'park' then coalesce(r.until, 'infinity')
                          else coalesce(r.until, keep_or_park.now_at) end
-      from (select g.*, g.state <> 'keep' and not (g.state = 'park' and g.number = any(mailed)) as lets_go
+      from (select g.*, g.state <> 'keep' and not (g.state = 'park' and g.number = any(with_messages)) as ends_lease
               from unnest(keep_or_park.turns) as g
              where g.state in ('keep', 'park', 'retry', 'stuck', 'release')) as r
      where t.job_id = any(array[r.job])
@@ -231,7 +231,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 set enable_bitmapscan = off
 as $$
 declare
-    spares boolean := exists (
+    has_cancelled boolean := exists (
         select
           from unnest(delete_tasks.turns) as r
          cross join lateral (
@@ -250,7 +250,7 @@ begin
        and t.task >= r.task
        and t.task < r.task || '0'
        and (t.task = r.task or t.task > r.task || '/')
-       and not (spares and r.token is not null and t.task <> r.task and is_cleaning_up(t.job_id, t.task, r.task));
+       and not (has_cancelled and r.token is not null and t.task <> r.task and is_cleaning_up(t.job_id, t.task, r.task));
 end
 $$;
 comment on function @extschema@.delete_tasks(@extschema@.turn[]) is

@@ -8,8 +8,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        own_name_failure(coalesce(option_failure.request ->> 'id', 'none'), 'the id of a child'),
-        own_name_failure(coalesce(option_failure.request ->> 'entity', 'none'), 'an entity'),
+        chosen_name_failure(coalesce(option_failure.request ->> 'id', 'none'), 'the id of a child'),
+        chosen_name_failure(coalesce(option_failure.request ->> 'entity', 'none'), 'an entity'),
         name_failure(coalesce(option_failure.request ->> 'signal', 'none'), 'a signal'),
         name_failure(coalesce(option_failure.request ->> 'assignee', 'none'), 'an assignee'),
         value_failure(option_failure.request -> 'payload', 'the payload'),
@@ -46,12 +46,12 @@ declare
     fields text[] := request_fields(kind);
 begin
     return coalesce(
-        asked_key_failure(request_failure.request ->> 'key'),
+        request_key_failure(request_failure.request ->> 'key'),
         case when kind not in ('hook', 'activity', 'job', 'until', 'item') then make_failure(
             'PD107', 'InvalidArgument', format('there is no kind of request called %s', quote_literal(kind)),
             'Known kinds: hook, activity, job, until, item.', 'Correct the request.') end,
         case when request_failure.request ->> 'priority' !~ '^-?[0-9]{1,9}$'
-             then unread_failure(request_failure.request, 'a request') end,
+             then unreadable_failure(request_failure.request, 'a request') end,
         case when kind = 'until' then condition_failure(request_failure.request ->> 'condition')
              else call_failure(case when kind ~ '^[ai]' then 'an ' else 'a ' end || kind, request_failure.request ->> 'name',
                                coalesce(nullif(request_failure.request -> 'args', 'null'), '[]'),
@@ -65,7 +65,7 @@ begin
              then field_failure(jsonb_strip_nulls(request_failure.request), fields, 'a request of the kind ' || kind) end,
         -- Most requests have none of these.
         case when request_failure.request ?| '{due_at,expires_at,detached,shielded}'::text[]
-             then coalesce(unread_failure(request_failure.request, 'a request'),
+             then coalesce(unreadable_failure(request_failure.request, 'a request'),
                            zoneless_failure(request_failure.request, 'a request')) end,
         case when request_failure.request ?| options then option_failure(request_failure.request) end);
 end
@@ -198,13 +198,13 @@ comment on function @extschema@.wait_failure(text, text, jsonb, jsonb, jsonb) is
     'Return that a held task which parks without signals or a time would sleep for ever (PD107), or null.';
 
 
-create function @extschema@.put_off(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
+create function @extschema@.judge_facts(turns @extschema@.turn[], facts @extschema@.fact[]) returns @extschema@.turn[]
 language plpgsql
 immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    judged turn[] := put_off.turns;
+    judged turn[] := judge_facts.turns;
     late record;
 begin
     -- A loop: this happens when a clock was set back, or two tasks of one job took the same signal.
@@ -212,7 +212,7 @@ begin
         select f.turn, case when bool_or(f.is_untimely) then 'replay' else 'stale' end as verdict
           from (select g.turn, g.is_untimely,
                        g.message is not null and g.turn > min(g.turn) over (partition by g.job, g.message) as is_taken
-                  from unnest(put_off.facts) as g) as f
+                  from unnest(judge_facts.facts) as g) as f
          where f.is_untimely
             or f.is_taken
          group by f.turn
@@ -222,5 +222,5 @@ begin
     return judged;
 end
 $$;
-comment on function @extschema@.put_off(@extschema@.turn[], @extschema@.fact[]) is
+comment on function @extschema@.judge_facts(@extschema@.turn[], @extschema@.fact[]) is
     'Send back turns whose facts lie in the future or before the last one, and those that consume what another turn of the batch takes: their holders run again from the journal. [P5] [P9]';

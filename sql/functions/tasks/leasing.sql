@@ -29,13 +29,13 @@ as $$
 declare
     renewed json;
 begin
-    with asked as materialized (
+    with given as materialized (
         select h.job, h.task, h.token, h.progress, progress_failure(h.progress) as failure, h.place
           from rows from (jsonb_to_recordset(renew_leases.tasks) as (job text, task text, token uuid, progress jsonb))
                with ordinality as h (job, task, token, progress, place)
     ), held as materialized (
         select t.job_id, t.task, a.place, case when a.failure is null then a.progress end as progress
-          from asked as a
+          from given as a
          cross join lateral (
             select g.job_id, g.task
               from tasks as g
@@ -63,7 +63,7 @@ begin
                || case when a.failure is null then '{}' else jsonb_build_object('error', a.failure) end
                order by a.place), '[]')
       into renewed
-      from asked as a
+      from given as a
       left join moved as m on m.place = a.place
       left join tasks as t on t.job_id = any(array[a.job]) and t.task = a.task;
     return renewed;
@@ -73,7 +73,7 @@ comment on function @extschema@.renew_leases(jsonb, timestamptz) is
     'Extend leases that are still held, and record the progress of their tasks; rows that somebody else has locked are skipped and stay held.';
 
 
-create function @extschema@.give_back(tasks jsonb, given_at timestamptz) returns text[]
+create function @extschema@.give_back_tasks(tasks jsonb, given_at timestamptz) returns text[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -84,7 +84,7 @@ begin
     with held as materialized (
         select t.job_id, t.task, case when progress_failure(h.progress) is null then h.progress end as progress
           from (select *
-                  from jsonb_to_recordset(give_back.tasks) as said (job text, task text, token uuid, progress jsonb)
+                  from jsonb_to_recordset(give_back_tasks.tasks) as said (job text, task text, token uuid, progress jsonb)
                  order by said.job collate "C", said.task collate "C") as h
          cross join lateral (
             select g.job_id, g.task
@@ -96,7 +96,7 @@ begin
          ) as t
     ), moved as (
         update tasks as t
-           set due_at = give_back.given_at,
+           set due_at = give_back_tasks.given_at,
                deliveries = 0,
                last_token = t.token,
                token = null,
@@ -112,7 +112,7 @@ begin
     return coalesce(queues, '{}');
 end
 $$;
-comment on function @extschema@.give_back(jsonb, timestamptz) is
+comment on function @extschema@.give_back_tasks(jsonb, timestamptz) is
     'End leases before their time, and record the progress of their tasks; return a queue for each task that was given back.';
 
 
@@ -135,7 +135,7 @@ comment on function @extschema@.task_was_given_back(text, text, uuid) is
     'Tell whether a holder has given a task back and nobody has claimed it since, so that the call may be repeated. [P12]';
 
 
-create function @extschema@.put_off_task(
+create function @extschema@.give_back_task(
     held     @extschema@.turn,
     due_at   timestamptz,
     failure  jsonb default null
@@ -146,9 +146,9 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     update tasks as t
-       set due_at = put_off_task.due_at,
-           attempt = t.attempt + case when put_off_task.failure is null then 0 else 1 end,
-           failure = coalesce(put_off_task.failure, t.failure),
+       set due_at = give_back_task.due_at,
+           attempt = t.attempt + case when give_back_task.failure is null then 0 else 1 end,
+           failure = coalesce(give_back_task.failure, t.failure),
            deliveries = 0,
            last_token = t.token,
            token = null,
@@ -158,11 +158,11 @@ begin
        and t.task = held.task;
 end
 $$;
-comment on function @extschema@.put_off_task(@extschema@.turn, timestamptz, jsonb) is
+comment on function @extschema@.give_back_task(@extschema@.turn, timestamptz, jsonb) is
     'Give a held task back until a time; with a failure if that was an attempt of it.';
 
 
-create function @extschema@.let_wait(
+create function @extschema@.park_schedule_task(
     job           text,
     task          text,
     due_at        timestamptz,
@@ -176,17 +176,17 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     update tasks as t
-       set due_at = let_wait.due_at,
-           until = coalesce(let_wait.until, t.until),
-           args = coalesce(let_wait.args, t.args),
-           stuck_reason = let_wait.stuck_reason,
+       set due_at = park_schedule_task.due_at,
+           until = coalesce(park_schedule_task.until, t.until),
+           args = coalesce(park_schedule_task.args, t.args),
+           stuck_reason = park_schedule_task.stuck_reason,
            deliveries = 0,
            last_token = coalesce(t.token, t.last_token),
            token = null,
            worker = null
-     where t.job_id = let_wait.job
-       and t.task = let_wait.task;
+     where t.job_id = park_schedule_task.job
+       and t.task = park_schedule_task.task;
 end
 $$;
-comment on function @extschema@.let_wait(text, text, timestamptz, timestamptz, jsonb, jsonb) is
+comment on function @extschema@.park_schedule_task(text, text, timestamptz, timestamptz, jsonb, jsonb) is
     'Let a task of the database itself wait for a time, or for somebody to resume it, and fence its holder. Nulls leave its deadline and arguments as they are. [P6]';

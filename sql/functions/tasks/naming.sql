@@ -63,7 +63,7 @@ comment on function @extschema@.beneath_failure(text) is
 
 -- The package's keys end with a number and have no slash before it, except in a place in the code, which begins with a
 -- dot: none of these keys leads beneath another.
-create function @extschema@.asked_key_failure(key text) returns jsonb
+create function @extschema@.request_key_failure(key text) returns jsonb
 language plpgsql
 immutable
 parallel safe
@@ -71,18 +71,18 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        name_failure(asked_key_failure.key, 'the key of a request'),
-        case when asked_key_failure.key in ('$cancel', '$deadline') then make_failure(
-            'PD104', 'InvalidName', format('the key %s is reserved for perdure', asked_key_failure.key),
+        name_failure(request_key_failure.key, 'the key of a request'),
+        case when request_key_failure.key in ('$cancel', '$deadline') then make_failure(
+            'PD104', 'InvalidName', format('the key %s is reserved for perdure', request_key_failure.key),
             'It is used to ask a task to cancel, or to tell it that its time is up.', 'Choose another key.') end,
-        case when case when asked_key_failure.key !~ '/' then asked_key_failure.key ~ '^[.]'
-                       when asked_key_failure.key !~ '#[0-9]+$' then true
-                       when asked_key_failure.key ~ '^[.]' then asked_key_failure.key ~ '^[^/]*/.*#[0-9]+/'
-                       else asked_key_failure.key ~ '#[0-9]+/' end
-             then beneath_failure(asked_key_failure.key) end);
+        case when case when request_key_failure.key !~ '/' then request_key_failure.key ~ '^[.]'
+                       when request_key_failure.key !~ '#[0-9]+$' then true
+                       when request_key_failure.key ~ '^[.]' then request_key_failure.key ~ '^[^/]*/.*#[0-9]+/'
+                       else request_key_failure.key ~ '#[0-9]+/' end
+             then beneath_failure(request_key_failure.key) end);
 end
 $$;
-comment on function @extschema@.asked_key_failure(text) is
+comment on function @extschema@.request_key_failure(text) is
     'Return that the key of a request is no name, or could lead beneath that of another (PD104), or null.';
 
 

@@ -40,7 +40,7 @@ begin
                and not t.in_line
                and t.token is null
                and t.awaits is null
-               and was_out_of_reach(t.failure)
+               and lacked_code_or_key(t.failure)
                and t.kind || ' ' || t.name = any(wake_released.functions)
              order by t.due_at
              limit 1000

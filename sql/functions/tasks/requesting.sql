@@ -9,7 +9,7 @@ as $$
 declare
     queues text[];
 begin
-    with asked as (
+    with requested as (
         insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, args, signal, detached, pinned_version,
                                 limit_key, paused, asker_job, asker_task, asker_key, fingerprint)
         select r.job, requested_task(r.task, q.key, coalesce(q.detached, false)), coalesce(q.kind, 'hook'), q.name,
@@ -30,7 +30,7 @@ begin
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
     )
-    select array_agg(distinct a.queue) into queues from asked as a;
+    select array_agg(distinct a.queue) into queues from requested as a;
     return coalesce(queues, '{}');
 end
 $$;
@@ -105,7 +105,7 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    perform leave_answers(array(
+    perform insert_answers(array(
         select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null,
                 make_failure('PD402', 'JobExists', format('job %s exists already', quote_literal(w.id)),
                              'The child was not started: its id belongs to another job.', 'Give the child another id.'),
@@ -129,7 +129,7 @@ comment on function @extschema@.refuse_children(@extschema@.new_job[], timestamp
 
 -- A child whose first memory breaks the contract of its entity is created anyway, and has failed: a detached child can
 -- report that to nobody else. [P10]
-create function @extschema@.without_broken(
+create function @extschema@.fail_broken_children(
     wanted     @extschema@.new_job[],
     failed_at  timestamptz
 ) returns @extschema@.new_job[]
@@ -141,26 +141,26 @@ declare
     broken turn[] := array(
         select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null, f.failure, null, null, null, w.parent,
                 w.asker_task, w.asker_key, null, null, null, w.fingerprint)::turn
-          from unnest(first_of_each(without_broken.wanted)) as w
+          from unnest(first_per_id(fail_broken_children.wanted)) as w
          cross join lateral (select contract_failure(w.entity, w.context) as failure offset 0) as f
          where w.context <> '{}'
            and f.failure is not null);
     made text[];
 begin
     if broken = '{}' then
-        return without_broken.wanted;
+        return fail_broken_children.wanted;
     end if;
     made := insert_jobs(array(
         select (w.id, w.workflow, w.entity, w.args, '{}', w.queue, w.priority, w.due_at, w.headers, w.pinned_version, w.key,
                 w.if_exists, w.parent, w.asker_task, w.asker_key, w.limit_key, w.on_parent_end, null, null)::new_job
-          from unnest(first_of_each(without_broken.wanted)) as w
-         where w.id in (select r.job from unnest(broken) as r)), without_broken.failed_at);
+          from unnest(first_per_id(fail_broken_children.wanted)) as w
+         where w.id in (select r.job from unnest(broken) as r)), fail_broken_children.failed_at);
     broken := array(select r from unnest(broken) as r where r.job = any(made));
-    perform finish_jobs(broken, without_broken.failed_at);
-    perform leave_answers(array(select r from unnest(broken) as r where r.asker_key is not null), without_broken.failed_at);
+    perform finish_jobs(broken, fail_broken_children.failed_at);
+    perform insert_answers(array(select r from unnest(broken) as r where r.asker_key is not null), fail_broken_children.failed_at);
     return array(
         select w
-          from unnest(without_broken.wanted) as w
+          from unnest(fail_broken_children.wanted) as w
          where not exists (
             select
               from unnest(broken) as r
@@ -169,7 +169,7 @@ begin
                and r.asker_key is not distinct from w.asker_key));
 end
 $$;
-comment on function @extschema@.without_broken(@extschema@.new_job[], timestamptz) is
+comment on function @extschema@.fail_broken_children(@extschema@.new_job[], timestamptz) is
     'Fail the children whose first memory breaks a contract (PD109), and return the others.';
 
 
@@ -185,9 +185,9 @@ begin
     if wanted = '{}' then
         return '{}'::text[];
     end if;
-    wanted := without_broken(wanted, request_children.asked_at);
-    made := insert_jobs(first_of_each(wanted), request_children.asked_at);
-    perform insert_coordinators(first_of_each(wanted), made, request_children.asked_at);
+    wanted := fail_broken_children(wanted, request_children.asked_at);
+    made := insert_jobs(first_per_id(wanted), request_children.asked_at);
+    perform insert_coordinators(first_per_id(wanted), made, request_children.asked_at);
     if cardinality(made) < cardinality(wanted) then
         perform refuse_children(wanted, request_children.asked_at);
     end if;

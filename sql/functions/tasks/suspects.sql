@@ -3,7 +3,7 @@
 -- harmless task makes progress, and a task that is parked as poisonous has died without another suspect. If
 -- max_deliveries is five or less, tasks are parked before they are suspected. [P10]
 
-create function @extschema@.suspicious_deliveries() returns integer
+create function @extschema@.suspect_threshold() returns integer
 language plpgsql
 immutable
 parallel safe
@@ -13,7 +13,7 @@ begin
     return 5;
 end
 $$;
-comment on function @extschema@.suspicious_deliveries() is
+comment on function @extschema@.suspect_threshold() is
     'Return after how many claims without a successful turn a task is suspected of killing its workers.';
 
 
@@ -34,7 +34,7 @@ begin
                 select
                   from tasks as h
                  where h.is_suspect
-                   and h.deliveries > suspicious_deliveries()
+                   and h.deliveries > suspect_threshold()
                    and h.worker = find_suspect.worker
                    and h.due_at > find_suspect.now_at)
          order by t.priority, t.due_at

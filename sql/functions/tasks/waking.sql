@@ -140,7 +140,7 @@ begin
            awaits = coalesce(t.awaits, '{}')
       from unnest(wake_to_cancel.turns) as r
      where r.state in ('retry', 'release')
-       and not (r.state = 'release' and was_out_of_reach(r.value))
+       and not (r.state = 'release' and lacked_code_or_key(r.value))
        and t.job_id = any(array[r.job])
        and t.task = r.task
        and exists (

@@ -20,16 +20,16 @@ comment on function @extschema@.lock_clock() is
 
 
 -- A time that has passed meanwhile is no error: the clock is where it was asked to be, and never goes back.
-create function @extschema@.turn_clock_to(at timestamptz) returns timestamptz
+create function @extschema@.set_clock(at timestamptz) returns timestamptz
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    further numeric := greatest(extract(epoch from turn_clock_to.at - clock()), 0);
+    seconds_ahead numeric := greatest(extract(epoch from set_clock.at - clock()), 0);
     now_at timestamptz;
 begin
-    update settings as s set value = to_jsonb(s.value::numeric + further) where s.name = 'clock_ahead';
+    update settings as s set value = to_jsonb(s.value::numeric + seconds_ahead) where s.name = 'clock_ahead';
     create or replace function @extschema@.clock() returns timestamptz
     language plpgsql
     volatile
@@ -47,7 +47,7 @@ begin
     return now_at;
 end
 $$;
-comment on function @extschema@.turn_clock_to(timestamptz) is
+comment on function @extschema@.set_clock(timestamptz) is
     'Move the locked clock of this app to a time, from which it continues; idle workers hear of what is due now.';
 
 
@@ -67,7 +67,7 @@ begin
                   hint = 'Give a length of time: move_clock(''2 days'').';
     end if;
     perform lock_clock();
-    return turn_clock_to(clock() + move_clock.by);
+    return set_clock(clock() + move_clock.by);
 end
 $$;
 comment on function @extschema@.move_clock(interval) is
@@ -98,7 +98,7 @@ begin
     if is_at_work or (next_at <= skip_time.up_to) is not true then
         return null;
     end if;
-    return turn_clock_to(next_at);
+    return set_clock(next_at);
 end
 $$;
 comment on function @extschema@.skip_time(timestamptz) is

@@ -14,22 +14,22 @@ as $$
 declare
     ran integer := 0;
     token uuid;
-    taken claimed_task;
+    claimed claimed_task;
     next_at timestamptz;
 begin
     perform check_rows(run_until_idle.max_turns);
     while ran < coalesce(run_until_idle.max_turns, 2147483647) loop
         token := gen_random_uuid();
-        taken := take_sql_task('run_until_idle', token);
-        if taken.job is not null then
-            perform run_task(taken.job, taken.task, token);
+        claimed := take_sql_task('run_until_idle', token);
+        if claimed.job is not null then
+            perform run_task(claimed.job, claimed.task, token);
             ran := ran + 1;
             continue;
         end if;
         next_at := case when run_until_idle.skip_time then next_due_at(array['$sql']) end;
         exit when next_at is null;
         perform lock_clock();
-        perform turn_clock_to(next_at);
+        perform set_clock(next_at);
     end loop;
     return ran;
 end

@@ -15,7 +15,7 @@ begin
       where s.item ->> 'key' is not null
         and s.item ->> 'id' is null;
     if read_starts.starts @? '$[*].due_at ? (@ != null)' then
-        perform raise_failure(failure_among(coalesce(unread_failure(s.item, 'a start'), zoneless_failure(s.item, 'a start')),
+        perform raise_failure(failure_among(coalesce(unreadable_failure(s.item, 'a start'), zoneless_failure(s.item, 'a start')),
                                             'start', s.place, jsonb_array_length(read_starts.starts), s.item ->> 'id'))
            from jsonb_array_elements(read_starts.starts) with ordinality as s (item, place)
           where s.item ->> 'due_at' !~ zoned_time()
@@ -33,10 +33,10 @@ begin
 exception
     -- Only now it is looked up which one it was.
     when data_exception then
-        perform raise_failure(failure_among(unread_failure(s.item, 'a start'), 'start', s.place,
+        perform raise_failure(failure_among(unreadable_failure(s.item, 'a start'), 'start', s.place,
                                             jsonb_array_length(read_starts.starts), s.item ->> 'id'))
            from jsonb_array_elements(read_starts.starts) with ordinality as s (item, place)
-          where misread_field(s.item) is not null
+          where unreadable_field(s.item) is not null
           order by s.place;
         raise;
 end

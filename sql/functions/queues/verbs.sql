@@ -1,4 +1,4 @@
--- Queues, steered: by limits and by pauses. The caller locks the row of the queue, as a claim does.
+-- The verbs of queues: limits and pauses. Each locks the row of the queue, as a claim does.
 
 create function @extschema@.limits_failure(
     queue            text,
@@ -71,7 +71,7 @@ begin
            claimed_at = limits_set_at
      where q.queue = set_queue.queue;
     if set_queue.max_per_key is null and before.max_per_key is not null then
-        perform leave_line(set_queue.queue);
+        perform take_out_of_line(set_queue.queue);
     end if;
     perform notify_listeners(array[set_queue.queue]);
 end

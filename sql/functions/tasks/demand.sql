@@ -1,4 +1,4 @@
--- Tasks, wanted: whether something waits in a queue, and whether its limits have room for it. Nothing is locked: the
+-- Tasks, in demand: whether something waits in a queue, and whether its limits have room for it. Nothing is locked: the
 -- answer says when to look, and whom to notify.
 
 create function @extschema@.priorities_in_line(queue text) returns smallint[]
@@ -28,7 +28,7 @@ comment on function @extschema@.priorities_in_line(text) is
 
 
 -- One exact range for each priority, as a claim reads them; a plain `exists` is planned as a hash of all that wait.
-create function @extschema@.is_due(queue text, now_at timestamptz) returns boolean
+create function @extschema@.has_free_task(queue text, now_at timestamptz) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -41,9 +41,9 @@ begin
                  cross join lateral (
                     select
                       from tasks as t
-                     where t.queue = is_due.queue
+                     where t.queue = has_free_task.queue
                        and t.priority = p.priority
-                       and t.due_at <= is_due.now_at
+                       and t.due_at <= has_free_task.now_at
                        and t.due_at < 'infinity'
                        and not t.paused
                        and not t.in_line
@@ -54,20 +54,20 @@ begin
                  limit 1) as w);
 end
 $$;
-comment on function @extschema@.is_due(text, timestamptz) is
+comment on function @extschema@.has_free_task(text, timestamptz) is
     'Tell whether a task of a queue is due that nobody holds and that stands in no line.';
 
 
-create function @extschema@.is_wanted(queue text, now_at timestamptz) returns boolean
+create function @extschema@.has_due_task(queue text, now_at timestamptz) returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return priorities_in_line(is_wanted.queue) <> '{}' or is_due(is_wanted.queue, is_wanted.now_at);
+    return priorities_in_line(has_due_task.queue) <> '{}' or has_free_task(has_due_task.queue, has_due_task.now_at);
 end
 $$;
-comment on function @extschema@.is_wanted(text, timestamptz) is
+comment on function @extschema@.has_due_task(text, timestamptz) is
     'Tell whether a task of a queue is due that nobody holds.';
 
 
@@ -131,21 +131,21 @@ comment on function @extschema@.room_of_key(@extschema@.queue_limits, text, @ext
 
 -- From key to key by the index, to the first with room. A due task that stands in no line yet counts as one: the next
 -- claim puts it in line.
-create function @extschema@.is_wanted_by_key(queue text, limits @extschema@.queue_limits, now_at timestamptz)
+create function @extschema@.has_admissible_task(queue text, limits @extschema@.queue_limits, now_at timestamptz)
 returns boolean
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return is_due(is_wanted_by_key.queue, is_wanted_by_key.now_at) or (
+    return has_free_task(has_admissible_task.queue, has_admissible_task.now_at) or (
         with recursive walk as (
             select f.*
               from generate_series(0, 9) as p (priority)
              cross join lateral (
                 select t.priority, t.limit_key
                   from tasks as t
-                 where t.queue = is_wanted_by_key.queue
+                 where t.queue = has_admissible_task.queue
                    and t.priority = p.priority
                    and t.in_line
                    and not t.paused
@@ -158,7 +158,7 @@ begin
              cross join lateral (
                 select t.priority, t.limit_key
                   from tasks as t
-                 where t.queue = is_wanted_by_key.queue
+                 where t.queue = has_admissible_task.queue
                    and t.priority = w.priority
                    and t.limit_key > w.limit_key
                    and t.in_line
@@ -171,5 +171,5 @@ begin
           from (select from walk as w where room_of_key(limits, w.limit_key, '{}') > 0 limit 1) as r);
 end
 $$;
-comment on function @extschema@.is_wanted_by_key(text, @extschema@.queue_limits, timestamptz) is
+comment on function @extschema@.has_admissible_task(text, @extschema@.queue_limits, timestamptz) is
     'Tell whether a task of a queue with a limit per key is due that nobody holds and for whose key there is room.';

@@ -1,4 +1,4 @@
--- Likeness: the words of a search, in their stems, wherever they stand in a value; what answers best comes first.
+-- Similarity: the words of a search, in their stems, wherever they stand in a value; what answers best comes first.
 
 begin;
 select plan(128);

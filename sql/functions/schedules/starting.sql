@@ -1,4 +1,4 @@
--- Ticking: a schedule is a memory, $schedule/name, with a task that is due when the schedule is. Whoever claims the task
+-- Starting: a schedule is a memory, $schedule/name, with a task that is due when the schedule is. Whoever claims the task
 -- then starts the jobs and puts the task off to the next time, in one transaction under the lock of the memory: one job
 -- for each due time, whoever dies. `until` of the task is the due time that is owed, or the next one. Its arguments are
 -- the timetable that named that time, so that an edit is noticed. [P1] [P7]
@@ -25,7 +25,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        own_name_failure(schedule_name_failure.name, 'a schedule'),
+        chosen_name_failure(schedule_name_failure.name, 'a schedule'),
         case when octet_length(schedule_name_failure.name) > 150 then make_failure(
             'PD104', 'InvalidName', 'the name of a schedule is too long', 'At most 150 bytes: the ids of its jobs begin with it.',
             'Choose a shorter name.') end);
@@ -117,9 +117,9 @@ comment on function @extschema@.schedule_failure(text, jsonb) is
     'Return what is wrong with a schedule: its due times (PD110), or the job that it starts (PD103, PD104, PD107, PD30x); or null.';
 
 
-create function @extschema@.settle_schedule(
+create function @extschema@.reschedule(
     it          @extschema@.memory,
-    says        @extschema@.schedule,
+    settings    @extschema@.schedule,
     owed        timestamptz,
     settled_at  timestamptz
 ) returns timestamptz
@@ -128,14 +128,14 @@ volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    next_at timestamptz := coalesce(settle_schedule.owed, next_due_time(says, settle_schedule.settled_at));
+    next_at timestamptz := coalesce(reschedule.owed, next_due_time(settings, reschedule.settled_at));
 begin
-    perform let_wait(it.id, '$hook/$schedule', case when says.paused then 'infinity' else next_at end, next_at,
-                     case when settle_schedule.owed is null then timetable_of(it.context) end, null);
-    return case when not says.paused then next_at end;
+    perform park_schedule_task(it.id, '$hook/$schedule', case when settings.paused then 'infinity' else next_at end, next_at,
+                               case when reschedule.owed is null then timetable_of(it.context) end, null);
+    return case when not settings.paused then next_at end;
 end
 $$;
-comment on function @extschema@.settle_schedule(@extschema@.memory, @extschema@.schedule, timestamptz, timestamptz) is
+comment on function @extschema@.reschedule(@extschema@.memory, @extschema@.schedule, timestamptz, timestamptz) is
     'Let the task of a schedule wait for the due time that is owed, or else for the next; return it, or null while the schedule is paused.';
 
 
@@ -161,28 +161,28 @@ comment on function @extschema@.is_schedule_busy(text) is
 
 
 create function @extschema@.start_owed(
-    name    text,
-    says    @extschema@.schedule,
-    owed    timestamptz,
-    since   timestamptz,
-    now_at  timestamptz
+    name      text,
+    settings  @extschema@.schedule,
+    owed      timestamptz,
+    since     timestamptz,
+    now_at    timestamptz
 ) returns timestamptz
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    times timestamptz[] := owed_times(says, start_owed.owed, start_owed.since, start_owed.now_at);
-    starts timestamptz[] := case when says.overlap = 'allow' then times
+    times timestamptz[] := owed_times(settings, start_owed.owed, start_owed.since, start_owed.now_at);
+    starts timestamptz[] := case when settings.overlap = 'allow' then times
                                  when not is_schedule_busy(start_owed.name) then times[:1]
                                  else '{}' end;
     next_at timestamptz;
 begin
-    perform start_jobs(array(select scheduled_job(start_owed.name, says, due_at) from unnest(starts) as due_at));
+    perform start_jobs(array(select scheduled_job(start_owed.name, settings, due_at) from unnest(starts) as due_at));
     if cardinality(times) < 100 then
         return null;
     end if;
-    next_at := next_due_time(says, times[100]);
+    next_at := next_due_time(settings, times[100]);
     return case when next_at <= start_owed.now_at then next_at end;
 end
 $$;
@@ -201,13 +201,13 @@ declare
     held turn;
     now_at timestamptz;
     it memory;
-    says schedule;
+    settings schedule;
     failure jsonb;
     since timestamptz;
     owed timestamptz;
 begin
     perform lock_jobs(array[run_schedule.job], waiting => true);
-    held := hold_task(run_schedule.job, run_schedule.task, run_schedule.token);
+    held := lock_held_task(run_schedule.job, run_schedule.task, run_schedule.token);
     if held.job is null then
         return 'gone';
     end if;
@@ -215,10 +215,10 @@ begin
     it := read_job(held.job);
     failure := schedule_failure(schedule_name(it.id), it.context);
     if failure is not null then
-        perform let_wait(held.job, held.task, 'infinity', null, null, failure);
+        perform park_schedule_task(held.job, held.task, 'infinity', null, null, failure);
         return 'stuck';
     end if;
-    says := read_schedule(it.context);
+    settings := read_schedule(it.context);
     select t.until, case when t.args <> timetable_of(it.context) then f.at end
       into owed, since
       from tasks as t
@@ -226,10 +226,10 @@ begin
      where t.job_id = held.job
        and t.task = held.task
        and t.until <= now_at;
-    if owed is not null and not says.paused then
-        owed := start_owed(schedule_name(it.id), says, owed, since, now_at);
+    if owed is not null and not settings.paused then
+        owed := start_owed(schedule_name(it.id), settings, owed, since, now_at);
     end if;
-    perform settle_schedule(it, says, owed, now_at);
+    perform reschedule(it, settings, owed, now_at);
     return 'waiting';
 end
 $$;

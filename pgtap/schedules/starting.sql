@@ -1,4 +1,4 @@
--- Ticking: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
+-- Starting: one job for each due time, whatever happens to the task, the workers and the memory meanwhile.
 
 begin;
 select plan(87);

@@ -1,7 +1,7 @@
--- Tasks, parting: a task ends while children run that it asked for. Their jobs are not locked at that moment, and no
--- second lock is waited for: the transaction that ends the task leaves another task that sees to them. [P8]
+-- Tasks of parents that end: a task ends while children run that it asked for. Their jobs are not locked at that moment,
+-- and no second lock is waited for: the transaction that ends the task inserts another task that sees to them. [P8]
 
-create function @extschema@.leave_parent_ends(turns @extschema@.turn[], ended_at timestamptz) returns text[]
+create function @extschema@.insert_parent_ends(turns @extschema@.turn[], ended_at timestamptz) returns text[]
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -9,11 +9,11 @@ as $$
 declare
     queues text[];
 begin
-    with left_behind as (
+    with inserted as (
         insert into tasks as t (job_id, task, kind, name, queue, priority, due_at, detached)
-        select r.job, '$parent_end/' || r.task, 'hook', '$parent_end', '$sql', 0, leave_parent_ends.ended_at, true
+        select r.job, '$parent_end/' || r.task, 'hook', '$parent_end', '$sql', 0, insert_parent_ends.ended_at, true
           from (select e.*
-                  from unnest(leave_parent_ends.turns) as e
+                  from unnest(insert_parent_ends.turns) as e
                  where exists (
                     select
                       from jobs as j
@@ -27,9 +27,9 @@ begin
             on conflict on constraint one_task_per_name do nothing
         returning t.queue
     )
-    select array_agg(distinct l.queue) into queues from left_behind as l;
+    select array_agg(distinct l.queue) into queues from inserted as l;
     return coalesce(queues, '{}');
 end
 $$;
-comment on function @extschema@.leave_parent_ends(@extschema@.turn[], timestamptz) is
+comment on function @extschema@.insert_parent_ends(@extschema@.turn[], timestamptz) is
     'Insert a task for each ended task whose running children are not to continue; return the queues.';

@@ -1,4 +1,4 @@
--- Likeness: texts with the words of a search, and vectors near another vector. How well they match is a number, by which
+-- Similarity: texts with the words of a search, and vectors near another vector. How well they match is a number, by which
 -- find() orders.
 
 create function @extschema@.check_language(language text) returns void
@@ -22,7 +22,7 @@ $$;
 comment on function @extschema@.check_language(text) is 'Refuse a language for which the server has no stems (PD107).';
 
 
-create function @extschema@.search_asked(operand jsonb, out said text, out kind text)
+create function @extschema@.parse_search(operand jsonb, out search_text text, out kind text)
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
@@ -30,22 +30,22 @@ as $$
 declare
     language text := 'english';
 begin
-    said := search_asked.operand #>> '{}';
-    if jsonb_typeof(search_asked.operand) = 'object' then
-        said := search_asked.operand ->> 'text';
-        language := search_asked.operand ->> 'language';
+    search_text := parse_search.operand #>> '{}';
+    if jsonb_typeof(parse_search.operand) = 'object' then
+        search_text := parse_search.operand ->> 'text';
+        language := parse_search.operand ->> 'language';
     end if;
-    if (case jsonb_typeof(search_asked.operand)
+    if (case jsonb_typeof(parse_search.operand)
             when 'string' then true
-            when 'object' then jsonb_typeof(search_asked.operand -> 'text') = 'string'
-                               and jsonb_typeof(search_asked.operand -> 'language') = 'string'
-                               and search_asked.operand - '{text,language}'::text[] = '{}'
-        end) is not true or length(said) > 1000 then
+            when 'object' then jsonb_typeof(parse_search.operand -> 'text') = 'string'
+                               and jsonb_typeof(parse_search.operand -> 'language') = 'string'
+                               and parse_search.operand - '{text,language}'::text[] = '{}'
+        end) is not true or length(search_text) > 1000 then
         perform refuse_argument(
             format('%s cannot be searched for',
-                   case when jsonb_typeof(search_asked.operand) in ('string', 'object') and length(said) > 1000
+                   case when jsonb_typeof(parse_search.operand) in ('string', 'object') and length(search_text) > 1000
                              then 'a text of more than 1000 characters'
-                        else type_found(search_asked.operand) end),
+                        else type_found(parse_search.operand) end),
             'Give a text (in English), or an object with text and language.',
             'Write {"$search": "solar -wind"} or {"$search": {"text": "Haus", "language": "german"}}.');
     end if;
@@ -53,40 +53,40 @@ begin
     kind := case language when 'english' then 'search' else format('search(%s)', language) end;
 end
 $$;
-comment on function @extschema@.search_asked(jsonb) is
+comment on function @extschema@.parse_search(jsonb) is
     'Read what is searched for, and the kind as which a path is read for it. Errors: PD107.';
 
 
 -- PostgreSQL counts repeated negations of a word, and raises from the thirtieth on. So several are reduced to one.
-create function @extschema@.words_asked(said text, kind text) returns text
+create function @extschema@.search_query(search_text text, kind text) returns text
 language plpgsql
 immutable
 parallel safe
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return format('websearch_to_tsquery(%L::regconfig, %L)', 'pg_catalog.' || kind_argument(words_asked.kind),
-                  parted(regexp_replace(words_asked.said, '(-[[:space:]!&|()]*){9,}', '-', 'g')));
+    return format('websearch_to_tsquery(%L::regconfig, %L)', 'pg_catalog.' || kind_argument(search_query.kind),
+                  break_long_words(regexp_replace(search_query.search_text, '(-[[:space:]!&|()]*){9,}', '-', 'g')));
 end
 $$;
-comment on function @extschema@.words_asked(text, text) is
+comment on function @extschema@.search_query(text, text) is
     'Write the words that are searched for, in the syntax of a search engine.';
 
 
-create function @extschema@.search_question(path text, operand jsonb) returns text
+create function @extschema@.search_condition(path text, operand jsonb) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    said text;
+    search_text text;
     kind text;
 begin
-    select * into said, kind from search_asked(search_question.operand);
-    return format('%s @@ %s', reading(search_question.path, kind), words_asked(said, kind));
+    select * into search_text, kind from parse_search(search_condition.operand);
+    return format('%s @@ %s', path_expression(search_condition.path, kind), search_query(search_text, kind));
 end
 $$;
-comment on function @extschema@.search_question(text, jsonb) is
+comment on function @extschema@.search_condition(text, jsonb) is
     'Ask whether the texts at a path have the words that are searched for. Errors: PD107.';
 
 
@@ -96,11 +96,11 @@ stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    said text;
+    search_text text;
     kind text;
 begin
-    select * into said, kind from search_asked(rank.operand);
-    return format('coalesce(ts_rank(%s, %s)::double precision, 0)', reading(rank.path, kind), words_asked(said, kind));
+    select * into search_text, kind from parse_search(rank.operand);
+    return format('coalesce(ts_rank(%s, %s)::double precision, 0)', path_expression(rank.path, kind), search_query(search_text, kind));
 end
 $$;
 comment on function @extschema@.rank(text, jsonb) is
@@ -135,17 +135,17 @@ comment on function @extschema@.vector_schema() is
     'Return the schema of pgvector. Errors: PD107 (not installed, or too old).';
 
 
-create function @extschema@.vector_reading(path text[], dimensions text) returns text
+create function @extschema@.vector_expression(path text[], dimensions text) returns text
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return format('(%s.numbers_at(context, %L::text[], %s)::%s.vector(%3$s))', '@extschema@', vector_reading.path,
-                  vector_reading.dimensions::integer, vector_schema());
+    return format('(%s.numbers_at(context, %L::text[], %s)::%s.vector(%3$s))', '@extschema@', vector_expression.path,
+                  vector_expression.dimensions::integer, vector_schema());
 end
 $$;
-comment on function @extschema@.vector_reading(text[], text) is
+comment on function @extschema@.vector_expression(text[], text) is
     'Write the expression that reads a path of a document as a vector of so many dimensions, for indexes and orders alike.';
 
 
@@ -168,7 +168,7 @@ begin
             'The vector is an array of 1 to 2000 numbers, up to 1e18 and one of them beyond 1e-18, and is compared with a path of the memory.',
             'Write {"path": "embedding", "near": [0.1, 0.2, 0.3]}.');
     end if;
-    return format('%s operator(%s.<=>) %L::%2$s.vector', vector_reading(parse_path(distance.path), dimensions::text),
+    return format('%s operator(%s.<=>) %L::%2$s.vector', vector_expression(parse_path(distance.path), dimensions::text),
                   vector_schema(), distance.near);
 end
 $$;

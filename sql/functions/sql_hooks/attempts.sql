@@ -1,4 +1,4 @@
--- Hooks in SQL, tried: what an attempt does, and what becomes of it. [P10]
+-- Hooks in SQL, attempts: what each does, and what becomes of it. [P10]
 
 -- Its own statements are planned with the usual settings, not with those of the core, which it would inherit.
 create function @extschema@.call_sql_hook(name text, job text, args jsonb) returns jsonb
@@ -29,24 +29,24 @@ comment on function @extschema@.call_sql_hook(text, text, jsonb) is
     'Call the function of a hook in SQL. Errors: PD406 (none is registered).';
 
 
-create function @extschema@.late_failure(name text, detail text) returns jsonb
+create function @extschema@.attempt_overdue_failure(name text, detail text) returns jsonb
 language plpgsql
 stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return (
-        select make_failure('PD604', 'TimeoutError', format('hook %s took longer than %s', h.name, h.timeout), late_failure.detail,
+        select make_failure('PD604', 'TimeoutError', format('hook %s took longer than %s', h.name, h.timeout), attempt_overdue_failure.detail,
                             'Let it do less at a time, or register it with another timeout.')
           from sql_hooks as h
-         where h.name = late_failure.name);
+         where h.name = attempt_overdue_failure.name);
 end
 $$;
-comment on function @extschema@.late_failure(text, text) is
+comment on function @extschema@.attempt_overdue_failure(text, text) is
     'Return the failure of an attempt of a hook in SQL that took longer than its timeout.';
 
 
-create function @extschema@.too_late_failure(within interval, name text, made integer, last jsonb) returns jsonb
+create function @extschema@.hook_overdue_failure(within interval, name text, made integer, last jsonb) returns jsonb
 language plpgsql
 immutable
 parallel safe
@@ -54,12 +54,12 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return make_failure(
-        'PD604', 'TimeoutError', format('hook %s was not done within %s', too_late_failure.name, too_late_failure.within),
-        format('It was tried %s times; the last failed with: %s', too_late_failure.made, coalesce(last ->> 'message', 'nothing')),
+        'PD604', 'TimeoutError', format('hook %s was not done within %s', hook_overdue_failure.name, hook_overdue_failure.within),
+        format('It was tried %s times; the last failed with: %s', hook_overdue_failure.made, coalesce(last ->> 'message', 'nothing')),
         'Give it more time, or find out why it fails.');
 end
 $$;
-comment on function @extschema@.too_late_failure(interval, text, integer, jsonb) is
+comment on function @extschema@.hook_overdue_failure(interval, text, integer, jsonb) is
     'Return the failure of a hook in SQL that was not done within its time, with its last failure if it had one.';
 
 
@@ -83,7 +83,7 @@ begin
     held.value := call_sql_hook(it.name, held.job, it.args);
     perform check_value(held.value, 'the result');
     set constraints all immediate;
-    perform raise_failure(case when clock() > ends_at then late_failure(it.name, 'It was undone when it had come to its end.') end);
+    perform raise_failure(case when clock() > ends_at then attempt_overdue_failure(it.name, 'It was undone when it had come to its end.') end);
 exception
     when serialization_failure or deadlock_detected then
         raise;
@@ -99,13 +99,13 @@ comment on function @extschema@.try_sql_hook(@extschema@.turn) is
     'Run a hook in SQL. If it fails or takes too long, what it did is undone, and its failure is the answer.';
 
 
-create function @extschema@.settle_sql_hook(held @extschema@.turn) returns text
+create function @extschema@.end_sql_hook_attempt(held @extschema@.turn) returns text
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
-    ended turn := settle_sql_hook.held;
+    ended turn := end_sql_hook_attempt.held;
     again_at timestamptz;
     policy record;
 begin
@@ -125,17 +125,17 @@ begin
     elsif ended.state = 'failed' and policy.made < policy.attempts then
         again_at := time_after(clock(), policy.pause);
         if (again_at >= policy.ends_at) is not true then
-            perform put_off_task(held, again_at, ended.value);
+            perform give_back_task(held, again_at, ended.value);
             return 'retry';
         end if;
-        ended.value := too_late_failure(policy.within, policy.name, policy.made, ended.value);
+        ended.value := hook_overdue_failure(policy.within, policy.name, policy.made, ended.value);
     end if;
     -- The function may have ended the job, and its own task with it.
-    if hold_task(held.job, held.task, held.token) is null then
+    if lock_held_task(held.job, held.task, held.token) is null then
         return 'gone';
     end if;
-    return give_outcome(held, ended.state, ended.value);
+    return end_held_task(held, ended.state, ended.value);
 end
 $$;
-comment on function @extschema@.settle_sql_hook(@extschema@.turn) is
+comment on function @extschema@.end_sql_hook_attempt(@extschema@.turn) is
     'Put a failed hook in SQL off to its next attempt, if it has one left within its time and was not asked to cancel, or else end it; return which.';

@@ -1,16 +1,16 @@
--- Items, asked: a task asks people and waits. An open item ends with the wait for it. A resolved one stays as long as its
+-- Items, requested: a task asks people and waits. An open item ends with the wait for it. A resolved one stays as long as its
 -- job, so that a repeated call gets the same answer, and people see who decided what. [P12]
 
-create function @extschema@.ask_people(turns @extschema@.turn[], asked_at timestamptz) returns void
+create function @extschema@.insert_items(turns @extschema@.turn[], asked_at timestamptz) returns void
 language plpgsql
 volatile
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     insert into items (job_id, task, key, name, payload, assignee, priority, expires_at, asked_at, fingerprint)
-    select r.job, r.task, q.key, q.name, q.payload, q.assignee, coalesce(q.priority, 5::smallint), q.expires_at, ask_people.asked_at,
+    select r.job, r.task, q.key, q.name, q.payload, q.assignee, coalesce(q.priority, 5::smallint), q.expires_at, insert_items.asked_at,
            q.fingerprint
-      from unnest(ask_people.turns) as r
+      from unnest(insert_items.turns) as r
      cross join jsonb_to_recordset(r.requests) as q (
            key text, kind text, name text, payload jsonb, assignee text, priority smallint, expires_at timestamptz,
            fingerprint text)
@@ -21,7 +21,7 @@ begin
         on conflict (job_id, task, key) where is_open do nothing;
 end
 $$;
-comment on function @extschema@.ask_people(@extschema@.turn[], timestamptz) is
+comment on function @extschema@.insert_items(@extschema@.turn[], timestamptz) is
     'Create the items that turns ask for. An item that is open, or resolved and not yet heard of, is not created again, and none is created under the key of another request. [P12]';
 
 
