@@ -97,7 +97,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform raise_failure(chosen_name_failure(check_fork.new_id, 'the id of a job'));
-    perform check_name(coalesce(check_fork.key, 'none'), 'a key');
+    perform raise_failure(optional_name_failure(check_fork.key, 'a key'));
     perform raise_failure(case
         when it.status is null then make_failure(
             'PD107', 'InvalidArgument', format('job %s has no coordinator', quote_literal(it.id)),

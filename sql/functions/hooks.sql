@@ -30,14 +30,14 @@ begin
                   detail = 'A slash separates a task from what it has asked for.',
                   hint = 'Use another separator.';
     end if;
-    perform check_name(coalesce(hook.key, 'none'), 'a key');
+    perform raise_failure(optional_name_failure(hook.key, 'a key'));
     if hook.key ~ '^([0-9]+:main:|[$][a-z])' then
         raise exception 'the key % is reserved for perdure', quote_literal(left(hook.key, 200))
             using errcode = 'PD104',
                   detail = 'Such keys name hooks that coordinators and hooks have detached.',
                   hint = 'Choose another key.';
     end if;
-    perform check_name(coalesce(nullif(hook.limit_key, ''), 'none'), 'a limit key');
+    perform raise_failure(optional_name_failure(nullif(hook.limit_key, ''), 'a limit key'));
     perform raise_failure(coalesce(
         call_failure('a hook', hook.name, hook.args, hook.queue, hook.priority),
         pin_failure(hook.pinned_version, hook.queue),

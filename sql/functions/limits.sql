@@ -106,6 +106,20 @@ $$;
 comment on function @extschema@.name_failure(text, text) is 'Return what is wrong with a name (PD104), or null.';
 
 
+create function @extschema@.optional_name_failure(name text, what text) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return case when optional_name_failure.name is not null then name_failure(optional_name_failure.name, what) end;
+end
+$$;
+comment on function @extschema@.optional_name_failure(text, text) is
+    'Return what is wrong with a name that may be left out (PD104), or null.';
+
+
 create function @extschema@.chosen_name_failure(name text, what text) returns jsonb
 language plpgsql
 immutable

@@ -18,7 +18,7 @@ declare
     held memory := lock_job(retry.id);
     wanted new_job;
 begin
-    perform check_name(coalesce(retry.key, 'none'), 'a key');
+    perform raise_failure(optional_name_failure(retry.key, 'a key'));
     if was_started_by(held.id, retry.key) then
         return true;
     elsif (held.status in ('failed', 'cancelled')) is not true then

@@ -17,7 +17,7 @@ declare
 begin
     perform raise_failure(chosen_name_failure(entity_create.id, 'the id of an entity'));
     perform raise_failure(chosen_name_failure(entity_create.entity, 'an entity'));
-    perform check_name(coalesce(entity_create.key, 'none'), 'a key');
+    perform raise_failure(optional_name_failure(entity_create.key, 'a key'));
     perform check_value(entity_create.context, 'the memory');
     perform raise_failure(argument_failure('set', '{}', entity_create.context));
     if insert_jobs(array[wanted], clock()) <> '{}' then

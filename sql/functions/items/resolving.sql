@@ -138,7 +138,7 @@ as $$
 declare
     held asked_item := lock_item(assign_item.item);
 begin
-    perform check_name(coalesce(assign_item.assignee, 'none'), 'an assignee');
+    perform raise_failure(optional_name_failure(assign_item.assignee, 'an assignee'));
     perform raise_failure(item_failure(held, held.claimed_by, clock()));
     update items as i
        set assignee = assign_item.assignee,
@@ -171,7 +171,7 @@ declare
     answered_at timestamptz := clock();
     fingerprint text;
 begin
-    perform check_name(coalesce(resolve_item.by, 'none'), 'a person');
+    perform raise_failure(optional_name_failure(resolve_item.by, 'a person'));
     perform check_value(resolve_item.resolution, 'the resolution');
     if held.status = 'resolved'
         and (held.resolution, held.resolved_by) is not distinct from (resolve_item.resolution, resolve_item.by) then

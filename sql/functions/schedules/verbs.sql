@@ -197,7 +197,7 @@ declare
     wanted new_job;
 begin
     perform raise_failure(schedule_failure(trigger_schedule.name, it.context));
-    perform check_name(coalesce(trigger_schedule.key, 'none'), 'a key');
+    perform raise_failure(optional_name_failure(trigger_schedule.key, 'a key'));
     wanted := scheduled_job(trigger_schedule.name, read_schedule(it.context), null,
                             coalesce(trigger_schedule.key, gen_random_uuid()::text));
     perform raise_failure(start_failure(wanted));

@@ -8,15 +8,17 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return coalesce(
-        chosen_name_failure(coalesce(option_failure.request ->> 'id', 'none'), 'the id of a child'),
-        chosen_name_failure(coalesce(option_failure.request ->> 'entity', 'none'), 'an entity'),
-        name_failure(coalesce(option_failure.request ->> 'signal', 'none'), 'a signal'),
-        name_failure(coalesce(option_failure.request ->> 'assignee', 'none'), 'an assignee'),
+        case when option_failure.request ->> 'id' is not null
+             then chosen_name_failure(option_failure.request ->> 'id', 'the id of a child') end,
+        case when option_failure.request ->> 'entity' is not null
+             then chosen_name_failure(option_failure.request ->> 'entity', 'an entity') end,
+        optional_name_failure(option_failure.request ->> 'signal', 'a signal'),
+        optional_name_failure(option_failure.request ->> 'assignee', 'an assignee'),
         value_failure(option_failure.request -> 'payload', 'the payload'),
         case when option_failure.request ->> 'on_parent_end' not in ('continue', 'cancel', 'terminate') then make_failure(
             'PD107', 'InvalidArgument', 'on_parent_end has an unknown value',
             format('It was given %s.', option_failure.request -> 'on_parent_end'), 'Use continue, cancel or terminate.') end,
-        name_failure(coalesce(nullif(option_failure.request ->> 'limit_key', ''), 'none'), 'a limit key'),
+        optional_name_failure(nullif(option_failure.request ->> 'limit_key', ''), 'a limit key'),
         due_failure((option_failure.request ->> 'due_at')::timestamptz),
         expiry_failure((option_failure.request ->> 'expires_at')::timestamptz),
         case when option_failure.request ->> 'timeout' is not null
@@ -60,7 +62,7 @@ begin
                                     when request_failure.request ->> 'priority' ~ '^-?[0-9]{1,9}$'
                                     then (request_failure.request ->> 'priority')::integer end) end,
         pin_failure(request_failure.request ->> 'pinned_version', request_failure.request ->> 'queue'),
-        name_failure(coalesce(request_failure.request ->> 'fingerprint', 'none'), 'a fingerprint'),
+        optional_name_failure(request_failure.request ->> 'fingerprint', 'a fingerprint'),
         case when jsonb_strip_nulls(request_failure.request - fields) <> '{}'
              then field_failure(jsonb_strip_nulls(request_failure.request), fields, 'a request of the kind ' || kind) end,
         -- Most requests have none of these.
