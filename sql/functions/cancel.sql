@@ -90,7 +90,7 @@ create function @extschema@.asker_of(
     out fingerprint  text
 )
 language plpgsql
-volatile
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -173,19 +173,6 @@ comment on function @extschema@.pin_job(text, text) is
     'Record to which version of the code the runs of a locked job are pinned; return the version before.';
 
 
-create function @extschema@.is_paused(id text) returns boolean
-language plpgsql
-stable
-set search_path = pg_catalog, @extschema@, pg_temp
-as $$
-begin
-    return exists (select from jobs as j where j.id = is_paused.id and j.paused);
-end
-$$;
-comment on function @extschema@.is_paused(text) is
-    'Tell whether the tasks of a job are kept from workers. Only the lock of the job keeps that true.';
-
-
 create function @extschema@.pause_job(id text, paused boolean) returns boolean
 language plpgsql
 volatile

@@ -1,6 +1,8 @@
 -- Verbs on many jobs at once: the running jobs that find() finds, a page at a time, in order of id. A page is one
 -- transaction. Its jobs are locked up front and checked again under their locks, since they may have changed meanwhile.
 
+-- Volatile, though it only reads: its argument is what the same statement has just locked, and a stable function would see
+-- the jobs as they were before the wait for these locks.
 create function @extschema@.still_found(
     entity      text,
     conditions  jsonb,

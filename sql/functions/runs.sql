@@ -99,7 +99,7 @@ begin
           join jobs as j on j.id = any(array[w.id])
          where j.status is distinct from 'running');
     if ready <> '{}' then
-        perform raise_failure((select restart_failure(w) from unnest(ready) as w where restart_failure(w) is not null limit 1));
+        perform raise_failure(restart_failure(w)) from unnest(ready) as w;
         perform restart(ready, 'start', begin_new_runs.started_at);
     end if;
     return array(select w.id from unnest(ready) as w);

@@ -33,7 +33,7 @@ comment on function @extschema@.time_after(timestamptz, interval) is
 -- If it comes as text, among others, it must not undo the others.
 create function @extschema@.written_timeout_failure(timeout text) returns jsonb
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin

@@ -85,9 +85,9 @@ begin
     end if;
     own := own_queues();
     foreign_queue := (
-        select coalesce(q.queue, 'null')
+        select q.queue
           from unnest(check_queues.queues) as q (queue)
-         where (split_part(q.queue, '@', 1) = any(own)) is not true
+         where split_part(q.queue, '@', 1) <> all(own)
          limit 1);
     if foreign_queue is not null then
         raise exception 'role % has no access to the tasks of queue %', quote_ident(session_user),
@@ -146,7 +146,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     if not has_access('{worker}') then
-        perform check_tasks(jsonb_build_array(jsonb_build_object('job', check_task.job, 'task', check_task.task)));
+        perform check_queues(array(
+            select t.queue from tasks as t where t.job_id = check_task.job and t.task = check_task.task));
     end if;
 end
 $$;

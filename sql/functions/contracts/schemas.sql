@@ -217,6 +217,7 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    failure jsonb := value_failure(schema_failure.schema, 'the contract');
     wrong record;
 begin
     if jsonb_typeof(schema_failure.schema) is distinct from 'object' then
@@ -224,8 +225,8 @@ begin
             'PD107', 'InvalidArgument', 'a contract is a JSON Schema, which is an object',
             format('This is %s.', type_found(schema_failure.schema)), 'Begin with {"type": "object", "properties": ...}.');
     end if;
-    if value_failure(schema_failure.schema, 'the contract') is not null then
-        return value_failure(schema_failure.schema, 'the contract');
+    if failure is not null then
+        return failure;
     end if;
     select p.step || k.keyword as path, keyword_wants(k.keyword) as wants, k.argument
       into wrong

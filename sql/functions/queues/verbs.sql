@@ -111,10 +111,11 @@ set jit = off
 as $$
 begin
     update queues as q set paused = false where q.queue = resume_queue.queue and q.paused;
-    if found then
-        perform notify_listeners(array[resume_queue.queue]);
+    if not found then
+        return false;
     end if;
-    return found;
+    perform notify_listeners(array[resume_queue.queue]);
+    return true;
 end
 $$;
 comment on function @extschema@.resume_queue(text) is

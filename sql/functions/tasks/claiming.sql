@@ -76,13 +76,13 @@ begin
     values (insert_hook.id, insert_hook.task, 'hook', insert_hook.name,
             versioned_queue(insert_hook.queue, insert_hook.pinned_version), insert_hook.priority, insert_hook.due_at,
             insert_hook.args, true, insert_hook.pinned_version, coalesce(insert_hook.limit_key, ''),
-            left(insert_hook.name, 1) <> '$' and is_paused(insert_hook.id))
+            left(insert_hook.name, 1) <> '$' and exists (select from jobs as j where j.id = insert_hook.id and j.paused))
         on conflict on constraint one_task_per_name do nothing;
     return found;
 end
 $$;
 comment on function @extschema@.insert_hook(text, text, text, jsonb, text, integer, timestamptz, text, text) is
-    'Insert the task of a hook from outside; return false if it exists.';
+    'Insert the task of a hook from outside on a locked job; return false if it exists.';
 
 
 -- Queues with limits are searched before those without. Both searches skip suspects, which nevertheless take up room. If
