@@ -49,6 +49,7 @@
 \ir functions/tasks/judging.sql
 \ir functions/tasks/comparing.sql
 \ir functions/tasks/holding.sql
+\ir functions/tasks/turns.sql
 \ir functions/tasks/waking.sql
 \ir functions/tasks/newcomers.sql
 \ir functions/tasks/pausing.sql

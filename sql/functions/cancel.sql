@@ -72,10 +72,11 @@ immutable
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
-    return (0, terminated_turn.id, terminated_turn.run::text || '/main', null, 0, 'cancelled', null, null, null, null, null,
+    return ending_turn(
+        terminated_turn.id, terminated_turn.run::text || '/main', 'cancelled',
         make_failure('PD602', 'Terminated', coalesce(terminated_turn.reason, 'the job was terminated'),
                      'It was ended from outside, without cleaning up.', 'Start a new job.'),
-        null, 'coordinator', null, null, null, null, null, null, null, null)::turn;
+        'coordinator');
 end
 $$;
 comment on function @extschema@.terminated_turn(text, integer, text) is
@@ -112,8 +113,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return array(
-        select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null, null, null, t.kind, null,
-                t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
+        select ending_turn(t.job_id, t.task, 'cancelled', null, t.kind, t.position, t.asker_job, t.asker_task,
+                           t.asker_key, t.fingerprint)
           from unnest(turns_of_earlier_runs.ended) as r
           join tasks as t on t.job_id = any(array[r.job])
          where t.task ~ '^[0-9]+/'

@@ -185,8 +185,8 @@ begin
      where i.id = held.id
     returning i.fingerprint into fingerprint;
     perform insert_answers(
-        array[(0, null, null, null, null, 'done', null, null, null, null, null, resolve_item.resolution, null, null, null,
-               held.job, held.task, held.key, null, null, null, fingerprint)::turn], answered_at);
+        array[ending_turn(null, null, 'done', resolve_item.resolution, asker_job => held.job, asker_task => held.task,
+                          asker_key => held.key, fingerprint => fingerprint)], answered_at);
     perform notify_listeners(wake_tasks(array[held.job], answered_at));
     return read_item(held.id);
 end

@@ -13,10 +13,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     ended turn[] := array(
-        select (0, t.job_id, t.task, null, t.position, 'cancelled', null, null, null, null, null,
-                make_failure('PD602', 'CancelledError', coalesce(end_unheld_activities.reason, 'the activity was cancelled'),
-                             'No worker held it.', 'Start it again if it is needed.'),
-                null, t.kind, null, t.asker_job, t.asker_task, t.asker_key, null, null, null, t.fingerprint)::turn
+        select ending_turn(
+                   t.job_id, t.task, 'cancelled',
+                   make_failure('PD602', 'CancelledError', coalesce(end_unheld_activities.reason, 'the activity was cancelled'),
+                                'No worker held it.', 'Start it again if it is needed.'),
+                   t.kind, t.position, t.asker_job, t.asker_task, t.asker_key, t.fingerprint)
           from tasks as t
          where t.job_id = end_unheld_activities.job
            and t.task = any(end_unheld_activities.tasks)

@@ -106,10 +106,11 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     perform insert_answers(array(
-        select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null,
-                make_failure('PD402', 'JobExists', format('job %s exists already', quote_literal(w.id)),
-                             'The child was not started: its id belongs to another job.', 'Give the child another id.'),
-                null, null, null, w.parent, w.asker_task, w.asker_key, null, null, null, w.fingerprint)::turn
+        select ending_turn(
+                   w.id, '1/main', 'failed',
+                   make_failure('PD402', 'JobExists', format('job %s exists already', quote_literal(w.id)),
+                                'The child was not started: its id belongs to another job.', 'Give the child another id.'),
+                   asker_job => w.parent, asker_task => w.asker_task, asker_key => w.asker_key, fingerprint => w.fingerprint)
           from unnest(refuse_children.wanted) as w
          where w.asker_key is not null
            and not exists (
@@ -139,8 +140,8 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
     broken turn[] := array(
-        select (0, w.id, '1/main', null, null, 'failed', null, null, null, null, null, f.failure, null, null, null, w.parent,
-                w.asker_task, w.asker_key, null, null, null, w.fingerprint)::turn
+        select ending_turn(w.id, '1/main', 'failed', f.failure, asker_job => w.parent, asker_task => w.asker_task,
+                           asker_key => w.asker_key, fingerprint => w.fingerprint)
           from unnest(first_per_id(fail_broken_children.wanted)) as w
          cross join lateral (select contract_failure(w.entity, w.context) as failure offset 0) as f
          where w.context <> '{}'
