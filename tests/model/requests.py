@@ -129,7 +129,7 @@ def askers_of(s: State, job: str) -> list[Any]:
 def ask_to_cancel(s: State, job: str, tasks: list[str]) -> None:
     """End activities that nobody holds, and ask the other tasks to cancel."""
     ended = end_unheld_activities(s, job, tasks)
-    others = [task for task in tasks if task not in ended]
+    others = sorted(task for task in tasks if task not in ended)
     s.insert_cancel_requests(job, others, None)
     s.wake_cancelled(job, others)
 
