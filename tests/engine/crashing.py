@@ -28,7 +28,7 @@ from perdure.basics import faults
 from perdure.database import connections
 from perdure.database.calls import Call, send_async
 from perdure.database.connections import AsyncLink, Source
-from perdure.workers import committer, waits
+from perdure.workers import claim_pace, waits
 from perdure.workers.engine import Engine
 from perdure.workers.event_loop import new_loop
 from perdure.workers.hooks import make_task
@@ -415,7 +415,7 @@ def stage_on(dsn: str) -> Iterator[Stage]:
                 patch.setattr(module, "crash_point", stage.pass_point)
         patch.setattr(connections, "send_async", stage.send)
         patch.setattr(connections, "FIRST_PAUSE", 0.0005)
-        patch.setattr(committer, "LADDER", (0.0,))
+        patch.setattr(claim_pace, "LADDER", (0.0,))
         try:
             yield stage
         finally:

@@ -22,7 +22,7 @@ import pytest
 
 import perdure
 from perdure.database import connections
-from perdure.workers import committer
+from perdure.workers import claim_pace
 from perdure.workflow import operations
 from tests.engine import test_crash_scenarios as crashes
 from tests.engine.crashing import Faults, Stage, stage_on
@@ -132,13 +132,13 @@ CLAIM_BY_SUBSELECT = r"""
                for no key update skip locked)
          returning"""
 
-_pause = committer.Committer._pause
+_pause = claim_pace.ClaimPace._pause
 
 
-def pause_for_ever(self: committer.Committer) -> float:
+def pause_for_ever(self: claim_pace.ClaimPace) -> float:
     """Pause as before, but for ever where it was until the next look of an idle worker."""
     pause = _pause(self)
-    return math.inf if pause > max(committer.LADDER) else pause
+    return math.inf if pause > max(claim_pace.LADDER) else pause
 
 
 WEAKNESSES = {
@@ -171,7 +171,7 @@ WEAKNESSES = {
     ),
     "M7 NOTIFY without poll": Weakness(
         "an idle worker waits for a notification alone",
-        patched((committer.Committer, "_pause", pause_for_ever), (clients, "T", "1 s")),
+        patched((claim_pace.ClaimPace, "_pause", pause_for_ever), (clients, "T", "1 s")),
         at_work(clients.test_results_come_without_any_notification),
     ),
     "M8 wake after commit": Weakness(

@@ -17,7 +17,7 @@ import pytest
 
 import perdure
 from perdure.database import calls, connections
-from perdure.workers import committer
+from perdure.workers import claim_pace, search_mark
 from tests.databases import UNHINTED
 from tests.patience import wait_until
 from tests.worker.test_until import wait_for
@@ -432,7 +432,7 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
         return was_prompt
 
     monkeypatch.setattr(connections.AsyncLink, "call", call)
-    monkeypatch.setattr(committer, "STEP_BACK", 0.8)
+    monkeypatch.setattr(claim_pace, "STEP_BACK", 0.8)
     work(poll=3600)
     time.sleep(0.5)  # it has looked for the last time
     assert [is_prompt() for _ in range(4)] == [True, True, False, False]
@@ -457,7 +457,7 @@ def test_who_tells_himself_is_not_outrun(
             await answers(memory)
         return 1
 
-    monkeypatch.setattr(committer, "STEP_BACK", 3600.0)
+    monkeypatch.setattr(claim_pace, "STEP_BACK", 3600.0)
     work(poll=3600)
     for _ in range(5):
         assert client.start(asks).result(T) == 1
@@ -475,7 +475,7 @@ def test_a_worker_without_a_free_slot_is_in_time(
         await perdure.sleep(0.05)
         return 1
 
-    monkeypatch.setattr(committer, "SEARCH_AGAIN", math.inf)
+    monkeypatch.setattr(search_mark, "SEARCH_AGAIN", math.inf)
     work(poll=3600, slots=1)
     assert client.start(dozes).result(T) == 1
     soon = datetime.now(UTC) + timedelta(seconds=0.3)

@@ -1,8 +1,10 @@
 """The committer: the only place from which turns are sent to the database.
 
 It sends what all turns have accumulated in one call: at once if no call is under way, else together
-with whatever has gathered when the call returns. New tasks are claimed in the same round trip. A
-turn that would have to wait for another session's lock is answered `busy`, and is sent again,
+with whatever has gathered when the call returns. New tasks are claimed in the same round trip, or
+in one of their own: `ClaimPace` says when, and `SearchMark` from where a claim searches.
+
+A turn that would have to wait for another session's lock is answered `busy`, and is sent again,
 waiting, on a connection of its own, together with all others of its job.
 """
 
@@ -11,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import time
 import uuid
 from collections import deque
@@ -26,6 +27,8 @@ from perdure.database.calls import Call
 from perdure.database.connections import FATAL, REFUSALS, AsyncLink
 from perdure.errors import ValueSealed
 
+from .claim_pace import ClaimPace
+from .search_mark import SearchMark
 from .side_connections import BusyConnections, EncodedTurn
 from .turns import Json, Turn
 
@@ -39,35 +42,6 @@ MAX_BYTES = 4_000_000
 SECOND_TRY = 0.05
 """Seconds before a batch that was refused as a whole is sent again."""
 
-LADDER = (0.0, 0.005, 0.025, 0.125)
-"""Seconds between the claims of a worker that begins to listen: a writer may have looked for
-listeners before this one registered, and committed after this one had looked for work."""
-
-ASK_EVERY = 60.0
-"""Seconds after which an idle worker asks for notifications again, which also shows that it is
-alive."""
-
-ASK_AGAIN = 0.02
-"""Seconds from a claim that found something to the next, unless a turn takes one along, or the
-worker is notified."""
-
-BUSY = 5
-"""Number of claims in a row that find something while other tasks are held, after which a worker
-needs no notifications: each of its turns takes a claim along."""
-
-OUTRUN, STEP_BACK, SOON = 2, 0.02, 2.0
-"""Claims in a row that hints of others asked for and that found nothing, not even what is due in so
-many seconds: others are quicker. Such a worker looks a moment later, for what they cannot take."""
-
-SEARCH_AGAIN = 1.0
-"""Seconds after a full answer in which claims search from its mark, not from the beginning, unless
-they find nothing."""
-
-SLOW_SEARCH, SHARE, LONGEST = 0.02, 10, 10.0
-"""A search from the beginning that takes longer than so many seconds (an old snapshot keeps dead
-what it walks through) may take one part in ten of the time, and comes after ten seconds at last."""
-
-
 CLAIMED_WITHIN = 1.0
 """Seconds for which a worker that stops waits for the reply to a claim."""
 
@@ -78,7 +52,6 @@ class Committer:
     def __init__(self, engine: Engine, poll: float):
         self._engine = engine
         self._calls = engine.calls
-        self._poll = poll
         self._link = AsyncLink(
             engine.source, "perdure worker", on_trouble=self._call_failed, tells=True
         )
@@ -86,18 +59,10 @@ class Committer:
         self._wakeup = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._busy_connections = BusyConnections(engine)
-        self._claim_at = self._look_at = 0.0
-        self._rung = 0
-        self._finds = 0
-        self._losses = 0
-        self._yields_until = 0.0
-        self._mark: str | None = None
-        self._searched_at = self._rested_at = self._search_at = 0.0
-        self._is_registered = False
+        self._pace = ClaimPace(poll)
+        self._mark = SearchMark()
         self._has_claimed = asyncio.Event()
         self._has_claimed.set()
-        self._asked_at = 0.0
-        self._was_hinted = self._has_rivals = self._heeds_rivals = False
         self.may_claim = True
 
     # What others call.
@@ -115,40 +80,21 @@ class Committer:
 
     def claim_in(self, delay: float) -> None:
         """Look for tasks after at most `delay` seconds."""
-        at = time.monotonic() + delay
-        self._look_at = min(self._look_at, at)
-        self._claim_by(at)
+        if self._pace.claim_in(delay):
+            self._wakeup.set()
 
     def notified(self, sender: int) -> None:
-        """Look for tasks, since a session of the server has notified of some.
-
-        Of tasks that this worker itself has made due it already took its part, and goes second if
-        nothing may be left.
-        """
-        self._was_hinted = True
-        self._has_rivals = self._has_rivals or sender != self._link.backend
-        self._claim_by(time.monotonic() + self._yield_delay())
-
-    def _claim_by(self, at: float) -> None:
-        if at < self._claim_at:
-            self._claim_at = at
+        """Look for tasks, since a session of the server has notified of some."""
+        if self._pace.notified(by_others=sender != self._link.backend):
             self._wakeup.set()
 
     def yield_claims(self, seconds: float) -> None:
         """Let others claim first for so many seconds: they have missing functions."""
-        self._yields_until = time.monotonic() + seconds
-
-    def _yield_delay(self, then: float = 0.0) -> float:
-        """Return the seconds for which others go first, now or after so many seconds.
-
-        One notification wakes all idle workers.
-        """
-        is_second = self._losses >= OUTRUN or time.monotonic() + then < self._yields_until
-        return STEP_BACK if is_second else 0.0
+        self._pace.yield_claims(seconds)
 
     def _call_failed(self, error: psycopg.Error) -> None:
         log_trouble(error)
-        self._is_registered = False
+        self._pace.unregister()
 
     # The loop.
 
@@ -176,7 +122,7 @@ class Committer:
         while not self._queue:
             self._wakeup.clear()
             if self.may_claim and self._engine.room() > 0:
-                delay = self._claim_at - time.monotonic()
+                delay = self._pace.seconds_left()
                 if delay <= 0:
                     return
                 self._alarm = self._engine.call_later(delay, self._wakeup.set)
@@ -189,18 +135,17 @@ class Committer:
         batch = self._gather()
         room = self._engine.room() + sum(encoded.is_final for encoded in batch)
         claims = room if self.may_claim and self._is_time_to_claim(batch) else 0
-        if self._is_registered and (room <= 0 or self._finds >= BUSY):
-            self._is_registered = False
+        if self._pace.needs_no_hints(room):
+            self._pace.unregister()
             await self._link.call(self._calls.stop_listening(self._engine.name))
         if claims > 0:
-            self._heeds_rivals, self._has_rivals = self._has_rivals, False
-            self._was_hinted = False
+            self._pace.begin()
         if batch:
             await self._advance(batch, claims)
         elif claims > 0:
             await self._claim(claims)
         if not self._engine.held:
-            self._finds = 0
+            self._pace.rest()
 
     def _is_time_to_claim(self, batch: list[EncodedTurn]) -> bool:
         """Tell whether to look for tasks.
@@ -208,14 +153,14 @@ class Committer:
         A turn that is sent anyway takes a claim along, unless notifications would tell of any task
         and it makes none due.
         """
-        if self._claim_at <= time.monotonic():
+        if self._pace.seconds_left() <= 0:
             return True
         if not self._has_hints():
             return bool(batch)
         return any(encoded.makes_tasks_due() for encoded in batch)
 
     def _has_hints(self) -> bool:
-        return self._is_registered and not self._engine.source.is_pooled
+        return self._pace.is_registered and not self._engine.source.is_pooled
 
     def _gather(self) -> list[EncodedTurn]:
         """Let the waiting turns say what they have, up to the size of a call."""
@@ -250,7 +195,7 @@ class Committer:
         """
         engine = self._engine
         began = time.monotonic()
-        asks_for_hints = not self._is_registered or began - self._asked_at > ASK_EVERY
+        asks_for_hints = self._pace.asks_for_hints()
         call = self._calls.claim(
             **self._wanted(room), idle=asks_for_hints or None, instance=engine.instance
         )
@@ -261,10 +206,7 @@ class Committer:
             self._has_claimed.set()
         engine.clock.synchronize(reply["at"])
         if asks_for_hints:
-            if not self._is_registered:
-                self._rung = 0
-            self._is_registered = not reply["tasks"]
-            self._asked_at = began
+            self._pace.register(began_at=began, found=bool(reply["tasks"]))
         self._take(reply, room)
 
     def _wanted(self, room: int) -> Json:
@@ -276,54 +218,22 @@ class Committer:
             "claim_id": str(uuid.uuid4()),
             "max_tasks": room,
             "lease_for": as_interval(engine.lease_for),
-            "since": self._since(),
+            "since": self._mark.since(),
         }
 
-    def _since(self) -> str | None:
-        """Return the mark from which a claim searches; None for the beginning."""
-        now = time.monotonic()
-        if self._mark is not None and now < self._search_at:
-            return self._mark
-        self._mark, self._searched_at = None, now
-        return None
-
-    def _note_search(self, mark: str | None, found: int, room: int) -> None:
-        """Decide when to search from the beginning again.
-
-        Only such a search sees tasks that come late, and is told when the next task is due, which
-        must be known once there is nothing to do.
-        """
-        if self._mark is None:
-            took = time.monotonic() - self._searched_at
-            rest = min(took * SHARE, LONGEST) if took > SLOW_SEARCH else 0.0
-            self._rested_at = self._searched_at + rest
-            least = SEARCH_AGAIN if found >= room else 0.0
-            self._search_at = self._searched_at + max(rest, least)
-        elif not found:
-            self._search_at = self._rested_at
-        self._mark = mark or self._mark
-
     def _take(self, reply: Json, room: int) -> None:
-        """Begin with the claimed tasks, and decide when to look again."""
+        """Begin with the claimed tasks, and plan the next claim."""
         tasks = reply["tasks"]
-        is_full = len(tasks) >= room
-        has_searched = self._mark is None
-        self._note_search(reply["since"], len(tasks), room)
-        self._finds = self._finds + 1 if tasks else 0
-        due_in = self._seconds_until(reply["next_due_at"])
-        if tasks or due_in < SOON:
-            self._losses = 0
-        elif self._heeds_rivals:
-            self._losses += 1
-        delay = 0.0 if is_full else self._pause()
-        if not has_searched:
-            delay = min(delay, max(0.0, self._search_at - time.monotonic()))
-        if tasks:  # a claim that gets tasks is not told when the next are due
-            known = self._look_at - time.monotonic() if self._has_hints() else ASK_AGAIN
-            delay = min(delay, max(0.0, known))
-        self._claim_at = time.monotonic() + min(delay, due_in + 0.001 + self._yield_delay(due_in))
-        if not tasks:
-            self._look_at = self._claim_at
+        found, is_full = bool(tasks), len(tasks) >= room
+        was_at_start = self._mark.is_at_start
+        self._mark.move(reply["since"], found=found, is_full=is_full)
+        self._pace.plan(
+            found=found,
+            is_full=is_full,
+            due_in=self._seconds_until(reply["next_due_at"]),
+            search_in=math.inf if was_at_start else self._mark.seconds_left(),
+            has_hints=self._has_hints(),
+        )
         if tasks:
             crash_point("committer: after claim")
         for row in tasks:
@@ -332,17 +242,6 @@ class Committer:
 
     def _seconds_until(self, due_at: str | None) -> float:
         return math.inf if due_at is None else self._engine.clock.seconds_until(from_iso(due_at))
-
-    def _pause(self) -> float:
-        """Return the seconds until the next look, after one that has found everything."""
-        if not self._is_registered:
-            return 0.0
-        if self._was_hinted:
-            return self._yield_delay()
-        if self._rung < len(LADDER):
-            self._rung += 1
-            return LADDER[self._rung - 1]
-        return self._poll * random.uniform(0.8, 1.2)
 
     # Sending.
 
