@@ -19,7 +19,8 @@ from perdure.workers import coordinators
 from perdure.workers.committer import Committer
 from perdure.workers.engine import Engine
 from perdure.workers.hooks import HookTurn
-from perdure.workers.transactions import NAME, TransactionAttempt
+from perdure.workers.lent_connections import NAME
+from perdure.workers.transactions import TransactionAttempt
 from tests.worker.test_until import wait_for
 
 T = "10 s"

@@ -16,7 +16,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import perdure
-from perdure.clients.requests import START_OPTIONS, Status, unfinished
+from perdure.clients.outcomes import unfinished
+from perdure.clients.requests import START_OPTIONS, Status
 from perdure.database.connections import Source
 from tests.patience import wait_until
 

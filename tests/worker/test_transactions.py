@@ -22,7 +22,7 @@ import perdure
 import perdure.testing
 from perdure.database import calls
 from perdure.replay.replay import Fact
-from perdure.workers import transactions
+from perdure.workers import lent_connections, transactions
 from perdure.workers.hook_journal import HookJournal
 from perdure.workers.outbox import Outbox
 from perdure.workflow.operations import command_operation
@@ -890,7 +890,7 @@ def test_more_than_there_are_connections_take_turns(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(transactions, "MAX_OPEN", 2)
+    monkeypatch.setattr(lent_connections, "MAX_OPEN", 2)
     book = Booking(app, kind)
     work()
     handles = [client.start("books", f"{n:02}") for n in range(20)]
@@ -908,8 +908,8 @@ def test_a_worker_says_once_that_it_has_too_few_connections(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(transactions, "MAX_OPEN", 1)
-    monkeypatch.setattr(transactions, "CROWDED_AFTER", 0.1)
+    monkeypatch.setattr(lent_connections, "MAX_OPEN", 1)
+    monkeypatch.setattr(lent_connections, "CROWDED_AFTER", 0.1)
     begun, goes_on = threading.Event(), threading.Event()
 
     @app.transaction
@@ -943,7 +943,7 @@ def test_both_kinds_share_the_connections(
     app: perdure.App, client: perdure.Client, bank: Bank, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """[P8] (T33): those of one kind that are idle make room for the other."""
-    monkeypatch.setattr(transactions, "MAX_OPEN", 2)
+    monkeypatch.setattr(lent_connections, "MAX_OPEN", 2)
 
     @app.transaction
     async def book_async(connection: psycopg.AsyncConnection[Any], what: str) -> None:
@@ -970,7 +970,7 @@ def test_a_connection_that_nobody_uses_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """[P8] (T33): the server may have no other for whoever has none."""
-    monkeypatch.setattr(transactions, "IDLE_FOR", 0.5)
+    monkeypatch.setattr(lent_connections, "IDLE_FOR", 0.5)
     work()
     for _ in range(2):
         handles = [client.start("books", "a") for _ in range(3)]

@@ -23,6 +23,7 @@ from perdure.workflow.memory import AsyncEntity, Awaited
 from perdure.workflow.work import Workflow
 
 from . import handles, starts
+from .base_client import ClientMemoryAccess
 from .caller_connection import joined_async_connection
 from .contracts import BrokenContract
 from .entities import Entities
@@ -31,11 +32,12 @@ from .handles import BaseHandle
 from .indexing import Index
 from .items import AsyncItem, Items
 from .jobs import Jobs
+from .outcomes import decoder_of
 from .past import Authorship, Change, Difference, LogItem, Past
 from .polling import Pages, Poll, Steps, next_page
 from .pools import AsyncPool
 from .queues import QueueDepth, Queues
-from .requests import ClientMemoryAccess, Relative, Status, decoder_of
+from .requests import Relative, Status
 from .schedules import Schedule, Schedules
 from .sql_hooks import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem

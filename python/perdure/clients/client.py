@@ -19,6 +19,7 @@ from perdure.workflow.memory import Awaited, Entity
 from perdure.workflow.work import Workflow
 
 from . import handles, starts
+from .base_client import ClientMemoryAccess
 from .caller_connection import joined_connection
 from .contracts import BrokenContract
 from .entities import Entities
@@ -27,11 +28,12 @@ from .handles import BaseHandle
 from .indexing import Index
 from .items import Item, Items
 from .jobs import Jobs
+from .outcomes import decoder_of
 from .past import Authorship, Change, Difference, LogItem, Past
 from .polling import Pages, Poll, Steps, next_page
 from .pools import Pool
 from .queues import QueueDepth, Queues
-from .requests import ClientMemoryAccess, Relative, Status, decoder_of
+from .requests import Relative, Status
 from .schedules import Schedule, Schedules
 from .sql_hooks import RegisteredSqlHook, SqlRegistry
 from .streams import StreamItem

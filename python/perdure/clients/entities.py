@@ -12,11 +12,11 @@ from typing import Any, Generic, TypeVar
 from perdure.basics.arguments import listed
 from perdure.workflow.operations import stored
 
+from .base_client import BaseClient
 from .contracts import BrokenContract, Surface, schema_of
 from .finding import Found, Order, on_the_wire
 from .indexing import Index
 from .past import rows_of
-from .requests import BaseClient
 
 _Found = TypeVar("_Found")
 _Int = TypeVar("_Int")

@@ -16,8 +16,9 @@ from perdure.values.wire import Result
 from perdure.workflow.memory import Awaited
 from perdure.workflow.work import Hook
 
+from .base_client import BaseClient
+from .outcomes import answered, decoder_of, ending, unanswered, unfinished
 from .polling import Steps, answer_of, end_of, until_of
-from .requests import BaseClient, answered, decoder_of, ending, unanswered, unfinished
 from .streams import After, stream_pages
 from .timeline import steps_to_forget, timeline_pages
 

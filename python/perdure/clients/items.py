@@ -17,8 +17,8 @@ from perdure.database.calls import Call
 from perdure.workflow.memory import Awaited
 from perdure.workflow.operations import stored
 
+from .base_client import BaseClient
 from .past import row_of, rows_of
-from .requests import BaseClient
 
 _Told = TypeVar("_Told")
 _Item = TypeVar("_Item")

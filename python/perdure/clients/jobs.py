@@ -16,9 +16,10 @@ from perdure.basics.paths import Path
 from perdure.workflow.work import Workflow
 
 from . import resealing
+from .base_client import BaseClient
 from .indexing import LOCK_TIMEOUT, create_index, drop_index
+from .outcomes import unfulfilled
 from .polling import Steps, condition_on, until_of
-from .requests import BaseClient, unfulfilled
 
 _Memory = TypeVar("_Memory")
 _NewMemory = TypeVar("_NewMemory")

@@ -20,7 +20,7 @@ from .caller_connection import check_outside
 from .polling import Pages, Poll, until_of
 
 if TYPE_CHECKING:
-    from .requests import BaseClient
+    from .base_client import BaseClient
 
 A = TypeVar("A")
 _Changes = TypeVar("_Changes")

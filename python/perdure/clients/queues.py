@@ -7,8 +7,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Generic, TypeVar
 
+from .base_client import BaseClient
 from .past import rows_of
-from .requests import BaseClient
 
 _None = TypeVar("_None")
 _Bool = TypeVar("_Bool")

@@ -1,4 +1,4 @@
-"""Requests: what both kinds of clients have in common. Makes calls and reads their answers.
+"""Requests: the calls that the verbs of clients make, and the rows that they return.
 
 A call has a key, so that it can be sent again when its connection breaks. [P12] Verbs without a key
 (`cancel`, `terminate`, `pause`, `resume`, `forget`, `drop_...`) do nothing twice either. But what
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 from uuid import UUID
 
 from perdure.basics.arguments import check_arguments, listed, of_a_call
@@ -20,29 +20,14 @@ from perdure.basics.names import as_id
 from perdure.basics.paths import write_path
 from perdure.codecs import Codec
 from perdure.database.calls import Call, Calls
-from perdure.database.connections import Source
-from perdure.errors import (
-    HookFailed,
-    InvalidArgument,
-    InvalidValue,
-    JobCancelled,
-    JobFailed,
-    ResultTimeout,
-    among,
-)
+from perdure.errors import InvalidArgument, InvalidValue, among
 from perdure.values import wire
-from perdure.values.decoding import read_as
-from perdure.values.items import Decode, unchanged
 from perdure.values.shapes import bind_unknown
 from perdure.values.stored import check_awaited
 from perdure.workflow.operations import as_memory, stored
 from perdure.workflow.work import Coordinator, Hook, Work, Workflow, check_kind
 
-from .caller_connection import check_outside
 from .past import keyed, row_of, rows_of
-from .polling import Pages, Steps
-
-A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,85 +268,6 @@ def _bound(
     return stored(work.shape.bind(args, kwargs))
 
 
-def ending(job: str, row: Sequence[Any], decode: Decode) -> Any:
-    """Return the result of a finished job.
-
-    Raises JobFailed, JobCancelled, ValueMistyped, and InvalidArgument if it is not a job.
-    """
-    status, result, error, *_ = row
-    if status is None:
-        raise InvalidArgument("this is a plain entity without a workflow, so it has no result")
-    if status == "completed":
-        return read_as(decode, result, f"the result of job {job}")
-    raise _ended(job, JobCancelled if status == "cancelled" else JobFailed, error)
-
-
-def _ended(
-    job: str, kind: type[JobCancelled | JobFailed], failure: Any
-) -> JobCancelled | JobFailed:
-    """Make the exception here, so that no frame of its traceback holds it.
-
-    A printed error shows what was raised in the worker, and where.
-    """
-    ended = kind(failure)
-    ended.job = job
-    way = " of ".join(step for step in ended.failure.get("through", ()) if " " in step)
-    notes = [f"job {job}" + (f", raised in {way}" if way else "")]
-    if ended.traceback:  # it ends with message, detail and hint
-        notes += ["", ended.traceback.rstrip("\n")]
-    else:
-        told = {"detail": ended.detail, "hint": ended.hint}
-        notes += [f"{name}: {text}" for name, text in told.items() if text]
-    ended.add_note("\n".join(notes))
-    return ended
-
-
-TO_BE_RESUMED = "somebody to resume it"
-"""What a stuck or paused task waits for, in the words of `task_reason()`."""
-
-RESUME = (
-    "Mend what is wrong, then let it go on: handle.resume(). Where code did not fit its journal, it"
-    " is tried anyway when workers with mended code have taken the place of others."
-)
-
-
-def unfinished(job: str, timeout: float | None, status: Status) -> ResultTimeout:
-    """Return the error that a job was not finished in time, and what helps."""
-    hint = "Wait longer, or look at its status and whether a worker serves its queue."
-    late = f"job {job} was not finished within {timeout} s"
-    return _late(late, status.waiting_for, RESUME if status.stuck else hint)
-
-
-def _late(message: str, waits_for: str | None, hint: str) -> ResultTimeout:
-    is_stuck = waits_for is not None and waits_for.startswith(TO_BE_RESUMED)
-    return ResultTimeout(
-        message,
-        detail=f"It waits for {waits_for.rstrip('.')}." if waits_for else None,
-        hint=RESUME if is_stuck else hint,
-    )
-
-
-def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
-    """Return the answer of a hook from outside. Raises HookFailed and ValueMistyped."""
-    status, result, error = row
-    if status == "completed":
-        return read_as(decode, result, f"the answer of {task} of job {job}")
-    failed = HookFailed(error)
-    failed.add_note(f"{task} of job {job}")
-    raise failed
-
-
-def unanswered(job: str, task: str, timeout: float | None, reason: str | None) -> ResultTimeout:
-    """Return the error that a hook from outside had not answered in time, and what helps."""
-    late = f"{task} of job {job} had not answered within {timeout} s"
-    return _late(late, reason, "Wait longer, with hook_result(), or mend what it waits for.")
-
-
-def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:
-    """Return the error that a memory did not meet a condition in time."""
-    return TimeoutError(f"the memory of {job} did not fulfil {condition} within {timeout} s")
-
-
 def check_number(by: Any) -> None:
     """Refuse what cannot be added to a number. Raises InvalidValue."""
     check_awaited(by)
@@ -408,99 +314,3 @@ def one_of_many(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
         start["timeout"] = as_interval(start["timeout"])
     name = workflow if isinstance(workflow, str) else workflow.name
     return wire.to_json(start | {"workflow": name, "args": bound})  # type: ignore[no-any-return]
-
-
-def decoder_of(
-    work: Workflow | Hook[..., Any] | None, kind: type[Work[..., Any]] = Coordinator
-) -> Decode:
-    """Return what makes the result of a function from its stored form. Raises InvalidArgument."""
-    if work is not None:
-        check_kind(work, kind)
-    return work.shape.result if isinstance(work, Work) else unchanged
-
-
-class BaseClient:
-    """What both kinds of clients have in common."""
-
-    def __init__(self, source: Source, codec: Codec | None = None):
-        if not isinstance(source, Source):
-            raise InvalidArgument(
-                f"a client cannot be made of a {type(source).__name__}",
-                hint="Call connect(dsn), or await connect_async(dsn), to make one.",
-            )
-        self._source = source
-        self.requests = Requests(source.schema, codec)
-        self.calls = self.requests.calls
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be copied or pickled, and its handles with it. Raises InvalidArgument."""
-        raise InvalidArgument(
-            "a client cannot be copied or pickled",
-            detail="Its connections belong to this process.",
-            hint="Pass the id of a job, and connect in each process. A forked process may use it.",
-        )
-
-    @property
-    def dsn(self) -> str:
-        """Return the connection string: `Worker(app, dsn=client.dsn, schema=client.schema)`."""
-        return self._source.dsn
-
-    @property
-    def schema(self) -> str:
-        """Return the name of the app."""
-        return self._source.schema
-
-    def send(self, call: Call, connection: Any = None) -> Any:
-        """Send a call to the database, inside the transaction of `connection` if one is given."""
-        raise NotImplementedError
-
-    def _give(self, call: Call, connection: Any = None) -> A:  # type: ignore[type-var]
-        """Send a call, and return its answer in the type of the method that asks."""
-        given: A = self.send(call, connection)
-        return given
-
-    def follow(self, steps: Steps[Any]) -> Any:
-        """Take the steps of a verb one after another and return its result."""
-        raise NotImplementedError
-
-    def each(self, pages: Pages[Any]) -> Any:
-        """Yield the items of pages, which are read from the database as they are needed."""
-        raise NotImplementedError
-
-    def handle(self, job: str | UUID, workflow: Workflow | None = None) -> Any:
-        """Return a handle of a job by its id. Nothing is sent to the database."""
-        raise NotImplementedError
-
-    def entity(self, job: str | UUID, *, connection: Any = None) -> Any:
-        """Return a memory. With `connection`, what it does joins that transaction."""
-        raise NotImplementedError
-
-
-class ClientMemoryAccess:
-    """Carries out the commands of a memory handle through a client."""
-
-    def __init__(self, client: Any, job: str, connection: Any):
-        self._client = client
-        self._job = job
-        self._connection = connection
-
-    def command(
-        self, op: str, path: list[str], named: dict[str, Any], options: dict[str, Any]
-    ) -> Any:
-        """Change the memory."""
-        call = self._client.requests.command(self._job, op, path, named, options)
-        return self._client.send(call, self._connection)
-
-    def read(self, path: list[str]) -> Any:
-        """Read from the memory."""
-        return self._client.send(self._client.requests.read(self._job, path), self._connection)
-
-    def until(self, condition: str, timeout: float | None) -> Any:
-        """Wait until the memory meets a condition."""
-        check_outside("until", self._connection)
-        return self._client.until(self._job, condition, timeout)
-
-    def signal(self, name: str, payload: Any, key: str | None) -> Any:
-        """Send the job a signal."""
-        call = self._client.requests.signal(self._job, name, payload, key)
-        return self._client.send(call, self._connection)

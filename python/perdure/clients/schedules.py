@@ -17,8 +17,9 @@ from perdure.database.calls import Call, Calls
 from perdure.errors import InvalidArgument
 from perdure.workflow.work import Workflow
 
+from .base_client import BaseClient
 from .past import rows_of
-from .requests import BaseClient, one_of_many
+from .requests import one_of_many
 
 _Time = TypeVar("_Time")
 _Handle = TypeVar("_Handle")

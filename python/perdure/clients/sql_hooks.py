@@ -13,8 +13,8 @@ from perdure.basics.durations import Duration, as_interval
 from perdure.errors import InvalidArgument
 from perdure.workflow.work import SqlHook
 
+from .base_client import BaseClient
 from .past import rows_of
-from .requests import BaseClient
 
 _None = TypeVar("_None")
 _Bool = TypeVar("_Bool")

@@ -16,7 +16,9 @@ from perdure.values.wire import Result
 from perdure.workflow.memory import Awaited
 from perdure.workflow.work import Workflow
 
-from .requests import BaseClient, all_of_many, decoder_of
+from .base_client import BaseClient
+from .outcomes import decoder_of
+from .requests import all_of_many
 
 if TYPE_CHECKING:
     from .async_client import AsyncHandle

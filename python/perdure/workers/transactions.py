@@ -14,13 +14,11 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from perdure.basics.faults import crash_point
 from perdure.database.calls import Call, plain_cursor, send, send_async, to_text
@@ -28,28 +26,18 @@ from perdure.database.connections import FATAL, REFUSALS, AsyncLink, can_be_repe
 from perdure.errors import InvalidArgument
 from perdure.workflow.context import Info
 from perdure.workflow.operations import ActivityCall, stored
-from perdure.workflow.work import Isolation, Transaction
+from perdure.workflow.work import Transaction
 
 from .activities import AttemptOutcome, FinalError, Recorder, contained
+from .lent_connections import NAME, AsyncConnection, Connection, LentConnections
 from .turns import Json, refusal
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 
-Connection = psycopg.Connection[Any]
-AsyncConnection = psycopg.AsyncConnection[Any]
-C = TypeVar("C", Connection, AsyncConnection)
-
 logger = logging.getLogger("perdure.worker")
 
-NAME = "perdure transaction"
-MAX_OPEN = 10
-"""Number of transactions that a worker has open at a time; others wait for a connection."""
-CROWDED_AFTER = 5.0
-"""Seconds that a transaction waits for a connection before the log reports it, once."""
-IDLE_FOR = 10.0
-"""Seconds after which an unused connection is closed: others may need its place."""
 MAX_RUNS = 10
 """How often a function runs in one attempt that meets conflicts or loses its connection."""
 CONFLICTS = frozenset({"40001", "40P01"})
@@ -62,11 +50,8 @@ class Transactions:
 
     def __init__(self, engine: Engine):
         self.engine = engine
-        self._places = asyncio.Semaphore(MAX_OPEN)
+        self.connections = LentConnections(engine)
         self.link = AsyncLink(engine.source, NAME, tells=True)
-        self._is_closed = self._is_watching = self._is_told_of_crowd = False
-        self._idle: dict[Connection, float] = {}  # since when
-        self._idle_async: dict[AsyncConnection, float] = {}
 
     async def run(
         self,
@@ -90,122 +75,10 @@ class Transactions:
             attempt.abandon(run)
             raise
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Wait until it may have a connection."""
-        alarm: asyncio.TimerHandle | None = None
-        if self._places.locked() and not self._is_told_of_crowd:
-            alarm = self.engine.call_later(CROWDED_AFTER, self._tell_of_crowd)
-        try:
-            await self._places.acquire()
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-        try:
-            yield
-        finally:
-            self._places.release()
-
-    def _tell_of_crowd(self) -> None:
-        if not self._is_told_of_crowd:
-            self._is_told_of_crowd = True
-            logger.warning(
-                "a transaction has waited %g s for a connection: this worker has %d open, and may"
-                " not have more; run more workers, or let each transaction take less time",
-                CROWDED_AFTER,
-                MAX_OPEN,
-            )
-
-    @asynccontextmanager
-    async def lent_async(self, isolation: Isolation | None) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection to a coroutine."""
-        idle = self._idle_async
-        connection = _taken(idle, self._idle) or await self.engine.source.connect_async(
-            NAME, is_lent=True
-        )
-        try:
-            await connection.set_isolation_level(_level(isolation))
-            yield connection
-        finally:
-            was_reset = False
-            try:
-                if _is_clean(connection):
-                    with suppress(psycopg.Error):
-                        await send_async(plain_cursor(connection), self.engine.calls.reset())
-                        was_reset = True
-            finally:
-                connection.row_factory = tuple_row
-                connection.cursor_factory = psycopg.AsyncCursor
-                self._keep(idle, connection, was_reset)
-
-    @contextmanager
-    def lent(self, isolation: Isolation | None) -> Iterator[Connection]:
-        """Lend a connection to a thread."""
-        idle = self._idle
-        connection = _taken(idle, self._idle_async) or self.engine.source.connect(
-            NAME, is_lent=True
-        )
-        try:
-            connection.isolation_level = _level(isolation)
-            yield connection
-        finally:
-            was_reset = False
-            try:
-                if _is_clean(connection):
-                    with suppress(psycopg.Error):
-                        send(connection, self.engine.calls.reset())
-                        was_reset = True
-            finally:
-                connection.row_factory = tuple_row
-                connection.cursor_factory = psycopg.Cursor
-                self._keep(idle, connection, was_reset)
-
-    def _keep(
-        self, idle: dict[Any, float], connection: Connection | AsyncConnection, was_reset: bool
-    ) -> None:
-        """Keep a connection for the next one for a while, if its state is known."""
-        loop = self.engine.loop
-        if was_reset and not self._is_closed:
-            idle[connection] = loop.time()
-            if not self._is_watching:
-                loop.call_soon_threadsafe(self._watch)
-        else:
-            connection.pgconn.finish()
-
-    def _watch(self) -> None:
-        if not self._is_watching:
-            self._is_watching = True
-            self.engine.loop.call_later(IDLE_FOR, self._close_unused)
-
-    def _close_unused(self) -> None:
-        self._is_watching = False  # first: a thread that keeps one now starts its own watch
-        until = self.engine.loop.time() - IDLE_FOR
-        both: list[dict[Any, float]] = [self._idle, self._idle_async]
-        for idle in both:
-            for connection, since in list(idle.items()):
-                if since <= until and idle.pop(connection, None) is not None:
-                    connection.pgconn.finish()
-        if self._idle or self._idle_async:
-            self._watch()
-
     async def close(self) -> None:
-        """Close the connections; those that are lent are closed when they come back."""
-        self._is_closed = True
-        for connection in (*self._idle, *self._idle_async):
-            connection.pgconn.finish()
-        self._idle.clear()
-        self._idle_async.clear()
+        """Close the connections."""
+        self.connections.close()
         await self.link.close()
-
-
-def _taken(idle: dict[C, float], others: dict[Any, float]) -> C | None:
-    """Take an idle connection; if there is none, another one makes room for a new one."""
-    with suppress(KeyError):
-        return idle.popitem()[0]
-    with suppress(KeyError):
-        connection, _ = others.popitem()
-        connection.pgconn.finish()
-    return None
 
 
 class Unapplied(Exception):
@@ -233,6 +106,7 @@ class TransactionAttempt:
     ):
         assert isinstance(call.activity, Transaction)
         self._transactions = transactions
+        self._connections = transactions.connections
         self._engine = transactions.engine
         self._activity: Transaction[..., Any] = call.activity
         self._arguments = call.activity.shape.arguments(call.args)
@@ -275,7 +149,7 @@ class TransactionAttempt:
         self._read_at = self._engine.clock.now()
         self._is_lost = None
         try:
-            async with self._transactions.place():
+            async with self._connections.place():
                 answer = await (self._here() if self._activity.is_async else self._in_thread())
         except Unapplied as unapplied:
             return self._unapplied(unapplied.answer)
@@ -353,7 +227,7 @@ class TransactionAttempt:
 
     async def _here(self) -> Json:
         given, named = self._arguments
-        async with self._transactions.lent_async(self._activity.isolation) as connection:
+        async with self._connections.lent_async(self._activity.isolation) as connection:
             try:
                 async with connection.transaction():
                     began = await send_async(plain_cursor(connection), self._beginning(connection))
@@ -384,7 +258,7 @@ class TransactionAttempt:
 
     def _there(self) -> Json:
         (given, named), loop = self._arguments, self._engine.loop
-        with self._transactions.lent(self._activity.isolation) as connection:
+        with self._connections.lent(self._activity.isolation) as connection:
             try:
                 with connection.transaction():
                     began = send(connection, self._beginning(connection))
@@ -469,14 +343,6 @@ class TransactionAttempt:
             self._is_lost = connection.closed
             if self._is_abandoned:
                 connection.pgconn.finish()
-
-
-def _level(isolation: Isolation | None) -> psycopg.IsolationLevel | None:
-    return isolation and psycopg.IsolationLevel[isolation.replace(" ", "_").upper()]
-
-
-def _is_clean(connection: Connection | AsyncConnection) -> bool:
-    return connection.info.transaction_status == TransactionStatus.IDLE
 
 
 def _is_conflict(error: BaseException) -> bool:
