@@ -53,10 +53,11 @@ def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
     app: perdure.App, client: perdure.Client, work: Any, waits_next: Any
 ) -> None:
     """Once, though what it has begun on the side hears of it at once. (E2)"""
-    goes_on = threading.Event()
+    is_aside, goes_on = threading.Event(), threading.Event()
 
     @app.activity
     async def aside() -> None:
+        is_aside.set()
         try:
             await asyncio.sleep(60)
         finally:
@@ -65,6 +66,7 @@ def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
     @app.hook
     def busy(memory: perdure.Entity) -> None:
         begun = aside.start()
+        assert is_aside.wait(30)  # one that has not begun would not hear of the cancel
         memory.set(True, "ready")
         goes_on.wait(30)
         try:
