@@ -72,7 +72,7 @@ select is(schema_failure(schema), null, format('%s is a contract', schema))
 
 select throws_ok(
     $$ select define_contract('note', '{"properties": {"confidence": {"maximun": 1}}}') $$,
-    'PD107', 'properties.confidence.maximun is no rule of a contract',
+    'PD107', 'properties.confidence.maximun is not a rule of a contract',
     'a keyword that is misspelt is refused by its path');
 select is(error_of(statement), code, about)
   from (values

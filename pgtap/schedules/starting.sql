@@ -229,7 +229,7 @@ select is(pg_temp.tick('e'), 'stuck', 'a schedule that nobody can follow is stuc
 select is(
     (select (t.stuck_reason ->> 'code') || ' ' || s.waits_for from schedules as s
        join tasks as t on t.job_id = '$schedule/' || s.name where s.name = 'e'),
-    'PD110 somebody to resume it: this is no cron expression: ''every now and then'': It has 4 fields, not five.',
+    'PD110 somebody to resume it: this is not a cron expression: ''every now and then'': It has 4 fields, not five.',
     'and says why');
 select is(pg_temp.next_of('e'), null, 'it is due never');
 select given(register_worker('one', '{q,$sql}'));

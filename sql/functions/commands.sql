@@ -31,7 +31,7 @@ as $$
 declare
     wrong text := case
         when op is null or op not in ('set', 'merge', 'append', 'prepend', 'remove', 'increment', 'toggle',
-                                      'set_if_not_exists', 'delete', 'log') then 'is no command'
+                                      'set_if_not_exists', 'delete', 'log') then 'is not a command'
         when argument_failure.argument is null and op not in ('toggle', 'delete') then 'needs a value'
         when op in ('append', 'prepend', 'log') and jsonb_typeof(argument_failure.argument) <> 'array'
              then 'needs an array of items'
@@ -56,7 +56,7 @@ begin
         or array_position(argument_failure.path, null) is not null
         or octet_length(argument_failure.path::text) > 10000 then
         return make_failure(
-            'PD101', 'InvalidPath', 'this is no path into a memory',
+            'PD101', 'InvalidPath', 'this is not a path into a memory',
             'A path has at most 50 keys, none of them null, and 10000 bytes.', 'Store the deeper part as one value.');
     end if;
     if wrong is null then
@@ -68,7 +68,7 @@ begin
                case when argument_failure.argument is null then 'nothing'
                     when wrong = 'needs a finite number' then argument_failure.argument #>> '{}'
                     else type_found(argument_failure.argument) end, write_path(argument_failure.path)),
-        case when wrong = 'is no command'
+        case when wrong = 'is not a command'
              then 'Use set, merge, append, prepend, remove, increment, toggle, set_if_not_exists, delete or log; to read, use entity_get(), or get in a turn.'
              else 'Nothing was changed; give the command what it needs.' end);
 end

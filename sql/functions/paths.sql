@@ -9,7 +9,7 @@ as $$
 begin
     if cardinality(check_path.path) > 50 or array_position(check_path.path, null) is not null
         or octet_length(check_path.path::text) > 10000 then
-        raise exception 'this is no path into a memory: %', left(check_path.path::text, 100)
+        raise exception 'this is not a path into a memory: %', left(check_path.path::text, 100)
             using errcode = 'PD101',
                   detail = 'A path has at most 50 keys, none of them null, and 10000 bytes.',
                   hint = 'Store the deeper part as one value.';
@@ -41,7 +41,7 @@ begin
         return check_path(keys);
     end if;
     if keys is null or '' = any(keys) then
-        raise exception 'this is no path: %', left(parse_path.path, 100)
+        raise exception 'this is not a path: %', left(parse_path.path, 100)
             using errcode = 'PD101',
                   detail = 'A path is keys with dots between them; a key with dots or quotes is written in double quotes.',
                   hint = 'Write user.email, items.0, items.-1 or "key.with.dots".x; an empty path is the whole memory.';

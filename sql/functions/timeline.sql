@@ -193,7 +193,7 @@ begin
     perform check_rows(timeline.max_rows);
     if timeline.after is not null and not is_place(timeline.after) then
         perform raise_failure(make_failure(
-            'PD107', 'InvalidArgument', 'this is no place of a timeline', format('It is %s.', type_found(timeline.after)),
+            'PD107', 'InvalidArgument', 'this is not a place of a timeline', format('It is %s.', type_found(timeline.after)),
             'Give the place of the last item of a page.'));
     end if;
     if timeline.after is null then

@@ -191,7 +191,7 @@ def test_jobs_are_listed(shell: Shell) -> None:
     assert [job["id"] for job in listed(*place, "--limit", "5")] == ["one"]
     status, _, complained = shell.run("jobs", "--status", "lost")
     assert status == 1
-    assert "'lost' is no status of a job" in complained
+    assert "'lost' is not a status of a job" in complained
 
 
 def test_memory_and_history_are_printed(shell: Shell, connection: psycopg.Connection) -> None:
@@ -568,6 +568,6 @@ def test_schedules_are_made_looked_at_and_dropped(shell: Shell) -> None:
     assert shell("schedule", "list") == ""
     status, _, complaint = shell.run("schedule", "create", "report", "now and then")
     assert status == 1
-    assert "this is no cron expression" in complaint
+    assert "this is not a cron expression" in complaint
     every = shell("schedule", "create", "report", "--every", "1 month", "--name", "monthly")
     assert json.loads(every) is not None

@@ -162,7 +162,7 @@ def test_vectors_of_an_index_have_their_limits(connection: Connection) -> None:
             connection.execute("select create_index('note', 'embedding', %s)", [kind])
         assert error.value.sqlstate == "PD107"
         assert error.value.diag.message_hint
-    with pytest.raises(psycopg.Error, match="the whole memory is no vector"):
+    with pytest.raises(psycopg.Error, match="the whole memory is not a vector"):
         connection.execute("select create_index('note', '', 'vector(3)')")
     connection.execute("update pg_extension set extversion = '0.7.4' where extname = 'vector'")
     with pytest.raises(psycopg.Error, match="or later") as old:

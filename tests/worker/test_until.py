@@ -363,7 +363,7 @@ def test_a_hook_fails_with_what_is_no_condition(
     work()
     assert client.start(asks).result(T) == [
         "InvalidCondition",
-        "this is no condition on a memory: n > 3",
+        "this is not a condition on a memory: n > 3",
     ]
 
 
@@ -385,7 +385,7 @@ def test_a_coordinator_is_stuck_with_it_until_its_code_is_mended(
     with perdure.Worker(app_with("$.n >"), dsn=dsn):
         handle = client.start("asks")
         wait_for(dsn, "select bool_or(stuck_reason is not null) from perdure.tasks")
-    assert "no condition on a memory: $.n >" in (handle.status().waiting_for or "")
+    assert "not a condition on a memory: $.n >" in (handle.status().waiting_for or "")
     with perdure.Worker(app_with("$.n > 3"), dsn=dsn):
         assert handle.result(T) == 1
 

@@ -59,8 +59,8 @@ TO_BE_RESUMED = "somebody to resume it"
 """What a stuck or paused task waits for, in the words of `task_reason()`."""
 
 RESUME = (
-    "Mend what is wrong, then let it go on: handle.resume(). Where code did not fit its journal, it"
-    " is tried anyway when workers with mended code have taken the place of others."
+    "Fix the cause, then call handle.resume(). If code did not fit its journal, it is also retried"
+    " when workers with fixed code have replaced the others."
 )
 
 
@@ -93,7 +93,7 @@ def answered(job: str, task: str, row: Sequence[Any], decode: Decode) -> Any:
 def unanswered(job: str, task: str, timeout: float | None, reason: str | None) -> ResultTimeout:
     """Return the error that a hook from outside had not answered in time, and what helps."""
     late = f"{task} of job {job} had not answered within {timeout} s"
-    return _late(late, reason, "Wait longer, with hook_result(), or mend what it waits for.")
+    return _late(late, reason, "Wait longer, with hook_result(), or fix what it waits for.")
 
 
 def unfulfilled(job: str, condition: str, timeout: float | None) -> TimeoutError:

@@ -98,7 +98,7 @@ begin
                                 'Access can only be given to an existing role.', 'Create the role first.');
     end if;
     if granted_verbs(grant_access.kind) is null then
-        perform refuse_argument(format('%s is no kind of role', quote_literal(left(grant_access.kind, 200))),
+        perform refuse_argument(format('%s is not a kind of role', quote_literal(left(grant_access.kind, 200))),
                                 'It is worker, client, operator, reader or monitor.', 'Name one of these.');
     end if;
     if grant_access.queues is not null and (grant_access.kind <> 'worker' or grant_access.queues = '{}') then

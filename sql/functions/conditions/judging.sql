@@ -71,7 +71,7 @@ exception
     when syntax_error or data_exception or feature_not_supported or program_limit_exceeded then
         return make_failure(
             'PD108', 'InvalidCondition',
-            format('this is no condition on a memory: %s', left(condition_failure.condition, 100)), sqlerrm, hint);
+            format('this is not a condition on a memory: %s', left(condition_failure.condition, 100)), sqlerrm, hint);
 end
 $$;
 comment on function @extschema@.condition_failure(text) is

@@ -160,7 +160,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return make_failure(
-        'PD107', 'InvalidArgument', format('%s is no rule of a contract', write_path(path)), detail,
+        'PD107', 'InvalidArgument', format('%s is not a rule of a contract', write_path(path)), detail,
         'A contract is a subset of JSON Schema, as pydantic writes it: correct the schema, or leave the rule out.')
         || jsonb_build_object('path', write_path(path));
 end

@@ -50,7 +50,7 @@ begin
     if operand_kind.operand = jsonb_build_object('$time', operand_kind.operand -> '$time') then
         if time_at(operand_kind.operand, '{$time}') is null then
             perform refuse_argument(
-                format('%s is no time', type_found(operand_kind.operand -> '$time')),
+                format('%s is not a time', type_found(operand_kind.operand -> '$time')),
                 'A time has a date from 0001-01-02 to 9999-12-30, a time of day and a zone.', 'Write it as {"$time": "2026-01-31T12:00:00Z"}.');
         end if;
         return 'time';
@@ -281,7 +281,7 @@ declare
 begin
     if failure is not null then
         perform refuse_argument(
-            format('this is no predicate for $match: %s', case jsonb_typeof(check_predicate.operand)
+            format('this is not a predicate for $match: %s', case jsonb_typeof(check_predicate.operand)
                        when 'string' then left(check_predicate.operand::text, 100)
                        else type_found(check_predicate.operand) end),
             failure ->> 'detail', failure ->> 'hint');

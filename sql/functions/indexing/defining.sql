@@ -51,7 +51,7 @@ begin
     end if;
     if parse_path(check_index.path) = '{}' and check_index.kind <> 'contains' and check_index.kind not like 'search%' then
         perform refuse_argument(
-            format('the whole memory is no %s', check_index.kind), 'An empty path is the whole memory.',
+            format('the whole memory is not a %s', check_index.kind), 'An empty path is the whole memory.',
             'Name a path in it, or use the kind contains or search.');
     end if;
 end

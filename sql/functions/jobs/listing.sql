@@ -21,7 +21,7 @@ as $$
 begin
     perform check_rows(list_jobs.max_rows);
     if list_jobs.status not in ('running', 'completed', 'failed', 'cancelled') then
-        perform refuse_argument(format('%s is no status of a job', quote_literal(left(list_jobs.status, 200))),
+        perform refuse_argument(format('%s is not a status of a job', quote_literal(left(list_jobs.status, 200))),
                                 'A job is running, completed, failed or cancelled.', 'Name one of these, or null.');
     end if;
     if list_jobs.max_rows > 1000 or (list_jobs.after is not null and list_jobs.until is null) then

@@ -12,7 +12,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return make_failure(
-        'PD110', 'InvalidSchedule', format('this is no cron expression: %s', quote_nullable(left(invalid_cron.cron, 100))),
+        'PD110', 'InvalidSchedule', format('this is not a cron expression: %s', quote_nullable(left(invalid_cron.cron, 100))),
         detail, 'Write minute, hour, day, month and weekday: */15 9-17 * * mon-fri; or @hourly, @daily, @weekly, @monthly, @yearly.');
 end
 $$;
