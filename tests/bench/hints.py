@@ -28,10 +28,10 @@ create or replace function {schema}.notify_listeners(topics text[]) returns void
 language plpgsql volatile set search_path = pg_catalog, {schema}, pg_temp as $$ begin end $$
 """
 
-END = "    return coalesce(taken, '{}');"
+END = "    return coalesce(claimed, '{}');"
 COUNTED = """
     insert into soak.calls (asked, found, alone)
-    values (claim_tasks.max_tasks, cardinality(coalesce(taken, '{}')),
+    values (claim_tasks.max_tasks, cardinality(coalesce(claimed, '{}')),
             strpos(current_query(), '"claim"') > 0);
 """
 
