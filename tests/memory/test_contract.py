@@ -129,7 +129,7 @@ def test_a_contract_is_tried_before_it_is_defined(client: perdure.Client) -> Non
 
 
 def test_a_mistake_in_a_contract_is_told_when_it_is_defined(client: perdure.Client) -> None:
-    with pytest.raises(perdure.PerdureError, match=r"properties\.a\.typ is no rule") as raised:
+    with pytest.raises(perdure.PerdureError, match=r"properties\.a\.typ is not a rule") as raised:
         client.define_contract("note", {"properties": {"a": {"typ": "string"}}})
     assert raised.value.code == "PD107"
 
