@@ -97,7 +97,7 @@ def test_a_whole_program_runs_without_any_right_on_a_table(house: House, enter: 
         client.handle("note-1").hook("count up", queue="$sql")
         assert client.entity("note-1").until("$.n == 3", timeout=T) > 0
         child = client.send(client.calls.family("whole", 10))[1][0]
-        assert client.send(client.calls.kin([child]))[child].parent == "whole"
+        assert client.send(client.calls.origins([child]))[child].parent == "whole"
         for refused in (handle.terminate, handle.pause, lambda: client.set_queue("default")):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 refused()

@@ -33,7 +33,7 @@ from .sealing import (
     order_paths,
     write_json,
 )
-from .unsealing import Kin, Unseal, Unsealer, UnsealSteps, as_it_is, unseal_answer
+from .unsealing import Origin, Unseal, Unsealer, UnsealSteps, as_it_is, unseal_answer
 
 PROTOCOL = 1
 JOURNAL_PAGE = 10_000
@@ -108,16 +108,16 @@ class Calls:
     def _unsealing(self, unseal: Unseal) -> Callable[[Any], UnsealSteps] | None:
         if self.shows_envelopes:
             return None
-        return partial(unseal_answer, self.codec, self.fields, self.kin, unseal)
+        return partial(unseal_answer, self.codec, self.fields, self.origins, unseal)
 
     def _unsealed(self, call: Call, unseal: Unseal) -> Call:
         """Return the same call with a way to decrypt its answer."""
         return call._replace(unseals=self._unsealing(unseal))
 
-    def kin(self, jobs: Iterable[str]) -> Call:
-        """Read of which jobs some jobs come; returns a Kin for each that has any."""
+    def origins(self, jobs: Iterable[str]) -> Call:
+        """Read of which jobs some jobs come; returns an Origin for each that has any."""
         call = self._call("origins_of", "rows", ids=sorted(jobs))
-        return call.reading(lambda rows: {job: Kin(*others) for job, *others in rows})
+        return call.reading(lambda rows: {job: Origin(*others) for job, *others in rows})
 
     def _call(self, function: str, shape: Shape = "value", /, **arguments: Any) -> Call:
         """Call with the arguments that are not None. SQL has defaults for the others.

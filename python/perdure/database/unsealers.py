@@ -66,10 +66,10 @@ def result(job: str, unsealer: Unsealer, row: Row) -> Row:
 
 
 def _result(job: str, unsealer: Unsealer, value: Any) -> Any:
-    kin = unsealer.kin_of(job)
+    origin = unsealer.origin_of(job)
     others = []
-    if kin.parent is not None and kin.asked_as is not None:
-        others = [Place("result", kin.parent, request_place(kin.asked_as))]
+    if origin.parent is not None and origin.asked_as is not None:
+        others = [Place("result", origin.parent, request_place(origin.asked_as))]
     return unsealer.whole("result", job, MAIN, value, *others)
 
 

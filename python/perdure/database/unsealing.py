@@ -41,7 +41,7 @@ UNSEALING_ERROR = "unsealing_error"
 
 
 @dataclass(frozen=True, slots=True)
-class Kin:
+class Origin:
     """The jobs that a job comes from: whose journal a fork has, and who asked for a child."""
 
     forked_from: Sequence[str] = ()
@@ -50,12 +50,12 @@ class Kin:
 
 
 class Unsealer:
-    """Decrypts one answer; `unknown_jobs` are those whose kin it would have to know."""
+    """Decrypts one answer; `unknown_jobs` are those whose origins it would have to know."""
 
-    def __init__(self, codec: Codec | None, fields: Fields, kin: dict[str, Kin]):
+    def __init__(self, codec: Codec | None, fields: Fields, origins: dict[str, Origin]):
         self._codec = codec
         self._fields = fields
-        self._kin = kin
+        self._origins = origins
         self.unknown_jobs: set[str] = set()
 
     def whole(self, kind: str, job: str, name: Any, value: Any, *others: Place) -> Any:
@@ -69,7 +69,7 @@ class Unsealer:
         if self._codec is None:
             raise no_codec()
         places = [Place(kind, job, name), *others]
-        places += [Place(kind, each, name) for each in self.kin_of(job).forked_from]
+        places += [Place(kind, each, name) for each in self.origin_of(job).forked_from]
         for place in places:
             try:
                 return json.loads(self._codec.decode(sealed.key, sealed.data, place.to_bytes()))
@@ -87,9 +87,9 @@ class Unsealer:
             hint="Give the codec the right key, or find out who has written to the database.",
         )
 
-    def kin_of(self, job: str) -> Kin:
+    def origin_of(self, job: str) -> Origin:
         """Return from which jobs a job comes, as far as that is known."""
-        return self._kin.get(job, Kin())
+        return self._origins.get(job, Origin())
 
     def args(self, job: str, name: str, args: Any, workflow: str | None = None) -> Any:
         """Decrypt arguments; those of a schedule are bound to what it starts, not to a job."""
@@ -108,7 +108,7 @@ class Unsealer:
 
     def failure(self, job: str, failure: Any) -> Any:
         """Decrypt a failure; that of a child was encrypted for its parent."""
-        parent = self.kin_of(job).parent
+        parent = self.origin_of(job).parent
         others = [] if parent is None else [Place("failure", parent, "")]
         if not isinstance(failure, dict):
             return self.whole("failure", job, "", failure, *others)
@@ -166,7 +166,7 @@ class Unsealer:
         """Decrypt a claimed task: its arguments, journal, messages and progress."""
         job, task = row["job"], row["task"]
         if row.get("forked_from") or row.get("asked_as"):
-            self._kin.setdefault(job, _kin_in(row))
+            self._origins.setdefault(job, _origin_in(row))
         journal, failure = row.get("journal"), row.get("failure")
         is_coordinator = row.get("kind", "coordinator") == "coordinator"
         name = MAIN if is_coordinator else row["name"]
@@ -250,16 +250,16 @@ def sealed_args(args: Any) -> Any:
     return args[0] if is_one and envelope_of(args[0]) is not None else None
 
 
-def _kin_in(row: Json) -> Kin:
+def _origin_in(row: Json) -> Origin:
     forked_from = [each["job"] for each in row.get("forked_from") or ()]
-    return Kin(forked_from, row.get("parent"), row.get("asked_as"))
+    return Origin(forked_from, row.get("parent"), row.get("asked_as"))
 
 
 Unseal = Callable[[Unsealer, Any], Any]
 """How an answer is decrypted: its cells are as the database returned them."""
 
 UnsealSteps = Generator[Any, Any, Any]
-"""Decrypts an answer: yields calls for the kin of jobs, and is given their answers."""
+"""Decrypts an answer: yields calls for the origins of jobs, and is given their answers."""
 
 
 def unseal_answer(
@@ -273,17 +273,17 @@ def unseal_answer(
     answer, is_marked = _cells(answer)
     if codec is None and not is_marked:
         return answer
-    kin: dict[str, Kin] = {}
+    origins: dict[str, Origin] = {}
     while True:
-        unsealer = Unsealer(codec, fields, kin)
+        unsealer = Unsealer(codec, fields, origins)
         error: PerdureError | None = None
         result = None
         try:
             result = unseal(unsealer, answer)
         except (ValueSealed, SealBroken) as broken:
             error = broken
-        if unknown := unsealer.unknown_jobs - kin.keys():
-            kin |= dict.fromkeys(unknown, Kin()) | (yield ask(unknown))
+        if unknown := unsealer.unknown_jobs - origins.keys():
+            origins |= dict.fromkeys(unknown, Origin()) | (yield ask(unknown))
         elif error is not None:
             raise error
         else:
