@@ -1,7 +1,7 @@
 -- Requests: hooks and activities that a task asks for. Once per key, whatever happens; their answers come as messages.
 
 begin;
-select plan(79);
+select plan(83);
 
 select the_time_is('2030-01-01 12:00+00');
 
@@ -305,6 +305,7 @@ select is(
         ('activity', 'signal',    '"s"',    'a request of the kind activity has no field ''signal'''),
         ('hook',     'headers',   '{}',     'a request of the kind hook has no field ''headers'''),
         ('until',    'args',      '[]',     'a request of the kind until has no field ''args'''),
+        ('until',    'expires_at', '"2031-01-01T00:00Z"', 'a request of the kind until has no field ''expires_at'''),
         ('item',     'queue',     '"q"',    'a request of the kind item has no field ''queue'''),
         ('job',      'condition', '"$.n"',  'a request of the kind job has no field ''condition'''),
         ('hook',     'timeout',   'null',   null)
@@ -369,6 +370,18 @@ select is(
     tell(a_turn('print', requests => '[{"key": "z", "name": "h", "queue": "print", "fingerprint": null}]')) ->> 'state',
     'keep',
     'nobody has to give one');
+
+select have_held_job('twice');
+select is(
+    tell(a_turn('twice', requests => format('[{"key": "k", "name": "h"}, {"key": "k", %s}]', other)::jsonb))
+        #>> '{error,message}',
+    'several requests of the turn have the key ''k''',
+    format('a turn cannot make another request under the same key: %s [P10]', other))
+  from (values ('"name": "other"'), ('"kind": "item", "name": "h"')) as cases (other);
+select is(
+    tell(a_turn('twice', requests => '[{"key": "k", "name": "h"}, {"name": "h", "key": "k"}]')) ->> 'state',
+    'keep',
+    'the same request written twice is one request [P4]');
 
 select is_empty('select * from assert_invariants()', 'no invariant is broken [P8]');
 select finish();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from tests.model.state import (
@@ -152,6 +153,9 @@ def check_turn(turn: Turn) -> None:
         check_value(fact.get("value"))
     for request in turn.list("requests"):
         check_request(request)
+    for one, other in combinations(turn.list("requests"), 2):
+        if one["key"] == other["key"] and one != other:
+            raise Refused("PD107")
     if turn.state in ("retry", "release", "continue") and turn.get("until") == "infinity":
         raise Refused("PD107")
     if turn.state == "continue":

@@ -204,7 +204,9 @@ class Worker:
         turn |= {"facts": facts} if facts or chance.random() < 0.05 else {}
         if chance.random() < 0.45:
             requests = [self.make_request() for _ in range(chance.randint(1, 2))]
-            turn["requests"] = list({request["key"]: request for request in requests}.values())
+            if chance.random() < 0.9:  # otherwise two may share a key
+                requests = list({request["key"]: request for request in requests}.values())
+            turn["requests"] = requests
         if chance.random() < 0.15:
             turn["cancels"] = [f"{chance.choice('hacui')}#{chance.randint(1, 2)}"]
         if chance.random() < 0.1:

@@ -236,7 +236,9 @@ def item_operation(name: str, payload: Any, decode: Decode, **options: Any) -> O
 
 
 def expiring(operation: Operation, deadline: int) -> Operation:
-    """Say until when an answer is waited for (µs)."""
+    """Tell people until when they may answer (µs); a condition is withdrawn by its asker."""
+    if operation.spec["kind"] != "item":
+        return operation
     return replace(operation, spec=operation.spec | {"expires_at": to_iso(deadline)})
 
 

@@ -37,7 +37,7 @@ set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 begin
     return '{key,kind,fingerprint,shielded}'::text[] || case request_fields.kind
-        when 'until' then '{condition,expires_at}'::text[]
+        when 'until' then '{condition}'::text[]
         when 'item' then '{name,payload,assignee,priority,expires_at}'
         when 'activity' then '{name,args,queue,priority,due_at,limit_key,pinned_version,detached}'
         when 'hook' then '{name,args,queue,priority,due_at,limit_key,pinned_version,detached,signal}'

@@ -76,6 +76,31 @@ comment on function @extschema@.request_failure(jsonb) is
     'Return what is wrong with a request: its names (PD104), values (PD103, PD30x), condition (PD108) or options (PD107); or null.';
 
 
+-- The same request written twice is one request. Of two different ones, the second would be taken for a repetition of the
+-- first: nobody would do it or answer it. [P10]
+create function @extschema@.repeated_key_failure(requests jsonb) returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, @extschema@, pg_temp
+as $$
+begin
+    return (
+        select make_failure(
+                   'PD107', 'InvalidArgument',
+                   format('several requests of the turn have the key %s', quote_literal(left(r.request ->> 'key', 200))),
+                   'A key is for one request: its answer arrives under the key.', 'Give each request a key of its own.')
+          from jsonb_array_elements(repeated_key_failure.requests) as r (request)
+         group by r.request ->> 'key'
+        having count(*) > 1 and count(distinct r.request) > 1
+         order by r.request ->> 'key'
+         limit 1);
+end
+$$;
+comment on function @extschema@.repeated_key_failure(jsonb) is
+    'Return that different requests of a turn have the same key (PD107), or null.';
+
+
 create function @extschema@.await_failure(awaits text[]) returns jsonb
 language plpgsql
 immutable
@@ -129,7 +154,8 @@ begin
            from jsonb_array_elements(turn_failure.requests) as q (request)
           cross join lateral (select request_failure(q.request) as failure offset 0) as j
           where j.failure is not null
-          limit 1));
+          limit 1),
+        case when jsonb_array_length(turn_failure.requests) > 1 then repeated_key_failure(turn_failure.requests) end);
 end
 $$;
 comment on function @extschema@.turn_failure(text, jsonb, jsonb, jsonb) is
