@@ -34,7 +34,8 @@ begin
                   detail = 'It was given null.',
                   hint = 'Name its queues; an empty array means none.';
     end if;
-    perform check_queues(served);
+    perform check_queues(served || coalesce((
+        select w.queues from workers as w where w.worker = register_worker.worker), '{}'));
     perform stop_listening(register_worker.worker);
     insert into workers (worker, version, queues, functions, details, registered_at, seen_at)
     values (register_worker.worker, register_worker.version, served, coalesce(register_worker.functions, '{}'),
@@ -74,10 +75,12 @@ security definer
 set search_path = pg_catalog, @extschema@, pg_temp
 as $$
 declare
+    served text[];
     now_at timestamptz;
 begin
+    delete from workers as w where w.worker = forget_worker.worker returning w.queues into served;
+    perform check_queues(coalesce(served, '{}'));
     perform stop_listening(forget_worker.worker);
-    delete from workers as w where w.worker = forget_worker.worker;
     now_at := clock();
     -- On queues that nobody serves it would wait as well, but would no longer say why it is stuck.
     perform notify_listeners(wake_stuck(
@@ -86,7 +89,7 @@ begin
 end
 $$;
 comment on function @extschema@.forget_worker(text) is
-    'Unregister a worker. The tasks that it left stuck are tried by the remaining workers, or by the next one. [P9]';
+    'Unregister a worker. The tasks that it left stuck are tried by the remaining workers, or by the next one. [P9] Errors: PD115.';
 
 
 create function @extschema@.has_worker(queue text, version text, kind text, name text) returns boolean

@@ -256,3 +256,20 @@ def test_access_is_changed_and_taken_while_a_session_lasts(
     assert value(owner, "select revoke_access(%s)", role) is True
     assert code(connection, "select perdure.claim('{c}', 'me')") == "42501"
     assert value(owner, "select revoke_access(%s)", role) is False
+
+
+def test_worker_of_foreign_queues_cannot_be_replaced_or_forgotten(
+    owner: Connection, enter: Enter
+) -> None:
+    """Without it, its tasks would look abandoned to `register_worker()` and to people. [P6]"""
+    limited = enter("limited")
+    owner.execute("select register_worker('theirs', '{a,c}')")
+    seen = owner.execute("select * from workers where worker = 'theirs'").fetchall()
+    assert code(limited, "select forget_worker('theirs')") == "PD115"
+    assert code(limited, "select register_worker('theirs', '{a}')") == "PD115"
+    assert owner.execute("select * from workers where worker = 'theirs'").fetchall() == seen
+    limited.execute("select register_worker('own', '{a}')")
+    limited.execute("select forget_worker('own')")
+    limited.execute("select forget_worker('nobody')")
+    owner.execute("select forget_worker('theirs')")
+    assert value(owner, "select count(*) from workers where worker in ('own', 'theirs')") == 0
