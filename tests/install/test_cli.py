@@ -132,7 +132,7 @@ def test_who_begins_something_makes_the_app(shell: Shell, command: tuple[str, ..
 
 
 def test_a_worker_may_be_told_to_make_no_app(shell: Shell, connection: psycopg.Connection) -> None:
-    shell.monkeypatch.setattr("perdure.cli.commands.loaded", lambda place: perdure.App())
+    shell.monkeypatch.setattr("perdure.cli.operating.loaded", lambda place: perdure.App())
     told = ("worker", "here:app", "-q", "q", "--schema", "fresh", "--no-provision")
     status, _, complained = shell.run(*told)
     assert status == 1
@@ -142,7 +142,7 @@ def test_a_worker_may_be_told_to_make_no_app(shell: Shell, connection: psycopg.C
 
 def test_a_copy_is_adopted(shell: Shell, connection: psycopg.Connection) -> None:
     connection.execute("update settings set value = '{}' where name = 'place'")
-    shell.monkeypatch.setattr("perdure.cli.commands.loaded", lambda place: perdure.App())
+    shell.monkeypatch.setattr("perdure.cli.operating.loaded", lambda place: perdure.App())
     status, _, complained = shell.run("worker", "here:app", "--queue", "q")
     assert status == 1
     assert "hint: To let it execute here, call adopt_instance()" in complained
@@ -395,7 +395,7 @@ def test_who_may_not_is_told_who_gives_access(shell: Shell, dsn: str) -> None:
 def test_what_an_error_notes_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     error = psycopg.errors.InsufficientPrivilege("must be a member of role owner")
     error.add_note("run `perdure install` as owner")
-    monkeypatch.setattr("perdure.cli.commands.connected", Mock(side_effect=error))
+    monkeypatch.setattr("perdure.cli.operating.connected", Mock(side_effect=error))
     status, _, complained = shell.run("check")
     assert (status, complained) == (
         1,
@@ -410,7 +410,9 @@ def test_the_url_is_printed(shell: Shell, dsn: str) -> None:
 def test_without_typer_it_says_what_to_install(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "perdure.cli.commands", raising=False)
+    for name in [name for name in sys.modules if name.startswith("perdure.cli.")]:
+        if name != main.__module__:
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "typer", None)
     status, _, complained = shell.run("url")
     assert status == 1
@@ -571,3 +573,11 @@ def test_schedules_are_made_looked_at_and_dropped(shell: Shell) -> None:
     assert "this is not a cron expression" in complaint
     every = shell("schedule", "create", "report", "--every", "1 month", "--name", "monthly")
     assert json.loads(every) is not None
+
+
+def test_help_groups_the_commands(shell: Shell) -> None:
+    """What people use daily comes first, and each group begins with its most used command."""
+    shown = shell("--help")
+    order = ["Jobs", "start", "Memories", "memory", "Operating", "install", "Database", "psql"]
+    places = [shown.index(f"─ {name} ─" if name.istitle() else f"│ {name} ") for name in order]
+    assert places == sorted(places)

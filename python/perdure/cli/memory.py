@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from perdure.basics.durations import seconds
-
-from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, moment, parsed, show, show_each
+from .terminal import (
+    DEFAULT,
+    Dsn,
+    Id,
+    Schema,
+    client,
+    memory_command,
+    moment,
+    parsed,
+    show,
+    show_each,
+)
 
 index = typer.Typer(
     name="index", help="Create, drop and list indexes on memories.", no_args_is_help=True
@@ -30,7 +38,7 @@ Kind = Annotated[
 ]
 
 
-@commands.command()
+@memory_command()
 def memory(
     id: Id,
     path: Place = "",
@@ -51,7 +59,7 @@ def memory(
             show(found.at(version, time=time, path=path))
 
 
-@commands.command()
+@memory_command()
 def history(
     id: Id,
     path: Place = "",
@@ -67,20 +75,7 @@ def history(
         show_each(opened.entity(id).watch(path, after=after, timeout=None if follow else 0))
 
 
-@commands.command()
-def stream(
-    id: Id,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the stream.")],
-    after: Annotated[int, typer.Option(metavar="VERSION", help="Begin after this version.")] = 0,
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Print the items of a stream as they arrive, a line of JSON each, to its end or Ctrl-C."""
-    with client(dsn, schema) as opened, suppress(KeyboardInterrupt):
-        show_each(opened.handle(id).stream(name, after=after))
-
-
-@commands.command()
+@memory_command()
 def diff(
     id: Id,
     version: Version,
@@ -95,43 +90,21 @@ def diff(
         show_each(opened.entity(id).diff(version, to_version))
 
 
-@commands.command()
+@memory_command()
 def blame(id: Id, path: Place = "", schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Print who wrote each value in a memory, a line of JSON for each value."""
     with client(dsn, schema) as opened:
         show_each(opened.entity(id).blame(path))
 
 
-@commands.command()
+@memory_command()
 def restore(id: Id, version: Version, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
     """Make a memory again what it was at a version; print the new version."""
     with client(dsn, schema) as opened:
         show(opened.entity(id).restore(version))
 
 
-@commands.command()
-def forget(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Delete a finished job or an entity with its history; print whether it existed."""
-    with client(dsn, schema) as opened:
-        show(opened.forget(id))
-
-
-@commands.command()
-def forget_finished(
-    older_than: Annotated[
-        str, typer.Argument(metavar="AGE", help='Delete jobs that finished longer ago: "90 days".')
-    ],
-    entity: Annotated[str | None, typer.Option(help="Only jobs of this entity.")] = None,
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Delete jobs that finished long ago, with their histories; print how many."""
-    before = datetime.now(UTC) - timedelta(seconds=seconds(older_than))
-    with client(dsn, schema) as opened:
-        show(sum(iter(lambda: opened.forget_finished(before, entity=entity), 0)))
-
-
-@commands.command()
+@memory_command()
 def find(
     entity: Entity,
     where: Annotated[str, typer.Option(metavar="JSON", help="Conditions on memories.")] = "{}",

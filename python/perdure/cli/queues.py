@@ -6,33 +6,11 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Id, Schema, client, commands, show, show_each
+from .terminal import DEFAULT, Dsn, Schema, client, show, show_each
 
 queue = typer.Typer(name="queue", help="Limit and pause queues.", no_args_is_help=True)
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of the queue.")]
-
-
-@commands.command()
-def pause(id: Id, schema: Schema = DEFAULT, dsn: Dsn = None) -> None:
-    """Keep the tasks of a job from workers; print whether that is new."""
-    with client(dsn, schema) as opened:
-        show(opened.handle(id).pause())
-
-
-@commands.command()
-def resume(
-    id: Id,
-    task: Annotated[str | None, typer.Option(help="Resume only this stuck task.")] = None,
-    accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="Let replay accept changed arguments.")
-    ] = False,
-    schema: Schema = DEFAULT,
-    dsn: Dsn = None,
-) -> None:
-    """Resume a job that is paused or stuck; print how many tasks continue."""
-    with client(dsn, schema) as opened:
-        show(opened.handle(id).resume(task, accept_changes=accept_changes))
 
 
 @queue.command("list")

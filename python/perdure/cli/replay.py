@@ -11,7 +11,7 @@ import typer
 from perdure import replaying
 from perdure.replaying import Recording
 
-from .terminal import DEFAULT, Dsn, Schema, client, commands, fix_hash_seed, loaded
+from .terminal import DEFAULT, Dsn, Schema, client, fix_hash_seed, job_command, loaded
 
 Code = Annotated[
     str | None, typer.Argument(metavar="MODULE:APP", help="The code; not needed for --export.")
@@ -33,7 +33,7 @@ Version = Annotated[
 Limit = Annotated[int | None, typer.Option(help="How many jobs at most.")]
 
 
-@commands.command()
+@job_command()
 def replay(
     app: Code = None,
     running: Running = False,

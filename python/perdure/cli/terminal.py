@@ -7,27 +7,47 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import psycopg
 import typer
+from typer.core import TyperGroup
 
 from perdure.embedded import server as embedded
 from perdure.installation import install as installer
 from perdure.workflow.app import App
 
+JOBS, MEMORY, OPERATING, DATABASE = PANELS = ("Jobs", "Memories", "Operating", "Database")
+
+
+class ByPanel(TyperGroup):
+    """Lists the commands by their panels in the help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Sort the names; within a panel they keep the order in which they were added."""
+        commands: Mapping[str, Any] = self.commands
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: PANELS.index(commands[name].rich_help_panel))
+
+
 commands = typer.Typer(
     name="perdure",
+    cls=ByPanel,
     help="Permanent memory and coordinated execution in PostgreSQL.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+job_command = partial(commands.command, rich_help_panel=JOBS)
+memory_command = partial(commands.command, rich_help_panel=MEMORY)
+operating_command = partial(commands.command, rich_help_panel=OPERATING)
+database_command = partial(commands.command, rich_help_panel=DATABASE)
 
 Schema = Annotated[
     str, typer.Option("--schema", envvar="PERDURE_SCHEMA", help="The app: the name of its schema.")

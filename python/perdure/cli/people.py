@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from .terminal import DEFAULT, Dsn, Json, Schema, client, commands, parsed, show, show_each
+from .terminal import DEFAULT, Dsn, Json, Schema, client, job_command, parsed, show, show_each
 
 ItemId = Annotated[str, typer.Argument(metavar="ITEM", help="The id of the item.")]
 
 
-@commands.command()
+@job_command()
 def items(
     assignee: Annotated[
         str | None, typer.Option(help="Only items for this person or group.")
@@ -32,7 +32,7 @@ def items(
         show_each(opened.items(**asked))
 
 
-@commands.command()
+@job_command()
 def resolve(
     item: ItemId,
     resolution: Json = None,
