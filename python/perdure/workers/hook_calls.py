@@ -141,7 +141,7 @@ class HookRuntime(Runtime):
         if waits and self.turn.was_begun() and self.turn.waits.keeps_cancel():
             return
         try:
-            await self.turn.cancel_here()
+            await self.turn.cancel.reach()
         except asyncio.CancelledError:
             if is_request:
                 self._withdraw(key)
@@ -153,7 +153,7 @@ class HookRuntime(Runtime):
 
     def end_shield(self) -> None:
         """Let code that was cancelled meanwhile notice it."""
-        self.turn.end_shield()
+        self.turn.cancel.end_shield()
 
     # Other work.
 
@@ -315,7 +315,7 @@ class HookRuntime(Runtime):
     def heartbeat(self, progress: Any) -> None:
         """Note the progress of the hook. Raises CancelledError if it was asked to cancel."""
         self.turn.check_alive()
-        self.turn.check_cancelled()
+        self.turn.cancel.check()
         if progress is not None:
             self.turn.progress.note(OWN, progress)
 
@@ -392,7 +392,7 @@ class ThreadCall:
             return self._future.result()
         except CancelledError:  # concurrent.futures has its own
             if not self._is_withdrawn:
-                self._turn.note_cancel()
+                self._turn.cancel.note_told()
             raise asyncio.CancelledError("the hook was asked to cancel, or withdrew this") from None
         finally:
             self._turn.thread_waits.discard(self)

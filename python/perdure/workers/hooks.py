@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,16 +21,16 @@ from perdure.basics.limits import too_late
 from perdure.errors import PerdureError, failure_of
 from perdure.replay.journal import MAX_REFUSED_CALLS
 from perdure.replay.replay import Evicted, Fact, Suspend, current
-from perdure.workflow.context import is_shielded
 from perdure.workflow.operations import stored
 from perdure.workflow.work import Hook
 
 from .activities import FinalError
 from .hook_calls import HookRuntime, ThreadCall
+from .hook_cancel import HookCancel
 from .hook_journal import OWN_ATTEMPTS, HookJournal
 from .inbox import UNREAD, InboxSnapshot, inbox_of_claim
 from .outbox import Outbox
-from .quiescence import DurableWait, is_quiescent
+from .quiescence import is_quiescent
 from .turns import DROPPED, ENDED, Json, Turn, facts_of, log_failure, refusal
 from .waits import AT_ONCE, Waits
 
@@ -60,14 +61,14 @@ class HookTurn(Turn):
         self._itself: HookTurn = weakref.proxy(self)
         self.outbox = Outbox(self._itself, 0)
         self.waits = Waits(self._itself)
+        self.cancel = HookCancel(self._itself)
         self.tasks: set[asyncio.Task[Any]] = set()
-        self._shielded: set[asyncio.Task[Any]] = set()
         self.acting = 0
         self.thread_waits: set[ThreadCall] = set()
         self.shielded_waits = 0
         self.transacting = asyncio.Lock()
         self._timers: list[asyncio.TimerHandle] = []
-        self._root: asyncio.Task[Any] | None = None
+        self.root: asyncio.Task[Any] | None = None
         self._span: AttemptSpan | None = None
         self._plan: Json | None = None
         self._sent_plan: Json = KEEP
@@ -79,9 +80,7 @@ class HookTurn(Turn):
         self._is_unwinding = False
         self._is_abandoned = False
         self._refused_calls = 0
-        self._must_cancel = False
-        self._cancels_after_shield = False
-        self._has_begun = False
+        self.has_begun = False
         self._asked: int = row["asked"]
         self._begun: int = self._asked
         self.inbox = inbox_of_claim(row)
@@ -116,19 +115,19 @@ class HookTurn(Turn):
         self.journal.restart()
         self._begun = self._asked
         self._is_late = self._until is not None and self._until <= self.engine.clock.now()
-        self._must_cancel = self.journal.is_cancelled or self._is_late
-        self._is_unwinding = self._has_begun = self._cancels_after_shield = False
+        self.cancel.restart(is_due=self.journal.is_cancelled or self._is_late)
+        self._is_unwinding = self.has_begun = False
         self._set_alarm()
         runtime = HookRuntime(self)
         context = Context()
         context.run(current.set, runtime)
         self._span = self.engine.begin_span(self.info, context)
         crash_point("hook: before function")
-        self._root = self.engine.loop.create_task(self._main(runtime, context), context=context)
-        self._root.add_done_callback(self._ended, context=self.engine.context)
+        self.root = self.engine.loop.create_task(self._main(runtime, context), context=context)
+        self.root.add_done_callback(self._ended, context=self.engine.context)
 
     async def _main(self, runtime: HookRuntime, context: Context) -> Any:
-        self._has_begun = True
+        self.has_begun = True
         hook = self.hook
         args, kwargs = hook.shape.arguments(self.row["args"])
 
@@ -185,13 +184,13 @@ class HookTurn(Turn):
         if (
             self.is_leaving()
             or self.journal.is_cancelled
-            or (self._is_late and not self._must_cancel)
+            or (self._is_late and not self.cancel.is_due)
         ):
             return
         self._is_late = True
         if self._plan is PARK:  # not sent yet: it would have no time at which to wake up
             self._plan = None
-        self.cancel()
+        self.cancel.now()
 
     def _next_deadline(self) -> int | None:
         """Return the earliest deadline of its waits and its own, unless that has passed."""
@@ -281,65 +280,6 @@ class HookTurn(Turn):
             self._end_span(PARK)
             self.submit()
 
-    async def cancel_here(self) -> None:
-        """Let the code be cancelled here, once, if it was asked to cancel before it ran again.
-
-        All its concurrent tasks come to their places first. Shielded work continues, and code that
-        waits for it notices the cancel afterwards.
-        """
-        self.waits.take_cancel()
-        if self._must_cancel and is_shielded.get():
-            self._cancels_after_shield = True
-        elif self._must_cancel:
-            await self._wait_for_cancel()
-
-    async def _wait_for_cancel(self) -> None:
-        """Wait here until the code is cancelled.
-
-        A task that stays, since the cancel was taken elsewhere, continues. Meanwhile the hook does
-        not leave memory.
-        """
-        wait = DurableWait()
-        self.engine.call_later(AT_ONCE, partial(self._cancel_late, wait))
-        self.acting += 1
-        try:
-            await wait
-        finally:
-            self.acting -= 1
-
-    def _cancel_late(self, wait: DurableWait) -> None:
-        if self._must_cancel and not self.is_leaving():
-            self.cancel()
-        self.engine.call_later(AT_ONCE, partial(self._end_wait, wait))  # the inner tasks come first
-
-    def _end_wait(self, wait: DurableWait) -> None:
-        if not (wait.done() or self.is_leaving()):
-            wait.set_result(None)
-
-    def end_shield(self) -> None:
-        """Raise CancelledError if something shielded was under way when the cancel came."""
-        if self._must_cancel and self._cancels_after_shield:
-            self._must_cancel = False
-            raise asyncio.CancelledError("the hook was asked to cancel")
-
-    def check_cancelled(self) -> None:
-        """Raise CancelledError, once, if the code was asked to cancel and has no shield.
-
-        Code that runs again first reaches the place where it was. Otherwise its `finally` blocks
-        would not run.
-        """
-        if self._must_cancel and self.is_there() and not is_shielded.get():
-            self._must_cancel = False
-            raise asyncio.CancelledError("the hook was asked to cancel")
-
-    def note_cancel(self) -> None:
-        """Note that a thread is told of a cancel now.
-
-        Raises Evicted or Suspend if the hook is only leaving.
-        """
-        self.check_alive()
-        self._must_cancel = False
-
     def is_there(self) -> bool:
         """Tell whether code that runs again has asked for all that it had asked for before."""
         return self.journal.asked >= self._asked
@@ -348,33 +288,13 @@ class HookTurn(Turn):
         """Tell whether the call that was made last had been made when the code ran before."""
         return self.journal.asked <= self._begun
 
-    def cancel_soon(self) -> None:
-        """Cancel the code after it has moved on from where it waits."""
-        self.engine.call_later(AT_ONCE, self._cancel_if_here)
+    def soon(self, action: Callable[[], None]) -> None:
+        """Do something after the code has moved on from where it waits, if it is here then."""
+        self.engine.call_later(AT_ONCE, partial(self._if_here, action))
 
-    def _cancel_if_here(self) -> None:
+    def _if_here(self, action: Callable[[], None]) -> None:
         if not (self.is_leaving() or self.has_ended):
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Cancel the code: an async hook where it is, a thread where it waits next.
-
-        A task that is cancelled before its first step never runs its `finally` blocks. So code that
-        has not begun is cancelled at the first call that its journal cannot answer. A thread in a
-        shield is told when the shield ends.
-        """
-        waiting: set[Any] = set()
-        if self.hook.is_async and self._has_begun:
-            waiting = {self._root}
-        elif not (self.hook.is_async or self.shielded_waits):
-            waiting = self.tasks - {self._root} - self._shielded
-        waits = tuple(self.thread_waits)
-        is_interrupted = self.hook.is_async or any(call.is_interruptible() for call in waits)
-        self._must_cancel = not (waiting and is_interrupted)
-        if self._must_cancel and self._shielded:
-            self._cancels_after_shield = True
-        for task in waiting:
-            task.cancel()
+            action()
 
     # Its tasks and timers.
 
@@ -397,13 +317,11 @@ class HookTurn(Turn):
     def note_task(self, task: asyncio.Task[Any]) -> None:
         """Remember a task of the hook."""
         self.tasks.add(task)
-        if is_shielded.get() and not self.hook.is_async:
-            self._shielded.add(task)
+        self.cancel.note_task(task)
         task.add_done_callback(self._task_done, context=self.engine.context)
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
-        self._shielded.discard(task)
         if self.is_leaving():
             _retrieve(task)
 
@@ -545,7 +463,7 @@ class HookTurn(Turn):
 
     def check_inbox(self) -> None:
         """Ask for messages."""
-        if self._root is not None:
+        if self.root is not None:
             self.submit()
 
     def drop(self) -> None:
@@ -556,7 +474,7 @@ class HookTurn(Turn):
     def over(self) -> None:
         """Tell the engine that the task is not held any more, and drop its code."""
         super().over()
-        self._until = self._root = None
+        self._until = self.root = None
         self._set_alarm()
 
     def drain(self) -> None:

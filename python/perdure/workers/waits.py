@@ -179,9 +179,9 @@ class Waits:
         ok, value, number = (message[name] for name in ("ok", "payload", "id"))
         self._turn.outbox.append("cancel", CANCEL, ok=ok, value=value, message=number)
         if any(wait.future.done() for wait in self._open.values()):
-            self._turn.cancel_soon()  # first the code continues there
+            self._turn.cancel.soon()  # first the code continues there
         else:
-            self._turn.cancel()
+            self._turn.cancel.now()
 
     def _end_overdue(self, cancelled_at: int) -> None:
         """End the waits whose deadline had passed when the hook was asked to cancel.
