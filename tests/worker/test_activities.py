@@ -1,4 +1,4 @@
-"""Activities: attempts, pauses, limits, and where they run."""
+"""Activities: retries, timeouts, threads, the types of their values, and their cost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def runs() -> Counter[str]:
 
 @pytest.mark.parametrize("inside", ["coordinator", "hook", "plain hook", "plain coordinator"])
 @pytest.mark.parametrize("queue", [None, "elsewhere"])
-def test_a_failing_activity_is_tried_again(
+def test_failing_activity_is_retried(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
@@ -84,7 +84,7 @@ def test_a_failing_activity_is_tried_again(
 
 
 @pytest.mark.parametrize("queue", [None, "default"])
-def test_what_is_never_tried_again_fails_at_once(
+def test_errors_listed_in_never_fail_at_once(
     app: perdure.App, client: perdure.Client, work: Any, runs: Counter[str], queue: str | None
 ) -> None:
     retry = perdure.Retry(attempts=5, delay=0.01, never=(ValueError, "KeyError"))
@@ -96,8 +96,8 @@ def test_what_is_never_tried_again_fails_at_once(
 
     @app.coordinator
     async def tries(memory: perdure.AsyncEntity) -> Any:
-        told = await asyncio.gather(breaks("key"), breaks("value"), return_exceptions=True)
-        return [[type(e).__name__, getattr(e, "type", e), str(e)] for e in told]
+        outcomes = await asyncio.gather(breaks("key"), breaks("value"), return_exceptions=True)
+        return [[type(e).__name__, getattr(e, "type", e), str(e)] for e in outcomes]
 
     work()
     assert client.start(tries).result(T) == [
@@ -107,7 +107,7 @@ def test_what_is_never_tried_again_fails_at_once(
     assert runs == {"key": 1, "value": 1}
 
 
-def test_a_policy_that_cannot_judge_is_refused_where_it_is_written(app: perdure.App) -> None:
+def test_invalid_retry_policy_is_rejected_where_it_is_defined(app: perdure.App) -> None:
     policy: Any = perdure.Retry
     for never in (5, (5,), int, (ValueError, None)):
         with pytest.raises(perdure.InvalidArgument, match="does not name exceptions"):
@@ -125,19 +125,19 @@ def test_a_policy_that_cannot_judge_is_refused_where_it_is_written(app: perdure.
 
 
 @pytest.mark.parametrize("never", [ValueError, "ValueError", [ValueError], (KeyError, ValueError)])
-def test_a_single_exception_need_not_be_in_a_tuple(never: Any) -> None:
+def test_never_accepts_one_exception_or_several(never: Any) -> None:
     retry = perdure.Retry(attempts=3, never=never)
     assert not retry.allows(ValueError(), 1)
     assert retry.allows(OSError(), 1)
 
 
-def test_a_pause_that_no_number_can_hold_is_the_longest() -> None:
+def test_pause_is_capped_when_its_growth_overflows() -> None:
     retry = perdure.Retry(attempts=1000, delay=1, factor=1e9, max_delay=60, jitter=0)
     assert [retry.pause(made) for made in (1, 2, 64, 900)] == [1, 60, 60, 60]
 
 
-def test_a_pause_is_as_long_as_is_said_or_grows_to_a_minute() -> None:
-    """A delay of an hour was cut to a minute, unless `max_delay` was said as well."""
+def test_pause_grows_to_a_minute_unless_the_delay_is_longer() -> None:
+    """Without `max_delay`, pauses grow to one minute, or stay at `delay` if that is longer."""
     hours = perdure.Retry(attempts=9, delay="1 h", jitter=0)
     assert [hours.pause(made) for made in (1, 2, 8)] == [3600, 3600, 3600]
     assert dataclasses.replace(hours, delay="2 h").pause(1) == 7200
@@ -145,26 +145,26 @@ def test_a_pause_is_as_long_as_is_said_or_grows_to_a_minute() -> None:
     assert perdure.Retry(delay="1 h", max_delay="5 min", jitter=0).pause(1) == 300
 
 
-class Undecided(perdure.Retry):
-    """A policy of the user's that fails itself."""
+class RaisingPolicy(perdure.Retry):
+    """A user's retry policy that raises an error."""
 
     def allows(self, error: BaseException, made: int) -> bool:
-        """Raise."""
         raise LookupError(f"no rule for {error}")
 
 
 class Silent(perdure.PerdureError):
-    """An error of the user's that says nothing."""
+    """A user's error without a message."""
 
     def __init__(self) -> None:
         pass
 
 
-def test_work_fails_where_its_policy_or_its_error_does(
+def test_work_fails_when_its_retry_policy_raises(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """It did not end at all, and its task was held for ever."""
-    retry = Undecided(attempts=3)
+    """A policy that raises, or an error without a message, ends the work; its task is not held for
+    ever."""
+    retry = RaisingPolicy(attempts=3)
 
     @app.activity(retry=retry)
     async def here() -> None:
@@ -184,8 +184,8 @@ def test_work_fails_where_its_policy_or_its_error_does(
 
     @app.coordinator(retry=retry)
     async def tries(memory: perdure.AsyncEntity) -> Any:
-        told = [here(), dispatched(), silent(), hook(memory)]
-        errors = await asyncio.gather(*told, return_exceptions=True)
+        calls = [here(), dispatched(), silent(), hook(memory)]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
         await memory.set([str(error) for error in errors], "told")
         raise ValueError("card refused")
 
@@ -193,14 +193,18 @@ def test_work_fails_where_its_policy_or_its_error_does(
     handle = client.start(tries)
     with pytest.raises(perdure.JobFailed, match="LookupError: no rule for card refused"):
         handle.result(T)
-    undecided = "LookupError: no rule for card refused"
-    assert handle.memory.get("told") == [undecided, undecided, "Silent", undecided]
+    policy_error = "LookupError: no rule for card refused"
+    assert handle.memory.get("told") == [policy_error, policy_error, "Silent", policy_error]
 
 
-def test_the_log_tells_what_fails_and_when_it_is_tried_again(
+def test_log_reports_failed_attempts_and_their_retries(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
-    """It told nothing: whoever reads it saw a worker that does nothing for minutes."""
+    """Each failed attempt is logged with its error and, if it is retried, the pause before the
+    retry.
+
+    The raised `JobFailed` names its job and carries the traceback.
+    """
     twice = perdure.Retry(attempts=2, delay=0.01, jitter=0)
 
     @app.activity(retry=twice)
@@ -221,15 +225,15 @@ def test_the_log_tells_what_fails_and_when_it_is_tried_again(
     @app.coordinator(retry=twice)
     async def pays(memory: perdure.AsyncEntity) -> None:
         await fine(memory)
-        told = here(), dispatched(), hook(memory)
-        await asyncio.gather(*told, return_exceptions=True)
+        calls = here(), dispatched(), hook(memory)
+        await asyncio.gather(*calls, return_exceptions=True)
         raise OSError("no more")
 
     caplog.set_level("DEBUG", "perdure.worker")
     work()
     with pytest.raises(perdure.JobFailed) as raised:
         client.start(pays, id="j").result(T)
-    told = {
+    logged = {
         (each.levelname, re.sub(r"again (in|at) .*", "again", each.message))
         for each in caplog.records
         if "has failed" in each.message
@@ -245,11 +249,11 @@ def test_the_log_tells_what_fails_and_when_it_is_tried_again(
         ("WARNING", f"attempt 2 of activity here of {job} has failed: ConnectionError: bank down"),
         ("INFO", f"a run of {job} has failed: OSError: no more; again"),
     }
-    assert expected <= told
+    assert expected <= logged
     assert any(level == "WARNING" and "the job of <coordinator pays of j" in text and
-               text.endswith("has failed: OSError: no more") for level, text in told)  # fmt: skip
+               text.endswith("has failed: OSError: no more") for level, text in logged)  # fmt: skip
     for what, text in (("activity dispatched", "mail down"), (hooked[:10], "in hook")):
-        assert any(level == "WARNING" and what in line and text in line for level, line in told)
+        assert any(level == "WARNING" and what in line and text in line for level, line in logged)
     assert any("raise OSError" in each.message for each in caplog.records)
     assert not [each for each in caplog.records if "fine" in each.message]
     assert raised.value.job == "j"
@@ -258,7 +262,7 @@ def test_the_log_tells_what_fails_and_when_it_is_tried_again(
 
 
 @pytest.mark.parametrize("queue", [None, "default"])
-def test_a_slow_attempt_fails_with_a_timeout(
+def test_slow_attempt_times_out(
     app: perdure.App, client: perdure.Client, work: Any, runs: Counter[str], queue: str | None
 ) -> None:
     @app.activity(timeout=0.1, retries=1, queue=queue)
@@ -273,8 +277,8 @@ def test_a_slow_attempt_fails_with_a_timeout(
 
     @app.coordinator
     async def tries(memory: perdure.AsyncEntity) -> Any:
-        told = await asyncio.gather(hangs(), hangs_plain(), return_exceptions=True)
-        return [str(error) for error in told]
+        outcomes = await asyncio.gather(hangs(), hangs_plain(), return_exceptions=True)
+        return [str(error) for error in outcomes]
 
     work()
     assert client.start(tries).result(T) == [
@@ -284,10 +288,10 @@ def test_a_slow_attempt_fails_with_a_timeout(
     assert runs == {"hangs": 2, "plain ended": runs["plain ended"]}
 
 
-def test_a_long_pause_parks_the_coordinator(
+def test_status_explains_a_long_pause_before_a_retry(
     app: perdure.App, client: perdure.Client, work: Any, runs: Counter[str], dsn: str
 ) -> None:
-    """Its status tells which activity has failed, and how: it said nothing but when it goes on."""
+    """The status names the activity that has failed, its error and the time of the next attempt."""
 
     @app.activity(retry=perdure.Retry(attempts=2, delay="1 h", jitter=0))
     async def shaky() -> int:
@@ -301,11 +305,11 @@ def test_a_long_pause_parks_the_coordinator(
         return await shaky()
 
     work()
-    handle, until = client.start(patient), time.monotonic() + 10
-    while not (told := handle.status().waiting_for or "").startswith("attempt"):
-        assert time.monotonic() < until, told
+    handle, deadline = client.start(patient), time.monotonic() + 10
+    while not (waiting_for := handle.status().waiting_for or "").startswith("attempt"):
+        assert time.monotonic() < deadline, waiting_for
         time.sleep(0.01)
-    assert told.startswith("attempt 2 of shaky, after: not yet, its time: ")
+    assert waiting_for.startswith("attempt 2 of shaky, after: not yet, its time: ")
     assert handle.status().status == "running"
     assert runs["shaky"] == 1
     handle.cancel()
@@ -313,7 +317,7 @@ def test_a_long_pause_parks_the_coordinator(
         handle.result(T)
 
 
-def test_plain_activities_run_in_threads_beside_each_other(
+def test_plain_activities_run_in_parallel_threads(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     barrier = threading.Barrier(3, timeout=5)
@@ -333,20 +337,23 @@ def test_plain_activities_run_in_threads_beside_each_other(
 
 @pytest.mark.parametrize("error", [StopIteration, GeneratorExit])
 @pytest.mark.parametrize("kind", ["activity", "dispatched", "hook", "transaction"])
-def test_what_no_future_may_hold_fails_as_in_a_coroutine(
+def test_stop_iteration_and_generator_exit_fail_the_job(
     app: perdure.App, client: perdure.Client, work: Any, kind: str, error: type[BaseException]
 ) -> None:
-    """As `next()` of nothing raises it: plain code that had ended so was never heard of again."""
+    """Plain code that raises one of these fails like any other. A future cannot carry them by
+    itself, so nobody would hear of the failure."""
 
-    def last_words(*_: Any) -> None:
+    def raises_error(*_: Any) -> None:
         raise error
 
     if kind == "hook":
-        app.hook(name="works")(last_words)
+        app.hook(name="works")(raises_error)
     elif kind == "transaction":
-        app.transaction(name="works")(last_words)
+        app.transaction(name="works")(raises_error)
     else:
-        app.activity(name="works", queue="elsewhere" if kind == "dispatched" else None)(last_words)
+        app.activity(name="works", queue="elsewhere" if kind == "dispatched" else None)(
+            raises_error
+        )
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> Any:
@@ -357,7 +364,7 @@ def test_what_no_future_may_hold_fails_as_in_a_coroutine(
         client.start(asks).result(T)
 
 
-def test_an_activity_called_elsewhere_simply_runs(app: perdure.App) -> None:
+def test_activity_called_outside_a_job_runs_as_plain_function(app: perdure.App) -> None:
     @app.activity
     def double(number: int) -> int:
         return 2 * number
@@ -371,7 +378,9 @@ def test_an_activity_called_elsewhere_simply_runs(app: perdure.App) -> None:
     assert asyncio.run(triple(4)) == 20
 
 
-def test_an_activity_may_call_another(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_activity_can_call_another_activity(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.activity
     async def inner(number: int) -> int:
         return number + 1
@@ -389,10 +398,10 @@ def test_an_activity_may_call_another(app: perdure.App, client: perdure.Client, 
     assert client.start(calls).result(T) == 40
 
 
-def test_an_activity_has_no_durable_clock_and_is_told_what_it_is(
+def test_activity_cannot_use_durable_clock_or_uuid(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """It was told to use a client, as code outside of any job is."""
+    """The error says that the call is in an activity, and its hint points to plain Python."""
 
     @app.activity
     def tries() -> list[str]:
@@ -415,10 +424,11 @@ def test_an_activity_has_no_durable_clock_and_is_told_what_it_is(
 
 
 @pytest.mark.parametrize("place", ["coordinator", "hook", "activity"])
-def test_a_thread_of_ones_own_is_told_that_it_needs_the_context(
+def test_thread_of_user_code_needs_a_copy_of_the_context(
     app: perdure.App, client: perdure.Client, work: Any, place: str
 ) -> None:
-    """It was told to be outside of a coordinator or hook, or nothing, and to use a client."""
+    """Without it, each call is refused, and the hint is `copy_context()`. With it, calls belong to
+    the job."""
 
     def refused() -> list[str]:
         calls: dict[str, Callable[[], Any]] = {
@@ -429,25 +439,25 @@ def test_a_thread_of_ones_own_is_told_that_it_needs_the_context(
             "count.start": count.start,
             "insert": insert,
         }
-        said = []
+        hints = []
         for name, call in calls.items():
             with pytest.raises(perdure.InvalidArgument) as raised:
                 call()
             assert f"{name}() was called in a thread that belongs to no" in raised.value.message
-            said.append("copy_context" in (raised.value.hint or ""))
-        return said
+            hints.append("copy_context" in (raised.value.hint or ""))
+        return hints
 
     def threads() -> tuple[list[bool], str]:
         with ThreadPoolExecutor(1) as pool:
-            said = pool.submit(refused).result()
+            hints = pool.submit(refused).result()
             if place == "coordinator":
-                return said, perdure.info().job
+                return hints, perdure.info().job
             pool.submit(contextvars.copy_context().run, perdure.publish, "words", "kept").result()
-            return said, pool.submit(contextvars.copy_context().run, perdure.info).result().job
+            return hints, pool.submit(contextvars.copy_context().run, perdure.info).result().job
 
     @app.transaction
     def insert(connection: psycopg.Connection[Any]) -> None:
-        """Never gets so far."""
+        """Do nothing: the call is refused before."""
 
     count = app.activity(lambda: 1, name="count")
     activity = app.activity(threads, name="activity")
@@ -477,7 +487,7 @@ class Note:
     page: Page
 
 
-def test_values_are_typed_on_both_sides(
+def test_arguments_and_results_keep_their_types(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -504,7 +514,7 @@ def test_values_are_typed_on_both_sides(
 
 
 class Reader:
-    """What is called as a function is."""
+    """An object that can be called."""
 
     def __init__(self, first: int):
         self.first = first
@@ -541,10 +551,10 @@ class Answerer:
     ],
     ids=["object", "async object", "partial", "partial object", "partial of partial"],
 )
-def test_what_is_called_as_a_function_has_its_types(
+def test_callable_objects_and_partials_are_typed(
     app: perdure.App, client: perdure.Client, work: Any, read: Any
 ) -> None:
-    """A dict came into an object with __call__ and into a partial, and out of them."""
+    """They take and return the annotated types, not dicts."""
     activity: Any = app.activity(read, name="read")
     hook: Any = app.hook(partial(Answerer()), name="answer")
 
@@ -553,13 +563,13 @@ def test_what_is_called_as_a_function_has_its_types(
         found = [await activity(page), await hook(memory, page)]
         return [isinstance(each, Page) for each in found]
 
-    async def held(kept: list[str], memory: AsyncEntity, page: Page) -> Page:
-        return added(kept, await activity(page))
+    async def adds(words: list[str], memory: AsyncEntity, page: Page) -> Page:
+        return added(words, await activity(page))
 
-    holds: Any = app.coordinator(partial(held, ["c"]), name="held")
+    bound: Any = app.coordinator(partial(adds, ["c"]), name="held")
     work()
     assert client.start(typed, Page(number=1)).result(T) == [True, True]
-    assert client.start(holds, Page(number=1)).result(T).words[-1] == "c"
+    assert client.start(bound, Page(number=1)).result(T).words[-1] == "c"
 
 
 Item = TypeVar("Item")
@@ -578,12 +588,13 @@ class Range(NamedTuple):
     size: int = 1
 
 
-def test_each_annotation_that_can_be_read_is(
+def test_readable_annotations_are_used_beside_unreadable_ones(
     app: perdure.App, client: perdure.Client, work: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One beside it that is imported for the type checker alone took their types from all.
+    """A name that is imported only for the type checker does not disable the other annotations.
 
-    What cannot be read is told once: silently, a dict came where a type was written.
+    A field that cannot be read is logged once: without a word, a dict would arrive instead of its
+    type.
     """
 
     @app.coordinator
@@ -599,9 +610,9 @@ def test_each_annotation_that_can_be_read_is(
     (handle,) = client.start_many(typed, [{"args": args}])
     names = ["UUID", "Box", "Page", "Page", "Range", "Page", "Page"]
     assert handle.result(T) == names
-    (told,) = [each.message for each in caplog.records if each.name == "perdure.types"]
-    assert "'owner' in Box cannot be read" in told
-    assert "name 'Elsewhere' is not defined" in told
+    (warning,) = [each.message for each in caplog.records if each.name == "perdure.types"]
+    assert "'owner' in Box cannot be read" in warning
+    assert "name 'Elsewhere' is not defined" in warning
 
 
 class Reply(pydantic.BaseModel):
@@ -636,12 +647,12 @@ class SeenAt:
         (list[Seen | Call], [Call(text="a"), Seen("b")]),
     ],
 )
-def test_of_a_union_the_type_comes_back_that_was_given(kind: Any, value: Any) -> None:
-    """The first that could be made of it did, and what that does not know was lost."""
+def test_union_value_keeps_its_type(kind: Any, value: Any) -> None:
+    """The value does not become the first type that could read it, which may drop fields."""
     assert decoder(kind)(as_stored(to_json(value))) == value
 
 
-def test_of_a_union_the_first_that_fits_reads_what_an_older_version_wrote() -> None:
+def test_union_reads_values_of_older_versions_as_first_type_that_fits() -> None:
     assert decoder(SeenAt | Call)({"text": "a", "more": 1}) == SeenAt("a")
     with pytest.raises(TypeError, match="fits none of Seen, Call"):
         decoder(Seen | Call)("a")
@@ -655,15 +666,15 @@ class Options(TypedDict, total=False):
 @pytest.mark.parametrize(
     "kind", [list[Page], dict[str, Page], tuple[int, ...], tuple[str, str], SeenAt, Options, Range]
 )
-def test_a_type_is_made_of_nothing_else(kind: Any, value: Any) -> None:
-    """Of a text beside it in a union: "" came as an empty list, "ab" as a pair."""
+def test_text_or_number_is_not_read_as_a_collection(kind: Any, value: Any) -> None:
+    """In a union with `str`, an empty text must not become an empty list, nor "ab" a pair."""
     assert decoder(kind | str | int)(value) == value
     with pytest.raises(TypeError):
         decoder(kind)(value)
 
 
-def test_the_name_of_a_type_is_the_type() -> None:
-    """As `type Step = Reply | Call` gives one in Python 3.12."""
+def test_type_alias_is_read_as_its_type() -> None:
+    """Such as the alias that `type Step = Reply | Call` defines in Python 3.12."""
     step = TypeAliasType("step", Reply | Call)  # type: ignore[misc]
     value = Call(text="a", tool="b")
     assert decoder(step)(to_json(value)) == value
@@ -672,8 +683,8 @@ def test_the_name_of_a_type_is_the_type() -> None:
     assert decoder(plain) is decoder(list[int])
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="it has no `type` statement")
-def test_the_name_of_a_type_may_stand_in_itself() -> None:
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs the `type` statement")
+def test_type_alias_can_be_recursive_or_generic() -> None:
     names: dict[str, Any] = {"Page": Page}
     exec("type Tree = list[Tree] | Page\ntype Pair[T] = tuple[T, Page]", names)
     tree = [[Page(number=1)], Page(number=2)]
@@ -681,7 +692,7 @@ def test_the_name_of_a_type_may_stand_in_itself() -> None:
     assert decoder(names["Pair"][Page])(to_json(tree[1:] * 2)) == (tree[1], tree[1])
 
 
-def test_a_chain_of_activities_costs_one_round_trip_each(
+def test_activity_in_a_chain_costs_one_write(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
     @app.activity

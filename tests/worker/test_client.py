@@ -1,4 +1,5 @@
-"""Clients: starting once, waiting, signalling, commanding, from plain and async code."""
+"""Clients, plain and async: connecting, starting jobs once, waiting, signals, commands and
+options."""
 
 from __future__ import annotations
 
@@ -45,17 +46,15 @@ def test_connect_provisions_an_empty_database_once(
 
 
 @pytest.mark.parametrize("kind", [perdure.Client, perdure.AsyncClient])
-def test_who_makes_a_client_of_a_dsn_is_told_how(kind: Any) -> None:
-    """And no log gets to know the password."""
+def test_client_class_called_with_a_dsn_points_to_connect(kind: Any) -> None:
+    """The hint names `connect(dsn)`, and the error does not contain the password."""
     with pytest.raises(perdure.InvalidArgument) as refused:
         kind("postgresql://me:secret@server/app")
     assert "connect(dsn)" in refused.value.hint
     assert "secret" not in str(refused.value)
 
 
-def test_a_closed_client_is_not_entered(dsn: str) -> None:
-    """It was, and the first call inside was refused."""
-
+def test_closed_client_cannot_be_entered(dsn: str) -> None:
     async def entered() -> None:
         client = await perdure.connect_async(dsn)
         await client.close()
@@ -71,7 +70,7 @@ def test_a_closed_client_is_not_entered(dsn: str) -> None:
 
 
 class Embedded:
-    """Stands for the embedded server, and counts who has not left it."""
+    """A stand-in for the embedded server that counts its users."""
 
     def __init__(self, url: str):
         self.users = self.left = 0
@@ -89,11 +88,11 @@ class Embedded:
         self.left += 1
 
 
-@pytest.mark.direct("it waits for a notification")
-def test_a_client_whose_close_is_cancelled_has_left_all(
+@pytest.mark.direct("its wait needs a notification")
+def test_client_releases_everything_when_its_close_is_cancelled(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had left neither the server nor the connection of its waits."""
+    """It leaves the embedded server and closes the connection that listens."""
     server = Embedded(dsn)
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
     monkeypatch.setattr("perdure.embedded.server.shared_server", server.joined)
@@ -120,7 +119,9 @@ def test_a_client_whose_close_is_cancelled_has_left_all(
     assert (server.users, server.left) == (0, 1)
 
 
-def test_a_client_is_not_closed_in_another_loop(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_async_client_cannot_be_closed_in_another_event_loop(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Embedded(dsn)
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
     monkeypatch.setattr("perdure.embedded.server.shared_server", server.joined)
@@ -140,10 +141,10 @@ def test_a_client_is_not_closed_in_another_loop(dsn: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("wrong", [{"schema": "pg_x"}, {"codec": 5}])
 @pytest.mark.parametrize("kind", ["plain", "async"])
-def test_who_cannot_connect_leaves_the_embedded_server(
+def test_failed_connect_leaves_the_embedded_server(
     dsn: str, monkeypatch: pytest.MonkeyPatch, kind: str, wrong: dict[str, Any]
 ) -> None:
-    """Its socket stayed open until the garbage collector came, and the server up."""
+    """Otherwise the server stays up until the garbage collector finds the client."""
     server = Embedded(dsn)
     monkeypatch.delenv("PERDURE_DATABASE_URL", raising=False)
     monkeypatch.setattr("perdure.embedded.server.shared_server", server.joined)
@@ -156,10 +157,11 @@ def test_who_cannot_connect_leaves_the_embedded_server(
     assert server.users == 0
 
 
-def test_who_is_cancelled_while_the_embedded_server_starts_leaves_it(
+def test_cancelled_connect_leaves_the_embedded_server(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thread goes on; it was for the garbage collector to leave what that has joined."""
+    """The server starts in a thread that goes on after the cancellation, and leaves the server
+    then."""
     server, is_up = Embedded(dsn), threading.Event()
 
     def joined() -> Embedded:
@@ -181,8 +183,8 @@ def test_who_is_cancelled_while_the_embedded_server_starts_leaves_it(
     wait_until(lambda: server.left == 1)
 
 
-def test_a_client_tells_where_its_app_is(dsn: str, app: perdure.App, monkeypatch: Any) -> None:
-    """A lab told it; of a client that found its database by itself nobody could be told."""
+def test_client_exposes_its_dsn_and_schema(dsn: str, app: perdure.App, monkeypatch: Any) -> None:
+    """A worker can use them, also when the client found its database in the environment."""
 
     @app.coordinator
     async def ends(memory: perdure.AsyncEntity) -> str:
@@ -195,14 +197,14 @@ def test_a_client_tells_where_its_app_is(dsn: str, app: perdure.App, monkeypatch
             assert client.start(ends).result(timeout=20) == "done"
 
 
-def test_who_makes_a_memory_is_told_whether_it_was_there(dsn: str) -> None:
-    """SQL answers true or false; here the memory of another came back without a word."""
+def test_create_entity_reports_whether_the_memory_is_new(dsn: str) -> None:
+    """A memory that exists already is returned as it is, with `is_new` false."""
     with perdure.connect(dsn) as client:
-        made = client.create_entity("note-1", "note", {"n": 1})
-        found = client.create_entity("note-1", "letter", {"n": 2})
-        assert (made.is_new, found.is_new) == (True, False)
+        first = client.create_entity("note-1", "note", {"n": 1})
+        second = client.create_entity("note-1", "letter", {"n": 2})
+        assert (first.is_new, second.is_new) == (True, False)
         assert client.entity("note-1").is_new is None
-        assert found.get() == {"n": 1}
+        assert second.get() == {"n": 1}
 
     async def test() -> None:
         async with perdure.connect_async(dsn) as client:
@@ -213,30 +215,32 @@ def test_who_makes_a_memory_is_told_whether_it_was_there(dsn: str) -> None:
     asyncio.run(test())
 
 
-def test_the_environment_names_the_database(dsn: str, monkeypatch: Any, app: perdure.App) -> None:
+def test_connect_uses_the_database_of_the_environment(
+    dsn: str, monkeypatch: Any, app: perdure.App
+) -> None:
     monkeypatch.setenv("PERDURE_DATABASE_URL", dsn)
     with perdure.connect() as client:
         assert client.create_entity("e", "thing", {"n": 1}).get("n") == 1
 
 
 @pytest.mark.parametrize(
-    "said_in",
+    "source",
     [
         "PGCLIENTENCODING",
         pytest.param("PGOPTIONS", marks=pytest.mark.direct("a pooler takes no options")),
         "the DSN",
     ],
 )
-def test_letters_are_sent_as_utf8_whatever_encoding_is_set(
-    dsn: str, app: perdure.App, echo: Any, monkeypatch: Any, said_in: str
+def test_text_is_sent_as_utf8_whatever_encoding_is_configured(
+    dsn: str, app: perdure.App, echo: Any, monkeypatch: Any, source: str
 ) -> None:
-    """In another encoding, some letters have bytes that quote what stands behind them (S20)."""
+    """(S20) In some other encodings, a letter has bytes that quote the character after it."""
     letters = "é\u0153\u8868'\\\U0001f426"
-    if said_in == "the DSN":
+    if source == "the DSN":
         dsn = make_conninfo(dsn, client_encoding="latin1")
     else:
-        option = "-c client_encoding=latin1" if said_in == "PGOPTIONS" else "latin1"
-        monkeypatch.setenv(said_in, option)
+        option = "-c client_encoding=latin1" if source == "PGOPTIONS" else "latin1"
+        monkeypatch.setenv(source, option)
     with perdure.connect(dsn) as client, perdure.Worker(app, dsn=dsn):
         handle = client.start(echo, letters, id=letters, context={"v": letters})
         assert handle.result(T) == letters
@@ -244,7 +248,7 @@ def test_letters_are_sent_as_utf8_whatever_encoding_is_set(
         assert [each.id for each in client.find("echo", {"v": letters})] == [letters]
 
 
-def test_a_job_is_started_once(client: perdure.Client, echo: Any, work: Any) -> None:
+def test_repeated_start_starts_a_job_once(client: perdure.Client, echo: Any, work: Any) -> None:
     handle = client.start(echo, 1, id="one", key="k")
     assert client.start(echo, 1, id="one", key="k").id == "one"
     with pytest.raises(perdure.JobExists) as raised:
@@ -256,10 +260,10 @@ def test_a_job_is_started_once(client: perdure.Client, echo: Any, work: Any) -> 
     assert handle.result(T) == 1
 
 
-def test_only_a_workflow_is_started_and_only_a_hook_hooked(
+def test_start_and_hook_reject_functions_of_another_kind(
     client: perdure.Client, app: perdure.App, echo: Any, work: Any
 ) -> None:
-    """What is registered as something else waited for ever."""
+    """A job or task for a function of another kind would wait for ever."""
 
     @app.activity
     async def activity() -> None: ...
@@ -289,27 +293,27 @@ def test_only_a_workflow_is_started_and_only_a_hook_hooked(
     wrong = [lambda: handle.hook(activity), lambda: handle.hook(echo)]  # type: ignore[arg-type]
     assert all("is not a registered hook\n" in refusal(call) for call in wrong)
     work()
-    told = handle.result(T)
-    assert [text.split("\n")[0].rpartition(" ")[2] for text in told] == [
+    refusals = handle.result(T)
+    assert [text.split("\n")[0].rpartition(" ")[2] for text in refusals] == [
         "hook", "hook", "coordinator", "coordinator",
     ]  # fmt: skip
 
 
 def refusal(call: Any) -> str:
-    """Give what is said against a call."""
+    """Return the message of the error that a call raises, which has a hint."""
     with pytest.raises(perdure.InvalidArgument) as raised:
         call()
     assert raised.value.hint
     return str(raised.value)
 
 
-def test_a_name_given_in_place_of_a_function_is_refused(app: perdure.App) -> None:
+def test_decorator_rejects_a_name_in_place_of_a_function(app: perdure.App) -> None:
     decorators: list[Any] = [app.activity, app.hook, app.coordinator]
     for decorator in decorators:
         assert "name=" in refusal(lambda decorator=decorator: decorator("charge"))
 
 
-def test_an_id_is_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) -> None:
+def test_id_may_be_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) -> None:
     one, two, three = uuid4(), uuid4(), uuid4()
     work()
     assert client.start(echo, 1, id=one).id == str(one)
@@ -323,8 +327,9 @@ def test_an_id_is_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) -
         assert "is not an id" in refusal(lambda wrong=wrong: client.start(echo, id=wrong))
 
 
-def test_a_key_that_would_repeat_nothing_is_refused(client: perdure.Client, echo: Any) -> None:
-    """Each call made an id: whoever repeated it with his key had two jobs."""
+def test_key_without_an_id_is_rejected(client: perdure.Client, echo: Any) -> None:
+    """Without an id, each call makes a new one, so a call repeated with its key would start a
+    second job."""
     one = client.start(echo, id="one", key="k")
     again = [
         lambda: client.start(echo, key="k"),
@@ -337,8 +342,8 @@ def test_a_key_that_would_repeat_nothing_is_refused(client: perdure.Client, echo
     assert [one.id, *forks] == ["one", "two", "two"]
 
 
-def test_what_a_start_of_many_does_not_know_is_refused(client: perdure.Client, echo: Any) -> None:
-    """It was lost without a word: this one began without its arguments."""
+def test_start_many_rejects_unknown_options(client: perdure.Client, echo: Any) -> None:
+    """And starts no job, rather than one without its arguments."""
     for wrong in ({"arg": [1]}, {"args": [1], "connection": None}):
         assert "a start has no option" in refusal(
             lambda wrong=wrong: client.start_many(echo, [{"id": "one"}, wrong])
@@ -360,10 +365,11 @@ def test_what_a_start_of_many_does_not_know_is_refused(client: perdure.Client, e
         {"args": ["x" * 1_100_000]},
     ],
 )
-def test_of_many_starts_the_one_that_is_refused_is_named(
+def test_start_many_names_the_start_that_is_rejected(
     client: perdure.Client, echo: Any, wrong: dict[str, Any]
 ) -> None:
-    """Here or in the database, in the same words; nothing is started [P1]."""
+    """[P1] The error has the same words whether Python or the database rejects the start, and no
+    job starts."""
     bad = {"id": "bad"} | wrong
     with pytest.raises(perdure.PerdureError) as refused:
         client.start_many(echo, [{"id": "one"}, bad, {"id": "two"}])
@@ -374,7 +380,7 @@ def test_of_many_starts_the_one_that_is_refused_is_named(
         client.handle("one").status()
 
 
-def test_of_many_commands_the_one_that_is_refused_is_named(client: perdure.Client) -> None:
+def test_apply_names_the_command_that_is_rejected(client: perdure.Client) -> None:
     memory = client.create_entity("e", "thing", {"t": "text"})
     good: dict[str, Any] = {"op": "toggle", "path": "on"}
     for wrong in (
@@ -393,10 +399,10 @@ def test_of_many_commands_the_one_that_is_refused_is_named(client: perdure.Clien
 
 
 @pytest.mark.parametrize("option", [{"priority": 1.5}, {"limit_key": 5}, {"queue": b"q"}])
-def test_an_option_of_another_type_is_refused_by_name(
+def test_option_of_a_wrong_type_is_rejected_by_name(
     client: perdure.Client, echo: Any, option: dict[str, Any]
 ) -> None:
-    """Whoever gave one was told that the database has no function start()."""
+    """The error names the wrong option, not a missing function of the database."""
     handle = client.start(echo, id="one")
     for call in (
         lambda: client.start(echo, **option),
@@ -407,7 +413,7 @@ def test_an_option_of_another_type_is_refused_by_name(
         assert f"{next(iter(option))}=" in refusal(call)
 
 
-def test_an_empty_id_is_refused_and_not_replaced(client: perdure.Client, echo: Any) -> None:
+def test_empty_id_is_rejected_and_not_replaced(client: perdure.Client, echo: Any) -> None:
     for start in (
         lambda: client.start(echo, id=""),
         lambda: client.start_many(echo, [{"id": ""}]),
@@ -417,7 +423,7 @@ def test_an_empty_id_is_refused_and_not_replaced(client: perdure.Client, echo: A
             start()
 
 
-def test_what_nobody_could_send_is_not_waited_for(
+def test_wait_for_rejects_names_that_no_signal_can_have(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -437,18 +443,19 @@ def test_what_nobody_could_send_is_not_waited_for(
 
 
 @pytest.mark.parametrize("reason", ["signal pay", "somebody to resume it: it lost its lease."])
-def test_a_timeout_tells_in_a_sentence_what_a_job_waits_for(reason: str) -> None:
+def test_result_timeout_says_in_a_sentence_what_the_job_waits_for(reason: str) -> None:
+    """Its hint names `handle.resume()` only if the job waits for an operator."""
     now = datetime.now(UTC)
     status = Status("j", None, "w", "running", 1, 1, reason, now, now, None)
-    told = unfinished("j", 1, status)
-    assert told.detail == f"It waits for {reason.rstrip('.')}."
-    assert ("handle.resume()" in str(told.hint)) is reason.startswith("somebody to resume")
+    error = unfinished("j", 1, status)
+    assert error.detail == f"It waits for {reason.rstrip('.')}."
+    assert ("handle.resume()" in str(error.hint)) is reason.startswith("somebody to resume")
 
 
-def test_a_job_that_is_stuck_says_so_to_code(
+def test_status_shows_whether_a_job_is_stuck(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """It looked as healthy as one that works: `running`; only words for people told."""
+    """Code can tell a stuck job from one that waits, and `result()` hints at `handle.resume()`."""
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> None:
@@ -462,7 +469,7 @@ def test_a_job_that_is_stuck_says_so_to_code(
     changed = perdure.App()
 
     @changed.coordinator(name="waits")
-    async def otherwise(memory: perdure.AsyncEntity) -> None:
+    async def waits_differently(memory: perdure.AsyncEntity) -> None:
         await memory.increment("seen")
 
     handle.signal("go")
@@ -474,7 +481,7 @@ def test_a_job_that_is_stuck_says_so_to_code(
 
 
 @pytest.mark.parametrize("seed", [None, "random", "0"])
-def test_a_worker_inside_a_process_tells_of_a_random_hash_seed(
+def test_worker_inside_a_process_logs_a_random_hash_seed(
     app: perdure.App, work: Any, caplog: Any, monkeypatch: Any, seed: str | None
 ) -> None:
     if seed is None:
@@ -483,12 +490,12 @@ def test_a_worker_inside_a_process_tells_of_a_random_hash_seed(
         monkeypatch.setenv("PYTHONHASHSEED", seed)
     caplog.set_level("INFO", "perdure.worker")
     work()
-    told = [each.levelname for each in caplog.records if "PYTHONHASHSEED" in each.message]
-    assert told == ([] if seed == "0" else ["INFO"])
+    levels = [each.levelname for each in caplog.records if "PYTHONHASHSEED" in each.message]
+    assert levels == ([] if seed == "0" else ["INFO"])
 
 
 @pytest.mark.parametrize("queue", ["", "a@b", "x" * 201, 5])
-def test_a_queue_that_cannot_be_is_refused_where_it_is_named(
+def test_invalid_queue_name_is_rejected_where_it_is_given(
     app: perdure.App, dsn: str, queue: Any
 ) -> None:
     with pytest.raises(perdure.InvalidName):
@@ -500,10 +507,10 @@ def test_a_queue_that_cannot_be_is_refused_where_it_is_named(
 
 
 @pytest.mark.parametrize("option", sorted(START_OPTIONS))
-def test_an_option_is_not_taken_for_an_argument_of_the_workflow(
+def test_keyword_that_could_be_option_or_argument_is_rejected(
     client: perdure.Client, app: perdure.App, option: str
 ) -> None:
-    """Nor an argument for an option: whoever could mean both is told."""
+    """The argument can still be given by position, and the option by its name."""
     names: dict[str, Any] = {}
     exec(f"async def works(memory, what, {option}=None): return {option}", names)
     works = app.coordinator(names["works"])
@@ -515,7 +522,7 @@ def test_an_option_is_not_taken_for_an_argument_of_the_workflow(
     assert handle.status().status == "running"
 
 
-def test_an_argument_of_a_workflow_may_be_called_client(
+def test_argument_of_a_workflow_may_be_called_client(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
     @app.coordinator
@@ -532,10 +539,10 @@ NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("due_at", [NAIVE, "tomorrow", 5])
-def test_an_instant_without_a_time_zone_is_refused(
+def test_due_at_must_be_a_time_with_a_time_zone(
     client: perdure.Client, app: perdure.App, echo: Any, work: Any, due_at: Any
 ) -> None:
-    """The server read it in its own zone: "in an hour" could be at once."""
+    """The server would read it in its own zone: "in an hour" could mean at once."""
 
     @app.hook
     async def hook(memory: perdure.AsyncEntity) -> None: ...
@@ -566,14 +573,14 @@ def test_an_instant_without_a_time_zone_is_refused(
     assert handle.result(T) == 3
 
 
-def test_who_gives_an_age_for_an_instant_is_not_told_to_forget_all(client: perdure.Client) -> None:
-    """The hint was an instant in an hour, before which everything has finished."""
+def test_forget_finished_rejects_an_age(client: perdure.Client) -> None:
+    """Its hint must not propose a time in the future, which would forget all finished jobs."""
     with pytest.raises(perdure.InvalidArgument, match="not an instant") as refused:
         client.forget_finished("90 days")  # type: ignore[arg-type]
     assert "+" not in (refused.value.hint or "")
 
 
-def test_options_of_hooks_and_children_are_told_from_arguments(
+def test_options_of_hooks_and_children_are_not_taken_for_arguments(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
     @app.hook
@@ -606,8 +613,9 @@ def test_options_of_hooks_and_children_are_told_from_arguments(
         client.handle("j").hook(hook, "x", queue="q")
 
 
-def test_types_may_be_read_at_run_time_with_and_without_what_has_a_default() -> None:
-    """As frameworks read annotations; before Python 3.13 no type variable has a default itself."""
+def test_generic_types_can_be_read_at_run_time() -> None:
+    """Parameters that have a default may be left out, although type variables have none before
+    Python 3.13."""
 
     def user_code(
         bare: perdure.Handle,
@@ -623,7 +631,7 @@ def test_types_may_be_read_at_run_time_with_and_without_what_has_a_default() -> 
     assert get_args(hints["three"])[1:] == (int, int)
 
 
-def test_results_are_there_for_late_and_other_askers(
+def test_results_can_be_read_later_and_by_other_clients(
     client: perdure.Client, echo: Any, work: Any, dsn: str
 ) -> None:
     work()
@@ -635,7 +643,7 @@ def test_results_are_there_for_late_and_other_askers(
             other.handle("nobody").result(T)
 
 
-def test_a_result_that_does_not_come_tells_why(
+def test_result_timeout_names_the_awaited_signal(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
     @app.coordinator
@@ -652,13 +660,13 @@ def test_a_result_that_does_not_come_tells_why(
     handle.terminate()
 
 
-def test_a_start_joins_the_callers_transaction(client: perdure.Client, echo: Any, dsn: str) -> None:
+def test_start_joins_the_callers_transaction(client: perdure.Client, echo: Any, dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         client.start(echo, id="undone", connection=connection)
         client.entity("undone", connection=connection).set({"a": 1})
         connection.rollback()
         client.start(echo, id="done", connection=connection)
-        client.handle("done").memory  # noqa: B018 - nothing is sent
+        client.handle("done").memory  # noqa: B018 - sends nothing
         client.entity("done", connection=connection).set({"a": 1})
         client.handle("done").signal("hello", connection=connection)
         connection.commit()
@@ -669,7 +677,7 @@ def test_a_start_joins_the_callers_transaction(client: perdure.Client, echo: Any
     client.handle("done").terminate()
 
 
-def test_commands_from_outside(client: perdure.Client) -> None:
+def test_client_commands_change_a_memory(client: perdure.Client) -> None:
     entity = client.create_entity("user", "user", {"n": 1})
     assert entity.merge({"a": {"b": [1]}}) == 2
     assert entity.append("a.b", 2, 3) == 3
@@ -695,16 +703,14 @@ def test_commands_from_outside(client: perdure.Client) -> None:
         client.entity("nobody").set(1, "x")
 
 
-def test_threads_share_a_client(client: perdure.Client, echo: Any, work: Any) -> None:
+def test_threads_can_share_a_client(client: perdure.Client, echo: Any, work: Any) -> None:
     work()
     with ThreadPoolExecutor(8) as pool:
         results = pool.map(lambda n: client.start(echo, n).result(T), range(40))
     assert list(results) == list(range(40))
 
 
-def test_an_async_client_has_the_same_verbs(
-    dsn: str, app: perdure.App, echo: Any, work: Any
-) -> None:
+def test_async_client_has_the_same_verbs(dsn: str, app: perdure.App, echo: Any, work: Any) -> None:
     work()
 
     async def main() -> None:
@@ -729,7 +735,7 @@ def test_an_async_client_has_the_same_verbs(
 def test_results_come_without_any_notification(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
-    """[P11]: also when the worker has looked often enough to look seldom."""
+    """[P11] Results arrive without hints, even if the idle worker has begun to poll seldom."""
 
     @app.coordinator
     async def echo(memory: perdure.AsyncEntity, what: Any) -> Any:
@@ -747,7 +753,7 @@ def test_results_come_without_any_notification(
 
 
 def test_jobs_are_listed_page_by_page(client: perdure.Client, echo: Any) -> None:
-    """[P13]: each once, the newest first, whatever is started meanwhile."""
+    """[P13] Each job is listed once, the newest first, although other jobs start meanwhile."""
     client.start_many(echo, [{"args": [n], "id": f"job-{n}"} for n in range(5)])
     last, listed = None, []
     while page := client.jobs(
@@ -766,18 +772,18 @@ def test_jobs_are_listed_page_by_page(client: perdure.Client, echo: Any) -> None
             client.jobs(**options)
 
 
-@pytest.mark.direct("without hints it asks at each poll")
-def test_an_idle_worker_asks_seldom(work: Any, connection: Any) -> None:
+@pytest.mark.direct("without hints, a worker queries at each poll")
+def test_idle_worker_queries_seldom(work: Any, connection: Any) -> None:
     work()
     time.sleep(0.5)
-    asked = []
-    for _ in range(4):  # autovacuum may come by, but not each time
+    counts = []
+    for _ in range(4):  # autovacuum may add to a count, but not each time
         before = _transactions(connection)
         time.sleep(1)
-        asked.append(_transactions(connection) - before)
-        if asked[-1] <= 4:  # these two looks and a poll among them
+        counts.append(_transactions(connection) - before)
+        if counts[-1] <= 4:  # including the two queries of this test and a poll
             return
-    raise AssertionError(f"transactions of an idle worker each second: {asked}")
+    raise AssertionError(f"transactions of an idle worker each second: {counts}")
 
 
 def _transactions(connection: Any) -> int:
@@ -788,7 +794,7 @@ def _transactions(connection: Any) -> int:
     return int(count)
 
 
-@pytest.mark.direct("a hint makes it quick")
+@pytest.mark.direct("needs a hint to be quick")
 def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) -> None:
     work()
     times = []
@@ -799,22 +805,22 @@ def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) 
     assert sorted(times)[10] < 0.1
 
 
-def test_how_a_connection_is_kept_a_dsn_may_say(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it does not say, and no variable of libpq's, is as this package likes it."""
+def test_dsn_can_set_the_timeouts_of_connections(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise variables of libpq apply, and otherwise the defaults of perdure."""
 
-    def kept(dsn: str) -> tuple[str, ...]:
+    def timeouts(dsn: str) -> tuple[str, ...]:
         with Source(dsn, "perdure").connect("perdure test") as connection:
-            told = connection.info.get_parameters()
-        return tuple(told[name] for name in ("connect_timeout", "keepalives_idle"))
+            parameters = connection.info.get_parameters()
+        return tuple(parameters[name] for name in ("connect_timeout", "keepalives_idle"))
 
-    assert kept(dsn) == ("10", "30")
-    assert kept(make_conninfo(dsn, connect_timeout=3, keepalives_idle=7)) == ("3", "7")
+    assert timeouts(dsn) == ("10", "30")
+    assert timeouts(make_conninfo(dsn, connect_timeout=3, keepalives_idle=7)) == ("3", "7")
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "4")
-    assert kept(dsn) == ("4", "30")
+    assert timeouts(dsn) == ("4", "30")
 
 
-def test_what_a_connection_is_called_a_dsn_may_say(dsn: str) -> None:
-    """Without a word of it, a name tells what the connection is for."""
+def test_dsn_can_set_the_application_name(dsn: str) -> None:
+    """Otherwise the name says what the connection is for."""
 
     def shown(dsn: str) -> object:
         with Source(dsn, "perdure").connect("perdure test") as connection:
@@ -824,8 +830,8 @@ def test_what_a_connection_is_called_a_dsn_may_say(dsn: str) -> None:
     assert shown(make_conninfo(dsn, application_name="orders")) == ("orders",)
 
 
-def test_a_client_is_not_sent_to_another_process(client: perdure.Client, dsn: str) -> None:
-    """It was "cannot pickle 'socket' object", or a lock; multiprocessing said so of a handle."""
+def test_client_cannot_be_pickled(client: perdure.Client, dsn: str) -> None:
+    """The error of a client, handle or memory says so, rather than name a socket or lock."""
 
     async def connected() -> perdure.AsyncClient:
         async with perdure.connect_async(dsn) as opened:

@@ -1,4 +1,4 @@
-"""Coordinators, end to end: what they ask for is brought about, recorded and replayed."""
+"""Coordinators, end to end: what they request is carried out, recorded and replayed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.worker.test_until import wait_for
 T = "40 s"
 
 
-def test_a_trivial_job_gives_its_result(
-    app: perdure.App, client: perdure.Client, work: Any
-) -> None:
+def test_job_returns_its_result(app: perdure.App, client: perdure.Client, work: Any) -> None:
     @app.coordinator
     async def greet(memory: perdure.AsyncEntity, name: str, mark: str = "!") -> dict[str, str]:
         return {"hello": name + mark}
@@ -28,7 +26,7 @@ def test_a_trivial_job_gives_its_result(
     assert client.start("greet", name="me", mark="?").result(T) == {"hello": "me?"}
 
 
-def test_a_plain_coordinator_has_the_same_verbs(
+def test_plain_coordinator_has_the_same_verbs(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -49,10 +47,10 @@ def test_a_plain_coordinator_has_the_same_verbs(
         memory.set({"number": number})
         first = [double.start(number), triple.start(number)]
         perdure.sleep(0.02)
-        told = note(memory, "one")
+        noted = note(memory, "one")
         both = [note.start("two"), note.start("three")]
         memory.increment("number", by=sum(each.result() for each in first))
-        return [told, *(each.result() for each in both), memory.get("number")]
+        return [noted, *(each.result() for each in both), memory.get("number")]
 
     work()
     handle = client.start(plain, 4)
@@ -60,12 +58,12 @@ def test_a_plain_coordinator_has_the_same_verbs(
     assert sorted(handle.memory.get("notes")) == ["one", "three", "two"]
 
 
-def test_every_command_answers_and_is_replayed(
+def test_every_command_returns_a_value_and_is_replayed(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
     async def commands(memory: perdure.AsyncEntity) -> list[Any]:
-        told = [
+        answers = [
             await memory.set({"a": {"b": 1}, "list": [1]}),
             await memory.merge({"c": {"d": None}}, "a"),
             await memory.append("list", 2, [3]),
@@ -78,15 +76,15 @@ def test_every_command_answers_and_is_replayed(
             await memory.get("nothing.here"),
         ]
         await perdure.sleep(0.01)
-        return [told, await memory.get()]
+        return [answers, await memory.get()]
 
     work()
-    told, memory = client.start(commands).result(T)
-    assert told == [1, 2, 3, 4, [3], 3, True, 5, True, None]
+    answers, memory = client.start(commands).result(T)
+    assert answers == [1, 2, 3, 4, [3], 3, True, 5, True, None]
     assert memory == {"a": {"b": 3, "c": {"d": None}}, "x": {"y": 5}, "list": [0, 1, 2]}
 
 
-def test_a_refused_command_raises_and_harms_nothing(
+def test_rejected_command_raises_and_changes_nothing(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -146,7 +144,9 @@ def test_asyncio_is_durable(app: perdure.App, client: perdure.Client, work: Any)
     assert client.start(all_kinds).result(T) == expected
 
 
-def test_time_and_chance_are_replayed(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_time_random_numbers_and_uuids_are_replayed(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def chance(memory: perdure.AsyncEntity) -> Any:
         began = perdure.now()
@@ -169,10 +169,12 @@ def test_time_and_chance_are_replayed(app: perdure.App, client: perdure.Client, 
     assert client.start(plain).result(T) is True
 
 
-@pytest.mark.direct("a hint wakes it")
+@pytest.mark.direct("needs a hint to wake up")
 @pytest.mark.steady("a hint may be lost")
-def test_a_sleeper_wakes_on_time(app: perdure.App, client: perdure.Client, work: Any) -> None:
-    """And not when its worker looks again, which would be in an hour."""
+def test_sleeping_coordinator_wakes_on_time(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
+    """Its timer wakes it, not the next poll of the worker, which is in an hour."""
 
     @app.coordinator
     async def sleeper(memory: perdure.AsyncEntity, seconds: float) -> str:
@@ -185,7 +187,7 @@ def test_a_sleeper_wakes_on_time(app: perdure.App, client: perdure.Client, work:
     assert time.monotonic() - began >= 0.5
 
 
-def test_a_signal_is_waited_for_before_and_after_it_is_sent(
+def test_wait_for_takes_signals_sent_before_and_after_it(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -206,9 +208,9 @@ def test_a_signal_is_waited_for_before_and_after_it_is_sent(
     assert handle.result(T) == [{"n": 1}, {"n": 2}, "late"]
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_timeout_in_plain_code_too(
-    app: perdure.App, client: perdure.Client, work: Any, plain: bool
+@pytest.mark.parametrize("in_time", [False, True])
+def test_wait_for_times_out_in_plain_code(
+    app: perdure.App, client: perdure.Client, work: Any, in_time: bool
 ) -> None:
     @app.coordinator(name="waiter")
     def waits(memory: perdure.Entity) -> Any:
@@ -219,15 +221,18 @@ def test_a_timeout_in_plain_code_too(
 
     work()
     handle = client.start("waiter")
-    if plain:
+    if in_time:
         handle.signal("go", "in time")
-    assert handle.result(T) == ("in time" if plain else "late")
+    assert handle.result(T) == ("in time" if in_time else "late")
 
 
-def test_a_forgotten_await_is_told(
+def test_forgotten_await_is_reported(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
-    """`if memory.get("vip"):` was always true."""
+    """Use of a call that was not awaited raises, and a call that is never used is logged.
+
+    Otherwise `if memory.get("vip"):` would always be true.
+    """
 
     @app.activity
     async def counts() -> int:
@@ -267,15 +272,15 @@ def test_a_forgotten_await_is_told(
     assert client.start(forgets, "twice").result(T) == [1, 1, True]
     assert not [each for each in caplog.records if "has ended" in each.message]
     client.start(forgets, "last line").result(T)
-    (told,) = [each.message for each in caplog.records if "has ended" in each.message]
-    assert "counts#1" in told
+    (warning,) = [each.message for each in caplog.records if "has ended" in each.message]
+    assert "counts#1" in warning
 
 
 @pytest.mark.parametrize(
     ("value", "hint"),
     [(Decimal("1.10"), "str(value)"), (b"x", "base64"), ({1, 2}, "sorted(value)")],
 )
-def test_a_value_that_is_no_json_is_refused_with_what_to_do(
+def test_value_that_is_not_json_is_rejected_with_a_hint(
     app: perdure.App, client: perdure.Client, value: Any, hint: str
 ) -> None:
     with pytest.raises(perdure.InvalidValue) as raised:
@@ -284,24 +289,22 @@ def test_a_value_that_is_no_json_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("inside", ["hook", "plain hook", "coordinator", "plain coordinator"])
-def test_a_timeout_tells_what_was_waited_for(
+def test_timeout_names_what_was_awaited(
     app: perdure.App, client: perdure.Client, work: Any, inside: str
 ) -> None:
-    """Its message was empty."""
-
     async def waits(memory: perdure.AsyncEntity) -> list[str]:
         calls: list[Any] = [
             lambda: perdure.wait_for("pay", timeout=0.05),
             lambda: memory.until("$.n > 3", timeout="60 ms"),
             lambda: perdure.ask_people("approve it", timeout=0.07),
         ]
-        told = []
+        messages = []
         for call in calls:
             try:
                 await call()
             except TimeoutError as error:
-                told.append(str(error))
-        return told
+                messages.append(str(error))
+        return messages
 
     def waits_plainly(memory: perdure.Entity) -> list[str]:
         calls: list[Any] = [
@@ -309,13 +312,13 @@ def test_a_timeout_tells_what_was_waited_for(
             lambda: memory.until("$.n > 3", timeout="60 ms"),
             lambda: perdure.ask_people("approve it", timeout=0.07),
         ]
-        told = []
+        messages = []
         for call in calls:
             try:
                 call()
             except TimeoutError as error:
-                told.append(str(error))
-        return told
+                messages.append(str(error))
+        return messages
 
     function: Any = waits_plainly if "plain" in inside else waits
     app.hook(name="hook")(function)
@@ -333,7 +336,7 @@ def test_a_timeout_tells_what_was_waited_for(
     ]
 
 
-def test_a_failure_is_told_with_type_and_message(
+def test_failure_has_type_message_and_traceback(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -353,7 +356,9 @@ def test_a_failure_is_told_with_type_and_message(
     assert "raise KeyError" in (raised.value.traceback or "")
 
 
-def test_a_child_answers_its_parent(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_parent_gets_results_and_failures_of_its_children(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def child(memory: perdure.AsyncEntity, number: int) -> int:
         await memory.set({"number": number})
@@ -384,12 +389,12 @@ def test_a_child_answers_its_parent(app: perdure.App, client: perdure.Client, wo
     assert client.handle("detached").result(T) == 49
 
 
-@pytest.mark.direct("a hint wakes it")
+@pytest.mark.direct("needs a hint to wake up")
 @pytest.mark.steady("a hint may be lost")
-def test_cancel_wakes_a_sleeper_and_lets_it_clean_up(
+def test_cancel_wakes_a_sleeping_coordinator_and_lets_it_clean_up(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """And not when its worker looks again, which would be in an hour."""
+    """The request wakes it, not the next poll of the worker, which is in an hour."""
 
     @app.coordinator
     async def sleeper(memory: perdure.AsyncEntity) -> None:
@@ -437,7 +442,7 @@ def test_cancel_reaches_a_running_activity(
     assert seen == ["cancelled"]
 
 
-def test_a_coordinator_may_refuse_to_be_cancelled(
+def test_coordinator_may_refuse_to_be_cancelled(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -455,7 +460,7 @@ def test_a_coordinator_may_refuse_to_be_cancelled(
     assert handle.result(T) == "done anyway"
 
 
-def test_terminate_ends_a_job_on_the_spot(
+def test_terminate_ends_a_job_without_cleanup(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -474,7 +479,7 @@ def test_terminate_ends_a_job_on_the_spot(
     assert handle.memory.get() == {}
 
 
-def test_io_in_a_coordinator_is_refused(
+def test_io_in_a_coordinator_is_rejected(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -489,16 +494,16 @@ def test_io_in_a_coordinator_is_refused(
 
 
 async def connected(dsn: str) -> perdure.AsyncClient:
-    """Give a client that another loop has used."""
+    """Return a client that another event loop has used."""
     async with perdure.connect_async(dsn) as opened:
         await opened.jobs()
     return opened
 
 
-def test_a_client_in_a_coordinator_is_refused(
+def test_client_in_a_coordinator_is_rejected(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """Each replay would start another job; hooks and activities may have clients."""
+    """Each replay would start another job. Hooks and activities may use clients."""
 
     @app.coordinator
     async def leaf(memory: perdure.AsyncEntity) -> str:
@@ -536,7 +541,7 @@ def test_a_client_in_a_coordinator_is_refused(
     assert len(client.jobs(workflow=leaf)) == 2
 
 
-def test_what_cannot_be_stored_fails_where_it_is_given(
+def test_value_that_cannot_be_stored_fails_where_it_is_given(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -565,7 +570,7 @@ def test_what_cannot_be_stored_fails_where_it_is_given(
     assert raised.value.type == "InvalidValue"
 
 
-def test_a_result_that_is_too_large_fails_the_job(
+def test_too_large_result_fails_the_job(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
@@ -591,7 +596,9 @@ def test_wrong_arguments_fail_the_job(app: perdure.App, client: perdure.Client, 
     assert raised.value.type == "TypeError"
 
 
-def test_signals_go_to_other_jobs(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_coordinator_signals_other_jobs(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def listener(memory: perdure.AsyncEntity) -> Any:
         return await perdure.wait_for("news")
@@ -610,32 +617,33 @@ def test_signals_go_to_other_jobs(app: perdure.App, client: perdure.Client, work
     assert heard.result(T) == {"n": 1}
 
 
-def test_a_clock_that_was_set_back_before_the_first_fact_holds_up_nobody(
+def test_job_goes_on_when_the_clock_is_set_back_before_its_first_fact(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any, dsn: str
 ) -> None:
-    """[P9] (T11) The first fact has the time of the beginning at least: it was refused for ever."""
+    """[P9] (T11) The first fact gets at least the time at which the task began; an earlier one
+    would be refused for ever."""
 
     @app.coordinator
     async def hear(memory: perdure.AsyncEntity) -> Any:
-        told = await perdure.wait_for("go")
-        return [told, perdure.now().isoformat()]
+        signal = await perdure.wait_for("go")
+        return [signal, perdure.now().isoformat()]
 
     work()
     handle = client.start(hear)
     parked = "select from perdure.tasks where token is null and awaits = '{go}'"
     wait_for(dsn, f"select exists ({parked})")
-    later = "update tasks set started_at = clock() + '1 hour' returning started_at"
-    ((began,),) = connection.execute(later).fetchall()
+    begin_later = "update tasks set started_at = clock() + '1 hour' returning started_at"
+    ((began,),) = connection.execute(begin_later).fetchall()
     handle.signal("go", 1)
     assert handle.result(T) == [1, began.isoformat()]
 
 
 @pytest.mark.parametrize("detached", [False, True])
-def test_whatever_tasks_and_hooks_are_called_each_hook_runs_once(
+def test_hook_runs_once_whatever_the_names_of_tasks_and_hooks(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str, detached: bool
 ) -> None:
-    """[P4] What a task `batch/item#1` asks for stood beneath a hook `item` that `batch` asks for;
-    of two that were detached as `a:b` and `a/b` one ran."""
+    """[P4] Names of asyncio tasks and hooks that contain separators never make two hooks share one
+    task."""
     places = ["batch", "batch/item#1", "item#1", "item#1/a", "item#1/a#2"]
     names = ["item", "a:b", "a/b", "a\\:b"]
 

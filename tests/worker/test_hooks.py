@@ -18,8 +18,8 @@ T = "40 s"
 AWAITED = "select exists (select from perdure.tasks where 'go' = any(awaits))"
 
 
-def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: Any) -> None:
-    """(C5) (C50)"""
+def test_hooks_run_in_parallel(app: perdure.App, client: perdure.Client, work: Any) -> None:
+    """(C5) (C50) Three hooks of one job run at the same time and write to one memory."""
     all_three = asyncio.Barrier(3)
 
     @app.activity
@@ -35,19 +35,20 @@ def test_hooks_run_side_by_side(app: perdure.App, client: perdure.Client, work: 
     @app.coordinator
     async def research(memory: perdure.AsyncEntity) -> Any:
         await memory.set({"found": {}})
-        told = await asyncio.gather(*(perspective(memory, s) for s in ("a", "b", "c")))
-        return [told, await memory.get("found")]
+        stances = await asyncio.gather(*(perspective(memory, s) for s in ("a", "b", "c")))
+        return [stances, await memory.get("found")]
 
     work()
-    told, found = client.start(research).result(T)
-    assert told == ["a", "b", "c"]
+    stances, found = client.start(research).result(T)
+    assert stances == ["a", "b", "c"]
     assert found == {"a": "A", "b": "B", "c": "C"}
 
 
-def test_a_hook_that_is_called_wrongly_says_how(
+def test_wrong_call_of_a_hook_explains_the_right_one(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Without the memory what was meant for the hook would be lost without a word."""
+    """A call takes the memory first, `start()` does not; otherwise an argument would be lost
+    without a word."""
 
     @app.hook
     async def perspective(memory: perdure.AsyncEntity, stance: str = "neutral") -> str:
@@ -70,7 +71,7 @@ def test_a_hook_that_is_called_wrongly_says_how(
         client.start(repeats).result(T)
 
 
-def test_a_hook_answers_by_signal_by_return_or_by_raising(
+def test_hook_answers_by_signal_return_or_error(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -147,7 +148,7 @@ def test_hooks_signal_each_other_and_wait(
 
 
 @pytest.mark.parametrize("slots", [1, 10])
-def test_plain_hooks_wait_too(
+def test_plain_hooks_signal_each_other_and_wait(
     app: perdure.App, client: perdure.Client, work: Any, slots: int
 ) -> None:
     @app.activity
@@ -182,9 +183,10 @@ def test_plain_hooks_wait_too(
     assert handle.memory.get() == {"threads": ["perdure", "perdure"]}
 
 
-def test_a_hook_that_waits_long_leaves_memory_and_runs_again(
+def test_hook_that_waits_long_is_parked_and_runs_again(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
+    """The activities and commands that it has recorded are not repeated."""
     runs: Counter[str] = Counter()
 
     @app.activity
@@ -221,7 +223,7 @@ def test_a_hook_that_waits_long_leaves_memory_and_runs_again(
 def test_unrecorded_work_is_not_interrupted_by_a_wait(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C53)"""
+    """(C53) A hook is not parked while other code of it does work that no journal records."""
     runs: Counter[str] = Counter()
 
     async def unrecorded() -> str:
@@ -246,7 +248,7 @@ def test_unrecorded_work_is_not_interrupted_by_a_wait(
     assert runs == {"hook": 1, "unrecorded": 1}
 
 
-def test_an_asyncio_timeout_around_a_wait_fires(
+def test_asyncio_timeout_around_a_wait_fires(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -266,7 +268,7 @@ def test_an_asyncio_timeout_around_a_wait_fires(
     assert client.start(runs_it).result(T) == "late"
 
 
-def test_a_hook_is_tried_again_and_keeps_what_it_has_done(
+def test_retried_hook_keeps_its_recorded_steps(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     runs: Counter[str] = Counter()
@@ -296,10 +298,10 @@ def test_a_hook_is_tried_again_and_keeps_what_it_has_done(
     assert runs["once"] == 1
 
 
-def test_a_rerun_that_differs_keeps_the_first_write(
+def test_retry_that_differs_keeps_the_first_write(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
-    """(C53)"""
+    """(C53) If a retry of a hook writes another value, the first one stays, and the log says so."""
     runs: Counter[str] = Counter()
 
     @app.hook(retry=perdure.Retry(attempts=2, delay=0.02))
@@ -319,7 +321,7 @@ def test_a_rerun_that_differs_keeps_the_first_write(
     assert "differs from its first run" in caplog.text
 
 
-def test_hooks_ask_other_hooks_and_children(
+def test_hooks_call_other_hooks_and_children(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -349,7 +351,7 @@ def test_hooks_ask_other_hooks_and_children(
     assert client.start(tree).result(T) == [expected, expected]
 
 
-def test_the_end_of_a_coordinator_ends_its_hooks_but_not_detached_ones(
+def test_end_of_a_coordinator_ends_its_hooks_except_detached_ones(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     let_go = threading.Event()
@@ -382,7 +384,7 @@ def test_the_end_of_a_coordinator_ends_its_hooks_but_not_detached_ones(
     assert handle.memory.get() == {"detached": True}
 
 
-def test_a_cancelled_hook_cleans_up_durably(
+def test_cancelled_hook_cleans_up_durably(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -412,9 +414,11 @@ def test_a_cancelled_hook_cleans_up_durably(
     assert client.start(limits).result(T) == {"async_clean": True, "plain_clean": True}
 
 
-def test_a_hook_from_outside_maintains_any_memory(
+def test_client_runs_a_hook_on_any_memory(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
+    """A repeated request with the same key returns the same task."""
+
     @app.hook
     async def visit(memory: perdure.AsyncEntity, who: str) -> None:
         await memory.append("visitors", who)
@@ -433,7 +437,7 @@ def test_a_hook_from_outside_maintains_any_memory(
     assert entity.get("visitors") == ["jane", "-jane"]
 
 
-def test_constant_signal_names_never_collide(
+def test_hooks_of_many_jobs_can_answer_with_the_same_signal_name(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -444,8 +448,8 @@ def test_constant_signal_names_never_collide(
     @app.coordinator
     async def pages(memory: perdure.AsyncEntity, first: int) -> Any:
         await memory.set({"pages": []})
-        told = [await perdure.exec_hook(page, first + n, signal="page-done") for n in range(3)]
-        return [each["number"] for each in told]
+        answers = [await perdure.exec_hook(page, first + n, signal="page-done") for n in range(3)]
+        return [each["number"] for each in answers]
 
     work()
     handles = [client.start(pages, 10 * n) for n in range(8)]
@@ -453,7 +457,7 @@ def test_constant_signal_names_never_collide(
         assert handle.result(T) == [10 * n, 10 * n + 1, 10 * n + 2]
 
 
-def test_a_signal_goes_to_one_of_those_who_wait(
+def test_each_signal_goes_to_one_of_the_waiting_hooks(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.hook
@@ -470,7 +474,7 @@ def test_a_signal_goes_to_one_of_those_who_wait(
     work()
     handle = client.start(all_wait)
     for number in range(6):
-        time.sleep(0.05 if number % 2 else 1.2)  # in memory, and after it has left
+        time.sleep(0.05 if number % 2 else 1.2)  # while hooks are in memory, or parked
         handle.signal("token", number)
     assert handle.result(T) == list(range(6))
     assert sorted(got for _, got in handle.memory.get("got")) == list(range(6))
@@ -478,7 +482,7 @@ def test_a_signal_goes_to_one_of_those_who_wait(
 
 @pytest.mark.parametrize("kind", ["coordinator", "plain coordinator", "hook", "plain hook"])
 @pytest.mark.parametrize("in_time", [True, False])
-def test_a_signal_before_the_deadline_wins_also_when_both_are_seen_late(
+def test_signal_before_the_deadline_wins_when_both_are_seen_late(
     app: perdure.App, client: perdure.Client, dsn: str, kind: str, in_time: bool
 ) -> None:
     @app.coordinator(name="coordinator")
@@ -514,10 +518,11 @@ def test_a_signal_before_the_deadline_wins_also_when_both_are_seen_late(
         assert handle.result(T) == ("in time" if in_time else "late")
 
 
-def test_a_context_variable_stays_in_the_code_that_sets_it(
+def test_context_variable_stays_in_the_code_that_sets_it(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Other work may be on another worker: it sees none there, and so it sees none here."""
+    """Activities, hooks and children may run on another worker, where it is not set, so they see it
+    nowhere."""
     user = ContextVar("user", default="nobody")
 
     @app.activity
