@@ -1,4 +1,5 @@
-"""What a user writes with clients and handles of both kinds; mypy reads it, nobody runs it."""
+"""Code as users write it with clients and handles, plain and async. mypy checks it; nothing runs
+it."""
 
 from __future__ import annotations
 
@@ -180,8 +181,8 @@ async def asynchronous_results(
     assert_type(await handle.result(timeout="10 min"), dict[str, Any])
     assert_type((await (await client.start(review, "good")).result()).stars, int)
     assert_type(await client.start(some), perdure.AsyncHandle[Any])
-    told = await client.signal_with_start(review, "j", "go", 1, "good")
-    assert_type(told, perdure.AsyncHandle[Review])
+    signalled = await client.signal_with_start(review, "j", "go", 1, "good")
+    assert_type(signalled, perdure.AsyncHandle[Review])
     many = await client.start_many(review, [{"args": ["good"]}])
     assert_type(many, list[perdure.AsyncHandle[Review]])
     forked = await client.fork("j", workflow=research)

@@ -1,4 +1,5 @@
-"""Fixtures of the worker's tests: an app to fill, a client, and workers that stop with the test."""
+"""Fixtures for the tests of workers: an empty app, a client, and workers that stop with the
+test."""
 
 from __future__ import annotations
 
@@ -16,20 +17,20 @@ from tests.databases import UNHINTED
 
 @pytest.fixture
 def app() -> perdure.App:
-    """Give an empty app."""
+    """An empty app."""
     return perdure.App()
 
 
 @pytest.fixture
 def client(dsn: str) -> Iterator[perdure.Client]:
-    """Give a client of the test's database."""
+    """A client of the test's database."""
     with perdure.connect(dsn) as client:
         yield client
 
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """List the calls that workers of this process send, but for their heartbeats."""
+    """The calls that workers of this process send, except heartbeats."""
     functions: list[str] = []
     call_of = AsyncLink.call
 
@@ -43,7 +44,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def work(dsn: str, app: perdure.App) -> Iterator[Callable[..., perdure.Worker]]:
-    """Give a function that starts a worker of the app: `work(slots=1)`."""
+    """A function that starts a worker of the app: `work(slots=1)`."""
     with ExitStack() as stack:
 
         def start(app: perdure.App = app, **options: Any) -> perdure.Worker:

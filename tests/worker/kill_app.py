@@ -1,4 +1,4 @@
-"""An app for workers that are killed: every outside effect is written down where it happens."""
+"""An app for workers that are killed. It writes each outside effect to a ledger when it happens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import perdure
 app = perdure.App()
 
 PATIENT = perdure.Retry(attempts=1000, delay="10 ms", max_delay="0.2 s")
-"""Where a statement may be cancelled from outside."""
+"""For transactions whose statements may be cancelled from outside."""
 
 
 def write_down(what: str) -> None:
-    """Note an effect in the ledger, a file outside of the database."""
+    """Append an effect to the ledger, a file outside of the database."""
     ledger = os.environ.get("LEDGER")
     if ledger:
         with Path(ledger).open("a") as file:
@@ -63,15 +63,15 @@ def plain_page(memory: perdure.Entity, number: int) -> int:
 async def book(memory: perdure.AsyncEntity, pages: int) -> Any:
     await memory.set({"pages": [], "done": 0})
     await step("first")
-    told = await asyncio.gather(
+    numbers = await asyncio.gather(
         *(page(memory, n) for n in range(pages)),
         *(plain_page(memory, n) for n in range(pages, 2 * pages)),
     )
-    heard = [await perdure.wait_for("progress") for _ in range(pages)]
+    signals = [await perdure.wait_for("progress") for _ in range(pages)]
     await perdure.sleep(0.02)
     await step("last")
     await memory.set(True, "complete")
-    return [told, sorted(heard), await memory.get("done")]
+    return [numbers, sorted(signals), await memory.get("done")]
 
 
 @app.hook
@@ -92,7 +92,7 @@ async def one_slow(memory: perdure.AsyncEntity) -> str:
 
 @app.coordinator
 async def deadly(memory: perdure.AsyncEntity) -> None:
-    """Take the worker down, and all that it holds."""
+    """Kill the worker, with all tasks that it holds."""
     os._exit(9)
 
 
@@ -108,7 +108,8 @@ async def harmless(memory: perdure.AsyncEntity, seconds: float) -> str:
 
 
 def read_pages(pages: int) -> Iterator[None]:
-    """Read on from where an earlier attempt was; stand still at a page where that is told."""
+    """Continue after the last page that an attempt reported, and stay at the page STOP_AT, if
+    any."""
     for n in range(1 + (perdure.info().progress or 0), pages + 1):
         write_down(f"page {n}")
         perdure.heartbeat(n)

@@ -1,4 +1,4 @@
-"""What a user writes with hooks in SQL and a lab; mypy reads it, nobody runs it."""
+"""Code as users write it with hooks in SQL and labs. mypy checks it; nothing runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers in processes of their own, that tests may kill."""
+"""Workers in processes of their own, which tests may kill."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ perdure.Worker(app, queues, dsn=sys.argv[1], version=version, lease=lease, grace
 def worker_process(
     dsn: str, *queues: str, lease: float = 1.0, crash_at: str | None = None, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker of `kill_app` in a process; it is killed at the end, if it still lives.
+    """Run a worker of `kill_app` in a process, and kill it at the end if it still runs.
 
-    It serves these queues, or without any all that the app names; WORKER may hold more of its
-    arguments, as JSON, and SKEW say by how many seconds its clock is wrong.
+    It serves the given queues, or all queues that the app names. In the settings, WORKER may hold
+    further arguments of the worker as JSON, and SKEW the seconds by which its clock is wrong.
     """
     environment = dict(os.environ, PYTHONHASHSEED="0", **settings)
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT / "python", ROOT, HERE)))

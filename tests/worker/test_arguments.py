@@ -1,4 +1,4 @@
-"""Arguments of clients: what has the wrong type is refused by its name, before anything is sent."""
+"""Arguments of clients: one of a wrong type is rejected by its name, before anything is sent."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from perdure.testing import AsyncLab, Lab
 CALLS = Path(calls.__file__).read_text()
 NAMED = {*re.findall(r'_(?:call|repeatable|item)\(\s*"(\w+)"', CALLS), "entity_remove"}
 MADE_HERE = {"advance", "claim", "register_worker", "index_name", "move_clock"}
-"""What is called with nothing that a caller gives as it is."""
+"""Functions to which this package passes no argument of a caller unchanged."""
 
 WRITTEN = {"path", "stream", "listener", "source", "worker", "protocol"}
-"""Arguments that this package has written itself, whatever they are of."""
+"""Arguments that this package writes itself, in any function."""
 
 OF_SQL = {"text": TEXT, "integer": INTEGER, "bigint": BIGINT}
 
@@ -38,13 +38,14 @@ ID = UUID("00000000-0000-4000-8000-000000000001")
 
 @dataclass(frozen=True)
 class Case:
-    """A call, and what is said of it."""
+    """A call with a wrong argument, and the message of its error."""
 
     use: Use
-    said: str
+
+    message: str
 
 
-WRONG: dict[str, Case] = {
+WRONG_CALLS: dict[str, Case] = {
     "a signal without a name": Case(
         lambda client: client.handle("note").signal(None),  # type: ignore[arg-type]
         "name=None is not a text",
@@ -144,7 +145,7 @@ WRONG: dict[str, Case] = {
 APP = perdure.App()
 DSN = "postgresql:///nowhere"
 
-MADE_WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
+WRONG_CONSTRUCTIONS: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
     "a worker of no app": (perdure.Worker, [None, "app", 1, perdure.App], "is not an app"),
     "a lab of no app": (Lab, [None, "app"], "is not an app"),
     "an async lab of no app": (AsyncLab, [None, "app"], "is not an app"),
@@ -188,45 +189,47 @@ MADE_WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", MADE_WRONG)
-def test_what_is_made_of_the_wrong_things_is_refused(case: str) -> None:
-    """They ended in an AttributeError or TypeError from within, some at the first use."""
-    make, wrong, said = MADE_WRONG[case]
+@pytest.mark.parametrize("case", WRONG_CONSTRUCTIONS)
+def test_constructors_reject_wrong_arguments(case: str) -> None:
+    """They raise an error of perdure at once, not an AttributeError or TypeError from within."""
+    make, wrong, message = WRONG_CONSTRUCTIONS[case]
     for given in wrong:
-        with pytest.raises((perdure.InvalidArgument, perdure.InvalidName), match=said):
+        with pytest.raises((perdure.InvalidArgument, perdure.InvalidName), match=message):
             make(given)
 
 
-@pytest.mark.parametrize("what", WRONG)
-def test_what_has_the_wrong_type_is_refused_by_its_name(client: perdure.Client, what: str) -> None:
-    """An empty list was taken for the text `{}`, and most else raised an error of psycopg."""
+@pytest.mark.parametrize("what", WRONG_CALLS)
+def test_argument_of_a_wrong_type_is_rejected_by_its_name(
+    client: perdure.Client, what: str
+) -> None:
+    """The error is one of perdure with a hint, and nothing is written."""
     client.create_entity("note", "note")
-    case = WRONG[what]
-    with pytest.raises(ValueError, match=re.escape(case.said)) as refused:
+    case = WRONG_CALLS[what]
+    with pytest.raises(ValueError, match=re.escape(case.message)) as refused:
         case.use(client)
     assert isinstance(refused.value, perdure.PerdureError)
     assert refused.value.hint
     assert client.entity("note").get() == {}
 
 
-def test_what_was_not_awaited_says_so(dsn: str) -> None:
-    """It was "a value of type coroutine", or of a type that no user has ever heard of."""
+def test_call_that_was_not_awaited_is_rejected_as_a_value(dsn: str) -> None:
+    """The error says that `await` is missing, rather than name the type of a coroutine."""
 
     async def test() -> None:
         async with perdure.connect_async(dsn) as client:
             note = await client.create_entity("note", "note", {"n": 1})
             for use in (
-                lambda got: note.set(got, "m"),
-                lambda got: note.set({"m": [got]}),
-                lambda got: note.increment("n", got),
-                lambda got: client.start("w", got),
-                lambda got: client.handle("note").signal("go", got),
+                lambda unawaited: note.set(unawaited, "m"),
+                lambda unawaited: note.set({"m": [unawaited]}),
+                lambda unawaited: note.increment("n", unawaited),
+                lambda unawaited: client.start("w", unawaited),
+                lambda unawaited: client.handle("note").signal("go", unawaited),
             ):
-                got = note.get("n")
+                unawaited = note.get("n")
                 with pytest.raises(perdure.InvalidValue, match="was not awaited") as refused:
-                    await use(got)
+                    await use(unawaited)
                 assert "forget `await`" in (refused.value.hint or "")
-                await got  # type: ignore[misc]
+                await unawaited  # type: ignore[misc]
 
     asyncio.run(test())
 
@@ -240,8 +243,8 @@ BY_ID: dict[str, Use] = {
 
 
 @pytest.mark.parametrize("verb", BY_ID)
-def test_a_uuid_names_what_a_text_names(dsn: str, verb: str) -> None:
-    """Ids often are UUIDs, and `handle(id)` and `entity(id)` took one; these verbs refused it."""
+def test_verbs_accept_a_uuid_as_an_id(dsn: str, verb: str) -> None:
+    """Ids often are UUIDs, and not only `handle(id)` and `entity(id)` take one."""
     with perdure.connect(dsn, codec=AesGcm({"k": AesGcm.new_key()}, "k")) as client:
         if verb == "item":
             with pytest.raises(LookupError, match=str(ID)):
@@ -251,7 +254,7 @@ def test_a_uuid_names_what_a_text_names(dsn: str, verb: str) -> None:
             BY_ID[verb](client)
 
 
-def test_a_lab_takes_a_uuid_for_a_job(dsn: str) -> None:
+def test_lab_accepts_a_uuid_as_an_id(dsn: str) -> None:
     app = perdure.App()
 
     @app.coordinator
@@ -272,8 +275,11 @@ def test_a_lab_takes_a_uuid_for_a_job(dsn: str) -> None:
     asyncio.run(test())
 
 
-def test_what_is_known_of_arguments_is_what_sql_says(connection: psycopg.Connection[Any]) -> None:
-    """Of each function that a client calls: which arguments are text and numbers, and needed."""
+def test_kinds_of_arguments_match_the_signatures_in_sql(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """Python knows which arguments of each function are texts or numbers, and which are
+    required."""
     rows = connection.execute(
         """
         select p.proname, a.name, format_type(a.type, null),
@@ -300,8 +306,8 @@ def test_what_is_known_of_arguments_is_what_sql_says(connection: psycopg.Connect
             assert is_optional == (function in NEEDED_BUT_IN[name]), where
 
 
-def test_what_is_wrong_with_a_name_is_what_is_said(dsn: str) -> None:
-    """Of "f\\n3" it said that it has 3 bytes, and to choose a shorter one."""
+def test_error_of_a_name_says_what_is_wrong_with_it(dsn: str) -> None:
+    """A short name with a control character is not said to be too long."""
     with pytest.raises(perdure.InvalidName) as refused:
         check_name("f\n3", "a signal")
     assert refused.value.detail == "It holds a control character, or half of a surrogate pair."
@@ -314,8 +320,8 @@ def test_what_is_wrong_with_a_name_is_what_is_said(dsn: str) -> None:
     assert schema.value.detail == "It holds a NUL character."
 
 
-def test_a_call_outside_of_jobs_says_where_it_belongs() -> None:
-    """A client, as its hint had it, has none of these."""
+def test_call_outside_of_jobs_hints_at_where_it_belongs() -> None:
+    """Not at a client, which has no such functions."""
     for call in (perdure.now, perdure.heartbeat):
         with pytest.raises(perdure.InvalidArgument) as refused:
             call()

@@ -1,5 +1,7 @@
-"""Between what a worker has decided to do with a task and what is done: whatever comes in between
-is neither lost, nor told to code that is not there any more."""
+"""Events between the decision of a worker about a task and its execution.
+
+None of them is lost, and none reaches code that no longer runs.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,15 @@ T = "10 s"
 A_MOMENT = 0.2
 
 
-def is_taken(dsn: str, name: str) -> None:
-    """Let the task of this name be lost, and due."""
+def take_away(dsn: str, name: str) -> None:
+    """Take the task of this name away from its worker, and make it due."""
     taken = "update perdure.tasks set token = gen_random_uuid(), due_at = now() where name = %s"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(taken, [name])
 
 
 def waits_elsewhere(begun: Any) -> None:
-    """Wait for something else, and find what was begun cancelled, too."""
+    """Wait for something else, and find that the call begun before is cancelled too."""
     try:
         perdure.wait_for("never")
     finally:
@@ -43,16 +45,16 @@ def waits_elsewhere(begun: Any) -> None:
             begun.result()
 
 
-def waits_for_it(begun: Any) -> None:
-    """Wait for what was begun."""
+def waits_for_begun_call(begun: Any) -> None:
+    """Wait for the call that was begun before."""
     begun.result()
 
 
-@pytest.mark.parametrize("waits_next", [waits_elsewhere, waits_for_it])
-def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
+@pytest.mark.parametrize("waits_next", [waits_elsewhere, waits_for_begun_call])
+def test_busy_plain_code_is_cancelled_where_it_waits_next(
     app: perdure.App, client: perdure.Client, work: Any, waits_next: Any
 ) -> None:
-    """Once, though what it has begun on the side hears of it at once. (E2)"""
+    """(E2) Once, although the activity that it has begun is cancelled at once."""
     is_aside, goes_on = threading.Event(), threading.Event()
 
     @app.activity
@@ -66,7 +68,7 @@ def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
     @app.hook
     def busy(memory: perdure.Entity) -> None:
         begun = aside.start()
-        assert is_aside.wait(30)  # one that has not begun would not hear of the cancel
+        assert is_aside.wait(30)  # a call that has not begun would not notice the cancel
         memory.set(True, "ready")
         goes_on.wait(30)
         try:
@@ -89,7 +91,7 @@ def test_plain_code_that_is_busy_hears_of_a_cancel_where_it_waits_next(
 
 
 def wakes_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let threads of hooks be slow to see an answer."""
+    """Make threads of hooks slow to see an answer."""
     result = Future.result
 
     def slow(future: Future[Any], timeout: float | None = None) -> Any:
@@ -103,7 +105,7 @@ def wakes_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def begins_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let calls of threads be slow to reach the loop."""
+    """Make calls of threads slow to reach the event loop."""
     submit = asyncio.run_coroutine_threadsafe
 
     def slow(asked: Any, loop: asyncio.AbstractEventLoop) -> Future[Any]:
@@ -125,7 +127,7 @@ def begins_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("is_slow", "pause"), [(wakes_late, 0), (begins_late, 2 * A_MOMENT)])
-def test_a_thread_that_has_something_to_do_does_not_leave_memory(
+def test_hook_is_not_parked_while_its_thread_has_work_to_do(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
@@ -133,7 +135,7 @@ def test_a_thread_that_has_something_to_do_does_not_leave_memory(
     is_slow: Any,
     pause: float,
 ) -> None:
-    """Though something else that it has begun is open: it would sleep until that is answered."""
+    """Another call of it is open, and the hook would sleep until that one is answered."""
 
     @app.hook
     async def aside(memory: perdure.AsyncEntity) -> None:
@@ -158,10 +160,10 @@ def test_a_thread_that_has_something_to_do_does_not_leave_memory(
     assert client.start(waits).result(T) == "done"
 
 
-def test_a_hook_whose_time_is_up_just_before_it_leaves_memory_is_cancelled_all_the_same(
+def test_hook_that_times_out_just_before_it_is_parked_is_cancelled(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was to be parked: without a time at which to wake up, since that had passed."""
+    """If it were parked, it would have no time to wake up at, since that has passed."""
     leave = HookTurn.leave
 
     def leaves(turn: HookTurn) -> None:
@@ -189,11 +191,11 @@ def test_a_hook_whose_time_is_up_just_before_it_leaves_memory_is_cancelled_all_t
     assert client.start(waits).result(T) == ["TimeoutError", True]
 
 
-def test_a_thread_that_loses_its_task_is_not_told_that_it_is_cancelled(
+def test_thread_that_loses_its_task_is_not_cancelled(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """Whoever holds the task next goes on in its place: what it would undo is still wanted."""
-    heard: list[str] = []
+    """The next holder of the task continues it, so the thread must not undo anything."""
+    cancels: list[str] = []
 
     @app.hook
     def waits_plainly(memory: perdure.Entity) -> str:
@@ -201,7 +203,7 @@ def test_a_thread_that_loses_its_task_is_not_told_that_it_is_cancelled(
         try:
             perdure.wait_for("go")
         except asyncio.CancelledError:
-            heard.append("a cancel")
+            cancels.append("a cancel")
             raise
         return "went on"
 
@@ -212,16 +214,16 @@ def test_a_thread_that_loses_its_task_is_not_told_that_it_is_cancelled(
     work(lease=1)
     handle = client.start(waits)
     handle.memory.until("$.ready == true", timeout=T)
-    is_taken(dsn, "waits_plainly")
+    take_away(dsn, "waits_plainly")
     handle.signal("go")
     assert handle.result(T) == "went on"
-    assert heard == []
+    assert cancels == []
 
 
-def test_a_thread_whose_hook_is_refused_while_it_unwinds_tells_why(
+def test_hook_rejected_while_its_thread_unwinds_fails_with_the_reason(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was to be parked, with nothing left to wait for."""
+    """It must not be parked, because it has nothing left to wait for."""
     unwinds, refused = threading.Event(), threading.Event()
     leave, answered, make_round = HookTurn.leave, HookTurn.answered, Committer._round
 
@@ -262,10 +264,10 @@ def test_a_thread_whose_hook_is_refused_while_it_unwinds_tells_why(
     assert client.start(waits).result(T) == "not so"
 
 
-def test_plain_code_that_waits_for_what_it_has_shielded_hears_of_a_cancel_behind_it(
+def test_plain_code_is_cancelled_after_the_shielded_call_it_waits_for(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Though something else that it has begun is cancelled at once. (E2)"""
+    """(E2) Although another call that it has begun is cancelled at once."""
     goes_on = threading.Event()
 
     @app.activity
@@ -285,11 +287,11 @@ def test_plain_code_that_waits_for_what_it_has_shielded_hears_of_a_cancel_behind
         begun = perdure.shielded(part.start)
         aside.start()
         memory.set(True, "ready")
-        told = begun.result()
+        result = begun.result()
         try:
             perdure.wait_for("never")
         finally:
-            memory.set(told, "part")
+            memory.set(result, "part")
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:
@@ -305,15 +307,16 @@ def test_plain_code_that_waits_for_what_it_has_shielded_hears_of_a_cancel_behind
     assert handle.result(T) == ["CancelledError", "done"]
 
 
-def test_a_hook_that_starts_over_from_its_journal_knows_how_far_its_activities_were(
+def test_hook_that_restarts_from_its_journal_keeps_progress_of_activities(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a worker was lost: what its claim told of them was of before they began."""
-    answered, told = HookTurn.answered, threading.Event()
+    """As after the loss of a worker: the progress is newer than what the claim of the hook
+    returned."""
+    answered, has_reported = HookTurn.answered, threading.Event()
     begun: list[Any] = []
 
     def starts_over(turn: HookTurn, answer: dict[str, Any]) -> None:
-        is_due = told.is_set() and len(begun) == 1
+        is_due = has_reported.is_set() and len(begun) == 1
         answered(turn, {"state": "stale"} if is_due else answer)
 
     @app.activity
@@ -321,7 +324,7 @@ def test_a_hook_that_starts_over_from_its_journal_knows_how_far_its_activities_w
         begun.append(perdure.info().progress)
         if len(begun) == 1:
             perdure.heartbeat({"page": 12})
-            told.set()
+            has_reported.set()
             await asyncio.sleep(60)
         return begun[-1]
 
@@ -341,10 +344,11 @@ def test_a_hook_that_starts_over_from_its_journal_knows_how_far_its_activities_w
     assert client.start(waits).result(T) == {"page": 12}
 
 
-def test_what_a_lost_task_cannot_open_is_not_held_against_who_has_it_next(
+def test_failed_read_of_a_lost_task_does_not_harm_its_next_turn(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its journal is still being read when the same worker claims it again: that one keeps it."""
+    """The same worker claims the task again while its journal is still being read; the new turn
+    goes on."""
     read_journal = Engine.read_journal
     reads, begins, fails = threading.Event(), threading.Event(), threading.Event()
     begun: list[str] = []
@@ -372,16 +376,17 @@ def test_what_a_lost_task_cannot_open_is_not_held_against_who_has_it_next(
     work(lease=1)
     handle = client.start(waits)
     assert reads.wait(20)
-    is_taken(dsn, "takes_long")
+    take_away(dsn, "takes_long")
     assert begins.wait(20)
     fails.set()
     assert handle.result(T) == 1
 
 
-def test_a_task_whose_commit_nobody_tells_of_is_let_go_of(
+def test_task_with_an_unknown_commit_is_released(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would be held, and say nothing any more; who has it next runs it again. [P12]"""
+    """[P12] Neither the commit nor a question about it is answered. The next holder of the task
+    runs it again; without a release it would be held for ever."""
     judged, call = TransactionAttempt._judged, AsyncLink.call
     lost: list[str] = []
 
@@ -413,14 +418,14 @@ def test_a_task_whose_commit_nobody_tells_of_is_let_go_of(
     assert lost == ["commit", "question"]
 
 
-def test_a_worker_that_stops_gives_back_what_its_threads_only_waited_for(
+def test_stopping_worker_releases_tasks_whose_threads_only_wait(
     app: perdure.App,
     client: perdure.Client,
     dsn: str,
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They have to wake up first: another worker would wait for the end of the lease."""
+    """It wakes the threads first; otherwise another worker would wait for the end of the lease."""
     begun = threading.Event()
 
     @app.activity
@@ -446,10 +451,11 @@ def test_a_worker_that_stops_gives_back_what_its_threads_only_waited_for(
         assert connection.execute(given_back).fetchone() == (True,)
 
 
-def test_a_parked_coordinator_is_taken_up_with_what_others_have_told_of_its_activities(
+def test_parked_coordinator_resumes_with_progress_from_other_workers(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another worker had begun the next attempt, and was lost before it could record anything."""
+    """As if another worker had begun the next attempt, and was lost before it could record
+    anything."""
     is_parked = "select token is null and progress is not null from perdure.tasks"
     begun: list[Any] = []
 
@@ -470,8 +476,8 @@ def test_a_parked_coordinator_is_taken_up_with_what_others_have_told_of_its_acti
     work(lease=1)
     handle = client.start(waits)
     wait_for(dsn, is_parked)
-    told = "update perdure.tasks set progress = replace(progress::text, '12', '50')::jsonb"
+    report = "update perdure.tasks set progress = replace(progress::text, '12', '50')::jsonb"
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(told)
+        connection.execute(report)
     assert handle.result(T) == {"page": 50}
     assert begun == [None, {"page": 50}]

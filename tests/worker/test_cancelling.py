@@ -1,4 +1,5 @@
-"""Cancelling, end to end: whom a request to cancel reaches, and what may be done then. (E2)"""
+"""Cancelling, end to end (E2): what a request to cancel reaches, and what cancelled code may still
+do."""
 
 from __future__ import annotations
 
@@ -24,16 +25,16 @@ HAVE_TURNED = (
 
 
 def is_cancelled(handle: perdure.Handle) -> str:
-    """Wait for the end of a job that is cancelled; give what it says."""
+    """Wait until a job has ended as cancelled, and return its message."""
     with pytest.raises(perdure.JobCancelled) as error:
         handle.result(T)
     return error.value.message
 
 
-# Before anything, and while nothing goes on.
+# Before a job begins, and while it waits.
 
 
-def test_a_job_that_is_cancelled_before_it_begins_hears_of_it_where_it_first_waits(
+def test_job_cancelled_before_it_begins_is_cancelled_at_its_first_wait(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     called = []
@@ -57,10 +58,10 @@ def test_a_job_that_is_cancelled_before_it_begins_hears_of_it_where_it_first_wai
     assert handle.memory.get() == {"clean": True}
 
 
-def test_what_is_written_where_a_cancel_is_first_heard_stays_written(
+def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Commands and signals are done as they are asked for; what takes its time does not begin."""
+    """Commands and signals are carried out; activities, hooks and children do not begin."""
     called = []
 
     @app.activity
@@ -98,10 +99,10 @@ def test_what_is_written_where_a_cancel_is_first_heard_stays_written(
     assert handle.children() == []
 
 
-def test_a_pause_between_attempts_is_not_slept_through(
+def test_cancel_ends_the_pause_before_a_retry(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """That of an activity, of an activity on a queue, and of a hook."""
+    """Of an activity, a dispatched activity and a hook."""
     later = perdure.Retry(attempts=2, delay="1 h")
 
     @app.activity(retry=later)
@@ -127,10 +128,10 @@ def test_a_pause_between_attempts_is_not_slept_through(
     assert is_cancelled(handle) == "enough"
 
 
-def test_a_cancel_goes_down_to_what_plain_code_waits_for(
+def test_cancel_reaches_what_plain_code_waits_for(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A hook, a child, a limited wait: as where it is awaited."""
+    """A hook, a child or a wait with a timeout, as in async code."""
 
     @app.hook
     async def tidies(memory: perdure.AsyncEntity, what: str) -> None:
@@ -174,7 +175,7 @@ def test_a_cancel_goes_down_to_what_plain_code_waits_for(
     is_cancelled(the_child)
 
 
-def test_a_second_cancel_disturbs_nobody_who_cleans_up(
+def test_second_cancel_does_not_interrupt_cleanup(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -195,18 +196,18 @@ def test_a_second_cancel_disturbs_nobody_who_cleans_up(
     assert handle.memory.get() == {"clean": True}
 
 
-# What runs.
+# Running code.
 
 
-def test_what_a_thread_gives_after_a_cancel_is_ignored(
+def test_result_of_a_thread_after_a_cancel_is_ignored(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    going, told = threading.Event(), threading.Event()
+    going, may_return = threading.Event(), threading.Event()
 
     @app.activity
     def long() -> str:
         going.set()
-        told.wait(20)
+        may_return.wait(20)
         return "too late"
 
     @app.coordinator
@@ -218,13 +219,14 @@ def test_what_a_thread_gives_after_a_cancel_is_ignored(
     assert going.wait(20)
     handle.cancel()
     is_cancelled(handle)
-    told.set()
+    may_return.set()
     assert handle.memory.get() == {}
 
 
-def test_an_activity_on_another_worker_hears_of_it_with_its_heartbeat(
+def test_cancel_reaches_an_activity_on_another_worker(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
+    """That worker learns of it by its heartbeat."""
     far = perdure.App()
     has_begun, heard = threading.Event(), threading.Event()
 
@@ -246,21 +248,22 @@ def test_an_activity_on_another_worker_hears_of_it_with_its_heartbeat(
     work(queues=["default"])
     work(far, queues=["far"], lease=1)
     handle = client.start(waits)
-    assert has_begun.wait(20)  # the database knows of its claim before the worker may
+    assert has_begun.wait(20)  # the database knows of its claim before its worker does
     handle.cancel()
     is_cancelled(handle)
     assert heard.wait(20)
 
 
-def test_a_plain_hook_hears_of_a_cancel_that_comes_while_it_leaves_memory(
+def test_plain_hook_is_cancelled_while_it_is_being_parked(
     app: perdure.App,
     client: perdure.Client,
     dsn: str,
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P5] [P8]: its thread takes its time to unwind, and the worker hears of the cancel meanwhile.
-    Had it taken that, the hook would sleep on.
+    """[P5] [P8] Its thread unwinds slowly, and the worker learns of the cancel meanwhile.
+
+    If that used up the request, the hook would sleep on.
     """
     leaves, heard, go = threading.Event(), threading.Event(), threading.Event()
     kept = HookTurn._kept
@@ -284,7 +287,7 @@ def test_a_plain_hook_hears_of_a_cancel_that_comes_while_it_leaves_memory(
 
     monkeypatch.setattr(HookTurn, "_kept", keep)
     monkeypatch.setattr("perdure.workers.waits.GRACE", 0)
-    work(lease=0.9)  # heartbeats ask for news
+    work(lease=0.9)  # short, so that heartbeats soon ask for messages
     handle = client.start(waits)
     assert leaves.wait(20)
     handle.cancel()
@@ -294,7 +297,7 @@ def test_a_plain_hook_hears_of_a_cancel_that_comes_while_it_leaves_memory(
     wait_for(dsn, "select not exists (select from perdure.tasks)")
 
 
-def test_an_activity_that_is_cancelled_on_its_queue_never_begins(
+def test_activity_cancelled_in_its_queue_never_begins(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     called = []
@@ -305,9 +308,9 @@ def test_an_activity_that_is_cancelled_on_its_queue_never_begins(
 
     @app.coordinator
     async def limits(memory: perdure.AsyncEntity) -> str:
-        asked = far.start()
+        pending = far.start()
         await perdure.wait_for("go")
-        asked.cancel()
+        pending.cancel()
         return str(await perdure.wait_for("end"))
 
     work(queues=["default"])
@@ -321,10 +324,11 @@ def test_an_activity_that_is_cancelled_on_its_queue_never_begins(
     assert called == []
 
 
-def test_activities_that_are_cancelled_on_their_queue_take_nothing_of_its_rate(
+def test_activities_cancelled_in_their_queue_do_not_use_its_rate(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """What another job asks for does not stand behind them, and the job can be forgotten."""
+    """The activity of another job does not wait behind them, and the cancelled job can be
+    forgotten."""
     called = []
 
     @app.activity(queue="llm")
@@ -350,11 +354,11 @@ def test_activities_that_are_cancelled_on_their_queue_take_nothing_of_its_rate(
 
 
 @pytest.mark.parametrize("state", ["parked", "running"])
-def test_it_goes_down_from_hook_to_hook(
+def test_cancel_reaches_hooks_of_hooks(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, state: str
 ) -> None:
-    """A hook of a hook of a hook, async and plain; the undermost waits, or works. Each may clean
-    up, also when the job has ended."""
+    """Three hooks, async and plain, call each other, and the innermost one waits or works. Each
+    cleans up, even after the job has ended."""
     going = threading.Event()
 
     @app.hook
@@ -395,13 +399,13 @@ def test_it_goes_down_from_hook_to_hook(
     wait_for(dsn, "select not exists (select from perdure.tasks)")
 
 
-# One hook.
+# Single hooks.
 
 
-def test_one_hook_is_cancelled_from_outside(
+def test_client_cancels_one_hook(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """One that was called from outside, one that is detached, one that a coordinator awaits."""
+    """A hook that a client requested, a detached one, and one that a coordinator awaits."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity, who: str) -> None:
@@ -436,7 +440,7 @@ def test_one_hook_is_cancelled_from_outside(
     assert not handle.cancel_hook(outside)
 
 
-def test_an_async_client_cancels_hooks_and_sees_families_too(client: perdure.Client) -> None:
+def test_async_client_cancels_hooks_and_reads_families(client: perdure.Client) -> None:
     client.start("nothing", id="parent")
 
     async def main() -> Any:
@@ -456,7 +460,7 @@ def test_an_async_client_cancels_hooks_and_sees_families_too(client: perdure.Cli
 
 
 def shield(work: Any) -> Any:
-    """Shield by what asyncio has, as one would write it in place."""
+    """Shield work with asyncio alone, as users would write it."""
 
     async def waits() -> Any:
         inner = asyncio.ensure_future(work)
@@ -471,7 +475,7 @@ def shield(work: Any) -> Any:
 
 @pytest.mark.parametrize("way", [perdure.shielded, shield])
 @pytest.mark.parametrize("cache", [0, 100])
-def test_what_is_shielded_is_done_to_its_end(
+def test_shielded_work_is_completed_after_a_cancel(
     app: perdure.App,
     client: perdure.Client,
     dsn: str,
@@ -479,15 +483,16 @@ def test_what_is_shielded_is_done_to_its_end(
     way: Callable[[Any], Any],
     cache: int,
 ) -> None:
-    """In a coordinator and in a hook: activities, hooks, commands and waits."""
+    """In a coordinator and in a hook: waits, hooks and commands. Code after the shield does not
+    run."""
 
     @app.hook
     async def part(memory: perdure.AsyncEntity, who: str) -> str:
         return f"part of {who}"
 
     async def pay(memory: perdure.AsyncEntity, who: str) -> str:
-        told = await perdure.wait_for(f"go {who}")
-        await memory.set([told, await part(memory, who)], who)
+        number = await perdure.wait_for(f"go {who}")
+        await memory.set([number, await part(memory, who)], who)
         return "paid"
 
     @app.hook
@@ -505,7 +510,7 @@ def test_what_is_shielded_is_done_to_its_end(
 
     @app.coordinator
     async def both(memory: perdure.AsyncEntity) -> None:
-        async with asyncio.TaskGroup() as group:  # it waits for all, unlike gather
+        async with asyncio.TaskGroup() as group:  # unlike gather, it waits for all
             group.create_task(orders.function(memory))
             group.create_task(pays(memory))
 
@@ -523,18 +528,19 @@ def test_what_is_shielded_is_done_to_its_end(
 
 
 @pytest.mark.parametrize("cache", [0, 100])
-def test_what_plain_code_shields_is_done_to_its_end(
+def test_work_shielded_by_plain_code_is_completed_after_a_cancel(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, cache: int
 ) -> None:
-    """It runs again from the top, in a coordinator and in a hook, and hears of it behind."""
+    """In a coordinator and in a hook, also when they run again from the top. Code after the shield
+    is cancelled."""
 
     @app.hook
     def part(memory: perdure.Entity, who: str) -> str:
         return f"part of {who}"
 
     def pay(memory: perdure.Entity, who: str) -> str:
-        told = perdure.wait_for(f"go {who}")
-        memory.set([told, perdure.shielded(lambda: part(memory, who))], who)
+        number = perdure.wait_for(f"go {who}")
+        memory.set([number, perdure.shielded(lambda: part(memory, who))], who)
         return "paid"
 
     @app.hook
@@ -568,9 +574,11 @@ def test_what_plain_code_shields_is_done_to_its_end(
     assert handle.memory.get() == want | {"heard": "enough"}
 
 
-def test_a_shield_of_plain_code_gives_what_its_work_gives(
+def test_shield_of_plain_code_passes_on_results_and_errors(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
+    """A call in the wrong form is refused with a hint at the right one."""
+
     @app.activity
     def fails() -> None:
         raise LookupError("no")
@@ -609,7 +617,7 @@ def test_a_shield_of_plain_code_gives_what_its_work_gives(
     assert client.start(both).result(T) == [want, want, hint]
 
 
-def test_a_shield_gives_what_its_work_gives(
+def test_shield_of_async_code_passes_on_results_and_errors(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -641,14 +649,15 @@ def test_a_shield_gives_what_its_work_gives(
         asyncio.run(perdure.shielded(None))  # type: ignore[arg-type]
 
 
-def test_what_is_asked_for_in_a_shield_says_so(
+def test_requests_made_in_a_shield_are_marked_as_shielded(
     app: perdure.App,
     client: perdure.Client,
     dsn: str,
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """For a turn that is built before its worker hears of a cancel: it does not begin cancelled."""
+    """A turn that was built before its worker learned of a cancel then does not begin them as
+    cancelled."""
     sent = []
     advance = Calls.advance
 
@@ -699,31 +708,32 @@ def test_what_is_asked_for_in_a_shield_says_so(
     work(queues=["default"])
     client.start(both)
     wait_for(dsn, "select count(*) = 10 from perdure.tasks where queue = 'nowhere'")
-    asked = {request["args"][0]: request.get("shielded") for request in sent if request["args"]}
-    assert asked == {1: True, 2: True, 3: None, 4: True, 5: True, 6: None} | {
+    marks = {request["args"][0]: request.get("shielded") for request in sent if request["args"]}
+    assert marks == {1: True, 2: True, 3: None, 4: True, 5: True, 6: None} | {
         7: None, 8: True, 9: None, 10: True
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("hears_at", ["heartbeat", "wait"])
-def test_what_a_hook_awaits_after_it_has_heard_of_a_cancel_goes_on(
+def test_parallel_wait_of_a_cancelled_hook_goes_on(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, hears_at: str
 ) -> None:
-    """It is cancelled before it begins: what it does side by side stands at its first call."""
+    """The hook is cancelled before it begins; its second asyncio task has then made its first
+    call."""
 
     async def other() -> Any:
         return await perdure.wait_for("other")
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity) -> None:
-        beside = asyncio.create_task(other())
+        parallel = asyncio.create_task(other())
         try:
-            await asyncio.sleep(0)  # `beside` is at its call
+            await asyncio.sleep(0)  # `parallel` makes its call
             if hears_at == "heartbeat":
                 perdure.heartbeat()
             await perdure.wait_for("go")
         finally:
-            await memory.set(await beside, "told")
+            await memory.set(await parallel, "told")
 
     client.create_entity("e", "e")
     handle = client.handle("e")

@@ -1,4 +1,5 @@
-"""Children, end to end: begun, awaited, left behind, and what becomes of them. (E3)"""
+"""Children, end to end (E3): how they begin, what they return, and what happens when a parent
+ends."""
 
 from __future__ import annotations
 
@@ -18,20 +19,21 @@ T = "40 s"
 
 @dataclass
 class Review:
-    """What a reviewer says."""
+    """The rating of a reviewer."""
 
     stars: int
     text: str = ""
 
 
-# What comes back.
+# Results and failures.
 
 
 @pytest.mark.parametrize("within", ["coordinator", "hook"])
-def test_a_coordinator_that_is_called_without_its_memory_says_so(
+def test_coordinator_called_without_its_memory_is_rejected(
     app: perdure.App, client: perdure.Client, work: Any, within: str
 ) -> None:
-    """It ran with its first argument for a memory, and with a default for the argument."""
+    """Otherwise it would run with its first argument as its memory, and with a default as the
+    argument."""
 
     @app.coordinator
     async def doubles(memory: perdure.AsyncEntity, number: int = 0) -> int:
@@ -48,16 +50,16 @@ def test_a_coordinator_that_is_called_without_its_memory_says_so(
         return await (calls(memory) if within == "hook" else calls.function(memory))
 
     work()
-    told, hint = client.start(asks).result(T)
-    assert told == 8
+    doubled, hint = client.start(asks).result(T)
+    assert doubled == 8
     assert hint == "Call doubles(memory, …), or perdure.child(doubles, …) to make it a job."
     assert asyncio.run(doubles.function(None, 2)) == 4
 
 
-def test_the_result_of_a_child_has_the_type_of_its_annotation(
+def test_result_of_a_child_has_its_annotated_type(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Awaited, or begun and awaited later; from a coordinator and from a hook; async and plain."""
+    """Awaited at once or later, from a coordinator or a hook, in async or plain code."""
 
     @app.coordinator
     async def review(memory: perdure.AsyncEntity, stars: int) -> Review:
@@ -76,14 +78,14 @@ def test_the_result_of_a_child_has_the_type_of_its_annotation(
     @app.coordinator
     async def all_of_them(memory: perdure.AsyncEntity) -> list[Any]:
         begun = [review.start(1), perdure.start_child(review, 2)]
-        told = [(await each).stars for each in begun]
-        return [*told, *await asks(memory), *await asks_plainly(memory)]
+        stars = [(await each).stars for each in begun]
+        return [*stars, *await asks(memory), *await asks_plainly(memory)]
 
     work()
     assert client.start(all_of_them).result(T) == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_a_child_that_is_begun_takes_the_options_of_one_that_is_awaited(
+def test_started_child_takes_the_options_of_an_awaited_one(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -105,7 +107,7 @@ def test_a_child_that_is_begun_takes_the_options_of_one_that_is_awaited(
     assert handle.result(T) == ["a", "b"]
 
 
-def test_a_failure_is_told_through_all_levels(
+def test_failure_keeps_its_cause_through_all_levels(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.activity
@@ -129,19 +131,19 @@ def test_a_failure_is_told_through_all_levels(
         try:
             await perdure.child(second)
         except perdure.ChildFailed as error:
-            way = error.failure["through"]
-            return [error.type, error.message, "no source" in (error.traceback or ""), way]
+            path = error.failure["through"]
+            return [error.type, error.message, "no source" in (error.traceback or ""), path]
         return []
 
     work()
-    told = client.start(first).result(T)
-    assert told[:3] == ["LookupError", "no source", True]
-    assert told[3] == [
+    failure = client.start(first).result(T)
+    assert failure[:3] == ["LookupError", "no source", True]
+    assert failure[3] == [
         "activity fails", "ActivityFailed", "ChildFailed", "hook middle", "HookFailed",
     ]  # fmt: skip
 
 
-def test_a_child_that_is_terminated_or_belongs_to_another_fails(
+def test_child_fails_when_terminated_or_when_its_id_is_taken(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -150,12 +152,12 @@ def test_a_child_that_is_terminated_or_belongs_to_another_fails(
 
     @app.coordinator
     async def parent(memory: perdure.AsyncEntity) -> list[Any]:
-        told = await asyncio.gather(
+        outcomes = await asyncio.gather(
             perdure.child(waits, id="mine"),
             perdure.child(waits, id="taken"),
             return_exceptions=True,
         )
-        return [[each.type, each.message] for each in told]
+        return [[each.type, each.message] for each in outcomes]
 
     client.start(waits, id="taken", queue="nowhere")
     work()
@@ -172,22 +174,22 @@ def test_a_child_that_is_terminated_or_belongs_to_another_fails(
 def test_signals_go_to_children_and_back(
     app: perdure.App, client: perdure.Client, work: Any, by: str
 ) -> None:
-    """[P5] A child can be signalled as soon as it has been asked for, begun or detached."""
+    """[P5] A child, attached or detached, can be signalled as soon as it has been requested."""
 
     @app.coordinator
     async def echo(memory: perdure.AsyncEntity) -> None:
-        told = await perdure.wait_for("ask")
-        await perdure.signal(perdure.info().parent or "", "answer", [told, memory.id])
+        number = await perdure.wait_for("ask")
+        await perdure.signal(perdure.info().parent or "", "answer", [number, memory.id])
 
     async def talk(memory: perdure.AsyncEntity) -> Any:
-        mine = [f"{memory.id}/begun", f"{memory.id}/detached"]
-        begun = perdure.start_child(echo, id=mine[0])
-        perdure.child(echo, id=mine[1], detached=True)
-        for place, child in enumerate(mine):
+        ids = [f"{memory.id}/begun", f"{memory.id}/detached"]
+        begun = perdure.start_child(echo, id=ids[0])
+        perdure.child(echo, id=ids[1], detached=True)
+        for place, child in enumerate(ids):
             await perdure.signal(child, "ask", place)
-        told = sorted([await perdure.wait_for("answer") for _ in mine])
+        answers = sorted([await perdure.wait_for("answer") for _ in ids])
         await begun
-        return told
+        return answers
 
     hook = app.hook(talk)
 
@@ -200,10 +202,10 @@ def test_signals_go_to_children_and_back(
 
 
 @pytest.mark.parametrize("by", ["coordinator", "hook"])
-def test_what_was_begun_is_asked_for_before_a_signal_goes_to_it(
+def test_child_is_requested_before_a_signal_to_it_is_sent(
     app: perdure.App, client: perdure.Client, work: Any, by: str
 ) -> None:
-    """[P5] Also where a worker that had nothing to send wakes up: for the detached child."""
+    """[P5] Also in a turn that begins with nothing to send, and for a detached child."""
 
     @app.coordinator
     async def echo(memory: perdure.AsyncEntity) -> Any:
@@ -228,10 +230,10 @@ def test_what_was_begun_is_asked_for_before_a_signal_goes_to_it(
 
 
 @pytest.mark.parametrize("by", ["coordinator", "hook"])
-def test_a_detached_child_is_begun_once_whatever_is_forgotten(
+def test_detached_child_begins_once_although_it_was_forgotten(
     app: perdure.App, client: perdure.Client, dsn: str, connect: Any, work: Any, by: str
 ) -> None:
-    """[P1] [P13] Who has begun it asks for it again when another worker takes over."""
+    """[P1] [P13] Its parent requests it again when another worker takes over."""
     begun: list[str] = []
 
     @app.coordinator
@@ -263,7 +265,9 @@ def test_a_detached_child_is_begun_once_whatever_is_forgotten(
     assert connection.execute("select count(*) from jobs").fetchone() == (0,)
 
 
-def test_a_thousand_children_answer(app: perdure.App, client: perdure.Client, work: Any) -> None:
+def test_parent_gets_the_results_of_a_thousand_children(
+    app: perdure.App, client: perdure.Client, work: Any
+) -> None:
     @app.coordinator
     async def square(memory: perdure.AsyncEntity, x: int) -> int:
         return x * x
@@ -281,10 +285,10 @@ def test_a_thousand_children_answer(app: perdure.App, client: perdure.Client, wo
     assert {each.id for each in family[1:]} == {f"sums/square#{n}" for n in range(1, 1001)}
 
 
-# Who is whose.
+# Families.
 
 
-def test_a_family_is_seen_from_outside(
+def test_client_reads_the_family_of_a_job(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -315,8 +319,8 @@ def test_a_family_is_seen_from_outside(
     wait_for(dsn, "select count(*) = 1 from perdure.jobs where status = 'running'")
 
 
-def test_a_child_is_found_behind_a_large_family(client: perdure.Client, dsn: str) -> None:
-    """What came behind the first ten thousand was left out, without a word."""
+def test_children_are_found_in_a_large_family(client: perdure.Client, dsn: str) -> None:
+    """`family()` returns ten thousand jobs at most; `children()` must not stop there."""
     old = """
         insert into perdure.jobs (id, workflow, status, parent, queue, priority, finished_at)
         select id, 'w', 'completed', parent, 'default', 5, now()
@@ -336,11 +340,13 @@ def test_a_child_is_found_behind_a_large_family(client: perdure.Client, dsn: str
 
 
 @pytest.mark.parametrize("end", ["returns", "raises", "is cancelled", "is terminated"])
-def test_each_child_has_its_fate_when_its_parent_ends(
+def test_end_of_a_parent_cancels_or_keeps_each_child_by_its_policy(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, end: str
 ) -> None:
-    """What nobody awaits any more is cancelled, what was detached goes on, unless told otherwise.
-    Those that a hook has begun have theirs when the hook ends."""
+    """Attached children are cancelled and detached ones continue, unless requested otherwise.
+
+    For children of a hook, the end of the hook counts.
+    """
 
     @app.coordinator
     async def endless(memory: perdure.AsyncEntity, who: str) -> None:
@@ -366,9 +372,9 @@ def test_each_child_has_its_fate_when_its_parent_ends(
         perdure.child(endless, "x", id="detached, cancels", detached=True, on_parent_end="cancel")
         awaited = asyncio.ensure_future(perdure.child(endless, "a", id="awaited"))
         await begins(memory)
-        told = asyncio.ensure_future(perdure.wait_for("go"))
-        await asyncio.wait([awaited, told], return_when=asyncio.FIRST_COMPLETED)
-        if told.result() == "raises":
+        signal = asyncio.ensure_future(perdure.wait_for("go"))
+        await asyncio.wait([awaited, signal], return_when=asyncio.FIRST_COMPLETED)
+        if signal.result() == "raises":
             raise ValueError("end")
 
     work()
@@ -393,7 +399,7 @@ def test_each_child_has_its_fate_when_its_parent_ends(
     wait_for(dsn, "select count(*) = 3 from perdure.tasks")
 
 
-def test_a_child_that_is_awaited_is_cancelled_with_the_await_and_a_detached_one_is_not(
+def test_cancelled_await_cancels_attached_children_only(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -423,7 +429,7 @@ def test_a_child_that_is_awaited_is_cancelled_with_the_await_and_a_detached_one_
 
 
 @pytest.mark.parametrize("asker", ["a coordinator", "a hook"])
-def test_in_the_last_breath_only_that_begins_which_is_to_continue(
+def test_child_requested_in_the_last_turn_begins_only_if_it_continues(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, asker: str
 ) -> None:
     @app.hook
@@ -443,7 +449,7 @@ def test_in_the_last_breath_only_that_begins_which_is_to_continue(
     assert family == [("continues",), ("detached",)]
 
 
-def test_a_hook_that_is_tried_again_finds_the_child_that_it_has_begun(
+def test_retried_hook_finds_the_child_that_it_has_begun(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -471,19 +477,19 @@ def test_a_hook_that_is_tried_again_finds_the_child_that_it_has_begun(
     assert handle.result(T) == "on"
 
 
-def test_a_fate_that_is_none_is_refused(
+def test_unknown_policy_for_the_end_of_a_parent_is_rejected(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     @app.coordinator
     async def parent(memory: perdure.AsyncEntity) -> list[str]:
-        fate: Any = "abandon"
-        told = []
+        unknown: Any = "abandon"
+        refusals = []
         for ask in (perdure.child, perdure.start_child):
             try:
-                await ask("c", on_parent_end=fate)
+                await ask("c", on_parent_end=unknown)
             except perdure.InvalidArgument as error:
-                told.append(error.message)
-        return told
+                refusals.append(error.message)
+        return refusals
 
     work()
     assert client.start(parent).result(T) == ["on_parent_end='abandon' is not known"] * 2

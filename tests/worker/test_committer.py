@@ -1,4 +1,5 @@
-"""The committer: batches, turns that are busy or bad, and replies that are lost. [P12]"""
+"""The committer: batches, locked jobs, bad turns, hints, the pace of claims, and lost replies.
+[P12]"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from tests.worker.test_until import wait_for
 T = "40 s"
 
 
-def test_an_open_transaction_on_one_job_stops_no_other(
+def test_locked_job_does_not_hold_up_other_jobs(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str
 ) -> None:
     @app.coordinator
@@ -51,11 +52,11 @@ def test_an_open_transaction_on_one_job_stops_no_other(
     assert locked.result(T) == 13
 
 
-@pytest.mark.direct("it looks at sessions, and sets their limits")
+@pytest.mark.direct("it reads sessions, and sets their limits")
 @pytest.mark.parametrize(
     ("timeout", "state"), [("0", "active"), ("10ms", "idle")], ids=["in a call", "between calls"]
 )
-def test_a_worker_that_ends_leaves_no_connection(
+def test_worker_that_ends_closes_all_its_connections(
     app: perdure.App,
     client: perdure.Client,
     dsn: str,
@@ -64,7 +65,7 @@ def test_a_worker_that_ends_leaves_no_connection(
     timeout: str,
     state: str,
 ) -> None:
-    """A turn that waits for its job does so on a connection of its own, which is closed as well."""
+    """Also the one on which a turn waits for its locked job."""
 
     @app.coordinator
     async def counts(memory: perdure.AsyncEntity) -> int:
@@ -76,7 +77,7 @@ def test_a_worker_that_ends_leaves_no_connection(
     left = f"select not exists (select from pg_stat_activity where {waits})"
     handle = client.start(counts)
     monkeypatch.setenv("PGOPTIONS", f"-c lock_timeout={timeout}")
-    gc.disable()  # the collector would find what was left open, some time
+    gc.disable()  # the collector might close a connection that was left open
     try:
         with psycopg.connect(dsn) as locker:
             locker.execute("update perdure.jobs set context = '{\"n\": 10}'")
@@ -86,20 +87,23 @@ def test_a_worker_that_ends_leaves_no_connection(
             locker.commit()
     finally:
         gc.enable()
-    assert "(CancelledError)" not in caplog.text  # nobody was cancelled while he let go
+    assert (
+        "(CancelledError)" not in caplog.text
+    )  # no code was cancelled while it closed connections
     with perdure.Worker(app, dsn=dsn, **UNHINTED):
         assert handle.result(T) == 11
 
 
 @pytest.mark.direct("it is about hints")
-def test_a_hint_that_comes_while_a_claim_is_on_its_way_is_kept(
+def test_hint_that_arrives_during_a_claim_is_kept(
     app: perdure.App,
     client: perdure.Client,
     connection: Any,
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P11] The claim has seen nothing yet, and the worker would not look again for an hour."""
+    """[P11] The claim has not seen the new task, and the worker would not poll again for an
+    hour."""
 
     @app.coordinator
     async def quick(memory: perdure.AsyncEntity) -> int:
@@ -113,20 +117,20 @@ def test_a_hint_that_comes_while_a_claim_is_on_its_way_is_kept(
         reply = await call_of(link, call)
         if call.function == "claim" and begins.is_set() and not begun.is_set():
             handles.append(await asyncio.to_thread(client.start, quick))
-            await asyncio.sleep(0.3)  # the hint comes
+            await asyncio.sleep(0.3)  # the hint arrives
             begun.set()
         return reply
 
     monkeypatch.setattr(connections.AsyncLink, "call", call)
     work(poll=3600)
-    time.sleep(0.5)  # it has looked for the last time
+    time.sleep(0.5)  # the worker has polled for the last time
     begins.set()
     connection.execute("select pg_notify(perdure.channel(), 'default')")
     assert begun.wait(20)
     assert handles[0].result("5 s") == 1
 
 
-def test_a_turn_that_the_server_cannot_take_spoils_no_other(
+def test_turn_that_the_server_rejects_does_not_affect_others(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any
 ) -> None:
     @app.activity
@@ -156,8 +160,8 @@ def test_a_turn_that_the_server_cannot_take_spoils_no_other(
     assert handles[13].result(T) == 13
 
 
-@pytest.mark.direct("a session of another is in the way of a rename")
-def test_a_worker_whose_app_is_gone_ends_and_blames_no_turn(
+@pytest.mark.direct("other sessions would block the rename")
+def test_worker_whose_schema_is_gone_ends_and_parks_no_task(
     app: perdure.App, client: perdure.Client, dsn: str, connection: Any, caplog: Any
 ) -> None:
     begun, goes_on = threading.Event(), threading.Event()
@@ -176,7 +180,7 @@ def test_a_worker_whose_app_is_gone_ends_and_blames_no_turn(
     worker = perdure.Worker(app, dsn=dsn, lease=2, poll=60)
     worker.start()
     assert begun.wait(20)
-    time.sleep(0.5)  # it has looked for the last time
+    time.sleep(0.5)  # the worker has polled for the last time
     connection.execute("alter schema perdure rename to elsewhere")
     try:
         goes_on.set()
@@ -190,7 +194,7 @@ def test_a_worker_whose_app_is_gone_ends_and_blames_no_turn(
         assert handle.result(T) == 1
 
 
-def test_what_is_too_large_raises_where_it_is_given(
+def test_too_large_value_raises_where_it_is_given(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
     large = "x" * 1_100_000
@@ -218,7 +222,7 @@ def test_what_is_too_large_raises_where_it_is_given(
 
 
 def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None:
-    """Carry out every statement, but for one in ten let nobody hear the answer."""
+    """Execute every statement, but lose the reply to one in ten."""
     send, send_async = calls.send, calls.send_async
 
     def lossy(connection: Any, call: Any) -> Any:
@@ -239,10 +243,11 @@ def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None
     monkeypatch.setattr(connections, "send_async", lossy_async)
 
 
-def test_a_coordinator_is_stuck_once_and_goes_on_when_the_reply_was_lost(
+def test_stuck_coordinator_can_be_resumed_after_a_lost_reply(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: Any
 ) -> None:
-    """[P12] The turn that says so is sent again; what is resumed then runs from its journal."""
+    """[P12] The turn that reports it as stuck is sent again. After `resume()` it runs from its
+    journal."""
     lost: list[Any] = []
     send_async = calls.send_async
 
@@ -271,7 +276,7 @@ def test_a_coordinator_is_stuck_once_and_goes_on_when_the_reply_was_lost(
     changed = add_flow(perdure.App(), "new")
     work(changed)
     wait_for(dsn, "select exists (select from perdure.tasks where stuck_reason is not null)")
-    wait_until(lambda: len(lost) == 1)  # the server knows it before the worker loses the answer
+    wait_until(lambda: len(lost) == 1)  # the server records it before the worker loses the reply
     changed.coordinators["flow"] = app.coordinators["flow"]
     handle.resume()
     assert handle.result(T) == "on"
@@ -299,10 +304,10 @@ def test_lost_replies_are_harmless(
     @app.coordinator
     async def book(memory: perdure.AsyncEntity) -> Any:
         await memory.set({"pages": []})
-        told = await asyncio.gather(*(page(memory, n) for n in range(4)), perdure.child(child))
-        heard = sorted([await perdure.wait_for("page") for _ in range(4)])
+        answers = await asyncio.gather(*(page(memory, n) for n in range(4)), perdure.child(child))
+        signals = sorted([await perdure.wait_for("page") for _ in range(4)])
         go = await perdure.wait_for("go")
-        return [told, heard, go, sorted(await memory.get("pages"))]
+        return [answers, signals, go, sorted(await memory.get("pages"))]
 
     lose_replies(monkeypatch, random.Random(seed))
     work(lease=5)
@@ -317,7 +322,7 @@ def test_lost_replies_are_harmless(
     assert [handle.status().version for handle in handles] == [6] * 5
 
 
-def test_code_that_blocks_the_loop_is_reported(
+def test_code_that_blocks_the_event_loop_is_logged(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("perdure.workers.heartbeats.BLOCKED_AFTER", 0.5)
@@ -357,10 +362,11 @@ def test_leases_are_kept_while_code_runs(
 
 @pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it counts claims")
-def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
+def test_turn_also_claims_if_no_hint_would_announce_its_work(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alone, a worker hears of all work but its own; and an idle one is told when it is due."""
+    """A single worker gets hints for all work but its own, and an idle one knows when the next task
+    is due."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -389,26 +395,27 @@ def test_a_turn_takes_a_claim_along_where_no_hint_would_tell_of_work(
     monkeypatch.setattr(connections.AsyncLink, "call", call)
     work(poll=3600)
     client.start(steps).result(T)
-    time.sleep(0.3)  # it listens, and has looked for the last time
+    time.sleep(0.3)  # the worker listens, and has polled for the last time
     turns.clear()
     assert client.start(steps).result(T) == 3
     assert turns == [False] * 3
     turns.clear()
     client.start(pages).result(T)
-    assert turns[0]  # asks for the hook
-    assert turns[2]  # answers
+    assert turns[0]  # requests the hook
+    assert turns[2]  # answers the coordinator
 
 
 @pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it measures pauses")
-def test_who_was_late_twice_lets_the_quicker_go_first(
+def test_worker_that_claimed_in_vain_twice_lets_others_go_first(
     app: perdure.App,
     client: perdure.Client,
     connection: Any,
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One hint wakes all who are idle, and one of them is enough; others come should it fail."""
+    """One hint wakes all idle workers, and one of them is enough. The others follow, in case it
+    fails."""
 
     @app.coordinator
     async def quick(memory: perdure.AsyncEntity) -> int:
@@ -423,7 +430,7 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
         return await call_of(link, call)
 
     def is_prompt() -> bool:
-        """Give a hint where there is nothing to do, and tell whether it is heeded at once."""
+        """Send a hint without any work, and return whether the worker claims at once."""
         claimed.clear()
         connection.execute("select pg_notify(perdure.channel(), 'default')")
         was_prompt = claimed.wait(0.4)
@@ -434,7 +441,7 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
     monkeypatch.setattr(connections.AsyncLink, "call", call)
     monkeypatch.setattr(claim_pace, "STEP_BACK", 0.8)
     work(poll=3600)
-    time.sleep(0.5)  # it has looked for the last time
+    time.sleep(0.5)  # the worker has polled for the last time
     assert [is_prompt() for _ in range(4)] == [True, True, False, False]
     began = time.monotonic()
     assert client.start(quick).result(T) == 1
@@ -443,10 +450,11 @@ def test_who_was_late_twice_lets_the_quicker_go_first(
 
 
 @pytest.mark.direct("it is about hints")
-def test_who_tells_himself_is_not_outrun(
+def test_hints_for_a_workers_own_turns_do_not_slow_its_claims(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn takes along what it makes due; the hint that follows means nothing."""
+    """Its turns claim the work that they make due. The hint that follows finds none, and must not
+    count as a claim in vain."""
 
     @app.hook
     async def answers(memory: perdure.AsyncEntity) -> None: ...
@@ -464,11 +472,14 @@ def test_who_tells_himself_is_not_outrun(
 
 
 @pytest.mark.direct("it is about hints")
-def test_a_worker_without_a_free_slot_is_in_time(
+def test_worker_whose_slots_were_full_claims_in_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its last claim took all there was room for; the next that finds nothing is told what is due
-    next all the same. Searches that only time brings back never come here. [P7]"""
+    """[P7] Its last claim filled all slots; the next one finds nothing, but returns when the next
+    task is due.
+
+    Searches from the beginning, which would find the task later, are switched off.
+    """
 
     @app.coordinator
     async def dozes(memory: perdure.AsyncEntity) -> int:
@@ -484,11 +495,14 @@ def test_a_worker_without_a_free_slot_is_in_time(
 
 @pytest.mark.direct("it is about hints")
 @pytest.mark.steady("it measures pauses")
-def test_a_dear_search_takes_a_tenth_of_the_time(
+def test_slow_searches_take_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An old snapshot makes searches from the beginning slow: between two of them claims search
-    above the mark, and what was due before it waits for the next one."""
+    """An old snapshot makes searches from the beginning slow, so most claims search only above a
+    mark.
+
+    A task that was due before the mark is found by the next search from the beginning.
+    """
 
     @app.coordinator
     async def quick(memory: perdure.AsyncEntity) -> int:
@@ -514,16 +528,17 @@ def test_a_dear_search_takes_a_tenth_of_the_time(
         if number == 30:
             before = client.start(quick, due_at=datetime(2000, 1, 1, tzinfo=UTC))
     assert before.result(T) == 1
-    whole = [at for at, is_above in searches if not is_above]
-    rests = [later - earlier for earlier, later in pairwise(whole)]
-    assert len(whole) < len(searches) / 4
-    assert rests == [] or min(rests) >= 0.6
+    full = [at for at, is_above in searches if not is_above]
+    pauses = [later - earlier for earlier, later in pairwise(full)]
+    assert len(full) < len(searches) / 4
+    assert pauses == [] or min(pauses) >= 0.6
 
 
-def test_a_task_that_comes_when_its_worker_stops_goes_back_at_once(
+def test_task_claimed_while_its_worker_stops_is_released_at_once(
     app: perdure.App, client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim whose reply was on its way left its tasks to nobody until their leases ended. [P5]"""
+    """[P5] The reply to the claim is under way when the worker stops; the task must not wait for
+    the end of its lease."""
 
     @app.coordinator
     def go(memory: perdure.Entity) -> None:

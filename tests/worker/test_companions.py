@@ -1,4 +1,4 @@
-"""Companions of a task that takes its workers down: what the same worker holds. [P10]"""
+"""Companions of a task that kills its workers: the other tasks that the same worker holds. [P10]"""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.worker.processes import worker_process
 LEASE = 0.5
 
 
-def wait_for_its_end(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any]) -> bool:
-    """Wait until a worker has died, which is true, or nothing is left that it could do."""
+def has_died(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any]) -> bool:
+    """Wait until the worker has died, which is true, or no task is left that it could run."""
     while worker.poll() is None:
         left = connection.execute("select from tasks where stuck_reason is null").fetchone()
         if left is None:
@@ -27,7 +27,8 @@ def wait_for_its_end(worker: subprocess.Popen[bytes], connection: psycopg.Connec
 def test_what_dies_beside_a_poisonous_task_is_not_parked_for_it(
     client: perdure.Client, dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
-    """[P10] Those that are done at once, and those that take longer than their workers live."""
+    """[P10] Neither companions that end at once nor those that run longer than their workers live
+    are parked."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '8')")
     jobs = []
     for number in range(20):
@@ -37,7 +38,7 @@ def test_what_dies_beside_a_poisonous_task_is_not_parked_for_it(
     deaths, is_dead = 0, True
     while is_dead:
         with worker_process(dsn, lease=LEASE) as worker:
-            is_dead = wait_for_its_end(worker, connection)
+            is_dead = has_died(worker, connection)
         deaths += is_dead
         time.sleep(LEASE)
     assert deaths == 8

@@ -1,4 +1,4 @@
-"""What the verbs cost, in counts that no noise of a machine changes: calls and pages."""
+"""The costs of verbs, mostly as counts that no noise of a machine changes: calls and pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 MANY = amount(50_000)
-"""Jobs that sleep, and jobs that have finished, beside the one that is measured."""
+"""The number of sleeping jobs, and of finished jobs, beside the one that is measured."""
 
 MOST_PAGES = {
     "start": 20,
@@ -34,7 +34,7 @@ MOST_PAGES = {
     "signal": 22,
     "advance": 52,
 }
-"""Each claim is of one task, from one queue, or from two, of which the other has none."""
+"""Each claim takes one task, from one queue or from two, of which the other is empty."""
 
 BESIDE = """
 insert into jobs (id, workflow, status, finished_at, result)
@@ -50,10 +50,10 @@ select j.id, '1/main', 'coordinator', 'other', 'default', clock() + interval '1 
 
 
 @pytest.mark.parametrize("activities", [1, 10])
-def test_k_activities_in_a_row_take_two_calls_and_k(
+def test_k_activities_in_a_row_take_k_and_two_calls(
     app: perdure.App, client: perdure.Client, work: Any, sent: list[str], activities: int
 ) -> None:
-    """(C1) Beside start(): one to claim, and one for each result. The last one ends the job."""
+    """(C1) `start()`, one claim, and one call for each result; the last one also ends the job."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -65,9 +65,9 @@ def test_k_activities_in_a_row_take_two_calls_and_k(
 
     work()
     client.start(chain).result("20 s")
-    time.sleep(1.0)  # it has nothing left to look for
+    time.sleep(1.0)  # the worker has nothing left to poll for
     tries = []
-    for _ in range(5):  # on a busy machine a turn takes so long that the worker looks once more
+    for _ in range(5):  # on a busy machine, the worker may poll once more during a turn
         sent.clear()
         assert client.start(chain).result("20 s") == sum(range(activities))
         time.sleep(0.2)
@@ -75,11 +75,14 @@ def test_k_activities_in_a_row_take_two_calls_and_k(
     assert ["claim", *["advance"] * activities] in tries
 
 
-def test_a_result_takes_four_round_trips(
+def test_result_takes_four_round_trips(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look of the server's, a hint asked for, a look, and after the hint a look that ends the
-    asking. What comes while the server looks takes one."""
+    """One waits in the server, one requests a hint and looks, one looks again, and one after the
+    hint looks and ends the request.
+
+    A result that arrives while the server waits takes one.
+    """
 
     @app.coordinator
     async def slow(memory: perdure.AsyncEntity) -> int:
@@ -98,7 +101,7 @@ def test_a_result_takes_four_round_trips(
         return send_together(connection, *calls)
 
     work()
-    assert client.start(slow).result("20 s") == 1  # it knows the channel now
+    assert client.start(slow).result("20 s") == 1  # the client knows the channel now
     monkeypatch.setattr(waiting, "send", one)
     monkeypatch.setattr(waiting, "send_together", several)
     monkeypatch.setattr(waiting, "LADDER", ())
@@ -114,7 +117,7 @@ def test_a_result_takes_four_round_trips(
 
 
 def pages(connection: Connection, statement: str) -> int:
-    """Count the pages that a statement reads and writes, its plans made before."""
+    """Count the pages that a statement touches, without those of its planning."""
     row = connection.execute(
         f"explain (analyze, buffers, format json) {statement}".encode()
     ).fetchone()
@@ -123,8 +126,8 @@ def pages(connection: Connection, statement: str) -> int:
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
-def test_pages_beside_many_jobs(connect: Callable[[], Connection]) -> None:
-    """(E1) Whatever sleeps, or has finished, costs the others nothing but a level of an index."""
+def test_many_other_jobs_do_not_raise_the_costs_of_verbs(connect: Callable[[], Connection]) -> None:
+    """(E1) Sleeping and finished jobs cost the others nothing but a level of an index."""
     connection = connect()
     for statement in BESIDE.split(";"):
         connection.execute(statement.replace("%(many)s", str(MANY)).encode())
@@ -145,10 +148,10 @@ def test_pages_beside_many_jobs(connect: Callable[[], Connection]) -> None:
         connection.execute("select start('w')")
         claim = "select claim('{default,$sql}', 'me')"
         costs["claim of two"].append(pages(connection, claim))
-    # The first one makes the plans, and reads the catalogue; one of them may split a page.
+    # The first call makes plans and reads the catalogue; one of the others may split a page.
     usual = {verb: median_low(each[1:]) for verb, each in costs.items()}
-    above = {verb: cost for verb, cost in usual.items() if cost > MOST_PAGES[verb]}
-    assert above == {}
+    excess = {verb: cost for verb, cost in usual.items() if cost > MOST_PAGES[verb]}
+    assert excess == {}
 
 
 CHILDREN = """
@@ -158,16 +161,16 @@ select 'j/c' || n, 'w', 'completed', clock(), '1', 'j', '1/main/c' || n, 'cancel
 """
 
 
-def test_a_turn_that_cancels_reads_none_of_the_children_that_have_ended(
+def test_turn_that_cancels_does_not_read_finished_children(
     connect: Callable[[], Connection],
 ) -> None:
-    """Nor does it lock them: it looks for what it names."""
+    """It looks up only the children that it names."""
     connection = connect()
     connection.execute("select start('w', id => 'j')")
     row = connection.execute("select claim('{default}', 'me')").fetchone()
     assert row is not None
-    said = {"job": "j", "task": "1/main", "token": row[0]["token"], "position": 0, "state": "keep"}
-    turn = f"select advance('{json.dumps([said | {'cancels': ['u#1', 'c1']}])}')"
+    keep = {"job": "j", "task": "1/main", "token": row[0]["token"], "position": 0, "state": "keep"}
+    turn = f"select advance('{json.dumps([keep | {'cancels': ['u#1', 'c1']}])}')"
     costs = [pages(connection, turn) for _ in range(3)]
     connection.execute(CHILDREN)
     costs.append(pages(connection, turn))
@@ -175,7 +178,7 @@ def test_a_turn_that_cancels_reads_none_of_the_children_that_have_ended(
 
 
 def finish(connection: Connection, number: int) -> None:
-    """Start jobs, and let them end."""
+    """Start jobs, and finish them."""
     for _ in range(number // 500):
         starts = json.dumps([{"workflow": "w"}] * 500)
         connection.execute("select count(*) from start_many(%s)", [starts])
@@ -186,10 +189,11 @@ def finish(connection: Connection, number: int) -> None:
         connection.execute("select advance(%s)", [json.dumps(turns)])
 
 
-def test_a_claim_above_its_mark_passes_by_what_an_old_snapshot_keeps(
+def test_claim_above_its_mark_skips_rows_that_an_old_snapshot_keeps(
     connect: Callable[[], Connection],
 ) -> None:
-    """What was due before the mark stays dead at the head of the index, and is never looked at."""
+    """Dead rows from before the mark stay at the head of the index, and the claim does not read
+    them."""
     connection, old = connect(), connect()
     old.execute("begin isolation level repeatable read")
     old.execute("select from jobs")
@@ -203,10 +207,10 @@ def test_a_claim_above_its_mark_passes_by_what_an_old_snapshot_keeps(
     assert costs[1] <= costs[0] + 4 < 90
 
 
-def test_a_claim_reads_no_more_for_statistics_of_an_empty_table(
+def test_claim_reads_few_pages_with_statistics_of_an_empty_table(
     connect: Callable[[], Connection],
 ) -> None:
-    """The server looks at tables when they are nearly empty, and then work comes."""
+    """The server analyzes tables while they are nearly empty, and then work arrives."""
     connection = connect()
     connection.execute("vacuum analyze tasks")
     starts = json.dumps([{"workflow": "w"}] * 5_000)
@@ -223,19 +227,21 @@ select 'j', '1/main/h#' || n, 'hook', 'h', 'other', clock(), 'j', '1/main', 'h#'
 """
 
 
-def test_as_many_hooks_are_withdrawn_as_there_are(connect: Callable[[], Connection]) -> None:
-    """Each was looked for in a list of all: as code that runs again withdraws 10,000, this took ten
-    times as long, while the job was locked."""
+def test_many_hooks_are_withdrawn_in_little_time(connect: Callable[[], Connection]) -> None:
+    """Code that runs again withdraws 10,000 hooks in about the time that it takes to compare them.
+
+    The job is locked meanwhile, so each hook must not be searched for in a list of all.
+    """
     connection, many = connect(), 10_000
     connection.execute("select start('w', id => 'j')")
     connection.execute(OPEN, [many])
     keys = [f"h#{n}" for n in range(1, many + 1)]
-    said: list[Any] = [
+    bodies: list[Any] = [
         {"open": dict.fromkeys(keys), "cancels": []},
         {"open": {}, "cancels": keys},
     ]
     fastest = []
-    for each in said:
+    for each in bodies:
         turn = json.dumps({"job": "j", "task": "1/main", "state": "keep"} | each)
         times = []
         for _ in range(5):

@@ -1,7 +1,8 @@
-"""Cron against two others: `cronsim`, which follows Debian's cron, and a walk over minutes.
+"""Cron expressions compared with two oracles: `cronsim`, which follows Debian's cron, and a walk
+over minutes.
 
-A zone is tried where the server and Python know the same of it: governments change their minds, and
-one of the two may have heard of it later.
+Only zones in which the server and Python agree are used: governments change their minds, and one of
+the two may know it later.
 """
 
 from __future__ import annotations
@@ -73,13 +74,14 @@ def drawn_expression(chance: random.Random) -> str:
 
 
 def is_counted(expression: str) -> bool:
-    """Tell whether time is counted as it passes: a star begins the minute or the hour."""
+    """Return whether the expression counts time as it passes: its minute or hour begins with a
+    star."""
     return any(field.startswith("*") for field in expression.split()[:2])
 
 
 @cache
 def changes(zone: str) -> list[datetime]:
-    """Find the days on which a zone's clocks change."""
+    """Return the days on which the clocks of a zone change."""
     days = [BEGIN + timedelta(days=n) for n in range(YEARS * 365)]
     offsets = [day.astimezone(ZoneInfo(zone)).utcoffset() for day in days]
     return [
@@ -88,7 +90,7 @@ def changes(zone: str) -> list[datetime]:
 
 
 def agreed(connection: psycopg.Connection, zones: list[str]) -> list[str]:
-    """Give the zones of which the server and Python know the same, week by week."""
+    """Return the zones in which the server and Python agree, week by week."""
     weeks = [BEGIN + timedelta(weeks=n) for n in range((YEARS + 1) * 53)]
     query = """
         select z.zone, array_agg(w.week at time zone z.zone order by w.week)
@@ -120,7 +122,7 @@ def drawn_cases(
 
 
 def by_cronsim(expression: str, zone: str, after: datetime) -> datetime | None:
-    """Ask cronsim; it counts named times from a clock on the wall that may have gone back."""
+    """Ask cronsim; for named times, begin earlier, because the wall clock may have gone back."""
     place = UTC if zone == "UTC" else ZoneInfo(zone)
     begin = after if is_counted(expression) else after - timedelta(days=2)
     for due in CronSim(expression, begin.astimezone(place)):
@@ -130,7 +132,8 @@ def by_cronsim(expression: str, zone: str, after: datetime) -> datetime | None:
 
 
 def by_walking(expression: str, zone: str, after: datetime) -> datetime | None:
-    """Look at every minute of two days; None where none is due. For expressions of stars."""
+    """Check each minute of the next two days, without fields of days; return None if none is
+    due."""
     place = ZoneInfo(zone)
     minutes, hours = (CronSim(expression, BEGIN).minutes, CronSim(expression, BEGIN).hours)
     here = after.replace(second=0, microsecond=0)
@@ -160,7 +163,7 @@ def by_perdure(connection: psycopg.Connection, cases: list[Case]) -> list[dateti
 def known(
     cases: Iterator[Case], oracle: Callable[..., datetime | None]
 ) -> Iterator[tuple[Case, datetime]]:
-    """Leave out what never comes, or not soon enough for the oracle."""
+    """Leave out cases that are never due, or not soon enough for the oracle."""
     for case in cases:
         try:
             due_at = oracle(*case)
@@ -179,14 +182,14 @@ def known(
     ],
     ids=["named times", "counted times", "counted times in odd zones"],
 )
-def test_cron_is_due_when_others_say_so(
+def test_next_cron_time_agrees_with_the_oracle(
     connection: psycopg.Connection,
     count: int,
     zones: list[str],
     oracle: Callable[..., datetime | None],
     fits: Callable[[str], bool],
 ) -> None:
-    """(E14)"""
+    """(E14) For random expressions, zones and times, often near a change of clocks."""
     chance, settled = random.Random(seed()), agreed(connection, zones)
     assert len(settled) >= len(zones) / 2
     wanted = list(known(drawn_cases(chance, amount(count), settled, fits), oracle))

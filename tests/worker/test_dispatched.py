@@ -1,4 +1,4 @@
-"""Dispatched activities: they run on other workers than their callers, in any language. (E3)"""
+"""Dispatched activities (E3): they run on other workers than their callers, in any language."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from tests.worker.test_until import run, wait_for
 T = "40 s"
 
 
-def test_a_lost_worker_is_replaced_and_the_result_recorded_once(
+def test_lost_worker_is_replaced_and_the_result_recorded_once(
     client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:
-    """[P4] [P6] kill -9 of the one that runs the activity; the caller's worker never can."""
+    """[P4] [P6] The worker that runs the activity is killed; the caller's worker could not run
+    it."""
     path = tmp_path / "ledger"
     with worker_process(dsn, "default", LEDGER=str(path)):
         handle = client.start("reads_far", 10)
@@ -33,8 +34,8 @@ def test_a_lost_worker_is_replaced_and_the_result_recorded_once(
         with worker_process(dsn, "far", LEDGER=str(path)):
             assert handle.result(T) == 10
     assert ledger(path) == {f"page {n}": 1 for n in range(1, 11)}
-    told = "select count(*) from perdure.journal where name = 'read_far' and kind = 'answer'"
-    assert run(dsn, told) == [(1,)]
+    answers = "select count(*) from perdure.journal where name = 'read_far' and kind = 'answer'"
+    assert run(dsn, answers) == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,11 @@ def test_a_lost_worker_is_replaced_and_the_result_recorded_once(
               "activity: before final flush", "activity: after final flush",
               "heartbeat: before send"],
 )  # fmt: skip
-def test_a_worker_killed_anywhere_harms_nothing(
+def test_worker_killed_at_any_point_harms_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
-    """[P4] [P12] (C3) Also when it has told its result and not heard that it is recorded."""
+    """[P4] [P12] (C3) Also after it has sent its result, and before it learns that the result is
+    recorded."""
     path = tmp_path / "ledger"
     with worker_process(dsn, "default"):
         handle = client.start("reads_far", 3)
@@ -57,10 +59,10 @@ def test_a_worker_killed_anywhere_harms_nothing(
         assert ledger(path) == {}
 
 
-def test_an_attempt_that_takes_too_long_is_made_elsewhere(
+def test_dispatched_activity_is_retried_after_a_timeout(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """The timeout is for each attempt, and begins when it begins."""
+    """The timeout is for each attempt: two time out, and the third one ends in time."""
 
     @app.activity(queue="far", retry=perdure.Retry(attempts=3, delay=0.01), timeout=0.3)
     def slow() -> int:
@@ -81,7 +83,7 @@ def test_an_attempt_that_takes_too_long_is_made_elsewhere(
 
 
 class SqlWorker:
-    """A worker in no language but SQL: it claims, tells how far it is, and finishes."""
+    """A worker written in SQL alone: it claims, reports progress, and finishes or fails."""
 
     def __init__(self, dsn: str, name: str):
         self._connection = psycopg.connect(dsn, autocommit=True, **PLAIN)
@@ -120,10 +122,11 @@ class SqlWorker:
         self._connection.close()
 
 
-def test_a_client_of_sql_is_a_worker(
+def test_worker_can_be_written_in_sql(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """[P6] [P10] (C77) It is fenced, its failure raises in the caller, its progress stays."""
+    """[P6] [P10] (C77) It is fenced when it loses a task, its progress stays, and its failure is
+    raised in the caller."""
 
     @app.activity(queue="printer")
     def print_page(text: str, copies: int = 1) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Lengths and instants of time, where a microsecond or a year is too much or too little."""
+"""Durations and times at their limits: a microsecond, and years that cannot be written."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def notes(memory: perdure.AsyncEntity) -> str:
 
 @pytest.fixture
 def lab(dsn: str) -> Any:
-    """Give a lab of the app."""
+    """A lab of the app."""
     with Lab(app, dsn=dsn) as lab:
         yield lab
 
@@ -78,7 +78,7 @@ def lab(dsn: str) -> Any:
 @pytest.mark.parametrize(
     "instant", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
 )
-def test_an_instant_comes_back_as_it_was(instant: datetime) -> None:
+def test_extreme_times_survive_conversion(instant: datetime) -> None:
     assert from_micros(micros(instant)) == instant
 
 
@@ -86,11 +86,11 @@ class Nowhere(tzinfo):
     """A zone that does not know its offset."""
 
     def utcoffset(self, at: datetime | None) -> None:
-        """Tell nothing."""
+        """Return None."""
 
 
 @pytest.mark.parametrize("zone", [None, Nowhere()], ids=["none", "unknown"])
-def test_an_instant_without_an_offset_is_none(zone: tzinfo | None) -> None:
+def test_time_without_an_offset_is_rejected(zone: tzinfo | None) -> None:
     with pytest.raises(perdure.InvalidArgument, match="has no time zone"):
         micros(datetime(2030, 1, 1, tzinfo=zone))
 
@@ -105,10 +105,10 @@ REFUSED: dict[str, Callable[[perdure.Client, datetime], Any]] = {
 
 @pytest.mark.parametrize("instant", [TOO_LATE, TOO_EARLY], ids=["late", "early"])
 @pytest.mark.parametrize("verb", REFUSED)
-def test_an_instant_beyond_the_years_is_refused(
+def test_time_outside_of_the_years_of_utc_is_rejected(
     client: perdure.Client, verb: str, instant: datetime
 ) -> None:
-    """`OverflowError` came, of Python, for what UTC cannot write in four digits of a year."""
+    """UTC cannot write it with a year of four digits; Python's own error would be OverflowError."""
     with pytest.raises(
         perdure.InvalidArgument, match="not between the years 1 and 9999"
     ) as refused:
@@ -116,13 +116,13 @@ def test_an_instant_beyond_the_years_is_refused(
     assert refused.value.hint
 
 
-def test_a_sleep_beyond_the_years_fails_the_job(lab: Lab) -> None:
+def test_sleep_until_a_time_outside_of_the_years_fails_the_job(lab: Lab) -> None:
     with pytest.raises(perdure.JobFailed, match=r"InvalidArgument: .*not between the years"):
         lab.run(sleeps_too_long)
 
 
-def test_a_little_time_is_more_than_none(lab: Lab) -> None:
-    """It became 0 microseconds, which the database refuses, with all that the code had said."""
+def test_tiny_duration_is_rounded_up_to_a_microsecond(lab: Lab) -> None:
+    """The database refuses a limit of 0 microseconds, and with it the whole turn."""
     assert as_interval(LITTLE) == as_timeout(LITTLE) == "1 microseconds"
     assert as_interval(0) == "0 microseconds"
     assert limits_of(LITTLE, None).until(5, 5) == 6
@@ -130,13 +130,13 @@ def test_a_little_time_is_more_than_none(lab: Lab) -> None:
     assert lab.run(gives_little_time) == "TimeoutError"
 
 
-def test_a_hook_and_a_child_begin_when_they_are_due(lab: Lab) -> None:
+def test_hook_and_child_begin_when_they_are_due(lab: Lab) -> None:
     job = lab.start(asks_for_later)
     began = datetime.fromisoformat(lab.result(job))
     assert "hook" not in lab.memory(job).get()
     lab.pass_time("3 h")
-    told = datetime.fromisoformat(lab.memory(job).get("hook"))
+    hook = datetime.fromisoformat(lab.memory(job).get("hook"))
     child = datetime.fromisoformat(lab.result("in-two-hours"))
-    waited = [(at - began) // timedelta(hours=1) for at in (told, child)]
+    waited = [(at - began) // timedelta(hours=1) for at in (hook, child)]
     assert waited == [1, 2]
     assert lab.memory("in-two-hours").get() == {"kept": True, "entity": "note"}

@@ -22,7 +22,7 @@ T = 20.0
 def loop(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[asyncio.AbstractEventLoop]:
-    """Give each loop by its name."""
+    """An event loop of each kind."""
     monkeypatch.setenv(LOOP, request.param)
     loop = new_loop()
     yield loop
@@ -33,10 +33,9 @@ def loop(
     ("name", "kind"),
     [("asyncio", AsyncioLoop), ("uvloop", UvLoop), ("", UvLoop), (None, UvLoop)],
 )
-def test_the_quicker_loop_is_taken_unless_one_is_named(
+def test_uvloop_is_used_unless_a_variable_names_a_loop(
     monkeypatch: pytest.MonkeyPatch, name: str | None, kind: type[asyncio.AbstractEventLoop]
 ) -> None:
-    """A variable names it."""
     monkeypatch.delenv(LOOP, raising=False)
     if name is not None:
         monkeypatch.setenv(LOOP, name)
@@ -46,10 +45,9 @@ def test_the_quicker_loop_is_taken_unless_one_is_named(
 
 
 @pytest.mark.parametrize("name", ["", "asyncio"])
-def test_without_uvloop_there_is_the_loop_of_asyncio(
+def test_loop_of_asyncio_is_used_if_uvloop_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Nothing has to be installed."""
     monkeypatch.setitem(sys.modules, "perdure.workers.uvloops", None)
     monkeypatch.setenv(LOOP, name)
     loop = new_loop()
@@ -58,32 +56,32 @@ def test_without_uvloop_there_is_the_loop_of_asyncio(
 
 
 @pytest.mark.parametrize("name", ["uvloop", "trio"])
-def test_a_loop_that_is_not_there_is_refused(
+def test_unavailable_loop_is_rejected(
     monkeypatch: pytest.MonkeyPatch, dsn: str, app: perdure.App, name: str
 ) -> None:
-    """Before the worker begins."""
+    """Before the worker begins to work."""
     monkeypatch.setitem(sys.modules, "perdure.workers.uvloops", None)
     monkeypatch.setenv(LOOP, name)
     with pytest.raises(perdure.InvalidArgument, match=f"no event loop '{name}'"):
         perdure.Worker(app, ["q"], dsn=dsn).start()
 
 
-def test_no_timer_is_a_millisecond_early(loop: asyncio.AbstractEventLoop) -> None:
-    """Also where the loop counts whole ones, and would call at once what is due in half of one."""
+def test_timers_are_never_a_millisecond_early(loop: asyncio.AbstractEventLoop) -> None:
+    """Also in a loop that counts whole ones, and would run at once what is due in half of one."""
     early: list[float] = []
 
-    def rung(due: float) -> None:
+    def fired(due: float) -> None:
         early.append(due - time.monotonic())
 
     for tenth in range(1, 40):
-        loop.call_later(tenth / 1e4, rung, time.monotonic() + tenth / 1e4)
+        loop.call_later(tenth / 1e4, fired, time.monotonic() + tenth / 1e4)
     loop.run_until_complete(asyncio.sleep(0.05))
     assert len(early) == 39
     assert max(early) < 0.001
 
 
-def test_delays_of_any_length_are_taken(loop: asyncio.AbstractEventLoop) -> None:
-    """None, less than none, and for ever."""
+def test_loop_accepts_delays_of_any_length(loop: asyncio.AbstractEventLoop) -> None:
+    """Zero, negative and infinite ones too."""
     called: list[float] = []
     for delay in (0, -1, math.inf, 10**9):
         loop.call_later(delay, called.append, delay)
@@ -92,7 +90,7 @@ def test_delays_of_any_length_are_taken(loop: asyncio.AbstractEventLoop) -> None
 
 
 @pytest.mark.parametrize("name", ["asyncio", "uvloop"])
-def test_a_worker_runs_everything_on_either(
+def test_worker_runs_all_kinds_of_work_on_each_loop(
     monkeypatch: pytest.MonkeyPatch,
     app: perdure.App,
     client: perdure.Client,
@@ -123,12 +121,12 @@ def test_a_worker_runs_everything_on_either(
     async def all_of_it(memory: perdure.AsyncEntity) -> Any:
         await asyncio.gather(*(add(memory, number) for number in range(4)))
         await perdure.sleep(0.01)
-        told = await perdure.wait_for("go")
-        return [await memory.get("sum"), await later(1), await in_thread(2), told]
+        signal = await perdure.wait_for("go")
+        return [await memory.get("sum"), await later(1), await in_thread(2), signal]
 
     work()
     handle = client.start(all_of_it)
     handle.signal("go", 3)
     assert handle.result(T) == [6, 1, 2, 3]
-    told = connect().execute("select details ->> 'loop' from perdure.workers").fetchall()
-    assert told == [({"asyncio": "AsyncioLoop", "uvloop": "UvLoop"}[name],)]
+    loops = connect().execute("select details ->> 'loop' from perdure.workers").fetchall()
+    assert loops == [({"asyncio": "AsyncioLoop", "uvloop": "UvLoop"}[name],)]

@@ -1,4 +1,4 @@
-"""Forks: a client that a child process inherits speaks on connections of its own."""
+"""Forks: a child process that inherits a client uses connections of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 @pytest.fixture(autouse=True)
 def in_time() -> Iterator[None]:
-    """End what hangs: these tests did."""
+    """End a test that hangs."""
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a process hangs"))
     signal.alarm(30)
     yield
@@ -29,7 +29,7 @@ def in_time() -> Iterator[None]:
 
 
 def forked(*works: Callable[[], Any]) -> None:
-    """Let child processes do this, all at once; each asserts by itself."""
+    """Run each function in a child process, all at once, and check that none fails."""
     children = []
     for work in works:
         child = os.fork()
@@ -49,7 +49,7 @@ def forked(*works: Callable[[], Any]) -> None:
 
 
 def reads(client: perdure.Client, number: int) -> Callable[[], None]:
-    """Give what reads a memory that no other process reads, many times."""
+    """Return a function that reads a memory that no other process reads, many times."""
 
     def work() -> None:
         read = [client.entity(f"e{number}").get("n") for _ in range(500)]
@@ -58,8 +58,7 @@ def reads(client: perdure.Client, number: int) -> Callable[[], None]:
     return work
 
 
-def test_processes_that_share_a_client_hear_their_own_answers(client: perdure.Client) -> None:
-    """They heard each other's."""
+def test_forked_processes_get_their_own_answers(client: perdure.Client) -> None:
     for number in range(4):
         client.create_entity(f"e{number}", "thing", {"n": number})
     reads(client, 0)()
@@ -68,7 +67,7 @@ def test_processes_that_share_a_client_hear_their_own_answers(client: perdure.Cl
 
 
 def sessions(client: perdure.Client) -> set[int]:
-    """Give the sessions of clients that the server knows."""
+    """Return the sessions of clients that the server knows."""
     with client._source.connect("looks") as connection:
         rows = connection.execute(
             "select pid from pg_stat_activity"
@@ -78,9 +77,9 @@ def sessions(client: perdure.Client) -> set[int]:
 
 
 @pytest.mark.steady("it counts sessions")
-def test_the_end_of_a_child_does_not_end_the_session_of_its_parent(client: perdure.Client) -> None:
+def test_child_that_closes_a_client_keeps_the_session_of_its_parent(client: perdure.Client) -> None:
     client.create_entity("e1", "thing", {"n": 1})
-    mine = sessions(client)
+    before = sessions(client)
 
     def work() -> None:
         reads(client, 1)()
@@ -88,11 +87,11 @@ def test_the_end_of_a_child_does_not_end_the_session_of_its_parent(client: perdu
 
     forked(work)
     reads(client, 1)()
-    assert sessions(client) == mine
+    assert sessions(client) == before
 
 
-def test_a_lock_that_another_thread_holds_stays_with_the_parent(client: perdure.Client) -> None:
-    """A thread waits for an answer while the process forks."""
+def test_child_can_use_a_client_that_another_thread_held(client: perdure.Client) -> None:
+    """A thread of the parent waits for an answer while the process forks."""
     client.create_entity("e1", "thing", {"n": 1})
     with client._source.connect("test") as blocking, blocking.transaction():
         client.entity("e1", connection=blocking).set({"n": 2})
@@ -104,7 +103,7 @@ def test_a_lock_that_another_thread_holds_stays_with_the_parent(client: perdure.
     assert client.entity("e1").get("n") == 3
 
 
-def test_children_wait_for_results_beside_their_parent(
+def test_forked_processes_can_wait_for_results(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -113,7 +112,7 @@ def test_children_wait_for_results_beside_their_parent(
 
     handles = [client.start(waits) for _ in range(3)]
     work()
-    for handle in handles[:1]:  # an ear that has heard something, and is idle now
+    for handle in handles[:1]:  # a listener of the parent that was used, and is idle now
         handle.signal("go", 0)
         assert handle.result(T) == 0
 
@@ -127,7 +126,7 @@ def test_children_wait_for_results_beside_their_parent(
     forked(ends(1), ends(2))
 
 
-def test_an_async_client_is_left_to_its_process_too(dsn: str, client: perdure.Client) -> None:
+def test_forked_process_can_use_an_inherited_async_client(dsn: str, client: perdure.Client) -> None:
     client.create_entity("e1", "thing", {"n": 1})
     client.create_entity("e2", "thing", {"n": 2})
 

@@ -1,5 +1,8 @@
-"""What a worker is done with leaves memory at once: it makes no cycles that wait for the collector,
-which comes late where much is alive, and stops the world when it does."""
+"""Finished work leaves the memory of a worker at once.
+
+It makes no reference cycles for the garbage collector, which comes late where much is alive, and
+then stops everything else.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ programs = perdure.App()
 
 @contextmanager
 def collected() -> Iterator[Counter[str]]:
-    """Count, by type, what of the package only the collector finds afterwards."""
+    """Count, by type, the objects of the package that only the collector finds afterwards."""
     counts: Counter[str] = Counter()
     gc.collect()
     gc.disable()
@@ -119,7 +122,7 @@ COORDINATORS = [quick, steps, others, parks, cleans_up, plain, fails]
 
 
 @pytest.mark.parametrize("cache", [0, 1000], ids=["replayed", "kept"])
-def test_work_that_is_over_leaves_nothing_to_the_collector(
+def test_finished_work_leaves_nothing_to_the_garbage_collector(
     client: perdure.Client,
     work: Callable[..., perdure.Worker],
     cache: int,
@@ -134,7 +137,7 @@ def test_work_that_is_over_leaves_nothing_to_the_collector(
                 handle.result(timeout=20)
 
     work(programs, cache=cache)
-    run_all()  # what is made once, is made
+    run_all()  # makes the objects that are made only once
     with collected() as counts:
         run_all()
     assert counts == Counter()

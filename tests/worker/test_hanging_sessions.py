@@ -1,4 +1,5 @@
-"""A session that is there and says nothing holds up no wait: a lock, a stopped process, a disk."""
+"""A wait with a limit ends in time although the server is silent: a lock, a stopped process, a
+disk."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from perdure.clients.waiting import GRACE
 
 LIMIT = 0.3
 IN_TIME = LIMIT + GRACE + 3.0
-"""Seconds in which a wait with a limit has ended, on a busy machine too."""
+"""Seconds within which a wait with a limit ends, also on a busy machine."""
 
 
 @contextmanager
 def hanging(dsn: str) -> Iterator[None]:
-    """Let whoever looks for jobs wait for as long as this lasts, and end in time all the same."""
+    """Lock the table of jobs meanwhile; the wait inside must fail in time."""
     with psycopg.connect(dsn) as lock:
         lock.execute("lock table perdure.jobs")
         began = time.monotonic()
@@ -40,10 +41,10 @@ def hanging(dsn: str) -> Iterator[None]:
     ],
     ids=["result", "until", "stream", "watch"],
 )
-def test_a_plain_wait_ends_in_time(
+def test_plain_wait_ends_in_time(
     client: perdure.Client, dsn: str, wait: Callable[[perdure.Handle[Any]], Any]
 ) -> None:
-    """It had no end of its own: whoever waited for three seconds waited for the server."""
+    """The client itself ends a wait that the server does not, and can be used again afterwards."""
     handle = client.start("nobody's", queue="nobody")
     with hanging(dsn):
         wait(handle)
@@ -51,7 +52,7 @@ def test_a_plain_wait_ends_in_time(
     assert handle.memory.until("$.n > 0", timeout=IN_TIME) > 0  # on a connection of its own
 
 
-def test_an_asynchronous_wait_ends_in_time(dsn: str) -> None:
+def test_async_wait_ends_in_time(dsn: str) -> None:
     async def main() -> None:
         async with await perdure.connect_async(dsn) as client:
             handle = await client.start("nobody's", queue="nobody")

@@ -1,4 +1,5 @@
-"""What hooks are promised to be: on any queue, in any number, re-entrant, shaped by the memory."""
+"""Promises of hooks: they run on any queue, in any number, call each other, and follow the
+memory."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ MANY, BOUND = 1000, 25
 def test_one_slot_is_enough_for_a_coordinator_and_hooks_of_hooks(
     app: perdure.App, client: perdure.Client, work: Any, is_async: bool
 ) -> None:
-    """(C49): who waits holds no slot, on the queue of the one it waits for or any other."""
+    """(C49) A task that waits for a hook holds no slot."""
 
     @app.hook(name="depth")
     async def depth(memory: perdure.AsyncEntity, left: int) -> int:
@@ -39,10 +40,11 @@ def test_one_slot_is_enough_for_a_coordinator_and_hooks_of_hooks(
     assert client.start(coordinator).result(T) == [3, 2]
 
 
-def test_hooks_one_after_another_answer_under_names_made_in_a_loop(
+def test_hooks_answer_with_signal_names_made_in_a_loop(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C48) (C51) (C46)"""
+    """(C48) (C51) (C46) Each of several calls in a row gets the answer that was sent under its own
+    name."""
 
     @app.hook
     async def check(memory: perdure.AsyncEntity, part: str) -> None:
@@ -58,14 +60,14 @@ def test_hooks_one_after_another_answer_under_names_made_in_a_loop(
         ]
 
     work()
-    told = client.start(validate, ["title", "body", "title"]).result(T)
-    assert told == ["title is fine", "body is fine", "title is fine"]
+    answers = client.start(validate, ["title", "body", "title"]).result(T)
+    assert answers == ["title is fine", "body is fine", "title is fine"]
 
 
-def test_nothing_is_written_before_the_end_of_the_sleep_before_it(
+def test_command_after_a_sleep_is_written_after_its_end(
     app: perdure.App, client: perdure.Client, work: Any, connect: Any, monkeypatch: Any
 ) -> None:
-    """[P7]: though what a worker knows of the time may go back a little with each reply."""
+    """[P7] Although the time that a worker knows may go back a little with each reply."""
     exact = Clock.now
     monkeypatch.setattr(Clock, "now", lambda clock: exact(clock) - random.randint(0, 5000))
 
@@ -95,10 +97,10 @@ def test_nothing_is_written_before_the_end_of_the_sleep_before_it(
     assert all(at >= end for at, end in zip(written, ends, strict=True))
 
 
-def test_a_hook_is_shaped_by_the_memory_and_does_nothing_twice(
+def test_hook_follows_the_memory_and_does_nothing_twice(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C38) (C39) (C44): invoked again, it finds in the memory what is left to do."""
+    """(C38) (C39) (C44) Invoked again, it finds in the memory what is left to do."""
 
     @app.hook
     async def advance(memory: perdure.AsyncEntity) -> str:
@@ -112,13 +114,13 @@ def test_a_hook_is_shaped_by_the_memory_and_does_nothing_twice(
 
     work()
     client.create_entity("post", "post", {"phase": "drafted", "log": []})
-    told = []
+    seen = []
     for number in range(3):
         task = client.handle("post").hook(advance, key=f"step {number}")
         assert client.handle("post").hook(advance, key=f"step {number}") == task
         client.entity("post").until(f"exists($.log[{min(number, 1)}])", timeout=T)
-        told.append(client.entity("post").get("phase"))
-    assert told == ["reviewed", "published", "published"]
+        seen.append(client.entity("post").get("phase"))
+    assert seen == ["reviewed", "published", "published"]
     assert client.entity("post").get("log") == ["reviewed", "published"]
 
 
@@ -130,7 +132,8 @@ def test_a_thousand_hooks_fan_out_within_a_bound(
     connection: psycopg.Connection[Any],
     slots: int,
 ) -> None:
-    """(C42) (C71): asyncio's own semaphore bounds what is under way; no write is lost."""
+    """(C42) (C71) A semaphore of asyncio limits how many hooks exist at once, and no write is
+    lost."""
     connection.execute(
         """
         create table perdure.seen (live bigint);
@@ -170,11 +173,13 @@ def test_a_thousand_hooks_fan_out_within_a_bound(
     assert 1 < live <= BOUND
 
 
-def test_a_batch_of_a_thousand_hooks_joins(
+def test_coordinator_joins_a_thousand_hooks_at_once(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C42) (C71): without a bound, from async and from plain code; that does not run again from
-    the top for each of a thousand answers."""
+    """(C42) (C71) Without a bound, from async and plain code.
+
+    Plain code does not run again from the top for each of the answers.
+    """
     runs: list[str] = []
 
     @app.hook

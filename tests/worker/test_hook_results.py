@@ -1,4 +1,4 @@
-"""Hooks from outside that are awaited there: a question to a job, and its answer."""
+"""Hooks that clients request and await: a question to a job, and its answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ update tasks set stuck_reason = '{"message": "it is broken"}', due_at = 'infinit
 
 @dataclass
 class Reply:
-    """What a hook answers."""
+    """The answer of a hook."""
 
     text: str
     seen: int
@@ -29,7 +29,7 @@ class Reply:
 
 @pytest.fixture
 def reply(app: perdure.App) -> Any:
-    """Register a hook that answers from the memory, and counts in it."""
+    """A hook that answers, and counts its questions in the memory."""
 
     @app.hook
     async def reply(memory: perdure.AsyncEntity, question: str) -> Reply:
@@ -38,10 +38,9 @@ def reply(app: perdure.App) -> Any:
     return reply
 
 
-def test_who_asks_a_job_from_outside_gets_an_answer(
-    client: perdure.Client, work: Any, reply: Any
-) -> None:
-    """(C41): in the type that the hook returns; where only a name is known, as stored."""
+def test_client_gets_the_answer_of_a_hook(client: perdure.Client, work: Any, reply: Any) -> None:
+    """(C41) In the type that the hook returns, or as stored if the client knows only the name of
+    the hook."""
     work()
     client.create_entity("e", "note", {})
     handle = client.handle("e")
@@ -53,10 +52,10 @@ def test_who_asks_a_job_from_outside_gets_an_answer(
 
 
 @pytest.mark.parametrize("state", ["paused", "stuck", "late"])
-def test_who_hears_no_answer_is_told_what_helps(
+def test_timeout_of_an_answer_hints_at_what_helps(
     client: perdure.Client, connection: psycopg.Connection[Any], reply: Any, state: str
 ) -> None:
-    """[P8]: of a hook that is paused or stuck it said to wait longer, which never helps."""
+    """[P8] To wait longer helps only if the hook is neither paused nor stuck."""
     handle = client.start("some", id="e")
     connection.execute(STICK, [handle.hook(reply, "who?", key="another, which a status names")])
     task = handle.hook(reply, "what?", key="it")
@@ -68,12 +67,14 @@ def test_who_hears_no_answer_is_told_what_helps(
         handle.hook_result(task, timeout=0)
     hint = "Wait longer" if state == "late" else "handle.resume()"
     assert hint in (late.value.hint or "")
-    told = {"paused": "its job is paused", "stuck": "it is broken", "late": "a worker on queue"}
-    assert told[state] in (late.value.detail or "")
+    reasons = {"paused": "its job is paused", "stuck": "it is broken", "late": "a worker on queue"}
+    assert reasons[state] in (late.value.detail or "")
 
 
-def test_a_question_with_a_key_is_asked_once(client: perdure.Client, work: Any, reply: Any) -> None:
-    """[P12]: whoever asks again, since he has not heard the answer, gets the same."""
+def test_hook_that_is_requested_twice_with_a_key_runs_once(
+    client: perdure.Client, work: Any, reply: Any
+) -> None:
+    """[P12] A client that did not get the answer can ask again, and gets the same one."""
     work()
     client.create_entity("e", "note", {})
     handle = client.handle("e")
@@ -82,10 +83,10 @@ def test_a_question_with_a_key_is_asked_once(client: perdure.Client, work: Any, 
     assert handle.memory.get("asked") == 1
 
 
-def test_a_hook_that_raises_raises_where_it_is_awaited(
+def test_error_of_a_hook_is_raised_in_the_client(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C45): with its type and message."""
+    """(C45) With its type and message, and the name of the job."""
 
     @app.hook
     async def fails(memory: perdure.AsyncEntity) -> None:
@@ -98,8 +99,10 @@ def test_a_hook_that_raises_raises_where_it_is_awaited(
     assert "job e" in raised.value.__notes__[0]
 
 
-def test_who_has_no_answer_in_time_is_told_so(client: perdure.Client, reply: Any) -> None:
-    """Nobody serves it; it can be waited for again."""
+def test_wait_for_an_answer_times_out_and_can_be_repeated(
+    client: perdure.Client, reply: Any
+) -> None:
+    """No worker serves the hook."""
     client.create_entity("e", "note", {})
     handle = client.handle("e")
     with pytest.raises(perdure.ResultTimeout, match=r"\$hook/q of job e"):
@@ -108,8 +111,8 @@ def test_who_has_no_answer_in_time_is_told_so(client: perdure.Client, reply: Any
         handle.hook_result("$hook/q", timeout=0)
 
 
-def test_a_hook_that_is_not_there_has_no_answer(client: perdure.Client) -> None:
-    """A name that is wrong is told at once, whatever the patience."""
+def test_answer_of_an_unknown_hook_is_rejected_at_once(client: perdure.Client) -> None:
+    """Although the wait has no timeout."""
     client.create_entity("e", "note", {})
     with pytest.raises(perdure.HookNotFound):
         client.handle("e").hook_result("$hook/nobody")
@@ -117,8 +120,9 @@ def test_a_hook_that_is_not_there_has_no_answer(client: perdure.Client) -> None:
         client.handle("nobody").hook_result("$hook/k")
 
 
-def test_an_async_client_asks_many_at_once(client: perdure.Client, work: Any, reply: Any) -> None:
-    """All wait on one connection."""
+def test_async_client_asks_many_hooks_at_once(
+    client: perdure.Client, work: Any, reply: Any
+) -> None:
     work()
     client.create_entity("e", "note", {})
 
@@ -132,11 +136,11 @@ def test_an_async_client_asks_many_at_once(client: perdure.Client, work: Any, re
     assert sorted(answer.seen for answer in answers) == [*range(1, 10)]
 
 
-@pytest.mark.direct("a hint makes it quick")
-def test_who_waits_is_told_when_the_answer_is_there(
+@pytest.mark.direct("needs a hint to be quick")
+def test_hint_announces_the_answer_of_a_hook(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """By a hint, long before he would look again."""
+    """The client gets the answer long before it would poll again."""
 
     @app.hook
     async def slow(memory: perdure.AsyncEntity) -> float:

@@ -1,4 +1,5 @@
-"""The time of a hook is the same when it runs again: what it asks for is known by its arguments."""
+"""A hook that runs again sees the same times, because requests are recognized by their
+arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ of_both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async",
 
 @pytest.fixture
 def stamps(app: perdure.App) -> list[str]:
-    """List what was stamped; the app has hooks that leave memory and run again from the top."""
+    """The times that were stamped, and in the app hooks that are parked and run again from the
+    top."""
     stamped: list[str] = []
 
     @app.activity
@@ -56,10 +58,10 @@ def stamps(app: perdure.App) -> list[str]:
 
 
 @of_both_kinds
-def test_what_is_asked_for_with_the_time_is_asked_for_once(
+def test_activity_that_gets_the_current_time_runs_once(
     client: perdure.Client, work: Any, stamps: list[str], is_async: bool
 ) -> None:
-    """[P4]"""
+    """[P4] A hook that runs again asks for it with the same time."""
     work(slots=1)
     client.create_entity("e", "thing")
     hook = "asks" if is_async else "plain_asks"
@@ -68,10 +70,10 @@ def test_what_is_asked_for_with_the_time_is_asked_for_once(
 
 
 @of_both_kinds
-def test_a_hook_that_sleeps_for_a_while_from_now_on_wakes(
+def test_hook_that_sleeps_until_a_time_from_now_wakes_up(
     client: perdure.Client, work: Any, stamps: list[str], is_async: bool
 ) -> None:
-    """[P7]"""
+    """[P7] A hook that runs again does not move the end of its sleep."""
     work(slots=1)
     client.create_entity("e", "thing")
     hook = "sleeps" if is_async else "plain_sleeps"

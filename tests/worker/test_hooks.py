@@ -223,7 +223,8 @@ def test_hook_that_waits_long_is_parked_and_runs_again(
 def test_unrecorded_work_is_not_interrupted_by_a_wait(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C53) A hook is not parked while other code of it does work that no journal records."""
+    """(C53) A hook that waits is not parked while its code does other work that no journal
+    records."""
     runs: Counter[str] = Counter()
 
     async def unrecorded() -> str:

@@ -1,4 +1,4 @@
-"""What a signal's handler raises ends a call of a client, and spoils none that comes after it."""
+"""An error that a signal handler raises ends a call of a client, and affects no later call."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LOCK_WAITS = (
 
 
 class TimeIsUp(Exception):
-    """As what celery's soft limit, pytest-timeout or somebody's own alarm raises."""
+    """An error as a soft limit of celery, pytest-timeout or an alarm raises."""
 
 
 @pytest.fixture
 def alarmed() -> Iterator[None]:
-    """Let a signal raise an error wherever the main thread is."""
+    """Let SIGUSR1 raise an error in the main thread, wherever it is."""
 
     def handler(*_: Any) -> None:
         raise TimeIsUp
@@ -41,7 +41,7 @@ def alarmed() -> Iterator[None]:
 
 
 def interrupted(dsn: str, call: Callable[[], Any]) -> None:
-    """Begin a call, and send a signal to it when it waits for a lock."""
+    """Make a call, and send SIGUSR1 when it waits for a lock."""
 
     def send_signal() -> None:
         pause = threading.Event()
@@ -59,10 +59,10 @@ def interrupted(dsn: str, call: Callable[[], Any]) -> None:
     thread.join()
 
 
-def test_a_signal_amid_a_call_spoils_no_later_one(
+def test_interrupted_call_does_not_affect_later_calls(
     client: perdure.Client, dsn: str, alarmed: None
 ) -> None:
-    """Its connection still waits for the answer, and was handed to each call after it."""
+    """Its connection still waits for the answer, and must not serve another call."""
     order = client.create_entity("order", "thing", {"n": 0, "name": "desk"})
     with psycopg.connect(dsn) as lock:
         lock.execute("select from perdure.jobs where id = 'order' for update")
@@ -70,7 +70,7 @@ def test_a_signal_amid_a_call_spoils_no_later_one(
     assert [order.get("name") for _ in range(3)] == ["desk"] * 3
 
 
-def test_a_signal_amid_a_wait_spoils_no_later_one(
+def test_interrupted_wait_does_not_affect_later_waits(
     client: perdure.Client, dsn: str, alarmed: None
 ) -> None:
     order = client.create_entity("order", "thing", {"n": 0})
@@ -83,25 +83,25 @@ def test_a_signal_amid_a_wait_spoils_no_later_one(
     assert order.set(1, "n") == order.until("$.n > 0", timeout=IN_TIME)
 
 
-def test_a_worker_whose_start_is_interrupted_serves_nobody(
+def test_worker_whose_start_is_interrupted_does_not_run(
     app: perdure.App, client: perdure.Client, dsn: str, alarmed: None
 ) -> None:
-    """It went on in its thread, and worked from when the database let it; `with` ends no such."""
+    """Its thread ends by itself, since `with` does not stop a worker that it has not entered."""
     worker = perdure.Worker(app, ["default"], dsn=dsn)
     with psycopg.connect(dsn) as lock:
         lock.execute("lock table perdure.workers")
         interrupted(dsn, worker.__enter__)
         assert "perdure-worker" not in {thread.name for thread in threading.enumerate()}
-    worker.start().stop()  # it may be tried again
+    worker.start().stop()  # it can be started again
 
 
-@pytest.mark.direct("it looks which session answers")
-def test_an_async_call_that_ends_amid_leaves_its_connection(
+@pytest.mark.direct("it checks which session answers")
+def test_async_call_that_is_interrupted_abandons_its_connection(
     client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However its driver came to leave it there: psycopg does where it is cancelled twice."""
+    """As when psycopg is cancelled twice, and leaves a query open."""
 
-    async def left(cursor: psycopg.AsyncCursor[Any], call: Any) -> None:
+    async def leaves_query_open(cursor: psycopg.AsyncCursor[Any], call: Any) -> None:
         cursor.connection.pgconn.send_query(b"select 1")
         raise TimeIsUp
 
@@ -109,7 +109,7 @@ def test_an_async_call_that_ends_amid_leaves_its_connection(
         link = AsyncLink(Source(dsn, "perdure"), "test")
         with monkeypatch.context() as patched:
             await link.call(Calls.backend())
-            patched.setattr(connections, "send_async", left)
+            patched.setattr(connections, "send_async", leaves_query_open)
             with pytest.raises(TimeIsUp):
                 await link.call(Calls.backend())
         assert (await link.call(Calls.backend()))[0] == link.backend

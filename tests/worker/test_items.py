@@ -1,4 +1,4 @@
-"""Items, end to end: coordinators and hooks ask people, who list, claim and resolve. (E19)"""
+"""Items, end to end (E19): coordinators and hooks ask people, who list, claim and resolve items."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PARKED = "select bool_and(token is null and due_at > perdure.clock()) from perdu
 
 @dataclass
 class Decision:
-    """What people say."""
+    """A decision of people."""
 
     approved: bool
     note: str = ""
 
 
-# The same question in four places: each workflow gives what it was told, or "late".
+# The same question in four places: each workflow returns the resolution, or "late".
 
 
 def in_coordinator(app: perdure.App) -> Any:
@@ -65,7 +65,7 @@ def in_hook(app: perdure.App) -> Any:
         except TimeoutError:
             return "late"
 
-    return having(app, inquires)
+    return workflow_with(app, inquires)
 
 
 def in_plain_hook(app: perdure.App) -> Any:
@@ -78,11 +78,11 @@ def in_plain_hook(app: perdure.App) -> Any:
         except TimeoutError:
             return "late"
 
-    return having(app, inquires)
+    return workflow_with(app, inquires)
 
 
-def having(app: perdure.App, inquires: Any) -> Any:
-    """Make a workflow that has a hook ask."""
+def workflow_with(app: perdure.App, inquires: Any) -> Any:
+    """Return a workflow that lets this hook ask."""
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity, limit: float | None) -> Any:
@@ -96,14 +96,14 @@ PLACES = [in_coordinator, in_plain_coordinator, in_hook, in_plain_hook]
 
 @pytest.fixture(params=PLACES, ids=lambda place: place.__name__)
 def asks(request: pytest.FixtureRequest, app: perdure.App) -> Any:
-    """Give a workflow that asks, in each of the four places."""
+    """A workflow that asks, in each of the four places."""
     return request.param(app)
 
 
-def test_who_asks_gets_what_somebody_resolves(
+def test_asker_gets_the_resolution_of_its_item(
     client: perdure.Client, dsn: str, work: Any, asks: Any
 ) -> None:
-    """[P4]: it finds the item as it was asked, and goes on with the resolution."""
+    """[P4] The item is listed as it was requested, and only one resolution is accepted."""
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
@@ -124,15 +124,15 @@ def test_who_asks_gets_what_somebody_resolves(
     )
     assert client.item(item.id) == resolved
     assert item.resolve({"ok": True}, by="jane") == resolved  # [P12]
-    with pytest.raises(perdure.ItemNotFound) as told:
+    with pytest.raises(perdure.ItemNotFound) as refused:
         item.resolve({"ok": False}, by="bob")
-    assert "jane resolved it" in (told.value.detail or "")
+    assert "jane resolved it" in (refused.value.detail or "")
 
 
-def test_a_parked_one_is_woken(
+def test_resolution_wakes_a_parked_task(
     client: perdure.Client, dsn: str, work: Any, app: perdure.App, asks: Any
 ) -> None:
-    """[P5]: no worker is there while people decide."""
+    """[P5] No worker runs while people decide."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(asks, 3600)
         wait_for(dsn, OPEN)
@@ -144,8 +144,10 @@ def test_a_parked_one_is_woken(
     assert handle.result(T) == "yes"
 
 
-def test_time_is_up(client: perdure.Client, dsn: str, work: Any, asks: Any) -> None:
-    """[P7]: then nobody is asked any more, and who comes late is told."""
+def test_item_expires_at_its_timeout(
+    client: perdure.Client, dsn: str, work: Any, asks: Any
+) -> None:
+    """[P7] It is no longer listed, and a late resolution is refused."""
     work()
     handle = client.start(asks, 0.5)
     wait_for(dsn, OPEN)
@@ -157,10 +159,11 @@ def test_time_is_up(client: perdure.Client, dsn: str, work: Any, asks: Any) -> N
 
 
 @pytest.mark.parametrize("deadline", ["before it", "after it"])
-def test_what_came_first_counts_not_what_was_seen_first(
+def test_earlier_of_resolution_and_deadline_wins_when_both_are_seen_late(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, asks: Any, deadline: str
 ) -> None:
-    """[P7] [P9]: the worker is away. Whoever resolves an item that nobody will hear of is told."""
+    """[P7] [P9] No worker runs at the deadline. A resolution after it is refused, since no job
+    would see it."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(asks, 3600)
         wait_for(dsn, OPEN)
@@ -177,31 +180,29 @@ def test_what_came_first_counts_not_what_was_seen_first(
     assert client.items() == []
 
 
-def test_who_is_cancelled_asks_no_more(
-    client: perdure.Client, dsn: str, work: Any, asks: Any
-) -> None:
+def test_cancel_withdraws_the_item(client: perdure.Client, dsn: str, work: Any, asks: Any) -> None:
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
     assert handle.cancel()
     with pytest.raises(perdure.JobCancelled):
         handle.result(T)
-    wait_for(dsn, "select count(*) = 0 from perdure.tasks")  # hooks may clean up longer
+    wait_for(dsn, "select count(*) = 0 from perdure.tasks")  # hooks may take longer to clean up
     assert client.items() == []
 
 
-def test_a_resolution_is_made_of_a_type(
+def test_resolution_has_the_requested_type(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.hook
     async def inquires(memory: perdure.AsyncEntity) -> str:
-        told: Decision = await perdure.ask_people("b", Decision(False), type=Decision)
-        return told.note
+        decision: Decision = await perdure.ask_people("b", Decision(False), type=Decision)
+        return decision.note
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> Any:
-        told: Decision = await perdure.ask_people("a", type=Decision, timeout="1 d")
-        return [told.approved, told.note, await inquires(memory)]
+        decision: Decision = await perdure.ask_people("a", type=Decision, timeout="1 d")
+        return [decision.approved, decision.note, await inquires(memory)]
 
     work()
     handle = client.start(asks)
@@ -213,7 +214,7 @@ def test_a_resolution_is_made_of_a_type(
     assert handle.result(T) == [True, "said a", "said b"]
 
 
-def test_several_are_asked_and_the_first_decides(
+def test_first_of_several_people_decides(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -234,10 +235,10 @@ def test_several_are_asked_and_the_first_decides(
     assert client.items() == []
 
 
-def test_it_is_resolved_in_the_callers_transaction(
+def test_item_is_resolved_in_the_callers_transaction(
     client: perdure.Client, dsn: str, work: Any, asks: Any
 ) -> None:
-    """What is rolled back was not resolved."""
+    """A claim or resolution that is rolled back has no effect."""
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
@@ -252,7 +253,7 @@ def test_it_is_resolved_in_the_callers_transaction(
     assert handle.result(T) == "yes"
 
 
-def test_pages_claims_and_assignments(
+def test_items_are_paged_claimed_assigned_and_released(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
     @app.coordinator
@@ -286,41 +287,43 @@ def test_pages_claims_and_assignments(
     assert len(client.items(status="resolved")) == 5
 
 
-def test_async_code_does_the_same(client: perdure.Client, dsn: str, work: Any, asks: Any) -> None:
+def test_async_client_claims_and_resolves_items(
+    client: perdure.Client, dsn: str, work: Any, asks: Any
+) -> None:
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
 
     async def decide() -> perdure.AsyncItem:
-        async with await perdure.connect_async(dsn) as there:
-            (item,) = await there.items(status="unclaimed")
+        async with await perdure.connect_async(dsn) as other:
+            (item,) = await other.items(status="unclaimed")
             claimed = await item.claim("jane")
-            assert await (await claimed.release()).assign("jane") == await there.item(item.id)
+            assert await (await claimed.release()).assign("jane") == await other.item(item.id)
             return await item.resolve("yes", by="jane")
 
     assert asyncio.run(decide()).resolved_by == "jane"
     assert handle.result(T) == "yes"
 
 
-def test_outside_of_jobs_nobody_is_asked() -> None:
+def test_ask_people_is_rejected_outside_of_jobs() -> None:
     with pytest.raises(perdure.InvalidArgument):
         perdure.ask_people("approve")
 
 
-def test_a_resolution_whose_reply_is_lost_is_repeated(
+def test_resolution_can_be_repeated_after_the_job_has_ended(
     client: perdure.Client, dsn: str, work: Any, asks: Any
 ) -> None:
-    """[P12]: the job has ended by then, and the client is told the same."""
+    """[P12] A client that lost the reply gets the same item again."""
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
     (item,) = client.items()
     with psycopg.connect(dsn) as connection:
-        told = [item.resolve("yes", by="jane", connection=connection)]
+        items = [item.resolve("yes", by="jane", connection=connection)]
         connection.commit()
         assert handle.result(T) == "yes"
         began = time.monotonic()
         while client.handle(handle.id).status().finished_at is None:
             assert time.monotonic() - began < 10
-        told.append(item.resolve("yes", by="jane", connection=connection))
-    assert told[0] == told[1]
+        items.append(item.resolve("yes", by="jane", connection=connection))
+    assert items[0] == items[1]

@@ -1,4 +1,4 @@
-"""Calls that join the caller's transaction, on connections of psycopg, SQLAlchemy, Django.
+"""Calls that join the caller's transaction, on connections of psycopg, SQLAlchemy and Django.
 
 (E7) (C25) [P1]
 """
@@ -32,7 +32,7 @@ INSERT = "insert into orders (what) values ('tea')"
 
 
 def url_of(dsn: str) -> sqlalchemy.URL:
-    """Write a connection string as SQLAlchemy wants it."""
+    """Convert a connection string to a URL of SQLAlchemy."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     names = {"user": "username", "password": "password", "dbname": "database"}
     given = {name: parts[key] for key, name in names.items() if parts.get(key)}
@@ -41,7 +41,8 @@ def url_of(dsn: str) -> sqlalchemy.URL:
 
 
 class Caller:
-    """A caller with a transaction: what it hands to perdure, and how it says what it wants."""
+    """A caller with a transaction: the connection that it lends to perdure, and how it runs
+    statements."""
 
     def __init__(self, connection: Any, run: Callable[[str], Any], end: Callable[[str], Any]):
         self.connection = connection
@@ -56,37 +57,39 @@ class Caller:
 
 
 def ends(connection: Any) -> Callable[[str], Any]:
-    """Commit or roll back by the methods of these names."""
+    """Return a function that calls the method commit or rollback, by its name."""
     return lambda end: getattr(connection, end)()
 
 
 @contextmanager
 def of_psycopg(dsn: str) -> Iterator[Caller]:
-    with psycopg.connect(dsn, row_factory=dict_row) as mine:
-        yield Caller(mine, mine.execute, ends(mine))
+    with psycopg.connect(dsn, row_factory=dict_row) as connection:
+        yield Caller(connection, connection.execute, ends(connection))
 
 
 @contextmanager
-def of_a_block(dsn: str) -> Iterator[Caller]:
-    """Inside connection.transaction(), on a connection that would commit each statement."""
-    with psycopg.connect(dsn, autocommit=True) as mine:
-        mine.execute("begin")
-        yield Caller(mine, mine.execute, lambda end: mine.execute(f"{end} and chain"))
+def of_block(dsn: str) -> Iterator[Caller]:
+    """An explicit transaction, on a connection that would otherwise commit each statement."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("begin")
+        yield Caller(
+            connection, connection.execute, lambda end: connection.execute(f"{end} and chain")
+        )
 
 
 @contextmanager
 def of_sqlalchemy(dsn: str) -> Iterator[Caller]:
     engine = sqlalchemy.create_engine(url_of(dsn), json_deserializer=lambda text: f"not {text}")
-    with engine.connect() as mine:
-        yield Caller(mine, mine.exec_driver_sql, ends(mine))
+    with engine.connect() as connection:
+        yield Caller(connection, connection.exec_driver_sql, ends(connection))
     engine.dispose()
 
 
 @contextmanager
-def of_a_session(dsn: str) -> Iterator[Caller]:
+def of_session(dsn: str) -> Iterator[Caller]:
     engine = sqlalchemy.create_engine(url_of(dsn))
-    with sqlalchemy.orm.Session(engine) as mine:
-        yield Caller(mine, lambda text: mine.execute(sqlalchemy.text(text)), ends(mine))
+    with sqlalchemy.orm.Session(engine) as session:
+        yield Caller(session, lambda text: session.execute(sqlalchemy.text(text)), ends(session))
     engine.dispose()
 
 
@@ -105,31 +108,31 @@ def of_django(dsn: str) -> Iterator[Caller]:
     }
     given = {name: str(parts[key]) for key, name in names.items() if parts.get(key)}
     databases = {"default": {}, "mine": {"ENGINE": "django.db.backends.postgresql"} | given}
-    mine = connections["mine"] = ConnectionHandler(databases)["mine"]
-    mine.set_autocommit(False)
+    connection = connections["mine"] = ConnectionHandler(databases)["mine"]
+    connection.set_autocommit(False)
 
     def run(text: str) -> None:
-        with mine.cursor() as cursor:
+        with connection.cursor() as cursor:
             cursor.execute(text)
 
-    yield Caller(mine, run, ends(mine))
-    mine.close()
+    yield Caller(connection, run, ends(connection))
+    connection.close()
     del connections["mine"]
 
 
-KINDS = (of_psycopg, of_a_block, of_sqlalchemy, of_a_session, of_django)
+KINDS = (of_psycopg, of_block, of_sqlalchemy, of_session, of_django)
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__.removeprefix("of_"))
 def caller(request: pytest.FixtureRequest, dsn: str, orders: Any) -> Iterator[Caller]:
-    """Give callers of each kind."""
+    """A caller of each kind."""
     with request.param(dsn) as caller:
         yield caller
 
 
 @pytest.fixture
 def orders(dsn: str) -> Iterator[Callable[[], int]]:
-    """Make a table of the caller's; gives a function that counts its rows."""
+    """Create a table of the caller; return a function that counts its rows."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("create table orders (what text)")
 
@@ -149,25 +152,25 @@ def echo(app: perdure.App) -> Any:
     return echo
 
 
-def all_calls(client: perdure.Client, mine: Any) -> None:
-    """Join with every call that can."""
-    client.start("echo", 1, id="a", connection=mine)
-    client.start_many("echo", [{"id": "b"}, {"id": "c"}, {"id": "d"}], connection=mine)
-    memory = client.create_entity("e", "note", {"n": 1}, connection=mine)
+def all_calls(client: perdure.Client, connection: Any) -> None:
+    """Make every call that can join a transaction."""
+    client.start("echo", 1, id="a", connection=connection)
+    client.start_many("echo", [{"id": "b"}, {"id": "c"}, {"id": "d"}], connection=connection)
+    memory = client.create_entity("e", "note", {"n": 1}, connection=connection)
     assert memory.increment("n") == 2
     assert memory.get() == {"n": 2}, "JSON is read as JSON"
-    assert client.handle("a").signal("go", {"x": [1]}, connection=mine)
-    assert client.handle("e").hook("h", connection=mine, key="k") == "$hook/k"
-    assert client.handle("b").cancel("no", connection=mine)
-    assert client.handle("e").cancel_hook("$hook/k", connection=mine)
-    assert client.handle("c").terminate(connection=mine)
-    assert client.handle("d").resume(connection=mine) == 0
+    assert client.handle("a").signal("go", {"x": [1]}, connection=connection)
+    assert client.handle("e").hook("h", connection=connection, key="k") == "$hook/k"
+    assert client.handle("b").cancel("no", connection=connection)
+    assert client.handle("e").cancel_hook("$hook/k", connection=connection)
+    assert client.handle("c").terminate(connection=connection)
+    assert client.handle("d").resume(connection=connection) == 0
 
 
 JOBS = ("a", "b", "c", "d", "e")
 
 
-def test_a_commit_keeps_what_joined(
+def test_commit_keeps_joined_calls(
     caller: Caller, client: perdure.Client, orders: Callable[[], int]
 ) -> None:
     caller.run(INSERT)
@@ -182,7 +185,7 @@ def test_a_commit_keeps_what_joined(
     assert client.entity("e").get() == {"n": 2}
 
 
-def test_a_rollback_keeps_nothing(
+def test_rollback_undoes_joined_calls(
     caller: Caller, client: perdure.Client, orders: Callable[[], int]
 ) -> None:
     all_calls(client, caller.connection)
@@ -194,14 +197,14 @@ def test_a_rollback_keeps_nothing(
             client.handle(job).status()
 
 
-def test_what_joins_first_begins_the_transaction(caller: Caller, client: perdure.Client) -> None:
-    """SQLAlchemy commits only what it knows to have begun."""
+def test_joined_call_can_begin_the_transaction(caller: Caller, client: perdure.Client) -> None:
+    """SQLAlchemy commits only a transaction that it has begun itself."""
     client.start("echo", id="first", connection=caller.connection)
     caller.commit()
     assert client.handle("first").status().status == "running"
 
 
-def test_a_savepoint_takes_back_what_joined_after_it(
+def test_rollback_to_a_savepoint_undoes_later_joined_calls(
     caller: Caller, client: perdure.Client
 ) -> None:
     client.start("echo", id="before", connection=caller.connection)
@@ -214,10 +217,10 @@ def test_a_savepoint_takes_back_what_joined_after_it(
         client.handle("after").status()
 
 
-def test_a_commit_wakes_an_idle_worker(
+def test_commit_of_a_joined_start_wakes_an_idle_worker(
     caller: Caller, client: perdure.Client, work: Any, echo: Any
 ) -> None:
-    """[P11]: long before it would look by itself."""
+    """[P11] Long before its next poll."""
     work(poll=600)
     while not client.send(client.calls.statement("select true from perdure.listeners")):
         time.sleep(0.005)
@@ -226,7 +229,7 @@ def test_a_commit_wakes_an_idle_worker(
     assert handle.result(T) == 7
 
 
-def test_a_transaction_that_has_failed_is_refused(caller: Caller, client: perdure.Client) -> None:
+def test_failed_transaction_is_not_joined(caller: Caller, client: perdure.Client) -> None:
     with pytest.raises(perdure.JobNotFound):
         client.handle("nobody").signal("go", connection=caller.connection)
     with pytest.raises(perdure.InvalidArgument, match="has failed"):
@@ -238,14 +241,14 @@ def test_a_transaction_that_has_failed_is_refused(caller: Caller, client: perdur
 
 
 def settings_of(connection: Any) -> list[Any]:
-    """Tell what a connection makes of statements and values."""
-    known = [connection.row_factory, connection.cursor_factory, connection.prepare_threshold]
+    """Return how a connection handles statements and values."""
+    handling = [connection.row_factory, connection.cursor_factory, connection.prepare_threshold]
     oids = [psycopg.adapters.types[name].oid for name in ("json", "jsonb", "timestamptz")]
     loaders = [connection.adapters.get_loader(oid, psycopg.pq.Format.TEXT) for oid in oids]
-    return [*known, connection.autocommit, *loaders]
+    return [*handling, connection.autocommit, *loaders]
 
 
-def test_nothing_of_the_connection_is_changed(caller: Caller, client: perdure.Client) -> None:
+def test_settings_of_the_connection_are_kept(caller: Caller, client: perdure.Client) -> None:
     client.start("echo", connection=caller.connection)
     driver = joined_connection(caller.connection)
     before = settings_of(driver)
@@ -253,12 +256,14 @@ def test_nothing_of_the_connection_is_changed(caller: Caller, client: perdure.Cl
     assert settings_of(driver) == before
 
 
-def test_blocks_are_transactions(dsn: str, client: perdure.Client) -> None:
-    """Of Django and psycopg, which commit each statement outside of them."""
-    with of_django(dsn) as caller, psycopg.connect(dsn, autocommit=True) as mine:
+def test_transaction_blocks_of_psycopg_and_django_are_joined(
+    dsn: str, client: perdure.Client
+) -> None:
+    """Outside of these blocks, both connections commit each statement."""
+    with of_django(dsn) as caller, psycopg.connect(dsn, autocommit=True) as connection:
         caller.connection.set_autocommit(True)
-        with mine.transaction():
-            client.start("echo", id="of psycopg", connection=mine)
+        with connection.transaction():
+            client.start("echo", id="of psycopg", connection=connection)
         with transaction.atomic("mine"):
             client.start("echo", id="of Django", connection=connections["mine"])
             with transaction.atomic("mine"):
@@ -270,7 +275,7 @@ def test_blocks_are_transactions(dsn: str, client: perdure.Client) -> None:
         client.handle("undone").status()
 
 
-# What cannot be joined.
+# Connections that cannot be joined.
 
 
 def autocommitting(dsn: str) -> AbstractContextManager[Any]:
@@ -280,8 +285,8 @@ def autocommitting(dsn: str) -> AbstractContextManager[Any]:
 @contextmanager
 def autocommitting_sqlalchemy(dsn: str) -> Iterator[Any]:
     engine = sqlalchemy.create_engine(url_of(dsn), isolation_level="AUTOCOMMIT")
-    with engine.connect() as mine:
-        yield mine
+    with engine.connect() as connection:
+        yield connection
     engine.dispose()
 
 
@@ -292,18 +297,23 @@ def autocommitting_django(dsn: str) -> Iterator[Any]:
         yield caller.connection
 
 
-@pytest.mark.parametrize("lent", [autocommitting, autocommitting_sqlalchemy, autocommitting_django])
-def test_a_connection_without_a_transaction_is_refused(
-    dsn: str, client: perdure.Client, lent: Any
+@pytest.mark.parametrize(
+    "opened", [autocommitting, autocommitting_sqlalchemy, autocommitting_django]
+)
+def test_connection_without_a_transaction_is_rejected(
+    dsn: str, client: perdure.Client, opened: Any
 ) -> None:
-    """It would commit at once, which is not what one asks for."""
-    with lent(dsn) as mine, pytest.raises(perdure.InvalidArgument, match="no transaction to join"):
-        client.start("echo", id="no", connection=mine)
+    """A call that joined it would commit at once."""
+    with (
+        opened(dsn) as connection,
+        pytest.raises(perdure.InvalidArgument, match="no transaction to join"),
+    ):
+        client.start("echo", id="no", connection=connection)
     with pytest.raises(perdure.JobNotFound):
         client.handle("no").status()
 
 
-def test_what_is_no_connection_of_psycopg_is_refused(dsn: str, client: perdure.Client) -> None:
+def test_connections_of_other_kinds_are_rejected(dsn: str, client: perdure.Client) -> None:
     sqlite = sqlalchemy.create_engine("sqlite://")
     engine = sqlalchemy_async.create_async_engine(url_of(dsn))
     with sqlite.connect() as of_sqlite, sqlite3.connect(":memory:") as plain:
@@ -317,49 +327,51 @@ def test_what_is_no_connection_of_psycopg_is_refused(dsn: str, client: perdure.C
     sqlite.dispose()
 
 
-# Asynchronous.
+# Async connections.
 
 
 @asynccontextmanager
 async def of_async_psycopg(dsn: str) -> AsyncIterator[Any]:
-    async with await psycopg.AsyncConnection.connect(dsn, row_factory=dict_row) as mine:
-        yield mine
+    async with await psycopg.AsyncConnection.connect(dsn, row_factory=dict_row) as connection:
+        yield connection
 
 
 @asynccontextmanager
 async def of_async_sqlalchemy(dsn: str) -> AsyncIterator[Any]:
     engine = sqlalchemy_async.create_async_engine(url_of(dsn))
-    async with engine.connect() as mine:
-        yield mine
+    async with engine.connect() as connection:
+        yield connection
     await engine.dispose()
 
 
 @asynccontextmanager
 async def of_async_session(dsn: str) -> AsyncIterator[Any]:
     engine = sqlalchemy_async.create_async_engine(url_of(dsn))
-    async with sqlalchemy_async.AsyncSession(engine) as mine:
-        yield mine
+    async with sqlalchemy_async.AsyncSession(engine) as session:
+        yield session
     await engine.dispose()
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-@pytest.mark.parametrize("lent", [of_async_psycopg, of_async_sqlalchemy, of_async_session])
-def test_async_connections_are_joined_too(
-    dsn: str, client: perdure.Client, lent: Any, end: str
+@pytest.mark.parametrize("opened", [of_async_psycopg, of_async_sqlalchemy, of_async_session])
+def test_async_client_joins_async_connections(
+    dsn: str, client: perdure.Client, opened: Any, end: str
 ) -> None:
     async def run() -> None:
-        async with await perdure.connect_async(dsn) as own, lent(dsn) as mine:
-            await own.start("echo", 1, id="a", connection=mine)
-            await own.start_many("echo", [{"id": "b"}, {"id": "c"}, {"id": "d"}], connection=mine)
-            memory = await own.create_entity("e", "note", {"n": 1}, connection=mine)
+        async with await perdure.connect_async(dsn) as own, opened(dsn) as connection:
+            await own.start("echo", 1, id="a", connection=connection)
+            await own.start_many(
+                "echo", [{"id": "b"}, {"id": "c"}, {"id": "d"}], connection=connection
+            )
+            memory = await own.create_entity("e", "note", {"n": 1}, connection=connection)
             assert await memory.increment("n") == 2
-            assert await own.handle("a").signal("go", connection=mine)
-            assert await own.handle("e").hook("h", connection=mine, key="k") == "$hook/k"
-            assert await own.handle("b").cancel("no", connection=mine)
-            assert await own.handle("e").cancel_hook("$hook/k", connection=mine)
-            assert await own.handle("c").terminate(connection=mine)
-            assert await own.handle("d").resume(connection=mine) == 0
-            await getattr(mine, end)()
+            assert await own.handle("a").signal("go", connection=connection)
+            assert await own.handle("e").hook("h", connection=connection, key="k") == "$hook/k"
+            assert await own.handle("b").cancel("no", connection=connection)
+            assert await own.handle("e").cancel_hook("$hook/k", connection=connection)
+            assert await own.handle("c").terminate(connection=connection)
+            assert await own.handle("d").resume(connection=connection) == 0
+            await getattr(connection, end)()
 
     asyncio.run(run())
     for job in JOBS:
@@ -370,19 +382,19 @@ def test_async_connections_are_joined_too(
                 client.handle(job).status()
 
 
-def test_what_an_async_client_cannot_join_is_refused(dsn: str) -> None:
+def test_async_client_rejects_connections_that_it_cannot_join(dsn: str) -> None:
     async def run() -> None:
         async with await perdure.connect_async(dsn) as client:
             engine = sqlalchemy.create_engine(url_of(dsn))
-            with psycopg.connect(dsn) as plain, engine.connect() as mine:
-                for stranger in (plain, mine, sqlalchemy.orm.Session(engine), dsn):
+            with psycopg.connect(dsn) as plain, engine.connect() as of_engine:
+                for stranger in (plain, of_engine, sqlalchemy.orm.Session(engine), dsn):
                     with pytest.raises(
                         perdure.InvalidArgument, match=r"a psycopg\.AsyncConnection is needed"
                     ):
                         await client.start("echo", connection=stranger)
             engine.dispose()
-            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as mine_too:
+            async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
                 with pytest.raises(perdure.InvalidArgument, match="no transaction to join"):
-                    await client.start("echo", connection=mine_too)
+                    await client.start("echo", connection=connection)
 
     asyncio.run(run())
