@@ -200,8 +200,7 @@ def test_work_fails_when_its_retry_policy_raises(
 def test_log_reports_failed_attempts_and_their_retries(
     app: perdure.App, client: perdure.Client, work: Any, caplog: Any
 ) -> None:
-    """Each failed attempt is logged with its error and, if it is retried, the pause before the
-    retry.
+    """Each failed attempt is logged with its error, and with the pause if it is retried.
 
     The raised `JobFailed` names its job and carries the traceback.
     """
@@ -340,8 +339,10 @@ def test_plain_activities_run_in_parallel_threads(
 def test_stop_iteration_and_generator_exit_fail_the_job(
     app: perdure.App, client: perdure.Client, work: Any, kind: str, error: type[BaseException]
 ) -> None:
-    """Plain code that raises one of these fails like any other. A future cannot carry them by
-    itself, so nobody would hear of the failure."""
+    """Plain code that raises one of these errors fails its job.
+
+    A future cannot carry StopIteration, so without special care the failure would reach nobody.
+    """
 
     def raises_error(*_: Any) -> None:
         raise error
@@ -427,8 +428,8 @@ def test_activity_cannot_use_durable_clock_or_uuid(
 def test_thread_of_user_code_needs_a_copy_of_the_context(
     app: perdure.App, client: perdure.Client, work: Any, place: str
 ) -> None:
-    """Without it, each call is refused, and the hint is `copy_context()`. With it, calls belong to
-    the job."""
+    """Calls in a thread without the context are refused with a hint at `copy_context()`; with a
+    copy of it, they belong to the job."""
 
     def refused() -> list[str]:
         calls: dict[str, Callable[[], Any]] = {
@@ -554,7 +555,8 @@ class Answerer:
 def test_callable_objects_and_partials_are_typed(
     app: perdure.App, client: perdure.Client, work: Any, read: Any
 ) -> None:
-    """They take and return the annotated types, not dicts."""
+    """Objects with `__call__`, and partials, take and return the annotated types instead of
+    dicts."""
     activity: Any = app.activity(read, name="read")
     hook: Any = app.hook(partial(Answerer()), name="answer")
 
@@ -648,7 +650,8 @@ class SeenAt:
     ],
 )
 def test_union_value_keeps_its_type(kind: Any, value: Any) -> None:
-    """The value does not become the first type that could read it, which may drop fields."""
+    """A stored value is read as the type that was written, even if an earlier type of the union
+    fits it."""
     assert decoder(kind)(as_stored(to_json(value))) == value
 
 
@@ -674,7 +677,7 @@ def test_text_or_number_is_not_read_as_a_collection(kind: Any, value: Any) -> No
 
 
 def test_type_alias_is_read_as_its_type() -> None:
-    """Such as the alias that `type Step = Reply | Call` defines in Python 3.12."""
+    """Python 3.12 makes such an alias of `type Step = Reply | Call`."""
     step = TypeAliasType("step", Reply | Call)  # type: ignore[misc]
     value = Call(text="a", tool="b")
     assert decoder(step)(to_json(value)) == value

@@ -146,10 +146,14 @@ APP = perdure.App()
 DSN = "postgresql:///nowhere"
 
 WRONG_CONSTRUCTIONS: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
-    "a worker of no app": (perdure.Worker, [None, "app", 1, perdure.App], "is not an app"),
-    "a lab of no app": (Lab, [None, "app"], "is not an app"),
-    "an async lab of no app": (AsyncLab, [None, "app"], "is not an app"),
-    "a worker of one queue": (lambda given: perdure.Worker(APP, given), [1, "q"], "is not a list"),
+    "a worker without an app": (perdure.Worker, [None, "app", 1, perdure.App], "is not an app"),
+    "a lab without an app": (Lab, [None, "app"], "is not an app"),
+    "an async lab without an app": (AsyncLab, [None, "app"], "is not an app"),
+    "one queue for a list of queues": (
+        lambda given: perdure.Worker(APP, given),
+        [1, "q"],
+        "is not a list",
+    ),
     "a queue that is not a text": (lambda given: perdure.Worker(APP, given), [[1]], "a queue must"),
     "slots": (
         lambda given: perdure.Worker(APP, slots=given),
@@ -163,7 +167,7 @@ WRONG_CONSTRUCTIONS: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
         "a lease must last between|out of range",
     ),
     "an instance": (lambda given: perdure.Worker(APP, instance=given), [1, []], "is not a text"),
-    "an instance that is none": (
+    "an instance of a wrong form": (
         lambda given: perdure.Worker(APP, instance=given),
         ["xx", "1"],
         "is not an instance",
@@ -191,7 +195,8 @@ WRONG_CONSTRUCTIONS: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
 
 @pytest.mark.parametrize("case", WRONG_CONSTRUCTIONS)
 def test_constructors_reject_wrong_arguments(case: str) -> None:
-    """They raise an error of perdure at once, not an AttributeError or TypeError from within."""
+    """Wrong arguments raise an error of perdure at once, not an AttributeError or TypeError from
+    within."""
     make, wrong, message = WRONG_CONSTRUCTIONS[case]
     for given in wrong:
         with pytest.raises((perdure.InvalidArgument, perdure.InvalidName), match=message):
@@ -244,7 +249,7 @@ BY_ID: dict[str, Use] = {
 
 @pytest.mark.parametrize("verb", BY_ID)
 def test_verbs_accept_a_uuid_as_an_id(dsn: str, verb: str) -> None:
-    """Ids often are UUIDs, and not only `handle(id)` and `entity(id)` take one."""
+    """Every verb that takes an id accepts a UUID, as `handle(id)` and `entity(id)` do."""
     with perdure.connect(dsn, codec=AesGcm({"k": AesGcm.new_key()}, "k")) as client:
         if verb == "item":
             with pytest.raises(LookupError, match=str(ID)):
@@ -321,7 +326,7 @@ def test_error_of_a_name_says_what_is_wrong_with_it(dsn: str) -> None:
 
 
 def test_call_outside_of_jobs_hints_at_where_it_belongs() -> None:
-    """Not at a client, which has no such functions."""
+    """The hint names code that a worker runs, and not a client, which has no such functions."""
     for call in (perdure.now, perdure.heartbeat):
         with pytest.raises(perdure.InvalidArgument) as refused:
             call()

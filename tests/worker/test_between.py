@@ -30,7 +30,7 @@ A_MOMENT = 0.2
 
 
 def take_away(dsn: str, name: str) -> None:
-    """Take the task of this name away from its worker, and make it due."""
+    """Take the task of this name from its worker, and make it due."""
     taken = "update perdure.tasks set token = gen_random_uuid(), due_at = now() where name = %s"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(taken, [name])
@@ -54,7 +54,8 @@ def waits_for_begun_call(begun: Any) -> None:
 def test_busy_plain_code_is_cancelled_where_it_waits_next(
     app: perdure.App, client: perdure.Client, work: Any, waits_next: Any
 ) -> None:
-    """(E2) Once, although the activity that it has begun is cancelled at once."""
+    """(E2) The cancel is raised once, at the next wait, although an activity that the code began is
+    cancelled at once."""
     is_aside, goes_on = threading.Event(), threading.Event()
 
     @app.activity
@@ -126,16 +127,17 @@ def begins_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", slow)
 
 
-@pytest.mark.parametrize(("is_slow", "pause"), [(wakes_late, 0), (begins_late, 2 * A_MOMENT)])
+@pytest.mark.parametrize(("slow_down", "pause"), [(wakes_late, 0), (begins_late, 2 * A_MOMENT)])
 def test_hook_is_not_parked_while_its_thread_has_work_to_do(
     app: perdure.App,
     client: perdure.Client,
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
-    is_slow: Any,
+    slow_down: Any,
     pause: float,
 ) -> None:
-    """Another call of it is open, and the hook would sleep until that one is answered."""
+    """A plain hook goes on while another call of it is open; parked, it would sleep until that call
+    is answered."""
 
     @app.hook
     async def aside(memory: perdure.AsyncEntity) -> None:
@@ -155,7 +157,7 @@ def test_hook_is_not_parked_while_its_thread_has_work_to_do(
     async def waits(memory: perdure.AsyncEntity) -> str:
         return await acts(memory)
 
-    is_slow(monkeypatch)
+    slow_down(monkeypatch)
     work(slots=1)
     assert client.start(waits).result(T) == "done"
 
@@ -163,7 +165,7 @@ def test_hook_is_not_parked_while_its_thread_has_work_to_do(
 def test_hook_that_times_out_just_before_it_is_parked_is_cancelled(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If it were parked, it would have no time to wake up at, since that has passed."""
+    """Such a hook is not parked: it would have no time to wake up at, since that has passed."""
     leave = HookTurn.leave
 
     def leaves(turn: HookTurn) -> None:
@@ -223,7 +225,7 @@ def test_thread_that_loses_its_task_is_not_cancelled(
 def test_hook_rejected_while_its_thread_unwinds_fails_with_the_reason(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It must not be parked, because it has nothing left to wait for."""
+    """Such a hook is not parked, because it has nothing left to wait for."""
     unwinds, refused = threading.Event(), threading.Event()
     leave, answered, make_round = HookTurn.leave, HookTurn.answered, Committer._round
 
@@ -267,7 +269,8 @@ def test_hook_rejected_while_its_thread_unwinds_fails_with_the_reason(
 def test_plain_code_is_cancelled_after_the_shielded_call_it_waits_for(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(E2) Although another call that it has begun is cancelled at once."""
+    """(E2) The shielded call is completed, although another call of the same code is cancelled at
+    once."""
     goes_on = threading.Event()
 
     @app.activity
@@ -310,8 +313,8 @@ def test_plain_code_is_cancelled_after_the_shielded_call_it_waits_for(
 def test_hook_that_restarts_from_its_journal_keeps_progress_of_activities(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after the loss of a worker: the progress is newer than what the claim of the hook
-    returned."""
+    """An activity of a restarted hook gets the progress it reported, which is newer than what the
+    claim returned."""
     answered, has_reported = HookTurn.answered, threading.Event()
     begun: list[Any] = []
 
@@ -347,8 +350,8 @@ def test_hook_that_restarts_from_its_journal_keeps_progress_of_activities(
 def test_failed_read_of_a_lost_task_does_not_harm_its_next_turn(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same worker claims the task again while its journal is still being read; the new turn
-    goes on."""
+    """A worker loses a task while it reads its journal, and claims it again; the failure of that
+    read does not end the new turn."""
     read_journal = Engine.read_journal
     reads, begins, fails = threading.Event(), threading.Event(), threading.Event()
     begun: list[str] = []
@@ -385,8 +388,8 @@ def test_failed_read_of_a_lost_task_does_not_harm_its_next_turn(
 def test_task_with_an_unknown_commit_is_released(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P12] Neither the commit nor a question about it is answered. The next holder of the task
-    runs it again; without a release it would be held for ever."""
+    """[P12] If neither a commit nor the question about it is answered, the worker releases the task
+    instead of holding it for ever."""
     judged, call = TransactionAttempt._judged, AsyncLink.call
     lost: list[str] = []
 
@@ -425,7 +428,8 @@ def test_stopping_worker_releases_tasks_whose_threads_only_wait(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It wakes the threads first; otherwise another worker would wait for the end of the lease."""
+    """A worker that stops wakes these threads first, so no other worker must wait for the end of
+    the lease."""
     begun = threading.Event()
 
     @app.activity
@@ -454,8 +458,7 @@ def test_stopping_worker_releases_tasks_whose_threads_only_wait(
 def test_parked_coordinator_resumes_with_progress_from_other_workers(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if another worker had begun the next attempt, and was lost before it could record
-    anything."""
+    """Progress that another worker reported before it was lost reaches the next attempt."""
     is_parked = "select token is null and progress is not null from perdure.tasks"
     begun: list[Any] = []
 

@@ -19,7 +19,7 @@ from tests.worker.test_until import wait_for
 
 T = "40 s"
 PARKED = "select count(*) = %s from perdure.tasks where token is null and due_at > perdure.clock()"
-HAVE_TURNED = (
+BOTH_HAD_A_TURN = (
     "select count(*) = 2 from perdure.tasks where deliveries = 0 and started_at is not null"
 )
 
@@ -61,7 +61,8 @@ def test_job_cancelled_before_it_begins_is_cancelled_at_its_first_wait(
 def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Commands and signals are carried out; activities, hooks and children do not begin."""
+    """At the first wait of a cancelled job, commands and signals are carried out; activities, hooks
+    and children do not begin."""
     called = []
 
     @app.activity
@@ -73,7 +74,7 @@ def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
         called.append("hook")
 
     @app.coordinator
-    async def told(memory: perdure.AsyncEntity) -> str:
+    async def listens(memory: perdure.AsyncEntity) -> str:
         return str(await perdure.wait_for("told"))
 
     @app.coordinator
@@ -84,10 +85,10 @@ def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
             perdure.signal("other", "told", "by it"),
             act(),
             hook(memory),
-            perdure.start_child(told, id="child"),
+            perdure.start_child(listens, id="child"),
         )
 
-    other = client.start(told, id="other")
+    other = client.start(listens, id="other")
     handle = client.start(begins)
     handle.cancel("not at all")
     work()
@@ -102,7 +103,8 @@ def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
 def test_cancel_ends_the_pause_before_a_retry(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """Of an activity, a dispatched activity and a hook."""
+    """The job ends although an activity, a dispatched activity and a hook would wait an hour for a
+    retry."""
     later = perdure.Retry(attempts=2, delay="1 h")
 
     @app.activity(retry=later)
@@ -131,7 +133,7 @@ def test_cancel_ends_the_pause_before_a_retry(
 def test_cancel_reaches_what_plain_code_waits_for(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A hook, a child or a wait with a timeout, as in async code."""
+    """A cancel reaches a hook, a child or a wait with a timeout that plain code waits for."""
 
     @app.hook
     async def tidies(memory: perdure.AsyncEntity, what: str) -> None:
@@ -226,16 +228,16 @@ def test_result_of_a_thread_after_a_cancel_is_ignored(
 def test_cancel_reaches_an_activity_on_another_worker(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """That worker learns of it by its heartbeat."""
+    """The worker of the activity learns of the cancel by its heartbeat."""
     far = perdure.App()
-    has_begun, heard = threading.Event(), threading.Event()
+    has_begun, was_cancelled = threading.Event(), threading.Event()
 
     async def endless() -> None:
         has_begun.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            heard.set()
+            was_cancelled.set()
             raise
 
     far.activity(queue="far")(endless)
@@ -251,7 +253,7 @@ def test_cancel_reaches_an_activity_on_another_worker(
     assert has_begun.wait(20)  # the database knows of its claim before its worker does
     handle.cancel()
     is_cancelled(handle)
-    assert heard.wait(20)
+    assert was_cancelled.wait(20)
 
 
 def test_plain_hook_is_cancelled_while_it_is_being_parked(
@@ -261,25 +263,23 @@ def test_plain_hook_is_cancelled_while_it_is_being_parked(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P5] [P8] Its thread unwinds slowly, and the worker learns of the cancel meanwhile.
-
-    If that used up the request, the hook would sleep on.
-    """
-    leaves, heard, go = threading.Event(), threading.Event(), threading.Event()
+    """[P5] [P8] A cancel that arrives while the thread of the hook unwinds is not lost, or the hook
+    would sleep on."""
+    unwinds, has_message, may_end = threading.Event(), threading.Event(), threading.Event()
     kept = HookTurn._kept
 
     def keep(turn: HookTurn, answer: Any) -> None:
         kept(turn, answer)
-        if leaves.is_set() and answer.get("messages"):
-            heard.set()
+        if unwinds.is_set() and answer.get("messages"):
+            has_message.set()
 
     @app.hook
     def sleeps(memory: perdure.Entity) -> None:
         try:
             perdure.sleep("1 day")
         finally:
-            leaves.set()
-            go.wait(20)
+            unwinds.set()
+            may_end.wait(20)
 
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> None:
@@ -289,10 +289,10 @@ def test_plain_hook_is_cancelled_while_it_is_being_parked(
     monkeypatch.setattr("perdure.workers.waits.GRACE", 0)
     work(lease=0.9)  # short, so that heartbeats soon ask for messages
     handle = client.start(waits)
-    assert leaves.wait(20)
+    assert unwinds.wait(20)
     handle.cancel()
-    assert heard.wait(20)
-    go.set()
+    assert has_message.wait(20)
+    may_end.set()
     is_cancelled(handle)
     wait_for(dsn, "select not exists (select from perdure.tasks)")
 
@@ -327,7 +327,7 @@ def test_activity_cancelled_in_its_queue_never_begins(
 def test_activities_cancelled_in_their_queue_do_not_use_its_rate(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """The activity of another job does not wait behind them, and the cancelled job can be
+    """The activity of another job need not wait behind them, and the cancelled job can be
     forgotten."""
     called = []
 
@@ -357,8 +357,7 @@ def test_activities_cancelled_in_their_queue_do_not_use_its_rate(
 def test_cancel_reaches_hooks_of_hooks(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, state: str
 ) -> None:
-    """Three hooks, async and plain, call each other, and the innermost one waits or works. Each
-    cleans up, even after the job has ended."""
+    """Of three nested hooks, async and plain, each cleans up, even after the job has ended."""
     going = threading.Event()
 
     @app.hook
@@ -405,7 +404,8 @@ def test_cancel_reaches_hooks_of_hooks(
 def test_client_cancels_one_hook(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """A hook that a client requested, a detached one, and one that a coordinator awaits."""
+    """A client can cancel a hook that a client requested, a detached one, and one that a
+    coordinator awaits."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity, who: str) -> None:
@@ -483,8 +483,8 @@ def test_shielded_work_is_completed_after_a_cancel(
     way: Callable[[Any], Any],
     cache: int,
 ) -> None:
-    """In a coordinator and in a hook: waits, hooks and commands. Code after the shield does not
-    run."""
+    """Shielded waits, hooks and commands are completed in a coordinator and in a hook, and the code
+    after them does not run."""
 
     @app.hook
     async def part(memory: perdure.AsyncEntity, who: str) -> str:
@@ -516,23 +516,25 @@ def test_shielded_work_is_completed_after_a_cancel(
 
     work(cache=cache)
     handle = client.start(both)
-    wait_for(dsn, HAVE_TURNED)
+    wait_for(dsn, BOTH_HAD_A_TURN)
     handle.cancel("enough")
-    heard = "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
-    wait_for(dsn, heard)
+    consumed = (
+        "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
+    )
+    wait_for(dsn, consumed)
     handle.signal("go hook", 1)
     handle.signal("go coordinator", 2)
     assert is_cancelled(handle) == "enough"
-    want = {"hook": [1, "part of hook"], "coordinator": [2, "part of coordinator"]}
-    assert handle.memory.get() == want
+    expected = {"hook": [1, "part of hook"], "coordinator": [2, "part of coordinator"]}
+    assert handle.memory.get() == expected
 
 
 @pytest.mark.parametrize("cache", [0, 100])
 def test_work_shielded_by_plain_code_is_completed_after_a_cancel(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, cache: int
 ) -> None:
-    """In a coordinator and in a hook, also when they run again from the top. Code after the shield
-    is cancelled."""
+    """The same holds in plain code, also when it runs again from the top; it is cancelled after the
+    shield."""
 
     @app.hook
     def part(memory: perdure.Entity, who: str) -> str:
@@ -562,38 +564,40 @@ def test_work_shielded_by_plain_code_is_completed_after_a_cancel(
 
     work(cache=cache)
     handle = client.start(orders)
-    wait_for(dsn, HAVE_TURNED)
+    wait_for(dsn, BOTH_HAD_A_TURN)
     client.handle(handle.id).cancel_hook("1/main/pays#1")
     handle.cancel("enough")
-    heard = "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
-    wait_for(dsn, heard)
+    consumed = (
+        "select count(*) = 2 from perdure.inbox where key = '$cancel' and consumed_at <= now()"
+    )
+    wait_for(dsn, consumed)
     handle.signal("go hook", 1)
     handle.signal("go coordinator", 2)
     assert is_cancelled(handle) == "enough"
-    want = {"hook": [1, "part of hook"], "coordinator": [2, "part of coordinator"]}
-    assert handle.memory.get() == want | {"heard": "enough"}
+    expected = {"hook": [1, "part of hook"], "coordinator": [2, "part of coordinator"]}
+    assert handle.memory.get() == expected | {"heard": "enough"}
 
 
 def test_shield_of_plain_code_passes_on_results_and_errors(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A call in the wrong form is refused with a hint at the right one."""
+    """A shield that is called in the wrong form hints at the right one."""
 
     @app.activity
     def fails() -> None:
         raise LookupError("no")
 
     def tries() -> list[Any]:
-        out: list[Any] = [perdure.shielded(lambda: 7)]
+        outcomes: list[Any] = [perdure.shielded(lambda: 7)]
         try:
             perdure.shielded(fails)
         except perdure.ActivityFailed as error:
-            out.append(error.message)
+            outcomes.append(error.message)
         try:
             perdure.shielded(fails.start())
         except perdure.InvalidArgument as error:
-            out.append(error.hint)
-        return out
+            outcomes.append(error.hint)
+        return outcomes
 
     @app.hook
     def in_a_hook(memory: perdure.Entity) -> list[Any]:
@@ -612,9 +616,9 @@ def test_shield_of_plain_code_passes_on_results_and_errors(
         return [tries(), in_a_hook(memory), in_async_code(memory)]
 
     work()
-    want = [7, "no", "perdure.shielded(lambda: pay(memory, order))"]
+    expected = [7, "no", "perdure.shielded(lambda: pay(memory, order))"]
     hint = "await perdure.shielded(pay(memory, order))"
-    assert client.start(both).result(T) == [want, want, hint]
+    assert client.start(both).result(T) == [expected, expected, hint]
 
 
 def test_shield_of_async_code_passes_on_results_and_errors(
@@ -631,17 +635,17 @@ def test_shield_of_async_code_passes_on_results_and_errors(
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> Any:
         async with asyncio.timeout(60):
-            out: list[Any] = [await perdure.shielded(answers(memory))]
+            outcomes: list[Any] = [await perdure.shielded(answers(memory))]
         try:
             await perdure.shielded(fails())
         except perdure.ActivityFailed as error:
-            out.append(error.message)
+            outcomes.append(error.message)
         try:
             async with asyncio.timeout(0.01):
                 await perdure.shielded(perdure.sleep(0.05))
         except TimeoutError:
-            out.append("late")
-        return out
+            outcomes.append("late")
+        return outcomes
 
     work()
     assert client.start(waits).result(T) == [7, "no", "late"]
@@ -656,8 +660,8 @@ def test_requests_made_in_a_shield_are_marked_as_shielded(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A turn that was built before its worker learned of a cancel then does not begin them as
-    cancelled."""
+    """The mark keeps them from being cancelled when their turn was built before its worker learned
+    of a cancel."""
     sent = []
     advance = Calls.advance
 
@@ -718,8 +722,8 @@ def test_requests_made_in_a_shield_are_marked_as_shielded(
 def test_parallel_wait_of_a_cancelled_hook_goes_on(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, hears_at: str
 ) -> None:
-    """The hook is cancelled before it begins; its second asyncio task has then made its first
-    call."""
+    """The hook is cancelled before it begins; a wait that it began in another asyncio task still
+    gets its signal."""
 
     async def other() -> Any:
         return await perdure.wait_for("other")

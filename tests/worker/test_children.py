@@ -32,7 +32,7 @@ class Review:
 def test_coordinator_called_without_its_memory_is_rejected(
     app: perdure.App, client: perdure.Client, work: Any, within: str
 ) -> None:
-    """Otherwise it would run with its first argument as its memory, and with a default as the
+    """Without this check, it would take its first argument for the memory, and a default for the
     argument."""
 
     @app.coordinator
@@ -59,7 +59,8 @@ def test_coordinator_called_without_its_memory_is_rejected(
 def test_result_of_a_child_has_its_annotated_type(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Awaited at once or later, from a coordinator or a hook, in async or plain code."""
+    """The result has this type when awaited at once or later, from a coordinator or a hook, in
+    async or plain code."""
 
     @app.coordinator
     async def review(memory: perdure.AsyncEntity, stars: int) -> Review:
@@ -205,7 +206,7 @@ def test_signals_go_to_children_and_back(
 def test_child_is_requested_before_a_signal_to_it_is_sent(
     app: perdure.App, client: perdure.Client, work: Any, by: str
 ) -> None:
-    """[P5] Also in a turn that begins with nothing to send, and for a detached child."""
+    """[P5] This holds in a turn that begins with nothing to send, and for a detached child."""
 
     @app.coordinator
     async def echo(memory: perdure.AsyncEntity) -> Any:
@@ -233,7 +234,8 @@ def test_child_is_requested_before_a_signal_to_it_is_sent(
 def test_detached_child_begins_once_although_it_was_forgotten(
     app: perdure.App, client: perdure.Client, dsn: str, connect: Any, work: Any, by: str
 ) -> None:
-    """[P1] [P13] Its parent requests it again when another worker takes over."""
+    """[P1] [P13] Its parent requests it again when another worker takes over, but it does not run
+    again."""
     begun: list[str] = []
 
     @app.coordinator
@@ -320,7 +322,7 @@ def test_client_reads_the_family_of_a_job(
 
 
 def test_children_are_found_in_a_large_family(client: perdure.Client, dsn: str) -> None:
-    """`family()` returns ten thousand jobs at most; `children()` must not stop there."""
+    """`family()` returns ten thousand jobs at most; `children()` finds the ones after them."""
     old = """
         insert into perdure.jobs (id, workflow, status, parent, queue, priority, finished_at)
         select id, 'w', 'completed', parent, 'default', 5, now()
@@ -343,9 +345,10 @@ def test_children_are_found_in_a_large_family(client: perdure.Client, dsn: str) 
 def test_end_of_a_parent_cancels_or_keeps_each_child_by_its_policy(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, end: str
 ) -> None:
-    """Attached children are cancelled and detached ones continue, unless requested otherwise.
+    """Attached children are cancelled and detached ones continue, unless they were requested with
+    another policy.
 
-    For children of a hook, the end of the hook counts.
+    Children of a hook follow the end of the hook.
     """
 
     @app.coordinator

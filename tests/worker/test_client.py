@@ -184,7 +184,7 @@ def test_cancelled_connect_leaves_the_embedded_server(
 
 
 def test_client_exposes_its_dsn_and_schema(dsn: str, app: perdure.App, monkeypatch: Any) -> None:
-    """A worker can use them, also when the client found its database in the environment."""
+    """A worker can connect with them, even if the client found its database in the environment."""
 
     @app.coordinator
     async def ends(memory: perdure.AsyncEntity) -> str:
@@ -263,7 +263,7 @@ def test_repeated_start_starts_a_job_once(client: perdure.Client, echo: Any, wor
 def test_start_and_hook_reject_functions_of_another_kind(
     client: perdure.Client, app: perdure.App, echo: Any, work: Any
 ) -> None:
-    """A job or task for a function of another kind would wait for ever."""
+    """A task for a function of another kind would wait for ever."""
 
     @app.activity
     async def activity() -> None: ...
@@ -343,7 +343,8 @@ def test_key_without_an_id_is_rejected(client: perdure.Client, echo: Any) -> Non
 
 
 def test_start_many_rejects_unknown_options(client: perdure.Client, echo: Any) -> None:
-    """And starts no job, rather than one without its arguments."""
+    """An unknown option is an error and starts no job, where ignoring it would lose the
+    arguments."""
     for wrong in ({"arg": [1]}, {"args": [1], "connection": None}):
         assert "a start has no option" in refusal(
             lambda wrong=wrong: client.start_many(echo, [{"id": "one"}, wrong])
@@ -444,7 +445,8 @@ def test_wait_for_rejects_names_that_no_signal_can_have(
 
 @pytest.mark.parametrize("reason", ["signal pay", "somebody to resume it: it lost its lease."])
 def test_result_timeout_says_in_a_sentence_what_the_job_waits_for(reason: str) -> None:
-    """Its hint names `handle.resume()` only if the job waits for an operator."""
+    """The detail names the reason, and the hint names `handle.resume()` only if an operator must
+    act."""
     now = datetime.now(UTC)
     status = Status("j", None, "w", "running", 1, 1, reason, now, now, None)
     error = unfinished("j", 1, status)
@@ -614,8 +616,8 @@ def test_options_of_hooks_and_children_are_not_taken_for_arguments(
 
 
 def test_generic_types_can_be_read_at_run_time() -> None:
-    """Parameters that have a default may be left out, although type variables have none before
-    Python 3.13."""
+    """Type parameters that have a default may be left out, although Python before 3.13 knows no
+    such defaults."""
 
     def user_code(
         bare: perdure.Handle,
@@ -646,6 +648,8 @@ def test_results_can_be_read_later_and_by_other_clients(
 def test_result_timeout_names_the_awaited_signal(
     client: perdure.Client, app: perdure.App, work: Any
 ) -> None:
+    """The error is also a `TimeoutError` of Python."""
+
     @app.coordinator
     async def waits(memory: perdure.AsyncEntity) -> None:
         await perdure.wait_for("approval")
@@ -806,7 +810,7 @@ def test_start_to_result_is_quick(client: perdure.Client, echo: Any, work: Any) 
 
 
 def test_dsn_can_set_the_timeouts_of_connections(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise variables of libpq apply, and otherwise the defaults of perdure."""
+    """A setting in the DSN, or in a variable of libpq, replaces the default of perdure."""
 
     def timeouts(dsn: str) -> tuple[str, ...]:
         with Source(dsn, "perdure").connect("perdure test") as connection:
@@ -820,7 +824,7 @@ def test_dsn_can_set_the_timeouts_of_connections(dsn: str, monkeypatch: pytest.M
 
 
 def test_dsn_can_set_the_application_name(dsn: str) -> None:
-    """Otherwise the name says what the connection is for."""
+    """Without one in the DSN, the name says what the connection is for."""
 
     def shown(dsn: str) -> object:
         with Source(dsn, "perdure").connect("perdure test") as connection:
@@ -831,7 +835,7 @@ def test_dsn_can_set_the_application_name(dsn: str) -> None:
 
 
 def test_client_cannot_be_pickled(client: perdure.Client, dsn: str) -> None:
-    """The error of a client, handle or memory says so, rather than name a socket or lock."""
+    """Clients, handles and memories refuse to be pickled, with an error that says so."""
 
     async def connected() -> perdure.AsyncClient:
         async with perdure.connect_async(dsn) as opened:

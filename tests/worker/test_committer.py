@@ -65,7 +65,7 @@ def test_worker_that_ends_closes_all_its_connections(
     timeout: str,
     state: str,
 ) -> None:
-    """Also the one on which a turn waits for its locked job."""
+    """It also closes the connection on which a turn waits for its locked job."""
 
     @app.coordinator
     async def counts(memory: perdure.AsyncEntity) -> int:
@@ -102,7 +102,7 @@ def test_hint_that_arrives_during_a_claim_is_kept(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P11] The claim has not seen the new task, and the worker would not poll again for an
+    """[P11] The worker claims again after the hint, and does not wait for its next poll in an
     hour."""
 
     @app.coordinator
@@ -246,7 +246,7 @@ def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None
 def test_stuck_coordinator_can_be_resumed_after_a_lost_reply(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: Any
 ) -> None:
-    """[P12] The turn that reports it as stuck is sent again. After `resume()` it runs from its
+    """[P12] The turn that reports it as stuck is sent again; after `resume()` it runs from its
     journal."""
     lost: list[Any] = []
     send_async = calls.send_async
@@ -365,8 +365,8 @@ def test_leases_are_kept_while_code_runs(
 def test_turn_also_claims_if_no_hint_would_announce_its_work(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A single worker gets hints for all work but its own, and an idle one knows when the next task
-    is due."""
+    """A turn claims only if it may make work due; a single worker gets hints for all work but its
+    own."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -414,8 +414,11 @@ def test_worker_that_claimed_in_vain_twice_lets_others_go_first(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One hint wakes all idle workers, and one of them is enough. The others follow, in case it
-    fails."""
+    """After two claims in vain, an idle worker waits before it follows a hint, since the hint wakes
+    all of them.
+
+    It still claims, in case the others fail, and a claim that finds work makes it prompt again.
+    """
 
     @app.coordinator
     async def quick(memory: perdure.AsyncEntity) -> int:
@@ -453,8 +456,8 @@ def test_worker_that_claimed_in_vain_twice_lets_others_go_first(
 def test_hints_for_a_workers_own_turns_do_not_slow_its_claims(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its turns claim the work that they make due. The hint that follows finds none, and must not
-    count as a claim in vain."""
+    """Turns claim the work that they make due; the hint for it finds none, and does not count as a
+    claim in vain."""
 
     @app.hook
     async def answers(memory: perdure.AsyncEntity) -> None: ...
@@ -475,10 +478,10 @@ def test_hints_for_a_workers_own_turns_do_not_slow_its_claims(
 def test_worker_whose_slots_were_full_claims_in_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P7] Its last claim filled all slots; the next one finds nothing, but returns when the next
-    task is due.
+    """[P7] A claim that finds nothing returns when the next task is due, also if the last one
+    filled all slots.
 
-    Searches from the beginning, which would find the task later, are switched off.
+    Periodic searches, which would find the task later, are switched off.
     """
 
     @app.coordinator
@@ -498,7 +501,7 @@ def test_worker_whose_slots_were_full_claims_in_time(
 def test_slow_searches_take_a_tenth_of_the_time(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An old snapshot makes searches from the beginning slow, so most claims search only above a
+    """When an old snapshot makes searches from the beginning slow, most claims search only above a
     mark.
 
     A task that was due before the mark is found by the next search from the beginning.
@@ -537,8 +540,8 @@ def test_slow_searches_take_a_tenth_of_the_time(
 def test_task_claimed_while_its_worker_stops_is_released_at_once(
     app: perdure.App, client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P5] The reply to the claim is under way when the worker stops; the task must not wait for
-    the end of its lease."""
+    """[P5] A task whose claim is answered while the worker stops does not wait for the end of its
+    lease."""
 
     @app.coordinator
     def go(memory: perdure.Entity) -> None:

@@ -15,7 +15,7 @@ LEASE = 0.5
 
 
 def has_died(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any]) -> bool:
-    """Wait until the worker has died, which is true, or no task is left that it could run."""
+    """Return whether the worker dies while tasks are left that it could run."""
     while worker.poll() is None:
         left = connection.execute("select from tasks where stuck_reason is null").fetchone()
         if left is None:
@@ -27,8 +27,8 @@ def has_died(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any
 def test_what_dies_beside_a_poisonous_task_is_not_parked_for_it(
     client: perdure.Client, dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
-    """[P10] Neither companions that end at once nor those that run longer than their workers live
-    are parked."""
+    """[P10] Tasks that die with a deadly one complete, also those that run longer than their
+    workers live."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '8')")
     jobs = []
     for number in range(20):

@@ -503,7 +503,8 @@ async def connected(dsn: str) -> perdure.AsyncClient:
 def test_client_in_a_coordinator_is_rejected(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """Each replay would start another job. Hooks and activities may use clients."""
+    """A coordinator may not use a client, because each replay would repeat its calls; hooks and
+    activities may."""
 
     @app.coordinator
     async def leaf(memory: perdure.AsyncEntity) -> str:
@@ -612,16 +613,16 @@ def test_coordinator_signals_other_jobs(
             return error.code
 
     work()
-    heard = client.start(listener)
-    assert client.start(teller, heard.id).result(T) == "PD401"
-    assert heard.result(T) == {"n": 1}
+    listening = client.start(listener)
+    assert client.start(teller, listening.id).result(T) == "PD401"
+    assert listening.result(T) == {"n": 1}
 
 
 def test_job_goes_on_when_the_clock_is_set_back_before_its_first_fact(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any, dsn: str
 ) -> None:
-    """[P9] (T11) The first fact gets at least the time at which the task began; an earlier one
-    would be refused for ever."""
+    """[P9] (T11) The first fact gets at least the time at which its task began, and is not refused
+    for ever."""
 
     @app.coordinator
     async def hear(memory: perdure.AsyncEntity) -> Any:

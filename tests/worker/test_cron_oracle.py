@@ -189,7 +189,8 @@ def test_next_cron_time_agrees_with_the_oracle(
     oracle: Callable[..., datetime | None],
     fits: Callable[[str], bool],
 ) -> None:
-    """(E14) For random expressions, zones and times, often near a change of clocks."""
+    """(E14) Random expressions are due when the oracle says so, in many zones and often near a
+    change of clocks."""
     chance, settled = random.Random(seed()), agreed(connection, zones)
     assert len(settled) >= len(zones) / 2
     wanted = list(known(drawn_cases(chance, amount(count), settled, fits), oracle))

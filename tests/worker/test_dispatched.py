@@ -23,8 +23,8 @@ T = "40 s"
 def test_lost_worker_is_replaced_and_the_result_recorded_once(
     client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:
-    """[P4] [P6] The worker that runs the activity is killed; the caller's worker could not run
-    it."""
+    """[P4] [P6] After a kill, another worker of its queue continues the activity after the last
+    reported page."""
     path = tmp_path / "ledger"
     with worker_process(dsn, "default", LEDGER=str(path)):
         handle = client.start("reads_far", 10)
@@ -46,8 +46,8 @@ def test_lost_worker_is_replaced_and_the_result_recorded_once(
 def test_worker_killed_at_any_point_harms_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
-    """[P4] [P12] (C3) Also after it has sent its result, and before it learns that the result is
-    recorded."""
+    """[P4] [P12] (C3) Another worker finishes the activity; a result that was sent before the kill
+    is not computed again."""
     path = tmp_path / "ledger"
     with worker_process(dsn, "default"):
         handle = client.start("reads_far", 3)
@@ -134,33 +134,33 @@ def test_worker_can_be_written_in_sql(
 
     @app.coordinator
     async def asks(memory: perdure.AsyncEntity) -> Any:
-        out: list[Any] = [await print_page("first", copies=2)]
+        outcomes: list[Any] = [await print_page("first", copies=2)]
         try:
             await print_page("second")
         except perdure.ActivityFailed as error:
-            out.append([error.type, error.message])
-        return out
+            outcomes.append([error.type, error.message])
+        return outcomes
 
     work(queues=["default"])
     handle = client.start(asks)
-    one, two = SqlWorker(dsn, "one"), SqlWorker(dsn, "two")
-    task = one.claim("printer")
+    first, second = SqlWorker(dsn, "one"), SqlWorker(dsn, "two")
+    task = first.claim("printer")
     assert (task["name"], task["kind"], task["progress"]) == ("print_page", "activity", None)
     assert task["args"] == {"text": "first", "copies": 2}
-    assert one.extend(task, {"pages": 1})["state"] == "held"
+    assert first.extend(task, {"pages": 1})["state"] == "held"
     run(dsn, "update perdure.tasks set due_at = perdure.clock() where kind = 'activity'")
-    again = two.claim("printer")
+    again = second.claim("printer")
     assert again["progress"] == {"pages": 1}
     with pytest.raises(psycopg.Error) as fenced:
-        one.finish(task, {"pages": 99})
+        first.finish(task, {"pages": 99})
     assert fenced.value.sqlstate == "PD001"
-    assert two.finish(again, {"pages": 2}) == "done"
-    assert two.finish(again, {"pages": 2}) == "gone"
-    task = one.claim("printer")
-    assert one.fail(task, "no paper", "0 s") == "retry"
-    task = two.claim("printer")
+    assert second.finish(again, {"pages": 2}) == "done"
+    assert second.finish(again, {"pages": 2}) == "gone"
+    task = first.claim("printer")
+    assert first.fail(task, "no paper", "0 s") == "retry"
+    task = second.claim("printer")
     assert task["attempt"] == 1
-    assert two.fail(task, "still none", None) == "failed"
+    assert second.fail(task, "still none", None) == "failed"
     assert handle.result(T) == [{"pages": 2}, ["OutOfPaper", "still none"]]
-    for each in (one, two):
+    for each in (first, second):
         each.close()

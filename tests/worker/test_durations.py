@@ -108,7 +108,8 @@ REFUSED: dict[str, Callable[[perdure.Client, datetime], Any]] = {
 def test_time_outside_of_the_years_of_utc_is_rejected(
     client: perdure.Client, verb: str, instant: datetime
 ) -> None:
-    """UTC cannot write it with a year of four digits; Python's own error would be OverflowError."""
+    """A time whose year in UTC is not between 1 and 9999 raises an error of perdure, not
+    OverflowError."""
     with pytest.raises(
         perdure.InvalidArgument, match="not between the years 1 and 9999"
     ) as refused:
@@ -122,7 +123,7 @@ def test_sleep_until_a_time_outside_of_the_years_fails_the_job(lab: Lab) -> None
 
 
 def test_tiny_duration_is_rounded_up_to_a_microsecond(lab: Lab) -> None:
-    """The database refuses a limit of 0 microseconds, and with it the whole turn."""
+    """A limit of 0 microseconds would be refused by the database, and with it the whole turn."""
     assert as_interval(LITTLE) == as_timeout(LITTLE) == "1 microseconds"
     assert as_interval(0) == "0 microseconds"
     assert limits_of(LITTLE, None).until(5, 5) == 6

@@ -59,7 +59,7 @@ def test_loop_of_asyncio_is_used_if_uvloop_is_not_installed(
 def test_unavailable_loop_is_rejected(
     monkeypatch: pytest.MonkeyPatch, dsn: str, app: perdure.App, name: str
 ) -> None:
-    """Before the worker begins to work."""
+    """The worker raises the error before it begins to work."""
     monkeypatch.setitem(sys.modules, "perdure.workers.uvloops", None)
     monkeypatch.setenv(LOOP, name)
     with pytest.raises(perdure.InvalidArgument, match=f"no event loop '{name}'"):
@@ -67,7 +67,7 @@ def test_unavailable_loop_is_rejected(
 
 
 def test_timers_are_never_a_millisecond_early(loop: asyncio.AbstractEventLoop) -> None:
-    """Also in a loop that counts whole ones, and would run at once what is due in half of one."""
+    """A loop that counts whole milliseconds must not run at once what is due in half of one."""
     early: list[float] = []
 
     def fired(due: float) -> None:
@@ -81,7 +81,7 @@ def test_timers_are_never_a_millisecond_early(loop: asyncio.AbstractEventLoop) -
 
 
 def test_loop_accepts_delays_of_any_length(loop: asyncio.AbstractEventLoop) -> None:
-    """Zero, negative and infinite ones too."""
+    """Zero and negative delays run at once, very long and infinite ones do not run."""
     called: list[float] = []
     for delay in (0, -1, math.inf, 10**9):
         loop.call_later(delay, called.append, delay)
@@ -98,7 +98,8 @@ def test_worker_runs_all_kinds_of_work_on_each_loop(
     work: Any,
     name: str,
 ) -> None:
-    """[P7] Activities, hooks with timers of their own, threads, signals and sleeps."""
+    """[P7] Activities, hooks with timers of their own, threads, signals and sleeps work on each
+    loop."""
     monkeypatch.setenv(LOOP, name)
 
     @app.activity

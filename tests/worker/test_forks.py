@@ -91,7 +91,7 @@ def test_child_that_closes_a_client_keeps_the_session_of_its_parent(client: perd
 
 
 def test_child_can_use_a_client_that_another_thread_held(client: perdure.Client) -> None:
-    """A thread of the parent waits for an answer while the process forks."""
+    """The process forks while a thread of the parent waits for an answer on the client."""
     client.create_entity("e1", "thing", {"n": 1})
     with client._source.connect("test") as blocking, blocking.transaction():
         client.entity("e1", connection=blocking).set({"n": 2})

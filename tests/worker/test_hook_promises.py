@@ -43,8 +43,7 @@ def test_one_slot_is_enough_for_a_coordinator_and_hooks_of_hooks(
 def test_hooks_answer_with_signal_names_made_in_a_loop(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C48) (C51) (C46) Each of several calls in a row gets the answer that was sent under its own
-    name."""
+    """(C48) (C51) (C46) Each of several calls in a row gets the answer sent under its own name."""
 
     @app.hook
     async def check(memory: perdure.AsyncEntity, part: str) -> None:
@@ -67,7 +66,8 @@ def test_hooks_answer_with_signal_names_made_in_a_loop(
 def test_command_after_a_sleep_is_written_after_its_end(
     app: perdure.App, client: perdure.Client, work: Any, connect: Any, monkeypatch: Any
 ) -> None:
-    """[P7] Although the time that a worker knows may go back a little with each reply."""
+    """[P7] This holds although the time that a worker knows may go back a little with each
+    reply."""
     exact = Clock.now
     monkeypatch.setattr(Clock, "now", lambda clock: exact(clock) - random.randint(0, 5000))
 
@@ -176,10 +176,8 @@ def test_a_thousand_hooks_fan_out_within_a_bound(
 def test_coordinator_joins_a_thousand_hooks_at_once(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C42) (C71) Without a bound, from async and plain code.
-
-    Plain code does not run again from the top for each of the answers.
-    """
+    """(C42) (C71) Async and plain code can await them without a bound, and plain code does not run
+    again for each answer."""
     runs: list[str] = []
 
     @app.hook

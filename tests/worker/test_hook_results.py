@@ -39,8 +39,8 @@ def reply(app: perdure.App) -> Any:
 
 
 def test_client_gets_the_answer_of_a_hook(client: perdure.Client, work: Any, reply: Any) -> None:
-    """(C41) In the type that the hook returns, or as stored if the client knows only the name of
-    the hook."""
+    """(C41) The answer has the type that the hook returns, or is as stored if the client knows only
+    its name."""
     work()
     client.create_entity("e", "note", {})
     handle = client.handle("e")
@@ -55,7 +55,8 @@ def test_client_gets_the_answer_of_a_hook(client: perdure.Client, work: Any, rep
 def test_timeout_of_an_answer_hints_at_what_helps(
     client: perdure.Client, connection: psycopg.Connection[Any], reply: Any, state: str
 ) -> None:
-    """[P8] To wait longer helps only if the hook is neither paused nor stuck."""
+    """[P8] The hint is `handle.resume()` for a paused or stuck hook, where to wait longer would not
+    help."""
     handle = client.start("some", id="e")
     connection.execute(STICK, [handle.hook(reply, "who?", key="another, which a status names")])
     task = handle.hook(reply, "what?", key="it")
@@ -86,7 +87,7 @@ def test_hook_that_is_requested_twice_with_a_key_runs_once(
 def test_error_of_a_hook_is_raised_in_the_client(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C45) With its type and message, and the name of the job."""
+    """(C45) The error has the type and message of the original one, and names the job."""
 
     @app.hook
     async def fails(memory: perdure.AsyncEntity) -> None:
@@ -102,7 +103,7 @@ def test_error_of_a_hook_is_raised_in_the_client(
 def test_wait_for_an_answer_times_out_and_can_be_repeated(
     client: perdure.Client, reply: Any
 ) -> None:
-    """No worker serves the hook."""
+    """A client waits twice for a hook that no worker serves."""
     client.create_entity("e", "note", {})
     handle = client.handle("e")
     with pytest.raises(perdure.ResultTimeout, match=r"\$hook/q of job e"):
@@ -112,7 +113,7 @@ def test_wait_for_an_answer_times_out_and_can_be_repeated(
 
 
 def test_answer_of_an_unknown_hook_is_rejected_at_once(client: perdure.Client) -> None:
-    """Although the wait has no timeout."""
+    """The wait ends at once, although it has no timeout."""
     client.create_entity("e", "note", {})
     with pytest.raises(perdure.HookNotFound):
         client.handle("e").hook_result("$hook/nobody")

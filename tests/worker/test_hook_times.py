@@ -61,7 +61,8 @@ def stamps(app: perdure.App) -> list[str]:
 def test_activity_that_gets_the_current_time_runs_once(
     client: perdure.Client, work: Any, stamps: list[str], is_async: bool
 ) -> None:
-    """[P4] A hook that runs again asks for it with the same time."""
+    """[P4] A hook that runs again requests the activity with the same time, and so gets the
+    recorded result."""
     work(slots=1)
     client.create_entity("e", "thing")
     hook = "asks" if is_async else "plain_asks"

@@ -47,8 +47,8 @@ def test_hooks_run_in_parallel(app: perdure.App, client: perdure.Client, work: A
 def test_wrong_call_of_a_hook_explains_the_right_one(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A call takes the memory first, `start()` does not; otherwise an argument would be lost
-    without a word."""
+    """A call needs the memory as first argument and `start()` does not; otherwise an argument would
+    be lost without a word."""
 
     @app.hook
     async def perspective(memory: perdure.AsyncEntity, stance: str = "neutral") -> str:
@@ -186,7 +186,7 @@ def test_plain_hooks_signal_each_other_and_wait(
 def test_hook_that_waits_long_is_parked_and_runs_again(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """The activities and commands that it has recorded are not repeated."""
+    """A hook that runs again does not repeat the activities and commands that it has recorded."""
     runs: Counter[str] = Counter()
 
     @app.activity
@@ -205,11 +205,11 @@ def test_hook_that_waits_long_is_parked_and_runs_again(
         return [pair, [wait.result() for wait in waits]]
 
     @app.coordinator
-    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+    async def calls_hook(memory: perdure.AsyncEntity) -> Any:
         return await patient(memory)
 
     work()
-    handle = client.start(runs_it)
+    handle = client.start(calls_hook)
     time.sleep(1.6)
     handle.signal("y", 2)
     time.sleep(0.1)
@@ -238,11 +238,11 @@ def test_unrecorded_work_is_not_interrupted_by_a_wait(
         return await asyncio.gather(unrecorded(), perdure.wait_for("go"))
 
     @app.coordinator
-    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+    async def calls_hook(memory: perdure.AsyncEntity) -> Any:
         return await mixed(memory)
 
     work()
-    handle = client.start(runs_it)
+    handle = client.start(calls_hook)
     time.sleep(1.3)
     handle.signal("go", 1)
     assert handle.result(T) == ["done", 1]
@@ -262,11 +262,11 @@ def test_asyncio_timeout_around_a_wait_fires(
         return "?"
 
     @app.coordinator
-    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+    async def calls_hook(memory: perdure.AsyncEntity) -> Any:
         return await limited(memory)
 
     work()
-    assert client.start(runs_it).result(T) == "late"
+    assert client.start(calls_hook).result(T) == "late"
 
 
 def test_retried_hook_keeps_its_recorded_steps(
@@ -289,11 +289,11 @@ def test_retried_hook_keeps_its_recorded_steps(
         return [number, perdure.info().attempt]
 
     @app.coordinator
-    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+    async def calls_hook(memory: perdure.AsyncEntity) -> Any:
         return await shaky(memory)
 
     work()
-    handle = client.start(runs_it)
+    handle = client.start(calls_hook)
     assert handle.result(T) == [7, 2]
     assert handle.memory.get("steps") == ["begun", "done"]
     assert runs["once"] == 1
@@ -314,11 +314,11 @@ def test_retry_that_differs_keeps_the_first_write(
         return [version, await memory.get("run")]
 
     @app.coordinator
-    async def runs_it(memory: perdure.AsyncEntity) -> Any:
+    async def calls_hook(memory: perdure.AsyncEntity) -> Any:
         return await drifting(memory)
 
     work()
-    assert client.start(runs_it).result(T) == [1, 1]
+    assert client.start(calls_hook).result(T) == [1, 1]
     assert "differs from its first run" in caplog.text
 
 
@@ -418,7 +418,8 @@ def test_cancelled_hook_cleans_up_durably(
 def test_client_runs_a_hook_on_any_memory(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A repeated request with the same key returns the same task."""
+    """A client can run a hook on a memory without a workflow; a repeated request returns the same
+    task."""
 
     @app.hook
     async def visit(memory: perdure.AsyncEntity, who: str) -> None:
@@ -522,8 +523,7 @@ def test_signal_before_the_deadline_wins_when_both_are_seen_late(
 def test_context_variable_stays_in_the_code_that_sets_it(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """Activities, hooks and children may run on another worker, where it is not set, so they see it
-    nowhere."""
+    """Activities, hooks and children do not see it, because they may run on another worker."""
     user = ContextVar("user", default="nobody")
 
     @app.activity

@@ -25,7 +25,7 @@ LOCK_WAITS = (
 
 
 class TimeIsUp(Exception):
-    """An error as a soft limit of celery, pytest-timeout or an alarm raises."""
+    """An error as raised by a soft limit of celery, by pytest-timeout or by an alarm."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def interrupted(dsn: str, call: Callable[[], Any]) -> None:
 def test_interrupted_call_does_not_affect_later_calls(
     client: perdure.Client, dsn: str, alarmed: None
 ) -> None:
-    """Its connection still waits for the answer, and must not serve another call."""
+    """A connection that still waits for an answer does not serve another call."""
     order = client.create_entity("order", "thing", {"n": 0, "name": "desk"})
     with psycopg.connect(dsn) as lock:
         lock.execute("select from perdure.jobs where id = 'order' for update")
@@ -86,7 +86,7 @@ def test_interrupted_wait_does_not_affect_later_waits(
 def test_worker_whose_start_is_interrupted_does_not_run(
     app: perdure.App, client: perdure.Client, dsn: str, alarmed: None
 ) -> None:
-    """Its thread ends by itself, since `with` does not stop a worker that it has not entered."""
+    """Its thread ends by itself, since `with` does not stop a worker that it could not enter."""
     worker = perdure.Worker(app, ["default"], dsn=dsn)
     with psycopg.connect(dsn) as lock:
         lock.execute("lock table perdure.workers")
@@ -99,7 +99,8 @@ def test_worker_whose_start_is_interrupted_does_not_run(
 def test_async_call_that_is_interrupted_abandons_its_connection(
     client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when psycopg is cancelled twice, and leaves a query open."""
+    """A connection with an open query is not used again; psycopg leaves one when it is cancelled
+    twice."""
 
     async def leaves_query_open(cursor: psycopg.AsyncCursor[Any], call: Any) -> None:
         cursor.connection.pgconn.send_query(b"select 1")

@@ -103,7 +103,7 @@ def asks(request: pytest.FixtureRequest, app: perdure.App) -> Any:
 def test_asker_gets_the_resolution_of_its_item(
     client: perdure.Client, dsn: str, work: Any, asks: Any
 ) -> None:
-    """[P4] The item is listed as it was requested, and only one resolution is accepted."""
+    """[P4] The item is listed as it was requested, and is resolved only once."""
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)
@@ -132,7 +132,8 @@ def test_asker_gets_the_resolution_of_its_item(
 def test_resolution_wakes_a_parked_task(
     client: perdure.Client, dsn: str, work: Any, app: perdure.App, asks: Any
 ) -> None:
-    """[P5] No worker runs while people decide."""
+    """[P5] The item is resolved while no worker runs, and the next worker goes on with the
+    resolution."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(asks, 3600)
         wait_for(dsn, OPEN)
@@ -147,7 +148,7 @@ def test_resolution_wakes_a_parked_task(
 def test_item_expires_at_its_timeout(
     client: perdure.Client, dsn: str, work: Any, asks: Any
 ) -> None:
-    """[P7] It is no longer listed, and a late resolution is refused."""
+    """[P7] After the timeout the item is no longer listed, and a late resolution is refused."""
     work()
     handle = client.start(asks, 0.5)
     wait_for(dsn, OPEN)
@@ -162,7 +163,7 @@ def test_item_expires_at_its_timeout(
 def test_earlier_of_resolution_and_deadline_wins_when_both_are_seen_late(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, asks: Any, deadline: str
 ) -> None:
-    """[P7] [P9] No worker runs at the deadline. A resolution after it is refused, since no job
+    """[P7] [P9] No worker runs at the deadline; a resolution after it is refused, since no job
     would see it."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(asks, 3600)
@@ -313,7 +314,7 @@ def test_ask_people_is_rejected_outside_of_jobs() -> None:
 def test_resolution_can_be_repeated_after_the_job_has_ended(
     client: perdure.Client, dsn: str, work: Any, asks: Any
 ) -> None:
-    """[P12] A client that lost the reply gets the same item again."""
+    """[P12] A client that lost the reply gets the same item when it repeats the call."""
     work()
     handle = client.start(asks, None)
     wait_for(dsn, OPEN)

@@ -220,7 +220,7 @@ def test_rollback_to_a_savepoint_undoes_later_joined_calls(
 def test_commit_of_a_joined_start_wakes_an_idle_worker(
     caller: Caller, client: perdure.Client, work: Any, echo: Any
 ) -> None:
-    """[P11] Long before its next poll."""
+    """[P11] The commit sends the hint, long before the worker would poll."""
     work(poll=600)
     while not client.send(client.calls.statement("select true from perdure.listeners")):
         time.sleep(0.005)
