@@ -1,5 +1,4 @@
-"""Fixtures for the tests of workers: an empty app, a client, and workers that stop with the
-test."""
+"""Fixtures for tests of workers: an empty app, a client, and workers that stop with the test."""
 
 from __future__ import annotations
 

@@ -108,8 +108,7 @@ async def harmless(memory: perdure.AsyncEntity, seconds: float) -> str:
 
 
 def read_pages(pages: int) -> Iterator[None]:
-    """Continue after the last page that an attempt reported, and stay at the page STOP_AT, if
-    any."""
+    """Continue after the last page that an attempt reported, and stay at the page STOP_AT."""
     for n in range(1 + (perdure.info().progress or 0), pages + 1):
         write_down(f"page {n}")
         perdure.heartbeat(n)

@@ -162,7 +162,7 @@ class Silent(perdure.PerdureError):
 def test_work_fails_when_its_retry_policy_raises(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A policy that raises, or an error without a message, ends the work; its task is not held for
+    """A policy that raises, or an error without a message, must not leave its task held for
     ever."""
     retry = RaisingPolicy(attempts=3)
 
@@ -555,8 +555,7 @@ class Answerer:
 def test_callable_objects_and_partials_are_typed(
     app: perdure.App, client: perdure.Client, work: Any, read: Any
 ) -> None:
-    """Objects with `__call__`, and partials, take and return the annotated types instead of
-    dicts."""
+    """Objects with `__call__`, and partials, take and return the annotated types, not dicts."""
     activity: Any = app.activity(read, name="read")
     hook: Any = app.hook(partial(Answerer()), name="answer")
 
@@ -650,8 +649,7 @@ class SeenAt:
     ],
 )
 def test_union_value_keeps_its_type(kind: Any, value: Any) -> None:
-    """A stored value is read as the type that was written, even if an earlier type of the union
-    fits it."""
+    """A stored value is read as the type that was written, even if an earlier one fits it."""
     assert decoder(kind)(as_stored(to_json(value))) == value
 
 

@@ -195,8 +195,7 @@ WRONG_CONSTRUCTIONS: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
 
 @pytest.mark.parametrize("case", WRONG_CONSTRUCTIONS)
 def test_constructors_reject_wrong_arguments(case: str) -> None:
-    """Wrong arguments raise an error of perdure at once, not an AttributeError or TypeError from
-    within."""
+    """Wrong arguments raise an error of perdure at once, not a TypeError from within."""
     make, wrong, message = WRONG_CONSTRUCTIONS[case]
     for given in wrong:
         with pytest.raises((perdure.InvalidArgument, perdure.InvalidName), match=message):
@@ -283,8 +282,7 @@ def test_lab_accepts_a_uuid_as_an_id(dsn: str) -> None:
 def test_kinds_of_arguments_match_the_signatures_in_sql(
     connection: psycopg.Connection[Any],
 ) -> None:
-    """Python knows which arguments of each function are texts or numbers, and which are
-    required."""
+    """Python knows which arguments are texts or numbers, and which are required."""
     rows = connection.execute(
         """
         select p.proname, a.name, format_type(a.type, null),

@@ -54,8 +54,7 @@ def waits_for_begun_call(begun: Any) -> None:
 def test_busy_plain_code_is_cancelled_where_it_waits_next(
     app: perdure.App, client: perdure.Client, work: Any, waits_next: Any
 ) -> None:
-    """(E2) The cancel is raised once, at the next wait, although an activity that the code began is
-    cancelled at once."""
+    """(E2) It is cancelled once, although an activity that it began is cancelled at once."""
     is_aside, goes_on = threading.Event(), threading.Event()
 
     @app.activity
@@ -136,8 +135,7 @@ def test_hook_is_not_parked_while_its_thread_has_work_to_do(
     slow_down: Any,
     pause: float,
 ) -> None:
-    """A plain hook goes on while another call of it is open; parked, it would sleep until that call
-    is answered."""
+    """If it were parked, it would sleep until another open call of it is answered."""
 
     @app.hook
     async def aside(memory: perdure.AsyncEntity) -> None:
@@ -269,8 +267,7 @@ def test_hook_rejected_while_its_thread_unwinds_fails_with_the_reason(
 def test_plain_code_is_cancelled_after_the_shielded_call_it_waits_for(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(E2) The shielded call is completed, although another call of the same code is cancelled at
-    once."""
+    """(E2) The shielded call is completed, although another open call is cancelled at once."""
     goes_on = threading.Event()
 
     @app.activity
@@ -313,8 +310,7 @@ def test_plain_code_is_cancelled_after_the_shielded_call_it_waits_for(
 def test_hook_that_restarts_from_its_journal_keeps_progress_of_activities(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An activity of a restarted hook gets the progress it reported, which is newer than what the
-    claim returned."""
+    """The progress is newer than what the claim returned, as after the loss of a worker."""
     answered, has_reported = HookTurn.answered, threading.Event()
     begun: list[Any] = []
 
@@ -428,8 +424,7 @@ def test_stopping_worker_releases_tasks_whose_threads_only_wait(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A worker that stops wakes these threads first, so no other worker must wait for the end of
-    the lease."""
+    """The threads are woken first, so no other worker must wait for the end of the lease."""
     begun = threading.Event()
 
     @app.activity

@@ -1,5 +1,4 @@
-"""Cancelling, end to end (E2): what a request to cancel reaches, and what cancelled code may still
-do."""
+"""Cancelling, end to end (E2): what a cancel reaches, and what cancelled code may still do."""
 
 from __future__ import annotations
 
@@ -61,8 +60,7 @@ def test_job_cancelled_before_it_begins_is_cancelled_at_its_first_wait(
 def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """At the first wait of a cancelled job, commands and signals are carried out; activities, hooks
-    and children do not begin."""
+    """Activities, hooks and children that are requested at the same time do not begin."""
     called = []
 
     @app.activity
@@ -103,8 +101,7 @@ def test_commands_and_signals_beside_a_cancelled_wait_are_kept(
 def test_cancel_ends_the_pause_before_a_retry(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """The job ends although an activity, a dispatched activity and a hook would wait an hour for a
-    retry."""
+    """An activity, a dispatched activity and a hook would wait an hour for their retries."""
     later = perdure.Retry(attempts=2, delay="1 h")
 
     @app.activity(retry=later)
@@ -263,8 +260,7 @@ def test_plain_hook_is_cancelled_while_it_is_being_parked(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P5] [P8] A cancel that arrives while the thread of the hook unwinds is not lost, or the hook
-    would sleep on."""
+    """[P5] [P8] A cancel that arrives while the thread of the hook unwinds is not lost."""
     unwinds, has_message, may_end = threading.Event(), threading.Event(), threading.Event()
     kept = HookTurn._kept
 
@@ -327,8 +323,7 @@ def test_activity_cancelled_in_its_queue_never_begins(
 def test_activities_cancelled_in_their_queue_do_not_use_its_rate(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """The activity of another job need not wait behind them, and the cancelled job can be
-    forgotten."""
+    """Other activities need not wait behind them, and the cancelled job can be forgotten."""
     called = []
 
     @app.activity(queue="llm")
@@ -404,8 +399,7 @@ def test_cancel_reaches_hooks_of_hooks(
 def test_client_cancels_one_hook(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """A client can cancel a hook that a client requested, a detached one, and one that a
-    coordinator awaits."""
+    """The hook was requested by a client, is detached, or is awaited by a coordinator."""
 
     @app.hook
     async def waits(memory: perdure.AsyncEntity, who: str) -> None:
@@ -483,8 +477,7 @@ def test_shielded_work_is_completed_after_a_cancel(
     way: Callable[[Any], Any],
     cache: int,
 ) -> None:
-    """Shielded waits, hooks and commands are completed in a coordinator and in a hook, and the code
-    after them does not run."""
+    """In a coordinator and in a hook, the code after the shielded work does not run."""
 
     @app.hook
     async def part(memory: perdure.AsyncEntity, who: str) -> str:
@@ -533,8 +526,7 @@ def test_shielded_work_is_completed_after_a_cancel(
 def test_work_shielded_by_plain_code_is_completed_after_a_cancel(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, cache: int
 ) -> None:
-    """The same holds in plain code, also when it runs again from the top; it is cancelled after the
-    shield."""
+    """In a coordinator and in a hook, plain code is cancelled after the shielded work."""
 
     @app.hook
     def part(memory: perdure.Entity, who: str) -> str:
@@ -660,8 +652,7 @@ def test_requests_made_in_a_shield_are_marked_as_shielded(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The mark keeps them from being cancelled when their turn was built before its worker learned
-    of a cancel."""
+    """The mark keeps them running if the worker learns of a cancel after it built the turn."""
     sent = []
     advance = Calls.advance
 
@@ -722,8 +713,7 @@ def test_requests_made_in_a_shield_are_marked_as_shielded(
 def test_parallel_wait_of_a_cancelled_hook_goes_on(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, hears_at: str
 ) -> None:
-    """The hook is cancelled before it begins; a wait that it began in another asyncio task still
-    gets its signal."""
+    """A hook cancelled before it begins can still await what its other asyncio task waits for."""
 
     async def other() -> Any:
         return await perdure.wait_for("other")

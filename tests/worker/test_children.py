@@ -1,5 +1,4 @@
-"""Children, end to end (E3): how they begin, what they return, and what happens when a parent
-ends."""
+"""Children, end to end (E3): how they begin, what they return, and the end of their parents."""
 
 from __future__ import annotations
 
@@ -32,8 +31,7 @@ class Review:
 def test_coordinator_called_without_its_memory_is_rejected(
     app: perdure.App, client: perdure.Client, work: Any, within: str
 ) -> None:
-    """Without this check, it would take its first argument for the memory, and a default for the
-    argument."""
+    """Otherwise its first argument would be taken for the memory."""
 
     @app.coordinator
     async def doubles(memory: perdure.AsyncEntity, number: int = 0) -> int:
@@ -59,8 +57,7 @@ def test_coordinator_called_without_its_memory_is_rejected(
 def test_result_of_a_child_has_its_annotated_type(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """The result has this type when awaited at once or later, from a coordinator or a hook, in
-    async or plain code."""
+    """This holds at once or later, in coordinators and hooks, in async and plain code."""
 
     @app.coordinator
     async def review(memory: perdure.AsyncEntity, stars: int) -> Review:
@@ -234,8 +231,7 @@ def test_child_is_requested_before_a_signal_to_it_is_sent(
 def test_detached_child_begins_once_although_it_was_forgotten(
     app: perdure.App, client: perdure.Client, dsn: str, connect: Any, work: Any, by: str
 ) -> None:
-    """[P1] [P13] Its parent requests it again when another worker takes over, but it does not run
-    again."""
+    """[P1] [P13] Its parent requests it again when another worker takes over."""
     begun: list[str] = []
 
     @app.coordinator

@@ -1,5 +1,4 @@
-"""Clients, plain and async: connecting, starting jobs once, waiting, signals, commands and
-options."""
+"""Clients, plain and async: connecting, starting once, waiting, signals, commands and options."""
 
 from __future__ import annotations
 
@@ -160,8 +159,7 @@ def test_failed_connect_leaves_the_embedded_server(
 def test_cancelled_connect_leaves_the_embedded_server(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server starts in a thread that goes on after the cancellation, and leaves the server
-    then."""
+    """The thread that starts the server goes on after the cancellation, and then leaves it."""
     server, is_up = Embedded(dsn), threading.Event()
 
     def joined() -> Embedded:
@@ -328,8 +326,7 @@ def test_id_may_be_text_or_a_uuid(client: perdure.Client, echo: Any, work: Any) 
 
 
 def test_key_without_an_id_is_rejected(client: perdure.Client, echo: Any) -> None:
-    """Without an id, each call makes a new one, so a call repeated with its key would start a
-    second job."""
+    """Each call would make a new id, so a repeated call would start a second job."""
     one = client.start(echo, id="one", key="k")
     again = [
         lambda: client.start(echo, key="k"),
@@ -343,8 +340,7 @@ def test_key_without_an_id_is_rejected(client: perdure.Client, echo: Any) -> Non
 
 
 def test_start_many_rejects_unknown_options(client: perdure.Client, echo: Any) -> None:
-    """An unknown option is an error and starts no job, where ignoring it would lose the
-    arguments."""
+    """An unknown option is an error that starts no job; ignored, it might lose arguments."""
     for wrong in ({"arg": [1]}, {"args": [1], "connection": None}):
         assert "a start has no option" in refusal(
             lambda wrong=wrong: client.start_many(echo, [{"id": "one"}, wrong])
@@ -369,8 +365,7 @@ def test_start_many_rejects_unknown_options(client: perdure.Client, echo: Any) -
 def test_start_many_names_the_start_that_is_rejected(
     client: perdure.Client, echo: Any, wrong: dict[str, Any]
 ) -> None:
-    """[P1] The error has the same words whether Python or the database rejects the start, and no
-    job starts."""
+    """[P1] Python and the database reject it in the same words, and no job starts."""
     bad = {"id": "bad"} | wrong
     with pytest.raises(perdure.PerdureError) as refused:
         client.start_many(echo, [{"id": "one"}, bad, {"id": "two"}])
@@ -445,8 +440,7 @@ def test_wait_for_rejects_names_that_no_signal_can_have(
 
 @pytest.mark.parametrize("reason", ["signal pay", "somebody to resume it: it lost its lease."])
 def test_result_timeout_says_in_a_sentence_what_the_job_waits_for(reason: str) -> None:
-    """The detail names the reason, and the hint names `handle.resume()` only if an operator must
-    act."""
+    """The hint names `handle.resume()` only if the job waits for an operator."""
     now = datetime.now(UTC)
     status = Status("j", None, "w", "running", 1, 1, reason, now, now, None)
     error = unfinished("j", 1, status)
@@ -616,8 +610,7 @@ def test_options_of_hooks_and_children_are_not_taken_for_arguments(
 
 
 def test_generic_types_can_be_read_at_run_time() -> None:
-    """Type parameters that have a default may be left out, although Python before 3.13 knows no
-    such defaults."""
+    """Parameters with a default may be left out, also before Python 3.13."""
 
     def user_code(
         bare: perdure.Handle,

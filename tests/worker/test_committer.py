@@ -1,5 +1,4 @@
-"""The committer: batches, locked jobs, bad turns, hints, the pace of claims, and lost replies.
-[P12]"""
+"""The committer: batches, locked jobs, bad turns, hints, the pace of claims, lost replies. [P12]"""
 
 from __future__ import annotations
 
@@ -87,9 +86,9 @@ def test_worker_that_ends_closes_all_its_connections(
             locker.commit()
     finally:
         gc.enable()
-    assert (
-        "(CancelledError)" not in caplog.text
-    )  # no code was cancelled while it closed connections
+
+    # No code was cancelled while it closed connections.
+    assert "(CancelledError)" not in caplog.text
     with perdure.Worker(app, dsn=dsn, **UNHINTED):
         assert handle.result(T) == 11
 
@@ -102,8 +101,7 @@ def test_hint_that_arrives_during_a_claim_is_kept(
     work: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """[P11] The worker claims again after the hint, and does not wait for its next poll in an
-    hour."""
+    """[P11] The worker claims again after the hint; its next poll is in an hour."""
 
     @app.coordinator
     async def quick(memory: perdure.AsyncEntity) -> int:
@@ -246,8 +244,7 @@ def lose_replies(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None
 def test_stuck_coordinator_can_be_resumed_after_a_lost_reply(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, monkeypatch: Any
 ) -> None:
-    """[P12] The turn that reports it as stuck is sent again; after `resume()` it runs from its
-    journal."""
+    """[P12] The turn that reports it is sent again; once resumed, it runs from its journal."""
     lost: list[Any] = []
     send_async = calls.send_async
 
@@ -365,8 +362,7 @@ def test_leases_are_kept_while_code_runs(
 def test_turn_also_claims_if_no_hint_would_announce_its_work(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn claims only if it may make work due; a single worker gets hints for all work but its
-    own."""
+    """A single worker gets hints for all work but the work that its own turns make due."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -456,8 +452,7 @@ def test_worker_that_claimed_in_vain_twice_lets_others_go_first(
 def test_hints_for_a_workers_own_turns_do_not_slow_its_claims(
     app: perdure.App, client: perdure.Client, work: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Turns claim the work that they make due; the hint for it finds none, and does not count as a
-    claim in vain."""
+    """Such a hint finds no work, because the turn has claimed it, but is no claim in vain."""
 
     @app.hook
     async def answers(memory: perdure.AsyncEntity) -> None: ...
@@ -540,8 +535,7 @@ def test_slow_searches_take_a_tenth_of_the_time(
 def test_task_claimed_while_its_worker_stops_is_released_at_once(
     app: perdure.App, client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[P5] A task whose claim is answered while the worker stops does not wait for the end of its
-    lease."""
+    """[P5] The reply to the claim is under way when the worker stops."""
 
     @app.coordinator
     def go(memory: perdure.Entity) -> None:

@@ -27,8 +27,7 @@ def has_died(worker: subprocess.Popen[bytes], connection: psycopg.Connection[Any
 def test_what_dies_beside_a_poisonous_task_is_not_parked_for_it(
     client: perdure.Client, dsn: str, connection: psycopg.Connection[Any]
 ) -> None:
-    """[P10] Tasks that die with a deadly one complete, also those that run longer than their
-    workers live."""
+    """[P10] Tasks that die with a deadly one complete, even if they outlast their workers."""
     connection.execute("insert into settings (name, value) values ('max_deliveries', '8')")
     jobs = []
     for number in range(20):

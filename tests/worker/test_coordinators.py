@@ -503,8 +503,7 @@ async def connected(dsn: str) -> perdure.AsyncClient:
 def test_client_in_a_coordinator_is_rejected(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """A coordinator may not use a client, because each replay would repeat its calls; hooks and
-    activities may."""
+    """Each replay would repeat its calls; hooks and activities may use a client."""
 
     @app.coordinator
     async def leaf(memory: perdure.AsyncEntity) -> str:
@@ -621,8 +620,7 @@ def test_coordinator_signals_other_jobs(
 def test_job_goes_on_when_the_clock_is_set_back_before_its_first_fact(
     app: perdure.App, client: perdure.Client, work: Any, connection: Any, dsn: str
 ) -> None:
-    """[P9] (T11) The first fact gets at least the time at which its task began, and is not refused
-    for ever."""
+    """[P9] (T11) The first fact gets at least the time at which its task began."""
 
     @app.coordinator
     async def hear(memory: perdure.AsyncEntity) -> Any:
@@ -643,8 +641,7 @@ def test_job_goes_on_when_the_clock_is_set_back_before_its_first_fact(
 def test_hook_runs_once_whatever_the_names_of_tasks_and_hooks(
     app: perdure.App, client: perdure.Client, work: Any, dsn: str, detached: bool
 ) -> None:
-    """[P4] Names of asyncio tasks and hooks that contain separators never make two hooks share one
-    task."""
+    """[P4] Names of asyncio tasks and hooks with separators never make two hooks share a task."""
     places = ["batch", "batch/item#1", "item#1", "item#1/a", "item#1/a#2"]
     names = ["item", "a:b", "a/b", "a\\:b"]
 

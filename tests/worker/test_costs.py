@@ -53,8 +53,7 @@ select j.id, '1/main', 'coordinator', 'other', 'default', clock() + interval '1 
 def test_k_activities_in_a_row_take_k_and_two_calls(
     app: perdure.App, client: perdure.Client, work: Any, sent: list[str], activities: int
 ) -> None:
-    """(C1) The calls are `start()`, a claim, and one for each result, the last of which ends the
-    job."""
+    """(C1) They are `start()`, a claim, and one for each result; the last one ends the job."""
 
     @app.activity
     async def step(number: int) -> int:
@@ -193,8 +192,7 @@ def finish(connection: Connection, number: int) -> None:
 def test_claim_above_its_mark_skips_rows_that_an_old_snapshot_keeps(
     connect: Callable[[], Connection],
 ) -> None:
-    """The claim does not read the dead rows from before the mark, which stay at the head of the
-    index."""
+    """Dead rows from before the mark stay at the head of the index, but are not read."""
     connection, old = connect(), connect()
     old.execute("begin isolation level repeatable read")
     old.execute("select from jobs")

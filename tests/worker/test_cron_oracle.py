@@ -74,8 +74,7 @@ def drawn_expression(chance: random.Random) -> str:
 
 
 def is_counted(expression: str) -> bool:
-    """Return whether the expression counts time as it passes: its minute or hour begins with a
-    star."""
+    """Return whether time is counted as it passes: the minute or hour begins with a star."""
     return any(field.startswith("*") for field in expression.split()[:2])
 
 
@@ -132,8 +131,7 @@ def by_cronsim(expression: str, zone: str, after: datetime) -> datetime | None:
 
 
 def by_walking(expression: str, zone: str, after: datetime) -> datetime | None:
-    """Check each minute of the next two days, without fields of days; return None if none is
-    due."""
+    """Check each minute of the next two days, without fields of days; None if none is due."""
     place = ZoneInfo(zone)
     minutes, hours = (CronSim(expression, BEGIN).minutes, CronSim(expression, BEGIN).hours)
     here = after.replace(second=0, microsecond=0)
@@ -189,8 +187,7 @@ def test_next_cron_time_agrees_with_the_oracle(
     oracle: Callable[..., datetime | None],
     fits: Callable[[str], bool],
 ) -> None:
-    """(E14) Random expressions are due when the oracle says so, in many zones and often near a
-    change of clocks."""
+    """(E14) Random expressions and times are compared, often near a change of clocks."""
     chance, settled = random.Random(seed()), agreed(connection, zones)
     assert len(settled) >= len(zones) / 2
     wanted = list(known(drawn_cases(chance, amount(count), settled, fits), oracle))

@@ -23,8 +23,7 @@ T = "40 s"
 def test_lost_worker_is_replaced_and_the_result_recorded_once(
     client: perdure.Client, dsn: str, tmp_path: Path
 ) -> None:
-    """[P4] [P6] After a kill, another worker of its queue continues the activity after the last
-    reported page."""
+    """[P4] [P6] Another worker of the queue continues after the last reported page."""
     path = tmp_path / "ledger"
     with worker_process(dsn, "default", LEDGER=str(path)):
         handle = client.start("reads_far", 10)
@@ -46,8 +45,7 @@ def test_lost_worker_is_replaced_and_the_result_recorded_once(
 def test_worker_killed_at_any_point_harms_nothing(
     client: perdure.Client, dsn: str, tmp_path: Path, point: str
 ) -> None:
-    """[P4] [P12] (C3) Another worker finishes the activity; a result that was sent before the kill
-    is not computed again."""
+    """[P4] [P12] (C3) Another worker finishes; a result that was sent is not computed again."""
     path = tmp_path / "ledger"
     with worker_process(dsn, "default"):
         handle = client.start("reads_far", 3)
@@ -125,8 +123,7 @@ class SqlWorker:
 def test_worker_can_be_written_in_sql(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any
 ) -> None:
-    """[P6] [P10] (C77) It is fenced when it loses a task, its progress stays, and its failure is
-    raised in the caller."""
+    """[P6] [P10] (C77) It is fenced, its progress is kept, and its failure reaches the caller."""
 
     @app.activity(queue="printer")
     def print_page(text: str, copies: int = 1) -> dict[str, int]:

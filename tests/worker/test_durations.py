@@ -108,8 +108,7 @@ REFUSED: dict[str, Callable[[perdure.Client, datetime], Any]] = {
 def test_time_outside_of_the_years_of_utc_is_rejected(
     client: perdure.Client, verb: str, instant: datetime
 ) -> None:
-    """A time whose year in UTC is not between 1 and 9999 raises an error of perdure, not
-    OverflowError."""
+    """The error is one of perdure, and not Python's OverflowError."""
     with pytest.raises(
         perdure.InvalidArgument, match="not between the years 1 and 9999"
     ) as refused:

@@ -98,8 +98,7 @@ def test_worker_runs_all_kinds_of_work_on_each_loop(
     work: Any,
     name: str,
 ) -> None:
-    """[P7] Activities, hooks with timers of their own, threads, signals and sleeps work on each
-    loop."""
+    """[P7] The work has activities, hooks with own timers, threads, signals and sleeps."""
     monkeypatch.setenv(LOOP, name)
 
     @app.activity

@@ -1,5 +1,4 @@
-"""A wait with a limit ends in time although the server is silent: a lock, a stopped process, a
-disk."""
+"""A wait with a limit ends in time although the server is silent, as at a lock or a full disk."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Promises of hooks: they run on any queue, in any number, call each other, and follow the
-memory."""
+"""Promises of hooks: they run on any queue, in any number, call each other, and use the memory."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ def test_hooks_answer_with_signal_names_made_in_a_loop(
 def test_command_after_a_sleep_is_written_after_its_end(
     app: perdure.App, client: perdure.Client, work: Any, connect: Any, monkeypatch: Any
 ) -> None:
-    """[P7] This holds although the time that a worker knows may go back a little with each
-    reply."""
+    """[P7] This holds although the clock of a worker may go back a little with each reply."""
     exact = Clock.now
     monkeypatch.setattr(Clock, "now", lambda clock: exact(clock) - random.randint(0, 5000))
 
@@ -132,8 +130,7 @@ def test_a_thousand_hooks_fan_out_within_a_bound(
     connection: psycopg.Connection[Any],
     slots: int,
 ) -> None:
-    """(C42) (C71) A semaphore of asyncio limits how many hooks exist at once, and no write is
-    lost."""
+    """(C42) (C71) An asyncio semaphore limits how many hooks exist; no write is lost."""
     connection.execute(
         """
         create table perdure.seen (live bigint);
@@ -176,8 +173,7 @@ def test_a_thousand_hooks_fan_out_within_a_bound(
 def test_coordinator_joins_a_thousand_hooks_at_once(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C42) (C71) Async and plain code can await them without a bound, and plain code does not run
-    again for each answer."""
+    """(C42) (C71) Plain code that does so does not run again for each of the answers."""
     runs: list[str] = []
 
     @app.hook

@@ -39,8 +39,7 @@ def reply(app: perdure.App) -> Any:
 
 
 def test_client_gets_the_answer_of_a_hook(client: perdure.Client, work: Any, reply: Any) -> None:
-    """(C41) The answer has the type that the hook returns, or is as stored if the client knows only
-    its name."""
+    """(C41) It has the type that the hook returns, or is as stored if only a name is given."""
     work()
     client.create_entity("e", "note", {})
     handle = client.handle("e")
@@ -55,8 +54,7 @@ def test_client_gets_the_answer_of_a_hook(client: perdure.Client, work: Any, rep
 def test_timeout_of_an_answer_hints_at_what_helps(
     client: perdure.Client, connection: psycopg.Connection[Any], reply: Any, state: str
 ) -> None:
-    """[P8] The hint is `handle.resume()` for a paused or stuck hook, where to wait longer would not
-    help."""
+    """[P8] The hint is `handle.resume()` for a paused or stuck hook, where waiting is in vain."""
     handle = client.start("some", id="e")
     connection.execute(STICK, [handle.hook(reply, "who?", key="another, which a status names")])
     task = handle.hook(reply, "what?", key="it")

@@ -1,5 +1,4 @@
-"""A hook that runs again sees the same times, because requests are recognized by their
-arguments."""
+"""A hook that runs again sees the same times: its requests are recognized by their arguments."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ of_both_kinds = pytest.mark.parametrize("is_async", [True, False], ids=["async",
 
 @pytest.fixture
 def stamps(app: perdure.App) -> list[str]:
-    """The times that were stamped, and in the app hooks that are parked and run again from the
-    top."""
+    """The stamped times; the app gets hooks that are parked and run again from the top."""
     stamped: list[str] = []
 
     @app.activity
@@ -61,8 +59,7 @@ def stamps(app: perdure.App) -> list[str]:
 def test_activity_that_gets_the_current_time_runs_once(
     client: perdure.Client, work: Any, stamps: list[str], is_async: bool
 ) -> None:
-    """[P4] A hook that runs again requests the activity with the same time, and so gets the
-    recorded result."""
+    """[P4] A hook that runs again requests it with the same time."""
     work(slots=1)
     client.create_entity("e", "thing")
     hook = "asks" if is_async else "plain_asks"

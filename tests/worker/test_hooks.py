@@ -47,8 +47,7 @@ def test_hooks_run_in_parallel(app: perdure.App, client: perdure.Client, work: A
 def test_wrong_call_of_a_hook_explains_the_right_one(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A call needs the memory as first argument and `start()` does not; otherwise an argument would
-    be lost without a word."""
+    """A call needs the memory and `start()` does not; an argument must not be lost."""
 
     @app.hook
     async def perspective(memory: perdure.AsyncEntity, stance: str = "neutral") -> str:
@@ -223,8 +222,7 @@ def test_hook_that_waits_long_is_parked_and_runs_again(
 def test_unrecorded_work_is_not_interrupted_by_a_wait(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """(C53) A hook that waits is not parked while its code does other work that no journal
-    records."""
+    """(C53) A hook that waits is not parked while its code does unrecorded work."""
     runs: Counter[str] = Counter()
 
     async def unrecorded() -> str:
@@ -418,8 +416,7 @@ def test_cancelled_hook_cleans_up_durably(
 def test_client_runs_a_hook_on_any_memory(
     app: perdure.App, client: perdure.Client, work: Any
 ) -> None:
-    """A client can run a hook on a memory without a workflow; a repeated request returns the same
-    task."""
+    """The memory needs no workflow, and a repeated request returns the same task."""
 
     @app.hook
     async def visit(memory: perdure.AsyncEntity, who: str) -> None:

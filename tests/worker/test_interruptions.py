@@ -99,8 +99,7 @@ def test_worker_whose_start_is_interrupted_does_not_run(
 def test_async_call_that_is_interrupted_abandons_its_connection(
     client: perdure.Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection with an open query is not used again; psycopg leaves one when it is cancelled
-    twice."""
+    """psycopg, cancelled twice, leaves a query open on its connection."""
 
     async def leaves_query_open(cursor: psycopg.AsyncCursor[Any], call: Any) -> None:
         cursor.connection.pgconn.send_query(b"select 1")

@@ -132,8 +132,7 @@ def test_asker_gets_the_resolution_of_its_item(
 def test_resolution_wakes_a_parked_task(
     client: perdure.Client, dsn: str, work: Any, app: perdure.App, asks: Any
 ) -> None:
-    """[P5] The item is resolved while no worker runs, and the next worker goes on with the
-    resolution."""
+    """[P5] No worker runs while the item is resolved; the next one goes on with it."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(asks, 3600)
         wait_for(dsn, OPEN)
@@ -163,8 +162,7 @@ def test_item_expires_at_its_timeout(
 def test_earlier_of_resolution_and_deadline_wins_when_both_are_seen_late(
     app: perdure.App, client: perdure.Client, dsn: str, work: Any, asks: Any, deadline: str
 ) -> None:
-    """[P7] [P9] No worker runs at the deadline; a resolution after it is refused, since no job
-    would see it."""
+    """[P7] [P9] No worker runs meanwhile; a resolution after the deadline is refused."""
     with perdure.Worker(app, dsn=dsn):
         handle = client.start(asks, 3600)
         wait_for(dsn, OPEN)

@@ -41,8 +41,7 @@ def url_of(dsn: str) -> sqlalchemy.URL:
 
 
 class Caller:
-    """A caller with a transaction: the connection that it lends to perdure, and how it runs
-    statements."""
+    """A caller with a transaction: the connection that it lends, and how it runs statements."""
 
     def __init__(self, connection: Any, run: Callable[[str], Any], end: Callable[[str], Any]):
         self.connection = connection
