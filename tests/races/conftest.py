@@ -1,7 +1,7 @@
-"""Fixtures of the interleavings: sessions on a database that all these tests share, to be quick.
+"""Fixtures of the races: sessions on one database that all these tests share, which is faster.
 
-After each test the invariants must hold; then the tables are emptied. Connections are used again,
-with their plans warm.
+After each test the invariants must hold; then the tables are emptied. Connections are reused, with
+their plans cached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _tests = count(1)
 
 
 class Pool:
-    """Connections to one database, used by one test after the other."""
+    """Connections to one database, which tests use one after the other."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         self._dsn = dsn
@@ -33,13 +33,13 @@ class Pool:
         self._taken: list[Connection] = []
 
     def take(self) -> Connection:
-        """Give a connection that nobody uses."""
+        """Give a connection that is not in use."""
         connection = self._idle.pop() if self._idle else self._open()
         self._taken.append(connection)
         return connection
 
     def take_back(self) -> None:
-        """End what a test has left open; a connection that is still busy is closed."""
+        """Roll back open transactions of a test; close connections that are still busy."""
         for connection in self._taken:
             if connection.info.transaction_status == TransactionStatus.ACTIVE:
                 connection.cancel_safe()
@@ -63,7 +63,7 @@ class Pool:
 
 @pytest.fixture(scope="session")
 def pool(server: AnyServer, entrance: AnyServer, template: str) -> Iterator[Pool]:
-    """Give connections to one database for all interleavings."""
+    """Give connections to one database for all races."""
     name = f"{template}_races"
     database, source = sql.Identifier(name), sql.Identifier(template)
     with psycopg.connect(server.url(), autocommit=True) as admin:
@@ -105,7 +105,7 @@ def theatre(dsn: str, own_database: str, server: AnyServer, schema: str) -> Iter
 
 @pytest.fixture(scope="module")
 def stepped(server: AnyServer, template: str) -> Iterator[tuple[Theatre, list[str]]]:
-    """Give a theatre whose engine has points at which calls can be stopped, and their places."""
+    """Give a theatre whose engine has points for stopping calls, and their descriptions."""
     with database_of(server, "steps", template) as name:
         theatre = Theatre(server.url(name), SCHEMA)
         yield theatre, put_points(theatre)

@@ -1,7 +1,7 @@
-"""Is there one order of all commands that explains every answer? The versions say which to try.
+"""Checks whether one order of all commands explains every answer; versions give that order.
 
-Finding such an order is hard in general; here each command that succeeded has a version, so it is a
-sort and a scan (RELIABILITY, 2.5).
+Finding such an order is hard in general. Here each command that succeeded has a version, so it
+takes a sort and a scan (RELIABILITY, 2.5).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tests.races.memory_model import Command, Refused, State, alike
 
 @dataclass(frozen=True)
 class Event:
-    """What one client asked, when, and what it was told.
+    """A call of one client, when it began and ended, and its answer.
 
-    A command that succeeded has its version; a refused one has the code; a read has both document
-    and version.
+    A command that succeeded has its version; a refused one has the code of the error; a read has
+    both document and version.
     """
 
     client: int
@@ -33,30 +33,38 @@ class Event:
 
 
 def violations(events: Sequence[Event], first: State, last: State) -> list[str]:
-    """Say where a history cannot be explained; an empty list is what is wanted."""
+    """Describe where a history cannot be explained; an empty list means that it is linearizable."""
     lost = [e for e in events if e.command and e.version is None and e.refused is None]
     if lost:
-        return [f"acknowledged, and lost: {event}" for event in lost]
+        return [f"acknowledged without a version: {event}" for event in lost]
     done = sorted((e for e in events if e.command and e.version), key=lambda e: e.version or 0)
     versions = [event.version for event in done]
     if versions != list(range(first.version + 1, last.version + 1)):
-        return [f"versions are not those of the commands: {versions[:20]} … {last.version}"]
+        return [f"versions differ from those of the commands: {versions[:20]} … {last.version}"]
     states, wrong = replayed(done, first)
     if not wrong and not alike(states[-1].context, last.context):
-        wrong = [f"the last document is {last}, not {states[-1]}"]
+        wrong = [f"the last document is {last}, expected {states[-1]}"]
     if wrong:
         return wrong
     order = Order(done, first.version)
     return [
         *order.reversed_in_time(),
-        *(f"no such state: {e}" for e in reads(events) if not order.explains_read(e, states)),
-        *(f"nothing to refuse: {e}" for e in refusals(events) if not order.refuses(e, states)),
+        *(
+            f"no state explains the read: {e}"
+            for e in reads(events)
+            if not order.explains_read(e, states)
+        ),
+        *(
+            f"no state explains the error: {e}"
+            for e in refusals(events)
+            if not order.refuses(e, states)
+        ),
         *backwards(events),
     ]
 
 
 def replayed(done: Sequence[Event], first: State) -> tuple[list[State], list[str]]:
-    """Carry out the commands in the order of their versions; compare the answers."""
+    """Run the commands on the model in the order of their versions; compare the answers."""
     states = [first]
     for event in done:
         assert event.command is not None
@@ -81,7 +89,7 @@ def refusals(events: Sequence[Event]) -> Iterator[Event]:
 
 
 def backwards(events: Sequence[Event]) -> Iterator[str]:
-    """Find clients that have seen a version and then an earlier one."""
+    """Find clients that saw a version after a later one."""
     seen: dict[int, int] = {}
     for event in sorted(events, key=lambda e: e.began):
         if event.version is not None:
@@ -91,7 +99,7 @@ def backwards(events: Sequence[Event]) -> Iterator[str]:
 
 
 class Order:
-    """The order of versions, against the clock of the test."""
+    """The order of versions, compared with the clock of the test."""
 
     def __init__(self, done: Sequence[Event], base: int) -> None:
         self.done = done
@@ -102,7 +110,7 @@ class Order:
         self._latest_begin = list(accumulate((event.began for event in done), max))
 
     def reversed_in_time(self) -> Iterator[str]:
-        """Find commands that had ended before another with a lower version began."""
+        """Find commands that ended before a command with a lower version began."""
         latest = float("-inf")
         for event in self.done:
             if event.ended < latest:
@@ -116,12 +124,12 @@ class Order:
         return range(lowest, highest + 1)
 
     def explains_read(self, event: Event, states: Sequence[State]) -> bool:
-        """Tell whether a read saw a state that was there while it read."""
+        """Tell whether a read saw a state that existed while it ran."""
         place = (event.version or 0) - self.base
         return place in self.possible(event) and alike(states[place].context, event.answer)
 
     def refuses(self, event: Event, states: Sequence[State]) -> bool:
-        """Tell whether a state that was there meanwhile refuses the command with this code."""
+        """Tell whether a state that existed meanwhile refuses the command with this code."""
         assert event.command is not None
         for place in self.possible(event):
             try:

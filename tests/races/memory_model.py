@@ -1,8 +1,8 @@
-"""A model of the memory in plain Python: what each command makes of a document.
+"""A model of the memory in plain Python: the result of each command on a document.
 
 It is written from the promises (C26-C35), not from the SQL. A document is never changed in place,
-so the documents of all versions can be kept side by side. Numbers are ints and Decimals, and add up
-exactly.
+so the documents of all versions can be kept side by side. Numbers are ints and Decimals, and are
+added exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NUMBERS = (int, Decimal)
 
 @dataclass(frozen=True)
 class Command:
-    """One command: where it works, what it is given, and the version that it expects."""
+    """One command: its operation, path, argument and expected version."""
 
     op: str
     path: str = ""
@@ -38,7 +38,7 @@ class Command:
 
 
 class Refused(Exception):
-    """The command does not fit the document; the code says why."""
+    """The command does not fit the document; the code is that of the error."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -53,7 +53,7 @@ class State:
     version: int
 
     def after(self, command: Command) -> tuple[State, Any]:
-        """Carry out a command; return the next state and the answer, or raise Refused."""
+        """Run a command; return the next state and the answer, or raise Refused."""
         if command.expected_version not in (None, self.version):
             raise Refused("PD105")
         check_argument(command)
@@ -71,14 +71,14 @@ class State:
         return State(context, version), version if answer is MISSING else answer
 
     def get(self, path: str) -> Any:
-        """Look at a path: None where nothing is, whatever is in the way."""
+        """Read a path: None if it leads nowhere."""
         here = found(self.context, split_path(path))
         return None if here is MISSING else here
 
 
 @dataclass(frozen=True)
 class Line:
-    """What the history says of a command."""
+    """An entry of the history: a command with its answer."""
 
     version: int
     op: str
@@ -89,14 +89,14 @@ class Line:
 
 @dataclass
 class Memory:
-    """A document that remembers its history, and the keys of its commands."""
+    """A document with its history, and the keys of its commands."""
 
     state: State
     history: list[Line] = field(default_factory=list)
     told: dict[str, Line] = field(default_factory=dict)
 
     def run(self, command: Command, key: str | None = None) -> Any:
-        """Carry out a command, once for each key; return the answer, or raise Refused."""
+        """Run a command, only once for each key; return the answer, or raise Refused."""
         keys = command.keys
         if key is not None and not is_a_name(key):
             raise Refused("PD104")
@@ -115,7 +115,7 @@ class Memory:
 
 
 def is_a_name(text: str) -> bool:
-    """Tell whether a text may be a key of a command."""
+    """Tell whether a text may be the key of a command."""
     return 0 < len(text.encode()) <= 200 and not re.search(r"[\x00-\x1f\x7f]", text)
 
 
@@ -123,7 +123,10 @@ KEY = r'(?:"(?:[^"\\]|\\.)*"|[^".]+)'
 
 
 def split_path(path: str) -> list[str]:
-    """Split a path into its keys; a quoted key may hold anything. Refuses what is no path."""
+    """Split a path into its keys; a quoted key may hold anything.
+
+    An invalid path raises Refused.
+    """
     if path and not re.fullmatch(rf"{KEY}(\.{KEY})*", path, re.DOTALL):
         raise Refused("PD101")
     parts = re.findall(r'(?:^|\.)(?:"((?:[^"\\]|\\.)*)"|([^".]+))', path, re.DOTALL)
@@ -133,7 +136,7 @@ def split_path(path: str) -> list[str]:
 
 
 def join_path(keys: list[str]) -> str:
-    """Write a path; every key may be quoted, these must be."""
+    """Write a path; keys are quoted only where they must be."""
     return ".".join(
         '"' + re.sub(r'(["\\])', r"\\\1", key) + '"' if re.search(r'[".]|^$', key) else key
         for key in keys
@@ -141,7 +144,7 @@ def join_path(keys: list[str]) -> str:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Compare values as JSON has them: true is not 1, and 1 is 1.0."""
+    """Compare values as JSON does: true differs from 1, and 1 equals 1.0."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -161,7 +164,7 @@ def as_json(value: Any) -> str:
 
 
 def from_json(text: str | bytes) -> Any:
-    """Read JSON without losing a digit."""
+    """Read JSON with every digit of its numbers."""
     return json.loads(text, parse_float=Decimal)
 
 
@@ -176,12 +179,12 @@ WANTED: dict[str, type | tuple[type, ...]] = {
 
 
 def is_a(value: Any, wanted: type | tuple[type, ...]) -> bool:
-    """Compare types as JSON has them: a boolean is no number."""
+    """Compare types as JSON does: a boolean is no number."""
     return isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
 
 
 def check_argument(command: Command) -> None:
-    """Refuse an argument with which the command can do nothing anywhere."""
+    """Refuse an argument that is wrong for the command on any document."""
     needs = {"merge": dict, "append": list, "prepend": list, "increment": NUMBERS, "remove": int}
     if command.op in ("set", "set_if_not_exists") and not command.keys:
         needs |= {command.op: dict}
@@ -200,7 +203,7 @@ def index_of(key: str, array: list[Any]) -> int | None:
 
 
 def check_way(context: Any, keys: list[str]) -> None:
-    """Refuse a path that leads through a scalar, or to an element that is not there."""
+    """Refuse a path through a scalar, or to an element that does not exist."""
     here = context
     for key in keys:
         if isinstance(here, dict):
@@ -214,7 +217,7 @@ def check_way(context: Any, keys: list[str]) -> None:
 
 
 def found(context: Any, keys: list[str]) -> Any:
-    """Find what is at a path; MISSING where the way does not lead on."""
+    """Read the value at a path; MISSING if it leads nowhere."""
     here = context
     for key in keys:
         if isinstance(here, dict):
@@ -227,7 +230,7 @@ def found(context: Any, keys: list[str]) -> Any:
 
 
 def put(context: Any, keys: list[str], value: Any) -> Any:
-    """Put a value at a path; parents that are missing are created as objects."""
+    """Put a value at a path; missing parents are created as objects."""
     if not keys:
         return value
     key, *rest = keys
@@ -239,7 +242,7 @@ def put(context: Any, keys: list[str], value: Any) -> Any:
 
 
 def without(context: Any, keys: list[str]) -> Any:
-    """Leave out what is at a path; nothing happens where nothing is."""
+    """Remove the value at a path, if there is one."""
     if not keys:
         return {}
     key, *rest = keys
@@ -255,7 +258,7 @@ def without(context: Any, keys: list[str]) -> Any:
 
 
 def merged(old: Any, patch: Any) -> Any:
-    """Merge objects to any depth; anything else is replaced."""
+    """Merge objects to any depth; other values are replaced."""
     if not isinstance(old, dict) or not isinstance(patch, dict):
         return patch
     deeper = {key: merged(old.get(key, MISSING), value) for key, value in patch.items()}
@@ -263,7 +266,7 @@ def merged(old: Any, patch: Any) -> Any:
 
 
 def removed(old: list[Any], index: int) -> tuple[Any, Any]:
-    """Remove one element; the answer is what was removed."""
+    """Remove one element, which is the answer."""
     place = index_of(str(index), old)
     if place is None:
         raise Refused("PD102")
@@ -271,7 +274,7 @@ def removed(old: list[Any], index: int) -> tuple[Any, Any]:
 
 
 def incremented(old: Any, by: Any) -> tuple[Any, Any]:
-    """Add, without losing a digit; the answer is the sum."""
+    """Add exactly; the sum is the answer."""
     total = EXACT.add(Decimal(old), Decimal(by))
     if total.copy_abs() > MAX_NUMBER:
         raise Refused("PD304")
@@ -279,21 +282,21 @@ def incremented(old: Any, by: Any) -> tuple[Any, Any]:
 
 
 def sized(array: list[Any]) -> tuple[Any, Any]:
-    """Answer the length."""
+    """Return an array, with its length as the answer."""
     return array, len(array)
 
 
 def same(value: Any) -> tuple[Any, Any]:
-    """Answer the value itself."""
+    """Return a value, with itself as the answer."""
     return value, value
 
 
 def some(old: Any, default: Any) -> Any:
-    """Begin with a default where nothing is."""
+    """Return the old value, or a default if there is none."""
     return default if old is MISSING else old
 
 
-# What is written in place of what was found, and the answer; MISSING answers with the version.
+# The new value and the answer, from old value and argument; MISSING answers with the version.
 CHANGES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "set": lambda old, value: (value, MISSING),
     "merge": lambda old, value: (merged(old, value), MISSING),

@@ -1,10 +1,10 @@
 """Points at which a call can be stopped: before each statement that touches a table, and each row.
 
-A theatre's engine is written anew: in every PL/pgSQL function a point stands before each statement
-and each declaration that names a table, so that a call can be stopped before and after each of its
-locks, and between what it reads and what it locks; a trigger adds one for each row that is written,
-in the midst of statements that write several. A session that plays counts its points, and waits at
-the one that was chosen until its gate is opened. Other sessions pass.
+The engine of a theatre is rewritten: every PL/pgSQL function gets a point before each statement and
+each declaration that names a table, so that a call can be stopped before and after each of its
+locks, and between its reads and its locks. A trigger adds a point for each row that is written, in
+the middle of statements that write several. A session that takes part counts its points, and waits
+at the chosen one until its gate is opened. Other sessions pass all points.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 
-# The name of the application is what others can see of a session in the midst of a call: here how
-# many points it has passed, which was the last, and a hash of all. In a name of another kind
-# nothing is counted.
+# Others can read the application_name of a session in the middle of a call: it holds the number of
+# points that the session has passed, the last one, and a hash of all. A session with a name of
+# another kind counts no points.
 SUPPLY = """
 create schema points;
 
--- A call that waits a moment only is stopped for as long as the others.
+-- Calls with a short lock_timeout can be stopped as long as others.
 create function points.stop() returns void
 language plpgsql
 set lock_timeout = 0
@@ -76,9 +76,10 @@ select relname::text, relkind = 'r'
  where relnamespace = 'perdure'::regnamespace
    and relkind in ('r', 'v')"""
 
-# Who waits for a row that another transaction has locked holds its place in the queue for it. What
-# comes first in a table is told by its key; but an item's is drawn by chance.
-STANDS = """
+# A session that waits for a row which another transaction has locked holds a lock on its tuple. The
+# row is identified by how many rows have a lower key; the key of an item is random, so an item has
+# another order.
+PLACES = """
 select distinct on (p.nth) s.application_name, c.relname::text, k.key,
        format('(%%s,%%s)', l.page, l.tuple)
   from unnest(%s::integer[]) with ordinality as p (pid, nth)
@@ -99,10 +100,10 @@ CLOSING = (";", "then", "loop")
 
 
 def put_points(theatre: Theatre) -> list[str]:
-    """Put points into the engine of a theatre; tell the places in words, by number."""
+    """Put points into the engine of a theatre; describe each of them, by number."""
     theatre.run(SUPPLY)
-    with theatre.players() as it:
-        tables = dict(it.c.run(TABLES))
+    with theatre.players() as players:
+        tables = dict(players.c.run(TABLES))
     touching = re.compile(rf"\b(?:{'|'.join(tables)}|execute|pg_advisory\w*)\b")
     places = ["a row"]
 
@@ -120,7 +121,7 @@ def put_points(theatre: Theatre) -> list[str]:
 
 
 def points(body: str, touching: re.Pattern[str]) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield where points belong into the body of a function, how they are written, before what."""
+    """Yield the place of each point in a function, its code, and the statement that follows it."""
     is_declaring = False
     for start, words in parts(body):
         if words[0] in ("declare", "begin"):
@@ -131,10 +132,10 @@ def points(body: str, touching: re.Pattern[str]) -> Iterator[tuple[int, str, lis
 
 
 def parts(body: str) -> Iterator[tuple[int, list[str]]]:
-    """Take a body apart: statements, declarations, heads of branches and loops, and what opens.
+    """Split a body into statements, declarations, heads of branches and loops, and block starts.
 
-    The head of a branch that is no statement (`else`, `elsif`) is left out: nothing can stand
-    before it.
+    The head of a branch that is no statement (`else`, `elsif`) is left out: no statement can
+    precede it.
     """
     start, words, depth = -1, list[str](), 0
     for found in TOKEN.finditer(body):
@@ -146,7 +147,7 @@ def parts(body: str) -> Iterator[tuple[int, list[str]]]:
         words.append("''" if word.endswith("'") else word)
         depth += (word in ("(", "[", "case")) - (word in (")", "]"))
         if word == "end" and depth > 0:
-            depth -= 1  # of a case
+            depth -= 1  # the end of a case
         elif depth == 0 and (
             word in (";", "then", "loop") or (len(words) == 1 and word in OPENING)
         ):
@@ -156,40 +157,40 @@ def parts(body: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def enter(session: Session, chosen: int, gate: int) -> None:
-    """Let a session count its points from here on, and choose the one at which it will wait."""
+    """Let a session count its points from now on, and choose the one at which it will wait."""
     session.run(
         f"set points.chosen = {chosen}; set points.gate = {gate}; set application_name = 'at 0 0 0'"
     )
 
 
 def leave(session: Session) -> None:
-    """Let a session pass its points again."""
+    """Let a session pass all points again."""
     session.run(f"set application_name = '{session.name}'")
 
 
 def shut_gate(session: Session, gate: int) -> None:
-    """Shut a gate, until the transaction of the session ends, which this begins."""
+    """Shut a gate until the end of a transaction, which this begins."""
     session.run(f"begin; select pg_advisory_xact_lock({gate})")
 
 
 class Place(NamedTuple):
-    """Where a session stands in a call."""
+    """Where a session is in a call."""
 
     passed: int
-    """How many points it has passed, the one at which it waits included."""
+    """The number of points that it has passed, including the one at which it waits."""
     last: int
-    """The number of the last one, as `put_points` gives them."""
+    """The number of the last point, as `put_points` numbers them."""
     path: str
-    """A hash of all."""
+    """A hash of all points that it has passed."""
     row: tuple[str, int] | None
-    """The row for which it waits: its table, and how many stand before it by their keys."""
+    """The row for which it waits: its table, and the number of rows with a lower key."""
 
 
 def places_of(watcher: Session, *sessions: Session) -> list[Place]:
-    """Tell where other sessions stand."""
+    """Give the places of other sessions."""
     pids = [session.connection.info.backend_pid for session in sessions]
     places: list[Place] = []
-    for name, table, key, ctid in watcher.run(STANDS, pids):
+    for name, table, key, ctid in watcher.run(PLACES, pids):
         _, passed, last, path = name.split()
         row = None
         if table is not None:

@@ -1,7 +1,7 @@
-"""Sessions that interleave: one connection each, one line a step, in the order of the steps.
+"""Sessions that interleave: each has one connection, and a test runs their steps line by line.
 
-A session speaks to the SQL core as a worker or a client does; no Python worker is involved. Whether
-a call waits for another is asked of the server (`pg_blocking_pids`), never guessed by sleeping.
+A session calls the SQL core as a worker or a client does; no Python worker is involved. The server
+says whether a call waits for another one (`pg_blocking_pids`); no test guesses that by sleeping.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Json = Mapping[str, Any]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE = 20.0  # seconds: how long a test may be stuck before it fails
+PATIENCE = 20.0  # seconds for which a test may be stuck before it fails
 JSON_ARGUMENTS = frozenset(
     (
         "args",
@@ -53,13 +53,13 @@ TABLES = (
     "items",
     "contracts",
     "queues",
-    "jobs",  # last: a job to which something belongs is not deleted
+    "jobs",  # last, since other rows refer to it
 )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task in the hands of its holder: makes the turns that the holder says."""
+    """A task held under a lease; it makes the turns of its holder."""
 
     job: str
     task: str
@@ -69,24 +69,24 @@ class Task:
 
     @property
     def messages(self) -> list[Any]:
-        """Give the payloads that lay open when the task was claimed."""
+        """Give the payloads of the messages that were open when the task was claimed."""
         return [message["payload"] for message in self.row["messages"]]
 
     def turn(self, state: str, *facts: Json, **more: Any) -> dict[str, Any]:
-        """Say how a turn ends, and what was told in it."""
+        """Make a turn that ends in this state, with these facts."""
         turn = {**self.lease, "position": self.position, "state": state, **more}
         return {**turn, "facts": list(facts)} if facts else turn
 
     def keep(self, *facts: Json, **more: Any) -> dict[str, Any]:
-        """Go on."""
+        """Make a turn after which the task goes on."""
         return self.turn("keep", *facts, **more)
 
     def park(self, *awaits: str, facts: Sequence[Json] = (), **more: Any) -> dict[str, Any]:
-        """Wait for these signals, or for answers."""
+        """Make a turn that waits for these signals, or for answers."""
         return self.turn("park", *facts, awaits=list(awaits), **more)
 
     def done(self, value: Any = None, *facts: Json, **more: Any) -> dict[str, Any]:
-        """Return a value."""
+        """Make a turn that returns a value."""
         return self.turn("done", *facts, value=value, **more)
 
     def told(self, facts: int = 1) -> Task:
@@ -95,24 +95,24 @@ class Task:
 
     @property
     def lease(self) -> dict[str, str]:
-        """Name the lease, as extend() and release() want it."""
+        """Give the lease as extend() and release() expect it."""
         return {"job": self.job, "task": self.task, "token": self.token}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What advance() says of one turn."""
+    """The answer of advance() to one turn."""
 
     state: str
     answers: list[Any]
     messages: list[Json]
     error: Json | None
     again: bool = field(default=False, compare=False)
-    """Whether it was applied before; apart from that a repeated turn has the same answer."""
+    """Whether the turn was applied before; a repeated turn has the same answer otherwise."""
 
     @property
     def payloads(self) -> list[Any]:
-        """Give what has arrived, in order."""
+        """Give the payloads of the messages, in order."""
         return [message["payload"] for message in self.messages]
 
     @property
@@ -123,7 +123,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Reply:
-    """What advance() says of a batch, and what it claimed."""
+    """The answer of advance() to a batch, and the tasks that it claimed."""
 
     turns: list[Answer]
     tasks: list[Task]
@@ -135,7 +135,7 @@ class Reply:
 
 
 class Later(Generic[T]):
-    """A call on its own thread: it may have to wait for another session."""
+    """A call on a thread of its own: it may have to wait for another session."""
 
     def __init__(self, session: Session, call: Callable[[], T]) -> None:
         self._session = session
@@ -146,7 +146,7 @@ class Later(Generic[T]):
         self._thread.start()
 
     def waits(self) -> bool:
-        """Tell whether the call is blocked for good; it is not when it has ended."""
+        """Tell whether the call is blocked until another session goes on; false if it has ended."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if not self._thread.is_alive():
@@ -157,13 +157,13 @@ class Later(Generic[T]):
         raise AssertionError("the call neither ended nor waited for a lock")
 
     def get(self) -> T:
-        """Wait for the end of the call; return its value or raise what it raised."""
+        """Wait for the end of the call; return its value or raise its error."""
         if (error := self.error()) is not None:
             raise error
         return self._value[0]
 
     def error(self) -> BaseException | None:
-        """Wait for the end of the call; return what it raised, if it did."""
+        """Wait for the end of the call; return its error, if it raised one."""
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "the call has not ended"
         return self._error
@@ -171,12 +171,12 @@ class Later(Generic[T]):
     def _run(self) -> None:
         try:
             self._value.append(self._call())
-        except BaseException as error:  # noqa: BLE001  the thread that asks is told
+        except BaseException as error:  # noqa: BLE001  raised in the caller's thread
             self._error = error
 
 
-# Blocked for good: whoever it waits for is idle in a transaction, or waits in its turn.
-# Behind a pooler nobody knows which process is at work: there a session is known by its name.
+# Blocked: all sessions that it waits for are idle in a transaction, or wait for a lock themselves.
+# Behind a pooler the process of a session is unknown, so the session is found by its name.
 _IS_BLOCKED = """
 select count(*) > 0 and bool_and(a.state like 'idle in transaction%%' or a.wait_event_type = 'Lock')
   from pg_stat_activity as waiting
@@ -218,24 +218,24 @@ class Session:
         return self.run(query, *values)[0][0]
 
     def begin(self) -> None:
-        """Open a transaction."""
+        """Begin a transaction."""
         self.run("begin")
 
     def commit(self) -> None:
-        """Commit it."""
+        """Commit the transaction."""
         self.run("commit")
 
     def rollback(self) -> None:
-        """Roll it back."""
+        """Roll the transaction back."""
         self.run("rollback")
 
     def end(self, how: str) -> None:
-        """End the transaction by `commit` or `rollback`."""
+        """End the transaction with `commit` or `rollback`."""
         self.run(how)
 
     @contextmanager
     def open(self, how: str = "commit") -> Iterator[None]:
-        """Hold a transaction open for the steps of a block, then end it."""
+        """Hold a transaction open during a block, then end it."""
         self.begin()
         yield
         self.end(how)
@@ -245,15 +245,15 @@ class Session:
         return Later(self, lambda: call(*args, **kwargs))
 
     def is_blocked(self) -> bool:
-        """Ask the server whether this session waits for one that does nothing."""
+        """Ask the server whether this session waits for sessions that do nothing."""
         whom = [POOLED, self.name, self.connection.info.backend_pid]
         row = self._watcher.execute(_IS_BLOCKED, whom).fetchone()
         return bool(row and row[0])
 
-    # The core's functions
+    # Functions of the core
 
     def rows(self, function: str, /, **arguments: Any) -> list[tuple[Any, ...]]:
-        """Call a function by the names of its arguments; return its rows."""
+        """Call a function with named arguments; return its rows."""
         call = sql.SQL("select * from {}({})").format(
             sql.Identifier(function),
             sql.SQL(", ").join(
@@ -268,16 +268,16 @@ class Session:
         return self.connection.execute(call, values).fetchall()
 
     def call(self, function: str, /, **arguments: Any) -> Any:
-        """Call a function by the names of its arguments; return its one value."""
+        """Call a function with named arguments; return its one value."""
         return self.rows(function, **arguments)[0][0]
 
     def start(self, job: str, **options: Any) -> bool:
-        """Start a workflow, by default on a queue of the job's own name; tell whether it is new."""
+        """Start a workflow, by default on a queue named like the job; tell whether it is new."""
         options = {"workflow": "w", "queue": job, **options}
         return bool(self.rows("start", id=job, **options)[0][1])
 
     def claim(self, *queues: str, max_tasks: int = 100, **options: Any) -> list[Task]:
-        """Claim what is due on these queues."""
+        """Claim tasks that are due on these queues."""
         options = {"claim_id": uuid.uuid4(), "worker": self.name, **options}
         return claimed(self.call("claim", queues=list(queues), max_tasks=max_tasks, **options))
 
@@ -302,20 +302,20 @@ class Session:
         return self.advance_all([turn], waiting=waiting).turns[0]
 
     def advance_all(self, turns: Sequence[Json], **options: Any) -> Reply:
-        """Send a batch of turns, and claim more where `max_tasks` says so."""
+        """Send a batch of turns, and claim more tasks if `max_tasks` is given."""
         reply = self.call("advance", turns=list(turns), worker=self.name, **options)
         return Reply([answered(turn) for turn in reply["turns"]], claimed(reply))
 
     def signal(self, job: str, name: str, payload: Any = None, key: str | None = None) -> bool:
-        """Send a signal; false when its key was seen before."""
+        """Send a signal; return false if its key was sent before."""
         return bool(self.call("signal", id=job, name=name, payload=payload, key=key))
 
     def item_of(self, job: str, key: str = "i#1") -> str:
-        """Find the item that a request has made."""
+        """Give the id of the item that a request has created."""
         return str(self.one("select id from items where job_id = %s and key = %s", job, key))
 
     def resolve(self, item: str, resolution: Any = "yes", by: str | None = None) -> str:
-        """Answer an item; tell who has."""
+        """Resolve an item; return who has resolved it."""
         query = "select (resolve_item(%s, %s, by => %s)).resolved_by"
         return str(self.one(query, item, Jsonb(resolution), by or self.name))
 
@@ -325,10 +325,10 @@ class Session:
         return [lease["state"] for lease in reply]
 
     def release(self, *tasks: Task) -> list[str]:
-        """Give leases back; give the state of each."""
+        """Give tasks back; give the state of each."""
         return [lease["state"] for lease in self.call("release", tasks=[t.lease for t in tasks])]
 
-    # What tests look at, and what they do as the owner of the tables
+    # What tests read and write as the owner of the tables
 
     def memory(self, job: str) -> tuple[Any, int]:
         """Read the document and its version."""
@@ -340,7 +340,7 @@ class Session:
         return self.one("select status from jobs where id = %s", job)
 
     def tasks(self, job: str) -> dict[str, str]:
-        """Tell of each task of a job whether it is held, ready or parked."""
+        """Give the state of each task of a job: held, ready or parked."""
         query = """
             select task, case when token is not null then 'held'
                               when due_at <= clock() then 'ready' else 'parked' end
@@ -348,11 +348,11 @@ class Session:
         return dict(self.run(query, job))
 
     def state(self, job: str, task: str = "1/main") -> str | None:
-        """Tell whether a task is held, ready or parked; None when it is gone."""
+        """Give the state of a task: held, ready or parked; None when it is gone."""
         return self.tasks(job).get(task)
 
     def deliveries(self, task: Task) -> int:
-        """Count the claims of a task since its last successful turn."""
+        """Give the number of claims of a task since its last successful turn."""
         query = "select deliveries from tasks where job_id = %s and task = %s"
         return int(self.one(query, task.job, task.task))
 
@@ -363,13 +363,13 @@ class Session:
         )
 
     def stolen(self, task: Task) -> Task:
-        """Let a lease end and take the task, as another worker would."""
+        """Let a lease end and claim the task again, as another worker would."""
         self.expire(task)
         queue = self.one(
             "select queue from tasks where job_id = %s and task = %s", task.job, task.task
         )
-        (mine,) = [t for t in self.claim(queue) if (t.job, t.task) == (task.job, task.task)]
-        return mine
+        (again,) = [t for t in self.claim(queue) if (t.job, t.task) == (task.job, task.task)]
+        return again
 
     def everything(self) -> dict[str, list[Any]]:
         """Read all rows of all tables."""
@@ -379,7 +379,7 @@ class Session:
         }
 
     def broken(self) -> list[tuple[Any, ...]]:
-        """List the invariants that do not hold."""
+        """List the broken invariants."""
         return self.run("select * from assert_invariants()")
 
 
@@ -392,7 +392,7 @@ def claimed(reply: Json) -> list[Task]:
 
 
 def answered(turn: Json) -> Answer:
-    """Read what advance() says of a turn."""
+    """Read the answer of advance() to a turn."""
     return Answer(
         turn["state"],
         turn.get("answers") or [],
@@ -403,7 +403,7 @@ def answered(turn: Json) -> Answer:
 
 
 class Stage:
-    """Opens the sessions of a test, with one more connection that watches them."""
+    """Opens the sessions of a test, and one more connection that watches them."""
 
     def __init__(self, connect: Callable[[], Connection], patience: float = PATIENCE) -> None:
         self._connect = connect
@@ -429,7 +429,7 @@ def together(*calls: Callable[[], T], patience: float = 3 * PATIENCE) -> list[T]
         try:
             barrier.wait(PATIENCE)
             values[place] = call()
-        except BaseException as error:  # noqa: BLE001  the thread that asks is told
+        except BaseException as error:  # noqa: BLE001  raised in the caller's thread
             errors.append(error)
 
     threads = [
@@ -448,38 +448,38 @@ def together(*calls: Callable[[], T], patience: float = 3 * PATIENCE) -> list[T]
 
 
 def chances(count: int) -> list[random.Random]:
-    """Give generators of chance; PERDURE_RACE_SEED repeats those of a run that failed."""
+    """Give random generators; PERDURE_RACE_SEED repeats those of a run that failed."""
     drawn = seed()
     return [random.Random(f"{drawn} {number}") for number in range(count)]
 
 
-# Facts and requests, as turns carry them
+# Facts and requests of turns
 
 
 def command(op: str, path: str = "", value: Any = None, **more: Any) -> dict[str, Any]:
-    """Change the memory, or read it with `get`."""
+    """Make a fact that changes the memory, or reads it (`get`)."""
     kind = "read" if op == "get" else "command"
     return {"kind": kind, "op": op, "path": split_path(path), "value": value, **more}
 
 
 def increment(path: str, by: int = 1) -> dict[str, Any]:
-    """Add to a number of the memory."""
+    """Make a fact that adds to a number of the memory."""
     return command("increment", path, by)
 
 
 def activity(key: str, value: Any = None) -> dict[str, Any]:
-    """Tell the result of an activity."""
+    """Make a fact with the result of an activity."""
     return {"kind": "activity", "key": key, "name": key, "value": value}
 
 
 def send(name: str, payload: Any = None, target: str | None = None) -> dict[str, Any]:
-    """Send a signal, to another job or to the own one."""
+    """Make a fact that sends a signal, to another job or to the own one."""
     fact = {"kind": "send", "signal": name, "value": payload}
     return {**fact, "target": target} if target else fact
 
 
 def take(message: Json) -> dict[str, Any]:
-    """Consume a message: a signal, an answer or a request to cancel."""
+    """Make a fact that consumes a message: a signal, an answer or a request to cancel."""
     kind = {None: "signal", "$cancel": "cancel"}.get(message["key"], "answer")
     return {
         "kind": kind,
@@ -490,20 +490,20 @@ def take(message: Json) -> dict[str, Any]:
 
 
 def until(condition: str, key: str = "u#1") -> dict[str, Any]:
-    """Ask to be told when the memory fulfils a condition."""
+    """Make a request to be woken when the memory meets a condition."""
     return {"key": key, "kind": "until", "condition": condition}
 
 
 def item(key: str = "i#1", **more: Any) -> dict[str, Any]:
-    """Ask people."""
+    """Make a request for an item."""
     return {"key": key, "kind": "item", "name": "sign", **more}
 
 
 def hook(key: str, queue: str = "hooks", **more: Any) -> dict[str, Any]:
-    """Ask for a hook."""
+    """Make a request for a hook."""
     return {"key": key, "kind": "hook", "name": "hook", "queue": queue, **more}
 
 
 def child(key: str, queue: str = "children", **more: Any) -> dict[str, Any]:
-    """Ask for a child job."""
+    """Make a request for a child."""
     return {"key": key, "kind": "job", "name": "w", "queue": queue, **more}

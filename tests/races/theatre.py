@@ -1,4 +1,4 @@
-"""A database of its own, whose engine a test may change: break it, or put a gate into it."""
+"""A database whose engine a test may change: break it, or put a gate into it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from perdure import PerdureError
 from tests.databases import PLAIN, find_app
 from tests.races.sessions import TABLES, Connection, Session, Stage
 
-PATIENCE = 5.0  # seconds: a broken engine may wait where it should not
-FAILURES = (AssertionError, psycopg.Error, PerdureError, ValueError)  # too few rows or tasks
+PATIENCE = 5.0  # seconds; short, since a broken engine may wait where it should not
+FAILURES = (AssertionError, psycopg.Error, PerdureError, ValueError)  # the last by unpacking
 NO_SQL = re.compile(r"\b42(601|[78]\d\d|P\d\d)\b")
-"""A statement that cannot be run: of all in class 42 but rights (42501), as tests tell of them."""
+"""The codes of statements that cannot be run: class 42 without insufficient privilege (42501)."""
 
 GATE = 4711
 
 
 class Players(NamedTuple):
-    """The sessions that a test wants."""
+    """The sessions of a test."""
 
     a: Session
     b: Session
@@ -34,13 +34,13 @@ class Players(NamedTuple):
 
     @property
     def dsn(self) -> str:
-        """Give the connection string of the database, for workers and clients."""
+        """The connection string of the database, for workers and clients."""
         info = self.a.connection.info
         return make_conninfo(info.dsn, password=info.password)
 
 
 class Theatre:
-    """A database of its own, whose engine may be changed."""
+    """A database of the test's own, whose engine may be changed."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         self._dsn = dsn
@@ -48,20 +48,20 @@ class Theatre:
         self._owner = self._connect()
 
     def close(self) -> None:
-        """Leave the database."""
+        """Close the connection to the database."""
         self._owner.close()
 
     def change(self, function: str, place: str, change: str) -> None:
-        """Change a function where its text matches; a space stands for any white space."""
+        """Replace a pattern in the text of a function; a space stands for any white space."""
         query = """select pg_get_functiondef(oid) from pg_proc
                     where pronamespace = %s::regnamespace and proname = %s"""
         (row,) = self._owner.execute(query, [self._schema, function]).fetchall()
         changed, places = re.subn(place.replace(" ", r"\s+"), change, row[0], flags=re.DOTALL)
-        assert places > 0, f"{function}() has no place {place}"
+        assert places > 0, f"{function}() does not match {place}"
         self._owner.execute(changed.encode())
 
     def rewrite(self, change: Callable[[str, str], str]) -> None:
-        """Change the body of every function of the engine in PL/pgSQL, which is told by name."""
+        """Rewrite all PL/pgSQL functions of the engine; `change` gets the name and body of each."""
         query = """
             select proname, prosrc, pg_get_functiondef(p.oid)
               from pg_proc as p
@@ -76,13 +76,13 @@ class Theatre:
         self._owner.execute(statement.encode())
 
     def put_gate(self, function: str, place: str) -> None:
-        """Let whoever comes to a place in a function wait while the gate is shut."""
+        """Put a gate before a place in a function: calls wait there while it is shut."""
         gate = f"perform pg_advisory_xact_lock_shared({GATE});"
         self.change(function, f"({place})", rf"{gate} \1")
 
     @contextmanager
     def players(self) -> Iterator[Players]:
-        """Open sessions; afterwards end them and forget all that they did."""
+        """Open sessions; afterwards end them, and delete all rows."""
         with ExitStack() as stack:
             stage = Stage(lambda: stack.enter_context(closing(self._connect())), PATIENCE)
             a, b, c = (stage.session(name) for name in "abc")
@@ -115,25 +115,27 @@ class Theatre:
             select pg_terminate_backend(pid) from pg_stat_activity
              where datname = current_database() and pid <> pg_backend_pid()"""
         while self._owner.execute(others).fetchall():
-            time.sleep(0.002)  # the server's own wait looks every 100 ms only
+            time.sleep(0.002)  # the server's own wait polls only every 100 ms
         for table in TABLES:
             self._owner.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
         self._owner.execute("select setval(pg_get_serial_sequence('inbox', 'id'), 1, false)")
 
 
 def is_no_sql(error: BaseException | None) -> bool:
-    """Tell whether a change has made a statement that cannot be run: any test would notice that, so
-    it proves nothing, be it raised, a cause, or what a test compares. No mutant needs one.
+    """Tell whether an error comes from a statement that cannot be run.
+
+    Any test would fail on such a mutant, so it proves nothing. The error may be raised, be a cause,
+    or be quoted in a failed assertion.
     """
     while error is not None:
-        is_told = isinstance(error, AssertionError) and NO_SQL.search(str(error))
-        if is_told or str(getattr(error, "sqlstate", "")).startswith("42"):
+        is_reported = isinstance(error, AssertionError) and NO_SQL.search(str(error))
+        if is_reported or str(getattr(error, "sqlstate", "")).startswith("42"):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def shut(session: Session) -> None:
-    """Shut the gate, in a transaction of the session, until that ends."""
+    """Shut the gate in a transaction of the session, until that ends."""
     session.begin()
     session.run(f"select pg_advisory_xact_lock({GATE})")
