@@ -1,4 +1,4 @@
-"""Runs that end and begin while others speak: one at a time, and nothing is lost between two."""
+"""Runs end and begin while others call: one run at a time, and nothing is lost between two."""
 
 from __future__ import annotations
 
@@ -12,70 +12,82 @@ from tests.races.sessions import Session, Stage, Task, child, increment, take, t
 FAILURE = {"type": "OSError", "message": "no"}
 
 
-def code(session: Session, function: str, **options: object) -> object:
-    """Call a function; return its answer, or the code of the refusal."""
+def answer_or_code(session: Session, function: str, **options: object) -> object:
+    """Call a function; return its answer, or the SQLSTATE of the error."""
     try:
         return session.call(function, **options)
     except psycopg.Error as error:
         return error.sqlstate
 
 
-def ended(session: Session, job: str, state: str = "failed") -> None:
-    """Let a job end."""
+def start_and_end(session: Session, job: str, state: str = "failed") -> None:
+    """Start a job and end it in this state."""
     task = session.held(job)
     value = FAILURE if state == "failed" else 1
     assert session.advance(task.turn(state, value=value)).state == state
 
 
 def with_deadline(session: Session, job: str, **options: object) -> tuple[Task, Task]:
-    """Start a job whose time is up; give its coordinator and its deadline, both held."""
+    """Start a job whose time limit is over; give its coordinator and its deadline, both held."""
     main = session.held(job, timeout="1 h", **options)
     session.run("update tasks set due_at = clock() where name = '$deadline'")
     return main, session.claim_one("$sql")
 
 
-def time_is_up(session: Session, deadline: Task) -> str:
-    """Let the database run a deadline."""
+def run_deadline(session: Session, deadline: Task) -> str:
+    """Let the database run the task of a deadline; return its state."""
     lease = deadline.lease
     return str(session.call("run_task", **lease))
 
 
-def test_new_runs_from_eight_sessions_at_once_are_one(stage: Stage) -> None:
-    """[P1] (E5)"""
+def test_of_concurrent_starts_of_a_new_run_one_succeeds(stage: Stage) -> None:
+    """[P1] (E5) Eight sessions try; the others get the error PD402, and one run exists."""
     sessions = stage.sessions(8)
     for number in range(10):
         job = f"j{number}"
-        ended(sessions[0], job)
-        told = together(
+        start_and_end(sessions[0], job)
+        results = together(
             *(
                 partial(
-                    code, session, "start", workflow="w", id=job, queue=job, if_exists="new_run"
+                    answer_or_code,
+                    session,
+                    "start",
+                    workflow="w",
+                    id=job,
+                    queue=job,
+                    if_exists="new_run",
                 )
                 for session in sessions
             )
         )
-        assert sorted(map(str, told)) == sorted([str(job)] + ["PD402"] * 7)
+        assert sorted(map(str, results)) == sorted([str(job)] + ["PD402"] * 7)
         assert sessions[0].tasks(job) == {"2/main": "ready"}
 
 
-def test_the_same_retry_from_eight_sessions_at_once_is_one(stage: Stage) -> None:
-    """[P12] A reply was lost, and lost again: one run."""
+def test_concurrent_retries_with_one_key_begin_one_run(stage: Stage) -> None:
+    """[P12] A client that lost replies repeats its retry: eight sessions, one new run."""
     sessions = stage.sessions(8)
-    ended(sessions[0], "j")
+    start_and_end(sessions[0], "j")
 
-    told = together(*(partial(code, session, "retry", id="j", key="k") for session in sessions))
+    results = together(
+        *(partial(answer_or_code, session, "retry", id="j", key="k") for session in sessions)
+    )
 
-    assert told == [True] * 8
+    assert results == [True] * 8
     assert sessions[0].tasks("j") == {"2/main": "ready"}
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_new_run_waits_for_the_end_of_the_last(a: Session, b: Session, end: str) -> None:
-    """It is refused or begun by what is true then, not by what was read before."""
+def test_a_new_run_waits_for_the_uncommitted_end_of_the_last_run(
+    a: Session, b: Session, end: str
+) -> None:
+    """It begins if the end commits, and is refused if the last run goes on."""
     task = a.held("j")
     a.begin()
     a.advance(task.done(1))
-    starting = b.later(code, b, "start", workflow="w", id="j", queue="j", if_exists="new_run")
+    starting = b.later(
+        answer_or_code, b, "start", workflow="w", id="j", queue="j", if_exists="new_run"
+    )
     assert starting.waits()
     a.end(end)
 
@@ -84,11 +96,11 @@ def test_a_new_run_waits_for_the_end_of_the_last(a: Session, b: Session, end: st
 
 
 def test_new_runs_in_opposite_orders_do_not_deadlock(stage: Stage) -> None:
-    """Some of the ids exist, some do not; each run begins once."""
+    """Four sessions start the same jobs, of which some exist: one succeeds, each job runs once."""
     sessions = stage.sessions(4)
     ids = [f"j{n:03}" for n in range(40)]
     for job in ids[::2]:
-        ended(sessions[0], job)
+        start_and_end(sessions[0], job)
 
     def start(place: int, session: Session) -> object:
         order = ids if place % 2 else ids[::-1]
@@ -98,17 +110,19 @@ def test_new_runs_in_opposite_orders_do_not_deadlock(stage: Stage) -> None:
         except psycopg.Error as error:
             return error.sqlstate
 
-    told = together(*(partial(start, place, session) for place, session in enumerate(sessions)))
+    results = together(*(partial(start, place, session) for place, session in enumerate(sessions)))
 
-    assert sorted(map(str, told)) == ["40", "PD402", "PD402", "PD402"]
+    assert sorted(map(str, results)) == ["40", "PD402", "PD402", "PD402"]
     assert sessions[0].one("select count(*) from tasks") == len(ids)
 
 
-def test_a_new_run_of_a_memory_that_is_just_being_made_waits_for_it(a: Session, b: Session) -> None:
-    """[P1] It was not there to be locked up front; it is there when the new run begins."""
+def test_a_new_run_waits_for_the_uncommitted_creation_of_its_memory(a: Session, b: Session) -> None:
+    """[P1] The row could not be locked before it existed; the run begins as soon as it does."""
     a.begin()
     a.call("entity_create", id="e", entity="note")
-    starting = b.later(code, b, "start", workflow="w", id="e", queue="e", if_exists="new_run")
+    starting = b.later(
+        answer_or_code, b, "start", workflow="w", id="e", queue="e", if_exists="new_run"
+    )
     assert starting.waits()  # for the unique index
     a.commit()
 
@@ -117,8 +131,10 @@ def test_a_new_run_of_a_memory_that_is_just_being_made_waits_for_it(a: Session, 
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_request_to_cancel_between_two_runs_is_heard(a: Session, b: Session, end: str) -> None:
-    """(E2) It comes while the run goes on as the next."""
+def test_a_request_to_cancel_during_continue_reaches_the_run_that_follows(
+    a: Session, b: Session, end: str
+) -> None:
+    """(E2) It waits for the open turn; if that is rolled back, the old run gets the request."""
     task = a.held("j")
     a.begin()
     assert a.advance(task.turn("continue", increment("n"), value=[2])).state == "continue"
@@ -133,8 +149,8 @@ def test_a_request_to_cancel_between_two_runs_is_heard(a: Session, b: Session, e
         assert a.advance(task.park("go")).payloads == ["enough"]
 
 
-def test_a_signal_between_two_runs_is_taken_once(a: Session, b: Session) -> None:
-    """[P5]"""
+def test_a_signal_during_continue_reaches_the_next_run(a: Session, b: Session) -> None:
+    """[P5] The turn that ends the run waits for the uncommitted signal, and hands it on once."""
     task = a.held("j")
     b.begin()
     b.signal("j", "go", 1)
@@ -147,7 +163,7 @@ def test_a_signal_between_two_runs_is_taken_once(a: Session, b: Session) -> None
 
 
 def test_the_key_of_a_signal_is_remembered_by_the_next_run(a: Session, b: Session) -> None:
-    """[P5] [P12]: who repeats it then, for a reply that was lost, signals nothing."""
+    """[P5] [P12] A client that repeats a signal after the run changed sends nothing new."""
     task = a.held("j")
     b.signal("j", "go", 1, key="k")
     (message,) = a.advance(task.park("go")).messages
@@ -159,17 +175,17 @@ def test_the_key_of_a_signal_is_remembered_by_the_next_run(a: Session, b: Sessio
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_signal_behind_the_end_is_refused_though_children_are_seen_to(
+def test_a_signal_behind_an_end_is_refused_even_while_children_are_ended(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5] Nobody could take it but the next run, for which it was not sent."""
+    """[P5] No task of this run could take the signal, and it was not meant for the next run."""
     parent = a.held("p")
     a.advance(parent.keep(requests=[child("c#1")]))
     a.signal("p", "go", "early")
     a.signal("p", "go", "with a key", "k")
     a.begin()
     assert a.advance(parent.done(1)).state == "done"
-    sending = b.later(code, b, "signal", id="p", name="go", payload="late")
+    sending = b.later(answer_or_code, b, "signal", id="p", name="go", payload="late")
     assert sending.waits()
     a.end(end)
 
@@ -179,10 +195,10 @@ def test_a_signal_behind_the_end_is_refused_though_children_are_seen_to(
         assert a.advance(a.claim_one("p").park("go")).state == "parked"
 
 
-def test_the_end_of_a_child_beside_the_next_run_of_its_parent_is_dropped(
+def test_an_answer_of_a_child_does_not_reach_the_next_run_of_its_parent(
     a: Session, b: Session
 ) -> None:
-    """[P6] [P8] Its answer is for a run that is over."""
+    """[P6] [P8] The run that asked for the child is over."""
     parent = a.held("p")
     a.advance(parent.keep(requests=[child("c#1")]))
     its_child = b.claim_one("children")
@@ -197,14 +213,17 @@ def test_the_end_of_a_child_beside_the_next_run_of_its_parent_is_dropped(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_last_turn_beside_a_deadline_counts_if_it_is_first(
+def test_a_last_turn_that_commits_before_the_deadline_completes_the_job(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P6] [P7] [P10]"""
+    """[P6] [P7] [P10] The deadline waits for the open turn.
+
+    If that is rolled back, the job fails.
+    """
     main, deadline = with_deadline(a, "j")
     a.begin()
     assert a.advance(main.done(1)).state == "done"
-    dying = b.later(time_is_up, b, deadline)
+    dying = b.later(run_deadline, b, deadline)
     assert dying.waits()
     a.end(end)
 
@@ -213,11 +232,11 @@ def test_a_last_turn_beside_a_deadline_counts_if_it_is_first(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_last_turn_behind_a_deadline_is_gone(a: Session, b: Session, end: str) -> None:
-    """[P6] [P7]"""
+def test_a_last_turn_behind_a_committed_deadline_is_gone(a: Session, b: Session, end: str) -> None:
+    """[P6] [P7] The turn waits for the deadline, and counts only if that is rolled back."""
     main, deadline = with_deadline(a, "j")
     b.begin()
-    assert time_is_up(b, deadline) == "done"
+    assert run_deadline(b, deadline) == "done"
     finishing = a.later(a.advance, main.done(1), waiting=True)
     assert finishing.waits()
     b.end(end)
@@ -229,33 +248,35 @@ def test_a_last_turn_behind_a_deadline_is_gone(a: Session, b: Session, end: str)
     assert a.status("j") == ("failed" if end == "commit" else "completed")
 
 
-def test_a_deadline_beside_the_next_run_goes_on_with_it(a: Session, b: Session) -> None:
-    """[P7] It is not lost: the next run has it, due at once."""
+def test_a_deadline_that_is_due_during_continue_ends_the_next_run(a: Session, b: Session) -> None:
+    """[P7] Continuing hands the deadline on to the next run, where it is due at once."""
     main, deadline = with_deadline(a, "j")
     a.begin()
     assert a.advance(main.turn("continue", value=[2])).state == "continue"
-    dying = b.later(time_is_up, b, deadline)
+    dying = b.later(run_deadline, b, deadline)
     assert dying.waits()
     a.commit()
 
     assert dying.get() == "gone"
-    assert time_is_up(b, b.claim_one("$sql")) == "done"
+    assert run_deadline(b, b.claim_one("$sql")) == "done"
     assert a.status("j") == "failed"
 
 
 def test_a_stuck_deadline_is_due_in_the_next_run(a: Session) -> None:
-    """[P7] [P8] It slept there for ever, and nobody saw that it was stuck."""
+    """[P7] [P8] In the run before, it had too many deliveries to be claimed."""
     main, deadline = with_deadline(a, "j")
     a.release(deadline)
     a.run("update tasks set deliveries = 20 where name = '$deadline'")
     assert a.claim("$sql") == []
     assert a.advance(main.turn("continue", value=[2])).state == "continue"
 
-    assert time_is_up(a, a.claim_one("$sql")) == "done"
+    assert run_deadline(a, a.claim_one("$sql")) == "done"
 
 
-def test_a_deadline_waits_for_the_parent_and_wakes_it(a: Session, b: Session) -> None:
-    """[P8] Both jobs are locked up front, in order."""
+def test_a_deadline_of_a_child_waits_for_the_locked_parent_and_wakes_it(
+    a: Session, b: Session
+) -> None:
+    """[P8] It locks both jobs up front, in order."""
     parent = a.held("p")
     request = child("c#1", id="a child", timeout="1 h")
     assert a.advance(parent.park(requests=[request])).state == "parked"
@@ -263,7 +284,7 @@ def test_a_deadline_waits_for_the_parent_and_wakes_it(a: Session, b: Session) ->
     deadline = b.claim_one("$sql")
     a.begin()
     a.signal("p", "other")
-    dying = b.later(time_is_up, b, deadline)
+    dying = b.later(run_deadline, b, deadline)
     assert dying.waits()
     a.commit()
 
@@ -272,10 +293,10 @@ def test_a_deadline_waits_for_the_parent_and_wakes_it(a: Session, b: Session) ->
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_terminate_beside_a_new_run_of_a_child_asks_nobody(
+def test_terminating_a_new_run_of_a_child_sends_its_parent_nothing_more(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P8] The parent of the run before waits for nothing any more."""
+    """[P8] The parent got the failure of the run before, and waits for nothing else."""
     parent = a.held("p")
     a.advance(parent.keep(requests=[child("c#1", id="c")]))
     its_child = a.claim_one("children")
@@ -291,8 +312,10 @@ def test_terminate_beside_a_new_run_of_a_child_asks_nobody(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_fork_stands_where_the_other_does_in_the_end(a: Session, b: Session, end: str) -> None:
-    """[P3] [P9] Memory and journal are of one moment."""
+def test_a_fork_waits_for_an_open_turn_and_copies_one_moment(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P3] [P9] Memory and journal of the fork have the same position."""
     task = a.held("j", context={"n": 0})
     a.advance(task.keep(increment("n")))
     a.begin()

@@ -1,4 +1,4 @@
-"""A hook that was asked to cancel outlives its asker, and keeps what it needs to clean up."""
+"""A hook that was asked to cancel may outlive its run, and keeps all that it needs to clean up."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ LAST: dict[str, Json] = {"done": {"value": 1}, "continue": {"value": [2]}}
 
 
 def cleaning_up(session: Session) -> tuple[Task, Task]:
-    """Give a coordinator and a hook of it that has heard that it is cancelled, both held."""
+    """Give a coordinator and its hook, both held; the hook has taken its request to cancel."""
     main = session.held("j")
     session.advance(main.keep(requests=[hook("h#1", signal="early")]))
     running = session.claim_one("hooks")
     session.advance(main.keep(cancels=["h#1"]))
-    told = session.advance(running.park()).messages
-    assert [message["key"] for message in told] == ["$cancel"]
-    assert session.advance(running.keep(*map(take, told))).state == "keep"
+    messages = session.advance(running.park()).messages
+    assert [message["key"] for message in messages] == ["$cancel"]
+    assert session.advance(running.keep(*map(take, messages))).state == "keep"
     return main, running.told()
 
 
-def end(session: Session, main: Task, state: str) -> None:
+def end_run(session: Session, main: Task, state: str) -> None:
     """End the run of a coordinator."""
     assert session.advance(main.turn(state, **LAST[state]), waiting=True).state == state
 
 
 @pytest.mark.parametrize("state", LAST)
-def test_what_it_asks_of_people_stays(a: Session, state: str) -> None:
-    """[P8] The item was dropped, and the hook waited for ever."""
+def test_an_item_of_a_hook_that_cleans_up_survives_the_run(a: Session, state: str) -> None:
+    """[P8] The hook waits for the item, and gets its resolution."""
     main, running = cleaning_up(a)
     assert a.advance(running.park(requests=[item("i#1")])).state == "parked"
-    end(a, main, state)
+    end_run(a, main, state)
 
     a.resolve(a.item_of("j"), "yes")
 
@@ -50,11 +50,11 @@ def test_what_it_asks_of_people_stays(a: Session, state: str) -> None:
 
 
 @pytest.mark.parametrize("state", LAST)
-def test_its_condition_stays(a: Session, state: str) -> None:
-    """[P8]"""
+def test_a_condition_of_a_hook_that_cleans_up_survives_the_run(a: Session, state: str) -> None:
+    """[P8] The hook waits for the condition, and is woken when it is met."""
     main, running = cleaning_up(a)
     assert a.advance(running.park(requests=[until("$.n == 1")])).state == "parked"
-    end(a, main, state)
+    end_run(a, main, state)
 
     a.call("entity_set", id="j", path="n", value=1)
 
@@ -65,10 +65,10 @@ def test_its_condition_stays(a: Session, state: str) -> None:
 def test_an_early_answer_behind_the_end_of_its_asker_is_dropped(
     a: Session, b: Session, how: str
 ) -> None:
-    """[P8] It lay addressed to a task that is gone, for ever."""
+    """[P8] The task that it is addressed to is gone, so it would stay in the inbox for ever."""
     main, running = cleaning_up(a)
     b.begin()
-    end(b, main, "done")
+    end_run(b, main, "done")
     answering = a.later(a.advance, running.keep(send("early", 1)), waiting=True)
     assert answering.waits()
     b.end(how)
@@ -77,11 +77,11 @@ def test_an_early_answer_behind_the_end_of_its_asker_is_dropped(
     assert a.one("select count(*) from inbox where key = 'h#1'") == (how == "rollback")
 
 
-def test_what_it_was_told_stays_when_old_runs_are_forgotten(a: Session) -> None:
-    """[P4] It did again what it had done."""
+def test_forgetting_old_runs_keeps_the_journal_of_a_hook_that_cleans_up(a: Session) -> None:
+    """[P4] Without its journal the hook would repeat its activities."""
     main, running = cleaning_up(a)
     assert a.advance(running.keep(activity("x#1", 1))).state == "keep"
-    end(a, main, "continue")
+    end_run(a, main, "continue")
 
     assert a.call("forget_old_runs", id="j") == 0
     assert a.advance(running.told().done()).state == "done"
@@ -89,12 +89,14 @@ def test_what_it_was_told_stays_when_old_runs_are_forgotten(a: Session) -> None:
 
 
 @pytest.mark.parametrize("how", ["commit", "rollback"])
-def test_with_a_terminated_job_it_ends_whatever_its_run(a: Session, b: Session, how: str) -> None:
-    """[P6] One that cleaned up after the run before went on, with nobody who could stop it."""
+def test_terminating_a_job_ends_hooks_that_clean_up_after_an_earlier_run(
+    a: Session, b: Session, how: str
+) -> None:
+    """[P6] Their items and requested hooks end too, and their children are terminated."""
     main, running = cleaning_up(a)
     requests = [hook("h#2"), item("i#1"), child("c#1", id="c", on_parent_end="terminate")]
     assert a.advance(running.keep(requests=requests)).state == "keep"
-    end(a, main, "continue")
+    end_run(a, main, "continue")
     b.begin()
     assert b.call("terminate", id="j") is True
     going_on = a.later(a.advance, running.keep(activity("x#1", 1), send("go")), waiting=True)

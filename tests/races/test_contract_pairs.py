@@ -1,4 +1,4 @@
-"""Contracts that are defined while others define them, or write."""
+"""Contracts are defined while others define the same contract, or write memories under it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HIGH = '{"properties": {"n": {"maximum": 20}}}'
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_of_two_who_define_a_contract_the_later_waits_and_stands(
+def test_the_later_of_two_concurrent_definitions_of_a_contract_holds(
     a: Session, b: Session, end: str
 ) -> None:
-    """(C23): and when it was defined is read after the wait."""
+    """(C23) It waits for the first; its time of definition is read after the wait."""
     a.run("select define_contract('note', '{}')")
     a.begin()
     a.run("select define_contract('note', %s)", LOW)
@@ -30,10 +30,10 @@ def test_of_two_who_define_a_contract_the_later_waits_and_stands(
     assert defined_at > ended_at
 
 
-def test_a_command_that_waited_keeps_to_the_contract_that_was_defined_meanwhile(
+def test_a_command_that_waited_obeys_a_contract_defined_meanwhile(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P3] (C23): it is read under the job's lock, like the document."""
+    """[P3] (C23) The contract is read under the lock of the job, like the document."""
     a.call("entity_create", id="e", entity="note", context={"n": 1})
     a.begin()
     a.call("entity_set", id="e", path="m", value=1)
@@ -48,8 +48,8 @@ def test_a_command_that_waited_keeps_to_the_contract_that_was_defined_meanwhile(
     assert a.memory("e") == ({"n": 1, "m": 1}, 2)
 
 
-def test_a_contract_waits_for_nobody_who_writes(a: Session, b: Session) -> None:
-    """(C23): a transaction that is open may still commit what it had checked; it can be listed."""
+def test_defining_a_contract_waits_for_no_writer(a: Session, b: Session) -> None:
+    """(C23) An open transaction may still commit a memory that breaks it, which is listed then."""
     a.call("entity_create", id="e", entity="note", context={"n": 1})
     a.begin()
     a.call("entity_set", id="e", path="n", value=11)

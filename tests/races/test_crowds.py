@@ -1,4 +1,4 @@
-"""A crowd under one key: a claim reads as much as it takes, not as much as waits. (E13)"""
+"""Many tasks wait under one key: a claim reads as much as it takes, not as much as waits. (E13)"""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ def pages_of_a_claim(connection: Connection, max_tasks: int) -> int:
 
 
 @pytest.mark.parametrize("limits", ["max_per_key => 2", "max_running => 2"])
-def test_a_crowd_that_waits_costs_a_claim_nothing(connection: Connection, limits: str) -> None:
+def test_a_claim_does_not_read_tasks_that_wait_for_a_slot(
+    connection: Connection, limits: str
+) -> None:
     connection.execute(f"select set_queue('q', {limits})".encode())
     for _ in range(CROWD // 1000):
         start(connection, 1000, "crowd", id=None)
     connection.execute("select claim('{q}', 'a', max_tasks => 100) from generate_series(1, 15)")
     for n in range(30):
         start(connection, 1, f"other {n}")
-    pages_of_a_claim(connection, 1)  # what has come since stands in line from now on
+    pages_of_a_claim(connection, 1)  # queues the tasks that were started since the last claim
     connection.execute("vacuum tasks")
-    few = min(pages_of_a_claim(connection, 1) for _ in range(5))  # one may pass what just ended
+    few = min(pages_of_a_claim(connection, 1) for _ in range(5))  # a claim may skip dead rows
     many = pages_of_a_claim(connection, 100)
     none = pages_of_a_claim(connection, 100)
     connection.execute("analyze")

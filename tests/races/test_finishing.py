@@ -11,15 +11,15 @@ ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 ACTIVITY = {"key": "x#1", "kind": "activity", "name": "x", "queue": "far"}
 
 
-def asked(session: Session, worker: Session) -> tuple[Task, Task]:
-    """Let a coordinator, which is held, ask for an activity that another worker holds."""
+def request_activity(session: Session, worker: Session) -> tuple[Task, Task]:
+    """Let a held coordinator request an activity, which another worker claims."""
     main = session.held("j")
     session.advance(main.keep(requests=[ACTIVITY]))
     return main, worker.claim_one("far")
 
 
 def finish(session: Session, task: Task, value: object = 1) -> str:
-    """End a task with a value; give the state, or the code of the refusal."""
+    """End a task with a value; give its state, or the code of the error."""
     try:
         return str(session.call("finish_task", **task.lease, value=value))
     except psycopg.Error as error:
@@ -27,7 +27,7 @@ def finish(session: Session, task: Task, value: object = 1) -> str:
 
 
 def fail(session: Session, task: Task, retry_at: str | None = None) -> str:
-    """Tell that an attempt has failed; give the state, or the code of the refusal."""
+    """Report a failed attempt; give the state, or the code of the error."""
     try:
         return str(session.call("fail_task", **task.lease, retry_at=retry_at))
     except psycopg.Error as error:
@@ -35,9 +35,11 @@ def fail(session: Session, task: Task, retry_at: str | None = None) -> str:
 
 
 @ENDS
-def test_a_park_and_the_end_at_once(a: Session, b: Session, end: str) -> None:
-    """[P5]: the result is found by the park, or wakes who has parked."""
-    main, task = asked(a, b)
+def test_a_result_that_waits_for_an_open_park_reaches_the_task(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] It wakes the parked task; if the park is rolled back, the next park finds it."""
+    main, task = request_activity(a, b)
     a.begin()
     assert a.advance(main.park()).state == "parked"
     ending = b.later(finish, b, task)
@@ -52,9 +54,9 @@ def test_a_park_and_the_end_at_once(a: Session, b: Session, end: str) -> None:
 
 
 @ENDS
-def test_a_park_is_busy_while_a_result_is_open(a: Session, b: Session, end: str) -> None:
-    """[P5]: the batch never waits."""
-    main, task = asked(a, b)
+def test_a_park_is_busy_while_a_result_is_uncommitted(a: Session, b: Session, end: str) -> None:
+    """[P5] A batch never waits."""
+    main, task = request_activity(a, b)
     b.begin()
     assert finish(b, task) == "done"
     assert a.advance(main.park()).state == "busy"
@@ -66,9 +68,11 @@ def test_a_park_is_busy_while_a_result_is_open(a: Session, b: Session, end: str)
 
 
 @ENDS
-def test_of_two_holders_the_last_one_counts(a: Session, b: Session, c: Session, end: str) -> None:
-    """[P4] [P6]: the lease ends and another takes the task while the first one is finishing."""
-    _, task = asked(a, b)
+def test_a_result_of_a_worker_whose_task_was_claimed_again_is_refused(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P4] [P6] The lease ended while it was working; the result of the new holder is recorded."""
+    _, task = request_activity(a, b)
     a.expire(task)
     c.begin()
     (again,) = c.claim("far")
@@ -81,17 +85,17 @@ def test_of_two_holders_the_last_one_counts(a: Session, b: Session, c: Session, 
         return
     assert ending.get() == "PD001"
     assert fail(b, task) == fail(b, task, "2100-01-01") == "PD001"
-    assert finish(c, again, "mine") == "done"
+    assert finish(c, again, "second") == "done"
     assert finish(b, task, "late") == "gone"
-    assert a.run("select payload from inbox") == [("mine",)]
+    assert a.run("select payload from inbox") == [("second",)]
 
 
 @ENDS
-def test_a_claim_passes_by_what_is_just_ending(
+def test_a_claim_skips_a_task_that_is_just_ending(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P6]: it does not wait; after a rollback the task is due as before."""
-    _, task = asked(a, b)
+    """[P6] It does not wait; after a rollback the task is due as before."""
+    _, task = request_activity(a, b)
     a.expire(task)
     b.begin()
     assert finish(b, task) == "done"
@@ -103,9 +107,11 @@ def test_a_claim_passes_by_what_is_just_ending(
 
 @ENDS
 @pytest.mark.parametrize("how", ["finish", "fail"])
-def test_with_a_terminated_job_the_task_is_gone(a: Session, b: Session, how: str, end: str) -> None:
-    """[P6] [P8]"""
-    _, task = asked(a, b)
+def test_a_result_or_failure_behind_a_terminate_is_gone(
+    a: Session, b: Session, how: str, end: str
+) -> None:
+    """[P6] [P8] It waits for the terminate, and counts only if that is rolled back."""
+    _, task = request_activity(a, b)
     a.begin()
     a.call("terminate", id="j")
     ending = b.later({"finish": finish, "fail": fail}[how], b, task)
@@ -117,9 +123,9 @@ def test_with_a_terminated_job_the_task_is_gone(a: Session, b: Session, how: str
 
 
 @ENDS
-def test_a_cancel_that_comes_meanwhile_is_the_end(a: Session, b: Session, end: str) -> None:
-    """(E2) An attempt that failed is not tried again when nobody waits for it."""
-    main, task = asked(a, b)
+def test_a_failed_attempt_is_not_retried_after_a_cancel(a: Session, b: Session, end: str) -> None:
+    """(E2) The failure waits for the open cancel."""
+    main, task = request_activity(a, b)
     a.begin()
     a.advance(main.keep(cancels=["x#1"]))
     failing = b.later(fail, b, task, "2100-01-01")
@@ -130,9 +136,11 @@ def test_a_cancel_that_comes_meanwhile_is_the_end(a: Session, b: Session, end: s
 
 
 @pytest.mark.parametrize("how", ["finish", "fail", "retry"])
-def test_a_call_whose_reply_was_lost_is_repeated(a: Session, b: Session, how: str) -> None:
-    """[P12]"""
-    _, task = asked(a, b)
+def test_a_repeated_call_of_a_worker_without_a_journal_changes_nothing(
+    a: Session, b: Session, how: str
+) -> None:
+    """[P12] The reply to the first call was lost."""
+    _, task = request_activity(a, b)
     calls = {
         "finish": lambda: finish(b, task),
         "fail": lambda: fail(b, task),
@@ -148,40 +156,40 @@ def test_a_call_whose_reply_was_lost_is_repeated(a: Session, b: Session, how: st
 
 
 @ENDS
-def test_a_heartbeat_does_not_wait_for_an_open_end(a: Session, b: Session, end: str) -> None:
-    """It says busy, and its progress is told with the next one."""
-    _, task = asked(a, b)
+def test_a_heartbeat_is_busy_while_the_end_of_its_task_is_uncommitted(
+    a: Session, b: Session, end: str
+) -> None:
+    """It does not wait, and its progress is recorded with the next heartbeat."""
+    _, task = request_activity(a, b)
     b.begin()
     assert finish(b, task) == "done"
-    told = {**task.lease, "progress": {"n": 1}}
-    assert [lease["state"] for lease in a.call("extend", tasks=[told])] == ["busy"]
+    heartbeat = {**task.lease, "progress": {"n": 1}}
+    assert [lease["state"] for lease in a.call("extend", tasks=[heartbeat])] == ["busy"]
     b.end(end)
 
     state = "lost" if end == "commit" else "held"
-    assert [lease["state"] for lease in a.call("extend", tasks=[told])] == [state]
+    assert [lease["state"] for lease in a.call("extend", tasks=[heartbeat])] == [state]
     assert a.run("select progress from tasks where kind = 'activity'") == (
         [] if end == "commit" else [({"n": 1},)]
     )
 
 
 @pytest.mark.direct("it listens")
-def test_an_idle_worker_hears_of_the_next_attempt(a: Session, b: Session) -> None:
-    """[P11]"""
-    _, task = asked(a, b)
+def test_an_idle_worker_gets_a_hint_for_the_next_attempt(a: Session, b: Session) -> None:
+    """[P11] The attempt is due at once."""
+    _, task = request_activity(a, b)
     a.run(f'listen "{a.call("channel")}"')
     a.call("listen_for", topic="far", listener="idle")
     assert fail(b, task, "2000-01-01") == "retry"
 
-    heard = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
+    hints = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
     a.run("unlisten *")
-    assert heard == ["far"]
+    assert hints == ["far"]
 
 
 @ENDS
-def test_a_result_that_is_waited_for_is_seen_when_it_is_there(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P10]: by a call that began before the end, in a statement of its own."""
+def test_await_result_returns_when_the_job_has_ended(a: Session, b: Session, end: str) -> None:
+    """[P10] It sees an end that commits after it began to wait."""
     main = a.held("j")
     a.begin()
     waiting = b.later(
@@ -193,8 +201,10 @@ def test_a_result_that_is_waited_for_is_seen_when_it_is_there(
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_who_keeps_a_snapshot_is_answered_at_once(a: Session, b: Session, isolation: str) -> None:
-    """[P10]: what ends later he could not see, however long he waited."""
+def test_await_result_with_a_fixed_snapshot_does_not_wait(
+    a: Session, b: Session, isolation: str
+) -> None:
+    """[P10] It could not see a later end, however long it waited."""
     main = a.held("j")
     b.run(f"begin isolation level {isolation}")
     assert b.run("select status from jobs") == [("running",)]
@@ -206,33 +216,35 @@ def test_who_keeps_a_snapshot_is_answered_at_once(a: Session, b: Session, isolat
     b.commit()
 
 
-def held_ends(session: Session) -> list[str]:
-    """Tell how the ends of jobs are locked, by anybody."""
+def advisory_locks(session: Session) -> list[str]:
+    """Give the modes of all advisory locks, which stand for the ends of jobs."""
     locks = session.run("select mode from pg_locks where locktype = 'advisory'")
     return [mode for (mode,) in locks]
 
 
 @ENDS
-def test_who_looks_while_a_job_ends_waits_for_that(a: Session, b: Session, end: str) -> None:
-    """[P10]: not for his next look; and he is not kept by what is undone."""
+def test_await_result_waits_for_the_commit_of_an_end_not_for_its_poll(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P10] After a rollback it waits no longer than its timeout."""
     main = a.held("j")
     a.begin()
     assert a.advance(main.turn("done", value=1)).state == "done"
-    assert held_ends(a) == ["ExclusiveLock"]
+    assert advisory_locks(a) == ["ExclusiveLock"]
 
     coming = b.later(b.call, "await_result", id="j", timeout="500 ms")
     assert coming.waits()
     a.end(end)
     assert coming.get() == ("completed" if end == "commit" else "running")
-    assert held_ends(a) == []
+    assert advisory_locks(a) == []
 
 
-def test_a_turn_waits_for_nobody_who_waits_for_its_end(a: Session, b: Session) -> None:
-    """[P10]: neither for him, nor for what he holds."""
+def test_the_end_of_a_job_does_not_wait_for_await_result(a: Session, b: Session) -> None:
+    """[P10] Neither the call nor a shared lock of its transaction delays the turn."""
     main = a.held("j")
     b.begin()
     assert b.call("await_result", id="j", timeout="20 ms") == "running"
-    assert held_ends(b) == []
+    assert advisory_locks(b) == []
 
     b.run("select pg_advisory_xact_lock_shared(end_lock_key('j'))")
     ending = a.later(a.advance, main.turn("done", value=1))
@@ -241,24 +253,24 @@ def test_a_turn_waits_for_nobody_who_waits_for_its_end(a: Session, b: Session) -
     b.rollback()
 
 
-def test_who_holds_what_a_turn_waits_for_does_not_wait_for_its_end(a: Session, b: Session) -> None:
-    """[P10] (T16): the server would end one of the two."""
+def test_await_result_does_not_wait_for_a_turn_that_waits_for_it(a: Session, b: Session) -> None:
+    """[P10] (T16) The server would report a deadlock."""
     main = a.held("j")
     b.begin()
     b.call("entity_set", id="j", value=1, path="n")
     ending = a.later(a.advance, main.turn("done", value=1), waiting=True)
     assert ending.waits()
 
-    # The server looks for deadlocks after a second.
+    # Long enough for the server to detect a deadlock.
     assert b.call("await_result", id="j", timeout="2 s") == "running"
     b.commit()
     assert ending.get().state == "done"
 
 
-def test_ends_of_many_are_not_locked(a: Session) -> None:
-    """[P12]: the server has not room for any number of locks."""
+def test_a_batch_that_ends_many_jobs_takes_no_advisory_locks(a: Session) -> None:
+    """[P12] The server has room only for a limited number of locks."""
     turns = [a.held(f"j{n}").turn("done", value=n) for n in range(5)]
     a.begin()
     assert a.advance_all(turns).states == ["done"] * 5
-    assert held_ends(a) == []
+    assert advisory_locks(a) == []
     a.commit()

@@ -1,8 +1,7 @@
-"""A task waits for people while they claim and resolve: nothing is lost, nobody decides twice.
-[P5] [P8] [P12] (E19)
+"""A task waits for people who claim and resolve: nothing is lost, and only one person decides.
 
-Resolving against parking, against the end of the wait and of the task, against other people; with
-the transaction of either side open until it commits or rolls back.
+Resolving races the park, the end of the wait, the end of the task and other people; the transaction
+of either side stays open until it commits or rolls back. [P5] [P8] [P12] (E19)
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ HOLDS = ("keep", "parked")
 
 
 def open_item(session: Session, job: str = "j") -> str:
-    """Let a task that is held ask people; give the item."""
+    """Let a held task request an item; give its id."""
     task = session.held(job)
     session.advance(task.keep(requests=[item()]))
     return session.item_of(job)
 
 
 def code_of(error: BaseException | None) -> str | None:
-    """Give the code of a refusal."""
+    """Give the code of an error."""
     return error.sqlstate if isinstance(error, psycopg.Error) else None
 
 
@@ -32,8 +31,8 @@ def code_of(error: BaseException | None) -> str | None:
 
 
 @ENDS
-def test_a_park_is_busy_while_somebody_resolves(a: Session, b: Session, end: str) -> None:
-    """[P5]: the batch never waits; a waiting one finds the answer, or sleeps."""
+def test_a_park_is_busy_while_a_resolution_is_uncommitted(a: Session, b: Session, end: str) -> None:
+    """[P5] A batch never waits; a park that waits gets the answer, or parks after a rollback."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
     b.begin()
@@ -53,8 +52,10 @@ def test_a_park_is_busy_while_somebody_resolves(a: Session, b: Session, end: str
 
 
 @ENDS
-def test_who_resolves_waits_for_an_open_park_and_wakes_it(a: Session, b: Session, end: str) -> None:
-    """[P5]: no wake-up is lost; what was rolled back is still held."""
+def test_a_resolution_waits_for_an_open_park_and_wakes_the_task(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] If the park is rolled back, the next park of the holder gets the answer."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
     a.begin()
@@ -72,17 +73,17 @@ def test_who_resolves_waits_for_an_open_park_and_wakes_it(a: Session, b: Session
 
 
 @ENDS
-def test_what_is_asked_in_an_open_transaction_nobody_sees(a: Session, b: Session, end: str) -> None:
-    """[P8]: neither the item nor the park is there before the commit."""
+def test_an_item_of_an_open_transaction_is_not_visible(a: Session, b: Session, end: str) -> None:
+    """[P8] Before the commit it can be neither listed nor resolved (PD411)."""
     task = a.held("j")
     a.begin()
     assert a.advance(task.park(requests=[item()])).state == "parked"
-    asked = a.item_of("j")
-    assert code_of(b.later(b.resolve, asked).error()) == "PD411"
+    item_id = a.item_of("j")
+    assert code_of(b.later(b.resolve, item_id).error()) == "PD411"
     assert b.rows("list_items") == []
     a.end(end)
 
-    resolving = b.later(b.resolve, asked)
+    resolving = b.later(b.resolve, item_id)
     if end == "commit":
         assert resolving.get() == "b"
         assert a.claim_one("j").messages == ["yes"]
@@ -91,35 +92,37 @@ def test_what_is_asked_in_an_open_transaction_nobody_sees(a: Session, b: Session
         assert a.state("j") == "held"
 
 
-def test_a_repeated_park_whose_reply_was_lost_asks_once(a: Session, b: Session) -> None:
-    """[P12]: also when the item was resolved meanwhile."""
+def test_a_repeated_park_creates_one_item(a: Session, b: Session) -> None:
+    """[P12] Also if the item was resolved meanwhile."""
     task = a.held("j")
     turn = task.park(requests=[item()])
     assert [a.advance(turn).state for _ in range(2)] == ["parked", "parked"]
     b.resolve(a.item_of("j"))
     assert a.advance(turn).state == "parked"
-    mine = a.claim_one("j")
-    assert a.advance(mine.keep(requests=[item()])).state == "keep"
-    done = mine.done(None, take(*mine.row["messages"]))
+    held = a.claim_one("j")
+    assert a.advance(held.keep(requests=[item()])).state == "keep"
+    done = held.done(None, take(*held.row["messages"]))
     assert a.advance(done).state == "done"
 
     assert a.one("select count(*) from items") == 1
 
 
-# People among themselves
+# Several people
 
 
 @ENDS
 @pytest.mark.parametrize("first", ["claim", "resolve"])
-def test_the_first_person_has_it(a: Session, b: Session, c: Session, first: str, end: str) -> None:
-    """[P5]: the second waits, then is told; after a rollback he is the first."""
-    asked = open_item(a)
+def test_the_first_person_to_claim_or_resolve_an_item_wins(
+    a: Session, b: Session, c: Session, first: str, end: str
+) -> None:
+    """[P5] The second person waits, and succeeds only if the first rolls back."""
+    item_id = open_item(a)
     b.begin()
     if first == "claim":
-        b.call("claim_item", item=asked, by="b")
+        b.call("claim_item", item=item_id, by="b")
     else:
-        b.resolve(asked)
-    second = c.later(c.resolve, asked, "no")
+        b.resolve(item_id)
+    second = c.later(c.resolve, item_id, "no")
     assert second.waits()
     b.end(end)
 
@@ -127,44 +130,48 @@ def test_the_first_person_has_it(a: Session, b: Session, c: Session, first: str,
         assert second.get() == "c"
         return
     assert code_of(second.error()) == ("PD112" if first == "claim" else "PD411")
-    assert b.resolve(asked) == "b"
+    assert b.resolve(item_id) == "b"
     assert a.run("select payload from inbox") == [("yes",)]
 
 
-def test_of_many_at_once_one_decides(stage_of_four: list[Session]) -> None:
-    """[P5]: all others are told who did, and one answer is left."""
-    a, *people = stage_of_four
+def test_concurrent_resolutions_of_an_item_leave_one_answer(
+    worker_and_people: list[Session],
+) -> None:
+    """[P5] All other people get the error PD411."""
+    a, *people = worker_and_people
     for number in range(10):
-        asked = open_item(a, f"j{number}")
+        item_id = open_item(a, f"j{number}")
 
-        def decide(who: Session, asked: str = asked) -> str | None:
+        def decide(who: Session, item_id: str = item_id) -> str | None:
             try:
-                return who.resolve(asked, who.name)
+                return who.resolve(item_id, who.name)
             except psycopg.Error as error:
                 return error.sqlstate
 
-        told = together(*(lambda who=who: decide(who) for who in people))  # type: ignore[misc]
+        results = together(*(lambda who=who: decide(who) for who in people))  # type: ignore[misc]
 
-        winners = [name for name in told if name != "PD411"]
+        winners = [name for name in results if name != "PD411"]
         query = "select payload from inbox where job_id = %s"
         assert a.run(query, f"j{number}") == [(winners[0],)]
-        assert told.count("PD411") == len(people) - 1
+        assert results.count("PD411") == len(people) - 1
 
 
 @pytest.fixture
-def stage_of_four(a: Session, b: Session, c: Session) -> list[Session]:
-    """Give the sessions of a worker and of people."""
+def worker_and_people(a: Session, b: Session, c: Session) -> list[Session]:
+    """Give the session of a worker and those of two people."""
     return [a, b, c]
 
 
 @ENDS
-def test_a_release_and_a_claim_at_once(a: Session, b: Session, c: Session, end: str) -> None:
-    """A repeated release takes the item from nobody. [P12]"""
-    asked = open_item(a)
-    b.call("claim_item", item=asked, by="b")
+def test_a_claim_waits_for_an_uncommitted_release_of_the_item(
+    a: Session, b: Session, c: Session, end: str
+) -> None:
+    """[P12] A repeated release does not take the item from the next person."""
+    item_id = open_item(a)
+    b.call("claim_item", item=item_id, by="b")
     b.begin()
-    b.call("release_item", item=asked, by="b")
-    claiming = c.later(c.call, "claim_item", item=asked, by="c")
+    b.call("release_item", item=item_id, by="b")
+    claiming = c.later(c.call, "claim_item", item=item_id, by="c")
     assert claiming.waits()
     b.end(end)
 
@@ -172,25 +179,25 @@ def test_a_release_and_a_claim_at_once(a: Session, b: Session, c: Session, end: 
         assert code_of(claiming.error()) == "PD112"
         return
     claiming.get()
-    b.call("release_item", item=asked, by="b")
+    b.call("release_item", item=item_id, by="b")
     assert a.one("select claimed_by from items") == "c"
 
 
 @ENDS
 @pytest.mark.parametrize("first", ["assign", "resolve"])
-def test_an_assignment_and_a_resolution_at_once(
+def test_the_second_of_an_assignment_and_a_resolution_waits(
     a: Session, b: Session, c: Session, first: str, end: str
 ) -> None:
-    """[P5]: an item that is given away is nobody's, so it can be resolved; a resolved one stays."""
-    asked = open_item(a)
-    b.call("claim_item", item=asked, by="b")
+    """[P5] Anyone may resolve an item that was assigned; a resolved item cannot be assigned."""
+    item_id = open_item(a)
+    b.call("claim_item", item=item_id, by="b")
     b.begin()
     if first == "assign":
-        b.call("assign_item", item=asked, assignee="legal")
-        second = c.later(c.resolve, asked)
+        b.call("assign_item", item=item_id, assignee="legal")
+        second = c.later(c.resolve, item_id)
     else:
-        b.resolve(asked)
-        second = c.later(c.call, "assign_item", item=asked, assignee="legal")
+        b.resolve(item_id)
+        second = c.later(c.call, "assign_item", item=item_id, assignee="legal")
     assert second.waits()
     b.end(end)
 
@@ -201,16 +208,18 @@ def test_an_assignment_and_a_resolution_at_once(
     assert resolved_by == {"PD112": None, "PD411": "b", None: {"assign": "c"}.get(first)}[refusal]
 
 
-# Nobody waits any more
+# The task no longer waits
 
 
 @ENDS
 @pytest.mark.parametrize("how", ["withdraw", "terminate", "done", "cancelled"])
-def test_who_resolves_too_late_is_told(a: Session, b: Session, how: str, end: str) -> None:
-    """[P6] [P8]: with the wait goes the item."""
+def test_a_resolution_behind_the_end_of_the_wait_is_refused(
+    a: Session, b: Session, how: str, end: str
+) -> None:
+    """[P6] [P8] An item is deleted with the wait for it."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
-    asked = a.item_of("j")
+    item_id = a.item_of("j")
     a.begin()
     if how == "terminate":
         a.call("terminate", id="j")
@@ -218,7 +227,7 @@ def test_who_resolves_too_late_is_told(a: Session, b: Session, how: str, end: st
         a.advance(task.park("go", cancels=["i#1"]))
     else:
         a.advance(task.turn(how))
-    resolving = b.later(b.resolve, asked)
+    resolving = b.later(b.resolve, item_id)
     assert resolving.waits()
     a.end(end)
 
@@ -232,13 +241,15 @@ def test_who_resolves_too_late_is_told(a: Session, b: Session, how: str, end: st
 
 @ENDS
 @pytest.mark.parametrize("how", ["withdraw", "terminate", "forget"])
-def test_who_was_first_is_told_again(a: Session, b: Session, how: str, end: str) -> None:
-    """[P5] [P12]: whatever became of the job, until it is forgotten."""
+def test_a_repeated_resolution_succeeds_until_the_job_is_forgotten(
+    a: Session, b: Session, how: str, end: str
+) -> None:
+    """[P5] [P12] It succeeds even if the task no longer waits, or the job was terminated."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
-    asked = a.item_of("j")
+    item_id = a.item_of("j")
     b.begin()
-    b.resolve(asked)
+    b.resolve(item_id)
     if how == "withdraw":
         after = a.later(a.advance, task.park("go", cancels=["i#1"]), waiting=True)
     else:
@@ -249,7 +260,7 @@ def test_who_was_first_is_told_again(a: Session, b: Session, how: str, end: str)
     if how == "forget":
         assert a.call("forget", id="j")
 
-    resolving = b.later(b.resolve, asked)
+    resolving = b.later(b.resolve, item_id)
     if end == "commit" and how != "forget":
         assert resolving.get() == "b"
     else:
@@ -257,10 +268,10 @@ def test_who_was_first_is_told_again(a: Session, b: Session, how: str, end: str)
 
 
 @ENDS
-def test_a_cancel_and_a_resolution_are_both_told(
+def test_a_concurrent_cancel_and_resolution_both_reach_the_task(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P5] (E2)"""
+    """[P5] (E2) After a rollback of the resolution, only the cancel does."""
     a.parked("j", requests=[item()])
     b.begin()
     b.resolve(a.item_of("j"))
@@ -274,10 +285,10 @@ def test_a_cancel_and_a_resolution_are_both_told(
 
 
 @ENDS
-def test_a_deadline_and_a_resolution_at_once_are_one_wake_up(
+def test_a_due_deadline_and_a_resolution_wake_the_task_only_once(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5] [P7]: the claim of the deadline is open; its holder finds the answer when it parks."""
+    """[P5] [P7] The claim of the deadline is open; its holder gets the answer when it parks."""
     a.parked("j", requests=[item()], until="2000-01-01Z")
     a.begin()
     (task,) = a.claim("j")
@@ -293,16 +304,18 @@ def test_a_deadline_and_a_resolution_at_once_are_one_wake_up(
     assert a.advance(task.park()).payloads == ["yes"]
 
 
-def test_with_an_old_snapshot_nobody_resolves(a: Session, b: Session) -> None:
-    """[P5]: the task has parked since, and would not wake: 40001, and the caller tries again."""
+def test_a_resolution_with_an_old_snapshot_gets_a_serialization_failure(
+    a: Session, b: Session
+) -> None:
+    """[P5] It would not see that the task has parked since, and would not wake it."""
     task = a.held("j")
     a.advance(task.keep(requests=[item()]))
-    asked = a.item_of("j")
+    item_id = a.item_of("j")
     b.run("begin isolation level repeatable read")
     b.run("select from jobs")
     assert a.advance(task.park()).state == "parked"
-    assert code_of(b.later(b.resolve, asked).error()) == "40001"
+    assert code_of(b.later(b.resolve, item_id).error()) == "40001"
     b.rollback()
 
-    assert b.resolve(asked) == "b"
+    assert b.resolve(item_id) == "b"
     assert a.claim_one("j").messages == ["yes"]

@@ -1,4 +1,4 @@
-"""assert_invariants() on a system at work: it disturbs nobody, and raises no false alarm. [P8]"""
+"""assert_invariants() on a busy system delays nobody and reports no false alarm. [P8]"""
 
 from __future__ import annotations
 
@@ -21,67 +21,70 @@ LOCKS = """
 select distinct mode from pg_locks where pid = pg_backend_pid() and locktype <> 'virtualxid'"""
 
 
-def alarms_under_load(it: Players) -> list[object]:
-    """Look while four sessions do anything to anything; give the alarms."""
+def alarms_under_load(players: Players) -> list[object]:
+    """Check the invariants while four sessions make random calls; give the violations."""
     jobs = [f"hot{number}" for number in range(8)]
-    sessions = it.stage.sessions(4)
+    sessions = players.stage.sessions(4)
     for job in jobs:
-        it.a.start(job, queue="q")
-    crowd = [
+        players.a.start(job, queue="q")
+    workers = [
         Chaos(session, jobs, chance)
         for session, chance in zip(sessions, chances(len(sessions)), strict=True)
     ]
     ends_at = time.monotonic() + SECONDS
-    looks, alarms, is_over = 0, [], False
+    checks, alarms, is_over = 0, [], False
 
     def work(worker: Chaos) -> None:
         while not is_over:
             worker.step()
 
-    def look() -> None:
-        nonlocal looks, is_over
+    def check() -> None:
+        nonlocal checks, is_over
         try:
-            while not alarms and (time.monotonic() < ends_at or looks < 10 or turns() < 200):
-                alarms.extend(it.b.broken())
-                looks += 1
+            while not alarms and (time.monotonic() < ends_at or checks < 10 or turns() < 200):
+                alarms.extend(players.b.broken())
+                checks += 1
         finally:
             is_over = True
 
     def turns() -> int:
-        return sum(worker.seen.total() for worker in crowd)
+        return sum(worker.seen.total() for worker in workers)
 
-    together(look, *(partial(work, worker) for worker in crowd))
+    together(check, *(partial(work, worker) for worker in workers))
     return alarms
 
 
-def test_it_raises_no_false_alarm_under_load(theatre: Theatre) -> None:
-    """(T31): every look is at one moment, whatever the turns beside it do."""
-    with theatre.players() as it:
-        assert alarms_under_load(it) == []
+def test_assert_invariants_reports_no_false_alarm_under_load(theatre: Theatre) -> None:
+    """(T31) Each check sees a single moment, whatever turns run beside it."""
+    with theatre.players() as players:
+        assert alarms_under_load(players) == []
 
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize("volatility", ["STABLE", "VOLATILE"])
-def test_a_look_at_several_moments_would(theatre: Theatre, volatility: str) -> None:
-    """A control: mail comes between the look at a task that is parked and the look at its mail. A
-    function with a snapshot of its own would see it.
+def test_assert_invariants_would_report_false_alarms_without_one_snapshot(
+    theatre: Theatre, volatility: str
+) -> None:
+    """A negative control: a message arrives between reading a parked task and reading its messages.
+
+    A function with a snapshot of its own would see that message.
     """
     gate = f"gate text := case when current_setting('application_name') = 'b' then {PASS} end;"
     theatre.change("open_messages", "STABLE", volatility)
     theatre.change("open_messages", "declare", f"declare {gate}")
-    with theatre.players() as it:
-        it.a.parked("j", "go")
-        shut(it.c)
-        look = it.b.later(it.b.broken)
-        assert look.waits()
-        it.a.signal("j", "go")
-        it.c.commit()
-        assert [row[0] for row in look.get()] == (["I5"] if volatility == "VOLATILE" else [])
+    with theatre.players() as players:
+        players.a.parked("j", "go")
+        shut(players.c)
+        check = players.b.later(players.b.broken)
+        assert check.waits()
+        players.a.signal("j", "go")
+        players.c.commit()
+        assert [row[0] for row in check.get()] == (["I5"] if volatility == "VOLATILE" else [])
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_it_holds_nobody_up(a: Session, b: Session, level: str) -> None:
-    """Whoever has looked, and has not ended his transaction, holds what every reader holds."""
+def test_assert_invariants_delays_nobody(a: Session, b: Session, level: str) -> None:
+    """Its open transaction holds only the locks of a reader, and lets others write and vacuum."""
     task = b.held("j")
     a.begin()
     a.run(f"set transaction isolation level {level}")
@@ -95,8 +98,8 @@ def test_it_holds_nobody_up(a: Session, b: Session, level: str) -> None:
     a.commit()
 
 
-def test_it_is_held_up_by_nobody(a: Session, b: Session) -> None:
-    """Rows that others have locked or changed are read as they were."""
+def test_assert_invariants_waits_for_nobody(a: Session, b: Session) -> None:
+    """It reads rows that others have locked or changed as they were."""
     b.held("j")
     b.begin()
     b.run("select from jobs for update")

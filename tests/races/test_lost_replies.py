@@ -1,4 +1,7 @@
-"""A reply is lost and the call is repeated: it is answered again, nothing is done twice. [P12]"""
+"""A reply is lost and the call is repeated: it gets an answer again, and nothing is done twice.
+
+[P12]
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from tests.races.sessions import (
 
 FAILURE = {"type": "ValueError", "message": "no"}
 
-# What a holder says, what it is told, and what it is told when it says so again.
+# A turn, the state that it gets, and the state that its repetition gets.
 TURNS: dict[str, tuple[Callable[[Task], Json], str, str]] = {
     "keep": (lambda t: t.keep(), "keep", "keep"),
     "keep with facts": (lambda t: t.keep(activity("x#1", 1), activity("x#2", 2)), "keep", "keep"),
@@ -57,20 +60,20 @@ TURNS: dict[str, tuple[Callable[[Task], Json], str, str]] = {
 
 @pytest.mark.parametrize("name", TURNS)
 def test_a_repeated_turn_changes_nothing(a: Session, b: Session, name: str) -> None:
-    """[P12] [P2]: told again from another connection, not a row of any table is different."""
-    turn, told, told_again = TURNS[name]
+    """[P12] [P2] Repeated on another connection, it changes no row of any table."""
+    turn, first_state, second_state = TURNS[name]
     task = a.held("j")
-    assert a.advance(turn(task)).state == told
+    assert a.advance(turn(task)).state == first_state
     before = a.everything()
 
-    assert b.advance(turn(task)).state == told_again
-    assert b.advance(turn(task), waiting=True).state == told_again
+    assert b.advance(turn(task)).state == second_state
+    assert b.advance(turn(task), waiting=True).state == second_state
 
     assert a.everything() == before
 
 
-def test_a_repeated_turn_gets_the_answers_of_its_commands_again(a: Session, b: Session) -> None:
-    """[P2] [P12] (C4): refused commands, reads and signals too, whatever happened since."""
+def test_a_repeated_turn_gets_the_same_answers_to_its_commands(a: Session, b: Session) -> None:
+    """[P2] [P12] (C4) Also for refused commands, reads and signals, whatever has happened since."""
     task = a.held("j", context={"list": [1]})
     turn = task.keep(
         increment("n", 5),
@@ -95,8 +98,8 @@ def test_a_repeated_turn_gets_the_answers_of_its_commands_again(a: Session, b: S
     assert a.one("select count(*) from inbox") == 1
 
 
-def test_a_repeated_turn_sees_what_has_arrived_since(a: Session, b: Session) -> None:
-    """[P5] [P12]"""
+def test_a_repeated_turn_gets_messages_that_have_arrived_since(a: Session, b: Session) -> None:
+    """[P5] [P12] The first reply had no message."""
     task = a.held("j")
     turn = task.keep(activity("x#1"), awaits=["go"])
     assert a.advance(turn).messages == []
@@ -105,8 +108,8 @@ def test_a_repeated_turn_sees_what_has_arrived_since(a: Session, b: Session) -> 
     assert a.advance(turn).payloads == [1]
 
 
-def test_a_repeated_park_that_found_mail_finds_it_again(a: Session, b: Session) -> None:
-    """[P5] [P12]: with facts and without, until the mail is consumed."""
+def test_a_repeated_park_that_found_a_message_finds_it_again(a: Session, b: Session) -> None:
+    """[P5] [P12] With facts and without, until the message is consumed."""
     task = a.held("j")
     b.signal("j", "go", 1)
     for turn in (task.park("go"), task.park("go", facts=[activity("x#1")])):
@@ -121,7 +124,7 @@ def test_a_repeated_park_that_found_mail_finds_it_again(a: Session, b: Session) 
 
 
 def test_a_repeated_turn_that_took_a_message_is_not_stale(a: Session, b: Session) -> None:
-    """[P5] [P12]: the message is consumed, by this very turn."""
+    """[P5] [P12] The message was consumed by this same turn."""
     task = a.held("j")
     b.signal("j", "go", 1)
     (message,) = a.advance(task.park("go")).messages
@@ -131,8 +134,8 @@ def test_a_repeated_turn_that_took_a_message_is_not_stale(a: Session, b: Session
     assert b.advance(turn).state == "keep"
 
 
-def test_an_earlier_turn_that_comes_late_is_told_as_before(a: Session, b: Session) -> None:
-    """[P12]: a duplicate that the network kept for a while, after the next turn of its lease."""
+def test_an_earlier_turn_that_arrives_late_gets_its_first_answers(a: Session, b: Session) -> None:
+    """[P12] A duplicate is delivered after the next turn of its lease, and changes nothing."""
     task = a.held("j")
     early = task.keep(increment("n"))
     first = a.advance(early)
@@ -146,8 +149,8 @@ def test_an_earlier_turn_that_comes_late_is_told_as_before(a: Session, b: Sessio
     assert a.everything() == before
 
 
-def test_a_mixed_batch_is_repeated_as_a_whole(a: Session, b: Session) -> None:
-    """[P12]: every turn gets its own answer; the signals between them stand once."""
+def test_a_repeated_batch_gets_the_same_answer_to_each_turn(a: Session, b: Session) -> None:
+    """[P12] The signals between its jobs are not sent again."""
     one, two, three, four = (a.held(job) for job in ("j1", "j2", "j3", "j4"))
     turns = [
         one.keep(increment("n"), send("go", 1, target="j2")),
@@ -171,15 +174,15 @@ def test_a_mixed_batch_is_repeated_as_a_whole(a: Session, b: Session) -> None:
 # Claims
 
 
-def seen(tasks: list[Task]) -> list[tuple[str, str, str, int]]:
-    """Say what was claimed, in order of job."""
+def summary(tasks: list[Task]) -> list[tuple[str, str, str, int]]:
+    """Give what was claimed, in order of job."""
     return sorted((task.job, task.task, task.token, task.row["deliveries"]) for task in tasks)
 
 
 def test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery(
     a: Session, b: Session
 ) -> None:
-    """[P12] [P6]: from another connection, with as much room as before or more."""
+    """[P12] [P6] It is repeated on another connection."""
     for number in range(5):
         a.start(f"j{number}", queue="q")
     claim_id = uuid.uuid4()
@@ -188,14 +191,14 @@ def test_a_repeated_claim_gives_the_same_tasks_and_counts_no_delivery(
 
     again = b.claim("q", max_tasks=3, claim_id=claim_id, again=True)
 
-    assert seen(again) == seen(first)
+    assert summary(again) == summary(first)
     assert len(first) == 3
     assert {task.row["deliveries"] for task in again} == {1}
     assert a.everything() == before
 
 
-def test_a_repeated_claim_brings_the_journal_and_the_mail_again(a: Session, b: Session) -> None:
-    """[P12]: the first reply may never have come, so nothing is left to a cache."""
+def test_a_repeated_claim_returns_journal_and_messages_again(a: Session, b: Session) -> None:
+    """[P12] The first reply may never have arrived, so the worker has neither."""
     a.parked("j", "go", facts=[activity("x#1", 7)])
     a.signal("j", "go", 1)
     claim_id = uuid.uuid4()
@@ -207,8 +210,8 @@ def test_a_repeated_claim_brings_the_journal_and_the_mail_again(a: Session, b: S
     assert [row[1] for row in again.row["journal"]] == ["activity"]
 
 
-def test_a_claim_that_never_arrived_is_made_by_its_repeat(a: Session, b: Session) -> None:
-    """[P12]"""
+def test_a_repeated_claim_claims_if_the_first_was_rolled_back(a: Session, b: Session) -> None:
+    """[P12] One delivery is counted."""
     a.start("j")
     claim_id = uuid.uuid4()
     with a.open("rollback"):
@@ -221,10 +224,10 @@ def test_a_claim_that_never_arrived_is_made_by_its_repeat(a: Session, b: Session
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_claim_repeated_while_the_first_is_in_doubt_loses_no_task(
+def test_a_claim_repeated_while_the_first_is_uncommitted_loses_no_task(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P12] [P6]: the repeat takes others; a third time tells all that this claim holds."""
+    """[P12] [P6] It claims other tasks; a third call returns all tasks of this claim."""
     for number in range(4):
         a.start(f"j{number}", queue="q")
     claim_id = uuid.uuid4()
@@ -236,55 +239,55 @@ def test_a_claim_repeated_while_the_first_is_in_doubt_loses_no_task(
     assert not {task.job for task in first} & {task.job for task in second}
     a.end(end)
     third = b.claim("q", max_tasks=4, claim_id=claim_id, again=True)
-    assert seen(third) == seen(first + second if end == "commit" else second)
+    assert summary(third) == summary(first + second if end == "commit" else second)
     assert len(b.claim("q")) == (0 if end == "commit" else 2)
 
 
-def test_an_advance_that_also_claimed_is_repeated_as_one_call(a: Session, b: Session) -> None:
-    """[P12]: finished turns are gone, kept ones are kept, and the claim gives the same tasks."""
+def test_a_repeated_advance_returns_the_tasks_of_its_claim_again(a: Session, b: Session) -> None:
+    """[P12] Ended turns are gone, kept turns are kept, and the claim returns the same tasks."""
     for number in range(6):
         a.start(f"j{number}", queue="q")
     first, second, *_ = a.claim("q", max_tasks=2)
     turns = [first.done(1), second.keep(increment("n"))]
     options = {"queues": ["q"], "max_tasks": 3, "claim_id": uuid.uuid4()}
-    told = a.advance_all(turns, **options)
-    assert (told.states, len(told.tasks)) == (["done", "keep"], 3)
+    reply = a.advance_all(turns, **options)
+    assert (reply.states, len(reply.tasks)) == (["done", "keep"], 3)
     before = a.everything()
 
     again = b.advance_all(turns, **options, again=True)
 
     assert again.states == ["gone", "keep"]
-    assert again.turns[1].answers == told.turns[1].answers
-    assert seen(again.tasks) == seen(told.tasks)
+    assert again.turns[1].answers == reply.turns[1].answers
+    assert summary(again.tasks) == summary(reply.tasks)
     assert a.everything() == before
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_an_advance_that_also_claimed_is_repeated_while_it_is_in_doubt(
+def test_an_advance_repeated_while_the_first_is_uncommitted_waits_for_it(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P12]: the repeat waits for the turns, then finds or makes the claim."""
+    """[P12] It waits for the turns, then finds the claim of the first call or makes it."""
     for number in range(3):
         a.start(f"j{number}", queue="q")
     (task,) = a.claim("q", max_tasks=1)
     turns = [task.keep(increment("n"))]
     options = {"queues": ["q"], "max_tasks": 2, "claim_id": uuid.uuid4()}
     a.begin()
-    told = a.advance_all(turns, **options)
+    reply = a.advance_all(turns, **options)
     repeating = b.later(b.advance_all, turns, **options, again=True, waiting=True)
     assert repeating.waits()
     a.end(end)
 
     again = repeating.get()
 
-    assert (told.turns[0].state, told.turns[0].values) == ("keep", [1])
-    assert again.turns == told.turns
+    assert (reply.turns[0].state, reply.turns[0].values) == ("keep", [1])
+    assert again.turns == reply.turns
     assert {(t.job, t.row["deliveries"]) for t in again.tasks} == {("j1", 1), ("j2", 1)}
     assert a.memory(task.job) == ({"n": 1}, 1)
     assert a.claim("q") == []
 
 
-# The verbs of clients
+# Verbs of clients
 
 VERBS: dict[str, tuple[str, dict[str, object], object, object]] = {
     "start": ("start", {"workflow": "w", "id": "new", "key": "k"}, ("new", True), ("new", False)),
@@ -300,31 +303,31 @@ VERBS: dict[str, tuple[str, dict[str, object], object, object]] = {
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_repeated_while_the_first_is_in_doubt_takes_effect_once(
+def test_a_verb_repeated_while_the_first_is_uncommitted_acts_once(
     a: Session, b: Session, c: Session, verb: str, end: str
 ) -> None:
-    """[P12] [P1] [P2] [P5]: whether the first committed is known when the repeat has the lock."""
+    """[P12] [P1] [P2] [P5] It waits for the lock, and then knows whether the first committed."""
     c.held("j")
     c.advance(c.held("stuck").turn("stuck", value={"message": "?"}))
-    function, arguments, told, told_again = VERBS[verb]
+    function, arguments, first_answer, second_answer = VERBS[verb]
 
     def call(session: Session) -> object:
         rows = session.rows(function, **arguments)
         return rows[0] if len(rows[0]) > 1 else rows[0][0]
 
     a.begin()
-    assert call(a) == told
+    assert call(a) == first_answer
     once = counts(a)
     repeating = b.later(call, b)
     assert repeating.waits()
     a.end(end)
 
-    assert repeating.get() == (told_again if end == "commit" else told)
+    assert repeating.get() == (second_answer if end == "commit" else first_answer)
     assert counts(c) == once
 
 
 def counts(session: Session) -> list[tuple[object, ...]]:
-    """Count what a verb may leave: documents, tasks, facts and messages."""
+    """Give all jobs with the numbers of their tasks, facts and messages."""
     return session.run(
         """select j.id, j.context, j.version, j.status,
                   (select count(*) from tasks as t where t.job_id = j.id),
@@ -334,8 +337,8 @@ def counts(session: Session) -> list[tuple[object, ...]]:
     )
 
 
-def test_a_key_that_stands_for_another_command_is_refused(a: Session, b: Session) -> None:
-    """[P2]: PD106; nothing was changed."""
+def test_a_key_repeated_with_another_command_is_refused(a: Session, b: Session) -> None:
+    """[P2] It gets PD106, and changes nothing."""
     a.held("j")
     a.call("entity_increment", id="j", path="n", key="k")
 

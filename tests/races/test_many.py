@@ -1,4 +1,7 @@
-"""Verbs on many jobs beside others on one of them: judged under the lock. [P5] [P8]"""
+"""Verbs that act on many jobs, beside others on one of them: each job is checked under its lock.
+
+[P5] [P8]
+"""
 
 from __future__ import annotations
 
@@ -9,39 +12,37 @@ import pytest
 from tests.races.sessions import Json, Session, Stage, together
 
 
-def begun(session: Session, *jobs: str) -> None:
+def start_all(session: Session, *jobs: str) -> None:
     """Start jobs of one entity."""
     for job in jobs:
         session.start(job, entity="agent")
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_job_that_ends_while_many_are_signalled_is_passed_over(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P5] (E15): it was found running; the lock shows whether it still is."""
-    begun(a, "1", "2", "3")
+def test_signal_found_skips_a_job_that_ends_meanwhile(a: Session, b: Session, end: str) -> None:
+    """[P5] (E15) It was found running; under the lock the verb checks whether it still is."""
+    start_all(a, "1", "2", "3")
     b.begin()
     b.call("terminate", id="2")
     signalling = a.later(a.rows, "signal_found", entity="agent", conditions={}, name="go")
     assert signalling.waits()
     b.end(end)
 
-    told = [row[0] for row in signalling.get()]
+    found = [row[0] for row in signalling.get()]
 
-    assert told == (["1", "3"] if end == "commit" else ["1", "2", "3"])
+    assert found == (["1", "3"] if end == "commit" else ["1", "2", "3"])
     assert a.run("select job_id from inbox where name = 'go' order by job_id") == [
-        (job,) for job in told
+        (job,) for job in found
     ]
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("page", [1, 3])
-def test_a_job_whose_memory_changes_meanwhile_is_passed_over(
+def test_cancel_found_skips_a_job_that_no_longer_meets_the_conditions(
     a: Session, b: Session, page: int, end: str
 ) -> None:
-    """[P3] (E15): it does not meet the conditions any more, and the page does not seem the last."""
-    begun(a, "1", "2")
+    """[P3] (E15) The page is filled with the next job, so it does not look like the last one."""
+    start_all(a, "1", "2")
     b.begin()
     b.call("entity_set", id="1", path="busy", value=True)
     conditions = {"busy": {"$exists": False}}
@@ -50,18 +51,18 @@ def test_a_job_whose_memory_changes_meanwhile_is_passed_over(
     assert cancelling.waits()
     b.end(end)
 
-    told = [row[0] for row in cancelling.get()]
+    found = [row[0] for row in cancelling.get()]
 
-    assert told == (["2"] if end == "commit" else ["1", "2"][:page])
+    assert found == (["2"] if end == "commit" else ["1", "2"][:page])
 
 
 @pytest.mark.parametrize("verb", ["signal_found", "cancel_found"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_page_whose_jobs_are_forgotten_meanwhile_is_not_the_last(
+def test_a_page_whose_jobs_were_forgotten_continues_with_later_jobs(
     a: Session, b: Session, end: str, verb: str
 ) -> None:
-    """[P5] (E15): who stopped there would have passed over all that run behind it."""
-    begun(a, "1", "2", "3")
+    """[P5] (E15) An empty page would end the loop of the caller before the later jobs."""
+    start_all(a, "1", "2", "3")
     b.begin()
     b.call("terminate", id="1")
     b.call("forget", id="1")
@@ -73,9 +74,9 @@ def test_a_page_whose_jobs_are_forgotten_meanwhile_is_not_the_last(
     assert telling.get() == [("2" if end == "commit" else "1", True)]
 
 
-def test_a_task_that_parks_while_many_are_signalled_is_woken(a: Session, b: Session) -> None:
-    """[P5] [P8]"""
-    begun(a, "1")
+def test_signal_found_wakes_a_task_that_parks_meanwhile(a: Session, b: Session) -> None:
+    """[P5] [P8] It waits for the open park."""
+    start_all(a, "1")
     task = b.held("2", entity="agent")
     b.begin()
     assert b.advance(task.park("go")).state == "parked"
@@ -87,9 +88,9 @@ def test_a_task_that_parks_while_many_are_signalled_is_woken(a: Session, b: Sess
     assert a.state("2") == "ready"
 
 
-def test_two_pages_that_overlap_do_not_block_each_other_for_ever(a: Session, b: Session) -> None:
-    """Both lock in order of id: one waits, none is broken."""
-    begun(a, *"123456")
+def test_overlapping_pages_do_not_deadlock(a: Session, b: Session) -> None:
+    """Both lock jobs in the order of their ids."""
+    start_all(a, *"123456")
     a.begin()
     a.rows("signal_found", entity="agent", conditions={}, name="x", after="2")
     other = b.later(b.rows, "cancel_found", entity="agent", conditions={})
@@ -100,8 +101,8 @@ def test_two_pages_that_overlap_do_not_block_each_other_for_ever(a: Session, b: 
     assert len(other.get()) == 6
 
 
-def test_a_signal_with_start_waits_for_who_starts_the_job(a: Session, b: Session) -> None:
-    """[P1] [P5]: one job, both signals."""
+def test_a_signal_with_start_waits_for_an_uncommitted_start(a: Session, b: Session) -> None:
+    """[P1] [P5] One job starts, and gets both signals."""
     given = {"workflow": "w", "id": "j"}
     a.begin()
     a.call("signal_with_start", **given, name="one")
@@ -115,7 +116,7 @@ def test_a_signal_with_start_waits_for_who_starts_the_job(a: Session, b: Session
 
 
 def test_a_signal_with_start_whose_rival_rolls_back_starts_the_job(a: Session, b: Session) -> None:
-    """[P1]"""
+    """[P1] Only its own signal is sent."""
     given = {"workflow": "w", "id": "j"}
     a.begin()
     a.call("signal_with_start", **given, name="one")
@@ -127,22 +128,22 @@ def test_a_signal_with_start_whose_rival_rolls_back_starts_the_job(a: Session, b
     assert a.run("select name from inbox") == [("two",)]
 
 
-AGAIN = {"workflow": "w", "id": "j", "queue": "j", "name": "go", "if_exists": "new_run"}
+NEW_RUN = {"workflow": "w", "id": "j", "queue": "j", "name": "go", "if_exists": "new_run"}
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("how", ["done", "terminate"])
-def test_a_signal_that_begins_a_new_run_waits_for_the_end_of_the_last(
+def test_a_signal_with_start_waits_for_the_uncommitted_end_of_a_run(
     a: Session, b: Session, how: str, end: str
 ) -> None:
-    """[P1] [P5] It goes to the run that there is then: none is begun beside one that lives."""
+    """[P1] [P5] If the end commits, it begins a new run; otherwise it signals the old one."""
     task = a.held("j")
     a.begin()
     if how == "done":
         assert a.advance(task.done(1)).state == "done"
     else:
         assert a.call("terminate", id="j")
-    signalling = b.later(b.rows, "signal_with_start", **AGAIN, payload=1)
+    signalling = b.later(b.rows, "signal_with_start", **NEW_RUN, payload=1)
     assert signalling.waits()
     a.end(end)
 
@@ -153,20 +154,20 @@ def test_a_signal_that_begins_a_new_run_waits_for_the_end_of_the_last(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_the_end_of_a_run_waits_for_a_signal_that_might_have_begun_one(
+def test_a_signal_with_start_before_the_end_of_a_run_begins_no_run(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5] It was accepted by a job that runs, and ends with that run as any signal does."""
+    """[P5] A running job accepted the signal, which ends with the run, as any signal does."""
     task = a.held("j")
     b.begin()
-    assert b.rows("signal_with_start", **AGAIN, payload="early") == [("j", False)]
+    assert b.rows("signal_with_start", **NEW_RUN, payload="early") == [("j", False)]
     ending = a.later(a.advance, task.done(1), waiting=True)
     assert ending.waits()
     b.end(end)
 
     assert ending.get().state == "done"
     assert a.tasks("j") == {}
-    assert a.rows("signal_with_start", **AGAIN, payload="late") == [("j", True)]
+    assert a.rows("signal_with_start", **NEW_RUN, payload="late") == [("j", True)]
     assert a.advance(a.claim_one("j").park("go")).payloads == ["late"]
 
 
@@ -174,26 +175,28 @@ def test_the_end_of_a_run_waits_for_a_signal_that_might_have_begun_one(
 def test_signals_from_eight_sessions_at_once_begin_one_new_run(
     stage: Stage, key: str | None
 ) -> None:
-    """[P1] [P5] [P12] A call that is repeated is one call."""
+    """[P1] [P5] [P12] With one key for all calls there is one signal, without keys eight."""
     sessions = stage.sessions(8)
     for number in range(5):
         job = f"j{number}"
         sessions[0].advance(sessions[0].held(job).done(1))
-        call = AGAIN | {"id": job, "queue": job, "key": key}
-        told = together(*(partial(s.rows, "signal_with_start", **call) for s in sessions))
+        call = NEW_RUN | {"id": job, "queue": job, "key": key}
+        found = together(*(partial(s.rows, "signal_with_start", **call) for s in sessions))
 
-        assert sorted(rows[0][1] for rows in told) == [False] * 7 + [True]
+        assert sorted(rows[0][1] for rows in found) == [False] * 7 + [True]
         assert sessions[0].tasks(job) == {"2/main": "ready"}
-        heard = sessions[0].advance(sessions[0].claim_one(job).park("go")).payloads
-        assert len(heard) == (1 if key else 8)
+        received = sessions[0].advance(sessions[0].claim_one(job).park("go")).payloads
+        assert len(received) == (1 if key else 8)
 
 
-def test_a_signal_starts_a_job_that_was_forgotten_while_it_waited(a: Session, b: Session) -> None:
-    """[P1] [P5] It was there to be signalled, and is gone when the lock is free."""
+def test_a_signal_with_start_starts_a_job_that_was_forgotten_meanwhile(
+    a: Session, b: Session
+) -> None:
+    """[P1] [P5] The job still existed when the call began."""
     assert a.advance(a.held("j").done(1)).state == "done"
     a.begin()
     assert a.call("forget", id="j")
-    signalling = b.later(b.rows, "signal_with_start", **AGAIN)
+    signalling = b.later(b.rows, "signal_with_start", **NEW_RUN)
     assert signalling.waits()
     a.commit()
 
@@ -201,12 +204,12 @@ def test_a_signal_starts_a_job_that_was_forgotten_while_it_waited(a: Session, b:
     assert a.tasks("j") == {"1/main": "ready"}
 
 
-def test_a_signal_beside_the_start_of_a_new_run_goes_to_it(a: Session, b: Session) -> None:
-    """[P1] [P5]"""
+def test_a_signal_with_start_beside_a_new_run_goes_to_that_run(a: Session, b: Session) -> None:
+    """[P1] [P5] It waits for the uncommitted start, and begins no run of its own."""
     assert a.advance(a.held("j").done(1)).state == "done"
     a.begin()
     assert a.start("j", if_exists="new_run")
-    signalling = b.later(b.rows, "signal_with_start", **AGAIN, payload=1)
+    signalling = b.later(b.rows, "signal_with_start", **NEW_RUN, payload=1)
     assert signalling.waits()
     a.commit()
 

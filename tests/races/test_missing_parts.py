@@ -1,4 +1,4 @@
-"""What is missing from an app is made again by whoever comes first, and by nobody twice. (I25)"""
+"""Missing parts of an app are recreated by the first session that migrates, and only once. (I25)"""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def players(theatre: Theatre) -> Iterator[Players]:
 
 
 def drop(session: Session, triggers: list[str]) -> None:
-    """Drop triggers by hand, as nobody should."""
+    """Drop triggers by hand."""
     for trigger in triggers:
         session.run(f"drop trigger {trigger} on jobs")
     assert missing(session) == [f"trigger {trigger}" for trigger in triggers]
 
 
 def missing(session: Session) -> list[str]:
-    """Name what is not there."""
+    """Name the missing parts."""
     return list(session.call("missing_parts"))
 
 
 def triggers(session: Session) -> list[tuple[str, str, str]]:
-    """List the triggers of the app with all that they are, and what they say."""
+    """List the triggers of the app with their definitions and comments."""
     return session.run("""
         select tgname::text, pg_get_triggerdef(oid), obj_description(oid, 'pg_trigger')
           from pg_trigger where tgrelid = 'jobs'::regclass and not tgisinternal order by 1""")
 
 
 def lock_of(session: Session, waiting: Session) -> str:
-    """Tell what kind of lock a session waits for; for a moment it may look for a deadlock."""
+    """Give the kind of lock that a session waits for, as soon as it waits."""
     query = """select wait_event from pg_stat_activity, pg_stat_clear_snapshot()
                 where application_name = %s and datname = current_database()
                   and wait_event_type = 'Lock'"""
@@ -61,11 +61,12 @@ def lock_of(session: Session, waiting: Session) -> str:
 
 @pytest.mark.parametrize("dropped", MISSING)
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_one_who_migrates_waits_for_the_other(
+def test_the_second_of_two_migrations_waits_for_the_first(
     players: Players, dropped: list[str], end: str
 ) -> None:
-    """[P13]: and finds what that one has made, or makes it himself; a write is a command again.
-    He waits as long as it takes, since nobody queues behind him for a table.
+    """[P13] It finds or creates the triggers, so that updates are commands again.
+
+    It waits for an advisory lock, so no session queues behind it for a table.
     """
     a, b, c, _ = players
     before = triggers(a)
@@ -85,8 +86,8 @@ def test_one_who_migrates_waits_for_the_other(
     assert a.memory("j") == ({"n": 1}, 1)
 
 
-def test_both_wait_for_a_writer_and_he_for_neither(players: Players) -> None:
-    """[P13]: the writer's job is locked by him, the table by nobody yet."""
+def test_migrations_wait_for_a_writer_and_do_not_block_it(players: Players) -> None:
+    """[P13] One of them waits for the table, the other for the first, while the writer goes on."""
     a, b, c, _ = players
     before = triggers(a)
     drop(a, TRIGGERS)
@@ -100,8 +101,8 @@ def test_both_wait_for_a_writer_and_he_for_neither(players: Players) -> None:
     assert triggers(a) == before
 
 
-def test_who_cannot_wait_any_longer_leaves_it_to_the_other(players: Players) -> None:
-    """[P13]: one gives up with all that he did, the other begins anew, and finds nothing done."""
+def test_a_migration_that_gives_up_leaves_the_work_to_the_next(players: Players) -> None:
+    """[P13] The first is rolled back after its timeout (55P03); the second then does all of it."""
     a, b, c, _ = players
     before = triggers(a)
     drop(a, TRIGGERS)

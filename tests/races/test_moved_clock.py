@@ -1,4 +1,4 @@
-"""The clock is moved by two at a time, and while others write: it only goes forward. [P7]"""
+"""The clock is moved by several sessions at a time, and while others write. [P7]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DAYS = "select extract(epoch from clock() - clock_timestamp())::bigint / 86400"
 
 
 @ENDS
-def test_two_move_it_at_a_time(theatre: Theatre, end: str) -> None:
+def test_concurrent_moves_of_the_clock_add_up(theatre: Theatre, end: str) -> None:
     with theatre.players() as (a, b, *_):
         a.begin()
         a.call("move_clock", by="3 days 1 min")
@@ -23,8 +23,8 @@ def test_two_move_it_at_a_time(theatre: Theatre, end: str) -> None:
 
 
 @ENDS
-def test_who_puts_it_back_waits_for_who_moves_it(theatre: Theatre, end: str) -> None:
-    """The first move makes the row that both lock, a reset takes it away; the last one decides."""
+def test_resetting_and_moving_the_clock_wait_for_each_other(theatre: Theatre, end: str) -> None:
+    """The first move inserts the row that both lock, a reset deletes it; the last call decides."""
     with theatre.players() as (a, b, *_):
         b.call("reset_clock")
         a.begin()
@@ -44,8 +44,8 @@ def test_who_puts_it_back_waits_for_who_moves_it(theatre: Theatre, end: str) -> 
 
 
 @ENDS
-def test_others_write_meanwhile(theatre: Theatre, end: str) -> None:
-    """Who writes does not wait for who moves the clock, and has the time that was committed."""
+def test_a_writer_does_not_wait_for_a_move_of_the_clock(theatre: Theatre, end: str) -> None:
+    """It uses the time that was committed before."""
     with theatre.players() as (a, b, *_):
         b.call("entity_create", id="e", entity="note")
         a.begin()
@@ -57,7 +57,7 @@ def test_others_write_meanwhile(theatre: Theatre, end: str) -> None:
         assert times == [(False,), (end == "commit",)]
 
 
-def test_a_claim_during_a_move_reads_the_old_time(theatre: Theatre) -> None:
+def test_a_claim_beside_an_uncommitted_move_reads_the_old_time(theatre: Theatre) -> None:
     with theatre.players() as (a, b, *_):
         b.run("select start('w', id => 'j', queue => 'j', due_at => clock() + '1 day')")
         a.begin()
@@ -68,15 +68,15 @@ def test_a_claim_during_a_move_reads_the_old_time(theatre: Theatre) -> None:
 
 
 @pytest.mark.direct("it listens")
-def test_idle_workers_hear_of_what_is_due(theatre: Theatre) -> None:
-    """[P11] Those whose queues have something, and no others."""
+def test_moving_the_clock_sends_hints_to_queues_with_due_tasks(theatre: Theatre) -> None:
+    """[P11] Listeners of other queues get none."""
     with theatre.players() as (a, b, *_):
         a.run("select start('w', id => q, queue => q, due_at => clock() + d::interval)"
               " from (values ('one', '1 day'), ('two', '3 days')) as v (q, d)")  # fmt: skip
         for queue in ("one", "two", "none"):
             b.call("listen_for", topic=queue, listener="b")
         b.run(f'listen "{b.call("channel")}"')
-        for move, heard in (("skip_time()", ["one"]), ("move_clock('5 days')", ["one", "two"])):
+        for move, expected in (("skip_time()", ["one"]), ("move_clock('5 days')", ["one", "two"])):
             a.run(f"select {move}")
-            told = b.connection.notifies(timeout=20, stop_after=len(heard))
-            assert sorted(notice.payload for notice in told) == heard
+            notices = b.connection.notifies(timeout=20, stop_after=len(expected))
+            assert sorted(notice.payload for notice in notices) == expected

@@ -1,4 +1,4 @@
-"""Windows of microseconds, held open by a user's lock or by a gate put into a function."""
+"""Races within microseconds, held open by the lock of a user or by a gate in a function."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.races.sessions import Session, child, hook, increment, send
 from tests.races.theatre import GATE, Theatre, shut
 
 
-def test_a_job_started_while_a_batch_waits_for_another_misses_no_signal(
+def test_a_job_started_while_a_batch_waits_for_locks_misses_no_signal(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P5]: what was not there when the batch took its locks is not written without one."""
+    """[P5] The batch writes no message to a job that did not exist when it took its locks."""
     sender = a.held("s")
     a.start("y")
     c.begin()
@@ -32,19 +32,19 @@ def test_a_job_started_while_a_batch_waits_for_another_misses_no_signal(
     sending.waits()
     b.commit()
 
-    told = sending.get()
-    if told.state == "busy":
-        told = a.advance(turn, waiting=True)
-    arrived = told.answers[0][1]
+    answer = sending.get()
+    if answer.state == "busy":
+        answer = a.advance(turn, waiting=True)
+    arrived = answer.answers[0][1]
     assert b.state("x") == ("ready" if arrived else "parked")
     assert b.one("select count(*) from inbox where job_id = 'x'") == (1 if arrived else 0)
 
 
 @pytest.mark.parametrize("first", ["cancel", "retry"])
-def test_a_retry_is_not_slept_through_when_the_job_is_asked_to_cancel(
+def test_a_cancel_makes_a_coordinator_between_two_attempts_due_at_once(
     a: Session, b: Session, first: str
 ) -> None:
-    """[P8] (E2): in both orders the coordinator is due at once."""
+    """[P8] (E2) In both orders of the cancel and the failed attempt."""
     task = a.held("j")
     retry = task.turn("retry", value={"message": "no"}, until="2100-01-01Z")
     if first == "cancel":
@@ -58,10 +58,10 @@ def test_a_retry_is_not_slept_through_when_the_job_is_asked_to_cancel(
 
 
 @pytest.mark.parametrize("first", ["cancel", "retry"])
-def test_a_hook_between_two_attempts_hears_at_once_that_it_is_cancelled(
+def test_a_cancel_makes_a_hook_between_two_attempts_due_at_once(
     a: Session, b: Session, first: str
 ) -> None:
-    """[P8] (E2): in both orders, however long its backoff is."""
+    """[P8] (E2) In both orders, however long its backoff is."""
     task = a.held("j")
     a.advance(task.keep(requests=[hook("h#1")]))
     retry = b.claim_one("hooks").turn("retry", value={"message": "no"}, until="2100-01-01Z")
@@ -75,10 +75,10 @@ def test_a_hook_between_two_attempts_hears_at_once_that_it_is_cancelled(
     assert [m["key"] for m in b.claim_one("hooks").row["messages"]] == ["$cancel"]
 
 
-def test_a_child_that_is_terminated_while_it_is_being_started_answers_its_parent(
+def test_a_child_that_is_terminated_while_it_starts_answers_its_parent(
     theatre: Theatre,
 ) -> None:
-    """[P8] [P10] (E3): who asked for it is read under the lock."""
+    """[P8] [P10] (E3) Its asker is read under the lock."""
     theatre.put_gate("terminate", r"perform lock_jobs")
     with theatre.players() as (a, b, c, _):
         parent = a.held("j")
@@ -94,8 +94,8 @@ def test_a_child_that_is_terminated_while_it_is_being_started_answers_its_parent
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
 
 
-def claimed_while_it_moves(theatre: Theatre) -> None:
-    """Let a task be written between the search that finds it and its lock: its place is another."""
+def claim_while_the_task_is_written(theatre: Theatre) -> None:
+    """Update the row of a task between the search of a claim and its lock, which moves the row."""
     opens = f"pg_advisory_xact_lock_shared({GATE})::text is not null"
     theatre.change("find_due", r"(and t\.due_at >= r\.due_at)", rf"\1 and {opens}")
     with theatre.players() as (a, b, c, _):
@@ -111,19 +111,19 @@ def claimed_while_it_moves(theatre: Theatre) -> None:
         assert b.advance(task.done("once")).state == "done"
 
 
-def test_a_task_that_is_written_while_a_claim_finds_it_is_claimed_as_it_is(
+def test_a_claim_of_a_task_that_is_being_written_takes_the_new_row(
     theatre: Theatre,
 ) -> None:
-    """[P6] [P8]: it is leased where it was locked, by a statement that sees it there."""
-    claimed_while_it_moves(theatre)
+    """[P6] [P8] The row is leased where it was locked, by a statement that sees it there."""
+    claim_while_the_task_is_written(theatre)
 
 
 @pytest.mark.broken_invariants
-def test_without_a_lock_its_place_is_no_longer_true(theatre: Theatre) -> None:
+def test_a_claim_without_a_lock_would_miss_the_new_row(theatre: Theatre) -> None:
     """The negative control."""
     theatre.change("find_due", r"for no key update skip locked", "")
     with pytest.raises((AssertionError, ValueError)):
-        claimed_while_it_moves(theatre)
+        claim_while_the_task_is_written(theatre)
 
 
 LOCKS_AT_ONCE = (
@@ -132,22 +132,24 @@ LOCKS_AT_ONCE = (
 )
 
 
-Begun = dict[str, Any]
+Request = dict[str, Any]
 
 
 @contextmanager
-def looked_for(theatre: Theatre, fate: str) -> Iterator[tuple[Session, Begun, Callable[[], None]]]:
-    """Let a child end between the look for it and its lock; its end locks no parent.
+def child_about_to_be_ended(
+    theatre: Theatre, fate: str
+) -> Iterator[tuple[Session, Request, Callable[[], None]]]:
+    """Let a child end between the search for it and its lock; its end locks no parent.
 
-    Gives a session, the request for the child, and what lets it be locked.
+    Gives a session, the request for the child, and a function that lets the child be locked.
     """
     theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
     with theatre.players() as (a, b, c, _):
-        begun = child("c#1", id="c", detached=True, on_parent_end=fate)
-        a.advance(a.held("p").done(requests=[begun]))
-        running, seeing = a.claim_one("children"), b.claim_one("$sql")
+        request = child("c#1", id="c", detached=True, on_parent_end=fate)
+        a.advance(a.held("p").done(requests=[request]))
+        running, end_task = a.claim_one("children"), b.claim_one("$sql")
         shut(c)
-        ending = b.later(b.call, "run_task", **seeing.lease)
+        ending = b.later(b.call, "run_task", **end_task.lease)
         assert ending.waits()
         assert a.advance(running.done("own"), waiting=True).state == "done"
 
@@ -155,43 +157,47 @@ def looked_for(theatre: Theatre, fate: str) -> Iterator[tuple[Session, Begun, Ca
             c.commit()
             assert ending.get() == "done"
 
-        yield a, begun, go_on
+        yield a, request, go_on
 
 
-def ended_just_before(theatre: Theatre, fate: str) -> None:
-    """See to a child that has ended meanwhile."""
-    with looked_for(theatre, fate) as (a, _, go_on):
+def end_a_child_that_has_ended(theatre: Theatre, fate: str) -> None:
+    """End a child that has ended meanwhile."""
+    with child_about_to_be_ended(theatre, fate) as (a, _, go_on):
         go_on()
         assert a.run("select status, result from jobs where id = 'c'") == [("completed", "own")]
         assert a.broken() == []
 
 
 @pytest.mark.parametrize("fate", ["cancel", "terminate"])
-def test_a_child_that_ends_just_before_it_is_seen_to_ends_once(theatre: Theatre, fate: str) -> None:
-    """[P6] (E3): what was read before its lock is read again."""
-    ended_just_before(theatre, fate)
+def test_a_child_that_ends_just_before_it_is_locked_keeps_its_result(
+    theatre: Theatre, fate: str
+) -> None:
+    """[P6] (E3) What was read before its lock is read again."""
+    end_a_child_that_has_ended(theatre, fate)
 
 
 @pytest.mark.broken_invariants
 @pytest.mark.parametrize(("function", "fate"), [
     ("cancel_children", "cancel"), ("terminate_children", "terminate"),
 ])  # fmt: skip
-def test_without_a_second_look_it_does_not(theatre: Theatre, function: str, fate: str) -> None:
+def test_a_child_would_end_twice_if_its_status_was_not_read_again(
+    theatre: Theatre, function: str, fate: str
+) -> None:
     """The negative control."""
     theatre.change(function, r"and j\.status = 'running'", "")
     with pytest.raises((AssertionError, psycopg.Error)):
-        ended_just_before(theatre, fate)
+        end_a_child_that_has_ended(theatre, fate)
 
 
 @pytest.mark.parametrize("fate", ["cancel", "terminate"])
-def test_a_child_of_another_who_has_got_the_id_of_one_that_was_forgotten_goes_on(
+def test_a_child_of_another_parent_with_the_id_of_a_forgotten_one_goes_on(
     theatre: Theatre, fate: str
 ) -> None:
-    """[P6] [P8] (E3): whose it is was read before its lock, and is read again."""
-    with looked_for(theatre, fate) as (a, begun, go_on):
+    """[P6] [P8] (E3) Its parent was read before the lock, and is read again under it."""
+    with child_about_to_be_ended(theatre, fate) as (a, request, go_on):
         assert a.call("forget", id="c") is True
         other = a.held("q")
-        a.advance(other.keep(requests=[begun]), waiting=True)
+        a.advance(other.keep(requests=[request]), waiting=True)
 
         go_on()
 
@@ -202,20 +208,22 @@ def test_a_child_of_another_who_has_got_the_id_of_one_that_was_forgotten_goes_on
 
 
 @pytest.mark.parametrize("end", ["ends", "ends and runs again"])
-def test_a_child_that_is_asked_for_again_and_goes_is_asked_to_cancel_no_more(
+def test_a_requested_child_that_has_ended_gets_no_request_to_cancel(
     theatre: Theatre, end: str
 ) -> None:
-    """[P8] (E2) (E3): it was there when who has not heard of a cancel looked, and not when he had
-    its lock."""
+    """[P8] (E2) (E3) A parent that does not know of its cancel repeats the request for a child.
+
+    The child was running when the turn looked, but no longer when it had the lock.
+    """
     theatre.put_gate("lock_jobs", LOCKS_AT_ONCE)
     with theatre.players() as (a, b, c, _):
-        begun = child("c#1", id="c", detached=True)
+        request = child("c#1", id="c", detached=True)
         task = b.held("p")
-        assert b.advance(task.keep(requests=[begun]), waiting=True).state == "keep"
+        assert b.advance(task.keep(requests=[request]), waiting=True).state == "keep"
         running = a.claim_one("children")
         assert a.call("cancel", id="p") is True
         shut(c)
-        again = b.later(b.advance, task.keep(requests=[begun]), waiting=True)
+        again = b.later(b.advance, task.keep(requests=[request]), waiting=True)
         assert again.waits()
         assert a.advance(running.done("own"), waiting=True).state == "done"
         if end == "ends and runs again":
@@ -226,10 +234,10 @@ def test_a_child_that_is_asked_for_again_and_goes_is_asked_to_cancel_no_more(
         assert a.run("select job_id from inbox where key = '$cancel'") == [("p",)]
 
 
-def test_a_child_that_is_terminated_while_its_parent_is_locked_says_try_again(
+def test_terminating_a_child_whose_parent_is_locked_may_be_refused(
     theatre: Theatre,
 ) -> None:
-    """[P8] (E3): 40001 instead of a circle: the child's lock is held, the parent's comes first."""
+    """[P8] (E3) It gets 40001 instead of a deadlock, since the parent must be locked first."""
     theatre.put_gate("terminate", r"perform lock_jobs")
     with theatre.players() as (a, b, c, stage):
         parent = a.held("j")
@@ -250,8 +258,8 @@ def test_a_child_that_is_terminated_while_its_parent_is_locked_says_try_again(
         assert [m["key"] for m in a.claim_one("j").row["messages"]] == ["c#1"]
 
 
-def test_a_hook_that_begins_while_old_jobs_are_chosen_keeps_its_memory(theatre: Theatre) -> None:
-    """[P8] (E18): what is forgotten is looked at again under the locks."""
+def test_a_hook_that_begins_while_old_jobs_are_found_keeps_its_job(theatre: Theatre) -> None:
+    """[P8] (E18) Jobs to forget are checked again under their locks."""
     theatre.put_gate("is_at_work", r"return exists")
     with theatre.players() as (a, b, c, _):
         assert a.advance(a.held("j").done()).state == "done"
@@ -266,8 +274,8 @@ def test_a_hook_that_begins_while_old_jobs_are_chosen_keeps_its_memory(theatre: 
         assert a.memory("j") == ({}, 0)
 
 
-def test_a_hook_that_begins_while_old_jobs_are_chosen_hides_no_others(theatre: Theatre) -> None:
-    """(E18): who calls until nothing is forgotten would stop there."""
+def test_a_hook_that_begins_while_old_jobs_are_found_hides_no_others(theatre: Theatre) -> None:
+    """(E18) The page is filled with another job; a caller would stop at an empty page."""
     theatre.put_gate("is_at_work", r"return exists")
     with theatre.players() as (a, b, c, _):
         for job in "jk":
@@ -282,10 +290,10 @@ def test_a_hook_that_begins_while_old_jobs_are_chosen_hides_no_others(theatre: T
         assert a.run("select id from jobs") == [("j",)]
 
 
-def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
+def test_a_turn_of_a_task_that_is_claimed_during_its_batch_is_fenced(
     theatre: Theatre,
 ) -> None:
-    """[P6]: the token is compared when the row of the task is locked, not before."""
+    """[P6] The token is compared under the lock of the task, not before."""
     theatre.put_gate("judge_turns", r"return array")
     with theatre.players() as (a, b, c, _):
         task = a.held("j")
@@ -293,16 +301,16 @@ def test_a_task_that_is_stolen_between_the_locks_of_a_batch_is_not_advanced(
         shut(c)
         advancing = a.later(a.advance, task.done("a", increment("n")))
         assert advancing.waits()
-        (mine,) = b.claim("j")
+        (stolen,) = b.claim("j")
         c.commit()
 
         assert advancing.get().state == "fenced"
-        assert b.advance(mine.done("b")).state == "done"
+        assert b.advance(stolen.done("b")).state == "done"
         assert b.memory("j") == ({}, 0)
 
 
-def test_a_claim_is_whole_although_mail_comes_while_it_is_described(theatre: Theatre) -> None:
-    """[P5]: a signal between taking and telling is found when the holder parks."""
+def test_a_message_that_arrives_during_a_claim_is_found_by_the_park(theatre: Theatre) -> None:
+    """[P5] The signal is sent after the task was taken and before the claim reads its messages."""
     theatre.put_gate("describe_tasks", r"select json_agg\(json_build_object")
     with theatre.players() as (a, b, c, _):
         a.start("j")
@@ -316,10 +324,10 @@ def test_a_claim_is_whole_although_mail_comes_while_it_is_described(theatre: The
         assert (parked.state, parked.payloads) == ("keep", [1])
 
 
-def test_mail_that_is_left_between_look_and_park_of_a_batch_waits_for_it(
+def test_a_message_waits_for_a_batch_that_has_read_the_inbox(
     theatre: Theatre,
 ) -> None:
-    """[P5]: from the look into the inbox to the commit of the park nobody can write it."""
+    """[P5] From reading the inbox to the commit of the park, no message can be sent."""
     theatre.put_gate("keep_or_park", r"update tasks")
     with theatre.players() as (a, b, c, _):
         task = a.held("j")

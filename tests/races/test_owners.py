@@ -1,4 +1,4 @@
-"""What owners do to an app as a whole, while others do it, or work in it."""
+"""Owners act on an app as a whole, while others do so too, or work in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR_AGO = "clock() - interval '1 h'"
 
 @pytest.fixture
 def role(a: Session) -> Iterator[str]:
-    """Give a role of the cluster that is gone after the test."""
+    """Give a role of the cluster that is dropped after the test."""
     name = f"perdure_{uuid4().hex[:8]}"
     a.run(f"create role {name}")
     yield name
@@ -26,8 +26,10 @@ def role(a: Session) -> Iterator[str]:
 
 
 @ENDS
-def test_of_two_who_adopt_a_copy_the_last_one_names_it(a: Session, b: Session, end: str) -> None:
-    """[P13]"""
+def test_the_later_of_two_concurrent_adoptions_names_the_instance(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P13] It waits for the first."""
     a.begin()
     a.call("adopt_instance")
     second = b.later(b.call, "adopt_instance")
@@ -37,10 +39,10 @@ def test_of_two_who_adopt_a_copy_the_last_one_names_it(a: Session, b: Session, e
 
 
 @ENDS
-def test_who_adopts_waits_for_a_command_and_puts_off_what_waits(
+def test_adopting_waits_for_a_command_and_postpones_timers(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P3] [P7]: under the locks of the jobs, whose memories others may change in a copy."""
+    """[P3] [P7] It locks the jobs, since others may work in the copy."""
     a.call("start", workflow="w", id="j", queue="q")
     a.run("update tasks set due_at = clock() + interval '1 h'")
     a.run(f"update jobs set created_at = {HOUR_AGO} - interval '1 h'")
@@ -56,17 +58,17 @@ def test_who_adopts_waits_for_a_command_and_puts_off_what_waits(
 
 
 @ENDS
-def test_who_adopts_waits_for_a_message_before_he_moves_the_ids_of_messages(
+def test_adopting_waits_for_a_message_before_it_moves_the_sequence(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P5]: of rows that came without their sequence, while one more is on its way."""
+    """[P5] The copied sequence is behind the ids of the messages, while one more is being sent."""
     a.call("start", workflow="w", id="j", queue="q")
     a.run("select setval('inbox_id_seq', 1000)")
     for number in range(3):
         a.call("signal", id="j", name="go", payload=number)
     a.run("select setval('inbox_id_seq', 1)")
     a.begin()
-    a.call("signal", id="j", name="go", payload=3)  # of a low id, which stays so
+    a.call("signal", id="j", name="go", payload=3)  # its low id does not change
     adopting = b.later(b.call, "adopt_instance")
     assert adopting.waits()
     a.end(end)
@@ -78,42 +80,42 @@ def test_who_adopts_waits_for_a_message_before_he_moves_the_ids_of_messages(
 
 
 @ENDS
-def test_a_role_is_given_access_while_it_is_taken(
+def test_revoking_access_waits_for_an_uncommitted_grant(
     a: Session, b: Session, role: str, end: str
 ) -> None:
-    """What stands in the table and what the server lets it do are one."""
+    """The table of access and the privileges on the server agree."""
     a.begin()
     a.call("grant_access", role=role, kind="client")
-    taking = b.later(b.call, "revoke_access", role=role)
-    assert taking.waits()
+    revoking = b.later(b.call, "revoke_access", role=role)
+    assert revoking.waits()
     a.end(end)
-    assert taking.get() is (end == "commit")
+    assert revoking.get() is (end == "commit")
     assert a.run("select kind from access where role = %s", role) == []
     assert a.one(f"select has_schema_privilege('{role}', 'perdure', 'usage')") is False
 
 
 @ENDS
-def test_a_role_is_given_two_kinds_of_access_at_once(
+def test_concurrent_grants_of_two_kinds_of_access_both_hold(
     a: Session, b: Session, role: str, end: str
 ) -> None:
     a.begin()
     a.call("grant_access", role=role, kind="client")
-    giving = b.later(b.call, "grant_access", role=role, kind="worker", queues=["q"])
-    assert giving.waits()
+    granting = b.later(b.call, "grant_access", role=role, kind="worker", queues=["q"])
+    assert granting.waits()
     a.end(end)
-    giving.get()
+    granting.get()
     kinds = ["client", "worker"] if end == "commit" else ["worker"]
-    given = a.run("select kind from access where role = %s order by kind", role)
-    assert given == [(kind,) for kind in kinds]
+    granted = a.run("select kind from access where role = %s order by kind", role)
+    assert granted == [(kind,) for kind in kinds]
     claims = "'perdure.claim'::regproc::oid"
     assert a.one(f"select has_function_privilege('{role}', {claims}, 'execute')") is True
 
 
 @ENDS
-def test_who_restores_access_waits_for_who_gives_some(
+def test_migrating_waits_for_an_uncommitted_grant(
     a: Session, b: Session, role: str, end: str
 ) -> None:
-    """[P13]: both write the same row of the catalogue, and the server does not wait well: XX000."""
+    """[P13] Both write the same row of the catalogue; without the lock the server reports XX000."""
     a.call("grant_access", role=role, kind="reader")
     a.run(f"revoke execute on function perdure_version() from {role}")
     a.begin()

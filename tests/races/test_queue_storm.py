@@ -1,4 +1,4 @@
-"""A storm on a queue with limits: whatever happens, no slot is given twice. [P6] [P8] (C42)"""
+"""Workers, limits and pauses at random on one queue: no slot is given twice. [P6] [P8] (C42)"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ having sum(k.held) > {SLOTS} or max(k.held) > {SLOTS_OF_A_KEY}"""
 
 
 class Storm:
-    """Workers that do all that workers can do, somebody who pauses and limits, and a witness."""
+    """Random workers, a session that pauses and sets limits, and one that counts slots."""
 
     def __init__(self) -> None:
         self.seed = seed()
@@ -34,11 +34,11 @@ class Storm:
         self._ends_at = time.monotonic() + PATIENCE
 
     def goes_on(self) -> bool:
-        """Tell whether jobs are left; a storm that does not end fails."""
+        """Tell whether jobs are left; a storm that takes too long ends, and fails."""
         return self.done.total() < JOBS and time.monotonic() < self._ends_at
 
     def work(self, session: Session) -> None:
-        """Claim tasks and let each come to some end."""
+        """Claim tasks, and let each come to a random end."""
         chance = random.Random(self.seed + session.name)
         while self.goes_on():
             for task in session.claim("q", max_tasks=chance.choice([1, 2, 9])):
@@ -52,7 +52,7 @@ class Storm:
             if state == "parked":
                 session.signal(task.job, "go")
             else:
-                session.release(task)  # it had mail
+                session.release(task)  # it had a message
         else:
             state = session.advance(task.turn(fate), waiting=True).state
             self.done[task.job] += state == "done"
@@ -61,27 +61,27 @@ class Storm:
         """Change limits and pauses."""
         chance = random.Random(self.seed)
         while self.goes_on():
-            what = chance.choice(RULES)
-            if what == "set_queue":
+            call = chance.choice(RULES)
+            if call == "set_queue":
                 slots = chance.choice([SLOTS, SLOTS - 2])
                 of_a_key = chance.choice([SLOTS_OF_A_KEY, 1])
-                session.call(what, queue="q", max_running=slots, max_per_key=of_a_key)
-            elif what == "pause":
+                session.call(call, queue="q", max_running=slots, max_per_key=of_a_key)
+            elif call == "pause":
                 job = f"j{chance.randrange(JOBS)}"
                 if session.status(job) == "running" and session.call("pause", id=job):
                     session.call("resume", id=job)
             else:
-                session.call(what, queue="q")
-            time.sleep(0.01)  # else nobody else gets at the queue
+                session.call(call, queue="q")
+            time.sleep(0.01)  # or the others would not get the lock of the queue
         session.call("resume_queue", queue="q")
 
     def watch(self, session: Session) -> None:
-        """Look whether more is held than there are slots."""
+        """Collect the moments at which more slots are in use than there are."""
         while self.goes_on():
             self.too_many += session.run(TOO_MANY)
 
 
-def test_no_slot_is_given_twice_and_nothing_is_stranded(stage: Stage) -> None:
+def test_no_slot_is_given_twice_and_every_job_ends_once(stage: Stage) -> None:
     workers = stage.sessions(WORKERS)
     ruler, witness = stage.session("ruler"), stage.session("witness")
     storm = Storm()

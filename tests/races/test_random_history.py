@@ -1,7 +1,8 @@
-"""A random history of eight sessions on a few hot memories: the order of versions explains it.
+"""A random history of eight sessions is linearizable: the order of versions explains it.
 
-Every command, from outside and in turns, reads, plain updates, compare and set, and repeats of
-calls whose reply was lost. PERDURE_TEST_AMOUNT asks for more.
+It has every command, from clients and in turns, reads, plain updates, compare and set, and
+repetitions of calls whose replies were lost, on a few shared memories. PERDURE_TEST_AMOUNT sets its
+length.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ OPS = {
 
 
 def any_command(chance: random.Random, seen: int) -> Command:
-    """Make up a command; about every third does not fit and is refused."""
+    """Make a random command; about every third does not fit its document and is refused."""
     (op,) = chance.choices(list(OPS), weights=list(OPS.values()))
     path = chance.choice(FITTING.get(op, PATHS) if chance.random() < 0.7 else PATHS)
     values: dict[str, Callable[[], Any]] = {
@@ -69,7 +70,7 @@ def any_command(chance: random.Random, seen: int) -> Command:
 
 
 class Writer:
-    """A client that sends random commands, repeats some, reads, and remembers what it was told."""
+    """A client that sends random commands, repeats some, reads, and records the answers."""
 
     def __init__(self, client: int, session: Session, chance: random.Random) -> None:
         self.client = client
@@ -80,12 +81,12 @@ class Writer:
         self.repeats = 0
 
     def run(self, steps: int) -> None:
-        """Take so many steps."""
+        """Take this many steps."""
         for number in range(steps):
             self.step(self.chance.choice(JOBS), f"{self.client}/{number}")
 
     def step(self, job: str, key: str) -> None:
-        """Send one command, or read, or write with ordinary SQL."""
+        """Send one command, or read, or write with a plain UPDATE."""
         draw = self.chance.random()
         if draw < 0.1:
             self.read(job)
@@ -95,27 +96,27 @@ class Writer:
             self.write(job, any_command(self.chance, self.seen[job]), key)
 
     def note(self, job: str, key: str | None, *event: Any, **told: Any) -> None:
-        """Remember an event, and the key by which its version will be found."""
+        """Record an event, and the key by which its version will be found."""
         self.told.append((job, key, Event(self.client, *event, **told)))
 
     def read(self, job: str) -> None:
-        """Read document and version at one moment."""
+        """Read document and version in one statement."""
         began = time.monotonic()
         context, version = self.session.memory(job)
         self.seen[job] = version
         self.note(job, None, None, began, time.monotonic(), context, version)
 
     def update(self, job: str, value: str) -> None:
-        """Write with an ordinary UPDATE, which is a command like any other."""
+        """Write with a plain UPDATE, which is a command like any other."""
         began = time.monotonic()
         query = """update jobs set context = jsonb_set(context, '{plain}', to_jsonb(%s::text))
                     where id = %s returning version"""
         version = self.seen[job] = self.session.one(query, value, job)
-        asked = Command("set", "plain", value)
-        self.note(job, None, asked, began, time.monotonic(), version, version)
+        sent = Command("set", "plain", value)
+        self.note(job, None, sent, began, time.monotonic(), version, version)
 
     def write(self, job: str, it: Command, key: str) -> None:
-        """Send a command; now and then its reply is lost, and it is sent again."""
+        """Send a command; sometimes its reply is lost, and it is sent again."""
         began = time.monotonic()
         try:
             answer = self.call(job, it, key)
@@ -142,7 +143,7 @@ class Writer:
 
 
 class Holder(Writer):
-    """The holder of the jobs' tasks: its commands come in turns, up to three at a time."""
+    """The holder of the jobs' tasks: it sends its commands in turns, up to three at a time."""
 
     def __init__(
         self, client: int, session: Session, chance: random.Random, tasks: dict[str, Task]
@@ -151,29 +152,31 @@ class Holder(Writer):
         self.tasks = tasks
 
     def step(self, job: str, key: str) -> None:
-        """Send one turn; now and then its reply is lost, and it is sent again."""
-        asked = [
+        """Send one turn; sometimes its reply is lost, and it is sent again."""
+        sent = [
             replace(any_command(self.chance, 0), expected_version=None)
             for _ in range(self.chance.randint(1, 3))
         ]
-        turn = self.tasks[job].keep(*(command(it.op, it.path, it.value) for it in asked))
+        turn = self.tasks[job].keep(*(command(it.op, it.path, it.value) for it in sent))
         began = time.monotonic()
-        told = self.session.advance(turn, waiting=True)
+        answer = self.session.advance(turn, waiting=True)
         ended = time.monotonic()
         if self.chance.random() < 0.1:
             self.repeats += 1
-            assert self.session.advance(turn, waiting=True).answers == told.answers
-        for it, (seq, ok, value) in zip(asked, told.answers, strict=True):
+            assert self.session.advance(turn, waiting=True).answers == answer.answers
+        for it, (seq, ok, value) in zip(sent, answer.answers, strict=True):
             if ok:
                 self.note(job, f"turn {seq}", it, began, ended, value)
             else:
                 self.note(job, None, it, began, ended, refused=value["code"])
-        self.tasks[job] = self.tasks[job].told(len(asked))
+        self.tasks[job] = self.tasks[job].told(len(sent))
 
 
 def with_versions(session: Session, job: str, writers: list[Writer]) -> list[Event]:
-    """Give the events of a job; the journal has the versions of those that were told none, but for
-    what is lost."""
+    """Give the events of a job, with versions from the journal where the answer had none.
+
+    Only lost commands have no version.
+    """
     query = """
         select case when task = '$outside' then key else 'turn ' || seq end, version
           from journal where job_id = %s and (task <> '$outside' or key is not null)"""
@@ -181,13 +184,13 @@ def with_versions(session: Session, job: str, writers: list[Writer]) -> list[Eve
     return [
         replace(event, version=made.get(key)) if key else event
         for writer in writers
-        for about, key, event in writer.told
-        if about == job
+        for event_job, key, event in writer.told
+        if event_job == job
     ]
 
 
 def play(stage: Stage, steps: int) -> list[Event]:
-    """Let eight sessions take steps; give all events, for which there must be an order."""
+    """Let eight sessions take steps, and check the history; give all events."""
     first, *others = stage.sessions(WRITERS)
     chance, *more = chances(WRITERS)
     for job in JOBS:
@@ -212,7 +215,7 @@ def play(stage: Stage, steps: int) -> list[Event]:
 
 
 def report(events: list[Event], repeats: int, seconds: float, wrong: list[str]) -> None:
-    """Print what was tried."""
+    """Print what the history contains."""
     commands = [event for event in events if event.command]
     refusals = Counter(event.refused for event in commands if event.refused)
     print(
@@ -224,8 +227,8 @@ def report(events: list[Event], repeats: int, seconds: float, wrong: list[str]) 
 
 @pytest.mark.stress
 def test_a_random_history_of_eight_sessions_is_linearizable(stage: Stage) -> None:
-    """[P2] [P3] (C20) (C21) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34): one
-    order, that of the versions, explains every answer, refusal and read.
+    """[P2] [P3] (C20) (C21) (C25) (C26) (C27) (C28) (C29) (C30) (C31) (C32) (C33) (C34) One order,
+    that of the versions, explains every answer, error and read.
     """
     events = play(stage, amount(STEPS))
 

@@ -1,7 +1,7 @@
-"""A job is moved to another version of the code while workers of the old one are at it. [P6] [P8]
+"""A job is moved to another version of the code while workers of the old one run it. [P6] [P8]
 
-Whoever comes first, `repin()` or the other, with its transaction open until it commits or rolls
-back: no code of the old version has an effect afterwards, and what it asked for moves along.
+Either `repin()` or the other call comes first, with its transaction open until it commits or rolls
+back. Afterwards code of the old version has no effect, and its requests are moved too.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from tests.races.sessions import (
 ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 
 
-def pinned(a: Session, job: str = "j", version: str = "1") -> None:
-    """Start a job of a version, on a queue of its own name."""
+def start_pinned(a: Session, job: str = "j", version: str = "1") -> None:
+    """Start a job pinned to a version, on a queue of its own name."""
     a.start(job, pinned_version=version)
 
 
-def places(a: Session, job: str = "j") -> dict[str, str]:
-    """Tell on which queue each task of a job stands."""
+def queues_of_tasks(a: Session, job: str = "j") -> dict[str, str]:
+    """Give the queue of each task of a job."""
     return dict(a.run("select task, queue from tasks where job_id = %s order by task", job))
 
 
 @ENDS
-def test_a_claim_passes_over_what_is_just_moved(
+def test_a_claim_skips_a_task_that_is_being_repinned(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P6]: neither version waits, and afterwards one of them gets it."""
-    pinned(a)
+    """[P6] Workers of neither version wait, and afterwards those of one can claim it."""
+    start_pinned(a)
     with a.open(end):
         assert a.call("repin", id="j", version="2") == 1
         assert b.claim("j@1") == c.claim("j@2") == []
@@ -52,28 +52,30 @@ def test_a_claim_passes_over_what_is_just_moved(
 
 
 @ENDS
-def test_a_move_waits_for_a_claim_and_fences_it(a: Session, b: Session, end: str) -> None:
-    """[P6]: what an open transaction has just claimed is moved once that has ended."""
-    pinned(a)
+def test_a_repin_waits_for_an_open_claim_and_fences_its_holder(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P6] The claimed task is moved as soon as the transaction of the claim has ended."""
+    start_pinned(a)
     a.begin()
-    mine = a.claim_one("j@1")
+    held = a.claim_one("j@1")
     moving = b.later(b.call, "repin", id="j", version="2")
     assert moving.waits()
     a.end(end)
     assert moving.get() == 1
-    assert a.advance(mine.keep(command("set", "n", 1))).state == "fenced"
+    assert a.advance(held.keep(command("set", "n", 1))).state == "fenced"
     assert len(b.claim("j@2")) == 1
 
 
 @ENDS
-def test_what_the_old_version_asks_for_meanwhile_moves_along(
+def test_a_repin_behind_a_turn_moves_the_hook_that_it_requested(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P8]: a turn that came first is followed; its hook is not left to a version that has gone."""
-    pinned(a)
-    mine = a.claim_one("j@1")
+    """[P8] Otherwise the hook would wait for workers of the old version, which may be gone."""
+    start_pinned(a)
+    held = a.claim_one("j@1")
     a.begin()
-    turn = mine.keep(requests=[hook("h#1", "j", pinned_version="1")])
+    turn = held.keep(requests=[hook("h#1", "j", pinned_version="1")])
     assert a.advance(turn).state == "keep"
     moving = b.later(b.call, "repin", id="j", version="2")
     assert moving.waits()
@@ -82,54 +84,56 @@ def test_what_the_old_version_asks_for_meanwhile_moves_along(
     if end == "rollback":
         del moved["1/main/h#1"]
     assert moving.get() == len(moved)
-    assert places(a) == moved
+    assert queues_of_tasks(a) == moved
 
 
 @ENDS
 @pytest.mark.parametrize("waiting", [False, True], ids=["busy", "waiting"])
-def test_a_turn_of_the_old_version_comes_too_late(
+def test_a_turn_of_the_old_version_behind_a_repin_is_fenced(
     a: Session, b: Session, end: str, waiting: bool
 ) -> None:
-    """[P6]: its command, its hook and its end have no effect after the move."""
-    pinned(a)
-    mine = a.claim_one("j@1")
-    turn = mine.done(None, command("set", "n", 1), requests=[hook("h#1", pinned_version="1")])
+    """[P6] Its command, its hook and its end have no effect."""
+    start_pinned(a)
+    held = a.claim_one("j@1")
+    turn = held.done(None, command("set", "n", 1), requests=[hook("h#1", pinned_version="1")])
     b.begin()
     assert b.call("repin", id="j", version="2") == 1
     if waiting:
-        telling = a.later(a.advance, turn, waiting=True)
-        assert telling.waits()
+        advancing = a.later(a.advance, turn, waiting=True)
+        assert advancing.waits()
         b.end(end)
-        state = telling.get().state
+        state = advancing.get().state
     else:
         assert a.advance(turn).state == "busy"
         b.end(end)
         state = a.advance(turn).state
     assert state == ("fenced" if end == "commit" else "done")
     assert a.memory("j") == (({}, 0) if end == "commit" else ({"n": 1}, 1))
-    assert places(a) == ({"1/main": "j@2"} if end == "commit" else {})
+    assert queues_of_tasks(a) == ({"1/main": "j@2"} if end == "commit" else {})
 
 
 @ENDS
-def test_facts_that_touch_no_job_wait_for_the_task_and_are_fenced(
+def test_facts_of_the_old_version_behind_a_repin_are_fenced(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P6]: a flush of facts alone takes no lock of the job; that of its task is enough."""
-    pinned(a)
-    mine = a.claim_one("j@1")
+    """[P6] A turn with facts alone takes no lock of the job; the lock of its task is enough."""
+    start_pinned(a)
+    held = a.claim_one("j@1")
     b.begin()
     b.call("repin", id="j", version="2")
-    telling = a.later(a.advance, mine.keep(activity("a#1", 1)))
-    assert telling.waits()
+    advancing = a.later(a.advance, held.keep(activity("a#1", 1)))
+    assert advancing.waits()
     b.end(end)
-    assert telling.get().state == ("fenced" if end == "commit" else "keep")
+    assert advancing.get().state == ("fenced" if end == "commit" else "keep")
     assert a.one("select count(*) from journal") == (end == "rollback")
 
 
 @ENDS
-def test_a_signal_and_a_move_wait_for_each_other(a: Session, b: Session, end: str) -> None:
-    """[P5]: what was parked is woken in its new place, whoever came first."""
-    pinned(a)
+def test_a_signal_behind_a_repin_wakes_the_task_on_its_new_queue(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] It waits for the repin."""
+    start_pinned(a)
     assert a.advance(a.claim_one("j@1").park("go")).state == "parked"
     b.begin()
     assert b.call("repin", id="j", version="2") == 1
@@ -141,21 +145,21 @@ def test_a_signal_and_a_move_wait_for_each_other(a: Session, b: Session, end: st
     assert task.messages == [7]
 
 
-def test_two_moves_come_one_after_the_other(a: Session, b: Session) -> None:
-    """The second sees what the first has done."""
-    pinned(a)
+def test_the_second_of_two_repins_waits_for_the_first(a: Session, b: Session) -> None:
+    """It moves the task that the first has moved."""
+    start_pinned(a)
     a.begin()
     assert a.call("repin", id="j", version="2") == 1
     moving = b.later(b.call, "repin", id="j", version="3")
     assert moving.waits()
     a.commit()
     assert moving.get() == 1
-    assert places(a) == {"1/main": "j@3"}
+    assert queues_of_tasks(a) == {"1/main": "j@3"}
 
 
-def test_a_repeated_move_harms_nobody(a: Session, b: Session) -> None:
-    """[P12]: after a lost reply the call is made again; who has claimed meanwhile goes on."""
-    pinned(a)
+def test_a_repeated_repin_does_not_fence_a_new_holder(a: Session, b: Session) -> None:
+    """[P12] The reply was lost, and a worker has claimed the task meanwhile."""
+    start_pinned(a)
     assert a.call("repin", id="j", version="2") == 1
     task = b.claim_one("j@2")
     assert a.call("repin", id="j", version="2") == 0
@@ -163,29 +167,29 @@ def test_a_repeated_move_harms_nobody(a: Session, b: Session) -> None:
 
 
 @pytest.mark.direct("it listens")
-def test_who_is_idle_in_a_version_is_told(a: Session, b: Session) -> None:
-    """[P11]: of a start, of what a pinned task asks for, and of a move; others are not."""
+def test_idle_workers_of_a_version_get_hints_for_its_tasks(a: Session, b: Session) -> None:
+    """[P11] For starts, requests of pinned tasks and repins; others get no hints."""
     b.run(f'listen "{b.one("select channel()")}"')
     queues = ["j@1", "j@2", "hooks@1", "children@1", "children"]
-    a.call("claim", queues=queues, worker="ear", idle=True)
+    a.call("claim", queues=queues, worker="idle", idle=True)
 
-    def heard() -> list[str]:
+    def hints() -> list[str]:
         return sorted({notice.payload for notice in b.connection.notifies(timeout=0.2)})
 
-    pinned(a)
-    assert heard() == ["j@1"]
+    start_pinned(a)
+    assert hints() == ["j@1"]
     asked = [hook("h#1", pinned_version="1"), child("c#1", pinned_version="1")]
     a.advance(a.claim_one("j@1").park(requests=asked))
-    assert heard() == ["children@1", "hooks@1"]
+    assert hints() == ["children@1", "hooks@1"]
     a.start("k", queue="j", pinned_version="3")
-    assert heard() == []
+    assert hints() == []
     a.call("repin", id="j", version="2")
-    assert "j@2" in heard()
+    assert "j@2" in hints()
 
 
 @pytest.mark.parametrize("chance", chances(6))
-def test_moves_at_random_lose_nothing(stage: Stage, a: Session, chance: random.Random) -> None:
-    """[P6] [P8]: jobs are moved to and fro while workers of both versions run them to their end."""
+def test_random_repins_lose_no_job(stage: Stage, a: Session, chance: random.Random) -> None:
+    """[P6] [P8] Jobs are moved to and fro while workers of both versions run them to their end."""
     jobs = [f"j{number}" for number in range(6)]
     for job in jobs:
         a.start(job, queue="q", pinned_version="1")
@@ -204,7 +208,7 @@ def test_moves_at_random_lose_nothing(stage: Stage, a: Session, chance: random.R
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and session.run("select 1 from jobs where status = 'running'"):
             for task in session.claim(f"q@{version}", max_tasks=2):
-                ended += run_on(session, task, version) == "done"
+                ended += take_turn(session, task, version) == "done"
         return ended
 
     ended = together(
@@ -215,11 +219,14 @@ def test_moves_at_random_lose_nothing(stage: Stage, a: Session, chance: random.R
     assert a.one("select count(*) from jobs where status = 'completed'") == len(jobs)
 
 
-def run_on(session: Session, task: Task, version: str) -> str:
-    """Ask for a hook, wait for it, and end; or end as the hook. Give what became of the task."""
-    mail = task.row["messages"]
-    if mail or task.task != "1/main":
-        turn = task.done(1, *map(take, mail))
+def take_turn(session: Session, task: Task, version: str) -> str:
+    """Take the turn of a hook or a coordinator; give the state of the task.
+
+    A coordinator requests a hook and parks, or ends when it has the answer.
+    """
+    messages = task.row["messages"]
+    if messages or task.task != "1/main":
+        turn = task.done(1, *map(take, messages))
     else:
         turn = task.park(requests=[hook("h#1", "q", pinned_version=version)])
     while (answer := session.advance(turn, waiting=True)).state in {"busy", "keep"}:

@@ -1,4 +1,4 @@
-"""Schedules: a tick against other ticks, and against every verb of its schedule. [P1] [P6]"""
+"""Ticks of a schedule race other ticks, and every verb on the schedule. [P1] [P6]"""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ JOB, TASK = "$schedule/s", "$hook/$schedule"
 
 
 def make(session: Session, **options: Any) -> None:
-    """Make a schedule that begins in a far future: it is due when a test says so."""
+    """Create a schedule that begins in the far future, so that the test decides when it is due."""
     options = {"name": "s", "workflow": "w", "every": "1 h", **options}
     session.rows("create_schedule", starts_at="2100-01-01T00:00:00Z", **options)
 
 
 def owe(session: Session, hour: int = 0) -> None:
-    """Let the schedule owe a due time."""
+    """Let the schedule be due, since this hour."""
     query = """
         update tasks set due_at = %s, until = %s where job_id = %s and task = %s"""
     at = f"2020-01-01T{hour:02}:00:00Z"
@@ -28,7 +28,7 @@ def owe(session: Session, hour: int = 0) -> None:
 
 
 def taken(session: Session) -> Task:
-    """Claim the task of a schedule that owes a due time."""
+    """Let the schedule be due, and claim its task."""
     owe(session)
     return session.claim_one("$sql")
 
@@ -39,21 +39,21 @@ def run(session: Session, task: Task) -> str:
 
 
 def jobs(session: Session) -> list[str]:
-    """Name the jobs that the schedule has started."""
+    """Give the ids of the jobs that the schedule has started."""
     query = "select id from jobs where headers ->> 'schedule' = 's' order by id"
     return [row[0] for row in session.run(query)]
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_tick_waits_for_another_holder_and_starts_what_that_one_has_not(
+def test_a_repeated_tick_waits_for_the_first_and_starts_one_job(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P1] [P6]: the lease ended while the first was at it; one of them starts the job."""
+    """[P1] [P6] The reply was lost; the second tick starts the job only if the first rolls back."""
     make(a)
     slow = taken(a)
     a.begin()
     assert run(a, slow) == "waiting"
-    again = b.later(run, b, slow)  # the same call, sent again after its reply was lost
+    again = b.later(run, b, slow)
     assert again.waits()
     a.end(end)
 
@@ -61,21 +61,21 @@ def test_a_tick_waits_for_another_holder_and_starts_what_that_one_has_not(
     assert len(jobs(b)) == 1
 
 
-def test_who_has_lost_the_lease_starts_nothing(a: Session, b: Session) -> None:
-    """[P6]"""
+def test_a_tick_with_a_lost_lease_starts_nothing(a: Session, b: Session) -> None:
+    """[P6] Neither before nor after the tick of the new holder."""
     make(a)
     lost = taken(a)
-    mine = b.stolen(lost)
+    stolen = b.stolen(lost)
 
     assert run(a, lost) == "gone"
     assert jobs(a) == []
-    assert run(b, mine) == "waiting"
+    assert run(b, stolen) == "waiting"
     assert run(a, lost) == "gone"
     assert len(jobs(a)) == 1
 
 
 def test_many_workers_at_one_due_time_start_one_job(stage: Stage) -> None:
-    """[P1] (E14)"""
+    """[P1] (E14) Six workers claim; one of them gets the task at each due time."""
     sessions = stage.sessions(6)
     make(sessions[0])
 
@@ -84,8 +84,8 @@ def test_many_workers_at_one_due_time_start_one_job(stage: Stage) -> None:
 
     for hour in range(5):
         owe(sessions[0], hour)
-        told = together(*(partial(work, session) for session in sessions))
-        assert sorted(map(len, told)) == [0, 0, 0, 0, 0, 1]
+        states = together(*(partial(work, session) for session in sessions))
+        assert sorted(map(len, states)) == [0, 0, 0, 0, 0, 1]
     assert jobs(sessions[0]) == [f"s/2020-01-01T{hour:02}:00:00Z" for hour in range(5)]
 
 
@@ -107,15 +107,15 @@ VERBS: dict[str, Callable[[Session], Any]] = {
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_waits_for_a_tick(a: Session, b: Session, verb: str, end: str) -> None:
-    """[P1] [P8]: and finds what it left; the due time has its job, at the latest when it is run."""
+    """[P1] [P8] After a rollback of the tick no job has started; no invariant is broken."""
     make(a)
     task = taken(a)
     a.begin()
     run(a, task)
-    verbing = b.later(VERBS[verb], b)
-    assert verbing.waits()
+    calling = b.later(VERBS[verb], b)
+    assert calling.waits()
     a.end(end)
-    verbing.get()
+    calling.get()
 
     wanted = (1 if end == "commit" else 0) + (verb == "trigger")
     assert len(jobs(b)) == wanted
@@ -125,7 +125,7 @@ def test_a_verb_waits_for_a_tick(a: Session, b: Session, verb: str, end: str) ->
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_tick_waits_for_a_verb(a: Session, b: Session, verb: str, end: str) -> None:
-    """[P1] [P8]: what was due is started by this tick or the next, but for a pause or a drop."""
+    """[P1] [P8] This tick or the next one starts the job, except after a pause or a drop."""
     make(a)
     task = taken(a)
     b.begin()
@@ -143,8 +143,8 @@ def test_a_tick_waits_for_a_verb(a: Session, b: Session, verb: str, end: str) ->
     assert a.broken() == []
 
 
-def test_an_edit_takes_nothing_from_who_holds_the_task(a: Session, b: Session) -> None:
-    """[P6]: waking moves only a parked task; the tick sees the edit, since it comes after it."""
+def test_an_edit_does_not_take_the_task_from_its_holder(a: Session, b: Session) -> None:
+    """[P6] It wakes only a parked task; the tick that follows sees the edit."""
     make(a)
     task = taken(a)
     VERBS["edit"](b)
@@ -157,7 +157,7 @@ def test_an_edit_takes_nothing_from_who_holds_the_task(a: Session, b: Session) -
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("first", ["trigger", "drop"])
 def test_a_trigger_waits_for_another_verb(a: Session, b: Session, first: str, end: str) -> None:
-    """[P1] [P12]: the same key starts once; what was dropped starts nothing."""
+    """[P1] [P12] Two triggers with one key start one job; a dropped schedule starts none."""
     make(a)
     a.begin()
     VERBS[first](a)
@@ -173,8 +173,10 @@ def test_a_trigger_waits_for_another_verb(a: Session, b: Session, first: str, en
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_schedule_that_is_just_being_made_is_made_once(a: Session, b: Session, end: str) -> None:
-    """[P1] [P12]: the second call finds it, or makes it."""
+def test_the_second_of_two_concurrent_creations_changes_the_schedule(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P1] [P12] If the first is rolled back, the second creates it."""
     a.begin()
     make(a)
     making = b.later(make, b, every="2 h")
@@ -187,10 +189,8 @@ def test_a_schedule_that_is_just_being_made_is_made_once(a: Session, b: Session,
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_schedule_that_is_just_being_dropped_is_made_again(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P1]: a new one, of version 1, or the old one changed."""
+def test_a_creation_behind_a_drop_creates_a_new_schedule(a: Session, b: Session, end: str) -> None:
+    """[P1] If the drop is rolled back, it changes the old one."""
     make(a)
     a.begin()
     a.call("drop_schedule", name="s")
@@ -203,8 +203,8 @@ def test_a_schedule_that_is_just_being_dropped_is_made_again(
     assert b.tasks(JOB) == {TASK: "parked"}
 
 
-def test_making_and_dropping_at_once_leaves_a_whole_schedule_or_none(stage: Stage) -> None:
-    """[P8]: whoever is last."""
+def test_concurrent_creations_and_drops_leave_a_whole_schedule_or_none(stage: Stage) -> None:
+    """[P8] No invariant is broken, whichever call is last."""
     sessions = stage.sessions(4)
 
     def storm(place: int, session: Session) -> None:
@@ -220,10 +220,10 @@ def test_making_and_dropping_at_once_leaves_a_whole_schedule_or_none(stage: Stag
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_tick_waits_for_a_start_of_its_job_by_somebody_else(
+def test_a_tick_waits_for_an_uncommitted_start_of_its_job_id(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P1]: the id belongs to one job, whoever starts it."""
+    """[P1] The id belongs to one job, whoever starts it."""
     make(a)
     task = taken(a)
     a.begin()
@@ -243,10 +243,10 @@ def test_a_tick_waits_for_a_start_of_its_job_by_somebody_else(
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_an_edit_with_an_old_snapshot_wakes_the_task_or_is_refused(
+def test_an_edit_with_an_old_snapshot_gets_a_serialization_failure(
     a: Session, b: Session, level: str
 ) -> None:
-    """[P8]: never does it sleep over the edit."""
+    """[P8] It would not see that the task has parked since, and would not wake it."""
     make(a)
     task = taken(a)
     b.begin()

@@ -1,4 +1,4 @@
-"""Queues with limits, and pauses: what others do in the moments of a claim. [P6] [P8] [P12]"""
+"""Queues with limits, and pauses: other calls beside a claim. [P6] [P8] [P12]"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.races.theatre import Theatre, shut
 
 
 def start(session: Session, amount: int, queue: str = "q", **options: Any) -> None:
-    """Start jobs j00, j01 … on a queue; options that are lists go round."""
+    """Start jobs q00, q01 … on a queue; options given as lists are used in turn."""
     session.rows(
         "start_many",
         starts=[
@@ -27,19 +27,19 @@ def start(session: Session, amount: int, queue: str = "q", **options: Any) -> No
 
 
 def held(session: Session, queue: str = "q") -> int:
-    """Count the slots that are taken."""
+    """Count the slots in use."""
     query = "select count(*) from tasks where queue = %s and token is not null"
     return int(session.one(query, queue))
 
 
-# Two claims
+# Two claims at once
 
 
 @pytest.mark.parametrize("limits", [{"max_running": 3}, {"max_per_key": 3}, {"rate_per_second": 3}])
-def test_two_claims_at_once_never_take_more_than_there_is(
+def test_two_concurrent_claims_never_exceed_a_limit(
     a: Session, b: Session, limits: dict[str, int]
 ) -> None:
-    """[P6]: the second does not wait for the first, and takes nothing until that has ended."""
+    """[P6] The second does not wait for the first, and takes nothing until that has ended."""
     a.call("set_queue", queue="q", **limits)
     start(a, 9)
 
@@ -56,7 +56,7 @@ def test_two_claims_at_once_never_take_more_than_there_is(
 def test_a_claim_that_is_rolled_back_gives_its_slots_and_tokens_back(
     a: Session, b: Session
 ) -> None:
-    """[P8]"""
+    """[P8] Another worker can claim as many tasks at once."""
     a.call("set_queue", queue="q", max_running=2, max_per_key=2, rate_per_second=2)
     start(a, 4)
 
@@ -66,8 +66,8 @@ def test_a_claim_that_is_rolled_back_gives_its_slots_and_tokens_back(
     assert len(b.claim("q")) == 2
 
 
-def test_who_misses_a_queue_takes_from_others(a: Session, b: Session) -> None:
-    """[P8]: and is told to look again soon, since something may be left."""
+def test_a_claim_skips_a_locked_queue_and_takes_from_others(a: Session, b: Session) -> None:
+    """[P8] Its reply asks the worker to claim again soon, since the queue may have more tasks."""
     a.call("set_queue", queue="q", max_running=5)
     start(a, 3)
     start(a, 1, queue="other")
@@ -84,8 +84,10 @@ def test_who_misses_a_queue_takes_from_others(a: Session, b: Session) -> None:
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_an_old_snapshot_gives_no_slot_away(a: Session, b: Session, level: str) -> None:
-    """[P6]: it does not see what was claimed since, and is refused."""
+def test_a_claim_with_an_old_snapshot_gets_a_serialization_failure(
+    a: Session, b: Session, level: str
+) -> None:
+    """[P6] It would not see the tasks claimed since, and would exceed the limit."""
     a.call("set_queue", queue="q", max_running=2)
     start(a, 4)
     b.run(f"begin isolation level {level}")
@@ -107,7 +109,7 @@ def test_an_old_snapshot_gives_no_slot_away(a: Session, b: Session, level: str) 
 def test_a_slot_is_free_when_the_turn_is_committed(
     a: Session, b: Session, state: str, end: str
 ) -> None:
-    """[P6]: not before, and not if it is rolled back."""
+    """[P6] It is not free before, nor if the turn is rolled back."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 1)
     task = a.claim_one("q")
@@ -121,8 +123,8 @@ def test_a_slot_is_free_when_the_turn_is_committed(
     assert [t.job for t in b.claim("q")] == (["next"] if end == "commit" else [])
 
 
-def test_one_call_ends_a_turn_and_takes_the_slot(a: Session) -> None:
-    """[P12]: and the same call again takes no other."""
+def test_one_call_ends_a_turn_and_takes_its_slot_for_the_next_task(a: Session) -> None:
+    """[P12] The same call repeated takes no other task."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 3)
     task = a.claim_one("q")
@@ -135,19 +137,19 @@ def test_one_call_ends_a_turn_and_takes_the_slot(a: Session) -> None:
     assert held(a) == 1
 
 
-def test_a_worker_that_is_lost_keeps_its_slot_until_its_task_is_claimed_again(
+def test_a_lost_worker_keeps_its_slot_until_its_task_is_claimed_again(
     a: Session, b: Session
 ) -> None:
-    """[P6] [P8] (C42)"""
+    """[P6] [P8] (C42) The next claim takes this task, not another one."""
     a.call("set_queue", queue="q", max_running=1, max_per_key=1, rate_per_second=Decimal("0.001"))
     start(a, 2)
     lost = a.claim_one("q")
 
     assert b.claim("q") == []
     a.expire(lost)
-    mine = b.claim_one("q")
+    again = b.claim_one("q")
 
-    assert mine.job == lost.job
+    assert again.job == lost.job
     assert a.advance(lost.done()).state == "fenced"
     assert b.claim("q") == []
 
@@ -166,49 +168,49 @@ ENDING: dict[str, Callable[[Session, Task], Any]] = {
 }
 
 
-def told_of(session: Session, queue: str) -> Callable[[], list[str]]:
-    """Be idle on a queue that has no room; give the function that waits to be told of some."""
+def hints_about(session: Session, queue: str) -> Callable[[], list[str]]:
+    """Be idle on a queue without a free slot; give a function that waits for a hint."""
     session.run(f'listen "{session.call("channel")}"')
     assert session.claim(queue, idle=True) == []
 
-    def told() -> list[str]:
+    def wait_for_hint() -> list[str]:
         notices = session.connection.notifies(timeout=PATIENCE, stop_after=1)
-        heard = [notice.payload for notice in notices]
+        hints = [notice.payload for notice in notices]
         session.run("unlisten *")
-        return heard
+        return hints
 
-    return told
+    return wait_for_hint
 
 
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", FREEING)
-def test_who_waits_for_a_slot_is_told(a: Session, b: Session, verb: str) -> None:
-    """[P11] (E13): by the call that sets one free, whoever makes it."""
+def test_a_worker_that_waits_for_a_slot_gets_a_hint(a: Session, b: Session, verb: str) -> None:
+    """[P11] (E13) Any call that frees a slot sends it."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 2)
     task = a.claim_one("q")
-    told = told_of(b, "q")
+    hint = hints_about(b, "q")
     FREEING[verb](a, task)
-    assert told() == ["q"]
+    assert hint() == ["q"]
 
 
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("verb", ENDING)
-def test_who_waits_for_a_slot_is_told_by_workers_without_a_journal(
+def test_workers_without_a_journal_send_hints_for_free_slots(
     a: Session, b: Session, verb: str
 ) -> None:
-    """[P11] (E13)"""
+    """[P11] (E13) When they end a task or an attempt."""
     a.call("set_queue", queue="q", max_running=1)
     a.parked("j", requests=[hook("h#1", "q"), hook("h#2", "q")])
     task = a.claim_one("q")
-    told = told_of(b, "q")
+    hint = hints_about(b, "q")
     ENDING[verb](a, task)
-    assert told() == ["q"]
+    assert hint() == ["q"]
 
 
 @pytest.mark.direct("it listens")
-def test_who_waits_for_a_slot_is_told_by_the_end_of_a_parent(a: Session, b: Session) -> None:
-    """[P11] (E13): a child that is terminated with it sets one free."""
+def test_the_end_of_a_parent_sends_a_hint_for_the_slot_of_its_child(a: Session, b: Session) -> None:
+    """[P11] (E13) The child is terminated with its parent, and frees its slot."""
     a.call("set_queue", queue="q", max_running=1)
     asks = [child(f"c#{n}", "q", on_parent_end="terminate") for n in range(2)]
     parent = a.held("j")
@@ -226,8 +228,8 @@ def test_who_waits_for_a_slot_is_told_by_the_end_of_a_parent(a: Session, b: Sess
     b.run("unlisten *")
 
 
-def test_a_task_given_back_in_the_middle_of_a_claim_is_taken_as_it_is(theatre: Theatre) -> None:
-    """[P6]: whoever locks a row goes on with what the lock shows, not with what he read before."""
+def test_a_claim_of_a_task_released_meanwhile_takes_the_new_row(theatre: Theatre) -> None:
+    """[P6] A call that locks a row uses the locked version, not the one that it read before."""
     theatre.put_gate("find_free", "return array")
     with theatre.players() as (a, b, c, _):
         a.call("set_queue", queue="q", max_per_key=2)
@@ -241,7 +243,7 @@ def test_a_task_given_back_in_the_middle_of_a_claim_is_taken_as_it_is(theatre: T
         a.commit()
         c.commit()
 
-        assert [mine.job for mine in claiming.get()] == [task.job]
+        assert [claimed.job for claimed in claiming.get()] == [task.job]
         assert a.broken() == []
 
 
@@ -259,10 +261,10 @@ def test_a_task_given_back_in_the_middle_of_a_claim_is_taken_as_it_is(theatre: T
         ({"rate_per_second": 2}, {"max_per_key": 4}, 2),
     ],
 )
-def test_limits_are_set_after_the_claims_that_go_on(
+def test_setting_limits_waits_for_open_claims(
     a: Session, b: Session, before: dict[str, int], after: dict[str, int], taken: int
 ) -> None:
-    """[P8]: what a claim has put in line is found by whatever limits come."""
+    """[P8] Tasks that the claim has queued for a slot are found under any new limits."""
     a.call("set_queue", queue="q", **before)
     start(a, 6)
 
@@ -276,10 +278,10 @@ def test_limits_are_set_after_the_claims_that_go_on(
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_limits_set_with_an_old_snapshot_strand_nobody_in_line(
+def test_setting_limits_with_an_old_snapshot_gets_a_serialization_failure(
     a: Session, b: Session, level: str
 ) -> None:
-    """[P8] (E7) They would not see who has been put in line, and nobody would look there again."""
+    """[P8] (E7) It would not see the tasks that wait for a slot, and they would be lost."""
     a.call("set_queue", queue="q", max_per_key=1)
     start(a, 2)
     assert len(a.claim("q", max_tasks=1)) == 1
@@ -296,10 +298,10 @@ def test_limits_set_with_an_old_snapshot_strand_nobody_in_line(
 
 
 @pytest.mark.parametrize("verb", ["pause", "terminate"])
-def test_a_line_is_left_in_the_order_in_which_others_lock_tasks(
+def test_removing_limits_locks_waiting_tasks_in_the_common_order(
     a: Session, b: Session, c: Session, verb: str
 ) -> None:
-    """[P8]: by time the second hook comes first, by name the first."""
+    """[P8] By time the second hook comes first, by name the first."""
     a.call("set_queue", queue="hooks", max_per_key=1)
     main = a.held("j")
     requests = [hook("h#0"), *(hook(f"h#{n}", due_at=f"2020-01-0{9 - n}Z") for n in (1, 2))]
@@ -316,8 +318,8 @@ def test_a_line_is_left_in_the_order_in_which_others_lock_tasks(
     assert (ending.error(), leaving.error()) == (None, None)
 
 
-def test_limits_that_are_just_being_set_hold_no_claim_up(a: Session, b: Session) -> None:
-    """[P8]: a queue gets its first limit when that is committed, without waiting for anybody."""
+def test_claims_do_not_wait_while_limits_are_set(a: Session, b: Session) -> None:
+    """[P8] The first limit of a queue holds from its commit on."""
     start(a, 6)
     with a.open():
         a.call("set_queue", queue="q", max_running=2)
@@ -331,8 +333,8 @@ def test_limits_that_are_just_being_set_hold_no_claim_up(a: Session, b: Session)
     assert len(b.claim("q")) == 2
 
 
-def test_a_claim_waits_for_no_limits_of_another_queue(a: Session, b: Session) -> None:
-    """[P8]: a queue that had none is claimed as if they came later."""
+def test_a_claim_does_not_wait_for_the_first_limit_of_a_queue(a: Session, b: Session) -> None:
+    """[P8] It claims from the queue as if the limit came later."""
     a.call("set_queue", queue="q", max_running=2)
     a.call("set_queue", queue="r")
     start(a, 1)
@@ -344,8 +346,8 @@ def test_a_claim_waits_for_no_limits_of_another_queue(a: Session, b: Session) ->
         assert len(other.get()) == 2
 
 
-def test_what_is_started_while_limits_are_set_keeps_to_them(a: Session, b: Session) -> None:
-    """[P8]: neither waits for the other; nothing is stranded."""
+def test_tasks_started_while_limits_are_set_obey_them(a: Session, b: Session) -> None:
+    """[P8] Neither call waits for the other, and no task is missed."""
     with a.open():
         start(a, 4, limit_key=["k", "l"])
         setting = b.later(b.call, "set_queue", queue="q", max_per_key=1)
@@ -364,8 +366,8 @@ def test_what_is_started_while_limits_are_set_keeps_to_them(a: Session, b: Sessi
 # Pauses
 
 
-def test_a_queue_is_paused_after_the_claims_that_go_on(a: Session, b: Session) -> None:
-    """[P8]"""
+def test_pausing_a_queue_waits_for_open_claims(a: Session, b: Session) -> None:
+    """[P8] The claimed task may end; no other is claimed until the queue is resumed."""
     a.call("set_queue", queue="q", max_running=1)
     start(a, 3)
     with a.open():
@@ -380,10 +382,10 @@ def test_a_queue_is_paused_after_the_claims_that_go_on(a: Session, b: Session) -
     assert len(b.claim("q")) == 1
 
 
-def test_a_pause_waits_for_the_claim_of_a_task_and_lets_its_turn_end(
+def test_pausing_a_job_waits_for_an_open_claim_and_lets_the_turn_end(
     a: Session, b: Session
 ) -> None:
-    """[P6]"""
+    """[P6] A hook that the turn requests is paused too."""
     a.start("j", queue="q")
     with a.open():
         task = a.claim_one("q")
@@ -398,8 +400,8 @@ def test_a_pause_waits_for_the_claim_of_a_task_and_lets_its_turn_end(
     assert [t.task for t in b.claim("q")] == ["1/main/h#1"]
 
 
-def test_a_claim_passes_over_a_job_that_is_just_being_paused(a: Session, b: Session) -> None:
-    """[P8]: whether or not the pause comes to be."""
+def test_a_claim_skips_a_job_that_is_being_paused_or_resumed(a: Session, b: Session) -> None:
+    """[P8] Whether or not the call commits."""
     a.start("j", queue="q")
     with a.open("rollback"):
         a.call("pause", id="j")
@@ -415,8 +417,8 @@ def test_a_claim_passes_over_a_job_that_is_just_being_paused(a: Session, b: Sess
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_what_comes_to_be_during_a_pause_is_paused(a: Session, b: Session, end: str) -> None:
-    """[P8]: a hook from outside waits for the pause, and is as the pause has ended."""
+def test_a_hook_requested_during_a_pause_is_paused(a: Session, b: Session, end: str) -> None:
+    """[P8] A hook from outside waits for the pause, and is paused if that commits."""
     task = a.held("j")
     with a.open(end):
         a.call("pause", id="j")
@@ -428,8 +430,8 @@ def test_what_comes_to_be_during_a_pause_is_paused(a: Session, b: Session, end: 
     assert len(b.claim("q")) == (0 if end == "commit" else 2)
 
 
-def test_a_pause_and_a_cancel_come_one_after_the_other(a: Session, b: Session) -> None:
-    """[P8]: whoever is last decides."""
+def test_of_a_pause_and_a_cancel_the_later_one_counts(a: Session, b: Session) -> None:
+    """[P8] A cancel ends a pause, and a pause stops a cancelled task."""
     a.parked("j", "go")
     with a.open():
         a.call("pause", id="j")

@@ -1,4 +1,4 @@
-"""The database runs tasks while others reach for them: what one does counts once. [P6] [P12]"""
+"""The database runs tasks while others call on them: each task has its effect once. [P6] [P12]"""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 
 @pytest.fixture(autouse=True)
 def add_up(a: Session) -> Any:
-    """Make a hook in SQL that all sessions know.
+    """Register a hook in SQL that all sessions know.
 
-    Its function stays: a statement that has become a prepared one knows it by its oid.
+    Its function is kept, since prepared statements refer to its oid.
     """
     a.run(FUNCTION.replace("pg_temp", "public"))
     a.run("select register_sql_hook('add up', 'public.add_up', attempts => 2, timeout => '1 h')")
@@ -29,7 +29,7 @@ def add_up(a: Session) -> Any:
 
 
 def claimed(session: Session, job: str = "j") -> Task:
-    """Make a memory with a hook in SQL, and claim the hook."""
+    """Create a memory, request a hook in SQL for it, and claim the hook."""
     session.call("entity_create", id=job, entity="note", context={"n": 0})
     session.call("hook", id=job, name="add up", queue=QUEUE, key="k")
     return session.claim_one(QUEUE)
@@ -41,8 +41,10 @@ def run(session: Session, task: Task) -> Any:
 
 
 @ENDS
-def test_nobody_takes_a_task_that_runs(a: Session, b: Session, end: str) -> None:
-    """Not even when its lease is over: its row is locked, and a claim passes by."""
+def test_a_task_that_runs_is_not_claimed_even_after_its_lease(
+    a: Session, b: Session, end: str
+) -> None:
+    """Its row is locked, so a claim skips it; after a rollback it is claimed."""
     task = claimed(a)
     a.expire(task)
     a.begin()
@@ -53,7 +55,9 @@ def test_nobody_takes_a_task_that_runs(a: Session, b: Session, end: str) -> None
     assert b.memory("j") == ({"n": 1}, 2)
 
 
-def test_who_waited_longer_than_the_lease_runs_nothing(a: Session, b: Session, c: Session) -> None:
+def test_a_task_that_waited_longer_than_its_lease_does_not_run(
+    a: Session, b: Session, c: Session
+) -> None:
     task = claimed(a)
     with c.open():
         c.call("entity_set", id="j", path="m", value=1)
@@ -66,7 +70,9 @@ def test_who_waited_longer_than_the_lease_runs_nothing(a: Session, b: Session, c
 
 
 @ENDS
-def test_a_call_that_is_repeated_while_it_runs(a: Session, b: Session, end: str) -> None:
+def test_a_repeated_call_waits_for_the_first_and_the_task_runs_once(
+    a: Session, b: Session, end: str
+) -> None:
     task = claimed(a)
     a.begin()
     assert run(a, task) == "done"
@@ -78,7 +84,7 @@ def test_a_call_that_is_repeated_while_it_runs(a: Session, b: Session, end: str)
 
 
 @ENDS
-def test_a_job_is_terminated_while_its_hook_runs(a: Session, b: Session, end: str) -> None:
+def test_terminating_a_job_waits_for_its_running_hook(a: Session, b: Session, end: str) -> None:
     asker = a.held("j", context={"n": 0})
     a.advance(asker.park(requests=[hook("h#1", QUEUE, name="add up")]))
     task = a.claim_one(QUEUE)
@@ -94,8 +100,10 @@ def test_a_job_is_terminated_while_its_hook_runs(a: Session, b: Session, end: st
 
 
 @ENDS
-def test_an_asker_parks_while_its_hook_runs(a: Session, b: Session, end: str) -> None:
-    """[P5] Its answer is not slept over."""
+def test_a_park_waits_for_the_running_hook_and_gets_its_answer(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P5] After a rollback of the hook it parks."""
     asker = a.held("j", context={"n": 0})
     a.advance(asker.keep(requests=[hook("h#1", QUEUE, name="add up")]))
     task = b.claim_one(QUEUE)
@@ -109,8 +117,8 @@ def test_an_asker_parks_while_its_hook_runs(a: Session, b: Session, end: str) ->
 
 
 @ENDS
-def test_a_task_that_is_given_up_while_it_ends(a: Session, b: Session, end: str) -> None:
-    """[P6] [P12] Its end counts, if it came; else the attempt has failed."""
+def test_timing_out_a_task_waits_for_its_uncommitted_end(a: Session, b: Session, end: str) -> None:
+    """[P6] [P12] If the end commits, it counts; otherwise the attempt has failed."""
     task = claimed(a)
     a.begin()
     assert run(a, task) == "done"
@@ -122,7 +130,7 @@ def test_a_task_that_is_given_up_while_it_ends(a: Session, b: Session, end: str)
     assert a.memory("j")[0] == {"n": 1 if end == "commit" else 0}
 
 
-def test_procedures_share_the_work(stage: Stage) -> None:
+def test_concurrent_procedures_share_the_hooks(stage: Stage) -> None:
     first, *others = stage.sessions(4)
     for number in range(40):
         first.call("entity_create", id=f"j{number % 7}", entity="note")
@@ -132,8 +140,10 @@ def test_procedures_share_the_work(stage: Stage) -> None:
     assert first.one("select sum((context ->> 'n')::int) from jobs") == 40
 
 
-def test_two_procedures_hold_one_job_at_a_time(a: Session, b: Session, c: Session) -> None:
-    """Jobs that two of them need in opposite orders are no deadlock."""
+def test_a_procedure_commits_its_hooks_while_another_job_is_locked(
+    a: Session, b: Session, c: Session
+) -> None:
+    """It runs the hook that it sees; that of the locked job is committed later."""
     for job in ("x", "y"):
         a.call("entity_create", id=job, entity="note")
     with c.open():
@@ -142,15 +152,17 @@ def test_two_procedures_hold_one_job_at_a_time(a: Session, b: Session, c: Sessio
         c.call("hook", id="y", name="add up", queue=QUEUE, key="2")
         assert a.one("call run_sql_hooks()") == 1
         waiting = a.later(a.one, "call run_sql_hooks()")
-        assert waiting.get() == 0  # what is not committed is not there
+        assert waiting.get() == 0  # the hook of y is not committed
         assert b.memory("x") == ({"n": 1}, 1)
     assert b.one("call run_sql_hooks()") == 1
     assert b.memory("y") == ({"m": 1, "n": 1}, 2)
 
 
 @ENDS
-def test_a_hook_is_dropped_while_it_runs(a: Session, b: Session, end: str) -> None:
-    """[P10]: nobody waits; what has begun is done, what comes after the commit has failed."""
+def test_a_hook_that_is_dropped_fails_only_after_the_commit(
+    a: Session, b: Session, end: str
+) -> None:
+    """[P10] Dropping it waits for no running hook; hooks that began before end as usual."""
     first, second = claimed(a), claimed(a, "i")
     with a.open():
         assert run(a, first) == "done"
@@ -163,8 +175,10 @@ def test_a_hook_is_dropped_while_it_runs(a: Session, b: Session, end: str) -> No
 
 
 @ENDS
-def test_two_register_one_hook(a: Session, b: Session, end: str) -> None:
-    """The second waits, and the last word counts."""
+def test_the_later_of_two_concurrent_registrations_of_a_hook_counts(
+    a: Session, b: Session, end: str
+) -> None:
+    """It waits for the first."""
     register = "select register_sql_hook('add up', 'public.add_up', attempts => %s)"
     a.begin()
     a.run(register, 5)

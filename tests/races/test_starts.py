@@ -1,4 +1,4 @@
-"""Starts of one id at once: one job, whoever is first. [P1]"""
+"""Concurrent starts of one id make one job. [P1]"""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.races.theatre import Theatre, shut
 STARTERS = 8
 
 
-def code(session: Session, job: str, **options: object) -> object:
-    """Start a job; return whether it is new, or the code of the refusal."""
+def is_new_or_code(session: Session, job: str, **options: object) -> object:
+    """Start a job; return whether it is new, or the code of the error."""
     try:
         return session.start(job, **options)
     except psycopg.Error as error:
@@ -30,23 +30,25 @@ def code(session: Session, job: str, **options: object) -> object:
 def test_the_same_id_from_eight_sessions_at_once_is_new_for_one(
     stage: Stage, options: dict[str, str], others: object
 ) -> None:
-    """[P1] [P12] (E5) (C9)"""
+    """[P1] [P12] (E5) (C9) The others get false or the error PD402, depending on their options."""
     sessions = stage.sessions(STARTERS)
     for number in range(10):
         job = f"j{number}"
 
-        told = together(*(partial(code, session, job, **options) for session in sessions))
+        results = together(
+            *(partial(is_new_or_code, session, job, **options) for session in sessions)
+        )
 
-        assert sorted(map(str, told)) == sorted(map(str, [True] + [others] * (STARTERS - 1)))
+        assert sorted(map(str, results)) == sorted(map(str, [True] + [others] * (STARTERS - 1)))
         assert sessions[0].tasks(job) == {"1/main": "ready"}
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_start_waits_for_an_open_start_of_the_same_id(a: Session, b: Session, end: str) -> None:
-    """[P1] (E7): refused when that one commits, new when it rolls back."""
+    """[P1] (E7) It is refused if that one commits, and new if it rolls back."""
     a.begin()
     assert a.start("j")
-    starting = b.later(code, b, "j")
+    starting = b.later(is_new_or_code, b, "j")
     assert starting.waits()
     a.end(end)
 
@@ -54,25 +56,25 @@ def test_a_start_waits_for_an_open_start_of_the_same_id(a: Session, b: Session, 
     assert b.one("select count(*) from jobs") == 1
 
 
-@pytest.mark.parametrize(("key", "told"), [("k", True), ("other", False), (None, False)])
-def test_an_entity_that_is_just_being_made_is_made_by_its_own_repetition_alone(
-    a: Session, b: Session, key: str | None, told: bool
+@pytest.mark.parametrize(("key", "answer"), [("k", True), ("other", False), (None, False)])
+def test_entity_create_beside_an_uncommitted_one_is_true_only_for_its_key(
+    a: Session, b: Session, key: str | None, answer: bool
 ) -> None:
-    """[P12]: a reply was lost, and the call that is repeated has not committed yet."""
+    """[P12] A call with the same key is a repetition, whose first reply was lost."""
     a.begin()
     assert a.call("entity_create", id="e", entity="note", key="k") is True
     making = b.later(b.call, "entity_create", id="e", entity="note", key=key)
     assert making.waits()
     a.end("commit")
 
-    assert making.get() is told
+    assert making.get() is answer
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_start_in_an_open_transaction_runs_only_when_that_commits(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P1] (E7): nobody sees, claims or signals it before."""
+    """[P1] (E7) Before the commit, no session can claim or signal the job."""
     a.begin()
     assert a.start("j", context={"n": 1})
 
@@ -88,7 +90,7 @@ def test_a_start_in_an_open_transaction_runs_only_when_that_commits(
 
 
 def test_overlapping_start_manys_in_opposite_orders_do_not_deadlock(stage: Stage) -> None:
-    """[P1]: ids are inserted in their own order; each is new for exactly one of the callers."""
+    """[P1] Ids are inserted in their own order; each is new for exactly one of the callers."""
     sessions = stage.sessions(4)
     ids = [f"j{n:03}" for n in range(60)]
 
@@ -98,34 +100,34 @@ def test_overlapping_start_manys_in_opposite_orders_do_not_deadlock(stage: Stage
         starts = [{"id": job, "workflow": "w", "if_exists": "existing"} for job in order]
         return dict(session.rows("start_many", starts=starts))
 
-    told = together(*(partial(start, place, session) for place, session in enumerate(sessions)))
+    answers = together(*(partial(start, place, session) for place, session in enumerate(sessions)))
 
     for job in ids:
-        assert sum(each.get(job, False) for each in told) == 1
+        assert sum(each.get(job, False) for each in answers) == 1
     assert sessions[0].one("select count(*) from tasks") == len(ids)
 
 
 def test_start_manys_that_meet_in_the_middle_wait_for_each_other(
     a: Session, b: Session, c: Session
 ) -> None:
-    """[P1]: two calls stopped at an id that a third is starting, from both sides of it."""
+    """[P1] Two calls with opposite orders stop at an id that a third session is starting."""
     c.begin()
     c.start("m")
     starts = [{"id": job, "workflow": "w", "if_exists": "existing"} for job in ("a", "m", "z")]
-    one = a.later(a.rows, "start_many", starts=starts)
-    assert one.waits()
-    two = b.later(b.rows, "start_many", starts=starts[::-1])
-    assert two.waits()
+    first = a.later(a.rows, "start_many", starts=starts)
+    assert first.waits()
+    second = b.later(b.rows, "start_many", starts=starts[::-1])
+    assert second.waits()
     c.commit()
 
-    assert [one.get(), two.get()] == [
+    assert [first.get(), second.get()] == [
         [("a", True), ("m", False), ("z", True)],
         [("z", False), ("m", False), ("a", False)],
     ]
 
 
 def test_a_start_many_that_is_refused_starts_nothing(a: Session, b: Session) -> None:
-    """[P1]: also where the id that exists was committed while it waited."""
+    """[P1] Also if the existing id was committed while it waited."""
     b.begin()
     b.start("j5", key="mine")
     starts = [{"id": f"j{n}", "workflow": "w"} for n in range(9)]
@@ -141,7 +143,7 @@ def test_a_start_many_that_is_refused_starts_nothing(a: Session, b: Session) -> 
 
 
 def test_one_call_that_names_an_id_twice_makes_one_job(a: Session) -> None:
-    """[P1]: with `existing` the second is not new."""
+    """[P1] With `existing`, the second is not new."""
     starts = [{"id": "j", "workflow": "w", "if_exists": "existing"}] * 2
 
     assert sorted(a.rows("start_many", starts=starts)) == [("j", False), ("j", True)]
@@ -150,10 +152,10 @@ def test_one_call_that_names_an_id_twice_makes_one_job(a: Session) -> None:
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_an_entity_and_a_workflow_of_one_id_are_one_job(a: Session, b: Session, end: str) -> None:
-    """[P1]: entity_create() and start() meet on the same key."""
+    """[P1] start() waits for an uncommitted entity_create() of the same id."""
     a.begin()
     assert a.call("entity_create", id="j", entity="x", context={"n": 1})
-    starting = b.later(code, b, "j")
+    starting = b.later(is_new_or_code, b, "j")
     assert starting.waits()
     a.end(end)
 
@@ -161,11 +163,13 @@ def test_an_entity_and_a_workflow_of_one_id_are_one_job(a: Session, b: Session, 
     assert b.memory("j") == (({"n": 1}, 1) if end == "commit" else ({}, 0))
 
 
-def forgotten_while_it_is_started(
+def start_while_the_first_is_forgotten(
     theatre: Theatre, *jobs: str, **options: object
 ) -> tuple[object, int]:
-    """Start jobs of which the first has ended, and is forgotten once it was found to be there; tell
-    what the call is told, and how many jobs there are then."""
+    """Start jobs of which the first has ended, and is forgotten once the call has found it.
+
+    Gives the answer or the code of the error, and the number of jobs afterwards.
+    """
     theatre.put_gate("start_jobs", r"perform insert_coordinators")
     with theatre.players() as (a, b, c, _):
         a.advance(a.held(jobs[0]).done())
@@ -177,8 +181,8 @@ def forgotten_while_it_is_started(
         c.commit()
 
         error = starting.error()
-        told = error.sqlstate if isinstance(error, psycopg.Error) else starting.get()
-        return told, b.one("select count(*) from jobs")
+        answer = error.sqlstate if isinstance(error, psycopg.Error) else starting.get()
+        return answer, b.one("select count(*) from jobs")
 
 
 @pytest.mark.parametrize(
@@ -186,13 +190,15 @@ def forgotten_while_it_is_started(
     [{}, {"if_exists": "existing"}, {"key": "k"}],
     ids=["error", "existing", "with a key"],
 )
-def test_a_start_whose_id_is_forgotten_at_that_moment_starts_the_job(
+def test_a_start_of_an_id_that_is_forgotten_meanwhile_starts_the_job(
     theatre: Theatre, options: dict[str, str]
 ) -> None:
-    """[P1]: it was told that the job is there, and none was."""
-    assert forgotten_while_it_is_started(theatre, "j", **options) == ([(True,)], 1)
+    """[P1] It must not answer that the job exists."""
+    assert start_while_the_first_is_forgotten(theatre, "j", **options) == ([(True,)], 1)
 
 
-def test_of_several_starts_none_is_lost_where_one_meets_that(theatre: Theatre) -> None:
-    """[P1]: ids are taken in order, and the call has taken others already: it is to be repeated."""
-    assert forgotten_while_it_is_started(theatre, "j", "k") == ("40001", 0)
+def test_a_start_many_of_an_id_that_is_forgotten_meanwhile_is_refused(theatre: Theatre) -> None:
+    """[P1] It gets 40001, to be repeated, since it has already inserted other ids in
+    their order.
+    """
+    assert start_while_the_first_is_forgotten(theatre, "j", "k") == ("40001", 0)

@@ -1,4 +1,7 @@
-"""Several publish to the streams of one job while its tasks change hands. [P2] [P6] [P12] (E20)"""
+"""Several sessions publish to the streams of one job while its tasks change hands.
+
+[P2] [P6] [P12] (E20)
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ ENDS = pytest.mark.parametrize("end", ["commit", "rollback"])
 
 
 def publish(session: Session, task: Task, *items: Any, key: str | None = None) -> Any:
-    """Publish; give the version, or the code of the refusal."""
+    """Publish; give the version, or the code of the error."""
     query = "select publish(%s, %s, %s, 's', %s, %s)"
     try:
         return session.one(query, task.job, task.task, task.token, Jsonb(list(items)), key)
@@ -23,15 +26,15 @@ def publish(session: Session, task: Task, *items: Any, key: str | None = None) -
 
 
 def read(session: Session, after: int = 0) -> list[tuple[int, Any]]:
-    """Read a stream behind a version."""
+    """Read the items of a stream after a version."""
     return session.run("select version, item from stream_items('j', 's', %s)", after)
 
 
 @ENDS
-def test_a_reader_misses_nothing_that_commits_late(
+def test_a_reader_of_a_stream_misses_no_item_that_commits_late(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P2]: a later version commits later, so one can go on behind the last that one saw."""
+    """[P2] A later version commits later, so a reader can go on after the last one it has read."""
     task = a.held("j")
     b.begin()
     assert publish(b, task, "first") == 1
@@ -40,16 +43,16 @@ def test_a_reader_misses_nothing_that_commits_late(
     assert read(a) == []
     b.end(end)
 
-    told = ["first", "second"] if end == "commit" else ["second"]
-    assert second.get() == len(told)
-    assert read(a) == list(enumerate(told, 1))
+    items = ["first", "second"] if end == "commit" else ["second"]
+    assert second.get() == len(items)
+    assert read(a) == list(enumerate(items, 1))
 
 
 @ENDS
-def test_who_has_just_lost_the_lease_publishes_nothing(
+def test_a_worker_that_loses_its_lease_publishes_nothing(
     a: Session, b: Session, c: Session, end: str
 ) -> None:
-    """[P6]: it waits for the claim and is refused; after a rollback it still holds the task."""
+    """[P6] It waits for the claim and is refused; after a rollback it still holds the task."""
     task = a.held("j")
     a.expire(task)
     c.begin()
@@ -62,14 +65,16 @@ def test_who_has_just_lost_the_lease_publishes_nothing(
         assert publishing.get() == 1
         return
     assert publishing.get() == "PD001"
-    assert publish(c, again, "mine") == 1
-    assert read(a) == [(1, "mine")]
+    assert publish(c, again, "second") == 1
+    assert read(a) == [(1, "second")]
 
 
 @ENDS
 @pytest.mark.parametrize("how", ["terminate", "done"])
-def test_after_the_end_nothing_is_published(a: Session, b: Session, how: str, end: str) -> None:
-    """[P6]: a reader who was told the end has seen it all."""
+def test_an_item_behind_the_end_of_a_task_is_refused(
+    a: Session, b: Session, how: str, end: str
+) -> None:
+    """[P6] So a reader that has read the end has read all items."""
     task = a.held("j")
     publish(a, task, "one")
     a.begin()
@@ -87,10 +92,8 @@ def test_after_the_end_nothing_is_published(a: Session, b: Session, how: str, en
 
 
 @ENDS
-def test_a_repeated_call_whose_reply_was_lost_doubles_nothing(
-    a: Session, b: Session, end: str
-) -> None:
-    """[P12]: also when the first one is still on its way."""
+def test_a_repeated_publish_adds_no_item_twice(a: Session, b: Session, end: str) -> None:
+    """[P12] It waits for the first call, whose reply was lost."""
     task = a.held("j")
     b.begin()
     assert publish(b, task, "x", key="attempt/1") == 1
@@ -104,42 +107,44 @@ def test_a_repeated_call_whose_reply_was_lost_doubles_nothing(
 
 
 @ENDS
-def test_a_turn_and_a_batch_of_items_at_once(a: Session, b: Session, end: str) -> None:
-    """[P3]: versions have no gap; a busy turn is sent again."""
+def test_a_turn_is_busy_while_an_item_is_uncommitted(a: Session, b: Session, end: str) -> None:
+    """[P3] Sent again, it waits. Versions have no gap."""
     task = a.held("j")
     b.begin()
     publish(b, task, "x")
     turn = task.keep(command("set", "n", 1))
     assert a.advance(turn).state == "busy"
-    telling = a.later(a.advance, turn, waiting=True)
-    assert telling.waits()
+    advancing = a.later(a.advance, turn, waiting=True)
+    assert advancing.waits()
     b.end(end)
 
-    assert telling.get().state == "keep"
+    assert advancing.get().state == "keep"
     assert a.memory("j") == ({"n": 1}, 2 if end == "commit" else 1)
 
 
-def test_many_at_once_stand_in_one_order(a: Session, b: Session, c: Session) -> None:
-    """[P3]: each in its own order, none doubled, none lost."""
+def test_concurrent_publishers_keep_their_own_order(a: Session, b: Session, c: Session) -> None:
+    """[P3] Each item has a version of its own, without gaps."""
     task = a.held("j")
 
-    def say(who: Session) -> list[Any]:
+    def publish_all(who: Session) -> list[Any]:
         return [publish(who, task, f"{who.name} {n}", key=f"{who.name}/{n}") for n in range(30)]
 
-    versions = together(*(lambda who=who: say(who) for who in (a, b, c)))  # type: ignore[misc]
+    versions = together(*(lambda who=who: publish_all(who) for who in (a, b, c)))  # type: ignore[misc]
 
     items = read(a)
     assert sorted(version for each in versions for version in each) == list(range(1, 91))
-    for who, mine in zip((a, b, c), versions, strict=True):
+    for who, own_versions in zip((a, b, c), versions, strict=True):
         assert [item for item in items if item[1].startswith(f"{who.name} ")] == [
-            (version, f"{who.name} {n}") for n, version in enumerate(mine)
+            (version, f"{who.name} {n}") for n, version in enumerate(own_versions)
         ]
 
 
 @pytest.mark.direct("it listens")
 @pytest.mark.parametrize("how", ["terminate", "done"])
-def test_who_follows_hears_of_the_end_of_the_job(a: Session, b: Session, how: str) -> None:
-    """[P11]: at once; without the hint at his next look."""
+def test_a_client_that_follows_a_stream_gets_a_hint_for_the_end_of_the_job(
+    a: Session, b: Session, how: str
+) -> None:
+    """[P11] Without the hint it would notice the end only at its next poll."""
     task = a.held("j")
     a.run(f'listen "{a.call("channel")}"')
     a.call("entity_watch", id="j", listener="client")
@@ -148,6 +153,6 @@ def test_who_follows_hears_of_the_end_of_the_job(a: Session, b: Session, how: st
     else:
         b.advance(task.done())
 
-    heard = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
+    hints = [notice.payload for notice in a.connection.notifies(timeout=5, stop_after=1)]
     a.run("unlisten *")
-    assert heard == ["$memory/j"]
+    assert hints == ["$memory/j"]

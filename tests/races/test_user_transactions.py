@@ -1,7 +1,7 @@
-"""A turn in the holder's own transaction: its rows and what it tells are there both, or neither.
+"""A turn in a transaction of the holder: its rows and its facts commit together or not at all.
 
-Whoever records a result this way lets `advance` be the last statement, and commits only what was
-applied by it: not what is fenced, and not what `again` says was applied before.
+The caller makes `advance` the last statement, and commits only if that applied the turn: not if the
+task is fenced, and not if `again` says that the turn was applied before.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ TABLE = "create table if not exists public.bookings (what text)"
 
 @pytest.fixture(autouse=True)
 def bookings(a: Session) -> None:
-    """Have an empty table of the user's."""
+    """Give an empty table of the user."""
     a.run(TABLE)
     a.run("delete from bookings")
 
 
-def book(session: Session, task: Task, what: str = "tea") -> bool:
-    """Write a row, and record that; tell whether it may be committed."""
-    session.run("insert into bookings values (%s)", what)
-    answer = session.advance(task.keep(activity("book#1", what)), waiting=True)
+def book(session: Session, task: Task, name: str = "tea") -> bool:
+    """Insert a row and record it; tell whether the transaction may be committed."""
+    session.run("insert into bookings values (%s)", name)
+    answer = session.advance(task.keep(activity("book#1", name)), waiting=True)
     return answer.state == "keep" and not answer.again
 
 
 def booked(session: Session) -> tuple[int, int]:
-    """Count the rows, and the facts that tell of them."""
+    """Count the rows and the facts that record them."""
     return session.one("select count(*) from bookings"), session.one(
         "select count(*) from journal where key = 'book#1'"
     )
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_rows_and_fact_are_there_both_or_neither(a: Session, b: Session, end: str) -> None:
-    """[P4] (E8)"""
+def test_rows_and_facts_of_a_transaction_commit_together(a: Session, b: Session, end: str) -> None:
+    """[P4] (E8) Neither is visible before the commit."""
     task = a.held("j")
     with a.open(end):
         assert book(a, task)
@@ -49,16 +49,18 @@ def test_rows_and_fact_are_there_both_or_neither(a: Session, b: Session, end: st
 
 @pytest.mark.parametrize("waiting", [False, True], ids=["after", "during"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_whose_reply_was_lost_asks_again(a: Session, b: Session, end: str, waiting: bool) -> None:
-    """[P12]: the answer waits for the end of the transaction that is in doubt."""
+def test_a_holder_whose_commit_is_in_doubt_can_ask_whether_it_was_applied(
+    a: Session, b: Session, end: str, waiting: bool
+) -> None:
+    """[P12] An empty turn at the same position waits, and answers `again` if it was."""
     task = a.held("j")
     a.begin()
     assert book(a, task)
     if waiting:
-        asking = b.later(b.advance, task.keep())
-        assert asking.waits()
+        repeating = b.later(b.advance, task.keep())
+        assert repeating.waits()
         a.end(end)
-        answer = asking.get()
+        answer = repeating.get()
     else:
         a.end(end)
         answer = b.advance(task.keep())
@@ -66,10 +68,10 @@ def test_whose_reply_was_lost_asks_again(a: Session, b: Session, end: str, waiti
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_whole_repetition_may_be_committed_only_if_the_first_was_not(
+def test_a_repeated_transaction_commits_only_if_the_first_did_not(
     a: Session, b: Session, end: str
 ) -> None:
-    """[P12] [P2]: whoever does it all again is told that it was done."""
+    """[P12] [P2] A repetition waits, and `again` says that the first one has committed."""
     task = a.held("j")
     a.begin()
     assert book(a, task)
@@ -90,8 +92,8 @@ ENDS: dict[str, Callable[[Session, Task], object]] = {
 
 
 @pytest.mark.parametrize("fate", ENDS)
-def test_a_zombie_may_not_commit(a: Session, b: Session, fate: str) -> None:
-    """[P6]: the task was lost while the rows were written."""
+def test_a_worker_that_lost_its_task_may_not_commit(a: Session, b: Session, fate: str) -> None:
+    """[P6] The task was lost while the rows were written."""
     task = a.held("j")
     a.begin()
     a.run("insert into bookings values ('late')")
@@ -102,34 +104,36 @@ def test_a_zombie_may_not_commit(a: Session, b: Session, fate: str) -> None:
     assert booked(b) == (0, 0)
 
 
-def test_a_repeated_park_says_so(a: Session) -> None:
-    """[P12]: in the words of another state, it was done before all the same."""
+def test_a_repeated_park_answers_again(a: Session) -> None:
+    """[P12] Although the state of the task has changed since."""
     task = a.held("j")
     assert not a.advance(task.park("go")).again
     assert a.advance(task.park("go")).again
 
 
-def test_a_deadlock_between_rows_and_jobs_is_broken(a: Session, b: Session) -> None:
-    """Who has rows and wants the job, against who has the job and wants the rows: one is told."""
+def test_a_deadlock_between_rows_and_a_job_ends_one_transaction(a: Session, b: Session) -> None:
+    """One transaction has rows and wants the job, the other has the job and wants the rows."""
     task = a.held("j")
     a.run("insert into bookings values ('x')")
     a.begin()
     b.begin()
     a.run("update bookings set what = 'a'")
     b.call("entity_set", id="j", value=1, path="n")
-    deed = task.keep(command("set", "m", 1))
-    telling = a.later(a.advance, deed, waiting=True)
-    assert telling.waits()
-    taking = b.later(b.run, "update bookings set what = 'b'")
-    errors = [error for error in (telling.error(), taking.error()) if error is not None]
+    turn = task.keep(command("set", "m", 1))
+    advancing = a.later(a.advance, turn, waiting=True)
+    assert advancing.waits()
+    updating = b.later(b.run, "update bookings set what = 'b'")
+    errors = [error for error in (advancing.error(), updating.error()) if error is not None]
     assert [getattr(error, "sqlstate", None) for error in errors] == ["40P01"]
     a.rollback()
     b.rollback()
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_an_old_snapshot_is_refused(a: Session, b: Session, level: str) -> None:
-    """[P6]: what was done to the task since is not overlooked: 40001, and another snapshot."""
+def test_a_turn_with_an_old_snapshot_gets_a_serialization_failure(
+    a: Session, b: Session, level: str
+) -> None:
+    """[P6] It would not see a heartbeat since; a new transaction succeeds."""
     task = a.held("j")
     a.run(f"begin isolation level {level}")
     a.run("select count(*) from bookings")
@@ -143,12 +147,12 @@ def test_an_old_snapshot_is_refused(a: Session, b: Session, level: str) -> None:
     assert booked(b) == (1, 1)
 
 
-# What starts in the caller's transaction.
+# Starts in the caller's transaction
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_a_job_starts_with_the_row_that_it_is_about(a: Session, b: Session, end: str) -> None:
-    """[P1] (E7): nobody claims it before, and nobody at all if there is no row."""
+def test_a_job_starts_with_the_rows_of_its_transaction(a: Session, b: Session, end: str) -> None:
+    """[P1] (E7) No worker can claim it before the commit, or ever after a rollback."""
     with a.open(end):
         a.run("insert into bookings values ('tea')")
         a.start("j")
